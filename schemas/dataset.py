@@ -1,0 +1,334 @@
+"""A dataset: a folder of Parquet shards that its manifest makes complete, verified when read.
+
+    <url>/part-00000.parquet ...            the rows; DuckDB and polars read `<url>/*.parquet`
+    <url>/rejected/part-00000.parquet ...   rows that did not make it, with reason, value and threshold
+    <url>/_manifest.json                    published last
+    <url>/_attempt-<random>/                a run that is still writing
+
+`Dataset` reads. `Attempt` writes: it travels to worker processes, each writes whole shards, the first
+process commits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from schemas import commit
+from schemas.errors import IntegrityError, QuiverError
+from schemas.manifest import MANIFEST, File, Manifest, Parent
+from schemas.schema import Schema
+from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
+from schemas.storage import normal, shown
+
+REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A committed dataset: its place, its manifest as it was when opened, and how much is verified on
+    reading.
+    """
+
+    url: str
+    manifest: Manifest
+    verify: Verify = "full"
+
+    @staticmethod
+    def open(url: str, verify: Verify = "full") -> Dataset:
+        """The dataset at `url`; `IntegrityError` if there is none, its manifest is torn, or it is something
+        else.
+
+        `verify` "full": size and SHA-256 on the first read of a shard in a process; "size": size only; both
+        check page checksums on every read. "off": nothing.
+        """
+        assert verify in ("full", "size", "off"), verify
+        place = normal(url)
+        manifest = commit.read_manifest(place)
+        if manifest is None:
+            raise IntegrityError(
+                "dataset-missing",
+                f"no dataset at {shown(place)}",
+                expected=f"a folder with {MANIFEST}, which is written last",
+                found="no manifest: the task that makes it has not finished",
+                where=shown(place),
+                kept="nothing was changed",
+                next="run the task that makes it, or correct the path",
+            )
+        if manifest.kind != "dataset":
+            raise IntegrityError(
+                "not-a-dataset",
+                f"{shown(place)} is a {manifest.kind}",
+                expected="a dataset",
+                found=manifest.kind,
+                where=shown(place),
+                kept="nothing was changed",
+                next="name a dataset",
+            )
+        return Dataset(place, manifest, verify)
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether something complete stands at `url`: a manifest whose checksum is right. A torn one is not
+        there.
+        """
+        try:
+            return commit.read_manifest(url) is not None
+        except IntegrityError:
+            return False
+
+    @property
+    def schema(self) -> Schema:
+        """Schema of the rows."""
+        assert self.manifest.schema is not None, self.url
+        return self.manifest.schema
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all shards."""
+        return self.manifest.num_rows
+
+    @property
+    def shards(self) -> tuple[File, ...]:
+        """The shards, in order."""
+        return self.manifest.files
+
+    @property
+    def rejected(self) -> tuple[File, ...]:
+        """The shards of rejected rows, in order."""
+        return self.manifest.rejected
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest's content."""
+        return self.manifest.digest
+
+    @property
+    def key(self) -> str:
+        """Task key: the identity of the result before it was made."""
+        return self.manifest.key
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """Moments of columns, rejected rows by reason, and what the operation added."""
+        return self.manifest.stats
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What later stages must know: tokenizer and template identity, for one."""
+        return self.manifest.facts
+
+    def paths(self) -> list[str]:
+        """URLs of the shards, in order."""
+        return [f"{self.url}/{file.path}" for file in self.shards]
+
+    def as_parent(self, name: str) -> Parent:
+        """The dataset as an input called `name` in another manifest."""
+        return Parent(name, self.url, self.digest, self.key)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows as one table."""
+        parts = [self.read_shard(index, columns) for index in range(len(self.shards))]
+        return pa.concat_tables(parts) if parts else _selected(self.schema, columns).empty()
+
+    def read_shard(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of one shard."""
+        return self._read(self.shards[index], self.schema, columns)
+
+    def read_rejected(self) -> pa.Table | None:
+        """All rejected rows as one table; None if this dataset keeps none."""
+        schema = self.manifest.rejected_schema
+        if schema is None:
+            return None
+        parts = [self._read(file, schema, None) for file in self.rejected]
+        return pa.concat_tables(parts) if parts else schema.empty()
+
+    def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """One shard in tables of `rows` rows (the last may be shorter), holding few row groups at a time."""
+        schema = _selected(self.schema, columns)
+        waiting: list[pa.Table] = []
+        held = 0
+        with open_shard(self.url, self.shards[index], self.schema, self.verify) as parquet:
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=list(schema.names))
+                start = 0
+                while held + table.num_rows - start >= rows:
+                    waiting.append(table.slice(start, rows - held))
+                    start += rows - held
+                    yield _stamped(pa.concat_tables(waiting), schema)
+                    waiting, held = [], 0
+                if start < table.num_rows:
+                    waiting.append(table.slice(start))
+                    held += table.num_rows - start
+        if held:
+            yield _stamped(pa.concat_tables(waiting), schema)
+
+    def check(self) -> None:
+        """Read every byte: hashes, page checksums, rows. `IntegrityError` names the first file at fault."""
+        pairs = [(file, self.schema) for file in self.shards]
+        pairs += [(file, self.manifest.rejected_schema or self.schema) for file in self.rejected]
+        for file, schema in pairs:
+            with open_shard(self.url, file, schema, "full") as parquet:
+                for group in range(parquet.num_row_groups):
+                    parquet.read_row_group(group)
+
+    def lineage(self) -> str:
+        """An indented text of the dataset and its ancestors, with sizes, as far as they can be read."""
+        lines: list[str] = []
+        _trace(self.url, self.manifest, lines, set())
+        return "\n".join(lines)
+
+    def _read(self, file: File, schema: Schema, columns: Sequence[str] | None) -> pa.Table:
+        chosen = _selected(schema, columns)
+        with open_shard(self.url, file, schema, self.verify) as parquet:
+            return _stamped(parquet.read(columns=list(chosen.names)), chosen)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at making a dataset. Picklable: workers write shards through it, the process that began it
+    commits.
+
+    As a context manager it discards what was not committed.
+    """
+
+    url: str
+    name: str
+    schema: Schema
+    rejected_schema: Schema | None = None
+    rows_per_group: int = ROWS_PER_GROUP
+
+    @staticmethod
+    def begin(
+        url: str,
+        schema: Schema,
+        rejected_schema: Schema | None = None,
+        *,
+        rows_per_group: int = ROWS_PER_GROUP,
+        lease: float = commit.LEASE_SECONDS,
+    ) -> Attempt:
+        """Make an attempt folder, after removing those of dead runs (or of other hosts and older than
+        `lease` seconds).
+        """
+        assert rows_per_group > 0, rows_per_group
+        place = normal(url)
+        name = commit.begin_attempt(place, (REJECTED,) if rejected_schema else (), lease)
+        return Attempt(place, name, schema, rejected_schema, rows_per_group)
+
+    def shard(self, index: int) -> ShardWriter:
+        """The writer of shard `index`; a second one replaces what the first wrote."""
+        return ShardWriter(self._folder, shard_name(index), self.schema, self.rows_per_group)
+
+    def rejected_shard(self, index: int) -> ShardWriter:
+        """The writer of the rejected rows of shard `index`."""
+        assert self.rejected_schema is not None, f"{self.url} keeps no rejected rows"
+        name = f"{REJECTED}/{shard_name(index)}"
+        return ShardWriter(self._folder, name, self.rejected_schema, self.rows_per_group)
+
+    def commit(
+        self,
+        files: Sequence[File],
+        rejected_files: Sequence[File] = (),
+        *,
+        op: Mapping[str, Any] | None = None,
+        parents: Sequence[Parent] = (),
+        seed: int = 0,
+        key: str = "",
+        stats: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        circumstance: Mapping[str, Any] | None = None,
+    ) -> Dataset:
+        """Publish; the dataset that stands at the url afterwards, by this run or by another with the same
+        content.
+
+        `ConflictError` if there is another with different content. The attempt is gone afterwards in every
+        case.
+        """
+        ordered = tuple(sorted(files, key=lambda file: file.path))
+        rejected = tuple(sorted(rejected_files, key=lambda file: file.path))
+        manifest = Manifest(
+            schema=self.schema,
+            rejected_schema=self.rejected_schema,
+            key=key,
+            op=op or {},
+            parents=tuple(parents),
+            seed=seed,
+            files=ordered,
+            rejected=rejected,
+            stats=stats_of(ordered, rejected, stats or {}),
+            facts=facts or {},
+            circumstance=circumstance or {},
+        )
+        return Dataset(self.url, commit.publish_folder(self.url, self.name, manifest))
+
+    def discard(self) -> None:
+        """Remove everything this attempt wrote; fine a second time."""
+        commit.discard_attempt(self.url, self.name)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *reason: object) -> None:
+        with contextlib.suppress(*(() if kind is None else (QuiverError, OSError))):
+            self.discard()
+
+    @property
+    def _folder(self) -> str:
+        return commit.attempt_path(self.url, self.name)
+
+
+def _selected(schema: Schema, columns: Sequence[str] | None) -> Schema:
+    return schema if columns is None else schema.selecting(*columns)
+
+
+def _stamped(table: pa.Table, schema: Schema) -> pa.Table:
+    """The table with the declared schema; a selection keeps the order asked for."""
+    return pa.Table.from_arrays([table[name] for name in schema.names], schema=schema.arrow)
+
+
+def _trace(
+    url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = ""
+) -> None:
+    op = manifest.op.get("name", manifest.kind)
+    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
+    rejected = sum(file.rows for file in manifest.rejected)
+    rejects = f", {rejected} rejected" if rejected else ""
+    label = f"{name}: " if name else ""
+    lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.digest[:12]}]  {shown(url)}")
+    if manifest.digest in seen:
+        return
+    seen.add(manifest.digest)
+    for parent in manifest.parents:
+        told = _reachable(url, parent)
+        if isinstance(told, Manifest):
+            _trace(parent.url, told, lines, seen, indent=indent + "  ", name=shown(parent.name))
+        else:
+            lines.append(
+                f"{indent}  {shown(parent.name)}: {told}  [{parent.digest[:12]}]  {shown(parent.url)}"
+            )
+
+
+def _reachable(url: str, parent: Parent) -> Manifest | str:
+    """The parent's manifest if it is in the same kind of place and still the one that was used."""
+    if url.partition("://")[1:2] != parent.url.partition("://")[1:2] or len(parent.url) > 4096:
+        return "(in another store, not followed)"
+    try:
+        manifest = commit.read_manifest(parent.url)
+    except (QuiverError, OSError):
+        return "(cannot be read)"
+    if manifest is None:
+        return "(gone)"
+    return manifest if manifest.digest == parent.digest else "(replaced since)"
+
+
+def _human(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,123 @@
+"""What a user is told when something is wrong, and with which exit code a process ends.
+
+Every fault a user can cause or meet has five short fields: what; expected and found; where; what was kept; the next
+command. The class decides the exit code, so a script can tell "fix the config" from "run it again".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, ClassVar
+
+_CUT = 80
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_FIELDS = ("slug", "what", "expected", "found", "where", "kept", "next")
+
+
+def printable(value: object, limit: int = _CUT) -> str:
+    """Text of `value` that is safe on a terminal: control and bidi characters escaped, cut at `limit` characters."""
+    text = str(value).replace("\n", "\\n")
+    text = _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class QuiverError(Exception):
+    """A fault with a name (`slug`), a message of five fields and an exit code; base of all errors raised on purpose."""
+
+    code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        slug: str,
+        what: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        where: str = "",
+        kept: str = "",
+        next: str = "",
+    ) -> None:
+        super().__init__(what)
+        self.slug, self.what, self.expected, self.found = slug, what, expected, found
+        self.where, self.kept, self.next = where, kept, next
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {name: getattr(self, name) for name in _FIELDS})
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def render(self) -> str:
+        """The message as a user sees it: one headline and the fields that have something to say."""
+        lines = [f"error[{self.code}/{self.slug}]: {self.what}"]
+        if self.expected or self.found:
+            pair = [f"{name}: {value}" for name, value in (("expected", self.expected), ("found", self.found)) if value]
+            lines.append("  " + "   ".join(pair))
+        lines += [f"  {name}: {value}" for name in ("where", "kept", "next") if (value := getattr(self, name))]
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """The same fields as one JSON line."""
+        return json.dumps({"code": self.code, **{name: getattr(self, name) for name in _FIELDS}}, sort_keys=True)
+
+
+def _rebuild(kind: type[QuiverError], fields: dict[str, str]) -> QuiverError:
+    return kind(fields.pop("slug"), fields.pop("what"), **fields)
+
+
+class ConfigError(QuiverError, ValueError):
+    """The command line or a configuration is wrong; nothing was started (exit 2)."""
+
+    code = 2
+
+
+class DataError(QuiverError, ValueError):
+    """Input data break the contract of a schema or an operation (exit 10)."""
+
+    code = 10
+
+
+class IntegrityError(QuiverError):
+    """Stored bytes are not the bytes that were published: hash, size, row count, torn file (exit 11)."""
+
+    code = 11
+
+
+class StorageError(QuiverError, OSError):
+    """Storage failed after retries: full, denied, gone (exit 12)."""
+
+    code = 12
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+class ServiceError(QuiverError):
+    """A generation, reward or judge service failed after retries (exit 13)."""
+
+    code = 13
+
+
+class WorkerError(QuiverError):
+    """A worker process died, for memory or a hang (exit 14)."""
+
+    code = 14
+
+
+class ConflictError(QuiverError):
+    """Another run owns this output or wrote it differently (exit 15)."""
+
+    code = 15
+
+
+class HealthError(QuiverError):
+    """Training was stopped for its health: a loss that is not finite, divergence (exit 20)."""
+
+    code = 20
+
+
+class Stopped(QuiverError):
+    """Stopped on request with the state saved; the same command goes on (exit 75)."""
+
+    code = 75

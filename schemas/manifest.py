@@ -1,0 +1,284 @@
+"""The manifest: one small JSON file whose presence, with a right checksum of itself, is what makes a folder
+a dataset.
+
+`digest` covers what the rows are (schema, operation, parents' digests, seed, every file's rows, bytes and
+SHA-256, stats); `circumstance` (when, how long, where, which versions) is written beside it and not
+digested. `key` is the task key: the identity of a result before anything has run, made of the operation and
+the keys of its inputs (`task_key`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.arrowtypes import type_from_json, type_to_json
+from schemas.errors import IntegrityError
+from schemas.schema import Column, Schema
+from schemas.storage import inside, shown
+
+MANIFEST = "_manifest.json"
+FORMAT = "quiver-manifest/1"
+MAX_BYTES = 256 << 20
+KINDS = ("dataset", "checkpoint")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a dataset or checkpoint: relative path, rows (0 where there are none), bytes, SHA-256 in
+    hex.
+
+    `stats` are the moments of its columns and the counts of its reasons, on their way from the writer to the
+    manifest.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    stats: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An input: its name in the operation, where it was, its manifest digest and its task key."""
+
+    name: str
+    url: str
+    digest: str
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is in a folder and where it came from. JSON values in `op`, `stats`, `facts` and `circumstance`
+    are plain.
+    """
+
+    kind: str = "dataset"
+    schema: Schema | None = None
+    rejected_schema: Schema | None = None
+    key: str = ""
+    op: Mapping[str, Any] = field(default_factory=dict)
+    parents: tuple[Parent, ...] = ()
+    seed: int = 0
+    files: tuple[File, ...] = ()
+    rejected: tuple[File, ...] = ()
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    circumstance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all files, rejected rows not among them."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files, rejected ones not among them."""
+        return sum(file.bytes for file in self.files)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex of the content; equal for equal results, wherever and whenever they were made."""
+        content = self._content()
+        content["parents"] = [{"name": p.name, "digest": p.digest, "key": p.key} for p in self.parents]
+        return _sha256(content)
+
+    def to_bytes(self) -> bytes:
+        """The file, with its own checksum."""
+        body = {
+            "quiver": FORMAT,
+            "content": self._content(),
+            "circumstance": dict(self.circumstance),
+            "digest": self.digest,
+        }
+        return (json.dumps({**body, "checksum": _sha256(body)}, indent=1, allow_nan=False) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, where: str) -> Manifest:
+        """Read a manifest from anywhere; `IntegrityError` unless it is whole, well-formed and names only its
+        own files.
+        """
+        body = _parse(data, where)
+        if body.get("quiver") != FORMAT:
+            raise _torn("manifest-format", where, FORMAT, body.get("quiver"))
+        checksum = body.pop("checksum", None)
+        if checksum != _sha256(body):
+            raise _torn("manifest-torn", where, _sha256(body), checksum)
+        try:
+            manifest = _from_content(body["content"], body["circumstance"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _torn(
+                "manifest-malformed", where, "the fields of a manifest", f"{type(error).__name__} {error}"
+            ) from error
+        for file in (*manifest.files, *manifest.rejected):
+            inside(file.path, where)
+        paths = [file.path for file in (*manifest.files, *manifest.rejected)]
+        if len(set(paths)) != len(paths):
+            raise _torn("manifest-malformed", where, "every file once", "a file named twice")
+        if manifest.digest != body["digest"]:
+            raise _torn("manifest-torn", where, manifest.digest, body["digest"])
+        return manifest
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "schema": _schema_to_json(self.schema),
+            "rejected_schema": _schema_to_json(self.rejected_schema),
+            "key": self.key,
+            "op": dict(self.op),
+            "parents": [
+                {"name": p.name, "url": p.url, "digest": p.digest, "key": p.key} for p in self.parents
+            ],
+            "seed": self.seed,
+            "files": [_file_to_json(file) for file in self.files],
+            "rejected": [_file_to_json(file) for file in self.rejected],
+            "stats": dict(self.stats),
+            "facts": dict(self.facts),
+        }
+
+
+def task_key(
+    op: Mapping[str, Any], inputs: Iterable[str] | Mapping[str, str], resources: Mapping[str, str], seed: int
+) -> str:
+    """The identity of a result, known before anything runs: SHA-256 in hex over operation, keys of inputs,
+    resources, seed.
+
+    `op` is {"name", "version", "params"}; `inputs` are task keys, in order or by name.
+    """
+    keys = dict(inputs) if isinstance(inputs, Mapping) else list(inputs)
+    return _sha256({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON spelling of a plain value: names sorted, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    told = schema.to_json()
+    for column, entry in zip(schema.columns, told["columns"], strict=True):
+        entry["type"] = type_to_json(column.type)
+    return told
+
+
+def _schema_from_json(data: Any) -> Schema | None:
+    if data is None:
+        return None
+    columns = tuple(
+        Column(
+            _text(c["name"]),
+            type_from_json(c["type"]),
+            _text(c["meaning"]),
+            bool(c["nullable"]),
+            bool(c["finite"]),
+        )
+        for c in data["columns"]
+    )
+    names, key = [column.name for column in columns], tuple(_text(name) for name in data["key"])
+    if len(set(names)) != len(names) or not set(key) <= set(names):
+        raise ValueError("a schema's columns or key")
+    return Schema(_text(data["name"]), _count(data["version"]), columns, key)
+
+
+def _file_to_json(file: File) -> dict[str, Any]:
+    return {"path": file.path, "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256}
+
+
+def _file_from_json(data: Any) -> File:
+    sha256 = _text(data["sha256"])
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        raise ValueError("a SHA-256")
+    return File(_text(data["path"]), _count(data["rows"]), _count(data["bytes"]), sha256)
+
+
+def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -> Manifest:
+    if content["kind"] not in KINDS:
+        raise ValueError(f"kind {shown(content['kind'])}")
+    if not isinstance(content["seed"], int) or not isinstance(circumstance, dict):
+        raise TypeError("seed or circumstance")
+    for name in ("op", "stats", "facts"):
+        if not isinstance(content[name], dict):
+            raise TypeError(name)
+    for name in ("parents", "files", "rejected"):
+        if not isinstance(content[name], list):
+            raise TypeError(name)
+    schema = _schema_from_json(content["schema"])
+    if content["kind"] == "dataset" and schema is None:
+        raise ValueError("a dataset without a schema")
+    return Manifest(
+        kind=content["kind"],
+        schema=schema,
+        rejected_schema=_schema_from_json(content["rejected_schema"]),
+        key=_text(content["key"]),
+        op=content["op"],
+        parents=tuple(
+            Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"]))
+            for p in content["parents"]
+        ),
+        seed=content["seed"],
+        files=tuple(_file_from_json(file) for file in content["files"]),
+        rejected=tuple(_file_from_json(file) for file in content["rejected"]),
+        stats=content["stats"],
+        facts=content["facts"],
+        circumstance=circumstance,
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{shown(value)} is no count")
+    return value
+
+
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        body = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _torn("manifest-torn", where, "JSON", f"{len(data)} bytes: {error}") from error
+    if not isinstance(body, dict):
+        raise _torn("manifest-torn", where, "a JSON object", type(body).__name__)
+    return body
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _torn(slug: str, where: str, expected: object, found: object) -> IntegrityError:
+    return IntegrityError(
+        slug,
+        f"the manifest of {shown(where)} cannot be trusted",
+        expected=shown(expected),
+        found=shown(found),
+        where=shown(where),
+        kept="all files; nothing was changed",
+        next=f"remove {shown(where)}/{MANIFEST} and run the task again, or copy the dataset again",
+    )

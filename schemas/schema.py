@@ -1,0 +1,253 @@
+"""What a row may be: an explicit Arrow schema with a name, a version, a key and a meaning for every column.
+
+Writers and readers pass the same object. Schemas are open: an operation names the columns it needs (`requires`), other
+columns pass through. `conform` brings an outside table to the declared types without ever losing a value; `check` adds
+what Arrow cannot say (no nulls where none may be, finite numbers, unique keys) and lists every fault at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import DataError, printable
+
+_METADATA_KEY = b"quiver.schema"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: Arrow type, one-line meaning, whether it may be null, and (for floats) whether it must be finite."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = False
+    finite: bool = False
+
+    @property
+    def field(self) -> pa.Field:
+        """The column as an Arrow field."""
+        return pa.field(self.name, self.type, nullable=self.nullable)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A named, versioned row kind. `key` names the columns whose values are unique over a dataset."""
+
+    name: str
+    version: int
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.names
+        assert len(set(names)) == len(names), f"schema {self.name} names a column twice: {names}"
+        assert set(self.key) <= set(names), f"schema {self.name}: key {self.key} is not among {names}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, carrying this schema's own JSON as metadata."""
+        return pa.schema([c.field for c in self.columns], metadata={_METADATA_KEY: json.dumps(self.to_json()).encode()})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def adding(self, *columns: Column) -> Schema:
+        """This schema with `columns` behind its own; a column of the same name is replaced in place."""
+        new = {column.name: column for column in columns}
+        kept = tuple(new.pop(column.name, column) for column in self.columns)
+        return replace(self, columns=kept + tuple(new.values()))
+
+    def dropping(self, *names: str) -> Schema:
+        """This schema without the named columns (and without its key, if one of them was part of it)."""
+        columns = tuple(column for column in self.columns if column.name not in names)
+        return replace(self, columns=columns, key=() if set(self.key) & set(names) else self.key)
+
+    def selecting(self, *names: str) -> Schema:
+        """This schema with only the named columns, in the order given."""
+        columns = tuple(self[name] for name in names)
+        return replace(self, columns=columns, key=self.key if set(self.key) <= set(names) else ())
+
+    def renamed(self, name: str, *, version: int = 1, key: tuple[str, ...] | None = None) -> Schema:
+        """The same columns as another row kind."""
+        return Schema(name, version, self.columns, self.key if key is None else key)
+
+    def requires(self, needed: Schema, who: str) -> None:
+        """Raise `DataError` listing every column of `needed` that these rows lack or hold with another type."""
+        faults = []
+        for column in needed.columns:
+            if column.name not in self:
+                faults.append(f"no column {column.name}: {column.type}")
+            elif not _same(self[column.name].type, column.type):
+                faults.append(f"{column.name} is {self[column.name].type}, needed {column.type}")
+            elif self[column.name].nullable and not column.nullable:
+                faults.append(f"{column.name} may be null")
+        if faults:
+            raise DataError(
+                "schema",
+                f"{who} cannot read rows of kind {self.name}: {'; '.join(faults)}",
+                expected=f"{needed.name} with {', '.join(needed.names)}",
+                found=f"{self.name} with {', '.join(self.names)}",
+                kept="nothing was started",
+            )
+
+    def conform(self, table: pa.Table, where: str = "") -> pa.Table:
+        """`table` with exactly these columns, in this order, cast without loss; `DataError` lists all faults."""
+        faults, arrays = [], []
+        for column in self.columns:
+            if column.name not in table.column_names:
+                if column.nullable:
+                    arrays.append(pa.nulls(table.num_rows, column.type))
+                else:
+                    faults.append(f"no column {column.name}")
+                continue
+            values = table[column.name]
+            if values.type != column.type:
+                try:
+                    values = _cast(values, column.type)
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+                    faults.append(f"{column.name} is {values.type}, declared {column.type}")
+                    continue
+            arrays.append(values)
+        if faults:
+            raise DataError(
+                "schema",
+                f"rows do not fit {self.name} v{self.version}: {'; '.join(faults)}",
+                expected=", ".join(self.names),
+                found=", ".join(table.column_names),
+                where=where,
+            )
+        return pa.Table.from_arrays(arrays, schema=self.arrow)
+
+    def check(self, table: pa.Table, where: str = "") -> pa.Table:
+        """`conform`, then nulls and non-finite numbers; `DataError` lists all faults with the first rows at fault."""
+        table = self.conform(table, where)
+        faults = [fault for column in self.columns for fault in _value_faults(column, table)]
+        if faults:
+            slug, texts = faults[0][0], "; ".join(text for _, text in faults)
+            raise DataError(slug, f"rows break {self.name} v{self.version}: {texts}", where=where)
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain description: name, version, key and columns with their types as text."""
+        columns = [
+            {"name": c.name, "type": str(c.type), "nullable": c.nullable, "finite": c.finite, "meaning": c.meaning}
+            for c in self.columns
+        ]
+        return {"name": self.name, "version": self.version, "key": list(self.key), "columns": columns}
+
+    @staticmethod
+    def from_json(data: dict[str, Any], arrow: pa.Schema) -> Schema:
+        """Inverse of `to_json`; types come from `arrow`, the schema stored in the files themselves."""
+        columns = tuple(
+            Column(c["name"], arrow.field(c["name"]).type, c["meaning"], c["nullable"], c["finite"])
+            for c in data["columns"]
+        )
+        return Schema(data["name"], data["version"], columns, tuple(data["key"]))
+
+    @staticmethod
+    def of_arrow(arrow: pa.Schema, name: str = "rows") -> Schema:
+        """The schema stamped on an Arrow schema by our writer, or a nameless one made of its fields."""
+        stamped = (arrow.metadata or {}).get(_METADATA_KEY)
+        if stamped is not None:
+            return Schema.from_json(json.loads(stamped), arrow)
+        return Schema(name, 1, tuple(Column(f.name, f.type, "", f.nullable) for f in arrow))
+
+    def example(self, rows: int = 3) -> pa.Table:
+        """A small valid table: distinct key values, short texts, small numbers."""
+        arrays = [pa.array([_value(c.type, i, c.name) for i in range(rows)], c.type) for c in self.columns]
+        return pa.Table.from_arrays(arrays, schema=self.arrow)
+
+    def empty(self) -> pa.Table:
+        """A table of this schema without rows."""
+        return self.arrow.empty_table()
+
+
+def common(schemas: Iterable[Schema]) -> Schema:
+    """The columns that all `schemas` share by name and type (nullable if any is), named after the first."""
+    first, *others = schemas
+    columns = []
+    for column in first.columns:
+        if all(column.name in other and _same(other[column.name].type, column.type) for other in others):
+            nullable = column.nullable or any(other[column.name].nullable for other in others)
+            columns.append(replace(column, nullable=nullable))
+    names = {column.name for column in columns}
+    return Schema(first.name, first.version, tuple(columns), first.key if set(first.key) <= names else ())
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """`kind` with large and view variants made plain, at every level; nested nullability is ignored."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    return kind
+
+
+def _same(one: pa.DataType, other: pa.DataType) -> bool:
+    return bool(_plain(one) == _plain(other))
+
+
+def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A safe cast that refuses what would change a value's meaning (text to number, number to bool)."""
+    families = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    number = any(test(values.type) for test in families[:2]) and any(test(kind) for test in families[:2])
+    if not (_same(values.type, kind) or number or pa.types.is_null(values.type) or pa.types.is_nested(kind)):
+        raise pa.ArrowTypeError(f"{values.type} is not {kind}")
+    if pa.types.is_nested(kind) and not (pa.types.is_nested(values.type) or pa.types.is_null(values.type)):
+        raise pa.ArrowTypeError(f"{values.type} is not {kind}")
+    return values.cast(kind, safe=True)
+
+
+def _value_faults(column: Column, table: pa.Table) -> list[tuple[str, str]]:
+    values = table[column.name]
+    faults = []
+    if not column.nullable and values.null_count:
+        row = pc.index(pc.is_null(values), True).as_py()
+        faults.append(("null", f"{column.name} is null in {values.null_count} of {len(values)} rows, first row {row}"))
+    if column.finite:
+        bad = pc.and_kleene(pc.is_valid(values), pc.invert(pc.is_finite(values)))
+        count = pc.sum(bad).as_py() or 0
+        if count:
+            row = pc.index(bad, True).as_py()
+            name = printable(table.column(0)[row].as_py())
+            text = f"{column.name} is not finite in {count} of {len(values)} rows, first row {row} ({name})"
+            faults.append(("not-finite", text))
+    return faults
+
+
+def _value(kind: pa.DataType, row: int, name: str) -> Any:
+    if pa.types.is_string(kind):
+        return f"{name} {row}"
+    if pa.types.is_floating(kind):
+        return row / 2
+    if pa.types.is_boolean(kind):
+        return row % 2 == 0
+    if pa.types.is_list(kind):
+        inner = kind.value_type
+        if pa.types.is_struct(inner) and {f.name for f in inner} == {"role", "content"}:
+            return [{"role": "user", "content": f"question {row}"}]
+        if name == "loss_mask":
+            return [0, 1, 1]
+        return [_value(inner, row + i, name) for i in range(1 if pa.types.is_struct(inner) else 3)]
+    if pa.types.is_struct(kind):
+        return {field.name: _value(field.type, row, field.name) for field in kind}
+    return row + 1

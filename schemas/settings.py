@@ -1,0 +1,127 @@
+"""Frozen dataclasses from plain JSON and back, strictly: unknown keys, missing keys and wrong types are all listed.
+
+An operation and a training run are configured by the dataclass they are. `parse` is the one door by which outside
+settings come in; `plain` is what manifests and fingerprints hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from schemas.errors import ConfigError, printable
+
+T = TypeVar("T")
+
+
+def plain(value: object) -> Any:
+    """`value` as plain JSON: dataclasses become objects, tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of `value`: sorted keys, no blanks, no NaN; what digests are taken of."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """` (did you mean x?)` for the known name nearest to `name`, or nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """An instance of the dataclass `kind` from plain JSON; `ConfigError` (exit 2) lists every fault at once."""
+    faults: list[str] = []
+    value = _object(kind, data, "", faults)
+    if faults:
+        unknown = all("unknown key" in fault for fault in faults)
+        slug = "unknown-key" if unknown else "bad-setting"
+        raise ConfigError(slug, "; ".join(faults), where=where, kept="nothing was started")
+    return cast(T, value)
+
+
+def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
+    if not isinstance(data, Mapping):
+        faults.append(f"{path or kind.__name__}: {printable(data)} is not an object")
+        return None
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    before = len(faults)
+    for key in data:
+        if key not in fields:
+            faults.append(f"unknown key {printable(path + key)}{suggestion(key, list(fields))}")
+    values = {}
+    for name, field in fields.items():
+        if name in data:
+            values[name] = _value(hints[name], data[name], path + name, faults)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            faults.append(f"{path}{name} is missing")
+    return kind(**values) if len(faults) == before else None
+
+
+def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _union(args, value, path, faults)
+    if origin is Literal:
+        if value in args:
+            return value
+        expected = ", ".join(map(str, args))
+        faults.append(f"{path}: {printable(value)} is not one of {expected}{suggestion(str(value), list(map(str, args)))}")
+        return None
+    if origin is tuple and isinstance(value, list | tuple):
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_value(args[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value))
+        if len(args) == len(value):
+            return tuple(_value(a, item, f"{path}[{i}]", faults) for i, (a, item) in enumerate(zip(args, value)))
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, cast(type, hint)) else _object(cast(type, hint), value, path + ".", faults)
+    if hint is Any or _is(hint, value):
+        return float(value) if hint is float else value
+    faults.append(f"{path}: {printable(value)} is not {getattr(hint, '__name__', hint)}")
+    return None
+
+
+def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> Any:
+    if value is None and type(None) in args:
+        return None
+    tries = []
+    for arg in args:
+        if arg is type(None):
+            continue
+        own: list[str] = []
+        result = _value(arg, value, path, own)
+        if not own:
+            return result
+        tries.append(own)
+    faults.extend(tries[0])
+    return None
+
+
+def _is(hint: Any, value: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    origin = get_origin(hint) or hint
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(origin, type) and isinstance(value, origin)
