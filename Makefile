@@ -1,0 +1,46 @@
+# The doors of this repository. `make` alone lists them.
+# ARGS is handed on:  make run ARGS="--iteration 3"    make test ARGS="tests/schemas -x"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup run test check bench notebooks clean
+
+help: ## list the doors
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make or refresh .venv (all other doors do it by themselves)
+	@bash setup.sh dev
+
+run: ## one alignment iteration on the embedded default: luigi --module pipelines RestIteration
+	@bash setup.sh
+	@$(BIN)/luigi --module pipelines RestIteration $(ARGS)
+
+test: ## all tests
+	@bash setup.sh dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: ## lint, format, types, floors
+	@bash setup.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: ## the benchmarks, each a ratio against what one would use instead
+	@bash setup.sh dev
+	@$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+
+notebooks: ## execute every notebook; results with outputs go to build/notebooks
+	@bash setup.sh dev
+	@mkdir -p build/notebooks
+	@for notebook in notebooks/*.ipynb; do \
+	  echo "$$notebook"; \
+	  $(BIN)/jupyter-execute "$$notebook" --output="$$PWD/build/$$notebook" || exit 1; \
+	done
+
+clean: ## remove the environment, caches and build products; data stays
+	rm -rf .venv .setup.lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

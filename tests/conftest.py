@@ -1,0 +1,30 @@
+"""What all tests share: one thread per process, reproducible property tests, and the optional sample data.
+
+Optional sample data are public datasets (HH-RLHF, instruction preferences, ...) in a folder beside this
+repository or in the one that QUIVER_SHARED_DATA names. Where they are absent, a test of them is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile("quiver", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("quiver")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the optional sample data; skips the test where it is absent."""
+    folder = Path(os.environ.get("QUIVER_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("optional sample data are not here (QUIVER_SHARED_DATA names their folder)")
+    return folder

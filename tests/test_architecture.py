@@ -1,0 +1,374 @@
+"""The house's own rules, held by tests: floors, registries, ceilings, names, docstrings, the README's tree.
+
+Everything is read from the sources (imports inside functions count); only the last tests start Python, to see
+what an import loads.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("schemas", "datakit", "trainers", "pipelines")
+FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LOCAL = {".git", ".venv", ".setup.lock", ".hypothesis", "__pycache__", "build", "dist", "quiver-data"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES + TESTS}
+
+
+def imports(path: Path, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
+    """Absolute names a file imports, with lines; `at_import`: only what runs when it is imported itself."""
+    waiting: list[ast.AST] = [TREES[path]]
+    while waiting:
+        node = waiting.pop()
+        if at_import and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from ((name if name in MODULES else base, node.lineno) for name in names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+ENGINE = tuple(name for name in MODULES if within(name, "trainers.engine"))
+LEARNING = ("torch", "megatron", "luigi", "transformer_engine", "tensorrt_llm")
+RULES = [
+    # who, never imports, though these may
+    (
+        ("schemas",),
+        ("datakit", "trainers", "pipelines", "numpy", "polars", "duckdb", "transformers", *LEARNING),
+        (),
+    ),
+    (("datakit",), ("trainers", "pipelines", *LEARNING), ()),
+    (("trainers",), ("datakit", "pipelines", "luigi"), ()),
+    (("trainers",), ("megatron", "transformer_engine"), ENGINE),
+    (("trainers.algorithms",), ("trainers.engine", "trainers.run", "pyarrow.parquet", "fsspec"), ()),
+    (("trainers.engine",), ("trainers.algorithms",), ()),
+    (("pipelines",), ("megatron", "transformer_engine"), ()),
+    (PACKAGES, ("tests", "notebooks", "pytest", "unittest"), ()),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{'+'.join(rule[0])}-not-{rule[1][0]}")
+def test_no_floor_is_skipped(rule: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]) -> None:
+    who, never, exempt = rule
+    broken = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for module, path in MODULES.items()
+        if within(module, *who) and module not in exempt
+        for name, line in imports(path)
+        if within(name, *never)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_heavy_libraries_are_imported_where_they_are_used() -> None:
+    heavy = {
+        "datakit": ("polars", "duckdb", "transformers", "tokenizers"),
+        "pipelines": ("polars", "torch", "duckdb", "transformers", "tokenizers"),
+    }
+    broken = [
+        f"{path.relative_to(ROOT)}:{line} imports {name} when it is imported itself"
+        for module, path in MODULES.items()
+        for name, line in imports(path, at_import=True)
+        if within(name, *heavy.get(module.split(".")[0], ()))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_import_linter_agrees() -> None:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_there_is_no_circle_of_modules() -> None:
+    edges = {module: {name for name, _ in imports(path, at_import=True)} for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, "circle: " + " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for name in sorted(edges[module] & edges.keys() - {module}):
+                visit(name, (*trail, module))
+            done.add(module)
+
+    for module in sorted(edges):
+        visit(module, ())
+
+
+def test_every_file_is_used() -> None:
+    """Imported, or started as a program of its own by a file that names it."""
+    used = {name for path in FILES for name, _ in imports(path)}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+    idle = [
+        module
+        for module, path in MODULES.items()
+        if path.name != "__init__.py"
+        and module not in used | {"trainers.run"}
+        and not any(f'"{name}"' in text for name in (module, path.name))
+    ]
+    assert not idle, f"nothing imports or starts {idle}"
+
+
+# Registries
+
+
+def reexports(folder: Path) -> dict[str, set[str]]:
+    """For a registry's `__init__.py`: module -> names re-exported as `from ... import Y as Y`."""
+    found: dict[str, set[str]] = {}
+    for node in TREES[folder / "__init__.py"].body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            stem = (node.module or "").rpartition(".")[2]
+            assert all(alias.asname == alias.name for alias in node.names), (
+                f"{folder.name}: write `import Y as Y`"
+            )
+            found.setdefault(stem, set()).update(alias.name for alias in node.names)
+    return found
+
+
+def named_classes(path: Path) -> Iterator[tuple[str, str]]:
+    """(`name`, class) of the classes in a file whose body says `name = "family.file"`."""
+    for kind in TREES[path].body:
+        for line in kind.body if isinstance(kind, ast.ClassDef) else []:
+            target = line.target if isinstance(line, ast.AnnAssign) else getattr(line, "targets", [None])[0]
+            value = getattr(line, "value", None)
+            if isinstance(target, ast.Name) and target.id == "name" and isinstance(value, ast.Constant):
+                yield value.value, kind.name
+
+
+def test_every_operation_is_a_file_and_every_file_an_operation() -> None:
+    from datakit.registry import OPS
+
+    written = {}
+    for family in FAMILIES:
+        folder = ROOT / "datakit" / family
+        for path in sorted(folder.glob("*.py")):
+            for name, kind in named_classes(path):
+                assert name == f"{family}.{path.stem}", f"{kind} in {family}/{path.name} calls itself {name}"
+                assert kind in reexports(folder).get(path.stem, set()), f"{family}/__init__.py lacks {kind}"
+                written[name] = kind
+    assert written == {name: kind.__name__ for name, kind in OPS.items()}
+
+
+def test_every_algorithm_is_a_file_and_every_file_an_algorithm() -> None:
+    from trainers.registry import algorithms
+
+    folder = ROOT / "trainers" / "algorithms"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == set(algorithms()) == set(reexports(folder))
+
+
+def test_every_recipe_is_a_file_and_every_file_a_recipe() -> None:
+    folder = ROOT / "pipelines" / "recipes"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    exported = reexports(folder)
+    assert files == set(exported)
+    for stem, names in exported.items():
+        classes = {node.name for node in TREES[folder / f"{stem}.py"].body if isinstance(node, ast.ClassDef)}
+        assert names <= classes, f"{stem}.py defines {classes}, re-exported are {names}"
+
+
+# Ceilings and names
+
+
+def test_no_file_is_too_long() -> None:
+    def ceiling(path: Path) -> int:
+        parts = path.relative_to(ROOT).parts
+        operation = parts[0] == "datakit" and parts[1] in FAMILIES and any(named_classes(path))
+        return 150 if operation or parts[:2] == ("trainers", "algorithms") else 400
+
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES + TESTS}
+    long = [
+        f"{p.relative_to(ROOT)}: {n} lines, ceiling {ceiling(p)}"
+        for p, n in lengths.items()
+        if n > ceiling(p)
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_no_function_is_too_long() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in FILES + TESTS
+        for node in ast.walk(TREES[path])
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_no_file_is_a_landfill() -> None:
+    landfills = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert not [
+        str(p) for p in FILES + TESTS if p.stem in landfills or landfills & set(p.relative_to(ROOT).parts)
+    ]
+
+
+def test_nothing_is_left_unfinished() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    lines = (
+        (path, n, line) for path in FILES for n, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+    )
+    left = [f"{path.relative_to(ROOT)}:{n} {line.strip()}" for path, n, line in lines if marks.search(line)]
+    assert not left, "\n".join(left)
+
+
+def test_every_public_name_is_documented() -> None:
+    bare = []
+    for module, path in MODULES.items():
+        if not ast.get_docstring(TREES[path]):
+            bare.append(f"{module}: no module docstring")
+        for node in TREES[path].body:
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node):
+                bare.append(f"{module}.{node.name}")
+            contract = isinstance(node, ast.ClassDef) and all(
+                "Protocol" in ast.unparse(b) for b in node.bases
+            )
+            for method in node.body if contract else []:
+                public = isinstance(method, ast.FunctionDef) and not method.name.startswith("_")
+                if public and not method.decorator_list and not ast.get_docstring(method):
+                    bare.append(f"{module}.{node.name}.{method.name}")
+    assert not bare, "\n".join(bare)
+
+
+def test_type_comments_of_the_future_stand_in_every_file() -> None:
+    line = "from __future__ import annotations"
+    assert not [str(path) for path in FILES if TREES[path].body[1:] and line not in path.read_text("utf-8")]
+
+
+# README, addresses, dependencies
+
+
+def readme_tree() -> set[str]:
+    """Paths named by the README's tree; a line is `<indent>name   clause`, two spaces of indent per level."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- tree -->")[1].split("```")[1]
+    found, above = set(), [""]
+    for line in block.splitlines()[1:]:
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, _, clause = line.strip().partition(" ")
+        assert clause.strip(), f"the README's tree says nothing about {name}"
+        above = [*above[: depth + 1], above[depth] + name]
+        found.add(above[-1])
+    return found
+
+
+def disk_tree() -> set[str]:
+    """Files and folders two levels deep (three under docs), `__init__.py` and what git ignores left out."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    known = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [Path(name) for name in known.stdout.splitlines() if (ROOT / name).exists()]
+    files = files or [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    found = set()
+    for path in files:
+        if LOCAL & set(path.parts) or any(part.endswith((".egg-info", "_cache")) for part in path.parts):
+            continue
+        depth = 3 if path.parts[0] == "docs" else 2
+        found |= {"/".join(path.parts[: n + 1]) + "/" for n in range(min(depth, len(path.parts) - 1))}
+        if len(path.parts) <= 2 and path.name != "__init__.py":
+            found.add(path.as_posix())
+    return found
+
+
+def test_the_readme_shows_the_tree_on_disk() -> None:
+    told, there = readme_tree(), disk_tree()
+    assert told == there, f"README only: {sorted(told - there)}; disk only: {sorted(there - told)}"
+
+
+def test_every_address_is_of_a_known_kind() -> None:
+    known = {"www.apache.org", "keepachangelog.com", "semver.org", "arxiv.org", "github.com", "doi.org"}
+    made_up = re.compile(r"[0-9.]+|(.*\.)?example\.(com|org|net)|.*\.(example|invalid|test|internal)")
+    address = re.compile(r"\bhttps?://(?:[^/@\s\"']*@)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
+    texts = [ROOT / name for name in disk_tree() if not name.endswith("/")] + FILES + TESTS
+    texts += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "notebooks").glob("*.ipynb"))
+    foreign = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in dict.fromkeys(texts)
+        for host in address.findall(path.read_text("utf-8", errors="replace"))
+        if host not in known and not made_up.fullmatch(host)
+    ]
+    assert not foreign, "\n".join(foreign)
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    text = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\ndependencies = [")[1].split("\n]")[0]
+    )
+    declared = set(re.findall(r'^  "([a-z0-9-]+)', text, re.MULTILINE))
+    names = {"megatron": "megatron-core"}
+    outside = {name.split(".")[0] for path in FILES for name, _ in imports(path)} - set(PACKAGES)
+    outside = {names.get(name, name) for name in outside - set(sys.stdlib_module_names)}
+    optional = {"transformer_engine", "tensorrt_llm", "ray", "s3fs", "botocore"}
+    assert outside - optional <= declared, f"not declared: {sorted(outside - optional - declared)}"
+    through_others = {"psutil", "transformers", "jinja2"}  # Luigi's time limits; chat templates
+    assert declared - outside <= through_others, (
+        f"never imported: {sorted(declared - outside - through_others)}"
+    )
+
+
+# What an import loads
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["schemas", "datakit", "pipelines"])
+def test_an_import_is_light(package: str) -> None:
+    heavy = {"torch", "megatron", "polars", "duckdb", "transformers", "tokenizers", "pandas", "matplotlib"}
+    assert not heavy & loaded_by(f"import {package}")
+
+
+def test_every_file_can_be_imported() -> None:
+    names = [name for name in MODULES if not name.endswith("__main__")]
+    assert "torch" in loaded_by(
+        "import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names)
+    )
+
+
+def test_tested_versions_lie_in_the_declared_ranges() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    if sys.version_info < (3, 11):
+        pytest.skip("the constraints hold from Python 3.11 on")
+    other = {
+        name: importlib.metadata.version(name)
+        for name in pins
+        if importlib.metadata.version(name) != pins[name]
+    }
+    assert not other, f"installed {other} differ from constraints.txt"

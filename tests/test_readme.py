@@ -1,0 +1,96 @@
+"""What the pages promise: their SQL runs on data laid out as they say, and the commands they name exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from schemas import SAMPLES, Column, Schema
+from schemas.dataset import Attempt
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs" / "examples").rglob("*.md")])
+REWARD = Column("reward", pa.float64(), "by the reward model")
+SCORE = Column("score", pa.float64(), "reward, standardised")
+WHY = (
+    Column("reason", pa.string(), "why it went"),
+    Column("value", pa.float64(), "what was measured", nullable=True),
+    Column("threshold", pa.string(), "what it was held against", nullable=True),
+)
+
+
+def statements() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        name = page.parent.name if page.parent != ROOT else "readme"
+        for block in re.findall(r"```sql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            found += [(name, part.strip()) for part in block.split(";") if part.strip()]
+    return found
+
+
+def write(url: Path, schema: Schema, rejected: Schema | None = None) -> None:
+    with Attempt.begin(str(url), schema, rejected) as attempt:
+        writers = [attempt.shard(0), *([attempt.rejected_shard(0)] if rejected else [])]
+        files = []
+        for writer, kind in zip(writers, (schema, rejected), strict=False):
+            assert kind is not None
+            writer.write(kind.example(3))
+            files.append(writer.finish())
+        attempt.commit(files[:1], files[1:])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two iterations with the labels that the recipes give."""
+    top = tmp_path_factory.mktemp("readme")
+    rewarded = SAMPLES.adding(REWARD)
+    scored = rewarded.adding(SCORE)
+    for number in (1, 2):
+        iteration = top / "quiver-data" / "rest" / f"iter={number}"
+        write(iteration / "samples-0000aaaa", SAMPLES)
+        write(iteration / "scores-0000aaaa", scored)
+        write(iteration / "answers-rewards-0000aaaa", rewarded)
+        write(iteration / "step=1" / "kept-0000aaaa", scored, scored.adding(*WHY))
+    write(top / "quiver-data" / "politeness" / "policy-on" / "answers-rewards-0000aaaa", rewarded)
+    return top
+
+
+@pytest.mark.parametrize(("page", "sql"), statements(), ids=lambda part: part[:40] if "\n" in part else part)
+def test_the_sql_of_a_page_runs(page: str, sql: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    with duckdb.connect() as connection:
+        assert connection.sql(sql).fetchall(), f"{page}: no rows"
+
+
+def test_every_stage_of_the_readme_is_a_command_and_the_reverse() -> None:
+    from luigi.task_register import Register
+
+    import pipelines.recipes
+    from pipelines.goals import Goal
+
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- stages -->")[1].split("\n\n")[1]
+    told = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    tasks = {name: task for name, task in Register._get_reg().items() if inspect.isclass(task)}
+    goals = {name for name, task in tasks.items() if issubclass(task, Goal) and not inspect.isabstract(task)}
+    stages = {name for name in goals - set(vars(pipelines.recipes)) if not name.startswith("_")}
+    assert told == stages
+
+
+def test_every_algorithm_stands_in_the_support_matrix() -> None:
+    from trainers.registry import names
+
+    row = re.search(r"^\| training (.*?) \(", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None
+    assert sorted(re.findall(r"`(\w+)`", row.group(1))) == names()
+
+
+def test_every_door_of_the_pages_is_in_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "CONTRIBUTING.md"])
+    for door in set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)):
+        assert re.search(rf"^{door}:", makefile, re.MULTILINE), f"make {door}"
