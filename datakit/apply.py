@@ -1,0 +1,235 @@
+"""One operation over its inputs, published as one dataset: check first, work in parallel, publish last.
+
+    scored = apply(Length(column="response"), samples, "data/lengths-3f2a91c0")
+
+Before any work the inputs' schemas, the resources and the place are checked. Then each input shard becomes
+the output shard of the same number (`Read`, `GatherAll` and `Blend` give one stream, cut into shards). Rows
+that an operation drops stand in `rejected/` with a reason. The manifest is written last; until then nothing
+is visible, afterwards nothing changes. The same operation on the same inputs with the same seed gives the
+same bytes, whatever `processes` is.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+
+from datakit.chunks import Chunks
+from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
+from datakit.output import Done, check_budget
+from datakit.progress import OnProgress, Reporter
+from datakit.quantiles import merge
+from datakit.resource import Resource, check_needs
+from datakit.runner import run
+from datakit.shapes import failed
+from datakit.work import Job
+from schemas import Schema
+from schemas.dataset import Attempt, Dataset
+from schemas.errors import ConfigError, ConflictError, QuiverError
+from schemas.manifest import task_key
+from schemas.settings import canonical
+
+ROWS_PER_SHARD = 65_536
+"""Rows of a shard that is cut from a stream."""
+
+ROWS_PER_CHUNK = 8_192
+"""Rows that a Label or Keep works on at a time; bounds memory, never changes rows."""
+
+
+def apply(
+    op: Op,
+    inputs: Dataset | Sequence[Dataset],
+    into: str,
+    *,
+    resources: Mapping[str, Resource] | None = None,
+    seed: int = 0,
+    processes: int = 0,
+    on_progress: OnProgress | None = None,
+    max_rejected: int | float | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    rows_per_chunk: int = ROWS_PER_CHUNK,
+    key: str | None = None,
+) -> Dataset:
+    """Run `op` over `inputs` and publish the result at the URL `into`.
+
+    `resources` holds what `op.needs`, by name. `processes` 0 works in this process, n in n workers, with the
+    same bytes as result. `max_rejected` is how many rows may be rejected before the run fails, as a number or
+    (a float) as a share of the input rows; None: the operation's own limit, mostly none. `key` is the task
+    key where the caller knows it already; a dataset of that key at `into` is returned as it is. Finished
+    chunks of paid operations survive a failure and are used again by the next run of the same task.
+
+    Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation
+    that raises (`op-failed`) or too many rejected rows; `WorkerError` (14); `ConflictError` (15) where `into`
+    holds something else.
+    """
+    assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0, (processes, rows_per_shard, rows_per_chunk)
+    given = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs)
+    resources = resources or {}
+    check(op, tuple(dataset.schema for dataset in given), resources)
+    keys = {name: resource.key for name, resource in resources.items()}
+    key = key or task_key(op.to_json(), [dataset.key for dataset in given], keys, seed)
+    chunks = Chunks(into, key)
+    standing = _standing(into, key, op)
+    if standing is not None:
+        chunks.drop()
+        return standing
+    schema = op.gives(*(dataset.schema for dataset in given))
+    rejected = rejected_schema(op, given, schema)
+    prepared = _prepared(op, given)
+    reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
+    attempt = Attempt.begin(into, schema, rejected)
+    try:
+        job = Job(
+            op=op,
+            inputs=given,
+            attempt=attempt,
+            schema=schema,
+            rejected=rejected,
+            chunks=chunks,
+            resources=resources,
+            prepared=prepared,
+            seed=seed,
+            rows_per_chunk=getattr(op, "rows_per_chunk", rows_per_chunk),
+            rows_per_shard=rows_per_shard,
+            max_rejected=_limit(op, max_rejected, given),
+        )
+        done = _within_budget(job, run(job, processes, reporter), max_rejected)
+        dataset = _commit(job, done, key, reporter.seconds, processes)
+    except BaseException:
+        attempt.discard()
+        raise
+    chunks.drop()
+    reporter.reach(reporter.rows, force=True)
+    return dataset
+
+
+def check(op: Op, inputs: Sequence[Schema], resources: Mapping[str, Resource]) -> Schema:
+    """The schema that would come out; raises what can be told without rows."""
+    wanted = (
+        "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
+    )
+    fits = {
+        "no input": len(inputs) == 0,
+        "one input": len(inputs) == 1,
+        "one input or more": len(inputs) >= 1,
+    }
+    if not fits[wanted]:
+        raise ConfigError(
+            "inputs",
+            f"{op.name} takes {wanted}, got {len(inputs)}",
+            expected=wanted,
+            found=str(len(inputs)),
+            kept="nothing was started",
+        )
+    check_needs(op, resources)
+    for schema in inputs:
+        schema.requires(op.takes, op.name)
+        for name, resource in resources.items():
+            schema.requires(resource.takes, f"the {name} of {op.name}")
+    return op.gives(*inputs)
+
+
+def rejected_schema(op: Op, inputs: Sequence[Dataset], schema: Schema) -> Schema:
+    """Rows that go: the input's columns (a stream's: the output's), none of them required, and the reason."""
+    rows = inputs[0].schema if inputs and not isinstance(op, Blend) else schema
+    columns = tuple(replace(column, nullable=True, finite=False) for column in rows.columns)
+    return Schema(f"rejected {rows.name}", rows.version, columns).adding(*op.rejects, *REJECTION_COLUMNS)
+
+
+def _standing(into: str, key: str, op: Op) -> Dataset | None:
+    """The dataset that is there already, if it is this task's."""
+    if not Dataset.exists(into):
+        return None
+    found = Dataset.open(into)
+    if found.key == key:
+        return found
+    raise ConflictError(
+        "other-output",
+        f"{into} holds the output of another task",
+        expected=f"{op.name}, key {key[:12]}",
+        found=f"{found.manifest.op.get('name', 'unknown')}, key {found.key[:12]}",
+        where=into,
+        kept="what is there; nothing was overwritten",
+        next="write to another folder",
+    )
+
+
+def _prepared(op: Op, inputs: Sequence[Dataset]) -> Mapping[str, Any]:
+    if not inputs:
+        return {}
+    try:
+        return op.prepare(inputs[0])
+    except (QuiverError, MemoryError):
+        raise
+    except Exception as fault:
+        raise failed(op, fault, "preparation", inputs[0].url) from fault
+
+
+def _limit(op: Op, max_rejected: int | float | None, inputs: Sequence[Dataset]) -> int | None:
+    """The number of rejected rows at which work may stop; None where it cannot be told before the end."""
+    if max_rejected is None:
+        return op.max_rejected
+    if isinstance(max_rejected, int):
+        return max_rejected
+    return int(max_rejected * sum(dataset.num_rows for dataset in inputs)) if inputs else None
+
+
+def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | float | None) -> list[Done]:
+    """All finished shards in order; stops as soon as too many rows are rejected."""
+    done: list[Done] = []
+    reasons: dict[str, int] = {}
+    for piece in pieces:
+        done += piece
+        for shard in piece:
+            for reason, count in shard.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        examples = [name for shard in done for name in shard.examples]
+        check_budget(job.op, reasons, sum(shard.rows_in for shard in done), job.max_rejected, examples)
+    if isinstance(max_rejected, float):
+        rows = sum(shard.rows_in for shard in done)
+        check_budget(
+            job.op, reasons, rows, int(max_rejected * rows), [name for s in done for name in s.examples]
+        )
+    return sorted(done, key=lambda shard: shard.file.path)
+
+
+def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes: int) -> Dataset:
+    quantiles = merge(shard.quantiles for shard in done)
+    counts: dict[str, float] = {}
+    for shard in done:
+        for name, count in shard.counts.items():
+            counts[name] = counts.get(name, 0) + count
+    percentiles = {name: found.percentiles() for name, found in sorted(quantiles.items())}
+    return job.attempt.commit(
+        [shard.file for shard in done],
+        [shard.rejected for shard in done if shard.rejected is not None],
+        op=job.op.to_json(),
+        parents=[dataset.as_parent(str(number)) for number, dataset in enumerate(job.inputs)],
+        seed=job.seed,
+        key=key,
+        stats={"percentiles": percentiles, "counts": dict(sorted(counts.items()))},
+        facts=_facts(job.inputs, job.resources),
+        circumstance={
+            "seconds": round(seconds, 3),
+            "processes": processes,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "pyarrow": pa.__version__,
+        },
+    )
+
+
+def _facts(inputs: Sequence[Dataset], resources: Mapping[str, Resource]) -> dict[str, Any]:
+    """What the inputs' manifests told (a list where they differ), and the keys of the resources by name."""
+    facts: dict[str, Any] = {}
+    for name in sorted({name for dataset in inputs for name in dataset.facts}):
+        told = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
+        values = [json.loads(text) for text in told]
+        facts[name] = values[0] if len(values) == 1 else values
+    return facts | {name: resource.key for name, resource in sorted(resources.items())}

@@ -1,0 +1,8 @@
+"""Blends: datasets mixed, shuffled, split and paired."""
+
+from __future__ import annotations
+
+from datakit.blend.mix import Mix as Mix
+from datakit.blend.pair import Pair as Pair
+from datakit.blend.shuffle import Shuffle as Shuffle
+from datakit.blend.split import Split as Split

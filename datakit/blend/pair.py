@@ -1,0 +1,150 @@
+"""Preference pairs out of rewarded (or verified) answers: a better and a worse answer to the same question.
+
+Which pairs of a question's answers are candidates is the rule's matter; the reward of the better one is
+always higher by more than `margin`, so ties never pair, and neither do answers of equal text. A null, NaN or
+infinite reward never pairs. Choices among candidates are seeded and depend on the answers' ids alone, not on
+their order or on the cut into shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datakit.blend.keys import text_keys
+from datakit.filter.aside import set_aside
+from datakit.filter.measurement import groups, measured, numbers, require_number
+from datakit.io.ids import content_ids
+from datakit.op import Context, Gather, Result
+from datakit.sql.session import Session
+from datakit.sql.whole import require_whole
+from schemas import PREFERENCES, SAMPLES, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_MEMORY = "4GB"
+_ORDER = {
+    "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
+    "all_pairs": "xor(a.lot, b.lot)",
+    "right_vs_wrong": "xor(a.lot, b.lot)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Gather):
+    """Up to `max_pairs` pairs of every prompt, by `column`.
+
+    `best_vs_worst`: the highest against the lowest (of equals the first by sample index), then against the
+    next lowest; `all_pairs`: any two, chosen by lot; `right_vs_wrong`: one at or above `right_from` against
+    one below, by lot. A prompt that yields no pair is rejected with the reason fewer-than-two, tied,
+    none-right, none-wrong or within-margin; its value is the distance between its highest and its lowest
+    reward.
+    """
+
+    name: ClassVar[str] = "blend.pair"
+
+    rule: Literal["best_vs_worst", "all_pairs", "right_vs_wrong"] = "best_vs_worst"
+    column: str = "reward"
+    margin: float = 0.0
+    right_from: float = 1.0
+    max_pairs: int = 1
+
+    def __post_init__(self) -> None:
+        finite = np.isfinite([self.margin, self.right_from]).all()
+        if not (finite and self.margin >= 0 and self.max_pairs >= 1):
+            found = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}"
+            raise ConfigError(
+                "bad-setting", f"blend.pair: {found}", expected="finite, margin >= 0, max_pairs >= 1"
+            )
+
+    @property
+    def takes(self) -> Schema:
+        """A sample's ids, conversation and answer; the number is checked in `gives`."""
+        return SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").renamed(
+            "answers"
+        )
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """Preferences."""
+        require_number(inputs[0], self.column, self.name)
+        return PREFERENCES
+
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """`DataError` where the samples of one prompt lie in two shards."""
+        require_whole(dataset, "prompt_id", self.name)
+        return {}
+
+    def gather(self, rows: pa.Table, ctx: Context) -> Result:
+        """Pairs, prompts in the order of their first sample; prompts without a pair beside them."""
+        group, values = groups(rows["prompt_id"]), numbers(rows[self.column])
+        chosen, rejected = self._pairs(rows, group, values, ctx.seed)
+        better, worse = rows.take(pa.array(chosen)), rows.take(pa.array(rejected))
+        pairs = {
+            "pair_id": content_ids(better["prompt_id"], better["sample_id"], worse["sample_id"]),
+            "prompt_id": better["prompt_id"],
+            "messages": better["messages"],
+            "chosen": better["response"],
+            "rejected": worse["response"],
+            "chosen_reward": pa.array(values[chosen]),
+            "rejected_reward": pa.array(values[rejected]),
+        }
+        if "source" in rows.column_names:
+            pairs["source"] = better["source"]
+        return Result(
+            PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen])
+        )
+
+    def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
+        """Row numbers of the chosen and the rejected answers."""
+        finite = np.flatnonzero(~np.isnan(values))
+        light = {
+            "row": finite,
+            "prompt": group[finite],
+            "value": values[finite],
+            "place": np.asarray(rows["sample_index"])[finite],
+            "text": groups(rows["response"])[finite],
+            "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
+        }
+        order = f"{_ORDER[self.rule]}, a.place, b.place"
+        right = f"AND a.value >= {self.right_from!r} AND b.value < {self.right_from!r}"
+        with Session(memory=_MEMORY) as session:
+            session.add("answers", pa.table(light))
+            pairs = session.table(
+                "SELECT a.row AS chosen, b.row AS rejected FROM answers a JOIN answers b "
+                f"ON a.prompt = b.prompt AND a.value - b.value > {self.margin!r} AND a.text <> b.text "
+                f"{right if self.rule == 'right_vs_wrong' else ''} "
+                f"QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {self.max_pairs} "
+                f"ORDER BY a.prompt, {order}"
+            )
+        return np.asarray(pairs["chosen"], np.int64), np.asarray(pairs["rejected"], np.int64)
+
+    def _pairless(self, rows: pa.Table, group: Ints, values: Floats, paired: Ints) -> pa.Table:
+        """One row for every prompt without a pair."""
+        _, first = np.unique(group, return_index=True)
+        count = len(first)
+        finite = np.bincount(group[~np.isnan(values)], minlength=count)
+        high, low = np.full(count, -np.inf), np.full(count, np.inf)
+        np.fmax.at(high, group, values)
+        np.fmin.at(low, group, values)
+        judged = self.rule == "right_vs_wrong"
+        cases = [
+            (finite < 2, "fewer-than-two"),
+            (judged & (high < self.right_from), "none-right"),
+            (judged & (low >= self.right_from), "none-wrong"),
+            (high == low, "tied"),
+        ]
+        reason = np.select(*map(list, zip(*cases, strict=True)), "within-margin")
+        without = np.flatnonzero(~np.isin(np.arange(count), paired))
+        spread = np.where(finite > 0, high - low, np.nan)[without]
+        prompts = rows.select(["prompt_id", "messages"]).take(pa.array(first[without]))
+        return set_aside(
+            prompts, pa.array(reason[without], pa.string()), measured(spread), f"> {self.margin:g}"
+        )

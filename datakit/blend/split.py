@@ -1,0 +1,111 @@
+"""One part of a dataset, so that equal keys never stand in two parts: train and validation by prompt.
+
+Every key has a place in 0 .. 1 that is a function of the key and the seed; parts are intervals. By `shares` a
+key's part never changes when rows come or go; by `counts` the intervals are cut so that each part holds an
+exact number of keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datakit.blend.keys import Keys, text_keys
+from datakit.op import Context, GatherAll, Result
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, DataError
+
+_WHOLE = 1 << 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(GatherAll):
+    """The rows of the part named `part`; run it once for each part, with the same seed.
+
+    `parts` names all parts. `shares` (sum 1) or `counts` (numbers of distinct keys; -1 once, for the rest)
+    gives their sizes. Rows of other parts are counted, not rejected: they stand in the other parts' datasets.
+    """
+
+    name: ClassVar[str] = "blend.split"
+
+    part: str
+    parts: tuple[str, ...]
+    shares: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    key: str = "prompt_id"
+
+    def __post_init__(self) -> None:
+        faults = []
+        if len(set(self.parts)) != len(self.parts) or self.part not in self.parts:
+            faults.append(f"part {self.part!r} must be one of {', '.join(self.parts)}, each named once")
+        if bool(self.shares) == bool(self.counts):
+            faults.append("exactly one of shares and counts is needed")
+        if len(self.shares or self.counts) != len(self.parts):
+            faults.append(f"{len(self.shares or self.counts)} sizes for {len(self.parts)} parts")
+        if self.shares and not (
+            all(0 < share <= 1 for share in self.shares) and abs(sum(self.shares) - 1) < 1e-9
+        ):
+            faults.append(f"shares {self.shares} are not positive numbers with the sum 1")
+        if self.counts and not (all(c > 0 or c == -1 for c in self.counts) and self.counts.count(-1) <= 1):
+            faults.append(f"counts {self.counts} are not positive numbers, with -1 at most once")
+        if faults:
+            raise ConfigError("bad-setting", f"blend.split: {'; '.join(faults)}", kept="nothing was started")
+
+    @property
+    def takes(self) -> Schema:
+        """The key."""
+        return Schema(
+            "keyed",
+            1,
+            (Column(self.key, pa.string(), "rows with the same value stay together", nullable=True),),
+        )
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The input's schema."""
+        return inputs[0]
+
+    def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
+        """The rows of the part, in the order of the input."""
+        shards = range(len(dataset.shards))
+        keys = [
+            text_keys(dataset.read_shard(i, columns=[self.key])[self.key], ctx.seed, self.name)
+            for i in shards
+        ]
+        ends = self._ends_by_share() if self.shares else self._ends_by_count(keys)
+        at = self.parts.index(self.part)
+        low, high = (ends[at - 1] if at else 0), ends[at] - 1
+        for shard in shards:
+            rows = dataset.read_shard(shard)
+            kept = rows.filter(pa.array(_between(keys[shard], low, high)))
+            yield Result(kept, counts={"rows.other_parts": rows.num_rows - kept.num_rows})
+
+    def _ends_by_share(self) -> list[int]:
+        sums = np.cumsum([Fraction(repr(share)) for share in self.shares])
+        return [*(int(total * _WHOLE) for total in sums[:-1]), _WHOLE]
+
+    def _ends_by_count(self, keys: list[Keys]) -> list[int]:
+        distinct = np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))
+        rest = len(distinct) - sum(count for count in self.counts if count > 0)
+        if rest < 0 or (rest == 0 and -1 in self.counts):
+            raise DataError(
+                "too-few-keys",
+                f"blend.split cannot cut {len(distinct)} values of {self.key} into parts of {self.counts}",
+                expected=f"at least {len(distinct) - rest + self.counts.count(-1)}",
+                found=str(len(distinct)),
+                kept="nothing was written",
+            )
+        ends = np.cumsum([rest if count == -1 else count for count in self.counts])
+        return [int(distinct[end]) if end < len(distinct) else _WHOLE for end in ends]
+
+
+def _between(keys: Keys, low: int, high: int) -> npt.NDArray[np.bool_]:
+    if low > high:
+        return np.zeros(len(keys), bool)
+    return (keys >= np.uint64(low)) & (keys <= np.uint64(high))

@@ -1,0 +1,14 @@
+"""What a model looks like from here: three protocols, and a scorer that is a Python function.
+
+`Generator` answers prompts, `Scorer` puts numbers on rows, `Judge` reads a rubric. Whoever calls
+`datakit.apply` hands the real thing in as a `Resource`; operations see only the protocol.
+"""
+
+from __future__ import annotations
+
+from datakit.clients.protocols import ANSWERS as ANSWERS
+from datakit.clients.protocols import Generator as Generator
+from datakit.clients.protocols import Judge as Judge
+from datakit.clients.protocols import Scorer as Scorer
+from datakit.clients.python import PythonScorer as PythonScorer
+from datakit.clients.sampling import Sampling as Sampling

@@ -1,0 +1,73 @@
+"""Generator, Scorer, Judge: what an operation may ask of a model.
+
+A client that cannot answer at all (server down, out of memory) raises a `QuiverError` (13, 14): the work
+stops, what was answered is kept. A single row it cannot answer is data: an `error` text, a null or non-finite
+score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datakit.clients.sampling import Sampling
+from schemas import IDS, Column, Schema
+
+ANSWERS = Schema(
+    "answers",
+    1,
+    (
+        Column("prompt_row", pa.int32(), "which of the rows asked, from 0"),
+        Column("sample_index", pa.int32(), "which of its answers, from 0"),
+        Column("response_ids", IDS, "the tokens drawn, the stop token included"),
+        Column("response", pa.string(), "the answer, without stop text"),
+        Column(
+            "logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token drawn, at temperature 1"
+        ),
+        Column(
+            "finish_reason", pa.string(), "stop or length; error where `error` says why there is no answer"
+        ),
+        Column("error", pa.string(), "why there is no answer", nullable=True),
+    ),
+)
+"""What a generator returns; `error` may be left out."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A policy that answers prompts."""
+
+    def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
+        """Answers (`ANSWERS`) to `rows["prompt_ids"]`, `sampling.samples_per_prompt` to each, in any order.
+
+        `seeds` holds one number a row; the answers to a row are a function of its tokens, the settings and
+        its seed.
+        """
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A reward model, a classifier, a function: numbers for rows."""
+
+    @property
+    def takes(self) -> Schema:
+        """The columns it reads."""
+        ...
+
+    def score(self, rows: pa.Table) -> Mapping[str, pa.Array]:
+        """Named numbers, one per row in the order of `rows`; null or non-finite where a row has none."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A model that reads a rubric and says, for every row, what it finds."""
+
+    def judge(self, rows: pa.Table, rubric: str) -> pa.Table:
+        """One row per row: `verdict` (string, null if it could not be read) and `reply` (string)."""
+        ...

@@ -1,0 +1,9 @@
+"""Filters: which rows stay; those that go are set aside with a reason."""
+
+from __future__ import annotations
+
+from datakit.filter.best_of import BestOf as BestOf
+from datakit.filter.dedup_exact import DedupExact as DedupExact
+from datakit.filter.threshold import Threshold as Threshold
+from datakit.filter.where import Where as Where
+from datakit.filter.window import Window as Window

@@ -1,0 +1,106 @@
+"""The best k answers of every prompt by a number: best-of-n, rejection sampling.
+
+Rank is by (`column` descending, `sample_index` ascending). A value that is null, NaN or infinite never wins.
+All samples of a prompt must lie in one shard; `prepare` checks that over the whole dataset before any shard
+is worked on. One sort of three number columns; texts are only touched to be copied out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.filter.aside import set_aside
+from datakit.filter.measurement import NOT_FINITE, groups, measured, numbers, require_number
+from datakit.op import Context, Gather, Result
+from datakit.sql.whole import require_whole
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOf(Gather):
+    """Keep the `k` rows of each `key` with the highest `column`, in the order of the input.
+
+    Of rows that are equal at the edge the `first` or the `last` by sample index stays, or `all` of them (then
+    more than k may stay). NeMo-Aligner's offline rejection sampling keeps the first, its online one the last.
+    Rows that go are set aside with the value they had and the value that was needed; of their own columns
+    they keep ids and numbers, because fifteen answers of sixteen would otherwise be stored a second time
+    (their texts: join by `sample_id` with the input).
+    """
+
+    name: ClassVar[str] = "filter.best_of"
+
+    k: int = 1
+    column: str = "reward"
+    key: str = "prompt_id"
+    ties: Literal["first", "last", "all"] = "first"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError("bad-setting", f"filter.best_of: k is {self.k}, at least 1 is needed")
+
+    @property
+    def takes(self) -> Schema:
+        """The key and the sample's place in its group; the number is checked in `gives`."""
+        columns = (
+            Column(self.key, pa.string(), "rows with the same value compete"),
+            Column("sample_index", pa.int32(), "the sample's place among its prompt's"),
+        )
+        return Schema("candidates", 1, columns)
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The input's schema."""
+        require_number(inputs[0], self.column, self.name)
+        return inputs[0]
+
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """`DataError` where the samples of one prompt lie in two shards."""
+        require_whole(dataset, self.key, self.name)
+        return {}
+
+    def gather(self, rows: pa.Table, ctx: Context) -> Result:
+        """The winners, and everyone else with a reason."""
+        group, values = groups(rows[self.key]), numbers(rows[self.column])
+        keep, edge = winners(group, values, np.asarray(rows["sample_index"]), self.k, self.ties)
+        lost = measured(values[~keep])
+        needed = pa.array([f"top {self.k}: {value:.6g}" for value in edge], pa.string())
+        reason = pc.if_else(pc.is_null(lost), NOT_FINITE, "not-best")
+        named = (self.key, "sample_id")
+        light = [f.name for f in rows.schema if f.name in named or pa.types.is_primitive(f.type)]
+        aside = set_aside(
+            rows.select(light).filter(pa.array(~keep)), reason, lost, needed.take(pa.array(group[~keep]))
+        )
+        return Result(rows.filter(pa.array(keep)), aside)
+
+
+def winners(
+    group: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float64],
+    index: npt.NDArray[np.int32],
+    k: int,
+    ties: Literal["first", "last", "all"],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Which rows are among the best `k` of their group, and each group's k-th best value (NaN: no finite
+    value).
+    """
+    count = int(group.max()) + 1 if len(group) else 0
+    order = np.lexsort((-index if ties == "last" else index, -values, group))  # NaN sorts last
+    sizes = np.bincount(group, minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    rank = np.arange(len(group)) - np.repeat(starts, sizes)
+    finite = np.bincount(group, weights=~np.isnan(values), minlength=count).astype(np.int64)
+    last = starts + np.minimum(k, finite) - 1
+    edge = np.where(finite > 0, values[order][np.maximum(last, 0)] if count else np.empty(0), np.nan)
+    ordered = values[order]
+    good = ordered >= np.repeat(edge, sizes) if ties == "all" else (rank < k) & ~np.isnan(ordered)
+    keep = np.empty(len(group), bool)
+    keep[order] = good
+    return keep, edge

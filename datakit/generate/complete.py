@@ -1,0 +1,191 @@
+"""generate.complete: answers of a policy to templated prompts, token by token as they were drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.clients.protocols import ANSWERS, Generator
+from datakit.clients.sampling import Sampling
+from datakit.op import REJECTION_COLUMNS, Context, Expand, Result
+from schemas import IDS, SAMPLE_COLUMNS, Column, Schema
+from schemas.errors import DataError, QuiverError, ServiceError, printable
+
+_SAMPLE = "sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Expand):
+    """Each prompt becomes `sampling.samples_per_prompt` samples; one that fails is a rejected row.
+
+    The draw of a prompt is a function of the run's seed and its `prompt_id`, so it depends neither on its
+    neighbours nor on the order of work. Rejected rows carry the sample index as value and the generator's
+    words as threshold.
+    """
+
+    name: ClassVar[str] = "generate.complete"
+    needs: ClassVar[tuple[str, ...]] = ("generator",)
+    paid: ClassVar[bool] = True
+
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def takes(self) -> Schema:
+        """Templated, tokenized prompts."""
+        return Schema(
+            "templated prompts",
+            1,
+            (
+                Column("prompt_id", pa.string(), "the question"),
+                Column("prompt", pa.string(), "the exact text that the model reads"),
+                Column("prompt_ids", IDS, "its tokens"),
+            ),
+            key=("prompt_id",),
+        )
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The prompt's columns and those of its sample."""
+        return inputs[0].adding(*SAMPLE_COLUMNS).renamed("samples", key=("sample_id",))
+
+    def expand(self, rows: pa.Table, ctx: Context) -> Result:
+        """Ask, check the reply, join it to the prompts by row number."""
+        generator = ctx.resources["generator"]
+        assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
+        seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
+        answers = _checked(
+            _asked(generator, rows, self.sampling, seeds), rows.num_rows, self.sampling.samples_per_prompt
+        )
+        good = answers.filter(pc.is_null(answers["error"]))
+        bad = answers.filter(pc.is_valid(answers["error"]))
+        tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
+        return Result(_joined(rows, good, ctx.seed), _rejected(rows, bad), {"response_tokens": tokens})
+
+
+def _seed(seed: int, prompt_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{prompt_id}".encode()).digest()[:8], "big")
+
+
+def sample_id(prompt_id: str, seed: int, index: int) -> str:
+    """The id of a prompt's sample: 128 bits of SHA-256 over prompt, seed and sample index, in hex."""
+    return hashlib.sha256(f"{_SAMPLE}\x1f{prompt_id}\x1f{seed}\x1f{index}".encode()).hexdigest()[:32]
+
+
+def _asked(
+    generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]
+) -> pa.Table:
+    """The answers; where the generator raises, prompts are asked one by one; those at fault become errors.
+
+    A fault that meets every prompt is not the prompts' and is raised.
+    """
+    asked = rows.select(["prompt_id", "prompt", "prompt_ids"])
+    try:
+        return generator.generate(asked, sampling, seeds)
+    except (QuiverError, MemoryError):
+        raise
+    except Exception:
+        parts, failures = [], 0
+        if rows.num_rows == 1:
+            raise
+        for row in range(rows.num_rows):
+            try:
+                part = generator.generate(asked.slice(row, 1), sampling, seeds[row : row + 1])
+            except (QuiverError, MemoryError):
+                raise
+            except Exception as fault:
+                failures += 1
+                part = _missing(
+                    [(0, index) for index in range(sampling.samples_per_prompt)],
+                    f"{type(fault).__name__}: {fault}",
+                )
+            part = ANSWERS.conform(part, "answers")
+            parts.append(part.set_column(0, "prompt_row", pa.array([row] * part.num_rows, pa.int32())))
+        if failures == rows.num_rows:
+            raise
+        return pa.concat_tables(parts)
+
+
+def _checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
+    """Every (prompt, sample) exactly once, in order, whole or with an `error`; else `ServiceError`."""
+    try:
+        answers = ANSWERS.conform(answers, "the generator's reply")
+        ANSWERS.dropping("error").check(
+            answers.filter(pc.is_null(answers["error"])).drop_columns(["error"]), "the reply"
+        )
+    except DataError as fault:
+        raise _bad(fault.what) from fault
+    places = list(zip(answers["prompt_row"].to_pylist(), answers["sample_index"].to_pylist(), strict=True))
+    wanted = [(row, index) for row in range(prompts) for index in range(samples)]
+    strange = set(places) - set(wanted)
+    if strange or len(set(places)) != len(places):
+        raise _bad(
+            f"asked {len(wanted)} answers, got {len(places)}, {len(strange)} of them not asked for or twice"
+        )
+    answers = pa.concat_tables([answers, _missing(sorted(set(wanted) - set(places)), "missing in the reply")])
+    answers = answers.sort_by([("prompt_row", "ascending"), ("sample_index", "ascending")]).combine_chunks()
+    lengths = pc.not_equal(
+        pc.list_value_length(answers["response_ids"]), pc.list_value_length(answers["logprobs"])
+    )
+    if pc.any(lengths).as_py():
+        raise _bad("response_ids and logprobs differ in length")
+    return _without_infinite(answers)
+
+
+def _without_infinite(answers: pa.Table) -> pa.Table:
+    """Answers with a log-probability that is null or not finite become errors."""
+    logprobs = answers["logprobs"].combine_chunks()
+    fine = pc.fill_null(pc.is_finite(pc.list_flatten(logprobs)), False)
+    rows = pc.unique(pc.list_parent_indices(logprobs).filter(pc.invert(fine)))
+    bad = pc.is_in(pa.array(np.arange(answers.num_rows)), value_set=rows.cast(pa.int64()))
+    at = answers.schema.get_field_index("error")
+    return answers.set_column(at, "error", pc.if_else(bad, "log-probability not finite", answers["error"]))
+
+
+def _missing(places: list[tuple[int, int]], error: str) -> pa.Table:
+    columns = {
+        "prompt_row": pa.array([row for row, _ in places], pa.int32()),
+        "sample_index": pa.array([index for _, index in places], pa.int32()),
+        "error": pa.array([error] * len(places), pa.string()),
+    }
+    arrays = [columns.get(c.name, pa.nulls(len(places), c.type)) for c in ANSWERS.columns]
+    return pa.Table.from_arrays(arrays, schema=ANSWERS.arrow)
+
+
+def _joined(rows: pa.Table, answers: pa.Table, seed: int) -> pa.Table:
+    table = rows.take(answers["prompt_row"])
+    pairs = zip(table["prompt_id"].to_pylist(), answers["sample_index"].to_pylist(), strict=True)
+    table = table.drop_columns([name for name in table.column_names if name in (*ANSWERS.names, "sample_id")])
+    table = table.append_column(
+        "sample_id", pa.array([sample_id(name, seed, i) for name, i in pairs], pa.string())
+    )
+    for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason"):
+        table = table.append_column(name, answers[name])
+    return table
+
+
+def _rejected(rows: pa.Table, answers: pa.Table) -> pa.Table:
+    table = rows.take(answers["prompt_row"])
+    values = (
+        pa.repeat("no-answer", answers.num_rows),
+        answers["sample_index"].cast(pa.float64()),
+        pa.array([printable(text, 200) for text in answers["error"].to_pylist()], pa.string()),
+    )
+    table = table.drop_columns([c.name for c in REJECTION_COLUMNS if c.name in table.column_names])
+    for column, array in zip(REJECTION_COLUMNS, values, strict=True):
+        table = table.append_column(column.name, array)
+    return table
+
+
+def _bad(what: str) -> ServiceError:
+    return ServiceError(
+        "bad-reply",
+        f"the generator's reply cannot be used: {what}",
+        expected="one answer per prompt and sample index",
+        kept="finished chunks; no answer was made up",
+        next="mend the generator, then run the same command again",
+    )

@@ -1,0 +1,7 @@
+"""Rows from outside: JSON Lines, Parquet, and the embedded digit-reversal task."""
+
+from __future__ import annotations
+
+from datakit.io.jsonl import Jsonl as Jsonl
+from datakit.io.parquet import Parquet as Parquet
+from datakit.io.reversal import Reversal as Reversal

@@ -1,0 +1,160 @@
+"""Conversations as columns: built from texts, given plain role names, and held to the grammar of a
+conversation.
+
+Roles are system (first turn only), user, assistant and tool; the names other formats use are mapped onto
+them. Whole columns are handled at once: a MESSAGES column is its offsets and two flat string columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas import MESSAGES
+
+ROLES = ("system", "user", "assistant", "tool")
+_KNOWN = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatbot": "assistant",
+    "bot": "assistant", "function_call": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
+}  # fmt: skip
+
+Faults = list[tuple[np.ndarray, str]]
+"""Rows (a mask over all) and the reason why they cannot stay."""
+
+
+def flat(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """`array` in one piece."""
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def starts(lists: pa.Array) -> np.ndarray:
+    """Offsets of each row into `lists.flatten()`, the end included; a null row is empty."""
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def messages(offsets: np.ndarray, roles: pa.Array, contents: pa.Array) -> pa.Array:
+    """A MESSAGES column of flat roles and contents."""
+    turns = pa.StructArray.from_arrays(
+        [roles.cast(pa.string()), flat(contents)], fields=list(MESSAGES.value_type)
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns, type=MESSAGES)
+
+
+def question(prompts: pa.Array) -> pa.Array:
+    """One user turn a row."""
+    count = len(prompts)
+    return messages(
+        np.arange(count + 1), pa.array(["user"]).take(pa.array(np.zeros(count, np.int64))), prompts
+    )
+
+
+def of_rows(rows: Iterable[list[tuple[str, str]]]) -> pa.Array:
+    """A MESSAGES column of (role, content) lists."""
+    return pa.array([[{"role": role, "content": content} for role, content in row] for row in rows], MESSAGES)
+
+
+def named(roles: pa.Array) -> pa.Array:
+    """Roles under the names used here; null where a role is not known."""
+    table = pa.array(list(_KNOWN))
+    at = pc.index_in(pc.ascii_lower(pc.utf8_trim_whitespace(roles)), table)
+    return pa.array(list(_KNOWN.values())).take(at)
+
+
+def of_turns(turns: pa.Array, role: str = "role", content: str = "content") -> tuple[pa.Array, Faults]:
+    """A MESSAGES column of a list of structs, and the rows whose turns are null or of no known role."""
+    inner, offsets = turns.flatten(), starts(turns)
+    roles, contents = named(inner.field(role)), inner.field(content)
+    no_role = np.asarray(pc.is_null(roles))
+    no_content = np.asarray(pc.is_null(contents)) | np.asarray(inner.is_null())
+    faults = [
+        (any_turn(offsets, no_content), "turn-without-content"),
+        (any_turn(offsets, no_role), "unknown-role"),
+    ]
+    return messages(offsets, pc.fill_null(roles, "user"), pc.fill_null(contents, "")), faults
+
+
+def any_turn(offsets: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Rows of which any turn is flagged."""
+    total = np.concatenate([[0], np.cumsum(flags)])
+    return np.asarray(total[offsets[1:]] > total[offsets[:-1]])
+
+
+def head(turns: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """All turns but the last, and role and content of the last (null where there is no turn)."""
+    offsets, inner = starts(turns), turns.flatten()
+    some = offsets[1:] > offsets[:-1]
+    last = pa.array(np.where(some, offsets[1:] - 1, 0), mask=~some)
+    keep = np.ones(len(inner), bool)
+    keep[offsets[1:][some] - 1] = False
+    rest = inner.filter(pa.array(keep))
+    ends = np.concatenate([[0], np.cumsum(np.diff(offsets) - some)])
+    return (
+        messages(ends, rest.field("role"), rest.field("content")),
+        inner.field("role").take(last),
+        inner.field("content").take(last),
+    )
+
+
+def with_system(system: pa.Array, turns: pa.Array) -> pa.Array:
+    """`turns` behind a system turn, in the rows whose system text is neither null nor empty."""
+    offsets, inner = starts(turns), turns.flatten()
+    has = np.asarray(pc.fill_null(pc.not_equal(system, ""), False))
+    ends = np.concatenate([[0], np.cumsum(np.diff(offsets) + has)])
+    order = np.full(ends[-1], -1, np.int64)
+    shift = np.repeat(ends[:-1] + has - offsets[:-1], np.diff(offsets))
+    order[np.arange(len(inner)) + shift] = np.arange(len(inner))
+    order[order < 0] = len(inner) + np.flatnonzero(has)
+    names = pa.concat_arrays(
+        [inner.field("role"), pa.array(["system"]).take(pa.array(np.zeros(len(turns), np.int64)))]
+    )
+    texts = pa.concat_arrays([inner.field("content"), pc.fill_null(system, "")])
+    return messages(ends, names.take(pa.array(order)), texts.take(pa.array(order)))
+
+
+def with_response(turns: pa.Array, response: pa.Array) -> pa.Array:
+    """`turns` with one assistant turn more at the end of each row."""
+    offsets, inner, count = starts(turns), turns.flatten(), len(turns)
+    ends = offsets + np.arange(count + 1, dtype=np.int32)
+    order = np.full(int(ends[-1]), -1, np.int64)
+    order[np.arange(len(inner)) + np.repeat(np.arange(count), np.diff(offsets))] = np.arange(len(inner))
+    order[order < 0] = len(inner) + np.arange(count)
+    names = pa.concat_arrays([inner.field("role"), pa.repeat("assistant", count)])
+    texts = pa.concat_arrays([inner.field("content"), flat(response)])
+    return messages(ends, names.take(pa.array(order)), texts.take(pa.array(order)))
+
+
+def blank(texts: pa.Array) -> np.ndarray:
+    """Rows whose text is empty or white space."""
+    return np.asarray(pc.equal(pc.utf8_trim_whitespace(texts), ""))
+
+
+def grammar(turns: pa.Array, ends_with_user: bool) -> Faults:
+    """Rows that are no conversation: no turns, a system turn inside, a blank question, no user or assistant
+    turn.
+    """
+    offsets, inner = starts(turns), turns.flatten()
+    roles = inner.field("role")
+    first = np.zeros(len(inner), bool)
+    some = offsets[1:] > offsets[:-1]
+    first[offsets[:-1][some]] = True
+    system = np.asarray(pc.equal(roles, "system"))
+    user, assistant = np.asarray(pc.equal(roles, "user")), np.asarray(pc.equal(roles, "assistant"))
+    _, last_role, last = head(turns)
+    faults: Faults = [(~some, "no-turns"), (any_turn(offsets, system & ~first), "system-turn-inside")]
+    if ends_with_user:
+        ends = np.asarray(pc.fill_null(pc.is_in(last_role, pa.array(["user", "tool"])), False))
+        faults += [(~ends, "last-turn-not-user"), (blank(pc.fill_null(last, "")), "blank-prompt")]
+    else:
+        faults += [
+            (~any_turn(offsets, user), "no-user-turn"),
+            (~any_turn(offsets, assistant), "no-assistant-turn"),
+        ]
+        faults.append((any_turn(offsets, assistant & blank(inner.field("content"))), "blank-response"))
+    return faults

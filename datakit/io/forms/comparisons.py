@@ -1,0 +1,30 @@
+"""Bradley-Terry comparisons as NeMo-Aligner keeps them: two lines a pair, the better text first."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from datakit.io.conversations import flat
+from datakit.io.dialogues import turns_of
+from datakit.io.forms.form import Built, Form
+from datakit.io.forms.preferences import shared_prefix
+from datakit.io.parse import Key
+from schemas import PREFERENCES
+
+
+def _pairs(raw: pa.Table, dialogue: str) -> Built:
+    turns = turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)
+    return shared_prefix(turns[0::2], turns[1::2])
+
+
+FORMS = (
+    Form(
+        "comparisons",
+        "{text} in pairs of lines: even lines hold the better text, odd lines the worse",
+        (Key("text", pa.string()),),
+        PREFERENCES,
+        _pairs,
+        dialogues=("plain", "extra_id", "hh"),
+        pairs=True,
+    ),
+)

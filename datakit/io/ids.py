@@ -1,0 +1,100 @@
+"""Stable ids: a row's id is a function of its content, so joins and resumes never depend on order or on file
+names.
+
+Equal content gives equal ids. Where a column must be unique, the second occurrence of the same content in one
+import gets `-1`, the third `-2`, and so on in reading order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "prompt_id": ("messages",),
+    "chat_id": ("messages",),
+    "sample_id": ("messages", "response"),
+    "pair_id": ("messages", "chosen", "rejected"),
+}
+"""Which columns an id is a function of."""
+
+_NOTHING = pa.scalar("", pa.large_string())
+
+
+def content_ids(*parts: pa.Array) -> pa.Array:
+    """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column, without nulls."""
+    texts = pc.binary_join_element_wise(*[_text(part) for part in parts], _NOTHING)
+    view = memoryview(texts.buffers()[2] or b"")
+    ends = (
+        np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8).tolist()
+        if len(texts)
+        else [0]
+    )
+    # Hashing is the one step without a column kernel: about a microsecond a row.
+    return pa.array([sha256(view[a:b]).hexdigest()[:32] for a, b in pairwise(ends)], pa.string())
+
+
+def _text(part: pa.Array) -> pa.Array:
+    """An unambiguous text of each row: every string preceded by its length in bytes."""
+    if isinstance(part, pa.ChunkedArray):
+        part = part.combine_chunks()
+    if not pa.types.is_list(part.type):
+        return _measured(part)
+    turns = part.flatten()
+    lines = pc.binary_join_element_wise(
+        _measured(turns.field("role")), _measured(turns.field("content")), _NOTHING
+    )
+    starts = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(part)]))
+    rows = pa.LargeListArray.from_arrays(starts.cast(pa.int64()), lines)
+    return pc.binary_join_element_wise(
+        pc.binary_join(rows, _NOTHING), pa.scalar(";", pa.large_string()), _NOTHING
+    )
+
+
+def _measured(strings: pa.Array) -> pa.Array:
+    lengths = pc.binary_length(strings).cast(pa.large_string())
+    return pc.binary_join_element_wise(
+        lengths, strings.cast(pa.large_string()), pa.scalar(":", pa.large_string())
+    )
+
+
+class Occurrences:
+    """Counts how often an id was met before, in eight bytes a row, whatever the length of the import."""
+
+    def __init__(self) -> None:
+        self._runs: list[np.ndarray] = []
+        self._counts: dict[int, int] = {}
+
+    def unique(self, ids: pa.Array) -> pa.Array:
+        """`ids` (hexadecimal) with `-<n>` appended to the n-th repetition of one that was met before."""
+        values = pc.utf8_slice_codeunits(ids, 0, 16).to_pylist()
+        keys = np.fromiter((int(value, 16) for value in values), np.uint64, len(values))
+        distinct, first = np.unique(keys, return_index=True)
+        seen = np.zeros(len(distinct), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, distinct), len(run) - 1)
+            seen |= run[at] == distinct
+        repeated = np.ones(len(keys), bool)
+        repeated[first[~seen]] = False
+        self._remember(distinct[~seen])
+        if not repeated.any():
+            return ids
+        result = ids.to_pylist()
+        for row in np.flatnonzero(repeated).tolist():
+            key = int(keys[row])
+            self._counts[key] = self._counts.get(key, 0) + 1
+            result[row] = f"{result[row]}-{self._counts[key]}"
+        return pa.array(result, pa.string())
+
+    def _remember(self, keys: np.ndarray) -> None:
+        """Keep sorted runs of falling size, so that there are only ever logarithmically many."""
+        if len(keys):
+            self._runs.append(keys)
+        while len(self._runs) > 1 and len(self._runs[-1]) * 2 > len(self._runs[-2]):
+            last = self._runs.pop()
+            self._runs[-1] = np.sort(np.concatenate([self._runs[-1], last]))

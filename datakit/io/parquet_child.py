@@ -1,0 +1,81 @@
+"""Batches of an outside Parquet file, read by a child process; the file's digest is checked before anything
+is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from datakit.io.sources import checked, opened
+from schemas.errors import DataError
+from schemas.storage import normal, shown
+
+_ROWS = 4096
+_MEMORY = 8 << 30
+_GUEST = Path(__file__).with_name("parquet_guest.py")
+
+
+@contextmanager
+def _local(url: str, digest: str) -> Iterator[str]:
+    """A path of a local file with the bytes of `url`, whose digest is checked before anything is parsed."""
+    place = normal(url)
+    with opened(url) as stream:
+        if "://" not in place:
+            for _ in checked(url, stream, digest):
+                pass
+            yield place
+            return
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+            for data in checked(url, stream, digest):
+                file.write(data)
+            file.flush()
+            yield file.name
+
+
+def batches(url: str, digest: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
+    with _local(url, digest) as path, tempfile.TemporaryFile() as told:
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(_GUEST)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, env={"PATH": os.defpath},
+        )  # fmt: skip
+        assert child.stdin is not None, "the child was started without a pipe"
+        assert child.stdout is not None, "the child was started without a pipe"
+        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY}
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.close()
+            try:
+                with pa.ipc.open_stream(child.stdout) as stream:
+                    for batch in stream:
+                        yield pa.Table.from_batches([batch])
+            except pa.ArrowException:
+                if child.wait() == 0:
+                    raise
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        if code:
+            told.seek(0)
+            why = (
+                shown(told.read(500).decode("utf-8", "replace").strip())
+                if code == 3
+                else f"the reader ended with {code}"
+            )
+            raise DataError(
+                "broken-parquet",
+                f"{shown(url)} is not a sound Parquet file",
+                found=why,
+                kept="nothing was published",
+            )

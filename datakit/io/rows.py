@@ -1,0 +1,169 @@
+"""Records to rows: build the row kind's columns, give ids, and set aside what cannot stay, with place and
+reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.io.forms import FORMS, Form
+from datakit.io.ids import PARTS, Occurrences, content_ids
+from datakit.io.lines import Fault
+from datakit.io.parse import Key, Parsed
+from datakit.op import REJECTION_COLUMNS
+from schemas import Column, Schema
+from schemas.errors import ConfigError, printable
+from schemas.settings import suggestion
+
+PLACE_COLUMNS = (
+    Column("place", pa.string(), "file name and line of the row", nullable=True),
+    Column("line", pa.int64(), "the line, or row, in that file, from 1", nullable=True),
+    Column("byte", pa.int64(), "where in the line, from 0, if that is known", nullable=True),
+    Column("text", pa.string(), "the row as it was, cut", nullable=True),
+)
+"""What a rejected row of a reader carries besides the columns it got to."""
+
+
+def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tuple[Form, tuple[Key, ...]]:
+    """The format of that name and its keys under the names that `columns` gives them; `ConfigError` for
+    unknown names.
+    """
+    if name not in FORMS:
+        told = f"there is no format {printable(name)}{suggestion(name, list(FORMS))}"
+        raise ConfigError("unknown-format", told, expected=", ".join(FORMS), kept="nothing was started")
+    form = FORMS[name]
+    if dialogue not in form.dialogues:
+        told = f"format {name} does not read {printable(dialogue)} texts"
+        raise ConfigError("bad-setting", told, expected=", ".join(form.dialogues), kept="nothing was started")
+    known = [key.name for key in form.keys]
+    for wanted, _ in columns:
+        if wanted not in known:
+            told = f"format {name} has no {printable(wanted)}{suggestion(wanted, known)}"
+            raise ConfigError("unknown-key", told, expected=", ".join(known), kept="nothing was started")
+    given = dict(columns)
+    return form, tuple(replace(key, mapped=given.get(key.name, "")) for key in form.keys)
+
+
+@dataclass
+class Rows:
+    """Turns parsed records of one import into rows, file after file; remembers ids so that keys stay
+    unique.
+    """
+
+    schema: Schema
+    source: str | None = None
+    dialogue: str = "plain"
+    met: Occurrences = field(default_factory=Occurrences)
+
+    def of_records(self, form: Form, parsed: Parsed, name: str) -> tuple[pa.Table, pa.Table | None]:
+        """Rows and rejected rows of records of file `name`."""
+        raw, numbers, faults = parsed.table, parsed.numbers, parsed.faults
+        if form.pairs:
+            raw, numbers, faults = _whole_pairs(raw, numbers, faults)
+        built = form.build(raw, self.dialogue)
+        columns = dict(built.columns)
+        if "dataset" in raw.column_names:
+            columns["source"] = raw["dataset"].combine_chunks()
+        return self.finished(columns, built.faults, numbers[::2] if form.pairs else numbers, faults, name)
+
+    def finished(
+        self,
+        columns: dict[str, pa.Array],
+        wrong: list[tuple[np.ndarray, str]],
+        numbers: np.ndarray,
+        faults: list[Fault],
+        name: str,
+    ) -> tuple[pa.Table, pa.Table | None]:
+        """Rows of `columns` with ids and source, without those that `wrong` marks (the first reason
+        counts).
+        """
+        table = pa.table(columns)
+        good = np.ones(len(numbers), bool)
+        reasons = np.full(len(numbers), "", object)
+        for mask, reason in wrong:
+            reasons[good & mask] = reason
+            good &= ~mask
+        rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, name)
+        rows = table if good.all() else table.filter(pa.array(good))
+        return self._complete(rows), rejected
+
+    def _complete(self, rows: pa.Table) -> pa.Table:
+        columns = {column: rows[column].combine_chunks() for column in rows.column_names}
+        for column in self.schema.names:
+            if column in PARTS and column not in columns:
+                ids = content_ids(*[columns[part] for part in PARTS[column]])
+                columns[column] = self.met.unique(ids) if self.schema.key == (column,) else ids
+        if "source" in self.schema:
+            given = columns.get("source", pa.nulls(rows.num_rows, pa.string()))
+            columns["source"] = pc.fill_null(given, self.source) if self.source is not None else given
+        return self.schema.conform(pa.table(columns))
+
+    def _rejected(
+        self, table: pa.Table, reasons: np.ndarray, numbers: np.ndarray, faults: list[Fault], name: str
+    ) -> pa.Table | None:
+        if not len(numbers) and not faults:
+            return None
+        name = printable(name)
+        count = len(numbers)
+        told = pa.table(
+            {
+                "place": pa.array([f"{name}:{line}" for line in numbers], pa.string()),
+                "line": pa.array(numbers, pa.int64()),
+                "reason": pa.array(reasons.tolist(), pa.string()),
+            }
+        )
+        for column in table.column_names:
+            told = told.append_column(column, table[column])
+        lost = pa.table(
+            {
+                "place": pa.array([_place(name, fault) for fault in faults], pa.string()),
+                "line": pa.array([fault.line for fault in faults], pa.int64()),
+                "byte": pa.array([fault.byte for fault in faults], pa.int64()),
+                "text": pa.array(
+                    [printable(fault.text.decode("utf-8", "replace")) for fault in faults], pa.string()
+                ),
+                "reason": pa.array([fault.reason for fault in faults], pa.string()),
+                "value": pa.array([fault.value for fault in faults], pa.float64()),
+                "threshold": pa.array([printable(fault.rule) for fault in faults], pa.string()),
+            }
+        )
+        both = pa.concat_tables([told, lost], promote_options="default") if count else lost
+        both = both.take(pc.sort_indices(both["line"]))
+        kind = rejected_kind(self.schema)
+        nulls = {
+            c.name: pa.nulls(both.num_rows, c.type) for c in kind.columns if c.name not in both.column_names
+        }
+        for column, values in nulls.items():
+            both = both.append_column(column, values)
+        return kind.conform(both)
+
+
+def rejected_kind(schema: Schema) -> Schema:
+    """What a reader's rejected row holds: the columns it got to, its place, the reason."""
+    columns = tuple(replace(column, nullable=True, finite=False) for column in schema.columns)
+    return Schema(f"rejected {schema.name}", schema.version, columns).adding(
+        *PLACE_COLUMNS, *REJECTION_COLUMNS
+    )
+
+
+def _place(name: str, fault: Fault) -> str:
+    return f"{name}:{fault.line}" + ("" if fault.byte is None else f", byte {fault.byte}")
+
+
+def _whole_pairs(
+    raw: pa.Table, numbers: np.ndarray, faults: list[Fault]
+) -> tuple[pa.Table, np.ndarray, list[Fault]]:
+    """Only records whose partner (the other line of an even and odd one) is there too; others become
+    faults.
+    """
+    lost = np.array(sorted(fault.line for fault in faults if fault.reason != "unpaired-line"), np.int64)
+    lines = np.sort(np.concatenate([numbers, lost]))
+    rank = np.searchsorted(lines, numbers)
+    partner = np.isin(rank ^ 1, rank)
+    alone = [Fault(int(line), "partner-rejected", "two lines a pair") for line in numbers[~partner]]
+    return raw.filter(pa.array(partner)), numbers[partner], faults + alone

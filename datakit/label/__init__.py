@@ -1,0 +1,8 @@
+"""Operations that put a number or a finding on every row. Re-exports are the registry."""
+
+from __future__ import annotations
+
+from datakit.label.length import Length as Length
+from datakit.label.reward import Reward as Reward
+from datakit.label.standardize import Standardize as Standardize
+from datakit.label.verify import Verify as Verify

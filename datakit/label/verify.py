@@ -1,0 +1,122 @@
+"""label.verify: does a response give the gold answer? By rule, without a model, without evaluating text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import pyarrow as pa
+
+from datakit import answers
+from datakit.op import Context, Kept, Label, Labelled
+from schemas import Column, Schema
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Label):
+    r"""Adds `output`, 1.0 where the response gives the gold `answer` and 0.0 elsewhere, and what was read.
+
+    number: the only number in the last \boxed{}, else the first behind `after`, else the last; whole numbers
+    and decimals are compared digit by digit, fractions and powers of ten within `tolerance` (relative).
+    choice: one of `choices`. text: equal once normalised (NFKC, lower case, blanks, end marks), or `strict`ly
+    equal. A response that cannot be read is wrong; a gold answer that cannot be read is a rejected row, and
+    by default none is allowed.
+    """
+
+    name: ClassVar[str] = "label.verify"
+    max_rejected: ClassVar[int | None] = 0
+
+    kind: Literal["number", "choice", "text"]
+    response: str = "response"
+    answer: str = "answer"
+    output: str = "correct"
+    after: str = ""
+    """Text that introduces the answer in a response, for example `####`; what lacks it cannot be read."""
+    choices: str = "ABCDE"
+    strict: bool = False
+    tolerance: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not (self.choices.isascii() and self.choices.isalpha() and self.choices.isupper()):
+            raise ConfigError(
+                "bad-setting", f"choices are upper-case letters, not {self.choices!r}", where=self.name
+            )
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError(
+                "bad-setting", f"tolerance is {self.tolerance}, at least 0 and below 1", where=self.name
+            )
+
+    @property
+    def takes(self) -> Schema:
+        """The response and the gold answer."""
+        return Schema(
+            "verifiable",
+            1,
+            (
+                Column(self.response, pa.string(), "what was answered"),
+                Column(self.answer, pa.string(), "the gold answer", nullable=True),
+            ),
+        )
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The verdict, and the answer that was read (null where none could be)."""
+        return (
+            Column(self.output, pa.float64(), f"1 where {self.response} gives {self.answer}", finite=True),
+            Column(
+                f"{self.output}_read", pa.string(), f"the {self.kind} read in {self.response}", nullable=True
+            ),
+        )
+
+    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+        """Read both and compare."""
+        import polars as pl
+
+        frame = pl.DataFrame(
+            {"said": pl.from_arrow(rows[self.response]), "gold": pl.from_arrow(rows[self.answer])}
+        )
+        frame = frame.with_columns(pl.col("said").cast(pl.String), pl.col("gold").cast(pl.String))
+        said, gold = (
+            self._read(answers.scope(pl.col("said"), self.after), bool(self.after)),
+            self._read_gold(pl.col("gold")),
+        )
+        frame = frame.select(said=said, gold=gold).select(
+            "said", "gold", right=self._equal(pl.col("said"), pl.col("gold"))
+        )
+        told = frame.select(
+            "said",
+            known=pl.col("gold").is_not_null(),
+            right=pl.col("right").fill_null(False).cast(pl.Float64),
+        )
+        told = told.to_arrow()
+        columns = {self.output: told["right"], f"{self.output}_read": told["said"].cast(pa.string())}
+        return Labelled(
+            columns, Kept(told["known"].combine_chunks(), "gold-not-readable", threshold=self.kind)
+        )
+
+    def _read(self, text: pl.Expr, behind: bool) -> pl.Expr:
+        import polars as pl
+
+        if self.kind == "number":
+            token = answers.number(text, first=behind)
+            return pl.when(answers.value(token).is_not_null()).then(token)
+        if self.kind == "choice":
+            return answers.choice(text, self.choices)
+        return text if self.strict else answers.words(text)
+
+    def _read_gold(self, text: pl.Expr) -> pl.Expr:
+        return (
+            answers.leading_letter(text, self.choices) if self.kind == "choice" else self._read(text, False)
+        )
+
+    def _equal(self, said: pl.Expr, gold: pl.Expr) -> pl.Expr:
+        if self.kind != "number":
+            return said == gold
+        one, other = answers.decimal(said), answers.decimal(gold)
+        whole = one.str.contains(".", literal=True).not_() & other.str.contains(".", literal=True).not_()
+        near = (answers.value(said) - answers.value(gold)).abs() <= self.tolerance * answers.value(gold).abs()
+        return (one == other).fill_null(False) | (near & whole.fill_null(False).not_())

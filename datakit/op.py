@@ -1,0 +1,212 @@
+"""What an operation is: a frozen dataclass that says which rows it takes and gives, and works on whole columns.
+
+The dataclass is its configuration, its hash, its JSON in the manifest and its line in the log. Six shapes say how rows
+go in and come out, and that is all a runner (`datakit.apply`) needs to know:
+
+    Read     none -> many           io.jsonl
+    Label    each row stays and gains columns        label.length, template.chat, tokenize.mask
+    Keep     each row stays or goes, with a reason   filter.where
+    Expand   each row becomes many                   generate.complete
+    Gather   rows are seen together                  filter.best_of (a shard at a time), blend.shuffle (`GatherAll`)
+    Blend    many datasets -> one                    blend.mix
+
+Operations hold no validation of rows: the runner checks `takes` before the work and the given schema after it. What an
+operation needs besides rows and settings (a tokenizer, a policy, a reward model) it names in `needs` and finds, opened,
+in its `Context`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.settings import parse, plain
+
+NOTHING = Schema("nothing", 1, ())
+"""What an operation takes that asks no column of its rows."""
+
+REJECTION_COLUMNS = (
+    Column("reason", pa.string(), "why the row was dropped"),
+    Column("value", pa.float64(), "the measurement that decided, where there is one", nullable=True),
+    Column("threshold", pa.string(), "what it was held against", nullable=True),
+)
+"""What a rejected row carries besides its own columns."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a piece of work stands: the run's seed, the shard's index, what was prepared, the opened resources."""
+
+    seed: int = 0
+    shard: int = 0
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+    def rng(self, *names: object) -> np.random.Generator:
+        """A generator that is a function of the seed and `names` alone, so that no order of work changes it."""
+        text = "\x1f".join(map(str, (self.seed, *names)))
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows that come out, and rows that were dropped (input columns where known, and `REJECTION_COLUMNS`)."""
+
+    rows: pa.Table
+    rejected: pa.Table | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The decision over each row: `keep` (bool, no nulls); for the rows that go, reason, value and threshold."""
+
+    keep: pa.Array
+    reason: pa.Array | str
+    value: pa.Array | None = None
+    threshold: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op(ABC):
+    """Base of the six shapes. `name` is family.file; `version` rises when the same settings give other rows."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+    paid: ClassVar[bool] = False
+    """Whether its outputs are kept chunk by chunk, so that a crash never makes anyone pay twice."""
+    max_rejected: ClassVar[int | None] = None
+    """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
+
+    @property
+    def rejects(self) -> tuple[Column, ...]:
+        """What a rejected row holds besides the columns it came with and `REJECTION_COLUMNS`."""
+        return ()
+
+    @property
+    @abstractmethod
+    def takes(self) -> Schema:
+        """The columns it reads; rows may hold others."""
+
+    @abstractmethod
+    def gives(self, *inputs: Schema) -> Schema:
+        """The schema that comes out for inputs of these schemas (already known to satisfy `takes`)."""
+
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """Plain values over the whole first input (a quantile, a mean), asked once; they come back in the context."""
+        return {}
+
+    def params(self) -> dict[str, Any]:
+        """The settings as plain JSON."""
+        settings: dict[str, Any] = plain(self)
+        return settings
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, version and settings: what the manifest records and the task key is taken of."""
+        return {"name": self.name, "version": self.version, "params": self.params()}
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Op:
+        """The operation with these settings; `ConfigError` names every unknown key and wrong type."""
+        return parse(cls, params, where=f"settings of {cls.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read(Op):
+    """None to many: rows from outside. `takes` is empty; `gives()` has no inputs."""
+
+    @property
+    def takes(self) -> Schema:
+        """Nothing: a reader has no input rows."""
+        return NOTHING
+
+    @abstractmethod
+    def read(self, ctx: Context) -> Iterator[Result]:
+        """Tables of any size in a fixed order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label(Op):
+    """Each row stays and gains (or replaces) the columns that `adds` declares."""
+
+    @property
+    @abstractmethod
+    def adds(self) -> tuple[Column, ...]:
+        """The columns it computes."""
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The input's columns and the added ones."""
+        return inputs[0].adding(*self.adds)
+
+    @abstractmethod
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array | pa.ChunkedArray] | Labelled:
+        """The added columns, each as long as `rows`; `Labelled` where some rows cannot be labelled and must go."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Added columns for all rows, and which rows hold (`kept.keep`); values of rows that go are not looked at."""
+
+    columns: Mapping[str, pa.Array | pa.ChunkedArray]
+    kept: Kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep(Op):
+    """Each row stays or goes, with a reason."""
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The input's schema."""
+        return inputs[0]
+
+    @abstractmethod
+    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
+        """The decision over each row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expand(Op):
+    """Each row becomes many."""
+
+    rows_per_chunk: int = 64
+    """Rows worked on together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    @abstractmethod
+    def expand(self, rows: pa.Table, ctx: Context) -> Result:
+        """All rows that come of `rows`, in the order of `rows`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gather(Op):
+    """Rows with the same key are seen together, a whole shard at a time (all samples of a prompt share a shard)."""
+
+    @abstractmethod
+    def gather(self, rows: pa.Table, ctx: Context) -> Result:
+        """What comes of one shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatherAll(Op):
+    """The same shape over everything: what truly needs an exchange between shards (dedup, shuffle, split)."""
+
+    @abstractmethod
+    def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
+        """What comes of the whole dataset, in a fixed order, in bounded memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend(Op):
+    """Many datasets to one."""
+
+    @abstractmethod
+    def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:
+        """The rows that come out, in a fixed order."""

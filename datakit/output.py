@@ -1,0 +1,116 @@
+"""One output shard: rows checked against the promised schema, rejected rows beside it, both counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.op import Op, Result
+from datakit.quantiles import Quantiles, numbers
+from datakit.shapes import row_name
+from schemas import Schema
+from schemas.dataset import Attempt
+from schemas.errors import DataError
+from schemas.manifest import File
+from schemas.shards import ShardWriter
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished shard, as a worker reports it."""
+
+    file: File
+    rejected: File | None
+    quantiles: Mapping[str, Quantiles]
+    reasons: Mapping[str, int]
+    counts: Mapping[str, float]
+    examples: tuple[str, ...]
+    rows_in: int
+
+
+class Output:
+    """The shard being written and its side table, which exists only where a row was rejected."""
+
+    def __init__(
+        self,
+        op: Op,
+        index: int,
+        attempt: Attempt,
+        *,
+        schema: Schema,
+        rejected: Schema,
+        max_rejected: int | None,
+    ) -> None:
+        self._op, self._index, self._attempt = op, index, attempt
+        self._schema, self._rejected_schema, self._max_rejected = schema, rejected, max_rejected
+        self._writer = attempt.shard(index)
+        self._side: ShardWriter | None = None
+        self._numbers: list[pa.Table] = []
+        self._reasons, self._counts = Counter[str](), Counter[str]()
+        self._examples: list[str] = []
+        self.rows, self._rows_in = 0, 0
+
+    def add(self, result: Result, rows_in: int) -> None:
+        """Write what came of `rows_in` input rows; `DataError` if that breaks promise or budget."""
+        where = f"output of {self._op.name}, shard {self._index}"
+        rows = self._schema.check(result.rows, where)
+        self._writer.write(rows)
+        self._numbers.append(numbers(rows))
+        self.rows += rows.num_rows
+        self._rows_in += rows_in
+        self._counts.update(result.counts)
+        if result.rejected is not None and result.rejected.num_rows:
+            self._reject(result.rejected, f"rejected rows of {self._op.name}, shard {self._index}")
+
+    def finish(self) -> Done:
+        """Close both files."""
+        table = pa.concat_tables(self._numbers) if self._numbers else pa.table({})
+        quantiles = {name: Quantiles.of(table[name]) for name in table.column_names}
+        file = self._writer.finish()
+        side = self._side.finish() if self._side is not None else None
+        reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
+        return Done(file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in)
+
+    def abort(self) -> None:
+        """Give both files up."""
+        self._writer.abort()
+        if self._side is not None:
+            self._side.abort()
+
+    def _reject(self, rejected: pa.Table, where: str) -> None:
+        rows = self._rejected_schema.check(rejected, where)
+        if self._side is None:
+            self._side = self._attempt.rejected_shard(self._index)
+        self._side.write(rows)
+        for entry in pc.value_counts(rows["reason"]).to_pylist():
+            self._reasons[entry["values"]] += entry["counts"]
+        for row in range(min(rows.num_rows, _EXAMPLES - len(self._examples))):
+            self._examples.append(row_name(rows, row))
+        check_budget(self._op, self._reasons, self._rows_in, self._max_rejected, self._examples)
+
+
+def check_budget(
+    op: Op, reasons: Mapping[str, int], rows_in: int, max_rejected: int | None, examples: list[str]
+) -> None:
+    """Raise `DataError`, named after the commonest reason, if more rows were rejected than the run allows."""
+    total = sum(reasons.values())
+    if max_rejected is None or total <= max_rejected:
+        return
+    slug = max(sorted(reasons), key=lambda reason: reasons[reason])
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    raise DataError(
+        slug,
+        f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
+        expected=f"at most {max_rejected} rejected rows",
+        found=told,
+        kept="finished chunks of paid work; nothing of this output is visible"
+        if op.paid
+        else "nothing of this output",
+        next="mend those rows, or allow more with max_rejected, then run the same command again",
+    )

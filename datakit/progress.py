@@ -1,0 +1,66 @@
+"""How far a piece of work is: rows done, rows per second, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+INTERVAL = 0.5
+"""Seconds between two calls of a progress callback, at least."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Input rows done of `total` (None where that is not known before the end), after `seconds`."""
+
+    op: str
+    rows: int
+    total: int | None
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Mean rate since the start."""
+        return self.rows / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the mean rate; None while that cannot be told."""
+        if self.total is None or self.rows == 0 or self.seconds <= 0:
+            return None
+        return (self.total - self.rows) / self.rows_per_second
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        left = "" if self.eta is None else f", {self.eta:.0f} s left"
+        return f"{self.op}: {self.rows:,}{of} rows, {self.rows_per_second:,.0f} rows/s{left}"
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Reporter:
+    """Calls back at most every `INTERVAL` seconds, and once at the end."""
+
+    def __init__(self, op: str, total: int | None, on_progress: OnProgress | None) -> None:
+        self._op, self._total, self._call = op, total, on_progress
+        self._start = self._last = time.monotonic()
+        self.rows = 0
+
+    def reach(self, rows: int, *, force: bool = False) -> None:
+        """Tell that `rows` input rows are done in all."""
+        self.rows = rows
+        now = time.monotonic()
+        if self._call is not None and (force or now - self._last >= INTERVAL):
+            self._last = now
+            self._call(Progress(self._op, rows, self._total, now - self._start))
+
+    def advance(self, rows: int) -> None:
+        """Tell that `rows` more input rows are done."""
+        self.reach(self.rows + rows)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start

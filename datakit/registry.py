@@ -1,0 +1,43 @@
+"""Every operation by name, read off the families' re-exports: a line in an `__init__` registers it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from datakit.op import Op
+from schemas.errors import ConfigError, printable
+from schemas.settings import suggestion
+
+FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
+
+
+def _gather() -> dict[str, type[Op]]:
+    found: dict[str, type[Op]] = {}
+    for family in FAMILIES:
+        module = importlib.import_module(f"datakit.{family}")
+        for kind in vars(module).values():
+            if inspect.isclass(kind) and issubclass(kind, Op) and not inspect.isabstract(kind):
+                assert kind.name.startswith(f"{family}."), (
+                    f"{kind.__name__} is {kind.name} in family {family}"
+                )
+                assert found.setdefault(kind.name, kind) is kind, f"two operations are called {kind.name}"
+    return dict(sorted(found.items()))
+
+
+OPS: Mapping[str, type[Op]] = _gather()
+"""Name ("label.length") to operation."""
+
+
+def op_of(name: str, params: Mapping[str, Any] | None = None) -> Op:
+    """The operation of that name with these settings; `ConfigError` for unknown names and bad settings."""
+    if name not in OPS:
+        raise ConfigError(
+            "unknown-op",
+            f"there is no operation {printable(name)}{suggestion(name, list(OPS))}",
+            expected=", ".join(OPS),
+            kept="nothing was started",
+        )
+    return OPS[name].of(params or {})

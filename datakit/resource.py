@@ -1,0 +1,62 @@
+"""What an operation needs besides rows and settings: a tokenizer, a policy, a reward model, by key.
+
+The key stands for the thing in the task's identity; `open` makes it, in the process that does the work and
+only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from datakit.op import NOTHING, Op
+from schemas import Schema
+from schemas.errors import ConfigError
+from schemas.settings import suggestion
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A thing to open where the work is done.
+
+    `key` names its content (a checkpoint's digest, a tokenizer's identity), never its place. `open` must be
+    picklable (a module-level function or a `functools.partial` of one) when `processes` is above zero.
+    `takes` are the columns it reads; `apply` checks them before any work. What `apply` opens and has a
+    `close` method, it closes.
+    """
+
+    key: str
+    open: Callable[[], object]
+    takes: Schema = NOTHING
+
+
+def check_needs(op: Op, resources: Mapping[str, Resource]) -> None:
+    """Raise `ConfigError` if `resources` lacks what `op` needs, or holds what it never asks for."""
+    missing = [name for name in op.needs if name not in resources]
+    if missing:
+        raise ConfigError(
+            "missing-resource",
+            f"{op.name} needs {', '.join(op.needs)}; no {', '.join(missing)} was given",
+            expected=", ".join(op.needs),
+            found=", ".join(sorted(resources)) or "none",
+            kept="nothing was started",
+        )
+    for name in resources:
+        if name not in op.needs:
+            near = suggestion(name, list(op.needs))
+            raise ConfigError(
+                "unknown-resource", f"{op.name} does not use a {name}{near}", kept="nothing was started"
+            )
+
+
+def open_all(resources: Mapping[str, Resource]) -> dict[str, object]:
+    """The opened things by name."""
+    return {name: resource.open() for name, resource in resources.items()}
+
+
+def close_all(opened: Mapping[str, object]) -> None:
+    """Close whatever can be closed."""
+    for thing in opened.values():
+        close = getattr(thing, "close", None)
+        if callable(close):
+            close()

@@ -1,0 +1,7 @@
+"""SQL over columns: a locked-down DuckDB session, a checked predicate, and a dataset given as a query."""
+
+from __future__ import annotations
+
+from datakit.sql.predicate import Predicate as Predicate
+from datakit.sql.query import Query as Query
+from datakit.sql.session import Session as Session

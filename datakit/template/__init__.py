@@ -1,0 +1,6 @@
+"""Conversations become text: for a policy to answer or to learn, and for a reward model to read."""
+
+from __future__ import annotations
+
+from datakit.template.chat import Chat as Chat
+from datakit.template.reward_prompt import RewardPrompt as RewardPrompt

@@ -1,0 +1,67 @@
+"""The text that a reward model reads: the whole conversation with its answer, closed as the template closes
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+from datakit.io.conversations import flat, with_response
+from datakit.op import Context, Label, Labelled
+from datakit.template.chat import check_template, labelled, renderer_of
+from schemas import MESSAGES, PIECES, Column, Schema
+
+_SIDES = {"samples": {"response": "reward"}, "preferences": {"chosen": "chosen", "rejected": "rejected"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardPrompt(Label):
+    """Adds `reward_pieces` and `reward_text` to samples, or `chosen_pieces`, `rejected_pieces` and their
+    texts to preferences.
+
+    `template` and `date` as in `Chat`. Of a text only the answer is `trained`.
+    """
+
+    name: ClassVar[str] = "template.reward_prompt"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    max_rejected: ClassVar[int] = 0
+
+    rows: Literal["samples", "preferences"] = "samples"
+    template: str | None = None
+    date: str | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.name, self.template)
+
+    @property
+    def takes(self) -> Schema:
+        """Messages and each answer."""
+        answers = tuple(Column(name, pa.string(), "an answer") for name in _SIDES[self.rows])
+        return Schema("answered", 1, (Column("messages", MESSAGES, "the conversation before"), *answers))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """Pieces and text of each side."""
+        return tuple(
+            column
+            for side in _SIDES[self.rows].values()
+            for column in (
+                Column(f"{side}_pieces", PIECES, "what the reward model reads, in pieces"),
+                Column(f"{side}_text", pa.string(), "the exact text"),
+            )
+        )
+
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+        """All columns; a row goes if any of its sides cannot be rendered."""
+        render = renderer_of(self.template, self.date, ctx)
+        columns: dict[str, pa.Array] = {}
+        done = []
+        for answer, side in _SIDES[self.rows].items():
+            turns = with_response(flat(rows["messages"]), flat(rows[answer]))
+            done.append(render.pieces(turns, learn="last"))
+            columns |= {f"{side}_pieces": done[-1].pieces, f"{side}_text": done[-1].text}
+        return labelled(columns, *done)

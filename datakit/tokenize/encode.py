@@ -1,0 +1,108 @@
+"""Pieces to token ids: what a policy reads, what a reward model reads. Too long is a decision, named and
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from datakit.op import Context, Kept, Label, Labelled
+from datakit.tokenize.tokenizer import Encoded
+from schemas import IDS, PIECES, Column, Schema
+from schemas.errors import ConfigError, DataError
+
+Overlong = Literal["drop", "truncate-left", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Label):
+    """Adds an ids column for each (pieces column, ids column) of `columns`.
+
+    A sequence over `max_length` is dropped with its row, cut on its left (`truncate-left`), or stops the run
+    (`error`).
+    """
+
+    name: ClassVar[str] = "tokenize.encode"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    columns: tuple[tuple[str, str], ...] = (("pieces", "input_ids"),)
+    max_length: int | None = None
+    overlong: Overlong = "drop"
+
+    def __post_init__(self) -> None:
+        check_length(self.name, self.max_length)
+
+    @property
+    def takes(self) -> Schema:
+        """The pieces columns."""
+        return Schema(
+            "templated", 1, tuple(Column(pieces, PIECES, "templated text") for pieces, _ in self.columns)
+        )
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The ids columns."""
+        return tuple(Column(ids, IDS, f"tokens of {pieces}") for pieces, ids in self.columns)
+
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+        """All columns; a row goes if any of its sequences is too long to stay."""
+        columns, longest = {}, np.zeros(rows.num_rows, np.int64)
+        for pieces, ids in self.columns:
+            encoded = tokenizer_of(ctx).encode_pieces(rows[pieces])
+            longest = np.maximum(longest, encoded.lengths)
+            if self.overlong == "truncate-left":
+                encoded = cut_left(encoded, self.max_length)
+            columns[ids] = as_lists(encoded.ids, encoded.offsets)
+        kept = within(longest, self.max_length, self.overlong, self.name)
+        return columns if kept is None else Labelled(columns, kept)
+
+
+def tokenizer_of(ctx: Context) -> Any:
+    """The context's tokenizer."""
+    return ctx.resources["tokenizer"]
+
+
+def check_length(who: str, max_length: int | None) -> None:
+    """`ConfigError` unless the limit is positive or absent."""
+    if max_length is not None and max_length < 1:
+        raise ConfigError(
+            "bad-setting",
+            f"{who}: max_length must be at least 1, not {max_length}",
+            kept="nothing was started",
+        )
+
+
+def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who: str) -> Kept | None:
+    """Which rows fit (None: all stay); `DataError` with the count if none may be too long."""
+    over = lengths > (max_length if max_length is not None else np.inf)
+    if overlong == "truncate-left" or not over.any():
+        return None
+    if overlong == "error":
+        raise DataError(
+            "too-long",
+            f"{who}: {int(over.sum())} of {len(over)} rows are too long, first row {int(np.argmax(over))}",
+            expected=f"at most {max_length} tokens",
+            found=f"{int(lengths.max())} tokens",
+            next="raise max_length, or set overlong to drop or truncate-left",
+        )
+    return Kept(pa.array(~over), "too-long", pa.array(lengths.astype(np.float64)), f"{max_length} tokens")
+
+
+def cut_left(encoded: Encoded, max_length: int | None) -> Encoded:
+    """Only the last `max_length` tokens of each row."""
+    if max_length is None or not (encoded.lengths > max_length).any():
+        return encoded
+    lengths = np.minimum(encoded.lengths, max_length)
+    ends = np.repeat(encoded.offsets[1:], encoded.lengths)
+    keep = ends - np.arange(len(encoded.ids)) <= max_length
+    return Encoded(encoded.ids[keep], encoded.trained[keep], np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def as_lists(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
+    """A list column of flat values."""
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))

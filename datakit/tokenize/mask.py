@@ -1,0 +1,107 @@
+"""Pieces to token ids with a loss mask: rows that a trainer of answers reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.op import Context, Kept, Label, Labelled
+from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
+from datakit.tokenize.tokenizer import Encoded
+from schemas import PIECES, TOKENS, Column, Schema
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask(Label):
+    """Adds `input_ids` and `loss_mask` (1 on every token of a trained piece), and `sample_id` where rows go
+    by another id.
+
+    `append_eos` adds the end token, trained, to rows that end in a trained piece and not in that token
+    already. A row of which no token is trained is rejected. `max_length` and `overlong` as in `Encode`.
+    """
+
+    name: ClassVar[str] = "tokenize.mask"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    pieces: str = "pieces"
+    id_column: str = "sample_id"
+    append_eos: bool = False
+    max_length: int | None = None
+    overlong: Overlong = "drop"
+
+    def __post_init__(self) -> None:
+        check_length(self.name, self.max_length)
+
+    @property
+    def takes(self) -> Schema:
+        """Pieces and the row's id."""
+        columns = (
+            Column(self.id_column, pa.string(), "the row's id"),
+            Column(self.pieces, PIECES, "templated text"),
+        )
+        return Schema("templated", 1, columns)
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The token columns."""
+        names = (
+            ("input_ids", "loss_mask")
+            if self.id_column == "sample_id"
+            else ("sample_id", "input_ids", "loss_mask")
+        )
+        return tuple(TOKENS[name] for name in names)
+
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+        """The columns; rows that are too long or teach nothing go."""
+        tokenizer = tokenizer_of(ctx)
+        encoded = tokenizer.encode_pieces(rows[self.pieces])
+        if self.append_eos:
+            end = tokenizer.id_of(tokenizer.eos_token)
+            if end is None:
+                raise ConfigError("no-eos", f"{self.name}: the tokenizer has no end token to append")
+            encoded = ended(encoded, end)
+        kept = within(encoded.lengths, self.max_length, self.overlong, self.name)
+        if self.overlong == "truncate-left":
+            encoded = cut_left(encoded, self.max_length)
+        columns = {
+            "input_ids": as_lists(encoded.ids, encoded.offsets),
+            "loss_mask": as_lists(encoded.trained.astype(np.int8), encoded.offsets),
+        }
+        if self.id_column != "sample_id":
+            columns["sample_id"] = rows[self.id_column]
+        return _taught(columns, encoded, kept)
+
+
+def ended(encoded: Encoded, end: int) -> Encoded:
+    """`end`, trained, behind each row whose last token is trained and is another."""
+    last = np.maximum(encoded.offsets[1:] - 1, 0)
+    some = encoded.lengths > 0
+    adds = np.zeros(len(last), bool)
+    adds[some] = encoded.trained[last[some]] & (encoded.ids[last[some]] != end)
+    at = encoded.offsets[1:][adds]
+    ids = np.insert(encoded.ids, at, end)
+    trained = np.insert(encoded.trained, at, True)
+    return Encoded(ids, trained, encoded.offsets + np.concatenate([[0], np.cumsum(adds)]))
+
+
+def _taught(
+    columns: dict[str, pa.Array], encoded: Encoded, kept: Kept | None
+) -> Mapping[str, pa.Array] | Labelled:
+    """The columns, without rows of which nothing can be learnt (the first token is never predicted)."""
+    predicted = encoded.trained.copy()
+    predicted[encoded.offsets[:-1][encoded.lengths > 0]] = False
+    total = np.concatenate([[0], np.cumsum(predicted)])
+    nothing = total[encoded.offsets[1:]] == total[encoded.offsets[:-1]]
+    if not nothing.any():
+        return columns if kept is None else Labelled(columns, kept)
+    fits = pa.array(np.ones(len(nothing), bool)) if kept is None else kept.keep
+    reason = pc.if_else(fits, "no-trained-token", "too-long")
+    value = pc.if_else(fits, 0.0, pa.array(encoded.lengths.astype(np.float64)))
+    keep = pc.and_(fits, pa.array(~nothing))
+    return Labelled(columns, Kept(keep, reason, value, kept.threshold if kept is not None else None))

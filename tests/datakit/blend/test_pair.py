@@ -1,0 +1,129 @@
+"""blend.pair: hand-worked pairs for every rule; ties, equal texts and broken rewards never pair."""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datakit.apply import apply
+from datakit.blend import Pair
+from datakit.op import Context
+from schemas import PREFERENCES
+from schemas.errors import ConfigError
+from tests.datakit.fakes import Example, scored
+
+EXAMPLES = [
+    Example(Pair(), (scored(),)),
+    Example(Pair(rule="all_pairs", max_pairs=2), (scored(),)),
+]
+
+NAN = math.nan
+
+
+def pairs(op, rows, seed=0):
+    table = op.gather(rows, Context(seed=seed)).rows
+    return [
+        (c.split()[1], r.split()[1])
+        for c, r in zip(*(table[n].to_pylist() for n in ("chosen", "rejected")), strict=True)
+    ]
+
+
+def reasons(op, rows):
+    table = op.gather(rows, Context()).rejected
+    return list(zip(*(table[name].to_pylist() for name in ("prompt_id", "reason", "value")), strict=True))
+
+
+def test_best_against_worst(answers):
+    rows = answers({"a": [0.5, 0.9, 0.1, 0.9, 0.1, NAN], "b": [None, 1.0], "c": [2.0, 2.0], "d": [0.0, 3.0]})
+    assert pairs(Pair(), rows) == [("a1", "a2"), ("d1", "d0")]
+    assert reasons(Pair(), rows) == [("b", "fewer-than-two", 0.0), ("c", "tied", 0.0)]
+    assert pairs(Pair(margin=1.0), rows) == [("d1", "d0")]
+    assert reasons(Pair(margin=1.0), rows)[0] == ("a", "within-margin", 0.8)
+
+
+def test_right_against_wrong(answers):
+    rows = answers({"a": [1.0, 0.0], "b": [0.0, 0.0], "c": [1.0, 1.0], "d": [0.0, 1.0, NAN]})
+    op = Pair(rule="right_vs_wrong")
+    assert pairs(op, rows) == [("a0", "a1"), ("d1", "d0")]
+    assert [row[:2] for row in reasons(op, rows)] == [("b", "none-right"), ("c", "none-wrong")]
+
+
+def test_a_column_of_truths_pairs_too(answers):
+    rows = answers({"a": [0.0, 0.0]}).append_column("correct", pa.array([False, True]))
+    assert pairs(Pair(rule="right_vs_wrong", column="correct"), rows) == [("a1", "a0")]
+
+
+def test_all_pairs_are_the_pairs_with_a_margin(answers):
+    rows = answers({"a": [1.0, 2.0, 3.0]})
+    assert set(pairs(Pair(rule="all_pairs", max_pairs=9), rows)) == {("a2", "a0"), ("a2", "a1"), ("a1", "a0")}
+    assert pairs(Pair(rule="all_pairs", max_pairs=9, margin=1.0), rows) == [("a2", "a0")]
+    drawn = {pairs(Pair(rule="all_pairs"), rows, seed)[0] for seed in range(12)}
+    assert len(drawn) == 3, "each of the three pairs is drawn with some seed"
+
+
+def test_equal_texts_never_pair(answers):
+    rows = answers({"a": [1.0, 0.0]}).set_column(4, "response", pa.array(["the same", "the same"]))
+    assert pairs_of_texts(rows) == []
+
+
+def pairs_of_texts(rows):
+    return Pair().gather(rows, Context()).rows["chosen"].to_pylist()
+
+
+def test_rows_are_preferences(put, answers, tmp_path):
+    out = apply(Pair(), put(answers({"a": [0.0, 1.0], "b": [1.0]})), str(tmp_path / "o"))
+    assert out.schema == PREFERENCES
+    (row,) = out.read().to_pylist()
+    assert (row["chosen_reward"], row["rejected_reward"], row["source"]) == (1.0, 0.0, None)
+    assert row["messages"] == [{"role": "user", "content": "question a"}]
+    assert out.read_rejected()["reason"].to_pylist() == ["fewer-than-two"]
+
+
+some = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.lists(st.one_of(st.just(NAN), st.integers(0, 3).map(float)), max_size=5),
+    min_size=1,
+)
+rules = st.sampled_from(["best_vs_worst", "all_pairs", "right_vs_wrong"])
+
+
+@settings(max_examples=15)
+@given(some, rules, st.integers(1, 4))
+def test_every_pair_is_ordered_and_every_prompt_is_told(answers, rewards, rule, most):
+    rows = answers(rewards)
+    op = Pair(rule=rule, max_pairs=most)
+    found = pairs(op, rows)
+    value = dict(zip(rows["sample_id"].to_pylist(), rows["reward"].to_pylist(), strict=True))
+    assert all(value[better] > value[worse] for better, worse in found)
+    assert len(set(found)) == len(found)
+    counts = {prompt: sum(better[0] == prompt for better, _ in found) for prompt in rewards}
+    assert all(count <= most for count in counts.values())
+    pairless = {prompt for prompt, values in rewards.items() if values and counts[prompt] == 0}
+    assert {row[0] for row in reasons(op, rows)} == pairless
+
+
+@settings(max_examples=10)
+@given(some, rules)
+def test_one_broken_row_and_another_order_change_no_pair(answers, rewards, rule):
+    op, rows = Pair(rule=rule), answers(rewards)
+    more = answers({prompt: [*values, NAN] for prompt, values in rewards.items()})
+    assert pairs(op, more) == pairs(op, rows)
+    backwards = rows.take(pa.array(range(rows.num_rows - 1, -1, -1), pa.int64()))
+    assert sorted(pairs(op, backwards)) == sorted(pairs(op, rows))
+
+
+def test_the_cut_into_shards_does_not_matter(put, answers, tmp_path):
+    rows = answers({p: [1.0, 2.0, 3.0] for p in "abcd"})
+    op = Pair(rule="all_pairs", max_pairs=2)
+    outs = [apply(op, put(rows, cuts), str(tmp_path / f"{len(cuts)}"), seed=5) for cuts in [(), (3, 9)]]
+    assert outs[0].read().equals(outs[1].read())
+
+
+def test_settings_are_checked():
+    for bad in ({"margin": -1.0}, {"max_pairs": 0}, {"margin": NAN}):
+        with pytest.raises(ConfigError):
+            Pair(**bad)

@@ -1,0 +1,84 @@
+"""blend.split: parts are disjoint and whole, equal keys never straddle, counts are exact."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datakit.apply import apply
+from datakit.blend import Split
+from datakit.op import Context
+from schemas.errors import ConfigError, DataError
+from tests.datakit.fakes import Example, scored
+
+PARTS = ("train", "validation")
+EXAMPLES = [Example(Split(part="train", parts=PARTS, shares=(0.75, 0.25)), (scored(),))]
+
+
+def table(keys):
+    return pa.table({"prompt_id": pa.array(keys, pa.string()), "n": list(range(len(keys)))})
+
+
+def part(dataset, seed=0, **sizes):
+    def rows(name, names):
+        op = Split(part=name, parts=names, **sizes)
+        return pa.concat_tables([r.rows for r in op.gather_all(dataset, Context(seed=seed))])
+
+    names = PARTS if len(next(iter(sizes.values()))) == 2 else (*PARTS, "test")
+    return [rows(name, names) for name in names]
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.one_of(st.none(), st.sampled_from("abcdefghij")), min_size=1, max_size=40),
+    st.floats(0.1, 0.9),
+)
+def test_parts_are_disjoint_and_whole(put, keys, share):
+    share = round(share, 3)
+    parts = part(put(table(keys), (len(keys) // 2,)), shares=(share, round(1 - share, 3)))
+    assert sorted(n for rows in parts for n in rows["n"].to_pylist()) == list(range(len(keys)))
+    assert not set(parts[0]["prompt_id"].to_pylist()) & set(parts[1]["prompt_id"].to_pylist())
+
+
+def test_shares_are_about_right_and_stay_when_rows_come(put):
+    keys = [f"p{i}" for i in range(2000)]
+    few, many = put(table(keys[:1000])), put(table(keys))
+    train = [set(part(dataset, shares=(0.8, 0.2))[0]["prompt_id"].to_pylist()) for dataset in (few, many)]
+    assert 740 < len(train[0]) < 860
+    assert train[0] == train[1] & set(keys[:1000])
+    assert part(few, seed=1, shares=(0.8, 0.2))[0]["prompt_id"].to_pylist() != sorted(train[0])
+
+
+def test_counts_are_exact(put):
+    dataset = put(table([f"p{i // 2}" for i in range(60)]), (11,))
+    train, validation, test = part(dataset, counts=(-1, 7, 3))
+    assert [len(set(rows["prompt_id"].to_pylist())) for rows in (train, validation, test)] == [20, 7, 3]
+    assert [rows.num_rows for rows in (train, validation, test)] == [40, 14, 6]
+    assert train["n"].to_pylist() == sorted(train["n"].to_pylist())
+    with pytest.raises(DataError, match="30 values"):
+        part(dataset, counts=(20, 11))
+    assert [rows.num_rows for rows in part(dataset, counts=(20, 5))] == [40, 10], "the rest is left out"
+
+
+def test_rows_of_other_parts_are_counted(put, tmp_path):
+    dataset = put(table(list("abcd")))
+    out = apply(Split(part="train", parts=PARTS, counts=(3, 1)), dataset, str(tmp_path / "o"))
+    assert (out.num_rows, out.stats["counts"]) == (3, {"rows.other_parts": 1})
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        ({"part": "x", "shares": (0.5, 0.5)}, "must be one of"),
+        ({"part": "train"}, "exactly one of"),
+        ({"part": "train", "shares": (0.5,)}, "1 sizes for 2 parts"),
+        ({"part": "train", "shares": (0.5, 0.6)}, "sum 1"),
+        ({"part": "train", "counts": (-1, -1)}, "-1 at most once"),
+        ({"part": "train", "counts": (0, 1)}, "not positive"),
+    ],
+)
+def test_settings_are_checked(bad, fault):
+    with pytest.raises(ConfigError, match=fault):
+        Split(parts=PARTS, **bad)

@@ -1,0 +1,133 @@
+"""label.reward: one finite number per row, or a rejected row; a scorer that does not answer is an error."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.clients import PythonScorer, Scorer
+from datakit.label import Reward
+from datakit.op import Context
+from datakit.resource import Resource
+from schemas import Column, Schema
+from schemas.errors import ConfigError, DataError, ServiceError
+from tests.datakit.fakes import Example, LengthScorer, responses, scorer
+
+EXAMPLES = [Example(Reward(rows_per_chunk=5), (responses(*("x" * i for i in range(13))),), scorer())]
+TAKES = Schema("answers", 1, (Column("response", pa.string(), "the answer"),))
+
+
+def brevity(response):
+    return [-len(text) for text in response]
+
+
+def two_numbers(response):
+    return {
+        "long": [len(text) for text in response],
+        "odd": [None if text == "b" else len(text) % 2 for text in response],
+    }
+
+
+def one_too_few(response):
+    return brevity(response)[1:]
+
+
+def text(response):
+    return response
+
+
+def yes(response):
+    return [True for _ in response]
+
+
+NOT_CALLABLE = 3
+
+
+def python(name: str) -> dict[str, Resource]:
+    return {"scorer": Resource(name, functools.partial(PythonScorer, f"{__name__}:{name}", TAKES), TAKES)}
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_function_is_a_scorer(put, tmp_path, processes):
+    assert isinstance(PythonScorer(f"{__name__}:brevity", TAKES), Scorer)
+    given = put(responses("a", "bbb"))
+    out = apply(Reward(), given, str(tmp_path / "out"), resources=python("brevity"), processes=processes)
+    assert out.read()["reward"].to_pylist() == [-1.0, -3.0]
+
+
+def test_rewards_stand_side_by_side(put, tmp_path):
+    first = apply(
+        Reward(reads="long", column="length"),
+        put(responses("a", "bb")),
+        str(tmp_path / "1"),
+        resources=python("two_numbers"),
+    )
+    both = apply(
+        Reward(reads="odd", column="odd"), first, str(tmp_path / "2"), resources=python("two_numbers")
+    )
+    assert both.read().select(["length", "odd"]).to_pylist() == [
+        {"length": 1.0, "odd": 1.0},
+        {"length": 2.0, "odd": 0.0},
+    ]
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None], ids=str)
+def test_a_reward_that_is_not_finite_stops_the_run_or_is_set_aside(put, tmp_path, odd):
+    given, resources = put(responses("a", "bb", "ccc")), scorer(odd={"bb": odd})
+    with pytest.raises(DataError) as told:
+        apply(Reward(), given, str(tmp_path / "out"), resources=resources)
+    assert told.value.render().startswith(
+        "error[10/reward-not-finite]: label.reward rejected 1 of the first 3 rows: sample_id=s1"
+    )
+    out = apply(Reward(), given, str(tmp_path / "out"), resources=resources, max_rejected=1)
+    assert out.read()["reward"].to_pylist() == [1.0, 3.0]
+    assert out.read_rejected().select(["sample_id", "reason"]).to_pylist() == [
+        {"sample_id": "s1", "reason": "reward-not-finite"}
+    ]
+    assert out.stats["columns"]["reward"]["mean"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("one_too_few", "asked 2 scores, got 1"), ("text", "no number"), ("yes", "no number")]
+)
+def test_a_bad_reply_is_an_error(put, tmp_path, name, what):
+    with pytest.raises(ServiceError, match=rf"error\[13/bad-reply\].*{what}"):
+        apply(Reward(), put(responses("a", "bb")), str(tmp_path / "out"), resources=python(name))
+
+
+@pytest.mark.parametrize(
+    ("reply", "what"),
+    [
+        ({}, "there is no reward"),
+        ({"reward": pa.array([1.0])}, "asked 2 scores, got 1"),
+        ({"reward": pa.array(["1", "2"])}, "no number"),
+    ],
+)
+def test_a_scorer_that_answers_otherwise_is_refused(reply, what):
+    class Other(LengthScorer):
+        def score(self, rows):
+            return reply
+
+    with pytest.raises(ServiceError, match=what):
+        Reward().label(responses("a", "bb"), Context(resources={"scorer": Other()}))
+
+
+def test_what_the_scorer_reads_is_checked_before_any_work(put, tmp_path):
+    given = put(responses("a").drop_columns(["response"]).replace_schema_metadata())
+    with pytest.raises(DataError, match=r"the scorer of label.reward cannot read .* no column response"):
+        apply(Reward(), given, str(tmp_path / "out"), resources=scorer())
+    with pytest.raises(ConfigError, match=r"label.reward needs scorer; no scorer was given"):
+        apply(Reward(), put(responses("a")), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere:at_all", "math:nothing", "math", f"{__name__}:NOT_CALLABLE", ":x", ""]
+)
+def test_functions_that_cannot_be_had_are_refused(name):
+    with pytest.raises(ConfigError, match="no-function"):
+        PythonScorer(name, TAKES)

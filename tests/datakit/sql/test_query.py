@@ -1,0 +1,94 @@
+"""sql.query: rows given by a SELECT over datasets, and the SELECTs that are refused."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.sql import Query
+from schemas import Column, Schema
+from schemas.errors import ConfigError, DataError
+
+SAMPLES = Schema(
+    "s", 1, (Column("id", pa.string(), "the id"), Column("text", pa.string(), "the text")), key=("id",)
+)
+REWARDS = Schema(
+    "r", 1, (Column("id", pa.string(), "the id"), Column("reward", pa.float64(), "higher is better"))
+)
+TABLES = ("samples", "rewards")
+
+
+@pytest.fixture
+def inputs(put):
+    samples = pa.table({"id": ["a", "b", "c"], "text": ["A", "B", "C"]})
+    rewards = pa.table({"id": ["b", "a", "c"], "reward": [2.0, 1.0, 3.0]})
+    return [put(samples, (1,), SAMPLES), put(rewards, (2,), REWARDS)]
+
+
+def test_a_join(inputs, tmp_path):
+    op = Query(
+        tables=TABLES,
+        query="WITH good AS (FROM rewards WHERE reward > 1) "
+        "SELECT id, text, reward * 2 AS twice FROM samples JOIN good USING (id) ORDER BY id DESC",
+        kind="joined",
+        key=("id",),
+    )
+    out = apply(op, inputs, str(tmp_path / "o"))
+    assert out.read().to_pydict() == {"id": ["c", "b"], "text": ["C", "B"], "twice": [6.0, 4.0]}
+    assert out.schema["text"] == SAMPLES["text"]
+    assert out.schema["twice"].nullable
+    assert out.schema.key == ("id",)
+    assert Query.of(op.params()) == op
+
+
+def test_a_null_in_a_column_that_had_none_is_told(inputs, tmp_path):
+    op = Query(tables=TABLES, query="SELECT samples.id, reward FROM samples LEFT JOIN rewards ON false")
+    with pytest.raises(DataError, match="reward is null in 3 of 3"):
+        apply(op, inputs, str(tmp_path / "o"))
+
+
+def test_an_error_in_a_row_is_told(inputs, tmp_path):
+    op = Query(tables=TABLES, query="SELECT CAST(text AS INTEGER) AS n FROM samples")
+    with pytest.raises(DataError, match="Could not convert"):
+        apply(op, inputs, str(tmp_path / "o"))
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("SELECT", "not one SELECT"),
+        ("DROP TABLE samples", "not one SELECT"),
+        ("SELECT 1 AS a; SELECT 2 AS a", "not one SELECT"),
+        ("COPY samples TO 'x'", "not one SELECT"),
+        ("SELECT * FROM 'file.parquet'", "not among its tables"),
+        ("SELECT * FROM information_schema.tables", "not among its tables"),
+        ("SELECT * FROM duckdb_tables", "not among its tables"),
+        ("SELECT * FROM read_text('/etc/passwd')", r"reads from read_text\(\)"),
+        ("SELECT * FROM duckdb_settings()", r"reads from duckdb_settings\(\)"),
+        (
+            "SELECT * FROM samples WHERE id IN (SELECT content FROM read_text('/etc/passwd'))",
+            "reads from read_text",
+        ),
+        ("SELECT * FROM samples USING SAMPLE 1", "by chance"),
+        ("SELECT * FROM samples ORDER BY random()", r"random\(\)"),
+        ("SELECT current_date AS d FROM samples", "current_date"),
+        ("SELECT now() AS d FROM samples", r"now\(\)"),
+        ("SELECT $1 AS a FROM samples", "parameter"),
+        ("SELECT nowhere FROM samples", "cannot be bound"),
+        ("SELECT id, id FROM samples", "different names"),
+        ("DESCRIBE samples", "asks about the session|not one SELECT"),
+    ],
+)
+def test_queries_that_are_refused(query, fault):
+    with pytest.raises(ConfigError, match=fault):
+        Query(tables=TABLES, query=query).gives(SAMPLES, REWARDS)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="each once"):
+        Query(tables=("a", "a"), query="SELECT 1")
+    with pytest.raises(ConfigError, match="hold the key"):
+        Query(tables=TABLES, query="SELECT text FROM samples", key=("id",)).gives(SAMPLES, REWARDS)
+    with pytest.raises(ConfigError, match="needs 2 inputs, got 1"):
+        Query(tables=TABLES, query="SELECT 1").gives(SAMPLES)

@@ -1,0 +1,187 @@
+"""What every registered operation keeps. Driven by the registry: a new operation needs no edit here.
+
+An operation is tried with its default settings on its schema's own example; one that needs more (settings
+without a default, files, a resource, rows that mean something) names `EXAMPLES` in
+`tests/datakit/<family>/test_<op>.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply, check
+from datakit.op import Blend, Gather, GatherAll, Keep, Label, Op, Read
+from datakit.registry import FAMILIES, OPS, op_of
+from schemas.errors import ConfigError, DataError, QuiverError
+from schemas.schema import Schema
+from schemas.settings import canonical, plain
+from tests.datakit.fakes import Example
+
+HERE = Path(__file__).parent
+CUTS = (2, 3, 3, 7)
+
+
+def examples_of(kind: type[Op]) -> list[Example]:
+    """The operation's own examples, or its defaults."""
+    family, _, file = kind.name.partition(".")
+    if (HERE / family / f"test_{file}.py").exists():
+        found = getattr(importlib.import_module(f"tests.datakit.{family}.test_{file}"), "EXAMPLES", None)
+        if found is not None:
+            return list(found)
+    return [Example(kind())]
+
+
+def tried() -> tuple[list[pytest.param], dict[str, Exception]]:
+    """A case for every example, and why an operation has none."""
+    cases, without = [], {}
+    for kind in OPS.values():
+        try:
+            examples = examples_of(kind)
+            for example in examples:
+                schemas = [Schema.of_arrow(table.schema) for table in example.inputs()]
+                check(example.op, schemas, example.resources)
+            cases += [pytest.param(example, id=f"{kind.name}-{n}") for n, example in enumerate(examples)]
+        except (TypeError, QuiverError) as fault:
+            without[kind.name] = fault
+    return cases, without
+
+
+CASES, WITHOUT = tried()
+every_example = pytest.mark.parametrize("example", CASES)
+
+
+@pytest.fixture
+def run(put, tmp_path):
+    """`run(example, name, cuts=...)`: the operation over its example, published under `name`."""
+
+    def work(example: Example, name: str, cuts=(), tables=None, **settings):
+        tables = example.inputs() if tables is None else tables
+        given = [put(table, whole_groups(example.op, table, cuts)) for table in tables]
+        return apply(example.op, given, str(tmp_path / name), resources=example.resources, **settings)
+
+    return work
+
+
+def whole_groups(op: Op, table: pa.Table, cuts: Sequence[int]) -> list[int]:
+    """`cuts` inside the table; for a Gather, moved to where the samples of a prompt end."""
+    cuts = [min(cut, table.num_rows) for cut in cuts]
+    if not isinstance(op, Gather) or "prompt_id" not in table.column_names:
+        return cuts
+    names = table["prompt_id"].to_pylist()
+    starts = [row for row in range(table.num_rows) if row == 0 or names[row] != names[row - 1]]
+    return [min((start for start in starts if start >= cut), default=table.num_rows) for cut in cuts]
+
+
+@every_example
+def test_gives_what_it_promises(example, run):
+    out = run(example, "out")
+    schemas = [Schema.of_arrow(table.schema) for table in example.inputs()]
+    assert out.schema == example.op.gives(*schemas)
+    assert out.schema.check(out.read()).num_rows == out.num_rows
+    assert out.num_rows + sum(file.rows for file in out.rejected) > 0, "the example shows nothing"
+    assert out.manifest.op == {
+        "name": example.op.name,
+        "version": example.op.version,
+        "params": example.op.params(),
+    }
+
+
+@every_example
+def test_shards_do_not_matter(example, run):
+    if isinstance(example.op, Read) or (
+        isinstance(example.op, Gather) and "prompt_id" not in example.op.takes
+    ):
+        pytest.skip("a Read has no shards, and a Gather without a key works on shards as they are")
+    whole, cut = run(example, "whole"), run(example, "cut", CUTS)
+    assert cut.read() == whole.read()
+    if whole.rejected:
+        assert cut.read_rejected() == whole.read_rejected()
+
+
+@every_example
+def test_chunks_do_not_matter(example, run):
+    if not isinstance(example.op, Label | Keep) or hasattr(example.op, "rows_per_chunk"):
+        pytest.skip("its chunk is a setting of its own, or it has none")
+    assert run(example, "whole").digest == run(example, "cut", rows_per_chunk=2).digest
+
+
+@every_example
+def test_no_rows_are_fine(example, run):
+    if isinstance(example.op, Read):
+        pytest.skip("a reader has no input rows")
+    empty = [table.slice(0, 0) for table in example.inputs()]
+    if isinstance(example.op, GatherAll | Blend):
+        with contextlib.suppress(DataError):
+            run(example, "out", tables=empty)
+        return
+    out = run(example, "out", tables=empty)
+    assert out.num_rows == 0 or isinstance(example.op, Gather), "rows came of nothing"
+
+
+@every_example
+def test_is_its_own_configuration(example):
+    op = example.op
+    again = type(op).of(json.loads(json.dumps(plain(op))))
+    assert again == op
+    assert canonical(again.params()) == canonical(op.params())
+    assert pickle.loads(pickle.dumps(op)) == op
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        op.name_of_nothing = 1
+    with pytest.raises(ConfigError, match="unknown key no_such_setting"):
+        type(op).of({**plain(op), "no_such_setting": 1})
+
+
+@every_example
+def test_refuses_other_rows_naming_the_column(example, put, tmp_path):
+    for column in example.op.takes.columns:
+        given = []
+        for table in example.inputs():
+            schema = Schema.of_arrow(table.schema).dropping(column.name)
+            given.append(put(table, schema=schema))
+        with pytest.raises(DataError, match=column.name) as told:
+            apply(example.op, given, str(tmp_path / "out"), resources=example.resources)
+        assert told.value.slug == "schema"
+        assert not (tmp_path / "out").exists()
+
+
+@every_example
+def test_the_number_of_workers_does_not_matter(example, run):
+    inline, pooled = run(example, "inline", CUTS, seed=11), run(example, "pooled", CUTS, seed=11, processes=2)
+    assert inline.manifest.files == pooled.manifest.files
+    assert inline.manifest.rejected == pooled.manifest.rejected
+    assert inline.stats == pooled.stats
+
+
+@pytest.mark.parametrize("kind", OPS.values(), ids=list(OPS))
+def test_can_be_tried(kind):
+    family, _, file = kind.name.partition(".")
+    assert kind.name not in WITHOUT, (
+        f"name EXAMPLES in tests/datakit/{family}/test_{file}.py: {WITHOUT[kind.name]}"
+    )
+
+
+@pytest.mark.parametrize("kind", OPS.values(), ids=list(OPS))
+def test_is_described(kind):
+    assert (kind.__doc__ or "").strip(), f"{kind.__name__} has no docstring"
+    family, _, file = kind.name.partition(".")
+    assert family in FAMILIES
+    assert kind.__module__ == f"datakit.{family}.{file}", f"{kind.name} stands in {kind.__module__}"
+    assert kind.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(kind))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"there is no operation label.lenght \(did you mean label.length\?\)"
+    ):
+        op_of("label.lenght")
+    assert op_of("label.length", {"unit": "words"}) == OPS["label.length"](unit="words")
