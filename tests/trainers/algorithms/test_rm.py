@@ -1,0 +1,42 @@
+"""The Bradley-Terry reward model by hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from trainers.algorithm import Loss, Needs, Said
+from trainers.algorithms.rm import RM, Settings
+
+
+def loss_of(chosen: list[float], rejected: list[float]) -> Loss:
+    rows = torch.arange(len(chosen))
+    said = {
+        "chosen_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(chosen)[:, None]}),
+        "rejected_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(rejected)[:, None]}),
+    }
+    return RM.loss(Settings(), said, {})
+
+
+def test_loss_and_metrics() -> None:
+    loss = loss_of([1.0, 0.0, 2.0], [0.0, 1.0, 2.0])
+    expected = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(1)), math.log(2)]
+    assert torch.allclose(loss.values, torch.tensor(expected))
+    assert loss.weights.tolist() == [1.0, 1.0, 1.0]
+    means = {name: (total / count).item() for name, (total, count) in loss.metrics.items()}
+    assert math.isclose(means["accuracy"], 1 / 3, rel_tol=1e-6), "a tie is not a win"
+    assert math.isclose(means["reward_chosen"], 1.0) and math.isclose(means["reward_rejected"], 1.0)
+    assert math.isclose(means["reward_margin"], 0.0)
+
+
+def test_gradient_pulls_the_two_apart() -> None:
+    chosen_B1, rejected_B1 = torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
+    rows = torch.arange(1)
+    said = {
+        "chosen_ids": Said(rows, 1, {Needs.SCORES: chosen_B1}),
+        "rejected_ids": Said(rows, 1, {Needs.SCORES: rejected_B1}),
+    }
+    RM.loss(Settings(), said, {}).values.sum().backward()
+    assert chosen_B1.grad is not None and rejected_B1.grad is not None
+    assert chosen_B1.grad.item() == -0.5 and rejected_B1.grad.item() == 0.5

@@ -1,0 +1,89 @@
+"""A program for torchrun: loss curves of every algorithm at several layouts, and log-probs over a cut vocabulary.
+
+`python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence; the first rank
+writes the answers. FOLDER holds a dataset for every algorithm, under its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from schemas.dataset import Dataset
+from schemas.settings import parse
+from tests.trainers import toys
+from trainers import registry
+from trainers.config import Parallel, Run
+from trainers.engine import build, logprobs, parallel
+from trainers.engine.parallel import Layout
+
+STEPS = 5
+
+
+def curve(folder: Path, name: str, layout: Layout, **changes: Any) -> list[dict[str, float]]:
+    """The first steps of algorithm `name`: loss, gradient norm, tokens, metrics."""
+    algorithm, settings = registry.configured(name, {})
+    data = Dataset.open(str(folder / name))
+    run = parse(Run, toys.config(folder, algorithm=name, data=data.url, **changes))
+    shape = replace(toys.model(), head="scalar" if algorithm.needs.scalar else "lm")
+    feed = build.feed(run, data, algorithm, shape, layout, shuffle=True)
+    learner = build.trainee(run, algorithm, settings, layout, None)
+    points = []
+    for step in feed.steps(0, STEPS):
+        learner.model.zero_grad_buffer()
+        learner.optimizer.zero_grad()
+        outcome = learner.stepper.train(step.batches)
+        _, norm, _ = learner.optimizer.step()
+        points.append({"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, **outcome.metrics})
+    return points
+
+
+def vocabulary_answers(layout: Layout) -> dict[str, Any]:
+    """Log-probs, entropy and top-k of fixed logits whose vocabulary is cut over the tensor group, and a gradient."""
+    random = torch.Generator().manual_seed(7)
+    whole_tV = torch.randn(5, 16, generator=random) * 3
+    ids_tK = torch.randint(0, 14, (5, 3), generator=random)
+    mine_tV = whole_tV.chunk(layout.tensor, dim=-1)[layout.tensor_rank].clone().requires_grad_()
+    logits_tV = mine_tV * 1.0
+    logprobs.hide_padding(logits_tV, 14)
+    at_tK, entropy_t = logprobs.logprobs_at(logits_tV, ids_tK), logprobs.entropy(logits_tV)
+    top, top_ids = logprobs.top_k(logits_tV, 4)
+    taken_t = logprobs.token_logprobs(logits_tV.clone(), ids_tK[:, 0])
+    (at_tK.sum() + 2 * entropy_t.sum() + 3 * taken_t.sum()).backward()
+    assert mine_tV.grad is not None
+    parts = [torch.zeros_like(mine_tV.grad) for _ in range(layout.tensor)]
+    dist.all_gather(parts, mine_tV.grad, group=logprobs.parallel_state.get_tensor_model_parallel_group())
+    answers = {"at": at_tK, "entropy": entropy_t, "taken": taken_t, "top": top, "top_ids": top_ids}
+    answers["gradient"] = torch.cat(parts, dim=-1)
+    return {name: value.detach().tolist() for name, value in answers.items()}
+
+
+def main() -> None:
+    """Run every layout in turn in this world."""
+    folder, out, *layouts = sys.argv[1:]
+    answers: dict[str, Any] = {}
+    for text in layouts:
+        tensor, pipeline, sequence = (int(part) for part in text.split(","))
+        sizes = Parallel(tensor=tensor, pipeline=pipeline, sequence=bool(sequence))
+        layout = parallel.start(sizes, seed=0)
+        found: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
+        cut = {"tensor": tensor, "pipeline": pipeline, "sequence": bool(sequence)}
+        for name in registry.algorithms():
+            found[name] = curve(Path(folder), name, layout, parallel=cut)
+        found["sft in small passes"] = curve(Path(folder), "sft", layout, parallel=cut, micro_batch_tokens=20)
+        answers[text] = found
+        logprobs.parallel_state.destroy_model_parallel()
+    parallel.stop()
+    if os.environ.get("RANK", "0") == "0":
+        Path(out).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Run by torchrun with two processes: saves what the resharding test reads, at tensor 2 and at pipeline 2."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from tests.trainers.networks import SMALL
+from trainers.config import Optim, Parallel
+from trainers.engine import checkpoint, optim, parallel
+from trainers.engine.model import build
+from trainers.engine.packing import pack
+
+LENGTHS = [5, 12, 3]
+
+
+def trained(net: torch.nn.Module, steps: int) -> tuple[torch.nn.Module, object, list[float]]:
+    """`net` under DDP with its optimizer, after `steps` steps on one batch."""
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+
+    wrapped = DistributedDataParallel(net.config, DistributedDataParallelConfig(), net)
+    optimizer = optim.build(Optim(lr=1e-2), wrapped, bf16=False)
+    return wrapped, optimizer, steps_of(wrapped, optimizer, steps)
+
+
+def steps_of(wrapped: torch.nn.Module, optimizer: object, steps: int) -> list[float]:
+    """Losses of so many steps."""
+    ids = torch.randint(0, SMALL.vocab_size, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(5))
+    plan, losses = pack(LENGTHS), []
+    for _ in range(steps):
+        wrapped.zero_grad_buffer()
+        optimizer.zero_grad()
+        loss = wrapped(ids, plan.positions, None, labels=ids, packed_seq_params=plan).mean()
+        loss.backward()
+        wrapped.finish_grad_sync()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def main(folder: str) -> None:
+    """Save a trained network at tensor 2 and a fresh one at pipeline 2."""
+    from megatron.core import parallel_state
+
+    layout = parallel.start(Parallel(tensor=2))
+    wrapped, optimizer, _ = trained(build(SMALL, layout), 0)
+    checkpoint.save(f"{folder}/tensor-fresh", model=wrapped)
+    steps_of(wrapped, optimizer, 2)
+    checkpoint.save(f"{folder}/tensor", model=wrapped, optimizer=optimizer, train_state={"step": 2})
+    parallel_state.destroy_model_parallel()
+    layout = parallel.start(Parallel(pipeline=2))
+    checkpoint.save(f"{folder}/pipeline-fresh", model=build(SMALL, layout))
+    again = checkpoint.load_model(f"{folder}/tensor", layout)
+    checkpoint.save(f"{folder}/tensor-as-pipeline", model=again)
+    parallel.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

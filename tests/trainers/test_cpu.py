@@ -1,0 +1,89 @@
+"""Megatron-Core without CUDA: no CUDA name survives the rewrite, and the cache of rewritten code is private."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainers.engine import cpu
+
+
+def _files() -> list[Path]:
+    spec = importlib.util.find_spec("megatron.core")
+    assert spec is not None
+    assert spec.origin is not None
+    return sorted(Path(spec.origin).parent.rglob("*.py"))
+
+
+def test_no_megatron_module_keeps_a_cuda_device() -> None:
+    files = _files()
+    assert len(files) > 150
+    for path in files:
+        tree = cpu.Redirect().visit(ast.parse(path.read_bytes()))
+        for node in ast.walk(tree):
+            assert not (isinstance(node, ast.Constant) and node.value == "cuda"), f"{path}:{node.lineno}"
+            if isinstance(node, ast.Attribute) and node.attr == "cuda":
+                assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), f"{path}:{node.lineno}"
+
+
+def test_redirected_code_runs_on_the_cpu_and_keeps_line_numbers() -> None:
+    source = (
+        b"import torch\n"
+        b"a = torch.zeros(2, device='cuda').cuda()\n"
+        b"assert not a.is_cuda or True\n"
+        b"b = torch.cuda.current_device()\n"
+        b"t = a.type() == 'torch.cuda.FloatTensor'\n"
+        b"raise RuntimeError\n"
+    )
+    names: dict[str, object] = {"__cpu_cuda__": cpu.CPU_CUDA}
+    with pytest.raises(RuntimeError) as caught:
+        exec(cpu.redirected(source, "here.py"), names)  # noqa: S102 - our own six lines
+    assert caught.traceback[-1].lineno == 5
+    assert names["b"] == torch.device("cpu")
+    assert names["t"] is True
+
+
+def test_torch_itself_is_not_changed() -> None:
+    import megatron.core  # noqa: F401 - for its effect
+
+    assert torch.cuda.current_stream.__module__ == "torch.cuda"
+    assert cpu.CPU_CUDA.Stream is not torch.cuda.Stream
+
+
+def test_importing_the_engine_is_light() -> None:
+    code = "import sys, trainers.engine; print('torch' in sys.modules, 'megatron.core' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+
+
+def test_kept_code_is_refused_when_damaged_or_writable_by_others(tmp_path: Path) -> None:
+    import marshal
+
+    kept = tmp_path / "code"
+    cpu._write(kept, marshal.dumps(cpu.redirected(b"x = 1", "x.py")))
+    assert cpu._read(kept) is not None
+    kept.chmod(0o666)
+    assert cpu._read(kept) is None
+    kept.chmod(0o600)
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert cpu._read(kept) is None
+
+
+def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "quiver").mkdir()
+    (tmp_path / "quiver").chmod(0o777)
+    cpu._cache.cache_clear()
+    try:
+        assert cpu._cache() is None
+        (tmp_path / "quiver").chmod(0o700)
+        cpu._cache.cache_clear()
+        assert cpu._cache() is not None
+    finally:
+        cpu._cache.cache_clear()

@@ -1,0 +1,179 @@
+"""What holds for every algorithm, whoever wrote it: driven by the registry, so a new one is tested without an edit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from schemas import PACKS, TOKENS
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from schemas.settings import parse, plain
+from tests.trainers import toys
+from trainers import registry
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Said, Sequence, mean_of
+from trainers.config import Model, Run
+from trainers.engine import build, parallel
+from trainers.engine.batch import assemble
+from trainers.engine.parallel import Layout
+from trainers.engine.rows import Limits, Source
+from trainers.engine.step import Stepper, hear, say
+
+ALGORITHMS = registry.algorithms()
+
+
+@pytest.fixture(scope="module")
+def layout() -> Iterator[Layout]:
+    torch.set_num_threads(1)
+    yield parallel.start()
+    parallel.stop()
+
+
+def shape(algorithm: Algorithm) -> Model:
+    return toys.model(head="scalar" if algorithm.needs.scalar else "lm")
+
+
+def source(algorithm: Algorithm, folder: Path, table: pa.Table) -> Source:
+    data = toys.put(folder / f"{algorithm.name}-{table.num_rows}", algorithm.rows, table)
+    return Source(data, algorithm, Limits(48, toys.VOCABULARY))
+
+
+def learner(algorithm: Algorithm, layout: Layout, folder: Path) -> build.Trainee:
+    run = parse(Run, toys.config(folder, model={**toys.MODEL}))
+    return build.trainee(run, algorithm, algorithm.settings(), layout, None)
+
+
+def gradient(stepper: Stepper, parts: list[Any]) -> tuple[Any, torch.Tensor]:
+    stepper.model.zero_grad_buffer()
+    outcome = stepper.train(parts)
+    return outcome, torch.cat([p.main_grad.flatten() for p in stepper.model.parameters()]).clone()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+class TestEveryAlgorithm:
+    def test_is_finite_on_its_own_example(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        rows = source(algorithm, tmp_path, algorithm.rows.example(3))
+        outcome, grad = gradient(
+            learner(algorithm, layout, tmp_path).stepper, [assemble(algorithm, rows.rows([0, 1, 2]))]
+        )
+        assert math.isfinite(outcome.loss) and outcome.weight > 0 and torch.isfinite(grad).all()
+
+    def test_does_not_depend_on_the_cut(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
+        stepper = learner(algorithm, layout, tmp_path).stepper
+        whole, whole_grad = gradient(stepper, [assemble(algorithm, rows.rows(range(7)))])
+        for cut in ([[3], [0, 6, 1, 2], [5, 4]], [[i] for i in range(7)], [[6, 5, 4, 3, 2, 1, 0], []]):
+            parts, parts_grad = gradient(stepper, [assemble(algorithm, rows.rows(part)) for part in cut])
+            assert math.isclose(whole.loss, parts.loss, rel_tol=1e-5) and whole.weight == parts.weight
+            assert whole.metrics.keys() == parts.metrics.keys() == set(algorithm.metrics)
+            for name, value in whole.metrics.items():
+                assert math.isclose(value, parts.metrics[name], rel_tol=1e-5, abs_tol=1e-6), name
+            torch.testing.assert_close(whole_grad, parts_grad, rtol=1e-4, atol=1e-6)
+
+    def test_learns_through_what_the_network_says(
+        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
+    ) -> None:
+        rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5))
+        network = learner(algorithm, layout, tmp_path).model
+        batch = assemble(algorithm, rows.rows(range(5)))
+        said = hear(say(network, batch), batch, algorithm.needs, toys.VOCABULARY)
+        loss = algorithm.loss(algorithm.settings(), said, batch.rows)
+        assert loss.values.requires_grad and not loss.weights.requires_grad
+        tokens = {len(one.row_T) for one in said.values()}
+        assert loss.values.shape == loss.weights.shape
+        assert len(loss.values) in ({5} if algorithm.per is Per.ROW else tokens)
+        assert all(not number.requires_grad for pair in loss.metrics.values() for number in pair)
+
+    def test_settings_are_their_own_json(
+        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
+    ) -> None:
+        settings = algorithm.settings()
+        assert dataclasses.is_dataclass(settings) and parse(algorithm.settings, plain(settings)) == settings
+        with pytest.raises(ConfigError, match="unknown key"):
+            parse(algorithm.settings, {"no_such_setting": 1})
+
+
+def of_batch(settings: object, said: dict[str, Said], rows: dict[str, torch.Tensor]) -> Loss:
+    """Asks everything a head for log-probs can be asked, and a mean over the whole batch."""
+    answer, mask_T = said["input_ids"], rows["loss_mask"].float()
+    centred_T = answer.logprobs_T - rows["reference"]
+    values_T = -centred_T * rows["advantage"] - 0.1 * answer.entropy_T - answer.choices_TK.mean(-1)
+    return Loss(values_T, mask_T, {"entropy": mean_of(answer.entropy_T, mask_T)})
+
+
+def of_values(settings: object, said: dict[str, Said], rows: dict[str, torch.Tensor]) -> Loss:
+    """A critic: squared error of a value per token."""
+    values_T = said["input_ids"].values_TH[:, 0]
+    return Loss((values_T - rows["advantage"]) ** 2, rows["loss_mask"].float(), {})
+
+
+
+
+def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
+    from schemas.schema import Column
+
+    rows = TOKENS.adding(
+        Column("advantage", pa.list_(pa.float32()), "per token"),
+        Column("teacher_ids", pa.list_(pa.list_(pa.int32())), "choices per token"),
+    )
+    whole = Sequence(ids="input_ids", mask="loss_mask", aligned=("advantage",), choices="teacher_ids")
+    policy = Algorithm(
+        name="toy-policy",
+        rows=rows,
+        sequences=(whole,),
+        needs=Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES,
+        per=Per.TOKEN,
+        settings=ALGORITHMS["sft"].settings,
+        loss=of_batch,
+        metrics=("entropy",),
+        statistics=("reference",),
+        statistics_of=lambda s, said, r: {"reference": mean_of(said["input_ids"].logprobs_T, r["loss_mask"])},
+    )
+    critic = dataclasses.replace(
+        policy,
+        name="toy-critic",
+        sequences=(Sequence(ids="input_ids", mask="loss_mask", aligned=("advantage",)),),
+        needs=Needs.VALUES,
+        loss=of_values,
+        metrics=(),
+        statistics=(),
+        statistics_of=None,
+    )
+    for algorithm in (policy, critic):
+        suite = TestEveryAlgorithm()
+        suite.test_does_not_depend_on_the_cut(algorithm, layout, tmp_path)
+
+
+def test_packs_are_the_rows_they_hold(layout: Layout, tmp_path: Path) -> None:
+    algorithm, table = ALGORITHMS["sft"], toys.tokens(10)
+    rows = toys.put(tmp_path / "rows", TOKENS, table)
+    packs = toys.put(tmp_path / "packs", PACKS, toys.packed(table, (4, 1, 5)))
+    stepper = learner(algorithm, layout, tmp_path).stepper
+    found = []
+    for data, number in ((rows, 10), (packs, 3)):
+        read = Source(data, algorithm, Limits(48, toys.VOCABULARY))
+        found.append(gradient(stepper, [assemble(algorithm, read.rows(range(number)))]))
+    (one, one_grad), (other, other_grad) = found
+    assert math.isclose(one.loss, other.loss, rel_tol=1e-6) and one.weight == other.weight
+    torch.testing.assert_close(one_grad, other_grad, rtol=1e-4, atol=1e-6)
+    assert Dataset.open(packs.url).num_rows == 3
+
+
+def test_padding_of_the_vocabulary_has_no_probability(layout: Layout, tmp_path: Path) -> None:
+    """60 ids lie in 64 rows; the network must not know."""
+    algorithm = ALGORITHMS["sft"]
+    rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 4))
+    network = learner(algorithm, layout, tmp_path).model
+    batch = assemble(algorithm, rows.rows(range(4)))
+    logits = say(network, batch)
+    assert logits.shape[-1] == 64
+    dense_T = torch.log_softmax(logits[0, :, :60].detach().clone(), -1).gather(-1, batch.labels_1t[0][:, None])
+    said = hear(logits, batch, algorithm.needs, 60)
+    torch.testing.assert_close(said["input_ids"].logprobs_T, dense_T[:, 0], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,128 @@
+"""Small datasets, networks and runs that training tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import PACKS, TOKENS, Schema
+from schemas.dataset import Attempt, Dataset
+from trainers.algorithm import Algorithm
+from trainers.config import Model
+
+VOCABULARY = 60
+MODEL = {
+    "num_layers": 2,
+    "hidden_size": 32,
+    "ffn_hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_query_groups": 2,
+    "vocab_size": VOCABULARY,
+    "max_sequence_length": 48,
+}
+
+
+def model(**changes: Any) -> Model:
+    return Model(**{**MODEL, **changes})
+
+
+def ids(rows: int, seed: int, least: int = 5, most: int = 30) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, VOCABULARY, random.integers(least, most)).tolist() for _ in range(rows)]
+
+
+def tokens(rows: int, seed: int = 0, first: int = 0) -> pa.Table:
+    """Rows `s<first>`, ...: the first third of each is not counted."""
+    sequences = ids(rows, seed)
+    columns = {
+        "sample_id": [f"s{first + i}" for i in range(rows)],
+        "input_ids": sequences,
+        "loss_mask": [[int(i >= len(row) // 3) for i in range(len(row))] for row in sequences],
+        "source": pa.nulls(rows, pa.string()),
+    }
+    return pa.table(columns, schema=TOKENS.arrow)
+
+
+def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
+    """Rows that any algorithm can train on, made from what it declares."""
+    random = np.random.default_rng(seed)
+    columns: dict[str, Any] = {column.name: [None] * rows for column in algorithm.rows.columns}
+    for name in algorithm.rows.key:
+        columns[name] = [f"{name} {i}" for i in range(rows)]
+    for name in algorithm.numbers:
+        columns[name] = random.normal(size=rows).tolist()
+    for number, sequence in enumerate(algorithm.sequences):
+        lists = columns[sequence.ids] = ids(rows, seed + number)
+        for name in sequence.columns:
+            columns[name] = [random.normal(size=len(row)).tolist() for row in lists]
+        if sequence.mask is not None:
+            columns[sequence.mask] = [[int(i >= len(row) // 3) for i in range(len(row))] for row in lists]
+        if sequence.choices is not None:
+            columns[sequence.choices] = [random.integers(0, VOCABULARY, (len(row), 3)).tolist() for row in lists]
+    return pa.Table.from_pydict(columns, schema=algorithm.rows.arrow)
+
+
+def packed(table: pa.Table, sizes: Sequence[int]) -> pa.Table:
+    """The rows of a TOKENS table laid end to end in packs of `sizes` rows."""
+    rows, packs = iter(table.to_pylist()), []
+    for number, size in enumerate(sizes):
+        inside = [next(rows) for _ in range(size)]
+        packs.append(
+            {
+                "pack_id": f"k{number}",
+                "input_ids": [i for row in inside for i in row["input_ids"]],
+                "loss_mask": [m for row in inside for m in row["loss_mask"]],
+                "lengths": [len(row["input_ids"]) for row in inside],
+                "sample_ids": [row["sample_id"] for row in inside],
+            }
+        )
+    return pa.Table.from_pylist(packs, schema=PACKS.arrow)
+
+
+def put(url: Path, schema: Schema, *shards: pa.Table, rows_per_group: int = 7) -> Dataset:
+    """A dataset with these shards."""
+    attempt, files = Attempt.begin(str(url), schema, rows_per_group=rows_per_group), []
+    for number, table in enumerate(shards):
+        with attempt.shard(number) as writer:
+            writer.write(table)
+            files.append(writer.finish())
+    return attempt.commit(files)
+
+
+def config(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A short run of sft over `folder`/tokens, which it writes."""
+    if not Dataset.exists(str(folder / "tokens")):
+        put(folder / "tokens", TOKENS, tokens(20), tokens(11, seed=1, first=20))
+    base: dict[str, Any] = {
+        "algorithm": "sft",
+        "data": str(folder / "tokens"),
+        "out": str(folder / "policy"),
+        "model": MODEL,
+        "optim": {"lr": 1e-2, "warmup_steps": 2, "schedule": "cosine", "min_lr": 1e-3},
+        "max_steps": 8,
+        "global_batch_size": 12,
+        "micro_batch_tokens": 100,
+        "log_rows": True,
+    }
+    return {name: value for name, value in {**base, **changes}.items() if value is not ...}
+
+
+def written(path: Path, settings: dict[str, Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings))
+    return str(path)
+
+
+def curve(work: Path) -> list[dict[str, Any]]:
+    """A run's metrics without what depends on the clock."""
+    lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def row_log(work: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]

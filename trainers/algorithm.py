@@ -1,0 +1,190 @@
+"""The contract between an algorithm and the engine.
+
+An algorithm is arithmetic: it is told what one network says of the tokens of some rows (`Said`) and what the rows hold
+besides (reference log-probs, advantages, rewards: columns that datakit wrote), and answers with values that are NOT
+reduced. The engine runs the network, and divides by the sum of the weights over the whole global batch, so no loss
+depends on how a batch is cut into micro-batches, data-parallel, tensor-parallel or pipeline parts.
+
+Everything an algorithm compares itself with is a column: there is one trainable network and no second forward pass. What
+a loss needs of the batch as a whole must therefore be a column too, or a `statistic`: a (sum, count) pair per
+micro-batch that the engine gathers over the global batch in a pass without gradient before it asks for the loss, and
+hands over among the `rows` as one number under the statistic's name (KTO's reference point is one).
+
+Legend: B rows of a micro-batch, T predicted tokens of one sequence column (all rows laid end to end), K choices per
+token, H outputs of a scalar head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, Flag, auto
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from schemas.schema import Schema
+from trainers.arithmetic import sum_per_row
+
+
+class Needs(Flag):
+    """What the network must say of a sequence column."""
+
+    LOGPROBS = auto()
+    """log-probability of every token after the first, [T]"""
+    ENTROPY = auto()
+    """entropy in nats of the distribution that token was drawn from, [T]"""
+    CHOICES = auto()
+    """log-probabilities of the ids in the sequence's `choices` column, [T, K]"""
+    VALUES = auto()
+    """output of the scalar head at the position before every token after the first, [T, H]"""
+    SCORES = auto()
+    """output of the scalar head at the last token of every row, [B, H]"""
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the scalar head is asked, not the language-model head."""
+        return bool(self & (Needs.VALUES | Needs.SCORES))
+
+
+class Per(Enum):
+    """What the loss is counted over."""
+
+    ROW = "row"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequence:
+    """A column of token ids that the network reads, and the list columns that run along with it.
+
+    `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `choices` holds K
+    ids per token. The engine drops the entry of the first token, which nothing predicts. A row whose mask counts no
+    token is refused before the first step.
+    """
+
+    ids: str
+    mask: str | None = None
+    aligned: tuple[str, ...] = ()
+    choices: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every list column that is as long as `ids`."""
+        return tuple(name for name in (self.mask, *self.aligned, self.choices) if name is not None)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the network says of one sequence column of B rows."""
+
+    row_T: Tensor
+    num_rows: int
+    answers: Mapping[Needs, Tensor]
+
+    @property
+    def logprobs_T(self) -> Tensor:
+        """Log-probability of every token after the first."""
+        return self.answers[Needs.LOGPROBS]
+
+    @property
+    def entropy_T(self) -> Tensor:
+        """Entropy in nats."""
+        return self.answers[Needs.ENTROPY]
+
+    @property
+    def choices_TK(self) -> Tensor:
+        """Log-probabilities of the ids in the `choices` column."""
+        return self.answers[Needs.CHOICES]
+
+    @property
+    def values_TH(self) -> Tensor:
+        """Scalar head before every token after the first."""
+        return self.answers[Needs.VALUES]
+
+    @property
+    def scores_BH(self) -> Tensor:
+        """Scalar head at the last token of every row."""
+        return self.answers[Needs.SCORES]
+
+    def sum_per_row(self, values_T: Tensor) -> Tensor:
+        """`values_T` added up within every row, [B]."""
+        return sum_per_row(values_T, self.row_T, self.num_rows)
+
+
+Rows: TypeAlias = Mapping[str, Tensor]
+"""Columns by name: aligned columns laid end to end [T], number columns [B], statistics []."""
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""A mean that is still open: its sum and its count."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Unreduced: `values` and `weights` are both [B] or both [T]; the loss is sum(values * weights) / sum(weights).
+
+    `metrics` are (sum, count) pairs; what is reported is the quotient of the sums over the global batch.
+    """
+
+    values: Tensor
+    weights: Tensor
+    metrics: Mapping[str, Pair]
+
+
+LossFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Loss]
+StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Mapping[str, Pair]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """A way of learning: the rows it eats, what it asks of the network, and its loss.
+
+    `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`, and
+    `statistics` (with the function `statistics_of`) what it must know of the whole batch before the loss.
+    """
+
+    name: str
+    rows: Schema
+    sequences: tuple[Sequence, ...]
+    needs: Needs
+    per: Per
+    settings: type
+    loss: LossFn
+    metrics: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    statistics_of: StatisticsFn | None = None
+
+    def __post_init__(self) -> None:
+        used = self.lists
+        missing = [name for name in used if name not in self.rows]
+        assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
+        assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
+        assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
+        both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES)
+        assert not both, f"{self.name} asks two heads: {self.needs}"
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The list columns it reads: token ids and what runs along with them."""
+        return tuple(name for sequence in self.sequences for name in (sequence.ids, *sequence.columns))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The number columns it reads: those of `rows` that are neither nullable nor part of the key."""
+        columns = (column for column in self.rows.columns if not column.nullable and column.name not in self.rows.key)
+        return tuple(column.name for column in columns if _is_number(column.type))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def mean_of(values: Tensor, weights: Tensor | None = None) -> Pair:
+    """The open mean of `values` (weighted): its sum and its count, without gradient."""
+    values = values.detach().float()
+    if weights is None:
+        return values.sum(), torch.tensor(float(values.numel()), device=values.device)
+    weights = weights.float()
+    return (values * weights).sum(), weights.sum()

@@ -1,0 +1,47 @@
+"""A reward model from preferences, after Bradley and Terry (1952).
+
+    loss = - log sigma(r_chosen - r_rejected)        mean over the pairs of the global batch
+
+The reward r is the scalar head at the last token of a sequence. Christiano et al., "Deep reinforcement learning from
+human preferences" (2017); NeMo-Aligner calls it `binary_ranking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.tokens import PAIRS
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
+from trainers.arithmetic import bradley_terry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A Bradley-Terry reward model has no options."""
+
+
+def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
+    """Surprise at the preference, per pair [B]; `accuracy` counts strictly greater rewards only."""
+    chosen_B = said["chosen_ids"].scores_BH[:, 0]
+    rejected_B = said["rejected_ids"].scores_BH[:, 0]
+    values_B = bradley_terry(chosen_B - rejected_B)
+    metrics = {
+        "accuracy": mean_of(chosen_B > rejected_B),
+        "reward_chosen": mean_of(chosen_B),
+        "reward_rejected": mean_of(rejected_B),
+        "reward_margin": mean_of(chosen_B - rejected_B),
+    }
+    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics)
+
+
+RM = Algorithm(
+    name="rm",
+    rows=PAIRS,
+    sequences=(Sequence(ids="chosen_ids"), Sequence(ids="rejected_ids")),
+    needs=Needs.SCORES,
+    per=Per.ROW,
+    settings=Settings,
+    loss=loss,
+    metrics=("accuracy", "reward_chosen", "reward_rejected", "reward_margin"),
+)

@@ -1,0 +1,41 @@
+"""Pure functions that losses are made of; nothing here knows a network, a process group or a file.
+
+Legend: T tokens of several rows laid end to end, B rows. Rows are told apart by `row_T`, the row of every token.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of `values` where `mask` is not 0; what stands elsewhere, even NaN, does not count."""
+    return torch.where(mask != 0, values, torch.zeros_like(values)).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` is not 0; 0 where the mask is empty."""
+    return masked_sum(values, mask) / (mask != 0).sum().clamp(min=1)
+
+
+def sum_per_row(values_T: Tensor, row_T: Tensor, num_rows: int) -> Tensor:
+    """[B] sums of the tokens of every row; a row without tokens is 0. With log-probs: that of the whole sequence."""
+    return values_T.new_zeros(num_rows).index_add(0, row_T, values_T)
+
+
+def mean_per_row(values_T: Tensor, weights_T: Tensor, row_T: Tensor, num_rows: int) -> Tensor:
+    """[B] means of the tokens of every row, weighted by `weights_T`; a row of weight 0 is 0."""
+    weights_T = weights_T.to(values_T.dtype)
+    sums_B = sum_per_row(values_T * weights_T, row_T, num_rows)
+    weights_B = sum_per_row(weights_T, row_T, num_rows)
+    return sums_B / torch.where(weights_B == 0, torch.ones_like(weights_B), weights_B)
+
+
+def bradley_terry(difference: Tensor) -> Tensor:
+    """-log sigma(d): how surprising it is that the first of two won when it scored `d` more.
+
+    Bradley and Terry, "Rank Analysis of Incomplete Block Designs" (1952). Exact for large |d| of either sign.
+    """
+    return -F.logsigmoid(difference)

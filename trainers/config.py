@@ -1,0 +1,249 @@
+"""What a training run is: one frozen `Run`, read strictly from JSON before torch is imported.
+
+`Run` names the algorithm and its settings, the table to learn from, the network (a `Model`, or `init`: a checkpoint to
+start from), how it is cut over processes (`Parallel`), the optimizer (`Optim`), and where the checkpoint goes. Every
+unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists all faults at once; nothing was started.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas.errors import ConfigError, printable
+from schemas.settings import digest, parse, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The shape of a decoder-only transformer; sizes in units, `norm_epsilon` and `rope_base` as in the papers.
+
+    `head="lm"` gives log-probabilities over `vocab_size` ids, `head="scalar"` gives `head_size` numbers per token.
+    `window` keeps that many last tokens in attention (None: all). `num_query_groups` < heads is grouped-query attention.
+    """
+
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int
+    kv_channels: int | None = None
+    vocab_size: int
+    max_sequence_length: int
+    position: Literal["rope", "learned"] = "rope"
+    rope_base: float = 10000.0
+    normalization: Literal["RMSNorm", "LayerNorm"] = "RMSNorm"
+    gated: bool = True
+    activation: Literal["silu", "gelu", "squared_relu"] = "silu"
+    tie_embeddings: bool = False
+    qkv_bias: bool = False
+    linear_bias: bool = False
+    qk_layernorm: bool = False
+    window: int | None = None
+    norm_epsilon: float = 1e-5
+    head: Literal["lm", "scalar"] = "lm"
+    head_size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """How the network is cut: tensor and pipeline sizes, `sequence` parallelism inside a tensor group.
+
+    What is left of the world is data parallel: WORLD_SIZE / (tensor * pipeline) replicas.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW with decoupled weight decay (none on biases and norms), gradient clipping and a learning-rate schedule.
+
+    `warmup_steps` rise linearly from 0 to `lr`; then `constant`, or `cosine` / `linear` down to `min_lr` at the last
+    step. `clip_grad` is the greatest global gradient norm (0: no clipping). `fused` takes torch's fused kernel.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip_grad: float = 1.0
+    fused: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks share.
+
+    `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary` is a
+    dataset of one VOCABULARIES row whose tokenizer goes into the checkpoint (default: that of `init`).
+
+    `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a row
+    longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
+    `log_rows` writes the keys of every step's rows beside the metrics.
+    `key` is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
+    """
+
+    algorithm: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: str
+    validation: str | None = None
+    out: str
+    work: str | None = None
+    model: Model | None = None
+    init: str | None = None
+    vocabulary: str | None = None
+    parallel: Parallel = Parallel()
+    optim: Optim
+    epochs: int | None = None
+    max_steps: int | None = None
+    global_batch_size: int
+    micro_batch_tokens: int = 16384
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    threads: int | None = None
+    log_every: int = 1
+    log_rows: bool = False
+    save_every: int | None = None
+    validate_every: int | None = None
+    key: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = [*_run_faults(self), *_optim_faults(self.optim), *_parallel_faults(self.parallel)]
+        if self.model is not None:
+            faults += _model_faults(self.model) + cut_faults(self.model, self.parallel)
+        if faults:
+            raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
+
+    @property
+    def folder(self) -> Path:
+        """The local folder of logs and periodic saves."""
+        return Path(self.work if self.work is not None else f"{self.out.removeprefix('file://').rstrip('/')}.run")
+
+    def decisive(self) -> dict[str, Any]:
+        """The part of the run that decides which weights come out, as plain JSON."""
+        everything = plain(self)
+        return {name: value for name, value in everything.items() if name not in _CIRCUMSTANCE}
+
+    def fingerprint(self, *inputs: str) -> str:
+        """`key` where one was given; else a digest of `decisive()` and of the digests of the `inputs`."""
+        return self.key or digest({"run": self.decisive(), "inputs": list(inputs)})
+
+
+_CIRCUMSTANCE = frozenset(
+    ("out", "work", "vocabulary", "parallel", "micro_batch_tokens", "threads", "log_every", "log_rows", "save_every", "key", "facts")
+    + ("validation", "validate_every", "data", "init")
+)
+
+
+def read(path: str | Path) -> Run:
+    """The run described by the JSON file `path`; `ConfigError` for anything that is not exactly a run."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+    except OSError as error:
+        raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
+    except ValueError as error:
+        raise ConfigError("bad-json", f"{printable(path)} is not JSON: {printable(error)}", where=str(path)) from None
+    return parse(Run, data, where=str(path))
+
+
+def cut_faults(model: Model, parallel: Parallel) -> list[str]:
+    """Why `model` cannot be cut by `parallel`; empty when it can."""
+    tp, pp = parallel.tensor, parallel.pipeline
+    sizes = {
+        "num_attention_heads": model.num_attention_heads,
+        "ffn_hidden_size": model.ffn_hidden_size,
+    }
+    faults = [f"model.{name} {size} does not divide by parallel.tensor {tp}" for name, size in sizes.items() if size % tp]
+    if max(model.num_query_groups, tp) % min(model.num_query_groups, tp):
+        faults.append(f"model.num_query_groups {model.num_query_groups} and parallel.tensor {tp} do not divide")
+    if model.num_layers % pp:
+        faults.append(f"model.num_layers {model.num_layers} does not divide by parallel.pipeline {pp}")
+    return faults
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"key given twice: {', '.join(twice)}")
+    return dict(pairs)
+
+
+def _below(faults: list[str], prefix: str, least: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            faults.append(f"{prefix}{name} {value} is below {least}")
+
+
+def _run_faults(run: Run) -> list[str]:
+    faults: list[str] = []
+    for one, other in (("model", "init"), ("epochs", "max_steps")):
+        given = [name for name in (one, other) if getattr(run, name) is not None]
+        if len(given) != 1:
+            faults.append(f"give exactly one of {one} and {other}, not {len(given)}")
+    counts = ("epochs", "max_steps", "global_batch_size", "micro_batch_tokens", "threads", "log_every")
+    counts += ("save_every", "validate_every")
+    _below(faults, "", 1, **{name: getattr(run, name) for name in counts})
+    _below(faults, "", 0, seed=run.seed)
+    if run.validate_every is not None and run.validation is None:
+        faults.append("validate_every has no effect without validation")
+    for name in ("out", "work", "init"):
+        if "://" in (getattr(run, name) or "").removeprefix("file://"):
+            faults.append(f"{name} {printable(getattr(run, name))} is not a folder on a file system")
+    for name in ("data", "validation", "init"):
+        if getattr(run, name) == run.out:
+            faults.append(f"out is the same folder as {name}")
+    if run.max_steps is not None and run.optim.warmup_steps > run.max_steps:
+        faults.append(f"optim.warmup_steps {run.optim.warmup_steps} is more than max_steps {run.max_steps}")
+    return faults
+
+
+def _optim_faults(optim: Optim) -> list[str]:
+    faults: list[str] = []
+    given = {name: getattr(optim, name) for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "clip_grad", "eps")}
+    _below(faults, "optim.", 0, **given)
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        faults.append(f"optim.betas {optim.betas} are not in [0, 1)")
+    if optim.min_lr > optim.lr:
+        faults.append(f"optim.min_lr {optim.min_lr} is above optim.lr {optim.lr}")
+    if optim.schedule == "constant" and optim.min_lr:
+        faults.append("optim.min_lr has no effect with schedule constant")
+    return faults
+
+
+def _parallel_faults(parallel: Parallel) -> list[str]:
+    faults: list[str] = []
+    _below(faults, "parallel.", 1, tensor=parallel.tensor, pipeline=parallel.pipeline)
+    if parallel.sequence and parallel.tensor == 1:
+        faults.append("parallel.sequence has no effect with tensor 1")
+    return faults
+
+
+def _model_faults(model: Model) -> list[str]:
+    faults: list[str] = []
+    counts = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels")
+    counts += ("vocab_size", "max_sequence_length", "window", "head_size")
+    _below(faults, "model.", 1, **{name: getattr(model, name) for name in counts})
+    if faults:
+        return faults
+    if model.kv_channels is None and model.hidden_size % model.num_attention_heads:
+        text = f"model.hidden_size {model.hidden_size} does not divide by {model.num_attention_heads} heads"
+        faults.append(f"{text} (or give kv_channels)")
+    if model.num_attention_heads % model.num_query_groups:
+        text = f"model.num_attention_heads {model.num_attention_heads} does not divide by"
+        faults.append(f"{text} num_query_groups {model.num_query_groups}")
+    if model.head == "lm" and model.head_size != 1:
+        faults.append("model.head_size has no effect with head lm")
+    if model.head == "scalar" and model.tie_embeddings:
+        faults.append("model.tie_embeddings cannot hold with head scalar")
+    return faults

@@ -1,0 +1,127 @@
+"""Rows as the network reads them: sequences laid end to end, without padding.
+
+A micro-batch of B rows holds the sequences of every sequence column one after the other (all chosen, then all rejected),
+`lengths` says how long each is. Where tokens are predicted the shift by one is done here: the inputs are all tokens
+but the last, labels and aligned columns all but the first. Legend: t tokens of the micro-batch, T predicted tokens of one
+sequence column, B rows, K choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainers.algorithm import Algorithm, Needs
+from trainers.engine.rows import Row
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one sequence column stands in the micro-batch, and the row of each of its tokens; `last_B` if scored."""
+
+    start: int
+    stop: int
+    row_T: Tensor
+    last_B: Tensor
+    choices_TK: Tensor | None
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass reads, and what the loss is told besides."""
+
+    tokens_1t: Tensor
+    labels_1t: Tensor
+    lengths: tuple[int, ...]
+    spans: dict[str, Span]
+    rows: dict[str, Tensor]
+    num_rows: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens the network reads, padding for sequence parallelism included."""
+        return self.tokens_1t.shape[1]
+
+    @property
+    def num_read(self) -> int:
+        """Tokens of rows, without that padding."""
+        return max(span.stop for span in self.spans.values())
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on `device`."""
+        if device.type == "cpu":
+            return self
+        spans = {
+            name: Span(
+                span.start,
+                span.stop,
+                span.row_T.to(device),
+                span.last_B.to(device),
+                None if span.choices_TK is None else span.choices_TK.to(device),
+            )
+            for name, span in self.spans.items()
+        }
+        rows = {name: values.to(device) for name, values in self.rows.items()}
+        moved = (self.tokens_1t.to(device), self.labels_1t.to(device))
+        return MicroBatch(*moved, self.lengths, spans, rows, self.num_rows)
+
+
+def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
+    """The micro-batch of `rows`, of a token count that `multiple` divides (a last sequence of zeros fills up).
+
+    No rows at all give one sequence of `multiple` zeros that no loss sees: a replica without rows still takes part.
+    """
+    shift = 0 if Needs.SCORES in algorithm.needs else 1
+    inputs: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    spans: dict[str, Span] = {}
+    tensors: dict[str, Tensor] = {}
+    start = 0
+    for sequence in algorithm.sequences:
+        pieces, owners = _pieces(sequence.ids, rows)
+        inputs += [piece[: len(piece) - shift] for piece in pieces]
+        labels += [piece[shift:] for piece in pieces]
+        lengths = np.array([len(piece) - shift for piece in pieces], dtype=np.int64)
+        stop = start + int(lengths.sum())
+        row_T = torch.from_numpy(np.repeat(np.array(owners, dtype=np.int64), lengths))
+        along = {name: _along(name, rows, shift) for name in sequence.columns}
+        choices = along.pop(sequence.choices).long() if sequence.choices is not None else None
+        spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), choices)
+        tensors |= along
+        start = stop
+    fill = -start % multiple if start else multiple
+    inputs, labels = [*inputs, np.zeros(fill, np.int64)], [*labels, np.zeros(fill, np.int64)]
+    lengths = np.array([len(piece) for piece in inputs if len(piece)])
+    return MicroBatch(
+        tokens_1t=_flat(inputs)[None],
+        labels_1t=_flat(labels)[None],
+        lengths=tuple(lengths.tolist()),
+        spans=spans,
+        rows=tensors | {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers},
+        num_rows=len(rows),
+    )
+
+
+def _pieces(name: str, rows: Many[Row]) -> tuple[list[np.ndarray], list[int]]:
+    """The sequences in column `name` and the row of each; a packed row holds several."""
+    pieces: list[np.ndarray] = []
+    owners: list[int] = []
+    for number, row in enumerate(rows):
+        parts = np.split(row[name], np.cumsum(row["lengths"])[:-1]) if "lengths" in row else [row[name]]
+        pieces += parts
+        owners += [number] * len(parts)
+    return pieces, owners
+
+
+def _along(name: str, rows: Many[Row], shift: int) -> Tensor:
+    return _flat([piece[shift:] for piece in _pieces(name, rows)[0]])
+
+
+def _flat(pieces: list[np.ndarray]) -> Tensor:
+    """One tensor: integers as int64, floating point as float32."""
+    values = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+    return torch.from_numpy(values.astype(np.float32 if values.dtype.kind == "f" else np.int64, copy=False))

@@ -1,0 +1,53 @@
+"""The optimizer: Megatron's AdamW with clipping over the whole network, torch's fused kernel, and the schedules.
+
+Schedules are functions of the step number alone, so a resumed run needs no scheduler state.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+
+from trainers.config import Optim
+
+
+def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
+    """Megatron's optimizer over the DDP-wrapped `model`; with `bf16`, master weights and moments are kept in fp32."""
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=optim.lr,
+        min_lr=optim.min_lr,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.betas[0],
+        adam_beta2=optim.betas[1],
+        adam_eps=optim.eps,
+        clip_grad=optim.clip_grad,
+        bf16=bf16,
+        params_dtype=torch.bfloat16 if bf16 else torch.float32,
+        use_distributed_optimizer=False,
+    )
+    optimizer = get_megatron_optimizer(config, [model])
+    if optim.fused:
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = True, False
+    return optimizer
+
+
+def learning_rate(optim: Optim, step: int, last: int) -> float:
+    """The rate of step `step` (from 1) in a run of `last` steps: linear warm-up, then the schedule down to `min_lr`."""
+    if step <= optim.warmup_steps:
+        return optim.lr * step / optim.warmup_steps
+    if optim.schedule == "constant":
+        return optim.lr
+    done = (step - optim.warmup_steps) / max(1, last - optim.warmup_steps)
+    left = 1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return optim.min_lr + (optim.lr - optim.min_lr) * left
+
+
+def set_learning_rate(optimizer: MegatronOptimizer, rate: float) -> None:
+    """Use `rate` in the next step, for every parameter."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

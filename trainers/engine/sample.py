@@ -1,0 +1,197 @@
+"""A policy that answers prompts: tables in, tables out, over a checkpoint.
+
+`open_generator(checkpoint).generate(rows, sampling, seeds)` fits datakit's `Generator` protocol without knowing it. What a
+call returns is a function of the weights, its rows, the sampling settings and the seeds: batches are composed from the
+rows alone and every draw has its own random number (`trainers.engine.draw`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer
+
+from schemas.conversation import IDS
+from schemas.errors import ConfigError, DataError
+from trainers.config import Parallel
+from trainers.engine import checkpoint as checkpoints
+from trainers.engine import draw, parallel
+from trainers.engine.checkpoint import Checkpoint
+from trainers.engine.decode import Answers, Decoder, Ints, Prompt
+from trainers.engine.model import Network
+from trainers.engine.specs import Implementation
+
+
+class Sampling(Protocol):
+    """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an answer."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def greedy(self) -> bool: ...
+    @property
+    def samples_per_prompt(self) -> int: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def stop(self) -> Sequence[str]: ...
+
+
+class Generator:
+    """Draws answers from `network`; `end_ids` end an answer, `batch_size` answers are decoded at once."""
+
+    def __init__(
+        self, network: Network, tokenizer: Tokenizer, end_ids: Sequence[int], *, batch_size: int = 512, refill: bool = True
+    ) -> None:
+        self.network, self.tokenizer, self.batch_size, self.refill = network, tokenizer, batch_size, refill
+        self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
+        self._ends[[number for number in end_ids if number < len(self._ends)]] = True
+
+    def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
+        """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
+
+        Columns: `prompt_row`, `sample_index`, `response_ids` (the end token included), `response` (end token and stop text
+        left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, whatever was drawn from),
+        `finish_reason` ("stop", "length") and `error`, which says why a row has no answer and is null elsewhere.
+        """
+        prompts = [np.asarray(ids, np.int64) for ids in rows["prompt_ids"].to_pylist()]
+        faults = [self._fault(ids) for ids in prompts]
+        each = sampling.samples_per_prompt
+        longest = self.network.architecture.max_sequence_length
+        rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
+        stops = StopTexts(self.tokenizer, tuple(sampling.stop), len(self._ends))
+        decoder = Decoder(
+            self.network,
+            draw.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
+            rows=max(1, self.batch_size),
+            streams_j=draw.streams(np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))),
+            rooms_j=rooms.repeat(each),
+            ended=lambda answer, answers: self._ended(answer, answers, stops),
+            refill=self.refill,
+        )
+        order = sorted((i for i, fault in enumerate(faults) if fault is None), key=lambda i: -len(prompts[i]))
+        part = min(each, self.batch_size)
+        units = [
+            Prompt(prompts[i], i * each + first, min(part, each - first)) for i in order for first in range(0, each, part)
+        ]
+        return self._table(decoder.run(units), faults, each, stops)
+
+    def _fault(self, ids: Ints) -> str | None:
+        longest, vocabulary = self.network.architecture.max_sequence_length, len(self._ends)
+        if len(ids) == 0:
+            return "the prompt has no token"
+        if len(ids) >= longest:
+            return f"the prompt has {len(ids)} tokens and the model reads {longest}: no room for an answer"
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            return f"a token id of the prompt is not in 0 .. {vocabulary - 1}"
+        return None
+
+    def _ended(self, answer: Ints, answers: Answers, stops: StopTexts) -> npt.NDArray[np.bool_]:
+        last = answers.ids[answer, answers.counts[answer] - 1]
+        ended: npt.NDArray[np.bool_] = self._ends[last]
+        for at in np.flatnonzero(stops.may_end[last] & ~ended):
+            number = answer[at]
+            ended[at] = stops.found(answers.ids[number, : answers.counts[number]])
+        return ended
+
+    def _table(self, answers: Answers, faults: Sequence[str | None], each: int, stops: StopTexts) -> pa.Table:
+        total = len(answers.counts)
+        drawn = np.arange(answers.ids.shape[1]) < answers.counts[:, None]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]), pa.int32())
+        error = [fault for fault in faults for _ in range(each)]
+        wrong = pa.array([fault is not None for fault in error], pa.bool_())
+        reasons = np.where(answers.stopped, "stop", "length")
+        ids = pa.ListArray.from_arrays(offsets, pa.array(answers.ids[drawn], pa.int32()), type=IDS)
+        kind = pa.list_(pa.float32())
+        columns = {
+            "prompt_row": pa.array(np.arange(total) // max(1, each), pa.int32()),
+            "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
+            "response_ids": ids,
+            "response": pa.array(self._texts(answers, stops), pa.string()),
+            "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
+            "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
+            "error": pa.array(error, pa.string()),
+        }
+        return pa.table(columns)
+
+    def _texts(self, answers: Answers, stops: StopTexts) -> list[str]:
+        last = answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
+        ends = answers.counts - (answers.stopped & self._ends[last] if len(last) else 0)
+        spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
+        return [stops.cut(text) for text in self.tokenizer.decode_batch(spoken, skip_special_tokens=True)]
+
+
+class StopTexts:
+    """Texts that end an answer. `may_end` [V] marks the tokens after which one can be complete."""
+
+    def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], vocabulary: int) -> None:
+        self.tokenizer, self.texts = tokenizer, texts
+        self.tail = max((len(text.encode()) for text in texts), default=0) + 4
+        self.may_end = np.zeros(vocabulary, np.bool_)
+        if texts:
+            lasts = {text[-1] for text in texts}
+            blank = any(last.isspace() for last in lasts)
+            for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocabulary)])):
+                self.may_end[number] = blank or not text or "\ufffd" in text or not lasts.isdisjoint(text)
+
+    def found(self, ids: npt.NDArray[np.int32]) -> bool:
+        """Whether an answer of these ids contains one of the texts."""
+        near = self.tokenizer.decode(ids[-self.tail :].tolist())
+        return any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
+
+    def cut(self, answer: str) -> str:
+        """`answer` up to the first of the texts."""
+        places = [place for text in self.texts if (place := answer.find(text)) >= 0]
+        return answer[: min(places)] if places else answer
+
+
+def open_generator(
+    checkpoint: str | Checkpoint,
+    *,
+    batch_size: int = 512,
+    threads: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    implementation: Implementation = "auto",
+    tensor: int = 1,
+) -> Generator:
+    """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process (None: as it is).
+
+    `ConfigError` for a checkpoint without a tokenizer or with a scalar head.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if source.model.head != "lm":
+        raise ConfigError("no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder)
+    tokenizer, end_ids = load_tokenizer(source)
+    layout = parallel.start(Parallel(tensor=tensor))
+    network = checkpoints.load_model(
+        source, layout, precision=precision, implementation=implementation, inference=True
+    ).eval()
+    return Generator(network, tokenizer, end_ids, batch_size=batch_size)
+
+
+def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
+    """The tokenizer in a checkpoint and the ids that end an answer (`eos_token` in tokenizer_config.json)."""
+    text = source.text("tokenizer.json")
+    if text is None:
+        raise ConfigError("no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=source.folder)
+    try:
+        tokenizer = Tokenizer.from_str(text)
+        settings: Any = json.loads(source.text("tokenizer_config.json") or "{}")
+    except Exception as error:
+        raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
+    end = settings.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    number = tokenizer.token_to_id(end) if isinstance(end, str) else None
+    return tokenizer, [] if number is None else [number]

@@ -1,0 +1,113 @@
+"""`python -m trainers.run CONFIG.json`: one training run in its own process (or in torchrun's processes).
+
+Exit codes: 0 the checkpoint is there (also when it was there already); 2 the configuration is wrong, 10 the data are, 20 the
+loss is not finite, 75 stopped on request and saved; 1 is a fault of ours, with the traceback in a file. The configuration
+and the presence of the inputs are checked before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from schemas.commit import read_manifest
+from schemas.dataset import Dataset
+from schemas.errors import ConflictError, IntegrityError, QuiverError
+from trainers import config, registry
+from trainers.config import Run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the configuration file named on the command line; the process's exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1 or given[0] in ("-h", "--help"):
+        print("usage: python -m trainers.run CONFIG.json\n       torchrun --nproc-per-node N -m trainers.run CONFIG.json")
+        return 0 if given and given[0] in ("-h", "--help") else 2
+    folder = Path(".")
+    try:
+        run = config.read(given[0])
+        folder = run.folder
+        execute(run)
+    except QuiverError as error:
+        if _rank() == 0 or error.code not in (2, 10, 20, 75):
+            print(error.render(), file=sys.stderr, flush=True)
+        return error.code
+    except Exception as error:
+        print(_ours(error, folder), file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def execute(run: Run) -> None:
+    """Train `run`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
+    registry.check_name(run.algorithm)
+    data = Dataset.open(run.data)
+    validation = None if run.validation is None else Dataset.open(run.validation)
+    digests = [data.digest]
+    if run.init is not None:
+        digests.append(_init_digest(run.init))
+    key = run.fingerprint(*digests)
+    if _is_done(run, key):
+        if _rank() == 0:
+            print(f"{run.out} is already finished", file=sys.stderr)
+        return
+    from trainers.engine import build, parallel
+
+    try:
+        build.train(run, data, validation, key)
+    finally:
+        parallel.stop()
+
+
+def _is_done(run: Run, key: str) -> bool:
+    manifest = read_manifest(run.out)
+    if manifest is None:
+        return False
+    if manifest.kind == "checkpoint" and manifest.key == key:
+        return True
+    raise ConflictError(
+        "out-taken",
+        f"{run.out} already holds a {manifest.kind} of another run",
+        expected=f"key {key[:12]}",
+        found=f"key {manifest.key[:12]}",
+        where=run.out,
+        kept="what is there; nothing was started",
+        next="choose another out, or remove it",
+    )
+
+
+def _init_digest(init: str) -> str:
+    manifest = read_manifest(init)
+    if manifest is None or manifest.kind != "checkpoint":
+        raise IntegrityError(
+            "no-checkpoint",
+            f"init {init} is not a finished checkpoint",
+            expected="a folder with the manifest of a checkpoint",
+            found="no manifest" if manifest is None else f"a {manifest.kind}",
+            where=init,
+            kept="nothing was started",
+            next="run the training that makes it, or correct the path",
+        )
+    return manifest.digest
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _ours(error: Exception, folder: Path) -> str:
+    """Write the traceback to a file; the one line for the screen."""
+    text = "".join(traceback.format_exception(error))
+    path = folder / f"traceback-{_rank()}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        return text
+    return f"error[1/bug]: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {path})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
