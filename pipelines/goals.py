@@ -1,0 +1,81 @@
+"""What a user asks for on the command line: a small graph, said in a few words before it runs and after it is done."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import luigi
+
+from pipelines import settings
+from pipelines.console import say
+from pipelines.plan import Found, Node, Plan
+from pipelines.tasks import complete, tasks_of
+from pipelines.why import why
+
+_SHOWN = 12
+
+
+class Goal(luigi.Task):
+    """A task that makes nothing itself: it is complete when the last nodes of its graph are."""
+
+    @abstractmethod
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The nodes that are wanted, made with `plan`; whatever is wrong with the graph is raised here."""
+
+    @functools.cached_property
+    def wanted(self) -> tuple[Node, ...]:
+        """The nodes that are wanted."""
+        return tuple(self.build(Plan(settings.quiver().root)))
+
+    def requires(self) -> list[luigi.Task]:
+        """Tasks of the wanted nodes."""
+        return tasks_of(self.wanted)
+
+    def complete(self) -> bool:
+        """Whether all wanted nodes are there."""
+        return all(complete(node) for node in self.wanted)
+
+    def run(self) -> None:
+        """Nothing is left to do once what it requires is there."""
+
+    def before(self) -> None:
+        """Check the whole graph, then say what will run and why, and what is there already."""
+        todo, reused = outstanding(self.wanted)
+        told = f"{len(reused)} reused" if reused else "nothing is there yet"
+        if not todo:
+            say(f"{self.task_family}: everything is there already, nothing to do")
+            return
+        say(f"{self.task_family}: {len(todo)} stages to do, {told}")
+        causes = [(node, why(node)) for node in todo] if reused else []
+        changed = [(node, cause) for node, cause in causes if cause != "first time"]
+        for node, cause in changed[:_SHOWN]:
+            say(f"  {node.label:<32} {cause}")
+        if len(changed) > _SHOWN:
+            say(f"  and {len(changed) - _SHOWN} stages behind them")
+
+    def after(self) -> None:
+        """Say where the results lie."""
+        for node in self.wanted:
+            print(f"{node.label:<32} {node.url}")
+
+
+def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """What has to be made, each behind what it is made of, and what stands already where the work begins."""
+    todo: dict[int, Node] = {}
+    reused: dict[int, Node] = {}
+
+    def visit(node: Node) -> None:
+        if id(node) in todo or id(node) in reused:
+            return
+        if complete(node):
+            reused[id(node)] = node
+            return
+        for parent in node.parents.values():
+            visit(parent)
+        todo[id(node)] = node
+
+    for node in wanted:
+        visit(node)
+    return list(todo.values()), [node for node in reused.values() if not isinstance(node, Found)]

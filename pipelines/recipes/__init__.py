@@ -1,0 +1,6 @@
+"""The recipes, one file each: this list is the registry."""
+
+from __future__ import annotations
+
+from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
+from pipelines.recipes.rest import RestIteration as RestIteration

@@ -1,0 +1,24 @@
+"""Rejection sampling: the best of n answers to every prompt, by reward, are what the policy is trained on next.
+
+NeMo-Aligner ran it offline (sampler, labeler with processor `rs`, SFT on the winners) as a shell loop of 20 iterations.
+"""
+
+from __future__ import annotations
+
+import luigi
+
+from datakit.filter import BestOf
+from pipelines.alignment import AlignmentIteration
+from pipelines.plan import Node, Plan
+
+
+class RejectionSamplingIteration(AlignmentIteration):
+    """Iteration `iteration` of rejection sampling; it requires all iterations before it."""
+
+    title = "rejection-sampling"
+
+    best = luigi.IntParameter(description="answers kept of every prompt")
+
+    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
+        """The best answers of every prompt."""
+        return [plan.table(f"{label}/step=1/kept", BestOf(k=self.best), rewards)]

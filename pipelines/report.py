@@ -1,0 +1,104 @@
+"""What a run comes to: a table of iterations, seconds per stage, where the data lies, and how to go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.iteration import Evaluation, Source, Step
+from pipelines.plan import Model, Node
+from schemas.dataset import Dataset
+from schemas.manifest import Manifest
+
+_STAGES = {"generate.complete": "sample", "label.reward": "score", "train.sft": "train", "train.rm": "train"}
+
+
+def show(title: str, source: Source, before: Evaluation, steps: Sequence[Step]) -> None:
+    """Print everything to stdout."""
+    last = figures(before)
+    rows = [[*_row(step), *_change(last := last, last := figures(step.evaluation))] for step in steps]
+    head = ["iteration", "samples", "kept", "share", "reward", "kept reward", "gold before", "gold after"]
+    head += ["held-out reward", "seconds: sample, score, train, other"]
+    print(f"\n{title} on {source.ground.name}")
+    print(_table(head, [[*row, _seconds(step)] for row, step in zip(rows, steps, strict=True)]))
+    accuracy = _reward_accuracy(source.reward_model)
+    if accuracy is not None:
+        print(f"reward model: {accuracy:.1%} of held-out pairs in the right order")
+    _where(title, steps)
+
+
+def figures(evaluation: Evaluation) -> Mapping[str, float]:
+    """The metrics of an evaluation by name."""
+    table = Dataset.open(evaluation.figures.url).read(columns=["metric", "value"])
+    return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def _row(step: Step) -> list[str]:
+    samples, rewards = _manifest(step.samples), _manifest(step.rewards)
+    kept = [_manifest(node) for node in step.kept]
+    counts = [manifest.num_rows for manifest in kept]
+    return [
+        str(step.number),
+        f"{samples.num_rows:,}",
+        ", ".join(f"{count:,}" for count in counts),
+        ", ".join(f"{count / samples.num_rows:.0%}" for count in counts),
+        _number(_mean(rewards)),
+        ", ".join(_number(_mean(manifest)) for manifest in kept),
+    ]
+
+
+def _change(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    gold = [f"{told['correct.mean']:.1%}" if "correct.mean" in told else "-" for told in (before, after)]
+    return [*gold, f"{_number(before['reward.mean'])} -> {_number(after['reward.mean'])}"]
+
+
+def _mean(manifest: Manifest) -> float | None:
+    mean = manifest.stats["columns"].get("reward", {}).get("mean")
+    return None if mean is None else float(mean)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _seconds(step: Step) -> str:
+    spent: dict[str, float] = {}
+    label = step.samples.label.rsplit("/", 1)[0]
+    for node in step.evaluation.figures.ancestors():
+        if node.label.startswith(label + "/"):
+            manifest = node.manifest()
+            seconds = 0.0 if manifest is None else float(manifest.circumstance.get("seconds", 0.0))
+            stage = _STAGES.get(str(node.work.get("name")), "other")
+            spent[stage] = spent.get(stage, 0.0) + seconds
+    return ", ".join(f"{spent.get(stage, 0.0):.0f}" for stage in ("sample", "score", "train", "other"))
+
+
+def _reward_accuracy(model: Node) -> float | None:
+    manifest = model.manifest() if isinstance(model, Model) else None
+    told: Any = {} if manifest is None else manifest.facts.get("stats", {})
+    return told.get("val_accuracy")
+
+
+def _manifest(node: Node) -> Manifest:
+    manifest = node.manifest()
+    assert manifest is not None, f"{node.url} is gone"
+    return manifest
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _where(title: str, steps: Sequence[Step]) -> None:
+    last = steps[-1]
+    root = os.path.relpath(last.policy.root) if "://" not in last.policy.root else last.policy.root
+    rewards = os.path.relpath(last.rewards.url) if "://" not in last.rewards.url else last.rewards.url
+    print(f"\ndata lies in {root}: policy {last.policy.url.removeprefix(last.policy.root)[1:]}")
+    query = f"select prompt, response, reward from '{rewards}/*.parquet' order by reward desc limit 5"
+    print("go on with")
+    print(f'  python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
+    print(f"  luigi --module pipelines {title} --iteration {last.number + 2 if last.number == 1 else last.number + 1}")
+    print(f"  luigi --module pipelines Generate --policy {os.path.relpath(last.policy.url)} --prompts FILE.jsonl")

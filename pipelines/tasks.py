@@ -1,0 +1,125 @@
+"""The few generic Luigi tasks: one makes a table, one trains a model.
+
+A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter` gives
+two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has to do hangs
+on it as `node` and travels with it to worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import luigi
+
+from pipelines import settings
+from pipelines.command import failure_text
+from pipelines.console import Stage
+from pipelines.plan import Found, Model, Node, Table
+from pipelines.processes import die_with_parent
+from pipelines.targets import CheckpointTarget, DatasetTarget, NodeTarget
+from pipelines.training import train
+from pipelines.why import why
+from schemas.errors import ConfigError
+
+
+class Make(luigi.Task):
+    """Makes one node. `label` says what to call it, `key` says which of all its versions."""
+
+    label = luigi.Parameter()
+    key = luigi.Parameter()
+    node: Node
+
+    kind: ClassVar[type[NodeTarget]] = NodeTarget
+
+    def planned(self) -> Any:
+        """The node; `ConfigError` for a task that somebody made from its parameters alone."""
+        node = getattr(self, "node", None)
+        if node is None:
+            raise ConfigError(
+                "no-plan",
+                f"{self.label} cannot be made from its key alone",
+                kept="nothing was started",
+                next="run the recipe or the verb that this stage belongs to",
+            )
+        return node
+
+    def requires(self) -> list[luigi.Task]:
+        """Tasks of everything the node is made of."""
+        return tasks_of(self.planned().parents.values())
+
+    def output(self) -> NodeTarget:
+        """Its dataset or checkpoint."""
+        return self.kind(self.planned())
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the process that started all this is told."""
+        return failure_text(exception)
+
+    def run(self) -> None:
+        """Make it, with one line before and one after."""
+        die_with_parent()
+        node = self.planned()
+        with Stage(node.label, f"{node.work['name']} ({why(node)})") as stage:
+            stage.done(self.make(node, stage))
+
+    def make(self, node: Any, stage: Stage) -> str:
+        """Do the work; returns what to say of it."""
+        raise AssertionError(f"{type(self).__name__} makes nothing")
+
+
+class Apply(Make):
+    """Makes a table: one operation, in child processes."""
+
+    kind = DatasetTarget
+
+    def make(self, node: Table, stage: Stage) -> str:
+        """`datakit.apply` with the settings of `[quiver]`."""
+        from datakit.apply import apply
+        from pipelines.resources import resource_of
+        from schemas.dataset import Dataset
+
+        held = settings.quiver()
+        made = apply(
+            node.op,
+            [Dataset.open(given.url, verify=held.verify) for given in node.inputs],
+            node.url,
+            resources={name: resource_of(name, given) for name, given in node.resources.items()},
+            seed=node.seed,
+            processes=held.workers,
+            on_progress=lambda progress: stage.move(str(progress)),
+            rows_per_shard=node.rows_per_shard,
+            key=node.key,
+        )
+        rejected = sum(file.rows for file in made.manifest.rejected)
+        return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
+
+
+class Fit(Make):
+    """Makes a checkpoint: one training run, in a process of its own."""
+
+    kind = CheckpointTarget
+
+    def make(self, node: Model, stage: Stage) -> str:
+        """`python -m trainers.run`, or torchrun where there are several ranks."""
+        return train(node, stage)
+
+
+_KINDS: dict[type[Node], type[Make]] = {Table: Apply, Model: Fit}
+
+
+def task_of(node: Node) -> Make:
+    """The task that makes `node`."""
+    task = _KINDS[type(node)](label=node.label, key=node.key)
+    task.node = node
+    return task
+
+
+def tasks_of(nodes: Iterable[Node]) -> list[luigi.Task]:
+    """The tasks that make `nodes`, each once; what is found needs none."""
+    return list(dict.fromkeys(task_of(node) for node in nodes if not isinstance(node, Found)))
+
+
+def complete(node: Node) -> bool:
+    """Whether `node` lies where it belongs."""
+    return isinstance(node, Found) or task_of(node).complete()

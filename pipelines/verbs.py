@@ -1,0 +1,284 @@
+"""Every stage as a command of its own, for someone with nothing but a checkpoint and a file.
+
+    luigi --module pipelines Import   --files rows.jsonl.gz --format completions
+    luigi --module pipelines Generate --policy CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16
+    luigi --module pipelines Label    --data SAMPLES --op reward --reward-model CHECKPOINT
+    luigi --module pipelines Filter   --data SAMPLES --op where --params '{"predicate": "reward > 0"}'
+    luigi --module pipelines Blend    --data A,B --op mix --params '{"sources": ["a", "b"], "weights": [1, 1]}'
+    luigi --module pipelines Template --data ROWS --op chat --tokenizer CHECKPOINT
+    luigi --module pipelines Tokenize --data TEXTS --op mask --tokenizer CHECKPOINT
+    luigi --module pipelines Train    --data TOKENS --algorithm sft --init CHECKPOINT
+    luigi --module pipelines Evaluate --policy CHECKPOINT --prompts prompts.jsonl
+
+Inputs are dataset folders, or JSON Lines or Parquet files, whose `--format` is a name of `datakit.io.forms`. `--op` names an
+operation of the verb's family, `--params` its settings. Where a result lies is printed; the same command again does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.label import Reward
+from datakit.op import Op
+from datakit.registry import op_of
+from pipelines import settings
+from pipelines.goals import Goal
+from pipelines.iteration import Ground, evaluated, prompted, rewarded
+from pipelines.learning import run_of
+from pipelines.plan import Node, Plan, any_found
+from schemas.commit import read_manifest
+from schemas.errors import ConfigError, printable
+from schemas.storage import normal
+
+_ENDINGS = {".jsonl": "io.jsonl", ".json": "io.jsonl", ".parquet": "io.parquet"}
+
+
+class Verb(Goal):
+    """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
+
+    family: ClassVar[str] = ""
+
+    name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
+    format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
+    usual_format: ClassVar[str] = "completions"
+
+    def label(self, *places: str) -> str:
+        """Where the result stands below the root."""
+        stems = [PurePosixPath(place.rstrip("/")).name.split(".")[0] for place in places]
+        return self.name or f"{self.task_family.lower()}/{'+'.join(_plain(stem) for stem in stems)}"
+
+    def rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder `place`, or what an import makes of the file `place`."""
+        if read_manifest(place) is not None:
+            return plan.found(place, "dataset")
+        return imported(plan, (place,), self.format or self.usual_format, f"imported/{_plain(PurePosixPath(place).name)}")
+
+    def operation(self, name: str, params: Mapping[str, Any]) -> Op:
+        """The operation of this verb's family."""
+        full = name if "." in name else f"{self.family}.{name}"
+        if not full.startswith(f"{self.family}."):
+            raise ConfigError(
+                "wrong-family", f"{full} is no {self.family} operation", expected=f"{self.family}.*", kept="nothing was started"
+            )
+        return op_of(full, recursively_unfreeze(dict(params)))
+
+
+class _Operation(Verb):
+    """A verb that runs one named operation over datasets."""
+
+    data = luigi.Parameter(description="dataset folder or file; several, divided by commas, for Blend")
+    op = luigi.Parameter(description="name of the operation, with or without its family")
+    params = luigi.DictParameter(default={}, description="settings of the operation, as JSON")
+    tokenizer = luigi.Parameter(default="", description="checkpoint or tokenizer dataset")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The inputs, and the operation over them."""
+        places = [part for part in self.data.split(",") if part]
+        op = self.operation(self.op, self.params)
+        inputs = [self.rows(plan, place) for place in places]
+        return [self.node(plan, self.label(*places), op, inputs)]
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """The operation over its inputs, with its tokenizer where it needs one."""
+        tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else None
+        seed = settings.quiver().seed
+        return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
+
+
+class Import(Verb):
+    """Outside files to a dataset."""
+
+    family = "io"
+
+    files = luigi.Parameter(description="files, divided by commas: JSON Lines, JSON lists or Parquet, plain or gzip")
+    params = luigi.DictParameter(default={}, description="more settings of io.jsonl or io.parquet, as JSON")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The dataset."""
+        files = tuple(part for part in self.files.split(",") if part)
+        params = recursively_unfreeze(dict(self.params))
+        return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
+
+
+class Generate(Verb):
+    """Answers of a policy to prompts."""
+
+    family = "generate"
+    usual_format = "prompts"
+
+    policy = luigi.Parameter(description="checkpoint")
+    prompts = luigi.Parameter(description="dataset folder or file of prompts")
+    samples_per_prompt = luigi.IntParameter(default=1)
+    temperature = luigi.FloatParameter(default=1.0)
+    top_k = luigi.IntParameter(default=0)
+    top_p = luigi.FloatParameter(default=1.0)
+    max_new_tokens = luigi.IntParameter(default=256)
+    stop = luigi.ListParameter(default=[], description="texts that end an answer, as a JSON list")
+    greedy = luigi.BoolParameter(default=False)
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """Templated, tokenized where that is not done yet, answered."""
+        policy, rows = plan.found(self.policy, "checkpoint"), self.rows(plan, self.prompts)
+        label = self.label(self.prompts)
+        sampling = Sampling(
+            samples_per_prompt=self.samples_per_prompt,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            stop=tuple(self.stop),
+            greedy=self.greedy,
+        )
+        if rows.schema is None or "prompt_ids" not in rows.schema:
+            rows = prompted(plan, f"{label}-prompts", policy, rows, None)
+        return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.quiver().seed)]
+
+
+class Label(_Operation):
+    """A number or a finding on every row."""
+
+    family = "label"
+
+    reward_model = luigi.Parameter(default="", description="checkpoint, for reward")
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
+        if not isinstance(op, Reward):
+            return super().node(plan, label, op, inputs)
+        if not self.reward_model or len(inputs) != 1:
+            raise ConfigError(
+                "missing-resource", "label.reward needs --reward-model and one --data", kept="nothing was started"
+            )
+        model = plan.found(self.reward_model, "checkpoint")
+        if inputs[0].schema is not None and "input_ids" in inputs[0].schema:
+            return plan.table(label, op, inputs[0], scorer=model)
+        return rewarded(plan, label, model, model, inputs[0], None, op)
+
+
+class Filter(_Operation):
+    """A decision over every row; rows that go stand beside the result with their reason."""
+
+    family = "filter"
+    usual_format = "rewarded"
+
+
+class Blend(_Operation):
+    """Datasets mixed, shuffled, split or paired."""
+
+    family = "blend"
+
+
+class Template(_Operation):
+    """Conversations to text."""
+
+    family = "template"
+
+
+class Tokenize(_Operation):
+    """Text to tokens; `--op train` makes a tokenizer."""
+
+    family = "tokenize"
+
+
+class Train(Verb):
+    """A training run on token rows."""
+
+    family = "train"
+
+    data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
+    algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
+    init = luigi.Parameter(default="", description="checkpoint to start from")
+    model = luigi.DictParameter(default={}, description="shape of a fresh network, as JSON (trainers.config.Model)")
+    tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
+    validation = luigi.Parameter(default="", description="dataset folder to validate on")
+    learning = luigi.DictParameter(description="fields of trainers.config.Run, as JSON: optim, epochs, ...")
+    ranks = luigi.IntParameter(default=1, description="processes; more than one starts torchrun")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The checkpoint."""
+        if bool(self.init) == bool(self.model):
+            raise ConfigError("bad-setting", "give exactly one of --init and --model", kept="nothing was started")
+        if not (self.init or self.tokenizer):
+            raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
+        model = dict(self.model) or None
+        run = run_of(self.algorithm, self.learning, seed=settings.quiver().seed, model=model, where="--learning")
+        init = plan.found(self.init, "checkpoint") if self.init else None
+        tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else init
+        assert tokenizer is not None
+        return [
+            plan.model(
+                self.label(self.data),
+                run,
+                data=plan.found(self.data, "dataset"),
+                tokenizer=tokenizer,
+                init=init,
+                validation=plan.found(self.validation, "dataset") if self.validation else None,
+                ranks=self.ranks,
+            )
+        ]
+
+
+class Evaluate(Verb):
+    """A policy's answers to held-out prompts: verified, scored, and the figures."""
+
+    usual_format = "prompts"
+
+    policy = luigi.Parameter(description="checkpoint")
+    prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
+    verifier = luigi.DictParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    reward_model = luigi.Parameter(default="", description="checkpoint; empty: none")
+    max_new_tokens = luigi.IntParameter(default=256)
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """Answers, verdicts, rewards, figures."""
+        verifier = recursively_unfreeze(dict(self.verifier))
+        policy = plan.found(self.policy, "checkpoint")
+        ground = Ground(
+            name=self.label(self.policy, self.prompts),
+            held_out=self.rows(plan, self.prompts),
+            tokenizer=policy,
+            reward_model=plan.found(self.reward_model, "checkpoint") if self.reward_model else None,
+            verifier=op_of("label.verify", verifier) if verifier else None,
+            max_new_tokens=self.max_new_tokens,
+        )
+        return [evaluated(plan, ground.name, ground, policy, settings.quiver().seed).figures]
+
+    def after(self) -> None:
+        """The figures, and where they lie."""
+        from schemas.dataset import Dataset
+
+        for row in Dataset.open(self.wanted[0].url).read().to_pylist():
+            print(f"{row['metric']:<28} {row['value']:.4f}")
+        super().after()
+
+
+def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
+    """What `io.jsonl` or `io.parquet` makes of `files`, by their ending."""
+    endings = {_ending(normal(file)) for file in files}
+    if len(endings) != 1 or not endings <= set(_ENDINGS):
+        raise ConfigError(
+            "file-kind",
+            f"{printable(', '.join(files), 200)}: there is no dataset there, and no way to read it",
+            expected="a dataset folder, or files that end in .jsonl, .json (a list) or .parquet, plain or .gz",
+            kept="nothing was started",
+        )
+    ending = endings.pop()
+    settings_ = {"files": list(files), "format": form, **({"layout": "array"} if ending == ".json" else {}), **params}
+    op: Any = op_of(_ENDINGS[ending], settings_)
+    return plan.table(label, op.pinned())
+
+
+def _ending(place: str) -> str:
+    return PurePosixPath(place.removesuffix(".gz")).suffix
+
+
+def _plain(text: str) -> str:
+    kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in text.split(".")[0])
+    return kept.strip("-") or "rows"

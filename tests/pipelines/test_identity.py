@@ -1,0 +1,68 @@
+"""What a task is known by: the trap that instances as parameters fall into, and keys that hold what changes rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import luigi
+import pytest
+from commands import digests
+from commands import luigi as command
+from toy import Above, Count, Draw
+
+from pipelines.plan import Plan, Table
+from pipelines.tasks import task_of
+from schemas.errors import DataError
+
+
+def chain(plan: Plan, rows: int, minimum: float = 0.5, **placing: int) -> Table:
+    start = plan.table("trap/start", Count(rows=rows), **placing)
+    drawn = plan.table("trap/drawn", Draw(), start, seed=1)
+    return plan.table("trap/end", Above(minimum=minimum), drawn)
+
+
+def test_two_chains_that_differ_only_upstream_both_run(tmp_path: Path) -> None:
+    done = command(tmp_path, "Pair")
+    assert done.returncode == 0, done.stderr
+    made = digests(tmp_path)
+    assert len([name for name in made if name.startswith("pair/end-")]) == 2
+    assert len(made) == 6
+
+
+def test_luigis_own_way_falls_into_the_trap() -> None:
+    class Upstream(luigi.Task):
+        rows = luigi.IntParameter()
+
+    class Downstream(luigi.Task):
+        upstream = luigi.TaskParameter()
+
+    ids = {Downstream(upstream=Upstream(rows=rows)).task_id for rows in (1, 2)}
+    assert len(ids) == 1, "Luigi can tell instances apart now: keys could become tasks"
+
+
+def test_tasks_of_different_nodes_have_different_ids(tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path))
+    assert task_of(chain(plan, 10)).task_id != task_of(chain(plan, 20)).task_id
+    assert task_of(chain(plan, 10)) is task_of(chain(plan, 10))
+
+
+def test_a_key_is_stable_and_holds_everything_upstream(tmp_path: Path) -> None:
+    key = chain(Plan(str(tmp_path)), 10).key
+    assert key == chain(Plan(str(tmp_path / "elsewhere")), 10).key
+    assert key == chain(Plan(str(tmp_path)), 10, rows_per_shard=3).key
+    assert len({key, chain(Plan(str(tmp_path)), 11).key, chain(Plan(str(tmp_path)), 10, 0.6).key}) == 3
+    assert key == "KEY"
+
+
+def test_the_same_node_is_made_once(tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path))
+    assert chain(plan, 10) is chain(plan, 10)
+    assert len(plan.nodes) == 3
+
+
+def test_an_edge_that_cannot_work_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path))
+    start = plan.table("start", Count(rows=3))
+    with pytest.raises(DataError, match="reward"):
+        plan.table("end", Above(minimum=0.0), start)
+    assert not list(tmp_path.iterdir())
