@@ -3,7 +3,6 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-ARGS ?=
 BIN := .venv/bin
 
 .PHONY: help setup run test check bench notebooks clean
@@ -29,9 +28,16 @@ check: ## lint, format, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: ## the benchmarks, each a ratio against what one would use instead
+bench: ## all benchmarks, as ratios against what one would use instead; ARGS="sampler small" runs one
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+ifdef ARGS
+	@$(BIN)/python -m tests.benchmarks.$(ARGS)
+else
+	@for file in tests/benchmarks/[a-z]*.py; do \
+	  echo "== $$(basename "$$file" .py)"; \
+	  $(BIN)/python -m tests.benchmarks.$$(basename "$$file" .py) || exit 1; \
+	done
+endif
 
 notebooks: ## execute every notebook; results with outputs go to build/notebooks
 	@bash setup.sh dev

@@ -41,9 +41,7 @@ _SPELLINGS = {
     ),
     "√": (r"\sqrt",),
     "π": (r"\pi",),
-    **{
-        f" {part}/{whole}": (sign,) for sign, part, whole in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")
-    },
+    **{f" {part}/{whole}": (sign,) for sign, part, whole in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")},
 }
 _CHARACTERS = {found: spelling for spelling, all_found in _SPELLINGS.items() for found in all_found}
 _REWRITES = (
@@ -69,6 +67,8 @@ _TOKEN = (
 )
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
+_NEAR = 256
+"""Characters looked at first, at the end that matters; they suffice where their nearer half has a digit."""
 _STRIPPED = "\\s\"'`*_.,;:!?()\\[\\]{}\u201c\u201d\u2018\u2019«»"
 
 
@@ -98,7 +98,9 @@ def number(text: pl.Expr, *, first: bool = False) -> pl.Expr:
     """The token of the last (or first) number; in a box, of the only one; null where there is none."""
     import polars as pl
 
-    found, rest = _tokens(boxed(text)), _tokens(text)
+    end = text.str.head(_NEAR) if first else text.str.tail(_NEAR)
+    near = (end.str.head(_NEAR // 2) if first else end.str.tail(_NEAR // 2)).str.contains("[0-9]")
+    found, rest = _tokens(boxed(text)), _tokens(pl.when(near).then(end).otherwise(text))
     only = pl.when(found.list.len() == 1).then(found.list.first())
     return in_box_or(text, only, rest.list.first() if first else rest.list.last()).str.replace("~", "-")
 
@@ -173,8 +175,6 @@ def leading_letter(text: pl.Expr, letters: str) -> pl.Expr:
 
 def words(text: pl.Expr) -> pl.Expr:
     """The text (or its box's) in NFKC and lower case, blanks joined, end marks off; null if empty."""
-    import polars as pl
-
     said = (
         in_box_or(text, boxed(text), text)
         .str.normalize("NFKC")
@@ -182,7 +182,7 @@ def words(text: pl.Expr) -> pl.Expr:
     )
     said = said.str.to_lowercase().str.replace_all(r"\s+", " ")
     said = said.str.replace(rf"^[{_STRIPPED}]+", "").str.replace(rf"[{_STRIPPED}]+$", "")
-    return pl.when(said != "").then(said)
+    return said.str.extract(r"(?s)^(.+)$", 1)
 
 
 def _tokens(text: pl.Expr) -> pl.Expr:

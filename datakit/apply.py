@@ -71,26 +71,21 @@ def apply(
     assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0, (processes, rows_per_shard, rows_per_chunk)
     given = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs)
     resources = resources or {}
-    check(op, tuple(dataset.schema for dataset in given), resources)
+    schema = check(op, tuple(dataset.schema for dataset in given), resources)
     keys = {name: resource.key for name, resource in resources.items()}
     key = key or task_key(op.to_json(), [dataset.key for dataset in given], keys, seed)
     chunks = Chunks(into, key)
-    standing = _standing(into, key, op)
-    if standing is not None:
+    if (standing := _standing(into, key, op)) is not None:
         chunks.drop()
         return standing
-    schema = op.gives(*(dataset.schema for dataset in given))
-    rejected = rejected_schema(op, given, schema)
-    prepared = _prepared(op, given)
     reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
+    rejected, prepared = rejected_schema(op, given, schema), _prepared(op, given)
     attempt = Attempt.begin(into, schema, rejected)
     try:
         job = Job(
             op=op,
             inputs=given,
             attempt=attempt,
-            schema=schema,
-            rejected=rejected,
             chunks=chunks,
             resources=resources,
             prepared=prepared,
@@ -111,9 +106,7 @@ def apply(
 
 def check(op: Op, inputs: Sequence[Schema], resources: Mapping[str, Resource]) -> Schema:
     """The schema that would come out; raises what can be told without rows."""
-    wanted = (
-        "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
-    )
+    wanted = "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
     fits = {
         "no input": len(inputs) == 0,
         "one input": len(inputs) == 1,
@@ -193,9 +186,7 @@ def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | f
         check_budget(job.op, reasons, sum(shard.rows_in for shard in done), job.max_rejected, examples)
     if isinstance(max_rejected, float):
         rows = sum(shard.rows_in for shard in done)
-        check_budget(
-            job.op, reasons, rows, int(max_rejected * rows), [name for s in done for name in s.examples]
-        )
+        check_budget(job.op, reasons, rows, int(max_rejected * rows), [name for s in done for name in s.examples])
     return sorted(done, key=lambda shard: shard.file.path)
 
 

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from datakit.op import Op, Result
 from datakit.quantiles import Quantiles, numbers
-from datakit.shapes import row_name
-from schemas import Schema
+from datakit.shapes import kept_by, row_name
 from schemas.dataset import Attempt
 from schemas.errors import DataError
 from schemas.manifest import File
@@ -37,18 +36,8 @@ class Done:
 class Output:
     """The shard being written and its side table, which exists only where a row was rejected."""
 
-    def __init__(
-        self,
-        op: Op,
-        index: int,
-        attempt: Attempt,
-        *,
-        schema: Schema,
-        rejected: Schema,
-        max_rejected: int | None,
-    ) -> None:
-        self._op, self._index, self._attempt = op, index, attempt
-        self._schema, self._rejected_schema, self._max_rejected = schema, rejected, max_rejected
+    def __init__(self, op: Op, index: int, attempt: Attempt, max_rejected: int | None) -> None:
+        self._op, self._index, self._attempt, self._max_rejected = op, index, attempt, max_rejected
         self._writer = attempt.shard(index)
         self._side: ShardWriter | None = None
         self._numbers: list[pa.Table] = []
@@ -59,7 +48,7 @@ class Output:
     def add(self, result: Result, rows_in: int) -> None:
         """Write what came of `rows_in` input rows; `DataError` if that breaks promise or budget."""
         where = f"output of {self._op.name}, shard {self._index}"
-        rows = self._schema.check(result.rows, where)
+        rows = self._attempt.schema.check(result.rows, where)
         self._writer.write(rows)
         self._numbers.append(numbers(rows))
         self.rows += rows.num_rows
@@ -84,7 +73,9 @@ class Output:
             self._side.abort()
 
     def _reject(self, rejected: pa.Table, where: str) -> None:
-        rows = self._rejected_schema.check(rejected, where)
+        schema = self._attempt.rejected_schema
+        assert schema is not None, "apply gives every attempt a schema for rejected rows"
+        rows = schema.check(rejected, where)
         if self._side is None:
             self._side = self._attempt.rejected_shard(self._index)
         self._side.write(rows)
@@ -109,8 +100,6 @@ def check_budget(
         f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
         expected=f"at most {max_rejected} rejected rows",
         found=told,
-        kept="finished chunks of paid work; nothing of this output is visible"
-        if op.paid
-        else "nothing of this output",
+        kept=kept_by(op),
         next="mend those rows, or allow more with max_rejected, then run the same command again",
     )

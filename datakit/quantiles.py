@@ -34,9 +34,7 @@ class Quantiles:
     @staticmethod
     def of(column: pa.ChunkedArray | pa.Array) -> Quantiles:
         """The quantiles of the finite values of a numeric column; -0.0 counts as 0.0."""
-        values: Floats = (
-            column.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) + 0.0
-        )
+        values: Floats = column.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) + 0.0
         cells, counts = np.unique(values[np.isfinite(values)], return_counts=True)
         return Quantiles(cells, counts)._settled()
 

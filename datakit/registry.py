@@ -20,9 +20,7 @@ def _gather() -> dict[str, type[Op]]:
         module = importlib.import_module(f"datakit.{family}")
         for kind in vars(module).values():
             if inspect.isclass(kind) and issubclass(kind, Op) and not inspect.isabstract(kind):
-                assert kind.name.startswith(f"{family}."), (
-                    f"{kind.__name__} is {kind.name} in family {family}"
-                )
+                assert kind.name.startswith(f"{family}."), f"{kind.__name__} is {kind.name} in family {family}"
                 assert found.setdefault(kind.name, kind) is kind, f"two operations are called {kind.name}"
     return dict(sorted(found.items()))
 

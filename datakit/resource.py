@@ -44,9 +44,7 @@ def check_needs(op: Op, resources: Mapping[str, Resource]) -> None:
     for name in resources:
         if name not in op.needs:
             near = suggestion(name, list(op.needs))
-            raise ConfigError(
-                "unknown-resource", f"{op.name} does not use a {name}{near}", kept="nothing was started"
-            )
+            raise ConfigError("unknown-resource", f"{op.name} does not use a {name}{near}", kept="nothing was started")
 
 
 def open_all(resources: Mapping[str, Resource]) -> dict[str, object]:

@@ -21,7 +21,7 @@ from typing import Any
 from datakit.output import Done
 from datakit.progress import INTERVAL, Reporter
 from datakit.resource import close_all, open_all
-from datakit.shapes import failed
+from datakit.shapes import failed, kept_by
 from datakit.work import Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError
 
@@ -126,18 +126,12 @@ def _hear(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None:
 def _died(worker: _Worker, job: Job) -> WorkerError:
     code = worker.process.exitcode or 0
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-    kept = (
-        "finished chunks of paid work; nothing of this output is visible"
-        if job.op.paid
-        else "nothing of this output"
-    )
     return WorkerError(
         "oom" if code == -signal.SIGKILL else "worker-died",
         f"a worker was {how} while it did piece {worker.piece} of {job.op.name}",
         expected="workers that live until their work is done",
-        found=f"exit code {code}"
-        + (", as the system does when memory runs out" if code == -signal.SIGKILL else ""),
-        kept=kept,
+        found=f"exit code {code}" + (", as the system does when memory runs out" if code == -signal.SIGKILL else ""),
+        kept=kept_by(job.op),
         next="run the same command again with fewer processes; a script that starts processes "
         "keeps its work under `if __name__ == '__main__':`",
     )
@@ -164,9 +158,7 @@ def _serve(job: Job, pipe: Connection, processes: int) -> None:
     except (EOFError, BrokenPipeError):
         return
     except BaseException as fault:
-        pipe.send(
-            fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url)
-        )
+        pipe.send(fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url))
     finally:
         close_all(opened)
 

@@ -73,15 +73,19 @@ def failed(op: Op, fault: BaseException, row: str, where: str) -> DataError:
         f"{row} in {op.name}: {type(fault).__name__}: {printable(fault, 200)}",
         found=f"{type(fault).__name__}{place}",
         where=where,
-        kept="nothing of this output is visible",
+        kept=kept_by(op),
         next=f"look at that row, or mend {op.name}; then run the same command again",
     )
 
 
+def kept_by(op: Op) -> str:
+    """What survives a failure of `op`."""
+    chunks = "finished chunks, which the next run uses; " if op.paid else ""
+    return f"{chunks}nothing of this output is visible"
+
+
 def row_name(rows: pa.Table, row: int) -> str:
-    """The place in a source of a row that a reader rejected, else `prompt_id=...`: its first text column, which holds the
-    id in every row kind; else its number.
-    """
+    """What to call a row: where a reader found it, else its first text (`prompt_id=...`), else its number."""
     if "place" in rows.column_names and rows["place"][row].is_valid:
         return printable(rows["place"][row].as_py())
     for name, column in zip(rows.column_names, rows.columns, strict=True):
@@ -149,9 +153,7 @@ def _labelled(op: Label, rows: pa.Table, told: Mapping[str, pa.Array | pa.Chunke
 
 def _whole(op: Op, kept: Kept, rows: pa.Table) -> None:
     if len(kept.keep) != rows.num_rows or kept.keep.null_count:
-        raise ValueError(
-            f"{len(kept.keep)} decisions, {kept.keep.null_count} of them null, for {rows.num_rows} rows"
-        )
+        raise ValueError(f"{len(kept.keep)} decisions, {kept.keep.null_count} of them null, for {rows.num_rows} rows")
 
 
 def _results(op: Op, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:

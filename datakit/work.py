@@ -18,7 +18,6 @@ from datakit.op import Blend, Context, Gather, GatherAll, Op, Read, Result
 from datakit.output import Done, Output
 from datakit.resource import Resource
 from datakit.shapes import result_of, results_of
-from schemas import Schema
 from schemas.dataset import Attempt, Dataset
 
 Advance = Callable[[int], None]
@@ -34,8 +33,6 @@ class Job:
     op: Op
     inputs: tuple[Dataset, ...]
     attempt: Attempt
-    schema: Schema
-    rejected: Schema
     chunks: Chunks
     resources: Mapping[str, Resource] = field(default_factory=dict)
     prepared: Mapping[str, Any] = field(default_factory=dict)
@@ -60,14 +57,7 @@ class Job:
 
     def output(self, index: int) -> Output:
         """A fresh output shard."""
-        return Output(
-            self.op,
-            index,
-            self.attempt,
-            schema=self.schema,
-            rejected=self.rejected,
-            max_rejected=self.max_rejected,
-        )
+        return Output(self.op, index, self.attempt, self.max_rejected)
 
 
 def work(job: Job, index: int, opened: Mapping[str, Any], advance: Advance) -> list[Done]:

@@ -45,7 +45,8 @@ class AlignmentIteration(Goal):
             raise ConfigError(
                 "bad-parameter", f"iteration is {self.iteration}", expected="1 or more", kept="nothing was started"
             )
-        plan, held = Plan(settings.quiver().root), settings.quiver()
+        held = settings.held()
+        plan = Plan(held.root)
         seed = held.seed if self.seed is None else self.seed
         source = source_of(self.source).source(plan, seed)
         ground = source.ground

@@ -172,7 +172,7 @@ def _log_to_file() -> Path:
 
 def logs_folder() -> Path:
     """Where log files go: below the root of data, or in the current folder when that is remote."""
-    root = settings.quiver().root
+    root = settings.held().root
     return Path("quiver-logs") if "://" in root else Path(root) / "logs"
 
 
@@ -230,7 +230,7 @@ def _bug(text: str) -> QuiverError:
     try:
         folder = logs_folder()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ParameterException):
+    except (OSError, QuiverError):
         folder = Path(tempfile.gettempdir())
     path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
     path.write_text(text, encoding="utf-8")

@@ -10,11 +10,13 @@ import luigi
 
 from pipelines import settings
 from pipelines.console import say
-from pipelines.plan import Found, Node, Plan
+from pipelines.plan import Found, Node, Plan, Table
+from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
 from pipelines.why import why
 
 _SHOWN = 12
+_MODELS = {"generator", "scorer"}
 
 
 class Goal(luigi.Task):
@@ -27,7 +29,7 @@ class Goal(luigi.Task):
     @functools.cached_property
     def wanted(self) -> tuple[Node, ...]:
         """The nodes that are wanted."""
-        return tuple(self.build(Plan(settings.quiver().root)))
+        return tuple(self.build(Plan(settings.held().root)))
 
     def requires(self) -> list[luigi.Task]:
         """Tasks of the wanted nodes."""
@@ -48,6 +50,7 @@ class Goal(luigi.Task):
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
         say(f"{self.task_family}: {len(todo)} stages to do, {told}")
+        preload(any(isinstance(node, Table) and _MODELS & set(node.resources) for node in todo))
         causes = [(node, why(node)) for node in todo] if reused else []
         changed = [(node, cause) for node, cause in causes if cause != "first time"]
         for node, cause in changed[:_SHOWN]:

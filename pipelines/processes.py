@@ -17,8 +17,17 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_ENGINE = ("trainers.engine.sample", "trainers.engine.score")
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 20.0
+
+
+def preload(models: bool) -> None:
+    """Have the fork server import once what every worker needs; with `models`, the engine too (seconds a worker).
+
+    Only imports happen there, no arithmetic: a library that has started its threads must not be forked.
+    """
+    multiprocessing.set_forkserver_preload(["pipelines", *(_ENGINE if models else ())])
 
 
 def die_with_parent() -> None:

@@ -22,18 +22,22 @@ def open_tokenizer(url: str, kind: str) -> object:
     return Tokenizer.of_folder(url) if kind == "checkpoint" else Tokenizer.of_dataset(Dataset.open(url))
 
 
+_THREADS = 1
+"""Of a model in a data stage: the number changes the last bits of a product, so it may not follow the worker count."""
+
+
 def open_generator(url: str) -> object:
     """A policy to sample from."""
     from trainers.engine.sample import open_generator as opened
 
-    return opened(url)
+    return opened(url, threads=_THREADS)
 
 
 def open_scorer(url: str) -> object:
     """A reward model."""
     from trainers.engine.score import open_scorer as opened
 
-    return opened(url)
+    return opened(url, threads=_THREADS)
 
 
 _OPENERS: Mapping[str, Callable[[str], object]] = {"generator": open_generator, "scorer": open_scorer}

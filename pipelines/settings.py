@@ -14,14 +14,18 @@ import multiprocessing
 import os
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import luigi
 import luigi.configuration
+from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 
 PACKAGED = Path(__file__).with_name("luigi.cfg")
+T = TypeVar("T", bound=luigi.Config)
+
 _REMOTE = ("scheduler_host", "scheduler_port", "scheduler_url")
 
 
@@ -40,6 +44,26 @@ class quiver(luigi.Config):
     def workers(self) -> int:
         """Processes of one data stage."""
         return self.processes or available_cores()
+
+
+def held() -> quiver:
+    """The `[quiver]` section; `ConfigError` for a value that cannot be read."""
+    return configured(quiver)
+
+
+def configured(section: type[T]) -> T:
+    """A section with its values; `ConfigError` names the section of a value that is missing or cannot be read."""
+    try:
+        return section()
+    except (ParameterException, ValueError) as fault:
+        if isinstance(fault, ConfigError):
+            raise
+        raise ConfigError(
+            "bad-setting",
+            printable(": ".join(str(part) for part in (fault, fault.__cause__) if part), 300),
+            where=f"section [{section.__name__}] of the configuration",
+            kept="nothing was started",
+        ) from None
 
 
 def available_cores() -> int:
@@ -79,6 +103,7 @@ def check() -> None:
         return
     families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
     ours = {name: task for name, task in families.items() if task.__module__.split(".")[0] == "pipelines"}
+    held()
     general = set(config.defaults())
     for section in config.sections():
         keys = set(config.options(section)) - general

@@ -24,6 +24,7 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, prompted, tokenized
 from pipelines.learning import run_of
 from pipelines.plan import Node, Plan
+from pipelines.settings import configured
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
 
@@ -139,4 +140,4 @@ def source_of(name: str) -> TaskSource:
             expected=", ".join(SOURCES),
             kept="nothing was started",
         )
-    return SOURCES[name]()
+    return configured(SOURCES[name])

@@ -79,7 +79,7 @@ class Apply(Make):
         from pipelines.resources import resource_of
         from schemas.dataset import Dataset
 
-        held = settings.quiver()
+        held = settings.held()
         made = apply(
             node.op,
             [Dataset.open(given.url, verify=held.verify) for given in node.inputs],

@@ -90,6 +90,7 @@ def _environment(node: Model) -> dict[str, str]:
     threads = max(1, settings.available_cores() // node.ranks)
     given = dict(os.environ)
     given.setdefault("OMP_NUM_THREADS", str(threads))
+    given.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     return given
 
@@ -105,16 +106,20 @@ def _steps(node: Model) -> int | None:
 
 
 def _follow(child: subprocess.Popen[bytes], metrics: Path, steps: int | None, stage: Stage) -> int:
+    before, first = _last(metrics), 0.0
     while True:
         try:
             return child.wait(_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             told = _last(metrics)
-            if told:
-                stage.move(_progress(told, steps, stage.seconds))
+            if told and told != before:
+                first = first or stage.seconds - float(told.get("seconds", 0.0))
+                done = int(told["step"]) - int(before.get("step", 0))
+                stage.move(_progress(told, steps, (stage.seconds - first) / max(1, done)))
 
 
 def _progress(told: dict[str, Any], steps: int | None, seconds: float) -> str:
+    """`seconds` are those of one step."""
     step = int(told.get("step", 0))
     of = "" if steps is None else f" of {steps:,}"
     parts = [f"step {step:,}{of}"]
@@ -123,7 +128,7 @@ def _progress(told: dict[str, Any], steps: int | None, seconds: float) -> str:
     if told.get("seconds"):
         parts.append(f"{told.get('tokens', 0) / told['seconds']:,.0f} tokens/s")
     if steps and step:
-        parts.append(f"{seconds / step * (steps - step):.0f} s left")
+        parts.append(f"{seconds * (steps - step):.0f} s left")
     return ", ".join(parts)
 
 

@@ -88,7 +88,7 @@ class _Operation(Verb):
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """The operation over its inputs, with its tokenizer where it needs one."""
         tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else None
-        seed = settings.quiver().seed
+        seed = settings.held().seed
         return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
 
 
@@ -138,7 +138,7 @@ class Generate(Verb):
         )
         if rows.schema is None or "prompt_ids" not in rows.schema:
             rows = prompted(plan, f"{label}-prompts", policy, rows, None)
-        return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.quiver().seed)]
+        return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.held().seed)]
 
 
 class Label(_Operation):
@@ -208,7 +208,7 @@ class Train(Verb):
         if not (self.init or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         model = dict(self.model) or None
-        run = run_of(self.algorithm, self.learning, seed=settings.quiver().seed, model=model, where="--learning")
+        run = run_of(self.algorithm, self.learning, seed=settings.held().seed, model=model, where="--learning")
         init = plan.found(self.init, "checkpoint") if self.init else None
         tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
@@ -248,7 +248,7 @@ class Evaluate(Verb):
             verifier=op_of("label.verify", verifier) if verifier else None,
             max_new_tokens=self.max_new_tokens,
         )
-        return [evaluated(plan, ground.name, ground, policy, settings.quiver().seed).figures]
+        return [evaluated(plan, ground.name, ground, policy, settings.held().seed).figures]
 
     def after(self) -> None:
         """The figures, and where they lie."""

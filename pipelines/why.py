@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.plan import Node
+from pipelines.plan import Node, resource_key
 from schemas.commit import read_manifest
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest
@@ -31,8 +31,10 @@ def differences(node: Node, before: Manifest) -> Iterator[str]:
     seed = getattr(node, "seed", None)
     if seed is not None and before.seed != seed:
         yield f"seed {before.seed} -> {seed}"
-    keys = {parent.key for parent in before.parents}
-    yield from (f"{parent.name} changed" for parent in node.parents.values() if parent.key not in keys)
+    keys = {parent.key for parent in before.parents} | {str(fact) for fact in before.facts.values()}
+    for role, parent in node.parents.items():
+        if parent.key not in keys and resource_key(role, parent) not in keys and role != "validation":
+            yield f"{parent.name} changed"
 
 
 def newest_sibling(node: Node) -> Manifest | None:

@@ -290,9 +290,7 @@ def _stamped(table: pa.Table, schema: Schema) -> pa.Table:
     return pa.Table.from_arrays([table[name] for name in schema.names], schema=schema.arrow)
 
 
-def _trace(
-    url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = ""
-) -> None:
+def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = "") -> None:
     op = manifest.op.get("name", manifest.kind)
     size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
     rejected = sum(file.rows for file in manifest.rejected)
@@ -307,9 +305,7 @@ def _trace(
         if isinstance(told, Manifest):
             _trace(parent.url, told, lines, seen, indent=indent + "  ", name=shown(parent.name))
         else:
-            lines.append(
-                f"{indent}  {shown(parent.name)}: {told}  [{parent.digest[:12]}]  {shown(parent.url)}"
-            )
+            lines.append(f"{indent}  {shown(parent.name)}: {told}  [{parent.digest[:12]}]  {shown(parent.url)}")
 
 
 def _reachable(url: str, parent: Parent) -> Manifest | str:

@@ -67,9 +67,7 @@ class LocalStore:
         with self.open(path) as file:
             data = file.read(limit + 1)
         if len(data) > limit:
-            raise IntegrityError(
-                "too-large", f"{shown(path)} is too large", expected=f"at most {limit} bytes"
-            )
+            raise IntegrityError("too-large", f"{shown(path)} is too large", expected=f"at most {limit} bytes")
         return data
 
     def open(self, path: str) -> BinaryIO:

@@ -135,9 +135,7 @@ class Manifest:
             "rejected_schema": _schema_to_json(self.rejected_schema),
             "key": self.key,
             "op": dict(self.op),
-            "parents": [
-                {"name": p.name, "url": p.url, "digest": p.digest, "key": p.key} for p in self.parents
-            ],
+            "parents": [{"name": p.name, "url": p.url, "digest": p.digest, "key": p.key} for p in self.parents],
             "seed": self.seed,
             "files": [_file_to_json(file) for file in self.files],
             "rejected": [_file_to_json(file) for file in self.rejected],
@@ -227,8 +225,7 @@ def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -
         key=_text(content["key"]),
         op=content["op"],
         parents=tuple(
-            Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"]))
-            for p in content["parents"]
+            Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"])) for p in content["parents"]
         ),
         seed=content["seed"],
         files=tuple(_file_from_json(file) for file in content["files"]),

@@ -75,9 +75,7 @@ class ObjectStore:
         if size is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", path)
         if size > limit:
-            raise IntegrityError(
-                "too-large", f"{shown(path)} is too large", expected=f"at most {limit} bytes"
-            )
+            raise IntegrityError("too-large", f"{shown(path)} is too large", expected=f"at most {limit} bytes")
         with _guarded("read", path):
             return bytes(self._fs.cat_file(path))
 
@@ -238,9 +236,7 @@ class ObjectStore:
     def _info(self, path: str) -> dict[str, Any] | None:
         with _guarded("look at", path):
             try:
-                return cast(
-                    dict[str, Any], self._fs.info(path, **({} if self._memory else {"refresh": True}))
-                )
+                return cast(dict[str, Any], self._fs.info(path, **({} if self._memory else {"refresh": True})))
             except FileNotFoundError:
                 return None
 
@@ -270,7 +266,5 @@ def _precondition_failed(error: Exception) -> bool:
         return True
     texts = [str(cause) for cause in (error, error.__cause__, error.__context__) if cause is not None]
     return any(
-        mark in text
-        for text in texts
-        for mark in ("PreconditionFailed", "pre-condition", "ConditionalRequestConflict")
+        mark in text for text in texts for mark in ("PreconditionFailed", "pre-condition", "ConditionalRequestConflict")
     )

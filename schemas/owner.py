@@ -24,9 +24,7 @@ class Owner:
     def mine() -> Owner:
         """The running process, with a fresh nonce."""
         boot, namespace = _here()
-        return Owner(
-            socket.gethostname(), boot, namespace, os.getpid(), _started(os.getpid()), os.urandom(16).hex()
-        )
+        return Owner(socket.gethostname(), boot, namespace, os.getpid(), _started(os.getpid()), os.urandom(16).hex())
 
     def dead(self) -> bool | None:
         """True or False where this process can tell; None for a process of another host or pid namespace."""

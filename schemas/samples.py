@@ -15,7 +15,9 @@ SAMPLE_COLUMNS = (
     Column("sample_index", pa.int32(), "0 .. samples per prompt - 1"),
     Column("response", pa.string(), "the answer, without stop text"),
     Column("response_ids", IDS, "the tokens drawn, the stop token included"),
-    Column("logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token under the policy at temperature 1"),
+    Column(
+        "logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token under the policy at temperature 1"
+    ),
     Column("finish_reason", pa.string(), "stop: the model ended; length: it was cut"),
 )
 

@@ -85,7 +85,9 @@ def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
         if value in args:
             return value
         expected = ", ".join(map(str, args))
-        faults.append(f"{path}: {printable(value)} is not one of {expected}{suggestion(str(value), list(map(str, args)))}")
+        faults.append(
+            f"{path}: {printable(value)} is not one of {expected}{suggestion(str(value), list(map(str, args)))}"
+        )
         return None
     if origin is tuple and isinstance(value, list | tuple):
         if len(args) == 2 and args[1] is Ellipsis:

@@ -83,9 +83,7 @@ def merge_counts(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def count_values(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     """How often each text occurs; null counts as "null"."""
     pairs = pc.value_counts(values).to_pylist()
-    return merge_counts(
-        [{str("null" if pair["values"] is None else pair["values"]): pair["counts"]} for pair in pairs]
-    )
+    return merge_counts([{str("null" if pair["values"] is None else pair["values"]): pair["counts"]} for pair in pairs])
 
 
 def std(told: Mapping[str, Any]) -> float:

@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(iteration / "scores-0000aaaa", scored)
         write(iteration / "answers-rewards-0000aaaa", rewarded)
         write(iteration / "step=1" / "kept-0000aaaa", scored, scored.adding(*WHY))
-    write(top / "quiver-data" / "politeness" / "policy-on" / "answers-rewards-0000aaaa", rewarded)
+    write(top / "quiver-data" / "politeness" / "first" / "answers-rewards-0000aaaa", rewarded)
     return top
 
 

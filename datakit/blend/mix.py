@@ -84,15 +84,11 @@ class Mix(Blend):
     def gives(self, *inputs: Schema) -> Schema:
         """The common columns of the inputs (or the named ones), `source` and `epoch`."""
         if len(inputs) != len(self.sources):
-            raise ConfigError(
-                "bad-inputs", f"blend.mix got {len(inputs)} inputs for {len(self.sources)} sources"
-            )
+            raise ConfigError("bad-inputs", f"blend.mix got {len(inputs)} inputs for {len(self.sources)} sources")
         for schema in inputs:
             require_columns(schema, (*self.columns, *([self.length] if self.length else [])), self.name)
         shared = common(inputs)
-        wanted = self.columns or tuple(
-            name for name in inputs[0].names if all(name in schema for schema in inputs)
-        )
+        wanted = self.columns or tuple(name for name in inputs[0].names if all(name in schema for schema in inputs))
         for name in wanted:
             if name not in shared:
                 kinds = ", ".join(f"{s}: {i[name].type}" for s, i in zip(self.sources, inputs, strict=True))
@@ -100,9 +96,7 @@ class Mix(Blend):
                     "schema", f"blend.mix cannot mix {name}, which is {kinds}", kept="nothing was started"
                 )
         if not wanted:
-            raise ConfigError(
-                "schema", "blend.mix found no column that all sources have", kept="nothing was started"
-            )
+            raise ConfigError("schema", "blend.mix found no column that all sources have", kept="nothing was started")
         mixed = shared.selecting(*wanted)
         return mixed.renamed(mixed.name, version=mixed.version, key=()).adding(*_MARKS)
 
@@ -124,9 +118,7 @@ class Mix(Blend):
         """How much each source gives, in the unit of `by`."""
         for name, size in zip(self.sources, sizes, strict=True):
             if size == 0:
-                raise DataError(
-                    "empty-source", f"blend.mix: {name} has no {self.by}", kept="nothing was written"
-                )
+                raise DataError("empty-source", f"blend.mix: {name} has no {self.by}", kept="nothing was written")
         if self.epochs:
             return [of_epochs(epochs, size) for epochs, size in zip(self.epochs, sizes, strict=True)]
         total = largest_total(self.weights, sizes, self.max_epochs) if self.total is None else self.total

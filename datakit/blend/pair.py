@@ -61,16 +61,12 @@ class Pair(Gather):
         finite = np.isfinite([self.margin, self.right_from]).all()
         if not (finite and self.margin >= 0 and self.max_pairs >= 1):
             found = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}"
-            raise ConfigError(
-                "bad-setting", f"blend.pair: {found}", expected="finite, margin >= 0, max_pairs >= 1"
-            )
+            raise ConfigError("bad-setting", f"blend.pair: {found}", expected="finite, margin >= 0, max_pairs >= 1")
 
     @property
     def takes(self) -> Schema:
         """A sample's ids, conversation and answer; the number is checked in `gives`."""
-        return SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").renamed(
-            "answers"
-        )
+        return SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").renamed("answers")
 
     def gives(self, *inputs: Schema) -> Schema:
         """Preferences."""
@@ -98,9 +94,7 @@ class Pair(Gather):
         }
         if "source" in rows.column_names:
             pairs["source"] = better["source"]
-        return Result(
-            PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen])
-        )
+        return Result(PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen]))
 
     def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
         """Row numbers of the chosen and the rejected answers."""
@@ -141,10 +135,8 @@ class Pair(Gather):
             (judged & (low >= self.right_from), "none-wrong"),
             (high == low, "tied"),
         ]
-        reason = np.select(*map(list, zip(*cases, strict=True)), "within-margin")
+        reason = np.select([c for c, _ in cases], [name for _, name in cases], "within-margin")
         without = np.flatnonzero(~np.isin(np.arange(count), paired))
         spread = np.where(finite > 0, high - low, np.nan)[without]
         prompts = rows.select(["prompt_id", "messages"]).take(pa.array(first[without]))
-        return set_aside(
-            prompts, pa.array(reason[without], pa.string()), measured(spread), f"> {self.margin:g}"
-        )
+        return set_aside(prompts, pa.array(reason[without], pa.string()), measured(spread), f"> {self.margin:g}")

@@ -52,20 +52,14 @@ class Shuffle(GatherAll):
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The permuted rows, a bucket at a time."""
-        batches = (
-            rows for shard in range(len(dataset.shards)) for rows in dataset.batches(shard, _BATCH_ROWS)
-        )
+        batches = (rows for shard in range(len(dataset.shards)) for rows in dataset.batches(shard, _BATCH_ROWS))
         yield from permuted(self._keyed(batches, ctx.seed), _bits(dataset))
 
     def _keyed(self, batches: Iterator[pa.Table], seed: int) -> Iterator[tuple[pa.Table, Keys]]:
         start = 0
         for rows in batches:
             seeds = (seed, self.name)
-            keys = (
-                text_keys(rows[self.together], *seeds)
-                if self.together
-                else row_keys(start, len(rows), *seeds)
-            )
+            keys = text_keys(rows[self.together], *seeds) if self.together else row_keys(start, len(rows), *seeds)
             yield rows, keys
             start += rows.num_rows
 

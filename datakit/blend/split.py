@@ -49,9 +49,7 @@ class Split(GatherAll):
             faults.append("exactly one of shares and counts is needed")
         if len(self.shares or self.counts) != len(self.parts):
             faults.append(f"{len(self.shares or self.counts)} sizes for {len(self.parts)} parts")
-        if self.shares and not (
-            all(0 < share <= 1 for share in self.shares) and abs(sum(self.shares) - 1) < 1e-9
-        ):
+        if self.shares and not (all(0 < share <= 1 for share in self.shares) and abs(sum(self.shares) - 1) < 1e-9):
             faults.append(f"shares {self.shares} are not positive numbers with the sum 1")
         if self.counts and not (all(c > 0 or c == -1 for c in self.counts) and self.counts.count(-1) <= 1):
             faults.append(f"counts {self.counts} are not positive numbers, with -1 at most once")
@@ -74,10 +72,7 @@ class Split(GatherAll):
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The rows of the part, in the order of the input."""
         shards = range(len(dataset.shards))
-        keys = [
-            text_keys(dataset.read_shard(i, columns=[self.key])[self.key], ctx.seed, self.name)
-            for i in shards
-        ]
+        keys = [text_keys(dataset.read_shard(i, columns=[self.key])[self.key], ctx.seed, self.name) for i in shards]
         ends = self._ends_by_share() if self.shares else self._ends_by_count(keys)
         at = self.parts.index(self.part)
         low, high = (ends[at - 1] if at else 0), ends[at] - 1

@@ -25,12 +25,8 @@ ANSWERS = Schema(
         Column("sample_index", pa.int32(), "which of its answers, from 0"),
         Column("response_ids", IDS, "the tokens drawn, the stop token included"),
         Column("response", pa.string(), "the answer, without stop text"),
-        Column(
-            "logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token drawn, at temperature 1"
-        ),
-        Column(
-            "finish_reason", pa.string(), "stop or length; error where `error` says why there is no answer"
-        ),
+        Column("logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token drawn, at temperature 1"),
+        Column("finish_reason", pa.string(), "stop or length; error where `error` says why there is no answer"),
         Column("error", pa.string(), "why there is no answer", nullable=True),
     ),
 )

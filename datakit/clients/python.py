@@ -43,9 +43,7 @@ class PythonScorer:
                 "bad-reply", f"{self.function} was asked {rows} scores, got {len(listed)}", expected=str(rows)
             )
         strange = [
-            v
-            for v in listed
-            if v is not None and (isinstance(v, bool | str | bytes) or not hasattr(v, "__float__"))
+            v for v in listed if v is not None and (isinstance(v, bool | str | bytes) or not hasattr(v, "__float__"))
         ]
         if strange:
             found = f"{type(strange[0]).__name__} {printable(strange[0])}"

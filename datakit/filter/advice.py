@@ -8,9 +8,7 @@ import numpy.typing as npt
 from schemas.errors import DataError
 
 
-def nothing_kept(
-    column: str, asked: str, rows: int, finite: npt.NDArray[np.float64], *, upward: bool
-) -> DataError:
+def nothing_kept(column: str, asked: str, rows: int, finite: npt.NDArray[np.float64], *, upward: bool) -> DataError:
     """The error; `finite` are the finite ones of `rows` values, `upward` says that large ones were wanted."""
     said = f"{column} {asked}"
     if len(finite) == 0:
@@ -35,6 +33,4 @@ def _advice(finite: npt.NDArray[np.float64], upward: bool) -> str:
     ties = not beyond.any()
     share = (finite == cut if ties else beyond).mean()
     name, sign = ("minimum", ">") if upward else ("maximum", "<")
-    return (
-        f"{name}={cut:.6g}{', strict=false' if ties else ''} ({sign}{'=' if ties else ''}) keeps {share:.0%}"
-    )
+    return f"{name}={cut:.6g}{', strict=false' if ties else ''} ({sign}{'=' if ties else ''}) keeps {share:.0%}"

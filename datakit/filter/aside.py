@@ -17,7 +17,5 @@ def set_aside(
     """`rows` with the rejection columns; a single text stands for every row."""
     for column, told in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
         whole = told if told is not None else pa.nulls(rows.num_rows, column.type)
-        rows = with_column(
-            rows, column.name, pa.repeat(whole, rows.num_rows) if isinstance(whole, str) else whole
-        )
+        rows = with_column(rows, column.name, pa.repeat(whole, rows.num_rows) if isinstance(whole, str) else whole)
     return rows

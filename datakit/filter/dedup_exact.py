@@ -41,9 +41,7 @@ class DedupExact(GatherAll):
 
     def __post_init__(self) -> None:
         if not self.columns or len(set(self.columns)) != len(self.columns):
-            raise ConfigError(
-                "bad-setting", f"filter.dedup_exact: columns {self.columns}", expected="names, each once"
-            )
+            raise ConfigError("bad-setting", f"filter.dedup_exact: columns {self.columns}", expected="names, each once")
 
     @property
     def takes(self) -> Schema:
@@ -80,14 +78,10 @@ class DedupExact(GatherAll):
         def batches() -> Iterator[pa.RecordBatch]:
             start = 0
             for shard in range(len(dataset.shards)):
-                for rows in dataset.batches(
-                    shard, _BATCH_ROWS, columns=list(dict.fromkeys((*key, *self.columns)))
-                ):
+                for rows in dataset.batches(shard, _BATCH_ROWS, columns=list(dict.fromkeys((*key, *self.columns)))):
                     number = pa.array(np.arange(start, start + rows.num_rows))
                     ids = (rows[key[0]] if key else number).cast(pa.string())
-                    columns = [
-                        rows[name].cast(kind) for name, (_, kind) in zip(self.columns, kinds, strict=True)
-                    ]
+                    columns = [rows[name].cast(kind) for name, (_, kind) in zip(self.columns, kinds, strict=True)]
                     yield from pa.table([number, ids, *columns], schema=schema).to_batches()
                     start += rows.num_rows
 
@@ -101,9 +95,7 @@ def _parted(dataset: Dataset, told: Iterator[pa.RecordBatch]) -> Iterator[Result
     for shard in range(len(dataset.shards)):
         for rows in dataset.batches(shard, _BATCH_ROWS):
             stop = start + rows.num_rows
-            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (
-                more := next(told, None)
-            ) is not None:
+            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (more := next(told, None)) is not None:
                 waiting = pa.concat_tables([waiting, pa.table(more).rename_columns(["n", "first_id"])])
             here = pc.sum(pc.less(waiting["n"], stop)).as_py() or 0
             goes = np.asarray(waiting["n"].slice(0, here)) - start

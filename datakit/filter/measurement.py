@@ -61,8 +61,6 @@ def groups(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
     """A number for each row, equal where the keys are equal, counted up by first appearance; null is a key
     too.
     """
-    encoded = pc.dictionary_encode(
-        pa.chunked_array(keys), null_encoding="encode"
-    )  # one dictionary for all chunks
+    encoded = pc.dictionary_encode(pa.chunked_array(keys), null_encoding="encode")  # one dictionary for all chunks
     parts = [np.asarray(chunk.indices) for chunk in encoded.chunks]
     return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)

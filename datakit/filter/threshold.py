@@ -59,9 +59,7 @@ class Threshold(Keep):
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             faults.append(f"minimum {self.minimum:g} is above maximum {self.maximum:g}")
         if faults:
-            raise ConfigError(
-                "bad-setting", f"filter.threshold: {'; '.join(faults)}", kept="nothing was started"
-            )
+            raise ConfigError("bad-setting", f"filter.threshold: {'; '.join(faults)}", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:
@@ -77,9 +75,7 @@ class Threshold(Keep):
         """The two bounds as numbers; one scan of the column (8 bytes a row). `DataError` where no row would
         stay.
         """
-        shards = [
-            dataset.read_shard(i, columns=[self.column])[self.column] for i in range(len(dataset.shards))
-        ]
+        shards = [dataset.read_shard(i, columns=[self.column])[self.column] for i in range(len(dataset.shards))]
         values = np.concatenate([np.empty(0), *map(numbers, shards)])
         finite = values[~np.isnan(values)]
         low, high = bounds = self._bounds(finite)
@@ -93,9 +89,7 @@ class Threshold(Keep):
         values = numbers(rows[self.column])
         bounds = (ctx.prepared["minimum"], ctx.prepared["maximum"])
         low, _ = bounds
-        below = (
-            np.zeros(len(values), bool) if low is None else (values <= low if self.strict else values < low)
-        )
+        below = np.zeros(len(values), bool) if low is None else (values <= low if self.strict else values < low)
         reason = np.select([np.isnan(values), below], [NOT_FINITE, "below"], "above")
         keep = pa.array(self._inside(values, bounds))
         return Kept(keep, pa.array(reason, pa.string()), measured(values), self._said(bounds))
@@ -119,7 +113,5 @@ class Threshold(Keep):
 
     def _said(self, bounds: Bounds) -> str:
         signs = (">", "<") if self.strict else (">=", "<=")
-        parts = [
-            f"{sign} {bound:.6g}" for sign, bound in zip(signs, bounds, strict=True) if bound is not None
-        ]
+        parts = [f"{sign} {bound:.6g}" for sign, bound in zip(signs, bounds, strict=True) if bound is not None]
         return " and ".join(parts)

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients.protocols import ANSWERS, Generator
+from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
 from datakit.op import REJECTION_COLUMNS, Context, Expand, Result
 from schemas import IDS, SAMPLE_COLUMNS, Column, Schema
-from schemas.errors import DataError, QuiverError, ServiceError, printable
+from schemas.errors import QuiverError, printable
 
 _SAMPLE = "sample"
 
@@ -58,7 +59,7 @@ class Complete(Expand):
         generator = ctx.resources["generator"]
         assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
         seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
-        answers = _checked(
+        answers = checked(
             _asked(generator, rows, self.sampling, seeds), rows.num_rows, self.sampling.samples_per_prompt
         )
         good = answers.filter(pc.is_null(answers["error"]))
@@ -76,9 +77,7 @@ def sample_id(prompt_id: str, seed: int, index: int) -> str:
     return hashlib.sha256(f"{_SAMPLE}\x1f{prompt_id}\x1f{seed}\x1f{index}".encode()).hexdigest()[:32]
 
 
-def _asked(
-    generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]
-) -> pa.Table:
+def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
     """The answers; where the generator raises, prompts are asked one by one; those at fault become errors.
 
     A fault that meets every prompt is not the prompts' and is raised.
@@ -99,7 +98,7 @@ def _asked(
                 raise
             except Exception as fault:
                 failures += 1
-                part = _missing(
+                part = missing(
                     [(0, index) for index in range(sampling.samples_per_prompt)],
                     f"{type(fault).__name__}: {fault}",
                 )
@@ -110,59 +109,11 @@ def _asked(
         return pa.concat_tables(parts)
 
 
-def _checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
-    """Every (prompt, sample) exactly once, in order, whole or with an `error`; else `ServiceError`."""
-    try:
-        answers = ANSWERS.conform(answers, "the generator's reply")
-        ANSWERS.dropping("error").check(
-            answers.filter(pc.is_null(answers["error"])).drop_columns(["error"]), "the reply"
-        )
-    except DataError as fault:
-        raise _bad(fault.what) from fault
-    places = list(zip(answers["prompt_row"].to_pylist(), answers["sample_index"].to_pylist(), strict=True))
-    wanted = [(row, index) for row in range(prompts) for index in range(samples)]
-    strange = set(places) - set(wanted)
-    if strange or len(set(places)) != len(places):
-        raise _bad(
-            f"asked {len(wanted)} answers, got {len(places)}, {len(strange)} of them not asked for or twice"
-        )
-    answers = pa.concat_tables([answers, _missing(sorted(set(wanted) - set(places)), "missing in the reply")])
-    answers = answers.sort_by([("prompt_row", "ascending"), ("sample_index", "ascending")]).combine_chunks()
-    lengths = pc.not_equal(
-        pc.list_value_length(answers["response_ids"]), pc.list_value_length(answers["logprobs"])
-    )
-    if pc.any(lengths).as_py():
-        raise _bad("response_ids and logprobs differ in length")
-    return _without_infinite(answers)
-
-
-def _without_infinite(answers: pa.Table) -> pa.Table:
-    """Answers with a log-probability that is null or not finite become errors."""
-    logprobs = answers["logprobs"].combine_chunks()
-    fine = pc.fill_null(pc.is_finite(pc.list_flatten(logprobs)), False)
-    rows = pc.unique(pc.list_parent_indices(logprobs).filter(pc.invert(fine)))
-    bad = pc.is_in(pa.array(np.arange(answers.num_rows)), value_set=rows.cast(pa.int64()))
-    at = answers.schema.get_field_index("error")
-    return answers.set_column(at, "error", pc.if_else(bad, "log-probability not finite", answers["error"]))
-
-
-def _missing(places: list[tuple[int, int]], error: str) -> pa.Table:
-    columns = {
-        "prompt_row": pa.array([row for row, _ in places], pa.int32()),
-        "sample_index": pa.array([index for _, index in places], pa.int32()),
-        "error": pa.array([error] * len(places), pa.string()),
-    }
-    arrays = [columns.get(c.name, pa.nulls(len(places), c.type)) for c in ANSWERS.columns]
-    return pa.Table.from_arrays(arrays, schema=ANSWERS.arrow)
-
-
 def _joined(rows: pa.Table, answers: pa.Table, seed: int) -> pa.Table:
     table = rows.take(answers["prompt_row"])
     pairs = zip(table["prompt_id"].to_pylist(), answers["sample_index"].to_pylist(), strict=True)
     table = table.drop_columns([name for name in table.column_names if name in (*ANSWERS.names, "sample_id")])
-    table = table.append_column(
-        "sample_id", pa.array([sample_id(name, seed, i) for name, i in pairs], pa.string())
-    )
+    table = table.append_column("sample_id", pa.array([sample_id(name, seed, i) for name, i in pairs], pa.string()))
     for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason"):
         table = table.append_column(name, answers[name])
     return table
@@ -179,13 +130,3 @@ def _rejected(rows: pa.Table, answers: pa.Table) -> pa.Table:
     for column, array in zip(REJECTION_COLUMNS, values, strict=True):
         table = table.append_column(column.name, array)
     return table
-
-
-def _bad(what: str) -> ServiceError:
-    return ServiceError(
-        "bad-reply",
-        f"the generator's reply cannot be used: {what}",
-        expected="one answer per prompt and sample index",
-        kept="finished chunks; no answer was made up",
-        next="mend the generator, then run the same command again",
-    )

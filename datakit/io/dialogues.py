@@ -28,10 +28,7 @@ def extra_id(text: str) -> Turns | None:
     parts = _EXTRA.split(_overlap(text))
     if len(parts) < 3 or parts[0].strip():
         return None
-    turns = [
-        (_ROLES.get(mark, ""), content.strip())
-        for mark, content in zip(parts[1::2], parts[2::2], strict=True)
-    ]
+    turns = [(_ROLES.get(mark, ""), content.strip()) for mark, content in zip(parts[1::2], parts[2::2], strict=True)]
     if any(not role for role, _ in turns):
         return None
     return [turn for turn in turns if turn != ("system", "")]

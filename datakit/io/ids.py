@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 PARTS: Mapping[str, tuple[str, ...]] = {
     "prompt_id": ("messages",),
     "chat_id": ("messages",),
-    "sample_id": ("messages", "response"),
-    "pair_id": ("messages", "chosen", "rejected"),
+    "sample_id": ("prompt_id", "response"),
+    "pair_id": ("prompt_id", "chosen", "rejected"),
 }
 """Which columns an id is a function of."""
 
@@ -30,11 +30,7 @@ def content_ids(*parts: pa.Array) -> pa.Array:
     """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column, without nulls."""
     texts = pc.binary_join_element_wise(*[_text(part) for part in parts], _NOTHING)
     view = memoryview(texts.buffers()[2] or b"")
-    ends = (
-        np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8).tolist()
-        if len(texts)
-        else [0]
-    )
+    ends = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8).tolist() if len(texts) else [0]
     # Hashing is the one step without a column kernel: about a microsecond a row.
     return pa.array([sha256(view[a:b]).hexdigest()[:32] for a, b in pairwise(ends)], pa.string())
 
@@ -46,21 +42,15 @@ def _text(part: pa.Array) -> pa.Array:
     if not pa.types.is_list(part.type):
         return _measured(part)
     turns = part.flatten()
-    lines = pc.binary_join_element_wise(
-        _measured(turns.field("role")), _measured(turns.field("content")), _NOTHING
-    )
+    lines = pc.binary_join_element_wise(_measured(turns.field("role")), _measured(turns.field("content")), _NOTHING)
     starts = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(part)]))
     rows = pa.LargeListArray.from_arrays(starts.cast(pa.int64()), lines)
-    return pc.binary_join_element_wise(
-        pc.binary_join(rows, _NOTHING), pa.scalar(";", pa.large_string()), _NOTHING
-    )
+    return pc.binary_join_element_wise(pc.binary_join(rows, _NOTHING), pa.scalar(";", pa.large_string()), _NOTHING)
 
 
 def _measured(strings: pa.Array) -> pa.Array:
     lengths = pc.binary_length(strings).cast(pa.large_string())
-    return pc.binary_join_element_wise(
-        lengths, strings.cast(pa.large_string()), pa.scalar(":", pa.large_string())
-    )
+    return pc.binary_join_element_wise(lengths, strings.cast(pa.large_string()), pa.scalar(":", pa.large_string()))
 
 
 class Occurrences:

@@ -9,8 +9,9 @@ key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from datakit.io.lines import Block, array_blocks, blocks, even
 from datakit.io.parse import parse
@@ -21,6 +22,7 @@ from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError
 from schemas.storage import shown
 
+T = TypeVar("T")
 Dialogue = Literal["plain", "extra_id", "hh"]
 Columns = Mapping[str, str] | tuple[tuple[str, str], ...]
 
@@ -67,9 +69,7 @@ class Jsonl(Read):
 
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests in place of their names."""
-        return {
-            name: value for name, value in super(Jsonl, self.pinned()).params().items() if name != "files"
-        }
+        return {name: value for name, value in super(Jsonl, self.pinned()).params().items() if name != "files"}
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a block, files in the order given; `DataError` for a file without a single record."""
@@ -77,9 +77,10 @@ class Jsonl(Read):
         rows = Rows(form.schema, self.source, self.dialogue)
         for url, digest in zip(self.files, self.pinned().digests, strict=True):
             some = False
-            for block in self._blocks(url, digest):
-                some = some or bool(len(block.numbers) or block.faults)
-                yield Result(*rows.of_records(form, parse(block, keys), url.rsplit("/", 1)[-1]))
+            name = url.rsplit("/", 1)[-1]
+            for parsed in ahead(parse(block, keys) for block in self._blocks(url, digest)):
+                some = some or bool(len(parsed.numbers) or parsed.faults)
+                yield Result(*rows.of_records(form, parsed, name))
             if not some:
                 raise empty(url)
 
@@ -93,6 +94,17 @@ class Jsonl(Read):
             yield from even(parts) if form_of(self.format, (), self.dialogue)[0].pairs else parts
 
 
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one worked out in a thread while the last is used (reading and parsing hold no
+    lock).
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
 def check_files(who: str, files: tuple[str, ...], digests: tuple[str, ...]) -> None:
     """`ConfigError` unless there are files or digests, and as many digests as files where both are given."""
     if digests and files and len(digests) != len(files):
@@ -100,9 +112,7 @@ def check_files(who: str, files: tuple[str, ...], digests: tuple[str, ...]) -> N
             "bad-setting", f"{who}: {len(files)} files and {len(digests)} digests", kept="nothing was started"
         )
     if not files and not digests:
-        raise ConfigError(
-            "bad-setting", f"{who} names no files", expected="at least one", kept="nothing was started"
-        )
+        raise ConfigError("bad-setting", f"{who} names no files", expected="at least one", kept="nothing was started")
 
 
 def empty(url: str) -> DataError:

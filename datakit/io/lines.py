@@ -16,7 +16,7 @@ import numpy as np
 from schemas.errors import DataError
 from schemas.storage import shown
 
-BLOCK = 1 << 24
+BLOCK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -44,47 +44,53 @@ class Block:
     data: bytes
     numbers: np.ndarray
     faults: list[Fault] = field(default_factory=list)
+    objects: bool = False
 
 
 def blocks(chunks: Iterator[bytes], max_line: int, size: int = BLOCK) -> Iterator[Block]:
     """Blocks of about `size` bytes of a file with one object a line."""
-    number, buffer, skipped, cut = 1, bytearray(), 0, b""
+    number, skipped, cut = 1, 0, b""
+    whole: list[bytes] = []
+    tail: list[bytes] = []
     for index, chunk in enumerate(chunks):
         start = len(_BOM) if index == 0 and chunk.startswith(_BOM) else 0
         if skipped:
-            end = chunk.find(b"\n")
-            skipped += len(chunk) if end < 0 else end
-            if end < 0:
+            start = chunk.find(b"\n") + 1
+            skipped += start - 1 if start else len(chunk)
+            if not start:
                 continue
-            yield Block(b"", np.empty(0, np.int64), [_too_long(number, skipped, max_line, cut)])
-            number, skipped, start = number + 1, 0, end + 1
-        buffer += chunk[start:]
-        end = buffer.rfind(b"\n") + 1 if len(buffer) >= size else 0
-        if end:
-            yield _block(bytes(buffer[:end]), number, max_line)
-            number += buffer.count(b"\n", 0, end)
-            del buffer[:end]
-        if len(buffer) > max_line and b"\n" not in buffer:
-            skipped, cut = len(buffer), bytes(buffer[:200])
-            buffer.clear()
-    if skipped:
-        yield Block(b"", np.empty(0, np.int64), [_too_long(number, skipped, max_line, cut)])
-    elif buffer:
-        yield _block(bytes(buffer) + b"\n", number, max_line)
+            yield _nothing_but(_too_long(number, skipped, max_line, cut))
+            number, skipped = number + 1, 0
+        end = chunk.rfind(b"\n") + 1
+        if end > start:
+            whole += [*tail, chunk[start:end]]
+            tail, start = [], end
+        tail.append(chunk[start:])
+        over = sum(map(len, tail)) > max_line
+        if whole and (over or sum(map(len, whole)) >= size):
+            block, number = _block(b"".join(whole), number, max_line)
+            whole = []
+            yield block
+        if over:
+            skipped, cut, tail = sum(map(len, tail)), b"".join(tail)[:200], []
+    if whole or any(tail):
+        last = b"".join([*whole, *tail])
+        yield _block(last if last.endswith(b"\n") else last + b"\n", number, max_line)[0]
+    elif skipped:
+        yield _nothing_but(_too_long(number, skipped, max_line, cut))
 
 
-def _block(data: bytes, number: int, max_line: int) -> Block:
+def _nothing_but(fault: Fault) -> Block:
+    return Block(b"", np.empty(0, np.int64), [fault])
+
+
+def _block(data: bytes, number: int, max_line: int) -> tuple[Block, int]:
+    """The block of lines from `number` on, and the number of the line behind it."""
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
     count = data.count(b"\n")
-    inner = data.count(b"}\n{")
-    if (
-        inner == count - 1
-        and data.startswith(b"{")
-        and data.endswith(b"}\n")
-        and _longest_fits(data, max_line)
-    ):
-        return Block(data, np.arange(number, number + count))
+    if are_objects(data) and _longest_fits(data, max_line):
+        return Block(data, np.arange(number, number + count), objects=True), number + count
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
     begins = np.concatenate([[0], ends[:-1] + 1])
     some = np.flatnonzero(ends > begins)
@@ -93,7 +99,12 @@ def _block(data: bytes, number: int, max_line: int) -> Block:
     faults = [_too_long(at, len(line), max_line, line) for at, line in lines if len(line) > max_line]
     lines = [(at, line) for at, line in lines if line and len(line) <= max_line]
     data = b"".join(line + b"\n" for _, line in lines)
-    return Block(data, np.array([at for at, _ in lines], np.int64), faults)
+    return Block(data, np.array([at for at, _ in lines], np.int64), faults), number + count
+
+
+def are_objects(data: bytes) -> bool:
+    """Whether every line begins with `{` and ends with `}`."""
+    return all(line[:1] == b"{" and line[-1:] == b"}" for line in data[:-1].split(b"\n"))
 
 
 def _longest_fits(data: bytes, max_line: int) -> bool:
@@ -121,9 +132,7 @@ def even(parts: Iterator[Block]) -> Iterator[Block]:
         yield block
     if held is not None:
         line = int(held.numbers[0]) if len(held.numbers) else held.faults[0].line
-        yield Block(
-            b"", np.empty(0, np.int64), [Fault(line, "unpaired-line", "two lines a pair", held.data[:200])]
-        )
+        yield Block(b"", np.empty(0, np.int64), [Fault(line, "unpaired-line", "two lines a pair", held.data[:200])])
 
 
 def _without_last(block: Block) -> tuple[Block, Block]:

@@ -13,25 +13,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import schemas
 from datakit.io.ids import PARTS
 from datakit.io.jsonl import Columns, Dialogue, check_files, empty
 from datakit.io.lines import Fault
 from datakit.io.parquet_child import batches
+from datakit.io.parquet_columns import raw_columns, wrong_rows
 from datakit.io.parse import Key, Parsed
 from datakit.io.rows import PLACE_COLUMNS, Rows, form_of
 from datakit.io.sources import digests_of
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError
 from schemas.settings import suggestion
 from schemas.storage import shown
 
-KINDS: dict[str, Schema] = {
-    schema.name: schema for schema in vars(schemas).values() if isinstance(schema, Schema)
-}
+KINDS: dict[str, Schema] = {schema.name: schema for schema in vars(schemas).values() if isinstance(schema, Schema)}
 """Row kinds by name."""
 
 
@@ -57,9 +55,7 @@ class Parquet(Read):
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(sorted(dict(self.columns).items())))
         if (self.format is None) == (self.kind is None):
-            raise ConfigError(
-                "bad-setting", f"{self.name} needs a format or a kind", kept="nothing was started"
-            )
+            raise ConfigError("bad-setting", f"{self.name} needs a format or a kind", kept="nothing was started")
         if self.kind is not None and self.kind not in KINDS:
             told = f"there is no row kind {shown(self.kind)}{suggestion(self.kind, list(KINDS))}"
             raise ConfigError("unknown-kind", told, expected=", ".join(KINDS), kept="nothing was started")
@@ -73,11 +69,7 @@ class Parquet(Read):
 
     def gives(self, *inputs: Schema) -> Schema:
         """The row kind."""
-        return (
-            KINDS[self.kind]
-            if self.kind is not None
-            else form_of(self.format or "", (), self.dialogue)[0].schema
-        )
+        return KINDS[self.kind] if self.kind is not None else form_of(self.format or "", (), self.dialogue)[0].schema
 
     def pinned(self) -> Parquet:
         """The same import with the digests of the files as they are now."""
@@ -85,9 +77,7 @@ class Parquet(Read):
 
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests in place of their names."""
-        return {
-            name: value for name, value in super(Parquet, self.pinned()).params().items() if name != "files"
-        }
+        return {name: value for name, value in super(Parquet, self.pinned()).params().items() if name != "files"}
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a batch, files in the order given."""
@@ -96,7 +86,7 @@ class Parquet(Read):
         for url, digest in zip(self.files, self.pinned().digests, strict=True):
             count = 0
             for batch in batches(url, digest, [name for key in keys for name in key.names]):
-                raw = _raw(batch, keys, url, count)
+                raw = raw_columns(batch, keys, url, count)
                 yield self._result(rows, raw, count, url.rsplit("/", 1)[-1])
                 count += batch.num_rows
             if not count:
@@ -119,12 +109,10 @@ class Parquet(Read):
 
     def _result(self, rows: Rows, raw: pa.Table, first: int, name: str) -> Result:
         numbers = np.arange(first + 1, first + 1 + raw.num_rows)
-        wrong = _wrong(raw, self._keys())
+        wrong = wrong_rows(raw, self._keys())
         if self.format is None:
             present = {
-                c: raw[c].combine_chunks()
-                for c in raw.column_names
-                if raw[c].null_count < len(raw) or not len(raw)
+                c: raw[c].combine_chunks() for c in raw.column_names if raw[c].null_count < len(raw) or not len(raw)
             }
             return Result(*rows.finished(present, wrong, numbers, [], name))
         faults: list[Fault] = []
@@ -134,36 +122,3 @@ class Parquet(Read):
             good &= ~mask
         form = form_of(self.format, (), self.dialogue)[0]
         return Result(*rows.of_records(form, Parsed(raw.filter(pa.array(good)), numbers[good], faults), name))
-
-
-def _raw(batch: pa.Table, keys: tuple[Key, ...], url: str, first: int) -> pa.Table:
-    """The keys' columns in their declared types; `DataError` for a column that is absent or of another
-    type.
-    """
-    columns = {}
-    for key in keys:
-        found = [name for name in key.names if name in batch.column_names]
-        if not found and key.required:
-            told = f"{shown(url)} has no column {' or '.join(key.names)}"
-            raise DataError(
-                "missing-key", told, found=", ".join(batch.column_names), kept="nothing was published"
-            )
-        one = Schema("column", 1, tuple(Column(name, key.type, "", nullable=True) for name in found))
-        table = one.conform(batch.select(found), f"{shown(url)}, rows from {first}")
-        values = [table[name] for name in found]
-        nothing = pa.chunked_array([pa.nulls(batch.num_rows, key.type)])
-        columns[key.name] = nothing if not values else values[0] if len(values) == 1 else pc.coalesce(*values)
-    return pa.table(columns)
-
-
-def _wrong(raw: pa.Table, keys: tuple[Key, ...]) -> list[tuple[np.ndarray, str]]:
-    faults = []
-    for key in keys:
-        column = raw[key.name].combine_chunks()
-        if key.required and column.null_count:
-            faults.append((np.asarray(column.is_null()), "null"))
-        if pa.types.is_floating(key.type):
-            faults.append((np.asarray(pc.fill_null(pc.invert(pc.is_finite(column)), False)), "not-finite"))
-        if pa.types.is_string(key.type):
-            faults.append((np.asarray(pc.fill_null(pc.match_substring(column, "\x00"), False)), "bad-text"))
-    return faults

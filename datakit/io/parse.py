@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.lines import Block, Fault
+from datakit.io.lines import Block, Fault, are_objects
 
 _CUT = 200
 
@@ -52,9 +52,7 @@ def parse(block: Block, keys: Sequence[Key]) -> Parsed:
     import pyarrow.json as pj
 
     fields = {name: pa.field(name, key.type) for key in keys for name in key.names}
-    options = pj.ParseOptions(
-        explicit_schema=pa.schema(list(fields.values())), unexpected_field_behavior="ignore"
-    )
+    options = pj.ParseOptions(explicit_schema=pa.schema(list(fields.values())), unexpected_field_behavior="ignore")
     faults = list(block.faults)
     parts: list[tuple[pa.Table, np.ndarray]] = []
     waiting = [(block.data, block.numbers)]
@@ -62,7 +60,10 @@ def parse(block: Block, keys: Sequence[Key]) -> Parsed:
         data, numbers = waiting.pop()
         if not len(numbers):
             continue
-        table = _read(data, len(numbers), options)
+        # Lines that begin with { and end with } share no object: one row a line follows from the count.
+        # The reader also crashes the process on a file that begins with `null`; this keeps it away.
+        sound = (block.objects and data is block.data) or are_objects(data)
+        table = _read(data, len(numbers), options) if sound else None
         if table is None:
             if len(numbers) == 1:
                 faults.append(diagnosis(data, int(numbers[0]), keys))
@@ -87,10 +88,6 @@ def _read(data: bytes, rows: int, options: object) -> pa.Table | None:
     """
     import pyarrow.json as pj
 
-    # Lines that begin with { and end with } cannot share an object: one row a line follows from the count.
-    # The reader also crashes the process on a file that begins with `null`; this keeps it away.
-    if not (data.startswith(b"{") and data.endswith(b"}\n") and data.count(b"}\n{") == rows - 1):
-        return None
     try:
         table = pj.read_json(
             pa.BufferReader(data), pj.ReadOptions(use_threads=False, block_size=len(data) + 1), options
@@ -114,11 +111,12 @@ def _whole(
 ) -> tuple[np.ndarray | None, list[Fault]]:
     """Which rows hold all that is required, in finite numbers and text without NUL; None if all do."""
     bad = np.zeros(len(numbers), bool)
+    nul = b"\\u0000" in data
     for key in keys:
         column = table[key.name].combine_chunks()
         if key.required and column.null_count:
             bad |= np.asarray(column.is_null())
-        bad |= _strange(column, data)
+        bad |= _strange(column, nul)
     if not bad.any():
         return None, []
     lines = data.split(b"\n")
@@ -126,13 +124,13 @@ def _whole(
     return ~bad, [diagnosis(lines[row], int(numbers[row]), keys) for row in rows]
 
 
-def _strange(column: pa.Array, data: bytes) -> np.ndarray | bool:
+def _strange(column: pa.Array, nul: bool) -> np.ndarray | bool:
     """Rows with a number that is not finite, or a NUL inside text (which Arrow takes but few readers do)."""
     kind = column.type
     if pa.types.is_floating(kind):
         return np.asarray(pc.fill_null(pc.invert(pc.is_finite(column)), False))
     if pa.types.is_list(kind):
-        inner = _strange(column.flatten(), data)
+        inner = _strange(column.flatten(), nul)
         if isinstance(inner, bool) or not inner.any():
             return False
         rows = np.zeros(len(column), bool)
@@ -141,9 +139,9 @@ def _strange(column: pa.Array, data: bytes) -> np.ndarray | bool:
     if pa.types.is_struct(kind):
         found: np.ndarray | bool = False
         for child in column.flatten():
-            found = found | _strange(child, data)
+            found = found | _strange(child, nul)
         return found
-    if pa.types.is_string(kind) and b"\\u0000" in data:
+    if pa.types.is_string(kind) and nul:
         return np.asarray(pc.fill_null(pc.match_substring(column, "\x00"), False))
     return False
 

@@ -84,10 +84,7 @@ class Reversal(Read):
             columns = {"messages": question(prompts), "answer": pa.array(answers)}
             if self.output == "demonstrations":
                 flags = wrong[start : start + count]
-                told = [
-                    spoilt(a, self.seed, int(i)) if w else a
-                    for a, w, i in zip(answers, flags, index, strict=True)
-                ]
+                told = [spoilt(a, self.seed, int(i)) if w else a for a, w, i in zip(answers, flags, index, strict=True)]
                 columns["response"] = pa.array(told)
             yield Result(*make.finished(columns, [], np.arange(count), [], self.name))
 

@@ -94,8 +94,8 @@ class Rows:
 
     def _complete(self, rows: pa.Table) -> pa.Table:
         columns = {column: rows[column].combine_chunks() for column in rows.column_names}
-        for column in self.schema.names:
-            if column in PARTS and column not in columns:
+        for column in PARTS:
+            if column in self.schema and column not in columns:
                 ids = content_ids(*[columns[part] for part in PARTS[column]])
                 columns[column] = self.met.unique(ids) if self.schema.key == (column,) else ids
         if "source" in self.schema:
@@ -124,9 +124,7 @@ class Rows:
                 "place": pa.array([_place(name, fault) for fault in faults], pa.string()),
                 "line": pa.array([fault.line for fault in faults], pa.int64()),
                 "byte": pa.array([fault.byte for fault in faults], pa.int64()),
-                "text": pa.array(
-                    [printable(fault.text.decode("utf-8", "replace")) for fault in faults], pa.string()
-                ),
+                "text": pa.array([printable(fault.text.decode("utf-8", "replace")) for fault in faults], pa.string()),
                 "reason": pa.array([fault.reason for fault in faults], pa.string()),
                 "value": pa.array([fault.value for fault in faults], pa.float64()),
                 "threshold": pa.array([printable(fault.rule) for fault in faults], pa.string()),
@@ -135,9 +133,7 @@ class Rows:
         both = pa.concat_tables([told, lost], promote_options="default") if count else lost
         both = both.take(pc.sort_indices(both["line"]))
         kind = rejected_kind(self.schema)
-        nulls = {
-            c.name: pa.nulls(both.num_rows, c.type) for c in kind.columns if c.name not in both.column_names
-        }
+        nulls = {c.name: pa.nulls(both.num_rows, c.type) for c in kind.columns if c.name not in both.column_names}
         for column, values in nulls.items():
             both = both.append_column(column, values)
         return kind.conform(both)
@@ -146,18 +142,14 @@ class Rows:
 def rejected_kind(schema: Schema) -> Schema:
     """What a reader's rejected row holds: the columns it got to, its place, the reason."""
     columns = tuple(replace(column, nullable=True, finite=False) for column in schema.columns)
-    return Schema(f"rejected {schema.name}", schema.version, columns).adding(
-        *PLACE_COLUMNS, *REJECTION_COLUMNS
-    )
+    return Schema(f"rejected {schema.name}", schema.version, columns).adding(*PLACE_COLUMNS, *REJECTION_COLUMNS)
 
 
 def _place(name: str, fault: Fault) -> str:
     return f"{name}:{fault.line}" + ("" if fault.byte is None else f", byte {fault.byte}")
 
 
-def _whole_pairs(
-    raw: pa.Table, numbers: np.ndarray, faults: list[Fault]
-) -> tuple[pa.Table, np.ndarray, list[Fault]]:
+def _whole_pairs(raw: pa.Table, numbers: np.ndarray, faults: list[Fault]) -> tuple[pa.Table, np.ndarray, list[Fault]]:
     """Only records whose partner (the other line of an even and odd one) is there too; others become
     faults.
     """

@@ -28,9 +28,7 @@ def opened(url: str) -> Iterator[BinaryIO]:
         try:
             stream = store.open(path)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise ConfigError(
-                "no-such-file", f"there is no file {shown(url)}", kept="nothing was started"
-            ) from error
+            raise ConfigError("no-such-file", f"there is no file {shown(url)}", kept="nothing was started") from error
         with stream:
             yield stream
 
@@ -90,9 +88,7 @@ def plain(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
                 raise _broken(url, str(error)) from error
             given += len(piece)
             if given > _BOMB_BYTES and given > _BOMB_RATIO * stored:
-                raise DataError(
-                    "too-large", f"{shown(url)} expands {given // stored} times", expected=f"{_BOMB_RATIO}"
-                )
+                raise DataError("too-large", f"{shown(url)} expands {given // stored} times", expected=f"{_BOMB_RATIO}")
             if piece:
                 yield piece
             data = inflate.unconsumed_tail
@@ -108,6 +104,4 @@ def plain(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _broken(url: str, why: str) -> DataError:
-    return DataError(
-        "broken-gzip", f"{shown(url)} is not a whole gzip file: {why}", kept="nothing was published"
-    )
+    return DataError("broken-gzip", f"{shown(url)} is not a whole gzip file: {why}", kept="nothing was published")

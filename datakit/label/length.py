@@ -32,9 +32,7 @@ class Length(Label):
     @property
     def adds(self) -> tuple[Column, ...]:
         """The length."""
-        return (
-            Column(self.output or f"{self.column}_{self.unit}", pa.int64(), f"{self.unit} of {self.column}"),
-        )
+        return (Column(self.output or f"{self.column}_{self.unit}", pa.int64(), f"{self.unit} of {self.column}"),)
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.ChunkedArray]:
         """Count."""

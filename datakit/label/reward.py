@@ -31,7 +31,7 @@ class Reward(Label):
     """Which of the scorer's numbers."""
     column: str = "reward"
     """Name of the new column, so that several rewards can stand side by side."""
-    rows_per_chunk: int = 256
+    rows_per_chunk: int = 1024
     """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     @property
@@ -48,14 +48,12 @@ class Reward(Label):
         """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row."""
         scorer = ctx.resources["scorer"]
         assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
-        reply = scorer.score(rows.select(scorer.takes.names))
+        reply = scorer.score(scorer.takes.conform(rows, "what the scorer reads"))
         values = reply.get(self.reads)
         if values is None:
             raise _bad(f"there is no {self.reads}", self.reads, ", ".join(reply) or "nothing")
         if len(values) != rows.num_rows:
-            raise _bad(
-                f"asked {rows.num_rows} scores, got {len(values)}", str(rows.num_rows), str(len(values))
-            )
+            raise _bad(f"asked {rows.num_rows} scores, got {len(values)}", str(rows.num_rows), str(len(values)))
         if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
             raise _bad(f"{self.reads} is no number", "numbers", str(values.type))
         values = values.cast(pa.float64())

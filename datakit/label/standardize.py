@@ -36,12 +36,8 @@ class Standardize(Label):
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
-            raise ConfigError(
-                "bad-setting", "mean and std are given together, or measured together", where=self.name
-            )
-        if self.std is not None and not (
-            self.std >= 0 and math.isfinite(self.std) and math.isfinite(self.mean or 0.0)
-        ):
+            raise ConfigError("bad-setting", "mean and std are given together, or measured together", where=self.name)
+        if self.std is not None and not (self.std >= 0 and math.isfinite(self.std) and math.isfinite(self.mean or 0.0)):
             raise ConfigError(
                 "bad-setting", f"std {self.std}, mean {self.mean}: finite, std at least 0", where=self.name
             )
@@ -55,11 +51,7 @@ class Standardize(Label):
     def adds(self) -> tuple[Column, ...]:
         """The standardized number."""
         name = self.output or self.column
-        return (
-            Column(
-                name, pa.float64(), f"{self.column} less its mean, over its standard deviation", finite=True
-            ),
-        )
+        return (Column(name, pa.float64(), f"{self.column} less its mean, over its standard deviation", finite=True),)
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """Mean and standard deviation; `DataError` where there is no scale and `zero_std` is "error"."""

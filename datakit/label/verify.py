@@ -42,13 +42,9 @@ class Verify(Label):
 
     def __post_init__(self) -> None:
         if not (self.choices.isascii() and self.choices.isalpha() and self.choices.isupper()):
-            raise ConfigError(
-                "bad-setting", f"choices are upper-case letters, not {self.choices!r}", where=self.name
-            )
+            raise ConfigError("bad-setting", f"choices are upper-case letters, not {self.choices!r}", where=self.name)
         if not 0 <= self.tolerance < 1:
-            raise ConfigError(
-                "bad-setting", f"tolerance is {self.tolerance}, at least 0 and below 1", where=self.name
-            )
+            raise ConfigError("bad-setting", f"tolerance is {self.tolerance}, at least 0 and below 1", where=self.name)
 
     @property
     def takes(self) -> Schema:
@@ -67,51 +63,32 @@ class Verify(Label):
         """The verdict, and the answer that was read (null where none could be)."""
         return (
             Column(self.output, pa.float64(), f"1 where {self.response} gives {self.answer}", finite=True),
-            Column(
-                f"{self.output}_read", pa.string(), f"the {self.kind} read in {self.response}", nullable=True
-            ),
+            Column(f"{self.output}_read", pa.string(), f"the {self.kind} read in {self.response}", nullable=True),
         )
 
     def label(self, rows: pa.Table, ctx: Context) -> Labelled:
         """Read both and compare."""
         import polars as pl
 
-        frame = pl.DataFrame(
-            {"said": pl.from_arrow(rows[self.response]), "gold": pl.from_arrow(rows[self.answer])}
-        )
-        frame = frame.with_columns(pl.col("said").cast(pl.String), pl.col("gold").cast(pl.String))
-        said, gold = (
-            self._read(answers.scope(pl.col("said"), self.after), bool(self.after)),
-            self._read_gold(pl.col("gold")),
-        )
-        frame = frame.select(said=said, gold=gold).select(
-            "said", "gold", right=self._equal(pl.col("said"), pl.col("gold"))
-        )
-        told = frame.select(
-            "said",
-            known=pl.col("gold").is_not_null(),
-            right=pl.col("right").fill_null(False).cast(pl.Float64),
-        )
-        told = told.to_arrow()
-        columns = {self.output: told["right"], f"{self.output}_read": told["said"].cast(pa.string())}
-        return Labelled(
-            columns, Kept(told["known"].combine_chunks(), "gold-not-readable", threshold=self.kind)
-        )
-
-    def _read(self, text: pl.Expr, behind: bool) -> pl.Expr:
-        import polars as pl
-
+        columns = {"said": rows[self.response], "gold": rows[self.answer]}
+        frame = pl.DataFrame({name: pl.from_arrow(values) for name, values in columns.items()})
+        said, gold = pl.col("said").cast(pl.String), pl.col("gold").cast(pl.String)
+        in_gold = answers.leading_letter(gold, self.choices) if self.kind == "choice" else self._read(gold)
+        frame = frame.select(self._read(answers.scope(said, self.after), bool(self.after)), in_gold)
         if self.kind == "number":
-            token = answers.number(text, first=behind)
-            return pl.when(answers.value(token).is_not_null()).then(token)
+            frame = frame.with_columns(pl.when(answers.value(pl.col(n)).is_not_null()).then(n) for n in columns)
+        right = self._equal(pl.col("said"), pl.col("gold")).fill_null(False).cast(pl.Float64)
+        told = frame.select("said", right=right, known=pl.col("gold").is_not_null()).to_arrow()
+        added = {self.output: told["right"], f"{self.output}_read": told["said"].cast(pa.string())}
+        known = told["known"].combine_chunks()
+        return Labelled(added, Kept(known, "gold-not-readable", threshold=self.kind))
+
+    def _read(self, text: pl.Expr, behind: bool = False) -> pl.Expr:
+        if self.kind == "number":
+            return answers.number(text, first=behind)
         if self.kind == "choice":
             return answers.choice(text, self.choices)
         return text if self.strict else answers.words(text)
-
-    def _read_gold(self, text: pl.Expr) -> pl.Expr:
-        return (
-            answers.leading_letter(text, self.choices) if self.kind == "choice" else self._read(text, False)
-        )
 
     def _equal(self, said: pl.Expr, gold: pl.Expr) -> pl.Expr:
         if self.kind != "number":

@@ -11,13 +11,14 @@ holds NaN for greater than every number, so `reward > 0.5` would keep exactly th
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.sql.session import Session
+from datakit.sql.session import Session, shared
 from datakit.sql.tree import nodes, parse, unsteady
 from schemas import Schema
 from schemas.errors import ConfigError, printable
@@ -26,7 +27,7 @@ from schemas.settings import suggestion
 _LONGEST = 10_000
 _FORBIDDEN = {"SUBQUERY": "a sub-select", "WINDOW": "a window", "PARAMETER": "a parameter", "STAR": "a star",
               "DEFAULT": "DEFAULT"}  # fmt: skip
-_SECONDS = 600.0
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,18 @@ class Predicate:
             _bind(session, text, schema)
         return Predicate(text, columns)
 
-    def values(self, rows: pa.Table, *, memory: str = "1GB") -> pa.Array:
+    def values(self, rows: pa.Table) -> pa.Array:
         """True, False or null for each row of `rows`, in order."""
         read = pa.table({name: _nan_to_null(rows[name]) for name in self.columns})
         if not self.columns:
             read = pa.table({"_": pa.nulls(rows.num_rows, pa.int8())})
-        with Session(memory=memory, seconds=_SECONDS) as session:
+        with _one_at_a_time:
+            session = shared()
             session.add("rows", read)
-            return session.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows")["keep"].combine_chunks()
+            try:
+                return session.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows")["keep"].combine_chunks()
+            finally:
+                session.drop("rows")
 
 
 def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -75,17 +80,11 @@ def _query(text: str) -> str:
 def _tree(session: Session, text: str) -> dict[str, Any]:
     """The syntax tree of the expression; the statement around it must be the one we wrote, untouched."""
     if not text.strip() or len(text) > _LONGEST:
-        raise _fault(
-            "predicate-empty" if not text.strip() else "predicate-long", text, "is empty or far too long"
-        )
+        raise _fault("predicate-empty" if not text.strip() else "predicate-long", text, "is empty or far too long")
     parsed, plain = (parse(session, _query(part)) for part in (text, "true"))
     if parsed["error"]:
-        raise _fault(
-            "predicate-syntax", text, f"is not an expression: {printable(parsed['error_message'], 200)}"
-        )
-    if len(parsed["statements"]) != 1 or not isinstance(
-        parsed["statements"][0]["node"].get("where_clause"), dict
-    ):
+        raise _fault("predicate-syntax", text, f"is not an expression: {printable(parsed['error_message'], 200)}")
+    if len(parsed["statements"]) != 1 or not isinstance(parsed["statements"][0]["node"].get("where_clause"), dict):
         raise _fault("predicate-syntax", text, "is more than one expression")
     tree: dict[str, Any] = parsed["statements"][0]["node"].pop("where_clause")
     del plain["statements"][0]["node"]["where_clause"]
@@ -100,9 +99,7 @@ def _shape(tree: Any) -> Any:
     """
     if isinstance(tree, dict):
         return {
-            key: _shape(value)
-            for key, value in tree.items()
-            if not key.startswith(("query_location", "named_param"))
+            key: _shape(value) for key, value in tree.items() if not key.startswith(("query_location", "named_param"))
         }
     return [_shape(value) for value in tree] if isinstance(tree, list) else tree
 
@@ -124,9 +121,7 @@ def _columns(text: str, tree: dict[str, Any], schema: Schema) -> tuple[str, ...]
             read.add(known[name])
         elif name not in bound:
             guess = suggestion(name, list(schema.names))
-            raise _fault(
-                "unknown-column", text, f"reads a column {printable(name)} that is not there{guess}", schema
-            )
+            raise _fault("unknown-column", text, f"reads a column {printable(name)} that is not there{guess}", schema)
     return tuple(name for name in schema.names if name in read)
 
 

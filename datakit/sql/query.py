@@ -45,9 +45,7 @@ class Query(Blend):
     def __post_init__(self) -> None:
         names = [name.lower() for name in self.tables]
         if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
-            raise ConfigError(
-                "bad-setting", f"sql.query: tables {self.tables}", expected="plain names, each once"
-            )
+            raise ConfigError("bad-setting", f"sql.query: tables {self.tables}", expected="plain names, each once")
 
     @property
     def takes(self) -> Schema:
@@ -65,15 +63,12 @@ class Query(Blend):
             bound = self._bound(session)
         known = {(c.name, c.type): c for schema in reversed(inputs) for c in schema.columns}
         columns = [
-            known.get((field.name, field.type))
-            or Column(field.name, field.type, "of the query", nullable=True)
+            known.get((field.name, field.type)) or Column(field.name, field.type, "of the query", nullable=True)
             for field in bound
         ]
         missing = [name for name in self.key if name not in bound.names]
         if missing or len(set(bound.names)) != len(bound.names):
-            raise self._fault(
-                f"gives {', '.join(bound.names)}, which must be different names and hold the key"
-            )
+            raise self._fault(f"gives {', '.join(bound.names)}, which must be different names and hold the key")
         return Schema(self.kind, 1, tuple(columns), self.key)
 
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:
@@ -95,9 +90,7 @@ class Query(Blend):
         """One SELECT over the named tables, of steady functions, without chance."""
         parsed = parse(session, self.query)
         if parsed["error"] or len(parsed["statements"]) != 1:
-            raise self._fault(
-                f"is not one SELECT: {printable(parsed.get('error_message', 'more than one'), 200)}"
-            )
+            raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', 'more than one'), 200)}")
         named = {name.lower() for name in self.tables}
         for node in nodes(parsed):
             named |= {entry["key"].lower() for entry in _entries(node)}

@@ -7,10 +7,12 @@ session. What does not fit in memory spills to a private folder that goes with t
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -56,11 +58,15 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.close()
 
     def add(self, name: str, table: pa.Table) -> None:
         """Make `table` readable under `name`."""
         self._db.register(name, table)
+
+    def drop(self, name: str) -> None:
+        """Forget the table that was added under `name`."""
+        self._db.unregister(name)
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         """Stream `batches` into a table of this session; what does not fit in memory spills."""
@@ -81,6 +87,10 @@ class Session:
         """The result of one query, a batch at a time."""
         yield from self._db.sql(sql).to_arrow_reader(rows)
 
+    def close(self) -> None:
+        """What leaving the `with` block does; the session and its spilled data are gone."""
+        self._stack.close()
+
     def _bounded(self, work: Any) -> Any:
         import duckdb
 
@@ -91,12 +101,18 @@ class Session:
             return work()
         except duckdb.InterruptException as error:
             limit = f"{self._seconds} s"
-            raise DataError(
-                "sql-timeout", f"the statement ran longer than {limit}", expected=limit
-            ) from error
+            raise DataError("sql-timeout", f"the statement ran longer than {limit}", expected=limit) from error
         except duckdb.OutOfMemoryException as error:
             message = f"the statement needs more than {self._memory}: {printable(error, 200)}"
             raise DataError("sql-memory", message, expected=self._memory) from error
         finally:
             if timer:
                 timer.cancel()
+
+
+@lru_cache(maxsize=1)
+def shared() -> Session:
+    """A session that this process keeps until it ends, for small chunks: opening one takes some 20 ms."""
+    session = Session(seconds=600).__enter__()
+    atexit.register(session.close)
+    return session

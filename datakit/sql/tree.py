@@ -9,9 +9,7 @@ from typing import Any
 
 from datakit.sql.session import Session
 
-_STEADY_MACROS = re.compile(
-    r"(list|array|map|md5_number)_\w+|if|nullif|fdiv|fmod|split_part|days_in_month|date_add"
-)
+_STEADY_MACROS = re.compile(r"(list|array|map|md5_number)_\w+|if|nullif|fdiv|fmod|split_part|days_in_month|date_add")
 
 
 def parse(session: Session, sql: str) -> dict[str, Any]:
@@ -38,9 +36,7 @@ def unsteady(session: Session, tree: Any, columns: tuple[str, ...] = ()) -> str 
     A bare name that is not among `columns` counts as a function: `current_date` is one.
     """
     called = {node["function_name"].lower() for node in nodes(tree) if node.get("class") == "FUNCTION"}
-    bare = {
-        node["column_names"][0].lower() for node in nodes(tree) if len(node.get("column_names") or ()) == 1
-    }
+    bare = {node["column_names"][0].lower() for node in nodes(tree) if len(node.get("column_names") or ()) == 1}
     names = sorted(called | (bare - {name.lower() for name in columns}))
     found = session.rows(
         "SELECT function_name, count(*) FILTER (function_type = 'scalar' AND stability <> 'CONSISTENT'), "

@@ -280,7 +280,10 @@ class _Stretches:
 
     def encoded(self, rows: int) -> Encoded:
         """Everything encoded."""
-        encoded = self._tokenizer._plain(self._text, self._first)
+        # Samples of one prompt repeat it, and conversations their system turn: each text is encoded once.
+        once = {pair: at for at, pair in enumerate(dict.fromkeys(zip(self._text, self._first, strict=True)))}
+        known = self._tokenizer._plain(*([list(part) for part in zip(*once, strict=True)] or [[], []]))
+        encoded = [known[once[pair]] for pair in zip(self._text, self._first, strict=True)]
         ids = np.array(self._id, np.int64)
         lengths = np.ones(len(ids), np.int64)
         lengths[ids < 0] = [len(one) for one in encoded]

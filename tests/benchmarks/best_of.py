@@ -113,9 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.way:
             start = time.perf_counter()
             kept = WAYS[options.way](options.url, f"{folder}/out")
-            seconds = time.perf_counter() - start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps({"seconds": seconds, "peak_mb": peak, "kept": kept}))
+            seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+            cpu = used.ru_utime + used.ru_stime
+            print(
+                json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": used.ru_maxrss / 1024, "kept": kept})
+            )
             return
         for rows in (options.rows // 4, options.rows):
             url = f"{folder}/{rows}"
@@ -125,9 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             assert len({run["kept"] for told in runs.values() for run in told}) == 1, runs
             for way, told in runs.items():
                 peak = max(run["peak_mb"] for run in told)
-                ratio = middle["ours"] / middle[way]
+                cpu = statistics.median(run["cpu"] for run in told)
+                ratio = f"ours/it {middle['ours'] / middle[way]:5.2f}"
                 print(
-                    f"{rows:>9} rows  {way:<13} {middle[way]:6.2f} s  ratio {ratio:5.2f}  peak {peak:6.0f} MB"
+                    f"{rows:>9} rows {way:<12} {middle[way]:6.2f} s {ratio} cpu {cpu:5.2f} s {peak:4.0f} MB"
                 )
 
 

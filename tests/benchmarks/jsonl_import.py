@@ -96,7 +96,7 @@ def duckdb(path: str, into: str) -> int:
     source = f"read_json('{path}', format='newline_delimited', columns={columns})"
     db.sql("SET threads=1")
     db.sql(f"COPY (SELECT * FROM {source}) TO '{into}' (FORMAT parquet, COMPRESSION zstd)")
-    return int(db.sql(f"SELECT count(*) FROM '{into}'").fetchall()[0][0])
+    return int(db.sql(f"SELECT count(*) FROM read_parquet('{into}')").fetchall()[0][0])
 
 
 WAYS = {"ours": ours, "parse": parse, "json-loop": json_loop, "polars": polars, "duckdb": duckdb}
@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = WAYS[options.way](options.path, f"{folder}/out")
             seconds = time.perf_counter() - start
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(json.dumps({"seconds": seconds, "peak_mb": peak, "rows": rows}))
+            told = {"seconds": seconds, "cpu": time.process_time(), "peak_mb": peak, "rows": rows}
+            print(json.dumps(told))
             return
         for megabytes in (options.megabytes // 4, options.megabytes):
             path = Path(folder) / f"{megabytes}.jsonl"
@@ -137,9 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for way, told in runs.items():
                 seconds = statistics.median(run["seconds"] for run in told)
                 peak = max(run["peak_mb"] for run in told)
-                rate = size / seconds
+                cpu = statistics.median(run["cpu"] for run in told)
+                rate, ratio = size / seconds, ours_seconds / seconds
                 print(
-                    f"{size:6.0f} MB  {way:<10} {rate:6.1f} MB/s  ours takes {ours_seconds / seconds:5.2f} times as long  peak {peak:6.0f} MB"
+                    f"{size:6.0f} MB  {way:<10} {rate:6.1f} MB/s  {cpu:5.1f} s CPU  peak {peak:6.0f} MB  "
+                    f"ours takes {ratio:5.2f} times as long"
                 )
             path.unlink()
 

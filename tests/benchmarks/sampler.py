@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.sampler [tiny|small] [threads]
 
-Both sides answer the same prompts, 16 samples each, drawn at temperature 1; the answer ends with probability of about
-1 in 8 at every token. Runs alternate; the figure is the median over the rounds of (tokens per second here) / (there).
+Both sides answer the same prompts, 16 samples each, drawn at temperature 1; the answer ends with probability
+of about 1 in 8 at every token. Runs alternate; the figure is the median over the rounds of (tokens per second
+here) / (there).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from trainers.engine.sample import Generator
 
 SIZES = {
     "tiny": dataclasses.replace(
-        SMALL, num_layers=4, hidden_size=128, ffn_hidden_size=256, num_query_groups=4, vocab_size=96, max_sequence_length=128
+        SMALL, num_layers=4, hidden_size=128, ffn_hidden_size=256, num_query_groups=4, vocab_size=96,
+        max_sequence_length=128,
     ),
     "small": dataclasses.replace(
         SMALL, num_layers=8, hidden_size=256, ffn_hidden_size=1024, num_attention_heads=8, num_query_groups=4,
@@ -86,7 +88,9 @@ def main(size: str = "tiny", threads: str = "1") -> None:
         there = theirs(hf, prompts, ends, batch) / (time.perf_counter() - began)
         if turn:  # the first round warms up
             ratios.append(here / there)
-            print(f"here {here:8.0f} tokens/s   Hugging Face {there:8.0f} tokens/s   ratio {here / there:.2f}")
+            print(
+                f"here {here:8.0f} tokens/s   Hugging Face {there:8.0f} tokens/s   ratio {here / there:.2f}"
+            )
     print(f"{size}, batch {batch}, {threads} threads: median ratio {statistics.median(ratios):.2f}")
 
 

@@ -47,11 +47,7 @@ class FaultOS:
 
     def _counting(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            if (
-                name == "open"
-                and self._errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-                and not args[1] & os.O_CREAT
-            ):
+            if name == "open" and self._errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and not args[1] & os.O_CREAT:
                 return real(*args, **options)
             self.counted += 1
             if self.counted == self._n or (self._lasting and 0 < self._n < self.counted):
@@ -68,9 +64,7 @@ class FaultOS:
                 os.close(*args)  # Linux frees the descriptor whatever close says
             if name == "write" and len(args[1]) > 1:
                 os.write(args[0], args[1][: len(args[1]) // 2])
-            raise OSError(
-                self._errno, os.strerror(self._errno), args[0] if isinstance(args[0], str) else None
-            )
+            raise OSError(self._errno, os.strerror(self._errno), args[0] if isinstance(args[0], str) else None)
         if name == "write":
             os.write(args[0], args[1][: len(args[1]) // 2])
         if self._power is not None:

@@ -40,9 +40,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         fs.rm(f"/{tmp_path.name}", recursive=True)
 
 
-def commit_one(
-    url: str, table: pa.Table, rows_per_group: int = 16, pieces: int = 1, **fields: object
-) -> Dataset:
+def commit_one(url: str, table: pa.Table, rows_per_group: int = 16, pieces: int = 1, **fields: object) -> Dataset:
     attempt = Attempt.begin(url, ROWS, rows_per_group=rows_per_group)
     writer = attempt.shard(0)
     step = -(-table.num_rows // pieces) or 1
@@ -80,9 +78,7 @@ def test_bytes_depend_on_the_rows_alone(pieces: int, tmp_path: Path) -> None:
     one = commit_one(str(tmp_path / "a"), whole)
     other = commit_one(str(tmp_path / "b"), chunked, pieces=pieces)
     assert one.digest == other.digest
-    assert (tmp_path / "a/part-00000.parquet").read_bytes() == (
-        tmp_path / "b/part-00000.parquet"
-    ).read_bytes()
+    assert (tmp_path / "a/part-00000.parquet").read_bytes() == (tmp_path / "b/part-00000.parquet").read_bytes()
     groups = pq.ParquetFile(tmp_path / "a/part-00000.parquet").metadata
     assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [16, 16, 16, 2]
 
@@ -91,9 +87,7 @@ def test_place_time_and_machine_are_not_in_the_digest(tmp_path: Path) -> None:
     parent = commit_one(str(tmp_path / "p"), rows(0))
     moved = commit_one(str(tmp_path / "q"), rows(0), circumstance={"host": "x"})
     one = commit_one(str(tmp_path / "a"), rows(1), parents=[parent.as_parent("rows")])
-    other = commit_one(
-        str(tmp_path / "b"), rows(1), parents=[moved.as_parent("rows")], circumstance={"seconds": 1.5}
-    )
+    other = commit_one(str(tmp_path / "b"), rows(1), parents=[moved.as_parent("rows")], circumstance={"seconds": 1.5})
     assert one.digest == other.digest
     assert Dataset.open(other.url).manifest.circumstance == {"seconds": 1.5}
 
@@ -310,9 +304,7 @@ def test_a_torn_manifest_stops_the_next_run_before_work(tmp_path: Path) -> None:
 
 def test_lineage_names_every_ancestor(tmp_path: Path) -> None:
     first = commit_one(str(tmp_path / "a"), rows(0), op={"name": "io.read"})
-    second = commit_one(
-        str(tmp_path / "b"), rows(1), op={"name": "label.x"}, parents=[first.as_parent("rows")]
-    )
+    second = commit_one(str(tmp_path / "b"), rows(1), op={"name": "label.x"}, parents=[first.as_parent("rows")])
     third = commit_one(str(tmp_path / "c"), rows(2), op={"name": "blend"}, parents=[
         first.as_parent("one"), second.as_parent("two"),
     ])  # fmt: skip

@@ -54,9 +54,7 @@ def test_places_that_are_refused(url: str, slug: str) -> None:
 def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here = os.path.realpath(tmp_path)
-    assert {normal(text) for text in ("d", "./d", "d/", f"file://{here}/d", f"{here}/x/../d")} == {
-        f"{here}/d"
-    }
+    assert {normal(text) for text in ("d", "./d", "d/", f"file://{here}/d", f"{here}/x/../d")} == {f"{here}/d"}
     assert normal(Path("d")) == f"{here}/d"
     assert normal("S3://b/d/") == normal("s3://b/d") == "s3://b/d"
 
@@ -107,9 +105,7 @@ def test_errnos_become_storage_errors_that_name_them(number: int, slug: str) -> 
     assert "/d/x" in error.what
 
 
-def test_a_folder_that_is_held_is_waited_for_then_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_held_is_waited_for_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("schemas.localstore.WAIT_SECONDS", 0.1)
     store = LocalStore()
     with store.exclusive(str(tmp_path)), pytest.raises(ConflictError), store.exclusive(str(tmp_path)):

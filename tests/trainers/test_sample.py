@@ -1,4 +1,6 @@
-"""The generator: the cache changes nothing, nor does who sits beside whom; draws follow their distribution."""
+"""The generator: the cache changes nothing, nor does who sits beside whom; draws follow their
+distribution.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,12 @@ def without_cache(net: Network, ids: list[int], count: int) -> tuple[list[int], 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"window": 4}, {"position": "learned", "normalization": "LayerNorm", "linear_bias": True}, {"tie_embeddings": True}],
+    [
+        {},
+        {"window": 4},
+        {"position": "learned", "normalization": "LayerNorm", "linear_bias": True},
+        {"tie_embeddings": True},
+    ],
     ids=["llama", "window", "learned", "tied"],
 )
 def test_greedy_ragged_decoding_is_whole_reading(changes: dict[str, Any]) -> None:
@@ -79,7 +86,9 @@ def test_greedy_decoding_is_hugging_faces() -> None:
     hf = llama(net)
     answers = generator(net).generate(rows, Sampling(greedy=True), seeds(5))
     for ids, answer in zip(rows["prompt_ids"].to_pylist(), answers["response_ids"].to_pylist(), strict=True):
-        out = hf.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=END, pad_token_id=0)
+        out = hf.generate(
+            torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=END, pad_token_id=0
+        )
         assert answer == out[0, len(ids) :].tolist()
 
 
@@ -88,10 +97,18 @@ def test_neither_batch_nor_refill_nor_order_changes_an_answer() -> None:
     sampling = Sampling(samples_per_prompt=3, temperature=0.8, top_k=20, top_p=0.9)
     plain = generator(net, batch_size=1000, refill=False).generate(rows, sampling, seeds(15)).to_pylist()
     for batch_size, refill in ((8, True), (8, False), (2, True), (45, True)):
-        assert _same(generator(net, batch_size=batch_size, refill=refill).generate(rows, sampling, seeds(15)).to_pylist(), plain)
+        assert _same(
+            generator(net, batch_size=batch_size, refill=refill)
+            .generate(rows, sampling, seeds(15))
+            .to_pylist(),
+            plain,
+        )
     order = np.random.default_rng(1).permutation(15)
     turned = generator(net, batch_size=8).generate(rows.take(order), sampling, seeds(15)[order]).to_pylist()
-    back = sorted(({**a, "prompt_row": int(order[a["prompt_row"]])} for a in turned), key=lambda a: (a["prompt_row"], a["sample_index"]))
+    back = sorted(
+        ({**a, "prompt_row": int(order[a["prompt_row"]])} for a in turned),
+        key=lambda a: (a["prompt_row"], a["sample_index"]),
+    )
     assert _same(back, plain)
     assert len({tuple(a["response_ids"]) for a in plain[:3]}) > 1
 
@@ -139,13 +156,18 @@ def test_a_prompt_that_cannot_be_answered_is_a_row_with_an_error() -> None:
     assert [a["error"] is None for a in answers[::2]] == [True, False, False, True, False]
     assert {len(a["response_ids"]) for a in answers if a["error"]} == {0}
     assert [len(a["response_ids"]) <= 4 for a in answers[6:8]] == [True, True]
-    assert [(a["prompt_row"], a["sample_index"]) for a in answers] == [(i, j) for i in range(5) for j in range(2)]
+    assert [(a["prompt_row"], a["sample_index"]) for a in answers] == [
+        (i, j) for i in range(5) for j in range(2)
+    ]
 
 
 def test_more_samples_than_rows_in_a_batch() -> None:
     net, rows = network(), prompts(2)
     wide = generator(net).generate(rows, Sampling(samples_per_prompt=7), seeds(2)).to_pylist()
-    assert _same(generator(net, batch_size=3).generate(rows, Sampling(samples_per_prompt=7), seeds(2)).to_pylist(), wide)
+    assert _same(
+        generator(net, batch_size=3).generate(rows, Sampling(samples_per_prompt=7), seeds(2)).to_pylist(),
+        wide,
+    )
 
 
 def test_no_prompts_at_all() -> None:
@@ -196,7 +218,9 @@ def test_a_generator_opens_from_a_checkpoint(tmp_path: Any) -> None:
     checkpoint.save(str(tmp_path / "policy"), model=net, vocabulary=vocabulary())
     opened = open_generator(str(tmp_path / "policy"), batch_size=8)
     rows = prompts(3)
-    assert opened.generate(rows, Sampling(), seeds(3)).equals(generator(net).generate(rows, Sampling(), seeds(3)))
+    assert opened.generate(rows, Sampling(), seeds(3)).equals(
+        generator(net).generate(rows, Sampling(), seeds(3))
+    )
     checkpoint.save(str(tmp_path / "bare"), model=net)
     with pytest.raises(ConfigError, match="no-tokenizer"):
         open_generator(str(tmp_path / "bare"))

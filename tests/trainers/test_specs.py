@@ -1,4 +1,6 @@
-"""Our attention core against Megatron's, packed against separate, cached against whole, and the network against Llama."""
+"""Our attention core against Megatron's, packed against separate, cached against whole, and the network
+against Llama.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,13 @@ def test_packing_puts_every_token_in_one_place(lengths: list[int]) -> None:
     [
         {},
         {"window": 4},
-        {"position": "learned", "normalization": "LayerNorm", "gated": False, "activation": "gelu", "linear_bias": True},
+        {
+            "position": "learned",
+            "normalization": "LayerNorm",
+            "gated": False,
+            "activation": "gelu",
+            "linear_bias": True,
+        },
         {"qk_layernorm": True, "qkv_bias": True, "tie_embeddings": True, "kv_channels": 16},
         {"head": "scalar", "head_size": 3},
     ],
@@ -101,7 +109,9 @@ def test_logits_are_llamas() -> None:
 def test_full_recompute_changes_nothing() -> None:
     layout = parallel.start(Parallel())
     plain = build(SMALL, layout)
-    again = build(SMALL, layout, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1)
+    again = build(
+        SMALL, layout, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1
+    )
     ids, plan, losses = torch.randint(0, 40, (1, sum(LENGTHS))), pack(LENGTHS), []
     for net in (plain, again):
         loss = net(ids, plan.positions, None, labels=ids, packed_seq_params=plan).mean()
@@ -145,7 +155,9 @@ def test_mixture_of_experts_keeps_transformer_engines_names() -> None:
         ({"num_attention_heads": 6, "num_query_groups": 3}, (2, 1), "num_query_groups"),
     ],
 )
-def test_a_model_that_cannot_be_cut_is_refused(changes: dict[str, int], sizes: tuple[int, int], named: str) -> None:
+def test_a_model_that_cannot_be_cut_is_refused(
+    changes: dict[str, int], sizes: tuple[int, int], named: str
+) -> None:
     import dataclasses
 
     model: Model = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """The key-value cache of a decoding batch: one row of slots per answer, each row at its own length.
 
-A prompt is read packed (`read_prompts`), its keys and values are copied to the rows of all its samples (`place`), and
-every further token is written at its row's own position (`begin_step`). No row is padded on the left and a finished row
-can be given to the next prompt at once.
+A prompt is read packed (`read_prompts`), its keys and values are copied to the rows of all its samples
+(`place`), and every further token is written at its row's own position (`begin_step`). No row is padded on
+the left and a finished row can be given to the next prompt at once.
 
 Tensor suffixes: t tokens of a packed batch, b rows, s positions, g key-value heads, d head size.
 """
@@ -48,7 +48,9 @@ class Cache(BaseInferenceContext):
         rows, length = index_rl.shape
         for number, pair in self._read.items():
             for store, fresh_tgd in zip(self._layer(number, pair[0]), pair, strict=True):
-                fresh = fresh_tgd.index_select(0, index_rl.reshape(-1)).view(rows, length, *fresh_tgd.shape[1:])
+                fresh = fresh_tgd.index_select(0, index_rl.reshape(-1)).view(
+                    rows, length, *fresh_tgd.shape[1:]
+                )
                 store[rows_r, :, :length] = fresh.transpose(1, 2)
         self._read = None
 
@@ -67,14 +69,18 @@ class Cache(BaseInferenceContext):
             self.layers[number] = keys.index_select(0, rows_r), values.index_select(0, rows_r)
 
     def extend(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Called by layer `number` with the pass's rotated keys and its values; what its queries may look at."""
+        """Called by layer `number` with the pass's rotated keys and its values; what its queries may look
+        at.
+        """
         if self._read is not None:
             self._read[number] = key[:, 0], value[:, 0]
             return key, value
         keys_bgsd, values_bgsd = self.layers[number]
         keys_bgsd[self._all, :, self._positions_b] = key[0]
         values_bgsd[self._all, :, self._positions_b] = value[0]
-        return keys_bgsd[:, :, : self._seen].permute(2, 0, 1, 3), values_bgsd[:, :, : self._seen].permute(2, 0, 1, 3)
+        return keys_bgsd[:, :, : self._seen].permute(2, 0, 1, 3), values_bgsd[:, :, : self._seen].permute(
+            2, 0, 1, 3
+        )
 
     def _layer(self, number: int, like_tgd: Tensor) -> tuple[Tensor, Tensor]:
         if number not in self.layers:

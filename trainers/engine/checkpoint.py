@@ -6,9 +6,10 @@
     tokenizer.json, tokenizer_config.json    what text the ids stand for
     _manifest.json    published last (schemas.commit); names every file with its SHA-256
 
-`weights_digest` in the manifest's facts identifies the weights alone: SHA-256 over the sorted tensors' names, types, shapes
-and bytes, vocabulary padding left out, so it is the same at every layout. Nothing in a checkpoint is unpickled before
-`vetting` has read it with a restricted reader. Every function here is called by all ranks together.
+`weights_digest` in the manifest's facts identifies the weights alone: SHA-256 over the sorted tensors' names,
+types, shapes and bytes, vocabulary padding left out, so it is the same at every layout. Nothing in a
+checkpoint is unpickled before `vetting` has read it with a restricted reader. Every function here is called
+by all ranks together.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from megatron.core import dist_checkpointing, parallel_state
+from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.dist_checkpointing.validation import StrictHandling
@@ -95,8 +96,8 @@ def save(
 ) -> Manifest:
     """Write and publish a checkpoint; the manifest that stands there.
 
-    model: a Network, wrapped or not. train_state: plain JSON. vocabulary: tokenizer files by name. The same content there
-    already is success, other content is `ConflictError`.
+    model: a Network, wrapped or not. train_state: plain JSON. vocabulary: tokenizer files by name. The same
+    content there already is success, other content is `ConflictError`.
     """
     network = _bare(model)
     parts = [WEIGHTS] if optimizer is None else [WEIGHTS, OPTIMIZER]
@@ -153,7 +154,7 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
             next="run the training again; it goes on from its last complete checkpoint",
         )
     wanted = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
-    _together(lambda: [_verify(path, file, verify) for file in wanted])
+    _together(functools.partial(_verify_all, path, wanted, verify))
     with open(os.path.join(path, MODEL), encoding="utf-8") as file:
         model = settings.parse(Model, json.load(file), where=file.name)
     return Checkpoint(path, manifest, model)
@@ -188,10 +189,16 @@ def load_model(
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, *, head: bool = True) -> None:
     """Fill a network's weights from a checkpoint; `head=False` leaves the output layer as it is."""
     network, folder = _bare(model), os.path.join(checkpoint.folder, WEIGHTS)
-    tensors = {name: part for name, part in _tensors(network).items() if head or name != "output_layer.weight"}
+    tensors = {
+        name: part for name, part in _tensors(network).items() if head or name != "output_layer.weight"
+    }
     loaded = _read({"model": tensors}, folder)["model"]
     missing = network.load_state_dict(loaded, strict=False).missing_keys
-    lost = [name for name in missing if not name.endswith("_extra_state") and (head or name != "output_layer.weight")]
+    lost = [
+        name
+        for name in missing
+        if not name.endswith("_extra_state") and (head or name != "output_layer.weight")
+    ]
     assert not lost, f"{folder}: not loaded {lost}"
 
 
@@ -221,10 +228,12 @@ def weights_digest(folder: str, model: Model) -> str:
         tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
         with quiet():
             dcp.load({name: tensor}, storage_reader=reader, no_dist=True)
-        if name == "embedding.word_embeddings.weight" or name == "output_layer.weight" and model.head == "lm":
+        if name == "embedding.word_embeddings.weight" or (
+            name == "output_layer.weight" and model.head == "lm"
+        ):
             tensor = tensor[: model.vocab_size]
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B"))
+        total.update(memoryview(tensor.contiguous().view(torch.uint8).numpy().data))
     return total.hexdigest()
 
 
@@ -235,13 +244,17 @@ def _bare(model: torch.nn.Module) -> Network:
 
 
 def _tensors(network: Network) -> dict[str, Any]:
-    """The network's weights as Megatron saves them, without Transformer Engine's loose objects (empty outside FP8)."""
+    """The network's weights as Megatron saves them, without Transformer Engine's loose objects (empty outside
+    FP8).
+    """
     parts = network.sharded_state_dict(metadata=moments.metadata())
     return {name: part for name, part in parts.items() if not name.endswith("_extra_state")}
 
 
 def _write(tensors: Mapping[str, Any], folder: str) -> None:
-    if filesystem_async._results_queue is None:  # Megatron's own would start by running the caller's main module again
+    if (
+        filesystem_async._results_queue is None
+    ):  # Megatron's own would start by running the caller's main module again
         filesystem_async._results_queue = multiprocessing.get_context("fork").Manager().Queue()
     with quiet():
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
@@ -252,7 +265,9 @@ def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
     _together(lambda: vetting.vet(folder) and None)
     try:
         with quiet():
-            return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
+            return cast(
+                dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED)
+            )
     except (QuiverError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # CheckpointException is no Exception
@@ -264,11 +279,23 @@ def _same_trunk(source: Checkpoint, wanted: Model) -> None:
     if wanted.head == "scalar":
         free.add("tie_embeddings")
     have, want = settings.plain(source.model), settings.plain(wanted)
-    unlike = [f"{name} {have[name]} -> {want[name]}" for name in have if name not in free and have[name] != want[name]]
+    unlike = [
+        f"{name} {have[name]} -> {want[name]}"
+        for name in have
+        if name not in free and have[name] != want[name]
+    ]
     if unlike:
         raise ConfigError(
-            "other-model", "the checkpoint is of another network", found=", ".join(unlike), where=shown(source.folder)
+            "other-model",
+            "the checkpoint is of another network",
+            found=", ".join(unlike),
+            where=shown(source.folder),
         )
+
+
+def _verify_all(root: str, files: Iterable[File], verify: Verify) -> None:
+    for file in files:
+        _verify(root, file, verify)
 
 
 def _verify(root: str, file: File, verify: Verify) -> None:
@@ -303,7 +330,9 @@ def _local(url: str) -> str:
     store, root = open_store(url)
     if not isinstance(store, LocalStore):
         raise ConfigError(
-            "checkpoint-not-local", f"{shown(url)} is not on a file system", expected="a folder that all ranks can write"
+            "checkpoint-not-local",
+            f"{shown(url)} is not on a file system",
+            expected="a folder that all ranks can write",
         )
     return root
 

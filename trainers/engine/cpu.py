@@ -1,9 +1,10 @@
 """Megatron-Core on a machine without CUDA: its own source, with every "cuda" in it read as "cpu".
 
-Megatron names the device in literals ("cuda", `torch.cuda.current_device()`, `.cuda()`, `'torch.cuda.FloatTensor'`) that no
-argument reaches. On import of a `megatron.core` module its syntax tree is rewritten: the literals become "cpu" and
-`torch.cuda` becomes `CPU_CUDA` below. Nothing of torch is patched, line numbers stay, and where CUDA is present the hook
-steps aside. Rewritten bytecode is kept in a private cache folder of the user, because the rewrite costs a second.
+Megatron names the device in literals ("cuda", `torch.cuda.current_device()`, `.cuda()`,
+`'torch.cuda.FloatTensor'`) that no argument reaches. On import of a `megatron.core` module its syntax tree is
+rewritten: the literals become "cpu" and `torch.cuda` becomes `CPU_CUDA` below. Nothing of torch is patched,
+line numbers stay, and where CUDA is present the hook steps aside. Rewritten bytecode is kept in a private
+cache folder of the user, because the rewrite costs a second.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Redirect(ast.NodeTransformer):
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        """`assert t.is_cuda` becomes `assert t.is_cpu`. Asserts only: elsewhere `is_cuda` guards stream bookkeeping."""
+        """`assert t.is_cuda` becomes `assert t.is_cpu`. Asserts only: elsewhere `is_cuda` guards stream
+        bookkeeping.
+        """
         self.generic_visit(node)
         for part in ast.walk(node):
             if isinstance(part, ast.Attribute) and part.attr == "is_cuda":
@@ -59,8 +62,9 @@ class Redirect(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`x.cuda(...)` becomes `x`."""
         self.generic_visit(node)
-        moves = isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
-        return node.func.value if moves else node  # type: ignore[union-attr]
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
+            return node.func.value
+        return node
 
 
 def redirected(source: bytes, path: str) -> types.CodeType:
@@ -133,12 +137,12 @@ class _CpuCuda(types.ModuleType):
 
         return torch.device("cpu")
 
-    def current_stream(self, device: object = None) -> Stream:
+    def current_stream(self, device: object = None) -> Any:
         return Stream()
 
     default_stream = current_stream
 
-    def stream(self, stream: object = None) -> Stream:
+    def stream(self, stream: object = None) -> Any:
         return Stream()
 
     def set_device(self, device: object = None) -> None: ...
@@ -172,15 +176,17 @@ class _CpuCuda(types.ModuleType):
 CPU_CUDA = _CpuCuda("trainers.engine.cpu.CPU_CUDA", "torch.cuda over the CPU")
 
 
-def _fix(module: types.ModuleType) -> None:
+def _fix(module: Any) -> None:
     """What a rewrite of literals does not reach, module by module, right after the module has run."""
     short = module.__name__.removeprefix(PACKAGE + ".")
     if short == "jit":
-        module.disable_jit_fuser()  # compiled fusions cost seconds at the first call and gain nothing on a CPU
+        module.disable_jit_fuser()  # compiling costs seconds at the first call and gains nothing here
     elif short == "utils":
         module.get_tensor_model_parallel_group_if_none = functools.partial(_group, module)
     elif short == "tensor_parallel.random":
-        module._get_cuda_rng_state = lambda device="cpu", clone=False, graph_safe=False: CPU_CUDA.get_rng_state()
+        module._get_cuda_rng_state = lambda device="cpu", clone=False, graph_safe=False: (
+            CPU_CUDA.get_rng_state()
+        )
         module._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: CPU_CUDA.set_rng_state(state)
     elif short == "transformer.moe.moe_utils":
         module.te_general_gemm = None  # 0.16.1 leaves the name undefined without Transformer Engine
@@ -205,7 +211,9 @@ def _to_host(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -
 
 @functools.cache
 def _cache() -> Path | None:
-    """Folder of rewritten bytecode: this user's own and writable by nobody else, or None (then nothing is kept)."""
+    """Folder of rewritten bytecode: this user's own and writable by nobody else, or None (then nothing is
+    kept).
+    """
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "quiver" / f"megatron-{sys.implementation.cache_tag}-{own}"

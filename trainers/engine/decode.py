@@ -1,10 +1,12 @@
-"""Decoding many answers at once: one cache, each row at its own place, finished rows given to the next prompt.
+"""Decoding many answers at once: one cache, each row at its own place, finished rows given to the next
+prompt.
 
-A prompt is read once for all its samples, packed with others. Every step reads one token per row. When a quarter of the
-rows stand idle they are given to waiting prompts; when none waits, the batch shrinks to the rows still at work. Who sits
-where follows from the chunk's prompts and draws alone, never from time.
+A prompt is read once for all its samples, packed with others. Every step reads one token per row. When a
+quarter of the rows stand idle they are given to waiting prompts; when none waits, the batch shrinks to the
+rows still at work. Who sits where follows from the chunk's prompts and draws alone, never from time.
 
-Tensor and array suffixes: j answers (prompt-major), b rows of the batch, V vocabulary, u prompts of a packed pass.
+Tensor and array suffixes: j answers (prompt-major), b rows of the batch, V vocabulary, u prompts of a packed
+pass.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _PROMPT_TOKENS = 8192
 
 @dataclass
 class Answers:
-    """What is drawn: ids and log-probabilities [j, longest], how many of them [j], and whether the model ended [j]."""
+    """What is drawn: ids and log-probabilities [j, longest], how many of them [j], and whether the model
+    ended [j].
+    """
 
     ids: npt.NDArray[np.int32]
     logprobs: npt.NDArray[np.float32]
@@ -50,7 +54,9 @@ class Prompt:
 
 
 class Decoder:
-    """Decodes one chunk. rooms_j: most tokens of each answer; ended: told answers' numbers, says which the model ended."""
+    """Decodes one chunk. rooms_j: most tokens of each answer; ended: told answers' numbers, says which the
+    model ended.
+    """
 
     def __init__(
         self,
@@ -78,10 +84,16 @@ class Decoder:
         longest = max((len(p.ids) + int(self.rooms_j[p.first]) for p in prompts), default=0)
         self.rows = min(self.rows, sum(p.count for p in prompts))
         self.cache = Cache(self.rows, longest, self.network.architecture.window)
-        self.answer_b, self.position_b, self.token_b = (np.full(self.rows, fill, np.int64) for fill in (-1, 0, 0))
+        self.answer_b, self.position_b, self.token_b = (
+            np.full(self.rows, fill, np.int64) for fill in (-1, 0, 0)
+        )
         while True:
             idle = int((self.answer_b < 0).sum())
-            if waiting and idle >= waiting[0].count and (idle == self.rows or self.refill and idle * _IDLE >= self.rows):
+            if (
+                waiting
+                and idle >= waiting[0].count
+                and (idle == self.rows or (self.refill and idle * _IDLE >= self.rows))
+            ):
                 self._admit(waiting)
                 continue
             if idle == self.rows:
@@ -107,15 +119,21 @@ class Decoder:
         plan = pack(lengths, self.device)
         self.cache.read_prompts()
         ids = torch.from_numpy(np.concatenate([prompt.ids for prompt in unit])).to(self.device)
+        assert plan.positions is not None and plan.last is not None
         hidden = self._forward(ids[None], plan.positions, None, plan)
         starts = np.cumsum([0, *lengths[:-1]])
         places = np.arange(max(lengths))
         index_ul = starts[:, None] + np.minimum(places, np.array(lengths)[:, None] - 1)
-        self.cache.place(torch.from_numpy(rows).to(self.device), torch.from_numpy(index_ul.repeat(counts, 0)).to(self.device))
+        self.cache.place(
+            torch.from_numpy(rows).to(self.device),
+            torch.from_numpy(index_ul.repeat(counts, 0)).to(self.device),
+        )
         logits_uV = self._logits(hidden[plan.last, 0][None])
         self.answer_b[rows] = np.concatenate([prompt.first + np.arange(prompt.count) for prompt in unit])
         self.position_b[rows] = np.repeat(lengths, counts)
-        self._record(rows, logits_uV[torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)])
+        self._record(
+            rows, logits_uV[torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)]
+        )
 
     def _step(self) -> None:
         """Read the last token of every row and draw the next; idle rows go along and are not looked at."""
@@ -147,9 +165,11 @@ class Decoder:
         busy = np.flatnonzero(self.answer_b >= 0)
         self.cache.keep(torch.from_numpy(busy).to(self.device))
         self.rows = len(busy)
-        self.answer_b, self.position_b, self.token_b = (x[busy] for x in (self.answer_b, self.position_b, self.token_b))
+        self.answer_b, self.position_b, self.token_b = (
+            x[busy] for x in (self.answer_b, self.position_b, self.token_b)
+        )
 
-    def _forward(self, ids: Tensor, positions: Tensor | None, mask: Tensor | None, plan: object) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, plan: object) -> Tensor:
         """Hidden states [s, b, h] after the last layer."""
         network = self.network
         return network.decoder(
@@ -163,6 +183,10 @@ class Decoder:
     def _logits(self, hidden_1bh: Tensor) -> Tensor:
         """Logits over the real vocabulary, fp32 [b, V], the same on every tensor-parallel rank."""
         network = self.network
-        shared = network.shared_embedding_or_output_weight() if network.share_embeddings_and_output_weights else None
+        shared = (
+            network.shared_embedding_or_output_weight()
+            if network.share_embeddings_and_output_weights
+            else None
+        )
         logits, _ = network.output_layer(hidden_1bh, weight=shared, runtime_gather_output=True)
         return logits[0, :, : self.vocabulary].float()

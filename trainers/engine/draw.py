@@ -1,8 +1,8 @@
 """Drawing tokens from logits, with randomness that belongs to the row.
 
-Each draw is the inverse of the distribution's cumulative sum at a uniform number that is a pure function of (row seed,
-sample index, step): SplitMix64 in counter mode (Steele et al. 2014). Neither the batch, nor the order of work, nor a
-restart can change it.
+Each draw is the inverse of the distribution's cumulative sum at a uniform number that is a pure function of
+(row seed, sample index, step): SplitMix64 in counter mode (Steele et al. 2014). Neither the batch, nor the
+order of work, nor a restart can change it.
 
 Tensor suffixes: b rows, V vocabulary, k candidates.
 """
@@ -16,7 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_GOLDEN, _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_GOLDEN, _FIRST, _SECOND = (
+    np.uint64(0x9E3779B97F4A7C15),
+    np.uint64(0xBF58476D1CE4E5B9),
+    np.uint64(0x94D049BB133111EB),
+)
 _PREFILTER = 1024
 _AT_ONCE = 1 << 24
 
@@ -41,8 +45,9 @@ def uniforms(stream: npt.NDArray[np.uint64], step: npt.NDArray[np.int64]) -> npt
 
 @dataclass(frozen=True)
 class Distribution:
-    """What is drawn from: softmax(logits / temperature), cut to the `top_k` likeliest (0: all), then to the nucleus of
-    mass `top_p` (Holtzman et al. 2020, arXiv:1904.09751). `greedy` takes the likeliest."""
+    """What is drawn from: softmax(logits / temperature), cut to the `top_k` likeliest (0: all), then to the
+    nucleus of mass `top_p` (Holtzman et al. 2020, arXiv:1904.09751). `greedy` takes the likeliest.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -62,7 +67,9 @@ class Distribution:
         scaled_bV, vocabulary = logits_bV / self.temperature, logits_bV.shape[1]
         if 0 < self.top_k < vocabulary:
             values_bk, ids_bk = scaled_bV.topk(self.top_k, dim=-1)
-            return ids_bk.gather(1, _inverse(_nucleus(values_bk.softmax(-1), self.top_p), points_b)[:, None])[:, 0]
+            return ids_bk.gather(1, _inverse(_nucleus(values_bk.softmax(-1), self.top_p), points_b)[:, None])[
+                :, 0
+            ]
         if self.top_p >= 1:
             return _inverse(scaled_bV.softmax(-1), points_b)
         return self._draw_nucleus(scaled_bV.softmax(-1), points_b)
@@ -98,5 +105,7 @@ def _inverse(weights_bk: Tensor, points_b: Tensor) -> Tensor:
 
 
 def logprobs(logits_bV: Tensor, ids_b: Tensor) -> Tensor:
-    """Log-probability (nats) of each row's id under softmax(logits): the policy at temperature 1, nothing cut, [b]."""
+    """Log-probability (nats) of each row's id under softmax(logits): the policy at temperature 1, nothing
+    cut, [b].
+    """
     return logits_bV.gather(1, ids_b[:, None])[:, 0] - logits_bV.logsumexp(-1)

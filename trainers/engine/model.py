@@ -1,8 +1,9 @@
-"""A `Model` as a Megatron-Core network: one pipeline stage's slice of it, with the same weights at every layout.
+"""A `Model` as a Megatron-Core network: one pipeline stage's slice of it, with the same weights at every
+layout.
 
-`build` makes this process's part of the network for its `Layout`. Each weight is drawn whole from a generator of its own,
-seeded by (seed, the weight's name in the whole network), and then cut, so tensor and pipeline sizes do not change what a
-network starts from, nor does the vocabulary's padding.
+`build` makes this process's part of the network for its `Layout`. Each weight is drawn whole from a generator
+of its own, seeded by (seed, the weight's name in the whole network), and then cut, so tensor and pipeline
+sizes do not change what a network starts from, nor does the vocabulary's padding.
 """
 
 from __future__ import annotations
@@ -29,13 +30,19 @@ from trainers.engine.specs import Implementation, block_spec
 
 Precision = Literal["fp32", "bf16"]
 
-_ACTIVATIONS = {"silu": F.silu, "gelu": functools.partial(F.gelu, approximate="tanh"), "squared_relu": squared_relu}
+_ACTIVATIONS = {
+    "silu": F.silu,
+    "gelu": functools.partial(F.gelu, approximate="tanh"),
+    "squared_relu": squared_relu,
+}
 _STD = 0.02
 _VOCABULARY_MULTIPLE = 8
 
 
 class Network(GPTModel):
-    """GPTModel whose rope follows `position_ids` [b, s] (every pipeline stage is given them), packed or not."""
+    """GPTModel whose rope follows `position_ids` [b, s] (every pipeline stage is given them), packed or
+    not.
+    """
 
     architecture: Model
     layout: Layout
@@ -63,7 +70,9 @@ class Network(GPTModel):
 
 
 class ScalarHead(torch.nn.Module):
-    """`head_size` numbers per token instead of logits, [s, b, n] in fp32; the same on every tensor-parallel rank."""
+    """`head_size` numbers per token instead of logits, [s, b, n] in fp32; the same on every tensor-parallel
+    rank.
+    """
 
     def __init__(self, config: TransformerConfig, head_size: int) -> None:
         super().__init__()
@@ -78,12 +87,16 @@ class ScalarHead(torch.nn.Module):
     ) -> tuple[Tensor, None]:
         """Called as GPTModel calls its output layer."""
         if self.sequence_parallel:
-            hidden = tensor_parallel.gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
+            hidden = tensor_parallel.gather_from_sequence_parallel_region(
+                hidden, tensor_parallel_output_grad=False
+            )
         return F.linear(hidden.float(), self.weight.float()), None
 
 
 def padded_vocabulary(model: Model, tensor: int) -> int:
-    """Rows of the embedding: the vocabulary filled up so that `tensor` slices are equal and a multiple of 8."""
+    """Rows of the embedding: the vocabulary filled up so that `tensor` slices are equal and a multiple of
+    8.
+    """
     multiple = _VOCABULARY_MULTIPLE * tensor
     return -(-model.vocab_size // multiple) * multiple
 
@@ -100,9 +113,10 @@ def build(
 ) -> Network:
     """This process's part of the network, on `layout.device`, weights in `precision`.
 
-    seed: None leaves the weights to be loaded. `overrides` are fields of Megatron's TransformerConfig (recompute, ...).
-    The activation "gelu" is the tanh form of GPT-2. Called as `network(tokens_1t, plan.positions, None,
-    packed_seq_params=plan)` with `plan = packing.pack(lengths)`. Megatron's groups must run (`parallel.start`).
+    seed: None leaves the weights to be loaded. `overrides` are fields of Megatron's TransformerConfig
+    (recompute, ...). The activation "gelu" is the tanh form of GPT-2. Called as `network(tokens_1t,
+    plan.positions, None, packed_seq_params=plan)` with `plan = packing.pack(lengths)`. Megatron's groups must
+    run (`parallel.start`).
     """
     _check(model, layout)
     config = _config(model, layout, precision, overrides)
@@ -130,43 +144,45 @@ def build(
     return network
 
 
-def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]) -> TransformerConfig:
+def _config(
+    model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]
+) -> TransformerConfig:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    fields: dict[str, Any] = dict(
-        num_layers=model.num_layers,
-        hidden_size=model.hidden_size,
-        ffn_hidden_size=model.ffn_hidden_size,
-        num_attention_heads=model.num_attention_heads,
-        num_query_groups=model.num_query_groups,
-        kv_channels=model.kv_channels or model.hidden_size // model.num_attention_heads,
-        normalization=model.normalization,
-        layernorm_epsilon=model.norm_epsilon,
-        gated_linear_unit=model.gated,
-        activation_func=_ACTIVATIONS[model.activation],
-        add_bias_linear=model.linear_bias,
-        add_qkv_bias=model.qkv_bias,
-        qk_layernorm=model.qk_layernorm,
-        window_size=None if model.window is None else (model.window - 1, 0),
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        tensor_model_parallel_size=layout.tensor,
-        pipeline_model_parallel_size=layout.pipeline,
-        sequence_parallel=layout.sequence,
-        bf16=precision == "bf16",
-        params_dtype=dtype,
-        pipeline_dtype=dtype,
-        use_cpu_initialization=layout.device.type == "cpu",
-        perform_initialization=False,
-        gradient_accumulation_fusion=False,
-        masked_softmax_fusion=False,
-        bias_dropout_fusion=False,
-        bias_activation_fusion=False,
-        apply_rope_fusion=False,
-        persist_layer_norm=False,
-        variable_seq_lengths=layout.pipeline > 1,
-        moe_token_dispatcher_type="alltoall",
-        cuda_graph_scope=[],
-    )
+    fields: dict[str, Any] = {
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "ffn_hidden_size": model.ffn_hidden_size,
+        "num_attention_heads": model.num_attention_heads,
+        "num_query_groups": model.num_query_groups,
+        "kv_channels": model.kv_channels or model.hidden_size // model.num_attention_heads,
+        "normalization": model.normalization,
+        "layernorm_epsilon": model.norm_epsilon,
+        "gated_linear_unit": model.gated,
+        "activation_func": _ACTIVATIONS[model.activation],
+        "add_bias_linear": model.linear_bias,
+        "add_qkv_bias": model.qkv_bias,
+        "qk_layernorm": model.qk_layernorm,
+        "window_size": None if model.window is None else (model.window - 1, 0),
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "tensor_model_parallel_size": layout.tensor,
+        "pipeline_model_parallel_size": layout.pipeline,
+        "sequence_parallel": layout.sequence,
+        "bf16": precision == "bf16",
+        "params_dtype": dtype,
+        "pipeline_dtype": dtype,
+        "use_cpu_initialization": layout.device.type == "cpu",
+        "perform_initialization": False,
+        "gradient_accumulation_fusion": False,
+        "masked_softmax_fusion": False,
+        "bias_dropout_fusion": False,
+        "bias_activation_fusion": False,
+        "apply_rope_fusion": False,
+        "persist_layer_norm": False,
+        "variable_seq_lengths": layout.pipeline > 1,
+        "moe_token_dispatcher_type": "alltoall",
+        "cuda_graph_scope": [],
+    }
     return TransformerConfig(**(fields | overrides))
 
 
@@ -189,7 +205,9 @@ def _check(model: Model, layout: Layout) -> None:
 
 
 def initialise(network: Network, model: Model, layout: Layout, seed: int) -> None:
-    """Draw all weights: normal, 0.02, residual outputs divided by sqrt(2 layers) (GPT-2); norms one, biases zero."""
+    """Draw all weights: normal, 0.02, residual outputs divided by sqrt(2 layers) (GPT-2); norms one, biases
+    zero.
+    """
     first_layer = network.decoder.layers[0].layer_number - 1
     with torch.no_grad():
         for local, parameter in network.named_parameters():
@@ -199,7 +217,9 @@ def initialise(network: Network, model: Model, layout: Layout, seed: int) -> Non
             elif "norm" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.copy_(_cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout))
+                parameter.copy_(
+                    _cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout)
+                )
 
 
 def _whole_name(local: str, first_layer: int, tied: bool) -> str:
@@ -212,12 +232,16 @@ def _dimension(name: str, model: Model) -> int | None:
     """Along which dimension tensor parallelism cuts a weight."""
     if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
         return 1
-    replicated = name.startswith("embedding.position") or name == "output_layer.weight" and model.head == "scalar"
+    replicated = name.startswith("embedding.position") or (
+        name == "output_layer.weight" and model.head == "scalar"
+    )
     return None if replicated else 0
 
 
 def _mark_cut(network: Network, model: Model) -> None:
-    """Tell the optimizer which weights are slices; it adds the rest up once per tensor group in the gradient's norm."""
+    """Tell the optimizer which weights are slices; it adds the rest up once per tensor group in the
+    gradient's norm.
+    """
     for name, parameter in network.named_parameters():
         whole = "norm" in name or name.endswith(("linear_proj.bias", "linear_fc2.bias"))
         dimension = None if whole else _dimension(name, model)
@@ -226,7 +250,9 @@ def _mark_cut(network: Network, model: Model) -> None:
 
 
 def _of_vocabulary(name: str, model: Model) -> bool:
-    return name == "embedding.word_embeddings.weight" or name == "output_layer.weight" and model.head == "lm"
+    return name == "embedding.word_embeddings.weight" or (
+        name == "output_layer.weight" and model.head == "lm"
+    )
 
 
 def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int) -> Tensor:
@@ -243,7 +269,9 @@ def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int
 
 
 def _cut(name: str, whole: Tensor, parameter: Tensor, model: Model, layout: Layout) -> Tensor:
-    """This tensor-parallel rank's slice; gate and up projections are cut one by one, vocabulary rows filled with zeros."""
+    """This tensor-parallel rank's slice; gate and up projections are cut one by one, vocabulary rows filled
+    with zeros.
+    """
     dimension, tensor, rank = _dimension(name, model), layout.tensor, layout.tensor_rank
     if _of_vocabulary(name, model):
         whole = F.pad(whole, (0, 0, 0, parameter.shape[0] * tensor - model.vocab_size))

@@ -1,8 +1,9 @@
 """The optimizer's state in a checkpoint, and what Megatron-Core 0.16 needs to get it back.
 
-The distributed optimizer's load path is written for fused Adam kernels; over torch's AdamW it needs four repairs: states
-must exist before they are described, "step" is no tensor to copy, copies into leaves need `no_grad`, and the one loaded
-step tensor must not be shared by all parameters (each would advance it, silently).
+The distributed optimizer's load path is written for fused Adam kernels; over torch's AdamW it needs four
+repairs: states must exist before they are described, "step" is no tensor to copy, copies into leaves need
+`no_grad`, and the one loaded step tensor must not be shared by all parameters (each would advance it,
+silently).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def to_save(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-def load(optimizer: Any, tensors: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def load(
+    optimizer: Any, tensors: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     """Fill `optimizer`; `read` takes a request of sharded tensors and returns it filled."""
     inner = [part for part in _parts(optimizer) if isinstance(part, DistributedOptimizer)]
     for part in inner:

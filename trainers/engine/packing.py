@@ -1,8 +1,8 @@
 """Packed batches: sequences laid end to end, and the plan by which attention lays them side by side.
 
-Attention over a packed batch runs per sequence. A loop costs a kernel call per sequence, a block-diagonal mask costs t^2;
-the plan sorts the sequences into a few buckets of like length, so that each is one dense causal call with little padding.
-It is made once per micro-batch, on the host, and shared by all layers.
+Attention over a packed batch runs per sequence. A loop costs a kernel call per sequence, a block-diagonal
+mask costs t^2; the plan sorts the sequences into a few buckets of like length, so that each is one dense
+causal call with little padding. It is made once per micro-batch, on the host, and shared by all layers.
 
 Tensor suffixes: t tokens of a packed batch, n sequences, l bucket length.
 """
@@ -23,7 +23,8 @@ _FILL, _SHORT = 0.7, 8
 
 @dataclass
 class Bucket:
-    """`count` sequences of up to `length` tokens; `index_nl` names each place's token (None: they already lie so).
+    """`count` sequences of up to `length` tokens; `index_nl` names each place's token (None: they already lie
+    so).
 
     Places after a sequence's end repeat its last token: causal attention never lets them be seen.
     """
@@ -37,8 +38,8 @@ class Bucket:
 class Packed(PackedSeqParams):
     """Megatron's description of a packed batch, with the plan for `specs.SDPA`.
 
-    `positions` [1, t] is each token's place in its own sequence; `last` [n] the index of each sequence's last token;
-    `inverse_t` where each token lies in the buckets laid end to end.
+    `positions` [1, t] is each token's place in its own sequence; `last` [n] the index of each sequence's last
+    token; `inverse_t` where each token lies in the buckets laid end to end.
     """
 
     buckets: list[Bucket] = field(default_factory=list)
@@ -48,7 +49,9 @@ class Packed(PackedSeqParams):
 
 
 def pack(lengths: Sequence[int], device: torch.device | str = "cpu") -> Packed:
-    """The plan of a packed batch of sequences of these lengths (each at least 1), laid end to end in this order."""
+    """The plan of a packed batch of sequences of these lengths (each at least 1), laid end to end in this
+    order.
+    """
     sizes = np.asarray(lengths, dtype=np.int64)
     assert sizes.size and sizes.min() > 0, f"a packed sequence has at least one token: {sizes.tolist()}"
     bounds = np.concatenate([[0], np.cumsum(sizes)])
@@ -69,7 +72,9 @@ def pack(lengths: Sequence[int], device: torch.device | str = "cpu") -> Packed:
     )
 
 
-def _buckets(sizes: np.ndarray, starts: np.ndarray, device: torch.device) -> tuple[list[Bucket], Tensor | None]:
+def _buckets(
+    sizes: np.ndarray, starts: np.ndarray, device: torch.device
+) -> tuple[list[Bucket], Tensor | None]:
     if (sizes == sizes[0]).all():
         return [Bucket(len(sizes), int(sizes[0]), None)], None
     order = np.argsort(-sizes, kind="stable")

@@ -1,8 +1,8 @@
 """Process groups: how the world is cut into tensor, pipeline and data parallel groups.
 
-`start` reads the world from torchrun's environment (or makes a world of one, without a port), checks that the sizes
-divide, starts `torch.distributed` (NCCL with CUDA, gloo without) and Megatron's groups, and returns a `Layout`. Ranks run
-tensor first, then data, then pipeline: rank = t + tensor * (d + data * p).
+`start` reads the world from torchrun's environment (or makes a world of one, without a port), checks that the
+sizes divide, starts `torch.distributed` (NCCL with CUDA, gloo without) and Megatron's groups, and returns a
+`Layout`. Ranks run tensor first, then data, then pipeline: rank = t + tensor * (d + data * p).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import torch.distributed as dist
 
 from schemas.errors import ConfigError
 from trainers.config import Parallel
+
+SINGLE = Parallel()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +69,21 @@ class Layout:
 
 
 def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
-    """The layout of `world` processes under `parallel`, seen from `rank`; `ConfigError` when the sizes do not divide."""
-    faults = [f"{name}={size}" for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline)) if size < 1]
+    """The layout of `world` processes under `parallel`, seen from `rank`; `ConfigError` when the sizes do not
+    divide.
+    """
+    faults = [
+        f"{name}={size}"
+        for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline))
+        if size < 1
+    ]
     if faults:
         raise ConfigError("parallel-size", "parallel sizes start at 1", found=", ".join(faults))
     replica = parallel.tensor * parallel.pipeline
     if world % replica:
         raise ConfigError(
             "parallel-size",
-            f"{world} processes cannot be cut into replicas of tensor {parallel.tensor} x pipeline {parallel.pipeline}",
+            f"{world} processes do not fill tensor {parallel.tensor} x pipeline {parallel.pipeline}",
             expected=f"a multiple of {replica} processes",
             found=str(world),
             next=f"torchrun --nproc-per-node {replica} ...",
@@ -84,7 +92,7 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
     return Layout(**sizes, sequence=parallel.sequence and parallel.tensor > 1, rank=rank)
 
 
-def start(parallel: Parallel = Parallel(), *, seed: int = 0, timeout: float = 1800.0) -> Layout:
+def start(parallel: Parallel = SINGLE, *, seed: int = 0, timeout: float = 1800.0) -> Layout:
     """Start this process's groups and seed its generators; a second call with the same sizes only seeds.
 
     timeout: seconds after which a collective operation that hangs is an error.

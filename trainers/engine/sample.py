@@ -1,8 +1,8 @@
 """A policy that answers prompts: tables in, tables out, over a checkpoint.
 
-`open_generator(checkpoint).generate(rows, sampling, seeds)` fits datakit's `Generator` protocol without knowing it. What a
-call returns is a function of the weights, its rows, the sampling settings and the seeds: batches are composed from the
-rows alone and every draw has its own random number (`trainers.engine.draw`).
+`open_generator(checkpoint).generate(rows, sampling, seeds)` fits datakit's `Generator` protocol without
+knowing it. What a call returns is a function of the weights, its rows, the sampling settings and the seeds:
+batches are composed from the rows alone and every draw has its own random number (`trainers.engine.draw`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from trainers.engine.specs import Implementation
 
 
 class Sampling(Protocol):
-    """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an answer."""
+    """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an
+    answer.
+    """
 
     @property
     def temperature(self) -> float: ...
@@ -51,7 +53,13 @@ class Generator:
     """Draws answers from `network`; `end_ids` end an answer, `batch_size` answers are decoded at once."""
 
     def __init__(
-        self, network: Network, tokenizer: Tokenizer, end_ids: Sequence[int], *, batch_size: int = 512, refill: bool = True
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        end_ids: Sequence[int],
+        *,
+        batch_size: int = 512,
+        refill: bool = True,
     ) -> None:
         self.network, self.tokenizer, self.batch_size, self.refill = network, tokenizer, batch_size, refill
         self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
@@ -60,21 +68,26 @@ class Generator:
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
 
-        Columns: `prompt_row`, `sample_index`, `response_ids` (the end token included), `response` (end token and stop text
-        left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, whatever was drawn from),
-        `finish_reason` ("stop", "length") and `error`, which says why a row has no answer and is null elsewhere.
+        Columns: `prompt_row`, `sample_index`, `response_ids` (the end token included), `response` (end token
+        and stop text left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, whatever
+        was drawn from), `finish_reason` ("stop", "length") and `error`, which says why a row has no answer
+        and is null elsewhere.
         """
         prompts = [np.asarray(ids, np.int64) for ids in rows["prompt_ids"].to_pylist()]
         faults = [self._fault(ids) for ids in prompts]
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
-        rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
+        rooms = np.array(
+            [max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64
+        )
         stops = StopTexts(self.tokenizer, tuple(sampling.stop), len(self._ends))
         decoder = Decoder(
             self.network,
             draw.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
             rows=max(1, self.batch_size),
-            streams_j=draw.streams(np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))),
+            streams_j=draw.streams(
+                np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))
+            ),
             rooms_j=rooms.repeat(each),
             ended=lambda answer, answers: self._ended(answer, answers, stops),
             refill=self.refill,
@@ -82,7 +95,9 @@ class Generator:
         order = sorted((i for i, fault in enumerate(faults) if fault is None), key=lambda i: -len(prompts[i]))
         part = min(each, self.batch_size)
         units = [
-            Prompt(prompts[i], i * each + first, min(part, each - first)) for i in order for first in range(0, each, part)
+            Prompt(prompts[i], i * each + first, min(part, each - first))
+            for i in order
+            for first in range(0, each, part)
         ]
         return self._table(decoder.run(units), faults, each, stops)
 
@@ -118,14 +133,22 @@ class Generator:
             "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
             "response_ids": ids,
             "response": pa.array(self._texts(answers, stops), pa.string()),
-            "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
-            "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
+            "logprobs": pa.ListArray.from_arrays(
+                offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind
+            ),
+            "finish_reason": pa.array(
+                np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()
+            ),
             "error": pa.array(error, pa.string()),
         }
         return pa.table(columns)
 
     def _texts(self, answers: Answers, stops: StopTexts) -> list[str]:
-        last = answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
+        last = (
+            answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)]
+            if answers.ids.size
+            else []
+        )
         ends = answers.counts - (answers.stopped & self._ends[last] if len(last) else 0)
         spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
         return [stops.cut(text) for text in self.tokenizer.decode_batch(spoken, skip_special_tokens=True)]
@@ -147,7 +170,10 @@ class StopTexts:
     def found(self, ids: npt.NDArray[np.int32]) -> bool:
         """Whether an answer of these ids contains one of the texts."""
         near = self.tokenizer.decode(ids[-self.tail :].tolist())
-        return any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
+        return (
+            any(text in near for text in self.texts)
+            and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
+        )
 
     def cut(self, answer: str) -> str:
         """`answer` up to the first of the texts."""
@@ -164,7 +190,8 @@ def open_generator(
     implementation: Implementation = "auto",
     tensor: int = 1,
 ) -> Generator:
-    """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process (None: as it is).
+    """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process
+    (None: as it is).
 
     `ConfigError` for a checkpoint without a tokenizer or with a scalar head.
     """
@@ -172,7 +199,9 @@ def open_generator(
         torch.set_num_threads(threads)
     source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if source.model.head != "lm":
-        raise ConfigError("no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder)
+        raise ConfigError(
+            "no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder
+        )
     tokenizer, end_ids = load_tokenizer(source)
     layout = parallel.start(Parallel(tensor=tensor))
     network = checkpoints.load_model(
@@ -185,12 +214,16 @@ def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
     """The tokenizer in a checkpoint and the ids that end an answer (`eos_token` in tokenizer_config.json)."""
     text = source.text("tokenizer.json")
     if text is None:
-        raise ConfigError("no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=source.folder)
+        raise ConfigError(
+            "no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=source.folder
+        )
     try:
         tokenizer = Tokenizer.from_str(text)
         settings: Any = json.loads(source.text("tokenizer_config.json") or "{}")
     except Exception as error:
-        raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
+        raise DataError(
+            "bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]
+        ) from error
     end = settings.get("eos_token")
     end = end.get("content") if isinstance(end, dict) else end
     number = tokenizer.token_to_id(end) if isinstance(end, str) else None

@@ -1,7 +1,7 @@
 """A reward model that puts numbers on rows: the scalar head at the last token, over a checkpoint.
 
-Rows are sorted by length and read in packed passes of about `batch_tokens` tokens; which rows share a pass follows from
-the chunk alone (ties by content), so the order of rows changes nothing.
+Rows are sorted by length and read in packed passes of about `batch_tokens` tokens; which rows share a pass
+follows from the chunk alone (ties by content), so the order of rows changes nothing.
 """
 
 from __future__ import annotations
@@ -59,8 +59,13 @@ class Scorer:
 
     def _texts(self, rows: pa.Table) -> list[npt.NDArray[np.int64]]:
         parts = [rows[name].to_pylist() for name in self.columns]
-        texts = [np.concatenate([np.asarray(ids, np.int64) for ids in row]) for row in zip(*parts, strict=True)]
-        longest, vocabulary = self.network.architecture.max_sequence_length, self.network.architecture.vocab_size
+        texts = [
+            np.concatenate([np.asarray(ids, np.int64) for ids in row]) for row in zip(*parts, strict=True)
+        ]
+        longest, vocabulary = (
+            self.network.architecture.max_sequence_length,
+            self.network.architecture.vocab_size,
+        )
         for number, ids in enumerate(texts):
             if not 0 < len(ids) <= longest or ids.min() < 0 or ids.max() >= vocabulary:
                 raise DataError(
@@ -93,12 +98,16 @@ def open_scorer(
     precision: Literal["fp32", "bf16"] = "fp32",
     implementation: Implementation = "auto",
 ) -> Scorer:
-    """A scorer over the reward model in `checkpoint`. columns: token columns that make up what is read, in order."""
+    """A scorer over the reward model in `checkpoint`. columns: token columns that make up what is read, in
+    order.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if source.model.head != "scalar":
-        raise ConfigError("no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder)
+        raise ConfigError(
+            "no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder
+        )
     layout = parallel.start(Parallel())
     network = checkpoints.load_model(
         source, layout, precision=precision, implementation=implementation, inference=True

@@ -1,11 +1,12 @@
 """The layers a model is made of: Megatron's, with our own norm, attention core, rope and cached attention.
 
-One attention core for all that PyTorch's scaled-dot-product attention can do: causal, grouped queries, window, packed
-sequences, explicit masks, cached decoding. With Transformer Engine (CUDA only) its linears, norms and, for training, its
-attention take over. Rope comes as one table per forward pass, gathered by position, and keys are cached rotated.
+One attention core for all that PyTorch's scaled-dot-product attention can do: causal, grouped queries,
+window, packed sequences, explicit masks, cached decoding. With Transformer Engine (CUDA only) its linears,
+norms and, for training, its attention take over. Rope comes as one table per forward pass, gathered by
+position, and keys are cached rotated.
 
-Tensor suffixes: t tokens of a packed batch, s sequence, b batch, h query heads, g key-value heads, d head size,
-n sequences of a bucket, l bucket length.
+Tensor suffixes: t tokens of a packed batch, s sequence, b batch, h query heads, g key-value heads, d head
+size, n sequences of a bucket, l bucket length.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.engine.packing import Packed as Packed
-from trainers.engine.packing import pack as pack
+from trainers.engine.packing import Packed
 
 Implementation = Literal["auto", "local", "te"]
 
 
 class Norm(torch.nn.Module):
-    """RMSNorm or LayerNorm, weight around zero or one, with the mark that sequence parallelism needs on its weights."""
+    """RMSNorm or LayerNorm, weight around zero or one, with the mark that sequence parallelism needs on its
+    weights.
+    """
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -89,7 +91,9 @@ class SDPA(torch.nn.Module):
         attention_bias: Tensor | None = None,
         packed_seq_params: Packed | None = None,
     ) -> Tensor:
-        """query [s, b, h, d], key and value [s, b, g, d] -> [s, b, h * d]; packed: [t, h, d], [t, g, d] -> [t, h, d]."""
+        """query [s, b, h, d], key and value [s, b, g, d] -> [s, b, h * d]; packed: [t, h, d], [t, g, d] ->
+        [t, h, d].
+        """
         if packed_seq_params is not None:
             return self._packed(query, key, value, packed_seq_params)
         shown = None if attention_mask is None else ~attention_mask
@@ -101,8 +105,10 @@ class SDPA(torch.nn.Module):
     def _packed(self, q_thd: Tensor, k_tgd: Tensor, v_tgd: Tensor, plan: Packed) -> Tensor:
         parts = []
         for bucket in plan.buckets:
-            laid = [self._lay(x, bucket.index_nl, bucket.count, bucket.length) for x in (q_thd, k_tgd, v_tgd)]
-            parts.append(self._dense(*laid, None, True).transpose(1, 2).reshape(-1, *q_thd.shape[1:]))
+            q, k, v = (
+                self._lay(x, bucket.index_nl, bucket.count, bucket.length) for x in (q_thd, k_tgd, v_tgd)
+            )
+            parts.append(self._dense(q, k, v, None, True).transpose(1, 2).reshape(-1, *q_thd.shape[1:]))
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out if plan.inverse_t is None else out.index_select(0, plan.inverse_t)
 
@@ -112,7 +118,7 @@ class SDPA(torch.nn.Module):
         return laid.reshape(count, length, *x.shape[1:]).transpose(1, 2)
 
     def _dense(self, q: Tensor, k: Tensor, v: Tensor, shown: Tensor | None, causal: bool) -> Tensor:
-        if causal and (self.window is not None and self.window < k.shape[2] or q.shape[2] != k.shape[2]):
+        if causal and ((self.window is not None and self.window < k.shape[2]) or q.shape[2] != k.shape[2]):
             shown, causal = _band(q.shape[2], k.shape[2], self.window, q.device), False
         return F.scaled_dot_product_attention(
             q,
@@ -128,7 +134,9 @@ class SDPA(torch.nn.Module):
 
 @functools.lru_cache(maxsize=64)
 def _band(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys a query sees, [queries, keys]: those up to its own, the last `window` of them; the last query is last."""
+    """Which keys a query sees, [queries, keys]: those up to its own, the last `window` of them; the last
+    query is last.
+    """
     ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]
     return (ahead <= 0) & (ahead > -(window or keys))
 
@@ -167,8 +175,11 @@ def choose(implementation: Implementation) -> Literal["local", "te"]:
     present = torch.cuda.is_available() and gpt_layer_specs.HAVE_TE
     if implementation == "te" and not present:
         raise ConfigError(
-            "no-transformer-engine", "Transformer Engine is not usable here", expected="CUDA and the transformer_engine package",
-            found=f"CUDA {torch.cuda.is_available()}, transformer_engine {gpt_layer_specs.HAVE_TE}", next="implementation=local",
+            "no-transformer-engine",
+            "Transformer Engine is not usable here",
+            expected="CUDA and the transformer_engine package",
+            found=f"CUDA {torch.cuda.is_available()}, transformer_engine {gpt_layer_specs.HAVE_TE}",
+            next="implementation=local",
         )
     if implementation == "auto":
         return "te" if present else "local"
@@ -178,7 +189,9 @@ def choose(implementation: Implementation) -> Literal["local", "te"]:
 def block_spec(
     config: TransformerConfig, implementation: Implementation = "auto", *, inference: bool = False
 ) -> TransformerBlockSubmodules:
-    """The layers of this pipeline stage. `inference` takes our attention core under Transformer Engine too (masks)."""
+    """The layers of this pipeline stage. `inference` takes our attention core under Transformer Engine too
+    (masks).
+    """
     chosen = choose(implementation)
     if chosen == "te":
         layer = gpt_layer_specs.get_gpt_layer_with_transformer_engine_spec(
@@ -208,5 +221,7 @@ def _local_norms(layer: ModuleSpec, config: TransformerConfig) -> None:
     parts.input_layernorm = parts.pre_mlp_layernorm = Norm
     if config.qk_layernorm:
         parts.self_attention.submodules.q_layernorm = parts.self_attention.submodules.k_layernorm = Norm
-    if config.num_moe_experts:  # Transformer Engine's MoE layer keeps this norm under its own name: so must the checkpoint
+    if (
+        config.num_moe_experts
+    ):  # Transformer Engine's MoE layer keeps this norm under its own name: so must the checkpoint
         parts.sharded_state_dict_keys_map.pop("pre_mlp_layernorm.")

@@ -1,8 +1,9 @@
 """What a checkpoint may make this process run: nothing.
 
-PyTorch's distributed checkpoints keep their index (`.metadata`) as a pickle and loose objects as `torch.save` bytes, and read
-both without restriction. Before Megatron is let near a folder, the index is read here by an unpickler that knows the
-classes of an index and no others, and every loose object by torch's own weights-only reader.
+PyTorch's distributed checkpoints keep their index (`.metadata`) as a pickle and loose objects as `torch.save`
+bytes, and read both without restriction. Before Megatron is let near a folder, the index is read here by an
+unpickler that knows the classes of an index and no others, and every loose object by torch's own weights-only
+reader.
 """
 
 from __future__ import annotations
@@ -22,11 +23,8 @@ INDEX = ".metadata"
 _KNOWN = frozenset(
     ("torch.distributed.checkpoint." + module, name)
     for module, names in (
-        (
-            "metadata",
-            "Metadata MetadataIndex TensorStorageMetadata BytesStorageMetadata ChunkStorageMetadata TensorProperties "
-            "_MEM_FORMAT_ENCODING StorageMeta",
-        ),
+        ("metadata", "Metadata MetadataIndex TensorStorageMetadata BytesStorageMetadata"),
+        ("metadata", "ChunkStorageMetadata TensorProperties _MEM_FORMAT_ENCODING StorageMeta"),
         ("filesystem", "_StorageInfo"),
         ("planner", "SavePlan WriteItem WriteItemType TensorWriteData BytesIOWriteData"),
     )
@@ -37,13 +35,15 @@ _DTYPES = frozenset(name for name, value in vars(torch).items() if isinstance(va
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _KNOWN or module == "torch" and name in _DTYPES:
+        if (module, name) in _KNOWN or (module == "torch" and name in _DTYPES):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
 
 
 def read_index(folder: str) -> Metadata:
-    """The index of the distributed checkpoint `folder`; `IntegrityError` if it is torn or holds anything else."""
+    """The index of the distributed checkpoint `folder`; `IntegrityError` if it is torn or holds anything
+    else.
+    """
     path = os.path.join(folder, INDEX)
     try:
         with open(path, "rb") as file:
@@ -56,7 +56,9 @@ def read_index(folder: str) -> Metadata:
 
 
 def normalise(folder: str) -> None:
-    """Drop from a fresh index what differs from run to run (paths, random ids), so that equal weights are equal files."""
+    """Drop from a fresh index what differs from run to run (paths, random ids), so that equal weights are
+    equal files.
+    """
     index = read_index(folder)
     index.storage_meta = None
     if hasattr(index, "all_local_plans"):
@@ -66,12 +68,17 @@ def normalise(folder: str) -> None:
 
 
 def vet(folder: str) -> Metadata:
-    """Check the index and every loose object of the distributed checkpoint `folder`; the index, if all is harmless."""
+    """Check the index and every loose object of the distributed checkpoint `folder`; the index, if all is
+    harmless.
+    """
     index = read_index(folder)
     for key, info in index.storage_data.items():
         path = os.path.join(folder, info.relative_path)
         if os.path.basename(info.relative_path) != info.relative_path:
-            raise unusable(os.path.join(folder, INDEX), ValueError(f"names a file elsewhere: {printable(info.relative_path)}"))
+            raise unusable(
+                os.path.join(folder, INDEX),
+                ValueError(f"names a file elsewhere: {printable(info.relative_path)}"),
+            )
         if not isinstance(index.state_dict_metadata.get(key.fqn), BytesStorageMetadata):
             continue
         try:

@@ -18,9 +18,7 @@ LABELS = pa.list_(pa.string())
 
 LABELLED = CHATS.adding(
     Column("labels", LABELS, "each turn's attribute text, null where it has none", nullable=True),
-    Column(
-        "label_type", pa.string(), "VALUE_TO_TEXT: labels are given, TEXT_TO_VALUE: learnt", nullable=True
-    ),
+    Column("label_type", pa.string(), "VALUE_TO_TEXT: labels are given, TEXT_TO_VALUE: learnt", nullable=True),
 ).renamed("chats", key=("chat_id",))
 """Chats whose turns may carry attribute texts (SteerLM)."""
 
@@ -39,9 +37,7 @@ def _share_gpt(raw: pa.Table, dialogue: str) -> Built:
 def _masked(raw: pa.Table, dialogue: str) -> Built:
     rows, system = flat(raw["conversations"]), pc.fill_null(flat(raw["system"]), "")
     offsets, inner = starts(rows), rows.flatten()
-    mask = pc.fill_null(flat(raw["mask"]), "User").take(
-        pa.array(np.repeat(np.arange(len(rows)), np.diff(offsets)))
-    )
+    mask = pc.fill_null(flat(raw["mask"]), "User").take(pa.array(np.repeat(np.arange(len(rows)), np.diff(offsets))))
     names, texts = inner.field("from"), inner.field("value")
     asks = pc.fill_null(pc.equal(names, mask), False)
     tool = pc.fill_null(pc.equal(named(names), "tool"), False)

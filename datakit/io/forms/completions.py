@@ -25,9 +25,7 @@ def instructed(raw: pa.Table) -> pa.Array:
 
 
 def _answered(built: Built, response: pa.Array) -> Built:
-    return Built(
-        {**built.columns, "response": response}, [*built.faults, (blank(response), "blank-response")]
-    )
+    return Built({**built.columns, "response": response}, [*built.faults, (blank(response), "blank-response")])
 
 
 def _pairs(raw: pa.Table, dialogue: str) -> Built:

@@ -22,9 +22,9 @@ FEEDBACK = COMPLETIONS.adding(Column("desirable", pa.bool_(), "whether the answe
 """An answer and whether it is wanted."""
 
 VALUES = pa.list_(pa.float64())
-ATTRIBUTES = COMPLETIONS.adding(
-    Column("attributes", VALUES, "one value an attribute, null where unknown")
-).renamed("attributes", key=("sample_id",))
+ATTRIBUTES = COMPLETIONS.adding(Column("attributes", VALUES, "one value an attribute, null where unknown")).renamed(
+    "attributes", key=("sample_id",)
+)
 """An answer and its attribute values, in the order of the attribute list."""
 
 _MISSING = -100.0
@@ -48,9 +48,7 @@ def _flags(raw: pa.Table, dialogue: str) -> Built:
 
 
 def _attributes(raw: pa.Table, dialogue: str) -> Built:
-    turns = of_rows(
-        [row or [] for row in turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)]
-    )
+    turns = of_rows([row or [] for row in turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)])
     before, role, response = head(turns)
     response = pc.fill_null(response, "")
     label = flat(raw["label"])

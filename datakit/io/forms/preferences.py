@@ -23,9 +23,7 @@ REWARDS = (
 _STOP = "\n<extra_id_1>"
 
 
-def compared(
-    turns: pa.Array, raw: pa.Table | None, chosen: pa.Array, rejected: pa.Array, faults: Faults
-) -> Built:
+def compared(turns: pa.Array, raw: pa.Table | None, chosen: pa.Array, rejected: pa.Array, faults: Faults) -> Built:
     """A preference, with the faults every preference may have."""
     columns = {"messages": turns, "chosen": chosen, "rejected": rejected}
     if raw is not None:
@@ -40,8 +38,7 @@ def _texts(raw: pa.Table, dialogue: str) -> Built:
     answers = [flat(raw[name]) for name in ("chosen", "rejected")]
     if dialogue == "extra_id":
         answers = [
-            pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(a, _STOP, max_splits=1), 0))
-            for a in answers
+            pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(a, _STOP, max_splits=1), 0)) for a in answers
         ]
     return compared(built.columns["messages"], raw, answers[0], answers[1], built.faults)
 
@@ -89,9 +86,7 @@ def _chats(raw: pa.Table, dialogue: str) -> Built:
 
 def _alpaca(raw: pa.Table, dialogue: str) -> Built:
     texts = instructed(raw)
-    return compared(
-        question(texts), raw, flat(raw["chosen"]), flat(raw["rejected"]), [(blank(texts), "blank-prompt")]
-    )
+    return compared(question(texts), raw, flat(raw["chosen"]), flat(raw["rejected"]), [(blank(texts), "blank-prompt")])
 
 
 def shared_prefix(chosen: list[Turns | None], rejected: list[Turns | None]) -> Built:

@@ -32,9 +32,7 @@ def _texts(raw: pa.Table, dialogue: str) -> Built:
 
 def _turns(raw: pa.Table, dialogue: str) -> Built:
     turns, faults = of_turns(flat(raw["messages"]))
-    return Built(
-        {"messages": turns, "answer": flat(raw["answer"])}, faults + grammar(turns, ends_with_user=True)
-    )
+    return Built({"messages": turns, "answer": flat(raw["answer"])}, faults + grammar(turns, ends_with_user=True))
 
 
 FORMS = (

@@ -26,9 +26,7 @@ def user(text: str) -> list[dict[str, str]]:
 def load(path: Path, data: bytes | str, **settings: object) -> tuple[list[dict], list[dict]]:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     results = list(Jsonl(files=(str(path),), **settings).read(Context()))
-    rejected = [
-        row for result in results if result.rejected is not None for row in result.rejected.to_pylist()
-    ]
+    rejected = [row for result in results if result.rejected is not None for row in result.rejected.to_pylist()]
     return pa.concat_tables([result.rows for result in results]).to_pylist(), rejected
 
 
@@ -173,9 +171,7 @@ def test_string_preferences_lose_the_template_and_the_stop_token(tmp_path: Path)
 
 def test_hh_keeps_the_whole_shared_history(tmp_path: Path) -> None:
     head = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant:"
-    rows, _ = load(
-        tmp_path / "a.jsonl", lines({"chosen": head + " yes", "rejected": head + " no"}), format="hh"
-    )
+    rows, _ = load(tmp_path / "a.jsonl", lines({"chosen": head + " yes", "rejected": head + " no"}), format="hh")
     contents = [turn["content"] for turn in rows[0]["messages"]]
     assert contents == ["one", "two", "three"]
 
@@ -245,9 +241,7 @@ def test_by_default_one_bad_line_stops_the_import_and_is_named(tmp_path: Path) -
         gzip.compress(b'{"text": "a"}\n') + gzip.compress(b'{"text": "b"}\n'),
     ],
 )
-def test_byte_order_marks_carriage_returns_blank_lines_and_gzip_are_taken(
-    tmp_path: Path, data: bytes
-) -> None:
+def test_byte_order_marks_carriage_returns_blank_lines_and_gzip_are_taken(tmp_path: Path, data: bytes) -> None:
     rows, rejected = load(tmp_path / "a", data, format="prompts")
     assert [row["messages"][0]["content"] for row in rows] == ["a", "b"]
     assert rejected == []
@@ -262,9 +256,7 @@ def test_texts_are_never_taken_for_something_else(tmp_path: Path) -> None:
 
 
 @given(
-    texts=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1), min_size=1
-    )
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1), min_size=1)
 )
 def test_texts_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("trip") / "a.jsonl"
@@ -285,9 +277,7 @@ def test_a_line_over_the_limit_is_skipped_without_being_held(tmp_path: Path) -> 
     data = '{"text": "a"}\n' + long + '\n{"text": "b"}\n'
     rows, rejected = load(tmp_path / "a.jsonl", data, format="prompts", max_line=1 << 20)
     assert [row["messages"][0]["content"] for row in rows] == ["a", "b"]
-    assert [(row["line"], row["reason"], row["value"]) for row in rejected] == [
-        (2, "line-too-long", float(len(long)))
-    ]
+    assert [(row["line"], row["reason"], row["value"]) for row in rejected] == [(2, "line-too-long", float(len(long)))]
     rows, rejected = load(tmp_path / "a.jsonl", data, format="prompts", max_line=4 << 20)
     assert ([len(row["messages"][0]["content"]) for row in rows], rejected) == ([1, 3_000_000, 1], [])
 
@@ -336,15 +326,11 @@ def test_a_list_file_gives_the_lines_of_its_elements(tmp_path: Path) -> None:
     records = [{"text": f"a\n{number}"} for number in range(3)]
     rows, _ = load(tmp_path / "a.json", json.dumps(records, indent=2), format="prompts", layout="array")
     assert [row["messages"][0]["content"] for row in rows] == ["a\n0", "a\n1", "a\n2"]
-    rows, rejected = load(
-        tmp_path / "a.json", '[{"text": "a"},\n\n {"x": 1}]', format="prompts", layout="array"
-    )
+    rows, rejected = load(tmp_path / "a.json", '[{"text": "a"},\n\n {"x": 1}]', format="prompts", layout="array")
     assert [(row["line"], row["reason"]) for row in rejected] == [(3, "missing-key")]
 
 
-@pytest.mark.parametrize(
-    "data", ['{"text": "a"}', '[{"text": "a"}', '[{"text": "a"} {"text": "b"}]', "[1,]", "[] 1"]
-)
+@pytest.mark.parametrize("data", ['{"text": "a"}', '[{"text": "a"}', '[{"text": "a"} {"text": "b"}]', "[1,]", "[] 1"])
 def test_a_broken_list_file_is_an_error(tmp_path: Path, data: str) -> None:
     with pytest.raises(DataError):
         load(tmp_path / "a.json", data, format="prompts", layout="array")
@@ -352,9 +338,7 @@ def test_a_broken_list_file_is_an_error(tmp_path: Path, data: str) -> None:
 
 def test_columns_can_be_renamed(tmp_path: Path) -> None:
     data = lines({"question": "a", "text": "no", "gold": "4"})
-    rows, _ = load(
-        tmp_path / "a.jsonl", data, format="prompts", columns={"prompt": "question", "answer": "gold"}
-    )
+    rows, _ = load(tmp_path / "a.jsonl", data, format="prompts", columns={"prompt": "question", "answer": "gold"})
     assert (rows[0]["messages"], rows[0]["answer"]) == (user("a"), "4")
 
 
@@ -404,28 +388,3 @@ CHAT_FAULTS = [
 def test_malformed_chats_are_named(tmp_path: Path, turns: list, reason: str) -> None:
     _, rejected = load(tmp_path / "a.jsonl", lines({"messages": turns}), format="messages")
     assert [row["reason"] for row in rejected] == [reason]
-
-
-SAMPLES = [
-    ("gsm8k-train/train.jsonl.gz", {"format": "prompts", "columns": {"prompt": "question"}}, 7473, 0),
-    ("hh-rlhf/harmless-base.test.jsonl.gz", {"format": "hh"}, 2303, 9),
-    ("nemo-aligner/functional/dummy-dpo.jsonl", {"format": "preferences", "dialogue": "extra_id"}, 100, 0),
-    ("nemo-aligner/functional/dummy-sft.jsonl", {"format": "chats"}, 30, 0),
-    ("nemo-aligner/functional/synthetic-123.jsonl", {"format": "prompts"}, 50, 0),
-    ("nemo-aligner/functional/synthetic-kd.jsonl", {"format": "completions"}, 50, 0),
-    ("nemo-aligner/functional/test-rm.jsonl", {"format": "attributes"}, 8, 0),
-    ("instruction-preference/instruction-data-with-preference.json.gz",
-     {"format": "alpaca_preferences", "layout": "array"}, 1094, 6),
-    ("llamafactory-demo/dpo_en_demo.json.gz", {"format": "sharegpt_preferences", "layout": "array"}, 300, 0),
-    ("llamafactory-demo/glaive_toolcall_en_demo.json.gz", {"format": "sharegpt", "layout": "array"}, 300, 0),
-    ("dolly-sample/dolly.jsonl", {"format": "completions", "columns": {"response": "answer"}}, 151, 0),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("case", SAMPLES, ids=[case[0] for case in SAMPLES])
-def test_sample_files(shared_data: Path, tmp_path: Path, case: tuple[str, dict, int, int]) -> None:
-    name, settings, rows, rejected = case
-    op = Jsonl(files=(str(shared_data / name),), **settings)
-    done = apply(op, [], str(tmp_path / "out"), max_rejected=rejected)
-    gone = done.read_rejected()
-    assert (done.num_rows, 0 if gone is None else gone.num_rows) == (rows, rejected)

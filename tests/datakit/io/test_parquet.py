@@ -19,16 +19,12 @@ from schemas.errors import ConfigError, DataError
 
 def load(op: Parquet) -> tuple[list[dict], list[dict]]:
     results = list(op.read(Context()))
-    rejected = [
-        row for result in results if result.rejected is not None for row in result.rejected.to_pylist()
-    ]
+    rejected = [row for result in results if result.rejected is not None for row in result.rejected.to_pylist()]
     return pa.concat_tables([result.rows for result in results]).to_pylist(), rejected
 
 
 def test_a_format_with_renamed_columns_gives_the_rows_that_jsonl_gives(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"q": ["a", "b"], "r": pa.array(["x", "y"], pa.large_string())}), tmp_path / "a.parquet"
-    )
+    pq.write_table(pa.table({"q": ["a", "b"], "r": pa.array(["x", "y"], pa.large_string())}), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text('{"q": "a", "r": "x"}\n{"q": "b", "r": "y"}\n')
     settings = {"format": "completions", "columns": {"prompt": "q", "response": "r"}, "source": "s"}
     rows, rejected = load(Parquet(files=(str(tmp_path / "a.parquet"),), **settings))

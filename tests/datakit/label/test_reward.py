@@ -15,7 +15,7 @@ from datakit.op import Context
 from datakit.resource import Resource
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError, ServiceError
-from tests.datakit.fakes import Example, LengthScorer, responses, scorer
+from tests.datakit.fakes import Example, LengthScorer, prompts, responses, scorer
 
 EXAMPLES = [Example(Reward(rows_per_chunk=5), (responses(*("x" * i for i in range(13))),), scorer())]
 TAKES = Schema("answers", 1, (Column("response", pa.string(), "the answer"),))
@@ -123,6 +123,16 @@ def test_what_the_scorer_reads_is_checked_before_any_work(put, tmp_path):
     with pytest.raises(ConfigError, match=r"label.reward needs scorer; no scorer was given"):
         apply(Reward(), put(responses("a")), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_scorer_reads_is_told_even_where_its_resource_did_not(put, tmp_path):
+    with pytest.raises(DataError, match=r"no column response"):
+        apply(
+            Reward(),
+            put(prompts(2)),
+            str(tmp_path / "out"),
+            resources={"scorer": Resource("x", LengthScorer)},
+        )
 
 
 @pytest.mark.parametrize(

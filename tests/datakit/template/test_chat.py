@@ -119,11 +119,12 @@ def test_contents_are_never_special_and_everything_else_is(template: str) -> Non
 
 MASKS = {
     "plain": "<s><|user|>q</s><|assistant|>⟦a</s>⟧<|user|>r</s><|assistant|>⟦b</s>⟧",
-    "chatml": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n⟦a<|im_end|>\n⟧<|im_start|>user\nr<|im_end|>\n"
-    "<|im_start|>assistant\n⟦b<|im_end|>\n⟧",
+    "chatml": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n⟦a<|im_end|>\n⟧"
+    "<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n⟦b<|im_end|>\n⟧",
     "llama3": "<s><|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|>"
-    "<|start_header_id|>assistant<|end_header_id|>\n\n⟦a<|eot_id|>⟧<|start_header_id|>user<|end_header_id|>\n\nr<|eot_id|><|start_header_id|>assistant"
-    "<|end_header_id|>\n\n⟦b<|eot_id|>⟧",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n⟦a<|eot_id|>⟧"
+    "<|start_header_id|>user<|end_header_id|>\n\nr<|eot_id|><|start_header_id|>assistant<|end_header_id|>"
+    "\n\n⟦b<|eot_id|>⟧",
     "extra_id": "<extra_id_0>System\n\n<extra_id_1>User\nq\n<extra_id_1>Assistant\n⟦a\n<extra_id_1>⟧User\nr\n"
     "<extra_id_1>Assistant\n⟦b\n<extra_id_1>⟧",
     MISTRAL_LIKE: "<s>[INST] q [/INST]⟦ a</s>⟧[INST] r [/INST]⟦ b</s>⟧",

@@ -10,13 +10,13 @@ from trainers.algorithm import Loss, Needs, Said
 from trainers.algorithms.rm import RM, Settings
 
 
-def loss_of(chosen: list[float], rejected: list[float]) -> Loss:
+def loss_of(chosen: list[float], rejected: list[float], center: float = 0.0) -> Loss:
     rows = torch.arange(len(chosen))
     said = {
         "chosen_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(chosen)[:, None]}),
         "rejected_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(rejected)[:, None]}),
     }
-    return RM.loss(Settings(), said, {})
+    return RM.loss(Settings(center=center), said, {})
 
 
 def test_loss_and_metrics() -> None:
@@ -40,3 +40,8 @@ def test_gradient_pulls_the_two_apart() -> None:
     RM.loss(Settings(), said, {}).values.sum().backward()
     assert chosen_B1.grad is not None and rejected_B1.grad is not None
     assert chosen_B1.grad.item() == -0.5 and rejected_B1.grad.item() == 0.5
+
+
+def test_center_pays_for_rewards_that_do_not_add_up_to_zero() -> None:
+    plain, centered = loss_of([1.0, 3.0], [-1.0, 1.0]), loss_of([1.0, 3.0], [-1.0, 1.0], center=0.1)
+    assert torch.allclose(centered.values - plain.values, torch.tensor([0.0, 1.6]))

@@ -1,0 +1,63 @@
+"""A generator's reply, checked: every prompt and sample once, each whole or told to be missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.clients.protocols import ANSWERS
+from schemas.errors import DataError, ServiceError
+
+
+def checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
+    """Every (prompt, sample) exactly once, in order, whole or with an `error`; else `ServiceError`."""
+    try:
+        answers = ANSWERS.conform(answers, "the generator's reply")
+        ANSWERS.dropping("error").check(
+            answers.filter(pc.is_null(answers["error"])).drop_columns(["error"]), "the reply"
+        )
+    except DataError as fault:
+        raise _bad(fault.what) from fault
+    places = list(zip(answers["prompt_row"].to_pylist(), answers["sample_index"].to_pylist(), strict=True))
+    wanted = [(row, index) for row in range(prompts) for index in range(samples)]
+    strange = set(places) - set(wanted)
+    if strange or len(set(places)) != len(places):
+        raise _bad(f"asked {len(wanted)} answers, got {len(places)}, {len(strange)} of them not asked for or twice")
+    answers = pa.concat_tables([answers, missing(sorted(set(wanted) - set(places)), "missing in the reply")])
+    answers = answers.sort_by([("prompt_row", "ascending"), ("sample_index", "ascending")]).combine_chunks()
+    lengths = pc.not_equal(pc.list_value_length(answers["response_ids"]), pc.list_value_length(answers["logprobs"]))
+    if pc.any(lengths).as_py():
+        raise _bad("response_ids and logprobs differ in length")
+    return _without_infinite(answers)
+
+
+def _without_infinite(answers: pa.Table) -> pa.Table:
+    """Answers with a log-probability that is null or not finite become errors."""
+    logprobs = answers["logprobs"].combine_chunks()
+    fine = pc.fill_null(pc.is_finite(pc.list_flatten(logprobs)), False)
+    rows = pc.unique(pc.list_parent_indices(logprobs).filter(pc.invert(fine)))
+    bad = pc.is_in(pa.array(np.arange(answers.num_rows)), value_set=rows.cast(pa.int64()))
+    at = answers.schema.get_field_index("error")
+    return answers.set_column(at, "error", pc.if_else(bad, "log-probability not finite", answers["error"]))
+
+
+def missing(places: list[tuple[int, int]], error: str) -> pa.Table:
+    """Answers that are not there: (prompt, sample) and why."""
+    columns = {
+        "prompt_row": pa.array([row for row, _ in places], pa.int32()),
+        "sample_index": pa.array([index for _, index in places], pa.int32()),
+        "error": pa.array([error] * len(places), pa.string()),
+    }
+    arrays = [columns.get(c.name, pa.nulls(len(places), c.type)) for c in ANSWERS.columns]
+    return pa.Table.from_arrays(arrays, schema=ANSWERS.arrow)
+
+
+def _bad(what: str) -> ServiceError:
+    return ServiceError(
+        "bad-reply",
+        f"the generator's reply cannot be used: {what}",
+        expected="one answer per prompt and sample index",
+        kept="finished chunks; no answer was made up",
+        next="mend the generator, then run the same command again",
+    )

@@ -1,0 +1,225 @@
+"""The real `luigi` command: exit codes, first error lines, what is said, what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import PATH, ROOT, digests, leftovers, luigi, started
+
+FAULTS = {
+    "unknown task": (["Toi"], 2, "error[2/unknown-task]: there is no task Toi", "did you mean Toy?"),
+    "wrong type": (["Toy", "--rows", "x"], 2, "error[2/bad-parameter]", "rows"),
+    "unknown operation": (
+        ["Filter", "--data", "r.jsonl", "--op", "threshhold"],
+        2,
+        "error[2/unknown-op]: there is no operation filter.threshhold (did you mean filter.threshold?)",
+        "",
+    ),
+    "unknown setting": (
+        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimun": 1}'],
+        2,
+        "error[2/unknown-key]: unknown key minimun (did you mean minimum?)",
+        "",
+    ),
+    "wrong family": (["Filter", "--data", "r.jsonl", "--op", "label.length"], 2, "error[2/wrong-family]", "filter.*"),
+    "missing file": (
+        ["Filter", "--data", "no.jsonl", "--op", "threshold", "--params", '{"minimum": 1}'],
+        2,
+        "error[2/no-such-file]: there is no file no.jsonl",
+        "",
+    ),
+    "missing checkpoint": (
+        ["Generate", "--policy", "nowhere", "--prompts", "r.jsonl"],
+        2,
+        "error[2/not-found]: nowhere is not a checkpoint",
+        "",
+    ),
+    "wrong kind of file": (["Import", "--files", "rows.txt"], 2, "error[2/file-kind]", ".jsonl"),
+    "keeps nothing": (
+        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimum": 7}'],
+        10,
+        "error[10/nothing-kept]: reward > 7 keeps none of 2 rows",
+        "minimum=-1",
+    ),
+    "column of another kind": (
+        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimum": 1, "column": "response"}'],
+        2,
+        "error[2/",
+        "response",
+    ),
+    "broken line": (["Import", "--files", "broken.jsonl", "--format", "rewarded"], 10, "error[10/", "broken.jsonl"),
+    "operation raises": (["Toy", "--fail"], 10, "error[10/op-failed]", "the toy broke"),
+    "no iteration": (["RestIteration", "--iteration", "0"], 2, "error[2/bad-parameter]: iteration is 0", ""),
+    "unknown source": (["RestIteration", "--source", "digts"], 2, "error[2/unknown-source]", "did you mean digits?"),
+    "falling thresholds": (["RestIteration", "--thresholds", "[1, 0]"], 2, "error[2/bad-setting]: thresholds rise", ""),
+    "unknown learning": (
+        ["RestIteration", "--digits-base", '{"epochs": 1, "global_batch_size": 8, "optim": {"lrr": 1}}'],
+        2,
+        "error[2/",
+        "did you mean lr?",
+    ),
+    "bad sampling": (["RestIteration", "--temperature", "0"], 2, "error[2/bad-setting]: temperature is 0.0, above 0", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faults")
+    rows = [{"prompt": f"q{i}", "response": f"a{i}", "reward": float(2 * i - 1)} for i in range(2)]
+    (path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": \n')
+    (path / "rows.txt").write_text("a\n")
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_its_code_and_its_line(folder: Path, fault: str) -> None:
+    arguments, code, line, more = FAULTS[fault]
+    done = luigi(folder, *arguments)
+    errors = [text for text in done.stderr.splitlines() if text.startswith("error[")]
+    assert done.returncode == code, done.stderr
+    assert len(errors) == 1
+    assert errors[0].startswith(line), done.stderr
+    assert more in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "r.jsonl").exists()
+    assert not leftovers(folder)
+
+
+CONFIGS = {
+    "unknown key": ("[RestIteration]\ntemprature = 1\n", "unknown key temprature", "did you mean temperature?"),
+    "unknown key of ours": ("[quiver]\nroots = x\n", "unknown key roots", "did you mean root?"),
+    "unknown section": ("[RestIterations]\niteration = 1\n", "no section [RestIterations]", "[RestIteration]"),
+    "wrong value": ("[quiver]\nverify = sometimes\n", "", "sometimes"),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIGS)
+def test_a_wrong_configuration_ends_with_2(tmp_path: Path, fault: str) -> None:
+    text, line, more = CONFIGS[fault]
+    (tmp_path / "luigi.cfg").write_text(text)
+    done = luigi(tmp_path, "Toy")
+    assert done.returncode == 2, done.stderr
+    assert line in done.stderr
+    assert more in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_users_configuration_wins_over_ours_and_the_command_line_over_both(tmp_path: Path) -> None:
+    (tmp_path / "luigi.cfg").write_text("[quiver]\nroot = elsewhere\nprocesses = 1\n")
+    (tmp_path / "more.cfg").write_text("[quiver]\nroot = third\n")
+    assert luigi(tmp_path, "Toy", "--rows", "10").returncode == 0
+    assert (tmp_path / "elsewhere" / "toy").is_dir()
+    assert luigi(tmp_path, "Toy", "--rows", "10", LUIGI_CONFIG_PATH=str(tmp_path / "more.cfg")).returncode == 0
+    assert (tmp_path / "third" / "toy").is_dir()
+    assert luigi(tmp_path, "Toy", "--rows", "10", "--quiver-root", "fourth").returncode == 0
+    assert (tmp_path / "fourth" / "toy").is_dir()
+
+
+def test_a_second_run_does_nothing_and_a_changed_setting_only_what_follows(tmp_path: Path) -> None:
+    calls = str(tmp_path / "calls")
+    assert luigi(tmp_path, "Toy", TOY_CALLS=calls).returncode == 0
+    first, drawn = digests(tmp_path), Path(calls).read_text()
+    began = time.monotonic()
+    again = luigi(tmp_path, "Toy", TOY_CALLS=calls)
+    assert again.returncode == 0
+    assert time.monotonic() - began < 30
+    assert "nothing to do" in again.stderr
+    assert digests(tmp_path) == first
+    assert Path(calls).read_text() == drawn
+    changed = luigi(tmp_path, "Toy", "--minimum", "0.7", TOY_CALLS=calls)
+    assert changed.returncode == 0
+    assert "2 stages to do, 1 reused" in changed.stderr
+    assert "minimum 0.5 -> 0.7" in changed.stderr
+    assert "kept changed" in changed.stderr
+    assert digests(tmp_path).items() >= first.items()
+    assert Path(calls).read_text().removeprefix(drawn).count("reward") == 0
+
+
+def test_workers_and_processes_change_no_byte(tmp_path: Path) -> None:
+    ways = [("--workers", "1", "--quiver-processes", "1"), ("--workers", "2", "--quiver-processes", "2")]
+    made = []
+    for number, way in enumerate(ways):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        done = luigi(folder, "Pair", *way)
+        assert done.returncode == 0, done.stderr
+        made.append(digests(folder))
+    assert made[0] == made[1]
+
+
+def test_an_error_passes_through_worker_processes(tmp_path: Path) -> None:
+    done = luigi(tmp_path, "Toy", "--fail", "--workers", "2")
+    assert done.returncode == 10, done.stderr
+    assert done.stderr.count("error[10/op-failed]") == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: str) -> None:
+    run = started(tmp_path, "Toy", "--seconds", "1.5", "--workers", workers)
+    _wait_for(lambda: list(tmp_path.glob("quiver-data/toy/drawn-*/_attempt-*")), run)
+    run.send_signal(signal.SIGTERM)
+    _, told = run.communicate(timeout=30)
+    assert run.returncode == 75, told
+    assert "error[75/stopped]: stopped on request" in told
+    assert not _alive(run.pid)
+    assert not list(tmp_path.glob("quiver-data/toy/kept-*"))
+    assert luigi(tmp_path, "Toy", "--seconds", "1.5").returncode == 0
+
+
+def test_children_die_with_a_killed_parent_and_publish_nothing(tmp_path: Path) -> None:
+    run = started(tmp_path, "Toy", "--seconds", "2", "--workers", "2")
+    _wait_for(lambda: list(tmp_path.glob("quiver-data/toy/drawn-*/_attempt-*")), run)
+    run.kill()
+    run.communicate()
+    time.sleep(2)
+    assert not _alive(run.pid)
+    time.sleep(4)
+    assert not list(tmp_path.glob("quiver-data/toy/drawn-*/_manifest.json"))
+
+
+def test_an_import_is_quick_and_light() -> None:
+    heavy = ("torch", "megatron", "polars", "duckdb", "transformers", "tokenizers")
+    code = f"import time; t = time.process_time(); import pipelines, sys; print(time.process_time() - t); " \
+        f"print(*[m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATH}, capture_output=True, text=True, check=True
+    )
+    seconds, loaded = done.stdout.split("\n")[:2]
+    assert not loaded.strip()
+    assert float(seconds) < 1.5
+    assert ROOT.joinpath("pipelines").is_dir()
+
+
+def _wait_for(found, run: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+    for _ in range(600):
+        if found():
+            time.sleep(0.3)
+            return
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    raise AssertionError("the run never got there")
+
+
+def _alive(group: int) -> list[str]:
+    """Command lines of live processes of a process group, our own watchers' grace period of two seconds given."""
+    for _ in range(40):
+        left = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] not in "ZX":
+                    left.append((stat.parent / "cmdline").read_text().replace("\0", " "))
+            except (OSError, IndexError):
+                continue
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left

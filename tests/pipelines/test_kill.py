@@ -1,0 +1,86 @@
+"""kill -9 of the whole process group at random moments, each followed by a rerun: nothing lost, doubled or left behind.
+
+The normal suite does a few points on the toy graph; `QUIVER_KILLS=40` does forty, `QUIVER_KILL_GOAL="RestIteration ..."`
+on another goal of `pipelines`. The seed is printed and can be given as QUIVER_KILL_SEED.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import digests, leftovers, luigi, started
+
+KILLS = int(os.environ.get("QUIVER_KILLS", "4"))
+SEED = int(os.environ.get("QUIVER_KILL_SEED", str(random.SystemRandom().randrange(1 << 32))))
+GOAL = shlex.split(os.environ.get("QUIVER_KILL_GOAL", "Toy --seconds 0.3"))
+MODULE = "pipelines" if "QUIVER_KILL_GOAL" in os.environ else "toy"
+
+
+def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    print(f"QUIVER_KILL_SEED={SEED} QUIVER_KILLS={KILLS}")
+    rng = random.Random(SEED)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    began = time.monotonic()
+    done = luigi(undisturbed, *GOAL, module=MODULE, timeout=3600)
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    killed = 0
+    while killed < KILLS:
+        run = started(disturbed, *GOAL, module=MODULE)
+        time.sleep(rng.uniform(0, seconds))
+        if run.poll() is not None:
+            if _finished(disturbed, undisturbed):
+                _start_over(disturbed)
+            run.communicate()
+            continue
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate(timeout=30)
+        killed += 1
+    done = luigi(disturbed, *GOAL, module=MODULE, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    assert digests(disturbed) == digests(undisturbed)
+    assert not leftovers(disturbed)
+
+
+def _finished(folder: Path, model: Path) -> bool:
+    return len(digests(folder)) == len(digests(model))
+
+
+def _start_over(folder: Path) -> None:
+    """Remove the manifests, as if all were still to do; the dead attempts' traces stay."""
+    for path in (folder / "quiver-data").rglob("_manifest.json"):
+        path.unlink()
+
+
+def test_paid_work_is_done_once(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    run = started(tmp_path, "Toy", "--seconds", "0.5", "--quiver-processes", "1", TOY_CALLS=str(calls))
+    for _ in range(600):
+        if calls.exists() and len(calls.read_text().splitlines()) >= 2:
+            break
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate(timeout=30)
+    paid = calls.read_text().splitlines()
+    done = luigi(tmp_path, "Toy", "--seconds", "0.5", "--quiver-processes", "1", TOY_CALLS=str(calls))
+    assert done.returncode == 0, done.stderr
+    repeated = [call for call in paid if calls.read_text().splitlines().count(call) > 1]
+    assert len(repeated) <= 1, f"paid twice: {repeated}"
+
+
+@pytest.mark.parametrize("goal", ["Toy", "Pair"])
+def test_two_runs_at_once_agree(tmp_path: Path, goal: str) -> None:
+    runs = [started(tmp_path, goal) for _ in range(2)]
+    told = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert not leftovers(tmp_path)
