@@ -88,6 +88,7 @@ class Apply(Make):
             seed=node.seed,
             processes=held.workers,
             on_progress=lambda progress: stage.move(str(progress)),
+            max_rejected=None if node.op.max_rejected is None else held.max_rejected,
             rows_per_shard=node.rows_per_shard,
             key=node.key,
         )

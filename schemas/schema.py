@@ -92,7 +92,7 @@ class Schema:
         for column in needed.columns:
             if column.name not in self:
                 faults.append(f"no column {column.name}: {column.type}")
-            elif not _same(self[column.name].type, column.type):
+            elif not same_type(self[column.name].type, column.type):
                 faults.append(f"{column.name} is {self[column.name].type}, needed {column.type}")
             elif self[column.name].nullable and not column.nullable:
                 faults.append(f"{column.name} may be null")
@@ -182,7 +182,7 @@ def common(schemas: Iterable[Schema]) -> Schema:
     first, *others = schemas
     columns = []
     for column in first.columns:
-        if all(column.name in other and _same(other[column.name].type, column.type) for other in others):
+        if all(column.name in other and same_type(other[column.name].type, column.type) for other in others):
             nullable = column.nullable or any(other[column.name].nullable for other in others)
             columns.append(replace(column, nullable=nullable))
     names = {column.name for column in columns}
@@ -202,7 +202,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _same(one: pa.DataType, other: pa.DataType) -> bool:
+def same_type(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two types differ at most in large or view variants and in the names of list items."""
     return bool(_plain(one) == _plain(other))
 
 
@@ -210,7 +211,7 @@ def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """A safe cast that refuses what would change a value's meaning (text to number, number to bool)."""
     families = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     number = any(test(values.type) for test in families[:2]) and any(test(kind) for test in families[:2])
-    if not (_same(values.type, kind) or number or pa.types.is_null(values.type) or pa.types.is_nested(kind)):
+    if not (same_type(values.type, kind) or number or pa.types.is_null(values.type) or pa.types.is_nested(kind)):
         raise pa.ArrowTypeError(f"{values.type} is not {kind}")
     if pa.types.is_nested(kind) and not (pa.types.is_nested(values.type) or pa.types.is_null(values.type)):
         raise pa.ArrowTypeError(f"{values.type} is not {kind}")

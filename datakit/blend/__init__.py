@@ -6,3 +6,4 @@ from datakit.blend.mix import Mix as Mix
 from datakit.blend.pair import Pair as Pair
 from datakit.blend.shuffle import Shuffle as Shuffle
 from datakit.blend.split import Split as Split
+from datakit.blend.unpair import Unpair as Unpair

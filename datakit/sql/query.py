@@ -21,6 +21,7 @@ from datakit.sql.tree import nodes, parse, unsteady
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
+from schemas.schema import same_type
 
 _BATCH_ROWS = 65536
 _MEMORY = "4GB"
@@ -61,9 +62,10 @@ class Query(Blend):
             for name, schema in zip(self.tables, inputs, strict=True):
                 session.add(name, schema.arrow.remove_metadata().empty_table())
             bound = self._bound(session)
-        known = {(c.name, c.type): c for schema in reversed(inputs) for c in schema.columns}
+        known = [column for schema in inputs for column in schema.columns]
         columns = [
-            known.get((field.name, field.type)) or Column(field.name, field.type, "of the query", nullable=True)
+            next((c for c in known if c.name == field.name and same_type(c.type, field.type)), None)
+            or Column(field.name, field.type, "of the query", nullable=True)
             for field in bound
         ]
         missing = [name for name in self.key if name not in bound.names]

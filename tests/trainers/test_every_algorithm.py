@@ -15,6 +15,7 @@ import torch
 from schemas import PACKS, TOKENS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.schema import Column
 from schemas.settings import parse, plain
 from tests.trainers import toys
 from trainers import registry
@@ -117,8 +118,6 @@ def of_values(settings: object, said: dict[str, Said], rows: dict[str, torch.Ten
 
 
 def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
-    from schemas.schema import Column
-
     rows = TOKENS.adding(
         Column("advantage", pa.list_(pa.float32()), "per token"),
         Column("teacher_ids", pa.list_(pa.list_(pa.int32())), "choices per token"),
@@ -139,6 +138,7 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
     critic = dataclasses.replace(
         policy,
         name="toy-critic",
+        rows=rows.dropping("teacher_ids"),
         sequences=(Sequence(ids="input_ids", mask="loss_mask", aligned=("advantage",)),),
         needs=Needs.VALUES,
         loss=of_values,

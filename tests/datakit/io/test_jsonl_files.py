@@ -21,7 +21,7 @@ def plainly(data: bytes, limit: int) -> tuple[list[tuple[int, bytes]], list[int]
     return short, [number for number, line in stripped if len(line) > limit]
 
 
-@pytest.mark.parametrize(("step", "size"), itertools.product((1, 2, 7, 50), (1, 8, 1000)))
+@pytest.mark.parametrize(("step", "size"), list(itertools.product((1, 2, 7, 50), (1, 8, 1000))))
 def test_blocks_are_the_lines_however_the_bytes_arrive(step: int, size: int) -> None:
     draw = random.Random(step * size)
     for _ in range(100):

@@ -1,42 +1,22 @@
-"""Task sources: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
-
-A source is a section of the configuration; `source = digits` in a recipe's section names it. The
-embedded default is made of the same nodes as everything else.
-"""
+"""The embedded default: a task that checks itself, made from nothing."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import luigi
 
-from datakit.blend import Pair, Split
+from datakit.blend import Pair
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.label import Verify
-from datakit.template import RewardPrompt
-from datakit.tokenize import Encode
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, prompted, tokenized
 from pipelines.learning import run_of
 from pipelines.plan import Node, Plan
-from pipelines.settings import configured
-from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
-
-_PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
-
-
-class TaskSource(luigi.Config):
-    """A section that can say what an iteration stands on."""
-
-    @abstractmethod
-    def source(self, plan: Plan, seed: int) -> Source:
-        """What an iteration stands on, as nodes of `plan`."""
+from pipelines.sources.source import TaskSource, held_apart, reward_model
 
 
 class digits(TaskSource):
@@ -99,45 +79,13 @@ class digits(TaskSource):
             first += count
         return rows
 
-    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: Ground, seed: int) -> Node:
-        """Preferences: of the policy's own answers to a question, a right one and a wrong one."""
+    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: Ground, seed: int) -> tuple[Node, Node]:
+        """Preferences: of the policy's own answers to a question, a right one and a wrong one; a tenth held out."""
         sampling = Sampling(samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens)
         tokens = prompted(plan, "digits/pair-prompts", ground.tokenizer, prompts, ground.room)
         samples = plan.table("digits/pair-samples", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
         assert ground.verifier is not None
         verified = plan.table("digits/pair-verified", ground.verifier, samples)
         rule = Pair(rule="right_vs_wrong", column="correct", max_pairs=self.pairs_per_prompt)
-        return plan.table("digits/pairs", rule, verified, seed=seed)
-
-
-def reward_model(
-    plan: Plan, label: str, pairs: Node, policy: Node, ground: Ground, learning: Mapping[str, Any], seed: int
-) -> Node:
-    """A Bradley-Terry reward model on nine tenths of the prompts of `pairs`, validated on the others."""
-    told = plan.table(f"{label}/pair-texts", RewardPrompt(rows="preferences"), pairs, tokenizer=ground.tokenizer)
-    encode = Encode(columns=_PAIR_COLUMNS, max_length=ground.max_length)
-    tokens = plan.table(f"{label}/pair-tokens", encode, told, tokenizer=ground.tokenizer)
-    train, held_out = (
-        plan.table(f"{label}/pairs-{part}", Split(part=part, parts=("train", "held-out"), shares=(0.9, 0.1)), tokens, seed=seed)
-        for part in ("train", "held-out")
-    )
-    run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")
-    return plan.model(
-        f"{label}/reward-model", run, data=train, tokenizer=ground.tokenizer, init=policy, validation=held_out
-    )
-
-
-SOURCES: Mapping[str, type[TaskSource]] = {kind.__name__: kind for kind in (digits,)}
-"""Sources by name."""
-
-
-def source_of(name: str) -> TaskSource:
-    """The source of that name, configured; `ConfigError` if there is none."""
-    if name not in SOURCES:
-        raise ConfigError(
-            "unknown-source",
-            f"there is no source {printable(name)}{suggestion(name, list(SOURCES))}",
-            expected=", ".join(SOURCES),
-            kept="nothing was started",
-        )
-    return configured(SOURCES[name])
+        pairs = plan.table("digits/pairs", rule, verified, seed=seed)
+        return held_apart(plan, "digits/pairs", pairs, 0.1, seed)

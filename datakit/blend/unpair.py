@@ -1,0 +1,45 @@
+"""blend.unpair: preferences taken apart into answers to learn, the inverse of `blend.pair`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.op import Context, Gather, Result
+from schemas import COMPLETIONS, PREFERENCES, Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpair(Gather):
+    """The answers of each pair as rows of their own, the chosen one first where `sides` is both.
+
+    `sample_id` is the pair's id and the side, so an answer that stands in two pairs comes out twice.
+    """
+
+    name: ClassVar[str] = "blend.unpair"
+
+    sides: Literal["chosen", "rejected", "both"] = "both"
+
+    @property
+    def takes(self) -> Schema:
+        """Preferences."""
+        return PREFERENCES.selecting("pair_id", "prompt_id", "messages", "chosen", "rejected", "source")
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """COMPLETIONS."""
+        return COMPLETIONS
+
+    def gather(self, rows: pa.Table, ctx: Context) -> Result:
+        """One row or two for each pair, pairs in their order."""
+        sides = ("chosen", "rejected") if self.sides == "both" else (self.sides,)
+        parts = []
+        for side in sides:
+            part = rows.select(["prompt_id", "messages", "source"]).append_column("response", rows[side])
+            ids = pc.binary_join_element_wise(rows["pair_id"], side, "-")
+            parts.append(part.append_column("sample_id", ids))
+        order = np.arange(len(sides) * rows.num_rows).reshape(len(sides), -1).T.ravel()
+        return Result(pa.concat_tables(parts).take(pa.array(order)))
