@@ -26,7 +26,9 @@ class AlignmentIteration(Goal):
 
     iteration = luigi.IntParameter(description="which iteration; those before it are required")
     source = luigi.Parameter(description="task source: the section that says where prompts, data and models come from")
-    prompts_per_iteration = luigi.IntParameter(description="prompts of one iteration; each is used in one iteration only")
+    prompts_per_iteration = luigi.IntParameter(
+        description="prompts of one iteration; each is used in one iteration only"
+    )
     samples_per_prompt = luigi.IntParameter(description="answers to each prompt")
     temperature = luigi.FloatParameter(description="of sampling")
     top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")

@@ -1,8 +1,8 @@
 """What happens around `luigi --module pipelines ...`: checks before, quiet during, errors and the report after.
 
-Luigi's command line calls `luigi.interface._run`; `install` puts `run` in its place. The rest stays Luigi's: parameters,
-scheduler, workers. Errors of ours end the process with their own exit code and their five lines; a bug of ours ends it
-with 1, one line and a file that holds the traceback.
+Luigi's command line calls `luigi.interface._run`; `install` puts `run` in its place. The rest stays Luigi's:
+parameters, scheduler, workers. Errors of ours end the process with their own exit code and their five lines; a bug of
+ours ends it with 1, one line and a file that holds the traceback.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""One iteration of an offline method: sample, score, keep, blend, train, evaluate; the graph that ReST, rejection sampling
-and their relatives share.
+"""One iteration of an offline method: sample, score, keep, blend, train, evaluate; the graph that ReST, rejection
+sampling and their relatives share.
 
     prompts of this iteration -> samples -> rewards -> kept -> with original data -> tokens -> policy -> evaluation
 
-`Source` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What is kept is
-the recipe's own matter.
+`Source` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What is
+kept is the recipe's own matter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ BLENDED = ("sample_id", "prompt_id", "messages", "response")
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a reward model.
+    """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a
+    reward model.
 
     `max_length` bounds question and answer together, in tokens.
     """
@@ -76,7 +77,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Step:
-    """What one iteration made: samples, their rewards, what was kept in each improve step, the policy and its figures."""
+    """What one iteration made: samples, their rewards, what was kept in each improve step, the policy and its
+    figures.
+    """
 
     number: int
     samples: Node
@@ -129,7 +132,7 @@ def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
     sampling = Sampling(max_new_tokens=ground.max_new_tokens)
     tokens = prompted(plan, f"{ground.name}/held-out", ground.tokenizer, ground.held_out, ground.room)
-    answers = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
+    answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
     if ground.verifier is not None:
         answers = plan.table(f"{label}/answers-verified", ground.verifier, answers)
@@ -150,7 +153,9 @@ def tokenized(plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: i
 def iterated(plan: Plan, source: Source, method: Method, number: int, policy: Node) -> Step:
     """Iteration `number` (from 1), from `policy`."""
     ground, label, seed = source.ground, f"{method.name}/iter={number}", method.seed + number
-    share = Split(part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1))
+    share = Split(
+        part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
+    )
     prompts = plan.table(f"{label}/prompts", share, source.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
     tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room)
     samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)

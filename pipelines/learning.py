@@ -20,13 +20,15 @@ def run_of(
 ) -> Run:
     """The run with these settings, of a fresh `model` or (None) of a checkpoint; `ConfigError` for any that is unknown.
 
-    `learning` holds fields of `trainers.config.Run`: optim, epochs or max_steps, global_batch_size, settings, parallel ...
-    `model` holds those of `trainers.config.Model`; the size of the vocabulary comes from the tokenizer.
+    `learning` holds fields of `trainers.config.Run`: optim, epochs or max_steps, global_batch_size, settings,
+    parallel ... `model` holds those of `trainers.config.Model`; the size of the vocabulary comes from the tokenizer.
     """
     given = recursively_unfreeze(dict(learning))
     taken = sorted(set(given) & set(_OURS))
     if taken:
-        raise ConfigError("bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started")
+        raise ConfigError(
+            "bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started"
+        )
     if model is None:
         start: dict[str, Any] = {"init": "plan-init"}
     else:

@@ -37,7 +37,9 @@ class Measure(GatherAll):
         """REPORTS."""
         missing = [name for name in self.columns if name.removesuffix(".length") not in inputs[0]]
         if missing:
-            raise ConfigError("unknown-column", f"{self.name}: no column {', '.join(missing)}", kept="nothing was started")
+            raise ConfigError(
+                "unknown-column", f"{self.name}: no column {', '.join(missing)}", kept="nothing was started"
+            )
         return REPORTS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:

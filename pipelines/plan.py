@@ -164,7 +164,9 @@ class Model(Node):
 
     @functools.cached_property
     def key(self) -> str:
-        """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start from."""
+        """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
+        from.
+        """
         named = {name: node.key for name, node in self.parents.items() if name != "validation"}
         return task_key(self.work, named, {}, self.run.seed)
 
@@ -320,7 +322,10 @@ def resource_key(name: str, node: Node) -> str:
 def _rows(node: Node) -> Schema:
     if node.schema is None:
         raise ConfigError(
-            "wrong-kind", f"{node.label} is a checkpoint, not a dataset", expected="a dataset", kept="nothing was started"
+            "wrong-kind",
+            f"{node.label} is a checkpoint, not a dataset",
+            expected="a dataset",
+            kept="nothing was started",
         )
     return node.schema
 

@@ -62,7 +62,7 @@ def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment),
-            preexec_fn=in_child,
+            preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no locks; nothing else asks the kernel in time
         )
 
 

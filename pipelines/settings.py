@@ -1,9 +1,9 @@
 """Settings: the packaged `luigi.cfg` under everything else, Luigi made safe, and no key that nobody reads.
 
-Precedence, lowest first: `pipelines/luigi.cfg`, `/etc/luigi/luigi.cfg`, `luigi.cfg` in the current folder, the file named
-by LUIGI_CONFIG_PATH, the command line. Luigi leaves unsafe what is forced here: exit code 0 when a task fails, a task
-without output that counts as done, children started by fork under live threads, a lock that makes a second command end
-with "success", a scheduler daemon that has to be running.
+Precedence, lowest first: `pipelines/luigi.cfg`, `/etc/luigi/luigi.cfg`, `luigi.cfg` in the current folder, the file
+named by LUIGI_CONFIG_PATH, the command line. Luigi leaves unsafe what is forced here: exit code 0 when a task fails,
+a task without output that counts as done, children started by fork under live threads, a lock that makes a second
+command end with "success", a scheduler daemon that has to be running.
 """
 
 from __future__ import annotations

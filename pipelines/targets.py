@@ -1,4 +1,6 @@
-"""Luigi targets over the dataset folder: complete means a manifest with a right checksum of itself, for this very key."""
+"""Luigi targets over the dataset folder: complete means a manifest with a right checksum of itself, for this very
+key.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class NodeTarget(luigi.Target):
         return self.node.url
 
     def exists(self) -> bool:
-        """Whether the manifest is there and whole; `IntegrityError` if it is torn, `ConflictError` if it is another's."""
+        """Whether the manifest is there and whole; `IntegrityError` if it is torn, `ConflictError` if it is
+        another's.
+        """
         manifest = self.node.manifest()
         return manifest is not None and self._mine(manifest)
 

@@ -1,8 +1,8 @@
 """The few generic Luigi tasks: one makes a table, one trains a model.
 
-A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter` gives
-two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has to do hangs
-on it as `node` and travels with it to worker processes.
+A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter`
+gives two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has
+to do hangs on it as `node` and travels with it to worker processes.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ class Apply(Make):
         from schemas.dataset import Dataset
 
         held = settings.held()
+        verify: Any = held.verify
         made = apply(
             node.op,
-            [Dataset.open(given.url, verify=held.verify) for given in node.inputs],
+            [Dataset.open(given.url, verify=verify) for given in node.inputs],
             node.url,
             resources={name: resource_of(name, given) for name, given in node.resources.items()},
             seed=node.seed,
@@ -111,7 +112,8 @@ _KINDS: dict[type[Node], type[Make]] = {Table: Apply, Model: Fit}
 
 def task_of(node: Node) -> Make:
     """The task that makes `node`."""
-    task = _KINDS[type(node)](label=node.label, key=node.key)
+    kind: Any = _KINDS[type(node)]
+    task: Make = kind(label=node.label, key=node.key)
     task.node = node
     return task
 

@@ -165,7 +165,9 @@ def _error(code: int, text: str, log: Path, node: Model) -> QuiverError:
         kind = kinds.get(int(number), QuiverError)
         return kind(slug, what, **_fields(text[found[-1].end() :]))
     if code in (16, 17):
-        error = QuiverError("rerun-machine", f"{node.label}: Megatron's rerun machine asks for a restart", where=str(log))
+        error = QuiverError(
+            "rerun-machine", f"{node.label}: Megatron's rerun machine asks for a restart", where=str(log)
+        )
         error.code = code  # type: ignore[misc]
         return error
     if code == 1:

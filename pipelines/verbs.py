@@ -10,8 +10,9 @@
     luigi --module pipelines Train    --data TOKENS --algorithm sft --init CHECKPOINT
     luigi --module pipelines Evaluate --policy CHECKPOINT --prompts prompts.jsonl
 
-Inputs are dataset folders, or JSON Lines or Parquet files, whose `--format` is a name of `datakit.io.forms`. `--op` names an
-operation of the verb's family, `--params` its settings. Where a result lies is printed; the same command again does nothing.
+Inputs are dataset folders, or JSON Lines or Parquet files, whose `--format` is a name of `datakit.io.forms`. `--op`
+names an operation of the verb's family, `--params` its settings. Where a result lies is printed; the same command
+again does nothing.
 """
 
 from __future__ import annotations
@@ -58,14 +59,19 @@ class Verb(Goal):
         """The dataset in the folder `place`, or what an import makes of the file `place`."""
         if read_manifest(place) is not None:
             return plan.found(place, "dataset")
-        return imported(plan, (place,), self.format or self.usual_format, f"imported/{_plain(PurePosixPath(place).name)}")
+        return imported(
+            plan, (place,), self.format or self.usual_format, f"imported/{_plain(PurePosixPath(place).name)}"
+        )
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """The operation of this verb's family."""
         full = name if "." in name else f"{self.family}.{name}"
         if not full.startswith(f"{self.family}."):
             raise ConfigError(
-                "wrong-family", f"{full} is no {self.family} operation", expected=f"{self.family}.*", kept="nothing was started"
+                "wrong-family",
+                f"{full} is no {self.family} operation",
+                expected=f"{self.family}.*",
+                kept="nothing was started",
             )
         return op_of(full, recursively_unfreeze(dict(params)))
 
@@ -120,7 +126,7 @@ class Generate(Verb):
     top_k = luigi.IntParameter(default=0)
     top_p = luigi.FloatParameter(default=1.0)
     max_new_tokens = luigi.IntParameter(default=256)
-    stop = luigi.ListParameter(default=[], description="texts that end an answer, as a JSON list")
+    stop = luigi.ListParameter(default=(), description="texts that end an answer, as a JSON list")
     greedy = luigi.BoolParameter(default=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -232,7 +238,9 @@ class Evaluate(Verb):
 
     policy = luigi.Parameter(description="checkpoint")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
-    verifier = luigi.DictParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    verifier = luigi.DictParameter(
+        default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
+    )
     reward_model = luigi.Parameter(default="", description="checkpoint; empty: none")
     max_new_tokens = luigi.IntParameter(default=256)
 
@@ -280,5 +288,6 @@ def _ending(place: str) -> str:
 
 
 def _plain(text: str) -> str:
-    kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in text.split(".")[0])
+    stem = text.split(".", maxsplit=1)[0]
+    kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in stem)
     return kept.strip("-") or "rows"

@@ -58,7 +58,9 @@ def _changed(path: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             yield from _changed(f"{path}.{name}" if path else str(name), old.get(name, _ABSENT), new.get(name, _ABSENT))
-    elif old != new and not (isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new)):
+    elif old != new and not (
+        isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new)
+    ):
         yield f"{path.rsplit('.', 1)[-1]} {_shown(old)} -> {_shown(new)}"
 
 

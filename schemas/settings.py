@@ -93,7 +93,9 @@ def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_value(args[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value))
         if len(args) == len(value):
-            return tuple(_value(a, item, f"{path}[{i}]", faults) for i, (a, item) in enumerate(zip(args, value, strict=True)))
+            return tuple(
+                _value(a, item, f"{path}[{i}]", faults) for i, (a, item) in enumerate(zip(args, value, strict=True))
+            )
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, cast(type, hint)) else _object(cast(type, hint), value, path + ".", faults)
     if hint is Any or _is(hint, value):

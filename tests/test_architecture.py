@@ -147,9 +147,7 @@ def reexports(folder: Path) -> dict[str, set[str]]:
     for node in TREES[folder / "__init__.py"].body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
             stem = (node.module or "").rpartition(".")[2]
-            assert all(alias.asname == alias.name for alias in node.names), (
-                f"{folder.name}: write `import Y as Y`"
-            )
+            assert all(alias.asname == alias.name for alias in node.names), f"{folder.name}: write `import Y as Y`"
             found.setdefault(stem, set()).update(alias.name for alias in node.names)
     return found
 
@@ -206,11 +204,7 @@ def test_no_file_is_too_long() -> None:
         return 150 if operation or parts[:2] == ("trainers", "algorithms") else 400
 
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES + TESTS}
-    long = [
-        f"{p.relative_to(ROOT)}: {n} lines, ceiling {ceiling(p)}"
-        for p, n in lengths.items()
-        if n > ceiling(p)
-    ]
+    long = [f"{p.relative_to(ROOT)}: {n} lines, ceiling {ceiling(p)}" for p, n in lengths.items() if n > ceiling(p)]
     assert not long, "\n".join(long)
 
 
@@ -219,24 +213,19 @@ def test_no_function_is_too_long() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
         for path in FILES + TESTS
         for node in ast.walk(TREES[path])
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (node.end_lineno or 0) - node.lineno >= 60
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (node.end_lineno or 0) - node.lineno >= 60
     ]
     assert not long, "\n".join(long)
 
 
 def test_no_file_is_a_landfill() -> None:
     landfills = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert not [
-        str(p) for p in FILES + TESTS if p.stem in landfills or landfills & set(p.relative_to(ROOT).parts)
-    ]
+    assert not [str(p) for p in FILES + TESTS if p.stem in landfills or landfills & set(p.relative_to(ROOT).parts)]
 
 
 def test_nothing_is_left_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
-    lines = (
-        (path, n, line) for path in FILES for n, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-    )
+    lines = ((path, n, line) for path in FILES for n, line in enumerate(path.read_text("utf-8").splitlines(), 1))
     left = [f"{path.relative_to(ROOT)}:{n} {line.strip()}" for path, n, line in lines if marks.search(line)]
     assert not left, "\n".join(left)
 
@@ -251,9 +240,7 @@ def test_every_public_name_is_documented() -> None:
                 continue
             if not ast.get_docstring(node):
                 bare.append(f"{module}.{node.name}")
-            contract = isinstance(node, ast.ClassDef) and all(
-                "Protocol" in ast.unparse(b) for b in node.bases
-            )
+            contract = isinstance(node, ast.ClassDef) and all("Protocol" in ast.unparse(b) for b in node.bases)
             for method in node.body if contract else []:
                 public = isinstance(method, ast.FunctionDef) and not method.name.startswith("_")
                 if public and not method.decorator_list and not ast.get_docstring(method):
@@ -323,9 +310,7 @@ def test_every_address_is_of_a_known_kind() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    text = (
-        (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\ndependencies = [")[1].split("\n]")[0]
-    )
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\ndependencies = [")[1].split("\n]")[0]
     declared = set(re.findall(r'^  "([a-z0-9-]+)', text, re.MULTILINE))
     names = {"megatron": "megatron-core"}
     outside = {name.split(".")[0] for path in FILES for name, _ in imports(path)} - set(PACKAGES)
@@ -333,9 +318,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     optional = {"transformer_engine", "tensorrt_llm", "ray", "s3fs", "botocore"}
     assert outside - optional <= declared, f"not declared: {sorted(outside - optional - declared)}"
     through_others = {"psutil", "transformers", "jinja2"}  # Luigi's time limits; chat templates
-    assert declared - outside <= through_others, (
-        f"never imported: {sorted(declared - outside - through_others)}"
-    )
+    assert declared - outside <= through_others, f"never imported: {sorted(declared - outside - through_others)}"
 
 
 # What an import loads
@@ -356,9 +339,7 @@ def test_an_import_is_light(package: str) -> None:
 
 def test_every_file_can_be_imported() -> None:
     names = [name for name in MODULES if not name.endswith("__main__")]
-    assert "torch" in loaded_by(
-        "import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names)
-    )
+    assert "torch" in loaded_by("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names))
 
 
 def test_tested_versions_lie_in_the_declared_ranges() -> None:
@@ -366,9 +347,5 @@ def test_tested_versions_lie_in_the_declared_ranges() -> None:
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     if sys.version_info < (3, 11):
         pytest.skip("the constraints hold from Python 3.11 on")
-    other = {
-        name: importlib.metadata.version(name)
-        for name in pins
-        if importlib.metadata.version(name) != pins[name]
-    }
+    other = {name: importlib.metadata.version(name) for name in pins if importlib.metadata.version(name) != pins[name]}
     assert not other, f"installed {other} differ from constraints.txt"

@@ -1,7 +1,8 @@
 """Trainers: tables in, a checkpoint out.
 
-An algorithm (`algorithms/`) is one file of arithmetic; the engine (`engine/`) is the only code that knows Megatron-Core.
-Trainers know `schemas` and nothing of datakit or pipelines. A run is `python -m trainers.run CONFIG.json`.
+An algorithm (`algorithms/`) is one file of arithmetic; the engine (`engine/`) is the only code that knows
+Megatron-Core. Trainers know `schemas` and nothing of datakit or pipelines. A run is `python -m trainers.run
+CONFIG.json`.
 """
 
 from __future__ import annotations

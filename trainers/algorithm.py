@@ -5,8 +5,8 @@ besides (reference log-probs, advantages, rewards: columns that datakit wrote), 
 reduced. The engine runs the network, and divides by the sum of the weights over the whole global batch, so no loss
 depends on how a batch is cut into micro-batches, data-parallel, tensor-parallel or pipeline parts.
 
-Everything an algorithm compares itself with is a column: there is one trainable network and no second forward pass. What
-a loss needs of the batch as a whole must therefore be a column too, or a `statistic`: a (sum, count) pair per
+Everything an algorithm compares itself with is a column: there is one trainable network and no second forward pass.
+What a loss needs of the batch as a whole must therefore be a column too, or a `statistic`: a (sum, count) pair per
 micro-batch that the engine gathers over the global batch in a pass without gradient before it asks for the loss, and
 hands over among the `rows` as one number under the statistic's name (KTO's reference point is one).
 

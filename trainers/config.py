@@ -22,7 +22,8 @@ class Model:
     """The shape of a decoder-only transformer; sizes in units, `norm_epsilon` and `rope_base` as in the papers.
 
     `head="lm"` gives log-probabilities over `vocab_size` ids, `head="scalar"` gives `head_size` numbers per token.
-    `window` keeps that many last tokens in attention (None: all). `num_query_groups` < heads is grouped-query attention.
+    `window` keeps that many last tokens in attention (None: all). `num_query_groups` < heads is grouped-query
+    attention.
     """
 
     num_layers: int
@@ -81,13 +82,14 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks share.
+    """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks
+    share.
 
-    `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary` is a
-    dataset of one VOCABULARIES row whose tokenizer goes into the checkpoint (default: that of `init`).
+    `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary`
+    is a dataset of one VOCABULARIES row whose tokenizer goes into the checkpoint (default: that of `init`).
 
-    `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a row
-    longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
+    `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a
+    row longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
     `log_rows` writes the keys of every step's rows beside the metrics.
     `key` is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
     """
@@ -140,8 +142,23 @@ class Run:
 
 
 _CIRCUMSTANCE = frozenset(
-    ("out", "work", "vocabulary", "parallel", "micro_batch_tokens", "threads", "log_every", "log_rows", "save_every", "key", "facts")
-    + ("validation", "validate_every", "data", "init")
+    (
+        "out",
+        "work",
+        "vocabulary",
+        "parallel",
+        "micro_batch_tokens",
+        "threads",
+        "log_every",
+        "log_rows",
+        "save_every",
+        "key",
+        "facts",
+        "validation",
+        "validate_every",
+        "data",
+        "init",
+    )
 )
 
 
@@ -163,7 +180,9 @@ def cut_faults(model: Model, parallel: Parallel) -> list[str]:
         "num_attention_heads": model.num_attention_heads,
         "ffn_hidden_size": model.ffn_hidden_size,
     }
-    faults = [f"model.{name} {size} does not divide by parallel.tensor {tp}" for name, size in sizes.items() if size % tp]
+    faults = [
+        f"model.{name} {size} does not divide by parallel.tensor {tp}" for name, size in sizes.items() if size % tp
+    ]
     if max(model.num_query_groups, tp) % min(model.num_query_groups, tp):
         faults.append(f"model.num_query_groups {model.num_query_groups} and parallel.tensor {tp} do not divide")
     if model.num_layers % pp:
@@ -191,7 +210,7 @@ def _run_faults(run: Run) -> list[str]:
         given = [name for name in (one, other) if getattr(run, name) is not None]
         if len(given) != 1:
             faults.append(f"give exactly one of {one} and {other}, not {len(given)}")
-    counts = ("epochs", "max_steps", "global_batch_size", "micro_batch_tokens", "threads", "log_every")
+    counts: tuple[str, ...] = ("epochs", "max_steps", "global_batch_size", "micro_batch_tokens", "threads", "log_every")
     counts += ("save_every", "validate_every")
     _below(faults, "", 1, **{name: getattr(run, name) for name in counts})
     _below(faults, "", 0, seed=run.seed)
@@ -210,7 +229,9 @@ def _run_faults(run: Run) -> list[str]:
 
 def _optim_faults(optim: Optim) -> list[str]:
     faults: list[str] = []
-    given = {name: getattr(optim, name) for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "clip_grad", "eps")}
+    given = {
+        name: getattr(optim, name) for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "clip_grad", "eps")
+    }
     _below(faults, "optim.", 0, **given)
     if not all(0 <= beta < 1 for beta in optim.betas):
         faults.append(f"optim.betas {optim.betas} are not in [0, 1)")
@@ -231,7 +252,8 @@ def _parallel_faults(parallel: Parallel) -> list[str]:
 
 def _model_faults(model: Model) -> list[str]:
     faults: list[str] = []
-    counts = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels")
+    counts: tuple[str, ...] = ("num_layers", "hidden_size", "ffn_hidden_size", "kv_channels")
+    counts += ("num_attention_heads", "num_query_groups")
     counts += ("vocab_size", "max_sequence_length", "window", "head_size")
     _below(faults, "model.", 1, **{name: getattr(model, name) for name in counts})
     if faults:

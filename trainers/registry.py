@@ -1,6 +1,7 @@
 """ALGORITHMS: name -> Algorithm, read off the re-exports of `trainers.algorithms`.
 
-`names()` and `check_name()` look at the file names only, so that a misspelt algorithm is refused before torch is imported.
+`names()` and `check_name()` look at the file names only, so that a misspelt algorithm is refused before torch is
+imported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`python -m trainers.run CONFIG.json`: one training run in its own process (or in torchrun's processes).
 
-Exit codes: 0 the checkpoint is there (also when it was there already); 2 the configuration is wrong, 10 the data are, 20 the
-loss is not finite, 75 stopped on request and saved; 1 is a fault of ours, with the traceback in a file. The configuration
-and the presence of the inputs are checked before torch is imported.
+Exit codes: 0 the checkpoint is there (also when it was there already); 2 the configuration is wrong, 10 the data are,
+20 the loss is not finite, 75 stopped on request and saved; 1 is a fault of ours, with the traceback in a file. The
+configuration and the presence of the inputs are checked before torch is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
-from schemas.errors import ConflictError, IntegrityError, QuiverError
+from schemas.errors import ConflictError, DataError, IntegrityError, QuiverError, printable
+from schemas.manifest import Manifest
 from trainers import config, registry
 from trainers.config import Run
 
@@ -23,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the configuration file named on the command line; the process's exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1 or given[0] in ("-h", "--help"):
-        print("usage: python -m trainers.run CONFIG.json\n       torchrun --nproc-per-node N -m trainers.run CONFIG.json")
+        print(
+            "usage: python -m trainers.run CONFIG.json\n       torchrun --nproc-per-node N -m trainers.run CONFIG.json"
+        )
         return 0 if given and given[0] in ("-h", "--help") else 2
     folder = Path(".")
     try:
@@ -47,7 +50,9 @@ def execute(run: Run) -> None:
     validation = None if run.validation is None else Dataset.open(run.validation)
     digests = [data.digest]
     if run.init is not None:
-        digests.append(_init_digest(run.init))
+        init = _init_manifest(run.init)
+        _check_tokenizer(run, data, init)
+        digests.append(init.digest)
     key = run.fingerprint(*digests)
     if _is_done(run, key):
         if _rank() == 0:
@@ -78,7 +83,7 @@ def _is_done(run: Run, key: str) -> bool:
     )
 
 
-def _init_digest(init: str) -> str:
+def _init_manifest(init: str) -> Manifest:
     manifest = read_manifest(init)
     if manifest is None or manifest.kind != "checkpoint":
         raise IntegrityError(
@@ -90,7 +95,22 @@ def _init_digest(init: str) -> str:
             kept="nothing was started",
             next="run the training that makes it, or correct the path",
         )
-    return manifest.digest
+    return manifest
+
+
+def _check_tokenizer(run: Run, data: Dataset, init: Manifest) -> None:
+    """Raise `DataError` when the rows hold ids of another tokenizer than the checkpoint speaks (where both tell)."""
+    spoken, held = init.facts.get("tokenizer"), data.facts.get("tokenizer")
+    if spoken and held and spoken != held:
+        raise DataError(
+            "wrong-tokenizer",
+            f"{run.data} holds ids of another tokenizer than {run.init} speaks",
+            expected=f"tokenizer {printable(spoken, 20)}",
+            found=f"tokenizer {printable(held, 20)}",
+            where=run.data,
+            kept="nothing was started",
+            next="tokenize the rows with the tokenizer of the checkpoint",
+        )
 
 
 def _rank() -> int:

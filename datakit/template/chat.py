@@ -49,9 +49,7 @@ class Chat(Label):
     def __post_init__(self) -> None:
         check_template(self.name, self.template)
         if self.generation and self.response is not None:
-            raise ConfigError(
-                "bad-setting", f"{self.name}: a prompt has no response", kept="nothing was started"
-            )
+            raise ConfigError("bad-setting", f"{self.name}: a prompt has no response", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:
@@ -91,11 +89,7 @@ def renderer_of(template: str | None, date: str | None, ctx: Context) -> Rendere
     template.
     """
     tokenizer: Any = ctx.resources.get("tokenizer")
-    source = (
-        TEMPLATES.get(template, template)
-        if template is not None
-        else getattr(tokenizer, "chat_template", None)
-    )
+    source = TEMPLATES.get(template, template) if template is not None else getattr(tokenizer, "chat_template", None)
     if source is None:
         told = "the tokenizer has no chat template and none was given"
         raise ConfigError("no-template", told, expected=", ".join(TEMPLATES), next="set `template`")
@@ -111,6 +105,4 @@ def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Arr
         return columns
     told = next((part.told for part in done if part.told), None)
     keep = pa.array(np.asarray(reason.is_null()))
-    return Labelled(
-        columns, Kept(keep, pc.fill_null(reason, ""), threshold=printable(told) if told else None)
-    )
+    return Labelled(columns, Kept(keep, pc.fill_null(reason, ""), threshold=printable(told) if told else None))

@@ -117,9 +117,7 @@ class Undated(Exception):
 
 def environment(date: str | None) -> ImmutableSandboxedEnvironment:
     """The sandbox."""
-    env = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
 
     def raise_exception(message: str) -> str:
         raise jinja2.TemplateError(message)

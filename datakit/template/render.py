@@ -75,14 +75,10 @@ class Renderer:
     def _skeleton(self, pattern: Pattern, generation: bool, learn: str) -> Skeleton:
         key = (pattern, generation, learn)
         if key not in self.skeletons:
-            self.skeletons[key] = skeleton(
-                self.sandbox, *pattern, generation=generation, learn=learn, stop=self.stop
-            )
+            self.skeletons[key] = skeleton(self.sandbox, *pattern, generation=generation, learn=learn, stop=self.stop)
         return self.skeletons[key]
 
-    def _differ(
-        self, pattern: Pattern, known: Skeleton, contents: list[Sequence[str]], generation: bool
-    ) -> np.ndarray:
+    def _differ(self, pattern: Pattern, known: Skeleton, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
         """Rows (of this pattern) whose rendering is not what the skeleton says."""
         count = len(contents[0]) if contents else 0
         some = sorted({count * at // _AUDITED for at in range(_AUDITED)}) if count else []
@@ -116,9 +112,7 @@ class Renderer:
         return wrong + self._asked(known, batch)
 
     def _asked(self, known: Skeleton, batch: list[Conversation]) -> list[bool]:
-        texts = (
-            answer.text.replace("\ue010", "").replace("\ue011", "") for answer in self.sandbox.render(batch)
-        )
+        texts = (answer.text.replace("\ue010", "").replace("\ue011", "") for answer in self.sandbox.render(batch))
         return [text != known.text(one.contents) for text, one in zip(texts, batch, strict=True)]
 
 
@@ -178,9 +172,7 @@ def _joined(known: Skeleton, contents: list[Sequence[str]], rows: int) -> pa.Arr
     text = pa.concat_arrays(pool).take(pa.array(index.ravel()))
     special = np.tile(np.array([part.slot < 0 for part in known.parts], bool), rows)
     trained = np.tile(np.array([part.trained for part in known.parts], bool), rows)
-    inner = pa.StructArray.from_arrays(
-        [text, pa.array(special), pa.array(trained)], fields=list(PIECES.value_type)
-    )
+    inner = pa.StructArray.from_arrays([text, pa.array(special), pa.array(trained)], fields=list(PIECES.value_type))
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * count), inner, type=PIECES)
 
 

@@ -65,10 +65,7 @@ class Sandbox:
         if not conversations:
             return []
         child = self._started()
-        request = [
-            {"roles": c.roles, "contents": c.contents, "open": c.open, "probe": c.probe}
-            for c in conversations
-        ]
+        request = [{"roles": c.roles, "contents": c.contents, "open": c.open, "probe": c.probe} for c in conversations]
         return [Rendered(**answer) for answer in self._asked(child, request)]
 
     def close(self) -> None:
@@ -98,9 +95,7 @@ class Sandbox:
         answer = self._asked(self._child, head)
         if answer:
             self.close()
-            raise DataError(
-                answer["fault"], f"the chat template cannot be used: {printable(answer['told'], 200)}"
-            )
+            raise DataError(answer["fault"], f"the chat template cannot be used: {printable(answer['told'], 200)}")
         return self._child
 
     def _asked(self, child: subprocess.Popen[bytes], request: Any) -> Any:

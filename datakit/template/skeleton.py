@@ -93,9 +93,7 @@ def skeleton(
     raw = first.text
     missing = [slot for slot, content in enumerate(contents) if content and content not in raw]
     if missing:
-        return Skeleton(
-            fault="template-alters-contents", told=f"turn {missing[0]} does not come out as it is"
-        )
+        return Skeleton(fault="template-alters-contents", told=f"turn {missing[0]} does not come out as it is")
     spans = _marked(raw)
     if spans is None:
         beginnings = zip(turns, answers[2 : 2 + len(turns)], answers[2 + len(turns) :], strict=True)
@@ -148,9 +146,7 @@ def _span(
 
 
 def _common(one: str, other: str) -> str:
-    length = next(
-        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:length]
 
 
@@ -158,9 +154,7 @@ def _parts(raw: str, spans: list[tuple[int, int]]) -> tuple[Part, ...]:
     """The text cut at stand-ins and at the ends of spans; generation marks left out."""
     parts: list[Part] = []
     slots = {match.start(): (match.end(), int(match.group(1))) for match in _MARK.finditer(raw)}
-    cuts = sorted(
-        {0, len(raw), *slots, *(end for end, _ in slots.values()), *(at for span in spans for at in span)}
-    )
+    cuts = sorted({0, len(raw), *slots, *(end for end, _ in slots.values()), *(at for span in spans for at in span)})
     inside = [(at, end) for at, (end, _) in slots.items()]
     cuts = [cut for cut in cuts if not any(at < cut < end for at, end in inside)]
     for at, end in pairwise(cuts):

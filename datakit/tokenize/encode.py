@@ -40,9 +40,7 @@ class Encode(Label):
     @property
     def takes(self) -> Schema:
         """The pieces columns."""
-        return Schema(
-            "templated", 1, tuple(Column(pieces, PIECES, "templated text") for pieces, _ in self.columns)
-        )
+        return Schema("templated", 1, tuple(Column(pieces, PIECES, "templated text") for pieces, _ in self.columns))
 
     @property
     def adds(self) -> tuple[Column, ...]:

@@ -50,11 +50,7 @@ class Mask(Label):
     @property
     def adds(self) -> tuple[Column, ...]:
         """The token columns."""
-        names = (
-            ("input_ids", "loss_mask")
-            if self.id_column == "sample_id"
-            else ("sample_id", "input_ids", "loss_mask")
-        )
+        names = ("input_ids", "loss_mask") if self.id_column == "sample_id" else ("sample_id", "input_ids", "loss_mask")
         return tuple(TOKENS[name] for name in names)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
@@ -90,9 +86,7 @@ def ended(encoded: Encoded, end: int) -> Encoded:
     return Encoded(ids, trained, encoded.offsets + np.concatenate([[0], np.cumsum(adds)]))
 
 
-def _taught(
-    columns: dict[str, pa.Array], encoded: Encoded, kept: Kept | None
-) -> Mapping[str, pa.Array] | Labelled:
+def _taught(columns: dict[str, pa.Array], encoded: Encoded, kept: Kept | None) -> Mapping[str, pa.Array] | Labelled:
     """The columns, without rows of which nothing can be learnt (the first token is never predicted)."""
     predicted = encoded.trained.copy()
     predicted[encoded.offsets[:-1][encoded.lengths > 0]] = False

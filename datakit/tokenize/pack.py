@@ -89,9 +89,7 @@ def _packed(rows: pa.Table, packs: list[np.ndarray]) -> pa.Table:
     lengths = pc.list_value_length(taken["input_ids"])
     tokens = starts(taken["input_ids"])[counts]
     ids = taken["sample_id"].to_pylist()
-    names = [
-        hashlib.sha256("\n".join(ids[a:b]).encode()).hexdigest()[:32] for a, b in pairwise(counts.tolist())
-    ]
+    names = [hashlib.sha256("\n".join(ids[a:b]).encode()).hexdigest()[:32] for a, b in pairwise(counts.tolist())]
     columns = {
         "pack_id": pa.array(names, pa.string()),
         "input_ids": pa.ListArray.from_arrays(pa.array(tokens), taken["input_ids"].flatten()),

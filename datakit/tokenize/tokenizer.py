@@ -75,9 +75,7 @@ class Tokenizer:
         """The one row of a VOCABULARIES dataset."""
         rows = VOCABULARIES.check(dataset.read().select(list(VOCABULARIES.names)), dataset.url).to_pylist()
         if len(rows) != 1:
-            raise DataError(
-                "bad-tokenizer", f"{shown(dataset.url)} holds {len(rows)} vocabularies", expected="1"
-            )
+            raise DataError("bad-tokenizer", f"{shown(dataset.url)} holds {len(rows)} vocabularies", expected="1")
         return Tokenizer(**rows[0])
 
     @staticmethod
@@ -85,9 +83,7 @@ class Tokenizer:
         """`tokenizer.json`, `tokenizer_config.json` and, where there is one, the chat template file of a
         folder.
         """
-        texts = {
-            name: _text(url, name) for name in (*FILES, "special_tokens_map.json", "chat_template.jinja")
-        }
+        texts = {name: _text(url, name) for name in (*FILES, "special_tokens_map.json", "chat_template.jinja")}
         if texts[FILES[0]] is None:
             raise ConfigError(
                 "no-tokenizer",
@@ -110,11 +106,7 @@ class Tokenizer:
     @property
     def files(self) -> dict[str, bytes]:
         """The files of a folder that `of_folder` and Hugging Face's library read, by name."""
-        config = {
-            name: getattr(self, name)
-            for name in (*_SPECIAL, "chat_template")
-            if getattr(self, name) is not None
-        }
+        config = {name: getattr(self, name) for name in (*_SPECIAL, "chat_template") if getattr(self, name) is not None}
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         texts = (self.tokenizer_json, json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         return {name: text.encode() for name, text in zip(FILES, texts, strict=True)}
@@ -179,9 +171,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[Sequence[int]], control: bool = False) -> list[str]:
         """Texts of id sequences, without control tokens unless asked for."""
-        found: list[str] = self._own.decode_batch(
-            [list(map(int, row)) for row in ids], skip_special_tokens=not control
-        )
+        found: list[str] = self._own.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=not control)
         return found
 
     @cached_property
@@ -217,9 +207,7 @@ class Tokenizer:
             places = [at for at, flag in enumerate(first) if bool(flag) is wanted]
             for at in range(0, len(places), _BATCH):
                 part = places[at : at + _BATCH]
-                encodings = tokenizer.encode_batch_fast(
-                    [texts[place] for place in part], add_special_tokens=False
-                )
+                encodings = tokenizer.encode_batch_fast([texts[place] for place in part], add_special_tokens=False)
                 for place, encoding in zip(part, encodings, strict=True):
                     found[place] = encoding.ids
         for at, ids in enumerate(found):
@@ -331,9 +319,7 @@ def _opened(data: dict[str, Any], name: str) -> Any:
     try:
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
     except Exception as error:
-        raise DataError(
-            "bad-tokenizer", f"{printable(name)} is not a tokenizer: {printable(error, 200)}"
-        ) from error
+        raise DataError("bad-tokenizer", f"{printable(name)} is not a tokenizer: {printable(error, 200)}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -376,7 +362,5 @@ def _token(value: Any) -> str | None:
 def _template(value: Any) -> str | None:
     """A template text, or the `default` one of a named list."""
     if isinstance(value, list):
-        value = next(
-            (v.get("template") for v in value if isinstance(v, dict) and v.get("name") == "default"), None
-        )
+        value = next((v.get("template") for v in value if isinstance(v, dict) and v.get("name") == "default"), None)
     return value if isinstance(value, str) else None

@@ -50,18 +50,14 @@ class Train(GatherAll):
         check_template(self.name, self.template)
         least = len(self._control) + _BYTES
         if self.vocab_size < least:
-            told = (
-                f"{self.name}: vocab_size {self.vocab_size} has no room for {least} control tokens and bytes"
-            )
+            told = f"{self.name}: vocab_size {self.vocab_size} has no room for {least} control tokens and bytes"
             raise ConfigError("bad-setting", told, expected=f"at least {least}", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:
         """The text columns."""
         kinds = {name: MESSAGES if name == "messages" else pa.string() for name in self.columns}
-        return Schema(
-            "texts", 1, tuple(Column(name, kind, "text to learn from") for name, kind in kinds.items())
-        )
+        return Schema("texts", 1, tuple(Column(name, kind, "text to learn from") for name, kind in kinds.items()))
 
     def gives(self, *inputs: Schema) -> Schema:
         """VOCABULARIES."""

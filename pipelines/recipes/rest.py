@@ -1,8 +1,9 @@
 """Reinforced Self-Training: grow a dataset from the policy, improve the policy on what is good enough, again and again.
 
-One Grow step (samples of this iteration's prompts, scored and standardised) and `thresholds` Improve steps: each trains the
-policy of the step before on the samples whose reward is above its threshold, with rising thresholds, blended with original
-data. Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023, arXiv:2308.08998).
+One Grow step (samples of this iteration's prompts, scored and standardised) and `thresholds` Improve steps: each
+trains the policy of the step before on the samples whose reward is above its threshold, with rising thresholds,
+blended with original data. Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023,
+arXiv:2308.08998).
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class RestIteration(AlignmentIteration):
         steps = [float(threshold) for threshold in self.thresholds]
         if not steps or steps != sorted(steps):
             raise ConfigError(
-                "bad-setting", "thresholds rise from one improve step to the next", found=str(steps), kept="nothing was started"
+                "bad-setting",
+                "thresholds rise from one improve step to the next",
+                found=str(steps),
+                kept="nothing was started",
             )
         standard = Standardize(mean=self.reward_mean, std=self.reward_std, output="score")
         scores = plan.table(f"{label}/scores", standard, rewards)

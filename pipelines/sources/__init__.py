@@ -1,7 +1,7 @@
 """Task sources: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
 
-A source is a section of the configuration; `source = digits` in a recipe's section names it. One file each; this list is
-the registry. All are made of the same nodes as everything else.
+A source is a section of the configuration; `source = digits` in a recipe's section names it. One file each; this list
+is the registry. All are made of the same nodes as everything else.
 """
 
 from __future__ import annotations

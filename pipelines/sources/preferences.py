@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import luigi
 from luigi.freezing import recursively_unfreeze
@@ -39,12 +40,14 @@ class preferences(TaskSource):
     def source(self, plan: Plan, seed: int) -> Source:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
-        read = Jsonl(files=files, format=self.format, layout=self.layout, source=self.title)
+        layout: Any = self.layout
+        read = Jsonl(files=files, format=self.format, layout=layout, source=self.title)
         pairs = plan.table(f"{self.title}/pairs", read.pinned())
         train, held_out = held_apart(plan, f"{self.title}/pairs", pairs, self.held_out, seed)
         learnt = TrainTokenizer(columns=("messages", "chosen", "rejected"), vocab_size=self.vocabulary)
         tokenizer = plan.table(f"{self.title}/tokenizer", learnt, train)
-        answers = plan.table(f"{self.title}/answers", Unpair(sides=self.learn), train)
+        sides: Any = self.learn
+        answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
         tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length)
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")

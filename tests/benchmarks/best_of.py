@@ -95,9 +95,7 @@ WAYS = {"ours": ours, "polars": polars, "polars-aside": lambda url, into: polars
 def one(way: str, url: str) -> dict[str, float]:
     """Seconds, megabytes and rows of one run in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.best_of", "--way", way, "--url", url]
-    told: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
+    told: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return told
 
 
@@ -115,9 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kept = WAYS[options.way](options.url, f"{folder}/out")
             seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
             cpu = used.ru_utime + used.ru_stime
-            print(
-                json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": used.ru_maxrss / 1024, "kept": kept})
-            )
+            print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": used.ru_maxrss / 1024, "kept": kept}))
             return
         for rows in (options.rows // 4, options.rows):
             url = f"{folder}/{rows}"
@@ -129,9 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 peak = max(run["peak_mb"] for run in told)
                 cpu = statistics.median(run["cpu"] for run in told)
                 ratio = f"ours/it {middle['ours'] / middle[way]:5.2f}"
-                print(
-                    f"{rows:>9} rows {way:<12} {middle[way]:6.2f} s {ratio} cpu {cpu:5.2f} s {peak:4.0f} MB"
-                )
+                print(f"{rows:>9} rows {way:<12} {middle[way]:6.2f} s {ratio} cpu {cpu:5.2f} s {peak:4.0f} MB")
 
 
 if __name__ == "__main__":

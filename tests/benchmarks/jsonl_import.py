@@ -105,9 +105,7 @@ WAYS = {"ours": ours, "parse": parse, "json-loop": json_loop, "polars": polars, 
 def one(way: str, path: Path) -> dict[str, float]:
     """Seconds, megabytes and rows of one run in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.jsonl_import", "--way", way, "--path", str(path)]
-    told: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
+    told: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return told
 
 

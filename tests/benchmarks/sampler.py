@@ -88,9 +88,7 @@ def main(size: str = "tiny", threads: str = "1") -> None:
         there = theirs(hf, prompts, ends, batch) / (time.perf_counter() - began)
         if turn:  # the first round warms up
             ratios.append(here / there)
-            print(
-                f"here {here:8.0f} tokens/s   Hugging Face {there:8.0f} tokens/s   ratio {here / there:.2f}"
-            )
+            print(f"here {here:8.0f} tokens/s   Hugging Face {there:8.0f} tokens/s   ratio {here / there:.2f}")
     print(f"{size}, batch {batch}, {threads} threads: median ratio {statistics.median(ratios):.2f}")
 
 

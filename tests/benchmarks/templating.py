@@ -35,9 +35,7 @@ def chats(rows: int) -> list[list[dict[str, str]]]:
     for turns in (2 * rng.integers(1, 4, rows)).tolist():
         starts, sizes = rng.integers(0, len(drawn) - 120, turns), rng.integers(20, 120, turns)
         texts = (" ".join(drawn[at : at + size]) for at, size in zip(starts, sizes, strict=True))
-        found.append(
-            [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
-        )
+        found.append([{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)])
     return found
 
 

@@ -44,9 +44,7 @@ def answers() -> Callable[..., pa.Table]:
         table = pa.table(
             {
                 "prompt_id": pa.array([p for p, _, _ in rows], pa.string()),
-                "messages": pa.array(
-                    [[{"role": "user", "content": f"question {p}"}] for p, _, _ in rows], MESSAGES
-                ),
+                "messages": pa.array([[{"role": "user", "content": f"question {p}"}] for p, _, _ in rows], MESSAGES),
                 "sample_id": pa.array(names, pa.string()),
                 "sample_index": pa.array([i for _, i, _ in rows], pa.int32()),
                 "response": pa.array([f"answer {name}" for name in names], pa.string()),

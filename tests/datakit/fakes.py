@@ -103,18 +103,14 @@ TEMPLATED = PROMPTS.adding(*(SAMPLES[name] for name in ("prompt", "prompt_ids"))
 def prompts(rows: int) -> pa.Table:
     """Templated, tokenized prompts; the first token of prompt i is i."""
     table = PROMPTS.example(rows)
-    table = table.append_column(
-        "prompt", pa.array([f"user: question {i}\n" for i in range(rows)], pa.string())
-    )
+    table = table.append_column("prompt", pa.array([f"user: question {i}\n" for i in range(rows)], pa.string()))
     ids = pa.array([[i, 7, 3][: 1 + i % 3] for i in range(rows)], pa.list_(pa.int32()))
     return TEMPLATED.conform(table.append_column("prompt_ids", ids))
 
 
 def responses(*texts: str) -> pa.Table:
     """Rows with an id and these responses."""
-    return RESPONSES.conform(
-        pa.table({"sample_id": [f"s{i}" for i in range(len(texts))], "response": list(texts)})
-    )
+    return RESPONSES.conform(pa.table({"sample_id": [f"s{i}" for i in range(len(texts))], "response": list(texts)}))
 
 
 RESPONSES = SAMPLES.selecting("sample_id", "response").renamed("responses")
@@ -179,11 +175,7 @@ class Lies(Label):
             return {"number": pa.array(numbers[1:])}
         if self.gives_what == "other":
             return {"numbers": pa.array(numbers)}
-        return {
-            "number": pa.array(
-                [{"nan": float("nan"), "null": None}[self.gives_what], *numbers[1:]], pa.float64()
-            )
-        }
+        return {"number": pa.array([{"nan": float("nan"), "null": None}[self.gives_what], *numbers[1:]], pa.float64())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +191,7 @@ class Short(Keep):
 
     def keep(self, rows: pa.Table, ctx: Context) -> Kept:
         lengths = pc.utf8_length(pc.fill_null(rows["source"], ""))
-        return Kept(
-            pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}"
-        )
+        return Kept(pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +211,7 @@ class Twice(Expand):
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         both = rows.take(np.repeat(np.arange(rows.num_rows), 2))
         ids = [f"{name}/{i % 2}" for i, name in enumerate(both["prompt_id"].to_pylist())]
-        return Result(
-            both.set_column(0, "prompt_id", pa.array(ids, pa.string())), counts={"doubled": rows.num_rows}
-        )
+        return Result(both.set_column(0, "prompt_id", pa.array(ids, pa.string())), counts={"doubled": rows.num_rows})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +242,7 @@ class Count(Read):
     fails_after: int = -1
 
     def gives(self, *inputs: Schema) -> Schema:
-        return Schema(
-            "counted", 1, (Column("prompt_id", pa.string(), "id"), Column("n", pa.int64(), "number"))
-        )
+        return Schema("counted", 1, (Column("prompt_id", pa.string(), "id"), Column("n", pa.int64(), "number")))
 
     def read(self, ctx: Context) -> Iterator[Result]:
         for start in range(0, self.rows, self.step):

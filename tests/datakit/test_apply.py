@@ -92,9 +92,7 @@ def test_a_stream_is_cut_into_shards(tmp_path):
 @pytest.mark.parametrize("each", [2, 3, 5])
 def test_a_stream_is_not_cut_inside_a_prompt(tmp_path, step, each):
     out = apply(Count(rows=60, step=step, each=each), [], str(tmp_path / "out"), rows_per_shard=7)
-    homes = Counter(
-        name for i in range(len(out.shards)) for name in set(out.read_shard(i)["prompt_id"].to_pylist())
-    )
+    homes = Counter(name for i in range(len(out.shards)) for name in set(out.read_shard(i)["prompt_id"].to_pylist()))
     assert set(homes.values()) == {1}
     assert len(out.shards) > 3
     assert out.read()["n"].to_pylist() == [n for n in range(60) if n % 8 != 7]
@@ -163,10 +161,7 @@ def test_an_op_that_raises_is_blamed_with_the_row(put, tmp_path, row, processes)
     with pytest.raises(DataError) as told:
         apply(Fails(at=f"prompt_id {row}"), given, str(out), processes=processes)
     first = told.value.render().splitlines()[0]
-    assert (
-        first
-        == f"error[10/op-failed]: row prompt_id=prompt_id {row} in test.fails: KeyError: 'prompt_id {row}'"
-    )
+    assert first == f"error[10/op-failed]: row prompt_id=prompt_id {row} in test.fails: KeyError: 'prompt_id {row}'"
     assert leftovers(out) == []
     assert not Dataset.exists(str(out))
 
@@ -195,18 +190,13 @@ def test_rows_that_break_their_schema_are_refused_with_every_fault(put, tmp_path
     schema = PROMPTS.adding(Column("x", pa.float64(), "a number", nullable=True))
     table = schema.conform(PROMPTS.example(4).append_column("x", pa.array([1.0, float("nan"), None, 2.0])))
     given = put(table)
-    strict = replace(
-        given, manifest=replace(given.manifest, schema=PROMPTS.adding(Column("x", pa.float64(), "")))
-    )
+    strict = replace(given, manifest=replace(given.manifest, schema=PROMPTS.adding(Column("x", pa.float64(), ""))))
     op = Standardize(column="x", mean=0.0, std=1.0)
     with pytest.raises(DataError, match="x may be null"):
         apply(op, given, str(tmp_path / "out"))
     with pytest.raises(DataError) as told:
         apply(op, strict, str(tmp_path / "out"))
-    assert (
-        "x is null in 1 of 4 rows, first row 2; x is not finite in 1 of 4 rows, first row 1"
-        in told.value.what
-    )
+    assert "x is null in 1 of 4 rows, first row 2; x is not finite in 1 of 4 rows, first row 1" in told.value.what
     assert f"shard 0 of {given.url}, from row 0" in told.value.where
 
 

@@ -97,9 +97,7 @@ def test_gives_what_it_promises(example, run):
 
 @every_example
 def test_shards_do_not_matter(example, run):
-    if isinstance(example.op, Read) or (
-        isinstance(example.op, Gather) and "prompt_id" not in example.op.takes
-    ):
+    if isinstance(example.op, Read) or (isinstance(example.op, Gather) and "prompt_id" not in example.op.takes):
         pytest.skip("a Read has no shards, and a Gather without a key works on shards as they are")
     whole, cut = run(example, "whole"), run(example, "cut", CUTS)
     assert cut.read() == whole.read()
@@ -164,9 +162,7 @@ def test_the_number_of_workers_does_not_matter(example, run):
 @pytest.mark.parametrize("kind", OPS.values(), ids=list(OPS))
 def test_can_be_tried(kind):
     family, _, file = kind.name.partition(".")
-    assert kind.name not in WITHOUT, (
-        f"name EXAMPLES in tests/datakit/{family}/test_{file}.py: {WITHOUT[kind.name]}"
-    )
+    assert kind.name not in WITHOUT, f"name EXAMPLES in tests/datakit/{family}/test_{file}.py: {WITHOUT[kind.name]}"
 
 
 @pytest.mark.parametrize("kind", OPS.values(), ids=list(OPS))
@@ -180,8 +176,6 @@ def test_is_described(kind):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(
-        ConfigError, match=r"there is no operation label.lenght \(did you mean label.length\?\)"
-    ):
+    with pytest.raises(ConfigError, match=r"there is no operation label.lenght \(did you mean label.length\?\)"):
         op_of("label.lenght")
     assert op_of("label.length", {"unit": "words"}) == OPS["label.length"](unit="words")

@@ -65,7 +65,12 @@ FAULTS = {
         "error[2/",
         "did you mean lr?",
     ),
-    "bad sampling": (["RestIteration", "--temperature", "0"], 2, "error[2/bad-setting]: temperature is 0.0, above 0", ""),
+    "bad sampling": (
+        ["RestIteration", "--temperature", "0"],
+        2,
+        "error[2/bad-setting]: temperature is 0.0, above 0",
+        "",
+    ),
 }
 
 
@@ -187,8 +192,10 @@ def test_children_die_with_a_killed_parent_and_publish_nothing(tmp_path: Path) -
 
 def test_an_import_is_quick_and_light() -> None:
     heavy = ("torch", "megatron", "polars", "duckdb", "transformers", "tokenizers")
-    code = f"import time; t = time.process_time(); import pipelines, sys; print(time.process_time() - t); " \
+    code = (
+        f"import time; t = time.process_time(); import pipelines, sys; print(time.process_time() - t); "
         f"print(*[m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATH}, capture_output=True, text=True, check=True
     )

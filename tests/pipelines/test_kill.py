@@ -1,7 +1,7 @@
 """kill -9 of the whole process group at random moments, each followed by a rerun: nothing lost, doubled or left behind.
 
-The normal suite does a few points on the toy graph; `QUIVER_KILLS=40` does forty, `QUIVER_KILL_GOAL="RestIteration ..."`
-on another goal of `pipelines`. The seed is printed and can be given as QUIVER_KILL_SEED.
+The normal suite does a few points on the toy graph; `QUIVER_KILLS=40` does forty, `QUIVER_KILL_GOAL="RestIteration
+..."` on another goal of `pipelines`. The seed is printed and can be given as QUIVER_KILL_SEED.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from pipelines.goals import Goal
 from pipelines.plan import Node, Plan
 from schemas import Column, Schema
 
-NUMBERS = Schema("numbers", 1, (Column("n", pa.int64(), "a number"), Column("prompt_id", pa.string(), "its name")), ("n",))
+NUMBERS = Schema(
+    "numbers", 1, (Column("n", pa.int64(), "a number"), Column("prompt_id", pa.string(), "its name")), ("n",)
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A program for torchrun: loss curves of every algorithm at several layouts, and log-probs over a cut vocabulary.
 
-`python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence; the first rank
-writes the answers. FOLDER holds a dataset for every algorithm, under its name.
+`python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence; the first
+rank writes the answers. FOLDER holds a dataset for every algorithm, under its name.
 """
 
 from __future__ import annotations

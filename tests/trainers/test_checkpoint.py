@@ -92,9 +92,7 @@ def test_training_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_the_distributed_optimizer_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stock = optim.OptimizerConfig
-    monkeypatch.setattr(
-        optim, "OptimizerConfig", lambda **k: stock(**{**k, "use_distributed_optimizer": True})
-    )
+    monkeypatch.setattr(optim, "OptimizerConfig", lambda **k: stock(**{**k, "use_distributed_optimizer": True}))
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
     def wrapped(net: Any) -> tuple[Any, Any]:
@@ -144,9 +142,7 @@ def load_model_of(_: Any, folder: str, precision: Any) -> torch.nn.Module:
     return load_model(folder, here(), precision=precision)
 
 
-@pytest.mark.parametrize(
-    "name", ["weights/__0_0.distcp", "weights/.metadata", "weights/common.pt", "model.json"]
-)
+@pytest.mark.parametrize("name", ["weights/__0_0.distcp", "weights/.metadata", "weights/common.pt", "model.json"])
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, name: str, harm: str) -> None:
     save(str(tmp_path / "c"), model=network())
@@ -222,10 +218,7 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:
 
     wrapped, optimizer, _ = trained(load_model(str(tmp_path / "tensor"), here()), 0)
     load_optimizer(str(tmp_path / "tensor"), model=wrapped, optimizer=optimizer)
-    assert (
-        save(str(tmp_path / "back"), model=wrapped, optimizer=optimizer).facts["weights_digest"]
-        == digests["tensor"]
-    )
+    assert save(str(tmp_path / "back"), model=wrapped, optimizer=optimizer).facts["weights_digest"] == digests["tensor"]
     assert same(tensors(tmp_path / "back/optimizer"), tensors(tmp_path / "tensor/optimizer"))
     plain, adam, _ = trained(network(), 2)
     assert steps_of(wrapped, optimizer, 2) == pytest.approx(steps_of(plain, adam, 2), rel=1e-5)

@@ -31,9 +31,7 @@ def test_no_megatron_module_keeps_a_cuda_device() -> None:
         for node in ast.walk(tree):
             assert not (isinstance(node, ast.Constant) and node.value == "cuda"), f"{path}:{node.lineno}"
             if isinstance(node, ast.Attribute) and node.attr == "cuda":
-                assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), (
-                    f"{path}:{node.lineno}"
-                )
+                assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), f"{path}:{node.lineno}"
 
 
 def test_redirected_code_runs_on_the_cpu_and_keeps_line_numbers() -> None:
@@ -79,9 +77,7 @@ def test_kept_code_is_refused_when_damaged_or_writable_by_others(tmp_path: Path)
     assert cpu._read(kept) is None
 
 
-def test_a_cache_folder_that_others_can_write_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "quiver").mkdir()
     (tmp_path / "quiver").chmod(0o777)

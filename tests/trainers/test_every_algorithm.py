@@ -78,9 +78,7 @@ class TestEveryAlgorithm:
                 assert math.isclose(value, parts.metrics[name], rel_tol=1e-5, abs_tol=1e-6), name
             torch.testing.assert_close(whole_grad, parts_grad, rtol=1e-4, atol=1e-6)
 
-    def test_learns_through_what_the_network_says(
-        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
-    ) -> None:
+    def test_learns_through_what_the_network_says(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5))
         network = learner(algorithm, layout, tmp_path).model
         batch = assemble(algorithm, rows.rows(range(5)))
@@ -92,9 +90,7 @@ class TestEveryAlgorithm:
         assert len(loss.values) in ({5} if algorithm.per is Per.ROW else tokens)
         assert all(not number.requires_grad for pair in loss.metrics.values() for number in pair)
 
-    def test_settings_are_their_own_json(
-        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
-    ) -> None:
+    def test_settings_are_their_own_json(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         settings = algorithm.settings()
         assert dataclasses.is_dataclass(settings) and parse(algorithm.settings, plain(settings)) == settings
         with pytest.raises(ConfigError, match="unknown key"):
@@ -113,8 +109,6 @@ def of_values(settings: object, said: dict[str, Said], rows: dict[str, torch.Ten
     """A critic: squared error of a value per token."""
     values_T = said["input_ids"].values_TH[:, 0]
     return Loss((values_T - rows["advantage"]) ** 2, rows["loss_mask"].float(), {})
-
-
 
 
 def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What is learnt does not depend on how it is cut: tensor, pipeline, data parallel and micro-batches against one process."""
+"""What is learnt does not depend on how it is cut: tensor, pipeline, data parallel and micro-batches against one
+process.
+"""
 
 from __future__ import annotations
 

@@ -86,9 +86,7 @@ def test_greedy_decoding_is_hugging_faces() -> None:
     hf = llama(net)
     answers = generator(net).generate(rows, Sampling(greedy=True), seeds(5))
     for ids, answer in zip(rows["prompt_ids"].to_pylist(), answers["response_ids"].to_pylist(), strict=True):
-        out = hf.generate(
-            torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=END, pad_token_id=0
-        )
+        out = hf.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=END, pad_token_id=0)
         assert answer == out[0, len(ids) :].tolist()
 
 
@@ -98,9 +96,7 @@ def test_neither_batch_nor_refill_nor_order_changes_an_answer() -> None:
     plain = generator(net, batch_size=1000, refill=False).generate(rows, sampling, seeds(15)).to_pylist()
     for batch_size, refill in ((8, True), (8, False), (2, True), (45, True)):
         assert _same(
-            generator(net, batch_size=batch_size, refill=refill)
-            .generate(rows, sampling, seeds(15))
-            .to_pylist(),
+            generator(net, batch_size=batch_size, refill=refill).generate(rows, sampling, seeds(15)).to_pylist(),
             plain,
         )
     order = np.random.default_rng(1).permutation(15)
@@ -156,9 +152,7 @@ def test_a_prompt_that_cannot_be_answered_is_a_row_with_an_error() -> None:
     assert [a["error"] is None for a in answers[::2]] == [True, False, False, True, False]
     assert {len(a["response_ids"]) for a in answers if a["error"]} == {0}
     assert [len(a["response_ids"]) <= 4 for a in answers[6:8]] == [True, True]
-    assert [(a["prompt_row"], a["sample_index"]) for a in answers] == [
-        (i, j) for i in range(5) for j in range(2)
-    ]
+    assert [(a["prompt_row"], a["sample_index"]) for a in answers] == [(i, j) for i in range(5) for j in range(2)]
 
 
 def test_more_samples_than_rows_in_a_batch() -> None:
@@ -218,9 +212,7 @@ def test_a_generator_opens_from_a_checkpoint(tmp_path: Any) -> None:
     checkpoint.save(str(tmp_path / "policy"), model=net, vocabulary=vocabulary())
     opened = open_generator(str(tmp_path / "policy"), batch_size=8)
     rows = prompts(3)
-    assert opened.generate(rows, Sampling(), seeds(3)).equals(
-        generator(net).generate(rows, Sampling(), seeds(3))
-    )
+    assert opened.generate(rows, Sampling(), seeds(3)).equals(generator(net).generate(rows, Sampling(), seeds(3)))
     checkpoint.save(str(tmp_path / "bare"), model=net)
     with pytest.raises(ConfigError, match="no-tokenizer"):
         open_generator(str(tmp_path / "bare"))

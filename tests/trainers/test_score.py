@@ -42,9 +42,7 @@ def test_the_order_of_rows_changes_no_bit() -> None:
 
 def test_several_columns_are_read_end_to_end_and_several_heads_are_named() -> None:
     scorer = Scorer(network(head="scalar", head_size=2).eval(), columns=("prompt_ids", "response_ids"))
-    split = pa.table(
-        {"prompt_ids": pa.array([[1, 2], [3]], LISTS), "response_ids": pa.array([[5], [6, 7]], LISTS)}
-    )
+    split = pa.table({"prompt_ids": pa.array([[1, 2], [3]], LISTS), "response_ids": pa.array([[5], [6, 7]], LISTS)})
     whole = Scorer(scorer.network).score(pa.table({"input_ids": pa.array([[1, 2, 5], [3, 6, 7]], LISTS)}))
     assert scorer.score(split) == whole
     assert list(whole) == ["reward_0", "reward_1"]

@@ -39,9 +39,7 @@ def _config(window: int | None = None) -> TransformerConfig:
 def test_core_attention_is_megatrons(window: int | None, masked: bool) -> None:
     parallel.start(Parallel())
     config = _config(window)
-    ours, theirs = (
-        core(config, 1, AttnMaskType.causal, "self").eval() for core in (specs.SDPA, DotProductAttention)
-    )
+    ours, theirs = (core(config, 1, AttnMaskType.causal, "self").eval() for core in (specs.SDPA, DotProductAttention))
     q, k, v = torch.randn(11, 2, 4, 8), torch.randn(11, 2, 2, 8), torch.randn(11, 2, 2, 8)
     mask = None
     if masked:
@@ -109,9 +107,7 @@ def test_logits_are_llamas() -> None:
 def test_full_recompute_changes_nothing() -> None:
     layout = parallel.start(Parallel())
     plain = build(SMALL, layout)
-    again = build(
-        SMALL, layout, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1
-    )
+    again = build(SMALL, layout, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1)
     ids, plan, losses = torch.randint(0, 40, (1, sum(LENGTHS))), pack(LENGTHS), []
     for net in (plain, again):
         loss = net(ids, plan.positions, None, labels=ids, packed_seq_params=plan).mean()
@@ -155,9 +151,7 @@ def test_mixture_of_experts_keeps_transformer_engines_names() -> None:
         ({"num_attention_heads": 6, "num_query_groups": 3}, (2, 1), "num_query_groups"),
     ],
 )
-def test_a_model_that_cannot_be_cut_is_refused(
-    changes: dict[str, int], sizes: tuple[int, int], named: str
-) -> None:
+def test_a_model_that_cannot_be_cut_is_refused(changes: dict[str, int], sizes: tuple[int, int], named: str) -> None:
     import dataclasses
 
     model: Model = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]

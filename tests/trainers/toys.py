@@ -84,14 +84,16 @@ def packed(table: pa.Table, sizes: Sequence[int]) -> pa.Table:
     return pa.Table.from_pylist(packs, schema=PACKS.arrow)
 
 
-def put(url: Path, schema: Schema, *shards: pa.Table, rows_per_group: int = 7) -> Dataset:
+def put(
+    url: Path, schema: Schema, *shards: pa.Table, rows_per_group: int = 7, facts: dict[str, Any] | None = None
+) -> Dataset:
     """A dataset with these shards."""
     attempt, files = Attempt.begin(str(url), schema, rows_per_group=rows_per_group), []
     for number, table in enumerate(shards):
         with attempt.shard(number) as writer:
             writer.write(table)
             files.append(writer.finish())
-    return attempt.commit(files)
+    return attempt.commit(files, facts=facts)
 
 
 def config(folder: Path, **changes: Any) -> dict[str, Any]:

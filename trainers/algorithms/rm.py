@@ -1,11 +1,12 @@
 """A reward model from preferences, after Bradley and Terry (1952).
 
-    loss = - log sigma(r_chosen - r_rejected) + center (r_chosen + r_rejected)^2     mean over the pairs of the global batch
+    loss = - log sigma(r_chosen - r_rejected) + center (r_chosen + r_rejected)^2     mean over the pairs of the global
+    batch
 
 The reward r is the scalar head at the last token of a sequence. Christiano et al., "Deep reinforcement learning from
-human preferences" (2017); NeMo-Aligner calls it `binary_ranking`. Preferences leave an offset of every prompt open; a small
-`center` ties it to zero, so that rewards of different prompts can be held against one threshold. Eisenstein et al.,
-"Helping or Herding?" (2023, arXiv:2312.09244).
+human preferences" (2017); NeMo-Aligner calls it `binary_ranking`. Preferences leave an offset of every prompt open; a
+small `center` ties it to zero, so that rewards of different prompts can be held against one threshold. Eisenstein et
+al., "Helping or Herding?" (2023, arXiv:2312.09244).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Settings:
 
 
 def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
-    """Surprise at the preference, and distance from zero, per pair [B]; `accuracy` counts strictly greater rewards only."""
+    """Surprise at the preference, and distance from zero, per pair [B]; `accuracy` counts strictly greater rewards
+    only.
+    """
     chosen_B = said["chosen_ids"].scores_BH[:, 0]
     rejected_B = said["rejected_ids"].scores_BH[:, 0]
     values_B = bradley_terry(chosen_B - rejected_B) + settings.center * (chosen_B + rejected_B).square()

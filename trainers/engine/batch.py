@@ -1,9 +1,9 @@
 """Rows as the network reads them: sequences laid end to end, without padding.
 
-A micro-batch of B rows holds the sequences of every sequence column one after the other (all chosen, then all rejected),
-`lengths` says how long each is. Where tokens are predicted the shift by one is done here: the inputs are all tokens
-but the last, labels and aligned columns all but the first. Legend: t tokens of the micro-batch, T predicted tokens of one
-sequence column, B rows, K choices.
+A micro-batch of B rows holds the sequences of every sequence column one after the other (all chosen, then all
+rejected), `lengths` says how long each is. Where tokens are predicted the shift by one is done here: the inputs are
+all tokens but the last, labels and aligned columns all but the first. Legend: t tokens of the micro-batch, T
+predicted tokens of one sequence column, B rows, K choices.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """A run from its configuration: everything built and wired, trained, and the checkpoint published.
 
-What can be refused is refused before the first step: sizes that do not divide, data of another kind, rows that cannot be
-trained on, a checkpoint of another network.
+What can be refused is refused before the first step: sizes that do not divide, data of another kind, rows that cannot
+be trained on, a checkpoint of another network.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from schemas.settings import plain
 from schemas.vocabularies import VOCABULARIES
 from trainers import registry
 from trainers.algorithm import Algorithm
-from trainers.config import Model, Optim, Run
+from trainers.config import Model, Run
 from trainers.engine import checkpoint, parallel
 from trainers.engine import model as networks
 from trainers.engine import optim as optimizers
@@ -63,6 +64,7 @@ class Trainee:
 
 def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapping[str, float]:
     """Train `run` to its end, from its newest save if there is one, and publish the checkpoint; its last figures."""
+    began = time.monotonic()
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     algorithm, settings = registry.configured(run.algorithm, run.settings)
@@ -89,7 +91,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
         last=last,
     )
     figures = loop.go(saves.resume())
-    publish(run, inputs, learner, key, {**figures, "steps": last})
+    publish(run, inputs, learner, key, {**figures, "steps": last}, time.monotonic() - began)
     saves.clear()
     return figures
 
@@ -102,9 +104,7 @@ def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init:
             init, layout, model=shape, precision=run.precision, seed=run.seed, calculate_per_token_loss=True
         )
     else:
-        network = networks.build(
-            shape, layout, precision=run.precision, seed=run.seed, calculate_per_token_loss=True
-        )
+        network = networks.build(shape, layout, precision=run.precision, seed=run.seed, calculate_per_token_loss=True)
     ddp = DistributedDataParallelConfig(grad_reduce_in_fp32=True, overlap_grad_reduce=False)
     wrapped = DistributedDataParallel(network.config, ddp, network)
     optimizer = optimizers.build(run.optim, wrapped, bf16=run.precision == "bf16")
@@ -112,7 +112,7 @@ def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init:
     return Trainee(wrapped, optimizer, stepper)
 
 
-def publish(run: Run, inputs: Inputs, learner: Trainee, key: str, stats: Mapping[str, float]) -> None:
+def publish(run: Run, inputs: Inputs, learner: Trainee, key: str, stats: Mapping[str, float], seconds: float) -> None:
     """Write the finished network as a checkpoint that names what it was made of."""
     checkpoint.save(
         run.out,
@@ -123,6 +123,7 @@ def publish(run: Run, inputs: Inputs, learner: Trainee, key: str, stats: Mapping
         op={"name": f"train.{run.algorithm}", "version": 1, "params": plain(run.decisive())},
         parents=inputs.parents,
         seed=run.seed,
+        circumstance={"seconds": round(seconds, 3)},
     )
 
 

@@ -48,9 +48,7 @@ class Cache(BaseInferenceContext):
         rows, length = index_rl.shape
         for number, pair in self._read.items():
             for store, fresh_tgd in zip(self._layer(number, pair[0]), pair, strict=True):
-                fresh = fresh_tgd.index_select(0, index_rl.reshape(-1)).view(
-                    rows, length, *fresh_tgd.shape[1:]
-                )
+                fresh = fresh_tgd.index_select(0, index_rl.reshape(-1)).view(rows, length, *fresh_tgd.shape[1:])
                 store[rows_r, :, :length] = fresh.transpose(1, 2)
         self._read = None
 
@@ -78,9 +76,7 @@ class Cache(BaseInferenceContext):
         keys_bgsd, values_bgsd = self.layers[number]
         keys_bgsd[self._all, :, self._positions_b] = key[0]
         values_bgsd[self._all, :, self._positions_b] = value[0]
-        return keys_bgsd[:, :, : self._seen].permute(2, 0, 1, 3), values_bgsd[:, :, : self._seen].permute(
-            2, 0, 1, 3
-        )
+        return keys_bgsd[:, :, : self._seen].permute(2, 0, 1, 3), values_bgsd[:, :, : self._seen].permute(2, 0, 1, 3)
 
     def _layer(self, number: int, like_tgd: Tensor) -> tuple[Tensor, Tensor]:
         if number not in self.layers:

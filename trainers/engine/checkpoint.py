@@ -17,8 +17,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
+import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -189,16 +189,10 @@ def load_model(
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, *, head: bool = True) -> None:
     """Fill a network's weights from a checkpoint; `head=False` leaves the output layer as it is."""
     network, folder = _bare(model), os.path.join(checkpoint.folder, WEIGHTS)
-    tensors = {
-        name: part for name, part in _tensors(network).items() if head or name != "output_layer.weight"
-    }
+    tensors = {name: part for name, part in _tensors(network).items() if head or name != "output_layer.weight"}
     loaded = _read({"model": tensors}, folder)["model"]
     missing = network.load_state_dict(loaded, strict=False).missing_keys
-    lost = [
-        name
-        for name in missing
-        if not name.endswith("_extra_state") and (head or name != "output_layer.weight")
-    ]
+    lost = [name for name in missing if not name.endswith("_extra_state") and (head or name != "output_layer.weight")]
     assert not lost, f"{folder}: not loaded {lost}"
 
 
@@ -228,9 +222,7 @@ def weights_digest(folder: str, model: Model) -> str:
         tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
         with quiet():
             dcp.load({name: tensor}, storage_reader=reader, no_dist=True)
-        if name == "embedding.word_embeddings.weight" or (
-            name == "output_layer.weight" and model.head == "lm"
-        ):
+        if name == "embedding.word_embeddings.weight" or (name == "output_layer.weight" and model.head == "lm"):
             tensor = tensor[: model.vocab_size]
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         total.update(memoryview(tensor.contiguous().view(torch.uint8).numpy().data))
@@ -252,10 +244,10 @@ def _tensors(network: Network) -> dict[str, Any]:
 
 
 def _write(tensors: Mapping[str, Any], folder: str) -> None:
-    if (
-        filesystem_async._results_queue is None
-    ):  # Megatron's own would start by running the caller's main module again
-        filesystem_async._results_queue = multiprocessing.get_context("fork").Manager().Queue()
+    if filesystem_async._results_queue is None:
+        # Only this process reads it. Megatron's own is a server process, which outlives a killed run with its pipes
+        # open.
+        filesystem_async._results_queue = queue.Queue()
     with quiet():
         strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
         dist_checkpointing.save({"model": dict(tensors)}, folder, strategy)
@@ -265,9 +257,7 @@ def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
     _together(lambda: vetting.vet(folder) and None)
     try:
         with quiet():
-            return cast(
-                dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED)
-            )
+            return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
     except (QuiverError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # CheckpointException is no Exception
@@ -279,11 +269,7 @@ def _same_trunk(source: Checkpoint, wanted: Model) -> None:
     if wanted.head == "scalar":
         free.add("tie_embeddings")
     have, want = settings.plain(source.model), settings.plain(wanted)
-    unlike = [
-        f"{name} {have[name]} -> {want[name]}"
-        for name in have
-        if name not in free and have[name] != want[name]
-    ]
+    unlike = [f"{name} {have[name]} -> {want[name]}" for name in have if name not in free and have[name] != want[name]]
     if unlike:
         raise ConfigError(
             "other-model",

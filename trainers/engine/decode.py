@@ -84,9 +84,7 @@ class Decoder:
         longest = max((len(p.ids) + int(self.rooms_j[p.first]) for p in prompts), default=0)
         self.rows = min(self.rows, sum(p.count for p in prompts))
         self.cache = Cache(self.rows, longest, self.network.architecture.window)
-        self.answer_b, self.position_b, self.token_b = (
-            np.full(self.rows, fill, np.int64) for fill in (-1, 0, 0)
-        )
+        self.answer_b, self.position_b, self.token_b = (np.full(self.rows, fill, np.int64) for fill in (-1, 0, 0))
         while True:
             idle = int((self.answer_b < 0).sum())
             if (
@@ -131,9 +129,7 @@ class Decoder:
         logits_uV = self._logits(hidden[plan.last, 0][None])
         self.answer_b[rows] = np.concatenate([prompt.first + np.arange(prompt.count) for prompt in unit])
         self.position_b[rows] = np.repeat(lengths, counts)
-        self._record(
-            rows, logits_uV[torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)]
-        )
+        self._record(rows, logits_uV[torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)])
 
     def _step(self) -> None:
         """Read the last token of every row and draw the next; idle rows go along and are not looked at."""
@@ -165,9 +161,7 @@ class Decoder:
         busy = np.flatnonzero(self.answer_b >= 0)
         self.cache.keep(torch.from_numpy(busy).to(self.device))
         self.rows = len(busy)
-        self.answer_b, self.position_b, self.token_b = (
-            x[busy] for x in (self.answer_b, self.position_b, self.token_b)
-        )
+        self.answer_b, self.position_b, self.token_b = (x[busy] for x in (self.answer_b, self.position_b, self.token_b))
 
     def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, plan: object) -> Tensor:
         """Hidden states [s, b, h] after the last layer."""
@@ -183,10 +177,6 @@ class Decoder:
     def _logits(self, hidden_1bh: Tensor) -> Tensor:
         """Logits over the real vocabulary, fp32 [b, V], the same on every tensor-parallel rank."""
         network = self.network
-        shared = (
-            network.shared_embedding_or_output_weight()
-            if network.share_embeddings_and_output_weights
-            else None
-        )
+        shared = network.shared_embedding_or_output_weight() if network.share_embeddings_and_output_weights else None
         logits, _ = network.output_layer(hidden_1bh, weight=shared, runtime_gather_output=True)
         return logits[0, :, : self.vocabulary].float()

@@ -67,9 +67,7 @@ class Distribution:
         scaled_bV, vocabulary = logits_bV / self.temperature, logits_bV.shape[1]
         if 0 < self.top_k < vocabulary:
             values_bk, ids_bk = scaled_bV.topk(self.top_k, dim=-1)
-            return ids_bk.gather(1, _inverse(_nucleus(values_bk.softmax(-1), self.top_p), points_b)[:, None])[
-                :, 0
-            ]
+            return ids_bk.gather(1, _inverse(_nucleus(values_bk.softmax(-1), self.top_p), points_b)[:, None])[:, 0]
         if self.top_p >= 1:
             return _inverse(scaled_bV.softmax(-1), points_b)
         return self._draw_nucleus(scaled_bV.softmax(-1), points_b)

@@ -1,10 +1,10 @@
 """A dataset as steps: which rows, in which order, cut how.
 
 The order of rows is a pure function of (dataset, seed, epoch): row groups are shuffled over the whole dataset and dealt
-into windows of about `WINDOW_TOKENS` tokens, and rows are shuffled within a window. A dataset below that size gets a full
-shuffle; a larger one is read window by window, each row group once per epoch, with one window in memory. An epoch's last
-step takes the rows that are left. A step is a pure function of its number, so a resumed run goes on where it stopped, at
-any world size.
+into windows of about `WINDOW_TOKENS` tokens, and rows are shuffled within a window. A dataset below that size gets a
+full shuffle; a larger one is read window by window, each row group once per epoch, with one window in memory. An
+epoch's last step takes the rows that are left. A step is a pure function of its number, so a resumed run goes on
+where it stopped, at any world size.
 
 Within a step rows are sorted by length and dealt to the data-parallel replicas so that all carry about as many tokens;
 each replica cuts its share into micro-batches of at most `budget` tokens. None of that changes what is learnt.
@@ -13,7 +13,7 @@ each replica cuts its share into micro-batches of at most `budget` tokens. None 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ class Feed:
         self.source, self.batch_rows, self.seed, self.cut, self.shuffle = source, batch_rows, seed, cut, shuffle
         self.steps_per_epoch = -(-len(source) // batch_rows)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._ahead: Future[Step] | None = None
 
     def place(self, number: int) -> tuple[int, int]:
         """(epoch, first position in its order) of step `number`, counted from 0."""
@@ -74,7 +75,7 @@ class Feed:
         """Step `number`, read and assembled."""
         rows = self.rows(number)
         batches = tuple(
-            assemble(self.source.algorithm, self.source.rows(part), multiple=self.cut.multiple)
+            assemble(self.source.algorithm, self.source.rows(part.tolist()), multiple=self.cut.multiple)
             for part in shares(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut)
         )
         return Step(number, self.place(number)[0], rows, batches)
@@ -82,12 +83,17 @@ class Feed:
     def steps(self, first: int, stop: int) -> Iterator[Step]:
         """Steps `first` to `stop` - 1; the next one is read in the background while the caller works."""
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
-            ahead = pool.submit(self.step, first) if first < stop else None
+            self._ahead = pool.submit(self.step, first) if first < stop else None
             for number in range(first, stop):
-                assert ahead is not None
-                step = ahead.result()
-                ahead = pool.submit(self.step, number + 1) if number + 1 < stop else None
+                assert self._ahead is not None
+                step = self._ahead.result()
+                self._ahead = pool.submit(self.step, number + 1) if number + 1 < stop else None
                 yield step
+
+    def settle(self) -> None:
+        """Wait until nothing is read in the background: writing a checkpoint forks."""
+        if self._ahead is not None:
+            wait([self._ahead])
 
 
 def shuffled(source: Source, seed: int, epoch: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Log-probabilities, entropy and the likeliest ids from logits whose vocabulary is cut over the tensor group.
 
 Every function takes `logits_tV` [t, V / tensor], this rank's slice of the vocabulary, and gives the same answer on all
-ranks of the group. No logits are gathered: what travels are a few numbers per token. All are differentiable except `top_k`.
-Legend: t tokens, V this rank's part of the vocabulary, K choices per token.
+ranks of the group. No logits are gathered: what travels are a few numbers per token. All are differentiable except
+`top_k`. Legend: t tokens, V this rank's part of the vocabulary, K choices per token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _IMPOSSIBLE = -1e9
 
 
 def hide_padding(logits: Tensor, vocab_size: int) -> None:
-    """Make ids from `vocab_size` on impossible, in place, [..., V]: rows that only fill a vocabulary up to be cut evenly.
+    """Make ids from `vocab_size` on impossible, in place, [..., V]: rows that only fill a vocabulary up to be cut
+    evenly.
 
     Their probability is exactly 0 from here on, and so is their gradient: the operation needs no backward.
     """

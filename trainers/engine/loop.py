@@ -1,8 +1,8 @@
 """THE training loop: steps, validation, saves; it can be stopped or killed at any moment and goes on where it was.
 
-What decides a step is its number: the rows (`feed`), the learning rate (`optim`), and the weights and moments of the step
-before, which a save keeps whole. So the rest of a resumed run is bit for bit the rest of the run that was not interrupted.
-SIGTERM and SIGINT let the step finish, save and end with exit code 75; a second one ends at once.
+What decides a step is its number: the rows (`feed`), the learning rate (`optim`), and the weights and moments of the
+step before, which a save keeps whole. So the rest of a resumed run is bit for bit the rest of the run that was not
+interrupted. SIGTERM and SIGINT let the step finish, save and end with exit code 75; a second one ends at once.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Loop:
         every = self.run.save_every
         if number == self.last or not (stop or (every is not None and number % every == 0)):
             return
+        self.feed.settle()
         self.saves.write(number)
         if stop:
             raise Stopped(

@@ -1,7 +1,7 @@
 """What a run tells while it runs: one line on stderr for people, JSON lines for everything else.
 
-A `Journal` is a file of JSON lines, each with its `step`; a resumed run rewinds it to the step it goes on from, so that it
-reads as if nothing had happened. A log that cannot be written is reported once and never stops a run.
+A `Journal` is a file of JSON lines, each with its `step`; a resumed run rewinds it to the step it goes on from, so
+that it reads as if nothing had happened. A log that cannot be written is reported once and never stops a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, TextIO
 
 
 class Journal:
-    """A file of JSON lines; `after` is the last step whose lines are kept from a run before. Without a path, nowhere."""
+    """A file of JSON lines; `after` is the last step whose lines are kept from a run before. Without a path,
+    nowhere.
+    """
 
     def __init__(self, path: Path | None, after: int) -> None:
         self.path = path
@@ -51,7 +53,9 @@ class Journal:
 
     def _give_up(self, error: OSError) -> None:
         self._file = None
-        print(f"warning: {self.path} cannot be written ({error.strerror}); training goes on without it", file=sys.stderr)
+        print(
+            f"warning: {self.path} cannot be written ({error.strerror}); training goes on without it", file=sys.stderr
+        )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -87,9 +87,7 @@ class ScalarHead(torch.nn.Module):
     ) -> tuple[Tensor, None]:
         """Called as GPTModel calls its output layer."""
         if self.sequence_parallel:
-            hidden = tensor_parallel.gather_from_sequence_parallel_region(
-                hidden, tensor_parallel_output_grad=False
-            )
+            hidden = tensor_parallel.gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
         return F.linear(hidden.float(), self.weight.float()), None
 
 
@@ -144,9 +142,7 @@ def build(
     return network
 
 
-def _config(
-    model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]
-) -> TransformerConfig:
+def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]) -> TransformerConfig:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fields: dict[str, Any] = {
         "num_layers": model.num_layers,
@@ -217,9 +213,7 @@ def initialise(network: Network, model: Model, layout: Layout, seed: int) -> Non
             elif "norm" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.copy_(
-                    _cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout)
-                )
+                parameter.copy_(_cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout))
 
 
 def _whole_name(local: str, first_layer: int, tied: bool) -> str:
@@ -232,9 +226,7 @@ def _dimension(name: str, model: Model) -> int | None:
     """Along which dimension tensor parallelism cuts a weight."""
     if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
         return 1
-    replicated = name.startswith("embedding.position") or (
-        name == "output_layer.weight" and model.head == "scalar"
-    )
+    replicated = name.startswith("embedding.position") or (name == "output_layer.weight" and model.head == "scalar")
     return None if replicated else 0
 
 
@@ -250,9 +242,7 @@ def _mark_cut(network: Network, model: Model) -> None:
 
 
 def _of_vocabulary(name: str, model: Model) -> bool:
-    return name == "embedding.word_embeddings.weight" or (
-        name == "output_layer.weight" and model.head == "lm"
-    )
+    return name == "embedding.word_embeddings.weight" or (name == "output_layer.weight" and model.head == "lm")
 
 
 def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int) -> Tensor:

@@ -33,9 +33,7 @@ def to_save(optimizer: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-def load(
-    optimizer: Any, tensors: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
+def load(optimizer: Any, tensors: Mapping[str, Any], read: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Fill `optimizer`; `read` takes a request of sharded tensors and returns it filled."""
     inner = [part for part in _parts(optimizer) if isinstance(part, DistributedOptimizer)]
     for part in inner:

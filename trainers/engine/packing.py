@@ -72,9 +72,7 @@ def pack(lengths: Sequence[int], device: torch.device | str = "cpu") -> Packed:
     )
 
 
-def _buckets(
-    sizes: np.ndarray, starts: np.ndarray, device: torch.device
-) -> tuple[list[Bucket], Tensor | None]:
+def _buckets(sizes: np.ndarray, starts: np.ndarray, device: torch.device) -> tuple[list[Bucket], Tensor | None]:
     if (sizes == sizes[0]).all():
         return [Bucket(len(sizes), int(sizes[0]), None)], None
     order = np.argsort(-sizes, kind="stable")

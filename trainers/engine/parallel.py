@@ -73,9 +73,7 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
     divide.
     """
     faults = [
-        f"{name}={size}"
-        for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline))
-        if size < 1
+        f"{name}={size}" for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline)) if size < 1
     ]
     if faults:
         raise ConfigError("parallel-size", "parallel sizes start at 1", found=", ".join(faults))

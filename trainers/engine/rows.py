@@ -1,9 +1,9 @@
 """Training rows straight from Parquet shards: an index of lengths, and row groups read when they are needed.
 
-`Source` scans the dataset once, row group by row group. It keeps 4 bytes per sequence of every row (the number of tokens)
-and refuses, before the first step and all at once, rows that cannot be trained on: too long, nothing to predict, ids
-outside the vocabulary, columns of unequal length. Afterwards a row is a handful of NumPy slices out of a small cache of row
-groups, so memory does not grow with the dataset.
+`Source` scans the dataset once, row group by row group. It keeps 4 bytes per sequence of every row (the number of
+tokens) and refuses, before the first step and all at once, rows that cannot be trained on: too long, nothing to
+predict, ids outside the vocabulary, columns of unequal length. Afterwards a row is a handful of NumPy slices out of a
+small cache of row groups, so memory does not grow with the dataset.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
@@ -60,6 +61,7 @@ class Source:
         self.groups: list[Group] = []
         self._cache: OrderedDict[int, _Columns] = OrderedDict()
         self._cached_tokens = 0
+        self._lock = Lock()
         faults = _Faults()
         lengths = [self._scan(table, group, faults) for group, table in self._all_groups()]
         faults.throw(dataset.url, algorithm.name)
@@ -114,6 +116,10 @@ class Source:
         return list(dict.fromkeys((*self.columns, self.name_column)))
 
     def _group(self, number: int) -> _Columns:
+        with self._lock:
+            return self._cached(number)
+
+    def _cached(self, number: int) -> _Columns:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
@@ -134,7 +140,9 @@ class Source:
             ids, offsets = columns.lists[sequence.ids]
             lengths = lengths_NS[:, s] = np.diff(offsets)
             for name in sequence.columns:
-                faults.add(f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns)
+                faults.add(
+                    f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns
+                )
             outside = _sum_per_row((ids < 0) | (ids >= self.limits.vocab_size), offsets) > 0
             faults.add(f"{sequence.ids} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
             self._scan_lengths(sequence.ids, lengths, columns, faults)
@@ -244,5 +252,3 @@ def _counted(mask: np.ndarray, offsets: np.ndarray, columns: _Columns, packed: b
     predicted = mask.copy()
     predicted[starts[starts < len(mask)]] = False
     return _sum_per_row(predicted, offsets)
-
-

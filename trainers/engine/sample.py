@@ -77,17 +77,13 @@ class Generator:
         faults = [self._fault(ids) for ids in prompts]
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
-        rooms = np.array(
-            [max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64
-        )
+        rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
         stops = StopTexts(self.tokenizer, tuple(sampling.stop), len(self._ends))
         decoder = Decoder(
             self.network,
             draw.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
             rows=max(1, self.batch_size),
-            streams_j=draw.streams(
-                np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))
-            ),
+            streams_j=draw.streams(np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))),
             rooms_j=rooms.repeat(each),
             ended=lambda answer, answers: self._ended(answer, answers, stops),
             refill=self.refill,
@@ -133,21 +129,15 @@ class Generator:
             "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
             "response_ids": ids,
             "response": pa.array(self._texts(answers, stops), pa.string()),
-            "logprobs": pa.ListArray.from_arrays(
-                offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind
-            ),
-            "finish_reason": pa.array(
-                np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()
-            ),
+            "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
+            "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
             "error": pa.array(error, pa.string()),
         }
         return pa.table(columns)
 
     def _texts(self, answers: Answers, stops: StopTexts) -> list[str]:
         last = (
-            answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)]
-            if answers.ids.size
-            else []
+            answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
         )
         ends = answers.counts - (answers.stopped & self._ends[last] if len(last) else 0)
         spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
@@ -171,8 +161,7 @@ class StopTexts:
         """Whether an answer of these ids contains one of the texts."""
         near = self.tokenizer.decode(ids[-self.tail :].tolist())
         return (
-            any(text in near for text in self.texts)
-            and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
+            any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
         )
 
     def cut(self, answer: str) -> str:
@@ -221,9 +210,7 @@ def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
         tokenizer = Tokenizer.from_str(text)
         settings: Any = json.loads(source.text("tokenizer_config.json") or "{}")
     except Exception as error:
-        raise DataError(
-            "bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]
-        ) from error
+        raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
     end = settings.get("eos_token")
     end = end.get("content") if isinstance(end, dict) else end
     number = tokenizer.token_to_id(end) if isinstance(end, str) else None

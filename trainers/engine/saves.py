@@ -1,8 +1,8 @@
 """Periodic saves of a run: everything the next step depends on, the newest two of them, and which one to go on from.
 
-A save is a checkpoint with optimizer state in `<work>/saves/step-<number>`. A damaged one is reported and the one before it
-is taken; when all are damaged the run stops, because starting afresh in silence would be worse. A save of a run that
-was configured otherwise is refused with the differences.
+A save is a checkpoint with optimizer state in `<work>/saves/step-<number>`. A damaged one is reported and the one
+before it is taken; when all are damaged the run stops, because starting afresh in silence would be worse. A save of a
+run that was configured otherwise is refused with the differences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ KEPT = 2
 class Saves:
     """The saves of one run in `folder`; `identity` is what must not have changed when it goes on."""
 
-    def __init__(self, folder: Path, *, model: Any, optimizer: Any, layout: Layout, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, *, model: Any, optimizer: Any, layout: Layout, identity: Mapping[str, Any]
+    ) -> None:
         self.folder, self.model, self.optimizer, self.layout = folder, model, optimizer, layout
         self.identity = dict(identity)
 

@@ -29,9 +29,7 @@ from trainers.engine.specs import Implementation
 class Scorer:
     """Scores the tokens of `columns`, laid end to end, with the scalar head of `network`."""
 
-    def __init__(
-        self, network: Network, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192
-    ) -> None:
+    def __init__(self, network: Network, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192) -> None:
         self.network, self.columns, self.batch_tokens = network, tuple(columns), batch_tokens
         self.device = next(network.parameters()).device
 
@@ -59,9 +57,7 @@ class Scorer:
 
     def _texts(self, rows: pa.Table) -> list[npt.NDArray[np.int64]]:
         parts = [rows[name].to_pylist() for name in self.columns]
-        texts = [
-            np.concatenate([np.asarray(ids, np.int64) for ids in row]) for row in zip(*parts, strict=True)
-        ]
+        texts = [np.concatenate([np.asarray(ids, np.int64) for ids in row]) for row in zip(*parts, strict=True)]
         longest, vocabulary = (
             self.network.architecture.max_sequence_length,
             self.network.architecture.vocab_size,

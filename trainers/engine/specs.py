@@ -105,9 +105,7 @@ class SDPA(torch.nn.Module):
     def _packed(self, q_thd: Tensor, k_tgd: Tensor, v_tgd: Tensor, plan: Packed) -> Tensor:
         parts = []
         for bucket in plan.buckets:
-            q, k, v = (
-                self._lay(x, bucket.index_nl, bucket.count, bucket.length) for x in (q_thd, k_tgd, v_tgd)
-            )
+            q, k, v = (self._lay(x, bucket.index_nl, bucket.count, bucket.length) for x in (q_thd, k_tgd, v_tgd))
             parts.append(self._dense(q, k, v, None, True).transpose(1, 2).reshape(-1, *q_thd.shape[1:]))
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return out if plan.inverse_t is None else out.index_select(0, plan.inverse_t)

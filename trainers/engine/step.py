@@ -8,7 +8,8 @@ up unscaled and divided by the global weight at the end, so no cut of the batch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence as Many
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,13 +24,15 @@ from torch import Tensor
 from trainers.algorithm import Algorithm, Loss, Needs, Said
 from trainers.engine import logprobs
 from trainers.engine.batch import MicroBatch
-from trainers.engine.parallel import Layout
 from trainers.engine.packing import pack
+from trainers.engine.parallel import Layout
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step over the global batch: the mean loss, its weight, the metrics' means, and whether someone asked to stop."""
+    """A step over the global batch: the mean loss, its weight, the metrics' means, and whether someone asked to
+    stop.
+    """
 
     loss: float
     weight: float
@@ -39,7 +42,9 @@ class Outcome:
 
 
 def say(model: Any, batch: MicroBatch) -> Tensor:
-    """Run the network over a micro-batch: [1, t, V] logits or [1, t, H] scalars; hidden states before the last stage."""
+    """Run the network over a micro-batch: [1, t, V] logits or [1, t, H] scalars; hidden states before the last
+    stage.
+    """
     plan = pack(batch.lengths, batch.tokens_1t.device)
     output: Tensor = model(batch.tokens_1t, plan.positions, None, packed_seq_params=plan)
     return output

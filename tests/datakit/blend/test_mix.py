@@ -44,16 +44,12 @@ def test_largest_remainder_by_hand():
 def test_counts_are_exact(weights, total):
     counts = largest_remainder(weights, total)
     assert sum(counts) == total
-    assert all(
-        abs(c - total * w / sum(weights)) < 1 + 1e-6 * total for c, w in zip(counts, weights, strict=True)
-    )
+    assert all(abs(c - total * w / sum(weights)) < 1 + 1e-6 * total for c, w in zip(counts, weights, strict=True))
 
 
 def test_weights_with_a_total(put, tmp_path):
     inputs = [put(rows("m", 10), (4,)), put(rows("c", 10))]
-    out = apply(
-        Mix(sources=("math", "chat"), weights=(0.7, 0.3), total=10), inputs, str(tmp_path / "o"), seed=3
-    )
+    out = apply(Mix(sources=("math", "chat"), weights=(0.7, 0.3), total=10), inputs, str(tmp_path / "o"), seed=3)
     table = out.read()
     assert Counter(table["source"].to_pylist()) == {"math": 7, "chat": 3}
     assert len(set(table["id"].to_pylist())) == 10, "no repeats within a pass"

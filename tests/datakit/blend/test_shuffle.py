@@ -26,8 +26,7 @@ def numbered(count):
 def test_the_cut_into_shards_does_not_matter(put, tmp_path):
     rows = numbered(100)
     outs = [
-        apply(Shuffle(), put(rows, cuts), str(tmp_path / f"{len(cuts)}"), seed=1)
-        for cuts in [(), (7,), (1, 2, 60)]
+        apply(Shuffle(), put(rows, cuts), str(tmp_path / f"{len(cuts)}"), seed=1) for cuts in [(), (7,), (1, 2, 60)]
     ]
     ids = outs[0].read()["id"].to_pylist()
     assert sorted(ids, key=int) == rows["id"].to_pylist() != ids
@@ -53,9 +52,7 @@ def test_buckets_and_batches_change_nothing(count, bits, batch):
     rows = numbered(count)
 
     def run(bits, batch):
-        keyed = (
-            (rows.slice(i, batch), row_keys(i, min(batch, count - i), 0)) for i in range(0, count, batch)
-        )
+        keyed = ((rows.slice(i, batch), row_keys(i, min(batch, count - i), 0)) for i in range(0, count, batch))
         parts = [result.rows for result in permuted(keyed, bits)]
         return pa.concat_tables(parts)["id"].to_pylist() if parts else []
 

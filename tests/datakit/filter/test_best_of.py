@@ -88,9 +88,7 @@ def test_against_plain_python(answers, rewards, k, ties):
 @given(rewards, st.sampled_from("abcdefgh"), st.sampled_from([NAN, None, math.inf, -math.inf]))
 def test_one_broken_row_changes_no_winner(answers, rewards, prompt, broken):
     more = {**rewards, prompt: [*rewards.get(prompt, []), broken]}
-    assert kept(BestOf(), answers(dict(sorted(more.items())))) == kept(
-        BestOf(), answers(dict(sorted(rewards.items())))
-    )
+    assert kept(BestOf(), answers(dict(sorted(more.items())))) == kept(BestOf(), answers(dict(sorted(rewards.items()))))
 
 
 def test_the_cut_into_shards_does_not_matter(put, answers, tmp_path):

@@ -44,24 +44,18 @@ def test_by_hand(put, tmp_path):
 
 def test_conversations_are_compared_and_rows_without_a_key_are_numbered(put, tmp_path):
     chats = [[{"role": "user", "content": text}] for text in ("hi", "ho", "hi")]
-    out = apply(
-        DedupExact(columns=("m",)), put(pa.table({"m": pa.array(chats, MESSAGES)})), str(tmp_path / "o")
-    )
+    out = apply(DedupExact(columns=("m",)), put(pa.table({"m": pa.array(chats, MESSAGES)})), str(tmp_path / "o"))
     assert out.num_rows == 2
     assert out.read_rejected()["threshold"].to_pylist() == ["0"]
 
 
 @settings(max_examples=25)
-@given(
-    st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 2)), max_size=30), st.integers(1, 7)
-)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 2)), max_size=30), st.integers(1, 7))
 def test_against_plain_python(put, pairs, batch):
     before, dedup_exact._BATCH_ROWS = dedup_exact._BATCH_ROWS, batch
     try:
         results = list(
-            DedupExact(columns=("x", "y")).gather_all(
-                put(table(pairs), (len(pairs) // 3,), SCHEMA), Context()
-            )
+            DedupExact(columns=("x", "y")).gather_all(put(table(pairs), (len(pairs) // 3,), SCHEMA), Context())
         )
     finally:
         dedup_exact._BATCH_ROWS = before

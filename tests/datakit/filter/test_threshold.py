@@ -29,9 +29,7 @@ def column(values):
 
 
 def test_rest_keeps_strictly_above(put, tmp_path):
-    out = apply(
-        Threshold(minimum=0.0), put(column([0.0, 0.1, -0.1, NAN, None, math.inf, 2.0])), str(tmp_path / "o")
-    )
+    out = apply(Threshold(minimum=0.0), put(column([0.0, 0.1, -0.1, NAN, None, math.inf, 2.0])), str(tmp_path / "o"))
     assert out.read()["reward"].to_pylist() == [0.1, 2.0]
     told = out.read_rejected().select(["id", "reason", "value", "threshold"]).to_pylist()
     assert [tuple(row.values()) for row in told] == [
@@ -110,9 +108,7 @@ def test_one_broken_row_changes_no_result(values, share, broken):
     for rows in (values, [*values, broken]):
         finite = np.array(values)
         prepared = {"minimum": float(np.quantile(finite, share)), "maximum": None}
-        results.append(
-            np.asarray(op.keep(column(rows), Context(prepared=prepared)).keep)[: len(values)].tolist()
-        )
+        results.append(np.asarray(op.keep(column(rows), Context(prepared=prepared)).keep)[: len(values)].tolist())
     assert results[0] == results[1]
 
 

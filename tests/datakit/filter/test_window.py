@@ -26,9 +26,7 @@ def test_against_plain_python(put, offset, limit, wrap):
     dataset = ten(put)
     numbers = list(range(10))
     if wrap:
-        assert window(dataset, offset=offset, limit=limit, wrap=True) == [
-            (offset + i) % 10 for i in range(limit)
-        ]
+        assert window(dataset, offset=offset, limit=limit, wrap=True) == [(offset + i) % 10 for i in range(limit)]
     elif offset < 10:
         assert window(dataset, offset=offset, limit=limit) == numbers[offset : offset + limit]
     else:

@@ -17,9 +17,7 @@ from schemas import SAMPLES
 from schemas.errors import ConfigError, DataError, ServiceError
 from tests.datakit.fakes import EchoGenerator, Example, generator, prompts
 
-EXAMPLES = [
-    Example(Complete(sampling=Sampling(samples_per_prompt=3), rows_per_chunk=4), (prompts(10),), generator())
-]
+EXAMPLES = [Example(Complete(sampling=Sampling(samples_per_prompt=3), rows_per_chunk=4), (prompts(10),), generator())]
 
 
 class Altered(EchoGenerator):
@@ -56,14 +54,10 @@ def test_sample_ids_are_functions_of_prompt_seed_and_index():
 
 def test_a_draw_depends_neither_on_neighbours_nor_on_order():
     whole = complete(prompts(6), EchoGenerator()).rows.select(["sample_id", "response"]).to_pylist()
-    alone = (
-        complete(prompts(6).slice(3, 1), EchoGenerator()).rows.select(["sample_id", "response"]).to_pylist()
-    )
+    alone = complete(prompts(6).slice(3, 1), EchoGenerator()).rows.select(["sample_id", "response"]).to_pylist()
     backwards = complete(prompts(6).take([5, 4, 3, 2, 1, 0]), EchoGenerator()).rows
     assert alone == whole[6:8]
-    assert sorted(map(str, backwards.select(["sample_id", "response"]).to_pylist())) == sorted(
-        map(str, whole)
-    )
+    assert sorted(map(str, backwards.select(["sample_id", "response"]).to_pylist())) == sorted(map(str, whole))
 
 
 def test_a_prompt_at_which_the_generator_raises_is_set_aside(put, tmp_path):
@@ -92,9 +86,7 @@ def test_a_fault_that_meets_every_prompt_is_not_theirs(put, tmp_path):
 
 def test_errors_and_missing_answers_are_rows_too():
     def change(table: pa.Table) -> pa.Table:
-        table = table.append_column(
-            "error", pa.array([None, "refused", *[None] * (table.num_rows - 2)], pa.string())
-        )
+        table = table.append_column("error", pa.array([None, "refused", *[None] * (table.num_rows - 2)], pa.string()))
         return table.slice(0, table.num_rows - 1)
 
     result = complete(prompts(3), Altered(change))
@@ -127,9 +119,7 @@ def test_answers_in_any_order_are_matched_by_row_and_index():
         lambda t: t.drop_columns(["logprobs"]),
         lambda t: t.set_column(3, "response", pa.array([1] * t.num_rows)),
         lambda t: t.set_column(3, "response", pa.array([None] * t.num_rows, pa.string())),
-        lambda t: t.set_column(
-            2, "response_ids", pa.array([[1, 2, 3, 4]] * t.num_rows, pa.list_(pa.int32()))
-        ),
+        lambda t: t.set_column(2, "response_ids", pa.array([[1, 2, 3, 4]] * t.num_rows, pa.list_(pa.int32()))),
     ],
     ids=["twice", "other-row", "other-index", "no-logprobs", "type", "null", "lengths"],
 )

@@ -66,9 +66,7 @@ def test_rewards_stand_side_by_side(put, tmp_path):
         str(tmp_path / "1"),
         resources=python("two_numbers"),
     )
-    both = apply(
-        Reward(reads="odd", column="odd"), first, str(tmp_path / "2"), resources=python("two_numbers")
-    )
+    both = apply(Reward(reads="odd", column="odd"), first, str(tmp_path / "2"), resources=python("two_numbers"))
     assert both.read().select(["length", "odd"]).to_pylist() == [
         {"length": 1.0, "odd": 1.0},
         {"length": 2.0, "odd": 0.0},
@@ -135,9 +133,7 @@ def test_what_the_scorer_reads_is_told_even_where_its_resource_did_not(put, tmp_
         )
 
 
-@pytest.mark.parametrize(
-    "name", ["nowhere:at_all", "math:nothing", "math", f"{__name__}:NOT_CALLABLE", ":x", ""]
-)
+@pytest.mark.parametrize("name", ["nowhere:at_all", "math:nothing", "math", f"{__name__}:NOT_CALLABLE", ":x", ""])
 def test_functions_that_cannot_be_had_are_refused(name):
     with pytest.raises(ConfigError, match="no-function"):
         PythonScorer(name, TAKES)

@@ -35,8 +35,7 @@ def verdicts(op: Verify, pairs) -> list[bool | None]:
     told = op.label(rows, Context())
     known = told.kept.keep.to_pylist()
     return [
-        bool(right) if sure else None
-        for right, sure in zip(told.columns[op.output].to_pylist(), known, strict=True)
+        bool(right) if sure else None for right, sure in zip(told.columns[op.output].to_pylist(), known, strict=True)
     ]
 
 
@@ -51,10 +50,7 @@ def test_numbers(response, gold, right):
 
 @pytest.mark.parametrize(("response", "right"), CHOICES, ids=lambda v: repr(v)[:30])
 def test_choices(response, right):
-    assert (
-        verdicts(Verify(kind="choice"), [(response, gold) for gold in ("B", "(b)", "B) it is")])
-        == [right] * 3
-    )
+    assert verdicts(Verify(kind="choice"), [(response, gold) for gold in ("B", "(b)", "B) it is")]) == [right] * 3
 
 
 @pytest.mark.parametrize(("response", "gold", "normal", "strict"), TEXTS, ids=lambda v: repr(v)[:30])
@@ -93,9 +89,7 @@ def test_tolerance_is_relative_and_never_for_whole_numbers(tolerance, right):
 def test_a_gold_answer_that_cannot_be_read_is_set_aside_not_guessed(put, tmp_path):
     table = SAMPLES.example(4)
     table = SAMPLES.conform(table.set_column(2, "answer", pa.array(["3", None, "three", "4"])))
-    with pytest.raises(
-        DataError, match=r"error\[10/gold-not-readable\]: label.verify rejected 2 of the first 4 rows"
-    ):
+    with pytest.raises(DataError, match=r"error\[10/gold-not-readable\]: label.verify rejected 2 of the first 4 rows"):
         apply(Verify(kind="number"), put(table), str(tmp_path / "out"))
     out = apply(Verify(kind="number"), put(table), str(tmp_path / "out"), max_rejected=2)
     assert out.stats["rejected"] == {"gold-not-readable": 2}

@@ -10,12 +10,8 @@ from datakit.sql import Query
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError
 
-SAMPLES = Schema(
-    "s", 1, (Column("id", pa.string(), "the id"), Column("text", pa.string(), "the text")), key=("id",)
-)
-REWARDS = Schema(
-    "r", 1, (Column("id", pa.string(), "the id"), Column("reward", pa.float64(), "higher is better"))
-)
+SAMPLES = Schema("s", 1, (Column("id", pa.string(), "the id"), Column("text", pa.string(), "the text")), key=("id",))
+REWARDS = Schema("r", 1, (Column("id", pa.string(), "the id"), Column("reward", pa.float64(), "higher is better")))
 TABLES = ("samples", "rewards")
 
 

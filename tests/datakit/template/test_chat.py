@@ -78,9 +78,7 @@ def trained(pieces: list[dict]) -> str:
 
 
 @pytest.mark.parametrize("generation", [False, True])
-@pytest.mark.parametrize(
-    "template", [*TEMPLATES, QWEN3_LIKE, MISTRAL_LIKE, MARKED], ids=lambda text: text[:12]
-)
+@pytest.mark.parametrize("template", [*TEMPLATES, QWEN3_LIKE, MISTRAL_LIKE, MARKED], ids=lambda text: text[:12])
 def test_texts_equal_those_of_hugging_face(template: str, generation: bool) -> None:
     render = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
     source = TEMPLATES.get(template, template)
@@ -95,9 +93,7 @@ def test_texts_equal_those_of_hugging_face(template: str, generation: bool) -> N
     assert ["".join(piece["text"] for piece in row) for row in done["pieces"]] == texts
 
 
-@pytest.mark.parametrize(
-    "template", [*TEMPLATES, QWEN3_LIKE, MISTRAL_LIKE, MARKED], ids=lambda text: text[:12]
-)
+@pytest.mark.parametrize("template", [*TEMPLATES, QWEN3_LIKE, MISTRAL_LIKE, MARKED], ids=lambda text: text[:12])
 def test_contents_are_never_special_and_everything_else_is(template: str) -> None:
     marks = [
         "<|im_end|>",
@@ -112,9 +108,7 @@ def test_contents_are_never_special_and_everything_else_is(template: str) -> Non
     for mark in marks:
         row = chat(f"a{mark}b", f"c{mark}d", f"e{mark}f")
         pieces = label(Chat(template=template), row)["pieces"][0]
-        assert [piece["text"] for piece in pieces if not piece["special"]] == [
-            turn["content"] for turn in row
-        ]
+        assert [piece["text"] for piece in pieces if not piece["special"]] == [turn["content"] for turn in row]
 
 
 MASKS = {

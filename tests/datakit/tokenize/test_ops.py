@@ -44,9 +44,7 @@ def demonstrations(folder: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def vocabulary(folder: Path, demonstrations: Dataset) -> Dataset:
-    return apply(
-        Train(columns=("messages", "response"), vocab_size=290), demonstrations, str(folder / "vocabulary")
-    )
+    return apply(Train(columns=("messages", "response"), vocab_size=290), demonstrations, str(folder / "vocabulary"))
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +83,11 @@ def test_training_again_gives_the_same_vocabulary(
     folder: Path, demonstrations: Dataset, vocabulary: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    again = apply(
-        Train(columns=("messages", "response"), vocab_size=290), demonstrations, str(folder / "again")
-    )
+    again = apply(Train(columns=("messages", "response"), vocab_size=290), demonstrations, str(folder / "again"))
     assert again.digest == vocabulary.digest
 
 
-def test_the_whole_way_from_rows_to_packs(
-    folder: Path, demonstrations: Dataset, tokenizer: Tokenizer
-) -> None:
+def test_the_whole_way_from_rows_to_packs(folder: Path, demonstrations: Dataset, tokenizer: Tokenizer) -> None:
     needs = {"tokenizer": Resource(tokenizer.digest, functools.partial(_same, tokenizer))}
     text = apply(Chat(response="response"), demonstrations, str(folder / "text"), resources=needs)
     tokens = apply(Mask(max_length=64), text, str(folder / "tokens"), resources=needs)
@@ -104,21 +98,15 @@ def test_the_whole_way_from_rows_to_packs(
     marks = [tokenizer.id_of(name) for name in ("<|bos|>", "<|user|>", "<|end|>", "<|assistant|>")]
     assert one["input_ids"] == [marks[0], marks[1], *plain[0], marks[2], marks[3], *plain[1], marks[2]]
     assert one["loss_mask"] == [0] * (len(plain[0]) + 4) + [1] * (len(plain[1]) + 1)
-    assert sum(map(len, tokens.read()["input_ids"].to_pylist())) == sum(
-        map(len, packs.read()["input_ids"].to_pylist())
-    )
-    assert sorted(chained(packs.read()["sample_ids"].to_pylist())) == sorted(
-        tokens.read()["sample_id"].to_pylist()
-    )
+    assert sum(map(len, tokens.read()["input_ids"].to_pylist())) == sum(map(len, packs.read()["input_ids"].to_pylist()))
+    assert sorted(chained(packs.read()["sample_ids"].to_pylist())) == sorted(tokens.read()["sample_id"].to_pylist())
 
 
 def _same(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-ROW = row(
-    ("<|user|>", True, False), ("123", False, False), ("<|assistant|>", True, False), ("321", False, True)
-)
+ROW = row(("<|user|>", True, False), ("123", False, False), ("<|assistant|>", True, False), ("321", False, True))
 
 
 def test_mask_by_hand(tokenizer: Tokenizer) -> None:
@@ -173,9 +161,7 @@ def test_truncation_keeps_mask_and_ids_together(tokenizer: Tokenizer) -> None:
 
 def test_pairs_go_when_either_side_is_too_long(tokenizer: Tokenizer) -> None:
     table = pa.table({"a": pa.array([ROW, ROW], PIECES), "b": pa.array([ROW, ROW * 2], PIECES)})
-    told = Encode(columns=(("a", "chosen_ids"), ("b", "rejected_ids")), max_length=8).label(
-        table, context(tokenizer)
-    )
+    told = Encode(columns=(("a", "chosen_ids"), ("b", "rejected_ids")), max_length=8).label(table, context(tokenizer))
     assert isinstance(told, Labelled)
     assert told.kept.keep.to_pylist() == [True, False]
     assert set(told.columns) == {"chosen_ids", "rejected_ids"}

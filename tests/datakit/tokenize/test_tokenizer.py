@@ -48,9 +48,7 @@ def ids_of(tokenizer: Tokenizer, column: pa.Array) -> list[list[int]]:
 def test_gpt2_vectors(shared_data: Path) -> None:
     folder = shared_data / "tokenizer-gpt2"
     texts = (folder / "vectors.inp").read_text().split("\n__ggml_vocab_test__\n")
-    expected = [
-        [int(one) for one in line.split()] for line in (folder / "vectors.out").read_text().split("\n")
-    ]
+    expected = [[int(one) for one in line.split()] for line in (folder / "vectors.out").read_text().split("\n")]
     tokenizer = Tokenizer.of_folder(str(folder))
     assert tokenizer.encode(texts) == expected
     assert tokenizer.decode(expected) == texts
@@ -69,9 +67,7 @@ def test_no_control_token_comes_out_of_any_content(shared_data: Path, folder: st
 
 
 @pytest.mark.parametrize("template", ["plain", "chatml", "llama3", "extra_id"])
-def test_no_control_token_comes_out_of_any_content_of_a_trained_vocabulary(
-    small: Tokenizer, template: str
-) -> None:
+def test_no_control_token_comes_out_of_any_content_of_a_trained_vocabulary(small: Tokenizer, template: str) -> None:
     _no_control_in_contents(small, template, [*CONTROL, "<|im_" + "end|>" * 2])
 
 
@@ -81,15 +77,12 @@ def _no_control_in_contents(tokenizer: Tokenizer, template: str, marks: list[str
     rows = [clean]
     for mark in marks:
         rows += [
-            [{**turn, "content": mark if at == place else "x"} for at, turn in enumerate(clean)]
-            for place in range(5)
+            [{**turn, "content": mark if at == place else "x"} for at, turn in enumerate(clean)] for place in range(5)
         ]
     done = Chat(template=template).label(
         pa.table({"messages": pa.array(rows, MESSAGES)}), Context(resources={"tokenizer": tokenizer})
     )
-    control = [
-        [one for one in ids if one in tokenizer.control_ids] for ids in ids_of(tokenizer, done["pieces"])
-    ]
+    control = [[one for one in ids if one in tokenizer.control_ids] for ids in ids_of(tokenizer, done["pieces"])]
     assert all(row == control[0] for row in control), marks
 
 
@@ -171,9 +164,7 @@ def test_row_files_and_digest_round_trip(small: Tokenizer, tmp_path: Path) -> No
     assert again.digest == small.digest
     assert (again.bos_token, again.eos_token, again.pad_token) == ("<s>", "</s>", None)
     assert VOCABULARIES.check(small.row).num_rows == 1
-    spaced = Tokenizer(
-        "other", json.dumps(json.loads(small.tokenizer_json), indent=3), None, "<s>", "</s>", None
-    )
+    spaced = Tokenizer("other", json.dumps(json.loads(small.tokenizer_json), indent=3), None, "<s>", "</s>", None)
     assert spaced.digest == small.digest
     assert Tokenizer("other", small.tokenizer_json, "{{ x }}", "<s>", "</s>", None).digest != small.digest
     assert pickle.loads(pickle.dumps(small)).encode(["what is"]) == small.encode(["what is"])

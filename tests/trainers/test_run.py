@@ -1,0 +1,265 @@
+"""Whole runs: finished, started again, killed, stopped, damaged, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from schemas import TOKENS, VOCABULARIES
+from schemas.commit import read_manifest
+from schemas.errors import (
+    ConfigError,
+    ConflictError,
+    DataError,
+    HealthError,
+    IntegrityError,
+    QuiverError,
+    Stopped,
+)
+from schemas.settings import parse
+from tests.trainers import toys
+from trainers import registry
+from trainers import run as runs
+from trainers.config import Run
+from trainers.engine import loop
+
+
+def go(folder: Path, **changes: Any) -> Run:
+    run = parse(Run, toys.config(folder, **changes))
+    torch.set_num_threads(1)
+    runs.execute(run)
+    return run
+
+
+def weights(run: Run) -> str:
+    manifest = read_manifest(run.out)
+    assert manifest is not None
+    return str(manifest.facts["weights_digest"])
+
+
+@contextmanager
+def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if a signal came during that step of this start."""
+    count = iter(range(1, 10_000))
+
+    @contextmanager
+    def signals() -> Iterator[Callable[[], bool]]:
+        yield lambda: next(count) >= step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_signals", signals)
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of eight steps, three of them an epoch, that nothing disturbed."""
+    return go(tmp_path_factory.mktemp("straight"))
+
+
+def test_a_finished_run_is_a_checkpoint_that_tells_where_it_came_from(straight: Run) -> None:
+    manifest = read_manifest(straight.out)
+    assert manifest is not None and manifest.kind == "checkpoint"
+    assert [parent.name for parent in manifest.parents] == ["data"]
+    assert manifest.op["name"] == "train.sft" and manifest.facts["stats"]["steps"] == 8
+    lines = toys.curve(straight.folder)
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert lines[-1]["loss"] < lines[0]["loss"] and lines[0]["lr"] == 5e-3
+    assert not (straight.folder / "saves").exists()
+    read = [name for line in toys.row_log(straight.folder)[:3] for name in line["rows"]]
+    assert sorted(read) == sorted(f"s{i}" for i in range(31))
+
+
+def test_started_again_it_does_nothing(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trainers.engine.build", None)
+    runs.execute(straight)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    straight: Run, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First step, around the end of the first epoch, and the last ones."""
+    if step < 8:
+        with stopping_after(step, monkeypatch), pytest.raises(Stopped) as caught:
+            go(tmp_path)
+        assert caught.value.code == 75 and f"after step {step} of 8" in caught.value.what
+        run = go(tmp_path)
+    else:
+        with stopping_after(step, monkeypatch):
+            run = go(tmp_path)
+    assert toys.curve(run.folder) == toys.curve(straight.folder)
+    assert toys.row_log(run.folder) == toys.row_log(straight.folder)
+    assert weights(run) == weights(straight)
+
+
+def test_bf16_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"precision": "bf16", "max_steps": 4}
+    whole = go(tmp_path / "whole", **settings)
+    with stopping_after(2, monkeypatch), pytest.raises(Stopped):
+        go(tmp_path / "parts", **settings)
+    parts = go(tmp_path / "parts", **settings)
+    assert toys.curve(parts.folder) == toys.curve(whole.folder) and weights(parts) == weights(whole)
+
+
+def test_validation_and_epochs(tmp_path: Path) -> None:
+    toys.put(tmp_path / "held-out", TOKENS, toys.tokens(9, 5))
+    held_out = {"validation": str(tmp_path / "held-out"), "validate_every": 4}
+    run = go(tmp_path, epochs=2, max_steps=..., save_every=2, **held_out)
+    lines = toys.curve(run.folder)
+    told = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+    assert list(told) == [4, 6] and told[4] != told[6]
+    manifest = read_manifest(run.out)
+    assert manifest is not None and manifest.facts["stats"]["val_loss"] == told[6]
+
+
+def test_a_reward_model_starts_from_a_policy(straight: Run, tmp_path: Path) -> None:
+    algorithm = registry.algorithms()["rm"]
+    toys.put(tmp_path / "pairs", algorithm.rows, toys.rows_for(algorithm, 12))
+    run = go(tmp_path, algorithm="rm", data=str(tmp_path / "pairs"), init=straight.out, model=..., max_steps=3)
+    manifest = read_manifest(run.out)
+    assert manifest is not None and [parent.name for parent in manifest.parents] == ["data", "init"]
+    assert json.loads((Path(run.out) / "model.json").read_text())["head"] == "scalar"
+
+
+def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
+    row = {"name": "toy", "tokenizer_json": "{}", "chat_template": "{{ messages }}", "eos_token": "</s>"}
+    row |= {"bos_token": None, "pad_token": None}
+    toys.put(tmp_path / "words", VOCABULARIES, pa.Table.from_pylist([row], schema=VOCABULARIES.arrow))
+    first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
+    second = go(tmp_path, init=first.out, model=..., out=str(tmp_path / "second"), max_steps=2)
+    told = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
+    assert told == {"chat_template": "{{ messages }}", "eos_token": "</s>"}
+
+
+def test_a_changed_configuration_is_refused_with_the_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopping_after(2, monkeypatch), pytest.raises(Stopped):
+        go(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        go(tmp_path, seed=1, optim={"lr": 2e-2})
+    assert "run.seed: 0 -> 1" in caught.value.what and "run.optim.lr: 0.01 -> 0.02" in caught.value.what
+    go(tmp_path, micro_batch_tokens=50, log_every=2)
+
+
+def test_a_damaged_save_is_told_and_the_one_before_is_taken(
+    straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stopping_after(5, monkeypatch), pytest.raises(Stopped):
+        go(tmp_path, save_every=2)
+    saves = tmp_path / "policy.run" / "saves"
+    assert sorted(path.name for path in saves.iterdir()) == ["step-00000004", "step-00000005"]
+    damage(saves / "step-00000005")
+    run = go(tmp_path, save_every=2)
+    assert "the save of step 5 is damaged" in capfd.readouterr().err
+    assert toys.curve(run.folder) == toys.curve(straight.folder) and weights(run) == weights(straight)
+
+
+def test_when_all_saves_are_damaged_nothing_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopping_after(2, monkeypatch), pytest.raises(Stopped):
+        go(tmp_path)
+    damage(tmp_path / "policy.run" / "saves" / "step-00000002")
+    with pytest.raises(IntegrityError):
+        go(tmp_path)
+
+
+def damage(save: Path) -> None:
+    victim = max(save.glob("weights/*.distcp"), key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(HealthError) as caught:
+        go(tmp_path, optim={"lr": 1e30, "clip_grad": 0.0}, save_every=1, max_steps=20)
+    assert caught.value.code == 20 and "s" in caught.value.found
+    told = json.loads((tmp_path / "policy.run" / "unhealthy.json").read_text())
+    assert len(told["rows"]) in (7, 12) and told["rows"][0].startswith("s")
+    assert not (tmp_path / "policy" / "_manifest.json").exists()
+
+
+def test_out_of_another_run_is_left_alone(straight: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConflictError):
+        go(tmp_path, out=straight.out, seed=5)
+
+
+def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) -> None:
+    faults: list[tuple[type[QuiverError], dict[str, Any]]] = [
+        (IntegrityError, {"data": str(tmp_path / "nowhere")}),
+        (IntegrityError, {"init": str(tmp_path / "nowhere"), "model": ...}),
+        (ConfigError, {"settings": {"beta": 1}}),
+        (ConfigError, {"parallel": {"tensor": 2}}),
+        (DataError, {"model": {**toys.MODEL, "max_sequence_length": 8}}),
+    ]
+    for error, changes in faults:
+        with pytest.raises(error):
+            go(tmp_path, **changes)
+    first = go(tmp_path, facts={"tokenizer": "one"}, out=str(tmp_path / "one"), max_steps=2)
+    other = toys.put(tmp_path / "other", TOKENS, toys.tokens(4), facts={"tokenizer": "two"})
+    with pytest.raises(DataError, match="another tokenizer"):
+        go(tmp_path, init=first.out, model=..., data=other.url)
+
+
+def test_a_fault_of_ours_is_one_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(run: Run) -> None:
+        raise KeyError("seven")
+
+    monkeypatch.setattr(runs, "execute", fails)
+    assert runs.main([toys.written(tmp_path / "run.json", toys.config(tmp_path))]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error[1/bug]: KeyError: 'seven'") and "Traceback" not in error
+    assert "Traceback" in (tmp_path / "policy.run" / "traceback-0.txt").read_text()
+
+
+def started(folder: Path, **changes: Any) -> subprocess.Popen[str]:
+    path = toys.written(folder / "run.json", toys.config(folder, max_steps=60, save_every=5, **changes))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-m", "trainers.run", path]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def reached(folder: Path, step: int) -> None:
+    """Wait until the run has logged that step."""
+    log, end = folder / "policy.run" / "metrics.jsonl", time.monotonic() + 60
+    while not log.exists() or log.read_bytes().count(b"\n") < step:
+        assert time.monotonic() < end, "the run does not get on"
+        time.sleep(0.002)
+
+
+def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = go(tmp_path / "whole", max_steps=60)
+    parts = tmp_path / "parts"
+    killed = started(parts)
+    reached(parts, 13)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    stopped = started(parts)
+    reached(parts, 24)
+    stopped.terminate()
+    _, told = stopped.communicate(timeout=60)
+    assert stopped.returncode == 75 and "error[75/stopped]" in told and "Traceback" not in told
+    last = started(parts)
+    _, told = last.communicate(timeout=120)
+    assert last.returncode == 0, told
+    assert "error" not in told and "Warning" not in told, told
+    assert toys.curve(parts / "policy.run") == toys.curve(whole.folder)
+    assert toys.row_log(parts / "policy.run") == toys.row_log(whole.folder)
+    again = parse(Run, toys.config(parts, max_steps=60))
+    assert weights(again) == weights(whole)
