@@ -58,6 +58,7 @@ def execute(run: Run) -> None:
         if _rank() == 0:
             print(f"{run.out} is already finished", file=sys.stderr)
         return
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron's order of kernels and communication needs it
     from trainers.engine import build, parallel
 
     try:

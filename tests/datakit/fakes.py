@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ import pyarrow.compute as pc
 from datakit.clients import ANSWERS, Sampling
 from datakit.op import NOTHING, Context, Expand, Gather, Keep, Kept, Label, Op, Read, Result
 from datakit.resource import Resource
-from schemas import PROMPTS, REWARD, SAMPLES, Column, Schema
+from schemas import PIECES, PROMPTS, REWARD, SAMPLES, TOKENS, Column, Schema
+from schemas.dataset import Attempt
 
 
 @dataclass(frozen=True)
@@ -271,3 +273,37 @@ def scored(count: int = 4, samples: int = 3) -> pa.Table:
     for name, values in changed.items():
         table = table.set_column(schema.names.index(name), name, values)
     return schema.conform(table)
+
+
+def small_tokenizer() -> object:
+    """A byte-level tokenizer without merges, made from nothing."""
+    from datakit.apply import apply
+    from datakit.tokenize import Train
+    from datakit.tokenize.tokenizer import Tokenizer
+
+    schema = Schema("texts", 1, (Column("text", pa.string(), "to learn from"),))
+    with tempfile.TemporaryDirectory() as folder:
+        with Attempt.begin(f"{folder}/texts", schema) as attempt:
+            writer = attempt.shard(0)
+            writer.write(schema.conform(pa.table({"text": ["a b"]})))
+            texts = attempt.commit([writer.finish()])
+        return Tokenizer.of_dataset(apply(Train(columns=("text",), vocab_size=263), texts, f"{folder}/vocabulary"))
+
+
+def tokenizer() -> dict[str, Resource]:
+    """`small_tokenizer` as the resources of `apply`."""
+    return {"tokenizer": Resource("small", small_tokenizer)}
+
+
+def pieces(rows: int) -> pa.Table:
+    """Templated rows: a question that is not learnt and an answer that is."""
+    parts = [
+        [
+            {"text": "<|user|>", "special": True, "trained": False},
+            {"text": f"question {row}", "special": False, "trained": False},
+            {"text": f"answer {row}", "special": False, "trained": True},
+        ]
+        for row in range(rows)
+    ]
+    schema = Schema("pieces", 1, (TOKENS["sample_id"], Column("pieces", PIECES, "templated text")), key=("sample_id",))
+    return schema.conform(pa.table({"sample_id": [f"s{n}" for n in range(rows)], "pieces": pa.array(parts, PIECES)}))

@@ -46,8 +46,7 @@ def logprobs_at(logits_tV: Tensor, ids_tK: Tensor) -> Tensor:
 def entropy(logits_tV: Tensor) -> Tensor:
     """Entropy of every token's distribution in nats, [t]."""
     shifted_tV, log_total_t = _normalized(logits_tV)
-    probabilities_tV = (shifted_tV - log_total_t[:, None]).exp()
-    return log_total_t - _sum_over_group((probabilities_tV * shifted_tV).sum(-1))
+    return log_total_t - _sum_over_group((shifted_tV.exp() * shifted_tV).sum(-1)) / log_total_t.exp()
 
 
 @torch.no_grad()

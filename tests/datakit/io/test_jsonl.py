@@ -17,6 +17,9 @@ from datakit.io import Jsonl
 from datakit.io.forms import FORMS
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError, IntegrityError
+from tests.datakit.fakes import Example
+
+EXAMPLES = [Example(Jsonl(files=(str(Path(__file__).with_name("prompts.jsonl")),), format="prompts"))]
 
 
 def user(text: str) -> list[dict[str, str]]:

@@ -15,6 +15,9 @@ from datakit.io import Jsonl, Parquet
 from datakit.op import Context
 from schemas import PREFERENCES, PROMPTS
 from schemas.errors import ConfigError, DataError
+from tests.datakit.fakes import Example
+
+EXAMPLES = [Example(Parquet(files=(str(Path(__file__).with_name("prompts.parquet")),), kind="prompts"))]
 
 
 def load(op: Parquet) -> tuple[list[dict], list[dict]]:

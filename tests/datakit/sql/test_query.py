@@ -7,8 +7,17 @@ import pytest
 
 from datakit.apply import apply
 from datakit.sql import Query
-from schemas import Column, Schema
+from schemas import PROMPTS, Column, Schema
 from schemas.errors import ConfigError, DataError
+from tests.datakit.fakes import Example
+
+EXAMPLES = [
+    Example(
+        Query(tables=("rows",), query="SELECT prompt_id, messages FROM rows ORDER BY prompt_id", kind="questions"),
+        (PROMPTS.example(12),),
+    )
+]
+
 
 SAMPLES = Schema("s", 1, (Column("id", pa.string(), "the id"), Column("text", pa.string(), "the text")), key=("id",))
 REWARDS = Schema("r", 1, (Column("id", pa.string(), "the id"), Column("reward", pa.float64(), "higher is better")))

@@ -14,6 +14,13 @@ from datakit.template import Chat, RewardPrompt
 from datakit.template.named import TEMPLATES
 from schemas import MESSAGES
 from schemas.errors import ConfigError, DataError
+from tests.datakit.fakes import PROMPTS, Example, tokenizer
+
+EXAMPLES = [
+    Example(Chat(), (PROMPTS.example(12),), tokenizer()),
+    Example(Chat(generation=True, template="chatml"), (PROMPTS.example(12),), tokenizer()),
+]
+
 
 QWEN3_LIKE = (
     "{%- for message in messages %}"

@@ -1,0 +1,15 @@
+"""tokenize.pack on the conformance suite; what it does by hand stands in test_ops.py."""
+
+from __future__ import annotations
+
+from datakit.op import Context
+from datakit.tokenize import Pack
+from schemas import TOKENS
+from tests.datakit.fakes import Example
+
+EXAMPLES = [Example(Pack(capacity=7), (TOKENS.example(12),))]
+
+
+def test_the_example_packs_two_rows_of_three_tokens():
+    rows = Pack(capacity=7).gather(TOKENS.example(12), Context()).rows
+    assert rows["lengths"].to_pylist() == [[3, 3]] * 6
