@@ -12,10 +12,12 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,11 +26,12 @@ import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
 from luigi.execution_summary import LuigiRunResult
 from luigi.parameter import ParameterException
+from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from pipelines import settings
 from pipelines.console import say
-from schemas.errors import ConfigError, QuiverError, Stopped, WorkerError, printable
+from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 
 _LOG = logging.getLogger("luigi-interface")
 
@@ -84,6 +87,7 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     try:
         with CmdlineParser.global_instance(arguments) as parser:
             settings.check()
+            _check_scheduler()
             task = _task(parser)
             before = getattr(task, "before", None)
             if before is not None:
@@ -103,11 +107,40 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
             say(_stopped().render())
             raise SystemExit(Stopped.code) from None
         raise
+    except RPCError as error:
+        say(_no_scheduler(str(error.sub_exception or error)).render())
+        raise SystemExit(ServiceError.code) from None
     except Exception:
         raise SystemExit(_own_bug(traceback.format_exc())) from None
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
+
+
+def _check_scheduler() -> None:
+    """Raise `ServiceError` where a luigid is asked for and nobody answers; Luigi itself would wait in silence."""
+    held = luigi.interface.core()
+    if held.local_scheduler:
+        return
+    told = urllib.parse.urlsplit(held.scheduler_url)
+    place = (told.hostname or held.scheduler_host, told.port or held.scheduler_port)
+    if told.scheme.startswith("http+unix"):
+        return
+    try:
+        socket.create_connection(place, timeout=5).close()
+    except OSError as error:
+        raise _no_scheduler(f"{place[0]}:{place[1]}: {error}") from None
+
+
+def _no_scheduler(found: str) -> ServiceError:
+    return ServiceError(
+        "no-scheduler",
+        "the Luigi scheduler does not answer",
+        expected="luigid at the address that is configured",
+        found=printable(found, 200),
+        kept="every finished stage",
+        next="start luigid, or leave the scheduler's address out: then none is needed",
+    )
 
 
 def failure_text(error: BaseException) -> str:

@@ -160,6 +160,12 @@ def test_workers_and_processes_change_no_byte(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
+def test_a_scheduler_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
+    done = luigi(tmp_path, "Toy", "--scheduler-port", "1")
+    assert done.returncode == 13, done.stderr
+    assert "error[13/no-scheduler]: the Luigi scheduler does not answer" in done.stderr
+
+
 def test_an_error_passes_through_worker_processes(tmp_path: Path) -> None:
     done = luigi(tmp_path, "Toy", "--fail", "--workers", "2")
     assert done.returncode == 10, done.stderr
