@@ -66,3 +66,24 @@ def test_an_edge_that_cannot_work_is_refused_before_anything_runs(tmp_path: Path
     with pytest.raises(DataError, match="reward"):
         plan.table("end", Above(minimum=0.0), start)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_another_tokenizer_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    from datakit.io import Reversal
+    from datakit.tokenize import Train
+    from pipelines.iteration import tokenized
+    from pipelines.learning import run_of
+
+    plan = Plan(str(tmp_path))
+    rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
+    small, large = (plan.table("tokenizer", Train(vocab_size=size), rows) for size in (288, 300))
+    learning = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
+    shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
+    run = run_of("sft", learning, seed=0, model={**shape, "max_sequence_length": 32})
+    tokens = tokenized(plan, "rows", small, rows, 32)
+    assert plan.model("policy", run, data=tokens, tokenizer=small).vocabulary == small.key
+    with pytest.raises(DataError, match="wrong-tokenizer"):
+        plan.model("policy", run, data=tokens, tokenizer=large)
+    with pytest.raises(DataError, match="no column chosen_ids"):
+        plan.model("judge", run_of("rm", learning, seed=0), data=tokens, tokenizer=small, init=None)
+    assert not list(tmp_path.iterdir())
