@@ -33,7 +33,9 @@ class AlignmentIteration(Goal):
     temperature = luigi.FloatParameter(description="of sampling")
     top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")
     top_p = luigi.FloatParameter(description="probability mass to choose from")
-    blend_epochs = luigi.FloatParameter(description="passes over the original data mixed into what is kept; 0: none")
+    original_share = luigi.FloatParameter(
+        description="share of original data among training rows; 0: none"
+    )
     seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
 
     @abstractmethod
@@ -63,7 +65,7 @@ class AlignmentIteration(Goal):
                 max_new_tokens=ground.max_new_tokens,
             ),
             keeping=self.keep,
-            blend_epochs=self.blend_epochs,
+            original_share=self.original_share,
             seed=seed,
         )
         before = evaluated(plan, f"{ground.name}/first", ground, source.policy, seed)

@@ -101,7 +101,7 @@ class Method:
     prompts: int
     sampling: Sampling
     keeping: Keeping
-    blend_epochs: float
+    original_share: float
     seed: int
 
 
@@ -169,8 +169,9 @@ def iterated(plan: Plan, source: Source, method: Method, number: int, policy: No
 def _improved(plan: Plan, label: str, source: Source, method: Method, kept: Node, policy: Node, seed: int) -> Node:
     """`policy` after fine-tuning on what was kept, blended with original data."""
     rows, ground = kept, source.ground
-    if method.blend_epochs:
-        mix = Mix(sources=("kept", "original"), epochs=(1.0, method.blend_epochs), columns=BLENDED)
+    if method.original_share:
+        weights = (1.0 - method.original_share, method.original_share)
+        mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
         rows = plan.table(f"{label}/blend", mix, rows, source.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
     tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length)
