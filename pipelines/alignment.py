@@ -33,9 +33,7 @@ class AlignmentIteration(Goal):
     temperature = luigi.FloatParameter(description="of sampling")
     top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")
     top_p = luigi.FloatParameter(description="probability mass to choose from")
-    original_share = luigi.FloatParameter(
-        description="share of original data among training rows; 0: none"
-    )
+    original_share = luigi.FloatParameter(description="share of original data among training rows; 0: none")
     seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
 
     @abstractmethod
