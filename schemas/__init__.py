@@ -5,6 +5,7 @@ Depends on pyarrow and fsspec alone, so that every other room can stand on it.
 
 from __future__ import annotations
 
+from schemas.attributed import ATTRIBUTED as ATTRIBUTED
 from schemas.chats import CHATS as CHATS
 from schemas.completions import COMPLETIONS as COMPLETIONS
 from schemas.conversation import IDS as IDS
@@ -12,6 +13,8 @@ from schemas.conversation import MESSAGES as MESSAGES
 from schemas.conversation import PIECES as PIECES
 from schemas.preferences import PREFERENCES as PREFERENCES
 from schemas.prompts import PROMPTS as PROMPTS
+from schemas.records import RECORDS as RECORDS
+from schemas.records import records_of as records_of
 from schemas.reports import REPORTS as REPORTS
 from schemas.rewards import REWARD as REWARD
 from schemas.rewards import REWARDS as REWARDS

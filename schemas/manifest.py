@@ -24,7 +24,7 @@ from schemas.storage import inside, shown
 MANIFEST = "_manifest.json"
 FORMAT = "quiver-manifest/1"
 MAX_BYTES = 256 << 20
-KINDS = ("dataset", "checkpoint")
+KINDS = ("dataset", "checkpoint", "export")
 
 
 @dataclass(frozen=True)

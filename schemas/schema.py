@@ -2,7 +2,7 @@
 
 Writers and readers pass the same object. Schemas are open: an operation names the columns it needs (`requires`), other
 columns pass through. `conform` brings an outside table to the declared types without ever losing a value; `check` adds
-what Arrow cannot say (no nulls where none may be, finite numbers, unique keys) and lists every fault at once.
+what Arrow cannot say (no nulls where none may be, finite numbers) and lists every fault at once.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
     store, root = open_store(url)
     path = store.join(root, file.path)
     with contextlib.ExitStack() as stack, _explained(url, file):
-        source = stack.enter_context(contextlib.closing(_verified_source(store, path, file, verify)))
+        source = stack.enter_context(contextlib.closing(_verified_source(store, path, url, file, verify)))
         parquet = pq.ParquetFile(source, page_checksum_verification=verify != "off", pre_buffer=False)
         stack.enter_context(parquet)
         if parquet.metadata.num_rows != file.rows:
@@ -192,8 +192,7 @@ def _explained(url: str, file: File) -> Iterator[None]:
         raise _broken("shard-unreadable", url, file, "Parquet as it was written", str(error)) from error
 
 
-def _verified_source(store: Store, path: str, file: File, verify: Verify) -> BinaryIO:
-    url = path
+def _verified_source(store: Store, path: str, url: str, file: File, verify: Verify) -> BinaryIO:
     if verify == "off":
         return store.open(path)
     size = store.size(path)

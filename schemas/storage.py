@@ -40,6 +40,8 @@ _SLUGS = {
     errno.ENFILE: "too-many-files",
     errno.EIO: "io",
     errno.ENOENT: "not-there",
+    errno.ENOTDIR: "not-a-folder",
+    errno.EEXIST: "not-a-folder",
     errno.ENAMETOOLONG: "name-too-long",
 }
 _HINTS = {
@@ -47,6 +49,7 @@ _HINTS = {
     "quota": "free some of the quota, then run the same command again",
     "read-only": "write to another place, or remount this one",
     "denied": "check the owner and the permissions, then run the same command again",
+    "not-a-folder": "a file stands where a folder is needed: move it, or write to another place",
     "too-many-files": "raise `ulimit -n` or lower the number of processes, then run the same command again",
 }
 

@@ -10,14 +10,14 @@ What a loss needs of the batch as a whole must therefore be a column too, or a `
 micro-batch that the engine gathers over the global batch in a pass without gradient before it asks for the loss, and
 hands over among the `rows` as one number under the statistic's name (KTO's reference point is one).
 
-Legend: B rows of a micro-batch, T predicted tokens of one sequence column (all rows laid end to end), K choices per
-token, H outputs of a scalar head.
+Legend: B rows of a micro-batch (of a pack: the sequences inside), T predicted tokens of one sequence column (all rows
+laid end to end), K choices per token or entries per row, H outputs of a scalar head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from schemas.schema import Schema
+from schemas.schema import Column, Schema
 from trainers.arithmetic import sum_per_row
 
 
@@ -115,7 +115,7 @@ class Said:
 
 
 Rows: TypeAlias = Mapping[str, Tensor]
-"""Columns by name: aligned columns laid end to end [T], number columns [B], statistics []."""
+"""Columns by name: aligned columns laid end to end [T], number columns [B], vector columns [B, K], statistics []."""
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 """A mean that is still open: its sum and its count."""
@@ -125,12 +125,14 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 class Loss:
     """Unreduced: `values` and `weights` are both [B] or both [T]; the loss is sum(values * weights) / sum(weights).
 
-    `metrics` are (sum, count) pairs; what is reported is the quotient of the sums over the global batch.
+    Values per token are those of the first sequence column. `metrics` are (sum, count) pairs; what is reported is the
+    quotient of the sums over the global batch. `notes` are numbers of every row, [B], for the records of the run.
     """
 
     values: Tensor
     weights: Tensor
     metrics: Mapping[str, Pair]
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 LossFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Loss]
@@ -141,8 +143,10 @@ StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Mapping[str,
 class Algorithm:
     """A way of learning: the rows it eats, what it asks of the network, and its loss.
 
-    `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`, and
-    `statistics` (with the function `statistics_of`) what it must know of the whole batch before the loss.
+    `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`,
+    `notes` what it tells of every row, and `statistics` (with the function `statistics_of`) what it must know of the
+    whole batch before the loss. `outputs` says how many numbers the scalar head gives under some settings (default: as
+    the model says); the vector columns hold as many.
     """
 
     name: str
@@ -153,6 +157,8 @@ class Algorithm:
     settings: type
     loss: LossFn
     metrics: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    outputs: Callable[[Any], int] | None = None
     statistics: tuple[str, ...] = ()
     statistics_of: StatisticsFn | None = None
 
@@ -164,6 +170,7 @@ class Algorithm:
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
         both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES)
         assert not both, f"{self.name} asks two heads: {self.needs}"
+        assert self.needs.scalar or self.outputs is None, f"{self.name}: outputs without a scalar head"
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -173,8 +180,17 @@ class Algorithm:
     @property
     def numbers(self) -> tuple[str, ...]:
         """The number columns it reads: those of `rows` that are neither nullable nor part of the key."""
-        columns = (column for column in self.rows.columns if not column.nullable and column.name not in self.rows.key)
-        return tuple(column.name for column in columns if _is_number(column.type))
+        return tuple(column.name for column in self._others() if _is_number(column.type))
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The columns of one list of numbers per row; a null entry reaches the loss as NaN."""
+        lists = (column for column in self._others() if pa.types.is_list(column.type))
+        return tuple(c.name for c in lists if c.name not in self.lists and _is_number(c.type.value_type))
+
+    def _others(self) -> Iterator[Column]:
+        key = self.rows.key
+        return (column for column in self.rows.columns if not column.nullable and column.name not in key)
 
 
 def _is_number(kind: pa.DataType) -> bool:

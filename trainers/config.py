@@ -15,50 +15,23 @@ from typing import Any, Literal
 
 from schemas.errors import ConfigError, printable
 from schemas.settings import digest, parse, plain
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """The shape of a decoder-only transformer; sizes in units, `norm_epsilon` and `rope_base` as in the papers.
-
-    `head="lm"` gives log-probabilities over `vocab_size` ids, `head="scalar"` gives `head_size` numbers per token.
-    `window` keeps that many last tokens in attention (None: all). `num_query_groups` < heads is grouped-query
-    attention.
-    """
-
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    num_attention_heads: int
-    num_query_groups: int
-    kv_channels: int | None = None
-    vocab_size: int
-    max_sequence_length: int
-    position: Literal["rope", "learned"] = "rope"
-    rope_base: float = 10000.0
-    normalization: Literal["RMSNorm", "LayerNorm"] = "RMSNorm"
-    gated: bool = True
-    activation: Literal["silu", "gelu", "squared_relu"] = "silu"
-    tie_embeddings: bool = False
-    qkv_bias: bool = False
-    linear_bias: bool = False
-    qk_layernorm: bool = False
-    window: int | None = None
-    norm_epsilon: float = 1e-5
-    head: Literal["lm", "scalar"] = "lm"
-    head_size: int = 1
+from trainers.architecture import Model, shape_faults
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
     """How the network is cut: tensor and pipeline sizes, `sequence` parallelism inside a tensor group.
 
-    What is left of the world is data parallel: WORLD_SIZE / (tensor * pipeline) replicas.
+    What is left of the world is data parallel: WORLD_SIZE / (tensor * pipeline) replicas. `expert` deals the experts of
+    a mixture, each whole, over that many of a pipeline stage's tensor * data processes; with 1 they are cut by
+    `tensor` like all else. `distributed_optimizer` deals the optimizer's state over the replicas (ZeRO 1).
     """
 
     tensor: int = 1
     pipeline: int = 1
     sequence: bool = False
+    expert: int = 1
+    distributed_optimizer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +54,24 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021): W x + (alpha / rank) B A x, with A and B alone in training.
+
+    `targets` are the linears that get one, by Megatron's names; `dropout` acts on the adapter's input.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"], ...] = (
+        "linear_qkv",
+        "linear_proj",
+        "linear_fc1",
+        "linear_fc2",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks
     share.
@@ -90,7 +81,12 @@ class Run:
 
     `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a
     row longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
-    `log_rows` writes the keys of every step's rows beside the metrics.
+    `implementation` is whose layers compute: Transformer Engine's (`te`), ours (`local`), or `te` where it is there.
+    `recompute` trades time for memory: activations of attention, or of whole layers, are computed again backwards.
+    `log_rows` writes the keys of every step's rows beside the metrics; `track` names where figures go besides;
+    `records` is the dataset of what training saw of every row (default: none).
+    Saves are made every `save_every` steps, in the background with `save_async`; the newest `keep_last` stay, and the
+    `keep_best` with the lowest `best_by` (with a leading "-" the highest), also when the run is complete.
     `key` is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
     """
 
@@ -110,11 +106,20 @@ class Run:
     global_batch_size: int
     micro_batch_tokens: int = 16384
     precision: Literal["fp32", "bf16"] = "fp32"
+    implementation: Literal["auto", "local", "te"] = "auto"
+    recompute: Literal["none", "attention", "full"] = "none"
+    lora: Lora | None = None
     seed: int = 0
     threads: int | None = None
     log_every: int = 1
     log_rows: bool = False
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    records: str | None = None
     save_every: int | None = None
+    save_async: bool = False
+    keep_last: int = 2
+    keep_best: int = 0
+    best_by: str = "val_loss"
     validate_every: int | None = None
     key: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +127,7 @@ class Run:
     def __post_init__(self) -> None:
         faults = [*_run_faults(self), *_optim_faults(self.optim), *_parallel_faults(self.parallel)]
         if self.model is not None:
-            faults += _model_faults(self.model) + cut_faults(self.model, self.parallel)
+            faults += shape_faults(self.model) + cut_faults(self.model, self.parallel)
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
 
@@ -148,10 +153,18 @@ _CIRCUMSTANCE = frozenset(
         "vocabulary",
         "parallel",
         "micro_batch_tokens",
+        "implementation",
+        "recompute",
         "threads",
         "log_every",
         "log_rows",
+        "track",
+        "records",
         "save_every",
+        "save_async",
+        "keep_last",
+        "keep_best",
+        "best_by",
         "key",
         "facts",
         "validation",
@@ -164,16 +177,20 @@ _CIRCUMSTANCE = frozenset(
 
 def read(path: str | Path) -> Run:
     """The run described by the JSON file `path`; `ConfigError` for anything that is not exactly a run."""
+    return parse(Run, read_json(path), where=str(path))
+
+
+def read_json(path: str | Path) -> Any:
+    """What the JSON file `path` holds; `ConfigError` where it cannot be read or gives a key twice."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
     except OSError as error:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
     except ValueError as error:
         raise ConfigError("bad-json", f"{printable(path)} is not JSON: {printable(error)}", where=str(path)) from None
-    return parse(Run, data, where=str(path))
 
 
-def cut_faults(model: Model, parallel: Parallel) -> list[str]:
+def cut_faults(model: Model, parallel: Parallel, *, training: bool = True) -> list[str]:
     """Why `model` cannot be cut by `parallel`; empty when it can."""
     tp, pp = parallel.tensor, parallel.pipeline
     sizes = {
@@ -187,6 +204,16 @@ def cut_faults(model: Model, parallel: Parallel) -> list[str]:
         faults.append(f"model.num_query_groups {model.num_query_groups} and parallel.tensor {tp} do not divide")
     if model.num_layers % pp:
         faults.append(f"model.num_layers {model.num_layers} does not divide by parallel.pipeline {pp}")
+    return faults + _expert_cut_faults(model, parallel, training)
+
+
+def _expert_cut_faults(model: Model, parallel: Parallel, training: bool) -> list[str]:
+    ep, experts, faults = parallel.expert, model.experts, []
+    if ep > 1 and (experts is None or experts.number % ep):
+        number = 0 if experts is None else experts.number
+        faults.append(f"model.experts.number {number} does not divide by parallel.expert {ep}")
+    if experts is not None and parallel.tensor > 1 and not parallel.sequence and (training or ep > 1):
+        faults.append(f"a mixture of experts at parallel.tensor {parallel.tensor} needs parallel.sequence")
     return faults
 
 
@@ -211,11 +238,16 @@ def _run_faults(run: Run) -> list[str]:
         if len(given) != 1:
             faults.append(f"give exactly one of {one} and {other}, not {len(given)}")
     counts: tuple[str, ...] = ("epochs", "max_steps", "global_batch_size", "micro_batch_tokens", "threads", "log_every")
-    counts += ("save_every", "validate_every")
+    counts += ("save_every", "validate_every", "keep_last")
     _below(faults, "", 1, **{name: getattr(run, name) for name in counts})
-    _below(faults, "", 0, seed=run.seed)
+    _below(faults, "", 0, seed=run.seed, keep_best=run.keep_best)
+    if run.lora is not None:
+        _below(faults, "lora.", 1, rank=run.lora.rank)
+        _below(faults, "lora.", 0, alpha=run.lora.alpha, dropout=run.lora.dropout)
+        faults += _lora_faults(run.lora, run.init)
     if run.validate_every is not None and run.validation is None:
         faults.append("validate_every has no effect without validation")
+    faults += _save_faults(run)
     for name in ("out", "work", "init"):
         if "://" in (getattr(run, name) or "").removeprefix("file://"):
             faults.append(f"{name} {printable(getattr(run, name))} is not a folder on a file system")
@@ -224,6 +256,28 @@ def _run_faults(run: Run) -> list[str]:
             faults.append(f"out is the same folder as {name}")
     if run.max_steps is not None and run.optim.warmup_steps > run.max_steps:
         faults.append(f"optim.warmup_steps {run.optim.warmup_steps} is more than max_steps {run.max_steps}")
+    return faults
+
+
+def _lora_faults(lora: Lora, init: str | None) -> list[str]:
+    faults: list[str] = []
+    if init is None:
+        faults.append("lora needs init: the checkpoint that its adapters belong to")
+    if lora.dropout >= 1:
+        faults.append(f"lora.dropout {lora.dropout} is not below 1")
+    if not lora.targets or len(set(lora.targets)) != len(lora.targets):
+        faults.append("lora.targets names each linear once, and one at least")
+    return faults
+
+
+def _save_faults(run: Run) -> list[str]:
+    faults: list[str] = []
+    if run.keep_best and (run.validation is None or run.save_every is None):
+        faults.append("keep_best has no effect without validation and save_every")
+    if run.save_async and run.save_every is None:
+        faults.append("save_async has no effect without save_every")
+    if run.best_by != "val_loss" and run.validation is None:
+        faults.append("best_by has no effect without validation")
     return faults
 
 
@@ -244,28 +298,7 @@ def _optim_faults(optim: Optim) -> list[str]:
 
 def _parallel_faults(parallel: Parallel) -> list[str]:
     faults: list[str] = []
-    _below(faults, "parallel.", 1, tensor=parallel.tensor, pipeline=parallel.pipeline)
+    _below(faults, "parallel.", 1, tensor=parallel.tensor, pipeline=parallel.pipeline, expert=parallel.expert)
     if parallel.sequence and parallel.tensor == 1:
         faults.append("parallel.sequence has no effect with tensor 1")
-    return faults
-
-
-def _model_faults(model: Model) -> list[str]:
-    faults: list[str] = []
-    counts: tuple[str, ...] = ("num_layers", "hidden_size", "ffn_hidden_size", "kv_channels")
-    counts += ("num_attention_heads", "num_query_groups")
-    counts += ("vocab_size", "max_sequence_length", "window", "head_size")
-    _below(faults, "model.", 1, **{name: getattr(model, name) for name in counts})
-    if faults:
-        return faults
-    if model.kv_channels is None and model.hidden_size % model.num_attention_heads:
-        text = f"model.hidden_size {model.hidden_size} does not divide by {model.num_attention_heads} heads"
-        faults.append(f"{text} (or give kv_channels)")
-    if model.num_attention_heads % model.num_query_groups:
-        text = f"model.num_attention_heads {model.num_attention_heads} does not divide by"
-        faults.append(f"{text} num_query_groups {model.num_query_groups}")
-    if model.head == "lm" and model.head_size != 1:
-        faults.append("model.head_size has no effect with head lm")
-    if model.head == "scalar" and model.tie_embeddings:
-        faults.append("model.tie_embeddings cannot hold with head scalar")
     return faults

@@ -1,8 +1,8 @@
 """`python -m trainers.run CONFIG.json`: one training run in its own process (or in torchrun's processes).
 
 Exit codes: 0 the checkpoint is there (also when it was there already); 2 the configuration is wrong, 10 the data are,
-20 the loss is not finite, 75 stopped on request and saved; 1 is a fault of ours, with the traceback in a file. The
-configuration and the presence of the inputs are checked before torch is imported.
+20 the loss is not finite, 75 stopped on request and saved, 14 another rank is gone; 1 is a fault of ours, with the
+traceback in a file. The configuration and the presence of the inputs are checked before torch is imported.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
-from schemas.errors import ConflictError, DataError, IntegrityError, QuiverError, printable
+from schemas.errors import ConflictError, IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
 from trainers import config, registry
 from trainers.config import Run
+from trainers.launch import rank
+from trainers.launch.presence import lost_peer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,19 +30,31 @@ def main(arguments: list[str] | None = None) -> int:
             "usage: python -m trainers.run CONFIG.json\n       torchrun --nproc-per-node N -m trainers.run CONFIG.json"
         )
         return 0 if given and given[0] in ("-h", "--help") else 2
+    try:
+        code, error = _go(given[0])
+    except SystemExit as exit_:
+        rank.leave(exit_.code if isinstance(exit_.code, int) else 1)
+        raise
+    if error is not None and (_rank() == 0 or error.code not in (2, 10, 20, 75)):
+        print(error.render(), file=sys.stderr, flush=True)
+    rank.leave(code, error)
+    return code
+
+
+def _go(path: str) -> tuple[int, QuiverError | None]:
+    """The exit code, and the error behind it."""
     folder = Path(".")
     try:
-        run = config.read(given[0])
+        rank.enter()
+        run = config.read(path)
         folder = run.folder
         execute(run)
     except QuiverError as error:
-        if _rank() == 0 or error.code not in (2, 10, 20, 75):
-            print(error.render(), file=sys.stderr, flush=True)
-        return error.code
+        return error.code, error
     except Exception as error:
-        print(_ours(error, folder), file=sys.stderr, flush=True)
-        return 1
-    return 0
+        told = _ours(error, folder)
+        return told.code, told
+    return 0, None
 
 
 def execute(run: Run) -> None:
@@ -51,7 +65,6 @@ def execute(run: Run) -> None:
     digests = [data.digest]
     if run.init is not None:
         init = _init_manifest(run.init)
-        _check_tokenizer(run, data, init)
         digests.append(init.digest)
     key = run.fingerprint(*digests)
     if _is_done(run, key):
@@ -63,6 +76,9 @@ def execute(run: Run) -> None:
 
     try:
         build.train(run, data, validation, key)
+    except QuiverError as error:
+        rank.leave(error.code, error)  # before the groups are left, which may take for ever
+        raise
     finally:
         parallel.stop()
 
@@ -99,35 +115,22 @@ def _init_manifest(init: str) -> Manifest:
     return manifest
 
 
-def _check_tokenizer(run: Run, data: Dataset, init: Manifest) -> None:
-    """Raise `DataError` when the rows hold ids of another tokenizer than the checkpoint speaks (where both tell)."""
-    spoken, held = init.facts.get("tokenizer"), data.facts.get("tokenizer")
-    if spoken and held and spoken != held:
-        raise DataError(
-            "wrong-tokenizer",
-            f"{run.data} holds ids of another tokenizer than {run.init} speaks",
-            expected=f"tokenizer {printable(spoken, 20)}",
-            found=f"tokenizer {printable(held, 20)}",
-            where=run.data,
-            kept="nothing was started",
-            next="tokenize the rows with the tokenizer of the checkpoint",
-        )
-
-
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _ours(error: Exception, folder: Path) -> str:
-    """Write the traceback to a file; the one line for the screen."""
+def _ours(error: Exception, folder: Path) -> QuiverError:
+    """What to say of an exception that nobody meant: a rank lost the others, or a bug; the traceback goes to a file."""
     text = "".join(traceback.format_exception(error))
     path = folder / f"traceback-{_rank()}.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError:
-        return text
-    return f"error[1/bug]: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} (see {path})"
+        print(text, file=sys.stderr)
+    said = str(error).splitlines()[0] if str(error) else ""
+    bug = QuiverError("bug", f"{type(error).__name__}: {printable(said, 200)} (see {path})")
+    return lost_peer(error, _rank(), str(path)) or bug
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """A program for torchrun: loss curves of every algorithm at several layouts, and log-probs over a cut vocabulary.
 
-`python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence; the first
-rank writes the answers. FOLDER holds a dataset for every algorithm, under its name.
+`python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence,dealt (the
+last for the distributed optimizer); the first rank writes the answers. FOLDER holds a dataset for every algorithm,
+under its name; `even <name>`, whose rows are `EVEN` tokens per sequence; and `packs`, all rows of `sft` in packs.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -25,23 +27,29 @@ from trainers.engine import build, logprobs, parallel
 from trainers.engine.parallel import Layout
 
 STEPS = 5
+EVEN = 24
+ISSUE = ("sft", "rm")
+"""The algorithms that run at four ranks too."""
 
 
-def curve(folder: Path, name: str, layout: Layout, **changes: Any) -> list[dict[str, float]]:
-    """The first steps of algorithm `name`: loss, gradient norm, tokens, metrics."""
+def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **changes: Any) -> list[dict[str, float]]:
+    """The first steps of algorithm `name`: loss, of sources and of every row too, gradient norm, tokens, metrics."""
     algorithm, settings = registry.configured(name, {})
-    data = Dataset.open(str(folder / name))
+    data = Dataset.open(str(folder / (table or name)))
     run = parse(Run, toys.config(folder, algorithm=name, data=data.url, **changes))
-    shape = replace(toys.model(), head="scalar" if algorithm.needs.scalar else "lm")
+    size = 1 if algorithm.outputs is None else algorithm.outputs(settings)
+    shape = replace(toys.model(), head="scalar" if algorithm.needs.scalar else "lm", head_size=size)
     feed = build.feed(run, data, algorithm, shape, layout, shuffle=True)
     learner = build.trainee(run, algorithm, settings, layout, None)
     points = []
     for step in feed.steps(0, STEPS):
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
-        outcome = learner.stepper.train(step.batches)
+        outcome = learner.stepper.train(step.batches, sources=len(feed.source.sources), rows=step.num_records)
         _, norm, _ = learner.optimizer.step()
-        points.append({"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, **outcome.metrics})
+        told = {f"source {place}": loss for place, loss in outcome.sources.items()}
+        told |= {f"row {place}": value for place, value in enumerate(outcome.rows_RN.ravel().tolist())}
+        points.append({"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, **outcome.metrics, **told})
     return points
 
 
@@ -70,13 +78,20 @@ def main() -> None:
     folder, out, *layouts = sys.argv[1:]
     answers: dict[str, Any] = {}
     for text in layouts:
-        tensor, pipeline, sequence = (int(part) for part in text.split(","))
-        sizes = Parallel(tensor=tensor, pipeline=pipeline, sequence=bool(sequence))
+        tensor, pipeline, sequence, dealt = (int(part) for part in text.split(","))
+        cut: dict[str, Any] = {"tensor": tensor, "pipeline": pipeline, "sequence": bool(sequence)}
+        cut["distributed_optimizer"] = bool(dealt)
+        sizes = Parallel(**cut)
         layout = parallel.start(sizes, seed=0)
         found: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
-        cut = {"tensor": tensor, "pipeline": pipeline, "sequence": bool(sequence)}
-        for name in registry.algorithms():
+        for name in ISSUE if layout.world == 4 else registry.algorithms():
             found[name] = curve(Path(folder), name, layout, parallel=cut)
+        whole = {"global_batch_size": 31, "micro_batch_tokens": 200, "parallel": cut}
+        for table in ("sft", "packs"):
+            found[f"sft, all {table}"] = curve(Path(folder), "sft", layout, table, **whole)
+        for name, rows in itertools.product(ISSUE, (1, 2, 4)) if layout.world == 1 else ():
+            budget = rows * EVEN * (2 if name == "rm" else 1)
+            found[f"{name} by {rows}"] = curve(Path(folder), name, layout, f"even {name}", micro_batch_tokens=budget)
         found["sft in small passes"] = curve(Path(folder), "sft", layout, parallel=cut, micro_batch_tokens=20)
         answers[text] = found
         logprobs.parallel_state.destroy_model_parallel()

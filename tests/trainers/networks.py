@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from trainers.config import Model, Parallel
+from trainers.architecture import Model
+from trainers.config import Parallel
 from trainers.engine import parallel
 from trainers.engine.model import Network, build
 

@@ -1,4 +1,4 @@
-"""Run by torchrun with two processes: saves what the resharding test reads, at tensor 2 and at pipeline 2."""
+"""Run by torchrun with two processes: saves what the resharding test reads, at tensor 2, pipeline 2 and data 2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from trainers.engine.packing import pack
 LENGTHS = [5, 12, 3]
 
 
-def trained(net: torch.nn.Module, steps: int) -> tuple[torch.nn.Module, object, list[float]]:
-    """`net` under DDP with its optimizer, after `steps` steps on one batch."""
+def trained(net: torch.nn.Module, steps: int, dealt: bool = False) -> tuple[torch.nn.Module, object, list[float]]:
+    """`net` under DDP with its optimizer (`dealt`: the distributed one), after `steps` steps on one batch."""
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
-    wrapped = DistributedDataParallel(net.config, DistributedDataParallelConfig(), net)
+    config = DistributedDataParallelConfig(use_distributed_optimizer=dealt)
+    wrapped = DistributedDataParallel(net.config, config, net)
     optimizer = optim.build(Optim(lr=1e-2), wrapped, bf16=False)
     return wrapped, optimizer, steps_of(wrapped, optimizer, steps)
 
@@ -39,8 +40,15 @@ def steps_of(wrapped: torch.nn.Module, optimizer: object, steps: int) -> list[fl
     return losses
 
 
+def moved(before: str, after: str, layout: parallel.Layout, *, dealt: bool) -> None:
+    """Load a checkpoint with its optimizer at `layout`, save it again."""
+    wrapped, optimizer, _ = trained(checkpoint.load_model(before, layout), 0, dealt)
+    checkpoint.load_optimizer(before, model=wrapped, optimizer=optimizer)
+    checkpoint.save(after, model=wrapped, optimizer=optimizer)
+
+
 def main(folder: str) -> None:
-    """Save a trained network at tensor 2 and a fresh one at pipeline 2."""
+    """Save a trained network at tensor 2, the same at pipeline 2 and at data 2, and a fresh one at pipeline 2."""
     from megatron.core import parallel_state
 
     layout = parallel.start(Parallel(tensor=2))
@@ -51,8 +59,10 @@ def main(folder: str) -> None:
     parallel_state.destroy_model_parallel()
     layout = parallel.start(Parallel(pipeline=2))
     checkpoint.save(f"{folder}/pipeline-fresh", model=build(SMALL, layout))
-    again = checkpoint.load_model(f"{folder}/tensor", layout)
-    checkpoint.save(f"{folder}/tensor-as-pipeline", model=again)
+    moved(f"{folder}/tensor", f"{folder}/tensor-as-pipeline", layout, dealt=True)
+    parallel_state.destroy_model_parallel()
+    layout = parallel.start(Parallel())
+    moved(f"{folder}/tensor-as-pipeline", f"{folder}/pipeline-as-data", layout, dealt=True)
     parallel.stop()
 
 

@@ -17,8 +17,8 @@ import torch.distributed.checkpoint as dcp
 from schemas.errors import ConfigError, ConflictError, IntegrityError
 from tests.trainers.networks import SMALL, network, vocabulary
 from tests.trainers.resharding import steps_of, trained
-from trainers.config import Optim, Parallel
-from trainers.engine import checkpoint, optim, parallel, vetting
+from trainers.config import Parallel
+from trainers.engine import checkpoint, parallel, vetting
 from trainers.engine.checkpoint import load_model, load_optimizer, open_checkpoint, save
 from trainers.engine.quiet import quiet
 
@@ -49,14 +49,12 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     folder, net = str(tmp_path / "c"), network()
-    manifest = save(
-        folder, model=net, vocabulary=vocabulary(), train_state={"step": 7}, facts={"tokenizer": "t"}, key="k"
-    )
+    manifest = save(folder, model=net, vocabulary=vocabulary(), train_state={"step": 7}, facts={"mine": "t"}, key="k")
     opened = open_checkpoint(folder)
     assert (opened.model, opened.manifest, opened.manifest.key) == (SMALL, manifest, "k")
     assert opened.train_state() == {"step": 7}
     assert opened.vocabulary() == vocabulary()
-    assert opened.manifest.facts["tokenizer"] == "t"
+    assert opened.manifest.facts["mine"] == "t"
     assert same(weights(load_model(folder, here())), weights(net))
     assert not [name for name in os.listdir(folder) if name.startswith("_attempt")]
 
@@ -86,28 +84,6 @@ def test_training_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     again, fresh, _ = trained(load_model(folder, here()), 0)
     load_optimizer(folder, model=again, optimizer=fresh)
     assert steps_of(again, fresh, 3) == wanted
-
-
-@pytest.mark.filterwarnings("ignore:.*(reduce_scatter_tensor|all_gather_into_tensor):FutureWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_the_distributed_optimizer_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = optim.OptimizerConfig
-    monkeypatch.setattr(optim, "OptimizerConfig", lambda **k: stock(**{**k, "use_distributed_optimizer": True}))
-    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-
-    def wrapped(net: Any) -> tuple[Any, Any]:
-        config = DistributedDataParallelConfig(use_distributed_optimizer=True)
-        ddp = DistributedDataParallel(net.config, config, net)
-        return ddp, optim.build(Optim(lr=1e-2), ddp, bf16=False)
-
-    folder = str(tmp_path / "c")
-    first, optimizer = wrapped(network())
-    steps_of(first, optimizer, 2)
-    save(folder, model=first, optimizer=optimizer)
-    wanted = steps_of(first, optimizer, 4)
-    again, fresh = wrapped(load_model(folder, here()))
-    load_optimizer(folder, model=again, optimizer=fresh)
-    assert steps_of(again, fresh, 4) == wanted
 
 
 def test_weights_without_an_optimizer_cannot_be_resumed(tmp_path: Path) -> None:
@@ -214,10 +190,12 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:
     digests = {name: open_checkpoint(str(tmp_path / name)).weights_digest for name in os.listdir(tmp_path)}
     single = save(str(tmp_path / "single"), model=network()).facts["weights_digest"]
     assert digests["tensor-fresh"] == digests["pipeline-fresh"] == single
-    assert digests["tensor"] == digests["tensor-as-pipeline"] != single
+    assert digests["tensor"] == digests["tensor-as-pipeline"] == digests["pipeline-as-data"] != single
+    for moved in ("tensor-as-pipeline", "pipeline-as-data"):  # both by the distributed optimizer, tensor by the plain
+        assert same(tensors(tmp_path / moved / "optimizer"), tensors(tmp_path / "tensor/optimizer"))
 
     wrapped, optimizer, _ = trained(load_model(str(tmp_path / "tensor"), here()), 0)
-    load_optimizer(str(tmp_path / "tensor"), model=wrapped, optimizer=optimizer)
+    load_optimizer(str(tmp_path / "pipeline-as-data"), model=wrapped, optimizer=optimizer)
     assert save(str(tmp_path / "back"), model=wrapped, optimizer=optimizer).facts["weights_digest"] == digests["tensor"]
     assert same(tensors(tmp_path / "back/optimizer"), tensors(tmp_path / "tensor/optimizer"))
     plain, adam, _ = trained(network(), 2)

@@ -89,3 +89,37 @@ def test_a_cache_folder_that_others_can_write_is_not_used(tmp_path: Path, monkey
         assert cpu._cache() is not None
     finally:
         cpu._cache.cache_clear()
+
+
+def _source(name: str) -> str:
+    return next(path for path in _files() if path.as_posix().endswith(name)).read_text()
+
+
+def test_megatron_still_leaves_a_name_undefined_without_transformer_engine() -> None:
+    """When this fails, the repair at the top of `trainers.engine.mixture` can go."""
+    body = ast.parse(_source("moe/moe_utils.py")).body
+    attempts = [part for part in body if isinstance(part, ast.Try) and "te_general_gemm" in ast.unparse(part)]
+    assert len(attempts) == 1
+    assert not any("te_general_gemm" in ast.unparse(handler) for handler in attempts[0].handlers)
+
+
+def test_megatron_still_keeps_splits_off_numpy_on_the_cpu() -> None:
+    """When this fails, `_to_host` in `trainers.engine.cpu` can go."""
+    body = ast.parse(_source("moe/moe_utils.py")).body
+    found = [p for p in body if isinstance(p, ast.FunctionDef) and p.name == "maybe_move_tensor_to_cpu"]
+    names: dict[str, object] = {"torch": torch}
+    exec(ast.unparse(found[0]), names)  # noqa: S102 - a function of the installed Megatron
+    counts = torch.arange(3)
+    assert torch.is_tensor(names["maybe_move_tensor_to_cpu"](counts, as_numpy=True))  # type: ignore[operator]
+    assert cpu._to_host(counts, as_numpy=True).tolist() == [0, 1, 2]
+    assert cpu._to_host(counts) is counts
+    assert cpu._to_host(7, as_numpy=True) == 7
+
+
+def test_both_repairs_are_in_place() -> None:
+    from megatron.core.transformer.moe import token_dispatcher
+
+    from trainers.engine import mixture
+
+    assert hasattr(mixture.moe_utils, "te_general_gemm")
+    assert token_dispatcher.maybe_move_tensor_to_cpu is cpu._to_host

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -20,9 +21,11 @@ from schemas.settings import parse, plain
 from tests.trainers import toys
 from trainers import registry
 from trainers.algorithm import Algorithm, Loss, Needs, Per, Said, Sequence, mean_of
-from trainers.config import Model, Run
+from trainers.architecture import Model
+from trainers.config import Run
 from trainers.engine import build, parallel
 from trainers.engine.batch import assemble
+from trainers.engine.feed import Cut, Feed
 from trainers.engine.parallel import Layout
 from trainers.engine.rows import Limits, Source
 from trainers.engine.step import Stepper, hear, say
@@ -43,7 +46,8 @@ def shape(algorithm: Algorithm) -> Model:
 
 def source(algorithm: Algorithm, folder: Path, table: pa.Table) -> Source:
     data = toys.put(folder / f"{algorithm.name}-{table.num_rows}", algorithm.rows, table)
-    return Source(data, algorithm, Limits(48, toys.VOCABULARY))
+    outputs = 1 if algorithm.outputs is None else algorithm.outputs(algorithm.settings())
+    return Source(data, algorithm, Limits(48, toys.VOCABULARY, outputs))
 
 
 def learner(algorithm: Algorithm, layout: Layout, folder: Path) -> build.Trainee:
@@ -60,7 +64,7 @@ def gradient(stepper: Stepper, parts: list[Any]) -> tuple[Any, torch.Tensor]:
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 class TestEveryAlgorithm:
     def test_is_finite_on_its_own_example(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
-        rows = source(algorithm, tmp_path, algorithm.rows.example(3))
+        rows = source(algorithm, tmp_path, toys.example_for(algorithm, 3))
         outcome, grad = gradient(
             learner(algorithm, layout, tmp_path).stepper, [assemble(algorithm, rows.rows([0, 1, 2]))]
         )
@@ -77,6 +81,17 @@ class TestEveryAlgorithm:
             for name, value in whole.metrics.items():
                 assert math.isclose(value, parts.metrics[name], rel_tol=1e-5, abs_tol=1e-6), name
             torch.testing.assert_close(whole_grad, parts_grad, rtol=1e-4, atol=1e-6)
+
+    def test_its_records_do_not_depend_on_the_cut(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
+        stepper, found = learner(algorithm, layout, tmp_path).stepper, []
+        for budget in (10_000, 40):
+            step = Feed(rows, batch_rows=7, seed=0, cut=Cut(budget=budget)).step(0)
+            outcome = stepper.train(step.batches, rows=step.num_records)
+            assert math.isclose(outcome.rows_RN[:, 0].sum() / outcome.rows_RN[:, 1].sum(), outcome.loss, rel_tol=1e-6)
+            found.append(outcome.rows_RN)
+        assert len(step.batches) > 1 and found[0].shape == (7, 2 + len(algorithm.notes))
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
 
     def test_learns_through_what_the_network_says(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5))

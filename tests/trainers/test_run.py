@@ -19,6 +19,7 @@ import torch
 
 from schemas import TOKENS, VOCABULARIES
 from schemas.commit import read_manifest
+from schemas.dataset import Dataset
 from schemas.errors import (
     ConfigError,
     ConflictError,
@@ -29,11 +30,12 @@ from schemas.errors import (
     Stopped,
 )
 from schemas.settings import parse
+from schemas.vocabularies import SPECIAL, folder_identity
 from tests.trainers import toys
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine import loop
+from trainers.engine import build
 
 
 def go(folder: Path, **changes: Any) -> Run:
@@ -59,7 +61,7 @@ def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield lambda: next(count) >= step
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_signals", signals)
+        patched.setattr(build, "signals", signals)
         yield
 
 
@@ -141,7 +143,8 @@ def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
     first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
     second = go(tmp_path, init=first.out, model=..., out=str(tmp_path / "second"), max_steps=2)
     told = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
-    assert told == {"chat_template": "{{ messages }}", "eos_token": "</s>"}
+    assert (told["chat_template"], told["eos_token"], "bos_token" in told) == ("{{ messages }}", "</s>", False)
+    assert folder_identity(first.out) == folder_identity(second.out) == read_manifest(second.out).facts["tokenizer"]
 
 
 def test_a_changed_configuration_is_refused_with_the_differences(
@@ -212,6 +215,12 @@ def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) ->
     other = toys.put(tmp_path / "other", TOKENS, toys.tokens(4), facts={"tokenizer": "two"})
     with pytest.raises(DataError, match="another tokenizer"):
         go(tmp_path, init=first.out, model=..., data=other.url)
+    row = {"name": "toy", "tokenizer_json": "{}", "chat_template": None} | dict.fromkeys(SPECIAL)
+    words = toys.put(tmp_path / "words", VOCABULARIES, pa.Table.from_pylist([row], schema=VOCABULARIES.arrow))
+    with pytest.raises(DataError, match="another tokenizer"):
+        go(tmp_path, vocabulary=words.url, data=other.url, out=str(tmp_path / "fresh"))
+    with pytest.raises(DataError, match="another tokenizer"):
+        go(tmp_path, vocabulary=words.url, validation=other.url, out=str(tmp_path / "checked"))
 
 
 def test_a_fault_of_ours_is_one_line_and_a_file(
@@ -243,19 +252,20 @@ def reached(folder: Path, step: int) -> None:
 
 
 def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = go(tmp_path / "whole", max_steps=60)
+    whole = go(tmp_path / "whole", max_steps=60, records=str(tmp_path / "seen"))
     parts = tmp_path / "parts"
-    killed = started(parts)
+    records = str(parts / "seen")
+    killed = started(parts, records=records)
     reached(parts, 13)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    stopped = started(parts)
+    stopped = started(parts, records=records)
     reached(parts, 24)
     stopped.terminate()
     _, told = stopped.communicate(timeout=60)
     assert stopped.returncode == 75 and "error[75/stopped]" in told and "Traceback" not in told
-    last = started(parts)
+    last = started(parts, records=records)
     _, told = last.communicate(timeout=120)
     assert last.returncode == 0, told
     assert "error" not in told and "Warning" not in told, told
@@ -263,3 +273,4 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     assert toys.row_log(parts / "policy.run") == toys.row_log(whole.folder)
     again = parse(Run, toys.config(parts, max_steps=60))
     assert weights(again) == weights(whole)
+    assert Dataset.open(records).shards == Dataset.open(str(tmp_path / "seen")).shards

@@ -14,7 +14,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network
-from trainers.config import Model, Parallel
+from trainers.architecture import Model
+from trainers.config import Parallel
 from trainers.engine import parallel, specs
 from trainers.engine.model import build
 from trainers.engine.packing import pack
@@ -159,10 +160,13 @@ def test_a_model_that_cannot_be_cut_is_refused(changes: dict[str, int], sizes: t
         build(model, parallel.Layout(tensor=sizes[0], pipeline=sizes[1]))
 
 
-@pytest.mark.parametrize(("tensor", "pipeline", "world"), [(2, 1, 3), (2, 2, 6), (0, 1, 1)])
-def test_a_world_that_does_not_divide_is_refused(tensor: int, pipeline: int, world: int) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "expert", "world"),
+    [(2, 1, 1, 3), (2, 2, 1, 6), (0, 1, 1, 1), (1, 1, 2, 1), (1, 2, 2, 2), (2, 1, 4, 6), (1, 1, 0, 1)],
+)
+def test_a_world_that_does_not_divide_is_refused(tensor: int, pipeline: int, expert: int, world: int) -> None:
     with pytest.raises(ConfigError, match="parallel-size"):
-        parallel.divide(Parallel(tensor=tensor, pipeline=pipeline), world)
+        parallel.divide(Parallel(tensor=tensor, pipeline=pipeline, expert=expert), world)
 
 
 def test_ranks_run_tensor_data_pipeline() -> None:
@@ -170,3 +174,12 @@ def test_ranks_run_tensor_data_pipeline() -> None:
     assert [(p.tensor_rank, p.data_rank, p.pipeline_rank) for p in places] == [
         (t, d, p) for p in range(2) for d in range(2) for t in range(2)
     ]
+
+
+def test_experts_are_dealt_over_neighbours_of_a_stage() -> None:
+    places = [parallel.divide(Parallel(tensor=2, pipeline=2, expert=4), 8, rank) for rank in range(8)]
+    assert [place.expert_rank for place in places] == [0, 1, 2, 3] * 2
+    assert {place.expert_tensor for place in places} == {1}
+    assert [parallel.divide(Parallel(tensor=2), 4, rank).expert_tensor for rank in range(4)] == [2] * 4
+    twice = [parallel.divide(Parallel(expert=2), 4, rank).expert_rank for rank in range(4)]
+    assert twice == [0, 1, 0, 1]

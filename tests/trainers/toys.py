@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas import PACKS, TOKENS, Schema
 from schemas.dataset import Attempt, Dataset
 from trainers.algorithm import Algorithm
-from trainers.config import Model
+from trainers.architecture import Model
 
 VOCABULARY = 60
 MODEL = {
@@ -48,14 +48,28 @@ def tokens(rows: int, seed: int = 0, first: int = 0) -> pa.Table:
     return pa.table(columns, schema=TOKENS.arrow)
 
 
+def example_for(algorithm: Algorithm, rows: int) -> pa.Table:
+    """The example of its row kind, with vectors as long as the head's answer."""
+    table = algorithm.rows.example(rows)
+    for name in algorithm.vectors:
+        at, wide = table.column_names.index(name), rows_for(algorithm, rows)
+        table = table.set_column(at, table.schema.field(at), wide[name])
+    return table
+
+
 def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
     """Rows that any algorithm can train on, made from what it declares."""
     random = np.random.default_rng(seed)
     columns: dict[str, Any] = {column.name: [None] * rows for column in algorithm.rows.columns}
     for name in algorithm.rows.key:
         columns[name] = [f"{name} {i}" for i in range(rows)]
+    if "source" in columns:
+        columns["source"] = [("web", "books", None)[i % 3] for i in range(rows)]
     for name in algorithm.numbers:
         columns[name] = random.normal(size=rows).tolist()
+    for name in algorithm.vectors:
+        width = 1 if algorithm.outputs is None else algorithm.outputs(algorithm.settings())
+        columns[name] = random.normal(size=(rows, width)).tolist()
     for number, sequence in enumerate(algorithm.sequences):
         lists = columns[sequence.ids] = ids(rows, seed + number)
         for name in sequence.columns:
@@ -123,7 +137,8 @@ def written(path: Path, settings: dict[str, Any]) -> str:
 def curve(work: Path) -> list[dict[str, Any]]:
     """A run's metrics without what depends on the clock."""
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    clock = ("seconds", "wait_seconds", "tokens_per_second", "mfu")
+    return [{name: value for name, value in line.items() if name not in clock} for line in lines]
 
 
 def row_log(work: Path) -> list[dict[str, Any]]:

@@ -6,4 +6,5 @@ A file here imports torch, schemas, `trainers.algorithm` and `trainers.arithmeti
 from __future__ import annotations
 
 from trainers.algorithms.rm import RM as RM
+from trainers.algorithms.rm_regression import RM_REGRESSION as RM_REGRESSION
 from trainers.algorithms.sft import SFT as SFT

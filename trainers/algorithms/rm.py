@@ -39,7 +39,8 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
         "reward_rejected": mean_of(rejected_B),
         "reward_margin": mean_of(chosen_B - rejected_B),
     }
-    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics)
+    notes = {"reward_chosen": chosen_B, "reward_rejected": rejected_B}
+    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, notes=notes)
 
 
 RM = Algorithm(
@@ -51,4 +52,5 @@ RM = Algorithm(
     settings=Settings,
     loss=loss,
     metrics=("accuracy", "reward_chosen", "reward_rejected", "reward_margin"),
+    notes=("reward_chosen", "reward_rejected"),
 )

@@ -1,21 +1,23 @@
 """Rows as the network reads them: sequences laid end to end, without padding.
 
 A micro-batch of B rows holds the sequences of every sequence column one after the other (all chosen, then all
-rejected), `lengths` says how long each is. Where tokens are predicted the shift by one is done here: the inputs are
-all tokens but the last, labels and aligned columns all but the first. Legend: t tokens of the micro-batch, T
-predicted tokens of one sequence column, B rows, K choices.
+rejected), `lengths` says how long each is. The rows of packs are the sequences inside. Where tokens are predicted the
+shift by one is done here: the inputs are all tokens but the last, labels and aligned columns all but the first. Legend:
+t tokens of the micro-batch, T predicted tokens of one sequence column, B rows, K choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainers.algorithm import Algorithm, Needs
+from trainers.engine.packing import Packed, pack
 from trainers.engine.rows import Row
 
 
@@ -32,7 +34,11 @@ class Span:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass reads, and what the loss is told besides."""
+    """What one forward pass reads, and what the loss is told besides.
+
+    `places_B` says where each row stands among the rows of its step, `sources_B` which source it came from (without
+    rows of a step or sources: empty).
+    """
 
     tokens_1t: Tensor
     labels_1t: Tensor
@@ -40,6 +46,8 @@ class MicroBatch:
     spans: dict[str, Span]
     rows: dict[str, Tensor]
     num_rows: int
+    places_B: Tensor
+    sources_B: Tensor
 
     @property
     def num_tokens(self) -> int:
@@ -50,6 +58,23 @@ class MicroBatch:
     def num_read(self) -> int:
         """Tokens of rows, without that padding."""
         return max(span.stop for span in self.spans.values())
+
+    @property
+    def read_lengths(self) -> tuple[int, ...]:
+        """`lengths` without that padding."""
+        return self.lengths if self.num_read == self.num_tokens else self.lengths[:-1]
+
+    @property
+    def padding_1t(self) -> Tensor | None:
+        """True at that padding; None where there is none."""
+        if self.num_read == self.num_tokens:
+            return None
+        return torch.arange(self.num_tokens, device=self.tokens_1t.device)[None] >= self.num_read
+
+    @cached_property
+    def plan(self) -> Packed:
+        """How attention lays the sequences out."""
+        return pack(self.lengths, self.tokens_1t.device)
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on `device`."""
@@ -66,8 +91,8 @@ class MicroBatch:
             for name, span in self.spans.items()
         }
         rows = {name: values.to(device) for name, values in self.rows.items()}
-        moved = (self.tokens_1t.to(device), self.labels_1t.to(device))
-        return MicroBatch(*moved, self.lengths, spans, rows, self.num_rows)
+        moved = {name: getattr(self, name).to(device) for name in ("tokens_1t", "labels_1t", "places_B", "sources_B")}
+        return replace(self, spans=spans, rows=rows, **moved)
 
 
 def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
@@ -82,17 +107,21 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
     tensors: dict[str, Tensor] = {}
     start = 0
     for sequence in algorithm.sequences:
-        pieces, owners = _pieces(sequence.ids, rows)
+        pieces = _pieces(sequence.ids, rows)
         inputs += [piece[: len(piece) - shift] for piece in pieces]
         labels += [piece[shift:] for piece in pieces]
         lengths = np.array([len(piece) - shift for piece in pieces], dtype=np.int64)
         stop = start + int(lengths.sum())
-        row_T = torch.from_numpy(np.repeat(np.array(owners, dtype=np.int64), lengths))
+        row_T = torch.from_numpy(np.repeat(np.arange(len(pieces)), lengths))
         along = {name: _along(name, rows, shift) for name in sequence.columns}
         choices = along.pop(sequence.choices).long() if sequence.choices is not None else None
         spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), choices)
         tensors |= along
         start = stop
+    vectors = {
+        name: _flat([np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1), np.float32)])
+        for name in algorithm.vectors
+    }
     fill = -start % multiple if start else multiple
     inputs, labels = [*inputs, np.zeros(fill, np.int64)], [*labels, np.zeros(fill, np.int64)]
     lengths = np.array([len(piece) for piece in inputs if len(piece)])
@@ -101,24 +130,23 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
         labels_1t=_flat(labels)[None],
         lengths=tuple(lengths.tolist()),
         spans=spans,
-        rows=tensors | {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers},
-        num_rows=len(rows),
+        rows=tensors | {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers} | vectors,
+        num_rows=len(pieces),
+        places_B=torch.empty(0, dtype=torch.int64),
+        sources_B=torch.empty(0, dtype=torch.int64),
     )
 
 
-def _pieces(name: str, rows: Many[Row]) -> tuple[list[np.ndarray], list[int]]:
-    """The sequences in column `name` and the row of each; a packed row holds several."""
+def _pieces(name: str, rows: Many[Row]) -> list[np.ndarray]:
+    """The sequences in column `name`; a packed row holds several."""
     pieces: list[np.ndarray] = []
-    owners: list[int] = []
-    for number, row in enumerate(rows):
-        parts = np.split(row[name], np.cumsum(row["lengths"])[:-1]) if "lengths" in row else [row[name]]
-        pieces += parts
-        owners += [number] * len(parts)
-    return pieces, owners
+    for row in rows:
+        pieces += np.split(row[name], np.cumsum(row["lengths"])[:-1]) if "lengths" in row else [row[name]]
+    return pieces
 
 
 def _along(name: str, rows: Many[Row], shift: int) -> Tensor:
-    return _flat([piece[shift:] for piece in _pieces(name, rows)[0]])
+    return _flat([piece[shift:] for piece in _pieces(name, rows)])
 
 
 def _flat(pieces: list[np.ndarray]) -> Tensor:

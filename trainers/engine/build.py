@@ -6,7 +6,6 @@ be trained on, a checkpoint of another network.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,24 +14,39 @@ from typing import Any
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
+from schemas import identities
+from schemas.commit import read_manifest
 from schemas.dataset import Dataset
-from schemas.errors import DataError
+from schemas.errors import ConfigError
 from schemas.manifest import Parent
 from schemas.settings import plain
-from schemas.vocabularies import VOCABULARIES
+from schemas.vocabularies import VOCABULARIES, files_identity, files_of, read_dataset, read_folder
 from trainers import registry
 from trainers.algorithm import Algorithm
-from trainers.config import Model, Run
-from trainers.engine import checkpoint, parallel
+from trainers.architecture import Model
+from trainers.config import Run, cut_faults
+from trainers.engine import checkpoint, parallel, retention
+from trainers.engine import index as indexes
 from trainers.engine import model as networks
 from trainers.engine import optim as optimizers
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.feed import Cut, Feed
-from trainers.engine.loop import Loop
+from trainers.engine.index import Index
+from trainers.engine.loop import Loop, signals
 from trainers.engine.parallel import Layout
+from trainers.engine.records import Told, are_there, records_key
+from trainers.engine.report import by_source
 from trainers.engine.rows import Limits, Source
 from trainers.engine.saves import Saves
+from trainers.engine.speed import Speed
 from trainers.engine.step import Stepper
+from trainers.launch import rank
+
+_RECOMPUTE: dict[str, dict[str, Any]] = {
+    "none": {},
+    "attention": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+    "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -68,17 +82,23 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     algorithm, settings = registry.configured(run.algorithm, run.settings)
-    layout = parallel.start(run.parallel, seed=run.seed)
+    layout = parallel.start(run.parallel, seed=run.seed, timeout=rank.collective_seconds())
+    records = run.records
+    if records is not None and parallel.together(lambda: are_there(run.records or "", records_key(key))):
+        records = None
     init = None if run.init is None else checkpoint.open_checkpoint(run.init)
     inputs = Inputs(data, validation, init)
-    shape = _with_head(run, init, algorithm)
+    vocabulary = _vocabulary(run, init)
+    facts = _speaks(run, inputs, algorithm, vocabulary)
+    shape = _with_head(run, init, algorithm, settings)
     steps = feed(run, data, algorithm, shape, layout, shuffle=True)
     checks = None if validation is None else feed(run, validation, algorithm, shape, layout, shuffle=False)
     learner = trainee(run, algorithm, settings, layout, init)
     last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * steps.steps_per_epoch
     identity = {"run": run.decisive(), "inputs": [parent.digest for parent in inputs.parents]}
-    folder = run.folder / "saves"
-    saves = Saves(folder, model=learner.model, optimizer=learner.optimizer, layout=layout, identity=identity)
+    retention.check(run, _validated(algorithm, checks), last, run.validate_every or steps.steps_per_epoch)
+    known = {"identity": identity, "facts": facts, "vocabulary": vocabulary}
+    saves = Saves(run, model=learner.model, optimizer=learner.optimizer, **known)
     loop = Loop(
         run=run,
         model=learner.model,
@@ -87,38 +107,59 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
         feed=steps,
         validation=checks,
         saves=saves,
+        speed=Speed.of(run, shape, layout),
         leads=layout.rank == 0,
+        records=records is not None,
         last=last,
     )
-    figures = loop.go(saves.resume())
-    publish(run, inputs, learner, key, {**figures, "steps": last}, time.monotonic() - began)
-    saves.clear()
+    with signals() as asked:
+        learner.stepper.stop_asked = lambda: asked() or saves.failed
+        figures = loop.go(saves.resume())
+        parallel.together(lambda: publish_records(run, inputs, loop, key))
+        rank.beat("the checkpoint")
+        publish(run, inputs, learner, key, {**figures, "steps": last}, time.monotonic() - began, known)
+        saves.finish()
     return figures
 
 
 def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init: Checkpoint | None) -> Trainee:
     """The network of `run` with the head that `algorithm` asks, fresh or from `init`, ready to be stepped."""
-    shape = _with_head(run, init, algorithm)
+    shape = _with_head(run, init, algorithm, settings)
+    if faults := cut_faults(shape, run.parallel):
+        raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))
+    options: dict[str, Any] = {"implementation": run.implementation, "calculate_per_token_loss": True}
+    options |= _RECOMPUTE[run.recompute]
     if init is not None:
-        network = checkpoint.load_model(
-            init, layout, model=shape, precision=run.precision, seed=run.seed, calculate_per_token_loss=True
-        )
+        options |= {"model": shape, "precision": run.precision, "seed": run.seed, "lora": run.lora}
+        network = checkpoint.load_model(init, layout, **options)
     else:
-        network = networks.build(shape, layout, precision=run.precision, seed=run.seed, calculate_per_token_loss=True)
-    ddp = DistributedDataParallelConfig(grad_reduce_in_fp32=True, overlap_grad_reduce=False)
+        network = networks.build(shape, layout, precision=run.precision, seed=run.seed, **options)
+    ddp = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=False,
+        use_distributed_optimizer=run.parallel.distributed_optimizer,
+    )
     wrapped = DistributedDataParallel(network.config, ddp, network)
     optimizer = optimizers.build(run.optim, wrapped, bf16=run.precision == "bf16")
-    stepper = Stepper(wrapped, shape.vocab_size, algorithm, settings, layout)
+    stepper = Stepper(wrapped, shape, algorithm, settings, layout)
     return Trainee(wrapped, optimizer, stepper)
 
 
-def publish(run: Run, inputs: Inputs, learner: Trainee, key: str, stats: Mapping[str, float], seconds: float) -> None:
-    """Write the finished network as a checkpoint that names what it was made of."""
+def publish(
+    run: Run,
+    inputs: Inputs,
+    learner: Trainee,
+    key: str,
+    stats: Mapping[str, float],
+    seconds: float,
+    known: Mapping[str, Any],
+) -> None:
+    """Write the finished network as a checkpoint that names what it was made of; `known`: its facts and tokenizer."""
     checkpoint.save(
         run.out,
         model=learner.model,
-        vocabulary=_vocabulary(run, inputs.init),
-        facts={**inputs.data.facts, **run.facts, "stats": dict(stats)},
+        vocabulary=known["vocabulary"],
+        facts={**known["facts"], "stats": dict(stats)},
         key=key,
         op={"name": f"train.{run.algorithm}", "version": 1, "params": plain(run.decisive())},
         parents=inputs.parents,
@@ -127,35 +168,77 @@ def publish(run: Run, inputs: Inputs, learner: Trainee, key: str, stats: Mapping
     )
 
 
-def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm) -> Model:
+def _validated(algorithm: Algorithm, checks: Feed | None) -> list[str]:
+    """The figures of a validation."""
+    sources = () if checks is None else checks.source.sources
+    losses = by_source("loss", dict.fromkeys(range(len(sources)), 0.0), sources)
+    return [f"val_{name}" for name in ("loss", *losses, *algorithm.metrics)]
+
+
+def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
+    """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
+    if loop.report.records is not None and run.records is not None:
+        op = {"name": f"train.{run.algorithm}.records", "version": 1, "params": plain(run.decisive())}
+        told = Told(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
+        loop.report.records.publish(run.records, told)
+
+
+def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> Model:
     model = init.model if init is not None else run.model
     assert model is not None, "a run has a model or a checkpoint to start from"
     if not algorithm.needs.scalar:
         return replace(model, head="lm", head_size=1)
-    return replace(model, head="scalar", tie_embeddings=False)
+    size = model.head_size if algorithm.outputs is None else algorithm.outputs(settings)
+    return replace(model, head="scalar", head_size=size, tie_embeddings=False)
 
 
 def feed(run: Run, dataset: Dataset, algorithm: Algorithm, shape: Model, layout: Layout, *, shuffle: bool) -> Feed:
     """The steps of `dataset` as this process reads them; `DataError` if some row cannot be trained on."""
-    source = Source(dataset, algorithm, Limits(shape.max_sequence_length, shape.vocab_size))
+    limits = Limits(shape.max_sequence_length, shape.vocab_size, shape.head_size)
+    source = Source(dataset, algorithm, limits, parallel.together(lambda: _indexed(run, dataset, algorithm, limits)))
     multiple = layout.tensor if layout.sequence else 1
-    cut = Cut(layout.data_rank, layout.data, run.micro_batch_tokens, multiple)
+    cut = Cut(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
     return Feed(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
+
+
+def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -> Index:
+    """The index of `dataset`: the one that an earlier launch of the run left, or that of a scan."""
+    path = indexes.place(run.folder, dataset, algorithm, vars(limits))
+    index = Index.read(path, dataset)
+    if index is None:
+        index = Source(dataset, algorithm, limits).index
+        index.write(path)
+    return index
 
 
 def _vocabulary(run: Run, init: Checkpoint | None) -> dict[str, str]:
     """The tokenizer files of the new checkpoint, by name."""
     if run.vocabulary is None:
         return {} if init is None else init.vocabulary()
-    dataset = Dataset.open(run.vocabulary)
-    dataset.schema.requires(VOCABULARIES, "trainers.run")
-    rows = dataset.read().to_pylist()
-    if len(rows) != 1:
-        raise DataError("vocabulary", f"{run.vocabulary} holds {len(rows)} tokenizers, not one", where=run.vocabulary)
-    row = rows[0]
-    names = ("chat_template", "bos_token", "eos_token", "pad_token")
-    options = {name: row[name] for name in names if row[name] is not None}
-    return {
-        "tokenizer.json": row["tokenizer_json"],
-        "tokenizer_config.json": json.dumps(options, sort_keys=True, ensure_ascii=False),
-    }
+    manifest = read_manifest(run.vocabulary)
+    if manifest is None or manifest.kind == "checkpoint":
+        row = read_folder(run.vocabulary)
+    else:
+        dataset = Dataset.open(run.vocabulary)
+        dataset.schema.requires(VOCABULARIES, "trainers.run")
+        row = read_dataset(dataset)
+    if row is None:
+        raise ConfigError("no-tokenizer", f"there is no tokenizer at {run.vocabulary}", kept="nothing was started")
+    return files_of(row)
+
+
+def _speaks(run: Run, inputs: Inputs, algorithm: Algorithm, vocabulary: Mapping[str, str]) -> dict[str, Any]:
+    """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
+    facts = {**inputs.data.facts, **run.facts}
+    one = files_identity(vocabulary) if vocabulary else ""
+    if not one and inputs.init is not None:
+        one = str(inputs.init.manifest.facts.get(identities.FACT, ""))
+    for rows in (inputs.data, inputs.validation):
+        if rows is not None:
+            told = identities.spoken(rows.schema, rows.facts)
+            identities.check(told, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url)
+    if one or not isinstance(facts.get(identities.FACT), str):
+        facts[identities.FACT] = one
+    if inputs.init is not None and "family" in inputs.init.manifest.facts:
+        facts["family"] = inputs.init.manifest.facts["family"]
+    return facts

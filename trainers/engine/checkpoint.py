@@ -3,51 +3,51 @@
     weights/      the network, as a Megatron distributed checkpoint (resharding is its business)
     optimizer/    the optimizer's state, where it was handed in
     model.json    the architecture;  train_state.json: where training stood
+    lora.json     where `weights/` holds adapters alone: what they are, and the digest of their base
     tokenizer.json, tokenizer_config.json    what text the ids stand for
     _manifest.json    published last (schemas.commit); names every file with its SHA-256
 
 `weights_digest` in the manifest's facts identifies the weights alone: SHA-256 over the sorted tensors' names,
-types, shapes and bytes, vocabulary padding left out, so it is the same at every layout. Nothing in a
-checkpoint is unpickled before `vetting` has read it with a restricted reader. Every function here is called
-by all ranks together.
+types, shapes and bytes, vocabulary padding left out, so it is the same at every layout; that of adapters
+covers `lora.json`, and so their base, too. Nothing in a checkpoint is unpickled before `vetting` has read it with a
+restricted reader. Every function here is called by all ranks together.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
-import queue
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.strategies import filesystem_async
-from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.dist_checkpointing.validation import StrictHandling
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from schemas import commit, settings
 from schemas.errors import ConfigError, IntegrityError, QuiverError
 from schemas.localstore import LocalStore
 from schemas.manifest import File, Manifest, Parent
-from schemas.storage import open_store, shown
-from trainers.config import Model
-from trainers.engine import moments, vetting
+from schemas.storage import guarded, open_store, shown
+from schemas.vocabularies import files_identity
+from trainers.architecture import Model
+from trainers.config import Lora
+from trainers.engine import lora as adapting
+from trainers.engine import lora_base, moments, vetting, writing
+from trainers.engine.lora_base import BASE, LORA
 from trainers.engine.model import Network, build
-from trainers.engine.parallel import Layout
+from trainers.engine.parallel import Layout, leads, together
 from trainers.engine.quiet import quiet
 from trainers.engine.specs import Implementation
-
-T = TypeVar("T")
+from trainers.engine.weights import stream
 
 WEIGHTS, OPTIMIZER, MODEL, TRAIN_STATE = "weights", "optimizer", "model.json", "train_state.json"
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 Verify = Literal["full", "size", "off"]
 
 
@@ -63,6 +63,12 @@ class Checkpoint:
     def weights_digest(self) -> str:
         """SHA-256 in hex of the weights alone."""
         return str(self.manifest.facts["weights_digest"])
+
+    @property
+    def adapters(self) -> lora_base.Adapters | None:
+        """What adapters it holds; None where it holds a whole network."""
+        text = self.text(LORA)
+        return None if text is None else lora_base.parse(text, os.path.join(self.folder, LORA))
 
     def text(self, name: str) -> str | None:
         """One of its text files, or None where it has none of that name."""
@@ -80,7 +86,53 @@ class Checkpoint:
         return {name: text for name in TOKENIZER if (text := self.text(name)) is not None}
 
 
-def save(
+@dataclass(frozen=True)
+class Draft:
+    """A checkpoint that is planned, its tensors held, and nothing of it published yet."""
+
+    folder: str
+    attempt: str
+    parts: tuple[writing.Part, ...]
+    texts: Mapping[str, str]
+    model: Model
+    claims: Mapping[str, Any]
+
+    def publish(self, group: Any = None) -> Manifest:
+        """Write and publish it; the manifest that stands there. Outside the main thread with a `group` of that thread's
+        own.
+        """
+        try:
+            writing.write(self.parts, group)
+            return together(self._publish, group)
+        except BaseException:
+            if leads():
+                with suppress(QuiverError, OSError):
+                    commit.discard_attempt(self.folder, self.attempt)
+            raise
+
+    def _publish(self) -> Manifest:
+        path = _local(commit.attempt_path(self.folder, self.attempt))
+        for part in self.parts:
+            vetting.normalise(part.folder)
+        for name, text in self.texts.items():
+            with guarded("write", path), open(os.path.join(path, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        digest = weights_digest(os.path.join(path, WEIGHTS), self.model, self.texts.get(LORA, ""))
+        speaks = {"tokenizer": files_identity(self.texts)} if TOKENIZER[0] in self.texts else {}
+        claims = {**self.claims, "facts": {**self.claims["facts"], **speaks, "weights_digest": digest}}
+        manifest = Manifest(kind="checkpoint", files=commit.hash_files(self.folder, self.attempt), **claims)
+        return commit.publish_folder(self.folder, self.attempt, manifest)
+
+
+def save(folder: str, **contents: Any) -> Manifest:
+    """Write and publish a checkpoint of these `contents` (see `draft`); the manifest that stands there.
+
+    The same content there already is success, other content is `ConflictError`.
+    """
+    return draft(folder, **contents).publish()
+
+
+def draft(
     folder: str,
     *,
     model: torch.nn.Module,
@@ -93,48 +145,37 @@ def save(
     parents: tuple[Parent, ...] = (),
     seed: int = 0,
     circumstance: Mapping[str, Any] | None = None,
-) -> Manifest:
-    """Write and publish a checkpoint; the manifest that stands there.
+    copy: bool = False,
+) -> Draft:
+    """A checkpoint to `publish`; with `copy` of the tensors as they are now, whatever becomes of them meanwhile.
 
-    model: a Network, wrapped or not. train_state: plain JSON. vocabulary: tokenizer files by name. The same
-    content there already is success, other content is `ConflictError`.
+    model: a Network, wrapped or not. train_state: plain JSON. vocabulary: tokenizer files by name, whose identity is
+    the fact `tokenizer`.
     """
     network = _bare(model)
-    parts = [WEIGHTS] if optimizer is None else [WEIGHTS, OPTIMIZER]
-    attempt = _together(lambda: commit.begin_attempt(folder, parts))
+    tensors = {WEIGHTS: _tensors(network)}
+    if optimizer is not None:
+        tensors[OPTIMIZER] = moments.to_save(optimizer, tensors[WEIGHTS])
+    attempt = together(lambda: commit.begin_attempt(folder, tensors))
     path = _local(commit.attempt_path(folder, attempt))
+    texts = {MODEL: settings.canonical(network.architecture), **(vocabulary or {})}
+    if train_state is not None:
+        texts[TRAIN_STATE] = settings.canonical(train_state)
+    claims: dict[str, Any] = {"key": key, "op": dict(op or {}), "parents": parents, "seed": seed}
+    claims |= {"facts": dict(facts or {}), "circumstance": dict(circumstance or {})}
+    if (adaptation := adapting.of(network)) is not None:
+        texts[LORA] = settings.canonical(lora_base.Adapters(lora=adaptation.lora, base=adaptation.base))
+        claims["parents"] = (*parents, adaptation.parent)
+        claims["circumstance"][BASE] = os.path.relpath(adaptation.parent.url, _local(folder))
     try:
-        _write(_tensors(network), os.path.join(path, WEIGHTS))
-        if optimizer is not None:
-            _write(moments.to_save(optimizer, _tensors(network)), os.path.join(path, OPTIMIZER))
-
-        def publish() -> Manifest:
-            texts = {MODEL: settings.canonical(network.architecture), **(vocabulary or {})}
-            if train_state is not None:
-                texts[TRAIN_STATE] = settings.canonical(train_state)
-            for name, text in texts.items():
-                with open(os.path.join(path, name), "w", encoding="utf-8") as file:
-                    file.write(text)
-            for part in parts:
-                vetting.normalise(os.path.join(path, part))
-            digest = weights_digest(os.path.join(path, WEIGHTS), network.architecture)
-            manifest = Manifest(
-                kind="checkpoint",
-                key=key,
-                op=dict(op or {}),
-                parents=parents,
-                seed=seed,
-                files=commit.hash_files(folder, attempt),
-                facts={**(facts or {}), "weights_digest": digest},
-                circumstance=dict(circumstance or {}),
-            )
-            return commit.publish_folder(folder, attempt, manifest)
-
-        return _together(publish)
+        with guarded("write", path):
+            parts = tuple(writing.plan(part, os.path.join(path, name), copy=copy) for name, part in tensors.items())
     except BaseException:
-        if _first():
-            commit.discard_attempt(folder, attempt)
+        if leads():
+            with suppress(QuiverError, OSError):
+                commit.discard_attempt(folder, attempt)
         raise
+    return Draft(folder, attempt, parts, texts, network.architecture, claims)
 
 
 def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] = (WEIGHTS,)) -> Checkpoint:
@@ -154,10 +195,18 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
             next="run the training again; it goes on from its last complete checkpoint",
         )
     wanted = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
-    _together(functools.partial(_verify_all, path, wanted, verify))
+    together(functools.partial(_verify_all, path, wanted, verify))
     with open(os.path.join(path, MODEL), encoding="utf-8") as file:
         model = settings.parse(Model, json.load(file), where=file.name)
     return Checkpoint(path, manifest, model)
+
+
+def base_of(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint itself, or the base of its adapters; `IntegrityError` when that is gone or changed."""
+    adapters = checkpoint.adapters
+    if adapters is None:
+        return checkpoint
+    return open_checkpoint(lora_base.place_of(adapters, checkpoint.folder, checkpoint.manifest))
 
 
 def load_model(
@@ -169,20 +218,36 @@ def load_model(
     seed: int = 0,
     implementation: Implementation = "auto",
     inference: bool = False,
+    lora: Lora | None = None,
     **overrides: Any,
 ) -> Network:
-    """The checkpoint's network, cut for `layout`.
+    """The checkpoint's network, cut for `layout`; adapters in it are folded into the weights of their base.
 
     model: what to build instead; it may differ in its head (which then starts fresh from `seed`), in
-    `max_sequence_length` (rope only) and in nothing else.
+    `max_sequence_length` (rope only) and in nothing else. lora: leave the weights frozen and train adapters, those in
+    the checkpoint or new ones from `seed`.
     """
     source = open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    wanted = model or source.model
-    fresh_head = (wanted.head, wanted.head_size) != (source.model.head, source.model.head_size)
+    wanted, base, adapters = model or source.model, base_of(source), source.adapters
+    kind = (wanted.head, wanted.head_size)
+    own, heads = kind == (source.model.head, source.model.head_size), (base.model.head, base.model.head_size)
     _same_trunk(source, wanted)
+    _same_trunk(base, wanted)
+    fresh = not own and kind != heads
     options = {"precision": precision, "implementation": implementation, "inference": inference, **overrides}
-    network = build(wanted, layout, seed=seed if fresh_head else None, **options)
-    load_weights(network, source, head=not fresh_head)
+    network = build(wanted, layout, seed=seed if fresh else None, **options)
+    load_weights(network, base, head=kind == heads)
+    settled = lora if adapters is None else lora or adapters.lora
+    if settled is None:
+        return network
+    if adapters is not None:
+        lora_base.check_same(settled, adapters, source.folder)
+    parent = Parent(BASE, base.folder, base.manifest.digest, base.manifest.key)
+    adapting.attach(network, settled, base=base.weights_digest, parent=parent, seed=seed)
+    if adapters is not None:
+        load_weights(network, source, head=own)
+        if lora is None:
+            adapting.fold(network)
     return network
 
 
@@ -192,7 +257,9 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, *, head: bool =
     tensors = {name: part for name, part in _tensors(network).items() if head or name != "output_layer.weight"}
     loaded = _read({"model": tensors}, folder)["model"]
     missing = network.load_state_dict(loaded, strict=False).missing_keys
+    whole = adapting.of(network) is None
     lost = [name for name in missing if not name.endswith("_extra_state") and (head or name != "output_layer.weight")]
+    lost = [name for name in lost if whole or ".lora." in name]
     assert not lost, f"{folder}: not loaded {lost}"
 
 
@@ -211,21 +278,23 @@ def load_optimizer(checkpoint: str | Checkpoint, *, model: torch.nn.Module, opti
     moments.load(optimizer, _tensors(_bare(model)), functools.partial(_read, folder=folder))
 
 
-def weights_digest(folder: str, model: Model) -> str:
-    """SHA-256 in hex of the weights in the distributed checkpoint `folder`; reads one tensor at a time."""
-    index, total = vetting.read_index(folder), hashlib.sha256()
-    reader = dcp.FileSystemReader(folder)
-    for name in sorted(index.state_dict_metadata):
-        entry = index.state_dict_metadata[name]
-        if not isinstance(entry, TensorStorageMetadata):
-            continue
-        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
-        with quiet():
-            dcp.load({name: tensor}, storage_reader=reader, no_dist=True)
-        if name == "embedding.word_embeddings.weight" or (name == "output_layer.weight" and model.head == "lm"):
-            tensor = tensor[: model.vocab_size]
-        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(memoryview(tensor.contiguous().view(torch.uint8).numpy().data))
+def weights_digest(folder: str, model: Model, lora: str = "") -> str:
+    """SHA-256 in hex of the weights in the distributed checkpoint `folder`; reads one piece at a time.
+
+    lora: the text of `lora.json` beside adapters.
+    """
+    stored, total = stream.Stored(folder), hashlib.sha256(lora.encode())
+    for name in stored.tensors:
+        vocabulary = name == "embedding.word_embeddings.weight"
+        vocabulary |= name == "output_layer.weight" and model.head == "lm"
+        size = list(stored.size(name))
+        if vocabulary:
+            size[0] = model.vocab_size
+        total.update(json.dumps([name, str(stored.dtype(name)), size]).encode())
+        for index in itertools.product(*map(range, size[:-2])):
+            piece = stored.read(name, index)
+            piece = piece[: model.vocab_size] if vocabulary else piece
+            total.update(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -237,24 +306,16 @@ def _bare(model: torch.nn.Module) -> Network:
 
 def _tensors(network: Network) -> dict[str, Any]:
     """The network's weights as Megatron saves them, without Transformer Engine's loose objects (empty outside
-    FP8).
+    FP8); of a network with adapters those alone.
     """
+    if adapting.of(network) is not None:
+        return adapting.tensors(network)
     parts = network.sharded_state_dict(metadata=moments.metadata())
     return {name: part for name, part in parts.items() if not name.endswith("_extra_state")}
 
 
-def _write(tensors: Mapping[str, Any], folder: str) -> None:
-    if filesystem_async._results_queue is None:
-        # Only this process reads it. Megatron's own is a server process, which outlives a killed run with its pipes
-        # open.
-        filesystem_async._results_queue = queue.Queue()
-    with quiet():
-        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-        dist_checkpointing.save({"model": dict(tensors)}, folder, strategy)
-
-
 def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
-    _together(lambda: vetting.vet(folder) and None)
+    together(lambda: vetting.vet(folder) and None)
     try:
         with quiet():
             return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
@@ -321,22 +382,3 @@ def _local(url: str) -> str:
             expected="a folder that all ranks can write",
         )
     return root
-
-
-def _first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def _together(action: Callable[[], T]) -> T:
-    """Run `action` on the first rank; every rank gets its result, or its error."""
-    result: list[Any] = [None, None]
-    if _first():
-        try:
-            result[0] = action()
-        except Exception as error:
-            result[1] = error
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(result, src=0)
-    if result[1] is not None:
-        raise result[1]
-    return cast(T, result[0])

@@ -187,7 +187,6 @@ def _fix(module: Any) -> None:
         module._get_cuda_rng_state = lambda device="cpu", clone=False, graph_safe=False: CPU_CUDA.get_rng_state()
         module._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: CPU_CUDA.set_rng_state(state)
     elif short == "transformer.moe.moe_utils":
-        module.te_general_gemm = None  # 0.16.1 leaves the name undefined without Transformer Engine
         module.maybe_move_tensor_to_cpu = _to_host
 
 

@@ -3,7 +3,8 @@ prompt.
 
 A prompt is read once for all its samples, packed with others. Every step reads one token per row. When a
 quarter of the rows stand idle they are given to waiting prompts; when none waits, the batch shrinks to the
-rows still at work. Who sits where follows from the chunk's prompts and draws alone, never from time.
+rows still at work. Who sits where follows from the chunk's prompts and draws alone, never from time. Where a network
+is cut over processes, all of them decode the same chunk in step (see `stages`).
 
 Tensor and array suffixes: j answers (prompt-major), b rows of the batch, V vocabulary, u prompts of a packed
 pass.
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.engine import draw
+from trainers.engine import draw, stages
 from trainers.engine.cache import Cache
 from trainers.engine.model import Network
 from trainers.engine.packing import pack
@@ -126,10 +127,13 @@ class Decoder:
             torch.from_numpy(rows).to(self.device),
             torch.from_numpy(index_ul.repeat(counts, 0)).to(self.device),
         )
-        logits_uV = self._logits(hidden[plan.last, 0][None])
         self.answer_b[rows] = np.concatenate([prompt.first + np.arange(prompt.count) for prompt in unit])
         self.position_b[rows] = np.repeat(lengths, counts)
-        self._record(rows, logits_uV[torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)])
+        logits = None
+        if hidden is not None:
+            unit_j = torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)
+            logits = self._logits(hidden[plan.last, 0][None])[unit_j]
+        self._record(rows, logits)
 
     def _step(self) -> None:
         """Read the last token of every row and draw the next; idle rows go along and are not looked at."""
@@ -140,22 +144,29 @@ class Decoder:
         hidden = self._forward(token_b[:, None], position_b[:, None], self.cache.hidden_mask, None)
         busy = np.flatnonzero(self.answer_b >= 0)
         self.position_b[busy] += 1
-        if len(busy) < self.rows:
+        if hidden is not None and len(busy) < self.rows:
             hidden = hidden[:, torch.from_numpy(busy).to(self.device)]
-        self._record(busy, self._logits(hidden))
+        self._record(busy, None if hidden is None else self._logits(hidden))
 
-    def _record(self, rows: Ints, logits: Tensor) -> None:
+    def _record(self, rows: Ints, logits: Tensor | None) -> None:
         """Draw a token for each of `rows`, write it down, and let go of the rows whose answer is complete."""
         answer, answers = self.answer_b[rows], self.answers
         step = answers.counts[answer]
-        token = self.distribution.draw(logits, draw.uniforms(self.streams_j[answer], step))
-        answers.logprobs[answer, step] = draw.logprobs(logits, token).cpu().numpy()
-        self.token_b[rows] = token.cpu().numpy()
-        answers.ids[answer, step] = self.token_b[rows]
+        token, answers.logprobs[answer, step] = self._draw(answer, step, logits)
+        self.token_b[rows] = answers.ids[answer, step] = token
         answers.counts[answer] += 1
         stopped = self.ended(answer, answers)
         answers.stopped[answer] = stopped
         self.answer_b[rows[stopped | (answers.counts[answer] >= self.rooms_j[answer])]] = -1
+
+    def _draw(self, answer: Ints, step: Ints, logits: Tensor | None) -> npt.NDArray[np.float64]:
+        """Tokens and their log-probabilities, [2, rows]; the last pipeline stage draws, which alone has `logits`."""
+        drawn = torch.zeros(2, len(answer), dtype=torch.float64, device=self.device)
+        if logits is not None:
+            drawn[0] = token = self.distribution.draw(logits, draw.uniforms(self.streams_j[answer], step))
+            drawn[1] = draw.logprobs(logits, token)
+        stages.share(self.network, drawn)
+        return drawn.cpu().numpy()
 
     def _shrink(self) -> None:
         busy = np.flatnonzero(self.answer_b >= 0)
@@ -163,16 +174,21 @@ class Decoder:
         self.rows = len(busy)
         self.answer_b, self.position_b, self.token_b = (x[busy] for x in (self.answer_b, self.position_b, self.token_b))
 
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, plan: object) -> Tensor:
-        """Hidden states [s, b, h] after the last layer."""
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, plan: object) -> Tensor | None:
+        """Hidden states [s, b, h] after the last layer; None on the pipeline stages before it."""
         network = self.network
-        return network.decoder(
-            hidden_states=network.embedding(input_ids=ids, position_ids=positions),
-            attention_mask=mask,
-            inference_context=self.cache,
-            rotary_pos_emb=network.rope_table(positions),
-            packed_seq_params=plan,
-        )
+
+        def stage() -> Tensor:
+            first = network.pre_process
+            return network.decoder(
+                hidden_states=network.embedding(input_ids=ids, position_ids=positions) if first else None,
+                attention_mask=mask,
+                inference_context=self.cache,
+                rotary_pos_emb=network.rope_table(positions),
+                packed_seq_params=plan,
+            )
+
+        return stages.through(network, stage, ids.shape[1], ids.shape[0])
 
     def _logits(self, hidden_1bh: Tensor) -> Tensor:
         """Logits over the real vocabulary, fp32 [b, V], the same on every tensor-parallel rank."""

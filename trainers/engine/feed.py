@@ -13,13 +13,14 @@ each replica cuts its share into micro-batches of at most `budget` tokens. None 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from trainers.engine.batch import MicroBatch, assemble
-from trainers.engine.rows import Source
+from trainers.engine.rows import Source, spread
 
 WINDOW_TOKENS = 1 << 24
 """Tokens within which rows are shuffled (64 MiB of ids)."""
@@ -27,21 +28,29 @@ WINDOW_TOKENS = 1 << 24
 
 @dataclass(frozen=True)
 class Cut:
-    """How a global batch is cut: this replica, the number of replicas, tokens per pass, divisor of a pass's tokens."""
+    """How a global batch is cut: this replica, the number of replicas, tokens per pass, divisor of a pass's tokens.
+
+    `even`: all replicas make as many passes (they share experts, and meet in every layer).
+    """
 
     replica: int = 0
     replicas: int = 1
     budget: int = 16384
     multiple: int = 1
+    even: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """The rows of one optimizer step (numbers in the dataset, over all replicas) and this replica's micro-batches."""
+    """The rows of one optimizer step (numbers in the dataset, over all replicas) and this replica's micro-batches.
+
+    `num_records` counts the rows, of packs the sequences inside.
+    """
 
     number: int
     epoch: int
     rows: np.ndarray
+    num_records: int
     batches: tuple[MicroBatch, ...]
 
 
@@ -74,11 +83,15 @@ class Feed:
     def step(self, number: int) -> Step:
         """Step `number`, read and assembled."""
         rows = self.rows(number)
-        batches = tuple(
-            assemble(self.source.algorithm, self.source.rows(part.tolist()), multiple=self.cut.multiple)
-            for part in shares(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut)
-        )
-        return Step(number, self.place(number)[0], rows, batches)
+        counts = self.source.counts(rows)
+        starts, order = np.cumsum(counts) - counts, np.argsort(rows)
+        batches = []
+        for part in shares(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut):
+            batch = assemble(self.source.algorithm, self.source.rows(part.tolist()), multiple=self.cut.multiple)
+            at = order[np.searchsorted(rows, part, sorter=order)]
+            places_B = torch.from_numpy(spread(starts[at], counts[at]))
+            batches.append(replace(batch, places_B=places_B, sources_B=torch.from_numpy(self.source.sources_of(part))))
+        return Step(number, self.place(number)[0], rows, int(counts.sum()), tuple(batches))
 
     def steps(self, first: int, stop: int) -> Iterator[Step]:
         """Steps `first` to `stop` - 1; the next one is read in the background while the caller works."""
@@ -89,11 +102,6 @@ class Feed:
                 step = self._ahead.result()
                 self._ahead = pool.submit(self.step, number + 1) if number + 1 < stop else None
                 yield step
-
-    def settle(self) -> None:
-        """Wait until nothing is read in the background: writing a checkpoint forks."""
-        if self._ahead is not None:
-            wait([self._ahead])
 
 
 def shuffled(source: Source, seed: int, epoch: int) -> np.ndarray:
@@ -115,13 +123,21 @@ def shares(rows: np.ndarray, tokens: np.ndarray, cut: Cut) -> list[np.ndarray]:
     by_length = np.argsort(-tokens, kind="stable")
     turn = np.arange(len(rows)) % (2 * cut.replicas)
     replica = np.where(turn < cut.replicas, turn, 2 * cut.replicas - 1 - turn)
-    mine = by_length[replica == cut.replica]
+    parts = _passes(by_length[replica == cut.replica], tokens, cut.budget)
+    if cut.even:
+        each = (_passes(by_length[replica == other], tokens, cut.budget) for other in range(cut.replicas))
+        parts += [[]] * (max(map(len, each)) - len(parts))
+    return [rows[np.array(part, dtype=np.int64)] for part in parts]
+
+
+def _passes(places: np.ndarray, tokens: np.ndarray, budget: int) -> list[list[int]]:
+    """`places` in order, cut where the next one would go beyond `budget` tokens; at least one, if empty, part."""
     parts: list[list[int]] = [[]]
-    room = cut.budget
-    for place in mine.tolist():
+    room = budget
+    for place in places.tolist():
         if parts[-1] and tokens[place] > room:
             parts.append([])
-            room = cut.budget
+            room = budget
         parts[-1].append(place)
         room -= int(tokens[place])
-    return [rows[np.array(part, dtype=np.int64)] for part in parts]
+    return parts

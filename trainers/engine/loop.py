@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,11 +19,14 @@ from typing import Any
 
 from schemas.errors import HealthError, Stopped, printable
 from trainers.config import Run
-from trainers.engine import optim
+from trainers.engine import lora, optim
 from trainers.engine.feed import Feed, Step
-from trainers.engine.metrics import Journal, Progress
+from trainers.engine.report import Report, by_source
 from trainers.engine.saves import Saves
-from trainers.engine.step import Outcome, Stepper
+from trainers.engine.speed import Speed
+from trainers.engine.step import Stepper
+from trainers.engine.trackers.tracker import Status
+from trainers.launch import rank
 
 
 @dataclass
@@ -37,7 +40,9 @@ class Loop:
     feed: Feed
     validation: Feed | None
     saves: Saves
+    speed: Speed
     leads: bool
+    records: bool
     last: int
 
     def go(self, first: int) -> dict[str, float]:
@@ -45,84 +50,90 @@ class Loop:
 
         Raises `Stopped` (75) after a save when a signal asked for it, `HealthError` (20) at a loss that is not finite.
         """
-        self._open(first)
+        span = {"first": first, "last": self.last}
+        self.report = Report(self.run, self.feed, self.speed, **span, leads=self.leads, records=self.records)
         figures: dict[str, float] = {}
+        status: Status = "failed"
         try:
-            with _signals() as asked:
-                self.stepper.stop_asked = asked
-                for step in self.feed.steps(first, self.last):
-                    figures |= self._step(step)
+            waiting = time.perf_counter()
+            for step in self.feed.steps(first, self.last):
+                figures |= self._step(step, time.perf_counter() - waiting)
+                waiting = time.perf_counter()
+            self.saves.settle()
+            self._tell_saves()
             if self.validation is not None and not self._validates(self.last):
                 figures |= self._validate(self.last)
-            return figures
+            status = "finished"
+            return {**figures, **self.report.best}
+        except Stopped:
+            status = "stopped"
+            raise
         finally:
-            for journal in (self._metrics, self._rows):
-                journal.close()
+            self.saves.close()
+            self.report.close(status)
 
-    def _open(self, first: int) -> None:
-        folder = self.run.folder
-        self._metrics = Journal(folder / "metrics.jsonl" if self.leads else None, first)
-        self._rows = Journal(folder / "rows.jsonl" if self.leads and self.run.log_rows else None, first)
-        self._progress = Progress(first, self.last) if self.leads else None
-
-    def _step(self, step: Step) -> dict[str, float]:
-        number, began = step.number + 1, time.perf_counter()
+    def _step(self, step: Step, waited: float) -> dict[str, float]:
+        number, began, sources = step.number + 1, time.perf_counter(), self.feed.source.sources
+        rank.beat(f"step {number}")
         self.model.zero_grad_buffer()
         self.optimizer.zero_grad()
-        outcome = self.stepper.train(step.batches)
+        rows = step.num_records if self.records else 0
+        lora.at_step(self.model, number)
+        outcome = self.stepper.train(step.batches, sources=len(sources), rows=rows)
         self._check(number, "loss", outcome.loss, step)
         rate = optim.learning_rate(self.run.optim, number, self.last)
         optim.set_learning_rate(self.optimizer, rate)
         _, norm, _ = self.optimizer.step()
         grad_norm = float(norm) if norm is not None else 0.0
         self._check(number, "gradient", grad_norm, step)
-        figures = {"loss": outcome.loss, **outcome.metrics}
-        self._tell(step, outcome, {**figures, "lr": rate, "grad_norm": grad_norm}, time.perf_counter() - began)
-        if self._validates(number):
-            figures |= self._validate(number)
-        self._save(number, outcome.stop)
-        return figures
-
-    def _tell(self, step: Step, outcome: Outcome, figures: Mapping[str, float], seconds: float) -> None:
-        number = step.number + 1
-        if self._progress is None:
-            return
-        self._progress.step(number, outcome.loss, outcome.tokens)
-        if number % self.run.log_every == 0 or number == self.last:
-            counts = {"rows": len(step.rows), "tokens": outcome.tokens, "seconds": round(seconds, 6)}
-            self._metrics.write({"step": number, "epoch": step.epoch, **figures, **counts})
-        if self.run.log_rows:
-            self._rows.write({"step": number, "rows": self.feed.source.names(step.rows.tolist())})
+        figures = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
+        learnt = {**figures, "lr": rate, "grad_norm": grad_norm}
+        self.report.step(step, outcome, learnt, time.perf_counter() - began, waited)
+        validated = self._validate(number) if self._validates(number) else {}
+        self._save(number, outcome.stop, validated)
+        return figures | validated
 
     def _validates(self, number: int) -> bool:
-        every = self.run.validate_every
-        return self.validation is not None and every is not None and number % every == 0
+        """Every `validate_every` steps; without that at the end of every epoch."""
+        every = self.run.validate_every or self.feed.steps_per_epoch
+        return self.validation is not None and number % every == 0
 
     def _validate(self, number: int) -> dict[str, float]:
         assert self.validation is not None
-        feed = self.validation
+        feed, sources = self.validation, self.validation.source.sources
+        steps = feed.steps(0, feed.steps_per_epoch)
+        rank.beat(f"the validation after step {number}")
         self.model.eval()
-        outcome = self.stepper.evaluate(step.batches for step in feed.steps(0, feed.steps_per_epoch))
+        outcome = self.stepper.evaluate((step.batches for step in steps), sources=len(sources))
         self.model.train()
-        figures = {f"val_{name}": value for name, value in {"loss": outcome.loss, **outcome.metrics}.items()}
-        self._metrics.write({"step": number, **figures})
-        if self._progress is not None:
-            self._progress.say(f"step {number}/{self.last}  validation loss {outcome.loss:.4f}")
+        found = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
+        figures = {f"val_{name}": value for name, value in found.items()}
+        self.report.validation(number, figures)
         return figures
 
-    def _save(self, number: int, stop: bool) -> None:
+    def _save(self, number: int, stop: bool, validated: Mapping[str, float]) -> None:
         every = self.run.save_every
-        if number == self.last or not (stop or (every is not None and number % every == 0)):
-            return
-        self.feed.settle()
-        self.saves.write(number)
         if stop:
+            self.saves.settle()
+        goes_on = number < self.last
+        if goes_on and (stop or (every is not None and number % every == 0)):
+            rank.beat(f"the save of step {number}")
+            self.report.before_save()
+            self.saves.write(number, validated)
+        if goes_on and stop:
+            self.saves.settle()
+        self._tell_saves()
+        if goes_on and stop:
             raise Stopped(
                 "stopped",
                 f"stopped on request after step {number} of {self.last}",
                 kept=f"the state after step {number}, in {self.saves.folder}",
                 next="run the same command again",
             )
+
+    def _tell_saves(self) -> None:
+        for line in self.saves.news():
+            self.report.say(line)
 
     def _check(self, number: int, what: str, value: float, step: Step) -> None:
         """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
@@ -145,7 +156,7 @@ class Loop:
 
 
 @contextmanager
-def _signals() -> Iterator[Any]:
+def signals() -> Iterator[Callable[[], bool]]:
     """A function that tells whether SIGTERM or SIGINT has come; from then on the default handlers are back."""
     came: list[int] = []
     watched = (signal.SIGTERM, signal.SIGINT)

@@ -18,15 +18,24 @@ from typing import Any, TextIO
 class Journal:
     """A file of JSON lines; `after` is the last step whose lines are kept from a run before. Without a path,
     nowhere.
+
+    `told` is the last step that stood there before; `best` the lowest value of the figure `best_by` that is kept, and
+    its step (None: it was never told). With a leading "-" the highest is best.
     """
 
-    def __init__(self, path: Path | None, after: int) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, after: int, best_by: str = "") -> None:
+        self.path, self.best_by, self._sign = path, best_by.removeprefix("-"), -1 if best_by.startswith("-") else 1
+        self.told = 0
+        self.best: tuple[float, int] | None = None
         self._file: TextIO | None = None
         if path is None:
             return
         try:
-            kept = [line for line in _lines(path) if line["step"] <= after]
+            lines = _lines(path)
+            self.told = max((line["step"] for line in lines), default=0)
+            kept = [line for line in lines if line["step"] <= after]
+            for line in kept:
+                self._compare(line)
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = path.with_name(path.name + ".new")
             fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -37,6 +46,7 @@ class Journal:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line and hand it to the operating system."""
+        self._compare(line)
         if self._file is None:
             return
         try:
@@ -50,6 +60,11 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _compare(self, line: Mapping[str, Any]) -> None:
+        value = line.get(self.best_by)
+        if value is not None and (self.best is None or self._sign * value < self._sign * self.best[0]):
+            self.best = (value, line["step"])
 
     def _give_up(self, error: OSError) -> None:
         self._file = None
@@ -73,7 +88,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """The line on stderr: step, loss, tokens per second, time left. In place on a terminal, else every ten seconds."""
+    """The line on stderr: how far, how well, how fast. In place on a terminal, else every ten seconds."""
 
     def __init__(self, first: int, last: int, stream: TextIO | None = None) -> None:
         self.first, self.last = first, last
@@ -83,16 +98,20 @@ class Progress:
         self._said = float("-inf")
         self._tokens = 0
 
-    def step(self, number: int, loss: float, tokens: int) -> None:
-        """Step `number` (from 1) is done and read `tokens` tokens."""
-        self._tokens += tokens
+    def step(self, number: int, figures: Mapping[str, float]) -> None:
+        """Step `number` (from 1) is done: its loss, lr, tokens, seconds, padding and, where it is known, mfu."""
+        self._tokens += int(figures["tokens"])
         now = time.monotonic()
         if number < self.last and now - self._said < (0.2 if self.terminal else 10.0):
             return
         self._said = now
         spent = max(now - self._began, 1e-9)
         left = spent / (number - self.first) * (self.last - number)
-        text = f"step {number}/{self.last}  loss {loss:.4f}  {self._tokens / spent:,.0f} tokens/s  {_clock(left)} left"
+        parts = [f"step {number}/{self.last}", f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]
+        parts += [f"{self._tokens / spent:,.0f} tokens/s", f"{figures['seconds']:.3g} s/step"]
+        parts += [f"padding {figures['padding']:.1%}"]
+        parts += [f"MFU {figures['mfu']:.1%}"] if "mfu" in figures else []
+        text = "  ".join([*parts, f"{_clock(left)} left"])
         self.stream.write(f"\r{text}\033[K" if self.terminal else text + "\n")
         if self.terminal and number == self.last:
             self.stream.write("\n")

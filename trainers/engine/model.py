@@ -1,17 +1,13 @@
 """A `Model` as a Megatron-Core network: one pipeline stage's slice of it, with the same weights at every
 layout.
 
-`build` makes this process's part of the network for its `Layout`. Each weight is drawn whole from a generator
-of its own, seeded by (seed, the weight's name in the whole network), and then cut, so tensor and pipeline
-sizes do not change what a network starts from, nor does the vocabulary's padding.
+`build` makes this process's part of the network for its `Layout`; what it starts from is said in `initial`, rope in
+`rope`, the mixture of experts in `mixture`, the layers in `specs`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
-import re
 from typing import Any, Literal
 
 import torch
@@ -23,10 +19,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.config import Model
+from trainers.architecture import Model, shape_faults
+from trainers.config import Parallel, cut_faults
+from trainers.engine import initial, rope
 from trainers.engine.parallel import Layout
 from trainers.engine.quiet import quiet
-from trainers.engine.specs import Implementation, block_spec
+from trainers.engine.specs import Implementation, block_spec, choose
 
 Precision = Literal["fp32", "bf16"]
 
@@ -35,7 +33,6 @@ _ACTIVATIONS = {
     "gelu": functools.partial(F.gelu, approximate="tanh"),
     "squared_relu": squared_relu,
 }
-_STD = 0.02
 _VOCABULARY_MULTIPLE = 8
 
 
@@ -46,6 +43,7 @@ class Network(GPTModel):
 
     architecture: Model
     layout: Layout
+    frequencies: Tensor
 
     def _preprocess(
         self,
@@ -58,14 +56,15 @@ class Network(GPTModel):
     ) -> tuple[Any, ...]:
         if decoder_input is None and self.pre_process:
             decoder_input = self.embedding(input_ids=input_ids, position_ids=position_ids)
+        if padding_mask is not None and self.config.sequence_parallel:
+            padding_mask = tensor_parallel.scatter_to_sequence_parallel_region(padding_mask.t().contiguous()).t()
         return decoder_input, self.rope_table(position_ids), None, None, None, padding_mask
 
     def rope_table(self, position_ids: Tensor) -> Tensor | None:
-        """Cosine and sine of each token's angles, [2, s, b, 1, d / 2]; None for learned positions."""
+        """Cosine and sine of each token's angles, [2, s, b, 1, r / 2]; None for learned positions."""
         if self.position_embedding_type != "rope":
             return None
-        frequencies = self.rotary_pos_emb.inv_freq.to(position_ids.device)
-        angles = position_ids.t()[..., None, None].float() * frequencies
+        angles = position_ids.t()[..., None, None].float() * self.frequencies
         return torch.stack((angles.cos(), angles.sin())).to(self.config.params_dtype)
 
 
@@ -117,9 +116,10 @@ def build(
     run (`parallel.start`).
     """
     _check(model, layout)
-    config = _config(model, layout, precision, overrides)
     tied = model.tie_embeddings and model.head == "lm"
     with quiet():
+        grouped = {"moe_grouped_gemm": model.experts is not None and choose(implementation) == "te"}
+        config = _config(model, layout, precision, grouped | overrides)
         network = Network(
             config=config,
             transformer_layer_spec=block_spec(config, implementation, inference=inference),
@@ -129,30 +129,35 @@ def build(
             post_process=layout.last,
             share_embeddings_and_output_weights=tied,
             position_embedding_type="rope" if model.position == "rope" else "learned_absolute",
-            rotary_base=model.rope_base,
             parallel_output=True,
         )
     if model.head == "scalar" and layout.last:
         network.output_layer = ScalarHead(config, model.head_size)
     network.architecture, network.layout = model, layout
+    network.frequencies = rope.frequencies(model).to(layout.device)
     network.to(layout.device)
-    _mark_cut(network, model)
+    initial.mark_cut(network, model)
     if seed is not None:
-        initialise(network, model, layout, seed)
+        initial.initialise(network, model, layout, seed)
     return network
 
 
 def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]) -> TransformerConfig:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    fields: dict[str, Any] = {
+    return TransformerConfig(**(_shape(model) | _cut(layout) | _numbers(dtype, layout) | _mixture(model) | overrides))
+
+
+def _shape(model: Model) -> dict[str, Any]:
+    return {
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
         "ffn_hidden_size": model.ffn_hidden_size,
         "num_attention_heads": model.num_attention_heads,
         "num_query_groups": model.num_query_groups,
-        "kv_channels": model.kv_channels or model.hidden_size // model.num_attention_heads,
+        "kv_channels": model.head_channels,
         "normalization": model.normalization,
         "layernorm_epsilon": model.norm_epsilon,
+        "layernorm_zero_centered_gamma": model.zero_centered_norm,
         "gated_linear_unit": model.gated,
         "activation_func": _ACTIVATIONS[model.activation],
         "add_bias_linear": model.linear_bias,
@@ -161,10 +166,23 @@ def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[
         "window_size": None if model.window is None else (model.window - 1, 0),
         "hidden_dropout": 0.0,
         "attention_dropout": 0.0,
+    }
+
+
+def _cut(layout: Layout) -> dict[str, Any]:
+    return {
         "tensor_model_parallel_size": layout.tensor,
         "pipeline_model_parallel_size": layout.pipeline,
+        "expert_model_parallel_size": layout.expert,
+        "expert_tensor_parallel_size": layout.expert_tensor,
         "sequence_parallel": layout.sequence,
-        "bf16": precision == "bf16",
+        "variable_seq_lengths": layout.pipeline > 1,
+    }
+
+
+def _numbers(dtype: torch.dtype, layout: Layout) -> dict[str, Any]:
+    return {
+        "bf16": dtype == torch.bfloat16,
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "use_cpu_initialization": layout.device.type == "cpu",
@@ -175,98 +193,28 @@ def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[
         "bias_activation_fusion": False,
         "apply_rope_fusion": False,
         "persist_layer_norm": False,
-        "variable_seq_lengths": layout.pipeline > 1,
-        "moe_token_dispatcher_type": "alltoall",
         "cuda_graph_scope": [],
     }
-    return TransformerConfig(**(fields | overrides))
+
+
+def _mixture(model: Model) -> dict[str, Any]:
+    experts = model.experts
+    dispatcher = {"moe_token_dispatcher_type": "alltoall"}  # sizes that vary need it, without experts too
+    if experts is None:
+        return dispatcher
+    return dispatcher | {
+        "num_moe_experts": experts.number,
+        "moe_ffn_hidden_size": model.ffn_hidden_size,
+        "moe_router_topk": experts.per_token,
+        "moe_router_pre_softmax": experts.softmax_first,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": "aux_loss" if experts.balance > 0 else "none",
+        "moe_aux_loss_coeff": experts.balance,
+    }
 
 
 def _check(model: Model, layout: Layout) -> None:
-    tensor, pipeline = layout.tensor, layout.pipeline
-    groups = model.num_query_groups
-    faults = [
-        f"{name} {size} is not a multiple of {kind} {parts}"
-        for name, size, kind, parts in (
-            ("num_attention_heads", model.num_attention_heads, "num_query_groups", groups),
-            ("num_attention_heads", model.num_attention_heads, "tensor", tensor),
-            ("num_query_groups", max(groups, tensor), "tensor / num_query_groups", min(groups, tensor)),
-            ("ffn_hidden_size", model.ffn_hidden_size, "tensor", tensor),
-            ("num_layers", model.num_layers, "pipeline", pipeline),
-        )
-        if size % parts
-    ]
-    if faults:
+    tensor, pipeline, expert = layout.tensor, layout.pipeline, layout.expert
+    cut = Parallel(tensor=tensor, pipeline=pipeline, expert=expert, sequence=layout.sequence)
+    if faults := shape_faults(model) + cut_faults(model, cut, training=False):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))
-
-
-def initialise(network: Network, model: Model, layout: Layout, seed: int) -> None:
-    """Draw all weights: normal, 0.02, residual outputs divided by sqrt(2 layers) (GPT-2); norms one, biases
-    zero.
-    """
-    first_layer = network.decoder.layers[0].layer_number - 1
-    with torch.no_grad():
-        for local, parameter in network.named_parameters():
-            name = _whole_name(local, first_layer, network.share_embeddings_and_output_weights)
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif "norm" in name:
-                parameter.fill_(1.0)
-            else:
-                parameter.copy_(_cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout))
-
-
-def _whole_name(local: str, first_layer: int, tied: bool) -> str:
-    if tied and local == "output_layer.weight":
-        return "embedding.word_embeddings.weight"
-    return re.sub(r"(?<=\.layers\.)\d+", lambda found: str(int(found.group()) + first_layer), local)
-
-
-def _dimension(name: str, model: Model) -> int | None:
-    """Along which dimension tensor parallelism cuts a weight."""
-    if name.endswith(("linear_proj.weight", "linear_fc2.weight")):
-        return 1
-    replicated = name.startswith("embedding.position") or (name == "output_layer.weight" and model.head == "scalar")
-    return None if replicated else 0
-
-
-def _mark_cut(network: Network, model: Model) -> None:
-    """Tell the optimizer which weights are slices; it adds the rest up once per tensor group in the
-    gradient's norm.
-    """
-    for name, parameter in network.named_parameters():
-        whole = "norm" in name or name.endswith(("linear_proj.bias", "linear_fc2.bias"))
-        dimension = None if whole else _dimension(name, model)
-        parameter.tensor_model_parallel = dimension is not None
-        parameter.partition_dim, parameter.partition_stride = -1 if dimension is None else dimension, 1
-
-
-def _of_vocabulary(name: str, model: Model) -> bool:
-    return name == "embedding.word_embeddings.weight" or (name == "output_layer.weight" and model.head == "lm")
-
-
-def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int) -> Tensor:
-    """The whole weight, fp32 on the CPU; vocabulary rows without their padding."""
-    shape = list(parameter.shape)
-    dimension = _dimension(name, model)
-    if dimension is not None:
-        shape[dimension] *= layout.tensor
-    if _of_vocabulary(name, model):
-        shape[0] = model.vocab_size
-    std = _STD / math.sqrt(2 * model.num_layers) if dimension == 1 else _STD
-    number = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
-    return torch.empty(shape).normal_(0.0, std, generator=torch.Generator().manual_seed(number))
-
-
-def _cut(name: str, whole: Tensor, parameter: Tensor, model: Model, layout: Layout) -> Tensor:
-    """This tensor-parallel rank's slice; gate and up projections are cut one by one, vocabulary rows filled
-    with zeros.
-    """
-    dimension, tensor, rank = _dimension(name, model), layout.tensor, layout.tensor_rank
-    if _of_vocabulary(name, model):
-        whole = F.pad(whole, (0, 0, 0, parameter.shape[0] * tensor - model.vocab_size))
-    if dimension is None:
-        return whole
-    if name.endswith("linear_fc1.weight") and model.gated:
-        return torch.cat([half.chunk(tensor)[rank] for half in whole.chunk(2)])
-    return whole.chunk(tensor, dim=dimension)[rank]

@@ -6,6 +6,7 @@ Schedules are functions of the step number alone, so a resumed run needs no sche
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -13,9 +14,22 @@ from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_mega
 
 from trainers.config import Optim
 
+_OWN_WARNINGS = (
+    ".*(reduce_scatter_tensor|all_gather_into_tensor|_reduce_scatter_base|_all_gather_base)",
+    "The .grad attribute of a Tensor that is not a leaf",
+)
+"""What torch says, at every step, of how Megatron's distributed optimizer calls it."""
+
 
 def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
-    """Megatron's optimizer over the DDP-wrapped `model`; with `bf16`, master weights and moments are kept in fp32."""
+    """Megatron's optimizer over the DDP-wrapped `model`; with `bf16`, master weights and moments are kept in fp32.
+
+    Where the wrapping deals gradients over the replicas, each replica keeps and steps its share of the state (ZeRO 1).
+    """
+    dealt = model.ddp_config.use_distributed_optimizer
+    if dealt:
+        for message in _OWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
     config = OptimizerConfig(
         optimizer="adam",
         lr=optim.lr,
@@ -27,7 +41,7 @@ def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
         clip_grad=optim.clip_grad,
         bf16=bf16,
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
-        use_distributed_optimizer=False,
+        use_distributed_optimizer=dealt,
     )
     optimizer = get_megatron_optimizer(config, [model])
     if optim.fused:

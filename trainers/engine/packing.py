@@ -39,13 +39,15 @@ class Packed(PackedSeqParams):
     """Megatron's description of a packed batch, with the plan for `specs.SDPA`.
 
     `positions` [1, t] is each token's place in its own sequence; `last` [n] the index of each sequence's last
-    token; `inverse_t` where each token lies in the buckets laid end to end.
+    token; `inverse_t` where each token lies in the buckets laid end to end. `keys_t` is what the dropout of adapters
+    knows a token by.
     """
 
     buckets: list[Bucket] = field(default_factory=list)
     inverse_t: Tensor | None = None
     positions: Tensor | None = None
     last: Tensor | None = None
+    keys_t: Tensor | None = None
 
 
 def pack(lengths: Sequence[int], device: torch.device | str = "cpu") -> Packed:

@@ -1,16 +1,22 @@
-"""Process groups: how the world is cut into tensor, pipeline and data parallel groups.
+"""Process groups: how the world is cut into tensor, pipeline, data and expert parallel groups.
 
 `start` reads the world from torchrun's environment (or makes a world of one, without a port), checks that the
 sizes divide, starts `torch.distributed` (NCCL with CUDA, gloo without) and Megatron's groups, and returns a
-`Layout`. Ranks run tensor first, then data, then pipeline: rank = t + tensor * (d + data * p).
+`Layout`. Ranks run tensor first, then data, then pipeline: rank = t + tensor * (d + data * p). The experts of a mixture
+are dealt over `expert` neighbours among the tensor * data ranks of a pipeline stage, each whole.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,7 +25,10 @@ import torch.distributed as dist
 from schemas.errors import ConfigError
 from trainers.config import Parallel
 
+T = TypeVar("T")
+
 SINGLE = Parallel()
+_WORLDS = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +38,7 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
+    expert: int = 1
     sequence: bool = False
     rank: int = 0
 
@@ -41,6 +51,16 @@ class Layout:
     def tensor_rank(self) -> int:
         """Which slice of each weight this process holds."""
         return self.rank % self.tensor
+
+    @property
+    def expert_tensor(self) -> int:
+        """Into how many slices an expert's weights are cut: where experts are dealt out, they stay whole."""
+        return self.tensor if self.expert == 1 else 1
+
+    @property
+    def expert_rank(self) -> int:
+        """Which share of the experts this process holds."""
+        return self.rank // self.expert_tensor % self.expert
 
     @property
     def data_rank(self) -> int:
@@ -72,10 +92,8 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
     """The layout of `world` processes under `parallel`, seen from `rank`; `ConfigError` when the sizes do not
     divide.
     """
-    faults = [
-        f"{name}={size}" for name, size in (("tensor", parallel.tensor), ("pipeline", parallel.pipeline)) if size < 1
-    ]
-    if faults:
+    sizes = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "expert": parallel.expert}
+    if faults := [f"{name}={size}" for name, size in sizes.items() if size < 1]:
         raise ConfigError("parallel-size", "parallel sizes start at 1", found=", ".join(faults))
     replica = parallel.tensor * parallel.pipeline
     if world % replica:
@@ -86,8 +104,15 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
             found=str(world),
             next=f"torchrun --nproc-per-node {replica} ...",
         )
-    sizes = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "data": world // replica}
-    return Layout(**sizes, sequence=parallel.sequence and parallel.tensor > 1, rank=rank)
+    if world // parallel.pipeline % parallel.expert:
+        raise ConfigError(
+            "parallel-size",
+            f"expert {parallel.expert} does not divide the {world // parallel.pipeline} processes of a pipeline stage",
+            expected=f"tensor x data = a multiple of {parallel.expert}",
+            found=f"tensor {parallel.tensor} x data {world // replica}",
+            next=f"torchrun --nproc-per-node {parallel.pipeline * math.lcm(parallel.tensor, parallel.expert)} ...",
+        )
+    return Layout(**sizes, data=world // replica, sequence=parallel.sequence and parallel.tensor > 1, rank=rank)
 
 
 def start(parallel: Parallel = SINGLE, *, seed: int = 0, timeout: float = 1800.0) -> Layout:
@@ -102,17 +127,23 @@ def start(parallel: Parallel = SINGLE, *, seed: int = 0, timeout: float = 1800.0
     if not dist.is_initialized():
         _start_world(layout, timeout)
     if not parallel_state.model_parallel_is_initialized():
-        parallel_state.initialize_model_parallel(layout.tensor, layout.pipeline)
+        parallel_state.initialize_model_parallel(
+            layout.tensor,
+            layout.pipeline,
+            expert_model_parallel_size=layout.expert,
+            expert_tensor_parallel_size=layout.expert_tensor,
+        )
     running = (
         parallel_state.get_tensor_model_parallel_world_size(),
         parallel_state.get_pipeline_model_parallel_world_size(),
+        parallel_state.get_expert_model_parallel_world_size(),
     )
-    if running != (layout.tensor, layout.pipeline):
+    if running != (layout.tensor, layout.pipeline, layout.expert):
         raise ConfigError(
             "parallel-size",
             "this process already runs with other parallel sizes",
-            expected=f"tensor {layout.tensor}, pipeline {layout.pipeline}",
-            found=f"tensor {running[0]}, pipeline {running[1]}",
+            expected=f"tensor {layout.tensor}, pipeline {layout.pipeline}, expert {layout.expert}",
+            found="tensor {}, pipeline {}, expert {}".format(*running),
         )
     seed_all(seed)
     return layout
@@ -128,7 +159,17 @@ def _start_world(layout: Layout, timeout: float) -> None:
         return
     if os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1") and os.path.exists("/sys/class/net/lo"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(backend, timeout=limit)
+    store = dist.PrefixStore(f"world {next(_WORLDS)}", _meeting(limit))
+    dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world, timeout=limit)
+
+
+@functools.cache
+def _meeting(limit: timedelta) -> dist.Store:
+    """Where the processes find each other, for as long as they live. A world after the first needs names of its own in
+    it: what the first one left there would be taken for addresses.
+    """
+    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=limit)))[0]
+    return store
 
 
 def seed_all(seed: int) -> None:
@@ -139,6 +180,28 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     tensor_parallel.model_parallel_cuda_manual_seed(seed % 2**63)
+
+
+def leads() -> bool:
+    """Whether this process speaks for the world: it prints, it publishes."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def together(action: Callable[[], T], group: Any = None) -> T:
+    """Run `action` on the first rank; every rank gets its result, or its error. Outside the main thread with a `group`
+    of that thread's own.
+    """
+    result: list[Any] = [None, None]
+    if leads():
+        try:
+            result[0] = action()
+        except Exception as error:
+            result[1] = error
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(result, src=0, group=group)
+    if result[1] is not None:
+        raise result[1]
+    return cast(T, result[0])
 
 
 def stop() -> None:

@@ -27,6 +27,8 @@ from trainers.engine.decode import Answers, Decoder, Ints, Prompt
 from trainers.engine.model import Network
 from trainers.engine.specs import Implementation
 
+_NO_LETTER = "\ufffd"
+
 
 class Sampling(Protocol):
     """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an
@@ -78,7 +80,7 @@ class Generator:
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
         rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
-        stops = StopTexts(self.tokenizer, tuple(sampling.stop), len(self._ends))
+        stops = StopTexts(self.tokenizer, tuple(sampling.stop), self._ends)
         decoder = Decoder(
             self.network,
             draw.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
@@ -109,7 +111,7 @@ class Generator:
 
     def _ended(self, answer: Ints, answers: Answers, stops: StopTexts) -> npt.NDArray[np.bool_]:
         last = answers.ids[answer, answers.counts[answer] - 1]
-        ended: npt.NDArray[np.bool_] = self._ends[last]
+        ended: npt.NDArray[np.bool_] = stops.ends[last]
         for at in np.flatnonzero(stops.may_end[last] & ~ended):
             number = answer[at]
             ended[at] = stops.found(answers.ids[number, : answers.counts[number]])
@@ -139,30 +141,50 @@ class Generator:
         last = (
             answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
         )
-        ends = answers.counts - (answers.stopped & self._ends[last] if len(last) else 0)
+        ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
         spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
-        return [stops.cut(text) for text in self.tokenizer.decode_batch(spoken, skip_special_tokens=True)]
+        texts = self.tokenizer.decode_batch(spoken, skip_special_tokens=True)
+        return [stops.cut(stops.mended(ids, text)) for ids, text in zip(spoken, texts, strict=True)]
 
 
 class StopTexts:
-    """Texts that end an answer. `may_end` [V] marks the tokens after which one can be complete."""
+    """Texts that end an answer. `may_end` [V] marks the tokens after which one can be complete.
 
-    def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], vocabulary: int) -> None:
-        self.tokenizer, self.texts = tokenizer, texts
+    A text that is a special token's ends an answer by its id, as those of `ends` [V] do: decoded text never shows it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], ends: npt.NDArray[np.bool_]) -> None:
+        special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        numbers = [special[text] for text in texts if text in special]
+        texts, vocabulary = tuple(text for text in texts if text not in special), len(ends)
+        self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
+        self.ends[[number for number in numbers if number < vocabulary]] = True
         self.tail = max((len(text.encode()) for text in texts), default=0) + 4
         self.may_end = np.zeros(vocabulary, np.bool_)
         if texts:
             lasts = {text[-1] for text in texts}
             blank = any(last.isspace() for last in lasts)
             for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocabulary)])):
-                self.may_end[number] = blank or not text or "\ufffd" in text or not lasts.isdisjoint(text)
+                self.may_end[number] = blank or not text or _NO_LETTER in text or not lasts.isdisjoint(text)
 
     def found(self, ids: npt.NDArray[np.int32]) -> bool:
         """Whether an answer of these ids contains one of the texts."""
         near = self.tokenizer.decode(ids[-self.tail :].tolist())
+        if _NO_LETTER in near:  # where it begins inside a letter of several byte tokens, all around it is lost
+            near += "".join(self.tokenizer.decode(ids[-self.tail - more :].tolist()) for more in (1, 2, 3))
         return (
             any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
         )
+
+    def mended(self, ids: list[int], text: str) -> str:
+        """`text` of `ids` with the letters before one that is cut at the end: the library gives up a whole run of byte
+        tokens for it.
+        """
+        for cut in (1, 2, 3) if text.endswith(_NO_LETTER) else ():
+            shorter: str = self.tokenizer.decode(ids[:-cut], skip_special_tokens=True)
+            if not shorter.endswith(_NO_LETTER):
+                return shorter + _NO_LETTER
+        return text
 
     def cut(self, answer: str) -> str:
         """`answer` up to the first of the texts."""
@@ -178,9 +200,11 @@ def open_generator(
     precision: Literal["fp32", "bf16"] = "fp32",
     implementation: Implementation = "auto",
     tensor: int = 1,
+    pipeline: int = 1,
+    expert: int = 1,
 ) -> Generator:
     """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process
-    (None: as it is).
+    (None: as it is). tensor, pipeline, expert: how the network is cut; every process of it answers the same prompts.
 
     `ConfigError` for a checkpoint without a tokenizer or with a scalar head.
     """
@@ -192,7 +216,7 @@ def open_generator(
             "no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder
         )
     tokenizer, end_ids = load_tokenizer(source)
-    layout = parallel.start(Parallel(tensor=tensor))
+    layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
     network = checkpoints.load_model(
         source, layout, precision=precision, implementation=implementation, inference=True
     ).eval()
@@ -200,7 +224,9 @@ def open_generator(
 
 
 def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
-    """The tokenizer in a checkpoint and the ids that end an answer (`eos_token` in tokenizer_config.json)."""
+    """The tokenizer in a checkpoint and the ids that end an answer: `eos_token` in tokenizer_config.json and those that
+    generation_config.json names.
+    """
     text = source.text("tokenizer.json")
     if text is None:
         raise ConfigError(
@@ -209,9 +235,11 @@ def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
     try:
         tokenizer = Tokenizer.from_str(text)
         settings: Any = json.loads(source.text("tokenizer_config.json") or "{}")
+        more: Any = json.loads(source.text("generation_config.json") or "{}").get("eos_token_id")
     except Exception as error:
         raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
     end = settings.get("eos_token")
     end = end.get("content") if isinstance(end, dict) else end
     number = tokenizer.token_to_id(end) if isinstance(end, str) else None
-    return tokenizer, [] if number is None else [number]
+    ends = [number, *(more if isinstance(more, list) else [more])]
+    return tokenizer, sorted({one for one in ends if isinstance(one, int) and one >= 0})

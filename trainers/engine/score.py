@@ -6,6 +6,7 @@ follows from the chunk alone (ties by content), so the order of rows changes not
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -13,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from schemas.conversation import IDS
 from schemas.errors import ConfigError, DataError
 from schemas.schema import Column, Schema
 from trainers.config import Parallel
 from trainers.engine import checkpoint as checkpoints
-from trainers.engine import parallel
+from trainers.engine import parallel, stages
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.model import Network
-from trainers.engine.packing import pack
+from trainers.engine.packing import Packed, pack
 from trainers.engine.specs import Implementation
 
 
@@ -50,10 +52,18 @@ class Scorer:
         for chosen in self._passes(texts):
             ids = torch.from_numpy(np.concatenate([texts[i] for i in chosen])).to(self.device)
             plan = pack([len(texts[i]) for i in chosen], self.device)
-            said_1tn = self.network(ids[None], plan.positions, None, packed_seq_params=plan)
-            scores[chosen] = said_1tn[0, plan.last].double().cpu().numpy()
+            said_1tn = stages.through(self.network, functools.partial(self._read, ids, plan), len(ids))
+            found = torch.zeros(len(chosen), size, dtype=torch.float64, device=self.device)
+            if said_1tn is not None:
+                found.copy_(said_1tn[0, plan.last])
+            stages.share(self.network, found)
+            scores[chosen] = found.cpu().numpy()
         names = ["reward"] if size == 1 else [f"reward_{i}" for i in range(size)]
         return {name: pa.array(scores[:, i], pa.float64()) for i, name in enumerate(names)}
+
+    def _read(self, ids: Tensor, plan: Packed) -> Tensor:
+        said: Tensor = self.network(ids[None], plan.positions, None, packed_seq_params=plan)
+        return said
 
     def _texts(self, rows: pa.Table) -> list[npt.NDArray[np.int64]]:
         parts = [rows[name].to_pylist() for name in self.columns]
@@ -93,9 +103,12 @@ def open_scorer(
     threads: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     implementation: Implementation = "auto",
+    tensor: int = 1,
+    pipeline: int = 1,
+    expert: int = 1,
 ) -> Scorer:
     """A scorer over the reward model in `checkpoint`. columns: token columns that make up what is read, in
-    order.
+    order. tensor, pipeline, expert: how the network is cut; every process of it scores the same rows.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -104,7 +117,7 @@ def open_scorer(
         raise ConfigError(
             "no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder
         )
-    layout = parallel.start(Parallel())
+    layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
     network = checkpoints.load_model(
         source, layout, precision=precision, implementation=implementation, inference=True
     ).eval()

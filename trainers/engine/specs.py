@@ -26,7 +26,9 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 from schemas.errors import ConfigError
+from trainers.engine.mixture import Router
 from trainers.engine.packing import Packed
+from trainers.engine.rope import rotate
 
 Implementation = Literal["auto", "local", "te"]
 
@@ -139,15 +141,6 @@ def _band(queries: int, keys: int, window: int | None, device: torch.device) -> 
     return (ahead <= 0) & (ahead > -(window or keys))
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rope: `x` [s, b, h, d] with its halves turned by the angles of `table` [2 (cos, sin), s, b, 1, d / 2].
-
-    Su et al. 2021, arXiv:2104.09864, in the halves layout of GPT-NeoX and Llama.
-    """
-    (cos, sin), (low, high) = table.unbind(0), x.chunk(2, dim=-1)
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
-
-
 class CachedSelfAttention(SelfAttention):
     """Megatron's self-attention that rotates queries and keys itself, and caches keys as rotated."""
 
@@ -207,6 +200,8 @@ def block_spec(
         )
         final = Norm
         _local_norms(layer, config)
+    if config.num_moe_experts:
+        layer.submodules.mlp.submodules.router = Router
     attention = layer.submodules.self_attention
     attention.module = CachedSelfAttention
     if chosen == "local" or inference:

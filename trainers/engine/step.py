@@ -14,30 +14,41 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
 from torch import Tensor
 
 from trainers.algorithm import Algorithm, Loss, Needs, Said
-from trainers.engine import logprobs
+from trainers.architecture import Model
+from trainers.engine import logprobs, mixture
 from trainers.engine.batch import MicroBatch
-from trainers.engine.packing import pack
 from trainers.engine.parallel import Layout
+from trainers.engine.specs import choose
+from trainers.engine.tally import WEIGHT, Tally
+from trainers.launch import rank
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A step over the global batch: the mean loss, its weight, the metrics' means, and whether someone asked to
     stop.
+
+    `tokens` were read, `places` are what attention computed for them (more by its padding), `pairs` the (query, key)
+    pairs within the window, later keys included. `sources` holds the mean loss of every source, by its place;
+    `rows_RN` the sum of the loss, its weight and the notes of every row, in the order of the step, where asked for.
     """
 
     loss: float
     weight: float
     metrics: Mapping[str, float]
     tokens: int
+    places: int
+    pairs: float
+    sources: Mapping[int, float]
+    rows_RN: np.ndarray
     stop: bool
 
 
@@ -45,8 +56,8 @@ def say(model: Any, batch: MicroBatch) -> Tensor:
     """Run the network over a micro-batch: [1, t, V] logits or [1, t, H] scalars; hidden states before the last
     stage.
     """
-    plan = pack(batch.lengths, batch.tokens_1t.device)
-    output: Tensor = model(batch.tokens_1t, plan.positions, None, packed_seq_params=plan)
+    options = {"packed_seq_params": batch.plan, "padding_mask": batch.padding_1t}
+    output: Tensor = model(batch.tokens_1t, batch.plan.positions, None, **options)
     return output
 
 
@@ -82,32 +93,35 @@ def _answers(output_t: Tensor, batch: MicroBatch, name: str, needs: Needs) -> di
 class Stepper:
     """Forward and backward over the micro-batches of a step, for one network and one algorithm."""
 
-    def __init__(self, model: Any, vocab_size: int, algorithm: Algorithm, settings: Any, layout: Layout) -> None:
-        self.model, self.vocab_size, self.layout = model, vocab_size, layout
+    def __init__(self, model: Any, shape: Model, algorithm: Algorithm, settings: Any, layout: Layout) -> None:
+        self.model, self.shape, self.layout = model, shape, layout
         self.algorithm, self.settings = algorithm, settings
         self.stop_asked: Callable[[], bool] = lambda: False
         self.config = get_model_config(model)
         assert self.config.calculate_per_token_loss, "gradients must come unscaled"
         self.config.finalize_model_grads_func = self._finalize
         self._run = get_forward_backward_func()
-        self._sums = torch.zeros(0)
+        self._tally = Tally("cpu")
+        self._bucketed = choose("auto") == "local"
         self._statistics: dict[str, Tensor] = {}
 
-    def train(self, batches: Many[MicroBatch]) -> Outcome:
-        """Leave the gradient of the global mean loss in the model."""
+    def train(self, batches: Many[MicroBatch], *, sources: int = 0, rows: int = 0) -> Outcome:
+        """Leave the gradient of the global mean loss in the model; `sources` and `rows`: how many are told apart."""
         self._gather_statistics(batches)
-        self._start(len(self.algorithm.metrics))
+        if self.shape.experts is not None and self.shape.experts.balance > 0:
+            mixture.weigh(self.model, batches, self.algorithm)
+        self._tally = self._started(sources, rows)
         self._forward(batches, self._loss, forward_only=False)
         return self._outcome()
 
     @torch.no_grad()
-    def evaluate(self, steps: Iterator[Many[MicroBatch]]) -> Outcome:
+    def evaluate(self, steps: Iterator[Many[MicroBatch]], *, sources: int = 0) -> Outcome:
         """The mean loss and metrics over all micro-batches of all `steps`, without gradients."""
-        self._start(len(self.algorithm.metrics))
+        self._tally = tally = self._started(sources)
         for batches in steps:
-            sums = self._sums
             self._gather_statistics(batches)
-            self._sums = sums
+            self._tally = tally
+            rank.beat()
             self._forward(batches, self._loss, forward_only=True)
         self._reduce()
         return self._outcome()
@@ -130,16 +144,20 @@ class Stepper:
         return say(model, batch), partial(loss, batch)
 
     def _hear(self, output: Tensor, batch: MicroBatch) -> dict[str, Said]:
-        return hear(output, batch, self.algorithm.needs, self.vocab_size)
+        return hear(output, batch, self.algorithm.needs, self.shape.vocab_size)
 
     def _loss(self, batch: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         said = self._hear(output, batch)
         loss: Loss = self.algorithm.loss(self.settings, said, {**batch.rows, **self._statistics})
         assert loss.values.shape == loss.weights.shape, f"{tuple(loss.values.shape)} != {tuple(loss.weights.shape)}"
         assert tuple(loss.metrics) == self.algorithm.metrics, f"{tuple(loss.metrics)} != {self.algorithm.metrics}"
+        assert tuple(loss.notes) == self.algorithm.notes, f"{tuple(loss.notes)} != {self.algorithm.notes}"
         total = (loss.values * loss.weights).sum()
         pairs = [number for pair in loss.metrics.values() for number in pair]
-        self._add(total, loss.weights.sum(), torch.tensor(batch.num_read, device=output.device), *pairs)
+        self._tally.add(total, loss.weights.sum(), pairs)
+        self._tally.count(batch.num_read, self._places(batch), self._pairs(batch))
+        first = said[self.algorithm.sequences[0].ids]
+        self._tally.add_rows(loss, self.algorithm.per, first, batch.places_B, batch.sources_B)
         return total, torch.zeros((), dtype=torch.int, device=output.device), {}
 
     def _gather_statistics(self, batches: Many[MicroBatch]) -> None:
@@ -151,46 +169,59 @@ class Stepper:
         def collect(batch: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             found = statistics_of(self.settings, self._hear(output, batch), batch.rows)
             pairs = [number for name in self.algorithm.statistics for number in found[name]]
-            self._add(*[output.new_zeros(())] * 3, *pairs)
+            self._tally.add(output.new_zeros(()), output.new_zeros(()), pairs)
             return output.sum() * 0, torch.zeros((), dtype=torch.int, device=output.device), {}
 
-        self._start(len(self.algorithm.statistics))
+        self._tally = Tally(self.layout.device, metrics=len(self.algorithm.statistics))
         with torch.no_grad():
             self._forward(batches, collect, forward_only=True)
         self._reduce()
         means = self._means(self.algorithm.statistics)
         self._statistics = {n: torch.tensor(v, device=self.layout.device) for n, v in means.items()}
 
-    def _start(self, pairs: int) -> None:
-        """Begin new sums: of the loss, its weights and the tokens, then of `pairs` (sum, count), then stop requests."""
-        self._sums = torch.zeros(3 + 2 * pairs + 1, dtype=torch.float64, device=self.layout.device)
+    def _started(self, sources: int, rows: int = 0) -> Tally:
+        sizes = {"metrics": len(self.algorithm.metrics), "notes": len(self.algorithm.notes)}
+        return Tally(self.layout.device, sources=sources, rows=rows, **sizes)
 
-    @torch.no_grad()
-    def _add(self, *numbers: Tensor) -> None:
-        self._sums[:-1] += torch.stack([number.detach().double() for number in numbers])
+    def _places(self, batch: MicroBatch) -> int:
+        """Places that attention computes: those of its buckets; Transformer Engine's kernels have none to spare."""
+        if not self._bucketed:
+            return batch.num_tokens
+        return sum(bucket.count * bucket.length for bucket in batch.plan.buckets)
+
+    def _pairs(self, batch: MicroBatch) -> float:
+        lengths = np.asarray(batch.read_lengths, dtype=np.float64)
+        return float((lengths * np.minimum(lengths, self.shape.window or np.inf)).sum())
 
     def _finalize(self, model: list[Any], num_tokens: Tensor | None, **groups: Any) -> None:
         """Megatron's hook between the last backward and the optimizer: reduce, then divide by the global weight."""
+        rank.beat()  # from here on this rank waits for the others
         finalize_model_grads(model, None, **groups)
         self._reduce()
-        weight = float(self._sums[1])
+        weight = float(self._tally.head[WEIGHT])
         for chunk in model:
             chunk.scale_gradients(1.0 / weight if weight > 0 else 0.0)
 
     def _reduce(self) -> None:
         """Sum over the world; one rank of each tensor group on the last stage speaks, anyone may ask to stop."""
-        if not (self.layout.last and self.layout.tensor_rank == 0):
-            self._sums.zero_()
-        self._sums[-1] = float(self.stop_asked())
-        if self.layout.world > 1:
-            dist.all_reduce(self._sums)
+        speaks = self.layout.last and self.layout.tensor_rank == 0
+        self._tally.reduce(speaks=speaks, stop=self.stop_asked(), world=self.layout.world)
 
     def _means(self, names: tuple[str, ...]) -> dict[str, float]:
-        numbers = self._sums[3:-1].tolist()
-        pairs = zip(names, numbers[::2], numbers[1::2], strict=True)
-        return {name: total / count for name, total, count in pairs if count > 0}
+        pairs = zip(names, self._tally.metrics_M2.tolist(), strict=True)
+        return {name: total / count for name, (total, count) in pairs if count > 0}
 
     def _outcome(self) -> Outcome:
-        total, weight, tokens, *_, stop = self._sums.tolist()
-        loss = total / weight if weight > 0 else total
-        return Outcome(loss, weight, self._means(self.algorithm.metrics), int(tokens), stop > 0)
+        total, weight, tokens, places, pairs = self._tally.head.tolist()
+        by_source = enumerate(self._tally.sources_S2.tolist())
+        return Outcome(
+            loss=total / weight if weight > 0 else total,
+            weight=weight,
+            metrics=self._means(self.algorithm.metrics),
+            tokens=int(tokens),
+            places=int(places),
+            pairs=pairs,
+            sources={place: loss / counted for place, (loss, counted) in by_source if counted > 0},
+            rows_RN=self._tally.rows_RN.cpu().numpy(),
+            stop=float(self._tally.stop) > 0,
+        )

@@ -1,0 +1,131 @@
+"""Texts of answers out of a real sentencepiece-like vocabulary: blanks, bytes cut inside a letter, stop texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tokenizers import Tokenizer
+
+from datakit.clients import Sampling
+from trainers.engine import checkpoint, sample
+from trainers.engine.sample import StopTexts
+
+VOCABULARY = 520
+"""A few rows more than the tokenizer has tokens, as padded networks have."""
+
+
+@pytest.fixture(scope="module")
+def folder(shared_data: Path) -> Path:
+    return shared_data / "model-stories260k/hf"
+
+
+@pytest.fixture(scope="module")
+def stories(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def stops(tokenizer: Tokenizer, *texts: str) -> StopTexts:
+    return StopTexts(tokenizer, texts, np.zeros(VOCABULARY, np.bool_))
+
+
+def ended_at(told: StopTexts, ids: list[int]) -> int | None:
+    """After how many tokens the sampler would end this answer."""
+    row = np.array(ids, np.int32)
+    for count in range(1, len(ids) + 1):
+        last = row[count - 1]
+        if told.ends[last] or (told.may_end[last] and told.found(row[:count])):
+            return count
+    return None
+
+
+def test_texts_equal_those_of_transformers(folder: Path, stories: Tokenizer) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    greedy = json.loads((folder.parent / "greedy.json").read_text())["greedy_token_ids_from_bos"]
+    rows = [greedy, greedy[5:], greedy[:1], [], stories.encode("é漢🎉\n").ids]
+    rows += [rows[-1][:-cut] for cut in (1, 2, 3, 5, 6)] + [[515, *greedy[3:9], 519]]
+    own = stories.decode_batch(rows, skip_special_tokens=True)
+    assert own == [theirs.decode(row, skip_special_tokens=True) for row in rows]
+    assert own[4] == "é漢🎉\n"
+    assert own[5] == "é漢🎉"
+    assert own[6] == "é" + 6 * "\ufffd", "the library gives up the whole run of bytes"
+    told = [stops(stories).mended(row, text) for row, text in zip(rows, own, strict=True)]
+    assert told[6:10] == ["é漢\ufffd", "é漢\ufffd", "é漢", "é\ufffd"], "only the letter that is cut is lost"
+    assert [*told[:6], told[10]] == [*own[:6], own[10]]
+
+
+@pytest.mark.parametrize("stop", ["time", " time,", "there was", "\n", "🎉", "é", "漢🎉", ". ", "仮名🎉"])
+def test_an_answer_ends_where_its_stop_text_is_complete(stories: Tokenizer, stop: str) -> None:
+    text = "Once upon a time, there was a dog. é漢🎉\n And more of it. 漢字漢字仮名🎉 end"
+    ids, told = stories.encode(text, add_special_tokens=False).ids, stops(stories, stop)
+    count = ended_at(told, ids)
+    first = next(n for n in range(len(ids) + 1) if stop in stories.decode(ids[:n]))
+    assert count == first
+    assert told.cut(stories.decode(ids[:first])) == text[: text.index(stop)]
+
+
+def test_a_special_token_as_stop_text_ends_by_its_id(stories: Tokenizer) -> None:
+    told = stops(stories, "<s>", "dog")
+    ids = stories.encode("A cat", add_special_tokens=False).ids
+    assert ended_at(told, [*ids, 1, 400]) == len(ids) + 1
+    assert (told.texts, np.flatnonzero(told.ends).tolist()) == (("dog",), [1])
+    spelt = stories.encode(" < s >", add_special_tokens=False).ids
+    assert ended_at(told, spelt) is None
+    assert ended_at(stops(stories), [*ids, 1]) is None
+
+
+class Says:
+    """A network's place in a `Generator` that says a fixed answer."""
+
+    def __init__(self, size: int) -> None:
+        self.architecture = type("Architecture", (), {"vocab_size": size, "max_sequence_length": 64})()
+
+
+def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [*stories.encode("A cat 🎉", add_special_tokens=False).ids, 1, 7]
+
+    class Decoded:
+        def __init__(self, network: Any, distribution: Any, *, ended: Any, **options: Any) -> None:
+            self.ended = ended
+
+        def run(self, units: Any) -> Any:
+            ids, counts = np.array([said], np.int32), np.array([0])
+            answers = type("Answers", (), {"ids": ids, "counts": counts, "logprobs": np.zeros(ids.shape, np.float32)})()
+            answers.stopped = np.zeros(1, np.bool_)
+            while counts[0] < len(said) and not answers.stopped[0]:
+                counts[0] += 1
+                answers.stopped = self.ended(np.array([0]), answers)
+            return answers
+
+    monkeypatch.setattr(sample, "Decoder", Decoded)
+    policy: Any = sample.Generator(Says(VOCABULARY), stories, [2])  # type: ignore[arg-type]
+    prompts = pa.table({"prompt_ids": pa.array([[1, 403]], pa.list_(pa.int32()))})
+    for stop, text, count in (
+        (("<s>",), "A cat 🎉", len(said) - 1),
+        ((" c",), "A", 3),
+        ((), "A cat 🎉\x04", len(said)),
+    ):
+        sampling = Sampling(samples_per_prompt=1, max_new_tokens=20, stop=stop)
+        row = policy.generate(prompts, sampling, np.array([3], np.uint64)).to_pylist()[0]
+        assert (row["response"], len(row["response_ids"])) == (text, count), stop
+
+
+def test_what_generation_config_names_ends_an_answer_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "tokenizer.json": (folder / "tokenizer.json").read_text(),
+        "tokenizer_config.json": '{"eos_token": "</s>"}',
+    }
+    held: Any = type("Held", (), {"folder": "x", "text": lambda self, name: texts.get(name)})()
+    assert sample.load_tokenizer(held)[1] == [2]
+    for named in ([1, 2], 1):
+        texts["generation_config.json"] = json.dumps({"eos_token_id": named})
+        assert sample.load_tokenizer(held)[1] == [1, 2]
+    del texts["generation_config.json"]
+    texts["tokenizer_config.json"] = "{}"
+    assert sample.load_tokenizer(held)[1] == [], "a tokenizer without an end token"
+    assert checkpoint.TOKENIZER[:2] == ("tokenizer.json", "tokenizer_config.json")

@@ -1,0 +1,119 @@
+"""Every family in the registry: in and out without a bit changed, and computing what transformers computes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainers.weights import tiny
+from trainers.config import Parallel
+from trainers.engine import checkpoint, parallel
+from trainers.engine.weights import check, registry
+from trainers.engine.weights.adopt import adopt
+from trainers.engine.weights.export import export
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    for name in tiny.FOLDERS:
+        tiny.write(name, root / name / "source")
+        adopt(str(root / name / "source"), str(root / name / "checkpoint"), check="off", say=lambda line: None)
+        export(str(root / name / "checkpoint"), str(root / name / "exported"), check="off", say=lambda line: None)
+    return {name: root / name for name in tiny.FOLDERS}
+
+
+@pytest.fixture(scope="module")
+def cuts(folders: dict[str, Path]) -> Path:
+    """All checkpoints' logits at tensor 2 and at pipeline 2, from one launch of two processes."""
+    root = folders["llama"].parent
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*torchrun, "-m", "tests.trainers.weights.cuts", str(root)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def said(folder: Path, name: str) -> torch.Tensor:
+    model = checkpoint.open_checkpoint(str(folder / "checkpoint"), verify="off").model
+    torch.manual_seed(0)
+    return check.theirs(str(folder / name), check.sample_ids(model), model.head)
+
+
+def test_every_family_has_a_folder_here() -> None:
+    answered = {architecture for _, architecture, _ in tiny.FOLDERS.values()}
+    for family in registry.FAMILIES.values():
+        assert family.causal in answered, f"tests/trainers/weights/tiny.py has no folder of {family.name}"
+
+
+def test_every_family_is_a_file_and_every_file_a_family() -> None:
+    files = {path.stem for path in (ROOT / "trainers/engine/weights/families").glob("*.py")} - {"__init__"}
+    assert files == set(registry.FAMILIES)
+
+
+@pytest.mark.parametrize("name", tiny.FOLDERS)
+def test_in_and_out_changes_no_bit(folders: dict[str, Path], name: str) -> None:
+    before, after = tensors(folders[name] / "source"), tensors(folders[name] / "exported")
+    assert before.keys() == after.keys()
+    for tensor, value in before.items():
+        assert value.dtype == after[tensor].dtype and torch.equal(value, after[tensor]), tensor
+
+
+@pytest.mark.parametrize("name", tiny.FOLDERS)
+def test_logits_are_those_of_transformers(folders: dict[str, Path], name: str) -> None:
+    theirs = said(folders[name], "source")
+    assert torch.equal(theirs, said(folders[name], "exported"))
+    model = checkpoint.open_checkpoint(str(folders[name] / "checkpoint"), verify="off").model
+    layout = parallel.start(Parallel())
+    ours = check.ours(str(folders[name] / "checkpoint"), model, check.sample_ids(model), layout)
+    difference = (ours - theirs).abs().max().item()
+    assert difference <= (0.0 if name in tiny.EXACT else 1e-5), difference
+    assert theirs.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("cut", ["tensor", "pipeline"])
+@pytest.mark.parametrize("name", tiny.FOLDERS)
+def test_logits_do_not_depend_on_the_cut(cuts: Path, folders: dict[str, Path], name: str, cut: str) -> None:
+    ours = torch.load(cuts / name / f"{cut}.pt", weights_only=True)
+    assert (ours - said(folders[name], "source")).abs().max().item() <= 1e-4
+
+
+@pytest.mark.parametrize("name", tiny.FOLDERS)
+def test_a_config_survives_the_way_in_and_out(folders: dict[str, Path], name: str) -> None:
+    import transformers
+
+    before, after = (transformers.AutoConfig.from_pretrained(folders[name] / part) for part in ("source", "exported"))
+    assert type(before) is type(after)
+    differ = {key for key, value in before.to_dict().items() if after.to_dict().get(key) != value}
+    told: dict[str, Any] = {key: (before.to_dict()[key], after.to_dict().get(key)) for key in differ}
+    allowed = {"eos_token_id", "bos_token_id", "pad_token_id", "n_inner", "_name_or_path", "initializer_range"}
+    allowed |= {"attn_pdrop", "embd_pdrop", "resid_pdrop", "max_window_layers", "head_dim"}
+    allowed |= {"tie_word_embeddings"} if name.endswith("reward") else set()
+    assert differ <= allowed, told
+
+
+def test_a_tokenizer_comes_out_as_transformers_loads_it(folders: dict[str, Path]) -> None:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["llama"] / "exported")
+    assert tokenizer("w3 w4")["input_ids"] == [3, 4]
+    assert (tokenizer.eos_token, tokenizer.eos_token_id, tokenizer.chat_template) == ("w1", 1, "{{ messages }}")

@@ -1,0 +1,51 @@
+"""A reward model that predicts every attribute of an answer, after HelpSteer (Wang et al. 2023, arXiv:2311.09528).
+
+    loss = sum_bk m_bk (r_bk - label_bk)^2 / sum_bk m_bk        over rows b and attributes k of the global batch
+
+r is the head's k-th number at the last token; m is 0 where an attribute was not judged. NeMo-Aligner calls it
+`regression` and divides within each micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.attributed import ATTRIBUTED
+from schemas.errors import ConfigError
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`attributes`: what the numbers of `labels` are, in order; the head gives as many. Default: HelpSteer's five."""
+
+    attributes: tuple[str, ...] = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+    def __post_init__(self) -> None:
+        if not self.attributes or len(set(self.attributes)) < len(self.attributes):
+            raise ConfigError("attributes", f"attributes must be different names, not {self.attributes}")
+
+
+def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
+    """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
+    labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
+    judged_BK = ~labels_BK.isnan()
+    errors_BK = (scores_BK - labels_BK.nan_to_num()) * judged_BK
+    judged_B = judged_BK.sum(dim=1)
+    values_B = errors_BK.square().sum(dim=1) / judged_B.clamp(min=1)
+    metrics = {"absolute_error": mean_of(errors_BK.abs(), judged_BK)}
+    return Loss(values=values_B, weights=judged_B.to(values_B.dtype), metrics=metrics)
+
+
+RM_REGRESSION = Algorithm(
+    name="rm_regression",
+    rows=ATTRIBUTED,
+    sequences=(Sequence(ids="input_ids"),),
+    needs=Needs.SCORES,
+    per=Per.ROW,
+    settings=Settings,
+    loss=loss,
+    metrics=("absolute_error",),
+    outputs=lambda settings: len(settings.attributes),
+)

@@ -1,0 +1,79 @@
+"""What one scan of a dataset found: the row groups, how long every row is, and that all of them can be trained on.
+
+An index is kept in the run's folder under a name that says of what it is: the dataset's digest, what the algorithm
+reads, what the network can take. So a second launch need not scan. It is written whole or not at all, carries its own
+SHA-256, and one that is damaged is as good as none. Shards are verified when they are read, as without an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.dataset import Dataset
+from schemas.settings import digest
+from trainers.algorithm import Algorithm
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """`groups_G3`: shard, number in it and rows of every row group; `lengths_NS`: tokens of every row and sequence.
+
+    `inside_N` counts the sequences of packs (None: no packs); `source_U` gives the place in `sources` of every sequence
+    (empty: unknown).
+    """
+
+    groups_G3: np.ndarray
+    lengths_NS: np.ndarray
+    inside_N: np.ndarray | None
+    sources: tuple[str, ...]
+    source_U: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Put it at `path`, replacing what is there; an index that cannot be written is done without."""
+        arrays: dict[str, Any] = {"groups_G3": self.groups_G3, "lengths_NS": self.lengths_NS, "source_U": self.source_U}
+        if self.inside_N is not None:
+            arrays["inside_N"] = self.inside_N
+        names = np.frombuffer(json.dumps(self.sources).encode(), dtype=np.uint8)
+        held = io.BytesIO()
+        np.savez(held, sources=names, **arrays)
+        fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(hashlib.sha256(held.getbuffer()).digest() + held.getbuffer())
+            os.replace(fresh, path)
+
+    @staticmethod
+    def read(path: Path, dataset: Dataset) -> Index | None:
+        """The index of `dataset` at `path`; None where there is none that can be used."""
+        try:
+            data = path.read_bytes()
+            if hashlib.sha256(memoryview(data)[32:]).digest() != data[:32]:
+                return None
+            with np.load(io.BytesIO(memoryview(data)[32:]), allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in arrays.files}
+            sources = tuple(json.loads(found.pop("sources").tobytes()))
+            index = Index(**{"inside_N": None, **found}, sources=sources)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return index if index.lengths_NS.shape[:1] == (dataset.num_rows,) else None
+
+
+def place(folder: Path, dataset: Dataset, algorithm: Algorithm, limits: Mapping[str, Any]) -> Path:
+    """Where the index of `dataset` for `algorithm` and `limits` stands below `folder`."""
+    sequences = [vars(sequence) for sequence in algorithm.sequences]
+    read: dict[str, Any] = {"sequences": sequences, "numbers": algorithm.numbers, "vectors": algorithm.vectors}
+    read |= {"needs": algorithm.needs.value, "per": algorithm.per.value}
+    told = {"format": _FORMAT, "dataset": dataset.digest, "algorithm": read, "limits": dict(limits)}
+    return folder / "index" / digest(told)[:32]

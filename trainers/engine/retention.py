@@ -1,0 +1,46 @@
+"""Which saves of a run stay: the newest `keep_last`, and the `keep_best` by a figure of the validation at their step.
+
+`best_by` names the figure (`val_loss`, `val_loss/<source>`, `val_<metric>`); the lowest is best, with a leading "-" the
+highest. A save at a step that was not validated, or whose figure is not finite, is never among the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from schemas.errors import ConfigError, printable
+from schemas.settings import suggestion
+from trainers.config import Run
+
+
+def best(scores: Mapping[int, float | None], number: int, by: str) -> set[int]:
+    """The `number` steps with the best score; of equals the earliest."""
+    sign = -1.0 if by.startswith("-") else 1.0
+    ranked = sorted((sign * score, step) for step, score in scores.items() if score is not None)
+    return {step for _, step in ranked[:number]}
+
+
+def stay(scores: Mapping[int, float | None], run: Run) -> set[int]:
+    """The steps of the saves that stay while the run goes on."""
+    return set(sorted(scores)[-run.keep_last :]) | best(scores, run.keep_best, run.best_by)
+
+
+def check(run: Run, known: Sequence[str], last: int, validates: int) -> None:
+    """`ConfigError` unless `best_by` is one of the `known` figures and some save before step `last` will have it."""
+    name = run.best_by.removeprefix("-")
+    if run.validation is not None and name not in known:
+        raise ConfigError(
+            "best-by",
+            f"best_by {printable(run.best_by)} is no figure of this validation{suggestion(name, list(known))}",
+            expected=f"one of {', '.join(map(printable, known))}; with a leading - the highest is best",
+            kept="nothing was started",
+        )
+    both = math.lcm(run.save_every or last, validates)
+    if run.keep_best and both >= last:
+        raise ConfigError(
+            "best-by",
+            f"no save would ever be among the best: the first at a validated step is that of step {both} of {last}",
+            expected="save_every and validate_every with a common multiple before the last step",
+            kept="nothing was started",
+        )

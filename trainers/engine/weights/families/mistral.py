@@ -1,0 +1,45 @@
+"""Mistral: Llama's layers with a window of attention in every one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainers.architecture import Model
+from trainers.engine.weights import tables
+from trainers.engine.weights.family import Family
+from trainers.engine.weights.hfconfig import Config
+
+
+def _read(config: Config) -> dict[str, Any]:
+    told = tables.sizes(config, groups=8)
+    config.hold("hidden_act", ("silu",), "silu")
+    window = config.maybe("sliding_window") if "sliding_window" in config.data else 4096
+    return told | {
+        "kv_channels": tables.head_size(config, told),
+        "window": window,
+        "norm_epsilon": config.number("rms_norm_eps", 1e-6),
+        **config.rope(told["max_sequence_length"]),
+    }
+
+
+def _write(model: Model) -> dict[str, Any]:
+    told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
+    return told | {"sliding_window": model.window, "rms_norm_eps": model.norm_epsilon}
+
+
+MISTRAL = Family(
+    name="mistral",
+    causal="MistralForCausalLM",
+    scalar="MistralForSequenceClassification",
+    read=_read,
+    write=_write,
+    rules=(*tables.TRUNK, *tables.GATED),
+    fixed={
+        **tables.LLAMA_LIKE,
+        "qkv_bias": (False,),
+        "linear_bias": (False,),
+        "qk_layernorm": (False,),
+        "experts": (None,),
+    },
+    loose=tables.ROPE_BUFFER,
+)

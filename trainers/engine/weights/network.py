@@ -1,0 +1,91 @@
+"""The tensors of a Megatron network as its checkpoints hold them: every layer's, and every expert's, in one stack."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainers.architecture import Model
+from trainers.engine.model import padded_vocabulary
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One tensor of a checkpoint: pieces of `shape`, one for each index below `lead` (layers, then experts)."""
+
+    name: str
+    shape: tuple[int, ...]
+    lead: Index = ()
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Shape of the whole."""
+        return self.lead + self.shape
+
+    def indices(self) -> Iterator[Index]:
+        """The pieces, in the order of the whole's bytes."""
+        return itertools.product(*map(range, self.lead))
+
+
+def stacks(model: Model) -> dict[str, Stack]:
+    """Every tensor of the network of `model`, by name, vocabulary rows filled up as at tensor size 1."""
+    hidden, layers = model.hidden_size, (model.num_layers,)
+    rows = padded_vocabulary(model, 1)
+    found = [Stack("embedding.word_embeddings.weight", (rows, hidden))]
+    if model.position == "learned":
+        found.append(Stack("embedding.position_embeddings.weight", (model.max_sequence_length, hidden)))
+    found += [*_attention(model, layers), *(_mlp(model, layers) if model.experts is None else _experts(model, layers))]
+    found += _norm(model, "decoder.final_layernorm.", hidden, ())
+    if model.head == "scalar":
+        found.append(Stack("output_layer.weight", (model.head_size, hidden)))
+    elif not model.tie_embeddings:
+        found.append(Stack("output_layer.weight", (rows, hidden)))
+    return {stack.name: stack for stack in found}
+
+
+def _attention(model: Model, layers: Index) -> list[Stack]:
+    hidden, heads, groups = model.hidden_size, model.num_attention_heads, model.num_query_groups
+    size = model.kv_channels or hidden // heads
+    rows, here = (heads + 2 * groups) * size, "decoder.layers.self_attention."
+    found = _norm(model, here + "linear_qkv.layer_norm_", hidden, layers)
+    found += [Stack(here + "linear_qkv.weight", (rows, hidden), layers)]
+    found += [Stack(here + "linear_proj.weight", (hidden, heads * size), layers)]
+    if model.qkv_bias or model.linear_bias:
+        found.append(Stack(here + "linear_qkv.bias", (rows,), layers))
+    if model.linear_bias:
+        found.append(Stack(here + "linear_proj.bias", (hidden,), layers))
+    if model.qk_layernorm:
+        found += [norm for name in ("q_layernorm.", "k_layernorm.") for norm in _norm(model, here + name, size, layers)]
+    return found
+
+
+def _mlp(model: Model, layers: Index) -> list[Stack]:
+    hidden, width, here = model.hidden_size, model.ffn_hidden_size, "decoder.layers.mlp."
+    wide = 2 * width if model.gated else width
+    found = _norm(model, here + "linear_fc1.layer_norm_", hidden, layers)
+    found += [Stack(here + "linear_fc1.weight", (wide, hidden), layers)]
+    found += [Stack(here + "linear_fc2.weight", (hidden, width), layers)]
+    if model.linear_bias:
+        found.append(Stack(here + "linear_fc1.bias", (wide,), layers))
+        found.append(Stack(here + "linear_fc2.bias", (hidden,), layers))
+    return found
+
+
+def _experts(model: Model, layers: Index) -> list[Stack]:
+    assert model.experts is not None, "a mixture"
+    hidden, width, number = model.hidden_size, model.ffn_hidden_size, model.experts.number
+    wide = 2 * width if model.gated else width
+    here, lead = "decoder.layers.mlp.", (*layers, number)
+    found = _norm(model, "decoder.layers.pre_mlp_layernorm.", hidden, layers)
+    found.append(Stack(here + "router.weight", (number, hidden), layers))
+    found.append(Stack(here + "experts.experts.linear_fc1.weight", (wide, hidden), lead))
+    found.append(Stack(here + "experts.experts.linear_fc2.weight", (hidden, width), lead))
+    return found
+
+
+def _norm(model: Model, name: str, size: int, lead: Index) -> list[Stack]:
+    parts = ("weight", "bias") if model.normalization == "LayerNorm" else ("weight",)
+    return [Stack(name + part, (size,), lead) for part in parts]

@@ -1,0 +1,161 @@
+"""Megatron distributed checkpoints, piece by piece: written from pieces made when their turn comes, read one at a time.
+
+Both ways go through PyTorch's distributed checkpoint with a planner of our own, so the files are those that
+`checkpoint.save` makes, while memory holds one piece: a layer's (and an expert's) share of one tensor.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
+    LoadPlan,
+    LoadPlanner,
+    ReadItem,
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from trainers.engine import vetting
+from trainers.engine.quiet import quiet
+from trainers.engine.weights.network import Index, Stack
+
+Make = Callable[[Stack, Index], Tensor]
+
+
+def write(folder: str, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make) -> None:
+    """Write the distributed checkpoint `folder`; `make` is asked for every piece once, in order."""
+    writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=False, thread_count=1)
+    with quiet():
+        dcp.save({}, storage_writer=writer, planner=_Pieces(tensors, make), no_dist=True)
+    torch.save({}, os.path.join(folder, COMMON_STATE_FNAME))
+    save_config(CheckpointingConfig("torch_dist", 1, "torch", 1), folder)
+    vetting.normalise(folder)
+
+
+class Stored:
+    """The tensors of the distributed checkpoint `folder`, vetted; `IntegrityError` if it cannot be trusted."""
+
+    def __init__(self, folder: str) -> None:
+        self.index = vetting.vet(folder)
+        self._reader = _Reader(folder, self.index)
+        entries = self.index.state_dict_metadata
+        self.tensors = {
+            name: entry for name in sorted(entries) if isinstance(entry := entries[name], TensorStorageMetadata)
+        }
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of the tensor `name`."""
+        dtype: torch.dtype = self.tensors[name].properties.dtype
+        return dtype
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """Shape of the whole tensor `name`."""
+        return tuple(self.tensors[name].size)
+
+    def read(self, name: str, index: Index = ()) -> Tensor:
+        """The piece of the tensor `name` at `index` of its first dimensions; the whole without one."""
+        shape = self.size(name)[len(index) :]
+        region = ChunkStorageMetadata(
+            torch.Size((*index, *(0 for _ in shape))), torch.Size((*(1 for _ in index), *shape))
+        )
+        room = torch.empty(region.sizes, dtype=self.dtype(name))
+        with quiet():
+            planner = _Region(name, self.tensors[name], region, room)
+            dcp.load({name: room}, storage_reader=self._reader, planner=planner, no_dist=True)
+        return room.reshape(shape)
+
+
+class _Reader(dcp.FileSystemReader):
+    """Reads by the index that was vetted, and never unpickles another."""
+
+    def __init__(self, folder: str, index: Metadata) -> None:
+        super().__init__(folder)
+        self._index = index
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self._index
+
+
+class _Pieces(SavePlanner):
+    def __init__(self, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make) -> None:
+        self._tensors, self._make = list(tensors), make
+        self._stacks = {stack.name: stack for stack, _ in self._tensors}
+
+    def set_up_planner(self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False) -> None:
+        assert is_coordinator, "one process writes"
+
+    def create_local_plan(self) -> SavePlan:
+        return SavePlan([item for stack, dtype in self._tensors for item in _write_items(stack, dtype)])
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        return create_default_global_save_plan(all_plans)
+
+    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
+        return new_plan
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor | io.BytesIO:
+        stack, offset = self._stacks[write_item.index.fqn], write_item.index.offset
+        assert offset is not None, f"{stack.name}: a piece without a place"
+        piece = self._make(stack, tuple(offset)[: len(stack.lead)])
+        assert tuple(piece.shape) == stack.shape, f"{stack.name}: {tuple(piece.shape)}, not {stack.shape}"
+        return piece.reshape(*(1 for _ in stack.lead), *stack.shape)
+
+
+def _write_items(stack: Stack, dtype: torch.dtype) -> list[WriteItem]:
+    items = []
+    for index in stack.indices():
+        offset = torch.Size((*index, *(0 for _ in stack.shape)))
+        chunk = ChunkStorageMetadata(offset, torch.Size((*(1 for _ in index), *stack.shape)))
+        data = TensorWriteData(chunk, TensorProperties(dtype=dtype), torch.Size(stack.size))
+        items.append(WriteItem(MetadataIndex(stack.name, offset), WriteItemType.SHARD, tensor_data=data))
+    return items
+
+
+class _Region(LoadPlanner):
+    """Fills `room` with one region of one tensor."""
+
+    def __init__(self, name: str, entry: TensorStorageMetadata, region: ChunkStorageMetadata, room: Tensor) -> None:
+        self._items, self._room = create_read_items_for_chunk_list(name, entry, [region]), room
+
+    def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
+        assert is_coordinator, "one process reads"
+
+    def create_local_plan(self) -> LoadPlan:
+        return LoadPlan(self._items)
+
+    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
+        return global_plan
+
+    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
+        return central_plan
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        raise AssertionError(f"{read_item}: no tensor")
+
+    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
+        place = zip(read_item.dest_offsets, read_item.lengths, strict=True)
+        return self._room[tuple(slice(begin, begin + length) for begin, length in place)]
+
+    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
+        return

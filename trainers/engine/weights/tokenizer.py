@@ -1,0 +1,160 @@
+"""A tokenizer's files, from a Hugging Face folder or a tokenizer dataset into a checkpoint, and out again.
+
+A checkpoint carries `tokenizer.json`, `tokenizer_config.json` (with chat template and special tokens) and
+`generation_config.json` as text; export writes them as transformers and vLLM read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, DataError, printable
+from schemas.manifest import MANIFEST, Parent
+from schemas.storage import shown
+from schemas.vocabularies import SPECIAL, VOCABULARIES, files_of, identity, read_dataset, read_folder
+from trainers.architecture import Model
+from trainers.engine.checkpoint import Checkpoint
+from trainers.engine.weights.folder import Folder, read_object, read_text
+
+TOKENS, SETTINGS, GENERATION, TEMPLATE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+_KEYS = {name: f"{name}_id" for name in SPECIAL}
+
+IDS = tuple(_KEYS.values())
+"""The keys of config.json and generation_config.json that name special tokens."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer's files by name, its identity, and the dataset it came from, if any."""
+
+    files: Mapping[str, str]
+    identity: str
+    parents: tuple[Parent, ...] = field(default=())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a manifest says of it; nothing if there is none."""
+        return {"tokenizer": self.identity} if self.identity else {}
+
+
+def of_folder(path: str) -> Vocabulary:
+    """The tokenizer in a Hugging Face folder; `ConfigError` if it has no tokenizer.json."""
+    if read_text(path, TOKENS) is None:
+        raise ConfigError(
+            "no-tokenizer",
+            f"{shown(path)} has no {TOKENS}",
+            found=", ".join(sorted(name for name in os.listdir(path) if "token" in name or "vocab" in name)) or "none",
+            where=shown(path),
+            kept="nothing was written",
+            next="give a tokenizer dataset, or a folder that has one, with --tokenizer",
+        )
+    settings = read_object(path, SETTINGS)
+    if "auto_map" in settings:
+        raise ConfigError(
+            "remote-code",
+            f"{SETTINGS} asks for code that came with the folder (auto_map), which is never run",
+            where=shown(path),
+            kept="nothing was written",
+        )
+    row = read_folder(path) or {}
+    text = str(row.pop("tokenizer_json"))
+    told = {name: value for name, value in row.items() if value is not None}
+    return Vocabulary({TOKENS: text, SETTINGS: _text(settings | told)}, identity(text, row))
+
+
+def of_dataset(url: str) -> Vocabulary:
+    """The tokenizer in a dataset of one VOCABULARIES row."""
+    dataset = Dataset.open(url)
+    dataset.schema.requires(VOCABULARIES, "trainers.adopt")
+    row = read_dataset(dataset)
+    return Vocabulary(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
+
+
+def of_checkpoint(source: Checkpoint) -> Vocabulary:
+    """The tokenizer that a checkpoint carries; no files if it has none."""
+    return Vocabulary(source.vocabulary(), str(source.manifest.facts.get("tokenizer", "")))
+
+
+def at(place: str) -> Vocabulary:
+    """The tokenizer at `place`: a dataset, or a Hugging Face folder."""
+    return of_dataset(place) if os.path.isfile(os.path.join(place, MANIFEST)) else of_folder(place)
+
+
+def chosen(folder: Folder, wish: str | None, model: Model) -> Vocabulary:
+    """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model."""
+    found = of_folder(folder.path) if wish is None else at(wish)
+    own = opened(found.files[TOKENS], folder.path)
+    largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= model.vocab_size:
+        raise DataError(
+            "tokenizer-too-large",
+            "the tokenizer has ids that the model has no row for",
+            expected=f"ids below vocab_size {model.vocab_size}",
+            found=f"{printable(own.id_to_token(largest))} has id {largest}",
+            where=shown(wish or folder.path),
+            kept="nothing was written",
+        )
+    files, generation = dict(found.files), folder.json(GENERATION)
+    if wish is not None:  # a token that another tokenizer does not have is not read into it from the model's settings
+        named = json.loads(files[SETTINGS])
+        generation = {k: v for k, v in generation.items() if k not in IDS or named.get(k.removesuffix("_id"))}
+    if generation:
+        files[GENERATION] = _text(generation)
+    return Vocabulary(files, found.identity, found.parents)
+
+
+def opened(text: str, where: str) -> Tokenizer:
+    """The tokenizer of a tokenizer.json; `DataError` if it is none."""
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises Exception itself
+        raise DataError(
+            "bad-tokenizer",
+            f"{TOKENS} cannot be read",
+            found=printable(error, 200),
+            where=shown(where),
+            kept="nothing was written",
+        ) from error
+
+
+def ids(files: Mapping[str, str], where: str) -> dict[str, int]:
+    """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as the tokenizer names the tokens."""
+    own, settings = opened(files[TOKENS], where), json.loads(files.get(SETTINGS, "{}"))
+    found = {}
+    for name, key in _KEYS.items():
+        token = settings.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        number = own.token_to_id(token) if isinstance(token, str) else None
+        if number is not None:
+            found[key] = number
+    return found
+
+
+def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
+    """The files of an exported folder: settings that name a class, the chat template as a file too, generation."""
+    if TOKENS not in files:
+        return {}
+    settings = json.loads(files.get(SETTINGS, "{}"))
+    settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    told: dict[str, Any] = {"_from_model_config": True, **ids(files, where)}
+    told = json.loads(files[GENERATION]) if GENERATION in files else told
+    out = {TOKENS: files[TOKENS], SETTINGS: _text(settings), GENERATION: _text(told)}
+    if isinstance(settings.get("chat_template"), str):
+        out[TEMPLATE] = settings["chat_template"]
+    return out
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

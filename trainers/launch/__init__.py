@@ -1,0 +1,15 @@
+"""Starting a training run on one machine or on a cluster, watching it, and telling what went wrong.
+
+    python -m trainers.launch CONFIG.json --ranks 8                              torchrun on this machine
+    python -m trainers.launch CONFIG.json --ranks 16 --settings LAUNCH.json      e.g. {"launcher": "slurm", ...}
+
+    settings.py     how a run is launched: one frozen `Launch`          environment.py  what is handed on, and why
+    rank.py         what a process of a run does before it trains      presence.py     the file in which it says so
+    local.py        one process, or torchrun                           slurm.py        the sbatch script
+    watch.py        waits, sees who is dead or stuck, ends all         jobs.py         sbatch, squeue, scancel
+    verdict.py      which of the ranks' errors is the run's error      child.py        children that leave no orphans
+
+Nothing here imports torch: what launches a run stays small and answers at once.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,189 @@
+"""A run as a Slurm job: submitted, waited for, stopped; found again when whoever waited was killed.
+
+How it ended is told by the watch inside the job, in `outcome.json`; Slurm's own state is asked only where that is
+missing. A job that still runs when the same run is started again is waited for, not submitted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.settings import plain
+from trainers.launch.presence import error_of
+from trainers.launch.settings import Launch
+from trainers.launch.slurm import STOP, Script
+from trainers.launch.verdict import kept, tail
+
+_OVER = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+    *("REVOKED", "TIMEOUT"),
+}
+_SILENCE_SECONDS = 600.0
+_OUTCOME_SECONDS = 15.0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Job:
+    """One start of a run through sbatch."""
+
+    def __init__(self, script: Script, launch: Launch, what: str, tell: Callable[[str], None] = _tell) -> None:
+        self.script, self.launch, self.what, self.tell = script, launch, what, tell
+        self.number = ""
+        self._asked = False
+        self._until = float("inf")
+
+    def run(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Submit it, or find it, and wait for its end; raises the run's error."""
+        self.number = self._found() or self._submit()
+        state = ""
+        try:
+            while (now := self._state()) and now not in _OVER:
+                if now != state:
+                    self.tell(f"{self.what}: Slurm job {self.number} is {now.lower()}")
+                state = now
+                on_wait()
+                self._sleep()
+        except BaseException:
+            self._leave()
+            raise
+        self._raise(now or state)
+
+    def stop(self) -> None:
+        """Ask the ranks to save and leave; a job that has not started is cancelled."""
+        if self._asked or not self.number:
+            return
+        self._asked = True
+        self._until = time.monotonic() + self.launch.save_seconds
+        (self.script.folder / STOP).touch()
+        running = self._state() in ("RUNNING", "COMPLETING")
+        _slurm("scancel", *(["--signal=TERM"] if running else []), self.number)
+
+    def _submit(self) -> str:
+        script = self.script
+        (script.folder / "logs").mkdir(parents=True, exist_ok=True)
+        for name in (STOP, "outcome.json"):
+            (script.folder / name).unlink(missing_ok=True)
+        script.settings.write_text(json.dumps(plain(self.launch), indent=1), encoding="utf-8")
+        script.path.write_text(script.text(), encoding="utf-8")
+        done = _slurm("sbatch", "--parsable", str(script.path))
+        number = done.stdout.strip().split(";")[0]
+        if done.returncode or not re.fullmatch(r"\d+", number):
+            raise ServiceError(
+                "sbatch-failed",
+                f"{self.what}: Slurm did not take the job",
+                expected="the number of a job",
+                found=printable(done.stderr.strip() or done.stdout.strip() or "nothing", 300),
+                where=str(script.path),
+                kept=kept(script.folder),
+                next=f"sbatch {script.path}",
+            )
+        (script.folder / "slurm.json").write_text(json.dumps({"job": number}) + "\n", encoding="utf-8")
+        return number
+
+    def _found(self) -> str:
+        """The number of an earlier job of this run that is not over; empty if there is none."""
+        try:
+            number = str(json.loads((self.script.folder / "slurm.json").read_text(encoding="utf-8"))["job"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        state = self._state(number) if re.fullmatch(r"\d+", number) else ""
+        return number if state and state not in _OVER else ""
+
+    def _state(self, number: str = "") -> str:
+        """What Slurm calls the state of job `number` (this one); empty when it does not know the job any more."""
+        number = number or self.number
+        until = time.monotonic() + _SILENCE_SECONDS
+        while True:
+            done = _slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}")
+            if done.returncode == 0:
+                states = done.stdout.split()
+                return states[0] if states else ""
+            if "Invalid job id" in done.stderr:
+                return ""
+            if time.monotonic() > until:
+                raise ServiceError(
+                    "slurm-silent",
+                    f"{self.what}: Slurm does not say what became of job {number}",
+                    found=printable(done.stderr.strip(), 300),
+                    kept="the job, if it runs: the same command waits for it again",
+                    next="run the same command again",
+                )
+            time.sleep(self.launch.slurm.poll_seconds)
+
+    def _sleep(self) -> None:
+        time.sleep(self.launch.slurm.poll_seconds)
+        if time.monotonic() > self._until:
+            _slurm("scancel", self.number)
+            self._until = float("inf")
+
+    def _leave(self) -> None:
+        """Whoever waits goes: the job saves and ends before."""
+        self.stop()
+        while (state := self._state()) and state not in _OVER:
+            self._sleep()
+
+    def _raise(self, state: str) -> None:
+        told = self._outcome()
+        if told is None:
+            raise self._unknown(state)
+        for text in told["said"]:
+            self.tell(text)
+        if told["code"]:
+            raise error_of({**told["error"], "code": told["code"]})
+
+    def _outcome(self) -> dict[str, Any] | None:
+        """How the job ended; a shared file system may show it a little late."""
+        path, until = self.script.folder / "outcome.json", time.monotonic() + _OUTCOME_SECONDS
+        while True:
+            try:
+                told = json.loads(path.read_text(encoding="utf-8"))
+                if str(told["job"]) == self.number:
+                    return dict(told)
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
+            if time.monotonic() > until or self._asked:
+                return None
+            time.sleep(0.5)
+
+    def _unknown(self, state: str) -> QuiverError:
+        log = self.script.folder / "logs" / "slurm.log"
+        if self._asked:
+            return Stopped("stopped", f"{self.what}: stopped on request", kept=kept(self.script.folder), next=_AGAIN)
+        if lines := tail(log, 0):
+            self.tell("\n".join([f"job {self.number}, last lines of {log}:", *(f"  | {line}" for line in lines)]))
+        return WorkerError(
+            "oom" if state == "OUT_OF_MEMORY" else "job-ended",
+            f"{self.what}: Slurm job {self.number} ended without a word",
+            found=state or "Slurm does not know the job any more",
+            where=str(log),
+            kept=kept(self.script.folder),
+            next=_AGAIN,
+        )
+
+
+_AGAIN = "run the same command again"
+
+
+def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
+    """One of Slurm's commands; a command that hangs or is missing has failed."""
+    try:
+        return subprocess.run(
+            list(command), capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ)
+        )
+    except FileNotFoundError:
+        raise ConfigError(
+            "no-slurm", f"{command[0]} cannot be found", expected="Slurm's commands on the PATH"
+        ) from None
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(list(command), 1, "", f"{command[0]} did not answer for 120 s")

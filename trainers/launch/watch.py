@@ -1,0 +1,224 @@
+"""Waits for a run and its ranks: sees who failed, died or is stuck, ends all the others, and says what went wrong.
+
+One child is watched (the run itself, torchrun, or srun), and the presence files of its ranks. A rank is stuck when its
+count has not changed for `hang_seconds` of this process's own clock. Then every rank on this host is asked for the
+stacks of its threads, which go to its log file, and all are ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainers.launch.child import Family, start_child
+from trainers.launch.presence import Presence, read_all
+from trainers.launch.settings import Launch
+from trainers.launch.verdict import Case, Evidence, verdict
+
+POLL_SECONDS = 0.2
+_FAULT_GRACE = 5.0
+_REPORT_SECONDS = 3.0
+_DUMP_SECONDS = 0.7
+
+
+@dataclass
+class Places:
+    """Where a run in `folder` keeps what its launch needs. `key` tells one start from another."""
+
+    folder: Path
+    key: str = field(default_factory=lambda: os.urandom(6).hex())
+
+    @property
+    def logs(self) -> Path:
+        """Log files: one for each rank, and the launcher's own."""
+        return self.folder / "logs"
+
+    @property
+    def launcher_log(self) -> Path:
+        """What torchrun, srun or a process that could not even start said."""
+        return self.logs / "launcher.log"
+
+    @property
+    def ranks(self) -> Path:
+        """Presence files of this start; gone when it is over."""
+        return self.folder / f"ranks-{self.key}"
+
+    def open(self) -> None:
+        """Make them, and remove those of starts whose watcher was killed."""
+        for old in self.folder.glob("ranks-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.ranks.mkdir(parents=True)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Watch:
+    """One start of `ranks` processes, through the child that `command` is, whose own output goes to `log`."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    ranks: int
+    places: Places
+    launch: Launch
+    log: Path
+    what: str = "training"
+    tell: Callable[[str], None] = _tell
+
+    def __post_init__(self) -> None:
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._present: dict[int, Presence] = {}
+        self._evidence = Evidence()
+        self._ending = 0.0
+        self._asked = False
+        self._family: Family | None = None
+
+    def run(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Start it and wait for its end; raises the run's error, after the log lines it is about were told.
+
+        Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save.
+        """
+        places = self.places
+        places.open()
+        sizes = {path: path.stat().st_size for path in places.logs.glob("*.log")}
+        told = {
+            "QUIVER_RANKS": str(places.ranks),
+            "QUIVER_COLLECTIVE_SECONDS": str(self.launch.collective_seconds),
+        }
+        child = start_child(self.command, self.log, {**self.environment, **told})
+        self._family = Family(child)
+        try:
+            while child.poll() is None:
+                self._wait(child)
+                on_wait()
+            self._look()
+        finally:
+            self._finish(child)
+            self._present = read_all(places.ranks)
+            shutil.rmtree(places.ranks, ignore_errors=True)
+        self._evidence.asked = self._asked
+        case = Case(self.ranks, places.folder, sizes, child.returncode, self.what)
+        found = verdict(self._present, self._evidence, case)
+        if found.error is not None:
+            if found.lines:
+                self.tell(found.lines)
+            raise found.error
+
+    def stop(self) -> None:
+        """Ask the run to save and leave; a second call does nothing. Inside a Slurm job the ranks are told by Slurm."""
+        if not self._asked and self._family is not None:
+            self._asked = True
+            self._ending = self._ending or time.monotonic() + self.launch.save_seconds
+            if not self._in_slurm:
+                self._family.look(now=True)
+                self._family.child.terminate()
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(POLL_SECONDS, self.ranks / 200))
+        assert self._family is not None
+        self._family.look()
+        self._look()
+        if self._ending and time.monotonic() > self._ending:
+            self._family.kill(_REPORT_SECONDS if self.ranks > 1 else 0)
+
+    def _look(self) -> None:
+        """Note who failed, died or is stuck; the first of them begins the end."""
+        now = time.monotonic()
+        self._present = read_all(self.places.ranks)
+        for rank in range(self.ranks):
+            presence = self._present.get(rank)
+            beats = -1 if presence is None else presence.beats
+            if self._seen.get(rank, (None, 0.0))[0] != beats:
+                self._seen[rank] = (beats, now)
+        if self._ending:
+            return
+        left = [each for each in self._present.values() if each.code is not None]
+        dead = [each.rank for each in self._present.values() if each.gone]
+        self._evidence.dead = dead
+        if any(each.code for each in left):
+            saving = not dead and all(each.code in (0, 75) for each in left)
+            self._ending = now + (self.launch.save_seconds if saving else _FAULT_GRACE)
+        elif dead:
+            self._ending = now + _FAULT_GRACE
+        elif len(left) == self.ranks:
+            self._ending = now + self.launch.save_seconds
+        else:
+            self._look_for_hang(now)
+
+    def _look_for_hang(self, now: float) -> None:
+        running = [rank for rank in range(self.ranks) if (p := self._present.get(rank)) is None or p.code is None]
+        limits = {rank: self._limit(rank) for rank in running}
+        silent = [rank for rank in running if now - self._seen[rank][1] > limits[rank]]
+        if not silent:
+            return
+        self._dump()
+        least = min(self._seen[rank][0] for rank in silent)
+        stuck = [rank for rank in silent if self._seen[rank][0] == least]
+        stopped = [rank for rank in stuck if self._is_stopped(rank)]
+        self._evidence.stuck = stopped or stuck
+        self._evidence.silent_seconds = limits[self._evidence.stuck[0]]
+        self._evidence.at = {rank: presence.at for rank, presence in self._present.items()}
+        self._ending = time.monotonic() + _FAULT_GRACE
+        assert self._family is not None
+        self._family.look(now=True)
+        self._family.child.terminate()
+
+    def _limit(self, rank: int) -> float:
+        """How long a rank may be silent: until its first beat it imports, meets the others and reads a checkpoint."""
+        return self.launch.hang_seconds if self._seen[rank][0] > 0 else self.launch.start_seconds
+
+    def _dump(self) -> None:
+        """Have every rank write the stacks of its threads into its log."""
+        for presence in self._present.values():
+            if presence.owner.dead() is False and presence.code is None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(presence.owner.pid, signal.SIGUSR2)
+        if self._in_slurm:
+            job = self.environment.get("SLURM_JOB_ID", "")
+            with suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(["scancel", "--signal=USR2", job], capture_output=True, timeout=60, check=False)
+        time.sleep(_DUMP_SECONDS)
+
+    def _is_stopped(self, rank: int) -> bool:
+        presence = self._present.get(rank)
+        if presence is None or presence.owner.dead() is not False:
+            return False
+        try:
+            with open(f"/proc/{presence.owner.pid}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] in "Tt"
+        except OSError:
+            return False
+
+    @property
+    def _in_slurm(self) -> bool:
+        """Whether the ranks are on other hosts too; SIGTERM to srun itself would kill them at once."""
+        return os.path.basename(self.command[0]) == "srun"
+
+    def _finish(self, child: subprocess.Popen[bytes]) -> None:
+        """Nothing of this start runs on when this returns."""
+        assert self._family is not None
+        fault = sys.exc_info()[1]
+        if child.poll() is None and fault is not None:
+            self.stop()
+            until = time.monotonic() + self.launch.save_seconds
+            while self._family.alive() and time.monotonic() < until:
+                self._family.look()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_SECONDS)
+        orphans = child.returncode is not None and child.returncode < 0
+        until = time.monotonic() + (self.launch.save_seconds if orphans and not self._evidence.any else _FAULT_GRACE)
+        while self._family.alive() and time.monotonic() < until:
+            time.sleep(POLL_SECONDS / 4)
+        self._family.kill()
