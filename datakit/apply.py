@@ -11,9 +11,9 @@ same bytes, whatever `processes` is.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -21,25 +21,29 @@ from typing import Any
 import pyarrow as pa
 
 from datakit.chunks import Chunks
+from datakit.facts import check_tokenizers, facts_of
 from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
 from datakit.output import Done, check_budget
 from datakit.progress import OnProgress, Reporter
 from datakit.quantiles import merge
 from datakit.resource import Resource, check_needs
 from datakit.runner import run
-from datakit.shapes import failed
+from datakit.shapes import failed, kept_by
+from datakit.unique import Runs, repeated
 from datakit.work import Job
 from schemas import Schema
+from schemas.commit import attempt_path
 from schemas.dataset import Attempt, Dataset
-from schemas.errors import ConfigError, ConflictError, QuiverError
+from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
 from schemas.manifest import task_key
-from schemas.settings import canonical
 
 ROWS_PER_SHARD = 65_536
 """Rows of a shard that is cut from a stream."""
 
 ROWS_PER_CHUNK = 8_192
 """Rows that a Label or Keep works on at a time; bounds memory, never changes rows."""
+
+_EXAMPLES = 5
 
 
 def apply(
@@ -55,33 +59,32 @@ def apply(
     rows_per_shard: int = ROWS_PER_SHARD,
     rows_per_chunk: int = ROWS_PER_CHUNK,
     key: str | None = None,
+    hang_seconds: float | None = None,
 ) -> Dataset:
     """Run `op` over `inputs` and publish the result at the URL `into`.
 
-    `resources` holds what `op.needs`, by name. `processes` 0 works in this process, n in n workers, with the
-    same bytes as result. `max_rejected` is how many rows may be rejected before the run fails, as a number or
-    (a float) as a share of the input rows; None: the operation's own limit, mostly none. `key` is the task
-    key where the caller knows it already; a dataset of that key at `into` is returned as it is. Finished
-    chunks of paid operations survive a failure and are used again by the next run of the same task.
+    `resources` holds what `op.needs`, by name. `processes` 0 works in this process, n in n workers, with the same
+    bytes as result. `max_rejected` is how many rows may be rejected before the run fails, as a number or (a float) as
+    a share of the input rows; None: the operation's own limit, mostly none. `key` is the task key where the caller
+    knows it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
+    a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has
+    failed (a stream may be, while it computes); None: it is waited for.
 
-    Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation
-    that raises (`op-failed`) or too many rejected rows; `WorkerError` (14); `ConflictError` (15) where `into`
-    holds something else.
+    Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation that raises
+    (`op-failed`), too many rejected rows or a key that two rows have; `WorkerError` (14); `ConflictError` (15).
     """
     assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0, (processes, rows_per_shard, rows_per_chunk)
-    given = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs)
-    resources = resources or {}
+    given, resources = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs), resources or {}
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
-    keys = {name: resource.key for name, resource in resources.items()}
-    key = key or task_key(op.to_json(), [dataset.key for dataset in given], keys, seed)
-    chunks = Chunks(into, key)
-    if (standing := _standing(into, key, op)) is not None:
+    check_tokenizers(op, given, resources)
+    key = key or _key(op, given, resources, seed)
+    chunks, standing = Chunks(into, key), _standing(into, key, op)
+    if standing is not None:
         chunks.drop()
         return standing
     reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
     rejected, prepared = rejected_schema(op, given, schema), _prepared(op, given)
-    attempt = Attempt.begin(into, schema, rejected)
-    try:
+    with _attempt(into, schema, rejected) as attempt:
         job = Job(
             op=op,
             inputs=given,
@@ -93,15 +96,29 @@ def apply(
             rows_per_chunk=getattr(op, "rows_per_chunk", rows_per_chunk),
             rows_per_shard=rows_per_shard,
             max_rejected=_limit(op, max_rejected, given),
+            hang_seconds=hang_seconds,
         )
         done = _within_budget(job, run(job, processes, reporter), max_rejected)
         dataset = _commit(job, done, key, reporter.seconds, processes)
-    except BaseException:
-        attempt.discard()
-        raise
     chunks.drop()
     reporter.reach(reporter.rows, force=True)
     return dataset
+
+
+def _key(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], seed: int) -> str:
+    keys = {name: resource.key for name, resource in resources.items()}
+    return task_key(op.to_json(), [dataset.key for dataset in inputs], keys, seed)
+
+
+@contextmanager
+def _attempt(into: str, schema: Schema, rejected: Schema) -> Iterator[Attempt]:
+    """An attempt that is discarded by whatever is raised before it is committed."""
+    attempt = Attempt.begin(into, schema, rejected)
+    try:
+        yield attempt
+    except BaseException:
+        attempt.discard()
+        raise
 
 
 def check(op: Op, inputs: Sequence[Schema], resources: Mapping[str, Resource]) -> Schema:
@@ -174,12 +191,14 @@ def _limit(op: Op, max_rejected: int | float | None, inputs: Sequence[Dataset]) 
 
 
 def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | float | None) -> list[Done]:
-    """All finished shards in order; stops as soon as too many rows are rejected."""
+    """All finished shards in order; stops as soon as too many rows are rejected, and for a key that stands twice."""
     done: list[Done] = []
     reasons: dict[str, int] = {}
+    keys = Runs()
     for piece in pieces:
-        done += piece
+        done += [replace(shard, keys=shard.keys[:0]) for shard in piece]
         for shard in piece:
+            keys.add(shard.keys)
             for reason, count in shard.reasons.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         examples = [name for shard in done for name in shard.examples]
@@ -187,7 +206,29 @@ def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | f
     if isinstance(max_rejected, float):
         rows = sum(shard.rows_in for shard in done)
         check_budget(job.op, reasons, rows, int(max_rejected * rows), [name for s in done for name in s.examples])
-    return sorted(done, key=lambda shard: shard.file.path)
+    done.sort(key=lambda shard: shard.file.path)
+    _check_keys(job, done, keys)
+    return done
+
+
+def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
+    """Raise `DataError` where two rows, of one shard or of two, have the same key."""
+    suspects = keys.suspects()
+    if not len(suspects):
+        return
+    schema = job.attempt.schema
+    folder = attempt_path(job.attempt.url, job.attempt.name)
+    found = repeated(folder, [shard.file for shard in done], schema, suspects)
+    if found:
+        raise DataError(
+            "duplicate-id",
+            f"{len(found)} {', '.join(schema.key)} of {job.op.name} stand in several rows, first {found[0]}",
+            expected=f"rows of kind {schema.name} with a {', '.join(schema.key)} of their own",
+            found="; ".join(found[1:_EXAMPLES]),
+            where=", ".join(given.url for given in job.inputs),
+            kept=kept_by(job.op),
+            next="mend those ids, or read the files without their id column: ids are then made of the content",
+        )
 
 
 def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes: int) -> Dataset:
@@ -205,7 +246,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
         seed=job.seed,
         key=key,
         stats={"percentiles": percentiles, "counts": dict(sorted(counts.items()))},
-        facts=_facts(job.inputs, job.resources),
+        facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema),
         circumstance={
             "seconds": round(seconds, 3),
             "processes": processes,
@@ -214,13 +255,3 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
             "pyarrow": pa.__version__,
         },
     )
-
-
-def _facts(inputs: Sequence[Dataset], resources: Mapping[str, Resource]) -> dict[str, Any]:
-    """What the inputs' manifests told (a list where they differ), and the keys of the resources by name."""
-    facts: dict[str, Any] = {}
-    for name in sorted({name for dataset in inputs for name in dataset.facts}):
-        told = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
-        values = [json.loads(text) for text in told]
-        facts[name] = values[0] if len(values) == 1 else values
-    return facts | {name: resource.key for name, resource in sorted(resources.items())}

@@ -84,6 +84,8 @@ class Op(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     paid: ClassVar[bool] = False
     """Whether its outputs are kept chunk by chunk, so that a crash never makes anyone pay twice."""
+    renames: ClassVar[bool] = False
+    """Whether a column that comes out may hold what another column of that name or of any other held."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
 

@@ -1,4 +1,4 @@
-"""One output shard: rows checked against the promised schema, rejected rows beside it, both counted."""
+"""One output shard: rows checked against the promised schema, rejected rows beside it, both counted; hashes of keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Op, Result
 from datakit.quantiles import Quantiles, numbers
 from datakit.shapes import kept_by, row_name
+from datakit.unique import Hashes, hashes
 from schemas.dataset import Attempt
 from schemas.errors import DataError
 from schemas.manifest import File
@@ -22,7 +24,7 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Done:
-    """A finished shard, as a worker reports it."""
+    """A finished shard, as a worker reports it; `keys` are the sorted hashes of its rows' keys, none without a key."""
 
     file: File
     rejected: File | None
@@ -31,6 +33,7 @@ class Done:
     counts: Mapping[str, float]
     examples: tuple[str, ...]
     rows_in: int
+    keys: Hashes
 
 
 class Output:
@@ -43,6 +46,7 @@ class Output:
         self._numbers: list[pa.Table] = []
         self._reasons, self._counts = Counter[str](), Counter[str]()
         self._examples: list[str] = []
+        self._keys: list[Hashes] = []
         self.rows, self._rows_in = 0, 0
 
     def add(self, result: Result, rows_in: int) -> None:
@@ -51,6 +55,8 @@ class Output:
         rows = self._attempt.schema.check(result.rows, where)
         self._writer.write(rows)
         self._numbers.append(numbers(rows))
+        if self._attempt.schema.key:
+            self._keys.append(hashes(rows, self._attempt.schema.key))
         self.rows += rows.num_rows
         self._rows_in += rows_in
         self._counts.update(result.counts)
@@ -64,7 +70,8 @@ class Output:
         file = self._writer.finish()
         side = self._side.finish() if self._side is not None else None
         reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
-        return Done(file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in)
+        keys: Hashes = np.sort(np.concatenate(self._keys)) if self._keys else np.empty(0, np.uint64)
+        return Done(file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in, keys)
 
     def abort(self) -> None:
         """Give both files up."""

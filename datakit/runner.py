@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,11 +24,13 @@ from datakit.output import Done
 from datakit.progress import INTERVAL, Reporter
 from datakit.resource import close_all, open_all
 from datakit.shapes import failed, kept_by
+from datakit.watch import Watch, tell_stacks
 from datakit.work import Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError
 
 _HOME = os.getpid()
 _GRACE_SECONDS = 30.0
+_OVERLAPPED = 2
 
 
 def run(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
@@ -38,12 +42,31 @@ def run(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
 
 
 def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
+    if job.tasks > 1 and not job.op.needs:
+        yield from _overlapped(job, reporter)
+        return
     opened = open_all(job.resources)
     try:
         for index in range(job.tasks):
             yield work(job, index, opened, reporter.advance)
     finally:
         close_all(opened)
+
+
+def _overlapped(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
+    """Two threads, so that one piece is read or written while the operation is at the other; pieces in order."""
+    turn, waiting = threading.Lock(), deque[Future[list[Done]]]()
+    with ThreadPoolExecutor(_OVERLAPPED) as pool:
+        try:
+            for index in range(job.tasks):
+                waiting.append(pool.submit(work, job, index, {}, reporter.advance, turn))
+                if len(waiting) == _OVERLAPPED:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for piece in waiting:
+                piece.cancel()
 
 
 @dataclass(eq=False)
@@ -57,19 +80,22 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
     context = _context()
     workers: list[_Worker] = []
     pieces = iter(range(job.tasks))
+    watch = Watch(job)
     try:
         for _ in range(processes):
-            worker = _start(context, job, processes)
+            worker = _start(context, job, processes, watch.stacks)
             workers.append(worker)
             _hand_out(worker, pieces)
         while busy := [worker for worker in workers if worker.piece is not None]:
             pipes = {worker.pipe: worker for worker in busy}
             for pipe in wait(list(pipes), timeout=INTERVAL):
+                watch.heard(pipes[pipe].process.pid)  # type: ignore[index]
                 done = _hear(pipes[pipe], job, reporter)  # type: ignore[index]
                 if done is not None:
                     _hand_out(pipes[pipe], pieces)  # type: ignore[index]
                     yield done
             reporter.reach(reporter.rows)
+            watch.check({worker.process.pid: worker.piece for worker in busy if worker.piece is not None})
         for worker in workers:
             worker.process.join(_GRACE_SECONDS)
     finally:
@@ -78,11 +104,12 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
             if worker.process.is_alive():
                 worker.process.kill()
             worker.process.join()
+        watch.close()
 
 
-def _start(context: BaseContext, job: Job, processes: int) -> _Worker:
+def _start(context: BaseContext, job: Job, processes: int, stacks: str) -> _Worker:
     mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(job, theirs, processes))  # type: ignore[attr-defined]
+    process = context.Process(target=_serve, args=(job, theirs, processes, stacks))  # type: ignore[attr-defined]
     try:
         process.start()
     except OSError:
@@ -142,9 +169,11 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if os.getpid() == _HOME else "spawn")
 
 
-def _serve(job: Job, pipe: Connection, processes: int) -> None:
+def _serve(job: Job, pipe: Connection, processes: int, stacks: str) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell_stacks(stacks)
+    pipe.send(0)
     threading.Thread(target=_leave_with_parent, name="quiver-parent-watch", daemon=True).start()
     _share_cores(processes)
     opened: dict[str, Any] = {}

@@ -7,6 +7,7 @@ there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class Job:
     rows_per_chunk: int
     rows_per_shard: int
     max_rejected: int | None = None
+    hang_seconds: float | None = None
 
     @property
     def streams(self) -> bool:
@@ -60,15 +62,22 @@ class Job:
         return Output(self.op, index, self.attempt, self.max_rejected)
 
 
-def work(job: Job, index: int, opened: Mapping[str, Any], advance: Advance) -> list[Done]:
-    """Do one piece of work; `advance` is told of every few input rows (of a stream: output rows) done."""
+def work(
+    job: Job, index: int, opened: Mapping[str, Any], advance: Advance, turn: AbstractContextManager[Any] | None = None
+) -> list[Done]:
+    """Do one piece of work; `advance` is told of every few input rows (of a stream: output rows) done.
+
+    Where two threads work on two pieces, `turn` lets the operation itself run in one of them at a time.
+    """
     if job.streams:
         return _stream(job, opened, advance)
     ctx, output = job.context(index, opened), job.output(index)
     try:
         for number, rows in enumerate(_chunks(job, index)):
-            output.add(_chunk(job, index, number, rows, ctx), rows.num_rows)
-            advance(rows.num_rows)
+            with turn or nullcontext():
+                result = _chunk(job, index, number, rows, ctx)
+                advance(rows.num_rows)
+            output.add(result, rows.num_rows)
         return [output.finish()]
     except BaseException:
         output.abort()

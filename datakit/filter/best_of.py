@@ -90,6 +90,35 @@ def winners(
     value).
     """
     count = int(group.max()) + 1 if len(group) else 0
+    if k == 1 and count:
+        best = _maxima(group, values, count)
+        near = np.flatnonzero(values == best[group])
+        keep = np.zeros(len(group), bool)
+        if len(near):
+            keep[near] = ties == "all" or _ranked(group[near], values[near], index[near], count, 1, ties)[0]
+        return keep, best
+    return _ranked(group, values, index, count, k, ties)
+
+
+def _maxima(group: npt.NDArray[np.int64], values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """The greatest value of each group, NaN where there is none; one pass, which spares most rows the sort."""
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    if len(starts) == count:
+        best: npt.NDArray[np.float64] = np.fmax.reduceat(values, starts)
+    else:
+        best = np.full(count, np.nan)
+        np.fmax.at(best, group, values)
+    return best
+
+
+def _ranked(
+    group: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float64],
+    index: npt.NDArray[np.int32],
+    count: int,
+    k: int,
+    ties: Literal["first", "last", "all"],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     order = np.lexsort((-index if ties == "last" else index, -values, group))  # NaN sorts last
     sizes = np.bincount(group, minlength=count)
     starts = np.cumsum(sizes) - sizes

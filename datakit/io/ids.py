@@ -23,12 +23,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """Which columns an id is a function of."""
 
-_NOTHING = pa.scalar("", pa.large_string())
-
 
 def content_ids(*parts: pa.Array) -> pa.Array:
     """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column, without nulls."""
-    texts = pc.binary_join_element_wise(*[_text(part) for part in parts], _NOTHING)
+    texts = _joined(*[_text(part) for part in parts])
     view = memoryview(texts.buffers()[2] or b"")
     ends = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8).tolist() if len(texts) else [0]
     # Hashing is the one step without a column kernel: about a microsecond a row.
@@ -42,15 +40,20 @@ def _text(part: pa.Array) -> pa.Array:
     if not pa.types.is_list(part.type):
         return _measured(part)
     turns = part.flatten()
-    lines = pc.binary_join_element_wise(_measured(turns.field("role")), _measured(turns.field("content")), _NOTHING)
+    lines = _joined(_measured(turns.field("role")), _measured(turns.field("content")))
     starts = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(part)]))
     rows = pa.LargeListArray.from_arrays(starts.cast(pa.int64()), lines)
-    return pc.binary_join_element_wise(pc.binary_join(rows, _NOTHING), pa.scalar(";", pa.large_string()), _NOTHING)
+    return _joined(pc.binary_join(rows, pa.scalar("", pa.large_string())), pa.scalar(";", pa.large_string()))
 
 
 def _measured(strings: pa.Array) -> pa.Array:
     lengths = pc.binary_length(strings).cast(pa.large_string())
     return pc.binary_join_element_wise(lengths, strings.cast(pa.large_string()), pa.scalar(":", pa.large_string()))
+
+
+def _joined(*texts: pa.Array | pa.Scalar) -> pa.Array:
+    """Row by row, nothing in between."""
+    return pc.binary_join_element_wise(*texts, pa.scalar("", pa.large_string()))
 
 
 class Occurrences:
@@ -64,14 +67,7 @@ class Occurrences:
         """`ids` (hexadecimal) with `-<n>` appended to the n-th repetition of one that was met before."""
         values = pc.utf8_slice_codeunits(ids, 0, 16).to_pylist()
         keys = np.fromiter((int(value, 16) for value in values), np.uint64, len(values))
-        distinct, first = np.unique(keys, return_index=True)
-        seen = np.zeros(len(distinct), bool)
-        for run in self._runs:
-            at = np.minimum(np.searchsorted(run, distinct), len(run) - 1)
-            seen |= run[at] == distinct
-        repeated = np.ones(len(keys), bool)
-        repeated[first[~seen]] = False
-        self._remember(distinct[~seen])
+        repeated = self.again(keys)
         if not repeated.any():
             return ids
         result = ids.to_pylist()
@@ -80,6 +76,18 @@ class Occurrences:
             self._counts[key] = self._counts.get(key, 0) + 1
             result[row] = f"{result[row]}-{self._counts[key]}"
         return pa.array(result, pa.string())
+
+    def again(self, keys: np.ndarray) -> np.ndarray:
+        """Which of `keys` (64-bit hashes) were met before, in this call or an earlier one."""
+        distinct, first = np.unique(keys, return_index=True)
+        seen = np.zeros(len(distinct), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, distinct), len(run) - 1)
+            seen |= run[at] == distinct
+        repeated = np.ones(len(keys), bool)
+        repeated[first[~seen]] = False
+        self._remember(distinct[~seen])
+        return repeated
 
     def _remember(self, keys: np.ndarray) -> None:
         """Keep sorted runs of falling size, so that there are only ever logarithmically many."""

@@ -16,6 +16,7 @@ from datakit.io.ids import PARTS, Occurrences, content_ids
 from datakit.io.lines import Fault
 from datakit.io.parse import Key, Parsed
 from datakit.op import REJECTION_COLUMNS
+from datakit.unique import hashes
 from schemas import Column, Schema
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
@@ -79,8 +80,8 @@ class Rows:
         faults: list[Fault],
         name: str,
     ) -> tuple[pa.Table, pa.Table | None]:
-        """Rows of `columns` with ids and source, without those that `wrong` marks (the first reason
-        counts).
+        """Rows of `columns` with ids and source, without those that `wrong` marks (the first reason counts) and
+        those whose given key an earlier row had.
         """
         table = pa.table(columns)
         good = np.ones(len(numbers), bool)
@@ -88,6 +89,9 @@ class Rows:
         for mask, reason in wrong:
             reasons[good & mask] = reason
             good &= ~mask
+        if self.schema.key and set(self.schema.key) <= set(columns):
+            again = np.flatnonzero(good)[self.met.again(hashes(table.filter(pa.array(good)), self.schema.key))]
+            reasons[again], good[again] = "duplicate-id", False
         rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, name)
         rows = table if good.all() else table.filter(pa.array(good))
         return self._complete(rows), rejected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datakit.label.length import Length as Length
+from datakit.label.longer import Longer as Longer
 from datakit.label.reward import Reward as Reward
 from datakit.label.standardize import Standardize as Standardize
 from datakit.label.verify import Verify as Verify

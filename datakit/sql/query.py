@@ -37,6 +37,7 @@ class Query(Blend):
     """
 
     name: ClassVar[str] = "sql.query"
+    renames: ClassVar[bool] = True
 
     query: str
     tables: tuple[str, ...]

@@ -30,7 +30,7 @@ class Chat(Label):
     """Adds `pieces` and `text` (with `generation`: `pieces` and `prompt`) of `messages`, and of column
     `response` if named.
 
-    `template` is a name (`plain`, `chatml`, `llama3`, `extra_id`), Jinja source, or None for the tokenizer's
+    `template` is a name (`plain`, `text`, `chatml`, `llama3`, `extra_id`), Jinja source, or None for the tokenizer's
     own. `learn`: all assistant turns, or the last. `date` (YYYY-MM-DD) is what templates that write the date
     get. Rows that the template refuses or alters are rejected.
     """

@@ -1,9 +1,10 @@
 r"""Chat templates by name.
 
 plain     <bos><|user|>question<|end|><|assistant|>answer<eos>   one token a mark: short rows for small models
-chatml    <|im_start|>role\ncontent<|im_end|>\n llama3
-<|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>, contents stripped extra_id  NeMo-Aligner's: a
-System header always; the turn start behind an answer is the stop sign, and is learnt
+text      <bos>question answer<eos>                               no marks: the answer goes on where the question ends
+chatml    <|im_start|>role\ncontent<|im_end|>\n
+llama3    <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>, contents stripped
+extra_id  NeMo-Aligner's: a System header always; the turn start behind an answer is the stop sign, and is learnt
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ _PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+_TEXT = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    "{% if messages and messages[-1]['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
 )
 
 _CHATML = (
@@ -44,5 +50,11 @@ _EXTRA_ID = (
     "{% elif turns and turns[-1]['role'] == 'assistant' %}{{ '<extra_id_1>' }}{% endif %}"
 )
 
-TEMPLATES: Mapping[str, str] = {"plain": _PLAIN, "chatml": _CHATML, "llama3": _LLAMA3, "extra_id": _EXTRA_ID}
+TEMPLATES: Mapping[str, str] = {
+    "plain": _PLAIN,
+    "text": _TEXT,
+    "chatml": _CHATML,
+    "llama3": _LLAMA3,
+    "extra_id": _EXTRA_ID,
+}
 """Name -> Jinja source."""

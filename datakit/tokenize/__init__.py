@@ -1,7 +1,8 @@
-"""Text becomes tokens: train a vocabulary, encode pieces, mask what is not learnt, pack rows."""
+"""Text becomes tokens: adopt or train a vocabulary, encode pieces, mask what is not learnt, pack rows."""
 
 from __future__ import annotations
 
+from datakit.tokenize.adopt import Adopt as Adopt
 from datakit.tokenize.encode import Encode as Encode
 from datakit.tokenize.mask import Mask as Mask
 from datakit.tokenize.pack import Pack as Pack

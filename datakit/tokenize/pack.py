@@ -18,8 +18,11 @@ import pyarrow.compute as pc
 
 from datakit.io.conversations import flat, starts
 from datakit.op import REJECTION_COLUMNS, Context, Gather, Result
-from schemas import PACKS, TOKENS, Schema
+from schemas import PACKS, TOKENS, Column, Schema
 from schemas.errors import ConfigError
+
+SOURCES = Column("sources", pa.list_(pa.string()), "where each sequence inside came from")
+"""What packs have beside PACKS when their rows had a `source`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class Pack(Gather):
     """PACKS of at most `capacity` tokens out of the TOKENS of a shard; a row longer than that is rejected."""
 
     name: ClassVar[str] = "tokenize.pack"
+    version: ClassVar[int] = 2
 
     capacity: int
 
@@ -40,8 +44,8 @@ class Pack(Gather):
         return TOKENS.dropping("source")
 
     def gives(self, *inputs: Schema) -> Schema:
-        """PACKS."""
-        return PACKS
+        """PACKS, with the sequences' sources where the rows tell theirs."""
+        return PACKS.adding(SOURCES) if "source" in inputs[0] else PACKS
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """The shard's packs, and the rows that fit in none."""
@@ -97,7 +101,11 @@ def _packed(rows: pa.Table, packs: list[np.ndarray]) -> pa.Table:
         "lengths": pa.ListArray.from_arrays(pa.array(counts), lengths),
         "sample_ids": pa.ListArray.from_arrays(pa.array(counts), taken["sample_id"]),
     }
-    return PACKS.conform(pa.table(columns))
+    kind = PACKS
+    if "source" in rows.column_names:
+        kind = PACKS.adding(SOURCES)
+        columns[SOURCES.name] = pa.ListArray.from_arrays(pa.array(counts), flat(rows["source"]).take(order))
+    return kind.conform(pa.table(columns))
 
 
 def _rejected(rows: pa.Table, fits: np.ndarray, lengths: np.ndarray, capacity: int) -> pa.Table | None:

@@ -4,15 +4,16 @@ A `Tokenizer` is a `tokenizers` JSON with a chat template and the names of its s
 VOCABULARIES dataset, a Hugging Face folder or a checkpoint folder. Pieces are encoded in stretches: a control
 token in template text is one id; everything between control tokens is encoded as plain text, joined over
 neighbouring pieces of the same `trained` flag, so that ids are those of the whole text wherever no content
-holds a control token's spelling.
+holds a control token's spelling. Where a stretch stands decides whether a sentencepiece-like tokenizer puts its blank
+before it: at the beginning of a row, behind a control token, or inside plain text, where it never does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,16 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.io.conversations import flat, starts
+from datakit.tokenize.prefix import unprefixed
 from schemas import VOCABULARIES
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, DataError, printable
-from schemas.settings import canonical
-from schemas.storage import open_store, shown
+from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.storage import shown
+from schemas.vocabularies import SPECIAL, TOKENS, files_of, identity, parsed, read_dataset, read_folder
 
-FILES = ("tokenizer.json", "tokenizer_config.json")
-_LIMIT = 1 << 28
-_SPECIAL = ("bos_token", "eos_token", "pad_token")
 _BATCH = 4096
+_START, _BEHIND, _INSIDE = range(3)
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,33 @@ class Tokenizer:
         missing = [name for name in self.control if self._own.token_to_id(name) is None]
         if missing:
             raise DataError("bad-tokenizer", f"{self.name}: special tokens {printable(missing)} have no id")
+        for token in self._added:
+            if self._own.token_to_id(token["content"]) != token["id"]:
+                raise DataError(
+                    "tokenizer-ids",
+                    f"{printable(self.name)}: the added token {printable(token['content'])} does not keep its id",
+                    expected=str(token["id"]),
+                    found=str(self._own.token_to_id(token["content"])),
+                    next="adopt the tokenizer with tokenize.adopt, which gives such tokens their place",
+                )
 
     @staticmethod
     def of_dataset(dataset: Dataset) -> Tokenizer:
         """The one row of a VOCABULARIES dataset."""
-        rows = VOCABULARIES.check(dataset.read().select(list(VOCABULARIES.names)), dataset.url).to_pylist()
-        if len(rows) != 1:
-            raise DataError("bad-tokenizer", f"{shown(dataset.url)} holds {len(rows)} vocabularies", expected="1")
-        return Tokenizer(**rows[0])
+        return Tokenizer(**read_dataset(dataset))  # type: ignore[arg-type]
 
     @staticmethod
     def of_folder(url: str) -> Tokenizer:
-        """`tokenizer.json`, `tokenizer_config.json` and, where there is one, the chat template file of a
-        folder.
-        """
-        texts = {name: _text(url, name) for name in (*FILES, "special_tokens_map.json", "chat_template.jinja")}
-        if texts[FILES[0]] is None:
+        """What a Hugging Face folder or a checkpoint has: its `tokenizer.json`, settings and chat template."""
+        row = read_folder(url)
+        if row is None:
             raise ConfigError(
                 "no-tokenizer",
-                f"there is no {FILES[0]} in {shown(url)}",
+                f"there is no {TOKENS} in {shown(url)}",
                 kept="nothing was started",
-                next="convert the tokenizer to the tokenizers library's JSON first",
+                next="make a tokenizer dataset of its other files with tokenize.adopt",
             )
-        config = _object(texts["special_tokens_map.json"], url) | _object(texts[FILES[1]], url)
-        special = {name: _token(config.get(name)) for name in _SPECIAL}
-        template = texts["chat_template.jinja"] or _template(config.get("chat_template"))
-        name = url.rstrip("/").rsplit("/", 1)[-1]
-        return Tokenizer(name, texts[FILES[0]] or "", template, **special)
+        return Tokenizer(url.rstrip("/").rsplit("/", 1)[-1], **row)  # type: ignore[arg-type]
 
     @property
     def row(self) -> pa.Table:
@@ -106,26 +106,19 @@ class Tokenizer:
     @property
     def files(self) -> dict[str, bytes]:
         """The files of a folder that `of_folder` and Hugging Face's library read, by name."""
-        config = {name: getattr(self, name) for name in (*_SPECIAL, "chat_template") if getattr(self, name) is not None}
-        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        texts = (self.tokenizer_json, json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        return {name: text.encode() for name, text in zip(FILES, texts, strict=True)}
+        texts = files_of({name: getattr(self, name) for name in VOCABULARIES.names})
+        return {name: text.encode() for name, text in texts.items()}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of what changes ids or texts; the name and the layout of the JSON do not."""
-        parts = {
-            "tokenizer": self._json,
-            "template": self.chat_template,
-            "special": [getattr(self, n) for n in _SPECIAL],
-        }
-        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+        """`schemas.vocabularies.identity`: SHA-256 (hex) of what changes ids or texts."""
+        return identity(self.tokenizer_json, {name: getattr(self, name) for name in ("chat_template", *SPECIAL)})
 
     @cached_property
     def control(self) -> tuple[str, ...]:
         """Texts of all control tokens, longest first."""
-        own = {t["content"] for t in self._json.get("added_tokens", []) if t.get("special")}
-        own |= {token for name in _SPECIAL if (token := getattr(self, name))}
+        own = {t["content"] for t in self._added if t.get("special")}
+        own |= {token for name in SPECIAL if (token := getattr(self, name))}
         return tuple(sorted(own, key=lambda token: (-len(token), token)))
 
     @cached_property
@@ -137,7 +130,7 @@ class Tokenizer:
     @cached_property
     def control_pattern(self) -> re.Pattern[str] | None:
         """Matches control tokens in template text, with the white space that a token declares to swallow."""
-        flags = {t["content"]: (t.get("lstrip"), t.get("rstrip")) for t in self._json.get("added_tokens", [])}
+        flags = {t["content"]: (t.get("lstrip"), t.get("rstrip")) for t in self._added}
         parts = []
         for token in self.control:
             left, right = flags.get(token, (False, False))
@@ -156,7 +149,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of plain texts: control tokens' spellings stay text."""
-        return self._plain(texts, [True] * len(texts))
+        return self._plain(texts, [_START] * len(texts))
 
     def encode_pieces(self, pieces: pa.Array | pa.ChunkedArray) -> Encoded:
         """Ids of a PIECES column."""
@@ -182,40 +175,42 @@ class Tokenizer:
 
     @cached_property
     def _json(self) -> dict[str, Any]:
-        return _object(self.tokenizer_json, self.name)
+        return parsed(self.tokenizer_json, self.name)
+
+    @property
+    def _added(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._json.get("added_tokens") or []
+        return found
 
     @cached_property
     def _own(self) -> Any:
         return _opened(self._json, self.name)
 
     @cached_property
-    def _inner(self) -> Any:
-        """The same for text inside a row, where sentencepiece-like tokenizers put no leading blank; usually
-        the same.
-        """
-        data: dict[str, Any] = json.loads(self.tokenizer_json)
-        changed = False
-        for part in _parts(data.get("pre_tokenizer")):
-            if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
-                part["prepend_scheme"], changed = "never", True
-        return _opened(data, self.name) if changed else self._own
+    def _placed(self) -> tuple[Any, Any, Any]:
+        """The tokenizer for text at the beginning of a row, behind a control token, and inside plain text."""
+        behind, inside = (unprefixed(self._json, everywhere) for everywhere in (False, True))
+        made = self._own if behind is None else _opened(behind, self.name)
+        return self._own, made, made if inside == behind else _opened(inside or self._json, self.name)
 
-    def _plain(self, texts: Sequence[str], first: Sequence[bool]) -> list[list[int]]:
-        """Ids of texts, each at the beginning of its row or inside; never a control token."""
+    def _plain(self, texts: Sequence[str], places: Sequence[int]) -> list[list[int]]:
+        """Ids of texts, each at its place in a row; never a control token."""
         found: list[list[int]] = [[]] * len(texts)
-        for tokenizer, wanted in ((self._own, True), (self._inner, False)):
-            places = [at for at, flag in enumerate(first) if bool(flag) is wanted]
-            for at in range(0, len(places), _BATCH):
-                part = places[at : at + _BATCH]
-                encodings = tokenizer.encode_batch_fast([texts[place] for place in part], add_special_tokens=False)
-                for place, encoding in zip(part, encodings, strict=True):
-                    found[place] = encoding.ids
-        for at, ids in enumerate(found):
+        for place in sorted(set(places)):
+            rows = [row for row, given in enumerate(places) if given == place]
+            for at in range(0, len(rows), _BATCH):
+                part = rows[at : at + _BATCH]
+                given = [texts[row] for row in part]
+                with _panics(self.name):
+                    encodings = self._placed[place].encode_batch_fast(given, add_special_tokens=False)
+                for row, encoding in zip(part, encodings, strict=True):
+                    found[row] = encoding.ids
+        for row, ids in enumerate(found):
             if not self.control_ids.isdisjoint(ids):
-                found[at] = self._spelt(texts[at], bool(first[at]))
+                found[row] = self._spelt(texts[row], places[row])
         return found
 
-    def _spelt(self, text: str, first: bool) -> list[int]:
+    def _spelt(self, text: str, place: int) -> list[int]:
         """Ids of a text whose spelling the model itself takes for a control token: cut inside it, or left
         out.
         """
@@ -226,7 +221,7 @@ class Tokenizer:
                 parts = [piece for part in parts for piece in cut.split(part)]
         ids: list[int] = []
         for at, part in enumerate(parts):
-            tokenizer = self._own if first and at == 0 else self._inner
+            tokenizer = self._placed[place if at == 0 else _INSIDE]
             ids += tokenizer.encode(part, add_special_tokens=False).ids
         return [one for one in ids if one not in self.control_ids]
 
@@ -244,15 +239,15 @@ class _Stretches:
         self._trained: list[bool] = []
         self._id: list[int] = []
         self._text: list[str] = []
-        self._first: list[bool] = []
+        self._place: list[int] = []
 
     def add(self, rows: list[int], texts: list[str], special: list[bool], trained: list[bool]) -> None:
         """All rows' pieces, flat, with the rows' offsets."""
         for row, (start, end) in enumerate(pairwise(rows)):
-            held, flag, first = "", False, True
+            held, flag, place = "", False, _START
             for at in range(start, end):
                 if trained[at] != flag:
-                    first = self._flush(row, held, flag, first)
+                    place = self._flush(row, held, flag, place)
                     held, flag = "", trained[at]
                 if not special[at]:
                     held += texts[at]
@@ -261,17 +256,17 @@ class _Stretches:
                     if token < 0:
                         held += text
                         continue
-                    self._flush(row, held, flag, first)
-                    held, first = "", False
+                    self._flush(row, held, flag, place)
+                    held, place = "", _BEHIND
                     self._put(row, flag, token)
-            self._flush(row, held, flag, first)
+            self._flush(row, held, flag, place)
 
     def encoded(self, rows: int) -> Encoded:
         """Everything encoded."""
         # Samples of one prompt repeat it, and conversations their system turn: each text is encoded once.
-        once = {pair: at for at, pair in enumerate(dict.fromkeys(zip(self._text, self._first, strict=True)))}
+        once = {pair: at for at, pair in enumerate(dict.fromkeys(zip(self._text, self._place, strict=True)))}
         known = self._tokenizer._plain(*([list(part) for part in zip(*once, strict=True)] or [[], []]))
-        encoded = [known[once[pair]] for pair in zip(self._text, self._first, strict=True)]
+        encoded = [known[once[pair]] for pair in zip(self._text, self._place, strict=True)]
         ids = np.array(self._id, np.int64)
         lengths = np.ones(len(ids), np.int64)
         lengths[ids < 0] = [len(one) for one in encoded]
@@ -282,13 +277,13 @@ class _Stretches:
         offsets = np.concatenate([[0], np.cumsum(count)])
         return Encoded(whole.astype(np.int32), trained, offsets)
 
-    def _flush(self, row: int, text: str, trained: bool, first: bool) -> bool:
+    def _flush(self, row: int, text: str, trained: bool, place: int) -> int:
         if not text:
-            return first
+            return place
         self._text.append(text)
-        self._first.append(first)
+        self._place.append(place)
         self._put(row, trained, -1)
-        return False
+        return _INSIDE
 
     def _put(self, row: int, trained: bool, token: int) -> None:
         self._row.append(row)
@@ -313,54 +308,29 @@ class _Stretches:
         return found
 
 
+@contextmanager
+def _panics(name: str) -> Iterator[None]:
+    """A `DataError` where the library panics (which is no `Exception`), as a tokenizer from outside may make it do."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        told = f"the library cannot work with {printable(name)}: {printable(error, 200)}"
+        raise DataError("bad-tokenizer", told, kept="nothing of this output") from error
+
+
 def _opened(data: dict[str, Any], name: str) -> Any:
     import tokenizers
 
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
+        with _panics(name):
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
+    except QuiverError:
+        raise
     except Exception as error:
         raise DataError("bad-tokenizer", f"{printable(name)} is not a tokenizer: {printable(error, 200)}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def _parts(node: Any) -> list[dict[str, Any]]:
-    if not isinstance(node, dict):
-        return []
-    return [node, *(part for inner in node.get("pretokenizers", []) for part in _parts(inner))]
-
-
-def _text(url: str, name: str) -> str | None:
-    store, folder = open_store(url)
-    try:
-        return store.read(store.join(folder, name), _LIMIT).decode()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise DataError("bad-text", f"{name} in {shown(url)} is not UTF-8") from error
-
-
-def _object(text: str | None, where: str) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError("broken-json", f"a tokenizer file of {shown(where)} is not JSON") from error
-    if not isinstance(data, dict):
-        raise DataError("broken-json", f"a tokenizer file of {shown(where)} is not an object")
-    return data
-
-
-def _token(value: Any) -> str | None:
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None
-
-
-def _template(value: Any) -> str | None:
-    """A template text, or the `default` one of a named list."""
-    if isinstance(value, list):
-        value = next((v.get("template") for v in value if isinstance(v, dict) and v.get("name") == "default"), None)
-    return value if isinstance(value, str) else None

@@ -13,3 +13,13 @@ EXAMPLES = [Example(Pack(capacity=7), (TOKENS.example(12),))]
 def test_the_example_packs_two_rows_of_three_tokens():
     rows = Pack(capacity=7).gather(TOKENS.example(12), Context()).rows
     assert rows["lengths"].to_pylist() == [[3, 3]] * 6
+
+
+def test_packs_tell_where_each_sequence_came_from():
+    told = TOKENS.example(12)
+    op = Pack(capacity=7)
+    rows = op.gather(told, Context()).rows
+    sources = dict(zip(told["sample_id"].to_pylist(), told["source"].to_pylist(), strict=True))
+    for ids, given in zip(rows["sample_ids"].to_pylist(), rows["sources"].to_pylist(), strict=True):
+        assert given == [sources[name] for name in ids]
+    assert "sources" in op.gives(TOKENS) and "sources" not in op.gives(TOKENS.dropping("source"))

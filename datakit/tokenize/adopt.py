@@ -1,0 +1,92 @@
+"""A tokenizer from outside as a dataset: a Hugging Face folder, a tokenizer.json, a sentencepiece model, GPT-2's files.
+
+Its identity is of its content: the same tokenizer has it wherever it lies, also inside a checkpoint that was adopted.
+Nothing that comes with it is run; a chat template is rendered in the sandbox (`datakit.template`) when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from datakit.op import Context, Read, Result
+from datakit.template.chat import check_template
+from datakit.template.named import TEMPLATES
+from datakit.tokenize import convert
+from datakit.tokenize.outside import digests_of, files_at, row_in
+from datakit.tokenize.tokenizer import Tokenizer
+from schemas import VOCABULARIES, Schema
+from schemas.errors import ConfigError, IntegrityError
+from schemas.storage import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopt(Read):
+    """One VOCABULARIES row of the tokenizer at `path`: a folder, or the file that holds its vocabulary.
+
+    `template` (a name or Jinja source), `bos`, `eos` and `pad` take the place of what came with it. `legacy` is for
+    sentencepiece models: whether text behind a control token gets a blank before it (None: as its settings say, else
+    yes). `digests` (SHA-256 of each file) and `identity` are taken where not given.
+    """
+
+    name: ClassVar[str] = "tokenize.adopt"
+
+    path: str = ""
+    digests: tuple[tuple[str, str], ...] = ()
+    identity: str = ""
+    vocabulary: str = "adopted"
+    template: str | None = None
+    bos: str | None = None
+    eos: str | None = None
+    pad: str | None = None
+    legacy: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.name, self.template)
+        if not self.path and not (self.digests and self.identity):
+            raise ConfigError("bad-setting", f"{self.name} names no path", kept="nothing was started")
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """VOCABULARIES."""
+        return VOCABULARIES
+
+    def pinned(self) -> Adopt:
+        """The same adoption with digests and identity as the files are now."""
+        if self.digests and self.identity:
+            return self
+        files = files_at(self.path)
+        return replace(self, digests=digests_of(files), identity=self._tokenizer(files).digest)
+
+    def params(self) -> dict[str, Any]:
+        """Settings with the files' digests and the identity in place of the path."""
+        return {name: value for name, value in super(Adopt, self.pinned()).params().items() if name != "path"}
+
+    def read(self, ctx: Context) -> Iterator[Result]:
+        """The one row; `IntegrityError` if the files are not those that were named."""
+        files = files_at(self.path)
+        made = self._tokenizer(files)
+        for what, expected, found in (
+            ("the files", self.digests, digests_of(files)),
+            ("the identity", self.identity, made.digest),
+        ):
+            if expected and expected != found:
+                raise IntegrityError(
+                    "source-changed",
+                    f"{what} of the tokenizer at {shown(self.path)} changed since it was named",
+                    expected=str(expected),
+                    found=str(found),
+                    kept="nothing was published",
+                    next="name it again, so that its new content gets its own identity",
+                )
+        yield Result(made.row)
+
+    def _tokenizer(self, files: dict[str, bytes]) -> Tokenizer:
+        row = row_in(files, self.path, self.legacy)
+        given = {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad}
+        wanted = {name: token for name, token in given.items() if token is not None}
+        if wanted:
+            row["tokenizer_json"] = convert.specialised(str(row["tokenizer_json"]), list(wanted.values()))
+        if self.template is not None:
+            row["chat_template"] = TEMPLATES.get(self.template, self.template)
+        return Tokenizer(self.vocabulary, **{**row, **wanted})  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""Rows in ids of one tokenizer never meet another, column by column, whatever stands between."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.blend import Mix
+from datakit.generate import Complete
+from datakit.label import Reward
+from datakit.resource import Resource
+from datakit.sql import Query
+from datakit.template import Chat, RewardPrompt
+from datakit.tokenize import Encode, Mask, Pack
+from schemas import COMPLETIONS, IDS, PROMPTS, Column, Schema, identities
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+from tests.datakit.fakes import EchoGenerator, LengthScorer, small_tokenizer
+
+Run = Callable[..., Dataset]
+SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens"),))
+
+
+def speaking(name: str) -> dict[str, Resource]:
+    return {"tokenizer": Resource(f"key of {name}", small_tokenizer, vocabulary=name)}
+
+
+@pytest.fixture
+def run(put: Callable[..., Dataset], tmp_path: Path) -> Run:
+    """`run(op, inputs, **resources)`; a table stands for a dataset of it."""
+    count = iter(range(100))
+
+    def work(op: Any, *inputs: Any, **resources: Resource) -> Dataset:
+        given = [put(one) if isinstance(one, pa.Table) else one for one in inputs]
+        return apply(op, given, str(tmp_path / str(next(count))), resources=resources)
+
+    return work
+
+
+def told(dataset: Dataset) -> Any:
+    return dataset.facts.get("tokenizer")
+
+
+def test_pieces_are_encoded_by_the_tokenizer_they_were_templated_for(run: Run) -> None:
+    pieces = run(Chat(generation=True), PROMPTS.example(4), **speaking("a"))
+    assert told(pieces) == "a"
+    encode = Encode(columns=(("pieces", "prompt_ids"),))
+    assert told(run(encode, pieces, **speaking("a"))) == "a"
+    with pytest.raises(DataError, match="wrong-tokenizer"):
+        run(encode, pieces, **speaking("b"))
+
+
+def test_a_policy_and_a_reward_model_may_speak_differently_in_one_row(run: Run) -> None:
+    pieces = run(Chat(generation=True), PROMPTS.example(4), **speaking("a"))
+    prompts = run(Encode(columns=(("pieces", "prompt_ids"),)), pieces, **speaking("a"))
+    echo = functools.partial(Resource, "echo", EchoGenerator)
+    with pytest.raises(DataError, match=r"prompt_ids holds ids of another tokenizer than the generator"):
+        run(Complete(), prompts, generator=echo(vocabulary="b"))
+    samples = run(Complete(), prompts, generator=echo(vocabulary="a"))
+    assert told(samples) == "a"
+    judged = run(RewardPrompt(), samples, **speaking("b"))
+    scored = run(Encode(columns=(("reward_pieces", "input_ids"),)), judged, **speaking("b"))
+    assert told(scored) == {
+        "pieces": "a", "prompt_ids": "a", "response_ids": "a", "reward_pieces": "b", "input_ids": "b"
+    }  # fmt: skip
+    length = functools.partial(Resource, "length", LengthScorer, SCORED)
+    with pytest.raises(DataError, match=r"input_ids holds ids of another tokenizer than the scorer"):
+        run(Reward(), scored, scorer=length(vocabulary="a"))
+    kept = run(Query(tables=("data",), query="SELECT input_ids AS prompt_ids FROM data"), scored)
+    assert told(kept) == {"prompt_ids": ["a", "b"]}, "a query may rename: whatever was there"
+
+
+def test_a_mixture_of_two_tokenizers_says_so_and_is_good_for_neither(run: Run) -> None:
+    parts = [
+        run(
+            Mask(id_column="sample_id"),
+            run(Chat(response="response"), COMPLETIONS.example(4), **speaking(name)),
+            **speaking(name),
+        )
+        for name in "ab"
+    ]
+    mixed = run(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
+    assert told(mixed)["input_ids"] == ["a", "b"]
+    packs = run(Pack(capacity=4096), mixed)
+    spoken = identities.spoken(packs.schema, packs.facts)
+    for name in "ab":
+        with pytest.raises(DataError, match="wrong-tokenizer"):
+            identities.check(spoken, ["input_ids"], name, "the checkpoint", packs.url)
+    identities.check(spoken, ["input_ids"], "", "a network that says nothing", packs.url)
+    again = run(Mask(id_column="sample_id"), run(Chat(response="response"), mixed, **speaking("c")), **speaking("c"))
+    assert told(again) == "c", "made anew from the text"
+
+
+def test_a_tokenizer_without_an_identity_is_known_by_its_key(run: Run) -> None:
+    made = run(Chat(), PROMPTS.example(3), tokenizer=Resource("mine", small_tokenizer))
+    assert made.facts == {"tokenizer": "mine", "tokenizer_key": "mine"}
