@@ -18,5 +18,6 @@ from pipelines import command, settings
 settings.install()
 command.install()
 
+from pipelines import exchange as exchange  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines import verbs as verbs  # noqa: E402

@@ -13,7 +13,8 @@ from datakit.clients import Sampling
 from pipelines import settings
 from pipelines.goals import Goal
 from pipelines.iteration import Evaluation, Method, Source, Step, evaluated, iterated
-from pipelines.plan import Node, Plan
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 from pipelines.report import show
 from pipelines.sources import source_of
 from schemas.errors import ConfigError
@@ -61,6 +62,7 @@ class AlignmentIteration(Goal):
                 top_k=self.top_k,
                 top_p=self.top_p,
                 max_new_tokens=ground.max_new_tokens,
+                stop=ground.stop,
             ),
             keeping=self.keep,
             original_share=self.original_share,
@@ -74,9 +76,10 @@ class AlignmentIteration(Goal):
         return source, before, steps
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The last policy and all evaluations."""
-        _, before, steps = self.story
-        return [before.figures, *(step.evaluation.figures for step in steps), steps[-1].policy]
+        """The last policy, all evaluations, and what the reward model is held against."""
+        source, before, steps = self.story
+        others = [] if source.baselines is None else [source.baselines]
+        return [before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy]
 
     def requires(self) -> list[luigi.Task]:
         """The iteration before, and what this one wants."""

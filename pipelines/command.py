@@ -24,16 +24,18 @@ from pathlib import Path
 import luigi
 import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
-from luigi.execution_summary import LuigiRunResult
+from luigi.execution_summary import LuigiRunResult, _get_external_workers
 from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines import settings
+from pipelines import parameters, settings
 from pipelines.console import say
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.storage import guarded
 
 _LOG = logging.getLogger("luigi-interface")
+_OTHERS_SECONDS = 2.0
 
 
 def install() -> None:
@@ -48,6 +50,7 @@ def install() -> None:
             raise _UnknownTask(name, fault) from None
 
     Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
+    parameters.install()
     hide_logs()
 
 
@@ -93,7 +96,7 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
             if before is not None:
                 before()
             log = _log_to_file()
-            result = luigi.interface._schedule_and_run([task])
+            result = _scheduled(task)
             _raise_failures(result, log)
             after = getattr(task, "after", None)
             if after is not None and task.complete():
@@ -115,6 +118,22 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
+
+
+def _scheduled(task: luigi.Task) -> LuigiRunResult:
+    """Schedule and run `task`. What another command at the same scheduler is doing is waited for, and then looked at
+    again: Luigi itself would end with "not run".
+    """
+    waiting = False
+    while True:
+        result = luigi.interface._schedule_and_run([task])
+        failed = any(status == "FAILED" for _, status, _ in result.worker._add_task_history)
+        if failed or _stopping.requested or not _get_external_workers(result.worker):
+            return result
+        if not waiting:
+            say(f"{task.task_family}: waiting for stages that another command is at")
+            waiting = True
+        time.sleep(_OTHERS_SECONDS)
 
 
 def _check_scheduler() -> None:
@@ -182,7 +201,7 @@ def _task(parser: CmdlineParser) -> luigi.Task:
     except (ParameterException, ValueError) as fault:
         raise ConfigError(
             "bad-parameter",
-            printable(fault, 300),
+            parameters.unreadable(parser._get_task_cls(), vars(parser.known_args)) or printable(fault, 300),
             where=f"luigi {printable(shlex.join(sys.argv[1:]), 200)}",
             kept="nothing was started",
             next=f"luigi --module pipelines {parser.known_args.root_task} --help",
@@ -192,7 +211,8 @@ def _task(parser: CmdlineParser) -> luigi.Task:
 def _log_to_file() -> Path:
     """Luigi's own lines, of this run alone; the file is new every time and the ten newest are kept."""
     folder = logs_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    with guarded("make folder", str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.glob("luigi-*.log"))[:-9]:
         old.unlink(missing_ok=True)
     path = folder / f"luigi-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"

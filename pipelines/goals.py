@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import luigi
 
-from pipelines import settings
+from pipelines import settings, space
 from pipelines.console import say
-from pipelines.plan import Found, Node, Plan, Table
+from pipelines.nodes import Model, Node, Table
+from pipelines.plan import Plan
 from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
+from pipelines.training import check
 from pipelines.why import why
 
 _SHOWN = 12
@@ -49,6 +51,10 @@ class Goal(luigi.Task):
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
+        for node in todo:
+            if isinstance(node, Model):
+                check(node)
+        space.check(todo)
         say(f"{self.task_family}: {len(todo)} stages to do, {told}")
         preload(any(isinstance(node, Table) and _MODELS & set(node.resources) for node in todo))
         causes = [(node, why(node)) for node in todo] if reused else []
@@ -81,4 +87,4 @@ def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
 
     for node in wanted:
         visit(node)
-    return list(todo.values()), [node for node in reused.values() if not isinstance(node, Found)]
+    return list(todo.values()), [node for node in reused.values() if node.made]

@@ -20,9 +20,11 @@ from datakit.label import Reward
 from datakit.op import Op
 from datakit.template import Chat, RewardPrompt
 from datakit.tokenize import Encode, Mask
+from pipelines.foreign import Function
 from pipelines.learning import run_of
 from pipelines.measure import Measure
-from pipelines.plan import Node, Plan
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 
 PROMPTS_PER_SHARD = 128
 """Prompts in one shard: what one worker process takes at a time."""
@@ -35,7 +37,8 @@ class Ground:
     """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a
     reward model.
 
-    `max_length` bounds question and answer together, in tokens.
+    `reward_model` is a checkpoint, or a function (`foreign.Function`). `max_length` bounds question and answer
+    together, in tokens. Prompts are written with `template` (None: the tokenizer's own); `stop` ends an answer.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Ground:
     verifier: Op | None
     max_new_tokens: int
     max_length: int | None = None
+    template: str | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def room(self) -> int | None:
@@ -54,17 +59,20 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What an iteration stands on: the ground, prompts to grow on, original data (COMPLETIONS), the first policy.
+    """What an iteration stands on: the ground, prompts to grow on, original data (COMPLETIONS; None: nothing is blended
+    in), the first policy.
 
-    `learning` are the settings of an improve step.
+    `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
+    held-out pairs a judge puts in the right order who only looks at length.
     """
 
     ground: Ground
     prompts: Node
-    original: Node
+    original: Node | None
     policy: Node
     reward_model: Node
     learning: Mapping[str, Any]
+    baselines: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,11 @@ class Method:
     seed: int
 
 
-def prompted(plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None) -> Node:
+def prompted(
+    plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, template: str | None = None
+) -> Node:
     """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
-    told = plan.table(f"{label}-texts", Chat(generation=True), prompts, tokenizer=tokenizer)
+    told = plan.table(f"{label}-texts", Chat(template=template, generation=True), prompts, tokenizer=tokenizer)
     encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
     return plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
 
@@ -120,9 +130,12 @@ def rewarded(
     samples: Node,
     max_length: int | None,
     op: Reward | None = None,
+    template: str | None = None,
 ) -> Node:
-    """`samples` with the reward model's `reward`."""
-    told = plan.table(f"{label}-texts", RewardPrompt(), samples, tokenizer=tokenizer)
+    """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
+    if isinstance(reward_model, Function):
+        return plan.table(label, op or Reward(), samples, scorer=reward_model)
+    told = plan.table(f"{label}-texts", RewardPrompt(template=template), samples, tokenizer=tokenizer)
     encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
     tokens = plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
     return plan.table(label, op or Reward(), tokens, scorer=reward_model)
@@ -130,8 +143,9 @@ def rewarded(
 
 def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -> Evaluation:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
-    sampling = Sampling(max_new_tokens=ground.max_new_tokens)
-    tokens = prompted(plan, f"{ground.name}/held-out", ground.tokenizer, ground.held_out, ground.room)
+    sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.stop)
+    label_of_prompts = f"{ground.name}/held-out"
+    tokens = prompted(plan, label_of_prompts, ground.tokenizer, ground.held_out, ground.room, ground.template)
     answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
     if ground.verifier is not None:
@@ -139,14 +153,23 @@ def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -
         columns = ("correct", *columns)
     if ground.reward_model is not None:
         name = f"{label}/answers-rewards"
-        answers = rewarded(plan, name, ground.tokenizer, ground.reward_model, answers, ground.max_length)
+        answers = scored(plan, name, ground, ground.reward_model, answers)
         columns = ("reward", *columns)
     return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
 
 
-def tokenized(plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None) -> Node:
+def scored(plan: Plan, label: str, ground: Ground, reward_model: Node, samples: Node) -> Node:
+    """`samples` with their `reward`, as on `ground`."""
+    return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, template=ground.template)
+
+
+def tokenized(
+    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, template: str | None = None
+) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
-    told = plan.table(f"{label}-texts", Chat(response="response", learn="last"), rows, tokenizer=tokenizer)
+    told = plan.table(
+        f"{label}-texts", Chat(template=template, response="response", learn="last"), rows, tokenizer=tokenizer
+    )
     return plan.table(f"{label}-tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
 
 
@@ -157,9 +180,9 @@ def iterated(plan: Plan, source: Source, method: Method, number: int, policy: No
         part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
     )
     prompts = plan.table(f"{label}/prompts", share, source.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
-    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room)
+    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room, ground.template)
     samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
-    rewards = rewarded(plan, f"{label}/rewards", ground.tokenizer, source.reward_model, samples, ground.max_length)
+    rewards = scored(plan, f"{label}/rewards", ground, source.reward_model, samples)
     kept = method.keeping(plan, label, rewards)
     for stage, rows in enumerate(kept, 1):
         policy = _improved(plan, f"{label}/step={stage}", source, method, rows, policy, seed)
@@ -169,11 +192,11 @@ def iterated(plan: Plan, source: Source, method: Method, number: int, policy: No
 def _improved(plan: Plan, label: str, source: Source, method: Method, kept: Node, policy: Node, seed: int) -> Node:
     """`policy` after fine-tuning on what was kept, blended with original data."""
     rows, ground = kept, source.ground
-    if method.original_share:
+    if method.original_share and source.original is not None:
         weights = (1.0 - method.original_share, method.original_share)
         mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
         rows = plan.table(f"{label}/blend", mix, rows, source.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
-    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length)
+    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length, ground.template)
     run = run_of("sft", source.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", run, data=tokens, tokenizer=ground.tokenizer, init=policy)

@@ -21,7 +21,7 @@ def run_of(
     """The run with these settings, of a fresh `model` or (None) of a checkpoint; `ConfigError` for any that is unknown.
 
     `learning` holds fields of `trainers.config.Run`: optim, epochs or max_steps, global_batch_size, settings,
-    parallel ... `model` holds those of `trainers.config.Model`; the size of the vocabulary comes from the tokenizer.
+    parallel ... `model` holds those of `trainers.architecture.Model`; the vocabulary's size comes from the tokenizer.
     """
     given = recursively_unfreeze(dict(learning))
     taken = sorted(set(given) & set(_OURS))

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datakit.label import Longer
 from pipelines.iteration import Evaluation, Source, Step
-from pipelines.plan import Model, Node
+from pipelines.nodes import Model, Node
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest
 
@@ -19,18 +20,21 @@ def show(title: str, source: Source, before: Evaluation, steps: Sequence[Step]) 
     last = figures(before)
     rows = [[*_row(step), *_change(last := last, last := figures(step.evaluation))] for step in steps]
     head = ["iteration", "samples", "kept", "share", "reward", "kept reward", "gold before", "gold after"]
-    head += ["held-out reward", "seconds: sample, score, train, other"]
+    head += ["held-out reward", "answer tokens", "seconds: sample, score, train, other"]
     print(f"\n{title} on {source.ground.name}")
     print(_table(head, [[*row, _seconds(step)] for row, step in zip(rows, steps, strict=True)]))
-    accuracy = _reward_accuracy(source.reward_model)
-    if accuracy is not None:
-        print(f"reward model: {accuracy:.1%} of held-out pairs in the right order")
+    for judge, accuracy in _pair_accuracies(source).items():
+        print(f"{judge}: {accuracy:.1%} of held-out pairs in the right order")
     _where(title, steps)
 
 
 def figures(evaluation: Evaluation) -> Mapping[str, float]:
     """The metrics of an evaluation by name."""
-    table = Dataset.open(evaluation.figures.url).read(columns=["metric", "value"])
+    return _metrics(evaluation.figures)
+
+
+def _metrics(node: Node) -> Mapping[str, float]:
+    table = Dataset.open(node.url).read(columns=["metric", "value"])
     return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
 
 
@@ -50,7 +54,8 @@ def _row(step: Step) -> list[str]:
 
 def _change(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
     gold = [f"{told['correct.mean']:.1%}" if "correct.mean" in told else "-" for told in (before, after)]
-    return [*gold, f"{_number(before['reward.mean'])} -> {_number(after['reward.mean'])}"]
+    lengths = " -> ".join(f"{told['response_ids.length.mean']:.1f}" for told in (before, after))
+    return [*gold, f"{_number(before['reward.mean'])} -> {_number(after['reward.mean'])}", lengths]
 
 
 def _mean(manifest: Manifest) -> float | None:
@@ -74,10 +79,14 @@ def _seconds(step: Step) -> str:
     return ", ".join(f"{spent.get(stage, 0.0):.0f}" for stage in ("sample", "score", "train", "other"))
 
 
-def _reward_accuracy(model: Node) -> float | None:
-    manifest = model.manifest() if isinstance(model, Model) else None
+def _pair_accuracies(source: Source) -> dict[str, float]:
+    """Held-out pairs that the reward model puts in the right order, and a judge who takes the longer answer."""
+    manifest = source.reward_model.manifest() if isinstance(source.reward_model, Model) else None
     told: Any = {} if manifest is None else manifest.facts.get("stats", {})
-    return told.get("val_accuracy")
+    found = {"reward model": told["val_accuracy"]} if "val_accuracy" in told else {}
+    if source.baselines is not None:
+        found["longer answer"] = _metrics(source.baselines)[f"{Longer().output}.mean"]
+    return found
 
 
 def _manifest(node: Node) -> Manifest:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
+from datakit.op import NOTHING
 from datakit.resource import Resource
-from pipelines.plan import Node, resource_key
+from pipelines.foreign import Function, reach_working_folder
+from pipelines.nodes import Node, resource_key
+from pipelines.speech import READS
+from schemas import IDS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.identities import FACT
+from schemas.vocabularies import dataset_identity
 
 
 def open_tokenizer(url: str, kind: str) -> object:
@@ -43,11 +49,35 @@ def open_scorer(url: str) -> object:
 _OPENERS: Mapping[str, Callable[[str], object]] = {"generator": open_generator, "scorer": open_scorer}
 
 
-def resource_of(name: str, node: Node) -> Resource:
-    """The resource that an operation calls `name` and that `node` makes."""
+_SCORED = Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in READS))
+
+
+def open_function(function: str, takes: Schema) -> object:
+    """A Python function as a scorer; modules beside the working folder are found."""
+    from datakit.clients import PythonScorer
+
+    reach_working_folder()
+    return PythonScorer(function, takes)
+
+
+def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
+    """The resource that an operation over `rows` calls `name` and that `node` makes."""
     key = resource_key(name, node)
+    if isinstance(node, Function):
+        return Resource(key, functools.partial(open_function, node.function, node.takes(rows or NOTHING)))
+    speaks = _vocabulary(node)
     if name == "tokenizer":
-        return Resource(key, functools.partial(open_tokenizer, node.url, node.kind))
+        return Resource(key, functools.partial(open_tokenizer, node.url, node.kind), vocabulary=speaks)
     if name not in _OPENERS:
         raise ConfigError("unknown-resource", f"there is no way to open a {name}", expected=", ".join(_OPENERS))
-    return Resource(key, functools.partial(_OPENERS[name], node.url))
+    takes = _SCORED if name == "scorer" else NOTHING
+    return Resource(key, functools.partial(_OPENERS[name], node.url), takes, speaks)
+
+
+def _vocabulary(node: Node) -> str:
+    """The identity of the tokenizer that lies at `node`, or that the network there speaks."""
+    if node.kind == "dataset":
+        return dataset_identity(Dataset.open(node.url))
+    manifest = node.manifest()
+    told = "" if manifest is None else manifest.facts.get(FACT, "")
+    return told if isinstance(told, str) else ""

@@ -13,6 +13,7 @@ import difflib
 import multiprocessing
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,10 @@ import luigi.configuration
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
+from pipelines.parameters import unreadable
 from schemas.errors import ConfigError, printable
+from schemas.settings import parse
+from trainers.launch.settings import Launch
 
 PACKAGED = Path(__file__).with_name("luigi.cfg")
 T = TypeVar("T", bound=luigi.Config)
@@ -40,10 +44,53 @@ class quiver(luigi.Config):
         description="share of an input's rows that may fail in one stage before it stops", significant=False
     )
 
+    hang_seconds = luigi.FloatParameter(
+        description="a worker of a data stage that is silent for so long has failed", significant=False
+    )
+
     @property
     def workers(self) -> int:
         """Processes of one data stage."""
         return self.processes or available_cores()
+
+
+class launch(luigi.Config):
+    """The `[launch]` section: how training runs start, and for how long they may be silent."""
+
+    launcher = luigi.ChoiceParameter(choices=["local", "slurm"], description="torchrun on this machine, or sbatch")
+    ranks = luigi.IntParameter(description="processes of a training run; 0: the fewest that its parallel sizes fill")
+    threads = luigi.IntParameter(description="threads of a rank; 0: its share of the cores")
+    hang_seconds = luigi.FloatParameter(description="a rank that gets nowhere for so long ends the run")
+    start_seconds = luigi.FloatParameter(description="the same before its first step")
+    collective_seconds = luigi.FloatParameter(description="a collective operation that takes longer is an error")
+    save_seconds = luigi.FloatParameter(description="time to save for a run that is asked to stop")
+    environment = luigi.ListParameter(description="more variables to hand on, as a JSON list; a name may end in *")
+    partition = luigi.Parameter(description="Slurm: partition")
+    account = luigi.Parameter(description="Slurm: account")
+    qos = luigi.Parameter(description="Slurm: quality of service")
+    nodes = luigi.IntParameter(description="Slurm: nodes; the ranks are dealt over them evenly")
+    gpus_per_node = luigi.IntParameter(description="Slurm: GPUs of a node; 0: none asked for")
+    cpus_per_rank = luigi.IntParameter(description="Slurm: cores of a rank; 0: the cluster's default")
+    time = luigi.Parameter(description="Slurm: time limit, such as 4:00:00")
+    signal_seconds = luigi.IntParameter(description="Slurm: how long before it the run is asked to save; 0: never")
+    requeue = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING, description="Slurm: queue again after that, and go on"
+    )
+    lines = luigi.ListParameter(description="Slurm: more sbatch options, as a JSON list")
+    image = luigi.Parameter(description="Slurm: container image for srun")
+    mounts = luigi.ListParameter(description="Slurm: its mounts FROM:TO, as a JSON list")
+    poll_seconds = luigi.FloatParameter(description="Slurm: how often the job's state is asked for")
+
+
+def launching() -> Launch:
+    """The `[launch]` section as `trainers.launch` takes it."""
+    section = configured(launch)
+    values = {name: getattr(section, name) for name, _ in launch.get_params()}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    own = {field.name for field in fields(Launch)}
+    slurm = {name: value for name, value in values.items() if name not in own}
+    given = {name: value for name, value in values.items() if name in own}
+    return parse(Launch, {**given, "slurm": slurm}, where="section [launch] of the configuration")
 
 
 def held() -> quiver:
@@ -58,9 +105,10 @@ def configured(section: type[T]) -> T:
     except (ParameterException, ValueError) as fault:
         if isinstance(fault, ConfigError):
             raise
+        told = ": ".join(str(part) for part in (fault, fault.__cause__) if part)
         raise ConfigError(
             "bad-setting",
-            printable(": ".join(str(part) for part in (fault, fault.__cause__) if part), 300),
+            unreadable(section, {}) or printable(told, 300),
             where=f"section [{section.__name__}] of the configuration",
             kept="nothing was started",
         ) from None
@@ -104,6 +152,7 @@ def check() -> None:
     families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
     ours = {name: task for name, task in families.items() if task.__module__.split(".")[0] == "pipelines"}
     held()
+    launching()
     general = set(config.defaults())
     for section in config.sections():
         keys = set(config.options(section)) - general

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import luigi
 
-from pipelines.plan import Node
+from pipelines.nodes import Node
 from schemas.errors import ConflictError
 from schemas.manifest import Manifest
 

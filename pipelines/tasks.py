@@ -7,20 +7,34 @@ to do hangs on it as `node` and travels with it to worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar
 
 import luigi
 
 from pipelines import settings
 from pipelines.command import failure_text
 from pipelines.console import Stage
-from pipelines.plan import Found, Model, Node, Table
+from pipelines.nodes import Model, Node, Table
 from pipelines.processes import die_with_parent
 from pipelines.targets import CheckpointTarget, DatasetTarget, NodeTarget
 from pipelines.training import train
 from pipelines.why import why
 from schemas.errors import ConfigError
+
+_KINDS: dict[type[Node], type[Make]] = {}
+
+_Task = TypeVar("_Task", bound="type[Make]")
+
+
+def makes(kind: type[Node]) -> Callable[[_Task], _Task]:
+    """Class decorator: tasks of this class make nodes of that `kind`."""
+
+    def register(task: _Task) -> _Task:
+        _KINDS[kind] = task
+        return task
+
+    return register
 
 
 class Make(luigi.Task):
@@ -68,6 +82,7 @@ class Make(luigi.Task):
         raise AssertionError(f"{type(self).__name__} makes nothing")
 
 
+@makes(Table)
 class Apply(Make):
     """Makes a table: one operation, in child processes."""
 
@@ -81,22 +96,25 @@ class Apply(Make):
 
         held = settings.held()
         verify: Any = held.verify
+        rows = node.inputs[0].schema if node.inputs else None
         made = apply(
             node.op,
             [Dataset.open(given.url, verify=verify) for given in node.inputs],
             node.url,
-            resources={name: resource_of(name, given) for name, given in node.resources.items()},
+            resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
             seed=node.seed,
             processes=held.workers,
             on_progress=lambda progress: stage.move(str(progress)),
             max_rejected=None if node.op.max_rejected is None else held.max_rejected,
             rows_per_shard=node.rows_per_shard,
             key=node.key,
+            hang_seconds=held.hang_seconds,
         )
         rejected = sum(file.rows for file in made.manifest.rejected)
         return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
 
 
+@makes(Model)
 class Fit(Make):
     """Makes a checkpoint: one training run, in a process of its own."""
 
@@ -105,9 +123,6 @@ class Fit(Make):
     def make(self, node: Model, stage: Stage) -> str:
         """`python -m trainers.run`, or torchrun where there are several ranks."""
         return train(node, stage)
-
-
-_KINDS: dict[type[Node], type[Make]] = {Table: Apply, Model: Fit}
 
 
 def task_of(node: Node) -> Make:
@@ -120,9 +135,9 @@ def task_of(node: Node) -> Make:
 
 def tasks_of(nodes: Iterable[Node]) -> list[luigi.Task]:
     """The tasks that make `nodes`, each once; what is found needs none."""
-    return list(dict.fromkeys(task_of(node) for node in nodes if not isinstance(node, Found)))
+    return list(dict.fromkeys(task_of(node) for node in nodes if node.made))
 
 
 def complete(node: Node) -> bool:
     """Whether `node` lies where it belongs."""
-    return isinstance(node, Found) or task_of(node).complete()
+    return not node.made or task_of(node).complete()

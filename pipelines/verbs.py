@@ -18,7 +18,6 @@ again does nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 import luigi
@@ -33,12 +32,10 @@ from pipelines import settings
 from pipelines.goals import Goal
 from pipelines.iteration import Ground, evaluated, prompted, rewarded
 from pipelines.learning import run_of
-from pipelines.plan import Node, Plan, any_found
-from schemas.commit import read_manifest
-from schemas.errors import ConfigError, printable
-from schemas.storage import normal
-
-_ENDINGS = {".jsonl": "io.jsonl", ".json": "io.jsonl", ".parquet": "io.parquet"}
+from pipelines.nodes import Node
+from pipelines.places import any_at, imported, model_at, rows_at, scorer_at, stem
+from pipelines.plan import Plan
+from schemas.errors import ConfigError
 
 
 class Verb(Goal):
@@ -52,16 +49,11 @@ class Verb(Goal):
 
     def label(self, *places: str) -> str:
         """Where the result stands below the root."""
-        stems = [PurePosixPath(place.rstrip("/")).name.split(".")[0] for place in places]
-        return self.name or f"{self.task_family.lower()}/{'+'.join(_plain(stem) for stem in stems)}"
+        return self.name or f"{self.task_family.lower()}/{'+'.join(stem(place) for place in places)}"
 
     def rows(self, plan: Plan, place: str) -> Node:
         """The dataset in the folder `place`, or what an import makes of the file `place`."""
-        if read_manifest(place) is not None:
-            return plan.found(place, "dataset")
-        return imported(
-            plan, (place,), self.format or self.usual_format, f"imported/{_plain(PurePosixPath(place).name)}"
-        )
+        return rows_at(plan, place, self.format or self.usual_format)
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """The operation of this verb's family."""
@@ -82,7 +74,7 @@ class _Operation(Verb):
     data = luigi.Parameter(description="dataset folder or file; several, divided by commas, for Blend")
     op = luigi.Parameter(description="name of the operation, with or without its family")
     params = luigi.DictParameter(default={}, description="settings of the operation, as JSON")
-    tokenizer = luigi.Parameter(default="", description="checkpoint or tokenizer dataset")
+    tokenizer = luigi.Parameter(default="", description="tokenizer dataset, checkpoint, or tokenizer from outside")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The inputs, and the operation over them."""
@@ -93,7 +85,7 @@ class _Operation(Verb):
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """The operation over its inputs, with its tokenizer where it needs one."""
-        tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else None
+        tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
         seed = settings.held().seed
         return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
 
@@ -119,7 +111,7 @@ class Generate(Verb):
     family = "generate"
     usual_format = "prompts"
 
-    policy = luigi.Parameter(description="checkpoint")
+    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
     samples_per_prompt = luigi.IntParameter(default=1)
     temperature = luigi.FloatParameter(default=1.0)
@@ -128,10 +120,11 @@ class Generate(Verb):
     max_new_tokens = luigi.IntParameter(default=256)
     stop = luigi.ListParameter(default=(), description="texts that end an answer, as a JSON list")
     greedy = luigi.BoolParameter(default=False)
+    template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Templated, tokenized where that is not done yet, answered."""
-        policy, rows = plan.found(self.policy, "checkpoint"), self.rows(plan, self.prompts)
+        policy, rows = model_at(plan, self.policy), self.rows(plan, self.prompts)
         label = self.label(self.prompts)
         sampling = Sampling(
             samples_per_prompt=self.samples_per_prompt,
@@ -143,7 +136,7 @@ class Generate(Verb):
             greedy=self.greedy,
         )
         if rows.schema is None or "prompt_ids" not in rows.schema:
-            rows = prompted(plan, f"{label}-prompts", policy, rows, None)
+            rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.template or None)
         return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.held().seed)]
 
 
@@ -152,7 +145,7 @@ class Label(_Operation):
 
     family = "label"
 
-    reward_model = luigi.Parameter(default="", description="checkpoint, for reward")
+    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder or module:function")
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
@@ -162,7 +155,7 @@ class Label(_Operation):
             raise ConfigError(
                 "missing-resource", "label.reward needs --reward-model and one --data", kept="nothing was started"
             )
-        model = plan.found(self.reward_model, "checkpoint")
+        model = scorer_at(plan, self.reward_model)
         if inputs[0].schema is not None and "input_ids" in inputs[0].schema:
             return plan.table(label, op, inputs[0], scorer=model)
         return rewarded(plan, label, model, model, inputs[0], None, op)
@@ -200,12 +193,12 @@ class Train(Verb):
 
     data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
     algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
-    init = luigi.Parameter(default="", description="checkpoint to start from")
-    model = luigi.DictParameter(default={}, description="shape of a fresh network, as JSON (trainers.config.Model)")
+    init = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to start from")
+    model = luigi.DictParameter(default={}, description="a fresh network, as JSON (trainers.architecture.Model)")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
     validation = luigi.Parameter(default="", description="dataset folder to validate on")
     learning = luigi.DictParameter(description="fields of trainers.config.Run, as JSON: optim, epochs, ...")
-    ranks = luigi.IntParameter(default=1, description="processes; more than one starts torchrun")
+    ranks = luigi.IntParameter(default=0, description="processes; 0: what [launch] says", significant=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
@@ -215,8 +208,8 @@ class Train(Verb):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         model = dict(self.model) or None
         run = run_of(self.algorithm, self.learning, seed=settings.held().seed, model=model, where="--learning")
-        init = plan.found(self.init, "checkpoint") if self.init else None
-        tokenizer = any_found(plan, self.tokenizer) if self.tokenizer else init
+        init = model_at(plan, self.init) if self.init else None
+        tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
         return [
             plan.model(
@@ -236,25 +229,27 @@ class Evaluate(Verb):
 
     usual_format = "prompts"
 
-    policy = luigi.Parameter(description="checkpoint")
+    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
     verifier = luigi.DictParameter(
         default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
     )
-    reward_model = luigi.Parameter(default="", description="checkpoint; empty: none")
+    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder, module:function")
     max_new_tokens = luigi.IntParameter(default=256)
+    template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Answers, verdicts, rewards, figures."""
         verifier = recursively_unfreeze(dict(self.verifier))
-        policy = plan.found(self.policy, "checkpoint")
+        policy = model_at(plan, self.policy)
         ground = Ground(
             name=self.label(self.policy, self.prompts),
             held_out=self.rows(plan, self.prompts),
             tokenizer=policy,
-            reward_model=plan.found(self.reward_model, "checkpoint") if self.reward_model else None,
+            reward_model=scorer_at(plan, self.reward_model) if self.reward_model else None,
             verifier=op_of("label.verify", verifier) if verifier else None,
             max_new_tokens=self.max_new_tokens,
+            template=self.template or None,
         )
         return [evaluated(plan, ground.name, ground, policy, settings.held().seed).figures]
 
@@ -265,29 +260,3 @@ class Evaluate(Verb):
         for row in Dataset.open(self.wanted[0].url).read().to_pylist():
             print(f"{row['metric']:<28} {row['value']:.4f}")
         super().after()
-
-
-def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
-    """What `io.jsonl` or `io.parquet` makes of `files`, by their ending."""
-    endings = {_ending(normal(file)) for file in files}
-    if len(endings) != 1 or not endings <= set(_ENDINGS):
-        raise ConfigError(
-            "file-kind",
-            f"{printable(', '.join(files), 200)}: there is no dataset there, and no way to read it",
-            expected="a dataset folder, or files that end in .jsonl, .json (a list) or .parquet, plain or .gz",
-            kept="nothing was started",
-        )
-    ending = endings.pop()
-    settings_ = {"files": list(files), "format": form, **({"layout": "array"} if ending == ".json" else {}), **params}
-    op: Any = op_of(_ENDINGS[ending], settings_)
-    return plan.table(label, op.pinned())
-
-
-def _ending(place: str) -> str:
-    return PurePosixPath(place.removesuffix(".gz")).suffix
-
-
-def _plain(text: str) -> str:
-    stem = text.split(".", maxsplit=1)[0]
-    kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in stem)
-    return kept.strip("-") or "rows"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.plan import Node, resource_key
+from pipelines.nodes import Node, resource_key
 from schemas.commit import read_manifest
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest

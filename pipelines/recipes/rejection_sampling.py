@@ -9,7 +9,8 @@ import luigi
 
 from datakit.filter import BestOf
 from pipelines.alignment import AlignmentIteration
-from pipelines.plan import Node, Plan
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 
 
 class RejectionSamplingIteration(AlignmentIteration):

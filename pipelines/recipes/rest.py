@@ -15,7 +15,8 @@ import luigi
 from datakit.filter import Threshold
 from datakit.label import Standardize
 from pipelines.alignment import AlignmentIteration
-from pipelines.plan import Node, Plan
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 from schemas.errors import ConfigError
 
 

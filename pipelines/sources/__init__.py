@@ -10,12 +10,13 @@ from collections.abc import Mapping
 
 from pipelines.settings import configured
 from pipelines.sources.digits import digits as digits
+from pipelines.sources.own import own as own
 from pipelines.sources.preferences import preferences as preferences
 from pipelines.sources.source import TaskSource as TaskSource
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
 
-SOURCES: Mapping[str, type[TaskSource]] = {kind.__name__: kind for kind in (digits, preferences)}
+SOURCES: Mapping[str, type[TaskSource]] = {kind.__name__: kind for kind in (digits, preferences, own)}
 """Sources by name."""
 
 

@@ -15,7 +15,8 @@ from datakit.label import Verify
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, prompted, tokenized
 from pipelines.learning import run_of
-from pipelines.plan import Node, Plan
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 from pipelines.sources.source import TaskSource, held_apart, reward_model
 
 
@@ -32,7 +33,7 @@ class digits(TaskSource):
     pairs_per_prompt = luigi.IntParameter(description="pairs of a right and a wrong answer for each of them, at most")
     vocabulary = luigi.IntParameter(description="size of the tokenizer that is trained")
     max_length = luigi.IntParameter(description="tokens of question and answer together")
-    model = luigi.DictParameter(description="shape of the network (trainers.config.Model)")
+    model = luigi.DictParameter(description="shape of the network (trainers.architecture.Model)")
     base = luigi.DictParameter(description="learning of the first policy (trainers.config.Run)")
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")

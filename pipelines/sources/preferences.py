@@ -14,8 +14,9 @@ from datakit.sql import Query
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, tokenized
 from pipelines.learning import run_of
-from pipelines.plan import Node, Plan
-from pipelines.sources.source import TaskSource, held_apart, reward_model
+from pipelines.nodes import Node
+from pipelines.plan import Plan
+from pipelines.sources.source import TaskSource, baselines, held_apart, reward_model
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -32,7 +33,7 @@ class preferences(TaskSource):
     vocabulary = luigi.IntParameter(description="size of the tokenizer that is trained")
     max_length = luigi.IntParameter(description="tokens of question and answer together; longer rows go")
     max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
-    model = luigi.DictParameter(description="shape of the network (trainers.config.Model)")
+    model = luigi.DictParameter(description="shape of the network (trainers.architecture.Model)")
     base = luigi.DictParameter(description="learning of the first policy (trainers.config.Run)")
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")
@@ -69,6 +70,7 @@ class preferences(TaskSource):
             policy=policy,
             reward_model=model,
             learning=self.improve,
+            baselines=baselines(plan, self.title, held_out),
         )
 
     def _questions(self, plan: Plan, part: str, pairs: Node) -> Node:

@@ -9,11 +9,14 @@ from typing import Any
 import luigi
 
 from datakit.blend import Split
+from datakit.label import Longer
 from datakit.template import RewardPrompt
 from datakit.tokenize import Encode
 from pipelines.iteration import Ground, Source
 from pipelines.learning import run_of
-from pipelines.plan import Node, Plan
+from pipelines.measure import Measure
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
@@ -33,6 +36,12 @@ def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> t
         plan.table(f"{label}-{part}", Split(part=part, parts=parts, shares=shares), rows, seed=seed) for part in parts
     )
     return train, held_out
+
+
+def baselines(plan: Plan, label: str, pairs: Node) -> Node:
+    """How often the longer answer of a held-out pair is the better one, as figures."""
+    told = plan.table(f"{label}/pairs-held-out-longer", Longer(), pairs)
+    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), told)
 
 
 def reward_model(

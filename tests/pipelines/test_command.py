@@ -1,8 +1,7 @@
-"""The real `luigi` command: exit codes, first error lines, what is said, what is left alone."""
+"""The real `luigi` command: what wins, what is done again, how it stops; faults of users are in `test_bad_input`."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,110 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PATH, ROOT, digests, leftovers, luigi, started
-
-FAULTS = {
-    "unknown task": (["Toi"], 2, "error[2/unknown-task]: there is no task Toi", "did you mean Toy?"),
-    "wrong type": (["Toy", "--rows", "x"], 2, "error[2/bad-parameter]", "rows"),
-    "unknown operation": (
-        ["Filter", "--data", "r.jsonl", "--op", "threshhold"],
-        2,
-        "error[2/unknown-op]: there is no operation filter.threshhold (did you mean filter.threshold?)",
-        "",
-    ),
-    "unknown setting": (
-        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimun": 1}'],
-        2,
-        "error[2/unknown-key]: unknown key minimun (did you mean minimum?)",
-        "",
-    ),
-    "wrong family": (["Filter", "--data", "r.jsonl", "--op", "label.length"], 2, "error[2/wrong-family]", "filter.*"),
-    "missing file": (
-        ["Filter", "--data", "no.jsonl", "--op", "threshold", "--params", '{"minimum": 1}'],
-        2,
-        "error[2/no-such-file]: there is no file no.jsonl",
-        "",
-    ),
-    "missing checkpoint": (
-        ["Generate", "--policy", "nowhere", "--prompts", "r.jsonl"],
-        2,
-        "error[2/not-found]: nowhere is not a checkpoint",
-        "",
-    ),
-    "wrong kind of file": (["Import", "--files", "rows.txt"], 2, "error[2/file-kind]", ".jsonl"),
-    "keeps nothing": (
-        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimum": 7}'],
-        10,
-        "error[10/nothing-kept]: reward > 7 keeps none of 2 rows",
-        "minimum=-1",
-    ),
-    "column of another kind": (
-        ["Filter", "--data", "r.jsonl", "--op", "threshold", "--params", '{"minimum": 1, "column": "response"}'],
-        2,
-        "error[2/",
-        "response",
-    ),
-    "broken line": (["Import", "--files", "broken.jsonl", "--format", "rewarded"], 10, "error[10/", "broken.jsonl"),
-    "operation raises": (["Toy", "--fail"], 10, "error[10/op-failed]", "the toy broke"),
-    "no iteration": (["RestIteration", "--iteration", "0"], 2, "error[2/bad-parameter]: iteration is 0", ""),
-    "unknown source": (["RestIteration", "--source", "digts"], 2, "error[2/unknown-source]", "did you mean digits?"),
-    "falling thresholds": (["RestIteration", "--thresholds", "[1, 0]"], 2, "error[2/bad-setting]: thresholds rise", ""),
-    "unknown learning": (
-        ["RestIteration", "--digits-base", '{"epochs": 1, "global_batch_size": 8, "optim": {"lrr": 1}}'],
-        2,
-        "error[2/",
-        "did you mean lr?",
-    ),
-    "bad sampling": (
-        ["RestIteration", "--temperature", "0"],
-        2,
-        "error[2/bad-setting]: temperature is 0.0, above 0",
-        "",
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("faults")
-    rows = [{"prompt": f"q{i}", "response": f"a{i}", "reward": float(2 * i - 1)} for i in range(2)]
-    (path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "broken.jsonl").write_text(json.dumps(rows[0]) + '\n{"prompt": \n')
-    (path / "rows.txt").write_text("a\n")
-    return path
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_has_its_code_and_its_line(folder: Path, fault: str) -> None:
-    arguments, code, line, more = FAULTS[fault]
-    done = luigi(folder, *arguments)
-    errors = [text for text in done.stderr.splitlines() if text.startswith("error[")]
-    assert done.returncode == code, done.stderr
-    assert len(errors) == 1
-    assert errors[0].startswith(line), done.stderr
-    assert more in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (folder / "r.jsonl").exists()
-    assert not leftovers(folder)
-
-
-CONFIGS = {
-    "unknown key": ("[RestIteration]\ntemprature = 1\n", "unknown key temprature", "did you mean temperature?"),
-    "unknown key of ours": ("[quiver]\nroots = x\n", "unknown key roots", "did you mean root?"),
-    "unknown section": ("[RestIterations]\niteration = 1\n", "no section [RestIterations]", "[RestIteration]"),
-    "wrong value": ("[quiver]\nverify = sometimes\n", "", "sometimes"),
-}
-
-
-@pytest.mark.parametrize("fault", CONFIGS)
-def test_a_wrong_configuration_ends_with_2(tmp_path: Path, fault: str) -> None:
-    text, line, more = CONFIGS[fault]
-    (tmp_path / "luigi.cfg").write_text(text)
-    done = luigi(tmp_path, "Toy")
-    assert done.returncode == 2, done.stderr
-    assert line in done.stderr
-    assert more in done.stderr
-    assert "Traceback" not in done.stderr
+from commands import PATH, ROOT, digests, luigi, started
 
 
 def test_the_users_configuration_wins_over_ours_and_the_command_line_over_both(tmp_path: Path) -> None:

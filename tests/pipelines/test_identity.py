@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import luigi
 import pytest
-from commands import digests
+from commands import REST, damaged, digests
 from commands import luigi as command
 from toy import Above, Count, Draw
 
-from pipelines.plan import Plan, Table
+from pipelines.nodes import Table
+from pipelines.plan import Plan
 from pipelines.tasks import task_of
 from schemas.errors import DataError
 
@@ -87,3 +89,54 @@ def test_rows_of_another_tokenizer_are_refused_before_anything_runs(tmp_path: Pa
     with pytest.raises(DataError, match="no column chosen_ids"):
         plan.model("judge", run_of("rm", learning, seed=0), data=tokens, tokenizer=small, init=None)
     assert not list(tmp_path.iterdir())
+
+
+WAYS = (("1", "1"), ("2", "2"), ("1", "3"), ("2", "0"))
+"""Luigi workers, and processes of a stage (0: one per core): how many shards are in flight."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("QUIVER_IDENTITY" not in os.environ, reason="takes minutes; QUIVER_IDENTITY=1 asks for it")
+def test_a_real_iteration_is_the_same_to_the_byte_however_it_is_spread(tmp_path: Path) -> None:
+    made = []
+    for number, (workers, processes) in enumerate(WAYS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        way = ("--workers", workers, "--quiver-processes", processes)
+        done = command(folder, *REST, *way, module="pipelines", timeout=1800)
+        assert done.returncode == 0, done.stderr
+        assert damaged(folder) == []
+        made.append(digests(folder))
+    assert len(made[0]) > 50
+    for way, told in zip(WAYS[1:], made[1:], strict=True):
+        assert told == made[0], (way, sorted(name for name in told if told[name] != made[0].get(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("QUIVER_IDENTITY" not in os.environ, reason="takes minutes; QUIVER_IDENTITY=1 asks for it")
+def test_a_real_iteration_has_the_same_rows_and_weights_however_its_shards_are_cut(tmp_path: Path) -> None:
+    made = []
+    for module in ("pipelines", "finer"):
+        folder = tmp_path / module
+        folder.mkdir()
+        done = command(folder, *REST, module=module, timeout=1800)
+        assert done.returncode == 0, done.stderr
+        made.append(contents(folder / "quiver-data"))
+    assert made[0] == made[1]
+
+
+def contents(root: Path) -> dict[str, object]:
+    """Rows of every dataset and the digest of the weights of every checkpoint."""
+    from schemas.commit import read_manifest
+    from schemas.dataset import Dataset
+
+    told: dict[str, object] = {}
+    for path in sorted(root.rglob("_manifest.json")):
+        manifest = read_manifest(str(path.parent))
+        assert manifest is not None
+        checkpoint = manifest.kind == "checkpoint"
+        name = str(path.parent.relative_to(root))
+        told[name] = manifest.facts["weights_digest"] if checkpoint else Dataset.open(str(path.parent)).read()
+    return told

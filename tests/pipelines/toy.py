@@ -12,9 +12,14 @@ import luigi
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.io import Jsonl
 from datakit.op import Context, Keep, Kept, Label, Read, Result
+from datakit.tokenize import Train as TrainTokenizer
 from pipelines.goals import Goal
-from pipelines.plan import Node, Plan
+from pipelines.iteration import tokenized
+from pipelines.learning import run_of
+from pipelines.nodes import Node
+from pipelines.plan import Plan
 from schemas import Column, Schema
 
 NUMBERS = Schema(
@@ -107,3 +112,18 @@ class Pair(Goal):
             drawn = plan.table("pair/drawn", Draw(), start)
             ends.append(plan.table("pair/end", Above(minimum=0.0), drawn))
         return ends
+
+
+class Base(Goal):
+    """What other stages start from: rows of rows.jsonl, two tokenizers, tokens by each, and a policy of one step."""
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        rows = plan.table("base/rows", Jsonl(files=("rows.jsonl",), format="rewarded").pinned(), rows_per_shard=2)
+        spoken = plan.table("base/tokenizer", TrainTokenizer(vocab_size=300), rows)
+        other = plan.table("base/other", TrainTokenizer(vocab_size=266), rows)
+        tokens, others = (tokenized(plan, f"base/{name}", one, rows, 64) for name, one in (("a", spoken), ("b", other)))
+        shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 2}
+        shape |= {"num_query_groups": 2, "max_sequence_length": 64}
+        learning = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
+        run = run_of("sft", learning, seed=0, model=shape)
+        return [plan.model("base/policy", run, data=tokens, tokenizer=spoken), others]

@@ -1,0 +1,278 @@
+"""What a graph is made of, as plain values: tables, training runs, models from outside, and what is there already.
+
+A `Table` is one operation over tables, a `Model` one training run, a `Found` a dataset or checkpoint that lies
+somewhere already; `foreign` has those that come from and go to other programs. A node's `key` is the identity of what
+it makes, known before anything has run: the settings that change rows or weights and the keys of everything it is made
+of. Paths, processes and threads are not in it. The key stands in the place behind a readable label.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from datakit.facts import spoken_after
+from datakit.op import Op
+from datakit.tokenize import Adopt
+from schemas import VOCABULARIES, Schema
+from schemas.commit import read_manifest
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from schemas.identities import Spoken, spoken
+from schemas.manifest import Manifest, task_key
+from schemas.vocabularies import dataset_identity
+from trainers.config import Run
+
+ROWS_PER_SHARD = 65_536
+"""Rows of a shard where a stream is cut; shards are what processes share."""
+
+_KEY_CHARACTERS = 8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Node(ABC):
+    """Something that lies, or will lie, in the folder `url`: a dataset or a checkpoint."""
+
+    made: ClassVar[bool] = True
+    """Whether a task makes it; otherwise it is there already."""
+
+    label: str
+    root: str
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """The identity of what is made, SHA-256 in hex."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """`dataset` or `checkpoint`."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema | None:
+        """The schema of the rows; None for a checkpoint."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> str:
+        """The tokenizer that it is or that it speaks: its identity, or the key of one that has yet to be trained; empty
+        if there is none, or several.
+        """
+
+    @property
+    @abstractmethod
+    def parents(self) -> Mapping[str, Node]:
+        """What it is made of, by role."""
+
+    @property
+    def spoken(self) -> Spoken:
+        """The tokenizer that each column of ids or templated pieces speaks."""
+        return {}
+
+    @property
+    def work(self) -> Mapping[str, Any]:
+        """Name, version and settings of what is done; empty for what is found."""
+        return {}
+
+    @functools.cached_property
+    def url(self) -> str:
+        """Where it lies."""
+        return f"{self.root.rstrip('/')}/{self.label}-{self.key[:_KEY_CHARACTERS]}"
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The last part of the label: what a person calls it."""
+        return self.label.rsplit("/", 1)[-1]
+
+    def ancestors(self) -> list[Node]:
+        """All nodes this one is made of and this one itself, every node behind what it is made of."""
+        seen: dict[int, Node] = {}
+        _visit(self, seen)
+        return list(seen.values())
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of what lies there; None while it is not made."""
+        return read_manifest(self.url)
+
+
+def _visit(node: Node, seen: dict[int, Node]) -> None:
+    if id(node) not in seen:
+        for parent in node.parents.values():
+            _visit(parent, seen)
+        seen[id(node)] = node
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Node):
+    """A dataset made by an operation. `rows_per_shard` cuts streams into the shards that processes share."""
+
+    op: Op
+    inputs: tuple[Node, ...] = ()
+    resources: Mapping[str, Node] = field(default_factory=dict)
+    seed: int = 0
+    rows_per_shard: int = ROWS_PER_SHARD
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Operation, keys of inputs and resources, seed."""
+        named = {name: resource_key(name, node) for name, node in self.resources.items()}
+        return task_key(self.work, [node.key for node in self.inputs], named, self.seed)
+
+    @property
+    def kind(self) -> str:
+        """A dataset."""
+        return "dataset"
+
+    @functools.cached_property
+    def work(self) -> Mapping[str, Any]:
+        """The operation's JSON."""
+        return self.op.to_json()
+
+    @functools.cached_property
+    def schema(self) -> Schema:
+        """What the operation gives for its inputs' schemas."""
+        return self.op.gives(*(rows_of(node) for node in self.inputs))
+
+    @functools.cached_property
+    def vocabulary(self) -> str:
+        """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
+        tokenizer that all their columns speak.
+        """
+        if isinstance(self.op, Adopt):
+            return self.op.pinned().identity
+        if self.schema.name == VOCABULARIES.name:
+            return self.key
+        told = {one for several in self.spoken.values() for one in several}
+        return told.pop() if len(told) == 1 else ""
+
+    @functools.cached_property
+    def spoken(self) -> Spoken:
+        """What the inputs' columns speak, and new columns the tokenizer of the resources."""
+        named = self.resources.get("tokenizer")
+        models = self.resources.values() if named is None else [named]
+        speaks = next((v for node in models if (v := node.vocabulary)), "")
+        schemas = [rows_of(node) for node in self.inputs]
+        return spoken_after(self.op, schemas, [node.spoken for node in self.inputs], self.schema, speaks)
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Inputs by number (a single one is `input`), resources by name."""
+        names = ["input"] if len(self.inputs) == 1 else [f"input {i}" for i in range(len(self.inputs))]
+        return {**dict(zip(names, self.inputs, strict=True)), **self.resources}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model(Node):
+    """A checkpoint made by a training run. `run` is complete but for places and vocabulary size; `ranks` is how many
+    processes train it (0: what `[launch]` says).
+    """
+
+    run: Run
+    data: Node
+    tokenizer: Node
+    init: Node | None = None
+    validation: Node | None = None
+    ranks: int = 0
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
+        from.
+        """
+        named = {name: resource_key(name, node) for name, node in self.parents.items() if name != "validation"}
+        return task_key(self.work, named, {}, self.run.seed)
+
+    @property
+    def kind(self) -> str:
+        """A checkpoint."""
+        return "checkpoint"
+
+    @functools.cached_property
+    def work(self) -> Mapping[str, Any]:
+        """`train.<algorithm>` and the deciding part of the run."""
+        return {"name": f"train.{self.run.algorithm}", "version": 1, "params": self.run.decisive()}
+
+    @property
+    def schema(self) -> None:
+        """A checkpoint has no rows."""
+
+    @property
+    def vocabulary(self) -> str:
+        """Its tokenizer's."""
+        return self.tokenizer.vocabulary or self.tokenizer.key
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Data, tokenizer, and where given init and validation."""
+        given = {"data": self.data, "tokenizer": self.tokenizer, "init": self.init, "validation": self.validation}
+        return {name: node for name, node in given.items() if node is not None}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found(Node):
+    """A dataset or checkpoint that lies at `place`; its key is its content."""
+
+    made: ClassVar[bool] = False
+
+    place: str
+    told: Manifest
+
+    @property
+    def key(self) -> str:
+        """Its task key where it was made by a task, or else the digest of its content."""
+        return self.told.key or self.told.digest
+
+    @functools.cached_property
+    def url(self) -> str:
+        """Where it lies."""
+        return self.place
+
+    @property
+    def kind(self) -> str:
+        """As its manifest says."""
+        return self.told.kind
+
+    @property
+    def schema(self) -> Schema | None:
+        """As its manifest says."""
+        return self.told.schema
+
+    @functools.cached_property
+    def vocabulary(self) -> str:
+        """The identity of the tokenizer that it is, or that was recorded with it."""
+        if self.told.schema is not None and self.told.schema.name == VOCABULARIES.name:
+            return dataset_identity(Dataset.open(self.place))
+        told = self.told.facts.get("tokenizer", "")
+        return told if isinstance(told, str) else ""
+
+    @property
+    def spoken(self) -> Spoken:
+        """As its manifest says."""
+        return spoken(self.told.schema, self.told.facts)
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Nothing that would have to be made."""
+        return {}
+
+
+def resource_key(name: str, node: Node) -> str:
+    """What a resource is known by: a tokenizer by its vocabulary, even when it comes out of a checkpoint."""
+    return node.vocabulary if name == "tokenizer" and node.vocabulary else node.key
+
+
+def rows_of(node: Node) -> Schema:
+    """The schema of a node's rows; `ConfigError` for one that has none."""
+    if node.schema is None:
+        raise ConfigError(
+            "wrong-kind",
+            f"{node.label} is a {node.kind}, not a dataset",
+            expected="a dataset",
+            kept="nothing was started",
+        )
+    return node.schema

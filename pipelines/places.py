@@ -1,0 +1,95 @@
+"""What a person may name on the command line: a dataset folder or a file, a checkpoint or a Hugging Face folder, a
+function; each becomes the node that it stands for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from datakit.registry import op_of
+from datakit.tokenize import Adopt
+from pipelines.foreign import Adopted, Function, content_of
+from pipelines.nodes import Node
+from pipelines.plan import Plan
+from schemas.commit import read_manifest
+from schemas.errors import ConfigError, printable
+from schemas.storage import normal
+
+_ENDINGS = {".jsonl": "io.jsonl", ".json": "io.jsonl", ".parquet": "io.parquet"}
+
+
+def rows_at(plan: Plan, place: str, form: str, label: str = "") -> Node:
+    """The dataset in the folder `place`, or what an import of the file `place` in the format `form` makes."""
+    if read_manifest(place) is not None:
+        return plan.found(place, "dataset")
+    return imported(plan, (place,), form, label or f"imported/{stem(place)}")
+
+
+def model_at(plan: Plan, place: str) -> Node:
+    """The checkpoint in the folder `place`, or the one that is made of the Hugging Face folder there."""
+    if "://" not in place and (Path(place) / "config.json").is_file() and read_manifest(place) is None:
+        return adopted(plan, place)
+    return plan.found(place, "checkpoint")
+
+
+def adopted(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> Node:
+    """The checkpoint made of a Hugging Face folder, with the tokenizer at the place `tokenizer` or its own: that in
+    `tokenizer.json`, or else in a SentencePiece model.
+    """
+    model = Path(folder) / "tokenizer.model"
+    if not tokenizer and model.is_file() and not model.with_suffix(".json").is_file():
+        tokenizer = str(model)
+    return plan.foreign(
+        Adopted(
+            label=label or f"adopted/{stem(folder)}",
+            root=plan.root,
+            folder=str(Path(folder).absolute()),
+            content=content_of(folder),
+            tokenizer=any_at(plan, tokenizer) if tokenizer else None,
+        )
+    )
+
+
+def scorer_at(plan: Plan, place: str) -> Node:
+    """A reward model: a function (`module:function`), a checkpoint, or a Hugging Face folder."""
+    module, colon, name = place.partition(":")
+    if colon and name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return plan.foreign(Function(label=place, root=plan.root, function=place))
+    return model_at(plan, place)
+
+
+def any_at(plan: Plan, place: str) -> Node:
+    """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
+    manifest = read_manifest(place)
+    if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
+        return plan.found(place, manifest.kind)
+    return plan.table(f"adopted/{stem(place)}-tokenizer", Adopt(path=normal(place)).pinned())
+
+
+def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
+    """What `io.jsonl` or `io.parquet` makes of `files`, by their ending."""
+    endings = {_ending(normal(file)) for file in files}
+    if len(endings) != 1 or not endings <= set(_ENDINGS):
+        raise ConfigError(
+            "file-kind",
+            f"{printable(', '.join(files), 200)}: there is no dataset there, and no way to read it",
+            expected="a dataset folder, or files that end in .jsonl, .json (a list) or .parquet, plain or .gz",
+            kept="nothing was started",
+        )
+    ending = endings.pop()
+    kind = {} if "kind" in params else {"format": form}
+    settings_ = {"files": list(files), **kind, **({"layout": "array"} if ending == ".json" else {}), **params}
+    op: Any = op_of(_ENDINGS[ending], settings_)
+    return plan.table(label, op.pinned())
+
+
+def stem(place: str) -> str:
+    """A name for what lies at `place`: its last part, without endings and strange characters."""
+    text = PurePosixPath(place.rstrip("/")).name.split(".", maxsplit=1)[0]
+    kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in text)
+    return kept.strip("-") or "rows"
+
+
+def _ending(place: str) -> str:
+    return PurePosixPath(place.removesuffix(".gz")).suffix

@@ -1,0 +1,85 @@
+"""Two ranks, one of which is killed, raises, or hangs: told by name, all ended, and the same command goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.commit import read_manifest
+from schemas.errors import QuiverError, WorkerError
+from schemas.settings import parse
+from tests.pipelines.launch.processes import alive
+from tests.trainers import toys
+from trainers.config import Run
+from trainers.launch import start
+from trainers.launch.settings import Launch
+
+PROGRAM = "tests.pipelines.launch.faulty"
+LAUNCH = Launch(hang_seconds=8, threads=1)
+
+
+class Started:
+    """Starts of one run, with what they said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.said = folder, list[str]()
+        self.config = Path(toys.written(folder / "run.json", toys.config(folder, save_every=1)))
+        self.run = parse(Run, toys.config(folder))
+
+    def go(self, launch: Launch = LAUNCH) -> None:
+        self.said.clear()
+        given: dict[str, Any] = {"what": "sft", "program": PROGRAM, "tell": self.said.append}
+        start.prepare(self.config, self.run.folder, 2, launch, **given).run()
+
+    def fails(self, fault: str, monkeypatch: pytest.MonkeyPatch) -> QuiverError:
+        """The error of a start with that fault; nothing runs on, no presence is left."""
+        monkeypatch.setenv("QUIVER_FAULT", fault)
+        with pytest.raises(QuiverError) as caught:
+            self.go()
+        assert not alive(self.folder), "orphans"
+        assert not list(self.run.folder.glob("ranks-*"))
+        assert read_manifest(self.run.out) is None
+        return caught.value
+
+    def digest(self) -> str:
+        manifest = read_manifest(self.run.out)
+        assert manifest is not None
+        return str(manifest.facts["weights_digest"])
+
+
+def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUIVER_FAULT", raising=False)
+    whole, parts = Started(tmp_path / "whole"), Started(tmp_path / "parts")
+    whole.go()
+
+    error = parts.fails("kill@2", monkeypatch)
+    assert isinstance(error, WorkerError) and error.code == 14
+    assert error.render().startswith("error[14/rank-died]: sft: rank 1 of 2 was killed by SIGKILL at step 2\n")
+    assert "exit code -9, as the system does when memory runs out" in error.found
+    assert error.where.endswith("policy.run/logs/rank-00001.log")
+    assert "the save of step 1" in error.kept and error.next == "run the same command again"
+    assert "rank 1, last lines of" in parts.said[0] and "| the fault kill strikes rank 1" in parts.said[0]
+    assert "lost touch" not in parts.said[0]
+
+    error = parts.fails("sleep@4", monkeypatch)
+    assert error.render().startswith("error[14/rank-stuck]: sft: rank 1 of 2 has not got on for 8 s\n")
+    assert error.found == "rank 0 at step 4, rank 1 at step 4"
+    assert "the save of step 3" in error.kept
+    assert "| the fault sleep strikes rank 1" in parts.said[0], parts.said
+    assert "faulty.py" in parts.said[0] and "in strike" in parts.said[0], "the stacks of its threads"
+
+    error = parts.fails("raise@6", monkeypatch)
+    assert error.render().startswith("error[1/bug]: KeyError: 'the fault of rank 1' (see "), error.render()
+    assert "Traceback" in (parts.run.folder / "traceback-1.txt").read_text()
+
+    monkeypatch.setenv("QUIVER_FAULT", "none@0")
+    parts.go()
+    assert toys.curve(parts.run.folder) == toys.curve(whole.run.folder)
+    assert parts.digest() == whole.digest()
+    assert sorted(path.name for path in (parts.run.folder / "logs").iterdir()) == [
+        "launcher.log",
+        "rank-00000.log",
+        "rank-00001.log",
+    ]

@@ -1,0 +1,113 @@
+"""Room on the disk, judged before a run starts: refused, said, or fine; and what the judgement rests on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datakit.blend import Split
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.io import Jsonl, Reversal
+from datakit.op import Op
+from datakit.tokenize import Train
+from pipelines import space
+from pipelines.iteration import tokenized
+from pipelines.learning import run_of
+from pipelines.nodes import Model
+from pipelines.plan import Plan
+from pipelines.space import Size, grown, parameters
+from schemas.errors import StorageError
+from trainers import architecture
+
+SHAPE: dict[str, Any] = {
+    "num_layers": 2,
+    "hidden_size": 32,
+    "ffn_hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_query_groups": 2,
+    "max_sequence_length": 64,
+}
+SHAPES: tuple[dict[str, Any], ...] = (
+    {},
+    {"tie_embeddings": True, "gated": False, "activation": "gelu"},
+    {"normalization": "LayerNorm", "position": "learned", "linear_bias": True, "qkv_bias": True, "gated": False},
+    {"head": "scalar", "head_size": 3, "qk_layernorm": True},
+    {"experts": architecture.Experts(number=4, per_token=2)},
+)
+
+
+@pytest.mark.parametrize("changes", SHAPES)
+def test_parameters_are_counted_as_the_network_has_them(changes: dict[str, Any]) -> None:
+    from trainers.config import Parallel
+    from trainers.engine import parallel
+    from trainers.engine.model import build
+
+    shape = architecture.Model(**{**SHAPE, "vocab_size": 48, **changes})
+    network = build(shape, parallel.start(Parallel()), seed=0)
+    assert parameters(shape) == sum(weight.numel() for weight in network.parameters())
+
+
+def model(folder: Path, **learning: Any) -> Model:
+    plan = Plan(str(folder / "data"))
+    rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
+    tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
+    given = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}, **learning}
+    run = run_of("sft", given, seed=0, model=SHAPE)
+    return plan.model("policy", run, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
+
+
+def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    usage = shutil.disk_usage("/")._replace(free=count)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda place: usage)
+
+
+def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = model(tmp_path)
+    weights = 4 * parameters(architecture.Model(**SHAPE, vocab_size=288))
+    free(monkeypatch, weights - 1)
+    with pytest.raises(StorageError) as told:
+        space.check(node.ancestors())
+    assert told.value.slug == "no-space"
+    assert told.value.what.startswith("need about 1")
+    free(monkeypatch, weights)
+    space.check(node.ancestors())
+    assert "may become full" in capsys.readouterr().err
+    free(monkeypatch, 10 * weights)
+    space.check(node.ancestors())
+    saving = model(tmp_path, save_every=1, keep_last=8)
+    space.check(saving.ancestors())
+    assert capsys.readouterr().err.count("may become full") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_is_no_folder_of_this_machine_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 0)
+    plan = Plan("memory://data")
+    space.check([plan.table("rows", Reversal(rows=8))])
+    space.check([])
+
+
+@pytest.mark.parametrize(
+    ("op", "wanted"),
+    [
+        (Complete(sampling=Sampling(samples_per_prompt=4, max_new_tokens=10)), Size(400, 400 * (50 + 120))),
+        (Split(part="1", parts=("1", "rest"), counts=(10, -1)), Size(10, 500)),
+        (Split(part="a", parts=("a", "b"), shares=(0.1, 0.9)), Size(10, 500)),
+        (Reversal(rows=3), Size(3, 768)),
+    ],
+)
+def test_stages_grow_as_their_settings_say(op: Op, wanted: Size) -> None:
+    assert grown(op, Size(100, 5000)) == wanted
+
+
+def test_files_count_as_they_lie_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(bytes(1000))
+    (tmp_path / "b.jsonl.gz").write_bytes(bytes(100))
+    files = tuple(str(tmp_path / name) for name in ("a.jsonl", "b.jsonl.gz"))
+    assert grown(Jsonl(files=files, format="prompts", digests=("", "")), Size()).bytes == 1400

@@ -1,0 +1,131 @@
+"""Which tokenizers may meet in a graph: adopted ones are known from the start, trained ones once they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datakit.apply import apply
+from datakit.blend import Mix
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.io import Reversal
+from datakit.template import Chat
+from datakit.tokenize import Adopt, Encode, Train
+from pipelines.iteration import prompted, tokenized
+from pipelines.learning import run_of
+from pipelines.nodes import Found, Node, Table
+from pipelines.plan import Plan
+from pipelines.resources import resource_of
+from pipelines.speech import differ
+from pipelines.training import vocabulary_size
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+from schemas.vocabularies import dataset_identity, files_of
+
+LEARNING = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
+SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
+
+
+def make(node: Table, tmp_path: Path) -> Found:
+    """Make `node` and all it is made of, and find it as a command would."""
+    for one in node.ancestors():
+        if one.made and one.manifest() is None:
+            assert isinstance(one, Table)
+            rows = one.inputs[0].schema if one.inputs else None
+            made = {name: resource_of(name, given, rows) for name, given in one.resources.items()}
+            apply(one.op, [Dataset.open(given.url) for given in one.inputs], one.url, resources=made, key=one.key)
+    return Plan(str(tmp_path)).found(node.url, "dataset")
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(str(tmp_path))
+
+
+@pytest.fixture
+def rows(plan: Plan) -> Table:
+    return plan.table("rows", Reversal(rows=8, output="demonstrations"))
+
+
+def learn(plan: Plan, data: Node, tokenizer: Node) -> Any:
+    run = run_of("sft", LEARNING, seed=0, model={**SHAPE, "max_sequence_length": 32})
+    return plan.model("policy", run, data=data, tokenizer=tokenizer)
+
+
+def saved(row: dict[str, Any], folder: Path) -> str:
+    folder.mkdir()
+    for name, text in files_of(row).items():
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+def test_a_trained_tokenizer_that_went_out_and_came_back_is_the_same(plan: Plan, rows: Table, tmp_path: Path) -> None:
+    trained = plan.table("tokenizer", Train(vocab_size=288), rows)
+    tokens = tokenized(plan, "rows", trained, rows, 32)
+    assert tokens.spoken["input_ids"] == (trained.key,)
+    found = make(tokens, tmp_path)
+    (identity,) = {one for several in found.spoken.values() for one in several}
+    here = Plan(str(tmp_path)).found(trained.url, "dataset")
+    assert identity == here.vocabulary != here.key
+    place = saved(dataset(here).read().to_pylist()[0], tmp_path / "out")
+    back = plan.table("back", Adopt(path=place).pinned())
+    assert back.vocabulary == identity == dataset_identity(dataset(make(back, tmp_path)))
+    for tokenizer in (trained, here, back):
+        learn(plan, found, tokenizer)
+        learn(plan, tokens, tokenizer)
+        assert 256 < vocabulary_size(tokenizer) <= 288
+    other = plan.table("other", Adopt(path=place, template="chatml").pinned())
+    for data in (found, tokens):
+        with pytest.raises(DataError, match="wrong-tokenizer"):
+            learn(plan, data, other)
+    facts = found.told.facts
+    assert (facts["tokenizer"], facts["tokenizer_key"]) == (identity, trained.key)
+
+
+def dataset(node: Node) -> Dataset:
+    return Dataset.open(node.url)
+
+
+def test_what_is_not_made_yet_is_left_to_the_stage_itself(plan: Plan, rows: Table, tmp_path: Path) -> None:
+    trained = plan.table("tokenizer", Train(vocab_size=288), rows)
+    words = Path(__file__).parents[1] / "datakit/tokenize/words.json"
+    adopted = plan.table("adopted", Adopt(path=str(words)).pinned())
+    texts = plan.table("texts", Chat(template="plain", generation=True), rows, tokenizer=adopted)
+    encode = Encode(columns=(("pieces", "prompt_ids"),))
+    later = plan.table("later", encode, texts, tokenizer=trained)
+    make(trained, tmp_path)
+    with pytest.raises(DataError, match="holds ids of another tokenizer"):
+        plan.table("later", encode, texts, tokenizer=trained)
+    with pytest.raises(DataError, match="wrong-tokenizer"):
+        make(later, tmp_path)
+    assert differ("a", "b", ())
+    assert not differ("a", "", ())
+
+
+def test_tables_of_two_tokenizers_are_good_for_neither(plan: Plan, rows: Table, tmp_path: Path) -> None:
+    words = Path(__file__).parents[1] / "datakit/tokenize/words.json"
+    one, other = (plan.table(name, Adopt(path=str(words), eos=name).pinned()) for name in ("w2", "w3"))
+    parts = [tokenized(plan, f"rows-{node.name}", node, rows, 32) for node in (one, other)]
+    mixed = plan.table("mixed", Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
+    assert mixed.vocabulary == ""
+    for tokenizer in (one, other):
+        with pytest.raises(DataError, match="wrong-tokenizer"):
+            learn(plan, mixed, tokenizer)
+    again = tokenized(plan, "again", one, mixed, 32)
+    assert learn(plan, again, one).vocabulary == one.vocabulary
+
+
+def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: Table) -> None:
+    trained, other = (plan.table("tokenizer", Train(vocab_size=size), rows) for size in (288, 300))
+    policy = learn(plan, tokenized(plan, "rows", trained, rows, 32), trained)
+    tokens: Sequence[Table] = [prompted(plan, "prompts", node, rows, None) for node in (trained, other)]
+    complete = Complete(sampling=Sampling())
+    samples = plan.table("samples", complete, tokens[0], generator=policy)
+    assert samples.spoken["response_ids"] == samples.spoken["prompt_ids"] == (trained.key,)
+    with pytest.raises(DataError, match="wrong-tokenizer"):
+        plan.table("samples", complete, tokens[1], generator=policy)
+    assert samples.vocabulary == trained.key
