@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+JOBS ?= 2
 
 .PHONY: help setup run test check bench notebooks clean
 
@@ -17,9 +18,9 @@ run: ## one alignment iteration on the embedded default: luigi --module pipeline
 	@bash setup.sh
 	@$(BIN)/luigi --module pipelines RestIteration $(ARGS)
 
-test: ## all tests
+test: ## all tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: ## lint, format, types, floors
 	@bash setup.sh dev

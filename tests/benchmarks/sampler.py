@@ -20,7 +20,8 @@ import pyarrow as pa
 import torch
 
 from tests.trainers.networks import SMALL, llama, words
-from trainers.config import Model, Parallel
+from trainers.architecture import Model
+from trainers.config import Parallel
 from trainers.engine import parallel
 from trainers.engine.model import build
 from trainers.engine.sample import Generator

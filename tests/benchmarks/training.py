@@ -25,7 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
 from trainers import registry
-from trainers.config import Model, Optim, Run
+from trainers.architecture import Model
+from trainers.config import Optim, Run
 from trainers.engine import build, parallel
 
 SHAPES = {

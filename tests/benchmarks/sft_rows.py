@@ -1,0 +1,274 @@
+"""SFT on real rows against TRL's SFTTrainer: the same tokens, shapes, optimizer and rows per step.
+
+    python -m tests.benchmarks.sft_rows [--rounds 3] [--steps 12] [--rows FILE.jsonl.gz] [--shape small|tiny]
+
+Rows are questions and answers (`question`, `answer`; by default GSM8K's training part) as ids of a byte-level BPE
+trained on them. Three sides, each in a process of its own, in turns: Quiver (`trainers.engine`, rows laid end to end),
+TRL with its default padding, TRL with packing. Useful tokens are those of the rows, padding left out. Times are CPU
+seconds of the process divided by threads (`--clock wall` for the clock on the wall), from the third step to the last.
+TRL is not among this project's dependencies: `pip install trl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SHAPES = {
+    # layers, hidden, ffn, heads, groups
+    "tiny": (4, 128, 344, 4, 4),
+    "small": (8, 256, 688, 8, 4),
+}
+SIDES = ("quiver", "trl-padded", "trl-packed")
+VOCABULARY, LONGEST, BATCH, SKIPPED = 2048, 512, 16, 2
+DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k-train" / "train.jsonl.gz"
+
+
+def prepared(path: Path, folder: Path) -> Path:
+    """Ids and loss masks of the rows, as a Parquet file that both sides read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((row["question"] + "\n" + row["answer"] for row in rows), trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    questions = tokenizer.encode_batch([row["question"] + "\n" for row in rows])
+    answers = tokenizer.encode_batch([row["answer"] for row in rows])
+    ids, masks = [], []
+    for question, answer in zip(questions, answers, strict=True):
+        both = [*question.ids, *answer.ids, 1]
+        if len(both) <= LONGEST:
+            ids.append(both)
+            masks.append([0] * len(question.ids) + [1] * (len(answer.ids) + 1))
+    table = pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32())), "mask": pa.array(masks, pa.list_(pa.int8()))})
+    pq.write_table(table, folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+class Stopwatch:
+    """Seconds and useful tokens from the end of the second step on."""
+
+    def __init__(self, wall: bool, threads: int) -> None:
+        self.clock: Callable[[], float] = time.perf_counter if wall else lambda: time.process_time() / threads
+        self.steps = self.tokens = 0
+        self.began = 0.0
+
+    def step(self, tokens: int) -> None:
+        """A step over `tokens` useful tokens has ended."""
+        self.steps += 1
+        if self.steps == SKIPPED:
+            self.began = self.clock()
+        elif self.steps > SKIPPED:
+            self.tokens += tokens
+
+    def told(self) -> dict[str, float]:
+        """Tokens and seconds."""
+        return {"tokens": self.tokens, "seconds": self.clock() - self.began}
+
+
+def quiver(folder: Path, shape: str, steps: int, watch: Stopwatch) -> None:
+    """`steps` steps of the engine."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas import TOKENS
+    from schemas.dataset import Attempt
+    from trainers import registry
+    from trainers.architecture import Model
+    from trainers.config import Optim, Run
+    from trainers.engine import build, parallel
+
+    layers, hidden, ffn, heads, groups = SHAPES[shape]
+    rows = pq.read_table(folder / "rows.parquet")
+    columns = {
+        "sample_id": [f"s{i}" for i in range(rows.num_rows)],
+        "input_ids": rows["input_ids"],
+        "loss_mask": rows["mask"],
+        "source": pa.nulls(rows.num_rows, pa.string()),
+    }
+    attempt = Attempt.begin(str(folder / f"tokens-{os.getpid()}"), TOKENS)
+    with attempt.shard(0) as writer:
+        writer.write(pa.table(columns, schema=TOKENS.arrow))
+        file = writer.finish()
+    data = attempt.commit([file])
+    model = Model(
+        num_layers=layers,
+        hidden_size=hidden,
+        ffn_hidden_size=ffn,
+        num_attention_heads=heads,
+        num_query_groups=groups,
+        vocab_size=VOCABULARY,
+        max_sequence_length=LONGEST,
+    )
+    run = Run(
+        algorithm="sft",
+        data=data.url,
+        out=str(folder / "out"),
+        model=model,
+        optim=Optim(lr=1e-4),
+        max_steps=steps,
+        global_batch_size=BATCH,
+    )
+    algorithm, settings = registry.configured("sft", {})
+    layout = parallel.start()
+    feed = build.feed(run, data, algorithm, model, layout, shuffle=True)
+    learner = build.trainee(run, algorithm, settings, layout, None)
+    for read in feed.steps(0, steps):
+        learner.model.zero_grad_buffer()
+        learner.optimizer.zero_grad()
+        learner.stepper.train(read.batches)
+        learner.optimizer.step()
+        watch.step(int(feed.source.lengths_NS[read.rows].sum()))
+
+
+def llama(shape: str) -> Any:
+    """The network of `shape` as transformers has it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    layers, hidden, ffn, heads, groups = SHAPES[shape]
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        max_position_embeddings=LONGEST,
+        tie_word_embeddings=False,
+        use_cache=False,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return LlamaForCausalLM(config)
+
+
+def trl(folder: Path, shape: str, steps: int, watch: Stopwatch, packing: bool) -> None:
+    """`steps` steps of SFTTrainer; packing fills rows of `LONGEST` tokens, about as many tokens a step."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    rows = pq.read_table(folder / "rows.parquet")
+    table = {"input_ids": rows["input_ids"].to_pylist(), "completion_mask": rows["mask"].to_pylist()}
+    mean = sum(map(len, table["input_ids"])) / rows.num_rows
+    batch = max(1, round(BATCH * mean / LONGEST)) if packing else BATCH
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), pad_token="<pad>", eos_token="<eos>"
+    )
+    given = SFTConfig(
+        output_dir=str(folder / "trl"),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        max_length=LONGEST,
+        packing=packing,
+        learning_rate=1e-4,
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+
+    class Watch(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            told = (logs or {}).get("num_tokens")
+            if told is not None:
+                watch.step(int(told) - self.seen)
+                self.seen = int(told)
+
+        seen = 0
+
+    trainer = SFTTrainer(
+        model=llama(shape),
+        args=given,
+        train_dataset=Dataset.from_dict(table),
+        processing_class=tokenizer,
+        callbacks=[Watch()],
+    )
+    trainer.train()
+
+
+def side(name: str, chosen: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """One side in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.sft_rows", "--side", name, "--folder", str(folder)]
+    command += ["--shape", chosen.shape, "--steps", str(chosen.steps), "--threads", str(chosen.threads)]
+    command += ["--clock", chosen.clock]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(chosen.threads)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Print useful tokens per second of each side, and Quiver's ratio to each of TRL's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=DEFAULT)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.side:
+        watch = Stopwatch(chosen.clock == "wall", chosen.threads)
+        if chosen.side == "quiver":
+            quiver(chosen.folder, chosen.shape, chosen.steps, watch)
+        else:
+            trl(chosen.folder, chosen.shape, chosen.steps, watch, chosen.side == "trl-packed")
+        print(json.dumps(watch.told()))
+        return
+    if not chosen.rows.is_file():
+        print(f"skipped: no rows at {chosen.rows} (--rows names a JSONL file of questions and answers)")
+        return
+    if importlib.util.find_spec("trl") is None:
+        print("skipped: TRL is not installed (pip install trl)")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepared(chosen.rows, folder)
+        speeds: dict[str, list[float]] = {name: [] for name in SIDES}
+        for _round in range(chosen.rounds):
+            for each in SIDES:
+                told = side(each, chosen, folder)
+                speeds[each].append(told["tokens"] / told["seconds"])
+    middle = {name: statistics.median(values) for name, values in speeds.items()}
+    print("   ".join(f"{name} {speed:,.0f} useful tokens/s" for name, speed in middle.items()))
+    print("   ".join(f"quiver / {name} {middle['quiver'] / middle[name]:.2f}" for name in SIDES[1:]))
+
+
+if __name__ == "__main__":
+    main()
