@@ -10,9 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -21,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from datakit.output import Done
+from datakit.overlap import overlapped
 from datakit.progress import INTERVAL, Reporter
 from datakit.resource import close_all, open_all
 from datakit.shapes import failed, kept_by
@@ -30,7 +29,6 @@ from schemas.errors import ConfigError, QuiverError, WorkerError
 
 _HOME = os.getpid()
 _GRACE_SECONDS = 30.0
-_OVERLAPPED = 2
 
 
 def run(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
@@ -54,19 +52,9 @@ def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
 
 
 def _overlapped(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
-    """Two threads, so that one piece is read or written while the operation is at the other; pieces in order."""
-    turn, waiting = threading.Lock(), deque[Future[list[Done]]]()
-    with ThreadPoolExecutor(_OVERLAPPED) as pool:
-        try:
-            for index in range(job.tasks):
-                waiting.append(pool.submit(work, job, index, {}, reporter.advance, turn))
-                if len(waiting) == _OVERLAPPED:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for piece in waiting:
-                piece.cancel()
+    """One piece is read or written while the operation, which runs in one thread at a time, is at another."""
+    turn = threading.Lock()
+    yield from overlapped(lambda index: work(job, index, {}, reporter.advance, turn), job.tasks)
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.overlap import overlapped
 from datakit.sql.session import Session
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
@@ -57,5 +58,9 @@ def _few_and_whole(dataset: Dataset, key: str) -> bool:
 
 
 def _distinct(dataset: Dataset, key: str) -> Iterator[pa.Array]:
-    for shard in range(len(dataset.shards)):
-        yield pc.unique(dataset.read_shard(shard, columns=[key])[key]).cast(pa.string())
+    """The keys of each shard, each once."""
+
+    def of_shard(shard: int) -> pa.Array:
+        return pc.unique(dataset.read_shard(shard, columns=[key])[key]).cast(pa.string())
+
+    return overlapped(of_shard, len(dataset.shards))

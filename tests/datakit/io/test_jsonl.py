@@ -241,8 +241,9 @@ def test_by_default_one_bad_line_stops_the_import_and_is_named(tmp_path: Path) -
     [
         b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n',
         b'\n  {"text": "a"}  \n\n\n{"text": "b"}',
-        gzip.compress(b'{"text": "a"}\n') + gzip.compress(b'{"text": "b"}\n'),
+        gzip.compress(b'{"text": "a"}\n', mtime=0) + gzip.compress(b'{"text": "b"}\n', mtime=0),
     ],
+    ids=["mark", "blank lines", "gzip"],
 )
 def test_byte_order_marks_carriage_returns_blank_lines_and_gzip_are_taken(tmp_path: Path, data: bytes) -> None:
     rows, rejected = load(tmp_path / "a", data, format="prompts")
