@@ -111,32 +111,3 @@ def test_a_real_iteration_is_the_same_to_the_byte_however_it_is_spread(tmp_path:
     assert len(made[0]) > 50
     for way, told in zip(WAYS[1:], made[1:], strict=True):
         assert told == made[0], (way, sorted(name for name in told if told[name] != made[0].get(name)))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.skipif("QUIVER_IDENTITY" not in os.environ, reason="takes minutes; QUIVER_IDENTITY=1 asks for it")
-def test_a_real_iteration_has_the_same_rows_and_weights_however_its_shards_are_cut(tmp_path: Path) -> None:
-    made = []
-    for module in ("pipelines", "finer"):
-        folder = tmp_path / module
-        folder.mkdir()
-        done = command(folder, *REST, module=module, timeout=1800)
-        assert done.returncode == 0, done.stderr
-        made.append(contents(folder / "quiver-data"))
-    assert made[0] == made[1]
-
-
-def contents(root: Path) -> dict[str, object]:
-    """Rows of every dataset and the digest of the weights of every checkpoint."""
-    from schemas.commit import read_manifest
-    from schemas.dataset import Dataset
-
-    told: dict[str, object] = {}
-    for path in sorted(root.rglob("_manifest.json")):
-        manifest = read_manifest(str(path.parent))
-        assert manifest is not None
-        checkpoint = manifest.kind == "checkpoint"
-        name = str(path.parent.relative_to(root))
-        told[name] = manifest.facts["weights_digest"] if checkpoint else Dataset.open(str(path.parent)).read()
-    return told

@@ -153,7 +153,14 @@ class Source:
         faults.throw(self.dataset.url, self.algorithm.name)
         if not groups:
             url = self.dataset.url
-            raise DataError("no-rows", f"there is nothing to train on: {url} has no rows", where=url)
+            raise DataError(
+                "no-rows",
+                f"there is nothing to train on: {url} has no rows",
+                expected="at least one row",
+                where=url,
+                kept="every finished stage",
+                next="see why rows went: `rejected/` beside the rows of the stages before holds the reasons",
+            )
         counts = np.concatenate(inside) if self.packed else None
         return Index(np.array(groups, dtype=np.int64), np.concatenate(lengths), counts, *sources.close())
 
