@@ -106,9 +106,9 @@ def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeyp
     policy: Any = sample.Generator(Says(VOCABULARY), stories, [2])  # type: ignore[arg-type]
     prompts = pa.table({"prompt_ids": pa.array([[1, 403]], pa.list_(pa.int32()))})
     for stop, text, count in (
-        (("<s>",), "A cat 🎉", len(said) - 1),
-        ((" c",), "A", 3),
-        ((), "A cat 🎉\x04", len(said)),
+        (("<s>",), " A cat 🎉", len(said) - 1),
+        ((" c",), " A", 3),
+        ((), " A cat 🎉\x04", len(said)),
     ):
         sampling = Sampling(samples_per_prompt=1, max_new_tokens=20, stop=stop)
         row = policy.generate(prompts, sampling, np.array([3], np.uint64)).to_pylist()[0]
@@ -129,3 +129,12 @@ def test_what_generation_config_names_ends_an_answer_too(folder: Path, monkeypat
     texts["tokenizer_config.json"] = "{}"
     assert sample.load_tokenizer(held)[1] == [], "a tokenizer without an end token"
     assert checkpoint.TOKENIZER[:2] == ("tokenizer.json", "tokenizer_config.json")
+
+
+def test_an_answer_keeps_the_blank_that_parts_it_from_its_prompt(stories: Tokenizer) -> None:
+    first, lead = sample.anchor(stories)
+    for prompt, answer in (("One day", " Lily went home."), ("play", "ed a game"), ("He said", ': "yes"')):
+        whole = stories.encode(prompt + answer, add_special_tokens=False).ids
+        ids = whole[len(stories.encode(prompt, add_special_tokens=False).ids) :]
+        text = stories.decode([*first, *ids])
+        assert text.startswith(lead) and text[len(lead) :] == answer

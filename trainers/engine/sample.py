@@ -64,6 +64,8 @@ class Generator:
         refill: bool = True,
     ) -> None:
         self.network, self.tokenizer, self.batch_size, self.refill = network, tokenizer, batch_size, refill
+        self._anchor = anchor(tokenizer)
+        self._control = frozenset(tokenizer.get_added_tokens_decoder())
         self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
         self._ends[[number for number in end_ids if number < len(self._ends)]] = True
 
@@ -97,7 +99,7 @@ class Generator:
             for i in order
             for first in range(0, each, part)
         ]
-        return self._table(decoder.run(units), faults, each, stops)
+        return self._table(decoder.run(units), prompts, faults, each, stops)
 
     def _fault(self, ids: Ints) -> str | None:
         longest, vocabulary = self.network.architecture.max_sequence_length, len(self._ends)
@@ -117,7 +119,14 @@ class Generator:
             ended[at] = stops.found(answers.ids[number, : answers.counts[number]])
         return ended
 
-    def _table(self, answers: Answers, faults: Sequence[str | None], each: int, stops: StopTexts) -> pa.Table:
+    def _table(
+        self,
+        answers: Answers,
+        prompts: Sequence[Ints],
+        faults: Sequence[str | None],
+        each: int,
+        stops: StopTexts,
+    ) -> pa.Table:
         total = len(answers.counts)
         drawn = np.arange(answers.ids.shape[1]) < answers.counts[:, None]
         offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]), pa.int32())
@@ -130,21 +139,40 @@ class Generator:
             "prompt_row": pa.array(np.arange(total) // max(1, each), pa.int32()),
             "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
             "response_ids": ids,
-            "response": pa.array(self._texts(answers, stops), pa.string()),
+            "response": pa.array(self._texts(answers, prompts, each, stops), pa.string()),
             "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
             "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
             "error": pa.array(error, pa.string()),
         }
         return pa.table(columns)
 
-    def _texts(self, answers: Answers, stops: StopTexts) -> list[str]:
+    def _texts(self, answers: Answers, prompts: Sequence[Ints], each: int, stops: StopTexts) -> list[str]:
         last = (
             answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
         )
         ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
         spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
-        texts = self.tokenizer.decode_batch(spoken, skip_special_tokens=True)
-        return [stops.cut(stops.mended(ids, text)) for ids, text in zip(spoken, texts, strict=True)]
+        first, lead = self._anchor
+        inside = [len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts for _ in range(each)]
+        rows = [[*first, *ids] if within else ids for ids, within in zip(spoken, inside, strict=True)]
+        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
+        told = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
+        return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(told, inside, strict=True)]
+
+
+def anchor(tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """Ids to decode in front of an answer, and their text, which is cut off again; none where it makes no difference.
+
+    SentencePiece's decoders take the blank off the beginning of a text. Where an answer goes on behind plain text, a
+    blank that was drawn belongs to it: without it its tokens would not come back when it is tokenized to be learnt.
+    """
+    decoder = json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+    if any(f'"{kind}"' in decoder for kind in ("Metaspace", "Strip")):
+        for letter in "aeiotnshrdl":
+            number = tokenizer.token_to_id(letter)
+            if number is not None and tokenizer.decode([number, number]) == 2 * letter:
+                return [number], letter
+    return [], ""
 
 
 class StopTexts:
