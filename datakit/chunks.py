@@ -8,6 +8,7 @@ and to these very input bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from schemas.storage import Store, open_store
 
 _LIMIT = 1 << 32
 _HEADER_LIMIT = 1 << 16
+_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,23 @@ class Chunks:
     def keep(self, name: str, source: str, result: Result) -> Result:
         """Keep the result for input bytes `source`; returns what is kept, which may be a racing twin's."""
         store, folder = self._place()
-        store.make_folder(folder)
         path = store.join(folder, name)
         data = _packed(self.key, source, result)
-        for _ in range(2):
-            if store.put_if_absent(path, data, folder):
-                break
+        for _ in range(_TRIES):
+            try:
+                store.make_folder(folder)
+                if store.put_if_absent(path, data, folder):
+                    break
+            except OSError as fault:
+                if fault.errno != errno.ENOENT:
+                    raise
+                continue  # a twin has published and dropped the folder
             kept = self.find(name, source)
             if kept is not None:
                 return kept
             store.remove(path)
         else:
-            raise StorageError("kept-chunk", f"another process keeps writing {name}", where=path)
+            raise StorageError("kept-chunk", f"other processes keep writing or removing {name}", where=path)
         found = _unpacked(data, self.key, source)
         assert found is not None, f"chunk {name} does not read back"
         return found
@@ -59,9 +66,15 @@ class Chunks:
         return _unpacked(data, self.key, source)
 
     def drop(self) -> None:
-        """Remove all kept chunks: the output is published."""
+        """Remove all kept chunks: the output is published. A twin that still keeps some drops them itself."""
         store, folder = self._place()
-        store.remove_tree(folder)
+        for _ in range(_TRIES):
+            try:
+                store.remove_tree(folder)
+                return
+            except OSError as fault:
+                if fault.errno != errno.ENOTEMPTY:
+                    raise
 
     def _place(self) -> tuple[Store, str]:
         store, root = open_store(self.url)

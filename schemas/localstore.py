@@ -178,16 +178,12 @@ class LocalStore:
 
     def remove_tree(self, folder: str) -> None:
         """Unlink and rmdir, deepest first."""
-        if not self._is_folder(folder):
-            self.remove(folder)
-            return
         with guarded("remove", folder), suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                os.unlink(folder)
+                return
             for name in self.names(folder):
-                path = f"{folder}/{name}"
-                if self._is_folder(path):
-                    self.remove_tree(path)
-                else:
-                    self.remove(path)
+                self.remove_tree(f"{folder}/{name}")
             os.rmdir(folder)
 
     def remove_empty(self, folder: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +97,31 @@ def test_the_later_of_two_writers_takes_what_the_first_kept(tmp_path):
     assert chunks.find("shard-00000-chunk-000000", "other source") is None
     other = chunks.keep("shard-00000-chunk-000000", "other source", Result(responses("third")))
     assert other.rows["response"].to_pylist() == ["third"]
+
+
+def test_a_twin_that_publishes_and_drops_does_not_disturb_one_that_still_keeps(tmp_path):
+    chunks = Chunks(str(tmp_path / "out"), "k" * 64)
+    keeping, over, rng = threading.Event(), threading.Event(), random.Random(7)
+
+    def drops() -> None:
+        while keeping.wait(60) and not over.is_set():
+            keeping.clear()
+            time.sleep(rng.uniform(0, 0.003))
+            chunks.drop()
+
+    with ThreadPoolExecutor(1) as pool:
+        twin = pool.submit(drops)
+        try:
+            for number in range(300):
+                keeping.set()
+                result = chunks.keep(f"shard-00000-chunk-{number:06d}", "source", Result(responses(str(number))))
+                assert result.rows["response"].to_pylist() == [str(number)]
+        finally:
+            over.set()
+            keeping.set()
+        twin.result()
+    chunks.drop()
+    assert progress(tmp_path / "out") == []
 
 
 def test_chunks_on_another_store():

@@ -86,5 +86,5 @@ def test_paid_work_is_done_once(tmp_path: Path) -> None:
 def test_two_runs_at_once_agree(tmp_path: Path, goal: str) -> None:
     runs = [started(tmp_path, goal) for _ in range(2)]
     told = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], told
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(text for pair in told for text in pair)
     assert not leftovers(tmp_path)
