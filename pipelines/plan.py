@@ -142,12 +142,11 @@ def _check_model(node: Model) -> None:
         if given is not None:
             columns = speaking(given.schema) if needed is None else needed.names
             check_spoken(node.label, node.init or node.tokenizer, given, columns)
-    world = node.run.parallel.tensor * node.run.parallel.pipeline
-    if node.ranks % world:
+    if node.ranks % node.run.parallel.fewest_ranks:
         raise ConfigError(
             "parallel-size",
-            f"{node.ranks} ranks do not divide by tensor {node.run.parallel.tensor} x pipeline "
-            f"{node.run.parallel.pipeline}",
+            f"{node.ranks} ranks do not fill {node.run.parallel}",
+            expected=f"a multiple of {node.run.parallel.fewest_ranks}",
             where=node.label,
             kept="nothing was started",
         )

@@ -47,7 +47,7 @@ def check(node: Model) -> tuple[Launch, int]:
     fills. Raises `ConfigError` for what cannot be placed.
     """
     launch, cut = settings.launching(), node.run.parallel
-    ranks = node.ranks or launch.ranks or cut.tensor * cut.pipeline
+    ranks = node.ranks or launch.ranks or cut.fewest_ranks
     start.check(cut, ranks, launch, node.label)
     return launch, ranks
 

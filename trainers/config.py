@@ -8,6 +8,7 @@ unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,15 @@ class Parallel:
     sequence: bool = False
     expert: int = 1
     distributed_optimizer: bool = False
+
+    @property
+    def fewest_ranks(self) -> int:
+        """The smallest world that fills the cut; every world that does is a multiple of it."""
+        return self.pipeline * math.lcm(self.tensor, self.expert)
+
+    def __str__(self) -> str:
+        """The cut in words."""
+        return f"tensor {self.tensor} x pipeline {self.pipeline}" + f", expert {self.expert}" * (self.expert > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +135,9 @@ class Run:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        faults = [*_run_faults(self), *_optim_faults(self.optim), *_parallel_faults(self.parallel)]
-        if self.model is not None:
-            faults += shape_faults(self.model) + cut_faults(self.model, self.parallel)
+        faults = _run_faults(self) + _optim_faults(self.optim)
+        cut = self.parallel
+        faults += _parallel_faults(cut) if self.model is None else cut_faults(self.model, cut)
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
 
@@ -191,7 +201,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def cut_faults(model: Model, parallel: Parallel, *, training: bool = True) -> list[str]:
-    """Why `model` cannot be cut by `parallel`; empty when it can."""
+    """Why `model` or `parallel` contradicts itself, or the one cannot be cut by the other; empty when it can."""
+    if contradictions := shape_faults(model) + _parallel_faults(parallel):
+        return contradictions
     tp, pp = parallel.tensor, parallel.pipeline
     sizes = {
         "num_attention_heads": model.num_attention_heads,

@@ -182,7 +182,7 @@ FAULTS = {
     "parallel sizes": Fault(
         command='Train --data @a-tokens --init @policy --ranks 3 --learning \'{"max_steps": 1, '
         '"global_batch_size": 2, "optim": {"lr": 1e-3}, "parallel": {"tensor": 2}}\'',
-        line="error[2/parallel-size]: 3 ranks do not divide by tensor 2 x pipeline 1",
+        line="error[2/parallel-size]: 3 ranks do not fill tensor 2 x pipeline 1",
     ),
     "no room for the weights": Fault(
         command='Train --data @a-tokens --tokenizer @tokenizer --model \'{"num_layers": 200, "hidden_size": 65536, '

@@ -149,7 +149,7 @@ def test_mixture_of_experts_keeps_transformer_engines_names() -> None:
         ({"num_attention_heads": 6, "num_query_groups": 4}, (1, 1), "num_attention_heads"),
         ({"ffn_hidden_size": 63}, (2, 1), "ffn_hidden_size"),
         ({"num_layers": 3}, (1, 2), "num_layers"),
-        ({"num_attention_heads": 6, "num_query_groups": 3}, (2, 1), "num_query_groups"),
+        ({"num_attention_heads": 6, "num_query_groups": 3, "kv_channels": 8}, (2, 1), "num_query_groups"),
     ],
 )
 def test_a_model_that_cannot_be_cut_is_refused(changes: dict[str, int], sizes: tuple[int, int], named: str) -> None:

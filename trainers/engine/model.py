@@ -19,7 +19,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.architecture import Model, shape_faults
+from trainers.architecture import Model
 from trainers.config import Parallel, cut_faults
 from trainers.engine import initial, rope
 from trainers.engine.parallel import Layout
@@ -216,5 +216,5 @@ def _mixture(model: Model) -> dict[str, Any]:
 def _check(model: Model, layout: Layout) -> None:
     tensor, pipeline, expert = layout.tensor, layout.pipeline, layout.expert
     cut = Parallel(tensor=tensor, pipeline=pipeline, expert=expert, sequence=layout.sequence)
-    if faults := shape_faults(model) + cut_faults(model, cut, training=False):
+    if faults := cut_faults(model, cut, training=False):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import os
 import random
 from collections.abc import Callable
@@ -95,24 +94,21 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
     sizes = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "expert": parallel.expert}
     if faults := [f"{name}={size}" for name, size in sizes.items() if size < 1]:
         raise ConfigError("parallel-size", "parallel sizes start at 1", found=", ".join(faults))
-    replica = parallel.tensor * parallel.pipeline
-    if world % replica:
+    fewest = parallel.fewest_ranks
+    if world % fewest:
         raise ConfigError(
             "parallel-size",
-            f"{world} processes do not fill tensor {parallel.tensor} x pipeline {parallel.pipeline}",
-            expected=f"a multiple of {replica} processes",
+            f"{world} processes do not fill {parallel}",
+            expected=f"a multiple of {fewest} processes",
             found=str(world),
-            next=f"torchrun --nproc-per-node {replica} ...",
+            next=f"torchrun --nproc-per-node {fewest} ...",
         )
-    if world // parallel.pipeline % parallel.expert:
-        raise ConfigError(
-            "parallel-size",
-            f"expert {parallel.expert} does not divide the {world // parallel.pipeline} processes of a pipeline stage",
-            expected=f"tensor x data = a multiple of {parallel.expert}",
-            found=f"tensor {parallel.tensor} x data {world // replica}",
-            next=f"torchrun --nproc-per-node {parallel.pipeline * math.lcm(parallel.tensor, parallel.expert)} ...",
-        )
-    return Layout(**sizes, data=world // replica, sequence=parallel.sequence and parallel.tensor > 1, rank=rank)
+    return Layout(
+        **sizes,
+        data=world // (parallel.tensor * parallel.pipeline),
+        sequence=parallel.sequence and parallel.tensor > 1,
+        rank=rank,
+    )
 
 
 def start(parallel: Parallel = SINGLE, *, seed: int = 0, timeout: float = 1800.0) -> Layout:

@@ -23,13 +23,12 @@ from trainers.launch.watch import Places, Watch
 
 def check(parallel: Parallel, ranks: int, launch: Launch, what: str) -> None:
     """Raise `ConfigError` for `ranks` that nobody can place, and for a Slurm that is not here."""
-    world = parallel.tensor * parallel.pipeline
     nodes = launch.slurm.nodes if launch.launcher == "slurm" else 1
-    for size, reason in ((world, f"tensor {parallel.tensor} x pipeline {parallel.pipeline}"), (nodes, "the nodes")):
+    for size, reason in ((parallel.fewest_ranks, str(parallel)), (nodes, "the nodes")):
         if ranks < 1 or ranks % size:
             raise ConfigError(
                 "parallel-size",
-                f"{what}: {ranks} ranks do not divide by {reason}",
+                f"{what}: {ranks} ranks do not fill {reason}",
                 expected=f"a multiple of {size}",
                 found=str(ranks),
                 kept="nothing was started",

@@ -126,6 +126,12 @@ def command(folder: Path, *more: str, **changes: Any) -> list[str]:
 def test_faults_of_the_command_line(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path, parallel={"pipeline": 4}), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "error[2/" in done.stderr and "divide" in done.stderr
+    mixture = {**toys.MODEL, "experts": {"number": 4, "per_token": 2}}
+    cut = command(tmp_path, model=mixture, parallel={"expert": 4})
+    done = subprocess.run(cut, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith(
+        "error[2/parallel-size]: training: 2 ranks do not fill tensor 1 x pipeline 1, expert 4"
+    )
     (tmp_path / "launch.json").write_text('{"launchr": "slurm"}')
     more = ("--settings", str(tmp_path / "launch.json"))
     done = subprocess.run(command(tmp_path, *more), capture_output=True, text=True, check=False)

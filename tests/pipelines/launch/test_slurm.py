@@ -204,7 +204,7 @@ def test_a_job_that_slurm_does_not_take_or_loses(
     monkeypatch.setattr("trainers.launch.jobs._OUTCOME_SECONDS", 0.0)
     with pytest.raises(QuiverError, match="job 99 ended without a word"):
         lost._raise(lost._state())
-    with pytest.raises(ConfigError, match="3 ranks do not divide by the nodes"):
+    with pytest.raises(ConfigError, match="3 ranks do not fill the nodes"):
         start.check(Parallel(), 3, Launch(launcher="slurm", slurm=Slurm(nodes=2)), "sft")
     (tmp_path / "bin" / "sbatch").write_text('#!/bin/bash\necho "sbatch: error: invalid partition" >&2\nexit 1\n')
     with pytest.raises(ServiceError, match="invalid partition"):
