@@ -16,10 +16,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datakit.op import Result
+from schemas.commit import sweep
 from schemas.errors import StorageError
 from schemas.settings import canonical
 from schemas.storage import Store, open_store
 
+_PREFIX = "_progress-"
 _LIMIT = 1 << 32
 _HEADER_LIMIT = 1 << 16
 _TRIES = 8
@@ -78,7 +80,16 @@ class Chunks:
 
     def _place(self) -> tuple[Store, str]:
         store, root = open_store(self.url)
-        return store, store.join(root, f"_progress-{self.key[:8]}")
+        return store, store.join(root, f"{_PREFIX}{self.key[:8]}")
+
+
+def tidy(url: str) -> None:
+    """Remove what ended runs left beside the published output at `url`: attempts, and kept chunks of any task."""
+    sweep(url)
+    store, root = open_store(url)
+    for name in store.names(root):
+        if name.startswith(_PREFIX):
+            Chunks(url, name.removeprefix(_PREFIX)).drop()
 
 
 def _packed(key: str, source: str, result: Result) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 import luigi
 
+from datakit.chunks import tidy
 from pipelines import settings, space
 from pipelines.console import say
 from pipelines.nodes import Model, Node, Table
@@ -16,6 +18,7 @@ from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
 from pipelines.training import check
 from pipelines.why import why
+from schemas.errors import StorageError
 
 _SHOWN = 12
 _MODELS = {"generator", "scorer"}
@@ -47,6 +50,9 @@ class Goal(luigi.Task):
     def before(self) -> None:
         """Check the whole graph, then say what will run and why, and what is there already."""
         todo, reused = outstanding(self.wanted)
+        for node in reused:
+            with suppress(StorageError):
+                tidy(node.url)
         told = f"{len(reused)} reused" if reused else "nothing is there yet"
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")

@@ -12,11 +12,12 @@ import random
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from commands import REST, alive_in, damaged, digests, leftovers, luigi, started
+from commands import REST, alive_in, damaged, digests, environment, leftovers, luigi, started
 
 KILLS = int(os.environ.get("QUIVER_KILLS", "4"))
 SEED = int(os.environ.get("QUIVER_KILL_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -80,6 +81,32 @@ def test_paid_work_is_done_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     repeated = [call for call in paid if calls.read_text().splitlines().count(call) > 1]
     assert len(repeated) <= 1, f"paid twice: {repeated}"
+
+
+BETWEEN = """
+import os, signal, sys
+from schemas.commit import begin_attempt
+begin_attempt(sys.argv[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("stage", ["kept", "again"])
+def test_what_a_kill_between_publishing_and_cleaning_up_leaves_is_swept(tmp_path: Path, stage: str) -> None:
+    assert luigi(tmp_path, "Toy").returncode == 0
+    before = digests(tmp_path)
+    folders = {path.parent.name.partition("-")[0]: path.parent for path in tmp_path.rglob("_manifest.json")}
+    done = subprocess.run([sys.executable, "-c", BETWEEN, str(folders[stage])], env=environment(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    (folders[stage] / "_progress-0123abcd").mkdir()
+    (folders[stage] / "_progress-0123abcd" / "shard-00000-chunk-000000").touch()
+    if stage != "again":
+        (folders["again"] / "_manifest.json").unlink()
+    assert len([path for path in leftovers(tmp_path) if Path(path).parent == folders[stage]]) == 2
+    done = luigi(tmp_path, "Toy")
+    assert done.returncode == 0 and ("nothing to do" in done.stderr) is (stage == "again")
+    assert leftovers(tmp_path) == []
+    assert digests(tmp_path) == before
 
 
 @pytest.mark.parametrize("goal", ["Toy", "Pair"])
