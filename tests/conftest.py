@@ -7,6 +7,7 @@ repository or in the one that QUIVER_SHARED_DATA names. Where they are absent, a
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,10 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 
 import hypothesis
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job hands this down to all that tests start, and Ctrl-C is among what they try.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
