@@ -24,11 +24,23 @@ from pipelines.nodes import ROWS_PER_SHARD, Found, Model, Node, Table, rows_of
 from pipelines.speech import READS, check_spoken
 from schemas import Schema
 from schemas.commit import read_manifest
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError, DataError, printable
 from schemas.identities import speaking
-from schemas.storage import normal
+from schemas.storage import normal, shown
 from trainers.config import Run
 from trainers.registry import check_name
+
+MADE_BY = {
+    "pieces": "Template --op chat --tokenizer CHECKPOINT",
+    "chosen_pieces": 'Template --op reward_prompt --tokenizer CHECKPOINT --params \'{"rows": "preferences"}\'',
+    "input_ids": "Tokenize --op mask --tokenizer CHECKPOINT",
+    "chosen_ids": "Tokenize --op encode --tokenizer CHECKPOINT --params "
+    '\'{"columns": [["chosen_pieces", "chosen_ids"], ["rejected_pieces", "rejected_ids"]]}\'',
+    "prompt_ids": 'Tokenize --op encode --tokenizer CHECKPOINT --params \'{"columns": [["pieces", "prompt_ids"]]}\'',
+    "reward": "Label --op reward --reward-model CHECKPOINT",
+    "score": """Label --op standardize --params '{"output": "score"}'""",
+}
+"""The command that makes a column which other stages ask for."""
 
 
 class Plan:
@@ -110,7 +122,7 @@ class Plan:
 
 def _check_table(node: Table) -> None:
     for given in node.inputs:
-        rows_of(given).requires(node.op.takes, f"{node.label} ({node.op.name})")
+        _require(given, node.op.takes, f"{node.label} ({node.op.name})")
     missing = [name for name in node.op.needs if name not in node.resources]
     surplus = [name for name in node.resources if name not in node.op.needs]
     if missing or surplus:
@@ -131,12 +143,24 @@ def _check_table(node: Table) -> None:
     assert node.schema is not None
 
 
+def _require(rows: Node, needed: Schema, who: str) -> None:
+    """`Schema.requires`, and the command that makes what is missing."""
+    schema = rows_of(rows)
+    try:
+        schema.requires(needed, who)
+    except DataError as error:
+        made_by = [MADE_BY[name] for name in needed.names if name not in schema and name in MADE_BY]
+        if made_by:
+            error.next = f"luigi --module pipelines {made_by[0]} --data {shown(rows.url)}"
+        raise
+
+
 def _check_model(node: Model) -> None:
     check_name(node.run.algorithm)
     needed = _learns_from(node.run.algorithm)
     for given in (node.data, node.validation):
         if given is not None and needed is not None:
-            rows_of(given).requires(needed, f"{node.label} (train.{node.run.algorithm})")
+            _require(given, needed, f"{node.label} (train.{node.run.algorithm})")
     check_spoken(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:

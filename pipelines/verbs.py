@@ -18,6 +18,7 @@ again does nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import luigi
@@ -28,6 +29,7 @@ from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
 from datakit.registry import op_of
+from datakit.template import Chat
 from pipelines import settings
 from pipelines.goals import Goal
 from pipelines.iteration import Ground, evaluated, prompted, rewarded
@@ -175,9 +177,16 @@ class Blend(_Operation):
 
 
 class Template(_Operation):
-    """Conversations to text."""
+    """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without)."""
 
     family = "template"
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """As for other verbs; `template.chat` writes the column `response` unless its settings say otherwise."""
+        answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
+        if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
+            op = replace(op, response="response")
+        return super().node(plan, label, op, inputs)
 
 
 class Tokenize(_Operation):
