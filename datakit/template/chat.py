@@ -92,7 +92,12 @@ def renderer_of(template: str | None, date: str | None, ctx: Context) -> Rendere
     source = TEMPLATES.get(template, template) if template is not None else getattr(tokenizer, "chat_template", None)
     if source is None:
         told = "the tokenizer has no chat template and none was given"
-        raise ConfigError("no-template", told, expected=", ".join(TEMPLATES), next="set `template`")
+        raise ConfigError(
+            "no-template",
+            told,
+            expected=", ".join(TEMPLATES),
+            next='set `template`, as in --params \'{"template": "text"}\'',
+        )
     names = ("bos_token", "eos_token", "pad_token")
     values = {name: getattr(tokenizer, name, None) or "" for name in names}
     return renderer(source, values, date)
