@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from datakit.clients import Sampling
 from trainers.engine import checkpoint, sample
@@ -57,6 +57,15 @@ def test_texts_equal_those_of_transformers(folder: Path, stories: Tokenizer) -> 
     told = [stops(stories).mended(row, text) for row, text in zip(rows, own, strict=True)]
     assert told[6:10] == ["é漢\ufffd", "é漢\ufffd", "é漢", "é\ufffd"], "only the letter that is cut is lost"
     assert [*told[:6], told[10]] == [*own[:6], own[10]]
+
+
+def test_a_letter_cut_by_a_byte_level_vocabulary_costs_nothing_before_it() -> None:
+    alphabet = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE({**alphabet, "ĠÃ": len(alphabet)}, [("Ġ", "Ã")]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    ids = tokenizer.encode("tea é").ids[:-1]
+    assert tokenizer.id_to_token(ids[-1]) == "ĠÃ"
+    assert stops(tokenizer).mended(ids, tokenizer.decode(ids)) == "tea \ufffd"
 
 
 @pytest.mark.parametrize("stop", ["time", " time,", "there was", "\n", "🎉", "é", "漢🎉", ". ", "仮名🎉"])

@@ -166,13 +166,17 @@ def anchor(tokenizer: Tokenizer) -> tuple[list[int], str]:
     SentencePiece's decoders take the blank off the beginning of a text. Where an answer goes on behind plain text, a
     blank that was drawn belongs to it: without it its tokens would not come back when it is tokenized to be learnt.
     """
-    decoder = json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+    decoder = _decoder(tokenizer)
     if any(f'"{kind}"' in decoder for kind in ("Metaspace", "Strip")):
         for letter in "aeiotnshrdl":
             number = tokenizer.token_to_id(letter)
             if number is not None and tokenizer.decode([number, number]) == 2 * letter:
                 return [number], letter
     return [], ""
+
+
+def _decoder(tokenizer: Tokenizer) -> str:
+    return json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
 
 
 class StopTexts:
@@ -187,6 +191,7 @@ class StopTexts:
         texts, vocabulary = tuple(text for text in texts if text not in special), len(ends)
         self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
         self.ends[[number for number in numbers if number < vocabulary]] = True
+        self.spells_bytes = '"ByteFallback"' in _decoder(tokenizer)
         self.tail = max((len(text.encode()) for text in texts), default=0) + 4
         self.may_end = np.zeros(vocabulary, np.bool_)
         if texts:
@@ -205,10 +210,10 @@ class StopTexts:
         )
 
     def mended(self, ids: list[int], text: str) -> str:
-        """`text` of `ids` with the letters before one that is cut at the end: the library gives up a whole run of byte
-        tokens for it.
+        """`text` of `ids` with the letters before one that is cut at the end: of SentencePiece's byte tokens the
+        library gives up a whole run for it.
         """
-        for cut in (1, 2, 3) if text.endswith(_NO_LETTER) else ():
+        for cut in (1, 2, 3) if self.spells_bytes and text.endswith(_NO_LETTER) else ():
             shorter: str = self.tokenizer.decode(ids[:-cut], skip_special_tokens=True)
             if not shorter.endswith(_NO_LETTER):
                 return shorter + _NO_LETTER
