@@ -47,6 +47,27 @@ def read_manifest(url: str) -> Manifest | None:
     return _read(store, root)
 
 
+def standing_at(url: str, key: str, kind: str) -> Manifest | None:
+    """What is at `url` already, if it is the `kind` with this task key; `ConflictError` if it is another's.
+
+    Without a key a `kind` that stands there is None too: publishing finds out whether it has the same content.
+    """
+    manifest = read_manifest(url)
+    if manifest is None or (not key and manifest.kind == kind):
+        return None
+    if manifest.kind == kind and manifest.key == key:
+        return manifest
+    raise ConflictError(
+        "out-taken",
+        f"{shown(url)} already holds a {manifest.kind} of another run",
+        expected=f"{kind}, key {key[:12]}",
+        found=f"{manifest.kind}, key {manifest.key[:12]}",
+        where=shown(url),
+        kept="what is there; nothing was started",
+        next="choose another place, or remove it",
+    )
+
+
 def begin_attempt(url: str, folders: Iterable[str] = (), lease: float = LEASE_SECONDS) -> str:
     """Make an attempt folder below `url` with the given sub-folders, sweep dead ones; returns its name.
 

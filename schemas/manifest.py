@@ -19,6 +19,7 @@ from typing import Any
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
 from schemas.schema import Column, Schema
+from schemas.settings import once
 from schemas.storage import inside, shown
 
 MANIFEST = "_manifest.json"
@@ -250,19 +251,12 @@ def _count(value: Any) -> int:
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
-        body = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+        body = json.loads(data, object_pairs_hook=once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _torn("manifest-torn", where, "JSON", f"{len(data)} bytes: {error}") from error
     if not isinstance(body, dict):
         raise _torn("manifest-torn", where, "a JSON object", type(body).__name__)
     return body
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _no_constant(name: str) -> Any:

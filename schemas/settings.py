@@ -41,6 +41,15 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of strict JSON: `ValueError` for a key that is given twice."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"key given twice: {', '.join(map(printable, twice))}")
+    return dict(pairs)
+
+
 def suggestion(name: str, known: list[str]) -> str:
     """` (did you mean x?)` for the known name nearest to `name`, or nothing."""
     near = difflib.get_close_matches(name, known, n=1)

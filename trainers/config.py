@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import digest, parse, plain
+from schemas.settings import digest, once, parse, plain
 from trainers.architecture import Model, shape_faults
 
 
@@ -193,7 +193,7 @@ def read(path: str | Path) -> Run:
 def read_json(path: str | Path) -> Any:
     """What the JSON file `path` holds; `ConfigError` where it cannot be read or gives a key twice."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates)
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=once)
     except OSError as error:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
     except ValueError as error:
@@ -227,14 +227,6 @@ def _expert_cut_faults(model: Model, parallel: Parallel, training: bool) -> list
     if experts is not None and parallel.tensor > 1 and not parallel.sequence and (training or ep > 1):
         faults.append(f"a mixture of experts at parallel.tensor {parallel.tensor} needs parallel.sequence")
     return faults
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"key given twice: {', '.join(twice)}")
-    return dict(pairs)
 
 
 def _below(faults: list[str], prefix: str, least: float, **values: float | None) -> None:

@@ -12,9 +12,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from schemas.commit import read_manifest
+from schemas.commit import read_manifest, standing_at
 from schemas.dataset import Dataset
-from schemas.errors import ConflictError, IntegrityError, QuiverError, printable
+from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
 from trainers import config, registry
 from trainers.config import Run
@@ -67,7 +67,7 @@ def execute(run: Run) -> None:
         init = _init_manifest(run.init)
         digests.append(init.digest)
     key = run.fingerprint(*digests)
-    if _is_done(run, key):
+    if standing_at(run.out, key, "checkpoint") is not None:
         if _rank() == 0:
             print(f"{run.out} is already finished", file=sys.stderr)
         return
@@ -81,23 +81,6 @@ def execute(run: Run) -> None:
         raise
     finally:
         parallel.stop()
-
-
-def _is_done(run: Run, key: str) -> bool:
-    manifest = read_manifest(run.out)
-    if manifest is None:
-        return False
-    if manifest.kind == "checkpoint" and manifest.key == key:
-        return True
-    raise ConflictError(
-        "out-taken",
-        f"{run.out} already holds a {manifest.kind} of another run",
-        expected=f"key {key[:12]}",
-        found=f"key {manifest.key[:12]}",
-        where=run.out,
-        kept="what is there; nothing was started",
-        next="choose another out, or remove it",
-    )
 
 
 def _init_manifest(init: str) -> Manifest:

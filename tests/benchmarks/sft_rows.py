@@ -25,11 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SHAPES = {
-    # layers, hidden, ffn, heads, groups
-    "tiny": (4, 128, 344, 4, 4),
-    "small": (8, 256, 688, 8, 4),
-}
+from tests.benchmarks._sides import SHAPES, engine, llama, stored
+
 SIDES = ("quiver", "trl-padded", "trl-packed")
 VOCABULARY, LONGEST, BATCH, SKIPPED = 2048, 512, 16, 2
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k-train" / "train.jsonl.gz"
@@ -90,78 +87,15 @@ class Stopwatch:
 
 def quiver(folder: Path, shape: str, steps: int, watch: Stopwatch) -> None:
     """`steps` steps of the engine."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas import TOKENS
-    from schemas.dataset import Attempt
-    from trainers import registry
-    from trainers.architecture import Model
-    from trainers.config import Optim, Run
-    from trainers.engine import build, parallel
-
-    layers, hidden, ffn, heads, groups = SHAPES[shape]
     rows = pq.read_table(folder / "rows.parquet")
-    columns = {
-        "sample_id": [f"s{i}" for i in range(rows.num_rows)],
-        "input_ids": rows["input_ids"],
-        "loss_mask": rows["mask"],
-        "source": pa.nulls(rows.num_rows, pa.string()),
-    }
-    attempt = Attempt.begin(str(folder / f"tokens-{os.getpid()}"), TOKENS)
-    with attempt.shard(0) as writer:
-        writer.write(pa.table(columns, schema=TOKENS.arrow))
-        file = writer.finish()
-    data = attempt.commit([file])
-    model = Model(
-        num_layers=layers,
-        hidden_size=hidden,
-        ffn_hidden_size=ffn,
-        num_attention_heads=heads,
-        num_query_groups=groups,
-        vocab_size=VOCABULARY,
-        max_sequence_length=LONGEST,
-    )
-    run = Run(
-        algorithm="sft",
-        data=data.url,
-        out=str(folder / "out"),
-        model=model,
-        optim=Optim(lr=1e-4),
-        max_steps=steps,
-        global_batch_size=BATCH,
-    )
-    algorithm, settings = registry.configured("sft", {})
-    layout = parallel.start()
-    feed = build.feed(run, data, algorithm, model, layout, shuffle=True)
-    learner = build.trainee(run, algorithm, settings, layout, None)
+    data = stored(folder / f"tokens-{os.getpid()}", rows["input_ids"], rows["mask"])
+    places = {"data": data.url, "out": str(folder / "out")}
+    feed, train = engine(shape, VOCABULARY, LONGEST, max_steps=steps, global_batch_size=BATCH, **places)
     for read in feed.steps(0, steps):
-        learner.model.zero_grad_buffer()
-        learner.optimizer.zero_grad()
-        learner.stepper.train(read.batches)
-        learner.optimizer.step()
+        train(read)
         watch.step(int(feed.source.lengths_NS[read.rows].sum()))
-
-
-def llama(shape: str) -> Any:
-    """The network of `shape` as transformers has it."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    layers, hidden, ffn, heads, groups = SHAPES[shape]
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=ffn,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=groups,
-        max_position_embeddings=LONGEST,
-        tie_word_embeddings=False,
-        use_cache=False,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    return LlamaForCausalLM(config)
 
 
 def trl(folder: Path, shape: str, steps: int, watch: Stopwatch, packing: bool) -> None:
@@ -210,7 +144,7 @@ def trl(folder: Path, shape: str, steps: int, watch: Stopwatch, packing: bool) -
         seen = 0
 
     trainer = SFTTrainer(
-        model=llama(shape),
+        model=llama(shape, VOCABULARY, LONGEST, pad_token_id=0, eos_token_id=1),
         args=given,
         train_dataset=Dataset.from_dict(table),
         processing_class=tokenizer,

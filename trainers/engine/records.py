@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.commit import read_manifest
+from schemas.commit import standing_at
 from schemas.dataset import Attempt
-from schemas.errors import ConflictError, IntegrityError, StorageError
+from schemas.errors import IntegrityError, StorageError
 from schemas.manifest import File, Parent
 from schemas.records import records_of
 from schemas.settings import digest
@@ -49,18 +49,7 @@ class Told:
 
 def are_there(url: str, key: str) -> bool:
     """Whether the records of this very run are published; `ConflictError` when something else stands at `url`."""
-    standing = read_manifest(url)
-    if standing is not None and standing.key != key:
-        raise ConflictError(
-            "records-taken",
-            f"{url} already holds a {standing.kind} of another run",
-            expected=f"key {key[:12]}",
-            found=f"key {standing.key[:12]}",
-            where=url,
-            kept="what is there; nothing was started",
-            next="choose another place for the records, or remove it",
-        )
-    return standing is not None
+    return standing_at(url, key, "dataset") is not None
 
 
 class Records:

@@ -25,7 +25,7 @@ from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family, Spelling
 from trainers.engine.weights.folder import CONFIG, Folder, listed
 from trainers.engine.weights.network import Index, Stack
-from trainers.engine.weights.places import local, standing_at
+from trainers.engine.weights.places import local
 from trainers.engine.weights.tensorfile import DTYPES
 
 VERSION = 1
@@ -54,7 +54,7 @@ def adopt(
     `key` nothing is even read.
     """
     began = time.monotonic()
-    standing = standing_at(out, key, "checkpoint")
+    standing = commit.standing_at(out, key, "checkpoint")
     if standing is not None:
         say(f"{out} is already there")
         return standing

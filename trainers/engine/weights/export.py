@@ -28,7 +28,7 @@ from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family
 from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE
 from trainers.engine.weights.network import Index, Stack
-from trainers.engine.weights.places import local, standing_at
+from trainers.engine.weights.places import local
 from trainers.engine.weights.stream import Stored
 from trainers.engine.weights.tensorfile import TensorWriter
 
@@ -63,7 +63,7 @@ def export(
     even read.
     """
     began = time.monotonic()
-    if standing := standing_at(out, key, "export"):
+    if standing := commit.standing_at(out, key, "export"):
         say(f"{out} is already there")
         return standing
     made = checkpoint.open_checkpoint(source)

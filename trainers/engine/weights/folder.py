@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from schemas.errors import ConfigError, DataError, printable
+from schemas.settings import once
 from schemas.storage import shown
 from trainers.engine.weights.tensorfile import DTYPES, TensorFile
 
@@ -148,19 +149,12 @@ def read_object(folder: str, name: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        told = json.loads(text, object_pairs_hook=_once)
+        told = json.loads(text, object_pairs_hook=once)
         if not isinstance(told, dict):
             raise TypeError("no object")
     except (ValueError, TypeError, RecursionError) as error:
         raise _unreadable(os.path.join(folder, name), error) from None
     return told
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a key given twice")
-    return dict(pairs)
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

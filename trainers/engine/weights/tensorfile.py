@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from schemas.errors import DataError, printable
+from schemas.settings import once
 from schemas.storage import shown
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -78,7 +79,7 @@ def _entries(path: str) -> dict[str, Entry]:
             raise _bad(path, f"a header of {length} bytes in a file of {size}")
         text = file.read(length)
     try:
-        header = json.loads(text, object_pairs_hook=_once)
+        header = json.loads(text, object_pairs_hook=once)
         header.pop("__metadata__", None)
         found = {name: _entry(told, 8 + length) for name, told in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -103,12 +104,6 @@ def _entry(told: Mapping[str, Any], start: int) -> Entry:
 
 
 _FIELDS = {"dtype", "shape", "data_offsets"}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a name given twice")
-    return dict(pairs)
 
 
 def _bad(path: str, found: str) -> DataError:

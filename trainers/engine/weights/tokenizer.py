@@ -61,13 +61,6 @@ def of_folder(path: str) -> Vocabulary:
             next="give a tokenizer dataset, or a folder that has one, with --tokenizer",
         )
     settings = read_object(path, SETTINGS)
-    if "auto_map" in settings:
-        raise ConfigError(
-            "remote-code",
-            f"{SETTINGS} asks for code that came with the folder (auto_map), which is never run",
-            where=shown(path),
-            kept="nothing was written",
-        )
     row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
     told = {name: value for name, value in row.items() if value is not None}
