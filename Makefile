@@ -6,10 +6,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup run test check bench notebooks clean
+.PHONY: help setup run test test-slow check bench notebooks clean
 
 help: ## list the doors
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make or refresh .venv (all other doors do it by themselves)
 	@bash setup.sh dev
@@ -18,9 +18,13 @@ run: ## one alignment iteration on the embedded default: luigi --module pipeline
 	@bash setup.sh
 	@$(BIN)/luigi --module pipelines RestIteration $(ARGS)
 
-test: ## all tests, file by file in two processes (JOBS=4 for four)
+test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: ## the long tail that `make test` leaves out
+	@bash setup.sh dev
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(ARGS)
 
 check: ## lint, format, types, floors
 	@bash setup.sh dev
