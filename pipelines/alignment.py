@@ -15,12 +15,13 @@ from pipelines.goals import Goal
 from pipelines.iteration import Evaluation, Method, Source, Step, evaluated, iterated
 from pipelines.nodes import Node
 from pipelines.plan import Plan
+from pipelines.rendering import Answering
 from pipelines.report import show
 from pipelines.sources import source_of
 from schemas.errors import ConfigError
 
 
-class AlignmentIteration(Goal):
+class AlignmentIteration(Answering, Goal):
     """Iteration `iteration` of a recipe over a task source."""
 
     title: ClassVar[str] = ""
@@ -51,7 +52,7 @@ class AlignmentIteration(Goal):
         held = settings.held()
         plan = Plan(held.root)
         seed = held.seed if self.seed is None else self.seed
-        source = source_of(self.source).source(plan, seed)
+        source = source_of(self.source).source(plan, seed, self.rendering)
         ground = source.ground
         method = Method(
             name=self.title,
@@ -62,7 +63,7 @@ class AlignmentIteration(Goal):
                 top_k=self.top_k,
                 top_p=self.top_p,
                 max_new_tokens=ground.max_new_tokens,
-                stop=ground.stop,
+                stop=ground.rendering.stop,
             ),
             keeping=self.keep,
             original_share=self.original_share,

@@ -18,7 +18,7 @@ from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
-from datakit.template import Chat, RewardPrompt
+from datakit.template import Chat, Rendering, RewardPrompt
 from datakit.tokenize import Encode, Mask
 from pipelines.foreign import Function
 from pipelines.learning import run_of
@@ -29,6 +29,9 @@ from pipelines.plan import Plan
 PROMPTS_PER_SHARD = 128
 """Prompts in one shard: what one worker process takes at a time."""
 
+PLAIN = Rendering()
+"""The tokenizer's own template, and nothing besides."""
+
 BLENDED = ("sample_id", "prompt_id", "messages", "response")
 
 
@@ -38,7 +41,7 @@ class Ground:
     reward model.
 
     `reward_model` is a checkpoint, or a function (`foreign.Function`). `max_length` bounds question and answer
-    together, in tokens. Prompts are written with `template` (None: the tokenizer's own); `stop` ends an answer.
+    together, in tokens. `rendering` says how conversations are written and what ends an answer.
     """
 
     name: str
@@ -48,8 +51,7 @@ class Ground:
     verifier: Op | None
     max_new_tokens: int
     max_length: int | None = None
-    template: str | None = None
-    stop: tuple[str, ...] = ()
+    rendering: Rendering = PLAIN
 
     @property
     def room(self) -> int | None:
@@ -114,10 +116,10 @@ class Method:
 
 
 def prompted(
-    plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, template: str | None = None
+    plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, rendering: Rendering = PLAIN
 ) -> Node:
     """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
-    told = plan.table(f"{label}-texts", Chat(template=template, generation=True), prompts, tokenizer=tokenizer)
+    told = plan.table(f"{label}-texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
     encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
     return plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
 
@@ -130,12 +132,12 @@ def rewarded(
     samples: Node,
     max_length: int | None,
     op: Reward | None = None,
-    template: str | None = None,
+    rendering: Rendering = PLAIN,
 ) -> Node:
     """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
     if isinstance(reward_model, Function):
         return plan.table(label, op or Reward(), samples, scorer=reward_model)
-    told = plan.table(f"{label}-texts", RewardPrompt(template=template), samples, tokenizer=tokenizer)
+    told = plan.table(f"{label}-texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
     encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
     tokens = plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
     return plan.table(label, op or Reward(), tokens, scorer=reward_model)
@@ -143,9 +145,9 @@ def rewarded(
 
 def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -> Evaluation:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
-    sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.stop)
+    sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop)
     label_of_prompts = f"{ground.name}/held-out"
-    tokens = prompted(plan, label_of_prompts, ground.tokenizer, ground.held_out, ground.room, ground.template)
+    tokens = prompted(plan, label_of_prompts, ground.tokenizer, ground.held_out, ground.room, ground.rendering)
     answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
     if ground.verifier is not None:
@@ -160,16 +162,15 @@ def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -
 
 def scored(plan: Plan, label: str, ground: Ground, reward_model: Node, samples: Node) -> Node:
     """`samples` with their `reward`, as on `ground`."""
-    return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, template=ground.template)
+    return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, rendering=ground.rendering)
 
 
 def tokenized(
-    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, template: str | None = None
+    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, rendering: Rendering = PLAIN
 ) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
-    told = plan.table(
-        f"{label}-texts", Chat(template=template, response="response", learn="last"), rows, tokenizer=tokenizer
-    )
+    chat = Chat(**rendering.settings, response="response", learn="last")
+    told = plan.table(f"{label}-texts", chat, rows, tokenizer=tokenizer)
     return plan.table(f"{label}-tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
 
 
@@ -180,7 +181,7 @@ def iterated(plan: Plan, source: Source, method: Method, number: int, policy: No
         part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
     )
     prompts = plan.table(f"{label}/prompts", share, source.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
-    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room, ground.template)
+    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
     samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
     rewards = scored(plan, f"{label}/rewards", ground, source.reward_model, samples)
     kept = method.keeping(plan, label, rewards)
@@ -197,6 +198,6 @@ def _improved(plan: Plan, label: str, source: Source, method: Method, kept: Node
         mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
         rows = plan.table(f"{label}/blend", mix, rows, source.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
-    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length, ground.template)
+    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length, ground.rendering)
     run = run_of("sft", source.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", run, data=tokens, tokenizer=ground.tokenizer, init=policy)

@@ -22,6 +22,7 @@ import luigi.configuration
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
+from datakit.template import Rendering
 from pipelines.parameters import unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
@@ -43,6 +44,8 @@ class quiver(luigi.Config):
     max_rejected = luigi.FloatParameter(
         description="share of an input's rows that may fail in one stage before it stops", significant=False
     )
+
+    date = luigi.Parameter(description="date that chat templates write, YYYY-MM-DD; empty: one that asks for it fails")
 
     hang_seconds = luigi.FloatParameter(
         description="a worker of a data stage that is silent for so long has failed", significant=False
@@ -91,6 +94,15 @@ def launching() -> Launch:
     slurm = {name: value for name, value in values.items() if name not in own}
     given = {name: value for name, value in values.items() if name in own}
     return parse(Launch, {**given, "slurm": slurm}, where="section [launch] of the configuration")
+
+
+def templating() -> Rendering:
+    """What `[quiver]` says of templating; `ConfigError` for a date that there is not."""
+    try:
+        return Rendering(date=held().date or None)
+    except ConfigError as error:
+        error.where, error.next = "[quiver] date", "correct [quiver] date in luigi.cfg"
+        raise
 
 
 def held() -> quiver:
@@ -151,7 +163,7 @@ def check() -> None:
         return
     families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
     ours = {name: task for name, task in families.items() if task.__module__.split(".")[0] == "pipelines"}
-    held()
+    templating()
     launching()
     general = set(config.defaults())
     for section in config.sections():

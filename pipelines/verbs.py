@@ -37,6 +37,7 @@ from pipelines.learning import run_of
 from pipelines.nodes import Node
 from pipelines.places import any_at, imported, model_at, rows_at, scorer_at, stem
 from pipelines.plan import Plan
+from pipelines.rendering import Answering, Templated
 from schemas.errors import ConfigError
 
 
@@ -107,7 +108,7 @@ class Import(Verb):
         return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Verb):
+class Generate(Answering, Verb):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -120,9 +121,7 @@ class Generate(Verb):
     top_k = luigi.IntParameter(default=0)
     top_p = luigi.FloatParameter(default=1.0)
     max_new_tokens = luigi.IntParameter(default=256)
-    stop = luigi.ListParameter(default=(), description="texts that end an answer, as a JSON list")
     greedy = luigi.BoolParameter(default=False)
-    template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Templated, tokenized where that is not done yet, answered."""
@@ -134,15 +133,17 @@ class Generate(Verb):
             top_k=self.top_k,
             top_p=self.top_p,
             max_new_tokens=self.max_new_tokens,
-            stop=tuple(self.stop),
+            stop=self.rendering.stop,
             greedy=self.greedy,
         )
         if rows.schema is None or "prompt_ids" not in rows.schema:
-            rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.template or None)
+            rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.rendering)
+        else:
+            self.nothing_templated("the prompts are tokens already")
         return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.held().seed)]
 
 
-class Label(_Operation):
+class Label(Templated, _Operation):
     """A number or a finding on every row."""
 
     family = "label"
@@ -152,6 +153,7 @@ class Label(_Operation):
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
         if not isinstance(op, Reward):
+            self.nothing_templated(f"{op.name} reads no templated text")
             return super().node(plan, label, op, inputs)
         if not self.reward_model or len(inputs) != 1:
             raise ConfigError(
@@ -159,8 +161,9 @@ class Label(_Operation):
             )
         model = scorer_at(plan, self.reward_model)
         if inputs[0].schema is not None and "input_ids" in inputs[0].schema:
+            self.nothing_templated("the rows are tokens already")
             return plan.table(label, op, inputs[0], scorer=model)
-        return rewarded(plan, label, model, model, inputs[0], None, op)
+        return rewarded(plan, label, model, model, inputs[0], None, op, self.rendering)
 
 
 class Filter(_Operation):
@@ -176,10 +179,14 @@ class Blend(_Operation):
     family = "blend"
 
 
-class Template(_Operation):
+class Template(Templated, _Operation):
     """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without)."""
 
     family = "template"
+
+    def operation(self, name: str, params: Mapping[str, Any]) -> Op:
+        """As for other verbs, with what the command and the configuration say of templating."""
+        return super().operation(name, self.agreed(recursively_unfreeze(dict(params))))
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """As for other verbs; `template.chat` writes the column `response` unless its settings say otherwise."""
@@ -233,7 +240,7 @@ class Train(Verb):
         ]
 
 
-class Evaluate(Verb):
+class Evaluate(Answering, Verb):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"
@@ -245,7 +252,6 @@ class Evaluate(Verb):
     )
     reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder, module:function")
     max_new_tokens = luigi.IntParameter(default=256)
-    template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Answers, verdicts, rewards, figures."""
@@ -258,7 +264,7 @@ class Evaluate(Verb):
             reward_model=scorer_at(plan, self.reward_model) if self.reward_model else None,
             verifier=op_of("label.verify", verifier) if verifier else None,
             max_new_tokens=self.max_new_tokens,
-            template=self.template or None,
+            rendering=self.rendering,
         )
         return [evaluated(plan, ground.name, ground, policy, settings.held().seed).figures]
 

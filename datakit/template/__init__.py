@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 from datakit.template.chat import Chat as Chat
+from datakit.template.rendering import Rendering as Rendering
 from datakit.template.reward_prompt import RewardPrompt as RewardPrompt

@@ -17,37 +17,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.io.conversations import flat, with_response
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, Kept, Labelled
 from datakit.template.named import TEMPLATES
 from datakit.template.render import Pieces, Renderer, renderer
+from datakit.template.rendering import Rendering, Templating
 from schemas import MESSAGES, PIECES, Column, Schema
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chat(Label):
+class Chat(Templating):
     """Adds `pieces` and `text` (with `generation`: `pieces` and `prompt`) of `messages`, and of column
     `response` if named.
 
-    `template` is a name (`plain`, `text`, `chatml`, `llama3`, `extra_id`), Jinja source, or None for the tokenizer's
-    own. `learn`: all assistant turns, or the last. `date` (YYYY-MM-DD) is what templates that write the date
-    get. Rows that the template refuses or alters are rejected.
+    `template`, `options` and `date` as in `Rendering`. `learn`: all assistant turns, or the last. Rows that the
+    template refuses, or whose contents cannot be told from what it writes, are rejected.
     """
 
     name: ClassVar[str] = "template.chat"
-    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    max_rejected: ClassVar[int] = 0
 
-    template: str | None = None
     response: str | None = None
     generation: bool = False
     learn: Literal["all", "last"] = "all"
-    date: str | None = None
     into: str = "pieces"
 
     def __post_init__(self) -> None:
-        check_template(self.name, self.template)
+        super().__post_init__()
         if self.generation and self.response is not None:
             raise ConfigError("bad-setting", f"{self.name}: a prompt has no response", kept="nothing was started")
 
@@ -73,22 +68,16 @@ class Chat(Label):
         turns = flat(rows["messages"])
         if self.response is not None:
             turns = with_response(turns, flat(rows[self.response]))
-        done = renderer_of(self.template, self.date, ctx).pieces(turns, self.generation, self.learn)
+        done = renderer_of(self.rendering, ctx).pieces(turns, self.generation, self.learn)
         return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
 
 
-def check_template(who: str, template: str | None) -> None:
-    """`ConfigError` for a word that is neither a template's name nor Jinja source."""
-    if template is not None and template not in TEMPLATES and "{" not in template:
-        told = f"{who}: there is no template {printable(template)}{suggestion(template, list(TEMPLATES))}"
-        raise ConfigError("unknown-template", told, expected=", ".join(TEMPLATES), kept="nothing was started")
-
-
-def renderer_of(template: str | None, date: str | None, ctx: Context) -> Renderer:
+def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
     """The renderer for the context's tokenizer; `ConfigError` if neither the setting nor the tokenizer has a
     template.
     """
     tokenizer: Any = ctx.resources.get("tokenizer")
+    template = rendering.template
     source = TEMPLATES.get(template, template) if template is not None else getattr(tokenizer, "chat_template", None)
     if source is None:
         told = "the tokenizer has no chat template and none was given"
@@ -96,11 +85,11 @@ def renderer_of(template: str | None, date: str | None, ctx: Context) -> Rendere
             "no-template",
             told,
             expected=", ".join(TEMPLATES),
-            next='set `template`, as in --params \'{"template": "text"}\'',
+            next="--template text",
         )
     names = ("bos_token", "eos_token", "pad_token")
     values = {name: getattr(tokenizer, name, None) or "" for name in names}
-    return renderer(source, values, date)
+    return renderer(source, values, rendering.options, rendering.date)
 
 
 def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Array] | Labelled:

@@ -144,11 +144,11 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
     messages = [{"role": role, "content": kind(content)} for role, content in turns]
     try:
         given = {
+            "tools": None,
+            "documents": None,
             **values,
             "messages": messages,
             "add_generation_prompt": item["open"],
-            "tools": None,
-            "documents": None,
         }
         parts, length = [], 0
         for part in template.generate(**given):
@@ -158,7 +158,7 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
             parts.append(str.__str__(part))
         return {"text": "".join(parts), "looked": bool(Probe.looked)}
     except Undated:
-        return {"fault": "template-date", "told": "the template writes the date: set one"}
+        return {"fault": "template-date", "told": "the template writes the date and none is set"}
     except MemoryError:
         return {"fault": "template-memory", "told": "out of memory"}
     except RecursionError:

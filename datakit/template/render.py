@@ -9,8 +9,9 @@ from template. A few rows of every pattern are compared in any case.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from datakit.io.conversations import flat, starts
 from datakit.template.sandbox import Conversation, Sandbox
 from datakit.template.skeleton import Skeleton, skeleton
 from schemas import PIECES
+from schemas.errors import ConfigError
+from schemas.settings import canonical
 
 _AUDITED = 4
 _BATCH_ROWS, _BATCH_CHARS = 512, 1 << 23
@@ -55,6 +58,8 @@ class Renderer:
         told = ""
         for pattern, rows in _patterns(turns):
             known = self._skeleton(pattern, generation, learn)
+            if known.fault == "template-date":
+                raise undated()
             if known.fault:
                 reasons[rows], told = known.fault, told or known.told
                 parts.append(_blank(len(rows)))
@@ -116,14 +121,28 @@ class Renderer:
         return [text != known.text(one.contents) for text, one in zip(texts, batch, strict=True)]
 
 
-_renderers: OrderedDict[tuple[object, ...], Renderer] = OrderedDict()
+def undated() -> ConfigError:
+    """The error of a template that writes the date where none is set."""
+    return ConfigError(
+        "template-date",
+        "the chat template writes the date and none is set",
+        expected="the date that every text is to carry, so that equal runs give equal texts",
+        kept="nothing of this output",
+        next="--date 2025-01-31, or date = 2025-01-31 in section [quiver] of luigi.cfg",
+    )
 
 
-def renderer(template: str, values: dict[str, str], date: str | None) -> Renderer:
-    """The renderer of a template with its values; a few are kept, with their child processes."""
-    key = (template, tuple(sorted(values.items())), date)
+_renderers: OrderedDict[tuple[str, str, str | None], Renderer] = OrderedDict()
+
+
+def renderer(template: str, tokens: dict[str, str], options: Mapping[str, Any], date: str | None) -> Renderer:
+    """The renderer of a template with the tokenizer's `tokens` and the user's `options` (which win, as in Hugging
+    Face); a few are kept, with their child processes.
+    """
+    values = {**tokens, **options}
+    key = (template, canonical(values), date)
     if key not in _renderers:
-        _renderers[key] = Renderer(Sandbox(template, values, date), values.get("eos_token") or None)
+        _renderers[key] = Renderer(Sandbox(template, values, date), tokens.get("eos_token") or None)
         while len(_renderers) > _KEPT:
             _, old = _renderers.popitem(last=False)
             old.sandbox.close()

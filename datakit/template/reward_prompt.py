@@ -11,31 +11,25 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from datakit.io.conversations import flat, with_response
-from datakit.op import Context, Label, Labelled
-from datakit.template.chat import check_template, labelled, renderer_of
+from datakit.op import Context, Labelled
+from datakit.template.chat import labelled, renderer_of
+from datakit.template.rendering import Templating
 from schemas import MESSAGES, PIECES, Column, Schema
 
 _SIDES = {"samples": {"response": "reward"}, "preferences": {"chosen": "chosen", "rejected": "rejected"}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardPrompt(Label):
+class RewardPrompt(Templating):
     """Adds `reward_pieces` and `reward_text` to samples, or `chosen_pieces`, `rejected_pieces` and their
     texts to preferences.
 
-    `template` and `date` as in `Chat`. Of a text only the answer is `trained`.
+    `template`, `options` and `date` as in `Rendering`. Of a text only the answer is `trained`.
     """
 
     name: ClassVar[str] = "template.reward_prompt"
-    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    max_rejected: ClassVar[int] = 0
 
     rows: Literal["samples", "preferences"] = "samples"
-    template: str | None = None
-    date: str | None = None
-
-    def __post_init__(self) -> None:
-        check_template(self.name, self.template)
 
     @property
     def takes(self) -> Schema:
@@ -57,7 +51,7 @@ class RewardPrompt(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
         """All columns; a row goes if any of its sides cannot be rendered."""
-        render = renderer_of(self.template, self.date, ctx)
+        render = renderer_of(self.rendering, ctx)
         columns: dict[str, pa.Array] = {}
         done = []
         for answer, side in _SIDES[self.rows].items():

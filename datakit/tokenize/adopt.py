@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from datakit.op import Context, Read, Result
-from datakit.template.chat import check_template
 from datakit.template.named import TEMPLATES
+from datakit.template.rendering import check_template
 from datakit.tokenize import convert
 from datakit.tokenize.outside import digests_of, files_at, row_in
 from datakit.tokenize.tokenizer import Tokenizer

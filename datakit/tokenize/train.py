@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from datakit.io.conversations import flat
 from datakit.op import Context, GatherAll, Result
-from datakit.template.chat import check_template
 from datakit.template.named import TEMPLATES, TURN_MARKS
+from datakit.template.rendering import check_template
 from datakit.tokenize.tokenizer import Tokenizer
 from schemas import MESSAGES, VOCABULARIES, Column, Schema
 from schemas.dataset import Dataset

@@ -12,6 +12,7 @@ from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.label import Verify
+from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, prompted, tokenized
 from pipelines.learning import run_of
@@ -38,12 +39,12 @@ class digits(TaskSource):
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")
 
-    def source(self, plan: Plan, seed: int) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]
         tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
-        tokens = tokenized(plan, "digits/demonstration", tokenizer, demonstrations, self.max_length)
+        tokens = tokenized(plan, "digits/demonstration", tokenizer, demonstrations, self.max_length, rendering)
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
         policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
@@ -55,6 +56,7 @@ class digits(TaskSource):
             verifier=Verify(kind="text", strict=True),
             max_new_tokens=self.digits + 3,
             max_length=self.max_length,
+            rendering=rendering,
         )
         pairs = self._pairs(plan, rows["pair_prompts"], policy, ground, seed)
         model = reward_model(plan, "digits", pairs, policy, ground, self.reward, seed)
@@ -82,8 +84,10 @@ class digits(TaskSource):
 
     def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: Ground, seed: int) -> tuple[Node, Node]:
         """Preferences: of the policy's own answers to a question, a right one and a wrong one; a tenth held out."""
-        sampling = Sampling(samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens)
-        tokens = prompted(plan, "digits/pair-prompts", ground.tokenizer, prompts, ground.room)
+        sampling = Sampling(
+            samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop
+        )
+        tokens = prompted(plan, "digits/pair-prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
         samples = plan.table("digits/pair-samples", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
         assert ground.verifier is not None
         verified = plan.table("digits/pair-verified", ground.verifier, samples)

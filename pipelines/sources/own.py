@@ -10,6 +10,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.blend import Split
 from datakit.op import Op
 from datakit.registry import op_of
+from datakit.template import Rendering
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source
 from pipelines.nodes import Node
 from pipelines.places import model_at, rows_at, scorer_at
@@ -38,7 +39,7 @@ class own(TaskSource):
     max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
     improve = luigi.DictParameter(description="learning of an improve step (trainers.config.Run)")
 
-    def source(self, plan: Plan, seed: int) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
         """The policy adopted where it comes from outside, the prompts in two parts, the reward."""
         missing = [name for name in ("policy", "prompts", "reward") if not getattr(self, name)]
         if missing:
@@ -55,6 +56,7 @@ class own(TaskSource):
         original = (
             rows_at(plan, self.original, self.original_format, f"{self.title}/original") if self.original else None
         )
+        stop = tuple(map(str, recursively_unfreeze(self.stop)))
         ground = Ground(
             name=self.title,
             held_out=held_out,
@@ -63,8 +65,7 @@ class own(TaskSource):
             verifier=self._verify(),
             max_new_tokens=self.max_new_tokens,
             max_length=self.max_length,
-            template=self.template or None,
-            stop=tuple(map(str, recursively_unfreeze(self.stop))),
+            rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
         )
         return Source(
             ground=ground,

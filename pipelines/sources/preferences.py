@@ -11,6 +11,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.blend import Unpair
 from datakit.io import Jsonl
 from datakit.sql import Query
+from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, tokenized
 from pipelines.learning import run_of
@@ -38,7 +39,7 @@ class preferences(TaskSource):
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")
 
-    def source(self, plan: Plan, seed: int) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
         layout: Any = self.layout
@@ -49,7 +50,7 @@ class preferences(TaskSource):
         tokenizer = plan.table(f"{self.title}/tokenizer", learnt, train)
         sides: Any = self.learn
         answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
-        tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length)
+        tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length, rendering)
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
         policy = plan.model(f"{self.title}/policy", run, data=tokens, tokenizer=tokenizer)
@@ -61,6 +62,7 @@ class preferences(TaskSource):
             verifier=None,
             max_new_tokens=self.max_new_tokens,
             max_length=self.max_length,
+            rendering=rendering,
         )
         model = reward_model(plan, self.title, (train, held_out), policy, ground, self.reward, seed)
         return Source(

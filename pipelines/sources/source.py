@@ -10,7 +10,7 @@ import luigi
 
 from datakit.blend import Split
 from datakit.label import Longer
-from datakit.template import RewardPrompt
+from datakit.template import Rendering, RewardPrompt
 from datakit.tokenize import Encode
 from pipelines.iteration import Ground, Source
 from pipelines.learning import run_of
@@ -25,8 +25,8 @@ class TaskSource(luigi.Config):
     """A section that can say what an iteration stands on."""
 
     @abstractmethod
-    def source(self, plan: Plan, seed: int) -> Source:
-        """What an iteration stands on, as nodes of `plan`."""
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
+        """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
 
 
 def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:
@@ -57,7 +57,8 @@ def reward_model(
     tokens = []
     for part, rows in zip(("train", "held-out"), pairs, strict=True):
         name = f"{label}/pairs-{part}"
-        told = plan.table(f"{name}-texts", RewardPrompt(rows="preferences"), rows, tokenizer=ground.tokenizer)
+        op = RewardPrompt(**ground.rendering.settings, rows="preferences")
+        told = plan.table(f"{name}-texts", op, rows, tokenizer=ground.tokenizer)
         encode = Encode(columns=_PAIR_COLUMNS, max_length=ground.max_length)
         tokens.append(plan.table(f"{name}-tokens", encode, told, tokenizer=ground.tokenizer))
     run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")

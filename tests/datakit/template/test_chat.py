@@ -216,7 +216,7 @@ def test_hostile_templates_end_in_an_error_and_nothing_else(template: str) -> No
     slug = ""
     try:
         told = Chat(template=template).label(table(chat("q")), context())
-    except DataError as error:
+    except (DataError, ConfigError) as error:
         slug = error.slug
     if not slug:
         assert isinstance(told, Labelled), told
@@ -234,6 +234,38 @@ def test_after_a_limit_the_next_template_works() -> None:
 def test_the_date_is_a_setting() -> None:
     template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
     assert label(Chat(template=template, date="2024-07-26"), chat("q"))["text"] == ["26 Jul 2024 q"]
+
+
+def test_a_date_that_is_missing_or_is_none_is_a_setting_and_no_row() -> None:
+    with pytest.raises(ConfigError, match="--date 2025-01-31") as fault:
+        Chat(template=HOSTILE["date"]).label(table(chat("q")), context())
+    assert (fault.value.slug, fault.value.code) == ("template-date", 2)
+    for date in ("2025-02-29", "20250101", "2025-1-1", "tomorrow", "2025-01-01T00:00"):
+        with pytest.raises(ConfigError, match="is not a date") as fault:
+            Chat.of({"date": date})
+        assert (fault.value.slug, fault.value.code) == ("bad-setting", 2)
+
+
+def test_options_are_what_hugging_face_hands_to_a_template() -> None:
+    source = (
+        "{{ messages[0].content }}{% if think is defined and think is false %} /no{% endif %}{{ n }}"
+        "{% for name in names %}[{{ name.first }}]{% endfor %}{{ bos_token }}"
+    )
+    options = {"think": False, "n": 3, "names": [{"first": "é"}, {"first": "b"}], "bos_token": "<B>"}
+    render = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
+    expected, _ = render(conversations=[chat("q")], chat_template=source, **options)
+    assert expected == ["q /no3[é][b]<B>"]
+    assert label(Chat(template=source, options=options), chat("q"))["text"] == expected
+    assert label(Chat(template=source), chat("q"))["text"] == ["q<s>"]
+
+
+def test_options_are_part_of_the_identity_and_are_json() -> None:
+    one, other = Chat(options={"a": 1, "b": [2.5]}), Chat(options={"b": [2.5], "a": 1})
+    assert one.to_json() == other.to_json() != Chat().to_json()
+    assert RewardPrompt.of({"options": {"a": None}}).rendering.options == {"a": None}
+    for options in ({"messages": []}, {"tools": 1}, {"not a name": 1}, {"x": float("nan")}, {"x": object()}):
+        with pytest.raises(ConfigError, match="template options"):
+            Chat(options=options)
 
 
 def test_reward_prompts_of_samples_and_preferences() -> None:

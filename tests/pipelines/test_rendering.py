@@ -1,0 +1,107 @@
+"""Template, options, date and stop texts reach every operation that templates, from every command that has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+import tokenizers
+
+from datakit.generate import Complete
+from datakit.op import Op
+from datakit.template.rendering import Templating
+from pipelines import verbs
+from pipelines.goals import Goal
+from pipelines.nodes import Node, Table
+from pipelines.plan import Plan
+from pipelines.recipes import RejectionSamplingIteration, RestIteration
+from schemas.errors import ConfigError
+
+ASKED: dict[str, Any] = {
+    "template": "{{ messages }}",
+    "template_options": {"enable_thinking": False},
+    "date": "2025-02-28",
+}
+EXPECTED = {"template": "{{ messages }}", "options": {"enable_thinking": False}, "date": "2025-02-28"}
+
+
+def operations(wanted: Sequence[Node]) -> list[Op]:
+    nodes = {id(node): node for last in wanted for node in last.ancestors()}
+    return [node.op for node in nodes.values() if isinstance(node, Table)]
+
+
+def templating(wanted: Sequence[Node]) -> list[dict[str, Any]]:
+    return [op.rendering.settings for op in operations(wanted) if isinstance(op, Templating)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file of prompts, one of samples and a small model as other programs write it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "q"}) + "\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "vocab_size": 9}
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "rms_norm_eps": 1e-6}
+    (folder / "config.json").write_text(json.dumps({**config, **shape, "max_position_embeddings": 64}))
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    words = tokenizers.models.WordLevel({"a": 0, "q": 1}, unk_token="a")
+    tokenizers.Tokenizer(words).save(str(folder / "tokenizer.json"))
+    return tmp_path
+
+
+def test_every_verb_that_templates(place: Path) -> None:
+    goals: list[Goal] = [
+        verbs.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
+        verbs.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="model", stop=["END"], **ASKED),
+        verbs.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),
+        verbs.Label(data="rows.jsonl", op="reward", reward_model="model", **ASKED),
+    ]
+    for goal, count in zip(goals, (1, 2, 1, 1), strict=True):
+        wanted = goal.build(Plan(str(place / "data")))
+        assert templating(wanted) == [EXPECTED] * count, type(goal).__name__
+        stops = {op.sampling.stop for op in operations(wanted) if isinstance(op, Complete)}
+        assert stops == ({("END",)} if "stop" in goal.param_kwargs else set())
+
+
+@pytest.mark.parametrize("recipe", [RestIteration, RejectionSamplingIteration])
+def test_every_text_of_a_recipe(place: Path, recipe: type[Any]) -> None:
+    given = recipe(iteration=2, source="digits", stop=["END"], **ASKED)
+    rendered = templating(given.wanted)
+    assert len(rendered) > 8 and all(one == EXPECTED for one in rendered)
+    assert {op.sampling.stop for op in operations(given.wanted) if isinstance(op, Complete)} == {("END",)}
+
+
+def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = luigi.configuration.get_config()
+    before = config.get("quiver", "date", "")
+    try:
+        config.set("quiver", "date", "2020-02-02")
+        given: dict[str, Any] = {"data": "rows.jsonl", "op": "chat", "tokenizer": "model"}
+        dates = [{}, {"date": "2021-01-01"}, {"params": {"date": "2022-01-01"}}]
+        found = [templating(verbs.Template(**given, **date).build(Plan("data"))) for date in dates]
+        assert [one["date"] for (one,) in found] == ["2020-02-02", "2021-01-01", "2022-01-01"]
+        config.set("quiver", "date", "2020-02-30")
+        with pytest.raises(ConfigError, match="2020-02-30 is not a date") as fault:
+            verbs.Template(**given).build(Plan("data"))
+        assert (fault.value.slug, fault.value.where) == ("bad-setting", "[quiver] date")
+    finally:
+        config.set("quiver", "date", before)
+
+
+def test_what_is_given_twice_or_for_nothing_is_refused(place: Path) -> None:
+    given: dict[str, Any] = {"data": "rows.jsonl", "tokenizer": "model", "op": "chat"}
+    twice = verbs.Template(**given, template="plain", params={"template": "chatml"})
+    with pytest.raises(ConfigError, match="template is given twice"):
+        twice.build(Plan("data"))
+    same = verbs.Template(**given, template="plain", params={"template": "plain"})
+    assert templating(same.build(Plan("data")))[0]["template"] == "plain"
+    length = {"op": "length", "params": {"column": "response"}}
+    with pytest.raises(ConfigError, match="have no use here"):
+        verbs.Label(data="rows.jsonl", date="2025-01-01", **length).build(Plan("data"))
+    assert verbs.Label(data="rows.jsonl", **length).build(Plan("data"))
