@@ -11,13 +11,8 @@ needs, the tokenizer of the rows against the tokenizer of the checkpoint.
 
 from __future__ import annotations
 
-import ast
-import functools
-from pathlib import Path
 from typing import Any
 
-import schemas
-import trainers
 from datakit.op import Op
 from pipelines.foreign import Function
 from pipelines.nodes import ROWS_PER_SHARD, Found, Model, Node, Table, rows_of
@@ -28,7 +23,7 @@ from schemas.errors import ConfigError, DataError, printable
 from schemas.identities import speaking
 from schemas.storage import normal, shown
 from trainers.config import Run
-from trainers.registry import check_name
+from trainers.registry import configured
 
 MADE_BY = {
     "pieces": "Template --op chat --tokenizer CHECKPOINT",
@@ -156,16 +151,14 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
 
 
 def _check_model(node: Model) -> None:
-    check_name(node.run.algorithm)
-    needed = _learns_from(node.run.algorithm)
+    algorithm, _ = configured(node.run.algorithm, node.run.settings, where=node.label)
     for given in (node.data, node.validation):
-        if given is not None and needed is not None:
-            _require(given, needed, f"{node.label} (train.{node.run.algorithm})")
+        if given is not None:
+            _require(given, algorithm.rows, f"{node.label} (train.{algorithm.name})")
     check_spoken(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:
-            columns = speaking(given.schema) if needed is None else needed.names
-            check_spoken(node.label, node.init or node.tokenizer, given, columns)
+            check_spoken(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
     if node.ranks % node.run.parallel.fewest_ranks:
         raise ConfigError(
             "parallel-size",
@@ -174,14 +167,3 @@ def _check_model(node: Model) -> None:
             where=node.label,
             kept="nothing was started",
         )
-
-
-@functools.lru_cache(maxsize=64)
-def _learns_from(algorithm: str) -> Schema | None:
-    """The schema that an algorithm's file names in `rows=`, without importing torch; None if it is not a plain name."""
-    tree = ast.parse((Path(trainers.__file__).parent / "algorithms" / f"{algorithm}.py").read_text(encoding="utf-8"))
-    for part in ast.walk(tree):
-        if isinstance(part, ast.keyword) and part.arg == "rows" and isinstance(part.value, ast.Name):
-            found = getattr(schemas, part.value.id, None)
-            return found if isinstance(found, Schema) else None
-    return None

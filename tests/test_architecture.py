@@ -340,6 +340,11 @@ def test_an_import_is_light(package: str) -> None:
     assert not heavy & loaded_by(f"import {package}")
 
 
+def test_what_algorithms_are_is_known_without_torch() -> None:
+    loaded = loaded_by("from trainers import registry; assert registry.algorithms()")
+    assert not {"torch", "megatron", "luigi"} & loaded
+
+
 def test_every_file_can_be_imported() -> None:
     names = [name for name in MODULES if not name.endswith("__main__")]
     assert "torch" in loaded_by("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names))

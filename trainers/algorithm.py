@@ -10,6 +10,10 @@ What a loss needs of the batch as a whole must therefore be a column too, or a `
 micro-batch that the engine gathers over the global batch in a pass without gradient before it asks for the loss, and
 hands over among the `rows` as one number under the statistic's name (KTO's reference point is one).
 
+Neither this module nor a file of `trainers.algorithms` imports torch when it is imported: a graph reads what an
+algorithm eats and reports without the seconds that takes. A loss gets tensors handed in and uses their methods and
+`trainers.arithmetic`.
+
 Legend: B rows of a micro-batch (of a pack: the sequences inside), T predicted tokens of one sequence column (all rows
 laid end to end), K choices per token or entries per row, H outputs of a scalar head.
 """
@@ -19,14 +23,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from schemas.schema import Column, Schema
 from trainers.arithmetic import sum_per_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Needs(Flag):
@@ -114,10 +119,10 @@ class Said:
         return sum_per_row(values_T, self.row_T, self.num_rows)
 
 
-Rows: TypeAlias = Mapping[str, Tensor]
+Rows: TypeAlias = "Mapping[str, Tensor]"
 """Columns by name: aligned columns laid end to end [T], number columns [B], vector columns [B, K], statistics []."""
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
+Pair: TypeAlias = "tuple[Tensor, Tensor]"
 """A mean that is still open: its sum and its count."""
 
 
@@ -201,6 +206,6 @@ def mean_of(values: Tensor, weights: Tensor | None = None) -> Pair:
     """The open mean of `values` (weighted): its sum and its count, without gradient."""
     values = values.detach().float()
     if weights is None:
-        return values.sum(), torch.tensor(float(values.numel()), device=values.device)
+        return values.sum(), values.new_tensor(float(values.numel()))
     weights = weights.float()
     return (values * weights).sum(), weights.sum()

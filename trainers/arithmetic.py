@@ -1,18 +1,21 @@
 """Pure functions that losses are made of; nothing here knows a network, a process group or a file.
 
+Importing this module does not import torch: tensors come with their methods.
+
 Legend: T tokens of several rows laid end to end, B rows. Rows are told apart by `row_T`, the row of every token.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of `values` where `mask` is not 0; what stands elsewhere, even NaN, does not count."""
-    return torch.where(mask != 0, values, torch.zeros_like(values)).sum()
+    return values.where(mask != 0, values.new_zeros(())).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -30,7 +33,7 @@ def mean_per_row(values_T: Tensor, weights_T: Tensor, row_T: Tensor, num_rows: i
     weights_T = weights_T.to(values_T.dtype)
     sums_B = sum_per_row(values_T * weights_T, row_T, num_rows)
     weights_B = sum_per_row(weights_T, row_T, num_rows)
-    return sums_B / torch.where(weights_B == 0, torch.ones_like(weights_B), weights_B)
+    return sums_B / weights_B.where(weights_B != 0, weights_B.new_ones(()))
 
 
 def bradley_terry(difference: Tensor) -> Tensor:
@@ -38,4 +41,6 @@ def bradley_terry(difference: Tensor) -> Tensor:
 
     Bradley and Terry, "Rank Analysis of Incomplete Block Designs" (1952). Exact for large |d| of either sign.
     """
-    return -F.logsigmoid(difference)
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(difference)

@@ -1,50 +1,37 @@
-"""ALGORITHMS: name -> Algorithm, read off the re-exports of `trainers.algorithms`.
-
-`names()` and `check_name()` look at the file names only, so that a misspelt algorithm is refused before torch is
-imported.
-"""
+"""Every algorithm by name, read off the re-exports of `trainers.algorithms`; torch is not imported for it."""
 
 from __future__ import annotations
 
-import pkgutil
+import functools
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import trainers.algorithms
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse, suggestion
-
-if TYPE_CHECKING:
-    from trainers.algorithm import Algorithm
+from trainers.algorithm import Algorithm
 
 
-def names() -> list[str]:
-    """The names of all algorithms, in order."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "algorithms")]))
+@functools.cache
+def algorithms() -> Mapping[str, Algorithm]:
+    """Every algorithm by name, in the order of the names."""
+    listed = [value for value in vars(trainers.algorithms).values() if isinstance(value, Algorithm)]
+    return {algorithm.name: algorithm for algorithm in sorted(listed, key=lambda algorithm: algorithm.name)}
 
 
-def check_name(name: str) -> None:
-    """Raise `ConfigError` when there is no such algorithm."""
-    if name not in names():
+def algorithm_of(name: str) -> Algorithm:
+    """The algorithm of that name; `ConfigError` where there is none."""
+    if name not in algorithms():
         raise ConfigError(
             "unknown-algorithm",
-            f"there is no algorithm {printable(name)}{suggestion(name, names())}",
-            expected=", ".join(names()),
+            f"there is no algorithm {printable(name)}{suggestion(name, list(algorithms()))}",
+            expected=", ".join(algorithms()),
             kept="nothing was started",
         )
-
-
-def algorithms() -> dict[str, Algorithm]:
-    """Every algorithm by name (imports torch)."""
-    import trainers.algorithms
-    from trainers.algorithm import Algorithm
-
-    found = [value for value in vars(trainers.algorithms).values() if isinstance(value, Algorithm)]
-    return {algorithm.name: algorithm for algorithm in sorted(found, key=lambda algorithm: algorithm.name)}
+    return algorithms()[name]
 
 
 def configured(name: str, settings: Mapping[str, Any], where: str = "") -> tuple[Algorithm, Any]:
     """The algorithm and an instance of its settings; `ConfigError` for an unknown name or setting."""
-    check_name(name)
-    algorithm = algorithms()[name]
+    algorithm = algorithm_of(name)
     return algorithm, parse(algorithm.settings, settings, where=where)

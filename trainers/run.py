@@ -59,7 +59,7 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
 
 def execute(run: Run) -> None:
     """Train `run`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
-    registry.check_name(run.algorithm)
+    registry.configured(run.algorithm, run.settings)
     data = Dataset.open(run.data)
     validation = None if run.validation is None else Dataset.open(run.validation)
     digests = [data.digest]

@@ -1,6 +1,7 @@
 """The algorithms, one file each: this list is the registry.
 
-A file here imports torch, schemas, `trainers.algorithm` and `trainers.arithmetic`, and nothing else of ours.
+A file here imports schemas, `trainers.algorithm` and `trainers.arithmetic`, nothing else of ours, and torch only inside
+a loss: what an algorithm eats and reports is known without it.
 """
 
 from __future__ import annotations
