@@ -32,7 +32,7 @@ PROMPTS_PER_SHARD = 128
 PLAIN = Rendering()
 """The tokenizer's own template, and nothing besides."""
 
-BLENDED = ("sample_id", "prompt_id", "messages", "response")
+BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
 
 
 @dataclass(frozen=True, kw_only=True)

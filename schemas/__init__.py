@@ -11,6 +11,8 @@ from schemas.completions import COMPLETIONS as COMPLETIONS
 from schemas.conversation import IDS as IDS
 from schemas.conversation import MESSAGES as MESSAGES
 from schemas.conversation import PIECES as PIECES
+from schemas.conversation import TOOLS as TOOLS
+from schemas.conversation import TURN as TURN
 from schemas.preferences import PREFERENCES as PREFERENCES
 from schemas.prompts import PROMPTS as PROMPTS
 from schemas.records import RECORDS as RECORDS

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.conversation import MESSAGES
+from schemas.conversation import MESSAGES, TOOLS
 from schemas.schema import Column, Schema
 
 CHATS = Schema(
     "chats",
-    1,
+    2,
     (
         Column("chat_id", pa.string(), "function of the conversation"),
         Column("messages", MESSAGES, "all turns, the assistant's included"),
+        TOOLS,
         Column("source", pa.string(), "where the row came from", nullable=True),
     ),
     key=("chat_id",),

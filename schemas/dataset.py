@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas import commit
 from schemas.errors import IntegrityError, QuiverError
 from schemas.manifest import MANIFEST, File, Manifest, Parent
+from schemas.migration import conformed, migrated
 from schemas.schema import Schema
 from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
 from schemas.storage import normal, shown
@@ -83,9 +85,9 @@ class Dataset:
 
     @property
     def schema(self) -> Schema:
-        """Schema of the rows."""
+        """Schema of the rows as they are read: those of an earlier version have nulls in what is new."""
         assert self.manifest.schema is not None, self.url
-        return self.manifest.schema
+        return migrated(self.manifest.schema)
 
     @property
     def num_rows(self) -> int:
@@ -141,9 +143,9 @@ class Dataset:
 
     def read_rejected(self) -> pa.Table | None:
         """All rejected rows as one table; None if this dataset keeps none."""
-        schema = self.manifest.rejected_schema
-        if schema is None:
+        if self.manifest.rejected_schema is None:
             return None
+        schema = migrated(self.manifest.rejected_schema)
         parts = [self._read(file, schema, None) for file in self.rejected]
         return pa.concat_tables(parts) if parts else schema.empty()
 
@@ -154,23 +156,24 @@ class Dataset:
         held = 0
         with open_shard(self.url, self.shards[index], self.schema, self.verify) as parquet:
             for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=list(schema.names))
+                table = conformed(parquet.read_row_group(group, columns=_stored(parquet, schema)), schema)
                 start = 0
                 while held + table.num_rows - start >= rows:
                     waiting.append(table.slice(start, rows - held))
                     start += rows - held
-                    yield _stamped(pa.concat_tables(waiting), schema)
+                    yield pa.concat_tables(waiting)
                     waiting, held = [], 0
                 if start < table.num_rows:
                     waiting.append(table.slice(start))
                     held += table.num_rows - start
         if held:
-            yield _stamped(pa.concat_tables(waiting), schema)
+            yield pa.concat_tables(waiting)
 
     def check(self) -> None:
         """Read every byte: hashes, page checksums, rows. `IntegrityError` names the first file at fault."""
         pairs = [(file, self.schema) for file in self.shards]
-        pairs += [(file, self.manifest.rejected_schema or self.schema) for file in self.rejected]
+        rejected = self.manifest.rejected_schema
+        pairs += [(file, migrated(rejected) if rejected else self.schema) for file in self.rejected]
         for file, schema in pairs:
             with open_shard(self.url, file, schema, "full") as parquet:
                 for group in range(parquet.num_row_groups):
@@ -185,7 +188,7 @@ class Dataset:
     def _read(self, file: File, schema: Schema, columns: Sequence[str] | None) -> pa.Table:
         chosen = _selected(schema, columns)
         with open_shard(self.url, file, schema, self.verify) as parquet:
-            return _stamped(parquet.read(columns=list(chosen.names)), chosen)
+            return conformed(parquet.read(columns=_stored(parquet, chosen)), chosen)
 
 
 @dataclass(frozen=True)
@@ -285,9 +288,10 @@ def _selected(schema: Schema, columns: Sequence[str] | None) -> Schema:
     return schema if columns is None else schema.selecting(*columns)
 
 
-def _stamped(table: pa.Table, schema: Schema) -> pa.Table:
-    """The table with the declared schema; a selection keeps the order asked for."""
-    return pa.Table.from_arrays([table[name] for name in schema.names], schema=schema.arrow)
+def _stored(parquet: pq.ParquetFile, schema: Schema) -> list[str]:
+    """Those columns that the file holds: one of an earlier version may lack some."""
+    there = parquet.schema_arrow.names
+    return [name for name in schema.names if name in there]
 
 
 def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = "") -> None:

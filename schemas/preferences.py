@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.conversation import MESSAGES
+from schemas.conversation import MESSAGES, TOOLS
 from schemas.schema import Column, Schema
 
 PREFERENCES = Schema(
     "preferences",
-    1,
+    2,
     (
         Column("pair_id", pa.string(), "function of prompt and both answers"),
         Column("prompt_id", pa.string(), "the question"),
         Column("messages", MESSAGES, "the conversation before the answers"),
+        TOOLS,
         Column("chosen", pa.string(), "the better answer"),
         Column("rejected", pa.string(), "the worse answer"),
         Column("chosen_reward", pa.float64(), "its reward, where one is known", nullable=True, finite=True),

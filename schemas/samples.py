@@ -21,4 +21,4 @@ SAMPLE_COLUMNS = (
     Column("finish_reason", pa.string(), "stop: the model ended; length: it was cut"),
 )
 
-SAMPLES = PROMPTS.adding(*SAMPLE_COLUMNS).renamed("samples", key=("sample_id",))
+SAMPLES = PROMPTS.adding(*SAMPLE_COLUMNS).renamed("samples", version=2, key=("sample_id",))

@@ -244,7 +244,7 @@ def _value(kind: pa.DataType, row: int, name: str) -> Any:
         return row % 2 == 0
     if pa.types.is_list(kind):
         inner = kind.value_type
-        if pa.types.is_struct(inner) and {f.name for f in inner} == {"role", "content"}:
+        if pa.types.is_struct(inner) and {"role", "content"} <= {f.name for f in inner}:
             return [{"role": "user", "content": f"question {row}"}]
         if name == "loss_mask":
             return [0, 1, 1]

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, QuiverError, StorageError
 from schemas.manifest import File
-from schemas.schema import Schema
+from schemas.migration import migrated
+from schemas.schema import Column, Schema
 from schemas.stats import count_values, measure, merge_counts, merge_measures
 from schemas.storage import Sink, Store, open_store, shown
 
@@ -175,7 +176,8 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
         if parquet.metadata.num_rows != file.rows:
             raise _broken("row-count", url, file, f"{file.rows} rows", f"{parquet.metadata.num_rows} rows")
         found = parquet.schema_arrow
-        if [(field.name, field.type) for field in found] != [(c.name, c.type) for c in schema.columns]:
+        now = migrated(Schema("file", 1, tuple(Column(field.name, field.type, "") for field in found)))
+        if [(c.name, c.type) for c in now.columns] != [(c.name, c.type) for c in schema.columns]:
             raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(found.names))
         yield parquet
 

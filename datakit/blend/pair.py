@@ -92,8 +92,7 @@ class Pair(Gather):
             "chosen_reward": pa.array(values[chosen]),
             "rejected_reward": pa.array(values[rejected]),
         }
-        if "source" in rows.column_names:
-            pairs["source"] = better["source"]
+        pairs |= {name: better[name] for name in ("tools", "source") if name in rows.column_names}
         return Result(PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen]))
 
     def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
@@ -138,5 +137,6 @@ class Pair(Gather):
         reason = np.select([c for c, _ in cases], [name for _, name in cases], "within-margin")
         without = np.flatnonzero(~np.isin(np.arange(count), paired))
         spread = np.where(finite > 0, high - low, np.nan)[without]
-        prompts = rows.select(["prompt_id", "messages"]).take(pa.array(first[without]))
+        asked = [name for name in ("prompt_id", "messages", "tools") if name in rows.column_names]
+        prompts = rows.select(asked).take(pa.array(first[without]))
         return set_aside(prompts, pa.array(reason[without], pa.string()), measured(spread), f"> {self.margin:g}")

@@ -27,7 +27,7 @@ class Unpair(Gather):
     @property
     def takes(self) -> Schema:
         """Preferences."""
-        return PREFERENCES.selecting("pair_id", "prompt_id", "messages", "chosen", "rejected", "source")
+        return PREFERENCES.selecting("pair_id", "prompt_id", "messages", "tools", "chosen", "rejected", "source")
 
     def gives(self, *inputs: Schema) -> Schema:
         """COMPLETIONS."""
@@ -36,9 +36,10 @@ class Unpair(Gather):
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """One row or two for each pair, pairs in their order."""
         sides = ("chosen", "rejected") if self.sides == "both" else (self.sides,)
+        asked = ("prompt_id", "messages", "tools", "source")
         parts = []
         for side in sides:
-            part = rows.select(["prompt_id", "messages", "source"]).append_column("response", rows[side])
+            part = rows.select(list(asked)).append_column("response", rows[side])
             ids = pc.binary_join_element_wise(rows["pair_id"], side, "-")
             parts.append(part.append_column("sample_id", ids))
         order = np.arange(len(sides) * rows.num_rows).reshape(len(sides), -1).T.ravel()

@@ -15,7 +15,7 @@ from datakit.clients.protocols import ANSWERS, Generator
 from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
 from datakit.op import REJECTION_COLUMNS, Context, Expand, Result
-from schemas import IDS, SAMPLE_COLUMNS, Column, Schema
+from schemas import IDS, SAMPLE_COLUMNS, SAMPLES, Column, Schema
 from schemas.errors import QuiverError, printable
 
 _SAMPLE = "sample"
@@ -52,7 +52,7 @@ class Complete(Expand):
 
     def gives(self, *inputs: Schema) -> Schema:
         """The prompt's columns and those of its sample."""
-        return inputs[0].adding(*SAMPLE_COLUMNS).renamed("samples", key=("sample_id",))
+        return inputs[0].adding(*SAMPLE_COLUMNS).renamed("samples", version=SAMPLES.version, key=("sample_id",))
 
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         """Ask, check the reply, join it to the prompts by row number."""

@@ -2,7 +2,7 @@
 conversation.
 
 Roles are system (first turn only), user, assistant and tool; the names other formats use are mapped onto
-them. Whole columns are handled at once: a MESSAGES column is its offsets and two flat string columns.
+them. Whole columns are handled at once: a MESSAGES column is its offsets and one flat TURN column.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas import MESSAGES
+from schemas import MESSAGES, TURN
 
 ROLES = ("system", "user", "assistant", "tool")
 _KNOWN = {
@@ -39,16 +39,22 @@ def starts(lists: pa.Array) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
-def messages(offsets: np.ndarray, roles: pa.Array, contents: pa.Array) -> pa.Array:
-    """A MESSAGES column of flat roles and contents."""
-    turns = pa.StructArray.from_arrays([roles.cast(pa.string()), flat(contents)], fields=list(MESSAGES.value_type))
+def turn_column(roles: pa.Array | str, contents: pa.Array, **more: pa.Array) -> pa.Array:
+    """A TURN column of roles (or one role for all) and contents; other fields are null where they are not given."""
+    count = len(contents)
+    given = {"role": pa.repeat(roles, count) if isinstance(roles, str) else roles, "content": contents, **more}
+    columns = [flat(given[f.name]).cast(f.type) if f.name in given else pa.nulls(count, f.type) for f in TURN]
+    return pa.StructArray.from_arrays(columns, fields=list(TURN))
+
+
+def messages(offsets: np.ndarray, turns: pa.Array) -> pa.Array:
+    """A MESSAGES column of flat turns."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns, type=MESSAGES)
 
 
 def question(prompts: pa.Array) -> pa.Array:
     """One user turn a row."""
-    count = len(prompts)
-    return messages(np.arange(count + 1), pa.array(["user"]).take(pa.array(np.zeros(count, np.int64))), prompts)
+    return messages(np.arange(len(prompts) + 1), turn_column("user", prompts))
 
 
 def of_rows(rows: Iterable[list[tuple[str, str]]]) -> pa.Array:
@@ -73,7 +79,7 @@ def of_turns(turns: pa.Array, role: str = "role", content: str = "content") -> t
         (any_turn(offsets, no_content), "turn-without-content"),
         (any_turn(offsets, no_role), "unknown-role"),
     ]
-    return messages(offsets, pc.fill_null(roles, "user"), pc.fill_null(contents, "")), faults
+    return messages(offsets, turn_column(pc.fill_null(roles, "user"), pc.fill_null(contents, ""))), faults
 
 
 def any_turn(offsets: np.ndarray, flags: np.ndarray) -> np.ndarray:
@@ -82,20 +88,15 @@ def any_turn(offsets: np.ndarray, flags: np.ndarray) -> np.ndarray:
     return np.asarray(total[offsets[1:]] > total[offsets[:-1]])
 
 
-def head(turns: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """All turns but the last, and role and content of the last (null where there is no turn)."""
+def head(turns: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """All turns but the last, and the last (null where there is no turn)."""
     offsets, inner = starts(turns), turns.flatten()
     some = offsets[1:] > offsets[:-1]
     last = pa.array(np.where(some, offsets[1:] - 1, 0), mask=~some)
     keep = np.ones(len(inner), bool)
     keep[offsets[1:][some] - 1] = False
-    rest = inner.filter(pa.array(keep))
     ends = np.concatenate([[0], np.cumsum(np.diff(offsets) - some)])
-    return (
-        messages(ends, rest.field("role"), rest.field("content")),
-        inner.field("role").take(last),
-        inner.field("content").take(last),
-    )
+    return messages(ends, inner.filter(pa.array(keep))), inner.take(last)
 
 
 def with_system(system: pa.Array, turns: pa.Array) -> pa.Array:
@@ -107,9 +108,8 @@ def with_system(system: pa.Array, turns: pa.Array) -> pa.Array:
     shift = np.repeat(ends[:-1] + has - offsets[:-1], np.diff(offsets))
     order[np.arange(len(inner)) + shift] = np.arange(len(inner))
     order[order < 0] = len(inner) + np.flatnonzero(has)
-    names = pa.concat_arrays([inner.field("role"), pa.array(["system"]).take(pa.array(np.zeros(len(turns), np.int64)))])
-    texts = pa.concat_arrays([inner.field("content"), pc.fill_null(system, "")])
-    return messages(ends, names.take(pa.array(order)), texts.take(pa.array(order)))
+    both = pa.concat_arrays([inner, turn_column("system", pc.fill_null(system, ""))])
+    return messages(ends, both.take(pa.array(order)))
 
 
 def with_response(turns: pa.Array, response: pa.Array) -> pa.Array:
@@ -119,9 +119,8 @@ def with_response(turns: pa.Array, response: pa.Array) -> pa.Array:
     order = np.full(int(ends[-1]), -1, np.int64)
     order[np.arange(len(inner)) + np.repeat(np.arange(count), np.diff(offsets))] = np.arange(len(inner))
     order[order < 0] = len(inner) + np.arange(count)
-    names = pa.concat_arrays([inner.field("role"), pa.repeat("assistant", count)])
-    texts = pa.concat_arrays([inner.field("content"), flat(response)])
-    return messages(ends, names.take(pa.array(order)), texts.take(pa.array(order)))
+    both = pa.concat_arrays([inner, turn_column("assistant", flat(response))])
+    return messages(ends, both.take(pa.array(order)))
 
 
 def blank(texts: pa.Array) -> np.ndarray:

@@ -16,16 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "prompt_id": ("messages",),
-    "chat_id": ("messages",),
+    "prompt_id": ("messages", "tools"),
+    "chat_id": ("messages", "tools"),
     "sample_id": ("prompt_id", "response"),
     "pair_id": ("prompt_id", "chosen", "rejected"),
 }
-"""Which columns an id is a function of."""
+"""Which columns an id is a function of, `tools` where there are any."""
+
+_TURN_PARTS = {"tool_calls": "c", "tool_call_id": "t", "reasoning": "r"}
+"""Fields of a turn that enter its id where they are not null, each behind its letter."""
 
 
 def content_ids(*parts: pa.Array) -> pa.Array:
-    """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column, without nulls."""
+    """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column.
+
+    A null part leaves no trace, so rows that have no tools (or turns without calls) keep the ids they had before there
+    was a place for them.
+    """
     texts = _joined(*[_text(part) for part in parts])
     view = memoryview(texts.buffers()[2] or b"")
     ends = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, texts.offset * 8).tolist() if len(texts) else [0]
@@ -41,14 +48,20 @@ def _text(part: pa.Array) -> pa.Array:
         return _measured(part)
     turns = part.flatten()
     lines = _joined(_measured(turns.field("role")), _measured(turns.field("content")))
+    for name, letter in _TURN_PARTS.items():
+        more = turns.field(name)
+        if more.null_count < len(more):
+            lines = _joined(lines, _measured(more, letter))
     starts = pc.cumulative_sum(pa.concat_arrays([pa.array([0], pa.int32()), pc.list_value_length(part)]))
     rows = pa.LargeListArray.from_arrays(starts.cast(pa.int64()), lines)
     return _joined(pc.binary_join(rows, pa.scalar("", pa.large_string())), pa.scalar(";", pa.large_string()))
 
 
-def _measured(strings: pa.Array) -> pa.Array:
-    lengths = pc.binary_length(strings).cast(pa.large_string())
-    return pc.binary_join_element_wise(lengths, strings.cast(pa.large_string()), pa.scalar(":", pa.large_string()))
+def _measured(strings: pa.Array, letter: str = "") -> pa.Array:
+    """Each string behind its length in bytes, and that behind `letter`; nothing for a null."""
+    lengths = _joined(pa.scalar(letter, pa.large_string()), pc.binary_length(strings).cast(pa.large_string()))
+    colon = pa.scalar(":", pa.large_string())
+    return pc.fill_null(pc.binary_join_element_wise(lengths, strings.cast(pa.large_string()), colon), "")
 
 
 def _joined(*texts: pa.Array | pa.Scalar) -> pa.Array:

@@ -100,7 +100,7 @@ class Rows:
         columns = {column: rows[column].combine_chunks() for column in rows.column_names}
         for column in PARTS:
             if column in self.schema and column not in columns:
-                ids = content_ids(*[columns[part] for part in PARTS[column]])
+                ids = content_ids(*[columns[part] for part in PARTS[column] if part in columns])
                 columns[column] = self.met.unique(ids) if self.schema.key == (column,) else ids
         if "source" in self.schema:
             given = columns.get("source", pa.nulls(rows.num_rows, pa.string()))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -307,3 +307,8 @@ def pieces(rows: int) -> pa.Table:
     ]
     schema = Schema("pieces", 1, (TOKENS["sample_id"], Column("pieces", PIECES, "templated text")), key=("sample_id",))
     return schema.conform(pa.table({"sample_id": [f"s{n}" for n in range(rows)], "pieces": pa.array(parts, PIECES)}))
+
+
+def bare(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turns without the fields that are null."""
+    return [{name: value for name, value in turn.items() if value is not None} for turn in turns]

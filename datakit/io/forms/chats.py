@@ -8,7 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.conversations import any_turn, flat, grammar, messages, named, of_turns, starts, with_system
+from datakit.io.conversations import (
+    any_turn,
+    flat,
+    grammar,
+    messages,
+    named,
+    of_turns,
+    starts,
+    turn_column,
+    with_system,
+)
 from datakit.io.forms.form import Built, Form
 from datakit.io.parse import Key
 from schemas import CHATS, MESSAGES, Column
@@ -42,7 +52,7 @@ def _masked(raw: pa.Table, dialogue: str) -> Built:
     asks = pc.fill_null(pc.equal(names, mask), False)
     tool = pc.fill_null(pc.equal(named(names), "tool"), False)
     roles = pc.if_else(asks, "user", pc.if_else(tool, "tool", "assistant"))
-    turns = with_system(system, messages(offsets, roles, pc.fill_null(texts, "")))
+    turns = with_system(system, messages(offsets, turn_column(roles, pc.fill_null(texts, ""))))
     absent = np.asarray(pc.or_(pc.is_null(names), pc.is_null(texts)))
     kinds = pa.array(["VALUE_TO_TEXT", "TEXT_TO_VALUE"])
     unknown = np.asarray(pc.and_(pc.is_valid(raw["type"]), pc.invert(pc.is_in(raw["type"], kinds))))

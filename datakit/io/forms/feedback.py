@@ -49,8 +49,8 @@ def _flags(raw: pa.Table, dialogue: str) -> Built:
 
 def _attributes(raw: pa.Table, dialogue: str) -> Built:
     turns = of_rows([row or [] for row in turns_of(flat(raw["text"]), "extra_id" if dialogue == "plain" else dialogue)])
-    before, role, response = head(turns)
-    response = pc.fill_null(response, "")
+    before, last = head(turns)
+    role, response = last.field("role"), pc.fill_null(last.field("content"), "")
     label = flat(raw["label"])
     values, offsets = label.flatten(), starts(label)
     known = pc.if_else(pc.equal(values, _MISSING), None, values)

@@ -67,12 +67,12 @@ def _chats(raw: pa.Table, dialogue: str) -> Built:
     sides = []
     for name in ("chosen", "rejected"):
         turns, own = of_turns(flat(raw[name]))
-        before, role, text = head(turns)
+        before, last = head(turns)
         faults += [
             *own,
-            (np.asarray(pc.fill_null(pc.not_equal(role, "assistant"), True)), "last-turn-not-assistant"),
+            (np.asarray(pc.fill_null(pc.not_equal(last.field("role"), "assistant"), True)), "last-turn-not-assistant"),
         ]
-        sides.append((before, pc.fill_null(text, "")))
+        sides.append((before, pc.fill_null(last.field("content"), "")))
     (turns, chosen), (other, rejected) = sides
     differ = [a != b for a, b in zip(turns.to_pylist(), other.to_pylist(), strict=True)]
     faults.append((np.array(differ, bool), "prompts-differ"))

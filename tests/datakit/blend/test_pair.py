@@ -14,7 +14,7 @@ from datakit.blend import Pair
 from datakit.op import Context
 from schemas import PREFERENCES
 from schemas.errors import ConfigError
-from tests.datakit.fakes import Example, scored
+from tests.datakit.fakes import Example, bare, scored
 
 EXAMPLES = [
     Example(Pair(), (scored(),)),
@@ -79,7 +79,7 @@ def test_rows_are_preferences(put, answers, tmp_path):
     assert out.schema == PREFERENCES
     (row,) = out.read().to_pylist()
     assert (row["chosen_reward"], row["rejected_reward"], row["source"]) == (1.0, 0.0, None)
-    assert row["messages"] == [{"role": "user", "content": "question a"}]
+    assert bare(row["messages"]) == [{"role": "user", "content": "question a"}]
     assert out.read_rejected()["reason"].to_pylist() == ["fewer-than-two"]
 
 

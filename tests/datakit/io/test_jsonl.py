@@ -17,7 +17,7 @@ from datakit.io import Jsonl
 from datakit.io.forms import FORMS
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError, IntegrityError
-from tests.datakit.fakes import Example
+from tests.datakit.fakes import Example, bare
 
 EXAMPLES = [Example(Jsonl(files=(str(Path(__file__).with_name("prompts.jsonl")),), format="prompts"))]
 
@@ -30,7 +30,8 @@ def load(path: Path, data: bytes | str, **settings: object) -> tuple[list[dict],
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     results = list(Jsonl(files=(str(path),), **settings).read(Context()))
     rejected = [row for result in results if result.rejected is not None for row in result.rejected.to_pylist()]
-    return pa.concat_tables([result.rows for result in results]).to_pylist(), rejected
+    rows = pa.concat_tables([result.rows for result in results]).to_pylist()
+    return [row | {"messages": bare(row["messages"])} for row in rows], rejected
 
 
 def lines(*records: object) -> str:

@@ -19,7 +19,7 @@ GOLDS = {"number": "12", "choice": "(B)", "text": "yes"}
 EXAMPLES = [
     Example(
         Verify(kind=kind),
-        (SAMPLES.conform(SAMPLES.example(10).set_column(2, "answer", pa.array([gold] * 10))),),
+        (SAMPLES.conform(SAMPLES.example(10).set_column(3, "answer", pa.array([gold] * 10))),),
     )
     for kind, gold in GOLDS.items()
 ]
@@ -88,7 +88,7 @@ def test_tolerance_is_relative_and_never_for_whole_numbers(tolerance, right):
 
 def test_a_gold_answer_that_cannot_be_read_is_set_aside_not_guessed(put, tmp_path):
     table = SAMPLES.example(4)
-    table = SAMPLES.conform(table.set_column(2, "answer", pa.array(["3", None, "three", "4"])))
+    table = SAMPLES.conform(table.set_column(3, "answer", pa.array(["3", None, "three", "4"])))
     with pytest.raises(DataError, match=r"error\[10/gold-not-readable\]: label.verify rejected 2 of the first 4 rows"):
         apply(Verify(kind="number"), put(table), str(tmp_path / "out"))
     out = apply(Verify(kind="number"), put(table), str(tmp_path / "out"), max_rejected=2)
@@ -97,7 +97,7 @@ def test_a_gold_answer_that_cannot_be_read_is_set_aside_not_guessed(put, tmp_pat
 
 
 def test_verdicts_stand_side_by_side_with_what_was_read(put, tmp_path):
-    table = SAMPLES.conform(SAMPLES.example(2).set_column(2, "answer", pa.array(["0", "7"])))
+    table = SAMPLES.conform(SAMPLES.example(2).set_column(3, "answer", pa.array(["0", "7"])))
     first = apply(Verify(kind="number"), put(table), str(tmp_path / "1"))
     both = apply(Verify(kind="text", output="exact"), first, str(tmp_path / "2")).read()
     assert both.select(["correct", "correct_read", "exact", "exact_read"]).to_pylist() == [

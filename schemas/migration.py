@@ -1,0 +1,41 @@
+"""Datasets written under an earlier version of a row kind, read as the kind is now.
+
+Before version 2 a turn was role and content alone, and rows had no `tools`. Such files are read with nulls in the new
+places. Files, digests and keys stay what they are, and so do the ids of rows: a null part does not enter an id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from schemas.conversation import MESSAGES, TOOLS
+from schemas.schema import Column, Schema, same_type
+
+_TWO_FIELDS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def migrated(schema: Schema) -> Schema:
+    """`schema` as it would be written today; the same object where nothing changed."""
+    if not any(same_type(column.type, _TWO_FIELDS) for column in schema.columns):
+        return schema
+    columns: list[Column] = []
+    for column in schema.columns:
+        old = same_type(column.type, _TWO_FIELDS)
+        columns.append(replace(column, type=MESSAGES) if old else column)
+        if old and column.name == "messages" and TOOLS.name not in schema:
+            columns.append(TOOLS)
+    return Schema(schema.name, schema.version + 1, tuple(columns), schema.key)
+
+
+def conformed(table: pa.Table, schema: Schema) -> pa.Table:
+    """`table`, as it was written, with the columns of `schema`, a selection of its migrated schema, in that order."""
+    columns = []
+    for column in schema.columns:
+        if column.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, column.type)]))
+        else:
+            values = table[column.name]
+            columns.append(values.cast(column.type) if same_type(values.type, _TWO_FIELDS) else values)
+    return pa.Table.from_arrays(columns, schema=schema.arrow)
