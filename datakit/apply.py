@@ -246,7 +246,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
         seed=job.seed,
         key=key,
         stats={"percentiles": percentiles, "counts": dict(sorted(counts.items()))},
-        facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema),
+        facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
         circumstance={
             "seconds": round(seconds, 3),
             "processes": processes,

@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from schemas import Column, Schema
 from schemas.dataset import Dataset
+from schemas.manifest import Manifest
 from schemas.settings import parse, plain
 
 NOTHING = Schema("nothing", 1, ())
@@ -107,6 +108,14 @@ class Op(ABC):
         """Plain values over the whole first input (a quantile, a mean), asked once; they come back in the context."""
         return {}
 
+    def facts(self, ctx: Context) -> Mapping[str, Any]:
+        """What the result's manifest says besides what its inputs' manifests did; the same for every shard."""
+        return {}
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """What a person should be told, once, of the finished result: a line each."""
+        return ()
+
     def params(self) -> dict[str, Any]:
         """The settings as plain JSON."""
         settings: dict[str, Any] = plain(self)
@@ -152,6 +161,10 @@ class Label(Op):
     @abstractmethod
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array | pa.ChunkedArray] | Labelled:
         """The added columns, each as long as `rows`; `Labelled` where some rows cannot be labelled and must go."""
+
+    def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
+        """Counts over the rows that come out; the manifest has their sums over all rows (`stats`, `counts`)."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,9 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Done:
-    """A finished shard, as a worker reports it; `keys` are the sorted hashes of its rows' keys, none without a key."""
+    """A finished shard, as a worker reports it; `keys` are the sorted hashes of its rows' keys, none without a key;
+    `facts` are those that the operation adds to the manifest.
+    """
 
     file: File
     rejected: File | None
@@ -34,6 +37,7 @@ class Done:
     examples: tuple[str, ...]
     rows_in: int
     keys: Hashes
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Output:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -124,7 +125,8 @@ def _checked(takes: Schema, rows: pa.Table, where: str) -> pa.Table:
 
 def _apply(op: Op, rows: pa.Table, ctx: Context) -> Result:
     if isinstance(op, Label):
-        return _labelled(op, rows, op.label(rows, ctx))
+        result = _labelled(op, rows, op.label(rows, ctx))
+        return replace(result, counts=op.counts(result.rows, ctx))
     if isinstance(op, Keep):
         kept = op.keep(rows, ctx)
         _whole(op, kept, rows)

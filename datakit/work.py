@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -78,7 +78,7 @@ def work(
                 result = _chunk(job, index, number, rows, ctx)
                 advance(rows.num_rows)
             output.add(result, rows.num_rows)
-        return [output.finish()]
+        return [replace(output.finish(), facts=job.op.facts(ctx))]
     except BaseException:
         output.abort()
         raise

@@ -14,7 +14,7 @@ import luigi
 
 from pipelines import settings
 from pipelines.command import failure_text
-from pipelines.console import Stage
+from pipelines.console import Stage, say
 from pipelines.nodes import Model, Node, Table
 from pipelines.processes import die_with_parent
 from pipelines.targets import CheckpointTarget, DatasetTarget, NodeTarget
@@ -110,6 +110,8 @@ class Apply(Make):
             key=node.key,
             hang_seconds=held.hang_seconds,
         )
+        for note in node.op.notes(made.manifest):
+            say(f"{node.label:<34} note: {note}")
         rejected = sum(file.rows for file in made.manifest.rejected)
         return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
 from datakit.op import REJECTION_COLUMNS, Context, Expand, Result
 from schemas import IDS, SAMPLE_COLUMNS, SAMPLES, Column, Schema
+from schemas.dataset import Dataset
+from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
 
 _SAMPLE = "sample"
@@ -25,13 +28,15 @@ _SAMPLE = "sample"
 class Complete(Expand):
     """Each prompt becomes `sampling.samples_per_prompt` samples; one that fails is a rejected row.
 
-    The draw of a prompt is a function of the run's seed and its `prompt_id`, so it depends neither on its
-    neighbours nor on the order of work. Rejected rows carry the sample index as value and the generator's
-    words as threshold.
+    An answer ends at an end token of the model, at `sampling.stop`, and where the template that wrote the prompts ends
+    an assistant's turn. The draw of a prompt is a function of the run's seed and its `prompt_id`, so it depends neither
+    on its neighbours nor on the order of work. Rejected rows carry the sample index as value and the generator's words
+    as threshold.
     """
 
     name: ClassVar[str] = "generate.complete"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
+    version: ClassVar[int] = 2
     paid: ClassVar[bool] = True
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -54,14 +59,18 @@ class Complete(Expand):
         """The prompt's columns and those of its sample."""
         return inputs[0].adding(*SAMPLE_COLUMNS).renamed("samples", version=SAMPLES.version, key=("sample_id",))
 
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """How the prompts' template ends an answer."""
+        return TurnEnd.of(dataset.facts).facts
+
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         """Ask, check the reply, join it to the prompts by row number."""
         generator = ctx.resources["generator"]
         assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
         seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
-        answers = checked(
-            _asked(generator, rows, self.sampling, seeds), rows.num_rows, self.sampling.samples_per_prompt
-        )
+        ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
+        sampling = replace(self.sampling, stop=tuple(ends))
+        answers = checked(_asked(generator, rows, sampling, seeds), rows.num_rows, sampling.samples_per_prompt)
         good = answers.filter(pc.is_null(answers["error"]))
         bad = answers.filter(pc.is_valid(answers["error"]))
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0

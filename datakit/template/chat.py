@@ -16,13 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit import learnt_ends
 from datakit.io.conversations import flat, with_response
 from datakit.op import Context, Kept, Labelled
 from datakit.template.named import TEMPLATES
 from datakit.template.render import Pieces, Renderer, renderer
 from datakit.template.rendering import Rendering, Templating
 from schemas import MESSAGES, PIECES, Column, Schema
+from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, printable
+from schemas.manifest import Manifest
+
+_CURE = "use a template that closes the assistant's turn, or set append_eos of tokenize.mask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ class Chat(Templating):
     """
 
     name: ClassVar[str] = "template.chat"
+    version: ClassVar[int] = 2
 
     response: str | None = None
     generation: bool = False
@@ -71,6 +77,29 @@ class Chat(Templating):
         done = renderer_of(self.rendering, ctx).pieces(turns, self.generation, self.learn)
         return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
 
+    def facts(self, ctx: Context) -> Mapping[str, Any]:
+        """How the template ends an assistant's turn."""
+        return renderer_of(self.rendering, ctx).turn_end.facts
+
+    def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
+        """Rows that do not teach where to stop."""
+        if self.generation:
+            return {}
+        ends = renderer_of(self.rendering, ctx).turn_end.stop
+        return learnt_ends.counts(rows[self.into], (*end_of(ctx), *ends))
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """Whether all rows teach an end, and by which text answers end where the template has no token for it."""
+        texts = ", ".join(map(printable, TurnEnd.of(made.facts).texts))
+        told = (f"the template ends a turn with no control token: answers end at the text {texts}",) if texts else ()
+        return (*learnt_ends.notes(made, _CURE), *told)
+
+
+def end_of(ctx: Context) -> tuple[str, ...]:
+    """The text of the tokenizer's end token, if it has one."""
+    token = getattr(ctx.resources.get("tokenizer"), "eos_token", None)
+    return (token,) if token else ()
+
 
 def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
     """The renderer for the context's tokenizer; `ConfigError` if neither the setting nor the tokenizer has a
@@ -89,7 +118,7 @@ def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
         )
     names = ("bos_token", "eos_token", "pad_token")
     values = {name: getattr(tokenizer, name, None) or "" for name in names}
-    return renderer(source, values, rendering.options, rendering.date)
+    return renderer(source, values, rendering.options, rendering.date, getattr(tokenizer, "added", ()))
 
 
 def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Array] | Labelled:

@@ -8,6 +8,8 @@ from template. A few rows of every pattern are compared in any case.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.io.conversations import flat, starts
+from datakit.template.ending import control_of, turn_end
 from datakit.template.sandbox import Conversation, Sandbox
 from datakit.template.skeleton import Skeleton, skeleton
 from schemas import PIECES
+from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
 from schemas.settings import canonical
 
@@ -43,10 +47,10 @@ class Pieces:
 
 @dataclass
 class Renderer:
-    """One template in use, with the skeletons known so far."""
+    """One template in use, with the control tokens it may write and the skeletons known so far."""
 
     sandbox: Sandbox
-    stop: str | None
+    tokens: tuple[str, ...] = ()
     skeletons: dict[tuple[Pattern, bool, str], Skeleton] = field(default_factory=dict)
 
     def pieces(self, turns: pa.Array, generation: bool = False, learn: str = "all") -> Pieces:
@@ -77,10 +81,26 @@ class Renderer:
         texts = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
         return Pieces(pieces, pc.binary_join(texts, ""), pa.array(reasons, pa.string()), told)
 
+    @functools.cached_property
+    def turn_end(self) -> TurnEnd:
+        """How it ends an assistant's turn."""
+        return turn_end(self.sandbox, self._control)
+
+    @functools.cached_property
+    def _control(self) -> re.Pattern[str] | None:
+        return control_of(self.tokens)
+
     def _skeleton(self, pattern: Pattern, generation: bool, learn: str) -> Skeleton:
         key = (pattern, generation, learn)
         if key not in self.skeletons:
-            self.skeletons[key] = skeleton(self.sandbox, *pattern, generation=generation, learn=learn, stop=self.stop)
+            self.skeletons[key] = skeleton(
+                self.sandbox,
+                *pattern,
+                generation=generation,
+                learn=learn,
+                ends=self.turn_end,
+                control=self._control,
+            )
         return self.skeletons[key]
 
     def _differ(self, pattern: Pattern, known: Skeleton, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
@@ -132,17 +152,23 @@ def undated() -> ConfigError:
     )
 
 
-_renderers: OrderedDict[tuple[str, str, str | None], Renderer] = OrderedDict()
+_renderers: OrderedDict[tuple[object, ...], Renderer] = OrderedDict()
 
 
-def renderer(template: str, tokens: dict[str, str], options: Mapping[str, Any], date: str | None) -> Renderer:
+def renderer(
+    template: str,
+    tokens: dict[str, str],
+    options: Mapping[str, Any],
+    date: str | None,
+    control: tuple[str, ...] = (),
+) -> Renderer:
     """The renderer of a template with the tokenizer's `tokens` and the user's `options` (which win, as in Hugging
-    Face); a few are kept, with their child processes.
+    Face); a few are kept, with their child processes. control: more tokens that are one id in what the template writes.
     """
     values = {**tokens, **options}
-    key = (template, canonical(values), date)
+    key = (template, canonical(values), date, control)
     if key not in _renderers:
-        _renderers[key] = Renderer(Sandbox(template, values, date), tokens.get("eos_token") or None)
+        _renderers[key] = Renderer(Sandbox(template, values, date), (*tokens.values(), *control))
         while len(_renderers) > _KEPT:
             _, old = _renderers.popitem(last=False)
             old.sandbox.close()

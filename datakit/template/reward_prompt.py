@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ class RewardPrompt(Templating):
     """
 
     name: ClassVar[str] = "template.reward_prompt"
+    version: ClassVar[int] = 2
 
     rows: Literal["samples", "preferences"] = "samples"
 
@@ -59,3 +60,7 @@ class RewardPrompt(Templating):
             done.append(render.pieces(turns, learn="last"))
             columns |= {f"{side}_pieces": done[-1].pieces, f"{side}_text": done[-1].text}
         return labelled(columns, *done)
+
+    def facts(self, ctx: Context) -> Mapping[str, Any]:
+        """How the template ends an assistant's turn."""
+        return renderer_of(self.rendering, ctx).turn_end.facts

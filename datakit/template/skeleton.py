@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from datakit.template.ending import closing, next_end
 from datakit.template.sandbox import Conversation, Rendered, Sandbox
+from schemas.end_tokens import TurnEnd
 
 _CORE = "aZ\"<&\\'\n{{é"
 _OPEN, _CLOSE = "\ue010", "\ue011"
@@ -73,9 +75,12 @@ def skeleton(
     *,
     generation: bool,
     learn: str,
-    stop: str | None,
+    ends: TurnEnd,
+    control: re.Pattern[str] | None,
 ) -> Skeleton:
-    """The skeleton of a pattern: its roles, and which contents are blank (those stay as they are: empty)."""
+    """The skeleton of a pattern: its roles, and which contents are blank (those stay as they are: empty). `ends` and
+    `control`: how the template ends a turn, and what matches control tokens (`datakit.template.ending`).
+    """
     odd = [role for role in roles if not _ROLE.fullmatch(role)]
     if odd:
         return Skeleton(fault="unknown-role", told=f"{odd[0]!r} is no role")
@@ -94,10 +99,10 @@ def skeleton(
     missing = [slot for slot, content in enumerate(contents) if content and content not in raw]
     if missing:
         return Skeleton(fault="template-alters-contents", told=f"turn {missing[0]} does not come out as it is")
-    spans = _marked(raw)
+    spans = _marked(raw, ends, control)
     if spans is None:
         beginnings = zip(turns, answers[2 : 2 + len(turns)], answers[2 + len(turns) :], strict=True)
-        spans = [_span(raw, slot, contents, head, tail, stop=stop) for slot, head, tail in beginnings]
+        spans = [_span(raw, slot, contents, head, tail, ends, control) for slot, head, tail in beginnings]
     elif generation or learn == "last":
         spans = [] if generation else spans[-1:]
     left, right, altered = _strips(second, contents)
@@ -118,17 +123,27 @@ def _strips(padded: Rendered, contents: tuple[str, ...]) -> tuple[frozenset[int]
     return left, right, bool(padded.fault) or any(contents[slot] not in text for slot in there)
 
 
-def _marked(raw: str) -> list[tuple[int, int]] | None:
-    """Spans between generation marks, if the template has them."""
+def _marked(raw: str, ends: TurnEnd, control: re.Pattern[str] | None) -> list[tuple[int, int]] | None:
+    """Spans between generation marks, if the template has them, and the turn's end where it stands behind the mark."""
     if _OPEN not in raw:
         return None
     opens = [match.start() for match in re.finditer(_OPEN, raw)]
     closes = [match.start() for match in re.finditer(_CLOSE, raw)]
-    return list(zip(opens, closes, strict=True))
+    spans = []
+    for start, end in zip(opens, closes, strict=True):
+        closed = raw[start:end].rstrip().endswith(ends.stop) if ends.stop else True
+        spans.append((start, end if closed else end + 1 + next_end(raw[end + 1 :], ends, control)))
+    return spans
 
 
 def _span(
-    raw: str, slot: int, contents: tuple[str, ...], head: Rendered, tail: Rendered, *, stop: str | None
+    raw: str,
+    slot: int,
+    contents: tuple[str, ...],
+    head: Rendered,
+    tail: Rendered,
+    ends: TurnEnd,
+    control: re.Pattern[str] | None,
 ) -> tuple[int, int]:
     """What a model has to say in turn `slot`: from the end of the open header to the end of the turn's
     closing mark.
@@ -137,17 +152,11 @@ def _span(
     end = at + len(contents[slot])
     opened = not head.fault and raw.startswith(head.text) and len(head.text) <= at
     start = len(head.text) if opened else at
-    if not tail.fault and tail.text[:end] == raw[:end]:
-        close = _common(tail.text[end:], raw[end:])
-        if stop and stop in close:
-            close = close[: close.index(stop) + len(stop)]
-        end += len(close)
-    return start, end
-
-
-def _common(one: str, other: str) -> str:
-    length = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+    if not (contents[slot] or opened):
+        return start, end
+    closed = tail.text.partition(contents[slot])[2] if contents[slot] else tail.text[end:]
+    following = _MARK.search(raw, end)
+    return start, end + closing(raw[end : following.start() if following else len(raw)], closed, ends, control)
 
 
 def _parts(raw: str, spans: list[tuple[int, int]]) -> tuple[Part, ...]:

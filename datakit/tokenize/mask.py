@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit import learnt_ends
 from datakit.op import Context, Kept, Label, Labelled
 from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
 from datakit.tokenize.tokenizer import Encoded
 from schemas import PIECES, TOKENS, Column, Schema
+from schemas.dataset import Dataset
+from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
+
+_CURE = "use a template that closes the assistant's turn, or set append_eos"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,20 @@ class Mask(Label):
         """The token columns."""
         names = ("input_ids", "loss_mask") if self.id_column == "sample_id" else ("sample_id", "input_ids", "loss_mask")
         return tuple(TOKENS[name] for name in names)
+
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """How the rows' template ends an assistant's turn."""
+        return TurnEnd.of(dataset.facts).facts
+
+    def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
+        """Rows that do not teach where to stop."""
+        eos = tokenizer_of(ctx).eos_token
+        ends = ((eos,) if eos else ()) + TurnEnd.of(ctx.prepared).stop
+        return learnt_ends.counts(rows[self.pieces], ends, appended=self.append_eos)
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """Whether all rows teach an end."""
+        return learnt_ends.notes(made, _CURE)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
         """The columns; rows that are too long or teach nothing go."""

@@ -122,6 +122,11 @@ class Tokenizer:
         return tuple(sorted(own, key=lambda token: (-len(token), token)))
 
     @cached_property
+    def added(self) -> tuple[str, ...]:
+        """Texts of all control tokens and of the other tokens that are one id wherever they stand."""
+        return tuple(dict.fromkeys((*self.control, *(token["content"] for token in self._added))))
+
+    @cached_property
     def control_ids(self) -> frozenset[int]:
         """Their ids, without the one for what the vocabulary cannot spell."""
         ids = {token: self._own.token_to_id(token) for token in self.control}

@@ -99,4 +99,7 @@ def test_a_mixture_of_two_tokenizers_says_so_and_is_good_for_neither(run: Run) -
 
 def test_a_tokenizer_without_an_identity_is_known_by_its_key(run: Run) -> None:
     made = run(Chat(), PROMPTS.example(3), tokenizer=Resource("mine", small_tokenizer))
-    assert made.facts == {"tokenizer": "mine", "tokenizer_key": "mine"}
+    assert {name: made.facts[name] for name in made.facts if "tokenizer" in name} == {
+        "tokenizer": "mine",
+        "tokenizer_key": "mine",
+    }
