@@ -6,6 +6,7 @@ shape says what the network computes; how it is cut over processes, trained or k
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,15 +87,35 @@ class Model:
         return int(self.head_channels * self.rotary_percent)
 
 
+CEILINGS = {
+    "num_layers": 2048,
+    "hidden_size": 1 << 17,
+    "ffn_hidden_size": 1 << 20,
+    "kv_channels": 1 << 13,
+    "num_attention_heads": 1 << 12,
+    "num_query_groups": 1 << 12,
+    "vocab_size": 1 << 24,
+    "max_sequence_length": 1 << 26,
+    "window": 1 << 26,
+    "head_size": 1 << 16,
+}
+"""The greatest size of each count: several times that of any published model, so that a lie is no work."""
+
+MOST_EXPERTS = 1 << 12
+"""The greatest number of experts in a layer."""
+
+
 def shape_faults(model: Model) -> list[str]:
     """Why `model` contradicts itself; empty when it does not."""
     faults: list[str] = []
-    counts: tuple[str, ...] = ("num_layers", "hidden_size", "ffn_hidden_size", "kv_channels")
-    counts += ("num_attention_heads", "num_query_groups")
-    counts += ("vocab_size", "max_sequence_length", "window", "head_size")
-    faults += [
-        f"model.{name} {size} is below 1" for name in counts if (size := getattr(model, name)) is not None and size < 1
-    ]
+    for name, most in CEILINGS.items():
+        size = getattr(model, name)
+        if size is not None and not 1 <= size <= most:
+            faults.append(f"model.{name} {size} is below 1" if size < 1 else f"model.{name} {size} is above {most}")
+    if model.experts is not None and model.experts.number > MOST_EXPERTS:
+        faults.append(f"model.experts.number {model.experts.number} is above {MOST_EXPERTS}")
+    if not 0 <= model.norm_epsilon < 1:
+        faults.append(f"model.norm_epsilon {model.norm_epsilon} is not in [0, 1)")
     if faults:
         return faults
     if model.kv_channels is None and model.hidden_size % model.num_attention_heads:
@@ -112,6 +133,8 @@ def shape_faults(model: Model) -> list[str]:
 
 def _rope_faults(model: Model) -> list[str]:
     faults: list[str] = []
+    if not 1 <= model.rope_base <= 1e18:
+        faults.append(f"model.rope_base {model.rope_base} is not in [1, 1e18]")
     if not 0 < model.rotary_percent <= 1:
         faults.append(f"model.rotary_percent {model.rotary_percent} is not in (0, 1]")
     elif model.position == "rope" and (model.rotary_size < 2 or model.rotary_size % 2):
@@ -119,7 +142,9 @@ def _rope_faults(model: Model) -> list[str]:
     if model.position != "rope" and (model.rope_scaling is not None or model.rotary_percent != 1):
         faults.append(f"rope settings have no effect with model.position {model.position}")
     scaling = model.rope_scaling
-    if scaling is not None and not (scaling.factor >= 1 and 0 < scaling.low_frequency < scaling.high_frequency):
+    if scaling is not None and not (
+        1 <= scaling.factor < math.inf and 0 < scaling.low_frequency < scaling.high_frequency
+    ):
         faults.append("model.rope_scaling needs factor >= 1 and 0 < low_frequency < high_frequency")
     if scaling is not None and scaling.original_length < 1:
         faults.append(f"model.rope_scaling.original_length {scaling.original_length} is below 1")

@@ -9,7 +9,7 @@ import torch
 
 from trainers.config import Parallel
 from trainers.engine import checkpoint, parallel
-from trainers.engine.weights import check
+from trainers.engine.weights import comparison
 
 
 def main(root: str) -> None:
@@ -18,7 +18,7 @@ def main(root: str) -> None:
         layout = parallel.start(Parallel(**{cut: 2}))
         for folder in sorted(Path(root).glob("*/checkpoint")):
             model = checkpoint.open_checkpoint(str(folder), verify="off").model
-            said = check.ours(str(folder), model, check.sample_ids(model), layout)
+            said = comparison.ours(str(folder), model, comparison.sample_ids(model), layout)
             if layout.rank == 0:
                 torch.save(said, folder.parent / f"{cut}.pt")
         parallel.stop()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests.trainers.weights import tiny
 from trainers.config import Parallel
 from trainers.engine import checkpoint, parallel
-from trainers.engine.weights import check, registry
+from trainers.engine.weights import comparison, registry
 from trainers.engine.weights.adopt import adopt
 from trainers.engine.weights.export import export
 
@@ -56,7 +56,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def said(folder: Path, name: str) -> torch.Tensor:
     model = checkpoint.open_checkpoint(str(folder / "checkpoint"), verify="off").model
     torch.manual_seed(0)
-    return check.theirs(str(folder / name), check.sample_ids(model), model.head)
+    return comparison.theirs(str(folder / name), comparison.sample_ids(model), model.head)
 
 
 def test_every_family_has_a_folder_here() -> None:
@@ -84,7 +84,7 @@ def test_logits_are_those_of_transformers(folders: dict[str, Path], name: str) -
     assert torch.equal(theirs, said(folders[name], "exported"))
     model = checkpoint.open_checkpoint(str(folders[name] / "checkpoint"), verify="off").model
     layout = parallel.start(Parallel())
-    ours = check.ours(str(folders[name] / "checkpoint"), model, check.sample_ids(model), layout)
+    ours = comparison.ours(str(folders[name] / "checkpoint"), model, comparison.sample_ids(model), layout)
     difference = (ours - theirs).abs().max().item()
     assert difference <= (0.0 if name in tiny.EXACT else 1e-5), difference
     assert theirs.abs().max() > 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ LLAMA = {
     **{name: size for name, size in tiny.SIZES.items() if name != "head_dim"},
 }
 QWEN = {**LLAMA, "architectures": ["Qwen2ForCausalLM"]}
+MIXTRAL = {**LLAMA, "architectures": ["MixtralForCausalLM"]}
+REWARD = {**LLAMA, "architectures": ["LlamaForSequenceClassification"]}
 NEMOTRON = {**LLAMA, "architectures": ["NemotronForCausalLM"]}
 GPT2 = {**tiny.GPT2, "architectures": ["GPT2LMHeadModel"]}
 
@@ -66,6 +69,24 @@ def read(config: dict[str, Any]) -> Model:
         ({**LLAMA, "architectures": ["LlamaModel"]}, "LlamaModel"),
         ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM"),
         ({**LLAMA, "architectures": None}, "None"),
+        ({**LLAMA, "architectures": [{}]}, "architectures with one of"),
+        ({**LLAMA, "num_hidden_layers": 10**9}, "num_layers 1000000000 is above 2048"),
+        ({**QWEN, "num_hidden_layers": 10**9}, "num_layers 1000000000 is above 2048"),
+        ({**GPT2, "n_positions": 10**12}, "max_sequence_length 1000000000000 is above"),
+        ({**LLAMA, "vocab_size": 10**400}, "vocab_size"),
+        ({**LLAMA, "rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({**LLAMA, "rms_norm_eps": float("nan")}, "rms_norm_eps nan is out of range"),
+        ({**LLAMA, "rope_theta": float("inf")}, "rope_theta inf is out of range"),
+        ({**LLAMA, "rope_theta": 0}, "rope_base 0.0 is not in"),
+        ({**LLAMA, "rope_scaling": {**tiny.LLAMA3, "factor": 1e300}}, "factor 1e+300 is out of range"),
+        ({**MIXTRAL, "num_local_experts": 10**9}, "experts.number 1000000000 is above"),
+        ({**REWARD, "num_labels": 10**9}, "head_size 1000000000 is above"),
+        ({**REWARD, "num_labels": "3"}, "num_labels 3 is not a number"),
+        ({**REWARD, "id2label": 3}, "id2label 3 is no object"),
+        ({**QWEN, "use_sliding_window": True, "max_window_layers": "a"}, "max_window_layers a is not a number"),
+        ({**QWEN, "layer_types": "full_attention"}, "layer_types full_attention is no list"),
+        ({**QWEN, "layer_types": ["full_attention"]}, "layer_types"),
+        ({**QWEN, "layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
     ],
 )
 def test_a_setting_that_is_not_supported_is_named(config: dict[str, Any], told: str) -> None:
@@ -78,6 +99,48 @@ def test_all_faults_of_a_config_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         read({**LLAMA, "hidden_act": "gelu", "strange": 1, "rope_scaling": {"type": "dynamic"}})
     assert all(name in error.value.what for name in ("hidden_act", "strange", "dynamic"))
+
+
+def test_a_config_of_a_million_unknown_keys_is_told_in_a_few_lines() -> None:
+    with pytest.raises(ConfigError) as error:
+        read({**LLAMA, **{f"k{number}": number for number in range(100_000)}})
+    assert len(error.value.render()) < 5000 and "and 99960 more" in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("told", "window"),
+    [
+        ({"use_sliding_window": True, "max_window_layers": 0}, 4096),
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None}, None),
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 7}, 7),
+        ({"use_sliding_window": True, "max_window_layers": -1, "sliding_window": 7}, 7),
+        ({"use_sliding_window": True}, None),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}, 4096),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"] * 2}, None),
+        ({"sliding_window": 7, "max_window_layers": 0}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
+def test_a_window_is_what_transformers_makes_of_the_same_keys(
+    told: dict[str, Any], window: int | None, kind: str
+) -> None:
+    import transformers
+
+    config = {**LLAMA, "architectures": [f"{kind}ForCausalLM"], **told}
+    assert read(config).window == window
+    theirs = getattr(transformers, f"{kind}Config")(**config)
+    sliding = set(theirs.layer_types) == {"sliding_attention"}
+    assert (theirs.sliding_window if sliding else None) == window
+
+
+def test_a_folder_that_lacks_all_of_a_great_many_tensors_is_refused_at_once(tmp_path: Path) -> None:
+    source = tiny.write("mixtral", tmp_path / "source")
+    edit_config(source, num_hidden_layers=2000, num_local_experts=4000)
+    began = time.monotonic()
+    with pytest.raises(DataError, match="missing") as error:
+        adopt(str(source), str(tmp_path / "out"), check="off", say=lambda line: None)
+    assert time.monotonic() - began < 10 and len(error.value.render()) < 5000
 
 
 def test_the_spellings_of_transformers_4_and_5_are_one_model() -> None:
@@ -171,7 +234,9 @@ def test_logits_that_differ_leave_nothing_behind(llama: Path, tmp_path: Path, mo
     from trainers.engine.weights import check
 
     monkeypatch.setattr(
-        check, "_run", lambda job: {"difference": 0.5, "greatest": 1.0, "tokens": 1, "transformers": ""}
+        check,
+        "_run",
+        lambda job: {"difference": 0.5, "greatest": 1.0, "tokens": 1, "transformers": "", "beyond": {}, "scores": {}},
     )
     with pytest.raises(DataError, match="logits-differ"):
         adopt(str(llama), str(tmp_path / "out"), check="on", say=lambda line: None)

@@ -20,7 +20,7 @@ from schemas.storage import shown
 from trainers.architecture import Model
 from trainers.engine import checkpoint
 from trainers.engine.weights import check as checks
-from trainers.engine.weights import registry, stream, tokenizer
+from trainers.engine.weights import padding, registry, stream, tokenizer
 from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family, Spelling
 from trainers.engine.weights.folder import CONFIG, Folder, listed
@@ -30,6 +30,8 @@ from trainers.engine.weights.tensorfile import DTYPES
 
 VERSION = 1
 _HEAD = "lm_head.weight"
+_ENOUGH = 10_000
+"""Missing tensors after which a folder is refused without looking for more."""
 
 
 def adopt(
@@ -63,7 +65,9 @@ def adopt(
     family = registry.of_config(folder.config, config)
     model = family.model(folder.config, config)
     plan = planned(folder, family, model)
-    words = tokenizer.chosen(folder, tokenizer_from, model)
+    words = tokenizer.chosen(folder, tokenizer_from, model, say)
+    if model.head == "scalar" and folder.config.get(padding.PAD) in padding.ends_of(folder.config):
+        say("pad_token_id is an end token: transformers reads scores before it, the engine at it")
     say(f"{family.name}: {sum(_numel(stack) for stack, _ in plan.dtypes):,} parameters, {_types(plan)}")
     attempt = commit.begin_attempt(out, (checkpoint.WEIGHTS,))
     try:
@@ -119,7 +123,7 @@ def planned(folder: Folder, family: Family, model: Model) -> Plan:
                 name = _bare(part.name, prefix)
                 used.add(name)
                 if name not in there:
-                    faults.missing.append(name)
+                    faults.miss(name, folder.path)
                 elif there[name] != part.shape:
                     faults.shapes[name] = (part.shape, there[name])
                 else:
@@ -146,6 +150,12 @@ class _Faults:
     @property
     def any_of_tensors(self) -> bool:
         return bool(self.missing or self.shapes or self.types)
+
+    def miss(self, name: str, path: str) -> None:
+        """A tensor that is not there; with too many of them the rest is not looked for."""
+        self.missing.append(name)
+        if len(self.missing) >= _ENOUGH:
+            self.finish(path)
 
     def see_types(self, name: str, kinds: set[str]) -> None:
         if kinds - DTYPES.keys():

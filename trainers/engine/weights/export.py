@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,14 +19,15 @@ from schemas import commit
 from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.storage import guarded
+from schemas.vocabularies import parsed
 from trainers.architecture import Model
 from trainers.engine import checkpoint, lora_base
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.weights import check as checks
-from trainers.engine.weights import registry, tokenizer
+from trainers.engine.weights import padding, registry, tokenizer
 from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family
-from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE
+from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE, as_text
 from trainers.engine.weights.network import Index, Stack
 from trainers.engine.weights.places import local
 from trainers.engine.weights.stream import Stored
@@ -77,12 +78,13 @@ def export(
         here = local(commit.attempt_path(out, attempt))
         with guarded("write", here):
             files = _write_weights(plan, here, max_shard_bytes)
-            _put(here, CONFIG, _config(plan, words.files))
-            for name, text in tokenizer.exported(words.files, made.folder).items():
+            for name, text in _texts(plan, words.files, made.folder, say).items():
                 _put(here, name, text)
         say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
         compared: Check = check if dtype == "keep" or check == "on" else "off"
-        found = checks.compare(here, made.folder, made.model, compared, sum(slot.numel for slot in plan.slots))
+        found = checks.compare(
+            here, made.folder, made.model, compared, sum(slot.numel for slot in plan.slots), scores=True
+        )
         say(found.line)
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
@@ -210,7 +212,8 @@ def _write_weights(plan: Plan, here: str, most: int) -> int:
     return total
 
 
-def _config(plan: Plan, words: Mapping[str, str]) -> str:
+def _texts(plan: Plan, words: Mapping[str, str], where: str, say: Callable[[str], None]) -> dict[str, str]:
+    """The text files of the folder by name; `say` takes what has to be known of them."""
     told = plan.family.config(plan.model)
     widest = max(plan.slots, key=lambda slot: slot.numel).dtype
     told["torch_dtype"] = str(widest).removeprefix("torch.")
@@ -218,9 +221,24 @@ def _config(plan: Plan, words: Mapping[str, str]) -> str:
         told |= tokenizer.ids(words, plan.family.name)
         generation = json.loads(words.get(tokenizer.GENERATION, "{}"))
         told |= {name: generation[name] for name in tokenizer.IDS if generation.get(name) is not None}
-    if plan.model.head == "scalar" and "pad_token_id" not in told and isinstance(told.get("eos_token_id"), int):
-        told["pad_token_id"] = told["eos_token_id"]
-    return json.dumps(told, indent=2, sort_keys=True) + "\n"
+        if plan.model.head == "scalar":
+            words = _padded(told, words, plan.model, say)
+    config = json.dumps(told, indent=2, sort_keys=True) + "\n"
+    return {CONFIG: config, **tokenizer.exported(words, where)}
+
+
+def _padded(told: dict[str, Any], words: Mapping[str, str], model: Model, say: Callable[[str], None]) -> dict[str, str]:
+    """The tokenizer's files of a reward model, with the token that fills batches named in them and in `told`."""
+    generation = parsed(words.get(tokenizer.GENERATION), tokenizer.GENERATION)
+    ends = padding.ends_of(told, generation, tokenizer.ids(words, tokenizer.TOKENS))
+    found = padding.chosen(words, generation.get(padding.PAD), ends, model)
+    if found.note is not None:
+        say(found.note)
+    told[padding.PAD] = generation[padding.PAD] = found.number
+    files = {**found.files, tokenizer.GENERATION: as_text(generation)}
+    if model.position == "learned":  # transformers counts positions from the left edge, padding included
+        files[tokenizer.SETTINGS] = as_text({**parsed(files[tokenizer.SETTINGS], CONFIG), "padding_side": "right"})
+    return files
 
 
 def _put(folder: str, name: str, text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 from trainers.architecture import Model, shape_faults
 from trainers.engine.weights.hfconfig import Config
 from trainers.engine.weights.network import Index, Stack, stacks
@@ -103,9 +103,11 @@ class Family:
         return model
 
     def _head(self, config: Config) -> dict[str, Any]:
-        config.ignore({"num_labels": "counted below"})
-        labels = config.data.get("id2label") or {}
-        count = config.data.get("num_labels") or len(labels) or 2
+        labels = config.data.get("id2label")
+        if labels is not None and not isinstance(labels, dict):
+            config.fault(f"id2label {printable(labels)} is no object")
+            labels = None
+        count = config.maybe("num_labels") or len(labels or {}) or 2
         if config.data.get("architectures") == [self.scalar]:
             return {"head": "scalar", "head_size": count}
         return {"head": "lm"}

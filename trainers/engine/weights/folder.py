@@ -157,6 +157,11 @@ def read_object(folder: str, name: str) -> dict[str, Any]:
     return told
 
 
+def as_text(value: Mapping[str, Any]) -> str:
+    """An object as a file of such a folder holds it."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def _unreadable(path: str, error: Exception) -> DataError:
     return DataError(
         "bad-file",

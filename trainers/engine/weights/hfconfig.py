@@ -80,6 +80,7 @@ _HELD: Mapping[str, tuple[Any, ...]] = {
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 _LLAMA3_KEYS = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
 _REQUIRED = object()
+_MOST, _TOLD = 1e18, 40
 
 
 class Config:
@@ -138,9 +139,10 @@ class Config:
         unknown = [name for name in self.data if name not in self._seen | HARMLESS.keys()]
         self.faults += [f"{printable(name)} is a key that is not known" for name in unknown]
         if self.faults:
+            more = f" and {len(self.faults) - _TOLD} more" if len(self.faults) > _TOLD else ""
             raise ConfigError(
                 "unsupported-model",
-                f"config.json asks for what is not supported: {'; '.join(self.faults)}",
+                f"config.json asks for what is not supported: {'; '.join(self.faults[:_TOLD])}{more}",
                 where=self.where,
                 kept="nothing was written",
             )
@@ -194,6 +196,8 @@ class Config:
             self.fault(f"{name} is missing")
         elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             self.fault(f"{name} {printable(value)} is not {'a number' if kind is not bool else 'true or false'}")
+        elif kind is not bool and not abs(value) <= _MOST:
+            self.fault(f"{name} {printable(value)} is out of range")
         else:
             return value
         return stand_in

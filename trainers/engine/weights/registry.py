@@ -30,7 +30,7 @@ def of_config(data: Mapping[str, Any], where: str) -> Family:
     """The family that answers to the architecture of a config.json; `ConfigError` if there is none."""
     answers = {name: family for family in FAMILIES.values() for name in (family.causal, family.scalar)}
     told = data.get("architectures")
-    if isinstance(told, list) and len(told) == 1 and told[0] in answers:
+    if isinstance(told, list) and len(told) == 1 and isinstance(told[0], str) and told[0] in answers:
         return answers[told[0]]
     raise ConfigError(
         "unsupported-architecture",

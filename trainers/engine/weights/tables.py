@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.errors import printable
 from trainers.architecture import Model
 from trainers.engine.weights.family import Rule, rule
 from trainers.engine.weights.hfconfig import Config, rope_of
@@ -71,6 +72,9 @@ LLAMA_LIKE: dict[str, tuple[Any, ...]] = {
 """What Llama and most that came after it have in common; families add the rest."""
 
 
+_ATTENTIONS = ("full_attention", "sliding_attention")
+
+
 def sizes(config: Config, groups: int | None = None) -> dict[str, Any]:
     """The sizes of a Llama-like config; absent `num_key_value_heads` is `groups`, or the number of heads."""
     heads = config.count("num_attention_heads")
@@ -94,17 +98,20 @@ def head_size(config: Config, told: dict[str, Any], default: int | None = None) 
 def windows(config: Config, told: dict[str, Any]) -> dict[str, Any]:
     """Qwen's window: in all layers or in none (`max_window_layers` says from which layer on)."""
     layers = told["num_layers"]
-    size, used = config.maybe("sliding_window"), config.flag("use_sliding_window", False)
-    first = config.data.get("max_window_layers")
-    config.ignore({"max_window_layers": "read here", "layer_types": "read here"})
-    first = 28 if first is None else first
+    size = config.maybe("sliding_window") if "sliding_window" in config.data else 4096
+    used, first = config.flag("use_sliding_window", False), config.count("max_window_layers", 28)
+    config.ignore({"layer_types": "read here"})
     kinds = config.data.get("layer_types")
     if kinds is None:
-        windowed = used and size is not None
-        kinds = ["sliding_attention" if windowed and n >= first else "full_attention" for n in range(layers)]
-    if kinds == ["full_attention"] * layers:
+        windowed = max(0, layers - max(0, first)) if used and size is not None else 0
+    elif isinstance(kinds, list) and len(kinds) == layers and all(kind in _ATTENTIONS for kind in kinds):
+        windowed = kinds.count("sliding_attention")
+    else:
+        config.fault(f"layer_types {printable(kinds)} is no list of {' or '.join(_ATTENTIONS)} for {layers} layers")
         return {"window": None}
-    if kinds == ["sliding_attention"] * layers and used and size is not None:
+    if not windowed:
+        return {"window": None}
+    if windowed == layers and used and size is not None:
         return {"window": size}
     config.fault(f"use_sliding_window with max_window_layers {first}: a window in some layers only is not supported")
     return {"window": None}

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -21,7 +20,8 @@ from schemas.storage import shown
 from schemas.vocabularies import SPECIAL, VOCABULARIES, files_of, identity, read_dataset, read_folder
 from trainers.architecture import Model
 from trainers.engine.checkpoint import Checkpoint
-from trainers.engine.weights.folder import Folder, read_object, read_text
+from trainers.engine.weights import padding
+from trainers.engine.weights.folder import Folder, as_text, read_object, read_text
 
 TOKENS, SETTINGS, GENERATION, TEMPLATE = (
     "tokenizer.json",
@@ -64,7 +64,7 @@ def of_folder(path: str) -> Vocabulary:
     row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
     told = {name: value for name, value in row.items() if value is not None}
-    return Vocabulary({TOKENS: text, SETTINGS: _text(settings | told)}, identity(text, row))
+    return Vocabulary({TOKENS: text, SETTINGS: as_text(settings | told)}, identity(text, row))
 
 
 def of_dataset(url: str) -> Vocabulary:
@@ -85,8 +85,11 @@ def at(place: str) -> Vocabulary:
     return of_dataset(place) if os.path.isfile(os.path.join(place, MANIFEST)) else of_folder(place)
 
 
-def chosen(folder: Folder, wish: str | None, model: Model) -> Vocabulary:
-    """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model."""
+def chosen(folder: Folder, wish: str | None, model: Model, say: Callable[[str], None] = print) -> Vocabulary:
+    """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model.
+
+    `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts.
+    """
     found = of_folder(folder.path) if wish is None else at(wish)
     own = opened(found.files[TOKENS], folder.path)
     largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -100,11 +103,16 @@ def chosen(folder: Folder, wish: str | None, model: Model) -> Vocabulary:
             kept="nothing was written",
         )
     files, generation = dict(found.files), folder.json(GENERATION)
+    pad, passed_over = padding.wished(folder.config, model.vocab_size)
+    if passed_over is not None:
+        say(passed_over)
+    if pad is not None and (model.head == "scalar" or generation.get(padding.PAD) is None):
+        generation[padding.PAD] = pad
     if wish is not None:  # a token that another tokenizer does not have is not read into it from the model's settings
         named = json.loads(files[SETTINGS])
         generation = {k: v for k, v in generation.items() if k not in IDS or named.get(k.removesuffix("_id"))}
     if generation:
-        files[GENERATION] = _text(generation)
+        files[GENERATION] = as_text(generation)
     return Vocabulary(files, found.identity, found.parents)
 
 
@@ -141,13 +149,10 @@ def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
         return {}
     settings = json.loads(files.get(SETTINGS, "{}"))
     settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-    told: dict[str, Any] = {"_from_model_config": True, **ids(files, where)}
-    told = json.loads(files[GENERATION]) if GENERATION in files else told
-    out = {TOKENS: files[TOKENS], SETTINGS: _text(settings), GENERATION: _text(told)}
+    told = json.loads(files.get(GENERATION, "{}"))
+    if not told.keys() - {padding.PAD}:
+        told = {"_from_model_config": True, **ids(files, where), **told}
+    out = {TOKENS: files[TOKENS], SETTINGS: as_text(settings), GENERATION: as_text(told)}
     if isinstance(settings.get("chat_template"), str):
         out[TEMPLATE] = settings["chat_template"]
     return out
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,274 @@
+"""What transformers and the engine compute for the same ids: the program behind `check`, in a process of its own.
+
+Three looks, one network in memory at a time, all in fp32:
+
+    full depth    the whole network over `TOKENS` tokens
+    beyond        its first `LAYERS` layers past the window of attention and past the length that rope was stretched
+                  from, where either is longer than that; the last `LAST` positions count
+    scores        a reward model as its users run it: transformers' own ...ForSequenceClassification over a padded batch
+
+It reads one job (JSON) from its standard input and prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemas.manifest import Manifest
+from schemas.settings import parse
+from trainers.architecture import Model
+from trainers.config import Parallel
+from trainers.engine import checkpoint, parallel, stages
+from trainers.engine.model import Network
+from trainers.engine.packing import pack
+from trainers.engine.parallel import Layout
+from trainers.engine.weights import stream
+from trainers.engine.weights.check import LAYERS
+from trainers.engine.weights.network import stacks
+
+ROWS, TOKENS = 2, 64
+LAST, BEYOND = 16, 64
+LONGEST = 1 << 15
+"""Tokens of the longest sequence that is run."""
+
+LENGTHS = (TOKENS, 41, 17, 2)
+"""Tokens of the rows that are scored."""
+
+
+def sample_ids(model: Model, length: int = TOKENS, rows: int = ROWS) -> Tensor:
+    """Random ids to compare over, [b, s]; always the same."""
+    length = min(length, model.max_sequence_length)
+    return torch.randint(0, model.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+def reach(model: Model) -> int:
+    """Tokens of a sequence in which everything in `model` that depends on length acts; 0 where `TOKENS` will do."""
+    bounds = [model.window or 0, model.rope_scaling.original_length if model.rope_scaling else 0]
+    bounds = [bound for bound in bounds if bound < model.max_sequence_length]
+    wanted = min(max(bounds, default=0) + BEYOND, model.max_sequence_length)
+    if model.position == "learned":
+        wanted = model.max_sequence_length
+    return wanted if wanted > TOKENS else 0
+
+
+def opened(folder: str, head: str, **config: Any) -> Any:
+    """The network in a Hugging Face folder as transformers loads it, in fp32; `config` changes keys of its config."""
+    import transformers
+
+    kind = transformers.AutoModelForCausalLM if head == "lm" else transformers.AutoModelForSequenceClassification
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+    if config:
+        options["config"] = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name, value in config.items():
+            setattr(options["config"], name, value)
+    return kind.from_pretrained(folder, **options).eval()
+
+
+@torch.no_grad()
+def theirs(folder: str, ids: Tensor, head: str) -> Tensor:
+    """What transformers computes from a folder for `ids` [b, s]: logits [b, s, V], or scores [b, s, n]."""
+    network = opened(folder, head)
+    if head == "lm":
+        logits: Tensor = network(ids).logits
+        return logits
+    scores: Tensor = network.score(network.base_model(ids).last_hidden_state)
+    return scores
+
+
+@torch.no_grad()
+def their_end(folder: str, ids: Tensor, head: str) -> Tensor:
+    """The same of the first layers alone, at the last positions."""
+    import transformers
+
+    kinds = getattr(transformers.AutoConfig.from_pretrained(folder), "layer_types", None)
+    changes = {} if kinds is None else {"layer_types": kinds[:LAYERS]}
+    network = opened(folder, head, num_hidden_layers=LAYERS, **changes)
+    hidden = network.base_model(ids, use_cache=False).last_hidden_state[:, -LAST:]
+    out: Tensor = network.get_output_embeddings()(hidden) if head == "lm" else network.score(hidden)
+    return out
+
+
+@torch.no_grad()
+def ours(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
+    """What the engine computes, from the weights below `place`, on all processes of `layout` together."""
+    network = _loaded(place, model, layout)
+    rows, length = ids.shape
+    plan = pack([length] * rows, device=layout.device)
+    flat = ids.reshape(1, -1).to(layout.device)
+    width = model.vocab_size if model.head == "lm" else model.head_size
+    out = torch.empty(rows, length, width, device=layout.device)
+    said = stages.through(
+        network,
+        lambda: network(flat, plan.positions, None, packed_seq_params=plan, runtime_gather_output=True),
+        rows * length,
+    )
+    if said is not None:
+        out.copy_(said.reshape(rows, length, -1)[..., :width])
+    stages.share(network, out)
+    return out.cpu()
+
+
+@torch.no_grad()
+def our_end(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
+    """The same of the first layers alone, at the last positions; on one process."""
+    cut = dataclasses.replace(model, num_layers=min(LAYERS, model.num_layers))
+    with _first_layers(place, cut, model) as shallow:
+        network = _loaded(shallow, cut, layout)
+    length = ids.shape[1]
+    plan = pack([length], device=layout.device)
+    assert plan.positions is not None
+    hidden = network.decoder(
+        hidden_states=network.embedding(input_ids=ids.to(layout.device), position_ids=plan.positions),
+        attention_mask=None,
+        rotary_pos_emb=network.rope_table(plan.positions),
+        packed_seq_params=plan,
+    )
+    shared = network.shared_embedding_or_output_weight() if network.share_embeddings_and_output_weights else None
+    out, _ = network.output_layer(hidden[-LAST:], weight=shared)
+    width = model.vocab_size if model.head == "lm" else model.head_size
+    return out.transpose(0, 1)[..., :width].float().cpu()
+
+
+def scored_rows(model: Model, ends: list[int], pad: int | None) -> list[list[int]]:
+    """Rows of different lengths to score; where there are end tokens, every second one ends in one."""
+    drawn = sample_ids(model, rows=len(LENGTHS))
+    rows = [row[:length].tolist() for row, length in zip(drawn, LENGTHS, strict=True)]
+    for number, row in enumerate(rows):
+        if ends and number % 2 == 0:
+            row[-1] = ends[number // 2 % len(ends)]
+        elif row[-1] == pad:
+            row[-1] = (row[-1] + 1) % model.vocab_size
+    return rows
+
+
+@torch.no_grad()
+def their_scores(folder: str, model: Model, rows: list[list[int]], side: str) -> Tensor:
+    """[b, n] as users get them: a batch padded on `side`; row by row where the folder names no padding."""
+    network = opened(folder, "scalar")
+    pad = network.config.pad_token_id
+    if pad is None:
+        return torch.cat([network(torch.tensor([row])).logits for row in rows])
+    ids, mask = _batch(folder, rows, pad, side)
+    known: dict[str, Tensor] = {}
+    if model.position == "learned":  # where padding shifts a text, its users have to say where it begins
+        known["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    scores: Tensor = network(ids, attention_mask=mask, **known).logits
+    return scores
+
+
+def _batch(folder: str, rows: list[list[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    """Ids and mask [b, s], padded by the folder's own tokenizer where it names a token for that, else with `pad`."""
+    import transformers
+
+    if os.path.isfile(os.path.join(folder, "tokenizer.json")):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if tokenizer.pad_token_id is not None:
+            padded = tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
+            return padded["input_ids"], padded["attention_mask"]
+    longest = max(map(len, rows))
+    ids, mask = torch.full((len(rows), longest), pad), torch.zeros(len(rows), longest, dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
+        ids[number, place], mask[number, place] = torch.tensor(row), 1
+    return ids, mask
+
+
+@torch.no_grad()
+def our_scores(place: str, model: Model, rows: list[list[int]], layout: Layout) -> Tensor:
+    """The same by the engine: the numbers at every row's last token."""
+    network = _loaded(place, model, layout)
+    plan = pack(list(map(len, rows)), device=layout.device)
+    ids = torch.tensor([[number for row in rows for number in row]], device=layout.device)
+    said: Tensor = network(ids, plan.positions, None, packed_seq_params=plan)
+    return said[0, plan.last].float().cpu()
+
+
+def _loaded(place: str, model: Model, layout: Layout) -> Network:
+    return checkpoint.load_model(checkpoint.Checkpoint(place, Manifest(kind="checkpoint"), model), layout).eval()
+
+
+@contextlib.contextmanager
+def _first_layers(place: str, cut: Model, model: Model) -> Iterator[str]:
+    """A folder with the weights below `place` as far as `cut` has layers."""
+    if cut == model:
+        yield place
+        return
+    stored = stream.Stored(os.path.join(place, checkpoint.WEIGHTS))
+    with tempfile.TemporaryDirectory(prefix="quiver-check-") as folder:
+        wanted = [(stack, stored.dtype(name)) for name, stack in stacks(cut).items()]
+        stream.write(
+            os.path.join(folder, checkpoint.WEIGHTS), wanted, lambda stack, index: stored.read(stack.name, index)
+        )
+        yield folder
+
+
+def _differ(found: Tensor, expected: Tensor) -> dict[str, float]:
+    return {"difference": (found - expected).abs().max().item(), "greatest": expected.abs().max().item()}
+
+
+def _beyond(job: dict[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+    length = reach(model)
+    if not length:
+        return {}
+    if reason := _too_much(model, length):
+        return {"tokens": length, "reason": reason}
+    ids = sample_ids(model, length, rows=1)
+    expected = their_end(job["folder"], ids, model.head)
+    gc.collect()
+    return {"tokens": length, **_differ(our_end(job["place"], model, ids, layout), expected)}
+
+
+def _too_much(model: Model, length: int) -> str | None:
+    import psutil
+
+    if length > LONGEST:
+        return f"it takes {length:,} tokens, {LONGEST:,} are run at most"
+    wide = model.hidden_size + 3 * model.ffn_hidden_size + 3 * model.num_attention_heads * model.head_channels
+    needed, there = 4 * length * (wide + 4 * length), psutil.virtual_memory().available
+    return f"it takes {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free" if needed > there else None
+
+
+def _scores(job: dict[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(job["folder"])
+    ends = config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    rows = scored_rows(model, ends, config.pad_token_id)
+    found = our_scores(job["place"], model, rows, layout)
+    gc.collect()
+    expected = torch.stack([their_scores(job["folder"], model, rows, side) for side in ("left", "right")])
+    return {"rows": len(rows), **_differ(found, expected)}
+
+
+def main() -> None:
+    """One job from standard input; its figures, as one line of JSON, to standard output."""
+    import transformers
+
+    job = json.load(sys.stdin)
+    model = parse(Model, job["model"])
+    ids, layout = sample_ids(model), parallel.start(Parallel())
+    expected = theirs(job["folder"], ids, model.head)
+    gc.collect()
+    told: dict[str, Any] = _differ(ours(job["place"], model, ids, layout), expected)
+    gc.collect()
+    told |= {"tokens": ids.numel(), "transformers": transformers.__version__}
+    told["beyond"] = _beyond(job, model, layout)
+    gc.collect()
+    told["scores"] = _scores(job, model, layout) if job["scores"] else {}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
