@@ -81,10 +81,7 @@ def export(
             for name, text in _texts(plan, words.files, made.folder, say).items():
                 _put(here, name, text)
         say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
-        compared: Check = check if dtype == "keep" or check == "on" else "off"
-        found = checks.compare(
-            here, made.folder, made.model, compared, sum(slot.numel for slot in plan.slots), scores=True
-        )
+        found = _compared(plan, here, made.folder, check if dtype == "keep" or check == "on" else "off")
         say(found.line)
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
@@ -147,6 +144,10 @@ class Plan:
             parts = spelt[name].transform.split(self.stored.read(name, index), self.model)
             for slot in slots:
                 yield slot, _cast(parts[slot.number], slot)
+
+
+def _compared(plan: Plan, here: str, place: str, check: Check) -> checks.Outcome:
+    return checks.compare(here, place, plan.model, check, sum(slot.numel for slot in plan.slots), scores=True)
 
 
 def _family(made: Checkpoint, wish: str | None) -> Family:
