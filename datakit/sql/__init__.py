@@ -1,4 +1,4 @@
-"""SQL over columns: a locked-down DuckDB session, a checked predicate, and a dataset given as a query."""
+"""SQL over columns: a locked-down DuckDB session, and what users write: a predicate, a dataset given as a query."""
 
 from __future__ import annotations
 

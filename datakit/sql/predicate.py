@@ -1,9 +1,10 @@
 """A predicate in SQL text, checked before the run: one expression over the columns of a row, and nothing
 else.
 
-The text is parsed by DuckDB and its syntax tree is walked: no sub-select, no window, no parameter, only known
-columns, only functions whose value depends on their arguments alone (no `random()`, no `now()`). Then it is
-bound against the empty schema, so that an unknown function or a wrong type is told before anything has run.
+The text is parsed by DuckDB and its syntax tree is held against the lists of `tree` and `functions`: no
+sub-select, no window, no parameter, only known columns, only functions whose value depends on their arguments
+alone. Then it is bound against the empty schema, so that an unknown function or a wrong type is told before
+anything has run. All of that, and the run itself, happens in the child process of `child`.
 
 A NaN is read as NULL and an error in a row (a failed cast, a division by zero) gives NULL: DuckDB by itself
 holds NaN for greater than every number, so `reward > 0.5` would keep exactly the broken rows.
@@ -11,23 +12,20 @@ holds NaN for greater than every number, so `reward > 0.5` would keep exactly th
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.sql.session import Session, shared
-from datakit.sql.tree import nodes, parse, unsteady
+from datakit.sql.child import SqlError, SqlProcess, shared
+from datakit.sql.tree import EXPRESSIONS, nodes, refused
 from schemas import Schema
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError, DataError, printable
 from schemas.settings import suggestion
 
 _LONGEST = 10_000
-_FORBIDDEN = {"SUBQUERY": "a sub-select", "WINDOW": "a window", "PARAMETER": "a parameter", "STAR": "a star",
-              "DEFAULT": "DEFAULT"}  # fmt: skip
-_one_at_a_time = threading.Lock()
+_RESULT = pa.schema([pa.field("keep", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,16 @@ class Predicate:
     @staticmethod
     def of(text: str, schema: Schema) -> Predicate:
         """The predicate `text` over rows of `schema`; `ConfigError` (exit 2) says what is wrong with it."""
-        with Session(memory="256MB", seconds=30) as session:
-            tree = _tree(session, text)
-            columns = _columns(text, tree, schema)
-            varying = unsteady(session, tree, schema.names)
-            if varying is not None:
-                raise _fault(
-                    "predicate-forbidden",
-                    text,
-                    f"calls {varying}(), whose value is not a function of the row",
-                )
-            _bind(session, text, schema)
+        with shared() as process:
+            try:
+                tree = _tree(process, text)
+                reason = refused(tree, EXPRESSIONS)
+                if reason:
+                    raise _fault("predicate-forbidden", text, reason)
+                columns = _columns(text, tree, schema)
+                _bind(process, text, schema)
+            except DataError as error:  # a limit of the child: met by the text itself, before any row
+                raise _fault(error.slug, text, f"cannot be worked out: {error.what}") from error
         return Predicate(text, columns)
 
     def values(self, rows: pa.Table) -> pa.Array:
@@ -58,13 +55,16 @@ class Predicate:
         read = pa.table({name: _nan_to_null(rows[name]) for name in self.columns})
         if not self.columns:
             read = pa.table({"_": pa.nulls(rows.num_rows, pa.int8())})
-        with _one_at_a_time:
-            session = shared()
-            session.add("rows", read)
-            try:
-                return session.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows")["keep"].combine_chunks()
-            finally:
-                session.drop("rows")
+        with shared() as process:
+            values = process.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows", {"rows": read})
+        if values.schema != _RESULT or values.num_rows != rows.num_rows:
+            raise DataError(
+                "sql-reply",
+                "the SQL process gave something else than true or false for every row",
+                expected=f"{rows.num_rows} values",
+                found=f"{values.num_rows} of {values.schema}",
+            )
+        return values["keep"].combine_chunks()
 
 
 def _nan_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -77,19 +77,22 @@ def _query(text: str) -> str:
     return f"SELECT 1 FROM rows WHERE (\n{text}\n)"
 
 
-def _tree(session: Session, text: str) -> dict[str, Any]:
+def _tree(process: SqlProcess, text: str) -> dict[str, Any]:
     """The syntax tree of the expression; the statement around it must be the one we wrote, untouched."""
     if not text.strip() or len(text) > _LONGEST:
         raise _fault("predicate-empty" if not text.strip() else "predicate-long", text, "is empty or far too long")
-    parsed, plain = (parse(session, _query(part)) for part in (text, "true"))
-    if parsed["error"]:
-        raise _fault("predicate-syntax", text, f"is not an expression: {printable(parsed['error_message'], 200)}")
-    if len(parsed["statements"]) != 1 or not isinstance(parsed["statements"][0]["node"].get("where_clause"), dict):
-        raise _fault("predicate-syntax", text, "is more than one expression")
-    tree: dict[str, Any] = parsed["statements"][0]["node"].pop("where_clause")
-    del plain["statements"][0]["node"]["where_clause"]
-    if _shape(parsed) != _shape(plain):
-        raise _fault("predicate-syntax", text, "is more than one expression")
+    try:
+        parsed, plain = process.parse(_query(text), _query("true"))
+        if parsed["error"]:
+            raise SqlError(parsed["error_message"])
+        if len(parsed["statements"]) != 1 or not isinstance(parsed["statements"][0]["node"].get("where_clause"), dict):
+            raise _fault("predicate-syntax", text, "is more than one expression")
+        tree: dict[str, Any] = parsed["statements"][0]["node"].pop("where_clause")
+        del plain["statements"][0]["node"]["where_clause"]
+        if _shape(parsed) != _shape(plain):
+            raise _fault("predicate-syntax", text, "is more than one expression")
+    except SqlError as error:
+        raise _fault("predicate-syntax", text, f"is not an expression: {printable(error, 200)}") from error
     return tree
 
 
@@ -111,8 +114,6 @@ def _columns(text: str, tree: dict[str, Any], schema: Schema) -> tuple[str, ...]
     bound = {node["column_names"][0].lower() for node in nodes(lambdas) if "column_names" in node}
     read = set()
     for node in nodes(tree):
-        if node.get("class") in _FORBIDDEN:
-            raise _fault("predicate-forbidden", text, f"holds {_FORBIDDEN[node['class']]}")
         if node.get("class") != "COLUMN_REF":
             continue
         path = [part.lower() for part in node["column_names"]]
@@ -125,15 +126,13 @@ def _columns(text: str, tree: dict[str, Any], schema: Schema) -> tuple[str, ...]
     return tuple(name for name in schema.names if name in read)
 
 
-def _bind(session: Session, text: str, schema: Schema) -> None:
-    import duckdb
-
-    session.add("rows", schema.arrow.remove_metadata().empty_table())
+def _bind(process: SqlProcess, text: str, schema: Schema) -> None:
+    given = {"rows": schema.arrow.remove_metadata().empty_table()}
     try:
-        session.rows(_query(text))
-        kind = session.rows(f"DESCRIBE SELECT (\n{text}\n) AS keep FROM rows")[0][1]
-    except duckdb.Error as error:
-        message = printable(str(error).split("\n")[0], 200)
+        process.table(_query(text), given)
+        kind = process.table(f"DESCRIBE SELECT (\n{text}\n) AS keep FROM rows", given)["column_type"][0].as_py()
+    except SqlError as error:
+        message = printable(str(error).split("\n", 1)[0], 200)
         raise _fault("predicate-binding", text, f"cannot be bound: {message}", schema) from error
     if kind != "BOOLEAN":
         raise _fault("predicate-type", text, f"gives {kind}, not true or false", schema)

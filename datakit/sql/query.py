@@ -2,30 +2,34 @@
 
     Query(tables=("samples", "rewards"), query="SELECT * FROM samples JOIN rewards USING (sample_id)")
 
-The text is checked before the run: one SELECT, over the named tables only, whose functions depend on their
-arguments alone. It runs in the locked session of `datakit.sql`, in one thread, spilling where memory ends.
-Its rows stand in the order that the query gives them: write ORDER BY where order matters.
+The text is checked before the run: one SELECT, over the named tables only, of listed clauses and of functions
+that depend on their arguments alone. It runs in a child process with a cap on memory and time (`child`), in
+one thread, spilling where memory ends. Its rows stand in the order that the query gives them; the inputs come
+in the order of their shards, so what depends on the order of rows (`first`, `row_number() OVER ()`, LIMIT
+without ORDER BY) is the same in every run of one version of DuckDB. Write ORDER BY where order matters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from datakit.op import NOTHING, Blend, Context, Result
-from datakit.sql.session import Session
-from datakit.sql.tree import nodes, parse, unsteady
+from datakit.sql.child import SqlError, SqlProcess, shared
+from datakit.sql.tree import STATEMENTS, nodes, refused
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
 from schemas.schema import same_type
 
 _BATCH_ROWS = 65536
-_MEMORY = "4GB"
-_TABLE_FUNCTIONS = {"unnest", "range", "generate_series"}
+_BATCH_BYTES = 64 << 20
+_MEMORY = 4096
+_SECONDS = 3600
+_LONGEST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +62,16 @@ class Query(Blend):
         """The columns that come out; `ConfigError` where the query cannot be bound or may not run."""
         if len(inputs) != len(self.tables):
             raise self._fault(f"needs {len(self.tables)} inputs, got {len(inputs)}")
-        with Session(memory="256MB", seconds=30) as session:
-            self._check(session, tuple(name for schema in inputs for name in schema.names))
-            for name, schema in zip(self.tables, inputs, strict=True):
-                session.add(name, schema.arrow.remove_metadata().empty_table())
-            bound = self._bound(session)
+        given = zip(self.tables, inputs, strict=True)
+        empty = {name: schema.arrow.remove_metadata().empty_table() for name, schema in given}
+        with shared() as process:
+            try:
+                self._check(process)
+                bound = self._bound(process, empty)
+            except SqlError as error:
+                raise self._fault(f"cannot be bound: {printable(error, 200)}") from error
+            except DataError as error:  # a limit of the child: met by the text itself, before any row
+                raise self._fault(f"cannot be worked out: {error.what}") from error
         known = [column for schema in inputs for column in schema.columns]
         columns = [
             next((c for c in known if c.name == field.name and same_type(c.type, field.type)), None)
@@ -76,54 +85,34 @@ class Query(Blend):
 
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:
         """The rows of the query, in its order."""
-        import duckdb
-
         schema = self.gives(*(given.schema for given in inputs))
-        with Session(memory=_MEMORY) as session:
+        with SqlProcess(memory=_MEMORY, seconds=_SECONDS) as process:
             for name, given in zip(self.tables, inputs, strict=True):
-                session.load(name, given.schema.arrow.remove_metadata(), _batches(given))
+                process.load(name, given.schema.arrow.remove_metadata(), _batches(given))
             yield Result(schema.empty())
             try:
-                for batch in session.batches(self.query, _BATCH_ROWS):
-                    yield Result(schema.conform(pa.table(batch)))
-            except duckdb.Error as error:
+                for rows in _gathered(process.ask(self.query)):
+                    yield Result(schema.conform(rows))
+            except SqlError as error:
                 raise DataError("sql-failed", f"sql.query failed: {printable(error, 200)}") from error
 
-    def _check(self, session: Session, columns: tuple[str, ...]) -> None:
-        """One SELECT over the named tables, of steady functions, without chance."""
-        parsed = parse(session, self.query)
+    def _check(self, process: SqlProcess) -> None:
+        """One SELECT over the named tables, of listed clauses and functions."""
+        if len(self.query) > _LONGEST:
+            raise self._fault(f"is longer than {_LONGEST} characters")
+        [parsed] = process.parse(self.query)
         if parsed["error"] or len(parsed["statements"]) != 1:
             raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', 'more than one'), 200)}")
         named = {name.lower() for name in self.tables}
         for node in nodes(parsed):
             named |= {entry["key"].lower() for entry in _entries(node)}
-        for node in nodes(parsed):
-            told = self._forbidden(node, named)
-            if told:
-                raise self._fault(told)
-        varying = unsteady(session, parsed, columns)
-        if varying is not None:
-            raise self._fault(f"calls {varying}(), whose value is not a function of the rows")
+        reason = refused(parsed, STATEMENTS, frozenset(named))
+        if reason:
+            raise self._fault(reason)
 
-    def _forbidden(self, node: dict[str, Any], named: set[str]) -> str:
-        kind = node.get("type")
-        if kind == "BASE_TABLE":
-            outside = node["catalog_name"] or node["schema_name"] or node["table_name"].lower() not in named
-            return f"reads {printable(node['table_name'])}, which is not among its tables" if outside else ""
-        if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in _TABLE_FUNCTIONS:
-            return f"reads from {printable(node['function']['function_name'])}()"
-        if kind == "SHOW_REF" or node.get("class") == "PARAMETER":
-            return "holds a parameter or asks about the session"
-        return "draws a sample by chance" if node.get("sample") else ""
-
-    def _bound(self, session: Session) -> pa.Schema:
-        import duckdb
-
-        try:
-            names = [row[0] for row in session.rows(f"DESCRIBE {self.query}")]
-            return session.table(f"SELECT * FROM (\n{self.query}\n) LIMIT 0").rename_columns(names).schema
-        except duckdb.Error as error:
-            raise self._fault(f"cannot be bound: {printable(error, 200)}") from error
+    def _bound(self, process: SqlProcess, empty: Mapping[str, pa.Table]) -> pa.Schema:
+        names = process.table(f"DESCRIBE {self.query}", empty)["column_name"].to_pylist()
+        return process.table(f"SELECT * FROM (\n{self.query}\n) LIMIT 0", empty).rename_columns(names).schema
 
     def _fault(self, what: str) -> ConfigError:
         text = f"the query {printable(self.query)!r} {what}"
@@ -136,6 +125,20 @@ def _entries(node: dict[str, Any]) -> list[dict[str, Any]]:
     """The WITH entries that a node brings."""
     found = node.get("cte_map")
     return list(found["map"]) if isinstance(found, dict) else []
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows of `batches` in tables of `_BATCH_ROWS`, of fewer where they are large."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows, size = [], 0, 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
 
 
 def _batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:

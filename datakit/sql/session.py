@@ -1,18 +1,15 @@
-"""A DuckDB session that can do nothing but compute over the tables it is given.
+"""A DuckDB session that can do nothing but compute over the tables it is given, for SQL of this package.
 
-No files, no network, no extensions, no secrets, no Python variables, capped memory and threads, a time limit,
-and a configuration that no statement can change back. SQL of users and of this package runs in the same
-session. What does not fit in memory spills to a private folder that goes with the session.
+No files, no network, no extensions, no secrets, no Python variables, capped memory and threads, and a
+configuration that no statement can change back. What does not fit in memory spills to a private folder that
+goes with the session. SQL of users runs under the same configuration in a process of its own (`child`).
 """
 
 from __future__ import annotations
 
-import atexit
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +17,7 @@ import pyarrow as pa
 
 from schemas.errors import DataError, printable
 
-_CONFIG = {
+CONFIG = {
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -30,27 +27,27 @@ _CONFIG = {
     "ieee_floating_point_ops": False,
     "preserve_insertion_order": True,
 }
-_LOCKS = ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true")
+LOCKS = ("TimeZone = 'UTC'", "enable_external_access = false", "lock_configuration = true")
 
 
 class Session:
     """An in-memory DuckDB with the tables that were `add`ed and nothing else; use it as a context manager.
 
-    `memory` is a DuckDB size ("1GB"); `seconds` bounds every statement, None for no bound.
+    `memory` is a DuckDB size ("1GB").
     """
 
-    def __init__(self, *, memory: str = "1GB", threads: int = 1, seconds: float | None = None) -> None:
-        self._memory, self._threads, self._seconds = memory, threads, seconds
+    def __init__(self, *, memory: str = "1GB") -> None:
+        self._memory = memory
 
     def __enter__(self) -> Session:
         import duckdb
 
         with ExitStack() as stack:
             spill = stack.enter_context(tempfile.TemporaryDirectory(prefix="quiver-sql-"))
-            config = {"memory_limit": self._memory, "threads": self._threads, "temp_directory": spill}
-            self._db = duckdb.connect(":memory:", config={**config, **_CONFIG})
+            config = {"memory_limit": self._memory, "threads": 1, "temp_directory": spill}
+            self._db = duckdb.connect(":memory:", config={**config, **CONFIG})
             stack.callback(self._db.close)
-            for lock in _LOCKS:
+            for lock in LOCKS:
                 self._db.execute(f"SET {lock}")
             self._stack = stack.pop_all()
         return self
@@ -63,10 +60,6 @@ class Session:
     def add(self, name: str, table: pa.Table) -> None:
         """Make `table` readable under `name`."""
         self._db.register(name, table)
-
-    def drop(self, name: str) -> None:
-        """Forget the table that was added under `name`."""
-        self._db.unregister(name)
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         """Stream `batches` into a table of this session; what does not fit in memory spills."""
@@ -94,25 +87,8 @@ class Session:
     def _bounded(self, work: Any) -> Any:
         import duckdb
 
-        timer = threading.Timer(self._seconds, self._db.interrupt) if self._seconds else None
-        if timer:
-            timer.start()
         try:
             return work()
-        except duckdb.InterruptException as error:
-            limit = f"{self._seconds} s"
-            raise DataError("sql-timeout", f"the statement ran longer than {limit}", expected=limit) from error
         except duckdb.OutOfMemoryException as error:
             message = f"the statement needs more than {self._memory}: {printable(error, 200)}"
             raise DataError("sql-memory", message, expected=self._memory) from error
-        finally:
-            if timer:
-                timer.cancel()
-
-
-@lru_cache(maxsize=1)
-def shared() -> Session:
-    """A session that this process keeps until it ends, for small chunks: opening one takes some 20 ms."""
-    session = Session(seconds=600).__enter__()
-    atexit.register(session.close)
-    return session

@@ -54,11 +54,9 @@ def test_everything_else_is_shut(statement, tmp_path):
     del python_table
 
 
-def test_memory_and_time_are_bounded():
+def test_memory_is_bounded():
     with Session(memory="64MB") as session, pytest.raises(DataError, match="more than 64MB"):
         session.rows("SELECT string_agg(repeat('x', 1000000), '') FROM range(1000)")
-    with Session(seconds=0.2) as session, pytest.raises(DataError, match=r"longer than 0.2 s"):
-        session.rows("SELECT count(*) FROM range(10000000000) a WHERE a.range % 7 = 3")
 
 
 def test_what_does_not_fit_spills():
@@ -96,10 +94,10 @@ def test_what_does_not_fit_spills():
         ("rewards > 1", "unknown-column"),
         ("other.reward > 1", "unknown-column"),
         ("sum(reward) > 1", "predicate-binding"),
-        ("nosuch(reward)", "predicate-binding"),
+        ("nosuch(reward)", "predicate-forbidden"),
         ("reward > [1]", "predicate-binding"),
         ("messages.role = 'user'", "predicate-binding"),
-        ("read_text('/etc/passwd') IS NULL", "predicate-binding"),
+        ("read_text('/etc/passwd') IS NULL", "predicate-forbidden"),
         ("reward", "predicate-type"),
         ("response || 'x'", "predicate-type"),
     ],
