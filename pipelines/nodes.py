@@ -194,8 +194,8 @@ class Model(Node):
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        """`train.<algorithm>` and the deciding part of the run."""
-        return {"name": f"train.{self.run.algorithm}", "version": 1, "params": self.run.decisive()}
+        """`train.<algorithm>`, its version and the deciding part of the run."""
+        return self.run.op
 
     @property
     def schema(self) -> None:

@@ -7,6 +7,9 @@ import pyarrow as pa
 from schemas.conversation import IDS
 from schemas.schema import Column, Schema
 
+NOT_JUDGED = -100.0
+"""NeMo-Aligner's number for an attribute that nobody judged; no trainer takes it for one, wherever it came from."""
+
 ATTRIBUTED = Schema(
     "attributed",
     1,

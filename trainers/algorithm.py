@@ -189,7 +189,10 @@ class Algorithm:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The columns of one list of numbers per row; a null entry reaches the loss as NaN."""
+        """The columns of one list of numbers per row; a null entry reaches the loss as NaN.
+
+        An infinite one, and a row without any judgement, are refused before the first step.
+        """
         lists = (column for column in self._others() if pa.types.is_list(column.type))
         return tuple(c.name for c in lists if c.name not in self.lists and _is_number(c.type.value_type))
 

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+from schemas.attributed import NOT_JUDGED
+
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of `values` where `mask` is not 0; what stands elsewhere, even NaN, does not count."""
     return values.where(mask != 0, values.new_zeros(())).sum()
+
+
+def judged(labels: Tensor) -> Tensor:
+    """Where a label is a judgement: neither NaN (a null in the table) nor -100."""
+    return ~(labels.isnan() | (labels == NOT_JUDGED))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from schemas.errors import ConfigError, printable
 from schemas.settings import digest, once, parse, plain
 from trainers.architecture import Model, shape_faults
 
+VERSION = 2
+"""Rises when the same run gives other weights."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
@@ -151,9 +154,14 @@ class Run:
         everything = plain(self)
         return {name: value for name, value in everything.items() if name not in _CIRCUMSTANCE}
 
+    @property
+    def op(self) -> dict[str, Any]:
+        """What is done: `train.<algorithm>`, its version, and `decisive()`."""
+        return {"name": f"train.{self.algorithm}", "version": VERSION, "params": self.decisive()}
+
     def fingerprint(self, *inputs: str) -> str:
-        """`key` where one was given; else a digest of `decisive()` and of the digests of the `inputs`."""
-        return self.key or digest({"run": self.decisive(), "inputs": list(inputs)})
+        """`key` where one was given; else a digest of `op` and of the digests of the `inputs`."""
+        return self.key or digest({"run": self.op, "inputs": list(inputs)})
 
 
 _CIRCUMSTANCE = frozenset(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network, vocabulary, words
@@ -125,6 +126,33 @@ def test_logprobs_are_the_policys_whatever_was_drawn_from() -> None:
             logits = net(whole, torch.arange(whole.shape[1])[None], None)[0, :, : SMALL.vocab_size]
         wanted = logits[:-1].log_softmax(-1).gather(1, whole[0, 1:, None])[len(ids) - 1 :, 0]
         np.testing.assert_allclose(answer["logprobs"], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"greedy": True}, {"top_k": 5}, {"top_p": 0.9, "temperature": 1.5}], ids=str)
+def test_an_id_without_a_token_is_never_drawn(settings: dict[str, Any]) -> None:
+    """The tokenizer ends at 30 and lacks 7 and 8: of 43 ids of the model."""
+    net, rows = network(), prompts(40)
+    gappy = Tokenizer(models.WordLevel({f"w{i}": i for i in range(30) if i not in {7, 8}}, unk_token="w0"))
+    drawing = Generator(net.eval(), gappy, [END])
+    answers = drawing.generate(rows, Sampling(samples_per_prompt=4, **settings), seeds(40)).to_pylist()
+    drawn = {i for answer in answers for i in answer["response_ids"]}
+    assert drawn <= set(range(30)) - {7, 8} and (settings.get("greedy") or len(drawn) > 20)
+    for answer in answers[:12]:
+        ids = rows["prompt_ids"][answer["prompt_row"]].as_py()
+        whole = torch.tensor([ids + answer["response_ids"]])
+        with torch.no_grad():
+            logits = net(whole, torch.arange(whole.shape[1])[None], None)[0, :, : SMALL.vocab_size]
+        read = logits[:-1].log_softmax(-1).gather(1, whole[0, 1:, None])[len(ids) - 1 :, 0]
+        np.testing.assert_allclose(answer["logprobs"], read, atol=1e-5)
+
+
+def test_an_end_that_only_the_model_knows_can_be_drawn_and_no_tokens_at_all_are_refused() -> None:
+    net = network()
+    few = Tokenizer(models.WordLevel({"w0": 0}, unk_token="w0"))
+    answers = Generator(net.eval(), few, [42]).generate(prompts(20), Sampling(), seeds(20)).to_pylist()
+    assert {i for answer in answers for i in answer["response_ids"]} == {0, 42}
+    with pytest.raises(ConfigError, match="no-tokens"):
+        Generator(net, Tokenizer(models.WordLevel({"w": 43}, unk_token="w")), [])
 
 
 def test_an_answer_ends_at_the_end_token_and_at_stop_texts() -> None:

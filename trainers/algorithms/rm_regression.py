@@ -2,8 +2,8 @@
 
     loss = sum_bk m_bk (r_bk - label_bk)^2 / sum_bk m_bk        over rows b and attributes k of the global batch
 
-r is the head's k-th number at the last token; m is 0 where an attribute was not judged. NeMo-Aligner calls it
-`regression` and divides within each micro-batch.
+r is the head's k-th number at the last token; m is 0 where an attribute was not judged (null, NaN or -100). NeMo-Aligner
+calls it `regression` and divides within each micro-batch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
+from trainers.arithmetic import judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class Settings:
 def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
     """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
     labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
-    judged_BK = ~labels_BK.isnan()
-    errors_BK = (scores_BK - labels_BK.nan_to_num()) * judged_BK
+    judged_BK = judged(labels_BK)
+    errors_BK = torch.where(judged_BK, scores_BK - labels_BK, 0.0)
     judged_B = judged_BK.sum(dim=1)
     values_B = errors_BK.square().sum(dim=1) / judged_B.clamp(min=1)
     metrics = {"absolute_error": mean_of(errors_BK.abs(), judged_BK)}

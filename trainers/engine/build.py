@@ -19,12 +19,11 @@ from schemas.commit import read_manifest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Parent
-from schemas.settings import plain
 from schemas.vocabularies import VOCABULARIES, files_identity, files_of, read_dataset, read_folder
 from trainers import registry
 from trainers.algorithm import Algorithm
 from trainers.architecture import Model
-from trainers.config import Run, cut_faults
+from trainers.config import VERSION, Run, cut_faults
 from trainers.engine import checkpoint, parallel, retention
 from trainers.engine import index as indexes
 from trainers.engine import model as networks
@@ -95,7 +94,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     checks = None if validation is None else feed(run, validation, algorithm, shape, layout, shuffle=False)
     learner = trainee(run, algorithm, settings, layout, init)
     last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * steps.steps_per_epoch
-    identity = {"run": run.decisive(), "inputs": [parent.digest for parent in inputs.parents]}
+    identity = {"run": run.decisive(), "version": VERSION, "inputs": [parent.digest for parent in inputs.parents]}
     retention.check(run, _validated(algorithm, checks), last, run.validate_every or steps.steps_per_epoch)
     known = {"identity": identity, "facts": facts, "vocabulary": vocabulary}
     saves = Saves(run, model=learner.model, optimizer=learner.optimizer, **known)
@@ -161,7 +160,7 @@ def publish(
         vocabulary=known["vocabulary"],
         facts={**known["facts"], "stats": dict(stats)},
         key=key,
-        op={"name": f"train.{run.algorithm}", "version": 1, "params": plain(run.decisive())},
+        op=run.op,
         parents=inputs.parents,
         seed=run.seed,
         circumstance={"seconds": round(seconds, 3)},
@@ -178,8 +177,10 @@ def _validated(algorithm: Algorithm, checks: Feed | None) -> list[str]:
 def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
     """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
     if loop.report.records is not None and run.records is not None:
-        op = {"name": f"train.{run.algorithm}.records", "version": 1, "params": plain(run.decisive())}
-        told = Told(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
+        op = run.op
+        told = Told(
+            key=records_key(key), op={**op, "name": f"{op['name']}.records"}, parents=inputs.parents, seed=run.seed
+        )
         loop.report.records.publish(run.records, told)
 
 

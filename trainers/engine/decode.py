@@ -56,7 +56,7 @@ class Prompt:
 
 class Decoder:
     """Decodes one chunk. rooms_j: most tokens of each answer; ended: told answers' numbers, says which the
-    model ended.
+    model ended; barred_V: ids that are never drawn (None: every id may be).
     """
 
     def __init__(
@@ -69,11 +69,13 @@ class Decoder:
         rooms_j: Ints,
         ended: Ended,
         refill: bool = True,
+        barred_V: Tensor | None = None,
     ) -> None:
         self.network, self.distribution, self.ended, self.refill = network, distribution, ended, refill
         self.rows, self.streams_j, self.rooms_j = rows, streams_j, rooms_j
         self.device = next(network.parameters()).device
         self.vocabulary = network.architecture.vocab_size
+        self.barred_V = None if barred_V is None else barred_V.to(self.device)
         shape = (len(rooms_j), int(rooms_j.max(initial=0)))
         counts, stopped = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.bool_)
         self.answers = Answers(np.zeros(shape, np.int32), np.zeros(shape, np.float32), counts, stopped)
@@ -163,7 +165,8 @@ class Decoder:
         """Tokens and their log-probabilities, [2, rows]; the last pipeline stage draws, which alone has `logits`."""
         drawn = torch.zeros(2, len(answer), dtype=torch.float64, device=self.device)
         if logits is not None:
-            drawn[0] = token = self.distribution.draw(logits, draw.uniforms(self.streams_j[answer], step))
+            allowed = logits if self.barred_V is None else logits.masked_fill(self.barred_V, -torch.inf)
+            drawn[0] = token = self.distribution.draw(allowed, draw.uniforms(self.streams_j[answer], step))
             drawn[1] = draw.logprobs(logits, token)
         stages.share(self.network, drawn)
         return drawn.cpu().numpy()

@@ -136,6 +136,8 @@ def build(
     network.architecture, network.layout = model, layout
     network.frequencies = rope.frequencies(model).to(layout.device)
     network.to(layout.device)
+    if model.position == "learned" and layout.first:
+        network.embedding.position_embeddings.to(config.params_dtype)  # Megatron leaves them in fp32
     initial.mark_cut(network, model)
     if seed is not None:
         initial.initialise(network, model, layout, seed)

@@ -24,6 +24,8 @@ _OWN_WARNINGS = (
 def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
     """Megatron's optimizer over the DDP-wrapped `model`; with `bf16`, master weights and moments are kept in fp32.
 
+    Megatron groups parameters by `wd_mult` (0 for biases and all else of one dimension) but leaves it to its own
+    scheduler to multiply that in; ours knows rates alone, so it is done here. A resumed optimizer keeps these groups.
     Where the wrapping deals gradients over the replicas, each replica keeps and steps its share of the state (ZeRO 1).
     """
     dealt = model.ddp_config.use_distributed_optimizer
@@ -44,8 +46,9 @@ def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
         use_distributed_optimizer=dealt,
     )
     optimizer = get_megatron_optimizer(config, [model])
-    if optim.fused:
-        for group in optimizer.param_groups:
+    for group in optimizer.param_groups:
+        group["weight_decay"] = optim.weight_decay * group["wd_mult"]
+        if optim.fused:
             group["fused"], group["foreach"] = True, False
     return optimizer
 

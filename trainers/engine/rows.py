@@ -21,12 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
 from schemas.shards import open_shard
 from trainers.algorithm import Algorithm, Needs, Per
+from trainers.arithmetic import judged
 from trainers.engine.index import Index
 from trainers.engine.sources import Sources
 
@@ -211,8 +213,7 @@ class Source:
             repeated = self.packed and not of_lists
             sources.add(flat.take(pa.array(np.repeat(np.arange(table.num_rows), inside[-1]))) if repeated else flat)
         for name in self.algorithm.vectors:
-            wrong = np.diff(columns.lists[name][1]) != self.limits.outputs
-            faults.add(f"{name} does not hold {self.limits.outputs} numbers, as the head gives", wrong, columns)
+            self._scan_vector(name, columns, faults)
         lengths_NS = np.zeros((table.num_rows, len(self.algorithm.sequences)), dtype=np.int32)
         for s, sequence in enumerate(self.algorithm.sequences):
             ids, offsets = columns.lists[sequence.ids]
@@ -229,6 +230,15 @@ class Source:
                 counted = _counted(mask != 0, mask_offsets, columns, self.packed)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
+
+    def _scan_vector(self, name: str, columns: _Columns, faults: _Faults) -> None:
+        values, offsets = columns.lists[name]
+        wrong = np.diff(offsets) != self.limits.outputs
+        faults.add(f"{name} does not hold {self.limits.outputs} numbers, as the head gives", wrong, columns)
+        numbers = torch.from_numpy(values.astype(np.float32))
+        faults.add(f"{name} holds an infinite number", _sum_per_row(numbers.isinf().numpy(), offsets) > 0, columns)
+        none = _sum_per_row(judged(numbers).numpy(), offsets) == 0
+        faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
     def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: _Columns, faults: _Faults) -> None:
         shift = 0 if Needs.SCORES in self.algorithm.needs else 1

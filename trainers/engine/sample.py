@@ -68,14 +68,17 @@ class Generator:
         self._control = frozenset(tokenizer.get_added_tokens_decoder())
         self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
         self._ends[[number for number in end_ids if number < len(self._ends)]] = True
+        drawable = _with_token(tokenizer, len(self._ends)) | self._ends
+        self._barred_V = None if drawable.all() else torch.from_numpy(~drawable)
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
 
         Columns: `prompt_row`, `sample_index`, `response_ids` (the end token included), `response` (end token
-        and stop text left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, whatever
-        was drawn from), `finish_reason` ("stop", "length") and `error`, which says why a row has no answer
-        and is null elsewhere.
+        and stop text left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, over all
+        ids of the model, whatever was drawn from: what reading the answer once more gives), `finish_reason`
+        ("stop", "length") and `error`, which says why a row has no answer and is null elsewhere. An id that
+        has no token is never drawn.
         """
         prompts = [np.asarray(ids, np.int64) for ids in rows["prompt_ids"].to_pylist()]
         faults = [self._fault(ids) for ids in prompts]
@@ -91,6 +94,7 @@ class Generator:
             rooms_j=rooms.repeat(each),
             ended=lambda answer, answers: self._ended(answer, answers, stops),
             refill=self.refill,
+            barred_V=self._barred_V,
         )
         order = sorted((i for i, fault in enumerate(faults) if fault is None), key=lambda i: -len(prompts[i]))
         part = min(each, self.batch_size)
@@ -158,6 +162,19 @@ class Generator:
         texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
         told = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
         return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(told, inside, strict=True)]
+
+
+def _with_token(tokenizer: Tokenizer, vocabulary: int) -> npt.NDArray[np.bool_]:
+    """Which of a model's ids have a token, [V]: embeddings are often padded beyond the tokenizer, or it has gaps.
+
+    `ConfigError` where none has.
+    """
+    ids = np.fromiter(tokenizer.get_vocab(with_added_tokens=True).values(), np.int64)
+    known = np.zeros(vocabulary, np.bool_)
+    known[ids[ids < vocabulary]] = True
+    if not known.any():
+        raise ConfigError("no-tokens", f"none of the model's {vocabulary} ids has a token in its tokenizer")
+    return known
 
 
 def anchor(tokenizer: Tokenizer) -> tuple[list[int], str]:

@@ -15,6 +15,7 @@ from datakit.io.forms.form import Built, Form
 from datakit.io.forms.prompts import asked
 from datakit.io.parse import Key
 from schemas import COMPLETIONS, Column
+from schemas.attributed import NOT_JUDGED
 
 FEEDBACK = COMPLETIONS.adding(Column("desirable", pa.bool_(), "whether the answer is wanted")).renamed(
     "feedback", key=("sample_id",)
@@ -26,8 +27,6 @@ ATTRIBUTES = COMPLETIONS.adding(Column("attributes", VALUES, "one value an attri
     "attributes", key=("sample_id",)
 )
 """An answer and its attribute values, in the order of the attribute list."""
-
-_MISSING = -100.0
 
 
 def _answered(raw: pa.Table, dialogue: str, desirable: pa.Array) -> Built:
@@ -53,7 +52,7 @@ def _attributes(raw: pa.Table, dialogue: str) -> Built:
     role, response = last.field("role"), pc.fill_null(last.field("content"), "")
     label = flat(raw["label"])
     values, offsets = label.flatten(), starts(label)
-    known = pc.if_else(pc.equal(values, _MISSING), None, values)
+    known = pc.if_else(pc.or_(pc.equal(values, NOT_JUDGED), pc.is_nan(values)), None, values)
     faults = [
         (np.asarray(pc.fill_null(pc.not_equal(role, "assistant"), True)), "not-a-transcript"),
         (blank(response), "blank-response"),

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 import torch
 
-from schemas.errors import ConfigError
+from schemas import commit
+from schemas.attributed import ATTRIBUTED
+from schemas.errors import ConfigError, DataError
+from schemas.settings import parse
+from tests.trainers import toys
+from trainers import run as runs
 from trainers.algorithm import Loss, Needs, Said
 from trainers.algorithms.rm_regression import RM_REGRESSION, Settings
+from trainers.config import Run
 
 NONE = float("nan")
 
@@ -28,6 +38,46 @@ def test_attributes_that_were_not_judged_do_not_count() -> None:
     total.backward()
     assert scores_BK.grad is not None
     assert scores_BK.grad.tolist() == [[2.0, -4.0], [-1.0, 0.0], [0.0, 0.0]]
+
+
+def test_minus_a_hundred_is_no_judgement() -> None:
+    loss, scores_BK = loss_of([[1.0, 2.0], [3.0, 9.0]], [[0.0, -100.0], [3.5, NONE]])
+    assert loss.values.tolist() == [1.0, 0.25] and loss.weights.tolist() == [1.0, 1.0]
+    error, count = loss.metrics["absolute_error"]
+    assert (error.item(), count.item()) == (1.5, 2.0)
+    (loss.values * loss.weights).sum().backward()
+    assert scores_BK.grad is not None and scores_BK.grad.tolist() == [[2.0, 0.0], [-1.0, 0.0]]
+
+
+def run_on(folder: Path, name: str, labels: list[list[float | None]]) -> Run:
+    rows = toys.ids(len(labels), 3)
+    columns = {"sample_id": [f"s{i}" for i in range(len(rows))], "input_ids": rows, "labels": labels}
+    columns |= {"source": [None] * len(rows)}
+    data = toys.put(folder / name / "rows", ATTRIBUTED, pa.table(columns, schema=ATTRIBUTED.arrow))
+    fixed = {"data": data.url, "out": str(folder / name / "rm"), "algorithm": "rm_regression", "max_steps": 4}
+    run = parse(Run, toys.config(folder / name, settings={"attributes": ["helpfulness", "verbosity"]}, **fixed))
+    torch.set_num_threads(1)
+    runs.execute(run)
+    return run
+
+
+def test_training_learns_the_same_however_a_missing_judgement_is_written(tmp_path: Path) -> None:
+    judged: list[list[float | None]] = [[float(i % 5), 4.0 - i % 3] for i in range(14)]
+    found = {}
+    for name, missing in (("null", None), ("nan", NONE), ("number", -100.0)):
+        labels = [[row[0], missing] if i % 3 == 0 else row for i, row in enumerate(judged)]
+        run = run_on(tmp_path, name, labels)
+        found[name] = (toys.curve(run.folder), commit.read_manifest(run.out).facts["weights_digest"])
+    assert found["null"] == found["nan"] == found["number"]
+    assert found["null"][0][0]["loss"] < 20
+
+
+def test_rows_without_a_judgement_and_infinite_ones_are_refused(tmp_path: Path) -> None:
+    labels: list[list[float | None]] = [[1.0, 2.0], [None, -100.0], [math.inf, 1.0], [3.0, None]]
+    with pytest.raises(DataError) as caught:
+        run_on(tmp_path, "rows", labels)
+    assert "labels holds an infinite number: 1 rows, first s2" in caught.value.what
+    assert "labels holds no judgement (null, NaN and -100 are none): 1 rows, first s1" in caught.value.what
 
 
 def test_the_head_gives_one_number_per_attribute() -> None:
