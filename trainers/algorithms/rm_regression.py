@@ -2,8 +2,8 @@
 
     loss = sum_bk m_bk (r_bk - label_bk)^2 / sum_bk m_bk        over rows b and attributes k of the global batch
 
-r is the head's k-th number at the last token; m is 0 where an attribute was not judged (null, NaN or -100). NeMo-Aligner
-calls it `regression` and divides within each micro-batch.
+r is the head's k-th number at the last token; m is 0 where an attribute was not judged (null, NaN or -100).
+NeMo-Aligner calls it `regression` and divides within each micro-batch.
 """
 
 from __future__ import annotations
