@@ -1,7 +1,7 @@
 """A question and an answer that a model gave, with the exact text it read and every token it drew.
 
-`logprobs` are those of the model as it is (temperature 1, nothing cut, all of its ids), whatever the settings the tokens
-were drawn under: the same numbers as when the answer is read once more.
+`logprobs` are those of the model as it is (temperature 1, nothing cut, all of its ids), whatever the settings the
+tokens were drawn under: the same numbers as when the answer is read once more.
 """
 
 from __future__ import annotations

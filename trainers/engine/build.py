@@ -177,10 +177,8 @@ def _validated(algorithm: Algorithm, checks: Feed | None) -> list[str]:
 def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
     """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
     if loop.report.records is not None and run.records is not None:
-        op = run.op
-        told = Told(
-            key=records_key(key), op={**op, "name": f"{op['name']}.records"}, parents=inputs.parents, seed=run.seed
-        )
+        op = {**run.op, "name": f"{run.op['name']}.records"}
+        told = Told(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
         loop.report.records.publish(run.records, told)
 
 
