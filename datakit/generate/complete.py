@@ -37,7 +37,6 @@ class Complete(Expand):
     name: ClassVar[str] = "generate.complete"
     version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("generator",)
-    version: ClassVar[int] = 2
     paid: ClassVar[bool] = True
 
     sampling: Sampling = field(default_factory=Sampling)
