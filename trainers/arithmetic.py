@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.attributed import NOT_JUDGED
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-from schemas.attributed import NOT_JUDGED
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:

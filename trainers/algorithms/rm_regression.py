@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
@@ -34,7 +32,7 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
     """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
     labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
     judged_BK = judged(labels_BK)
-    errors_BK = torch.where(judged_BK, scores_BK - labels_BK, 0.0)
+    errors_BK = (scores_BK - labels_BK).where(judged_BK, scores_BK.new_zeros(()))
     judged_B = judged_BK.sum(dim=1)
     values_B = errors_BK.square().sum(dim=1) / judged_B.clamp(min=1)
     metrics = {"absolute_error": mean_of(errors_BK.abs(), judged_BK)}
