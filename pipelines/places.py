@@ -4,11 +4,12 @@ function; each becomes the node that it stands for.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datakit.registry import op_of
 from datakit.tokenize import Adopt
+from pipelines import settings
 from pipelines.foreign import Adopted, Function, content_of
 from pipelines.nodes import Node
 from pipelines.plan import Plan
@@ -28,6 +29,7 @@ def rows_at(plan: Plan, place: str, form: str, label: str = "") -> Node:
 
 def model_at(plan: Plan, place: str) -> Node:
     """The checkpoint in the folder `place`, or the one that is made of the Hugging Face folder there."""
+    place = os.path.expanduser(place)
     if "://" not in place and (Path(place) / "config.json").is_file() and read_manifest(place) is None:
         return adopted(plan, place)
     return plan.found(place, "checkpoint")
@@ -37,6 +39,7 @@ def adopted(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> No
     """The checkpoint made of a Hugging Face folder, with the tokenizer at the place `tokenizer` or its own: that in
     `tokenizer.json`, or else in a SentencePiece model.
     """
+    folder = os.path.expanduser(folder)
     model = Path(folder) / "tokenizer.model"
     if not tokenizer and model.is_file() and not model.with_suffix(".json").is_file():
         tokenizer = str(model)
@@ -80,8 +83,13 @@ def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params
     ending = endings.pop()
     kind = {} if "kind" in params else {"format": form}
     settings_ = {"files": list(files), **kind, **({"layout": "array"} if ending == ".json" else {}), **params}
-    op: Any = op_of(_ENDINGS[ending], settings_)
+    op: Any = settings.operation(_ENDINGS[ending], settings_)
     return plan.table(label, op.pinned())
+
+
+def names_in(text: str) -> list[str]:
+    """The places named in `text`, divided by commas; blanks around a comma are no part of a name."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def stem(place: str) -> str:

@@ -12,16 +12,20 @@ import configparser
 import difflib
 import multiprocessing
 import os
+import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
+from datakit.op import Op
+from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.parameters import unreadable
 from schemas.errors import ConfigError, printable
@@ -34,10 +38,18 @@ T = TypeVar("T", bound=luigi.Config)
 _REMOTE = ("scheduler_host", "scheduler_port", "scheduler_url")
 
 
+class _Place(luigi.Parameter):
+    """A folder or URL; `~` at its beginning is the home folder."""
+
+    def normalize(self, x: str) -> str:
+        """The place with the home folder's name in it."""
+        return os.path.expanduser(x)
+
+
 class quiver(luigi.Config):
     """The `[quiver]` section: where data lies and how much of the machine is used."""
 
-    root = luigi.Parameter(description="folder or fsspec URL under which every dataset and checkpoint lies")
+    root = _Place(description="folder or fsspec URL under which every dataset and checkpoint lies")
     processes = luigi.IntParameter(description="worker processes of one data stage; 0: one per core", significant=False)
     seed = luigi.IntParameter(description="seed of every random choice that has none of its own")
     verify = luigi.ChoiceParameter(choices=["full", "size", "off"], description="check of inputs", significant=False)
@@ -102,6 +114,19 @@ def templating() -> Rendering:
         return Rendering(date=held().date or None)
     except ConfigError as error:
         error.where, error.next = "[quiver] date", "correct [quiver] date in luigi.cfg"
+        raise
+
+
+def operation(name: str, params: Mapping[str, Any]) -> Op:
+    """The operation of that name with these settings; `ConfigError` says where a setting of `[quiver]` belongs."""
+    try:
+        return op_of(name, params)
+    except ConfigError as fault:
+        ours = [key for key in params if key in dict(quiver.get_params()) and f"unknown key {key}" in fault.what]
+        if ours and fault.slug == "unknown-key":
+            flags = " ".join(f"--quiver-{key.replace('_', '-')} {shlex.quote(str(params[key]))}" for key in ours)
+            share = ", as a share of the rows from 0 to 1" if "max_rejected" in ours else ""
+            fault.next = f"set {', '.join(ours)} in section [quiver] of luigi.cfg, or give {flags}{share}"
         raise
 
 

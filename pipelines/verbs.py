@@ -30,15 +30,17 @@ from datakit.label import Reward
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Chat
+from datakit.tokenize import Adopt
 from pipelines import settings
 from pipelines.goals import Goal
 from pipelines.iteration import Ground, evaluated, prompted, rewarded
 from pipelines.learning import run_of
 from pipelines.nodes import Node
-from pipelines.places import any_at, imported, model_at, rows_at, scorer_at, stem
+from pipelines.places import any_at, imported, model_at, names_in, rows_at, scorer_at, stem
 from pipelines.plan import Plan
 from pipelines.rendering import Answering, Templated
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
+from schemas.storage import normal
 
 
 class Verb(Goal):
@@ -68,21 +70,31 @@ class Verb(Goal):
                 expected=f"{self.family}.*",
                 kept="nothing was started",
             )
-        return op_of(full, recursively_unfreeze(dict(params)))
+        return settings.operation(full, recursively_unfreeze(dict(params)))
 
 
 class _Operation(Verb):
     """A verb that runs one named operation over datasets."""
 
-    data = luigi.Parameter(description="dataset folder or file; several, divided by commas, for Blend")
+    data = luigi.Parameter(
+        default="", description="dataset folder or file; several, divided by commas, for Blend; none for a reader"
+    )
     op = luigi.Parameter(description="name of the operation, with or without its family")
     params = luigi.DictParameter(default={}, description="settings of the operation, as JSON")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset, checkpoint, or tokenizer from outside")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The inputs, and the operation over them."""
-        places = [part for part in self.data.split(",") if part]
+        places = names_in(self.data)
         op = self.operation(self.op, self.params)
+        if isinstance(op, Adopt):
+            op = replace(op, path=normal(op.path)).pinned() if op.path else op
+            return [plan.table(self.label(op.path), op)]
+        if not places:
+            raise ConfigError(
+                "missing-input", f"{op.name} reads rows; no --data was given", kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} --data FOLDER_OR_FILE --op {printable(self.op)}",
+            )  # fmt: skip
         inputs = [self.rows(plan, place) for place in places]
         return [self.node(plan, self.label(*places), op, inputs)]
 
@@ -103,7 +115,7 @@ class Import(Verb):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The dataset."""
-        files = tuple(part for part in self.files.split(",") if part)
+        files = tuple(names_in(self.files))
         params = recursively_unfreeze(dict(self.params))
         return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
@@ -197,7 +209,7 @@ class Template(Templated, _Operation):
 
 
 class Tokenize(_Operation):
-    """Text to tokens; `--op train` makes a tokenizer."""
+    """Text to tokens; `--op train` makes a tokenizer, `--op adopt --params '{"path": PLACE}'` takes one in."""
 
     family = "tokenize"
 

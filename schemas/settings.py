@@ -6,6 +6,7 @@ settings come in; `plain` is what manifests and fingerprints hold.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import hashlib
@@ -18,6 +19,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from schemas.errors import ConfigError, printable
 
 T = TypeVar("T")
+_MAPPINGS = (dict, Mapping, collections.abc.Mapping)
+_WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 
 
 def plain(value: object) -> Any:
@@ -61,10 +64,28 @@ def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
     faults: list[str] = []
     value = _object(kind, data, "", faults)
     if faults:
-        unknown = all("unknown key" in fault for fault in faults)
-        slug = "unknown-key" if unknown else "bad-setting"
-        raise ConfigError(slug, "; ".join(faults), where=where, kept="nothing was started")
+        unknown = [key for key in data if key not in _fields(kind)] if isinstance(data, Mapping) else []
+        slug = "unknown-key" if all(fault.startswith("unknown key") for fault in faults) else "bad-setting"
+        expected = defaults(kind) if unknown else ""
+        raise ConfigError(slug, "; ".join(faults), expected=expected, where=where, kept="nothing was started")
     return cast(T, value)
+
+
+def defaults(kind: type) -> str:
+    """The settings of the dataclass `kind` in one line, each with its default; `needed` where it has none."""
+    told = []
+    for name, field in _fields(kind).items():
+        if field.default_factory is not dataclasses.MISSING:
+            default = json.dumps(plain(field.default_factory()), default=str)
+        else:
+            needed = field.default is dataclasses.MISSING
+            default = "needed" if needed else json.dumps(plain(field.default), default=str)
+        told.append(f"{name} ({printable(default, 40)})")
+    return ", ".join(told)
+
+
+def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(kind) if field.init}
 
 
 def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
@@ -72,7 +93,7 @@ def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
         faults.append(f"{path or kind.__name__}: {printable(data)} is not an object")
         return None
     hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    fields = _fields(kind)
     before = len(faults)
     for key in data:
         if key not in fields:
@@ -91,7 +112,7 @@ def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
     if origin in (Union, types.UnionType):
         return _union(args, value, path, faults)
     if origin is Literal:
-        if value in args:
+        if any(value == arg and type(value) is type(arg) for arg in args):
             return value
         expected = ", ".join(map(str, args))
         faults.append(
@@ -100,16 +121,19 @@ def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
         return None
     if origin is tuple and isinstance(value, list | tuple):
         if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_value(args[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value))
+            args = args[:1] * len(value)
         if len(args) == len(value):
-            return tuple(
-                _value(a, item, f"{path}[{i}]", faults) for i, (a, item) in enumerate(zip(args, value, strict=True))
-            )
+            pairs = enumerate(zip(args, value, strict=True))
+            return tuple(_value(arg, item, f"{path}[{i}]", faults) for i, (arg, item) in pairs)
+    if origin is list and isinstance(value, list | tuple):
+        return [_value(args[0], item, f"{path}[{i}]", faults) for i, item in enumerate(value)]
+    if origin in _MAPPINGS and isinstance(value, Mapping):
+        return {key: _value(args[1], item, f"{path}.{printable(key)}", faults) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, cast(type, hint)) else _object(cast(type, hint), value, path + ".", faults)
-    if hint is Any or _is(hint, value):
+    if hint is Any or (origin is None and _is(hint, value)):
         return float(value) if hint is float else value
-    faults.append(f"{path}: {printable(value)} is not {getattr(hint, '__name__', hint)}")
+    faults.append(f"{path}: {printable(json.dumps(plain(value), default=str))} is not {_words(hint)}")
     return None
 
 
@@ -124,17 +148,47 @@ def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> A
         result = _value(arg, value, path, own)
         if not own:
             return result
-        tries.append(own)
-    faults.extend(tries[0])
+        tries.append((_is(arg, value), own))
+    # The alternative whose outer type fits says best what is wrong inside; where none fits, all of them are named.
+    fitting = [own for fits, own in tries if fits]
+    wanted = " or ".join(dict.fromkeys(map(_words, args)))
+    told = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {wanted}"
+    faults.extend(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else [told])
     return None
 
 
+def _words(hint: Any) -> str:
+    """A type in the words of a person who writes JSON."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_words(arg) for arg in args))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple and len(args) == 2 and args[1] is not Ellipsis:
+        return f"a pair of {_words(args[0])} and {_words(args[1])}"
+    if origin in (tuple, list):
+        return f"a list of {_words(args[0])}"
+    if origin in _MAPPINGS:
+        return f"an object of {_words(args[1])}"
+    return _WORDS.get(hint) or str(getattr(hint, "__name__", hint))
+
+
 def _is(hint: Any, value: Any) -> bool:
+    """Whether the outer type fits; what is inside a list or an object is looked at by `_value`."""
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     origin = get_origin(hint) or hint
-    if origin in (dict, Mapping):
+    if origin in _MAPPINGS:
         return isinstance(value, Mapping)
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple)
     return isinstance(origin, type) and isinstance(value, origin)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond a float's range
+        return False

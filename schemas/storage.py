@@ -143,7 +143,9 @@ def normal(url: str | os.PathLike[str]) -> str:
     protocol = _protocol(text)
     if protocol is None or protocol == "file":
         path = re.sub(r"^file:(//)?", "", text, flags=re.IGNORECASE)
-        return os.path.abspath(path)
+        return os.path.abspath(os.path.expanduser(path))
+    if "?" in text:
+        raise _refused("query-in-url", "a signed query string is a credential and must not be part of a URL", text)
     rest = text.split("://", 1)[1].strip("/")
     if not rest or any(part in ("", ".", "..") for part in rest.split("/")):
         raise _refused("url", "a URL names a place below its root, without empty, '.' or '..' parts", text)
@@ -161,6 +163,16 @@ def open_store(url: str | os.PathLike[str]) -> tuple[Store, str]:
 
     protocol, path = place.split("://", 1)
     return ObjectStore(protocol), path
+
+
+def named_file(url: str | os.PathLike[str]) -> tuple[Store, str]:
+    """The store and path of an input that a person named; links of a local path are resolved, this once.
+
+    Model hubs keep downloads as links into a folder of blobs. Datasets and whatever is written stay without links: they
+    are opened by `open_store`.
+    """
+    store, path = open_store(url)
+    return store, path if "://" in normal(url) else os.path.realpath(path)
 
 
 def inside(name: str, where: str) -> str:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Column, Schema
-from schemas.storage import open_store, shown
+from schemas.storage import named_file, normal, open_store, shown
 
 VOCABULARIES = Schema(
     "vocabularies",
@@ -110,13 +110,17 @@ def row_of(texts: Mapping[str, str], where: str = "") -> Row:
     return row
 
 
-def read_folder(url: str | os.PathLike[str]) -> Row | None:
-    """`row_of` the files of a folder (Hugging Face's or a checkpoint's); None if it has no `tokenizer.json`."""
-    store, folder = open_store(url)
+def read_folder(url: str | os.PathLike[str], links: bool = False) -> Row | None:
+    """`row_of` the files of a folder (Hugging Face's or a checkpoint's); None if it has no `tokenizer.json`.
+
+    `links`: its files may be links, as those of a model hub's cache are.
+    """
     texts = {}
     for name in SOURCES:
+        file = f"{normal(url)}/{name}"
         try:
-            texts[name] = store.read(store.join(folder, name), LIMIT).decode()
+            store, path = named_file(file) if links else open_store(file)
+            texts[name] = store.read(path, LIMIT).decode()
         except (FileNotFoundError, NotADirectoryError):
             if name == TOKENS:
                 return None

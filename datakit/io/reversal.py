@@ -51,8 +51,8 @@ class Reversal(Read):
             (not 1 <= self.digits <= 18, f"digits must be 1 to 18, not {self.digits}"),
             (self.rows < 1 or self.first < 0, f"rows {self.rows} from {self.first} on is no range"),
             (
-                self.first + self.rows > 10**self.digits,
-                f"there are only {10**self.digits} numbers of {self.digits} digits",
+                self.first + self.rows > 10 ** min(18, self.digits),
+                f"there are only 10^{self.digits} numbers of {self.digits} digits",
             ),
             (not 0 <= self.wrong_share <= 1, f"wrong_share must be 0 to 1, not {self.wrong_share}"),
             (

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.storage import guarded, open_store, shown
+from schemas.storage import guarded, named_file, shown
 
 CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -22,8 +22,8 @@ _BOMB_RATIO, _BOMB_BYTES = 400, 1 << 26
 
 @contextmanager
 def opened(url: str) -> Iterator[BinaryIO]:
-    """A binary reader of `url`; `ConfigError` if there is no such file or the place may not be opened."""
-    store, path = open_store(url)
+    """A binary reader of `url`, through links; `ConfigError` if there is no such file or it may not be opened."""
+    store, path = named_file(url)
     with guarded("read", url):
         try:
             stream = store.open(path)

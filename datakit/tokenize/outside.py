@@ -18,7 +18,7 @@ from typing import Any
 
 from datakit.tokenize import convert, spm
 from schemas.errors import ConfigError, DataError, printable
-from schemas.storage import open_store, shown
+from schemas.storage import named_file, open_store, shown
 from schemas.vocabularies import LIMIT, SETTINGS, SOURCES, SPECIAL, TOKENS, Row, parsed, row_of
 
 VOCAB, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
@@ -38,8 +38,8 @@ def files_at(path: str) -> dict[str, bytes]:
     names = store.names(place)
     if names:
         chosen = [*_main(names, path), *(name for name in (*SOURCES[1:], ADDED) if name in names)]
-        return {name: store.read(store.join(place, name), LIMIT) for name in chosen}
-    folder, _, name = place.rpartition("/")
+        return {name: _read(store.join(path.rstrip("/"), name)) for name in chosen}
+    name = place.rpartition("/")[2]
     if _MODEL.fullmatch(name):
         wanted = {name: name}
     elif name in (VOCAB, MERGES):
@@ -49,9 +49,14 @@ def files_at(path: str) -> dict[str, bytes]:
     if not name.endswith(".json") and name != MERGES and not _MODEL.fullmatch(name):
         raise _none(path, name)
     try:
-        return {known: store.read(f"{folder}/{file}", LIMIT) for known, file in wanted.items()}
+        return {known: _read(f"{path.removesuffix(name)}{file}") for known, file in wanted.items()}
     except FileNotFoundError as error:
         raise ConfigError("no-such-file", f"there is no file {shown(path)}", kept="nothing was started") from error
+
+
+def _read(url: str) -> bytes:
+    store, place = named_file(url)
+    return store.read(place, LIMIT)
 
 
 def digests_of(files: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:

@@ -138,6 +138,40 @@ def test_is_its_own_configuration(example):
         type(op).of({**plain(op), "no_such_setting": 1})
 
 
+ODD_VALUES = (
+    None,
+    True,
+    -3,
+    10**400,
+    1e300,
+    "x",
+    [],
+    ["a"],
+    [1],
+    [["a"]],
+    {},
+    {"a": "b"},
+    {"a": 1},
+    {"response": ["a"]},
+)
+
+
+@every_example
+def test_a_setting_of_a_wrong_type_is_refused(example):
+    """Whatever JSON stands under a key: the operation takes it and is its own JSON again, or it is a `ConfigError`."""
+    settings = json.loads(json.dumps(plain(example.op)))
+    refused = 0
+    for name in settings:
+        for value in ODD_VALUES:
+            try:
+                op = type(example.op).of({**settings, name: value})
+            except ConfigError:
+                refused += 1
+            else:
+                assert type(op).of(json.loads(canonical(op))) == op, (name, value)
+    assert refused, "nothing was refused"
+
+
 @every_example
 def test_refuses_other_rows_naming_the_column(example, put, tmp_path):
     for column in example.op.takes.columns:

@@ -49,8 +49,8 @@ def test_a_run_is_its_own_json() -> None:
     [
         ({"optim": {"lrr": 1e-3}}, "unknown key optim.lrr (did you mean lr?)"),
         ({"optimm": {}}, "unknown key optimm (did you mean optim?)"),
-        ({"global_batch_size": "8"}, "global_batch_size: 8 is not int"),
-        ({"global_batch_size": True}, "global_batch_size: True is not int"),
+        ({"global_batch_size": "8"}, 'global_batch_size: "8" is not a whole number'),
+        ({"global_batch_size": True}, "global_batch_size: true is not a whole number"),
         ({"optim": {"lr": 1e-3, "schedule": "cosin"}}, "did you mean cosine?"),
         ({"global_batch_size": ...}, "global_batch_size is missing"),
         ({"epochs": 1}, "exactly one of epochs and max_steps, not 2"),

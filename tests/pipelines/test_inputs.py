@@ -1,0 +1,44 @@
+"""What a person names as input, through the real command: home folders, lists of files, settings, tokenizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from commands import luigi
+
+from schemas.dataset import Dataset
+
+ROWS = '{"prompt": "a", "response": "b"}\n'
+
+
+def test_names_lists_and_settings_are_read_as_a_person_means_them(tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/more.jsonl").write_text(ROWS.replace("a", "c"))
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    (tmp_path / "luigi.cfg").write_text("[quiver]\nroot = ~/made\n")
+    home = {"HOME": str(tmp_path / "home")}
+    files = ("Import", "--files", " rows.jsonl , ~/more.jsonl,")
+
+    wrong = luigi(tmp_path, *files, "--params", '{"columns": {"response": ["a"]}}', module="pipelines", **home)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith('error[2/bad-setting]: columns.response: ["a"] is not text\n')
+
+    unknown = luigi(tmp_path, *files, "--params", '{"max_rejected": 1}', module="pipelines", **home)
+    assert unknown.returncode == 2
+    assert "expected: " in unknown.stderr and "max_line (16777216)" in unknown.stderr
+    assert "next: set max_rejected in section [quiver] of luigi.cfg, or give --quiver-max-rejected 1" in unknown.stderr
+
+    done = luigi(tmp_path, *files, module="pipelines", **home)
+    assert done.returncode == 0, done.stderr
+    place = Path(done.stdout.split()[-1])
+    assert place.is_relative_to(tmp_path / "home/made/import") and not (tmp_path / "~").exists()
+    assert sorted(m[0]["content"] for m in Dataset.open(str(place)).read()["messages"].to_pylist()) == ["a", "c"]
+
+    adopt = ("Tokenize", "--op", "adopt", "--params", f'{{"path": "{shared_data}/tokenizer-oasst-tiny"}}')
+    taken = luigi(tmp_path, *adopt, module="pipelines", **home)
+    assert taken.returncode == 0, taken.stderr
+    assert Dataset.open(taken.stdout.split()[-1]).schema.name == "vocabularies"
+
+    nothing = luigi(tmp_path, "Tokenize", "--op", "mask", module="pipelines", **home)
+    assert nothing.returncode == 2
+    assert nothing.stderr.startswith("error[2/missing-input]: tokenize.mask reads rows; no --data was given")

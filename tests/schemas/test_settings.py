@@ -1,0 +1,68 @@
+"""Settings from JSON: every key and every element has its declared type, and the error says what is wrong where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from schemas.errors import ConfigError
+from schemas.settings import parse
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Example:
+    names: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
+    sizes: tuple[int, ...] = ()
+    loose: list[float] = field(default_factory=list)
+    deep: dict[str, dict[str, int]] = field(default_factory=dict)
+    way: Literal["a", 1] = "a"
+    limit: int | float | None = None
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"names": {"response": ["a"]}}, 'names.response: ["a"] is not text'),
+        ({"names": {"response": None}}, "names.response: null is not text"),
+        ({"names": 3}, "names: 3 is not an object of text or a list of a pair of text and text"),
+        ({"names": [["a", 1]]}, "names[0][1]: 1 is not text"),
+        ({"sizes": [1, "2"]}, 'sizes[1]: "2" is not a whole number'),
+        ({"sizes": {"a": 1}}, 'sizes: {"a": 1} is not a list of a whole number'),
+        ({"loose": [1, [2]]}, "loose[1]: [2] is not a finite number"),
+        ({"loose": [10**400]}, "is not a finite number"),
+        ({"deep": {"a": {"b": 1.5}}}, "deep.a.b: 1.5 is not a whole number"),
+        ({"way": True}, "way: True is not one of a, 1"),
+        ({"limit": "x"}, 'limit: "x" is not a whole number or a finite number or null'),
+        ({"inner": {"rate": True}}, "inner.rate: true is not a finite number"),
+        ({"inner": 1}, "inner.: 1 is not an object"),
+    ],
+)
+def test_a_wrong_type_is_named_with_its_place(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Example, given)
+    assert caught.value.slug == "bad-setting"
+    assert told in caught.value.what
+
+
+def test_right_types_come_through_as_they_are() -> None:
+    given = {"names": {"a": "b"}, "sizes": [1], "loose": [1, 2.5], "deep": {"a": {"b": 1}}, "way": 1, "limit": 2}
+    made = parse(Example, given)
+    assert (made.names, made.sizes, made.loose, made.deep) == ({"a": "b"}, (1,), [1.0, 2.5], {"a": {"b": 1}})
+    assert (made.way, made.limit, made.inner) == (1, 2, Inner())
+
+
+def test_an_unknown_key_lists_the_settings_with_their_defaults() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Example, {"size": 1})
+    assert caught.value.slug == "unknown-key"
+    assert caught.value.what == "unknown key size (did you mean sizes?)"
+    assert caught.value.expected.startswith('names ([]), sizes ([]), loose ([]), deep ({}), way ("a"), limit (null)')
