@@ -150,8 +150,8 @@ class Algorithm:
 
     `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`,
     `notes` what it tells of every row, and `statistics` (with the function `statistics_of`) what it must know of the
-    whole batch before the loss. `outputs` says how many numbers the scalar head gives under some settings (default: as
-    the model says); the vector columns hold as many.
+    whole batch before the loss. `output_names` says what the numbers of the scalar head are called under some settings
+    (default: as many as the model says, without names); the vector columns hold as many.
     """
 
     name: str
@@ -163,7 +163,7 @@ class Algorithm:
     loss: LossFn
     metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    outputs: Callable[[Any], int] | None = None
+    output_names: Callable[[Any], tuple[str, ...]] | None = None
     statistics: tuple[str, ...] = ()
     statistics_of: StatisticsFn | None = None
 
@@ -175,7 +175,11 @@ class Algorithm:
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
         both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES)
         assert not both, f"{self.name} asks two heads: {self.needs}"
-        assert self.needs.scalar or self.outputs is None, f"{self.name}: outputs without a scalar head"
+        assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"
+
+    def num_outputs(self, settings: Any, default: int = 1) -> int:
+        """How many numbers the scalar head gives under `settings`; `default` where the algorithm leaves that open."""
+        return default if self.output_names is None else len(self.output_names(settings))
 
     @property
     def lists(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **c
     algorithm, settings = registry.configured(name, {})
     data = Dataset.open(str(folder / (table or name)))
     run = parse(Run, toys.config(folder, algorithm=name, data=data.url, **changes))
-    size = 1 if algorithm.outputs is None else algorithm.outputs(settings)
+    size = algorithm.num_outputs(settings)
     shape = replace(toys.model(), head="scalar" if algorithm.needs.scalar else "lm", head_size=size)
     feed = build.feed(run, data, algorithm, shape, layout, shuffle=True)
     learner = build.trainee(run, algorithm, settings, layout, None)

@@ -26,9 +26,10 @@ from trainers.config import Run
 from trainers.engine import build, parallel
 from trainers.engine.batch import assemble
 from trainers.engine.feed import Cut, Feed
+from trainers.engine.forward import extract_outputs, forward
 from trainers.engine.parallel import Layout
 from trainers.engine.rows import Limits, Source
-from trainers.engine.step import Stepper, hear, say
+from trainers.engine.step import Stepper
 
 ALGORITHMS = registry.algorithms()
 
@@ -46,7 +47,7 @@ def shape(algorithm: Algorithm) -> Model:
 
 def source(algorithm: Algorithm, folder: Path, table: pa.Table) -> Source:
     data = toys.put(folder / f"{algorithm.name}-{table.num_rows}", algorithm.rows, table)
-    outputs = 1 if algorithm.outputs is None else algorithm.outputs(algorithm.settings())
+    outputs = algorithm.num_outputs(algorithm.settings())
     return Source(data, algorithm, Limits(48, toys.VOCABULARY, outputs))
 
 
@@ -97,7 +98,7 @@ class TestEveryAlgorithm:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5))
         network = learner(algorithm, layout, tmp_path).model
         batch = assemble(algorithm, rows.rows(range(5)))
-        said = hear(say(network, batch), batch, algorithm.needs, toys.VOCABULARY)
+        said = extract_outputs(forward(network, batch), batch, algorithm.needs, toys.VOCABULARY)
         loss = algorithm.loss(algorithm.settings(), said, batch.rows)
         assert loss.values.requires_grad and not loss.weights.requires_grad
         tokens = {len(one.row_T) for one in said.values()}
@@ -181,8 +182,8 @@ def test_padding_of_the_vocabulary_has_no_probability(layout: Layout, tmp_path: 
     rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 4))
     network = learner(algorithm, layout, tmp_path).model
     batch = assemble(algorithm, rows.rows(range(4)))
-    logits = say(network, batch)
+    logits = forward(network, batch)
     assert logits.shape[-1] == 64
     dense_T = torch.log_softmax(logits[0, :, :60].detach().clone(), -1).gather(-1, batch.labels_1t[0][:, None])
-    said = hear(logits, batch, algorithm.needs, 60)
+    said = extract_outputs(logits, batch, algorithm.needs, 60)
     torch.testing.assert_close(said["input_ids"].logprobs_T, dense_T[:, 0], rtol=1e-5, atol=1e-6)

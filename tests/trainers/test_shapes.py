@@ -24,9 +24,9 @@ from trainers.architecture import Experts, Model, RopeScaling, shape_faults
 from trainers.config import Parallel, cut_faults
 from trainers.engine import checkpoint, mixture, parallel, rope
 from trainers.engine.feed import Cut, shares
+from trainers.engine.forward import extract_outputs, forward
 from trainers.engine.model import Network, build
 from trainers.engine.parallel import Layout
-from trainers.engine.step import hear, say
 
 DENSE = ["2,1,0,1", "2,1,1,1", "1,2,0,1"]
 CUTS = [*DENSE, "1,1,0,1", "1,1,0,2", "2,1,1,2"]
@@ -171,7 +171,7 @@ def test_the_balance_of_experts_is_learnt_as_written() -> None:
     sft, counted = registry.algorithms()["sft"], sum(float(batch.rows["loss_mask"].sum()) for batch in batches)
     for batch in batches:
         said.clear()
-        loss = sft.loss(None, hear(say(net, batch), batch, sft.needs, model.vocab_size), batch.rows)
+        loss = sft.loss(None, extract_outputs(forward(net, batch), batch, sft.needs, model.vocab_size), batch.rows)
         total = total + (loss.values * loss.weights).sum() / counted
         for logits_tE in said:
             chances_tE = logits_tE[: batch.num_read].softmax(-1)

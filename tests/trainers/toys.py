@@ -68,7 +68,7 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
     for name in algorithm.numbers:
         columns[name] = random.normal(size=rows).tolist()
     for name in algorithm.vectors:
-        width = 1 if algorithm.outputs is None else algorithm.outputs(algorithm.settings())
+        width = algorithm.num_outputs(algorithm.settings())
         columns[name] = random.normal(size=(rows, width)).tolist()
     for number, sequence in enumerate(algorithm.sequences):
         lists = columns[sequence.ids] = ids(rows, seed + number)

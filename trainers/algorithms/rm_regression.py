@@ -48,5 +48,5 @@ RM_REGRESSION = Algorithm(
     settings=Settings,
     loss=loss,
     metrics=("absolute_error",),
-    outputs=lambda settings: len(settings.attributes),
+    output_names=lambda settings: settings.attributes,
 )

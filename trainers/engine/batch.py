@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Needs
+from trainers.algorithm import Algorithm, Needs, Sequence
 from trainers.engine.packing import Packed, pack
 from trainers.engine.rows import Row
 
@@ -96,17 +96,29 @@ class MicroBatch:
 
 
 def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
-    """The micro-batch of `rows`, of a token count that `multiple` divides (a last sequence of zeros fills up).
+    """The micro-batch that `algorithm` reads of `rows`, its number and vector columns included (see `packed`)."""
+    batch = packed(algorithm.sequences, algorithm.needs, rows, multiple=multiple)
+    vectors = {
+        name: _flat([np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1), np.float32)])
+        for name in algorithm.vectors
+    }
+    numbers = {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers}
+    return replace(batch, rows=batch.rows | numbers | vectors)
+
+
+def packed(sequences: Many[Sequence], needs: Needs, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
+    """The sequence columns of `rows` laid end to end, of a token count that `multiple` divides (a last sequence of
+    zeros fills up). Where scores are asked the network reads every token, otherwise all but the last.
 
     No rows at all give one sequence of `multiple` zeros that no loss sees: a replica without rows still takes part.
     """
-    shift = 0 if Needs.SCORES in algorithm.needs else 1
+    shift = 0 if Needs.SCORES in needs else 1
     inputs: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     spans: dict[str, Span] = {}
     tensors: dict[str, Tensor] = {}
     start = 0
-    for sequence in algorithm.sequences:
+    for sequence in sequences:
         pieces = _pieces(sequence.ids, rows)
         inputs += [piece[: len(piece) - shift] for piece in pieces]
         labels += [piece[shift:] for piece in pieces]
@@ -118,10 +130,6 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
         spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), choices)
         tensors |= along
         start = stop
-    vectors = {
-        name: _flat([np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1), np.float32)])
-        for name in algorithm.vectors
-    }
     fill = -start % multiple if start else multiple
     inputs, labels = [*inputs, np.zeros(fill, np.int64)], [*labels, np.zeros(fill, np.int64)]
     lengths = np.array([len(piece) for piece in inputs if len(piece)])
@@ -130,7 +138,7 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
         labels_1t=_flat(labels)[None],
         lengths=tuple(lengths.tolist()),
         spans=spans,
-        rows=tensors | {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers} | vectors,
+        rows=tensors,
         num_rows=len(pieces),
         places_B=torch.empty(0, dtype=torch.int64),
         sources_B=torch.empty(0, dtype=torch.int64),

@@ -28,7 +28,7 @@ from trainers.engine import checkpoint, parallel, retention
 from trainers.engine import index as indexes
 from trainers.engine import model as networks
 from trainers.engine import optim as optimizers
-from trainers.engine.checkpoint import Checkpoint
+from trainers.engine.checkpoint import OUTPUT_NAMES, Checkpoint
 from trainers.engine.feed import Cut, Feed
 from trainers.engine.index import Index
 from trainers.engine.loop import Loop, signals
@@ -88,7 +88,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     init = None if run.init is None else checkpoint.open_checkpoint(run.init)
     inputs = Inputs(data, validation, init)
     vocabulary = _vocabulary(run, init)
-    facts = _speaks(run, inputs, algorithm, vocabulary)
+    facts = _facts(run, inputs, algorithm, settings, vocabulary)
     shape = _with_head(run, init, algorithm, settings)
     steps = feed(run, data, algorithm, shape, layout, shuffle=True)
     checks = None if validation is None else feed(run, validation, algorithm, shape, layout, shuffle=False)
@@ -187,7 +187,7 @@ def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings
     assert model is not None, "a run has a model or a checkpoint to start from"
     if not algorithm.needs.scalar:
         return replace(model, head="lm", head_size=1)
-    size = model.head_size if algorithm.outputs is None else algorithm.outputs(settings)
+    size = algorithm.num_outputs(settings, model.head_size)
     return replace(model, head="scalar", head_size=size, tie_embeddings=False)
 
 
@@ -226,7 +226,9 @@ def _vocabulary(run: Run, init: Checkpoint | None) -> dict[str, str]:
     return files_of(row)
 
 
-def _speaks(run: Run, inputs: Inputs, algorithm: Algorithm, vocabulary: Mapping[str, str]) -> dict[str, Any]:
+def _facts(
+    run: Run, inputs: Inputs, algorithm: Algorithm, settings: Any, vocabulary: Mapping[str, str]
+) -> dict[str, Any]:
     """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
     facts = {**inputs.data.facts, **run.facts}
     one = files_identity(vocabulary) if vocabulary else ""
@@ -240,4 +242,6 @@ def _speaks(run: Run, inputs: Inputs, algorithm: Algorithm, vocabulary: Mapping[
         facts[identities.FACT] = one
     if inputs.init is not None and "family" in inputs.init.manifest.facts:
         facts["family"] = inputs.init.manifest.facts["family"]
+    if algorithm.output_names is not None:
+        facts[OUTPUT_NAMES] = list(algorithm.output_names(settings))
     return facts

@@ -1,9 +1,8 @@
 """One step: micro-batches through the network, the algorithm's loss, gradients divided by the global weight.
 
-`say` and `hear` are the forward pass and what it means to an algorithm; scoring shares them with training, so that a
-column of log-probs comes from the very same forward. `Stepper` runs them under Megatron's schedules (pipeline or not),
-adds up sums and weights of the loss and its metrics, and reduces them over the world once per step. Gradients are added
-up unscaled and divided by the global weight at the end, so no cut of the batch changes them.
+`Stepper` runs the one forward pass (`trainers.engine.forward`) under Megatron's schedules (pipeline or not), adds up
+sums and weights of the loss and its metrics, and reduces them over the world once per step. Gradients are added up
+unscaled and divided by the global weight at the end, so no cut of the batch changes them.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Loss, Needs, Said
+from trainers.algorithm import Algorithm, Loss, Said
 from trainers.architecture import Model
-from trainers.engine import logprobs, mixture
+from trainers.engine import mixture
 from trainers.engine.batch import MicroBatch
+from trainers.engine.forward import extract_outputs, forward
 from trainers.engine.parallel import Layout
 from trainers.engine.specs import choose
 from trainers.engine.tally import WEIGHT, Tally
@@ -50,44 +50,6 @@ class Outcome:
     sources: Mapping[int, float]
     rows_RN: np.ndarray
     stop: bool
-
-
-def say(model: Any, batch: MicroBatch) -> Tensor:
-    """Run the network over a micro-batch: [1, t, V] logits or [1, t, H] scalars; hidden states before the last
-    stage.
-    """
-    options = {"packed_seq_params": batch.plan, "padding_mask": batch.padding_1t}
-    output: Tensor = model(batch.tokens_1t, batch.plan.positions, None, **options)
-    return output
-
-
-def hear(output: Tensor, batch: MicroBatch, needs: Needs, vocab_size: int) -> dict[str, Said]:
-    """What the output of `say` on the last pipeline stage tells of every sequence column; uses logits up."""
-    if not needs.scalar:
-        logprobs.hide_padding(output, vocab_size)
-    return {
-        name: Said(span.row_T, batch.num_rows, _answers(output[0], batch, name, needs))
-        for name, span in batch.spans.items()
-    }
-
-
-def _answers(output_t: Tensor, batch: MicroBatch, name: str, needs: Needs) -> dict[Needs, Tensor]:
-    span = batch.spans[name]
-    here = output_t if span.start == 0 and span.stop == len(output_t) else output_t[span.start : span.stop]
-    answers: dict[Needs, Tensor] = {}
-    if Needs.SCORES in needs:
-        answers[Needs.SCORES] = output_t[span.last_B]
-    if Needs.VALUES in needs:
-        answers[Needs.VALUES] = here
-    if Needs.CHOICES in needs:
-        assert span.choices_TK is not None, f"{name} has no column of choices"
-        answers[Needs.CHOICES] = logprobs.logprobs_at(here, span.choices_TK)
-    if Needs.ENTROPY in needs:
-        answers[Needs.ENTROPY] = logprobs.entropy(here)
-    if Needs.LOGPROBS in needs:
-        labels_T, alone = batch.labels_1t[0, span.start : span.stop], needs == Needs.LOGPROBS
-        answers[Needs.LOGPROBS] = logprobs.token_logprobs(here if alone else here.clone(), labels_T)
-    return answers
 
 
 class Stepper:
@@ -141,10 +103,10 @@ class Stepper:
 
     def _one(self, loss: Callable[..., Any], batches: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Any]:
         batch = next(batches)
-        return say(model, batch), partial(loss, batch)
+        return forward(model, batch), partial(loss, batch)
 
     def _hear(self, output: Tensor, batch: MicroBatch) -> dict[str, Said]:
-        return hear(output, batch, self.algorithm.needs, self.shape.vocab_size)
+        return extract_outputs(output, batch, self.algorithm.needs, self.shape.vocab_size)
 
     def _loss(self, batch: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         said = self._hear(output, batch)

@@ -81,8 +81,9 @@ def test_rows_without_a_judgement_and_infinite_ones_are_refused(tmp_path: Path) 
 
 
 def test_the_head_gives_one_number_per_attribute() -> None:
-    assert RM_REGRESSION.outputs is not None
-    assert RM_REGRESSION.outputs(Settings()) == 5 and RM_REGRESSION.outputs(Settings(attributes=("reward",))) == 1
+    assert (
+        RM_REGRESSION.num_outputs(Settings()) == 5 and RM_REGRESSION.num_outputs(Settings(attributes=("reward",))) == 1
+    )
     for wrong in ((), ("reward", "reward")):
         with pytest.raises(ConfigError, match="different names"):
             Settings(attributes=wrong)
