@@ -46,7 +46,18 @@ def open_scorer(url: str) -> object:
     return opened(url, threads=_THREADS)
 
 
-_OPENERS: Mapping[str, Callable[[str], object]] = {"generator": open_generator, "scorer": open_scorer}
+def open_token_model(url: str) -> object:
+    """A network that is asked about given tokens."""
+    from trainers.engine.frozen import open_frozen
+
+    return open_frozen(url, threads=_THREADS)
+
+
+_OPENERS: Mapping[str, Callable[[str], object]] = {
+    "generator": open_generator,
+    "scorer": open_scorer,
+    "model": open_token_model,
+}
 
 
 _SCORED = Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in READS))

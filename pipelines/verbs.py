@@ -161,9 +161,13 @@ class Label(Templated, _Operation):
     family = "label"
 
     reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder or module:function")
+    model = luigi.Parameter(default="", description="checkpoint or Hugging Face folder that is asked about tokens")
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
+        if "model" in op.needs:
+            self.nothing_templated(f"{op.name} reads tokens")
+            return plan.table(label, op, *inputs, model=model_at(plan, self.model) if self.model else None)
         if not isinstance(op, Reward):
             self.nothing_templated(f"{op.name} reads no templated text")
             return super().node(plan, label, op, inputs)

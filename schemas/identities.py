@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from schemas.conversation import IDS, PIECES
 from schemas.errors import DataError, printable
 from schemas.schema import Schema
@@ -23,8 +25,8 @@ Spoken = Mapping[str, tuple[str, ...]]
 
 
 def speaking(schema: Schema | None) -> tuple[str, ...]:
-    """The columns that hold ids or templated pieces."""
-    return () if schema is None else tuple(c.name for c in schema.columns if c.type in (IDS, PIECES))
+    """The columns that hold ids (one per token, or several) or templated pieces."""
+    return () if schema is None else tuple(c.name for c in schema.columns if c.type in (IDS, PIECES, pa.list_(IDS)))
 
 
 def spoken(schema: Schema | None, facts: Mapping[str, Any]) -> Spoken:

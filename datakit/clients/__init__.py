@@ -1,6 +1,7 @@
-"""What a model looks like from here: three protocols, and a scorer that is a Python function.
+"""What a model looks like from here: four protocols, and a scorer that is a Python function.
 
-`Generator` answers prompts, `Scorer` puts numbers on rows, `Judge` reads a rubric. Whoever calls
+`Generator` answers prompts, `Scorer` puts numbers on rows, `TokenModel` says what it thinks of given tokens, `Judge`
+reads a rubric. Whoever calls
 `datakit.apply` hands the real thing in as a `Resource`; operations see only the protocol.
 """
 
@@ -10,5 +11,6 @@ from datakit.clients.protocols import ANSWERS as ANSWERS
 from datakit.clients.protocols import Generator as Generator
 from datakit.clients.protocols import Judge as Judge
 from datakit.clients.protocols import Scorer as Scorer
+from datakit.clients.protocols import TokenModel as TokenModel
 from datakit.clients.python import PythonScorer as PythonScorer
 from datakit.clients.sampling import Sampling as Sampling

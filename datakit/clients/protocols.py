@@ -1,4 +1,4 @@
-"""Generator, Scorer, Judge: what an operation may ask of a model.
+"""Generator, Scorer, TokenModel, Judge: what an operation may ask of a model.
 
 A client that cannot answer at all (server down, out of memory) raises a `QuiverError` (13, 14): the work
 stops, what was answered is kept. A single row it cannot answer is data: an `error` text, a null or non-finite
@@ -7,8 +7,8 @@ score.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,34 @@ class Scorer(Protocol):
 
     def score(self, rows: pa.Table) -> Mapping[str, pa.Array]:
         """Named numbers, one per row in the order of `rows`; null or non-finite where a row has none."""
+        ...
+
+
+TokenRows: TypeAlias = Sequence[npt.NDArray[np.int64]]
+"""Rows of token ids, one array each."""
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """A frozen network that is asked about given tokens: a reference policy, a teacher, a critic.
+
+    Every answer is a list column with one entry per token of each row; the first token, which nothing predicts, has 0.
+    """
+
+    def logprobs(self, rows: TokenRows) -> pa.Array:
+        """Log-probability (nats, temperature 1) of every token given those before it: list<float32>."""
+        ...
+
+    def entropies(self, rows: TokenRows) -> pa.Array:
+        """Entropy (nats) of the distribution that every token was drawn from: list<float32>."""
+        ...
+
+    def values(self, rows: TokenRows) -> pa.Array:
+        """A scalar head's first number at the position before every token: list<float32>."""
+        ...
+
+    def top_k(self, rows: TokenRows, k: int) -> tuple[pa.Array, pa.Array]:
+        """The k likeliest ids at every token, likeliest first, and their log-probabilities: lists of lists."""
         ...
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datakit.label.length import Length as Length
+from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
 from datakit.label.reward import Reward as Reward
 from datakit.label.standardize import Standardize as Standardize
+from datakit.label.topk import TopK as TopK
+from datakit.label.values import Values as Values
 from datakit.label.verify import Verify as Verify

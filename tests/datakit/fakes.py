@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,6 +86,29 @@ class LengthScorer:
                 file.write("".join(f"{text}\n" for text in rows["response"].to_pylist()))
         numbers = [self.odd.get(text, float(len(text))) for text in rows["response"].to_pylist()]
         return {"reward": pa.array(numbers, pa.float64())}
+
+
+class CountingModel:
+    """A token model that says of a token its own id over 100, and `odd` of that id."""
+
+    def __init__(self, odd: Mapping[int, float] | None = None) -> None:
+        self.odd = dict(odd or {})
+
+    def logprobs(self, rows: Sequence[np.ndarray]) -> pa.Array:
+        said = [[0.0, *(self.odd.get(i, -i / 100) for i in row[1:].tolist())] for row in rows]
+        return pa.array(said, pa.list_(pa.float32()))
+
+    entropies = values = logprobs
+
+    def top_k(self, rows: Sequence[np.ndarray], k: int) -> tuple[pa.Array, pa.Array]:
+        ids = [[[0] * k, *([i + n for n in range(k)] for i in row[1:].tolist())] for row in rows]
+        said = [[[0.0] * k, *([-float(n) for n in range(k)] for _ in row[1:])] for row in rows]
+        return pa.array(ids, pa.list_(pa.list_(pa.int32()))), pa.array(said, pa.list_(pa.list_(pa.float32())))
+
+
+def token_model(**settings: object) -> dict[str, Resource]:
+    """`CountingModel` as the resources of `apply`."""
+    return {"model": Resource("counting", functools.partial(CountingModel, **settings))}
 
 
 def generator(**settings: object) -> dict[str, Resource]:

@@ -1,0 +1,1 @@
+"""Whole-column arithmetic that several families of operations share."""

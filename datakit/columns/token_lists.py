@@ -1,0 +1,51 @@
+"""Columns of token ids as rows for a model, and its answers as columns that run along with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datakit.io.conversations import flat, starts
+from schemas.errors import ServiceError
+
+
+def token_rows(ids: pa.Array | pa.ChunkedArray) -> list[npt.NDArray[np.int64]]:
+    """Each row's ids."""
+    column = flat(ids)
+    return np.split(np.asarray(column.flatten()).astype(np.int64), starts(column)[1:-1]) if len(column) else []
+
+
+def answered(answer: pa.Array, rows: Sequence[npt.NDArray[np.int64]], what: str) -> pa.Array:
+    """`answer`; `ServiceError` (13) unless it holds one entry per token of each of `rows`."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    if len(answer) != len(rows) or not np.array_equal(np.diff(starts(answer)), lengths):
+        raise ServiceError(
+            "bad-reply",
+            f"the model's reply cannot be used: its {what} are not one per token",
+            expected=f"{int(lengths.sum())} in {len(rows)} rows",
+            found=f"{int(starts(answer)[-1])} in {len(answer)} rows",
+            kept="finished chunks; nothing was made up",
+            next="mend the model's backend, then run the same command again",
+        )
+    return answer
+
+
+def finite_rows(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Rows of which every number is finite; entries may be lists of numbers."""
+    numbers = flat(column).flatten()
+    if pa.types.is_list(numbers.type):
+        finite = finite_rows(numbers)
+    else:
+        finite = np.isfinite(np.asarray(numbers, np.float64))
+    bad = np.concatenate([[0], np.cumsum(~finite)])
+    ends = starts(column)
+    return np.asarray(bad[ends[1:]] == bad[ends[:-1]])
+
+
+def row_sums(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Sums of the values of every row; rows without values are 0."""
+    row = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    return np.bincount(row, weights=values, minlength=len(ends) - 1).astype(np.float64)

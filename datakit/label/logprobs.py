@@ -1,0 +1,84 @@
+"""label.logprobs: what a frozen policy thinks of tokens that are there: the reference log-probs of DPO, KTO, PPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from datakit.clients.protocols import TokenModel
+from datakit.columns.token_lists import answered, finite_rows, row_sums, token_rows
+from datakit.io.conversations import flat, starts
+from datakit.op import Context, Kept, Label, Labelled
+from schemas import IDS, Column, Schema
+from schemas.errors import ConfigError
+from schemas.tokens import MASK
+
+FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logprobs(Label):
+    """Adds, for each (ids column, mask column, new column) of `columns`, the model's log-probabilities in nats.
+
+    `per` token: a list as long as the ids, 0 at the first token, stored as `dtype`. `per` row: their sum over the
+    tokens that the mask counts (float64); with the mask column "" all tokens after the first count. A row with a value
+    that is not finite is rejected as `logprobs-not-finite`.
+    """
+
+    name: ClassVar[str] = "label.logprobs"
+    needs: ClassVar[tuple[str, ...]] = ("model",)
+    paid: ClassVar[bool] = True
+    max_rejected: ClassVar[int | None] = 0
+
+    columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
+    per: Literal["token", "row"] = "token"
+    dtype: Literal["float32", "float16"] = "float32"
+    rows_per_chunk: int = 1024
+    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    def __post_init__(self) -> None:
+        added = [column for _, _, column in self.columns]
+        if not added or len(set(added)) < len(added):
+            raise ConfigError(
+                "bad-setting",
+                f"{self.name}: columns names each new column once, and one at least",
+                kept="nothing was started",
+            )
+
+    @property
+    def takes(self) -> Schema:
+        """Token ids and, where named, masks."""
+        ids = {name: Column(name, IDS, "tokens that are read") for name, _, _ in self.columns}
+        masks = {mask: Column(mask, MASK, "1 where a token counts") for _, mask, _ in self.columns if mask}
+        return Schema("token_rows", 1, (*ids.values(), *(masks.values() if self.per == "row" else ())))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The log-probabilities."""
+        if self.per == "row":
+            return tuple(
+                Column(n, pa.float64(), f"log-probability of {ids}", finite=True) for ids, _, n in self.columns
+            )
+        return tuple(Column(n, FLOATS[self.dtype], f"log-probabilities of {ids}") for ids, _, n in self.columns)
+
+    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+        """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
+        model = ctx.resources["model"]
+        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        added: dict[str, pa.Array] = {}
+        finite = np.ones(rows.num_rows, bool)
+        for ids, mask, column in self.columns:
+            texts = token_rows(rows[ids])
+            answer = answered(model.logprobs(texts), texts, "log-probabilities")
+            finite &= finite_rows(answer)
+            if self.per == "token":
+                added[column] = answer.cast(FLOATS[self.dtype])
+                continue
+            values = np.asarray(answer.flatten(), np.float64)
+            if mask:
+                values = np.where(np.asarray(flat(rows[mask]).flatten()) != 0, values, 0.0)
+            added[column] = pa.array(row_sums(values, starts(answer)))
+        return Labelled(added, Kept(pa.array(finite), "logprobs-not-finite", threshold="finite"))

@@ -1,0 +1,68 @@
+"""label.topk: a teacher's likeliest ids at every token, for distillation without the teacher in the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+from datakit.clients.protocols import TokenModel
+from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.op import Context, Kept, Label, Labelled
+from schemas import IDS, Column, Schema
+from schemas.errors import ConfigError
+
+FLOATS = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(Label):
+    """Adds `<into>_ids` (list<list<int32>>) and `<into>_logprobs` (nats, list<list> of `dtype`): the `k` likeliest ids
+    at every token of `ids`, likeliest first; both are 0 at the first token. A row with a log-probability that is not
+    finite is rejected as `logprobs-not-finite`. A token costs k times 8 bytes (6 with float16) before compression.
+    """
+
+    name: ClassVar[str] = "label.topk"
+    needs: ClassVar[tuple[str, ...]] = ("model",)
+    paid: ClassVar[bool] = True
+    max_rejected: ClassVar[int | None] = 0
+
+    k: int = 100
+    ids: str = "input_ids"
+    into: str = "teacher"
+    dtype: Literal["float32", "float16"] = "float32"
+    rows_per_chunk: int = 256
+    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(
+                "bad-setting", f"{self.name}: k must be at least 1, not {self.k}", kept="nothing was started"
+            )
+
+    @property
+    def takes(self) -> Schema:
+        """The token ids."""
+        return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """Ids and log-probabilities."""
+        lists = pa.list_(pa.list_(FLOATS[self.dtype]))
+        return (
+            Column(f"{self.into}_ids", pa.list_(IDS), f"likeliest ids at every token of {self.ids}"),
+            Column(f"{self.into}_logprobs", lists, "their log-probabilities in nats"),
+        )
+
+    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+        """Ask the model; `ServiceError` (13) where it does not answer for every token."""
+        model = ctx.resources["model"]
+        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        texts = token_rows(rows[self.ids])
+        ids, logprobs = (answered(part, texts, "likeliest ids") for part in model.top_k(texts, self.k))
+        columns = {
+            f"{self.into}_ids": ids,
+            f"{self.into}_logprobs": logprobs.cast(pa.list_(pa.list_(FLOATS[self.dtype]))),
+        }
+        return Labelled(columns, Kept(pa.array(finite_rows(logprobs)), "logprobs-not-finite"))

@@ -1,0 +1,48 @@
+"""label.values: a critic's number at every token, for advantages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from datakit.clients.protocols import TokenModel
+from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.op import Context, Kept, Label, Labelled
+from schemas import IDS, Column, Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values(Label):
+    """Adds `column`: the scalar head's first number at the position before every token of `ids`, list<float32> as long
+    as the ids, 0 at the first token. A row with a value that is not finite is rejected as `values-not-finite`.
+    """
+
+    name: ClassVar[str] = "label.values"
+    needs: ClassVar[tuple[str, ...]] = ("model",)
+    paid: ClassVar[bool] = True
+    max_rejected: ClassVar[int | None] = 0
+
+    ids: str = "input_ids"
+    column: str = "values"
+    rows_per_chunk: int = 1024
+    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    @property
+    def takes(self) -> Schema:
+        """The token ids."""
+        return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        """The values."""
+        return (Column(self.column, pa.list_(pa.float32()), f"value before every token of {self.ids}"),)
+
+    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+        """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
+        model = ctx.resources["model"]
+        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        texts = token_rows(rows[self.ids])
+        values = answered(model.values(texts), texts, "values")
+        return Labelled({self.column: values}, Kept(pa.array(finite_rows(values)), "values-not-finite"))
