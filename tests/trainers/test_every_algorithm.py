@@ -15,7 +15,7 @@ import torch
 
 from schemas import PACKS, TOKENS
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.schema import Column
 from schemas.settings import parse, plain
 from tests.trainers import toys
@@ -23,7 +23,7 @@ from trainers import registry
 from trainers.algorithm import Algorithm, Loss, Needs, Per, Said, Sequence, mean_of
 from trainers.architecture import Model
 from trainers.config import Run
-from trainers.engine import build, parallel
+from trainers.engine import build, mixture, parallel
 from trainers.engine.batch import assemble
 from trainers.engine.feed import Cut, Feed
 from trainers.engine.forward import extract_outputs, forward
@@ -70,6 +70,19 @@ class TestEveryAlgorithm:
             learner(algorithm, layout, tmp_path).stepper, [assemble(algorithm, rows.rows([0, 1, 2]))]
         )
         assert math.isfinite(outcome.loss) and outcome.weight > 0 and torch.isfinite(grad).all()
+
+    def test_says_what_its_loss_weighs_before_it_is_known(
+        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
+    ) -> None:
+        """A mixture's balancing loss is weighed by it."""
+        table = toys.rows_for(algorithm, 6)
+        for name in algorithm.vectors:
+            gaps = [[None if i % 2 else -100.0, *row[1:]] for i, row in enumerate(table[name].to_pylist())]
+            at = table.column_names.index(name)
+            table = table.set_column(at, table.schema.field(at), pa.array(gaps, table.schema.field(at).type))
+        batch = assemble(algorithm, source(algorithm, tmp_path, table).rows(range(6)))
+        outcome, _ = gradient(learner(algorithm, layout, tmp_path).stepper, [batch])
+        assert mixture.counted(batch, algorithm) == outcome.weight > 0
 
     def test_does_not_depend_on_the_cut(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
@@ -156,6 +169,10 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
         statistics=(),
         statistics_of=None,
     )
+    outside = toys.rows_for(policy, 4).to_pylist()
+    outside[2]["teacher_ids"][1][0] = toys.VOCABULARY
+    with pytest.raises(DataError, match=f"teacher_ids holds ids outside the vocabulary of {toys.VOCABULARY}: 1 rows"):
+        source(policy, tmp_path / "outside", pa.Table.from_pylist(outside, schema=rows.arrow))
     for algorithm in (policy, critic):
         suite = TestEveryAlgorithm()
         suite.test_does_not_depend_on_the_cut(algorithm, layout, tmp_path)

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
 from trainers.arithmetic import judged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,15 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
     labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
     judged_BK = judged(labels_BK)
     errors_BK = (scores_BK - labels_BK).where(judged_BK, scores_BK.new_zeros(()))
-    judged_B = judged_BK.sum(dim=1)
+    judged_B = judgements(rows)
     values_B = errors_BK.square().sum(dim=1) / judged_B.clamp(min=1)
     metrics = {"absolute_error": mean_of(errors_BK.abs(), judged_BK)}
     return Loss(values=values_B, weights=judged_B.to(values_B.dtype), metrics=metrics)
+
+
+def judgements(rows: Rows) -> Tensor:
+    """How many attributes of each row were judged [B]: what it weighs."""
+    return judged(rows["labels"]).sum(dim=1)
 
 
 RM_REGRESSION = Algorithm(
@@ -49,4 +58,5 @@ RM_REGRESSION = Algorithm(
     loss=loss,
     metrics=("absolute_error",),
     output_names=lambda settings: settings.attributes,
+    weights_of=judgements,
 )

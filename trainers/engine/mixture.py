@@ -66,12 +66,11 @@ def weigh(model: torch.nn.Module, batches: Sequence[MicroBatch], algorithm: Algo
     """Set the weight of the load-balancing loss for a step of these micro-batches (this replica's).
 
     Gradients of a step are added up and divided by the global weight of the algorithm's loss at the end. A loss that is
-    averaged over all tokens read must therefore be multiplied by that weight before: by the number of rows or counted
-    tokens, which is what the weights of a loss add up to when each weighs 1.
+    averaged over all tokens read must therefore be multiplied by that weight before.
     """
-    counted = sum(_counted(batch, algorithm) for batch in batches)
+    weights = sum(counted(batch, algorithm) for batch in batches)
     read = sum(batch.num_read for batch in batches)
-    totals = torch.tensor([counted, read], dtype=torch.float64, device=next(model.parameters()).device)
+    totals = torch.tensor([weights, read], dtype=torch.float64, device=next(model.parameters()).device)
     if dist.get_world_size() > 1:
         dist.all_reduce(totals, group=parallel_state.get_data_parallel_group())
     weight = float(totals[0] / totals[1])
@@ -80,7 +79,10 @@ def weigh(model: torch.nn.Module, batches: Sequence[MicroBatch], algorithm: Algo
             module.balance_weight = weight
 
 
-def _counted(batch: MicroBatch, algorithm: Algorithm) -> float:
+def counted(batch: MicroBatch, algorithm: Algorithm) -> float:
+    """What the weights of the algorithm's loss on `batch` add up to, before there is a loss."""
+    if algorithm.weights_of is not None and batch.num_rows:
+        return float(algorithm.weights_of(batch.rows).sum())
     first = algorithm.sequences[0]
     if algorithm.per is Per.ROW:
         return float(batch.num_rows)

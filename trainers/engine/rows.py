@@ -216,20 +216,25 @@ class Source:
             self._scan_vector(name, columns, faults)
         lengths_NS = np.zeros((table.num_rows, len(self.algorithm.sequences)), dtype=np.int32)
         for s, sequence in enumerate(self.algorithm.sequences):
-            ids, offsets = columns.lists[sequence.ids]
-            lengths = lengths_NS[:, s] = np.diff(offsets)
+            lengths = lengths_NS[:, s] = np.diff(columns.lists[sequence.ids][1])
             for name in sequence.columns:
                 faults.add(
                     f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns
                 )
-            outside = _sum_per_row((ids < 0) | (ids >= self.limits.vocab_size), offsets) > 0
-            faults.add(f"{sequence.ids} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
+            for name in (sequence.ids, *([sequence.choices] if sequence.choices is not None else [])):
+                self._scan_ids(name, columns, faults)
             self._scan_lengths(sequence.ids, lengths, columns, faults)
             if sequence.mask is not None:
                 mask, mask_offsets = columns.lists[sequence.mask]
                 counted = _counted(mask != 0, mask_offsets, columns, self.packed)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
+
+    def _scan_ids(self, name: str, columns: _Columns, faults: _Faults) -> None:
+        values, offsets = columns.lists[name]
+        wrong = (values < 0) | (values >= self.limits.vocab_size)
+        outside = _sum_per_row(wrong.any(axis=-1) if wrong.ndim > 1 else wrong, offsets) > 0
+        faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
 
     def _scan_vector(self, name: str, columns: _Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]
