@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from datakit.clients import Sampling
+from schemas.manifest import Manifest
 from trainers.engine import checkpoint, sample
 from trainers.engine.sample import StopTexts
 
@@ -124,19 +126,20 @@ def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeyp
         assert (row["response"], len(row["response_ids"])) == (text, count), stop
 
 
-def test_what_generation_config_names_ends_an_answer_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_generation_config_names_ends_an_answer_too(folder: Path) -> None:
     texts = {
         "tokenizer.json": (folder / "tokenizer.json").read_text(),
         "tokenizer_config.json": '{"eos_token": "</s>"}',
     }
-    held: Any = type("Held", (), {"folder": "x", "text": lambda self, name: texts.get(name)})()
-    assert sample.load_tokenizer(held)[1] == [2]
+    kept: Any = SimpleNamespace(folder="x", text=texts.get, vocabulary=lambda: texts, manifest=Manifest())
+    kept.model = SimpleNamespace(vocab_size=VOCABULARY)
+    assert sample.load_tokenizer(kept)[1].ids == (2,)
     for named in ([1, 2], 1):
         texts["generation_config.json"] = json.dumps({"eos_token_id": named})
-        assert sample.load_tokenizer(held)[1] == [1, 2]
+        assert set(sample.load_tokenizer(kept)[1].ids) == {1, 2}
     del texts["generation_config.json"]
     texts["tokenizer_config.json"] = "{}"
-    assert sample.load_tokenizer(held)[1] == [], "a tokenizer without an end token"
+    assert sample.load_tokenizer(kept)[1].ids == (), "a tokenizer without an end token"
     assert checkpoint.TOKENIZER[:2] == ("tokenizer.json", "tokenizer_config.json")
 
 

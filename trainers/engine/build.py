@@ -17,6 +17,7 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from schemas import identities
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
+from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
 from schemas.manifest import Parent
 from schemas.vocabularies import VOCABULARIES, files_identity, files_of, read_dataset, read_folder
@@ -238,6 +239,10 @@ def _facts(
         if rows is not None:
             told = identities.spoken(rows.schema, rows.facts)
             identities.check(told, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url)
+    taught = TurnEnd.of(inputs.data.facts)
+    if inputs.init is not None:
+        taught = taught.after(TurnEnd.of(inputs.init.manifest.facts))
+    facts |= taught.facts if taught.stop else {}
     if one or not isinstance(facts.get(identities.FACT), str):
         facts[identities.FACT] = one
     if inputs.init is not None and "family" in inputs.init.manifest.facts:

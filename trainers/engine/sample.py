@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from schemas.conversation import IDS
+from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError
 from trainers.config import Parallel
 from trainers.engine import checkpoint as checkpoints
@@ -52,7 +53,9 @@ class Sampling(Protocol):
 
 
 class Generator:
-    """Draws answers from `network`; `end_ids` end an answer, `batch_size` answers are decoded at once."""
+    """Draws answers from `network`; the tokens `end_ids` and the texts `stop` end an answer, `batch_size` answers are
+    decoded at once.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Generator:
         tokenizer: Tokenizer,
         end_ids: Sequence[int],
         *,
+        stop: Sequence[str] = (),
         batch_size: int = 512,
         refill: bool = True,
     ) -> None:
@@ -70,6 +74,7 @@ class Generator:
         self._ends[[number for number in end_ids if number < len(self._ends)]] = True
         drawable = _with_token(tokenizer, len(self._ends)) | self._ends
         self._barred_V = None if drawable.all() else torch.from_numpy(~drawable)
+        self._stop = tuple(stop)
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
@@ -85,7 +90,7 @@ class Generator:
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
         rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
-        stops = StopTexts(self.tokenizer, tuple(sampling.stop), self._ends)
+        stops = StopTexts(self.tokenizer, (*sampling.stop, *self._stop), self._ends)
         decoder = Decoder(
             self.network,
             draw.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
@@ -265,18 +270,16 @@ def open_generator(
         raise ConfigError(
             "no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder
         )
-    tokenizer, end_ids = load_tokenizer(source)
+    tokenizer, ends = load_tokenizer(source)
     layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
     network = checkpoints.load_model(
         source, layout, precision=precision, implementation=implementation, inference=True
     ).eval()
-    return Generator(network, tokenizer, end_ids, batch_size=batch_size)
+    return Generator(network, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
 
 
-def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
-    """The tokenizer in a checkpoint and the ids that end an answer: `eos_token` in tokenizer_config.json and those that
-    generation_config.json names.
-    """
+def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, EndTokens]:
+    """The tokenizer in a checkpoint, and what ends an answer (`schemas.end_tokens`)."""
     text = source.text("tokenizer.json")
     if text is None:
         raise ConfigError(
@@ -284,12 +287,9 @@ def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, list[int]]:
         )
     try:
         tokenizer = Tokenizer.from_str(text)
-        settings: Any = json.loads(source.text("tokenizer_config.json") or "{}")
-        more: Any = json.loads(source.text("generation_config.json") or "{}").get("eos_token_id")
     except Exception as error:
         raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
-    end = settings.get("eos_token")
-    end = end.get("content") if isinstance(end, dict) else end
-    number = tokenizer.token_to_id(end) if isinstance(end, str) else None
-    ends = [number, *(more if isinstance(more, list) else [more])]
-    return tokenizer, sorted({one for one in ends if isinstance(one, int) and one >= 0})
+    taught = TurnEnd.of(source.manifest.facts)
+    return tokenizer, end_tokens(
+        source.vocabulary(), tokenizer.token_to_id, source.model.vocab_size, taught, source.folder
+    )
