@@ -24,9 +24,12 @@ from pipelines.nodes import Node
 from pipelines.places import adopted, model_at, stem
 from pipelines.plan import Plan
 from pipelines.processes import die_with_parent
+from pipelines.resources import open_tokenizer
 from pipelines.targets import CheckpointTarget
 from pipelines.tasks import Make, makes
-from schemas.errors import WorkerError
+from schemas.commit import read_manifest
+from schemas.end_tokens import TurnEnd
+from schemas.errors import QuiverError, WorkerError
 
 
 @makes(Adopted)
@@ -118,8 +121,24 @@ def _adopt(folder: str, url: str, key: str, tokenizer: str | None) -> str:
     from trainers.engine.weights.adopt import adopt
 
     lines: list[str] = []
-    adopt(folder, url, key=key, tokenizer_from=tokenizer, say=lines.append)
+    facts = _turn_end(tokenizer or folder, lines).facts
+    adopt(folder, url, key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
     return ", ".join(lines)
+
+
+def _turn_end(place: str, lines: list[str]) -> TurnEnd:
+    """The tokens with which the chat template of the tokenizer at `place` ends a turn; `lines` takes why that is not
+    known.
+    """
+    from datakit.template import turn_end_of
+
+    try:
+        manifest = read_manifest(place)
+        kind = "checkpoint" if manifest is None else manifest.kind
+        return TurnEnd(turn_end_of(open_tokenizer(place, kind)).tokens)
+    except QuiverError as error:
+        lines.append(f"how the chat template ends a turn is not known: {error.what}")
+        return TurnEnd()
 
 
 def _export(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:

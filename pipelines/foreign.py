@@ -54,7 +54,7 @@ class Adopted(Node):
     @property
     def work(self) -> Mapping[str, Any]:
         """`adopt`, and what is adopted."""
-        return {"name": "adopt", "version": 1, "params": {"content": self.content}}
+        return {"name": "adopt", "version": 2, "params": {"content": self.content}}
 
     @property
     def schema(self) -> None:
@@ -94,7 +94,8 @@ class Converted(Node):
     @property
     def work(self) -> Mapping[str, Any]:
         """The conversion and its settings."""
-        return {"name": self.does, "version": 1, "params": dict(self.settings)}
+        version = {"export": 2, "merge": 1}[self.does]
+        return {"name": self.does, "version": version, "params": dict(self.settings)}
 
     @property
     def schema(self) -> None:

@@ -80,6 +80,10 @@ class EndTokens:
         """As `eos_token_id` is written: a number, a list of several, None for none."""
         return list(self.ids) if len(self.ids) > 1 else next(iter(self.ids), None)
 
+    def only(self, *sources: str) -> EndTokens:
+        """What these sources name."""
+        return EndTokens({source: ids for source, ids in self.named.items() if source in sources})
+
     def differences(self, text_of: Callable[[int], str | None]) -> str:
         """One line where the sources do not name the same tokens, or name ids of no token; empty where they agree."""
         parts = []

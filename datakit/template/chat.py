@@ -95,6 +95,14 @@ class Chat(Templating):
         return (*learnt_ends.notes(made, _CURE), *told)
 
 
+def turn_end_of(tokenizer: object) -> TurnEnd:
+    """How the tokenizer's own chat template ends an assistant's turn; nothing without one, or where it writes none."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        return TurnEnd()
+    anyday = Rendering(date="2025-01-31")
+    return renderer_of(anyday, Context(resources={"tokenizer": tokenizer})).turn_end
+
+
 def end_of(ctx: Context) -> tuple[str, ...]:
     """The text of the tokenizer's end token, if it has one."""
     token = getattr(ctx.resources.get("tokenizer"), "eos_token", None)

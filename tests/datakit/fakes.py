@@ -6,6 +6,7 @@ Everything here can be imported by a worker process.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import tempfile
@@ -24,6 +25,9 @@ from datakit.op import NOTHING, Context, Expand, Gather, Keep, Kept, Label, Op, 
 from datakit.resource import Resource
 from schemas import PIECES, PROMPTS, REWARD, SAMPLES, TOKENS, Column, Schema
 from schemas.dataset import Attempt
+
+BOS, EOS, END, USER, BOT, CALL = ADDED = ("<bos>", "<eos>", "<end>", "<user>", "<bot>", "<call>")
+"""The control tokens of `letters`."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +315,26 @@ def small_tokenizer() -> object:
             writer.write(schema.conform(pa.table({"text": ["a b"]})))
             texts = attempt.commit([writer.finish()])
         return Tokenizer.of_dataset(apply(Train(columns=("text",), vocab_size=263), texts, f"{folder}/vocabulary"))
+
+
+def letters(template: str | None = None) -> object:
+    """A tokenizer of letters and the control tokens `ADDED`; its turn end is a plain added token."""
+    from datakit.tokenize.tokenizer import Tokenizer
+
+    ascii_ = [chr(number) for number in range(32, 127)] + ["\n"]
+    vocab = {token: number for number, token in enumerate((*ADDED, *ascii_))}
+    added = [
+        {"id": vocab[token], "content": token, "special": token != END, "single_word": False, "lstrip": False}
+        | {"rstrip": False, "normalized": False}
+        for token in ADDED
+    ]
+    split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+    model = {"type": "WordLevel", "vocab": vocab, "unk_token": " "}
+    text = json.dumps(
+        {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None}
+        | {"pre_tokenizer": split, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model}
+    )
+    return Tokenizer("letters", text, template, BOS, EOS)
 
 
 def tokenizer() -> dict[str, Resource]:

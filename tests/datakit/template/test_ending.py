@@ -21,15 +21,11 @@ from datakit.template import Chat, Rendering
 from datakit.template.chat import renderer_of
 from datakit.template.named import TEMPLATES
 from datakit.tokenize import Encode, Mask
-from datakit.tokenize.tokenizer import Tokenizer
 from schemas import MESSAGES, PROMPTS, Column, Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.end_tokens import TurnEnd
-from tests.datakit.fakes import EchoGenerator
+from tests.datakit.fakes import ADDED, BOS, END, EOS, USER, EchoGenerator, letters
 from tests.datakit.template.test_chat import chat, table, trained
-
-BOS, EOS, END, USER, BOT, CALL = "<bos>", "<eos>", "<end>", "<user>", "<bot>", "<call>"
-ADDED = (BOS, EOS, END, USER, BOT, CALL)
 
 _TURN = "{% for m in messages %}{{ '<user>' if m.role == 'user' else '<bot>' }}"
 _OPEN = "{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
@@ -116,24 +112,6 @@ def test_an_empty_answer_ends_too_and_a_tool_call_is_part_of_the_turn() -> None:
     assert renderer_of(Rendering(template=refuses), context()).turn_end == TurnEnd()
 
 
-def words(template: str | None = None) -> Tokenizer:
-    """A tokenizer of letters and the control tokens."""
-    letters = [chr(number) for number in range(32, 127)] + ["\n"]
-    vocab = {token: number for number, token in enumerate((*ADDED, *letters))}
-    added = [
-        {"id": vocab[token], "content": token, "special": token != END, "single_word": False, "lstrip": False}
-        | {"rstrip": False, "normalized": False}
-        for token in ADDED
-    ]
-    split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
-    model = {"type": "WordLevel", "vocab": vocab, "unk_token": " "}
-    text = json.dumps(
-        {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None}
-        | {"pre_tokenizer": split, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model}
-    )
-    return Tokenizer("letters", text, template, BOS, EOS)
-
-
 ROWS = Schema(
     "rows", 1, (Column("sample_id", pa.string(), "id"), Column("messages", MESSAGES, "turns")), key=("sample_id",)
 )
@@ -153,7 +131,7 @@ def rows(folder: Path, *chats: list[dict[str, str]]) -> Dataset:
 
 @pytest.mark.parametrize(("name", "share"), [("thinks", 0), ("block", 0), ("closed by text", 0), ("no end", 1)])
 def test_rows_that_teach_no_end_are_counted_and_told_once(tmp_path: Path, name: str, share: int) -> None:
-    speaking = {"tokenizer": Resource("letters", functools.partial(words, ENDINGS[name][0]))}
+    speaking = {"tokenizer": Resource("letters", functools.partial(letters, ENDINGS[name][0]))}
     given = rows(tmp_path, chat("q", "a", "r", "b"), chat("q", "a"), chat("q", ""))
     chats, mask = Chat(), Mask()
     texts = apply(chats, given, str(tmp_path / "texts"), resources=speaking, max_rejected=5)
@@ -182,7 +160,7 @@ class Stops(EchoGenerator):
 )
 def test_every_generator_is_asked_to_end_where_the_template_does(tmp_path: Path, name: str, stop: list[str]) -> None:
     template, end, _ = ENDINGS[name]
-    speaking = {"tokenizer": Resource("letters", functools.partial(words, template))}
+    speaking = {"tokenizer": Resource("letters", functools.partial(letters, template))}
     prompts = written(tmp_path / "prompts", PROMPTS, PROMPTS.example(2))
     chats = Chat(generation=True)
     texts = apply(chats, prompts, str(tmp_path / "texts"), resources=speaking, max_rejected=2)

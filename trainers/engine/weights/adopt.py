@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from schemas import commit, settings
+from schemas.end_tokens import TurnEnd
 from schemas.errors import DataError, QuiverError
 from schemas.manifest import Manifest
 from schemas.storage import shown
@@ -28,7 +29,7 @@ from trainers.engine.weights.network import Index, Stack
 from trainers.engine.weights.places import local
 from trainers.engine.weights.tensorfile import DTYPES
 
-VERSION = 1
+VERSION = 2
 _HEAD = "lm_head.weight"
 _ENOUGH = 10_000
 """Missing tensors after which a folder is refused without looking for more."""
@@ -47,8 +48,9 @@ def adopt(
     """Write the model in the Hugging Face folder `source` as the checkpoint `out`; the manifest that stands there.
 
     tokenizer_from: a tokenizer dataset or folder, in place of the folder's own tokenizer. key: the checkpoint's task
-    key, if it has one. facts: more facts for its manifest. check: "auto" compares logits with transformers
-    where that is possible and says why it is not, "on" insists, "off" does not. say: takes a line of progress.
+    key, if it has one. facts: more facts for its manifest; `turn_end` is how its chat template ends a turn. check:
+    "auto" compares logits with transformers where that is possible and says why it is not, "on" insists, "off" does
+    not. say: takes a line of progress.
 
     One piece of one tensor is in memory at a time; the comparison runs in a process of its own. `ConfigError` for a
     config or folder that is not supported, `DataError` for missing, unexpected or misshapen tensors and for logits
@@ -65,7 +67,7 @@ def adopt(
     family = registry.of_config(folder.config, config)
     model = family.model(folder.config, config)
     plan = planned(folder, family, model)
-    words = tokenizer.chosen(folder, tokenizer_from, model, say)
+    words = tokenizer.chosen(folder, tokenizer_from, model, say, TurnEnd.of(facts or {}))
     if model.head == "scalar" and folder.config.get(padding.PAD) in padding.ends_of(folder.config):
         say("pad_token_id is an end token: transformers reads scores before it, the engine at it")
     say(f"{family.name}: {sum(_numel(stack) for stack, _ in plan.dtypes):,} parameters, {_types(plan)}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from schemas import commit
+from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
 from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.storage import guarded
@@ -33,7 +34,7 @@ from trainers.engine.weights.places import local
 from trainers.engine.weights.stream import Stored
 from trainers.engine.weights.tensorfile import TensorWriter
 
-VERSION = 1
+VERSION = 2
 Dtype = Literal["keep", "fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,7 +79,7 @@ def export(
         here = local(commit.attempt_path(out, attempt))
         with guarded("write", here):
             files = _write_weights(plan, here, max_shard_bytes)
-            for name, text in _texts(plan, words.files, made.folder, say).items():
+            for name, text in _texts(plan, words.files, made, say).items():
                 _put(here, name, text)
         say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
         found = _compared(plan, here, made.folder, check if dtype == "keep" or check == "on" else "off")
@@ -213,7 +214,7 @@ def _write_weights(plan: Plan, here: str, most: int) -> int:
     return total
 
 
-def _texts(plan: Plan, words: Mapping[str, str], where: str, say: Callable[[str], None]) -> dict[str, str]:
+def _texts(plan: Plan, words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> dict[str, str]:
     """The text files of the folder by name; `say` takes what has to be known of them."""
     told = plan.family.config(plan.model)
     widest = max(plan.slots, key=lambda slot: slot.numel).dtype
@@ -222,10 +223,26 @@ def _texts(plan: Plan, words: Mapping[str, str], where: str, say: Callable[[str]
         told |= tokenizer.ids(words, plan.family.name)
         generation = json.loads(words.get(tokenizer.GENERATION, "{}"))
         told |= {name: generation[name] for name in tokenizer.IDS if generation.get(name) is not None}
+        ends = _ends(words, made, say)
+        told = tokenizer.with_ends(told, ends)
+        words = {**words, tokenizer.GENERATION: as_text(tokenizer.with_ends(generation, ends))}
         if plan.model.head == "scalar":
             words = _padded(told, words, plan.model, say)
     config = json.dumps(told, indent=2, sort_keys=True) + "\n"
-    return {CONFIG: config, **tokenizer.exported(words, where)}
+    return {CONFIG: config, **tokenizer.exported(words, made.folder)}
+
+
+def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> EndTokens:
+    """What ends an answer of the checkpoint when it speaks the tokenizer in the files `words`."""
+    own = tokenizer.opened(words[tokenizer.TOKENS], made.folder)
+    taught = TurnEnd.of(made.manifest.facts)
+    ends = end_tokens(words, own.token_to_id, made.model.vocab_size, taught, made.folder)
+    if line := ends.differences(own.id_to_token):
+        say(line)
+    if ends.texts:
+        texts = json.dumps(list(ends.texts))
+        say(f"answers end at texts, too, which generation_config.json cannot say: generate(stop_strings={texts}, ...)")
+    return ends
 
 
 def _padded(told: dict[str, Any], words: Mapping[str, str], model: Model, say: Callable[[str], None]) -> dict[str, str]:

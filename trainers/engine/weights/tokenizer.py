@@ -10,10 +10,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from schemas.dataset import Dataset
+from schemas.end_tokens import KEY, EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import MANIFEST, Parent
 from schemas.storage import shown
@@ -21,7 +23,7 @@ from schemas.vocabularies import SPECIAL, VOCABULARIES, files_of, identity, read
 from trainers.architecture import Model
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.weights import padding
-from trainers.engine.weights.folder import Folder, as_text, read_object, read_text
+from trainers.engine.weights.folder import CONFIG, Folder, as_text, read_object, read_text
 
 TOKENS, SETTINGS, GENERATION, TEMPLATE = (
     "tokenizer.json",
@@ -85,10 +87,17 @@ def at(place: str) -> Vocabulary:
     return of_dataset(place) if os.path.isfile(os.path.join(place, MANIFEST)) else of_folder(place)
 
 
-def chosen(folder: Folder, wish: str | None, model: Model, say: Callable[[str], None] = print) -> Vocabulary:
+def chosen(
+    folder: Folder,
+    wish: str | None,
+    model: Model,
+    say: Callable[[str], None] = print,
+    taught: TurnEnd | None = None,
+) -> Vocabulary:
     """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model.
 
-    `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts.
+    `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
+    tokens that end an answer there. taught: how its chat template ends a turn.
     """
     found = of_folder(folder.path) if wish is None else at(wish)
     own = opened(found.files[TOKENS], folder.path)
@@ -108,12 +117,27 @@ def chosen(folder: Folder, wish: str | None, model: Model, say: Callable[[str], 
         say(passed_over)
     if pad is not None and (model.head == "scalar" or generation.get(padding.PAD) is None):
         generation[padding.PAD] = pad
+    config = {KEY: folder.config.get(KEY)}
     if wish is not None:  # a token that another tokenizer does not have is not read into it from the model's settings
         named = json.loads(files[SETTINGS])
-        generation = {k: v for k, v in generation.items() if k not in IDS or named.get(k.removesuffix("_id"))}
+        generation, config = (
+            {k: v for k, v in given.items() if k not in IDS or named.get(k.removesuffix("_id"))}
+            for given in (generation, config)
+        )
+    told = {SETTINGS: files[SETTINGS], CONFIG: as_text(config), GENERATION: as_text(generation)}
+    ends = end_tokens(told, own.token_to_id, model.vocab_size, taught, folder.path)
+    if line := ends.differences(own.id_to_token):
+        say(line)
+    generation = with_ends(generation, ends.only(CONFIG, GENERATION))
     if generation:
         files[GENERATION] = as_text(generation)
     return Vocabulary(files, found.identity, found.parents)
+
+
+def with_ends(generation: Mapping[str, Any], ends: EndTokens) -> dict[str, Any]:
+    """The settings of generation, with `ends` as what ends an answer."""
+    rest = {name: value for name, value in generation.items() if name != KEY}
+    return rest if ends.value is None else {**rest, KEY: ends.value}
 
 
 def opened(text: str, where: str) -> Tokenizer:
@@ -150,7 +174,7 @@ def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
     settings = json.loads(files.get(SETTINGS, "{}"))
     settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     told = json.loads(files.get(GENERATION, "{}"))
-    if not told.keys() - {padding.PAD}:
+    if not told.keys() - {padding.PAD, KEY}:
         told = {"_from_model_config": True, **ids(files, where), **told}
     out = {TOKENS: files[TOKENS], SETTINGS: as_text(settings), GENERATION: as_text(told)}
     if isinstance(settings.get("chat_template"), str):
