@@ -29,8 +29,11 @@ MADE_BY = {
     "pieces": "Template --op chat --tokenizer CHECKPOINT",
     "chosen_pieces": 'Template --op reward_prompt --tokenizer CHECKPOINT --params \'{"rows": "preferences"}\'',
     "input_ids": "Tokenize --op mask --tokenizer CHECKPOINT",
-    "chosen_ids": "Tokenize --op encode --tokenizer CHECKPOINT --params "
-    '\'{"columns": [["chosen_pieces", "chosen_ids"], ["rejected_pieces", "rejected_ids"]]}\'',
+    "chosen_ids": "Tokenize --op sequences --tokenizer CHECKPOINT",
+    "chosen_mask": "Tokenize --op sequences --tokenizer CHECKPOINT",
+    "ref_logprob_chosen": "Label --op logprobs --model CHECKPOINT --params "
+    '\'{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], '
+    '["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}\'',
     "prompt_ids": 'Tokenize --op encode --tokenizer CHECKPOINT --params \'{"columns": [["pieces", "prompt_ids"]]}\'',
     "reward": "Label --op reward --reward-model CHECKPOINT",
     "score": """Label --op standardize --params '{"output": "score"}'""",

@@ -36,11 +36,14 @@ PACKS = Schema(
 
 PAIRS = Schema(
     "pairs",
-    1,
+    2,
     (
         Column("pair_id", pa.string(), "the preference this was made from"),
         Column("chosen_ids", IDS, "the better answer, templated with its question"),
+        Column("chosen_mask", MASK, "1 where its token is predicted and counted; as long as chosen_ids"),
         Column("rejected_ids", IDS, "the worse one"),
+        Column("rejected_mask", MASK, "as in chosen_mask"),
+        Column("source", pa.string(), "where the row came from", nullable=True),
     ),
     key=("pair_id",),
 )

@@ -45,7 +45,7 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
 
 RM = Algorithm(
     name="rm",
-    rows=PAIRS,
+    rows=PAIRS.dropping("chosen_mask", "rejected_mask", "source"),
     sequences=(Sequence(ids="chosen_ids"), Sequence(ids="rejected_ids")),
     needs=Needs.SCORES,
     per=Per.ROW,
