@@ -8,16 +8,14 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from datakit.io.layouts import reader_of
 from datakit.tokenize import Adopt
 from pipelines import settings
 from pipelines.foreign import Adopted, Function, content_of
 from pipelines.nodes import Node
 from pipelines.plan import Plan
 from schemas.commit import read_manifest
-from schemas.errors import ConfigError, printable
 from schemas.storage import normal
-
-_ENDINGS = {".jsonl": "io.jsonl", ".json": "io.jsonl", ".parquet": "io.parquet"}
 
 
 def rows_at(plan: Plan, place: str, form: str, label: str = "") -> Node:
@@ -71,19 +69,10 @@ def any_at(plan: Plan, place: str) -> Node:
 
 
 def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
-    """What `io.jsonl` or `io.parquet` makes of `files`, by their ending."""
-    endings = {_ending(normal(file)) for file in files}
-    if len(endings) != 1 or not endings <= set(_ENDINGS):
-        raise ConfigError(
-            "file-kind",
-            f"{printable(', '.join(files), 200)}: there is no dataset there, and no way to read it",
-            expected="a dataset folder, or files that end in .jsonl, .json (a list) or .parquet, plain or .gz",
-            kept="nothing was started",
-        )
-    ending = endings.pop()
+    """What the reader of `files` makes of them (`datakit.io.layouts`)."""
+    name, found = reader_of(files)
     kind = {} if "kind" in params else {"format": form}
-    settings_ = {"files": list(files), **kind, **({"layout": "array"} if ending == ".json" else {}), **params}
-    op: Any = settings.operation(_ENDINGS[ending], settings_)
+    op: Any = settings.operation(name, {"files": list(files), **kind, **found, **params})
     return plan.table(label, op.pinned())
 
 
@@ -97,7 +86,3 @@ def stem(place: str) -> str:
     text = PurePosixPath(place.rstrip("/")).name.split(".", maxsplit=1)[0]
     kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in text)
     return kept.strip("-") or "rows"
-
-
-def _ending(place: str) -> str:
-    return PurePosixPath(place.removesuffix(".gz")).suffix

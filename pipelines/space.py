@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datakit.blend import Split
 from datakit.generate import Complete
-from datakit.io import Jsonl, Parquet, Reversal
+from datakit.io import Csv, Jsonl, Parquet, Reversal
 from datakit.op import Op
 from datakit.tokenize import Train
 from pipelines.console import say
@@ -111,9 +111,12 @@ def grown(op: Op, given: Size) -> Size:
 
 @grown.register(Jsonl)
 @grown.register(Parquet)
-def _(op: Jsonl | Parquet, given: Size) -> Size:
+@grown.register(Csv)
+def _(op: Jsonl | Parquet | Csv, given: Size) -> Size:
     local = [(name, os.stat(name).st_size) for name in op.files if "://" not in name and os.path.exists(name)]
-    size = float(sum(_GZIP * size if name.endswith(".gz") else size for name, size in local))
+    size = float(
+        sum(_GZIP * size if name.lower().endswith((".gz", ".bz2", ".xz", ".zst")) else size for name, size in local)
+    )
     return Size(size / _ROW_BYTES, size)
 
 

@@ -10,9 +10,9 @@
     luigi --module pipelines Train    --data TOKENS --algorithm sft --init CHECKPOINT
     luigi --module pipelines Evaluate --policy CHECKPOINT --prompts prompts.jsonl
 
-Inputs are dataset folders, or JSON Lines or Parquet files, whose `--format` is a name of `datakit.io.forms`. `--op`
-names an operation of the verb's family, `--params` its settings. Where a result lies is printed; the same command
-again does nothing.
+Inputs are dataset folders, or files (`datakit.io.layouts` says which), whose `--format` is a name of
+`datakit.io.forms`. `--op` names an operation of the verb's family, `--params` its settings. Where a result lies is
+printed; the same command again does nothing.
 """
 
 from __future__ import annotations
@@ -110,8 +110,10 @@ class Import(Verb):
 
     family = "io"
 
-    files = luigi.Parameter(description="files, divided by commas: JSON Lines, JSON lists or Parquet, plain or gzip")
-    params = luigi.DictParameter(default={}, description="more settings of io.jsonl or io.parquet, as JSON")
+    files = luigi.Parameter(
+        description="files, divided by commas: JSON Lines, JSON, CSV, TSV or Parquet, compressed or not"
+    )
+    params = luigi.DictParameter(default={}, description="more settings of io.jsonl, io.csv or io.parquet, as JSON")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The dataset."""

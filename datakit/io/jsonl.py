@@ -1,6 +1,6 @@
-"""JSON Lines (and one-list JSON files) to rows: NeMo-Aligner's formats and today's plain ones, by name.
+"""JSON Lines (and JSON files of one list) to rows: NeMo-Aligner's formats and today's plain ones, by name.
 
-A file is read in blocks, so memory does not grow with it; gzip is seen by content. Types are declared by the
+A file is read in blocks, so memory does not grow with it; compression is seen by content. Types are declared by the
 format, never sniffed. A record that does not fit goes to the rejected rows with file, line, byte and rule; by
 default none may. Identity is the files' content: moving or renaming a file changes no id, no row and no task
 key.
@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, Literal, TypeVar
 
+from datakit.io.compression import beginning, plain
+from datakit.io.layouts import json_layout
 from datakit.io.lines import Block, array_blocks, blocks, even
 from datakit.io.parse import parse
 from datakit.io.rows import PLACE_COLUMNS, Rows, form_of
-from datakit.io.sources import checked, digests_of, opened, plain
+from datakit.io.sources import checked, digests_of, opened
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError
@@ -33,8 +36,8 @@ class Jsonl(Read):
 
     `columns` maps the format's keys to the names the files use (`{"prompt": "question"}`). `dialogue` says
     how texts that hold several turns are written. `source` fills the source column. `layout` is `array` for
-    files that are one JSON list. `max_line` bounds a record in bytes. `digests` (SHA-256 of each file) are
-    taken where not given.
+    files that are one JSON list, `object` for those that hold it under a key of one object, `auto`: as the first
+    bytes say. `max_line` bounds a record in bytes. `digests` (SHA-256 of each file) are taken where not given.
     """
 
     name: ClassVar[str] = "io.jsonl"
@@ -43,7 +46,7 @@ class Jsonl(Read):
     files: tuple[str, ...] = ()
     format: str
     digests: tuple[str, ...] = ()
-    layout: Literal["lines", "array"] = "lines"
+    layout: Literal["auto", "lines", "array", "object"] = "auto"
     columns: Columns = ()
     dialogue: Dialogue = "plain"
     source: str | None = None
@@ -86,12 +89,19 @@ class Jsonl(Read):
 
     def _blocks(self, url: str, digest: str) -> Iterator[Block]:
         with opened(url) as stream:
+            form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
             chunks = plain(url, checked(url, stream, digest))
-            if self.layout == "array":
-                parts = array_blocks(url, chunks, self.max_line)
-            else:
+            head, whole = beginning(chunks)
+            names = {name for key in keys for full in key.names for name in (full, full.partition(".")[0])}
+            layout, key = json_layout(head, whole, names)
+            chunks = chain([head], chunks) if head else chunks
+            if self.layout in ("lines", "array"):
+                layout = self.layout
+            if layout == "lines":
                 parts = blocks(chunks, self.max_line)
-            yield from even(parts) if form_of(self.format, (), self.dialogue)[0].pairs else parts
+            else:
+                parts = array_blocks(url, chunks, self.max_line, key=key if layout == "object" else "")
+            yield from even(parts) if form.pairs else parts
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

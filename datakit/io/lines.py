@@ -146,11 +146,11 @@ def _without_last(block: Block) -> tuple[Block, Block]:
     return Block(block.data, block.numbers, others), Block(b"", np.empty(0, np.int64), own)
 
 
-def array_blocks(url: str, chunks: Iterator[bytes], max_line: int, size: int = BLOCK) -> Iterator[Block]:
-    """Blocks of the elements of a file that is one JSON list; `DataError` with line and byte where it is not
-    one.
+def array_blocks(url: str, chunks: Iterator[bytes], max_line: int, size: int = BLOCK, key: str = "") -> Iterator[Block]:
+    """Blocks of the elements of a file that is one JSON list, or one object that has it under `key`; `DataError` with
+    line and byte where it is not one.
     """
-    scan = _Elements(url, chunks, max_line)
+    scan = _Elements(url, chunks, max_line, key)
     rows: list[bytes] = []
     numbers: list[int] = []
     held = 0
@@ -168,8 +168,8 @@ def array_blocks(url: str, chunks: Iterator[bytes], max_line: int, size: int = B
 class _Elements:
     """Iterates (line, text) over the elements of a JSON list, holding one element and one chunk."""
 
-    def __init__(self, url: str, chunks: Iterator[bytes], max_line: int) -> None:
-        self._url, self._chunks, self._max = url, chunks, max_line
+    def __init__(self, url: str, chunks: Iterator[bytes], max_line: int, key: str = "") -> None:
+        self._url, self._chunks, self._max, self._key = url, chunks, max_line, key
         self._text, self._at, self._line, self._byte = "", 0, 1, 0
         self._rest = b""
         self._decoder = json.JSONDecoder(strict=True)
@@ -178,8 +178,11 @@ class _Elements:
         self._more()
         if self._text.startswith("\ufeff"):
             self._step(1)
+        if self._key:
+            self._enter()
         self._expect("[")
         if self._peek() == "]":
+            self._step(self._at + 1)
             return
         while True:
             self._peek()
@@ -191,8 +194,35 @@ class _Elements:
                 self._step(self._at + 1)
                 break
             self._expect(",")
+        if self._key:
+            self._leave()
         if self._peek():
             raise self._broken("nothing after the list", self._text[self._at :])
+
+    def _enter(self) -> None:
+        """Pass an object's members up to the list."""
+        self._expect("{")
+        while self._member() != self._key:
+            self._peek()
+            self._step(self._element())
+            self._expect(",")
+
+    def _leave(self) -> None:
+        """Pass an object's members behind the list."""
+        while self._peek() == ",":
+            self._step(self._at + 1)
+            self._member()
+            self._peek()
+            self._step(self._element())
+        self._expect("}")
+
+    def _member(self) -> object:
+        self._peek()
+        end = self._element()
+        name = self._decoder.decode(self._text[self._at : end])
+        self._step(end)
+        self._expect(":")
+        return name
 
     def _element(self) -> int:
         wanted = 1

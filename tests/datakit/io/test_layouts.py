@@ -1,0 +1,127 @@
+"""What a file is by its first bytes: endings in any case, lists, objects of a list, every compression, and bombs."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datakit.io import Jsonl
+from datakit.io.layouts import reader_of
+from datakit.io.sources import head_of
+from datakit.op import Context
+from datakit.registry import op_of
+from schemas.errors import ConfigError, DataError
+
+RECORDS = [{"prompt": f"q{n}", "response": "r"} for n in range(3)]
+LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
+
+
+def zstd(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    with pa.CompressedOutputStream(pa.PythonFile(sink, mode="w"), "zstd") as stream:
+        stream.write(data)
+        stream.flush()
+        sink.close = lambda: None  # type: ignore[method-assign]
+    return sink.getvalue()
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd,
+}
+
+
+def questions(path: Path, **settings: object) -> list[str]:
+    name, more = reader_of((str(path),))
+    op = op_of(name, {"files": [str(path)], "format": "completions", **more, **settings})
+    tables = [result.rows for result in op.read(Context())]  # type: ignore[attr-defined]
+    return [row["messages"][0]["content"] for row in pa.concat_tables(tables).to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.json", LINES),
+        ("a.ndjson", LINES),
+        ("A.JSONL", b"\xef\xbb\xbf" + LINES),
+        ("a", b"\n" + LINES),
+        ("a.jsonl", json.dumps(RECORDS).encode()),
+        ("a.json", json.dumps(RECORDS, indent=2).encode()),
+        ("a.json", json.dumps({"data": RECORDS}).encode()),
+        ("a.json", json.dumps({"version": [1], "info": {"n": 3}, "rows": RECORDS, "end": 1}, indent=1).encode()),
+        ("a.JSON", json.dumps({"rows": RECORDS, "more": {"data": [{}]}}).encode() + b"\n"),
+        ("a.csv", b"prompt,response\nq0,r\nq1,r\nq2,r\n"),
+        ("a.TSV", b"prompt\tresponse\nq0\tr\nq1\tr\nq2\tr\n"),
+    ],
+)
+def test_a_file_is_read_as_what_it_is(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert questions(tmp_path / name) == ["q0", "q1", "q2"]
+    for ending, pack in PACKED.items():
+        packed = tmp_path / f"{name}.{ending.upper()}"
+        packed.write_bytes(pack(data[:40]) + pack(data[40:]))
+        assert questions(packed) == ["q0", "q1", "q2"], ending
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]},
+        {"tags": [{"a": 1}], "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]},
+    ],
+)
+def test_one_record_that_holds_a_list_is_a_record(tmp_path: Path, line: dict) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(line))
+    (result,) = Jsonl(files=(str(tmp_path / "a.json"),), format="messages").read(Context())
+    assert result.rows.num_rows == 1
+
+
+def test_a_first_line_that_is_broken_is_one_rejected_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"prompt":\n' + LINES)
+    results = list(Jsonl(files=(str(tmp_path / "a.json"),), format="completions").read(Context()))
+    assert sum(result.rows.num_rows for result in results) == 3
+    assert [r.rejected.num_rows for r in results if r.rejected is not None] == [1]
+
+
+def test_a_large_object_on_one_line_is_read_in_bounded_pieces(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n} " + "x" * 1000, "response": "r"} for n in range(20_000)]
+    (tmp_path / "a.json").write_text(json.dumps({"data": rows}))
+    assert len(questions(tmp_path / "a.json", max_line=5000)) == 20_000
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_torn_stream_is_an_error(tmp_path: Path, ending: str) -> None:
+    whole = PACKED[ending](LINES * 50)
+    (tmp_path / "a.jsonl").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError) as caught:
+        questions(tmp_path / "a.jsonl", format="completions")
+    assert caught.value.slug.startswith("broken-"), caught.value
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_what_expands_beyond_the_cap_is_refused(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(PACKED[ending](b" " * (80 << 20)))
+    with pytest.raises(DataError) as caught:
+        questions(tmp_path / "a.jsonl")
+    assert caught.value.slug == "too-large" and "expand the file yourself" in caught.value.next
+    assert len(head_of(str(tmp_path / "a.jsonl"), 10)) <= 1 << 20
+
+
+def test_files_of_several_kinds_or_of_none_are_refused(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.tsv", "c.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    (tmp_path / "d.txt").write_text("hello")
+    for names in (("a.csv", "b.tsv"), ("a.csv", "c.jsonl"), ("d.txt",)):
+        with pytest.raises(ConfigError) as caught:
+            reader_of(tuple(str(tmp_path / name) for name in names))
+        assert caught.value.slug == "file-kind"
