@@ -16,6 +16,7 @@ from trainers.architecture import Experts
 from trainers.config import Run
 from trainers.engine.metrics import Journal, Progress
 from trainers.engine.parallel import Layout
+from trainers.engine.report import by_source
 from trainers.engine.speed import Speed, active_weights, peak_of
 from trainers.engine.step import Outcome
 
@@ -100,3 +101,9 @@ def test_a_journal_goes_back_and_remembers_the_best(tmp_path: Path) -> None:
     third = Journal(path, 4, best_by="-val_loss")
     third.close()
     assert third.best == (3.0, 1) and Journal(None, 4, best_by="val_loss").best is None
+
+
+def test_sources_that_begin_alike_keep_figures_of_their_own() -> None:
+    names = ["web", "x" * 80 + "one", "x" * 80 + "two"]
+    found = by_source("loss", {0: 1.0, 1: 2.0, 2: 3.0}, names)
+    assert found == {"loss/web": 1.0, f"loss/{'x' * 80}~1": 2.0, f"loss/{'x' * 80}~2": 3.0}

@@ -127,6 +127,13 @@ def test_validation_and_epochs(tmp_path: Path) -> None:
     assert manifest is not None and manifest.facts["stats"]["val_loss"] == told[6]
 
 
+def test_a_run_that_ends_within_its_warm_up_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = go(tmp_path, epochs=1, max_steps=..., optim={"lr": 1e-2, "warmup_steps": 12})
+    assert toys.curve(run.folder)[-1]["lr"] == pytest.approx(1e-2 * 3 / 12)
+    told = "warning: 3 steps end within the warm-up of 12: the rate gets to 2.50e-03 and no further"
+    assert told in capfd.readouterr().err
+
+
 def test_a_reward_model_starts_from_a_policy(straight: Run, tmp_path: Path) -> None:
     algorithm = registry.algorithms()["rm"]
     toys.put(tmp_path / "pairs", algorithm.rows, toys.rows_for(algorithm, 12))

@@ -52,6 +52,12 @@ class Loop:
         """
         span = {"first": first, "last": self.last}
         self.report = Report(self.run, self.feed, self.speed, **span, leads=self.leads, records=self.records)
+        if first < self.last < (rising := self.run.optim.warmup_steps):
+            lr = optim.learning_rate(self.run.optim, self.last, self.last)
+            self.report.say(
+                f"warning: {self.last} steps end within the warm-up of {rising}: "
+                f"the rate gets to {lr:.2e} and no further"
+            )
         figures: dict[str, float] = {}
         status: Status = "failed"
         try:

@@ -7,6 +7,7 @@ A step's line in `metrics.jsonl` holds what was learnt (`loss`, `loss/<source>`,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,8 +32,11 @@ def all_trackers() -> dict[str, type[Tracker]]:
 
 
 def by_source(figure: str, losses: Mapping[int, float], sources: Sequence[str]) -> dict[str, float]:
-    """`<figure>/<source>` of every source that was seen."""
-    return {f"{figure}/{sources[place][:_NAME]}": loss for place, loss in losses.items()}
+    """`<figure>/<source>` of every source that was seen; the place behind names that begin alike, "~" between."""
+    short = [source[:_NAME] for source in sources]
+    often = Counter(short)
+    names = [name if often[name] == 1 else f"{name}~{place}" for place, name in enumerate(short)]
+    return {f"{figure}/{names[place]}": loss for place, loss in losses.items()}
 
 
 class Report:

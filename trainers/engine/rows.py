@@ -233,7 +233,7 @@ class Source:
     def _scan_ids(self, name: str, columns: _Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]
         wrong = (values < 0) | (values >= self.limits.vocab_size)
-        outside = _sum_per_row(wrong.any(axis=-1) if wrong.ndim > 1 else wrong, offsets) > 0
+        outside = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
         faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
 
     def _scan_vector(self, name: str, columns: _Columns, faults: _Faults) -> None:
