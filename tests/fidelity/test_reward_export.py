@@ -11,8 +11,8 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from tests.fidelity import folders
 from tests.trainers.networks import words
-from tests.trainers.weights import tiny
 from trainers.engine.score import open_scorer
 from trainers.engine.weights import comparison, padding
 from trainers.engine.weights.adopt import adopt
@@ -28,7 +28,7 @@ REWARDS = {
     "mixtral": ("Mixtral", {"num_local_experts": 4}),
     "nemotron": ("Nemotron", {}),
     "gpt2": ("GPT2", {}),
-    "qwen2": ("Qwen2", tiny.WINDOWS),
+    "qwen2": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
 }
 
@@ -72,15 +72,7 @@ TOKENIZERS: dict[str, tuple[Tokenizer, dict[str, Any], dict[str, Any], int]] = {
 
 
 def reward_folder(folder: Path, kind: str, settings: dict[str, Any], head_size: int = 1) -> Path:
-    torch.manual_seed(5)
-    sizes = tiny.GPT2 if kind == "GPT2" else tiny.SIZES
-    config = getattr(transformers, f"{kind}Config")(**{**sizes, **settings, "num_labels": head_size})
-    network = getattr(transformers, f"{kind}ForSequenceClassification")(config)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * (0.2 if parameter.ndim > 1 else 0.5) + (parameter.ndim == 1))
-    network.save_pretrained(folder)
-    return folder
+    return folders.write(folder, kind, {**settings, "num_labels": head_size}, head="ForSequenceClassification")
 
 
 def dress(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], keys: dict[str, Any]) -> None:
@@ -205,10 +197,10 @@ def test_the_check_on_the_way_out_sees_a_score_read_one_token_early(llama: Path,
     model = comparison.checkpoint.open_checkpoint(str(checkpoint)).model
     job = {"folder": str(exported), "place": str(checkpoint)}
     layout = comparison.parallel.start(comparison.Parallel())
-    assert comparison._scores(job, model, layout)["difference"] < 2e-5
+    assert comparison.scores(job, model, layout)["difference"] < 2e-5
     config = json.loads((exported / "config.json").read_text())
     (exported / "config.json").write_text(json.dumps({**config, padding.PAD: EOS}))
-    assert comparison._scores(job, model, layout)["difference"] > 0.05
+    assert comparison.scores(job, model, layout)["difference"] > 0.05
 
 
 @pytest.mark.parametrize(("told", "number"), [({}, None), ({"pad_token_id": -1}, None), ({"pad_token_id": 0}, 0)])

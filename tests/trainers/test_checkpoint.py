@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pickle
 import subprocess
@@ -10,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from schemas.errors import ConfigError, ConflictError, IntegrityError
+from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
 from tests.trainers.networks import SMALL, network, vocabulary
 from tests.trainers.resharding import steps_of, trained
 from trainers.config import Parallel
@@ -180,6 +182,118 @@ def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(index))
     with pytest.raises(IntegrityError, match="metadata"):
         vetting.vet(str(folder))
+
+
+def first(index: Any) -> tuple[Any, Any]:
+    """Name and entry of the first tensor that lies in several pieces."""
+    return next((name, entry) for name, entry in index.state_dict_metadata.items() if len(entry.chunks) > 1)
+
+
+def resize(index: Any, *size: int) -> None:
+    first(index)[1].size = torch.Size(size)
+
+
+def twice(index: Any) -> None:
+    entry = first(index)[1]
+    entry.chunks = [entry.chunks[0]] * len(entry.chunks)
+
+
+def place(index: Any, **told: Any) -> None:
+    info = next(iter(index.storage_data.values()))
+    for name, value in told.items():
+        setattr(info, name, value)
+
+
+FAULTS: dict[str, Any] = {
+    "size below 0": lambda index: resize(index, -2, 32),
+    "huge": lambda index: resize(index, 1 << 40, 1 << 20),
+    "no rows": lambda index: resize(index, 10**9, 0, 5),
+    "a piece lost": lambda index: first(index)[1].chunks.pop(),
+    "a piece twice": twice,
+    "no pieces": lambda index: first(index)[1].chunks.clear(),
+    "beyond its file": lambda index: place(index, offset=1 << 50),
+    "before its file": lambda index: place(index, offset=-1),
+    "a length of text": lambda index: place(index, length="9"),
+    "too short": lambda index: place(index, length=3),
+    "no file": lambda index: place(index, relative_path="__9_9.distcp"),
+    "no path": lambda index: place(index, relative_path=None),
+    "unknown compression": lambda index: place(index, transform_descriptors=["brotli"]),
+    "tables that are lists": lambda index: setattr(index, "state_dict_metadata", [1]),
+    "an entry of text": lambda index: index.state_dict_metadata.update({first(index)[0]: "x"}),
+    "no place": lambda index: index.storage_data.clear(),
+    "a key of text": lambda index: index.storage_data.update(x=next(iter(index.storage_data.values()))),
+    "no properties": lambda index: setattr(first(index)[1], "properties", None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_index_that_is_not_true_is_refused(tmp_path: Path, fault: str) -> None:
+    save(str(tmp_path / "c"), model=network())
+    folder = tmp_path / "c" / "weights"
+    index = vetting.read_index(str(folder))
+    FAULTS[fault](index)
+    (folder / ".metadata").write_bytes(pickle.dumps(index))
+    opened = open_checkpoint(str(tmp_path / "c"), verify="off")
+    with pytest.raises(IntegrityError):
+        checkpoint.weights_digest(str(folder), opened.model)
+    with pytest.raises(IntegrityError):
+        load_model(opened, here())
+
+
+def test_bytes_changed_anywhere_in_a_checkpoint_are_our_error_or_harmless(tmp_path: Path) -> None:
+    save(str(tmp_path / "c"), model=network(), train_state={"step": 3})
+    random, ended = np.random.default_rng(0), []
+    for path in sorted(path for path in (tmp_path / "c").rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        for _ in range(12):
+            harmed = bytearray(data)
+            for at in random.integers(0, len(data), random.integers(1, 4)):
+                harmed[at] = random.integers(0, 256)
+            cut = int(random.integers(0, len(data))) if random.random() < 0.3 else len(data)
+            path.write_bytes(bytes(harmed[:cut]))
+            try:
+                opened = open_checkpoint(str(tmp_path / "c"), verify="off")
+                opened.train_state()
+                load_model(opened, here())
+            except QuiverError as error:
+                ended.append((error.code, len(error.render().splitlines())))
+        path.write_bytes(data)
+    assert len(ended) > 20 and {code for code, _ in ended} == {11} and max(lines for _, lines in ended) <= 6
+    load_model(str(tmp_path / "c"), here())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model.json", b"{"),
+        ("model.json", b"\xff"),
+        ("model.json", b"[" * 100_000),
+        ("model.json", b"[]"),
+        ("model.json", b'{"num_layers": 1}'),
+        ("train_state.json", b"[1]"),
+        ("train_state.json", b"\xff"),
+    ],
+)
+def test_a_text_file_that_is_not_what_it_was_is_refused_by_name(tmp_path: Path, name: str, text: bytes) -> None:
+    save(str(tmp_path / "c"), model=network(), train_state={"step": 3})
+    (tmp_path / "c" / name).write_bytes(text)
+    with pytest.raises(IntegrityError, match=name):
+        open_checkpoint(str(tmp_path / "c"), verify="off").train_state()
+
+
+def test_a_shape_beyond_every_model_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    save(str(tmp_path / "c"), model=network())
+    path = tmp_path / "c/model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 10**9}))
+    with pytest.raises(IntegrityError, match="num_layers 1000000000 is above"):
+        open_checkpoint(str(tmp_path / "c"), verify="off")
+
+
+def test_the_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
+    net = network()
+    plain, other = (save(str(tmp_path / name / "c"), model=net, train_state={"step": 1}) for name in ("a", "größe 数"))
+    assert plain.digest == other.digest
+    assert load_model(str(tmp_path / "größe 数/c"), here()).architecture == net.architecture
 
 
 def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:

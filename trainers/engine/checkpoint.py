@@ -35,7 +35,7 @@ from schemas.localstore import LocalStore
 from schemas.manifest import File, Manifest, Parent
 from schemas.storage import guarded, open_store, shown
 from schemas.vocabularies import files_identity
-from trainers.architecture import Model
+from trainers.architecture import Model, shape_faults
 from trainers.config import Lora
 from trainers.engine import lora as adapting
 from trainers.engine import lora_base, moments, vetting, writing
@@ -76,12 +76,16 @@ class Checkpoint:
         """One of its text files, or None where it has none of that name."""
         if not any(file.path == name for file in self.manifest.files):
             return None
-        with open(os.path.join(self.folder, name), encoding="utf-8") as file:
+        with vetting.reading(path := os.path.join(self.folder, name)), open(path, encoding="utf-8") as file:
             return file.read()
 
     def train_state(self) -> dict[str, Any]:
         """Where training stood; empty for weights alone."""
-        return cast(dict[str, Any], json.loads(self.text(TRAIN_STATE) or "{}"))
+        with vetting.reading(os.path.join(self.folder, TRAIN_STATE)):
+            state = json.loads(self.text(TRAIN_STATE) or "{}")
+            if not isinstance(state, dict):
+                raise TypeError(f"{type(state).__name__}, not an object")
+            return state
 
     def vocabulary(self) -> dict[str, str]:
         """Its tokenizer files by name, to hand on to the next checkpoint."""
@@ -198,8 +202,11 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
         )
     wanted = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
     together(functools.partial(_verify_all, path, wanted, verify))
-    with open(os.path.join(path, MODEL), encoding="utf-8") as file:
-        model = settings.parse(Model, json.load(file), where=file.name)
+    with vetting.reading(where := os.path.join(path, MODEL)):
+        with open(where, encoding="utf-8") as file:
+            model = settings.parse(Model, json.load(file), where=where)
+        if faults := shape_faults(model):
+            raise ValueError("; ".join(faults))
     return Checkpoint(path, manifest, model)
 
 
@@ -318,13 +325,8 @@ def _tensors(network: Network) -> dict[str, Any]:
 
 def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
     together(lambda: vetting.vet(folder) and None)
-    try:
-        with quiet():
-            return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
-    except (QuiverError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # CheckpointException is no Exception
-        raise vetting.unusable(folder, error) from error
+    with vetting.reading(folder), quiet():
+        return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
 
 
 def _same_trunk(source: Checkpoint, wanted: Model) -> None:

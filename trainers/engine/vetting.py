@@ -9,12 +9,22 @@ reader.
 from __future__ import annotations
 
 import io
+import math
 import os
 import pickle  # only ever through the restricted reader below
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
+from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
 
 from schemas.errors import IntegrityError, printable
 
@@ -45,19 +55,18 @@ def read_index(folder: str) -> Metadata:
     else.
     """
     path = os.path.join(folder, INDEX)
-    try:
-        with open(path, "rb") as file:
-            index = _Reader(file).load()
-    except Exception as error:
-        raise unusable(path, error) from error
-    if not isinstance(index, Metadata) or not isinstance(index.storage_data, dict):
-        raise unusable(path, ValueError("not an index"))
-    return index
+    with reading(path), open(path, "rb") as file:
+        index = _Reader(file).load()
+        if not isinstance(index, Metadata):
+            raise TypeError("not an index")
+        if not (isinstance(index.storage_data, dict) and isinstance(index.state_dict_metadata, dict)):
+            raise TypeError("an index without tables")
+        return index
 
 
 def normalise(folder: str) -> None:
-    """Drop from a fresh index what differs from run to run (paths, random ids), so that equal weights are
-    equal files.
+    """Drop from a fresh checkpoint what differs from run to run or place to place (paths, random ids), so that equal
+    weights are equal files.
     """
     index = read_index(folder)
     index.storage_meta = None
@@ -65,29 +74,91 @@ def normalise(folder: str) -> None:
         index.all_local_plans = None
     with open(os.path.join(folder, INDEX), "wb") as file:
         pickle.dump(index, file)
+    common = os.path.join(folder, COMMON_STATE_FNAME)
+    with reading(common):
+        state = torch.load(common, map_location="cpu", weights_only=True)
+    save_common(state, folder)
+
+
+def save_common(state: Any, folder: str) -> None:
+    """Write what is not a tensor of a distributed checkpoint. torch names the archive after a path, as far as that is
+    ASCII; here it is always the same.
+    """
+    data = io.BytesIO()
+    torch.save(state, data)
+    with open(os.path.join(folder, COMMON_STATE_FNAME), "wb") as file:
+        file.write(data.getbuffer())
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong within into the `IntegrityError` that `path` of a checkpoint cannot be used."""
+    try:
+        yield
+    except (IntegrityError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # Megatron's and PyTorch's CheckpointException are no Exception
+        raise unusable(path, error) from error
 
 
 def vet(folder: str) -> Metadata:
-    """Check the index and every loose object of the distributed checkpoint `folder`; the index, if all is
-    harmless.
+    """Check the index and every loose object of the distributed checkpoint `folder`; the index, if all is harmless:
+    its tensors are whole, lie in files of the folder and are no larger than these.
     """
-    index = read_index(folder)
+    index, path = read_index(folder), os.path.join(folder, INDEX)
+    with reading(path):
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
+        for key, info in index.storage_data.items():
+            if not (isinstance(key, MetadataIndex) and isinstance(key.fqn, str)):
+                raise TypeError(f"a place for {printable(key)}")
+            if os.path.basename(info.relative_path) != info.relative_path:
+                raise ValueError(f"names a file elsewhere: {printable(info.relative_path)}")
+            if not (_whole((info.offset, info.length)) and info.offset + info.length <= sizes[info.relative_path]):
+                raise ValueError(f"{printable(key.fqn)} does not lie in {printable(info.relative_path)}")
+        for name, entry in index.state_dict_metadata.items():
+            if isinstance(entry, TensorStorageMetadata):
+                _check_tensor(name, entry, index.storage_data)
+            elif not isinstance(entry, BytesStorageMetadata):
+                raise ValueError(f"{printable(name)} is neither a tensor nor an object")
     for key, info in index.storage_data.items():
-        path = os.path.join(folder, info.relative_path)
-        if os.path.basename(info.relative_path) != info.relative_path:
-            raise unusable(
-                os.path.join(folder, INDEX),
-                ValueError(f"names a file elsewhere: {printable(info.relative_path)}"),
-            )
-        if not isinstance(index.state_dict_metadata.get(key.fqn), BytesStorageMetadata):
-            continue
-        try:
-            with open(path, "rb") as file:
+        if isinstance(index.state_dict_metadata.get(key.fqn), BytesStorageMetadata):
+            path = os.path.join(folder, info.relative_path)
+            with reading(path), open(path, "rb") as file:
                 file.seek(info.offset)
                 torch.load(io.BytesIO(file.read(info.length)), weights_only=True)
-        except Exception as error:
-            raise unusable(path, error) from error
     return index
+
+
+def _check_tensor(name: str, entry: TensorStorageMetadata, places: Mapping[MetadataIndex, Any]) -> None:
+    """Raise `ValueError` unless the chunks lie within the tensor, fill it, and have their bytes in a file."""
+    covered = 0
+    for chunk in entry.chunks:
+        ends = [begin + size for begin, size in zip(chunk.offsets, chunk.sizes, strict=True)]
+        inside = all(end <= size for end, size in zip(ends, entry.size, strict=True))
+        numbers = math.prod(chunk.sizes)
+        length = places[MetadataIndex(name, chunk.offsets)].length
+        if not (_whole(chunk.offsets) and inside and numbers * entry.properties.dtype.itemsize <= length):
+            raise ValueError(f"a piece of {printable(name)} is not where it should be")
+        covered += numbers
+    whole = _whole(entry.size) and min(entry.size, default=1) >= 1 and covered == math.prod(entry.size)
+    if not whole or _overlap([tuple(chunk.offsets) for chunk in entry.chunks], [tuple(c.sizes) for c in entry.chunks]):
+        raise ValueError(f"{printable(name)} is not whole")
+
+
+def _overlap(offsets: list[tuple[int, ...]], sizes: list[tuple[int, ...]]) -> bool:
+    """Whether two boxes share a place; of boxes of one size on its grid that is known without a look at pairs."""
+    if len(set(offsets)) < len(offsets):
+        return True
+    if len(set(sizes)) == 1 and all(a % s == 0 for place in offsets for a, s in zip(place, sizes[0], strict=True)):
+        return False
+    begin = np.array(offsets)
+    end = begin + np.array(sizes)
+    pairs = ((begin[i] < end[i + 1 :]) & (end[i] > begin[i + 1 :]) for i in range(len(offsets)))
+    return any(bool(pair.all(axis=1).any()) for pair in pairs)
+
+
+def _whole(numbers: Iterable[Any]) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)
 
 
 def unusable(path: str, error: BaseException) -> IntegrityError:

@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -217,7 +217,10 @@ def _differ(found: Tensor, expected: Tensor) -> dict[str, float]:
     return {"difference": (found - expected).abs().max().item(), "greatest": expected.abs().max().item()}
 
 
-def _beyond(job: dict[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+def beyond(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+    """How far the last positions of a long sequence differ, or the `reason` why it is not run; empty where no length
+    matters.
+    """
     length = reach(model)
     if not length:
         return {}
@@ -239,7 +242,8 @@ def _too_much(model: Model, length: int) -> str | None:
     return f"it takes {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free" if needed > there else None
 
 
-def _scores(job: dict[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+def scores(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+    """How far the scores of rows differ, padded left and padded right."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(job["folder"])
@@ -264,9 +268,9 @@ def main() -> None:
     told: dict[str, Any] = _differ(ours(job["place"], model, ids, layout), expected)
     gc.collect()
     told |= {"tokens": ids.numel(), "transformers": transformers.__version__}
-    told["beyond"] = _beyond(job, model, layout)
+    told["beyond"] = beyond(job, model, layout)
     gc.collect()
-    told["scores"] = _scores(job, model, layout) if job["scores"] else {}
+    told["scores"] = scores(job, model, layout) if job["scores"] else {}
     print(json.dumps(told))
 
 

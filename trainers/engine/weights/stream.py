@@ -7,14 +7,12 @@ Both ways go through PyTorch's distributed checkpoint with a planner of our own,
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
 from torch.distributed.checkpoint.metadata import (
@@ -48,7 +46,7 @@ def write(folder: str, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make)
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=False, thread_count=1)
     with quiet():
         dcp.save({}, storage_writer=writer, planner=_Pieces(tensors, make), no_dist=True)
-    torch.save({}, os.path.join(folder, COMMON_STATE_FNAME))
+    vetting.save_common({}, folder)
     save_config(CheckpointingConfig("torch_dist", 1, "torch", 1), folder)
     vetting.normalise(folder)
 
@@ -80,7 +78,7 @@ class Stored:
             torch.Size((*index, *(0 for _ in shape))), torch.Size((*(1 for _ in index), *shape))
         )
         room = torch.empty(region.sizes, dtype=self.dtype(name))
-        with quiet():
+        with vetting.reading(str(self._reader.path)), quiet():
             planner = _Region(name, self.tensors[name], region, room)
             dcp.load({name: room}, storage_reader=self._reader, planner=planner, no_dist=True)
         return room.reshape(shape)
