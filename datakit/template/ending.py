@@ -35,7 +35,7 @@ def turn_end(sandbox: Sandbox, control: re.Pattern[str] | None) -> TurnEnd:
     if tokens:
         return TurnEnd(tuple(dict.fromkeys(tokens)))
     closing = (last[: _common(last, between)] if between else last).rstrip()
-    if closing:
+    if len(closing.strip()) > 1:  # a single sign, a quote or a bracket, may well stand inside an answer
         return TurnEnd((), (closing,))
     start = _first(between, control, len(between))
     text = start.group() if start else between.rstrip()

@@ -13,7 +13,9 @@ from datakit.op import Label
 from datakit.registry import op_of
 from pipelines import verbs
 from pipelines.plan import MADE_BY
+from schemas.commit import read_manifest
 from schemas.dataset import Dataset
+from tests.trainers.weights import tiny
 
 PLAIN = {"template": "plain"}
 
@@ -55,3 +57,27 @@ def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> Non
 
     questions = made(tmp_path, *chat, json.dumps({**PLAIN, "response": None})).read()
     assert not any("It is" in text for text in questions["text"].to_pylist())
+
+
+def test_a_template_that_closes_no_turn_is_told_with_its_share(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+    folder = tiny.write("llama", tmp_path / "hf")
+    closed = "{% for m in messages %}{{ m.content }} w7 {% endfor %}"
+    added = {"7": {"content": "w7", "special": True}}
+    settings = {"eos_token": "w1", "chat_template": closed, "added_tokens_decoder": added}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    rows = [{"prompt": f"w{n}", "response": f"w{n + 1}"} for n in range(8, 12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    adopted = luigi(tmp_path, "AdoptModel", "--folder", "hf", module="pipelines")
+    assert adopted.returncode == 0, adopted.stderr
+    assert "the chat template names w7; each of them ends an answer" in adopted.stderr
+    policy = adopted.stdout.split()[-1]
+    manifest = read_manifest(policy)
+    assert manifest is not None and manifest.facts["turn_end"] == {"tokens": ["w7"], "texts": []}
+
+    chat = ("Template", "--data", "rows.jsonl", "--op", "chat", "--tokenizer", policy)
+    told = luigi(tmp_path, *chat, "--template", open_ended, module="pipelines").stderr
+    assert told.count("no trained part ends in an end token in 4 of 4 rows (100%)") == 1
+    assert told.count("answers end at the text \\n\\nuser:") == 1

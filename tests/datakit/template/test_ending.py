@@ -54,6 +54,7 @@ PLAIN_TEXT = (
     "{% if add_generation_prompt %}{{ '\n\nBot: ' }}{% endif %}"
 )
 CLOSED_BY_TEXT = PLAIN_TEXT.replace("{{ m.content }}", "{{ m.content }}\n## done\n")
+QUOTED = PLAIN_TEXT.replace("{{ m.content }}", "'{{ m.content }}'")
 
 ENDINGS = {
     "thinks": (THINKS, TurnEnd((END,)), ["<user>q<end>\n<bot>⟦a<end>⟧\n<user>r<end>\n<bot>⟦[think][/think]b<end>⟧\n"]),
@@ -76,6 +77,7 @@ ENDINGS = {
         TurnEnd((), ("\n## done",)),
         ["\n\nUser: q\n## done\n\n\nBot: ⟦a\n## done\n⟧\n\nUser: r\n## done\n\n\nBot: ⟦b\n## done\n⟧"],
     ),
+    "quoted": (QUOTED, TurnEnd((), ("'\n\nUser: '",)), ["\n\nUser: 'q'\n\nBot: '⟦a'⟧\n\nUser: 'r'\n\nBot: '⟦b'⟧"]),
     "text": (TEMPLATES["text"], TurnEnd((EOS,)), ["<bos>qar⟦b<eos>⟧", "<bos>q⟦a⟧r⟦b<eos>⟧"]),
     "plain": (
         TEMPLATES["plain"],
