@@ -77,7 +77,7 @@ ENDINGS = {
         TurnEnd((), ("\n## done",)),
         ["\n\nUser: q\n## done\n\n\nBot: ⟦a\n## done\n⟧\n\nUser: r\n## done\n\n\nBot: ⟦b\n## done\n⟧"],
     ),
-    "quoted": (QUOTED, TurnEnd((), ("'\n\nUser: '",)), ["\n\nUser: 'q'\n\nBot: '⟦a'⟧\n\nUser: 'r'\n\nBot: '⟦b'⟧"]),
+    "quoted": (QUOTED, TurnEnd((), ("'\n\nUser: '",)), ["\n\nUser: 'q'\n\nBot: ⟦'a'⟧\n\nUser: 'r'\n\nBot: ⟦'b'⟧"]),
     "text": (TEMPLATES["text"], TurnEnd((EOS,)), ["<bos>qar⟦b<eos>⟧", "<bos>q⟦a⟧r⟦b<eos>⟧"]),
     "plain": (
         TEMPLATES["plain"],
