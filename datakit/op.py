@@ -73,7 +73,7 @@ class Kept:
     keep: pa.Array
     reason: pa.Array | str
     value: pa.Array | None = None
-    threshold: str | None = None
+    threshold: pa.Array | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

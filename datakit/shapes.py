@@ -101,7 +101,8 @@ def rejected_rows(rows: pa.Table, kept: Kept) -> pa.Table:
     count = rows.num_rows
     reason = pa.repeat(kept.reason, count) if isinstance(kept.reason, str) else kept.reason
     value = pa.nulls(count, pa.float64()) if kept.value is None else kept.value
-    threshold = pa.nulls(count, pa.string()) if kept.threshold is None else pa.repeat(kept.threshold, count)
+    known = kept.threshold is None or isinstance(kept.threshold, str)
+    threshold = pa.repeat(pa.scalar(kept.threshold, pa.string()), count) if known else kept.threshold
     for column, values in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
         rows = with_column(rows, column.name, values)
     return rows.filter(goes)

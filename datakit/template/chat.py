@@ -74,7 +74,9 @@ class Chat(Templating):
         turns = flat(rows["messages"])
         if self.response is not None:
             turns = with_response(turns, flat(rows[self.response]))
-        done = renderer_of(self.rendering, ctx).pieces(turns, self.generation, self.learn)
+        done = renderer_of(self.rendering, ctx).pieces(
+            turns, tools=tools_of(rows), generation=self.generation, last=self.learn == "last"
+        )
         return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
 
     def facts(self, ctx: Context) -> Mapping[str, Any]:
@@ -134,6 +136,11 @@ def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Arr
     reason = pc.coalesce(*[part.reason for part in done])
     if reason.null_count == len(reason):
         return columns
-    told = next((part.told for part in done if part.told), None)
+    told = [printable(one, 200) if one else None for one in pc.coalesce(*[part.told for part in done]).to_pylist()]
     keep = pa.array(np.asarray(reason.is_null()))
-    return Labelled(columns, Kept(keep, pc.fill_null(reason, ""), threshold=printable(told) if told else None))
+    return Labelled(columns, Kept(keep, pc.fill_null(reason, ""), threshold=pa.array(told, pa.string())))
+
+
+def tools_of(rows: pa.Table) -> pa.Array | None:
+    """The tools on offer in each row, where rows have that column."""
+    return flat(rows["tools"]) if "tools" in rows.column_names else None

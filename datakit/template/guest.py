@@ -6,9 +6,8 @@ limits stop the two nested loops that no sandbox stops. Hugging Face's semantics
 controls, `raise_exception`, `tojson` without escapes, `generation` blocks, `strftime_now` (here of a given
 date, so that equal runs give equal text). Runs by path, with Jinja alone.
 
-A content can be asked for as a probe: text that notes whether the template looked into it (compared it,
-searched it, took its length) rather than only writing it out. Where no content is looked into, the text
-around contents is a function of the roles alone.
+A conversation can be asked for traced (`datakit.template.given`): the reply then tells which characters of the text
+came from which turn, and whether the template looked into contents.
 """
 
 from __future__ import annotations
@@ -17,83 +16,24 @@ import json
 import resource
 import signal
 import sys
+import types
 from datetime import datetime
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+if __name__ == "__main__":  # The package's own `__init__` would import much that a template has no need of.
+    for _name, _place in (("datakit", Path(__file__).parents[1]), ("datakit.template", Path(__file__).parent)):
+        sys.modules.setdefault(_name, types.ModuleType(_name)).__path__ = [str(_place)]
+
+from datakit.template.given import TOOLS, Given, as_json, joined
+from datakit.template.tracing import Tracing
+
 OPEN, CLOSE = "\ue010", "\ue011"
-_PLAIN = {
-    "__str__",
-    "__class__",
-    "__new__",
-    "__init__",
-    "__getattribute__",
-    "__init_subclass__",
-    "__subclasshook__",
-}
-_COMPARES = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
-_ALLOWED = {
-    "strip",
-    "lstrip",
-    "rstrip",
-    "__format__",
-    "__html__",
-    "__hash__",
-    "__repr__",
-    "__reduce__",
-    "__reduce_ex__",
-}
-
-
-class Probe(str):
-    """A content that notes when it is looked into."""
-
-    looked: ClassVar[list[str]] = []
-
-    def strip(self, chars: str | None = None, /) -> str:
-        """As of str, kept a probe."""
-        return Probe(str.strip(self, chars))
-
-    def lstrip(self, chars: str | None = None, /) -> str:
-        """As of str, kept a probe."""
-        return Probe(str.lstrip(self, chars))
-
-    def rstrip(self, chars: str | None = None, /) -> str:
-        """As of str, kept a probe."""
-        return Probe(str.rstrip(self, chars))
-
-    def __add__(self, other: str, /) -> str:
-        return Probe(str.__add__(self, other))
-
-    def __radd__(self, other: str) -> str:
-        return Probe(str.__add__(other, self))
-
-    def __bool__(self) -> bool:
-        Probe.looked.append("bool")
-        return len(str(self)) > 0
-
-    __hash__ = str.__hash__
-
-
-def _noting(name: str) -> Any:
-    method = getattr(str, name)
-
-    def noted(self: Probe, *args: Any, **named: Any) -> Any:
-        Probe.looked.append(name)
-        return method(self, *args, **named)
-
-    return noted
-
-
-for _name in dir(str):
-    _own = _name in vars(Probe) or _name in _PLAIN or _name in _ALLOWED or _name in vars(object)
-    if not _own or _name in _COMPARES:
-        setattr(Probe, _name, _noting(_name))
-Probe.__hash__ = str.__hash__  # type: ignore[method-assign,assignment]
 
 
 class Generation(Extension):
@@ -115,9 +55,9 @@ class Undated(Exception):
     """The template asks for the date and none was given."""
 
 
-def environment(date: str | None) -> ImmutableSandboxedEnvironment:
+def environment(kind: type[ImmutableSandboxedEnvironment], date: str | None) -> ImmutableSandboxedEnvironment:
     """The sandbox."""
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
 
     def raise_exception(message: str) -> str:
         raise jinja2.TemplateError(message)
@@ -127,36 +67,59 @@ def environment(date: str | None) -> ImmutableSandboxedEnvironment:
             raise Undated
         return datetime.fromisoformat(date).strftime(form)
 
-    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
-
-    env.filters["tojson"] = tojson
+    env.filters["tojson"] = as_json
     del env.filters["random"], env.globals["lipsum"]
     env.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     return env
 
 
+def traced(value: Any, turn: int) -> Any:
+    """`value` with every text of it known to come from `turn`."""
+    if isinstance(value, str):
+        return Given(value, ((0, len(value), turn),) if value else ())
+    if isinstance(value, list):
+        return [traced(part, turn) for part in value]
+    if isinstance(value, dict):
+        return {traced(name, turn): traced(part, turn) for name, part in value.items()}
+    return value
+
+
+def _size(value: Any) -> int:
+    """Characters of all texts in `value`."""
+    if isinstance(value, str):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_size, parts))
+
+
 def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit: int) -> dict[str, Any]:
-    """Text of one conversation, whether its contents were looked into, or the fault."""
-    Probe.looked.clear()
-    kind = Probe if item.get("probe") else str
-    turns = zip(item["roles"], item["contents"], strict=True)
-    messages = [{"role": role, "content": kind(content)} for role, content in turns]
+    """Text of one conversation, and if it is `traced` its runs and whether contents were looked into; or the fault."""
+    Given._looked = False
+    messages, tools = item["messages"], item.get("tools")
+    room = limit + 4 * _size([messages, tools])
+    if item.get("traced"):
+        messages = [
+            {name: text if name == "role" else traced(text, at) for name, text in turn.items()}
+            for at, turn in enumerate(messages)
+        ]
+        tools = traced(tools, TOOLS)
     try:
         given = {
-            "tools": None,
             "documents": None,
             **values,
             "messages": messages,
+            "tools": tools,
             "add_generation_prompt": item["open"],
         }
         parts, length = [], 0
         for part in template.generate(**given):
-            length += len(part)
-            if length > limit + sum(map(len, item["contents"])) * 4:
+            length += str.__len__(part)
+            if length > room:
                 return {"fault": "template-output", "told": f"over {limit} characters"}
-            parts.append(str.__str__(part))
-        return {"text": "".join(parts), "looked": bool(Probe.looked)}
+            parts.append(part)
+        text = joined(parts)
+        runs = text._runs if type(text) is Given else ()
+        return {"text": str.__str__(text), "runs": runs, "looked": Given._looked}
     except Undated:
         return {"fault": "template-date", "told": "the template writes the date and none is set"}
     except MemoryError:
@@ -164,7 +127,7 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
     except RecursionError:
         return {"fault": "template-recursion", "told": "nested too deep"}
     except Exception as error:
-        return {"fault": "template-failed", "told": f"{type(error).__name__}: {error}"[:300]}
+        return {"fault": "template-failed", "told": f"{type(error).__name__}: {error}"[:300], "looked": Given._looked}
 
 
 def main() -> int:
@@ -176,7 +139,10 @@ def main() -> int:
     replies = sys.stdout.buffer
     signal.setitimer(signal.ITIMER_PROF, head["seconds"])
     try:
-        template = environment(head["date"]).from_string(head["template"])
+        templates = [
+            environment(kind, head["date"]).from_string(head["template"])
+            for kind in (ImmutableSandboxedEnvironment, Tracing)
+        ]
     except Exception as error:
         replies.write(json.dumps({"fault": "template-syntax", "told": f"{error}"[:300]}).encode() + b"\n")
         return 0
@@ -186,6 +152,7 @@ def main() -> int:
         answers = []
         for item in json.loads(line):
             signal.setitimer(signal.ITIMER_PROF, head["seconds"])
+            template = templates[bool(item.get("traced"))]
             answers.append(rendered(template, item, head["values"], head["output"]))
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(answers).encode() + b"\n")

@@ -1,9 +1,9 @@
 """MESSAGES columns to PIECES columns: rows of the same role pattern share one skeleton and are joined as
 columns.
 
-Where the template looks into contents (compares, searches, measures them), each row is rendered for itself
-and compared with the joined pieces; a row whose text differs is not kept, because content could not be told
-from template. A few rows of every pattern are compared in any case.
+Where the template looks into contents (compares, searches, measures them), each row's rendering is compared with the
+joined pieces; a few rows of every pattern are compared in any case. A row whose text differs, and one with more than
+roles and contents, gets pieces of its own (`datakit.template.alignment`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.conversations import flat, starts
+from datakit.io.conversations import any_turn, flat, starts
+from datakit.template.alignment import Aligned, aligned
 from datakit.template.ending import control_of, turn_end
+from datakit.template.learnt import CLOSE, OPEN, Lesson, Turns
 from datakit.template.sandbox import Conversation, Sandbox
 from datakit.template.skeleton import Skeleton, skeleton
 from schemas import PIECES
@@ -32,17 +34,18 @@ _AUDITED = 4
 _BATCH_ROWS, _BATCH_CHARS = 512, 1 << 23
 _KEPT = 8
 
-Pattern = tuple[tuple[str, ...], tuple[bool, ...]]
+Pattern = tuple[Turns, tuple[bool, ...]]
+"""Turns, and which of their contents are blank."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces and whole text of each row, and why a row has none (null where it has)."""
+    """Pieces and whole text of each row, why a row has none (null where it has), and what is known of that."""
 
     pieces: pa.Array
     text: pa.Array
     reason: pa.Array
-    told: str = ""
+    told: pa.Array
 
 
 @dataclass
@@ -51,35 +54,50 @@ class Renderer:
 
     sandbox: Sandbox
     tokens: tuple[str, ...] = ()
-    skeletons: dict[tuple[Pattern, bool, str], Skeleton] = field(default_factory=dict)
+    skeletons: dict[tuple[Pattern, bool, bool], Skeleton] = field(default_factory=dict)
 
-    def pieces(self, turns: pa.Array, generation: bool = False, learn: str = "all") -> Pieces:
-        """Pieces of each conversation; `generation` leaves the assistant's header open and learns nothing."""
+    def pieces(
+        self, turns: pa.Array, *, tools: pa.Array | None = None, generation: bool = False, last: bool = False
+    ) -> Pieces:
+        """Pieces of each conversation, `tools` beside it as JSON text; `generation` leaves the assistant's header open
+        and learns nothing, `last` learns the last answer alone.
+        """
         turns = flat(turns)
+        lesson = Lesson(generation, last, self.turn_end, self._control)
+        own = _unusual(turns, tools)
+        reasons, told = np.full(len(turns), None, object), np.full(len(turns), None, object)
         order: list[np.ndarray] = []
         parts: list[pa.Array] = []
-        reasons = np.full(len(turns), None, object)
-        told = ""
-        for pattern, rows in _patterns(turns):
-            known = self._skeleton(pattern, generation, learn)
-            if known.fault == "template-date":
-                raise undated()
-            if known.fault:
-                reasons[rows], told = known.fault, told or known.told
+        for pattern, rows in _patterns(turns, own):
+            known = self._skeleton(pattern, lesson)
+            if known.alters or (known.fault and known.looked):
+                own[rows] = True
+            elif known.fault:
+                reasons[rows], told[rows] = known.fault, known.told
+                order.append(rows)
                 parts.append(_blank(len(rows)))
             else:
-                contents = _columns(turns, rows, len(pattern[0]))
+                contents = _columns(turns, rows, len(pattern[1]))
                 differ = self._differ(pattern, known, contents, generation)
-                reasons[rows[differ]] = "template-alters-contents"
-                parts.append(_joined(known, contents, len(rows)))
-            order.append(rows)
-        if not parts:
-            return Pieces(_blank(0), pa.array([], pa.string()), pa.array([], pa.string()))
+                own[rows[differ]] = True
+                order.append(rows[~differ])
+                if differ.any():
+                    contents = _columns(turns, order[-1], len(pattern[1]))
+                parts.append(_joined(known, contents, len(order[-1])))
+        rest = np.flatnonzero(own)
+        found = self._aligned(turns, tools, rest, lesson)
+        order.append(rest)
+        parts.append(_pieces_of(found))
+        reasons[rest] = [one.fault or None for one in found]
+        told[rest] = [one.told or None for one in found]
+        if "template-date" in reasons:
+            raise undated()
         back = np.empty(len(turns), np.int64)
         back[np.concatenate(order)] = np.arange(len(turns))
         pieces = pa.concat_arrays(parts).take(pa.array(back))
         texts = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
-        return Pieces(pieces, pc.binary_join(texts, ""), pa.array(reasons, pa.string()), told)
+        joined = pc.binary_join(texts, "")
+        return Pieces(pieces, joined, pa.array(reasons, pa.string()), pa.array(told, pa.string()))
 
     @functools.cached_property
     def turn_end(self) -> TurnEnd:
@@ -90,17 +108,18 @@ class Renderer:
     def _control(self) -> re.Pattern[str] | None:
         return control_of(self.tokens)
 
-    def _skeleton(self, pattern: Pattern, generation: bool, learn: str) -> Skeleton:
-        key = (pattern, generation, learn)
+    def _aligned(self, turns: pa.Array, tools: pa.Array | None, rows: np.ndarray, lesson: Lesson) -> list[Aligned]:
+        """The parts of rows that are rendered for themselves."""
+        if not len(rows):
+            return []
+        messages = turns.take(pa.array(rows)).to_pylist()
+        offered = [None] * len(rows) if tools is None else tools.take(pa.array(rows)).to_pylist()
+        return aligned(self.sandbox, zip(messages, offered, strict=True), lesson)
+
+    def _skeleton(self, pattern: Pattern, lesson: Lesson) -> Skeleton:
+        key = (pattern, lesson.generation, lesson.last)
         if key not in self.skeletons:
-            self.skeletons[key] = skeleton(
-                self.sandbox,
-                *pattern,
-                generation=generation,
-                learn=learn,
-                ends=self.turn_end,
-                control=self._control,
-            )
+            self.skeletons[key] = skeleton(self.sandbox, *pattern, lesson)
         return self.skeletons[key]
 
     def _differ(self, pattern: Pattern, known: Skeleton, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
@@ -109,11 +128,10 @@ class Renderer:
         some = sorted({count * at // _AUDITED for at in range(_AUDITED)}) if count else []
         wrong = np.zeros(count, bool)
         if not known.looked:
-            wrong[some] = self._compared(pattern[0], known, contents, some, generation)
+            wrong[some] = self._compared(pattern[0].roles, known, contents, some, generation)
             if not wrong.any():
                 return wrong
-        everything = range(count)
-        wrong[:] = self._compared(pattern[0], known, contents, everything, generation)
+        wrong[:] = self._compared(pattern[0].roles, known, contents, range(count), generation)
         return wrong
 
     def _compared(
@@ -125,20 +143,22 @@ class Renderer:
         generation: bool,
     ) -> list[bool]:
         wrong: list[bool] = []
-        batch: list[Conversation] = []
+        batch: list[tuple[str, ...]] = []
         size = 0
         for row in rows:
-            given = tuple(column[row] for column in contents)
-            batch.append(Conversation(roles, given, generation))
-            size += sum(map(len, given))
+            batch.append(tuple(column[row] for column in contents))
+            size += sum(map(len, batch[-1]))
             if len(batch) == _BATCH_ROWS or size > _BATCH_CHARS:
-                wrong += self._asked(known, batch)
+                wrong += self._asked(roles, known, batch, generation)
                 batch, size = [], 0
-        return wrong + self._asked(known, batch)
+        return wrong + self._asked(roles, known, batch, generation)
 
-    def _asked(self, known: Skeleton, batch: list[Conversation]) -> list[bool]:
-        texts = (answer.text.replace("\ue010", "").replace("\ue011", "") for answer in self.sandbox.render(batch))
-        return [text != known.text(one.contents) for text, one in zip(texts, batch, strict=True)]
+    def _asked(
+        self, roles: tuple[str, ...], known: Skeleton, batch: list[tuple[str, ...]], generation: bool
+    ) -> list[bool]:
+        answers = self.sandbox.render([Conversation.of(roles, given, generation) for given in batch])
+        texts = (answer.text.replace(OPEN, "").replace(CLOSE, "") for answer in answers)
+        return [text != known.text(given) for text, given in zip(texts, batch, strict=True)]
 
 
 def undated() -> ConfigError:
@@ -176,11 +196,25 @@ def renderer(
     return _renderers[key]
 
 
-def _patterns(turns: pa.Array) -> list[tuple[Pattern, np.ndarray]]:
-    """Each distinct pattern with its rows, in order of first appearance."""
+def _unusual(turns: pa.Array, tools: pa.Array | None) -> np.ndarray:
+    """Rows that have more than roles and contents."""
+    inner = turns.flatten()
+    more = [pc.is_valid(inner.field(name)) for name in ("tool_calls", "tool_call_id", "reasoning")]
+    unusual = any_turn(starts(turns), np.asarray(pc.or_(pc.or_(more[0], more[1]), more[2])))
+    return unusual if tools is None else unusual | np.asarray(pc.is_valid(tools))
+
+
+def _patterns(turns: pa.Array, own: np.ndarray) -> list[tuple[Pattern, np.ndarray]]:
+    """Each distinct pattern with its rows but for those that are rendered for themselves (`own`), in order of first
+    appearance.
+    """
+    kept = np.flatnonzero(~own)
+    turns = turns.take(pa.array(kept)) if own.any() else turns
     inner = turns.flatten()
     blank = pc.equal(pc.utf8_trim_whitespace(inner.field("content")), "")
-    marks = pc.binary_join_element_wise(inner.field("role"), pc.if_else(blank, "-", "+"), "")
+    silent = pc.fill_null(pc.equal(inner.field("weight"), pa.scalar(0, pa.float32())), False)
+    kinds = [pc.if_else(blank, "-", "+"), pc.if_else(silent, "-", "+")]
+    marks = pc.binary_join_element_wise(inner.field("role"), *kinds, "")
     rows = pa.ListArray.from_arrays(pa.array(starts(turns)), marks)
     codes = pc.binary_join(rows, "\x1f").dictionary_encode()
     places = np.asarray(codes.indices)
@@ -189,8 +223,9 @@ def _patterns(turns: pa.Array) -> list[tuple[Pattern, np.ndarray]]:
     found = []
     for name, group in zip(codes.dictionary.to_pylist(), groups, strict=True):
         marked = name.split("\x1f") if name else []
-        pattern = tuple(mark[:-1] for mark in marked), tuple(mark[-1] == "-" for mark in marked)
-        found.append((pattern, group))
+        silences = tuple(mark[-1] == "-" for mark in marked)
+        pattern = Turns(tuple(mark[:-2] for mark in marked), silences), tuple(mark[-2] == "-" for mark in marked)
+        found.append((pattern, kept[group]))
     return found
 
 
@@ -223,3 +258,16 @@ def _joined(known: Skeleton, contents: list[Sequence[str]], rows: int) -> pa.Arr
 
 def _blank(rows: int) -> pa.Array:
     return pa.array([[]] * rows, PIECES)
+
+
+def _pieces_of(rows: Sequence[Aligned]) -> pa.Array:
+    """The pieces of rows that were rendered for themselves."""
+    parts = [part for row in rows for part in row.parts]
+    columns = [
+        pa.array([part.text for part in parts], pa.string()),
+        pa.array([part.slot < 0 for part in parts], pa.bool_()),
+        pa.array([part.trained for part in parts], pa.bool_()),
+    ]
+    inner = pa.StructArray.from_arrays(columns, fields=list(PIECES.value_type))
+    ends = np.cumsum([0, *(len(row.parts) for row in rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), inner, type=PIECES)

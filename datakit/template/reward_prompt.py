@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from datakit.io.conversations import flat, with_response
 from datakit.op import Context, Labelled
-from datakit.template.chat import labelled, renderer_of
+from datakit.template.chat import labelled, renderer_of, tools_of
 from datakit.template.rendering import Templating
 from schemas import MESSAGES, PIECES, Column, Schema
 
@@ -57,7 +57,7 @@ class RewardPrompt(Templating):
         done = []
         for answer, side in _SIDES[self.rows].items():
             turns = with_response(flat(rows["messages"]), flat(rows[answer]))
-            done.append(render.pieces(turns, learn="last"))
+            done.append(render.pieces(turns, tools=tools_of(rows), last=True))
             columns |= {f"{side}_pieces": done[-1].pieces, f"{side}_text": done[-1].text}
         return labelled(columns, *done)
 

@@ -29,21 +29,30 @@ _GUEST = Path(__file__).with_name("guest.py")
 
 @dataclass(frozen=True)
 class Conversation:
-    """What one rendering is asked of: roles, contents, whether the assistant's header is left open at the
-    end.
+    """What one rendering is asked of: turns (role, content, and what else a turn has), tools, whether the assistant's
+    header is left open at the end, whether characters are to be traced to their turns.
     """
 
-    roles: tuple[str, ...]
-    contents: tuple[str, ...]
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Any] | None = None
     open: bool = False
-    probe: bool = False
+    traced: bool = False
+
+    @staticmethod
+    def of(roles: Sequence[str], contents: Sequence[str], open: bool = False, traced: bool = False) -> Conversation:
+        """Of turns that have a role and a content alone."""
+        turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+        return Conversation(turns, None, open, traced)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A text, whether the template looked into a probe, or the fault's name and message."""
+    """A text; of a traced one its runs (start, end, turn; a turn below 0: nobody can say) and whether the template
+    looked into contents; or the fault's name and message.
+    """
 
     text: str = ""
+    runs: Sequence[tuple[int, int, int]] = ()
     looked: bool = False
     fault: str = ""
     told: str = ""
@@ -65,7 +74,7 @@ class Sandbox:
         if not conversations:
             return []
         child = self._started()
-        request = [{"roles": c.roles, "contents": c.contents, "open": c.open, "probe": c.probe} for c in conversations]
+        request = [vars(one) for one in conversations]
         return [Rendered(**answer) for answer in self._asked(child, request)]
 
     def close(self) -> None:

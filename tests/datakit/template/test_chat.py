@@ -176,8 +176,8 @@ def reasons(template: str, *rows: list[dict[str, str]]) -> list[str]:
 
 
 def test_rows_that_a_template_alters_or_refuses_are_rejected_and_no_others() -> None:
-    thinks = chat("q", "<think>x</think>a", "r")
-    assert reasons(QWEN3_LIKE, chat("q", "a"), thinks) == ["", "template-alters-contents"]
+    empty = chat("q", "<think>x</think>", "r")
+    assert reasons(QWEN3_LIKE, chat("q", "a"), empty) == ["", "template-alters-contents"]
     assert reasons(MISTRAL_LIKE, chat("q"), chat("q", system="s")) == ["", "template-failed"]
     shout = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
     assert reasons(shout, chat("q"), chat("Q!")) == ["template-alters-contents"] * 2
