@@ -194,6 +194,7 @@ def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | f
     """All finished shards in order; stops as soon as too many rows are rejected, and for a key that stands twice."""
     done: list[Done] = []
     reasons: dict[str, int] = {}
+    details: dict[str, str] = {}
     keys = Runs()
     for piece in pieces:
         done += [replace(shard, keys=shard.keys[:0]) for shard in piece]
@@ -202,10 +203,13 @@ def _within_budget(job: Job, pieces: Iterator[list[Done]], max_rejected: int | f
             for reason, count in shard.reasons.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         examples = [name for shard in done for name in shard.examples]
-        check_budget(job.op, reasons, sum(shard.rows_in for shard in done), job.max_rejected, examples)
+        for shard in piece:
+            details = {**shard.details, **details}
+        check_budget(job.op, reasons, sum(shard.rows_in for shard in done), job.max_rejected, examples, details)
     if isinstance(max_rejected, float):
         rows = sum(shard.rows_in for shard in done)
-        check_budget(job.op, reasons, rows, int(max_rejected * rows), [name for s in done for name in s.examples])
+        examples = [name for shard in done for name in shard.examples]
+        check_budget(job.op, reasons, rows, int(max_rejected * rows), examples, details)
     done.sort(key=lambda shard: shard.file.path)
     _check_keys(job, done, keys)
     return done

@@ -16,7 +16,7 @@ from datakit.quantiles import Quantiles, numbers
 from datakit.shapes import kept_by, row_name
 from datakit.unique import Hashes, hashes
 from schemas.dataset import Attempt
-from schemas.errors import DataError
+from schemas.errors import DataError, printable
 from schemas.manifest import File
 from schemas.shards import ShardWriter
 
@@ -37,6 +37,7 @@ class Done:
     examples: tuple[str, ...]
     rows_in: int
     keys: Hashes
+    details: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -50,6 +51,7 @@ class Output:
         self._numbers: list[pa.Table] = []
         self._reasons, self._counts = Counter[str](), Counter[str]()
         self._examples: list[str] = []
+        self._details: dict[str, str] = {}
         self._keys: list[Hashes] = []
         self.rows, self._rows_in = 0, 0
 
@@ -75,7 +77,9 @@ class Output:
         side = self._side.finish() if self._side is not None else None
         reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
         keys: Hashes = np.sort(np.concatenate(self._keys)) if self._keys else np.empty(0, np.uint64)
-        return Done(file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in, keys)
+        return Done(
+            file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in, keys, dict(self._details)
+        )
 
     def abort(self) -> None:
         """Give both files up."""
@@ -94,18 +98,30 @@ class Output:
             self._reasons[entry["values"]] += entry["counts"]
         for row in range(min(rows.num_rows, _EXAMPLES - len(self._examples))):
             self._examples.append(row_name(rows, row))
-        check_budget(self._op, self._reasons, self._rows_in, self._max_rejected, self._examples)
+        for reason in set(self._reasons) - set(self._details):
+            known = rows["threshold"].filter(pc.equal(rows["reason"], reason)).drop_null()
+            if len(known):
+                self._details[reason] = known[0].as_py()
+        check_budget(self._op, self._reasons, self._rows_in, self._max_rejected, self._examples, self._details)
 
 
 def check_budget(
-    op: Op, reasons: Mapping[str, int], rows_in: int, max_rejected: int | None, examples: list[str]
+    op: Op,
+    reasons: Mapping[str, int],
+    rows_in: int,
+    max_rejected: int | None,
+    examples: list[str],
+    details: Mapping[str, str],
 ) -> None:
-    """Raise `DataError`, named after the commonest reason, if more rows were rejected than the run allows."""
+    """Raise `DataError`, named after the commonest reason, if more rows were rejected than the run allows; `details`:
+    by reason, what the first such row was held against.
+    """
     total = sum(reasons.values())
     if max_rejected is None or total <= max_rejected:
         return
     slug = max(sorted(reasons), key=lambda reason: reasons[reason])
-    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    why = {reason: f" ({printable(detail, 300)})" for reason, detail in details.items()}
+    told = ", ".join(f"{reason} {count}{why.get(reason, '')}" for reason, count in sorted(reasons.items()))
     raise DataError(
         slug,
         f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
