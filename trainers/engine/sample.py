@@ -210,7 +210,8 @@ class StopTexts:
     def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], ends: npt.NDArray[np.bool_]) -> None:
         special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
         numbers = [special[text] for text in texts if text in special]
-        texts, vocabulary = tuple(text for text in texts if text not in special), len(ends)
+        vocabulary, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
+        texts = tuple(text for text in texts if text not in special and text not in known)
         self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
         self.ends[[number for number in numbers if number < vocabulary]] = True
         self.spells_bytes = '"ByteFallback"' in _decoder(tokenizer)
