@@ -28,6 +28,7 @@ from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shar
 from schemas.storage import normal, shown
 
 REJECTED = "rejected"
+_FEWEST_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,15 @@ class Dataset:
         return pa.concat_tables(parts) if parts else schema.empty()
 
     def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """One shard in tables of `rows` rows (the last may be shorter), holding few row groups at a time."""
+        """One shard in tables of `rows` rows (the last may be shorter), holding few of them at a time."""
         schema = _selected(self.schema, columns)
         waiting: list[pa.Table] = []
         held = 0
         with open_shard(self.url, self.shards[index], self.schema, self.verify) as parquet:
-            for group in range(parquet.num_row_groups):
-                table = conformed(parquet.read_row_group(group, columns=_stored(parquet, schema)), schema)
+            # In slices, never a whole row group: few stored bytes can be many rows of one long text.
+            step = min(max(rows, _FEWEST_ROWS), ROWS_PER_GROUP)
+            for batch in parquet.iter_batches(step, columns=_stored(parquet, schema)):
+                table = conformed(pa.Table.from_batches([batch]), schema)
                 start = 0
                 while held + table.num_rows - start >= rows:
                     waiting.append(table.slice(start, rows - held))

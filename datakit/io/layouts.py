@@ -1,7 +1,7 @@
 """What an outside file is, seen by its first bytes, and the operation that reads it.
 
     PAR1                             Parquet              io.parquet
-    ARROW1, or an Arrow stream       Arrow                io.arrow
+    ARROW1, or an Arrow stream       Arrow                io.arrow; also a folder that `datasets` saved
     { in each line                   JSON Lines           io.jsonl, layout lines
     [                                one JSON list        io.jsonl, layout array
     { over the whole file            an object of a list  io.jsonl, layout object
@@ -18,6 +18,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import Any
 
+from datakit.io.saved import is_saved
 from datakit.io.sources import head_of
 from schemas.errors import ConfigError, printable
 from schemas.storage import normal
@@ -55,6 +56,8 @@ def reader_of(files: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
 
 def _reader(file: str) -> str | None:
     """By the first bytes where they say it, or else by the ending."""
+    if is_saved(file):
+        return "io.arrow"
     head = head_of(file, 64).removeprefix(b"\xef\xbb\xbf")
     found = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
     named = ENDINGS.get(_ending(file))

@@ -1,4 +1,4 @@
-"""Batches of an outside Parquet file, read by a child process; the file's digest is checked before anything
+"""Batches of an outside Parquet or Arrow file, read by a child process; the file's digest is checked before anything
 is parsed.
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from datakit.io.compression import FLOOR, RATIO, too_large
 from datakit.io.sources import checked, opened
 from schemas.errors import DataError
-from schemas.storage import normal, shown
+from schemas.storage import named_file, normal, shown
 
 _ROWS = 4096
 _MEMORY = 8 << 30
@@ -27,7 +28,7 @@ _GUEST = Path(__file__).with_name("parquet_guest.py")
 @contextmanager
 def _local(url: str, digest: str) -> Iterator[str]:
     """A path of a local file with the bytes of `url`, whose digest is checked before anything is parsed."""
-    place = normal(url)
+    place = normal(url) if "://" in normal(url) else named_file(url)[1]
     with opened(url) as stream:
         if "://" not in place:
             for _ in checked(url, stream, digest):
@@ -41,7 +42,7 @@ def _local(url: str, digest: str) -> Iterator[str]:
             yield file.name
 
 
-def batches(url: str, digest: str, columns: list[str]) -> Iterator[pa.Table]:
+def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") -> Iterator[pa.Table]:
     """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
     with _local(url, digest) as path, tempfile.TemporaryFile() as told:
         child = subprocess.Popen(
@@ -50,7 +51,9 @@ def batches(url: str, digest: str, columns: list[str]) -> Iterator[pa.Table]:
         )  # fmt: skip
         assert child.stdin is not None, "the child was started without a pipe"
         assert child.stdout is not None, "the child was started without a pipe"
-        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY}
+        stored = os.stat(path).st_size
+        most = max(FLOOR, RATIO * stored)
+        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most}
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.close()
@@ -66,16 +69,18 @@ def batches(url: str, digest: str, columns: list[str]) -> Iterator[pa.Table]:
             child.kill()
             child.wait()
             child.stdout.close()
+        told.seek(0)
+        if code == 4:
+            raise too_large(url, most, stored)
         if code:
-            told.seek(0)
             why = (
                 shown(told.read(500).decode("utf-8", "replace").strip())
                 if code == 3
                 else f"the reader ended with {code}"
             )
             raise DataError(
-                "broken-parquet",
-                f"{shown(url)} is not a sound Parquet file",
+                f"broken-{kind.lower()}",
+                f"{shown(url)} is not a sound {kind} file",
                 found=why,
                 kept="nothing was published",
             )

@@ -1,9 +1,9 @@
-"""The child process that opens outside Parquet files: a crafted file can take this process down, and nothing
+"""The child process that opens outside Parquet and Arrow files: a crafted file can take this process down, and nothing
 else.
 
-Reads a request (one line of JSON: path or the word `stdin`, columns, rows per batch, memory cap) and writes
-an Arrow stream of validated batches to its output; exit 3 with a message on its error stream means that the
-file is broken. Runs by path, with pyarrow alone.
+Reads a request (one line of JSON: path, columns, rows per batch, memory cap, and how far the file may expand) and
+writes an Arrow stream of validated batches to its output. Exit 3 with a message on its error stream means that the file
+is broken, 4 that it expands too far. Runs by path, with pyarrow alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+_BATCH_BYTES = 1 << 25
 
 
 def main() -> int:
@@ -19,28 +23,70 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     pa.set_cpu_count(1)
+    given = 0
     try:
-        file = pq.ParquetFile(
-            request["path"],
-            page_checksum_verification=True,
-            pre_buffer=False,
-            thrift_string_size_limit=1 << 24,
-            thrift_container_size_limit=1 << 20,
-        )
-        names = [name for name in request["columns"] if name in file.schema_arrow.names]
-        schema = pa.schema([file.schema_arrow.field(name).with_metadata(None) for name in names])
+        schema, batches = _opened(request)
+        names = [name for name in request["columns"] if name in schema.names]
+        schema = pa.schema([schema.field(name).with_metadata(None) for name in names])
         with pa.ipc.new_stream(sys.stdout.buffer, schema) as writer:
-            for batch in file.iter_batches(request["rows"], columns=names, use_threads=False):
+            for batch in batches(names):
+                # Rows count too: a column of nulls, or a run of one value, has nearly no bytes however long it is.
+                given += max(batch.nbytes, 8 * batch.num_rows)
+                if given > request["most"]:
+                    print(given, file=sys.stderr)
+                    return 4
                 bare = pa.RecordBatch.from_arrays([batch.column(name) for name in names], schema=schema)
                 bare.validate(full=True)
                 writer.write_batch(bare)
-    except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        print(request["memory"], file=sys.stderr)
+        return 4
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         print(f"{type(error).__name__}: {error}"[:500], file=sys.stderr)
         return 3
     return 0
+
+
+def _opened(request: dict[str, Any]) -> tuple[Any, Any]:
+    """The schema of the file and a function from names of columns to its batches."""
+    import pyarrow as pa
+
+    with open(request["path"], "rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"PAR1"):
+        return _parquet(request)
+    source = pa.OSFile(request["path"])
+    if magic == b"ARROW1":
+        reader = pa.ipc.open_file(source)
+        return reader.schema, lambda names: _sliced(map(reader.get_batch, range(reader.num_record_batches)), request)
+    stream = pa.ipc.open_stream(source)
+    return stream.schema, lambda names: _sliced(iter(stream), request)
+
+
+def _parquet(request: dict[str, Any]) -> tuple[Any, Any]:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(
+        request["path"],
+        page_checksum_verification=True,
+        pre_buffer=False,
+        thrift_string_size_limit=1 << 24,
+        thrift_container_size_limit=1 << 20,
+    )
+    declared = sum(file.metadata.row_group(index).total_byte_size for index in range(file.num_row_groups))
+    wide = max(1, declared // max(1, file.metadata.num_rows))
+    rows = max(16, min(request["rows"], _BATCH_BYTES // wide))
+    return file.schema_arrow, lambda names: file.iter_batches(rows, columns=names, use_threads=False)
+
+
+def _sliced(batches: Iterator[Any], request: dict[str, Any]) -> Iterator[Any]:
+    """Batches of at most so many rows; each is validated as a whole before it is cut."""
+    for batch in batches:
+        batch.validate(full=True)
+        for start in range(0, batch.num_rows, request["rows"]):
+            yield batch.slice(start, request["rows"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import logging
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas import SAMPLES, commit
+from schemas import SAMPLES, Column, Schema, commit
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConflictError, DataError, IntegrityError, StorageError
 from schemas.manifest import File, Manifest
@@ -334,3 +336,22 @@ def test_every_call_of_a_memory_run_may_fail(tmp_path: Path, caplog: pytest.LogC
             Dataset.open(url).check()
             fsspec.filesystem("memory").rm(f"/{tmp_path.name}/{kind}-{n}", recursive=True)
     fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+
+
+def test_a_few_rows_of_a_tiny_file_take_little_memory(tmp_path: Path) -> None:
+    """8,192 rows of one text of 100 kB are a few kB on disk and 0.8 GB decoded; ten rows of them are read in slices."""
+    schema = Schema("long", 1, (Column("text", pa.string(), "a long text"),))
+    attempt = Attempt.begin(str(tmp_path / "long"), schema)
+    with attempt.shard(0) as writer:
+        for _ in range(8):
+            writer.write(pa.table({"text": pa.repeat("x" * 100_000, 1024)}))
+        file = writer.finish()
+    made = attempt.commit([file])
+    assert file.bytes < 100_000
+    code = (
+        "import sys, pyarrow as pa; from schemas.dataset import Dataset; "
+        "print(next(Dataset.open(sys.argv[1]).batches(0, 10)).num_rows, pa.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, made.url], capture_output=True, text=True, check=True)
+    rows, most = map(int, done.stdout.split())
+    assert rows == 10 and most < 200 << 20, most
