@@ -14,12 +14,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from schemas.dataset import Dataset
-from schemas.errors import DataError, printable
+from schemas.errors import DataError, IntegrityError, printable
+from schemas.manifest import MANIFEST
 from schemas.schema import Column, Schema
 from schemas.storage import named_file, normal, open_store, shown
 
@@ -110,16 +112,16 @@ def row_of(texts: Mapping[str, str], where: str = "") -> Row:
     return row
 
 
-def read_folder(url: str | os.PathLike[str], links: bool = False) -> Row | None:
+def read_folder(url: str | os.PathLike[str]) -> Row | None:
     """`row_of` the files of a folder (Hugging Face's or a checkpoint's); None if it has no `tokenizer.json`.
 
-    `links`: its files may be links, as those of a model hub's cache are.
+    Its files may be links, as those of a model hub's cache are, unless a manifest makes it a folder of ours.
     """
-    texts = {}
+    texts, opened = {}, open_store if _is_published(url) else named_file
     for name in SOURCES:
         file = f"{normal(url)}/{name}"
         try:
-            store, path = named_file(file) if links else open_store(file)
+            store, path = opened(file)
             texts[name] = store.read(path, LIMIT).decode()
         except (FileNotFoundError, NotADirectoryError):
             if name == TOKENS:
@@ -127,6 +129,14 @@ def read_folder(url: str | os.PathLike[str], links: bool = False) -> Row | None:
         except UnicodeDecodeError as error:
             raise DataError("bad-text", f"{name} in {shown(url)} is not UTF-8", where=shown(url)) from error
     return row_of(texts, str(url))
+
+
+def _is_published(url: str | os.PathLike[str]) -> bool:
+    """Whether a manifest stands in the folder, itself no link."""
+    store, path = open_store(f"{normal(url)}/{MANIFEST}")
+    with suppress(IntegrityError):
+        return store.size(path) is not None
+    return False
 
 
 def read_dataset(dataset: Dataset) -> Row:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from datakit.tokenize.tokenizer import Tokenizer
 from schemas.dataset import Attempt
-from schemas.errors import DataError
+from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.vocabularies import VOCABULARIES, folder_identity, identity
 from tests.trainers.networks import words
 from tests.trainers.weights import tiny
@@ -140,3 +141,36 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     assert generation["eos_token_id"] == 2 and "bos_token_id" not in generation
     other = quietly(adopt, source, tmp_path / "other", tokenizer_from=str(tiny.write("llama", tmp_path / "two")))
     assert other.facts["tokenizer"] == own.facts["tokenizer"]
+
+
+def hub_cache(source: Path, root: Path) -> Path:
+    """`source` as a model hub's cache keeps it: every file a link into a folder of blobs."""
+    snapshot, blobs = root / "snapshots/rev", root / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(source.iterdir())):
+        file.rename(blobs / f"{number}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    return snapshot
+
+
+def test_a_folder_of_links_is_the_folder_they_lead_to(tmp_path: Path) -> None:
+    source = tiny.write("llama", tmp_path / "source", max_shard_size="40KB")
+    plain, speaks = quietly(adopt, source, tmp_path / "plain"), folder_identity(str(source))
+    linked = hub_cache(source, tmp_path / "hub")
+    again = quietly(adopt, linked, tmp_path / "again")
+    assert plain.facts["weights_digest"] == again.facts["weights_digest"] and plain.facts == again.facts
+    assert folder_identity(str(linked)) == speaks != ""
+    assert Tokenizer.of_folder(str(linked)).chat_template == "{{ messages }}"
+    (linked / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").symlink_to("/nowhere")
+    with pytest.raises(QuiverError, match="tokenizer"):
+        quietly(adopt, linked, tmp_path / "dangling")
+
+
+def test_links_in_a_checkpoint_of_ours_are_not_followed(tmp_path: Path) -> None:
+    quietly(adopt, tiny.write("llama", tmp_path / "source"), tmp_path / "c")
+    (tmp_path / "c/tokenizer.json").rename(tmp_path / "elsewhere.json")
+    (tmp_path / "c/tokenizer.json").symlink_to("../elsewhere.json")
+    with pytest.raises(IntegrityError, match="link"):
+        folder_identity(str(tmp_path / "c"))

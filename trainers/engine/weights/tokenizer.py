@@ -63,7 +63,7 @@ def of_folder(path: str) -> Vocabulary:
             next="give a tokenizer dataset, or a folder that has one, with --tokenizer",
         )
     settings = read_object(path, SETTINGS)
-    row = read_folder(path, links=True) or {}
+    row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
     told = {name: value for name, value in row.items() if value is not None}
     return Vocabulary({TOKENS: text, SETTINGS: as_text(settings | told)}, identity(text, row))
