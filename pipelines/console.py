@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 import time
 
+from schemas.errors import escaped
+
 _SLOW = 10.0
 _FAST = 0.2
 
 
 def say(text: str) -> None:
     """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(escaped(text), file=sys.stderr, flush=True)
 
 
 class Stage:

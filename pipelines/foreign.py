@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipelines.nodes import Node
+from pipelines.nodes import Node, settled
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import task_key
@@ -41,7 +41,7 @@ class Adopted(Node):
     content: str
     tokenizer: Node | None = None
 
-    @functools.cached_property
+    @settled
     def key(self) -> str:
         """The folder's content, and the tokenizer where another was given."""
         return task_key(self.work, {name: node.key for name, node in self.parents.items()}, {}, 0)
@@ -81,7 +81,7 @@ class Converted(Node):
     does: Literal["export", "merge"]
     settings: tuple[tuple[str, str], ...] = ()
 
-    @functools.cached_property
+    @settled
     def key(self) -> str:
         """The checkpoint and the settings."""
         return task_key(self.work, {"checkpoint": self.model.key}, {}, 0)
@@ -120,7 +120,7 @@ class Function(Node):
 
     function: str
 
-    @functools.cached_property
+    @settled
     def key(self) -> str:
         """The function's name and its module's text: editing the file makes the scores anew."""
         return task_key(self.work, {}, {}, 0)

@@ -12,7 +12,7 @@ import luigi
 from datakit.chunks import tidy
 from pipelines import settings, space
 from pipelines.console import say
-from pipelines.nodes import Model, Node, Table
+from pipelines.nodes import Model, Node, Table, ordered
 from pipelines.plan import Plan
 from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
@@ -78,19 +78,13 @@ class Goal(luigi.Task):
 
 def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
     """What has to be made, each behind what it is made of, and what stands already where the work begins."""
-    todo: dict[int, Node] = {}
-    reused: dict[int, Node] = {}
+    reused: set[int] = set()
 
-    def visit(node: Node) -> None:
-        if id(node) in todo or id(node) in reused:
-            return
+    def stands(node: Node) -> bool:
         if complete(node):
-            reused[id(node)] = node
-            return
-        for parent in node.parents.values():
-            visit(parent)
-        todo[id(node)] = node
+            reused.add(id(node))
+        return id(node) in reused
 
-    for node in wanted:
-        visit(node)
-    return list(todo.values()), [node for node in reused.values() if node.made]
+    nodes = ordered(wanted, ends=stands)
+    standing = [node for node in nodes if id(node) in reused and node.made]
+    return [node for node in nodes if id(node) not in reused], standing

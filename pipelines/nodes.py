@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -91,20 +91,46 @@ class Node(ABC):
 
     def ancestors(self) -> list[Node]:
         """All nodes this one is made of and this one itself, every node behind what it is made of."""
-        seen: dict[int, Node] = {}
-        _visit(self, seen)
-        return list(seen.values())
+        return ordered([self])
 
     def manifest(self) -> Manifest | None:
         """The manifest of what lies there; None while it is not made."""
         return read_manifest(self.url)
 
 
-def _visit(node: Node, seen: dict[int, Node]) -> None:
-    if id(node) not in seen:
-        for parent in node.parents.values():
-            _visit(parent, seen)
-        seen[id(node)] = node
+def ordered(wanted: Sequence[Node], ends: Callable[[Node], bool] = lambda node: False) -> list[Node]:
+    """The wanted nodes and all they are made of, each once and behind what it is made of, in bounded stack.
+
+    What a node for which `ends` holds is made of is not looked at.
+    """
+    done: dict[int, Node] = {}
+    stack = [(node, False) for node in reversed(wanted)]
+    while stack:
+        node, expanded = stack.pop()
+        if id(node) in done:
+            continue
+        if expanded or ends(node):
+            done[id(node)] = node
+            continue
+        stack.append((node, True))
+        stack += [(parent, False) for parent in reversed(list(node.parents.values()))]
+    return list(done.values())
+
+
+class settled(functools.cached_property):
+    """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
+    that a graph a thousand stages deep needs no deeper stack than one.
+    """
+
+    def __get__(self, node: Any, owner: type | None = None) -> Any:
+        """The value; first that of every ancestor that has none yet."""
+        name = self.attrname
+        if node is None or name is None or name in node.__dict__:
+            return super().__get__(node, owner)
+        for one in ordered([node], ends=lambda one: name in one.__dict__):
+            if one is not node:
+                getattr(one, name)
+        return super().__get__(node, owner)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -117,7 +143,7 @@ class Table(Node):
     seed: int = 0
     rows_per_shard: int = ROWS_PER_SHARD
 
-    @functools.cached_property
+    @settled
     def key(self) -> str:
         """Operation, keys of inputs and resources, seed."""
         named = {name: resource_key(name, node) for name, node in self.resources.items()}
@@ -133,12 +159,12 @@ class Table(Node):
         """The operation's JSON."""
         return self.op.to_json()
 
-    @functools.cached_property
+    @settled
     def schema(self) -> Schema:
         """What the operation gives for its inputs' schemas."""
         return self.op.gives(*(rows_of(node) for node in self.inputs))
 
-    @functools.cached_property
+    @settled
     def vocabulary(self) -> str:
         """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
         tokenizer that all their columns speak.
@@ -150,7 +176,7 @@ class Table(Node):
         told = {one for several in self.spoken.values() for one in several}
         return told.pop() if len(told) == 1 else ""
 
-    @functools.cached_property
+    @settled
     def spoken(self) -> Spoken:
         """What the inputs' columns speak, and new columns the tokenizer of the resources."""
         named = self.resources.get("tokenizer")
@@ -179,7 +205,7 @@ class Model(Node):
     validation: Node | None = None
     ranks: int = 0
 
-    @functools.cached_property
+    @settled
     def key(self) -> str:
         """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
         from.
@@ -242,7 +268,7 @@ class Found(Node):
         """As its manifest says."""
         return self.told.schema
 
-    @functools.cached_property
+    @settled
     def vocabulary(self) -> str:
         """The identity of the tokenizer that it is, or that was recorded with it."""
         if self.told.schema is not None and self.told.schema.name == VOCABULARIES.name:

@@ -11,15 +11,30 @@ import re
 from typing import Any, ClassVar
 
 _CUT = 80
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+"""Control, format, bidi and tag characters, lone surrogates, line and paragraph separators, fillers: what steers a
+terminal, breaks a line or is not seen. Tab and newline are not among them."""
 _FIELDS = ("slug", "what", "expected", "found", "where", "kept", "next")
 
 
 def printable(value: object, limit: int = _CUT) -> str:
-    """Text of `value` that is safe on a terminal: control and bidi characters escaped, cut at `limit` characters."""
-    text = str(value).replace("\n", "\\n")
-    text = _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    """Text of `value` that is safe on a terminal: one line, unseen characters escaped, cut at `limit` characters."""
+    text = escaped(str(value)).replace("\n", "\\n")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def escaped(text: str) -> str:
+    """`text` with every character that steers a terminal or is not seen written as its number; lines stay lines."""
+    return _UNSEEN.sub(lambda match: _number(ord(match.group())), text)
+
+
+def _number(code: int) -> str:
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 class QuiverError(Exception):
@@ -49,13 +64,16 @@ class QuiverError(Exception):
         return self.render()
 
     def render(self) -> str:
-        """The message as a user sees it: one headline and the fields that have something to say."""
+        """The message as a user sees it: one headline and the fields that have something to say, fit for a terminal.
+
+        Escaping happens here, once, for all fields and every place that prints: a caller may forget it.
+        """
         lines = [f"error[{self.code}/{self.slug}]: {self.what}"]
         if self.expected or self.found:
             pair = [f"{name}: {value}" for name, value in (("expected", self.expected), ("found", self.found)) if value]
             lines.append("  " + "   ".join(pair))
         lines += [f"  {name}: {value}" for name in ("where", "kept", "next") if (value := getattr(self, name))]
-        return "\n".join(lines)
+        return escaped("\n".join(lines))
 
     def as_json(self) -> str:
         """The same fields as one JSON line."""

@@ -18,8 +18,8 @@ from typing import Any
 
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
+from schemas.outside import parsing, strict_json
 from schemas.schema import Column, Schema
-from schemas.settings import once
 from schemas.storage import inside, shown
 
 MANIFEST = "_manifest.json"
@@ -108,26 +108,8 @@ class Manifest:
         """Read a manifest from anywhere; `IntegrityError` unless it is whole, well-formed and names only its
         own files.
         """
-        body = _parse(data, where)
-        if body.get("quiver") != FORMAT:
-            raise _torn("manifest-format", where, FORMAT, body.get("quiver"))
-        checksum = body.pop("checksum", None)
-        if checksum != _sha256(body):
-            raise _torn("manifest-torn", where, _sha256(body), checksum)
-        try:
-            manifest = _from_content(body["content"], body["circumstance"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _torn(
-                "manifest-malformed", where, "the fields of a manifest", f"{type(error).__name__} {error}"
-            ) from error
-        for file in (*manifest.files, *manifest.rejected):
-            inside(file.path, where)
-        paths = [file.path for file in (*manifest.files, *manifest.rejected)]
-        if len(set(paths)) != len(paths):
-            raise _torn("manifest-malformed", where, "every file once", "a file named twice")
-        if manifest.digest != body["digest"]:
-            raise _torn("manifest-torn", where, manifest.digest, body["digest"])
-        return manifest
+        with parsing(lambda words: _torn("manifest-malformed", where, "the fields of a manifest", words)):
+            return _whole(_parse(data, where), where)
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -143,6 +125,22 @@ class Manifest:
             "stats": dict(self.stats),
             "facts": dict(self.facts),
         }
+
+
+def _whole(body: dict[str, Any], where: str) -> Manifest:
+    """The manifest in `body`, whose checksum, digest and file names are looked at."""
+    if body.get("quiver") != FORMAT:
+        raise _torn("manifest-format", where, FORMAT, body.get("quiver"))
+    checksum = body.pop("checksum", None)
+    if checksum != _sha256(body):
+        raise _torn("manifest-torn", where, _sha256(body), checksum)
+    manifest = _from_content(body["content"], body["circumstance"])
+    paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
+    if len(set(paths)) != len(paths):
+        raise _torn("manifest-malformed", where, "every file once", "a file named twice")
+    if manifest.digest != body["digest"]:
+        raise _torn("manifest-torn", where, manifest.digest, body["digest"])
+    return manifest
 
 
 def task_key(
@@ -250,17 +248,11 @@ def _count(value: Any) -> int:
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        body = json.loads(data, object_pairs_hook=once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _torn("manifest-torn", where, "JSON", f"{len(data)} bytes: {error}") from error
+    with parsing(lambda words: _torn("manifest-torn", where, "JSON", f"{len(data)} bytes: {words}")):
+        body = strict_json(data)
     if not isinstance(body, dict):
         raise _torn("manifest-torn", where, "a JSON object", type(body).__name__)
     return body
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _torn(slug: str, where: str, expected: object, found: object) -> IntegrityError:

@@ -13,12 +13,15 @@ import hashlib
 import json
 import math
 import types
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
 
 T = TypeVar("T")
+
+_NAMED = 5
 _MAPPINGS = (dict, Mapping, collections.abc.Mapping)
 _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 
@@ -46,11 +49,12 @@ def digest(value: object) -> str:
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The `object_pairs_hook` of strict JSON: `ValueError` for a key that is given twice."""
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)[:_NAMED]
         raise ValueError(f"key given twice: {', '.join(map(printable, twice))}")
-    return dict(pairs)
+    return given
 
 
 def suggestion(name: str, known: list[str]) -> str:

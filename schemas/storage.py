@@ -27,8 +27,9 @@ MAY_MISS = frozenset({"read", "look at", "remove", "create"})
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _BARE_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):")
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^/@\s]*@")
-_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^\s?]*)\?\S*")
+_CREDENTIALS = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/@\s]*@")
+_USERINFO = re.compile(r"://[^/\s]*@")
+_WORD = re.compile(r"\S+")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9._=+\-]*")
 _SLUGS = {
     errno.ENOSPC: "no-space",
@@ -123,7 +124,17 @@ class Store(Protocol):
 
 def shown(text: object) -> str:
     """`text` fit for a message: URL credentials and queries removed, control characters escaped."""
-    return printable(_QUERY.sub(r"\1", _USERINFO.sub(r"\1", str(text))), limit=400)
+    return printable(_WORD.sub(_bare, str(text)), limit=400)
+
+
+def _bare(word: re.Match[str]) -> str:
+    """A word without credentials and query, if it is an address."""
+    address, start = word.group(), word.group().find("://")
+    if start < 0:
+        return address
+    address = _USERINFO.sub("://", address)
+    query = address.find("?", start)
+    return address if query < 0 else address[:query]
 
 
 def normal(url: str | os.PathLike[str]) -> str:
@@ -138,7 +149,7 @@ def normal(url: str | os.PathLike[str]) -> str:
         raise _refused("chained-url", "chained URLs are not opened", text)
     if not text or any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise _refused("url", "a URL must not be empty or hold control characters", text)
-    if _USERINFO.match(text):
+    if _CREDENTIALS.match(text):
         raise _refused("credentials-in-url", "credentials must not be part of a URL", text)
     protocol = _protocol(text)
     if protocol is None or protocol == "file":

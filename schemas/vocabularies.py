@@ -22,6 +22,7 @@ import pyarrow as pa
 from schemas.dataset import Dataset
 from schemas.errors import DataError, IntegrityError, printable
 from schemas.manifest import MANIFEST
+from schemas.outside import parsing
 from schemas.schema import Column, Schema
 from schemas.storage import named_file, normal, open_store, shown
 
@@ -218,10 +219,10 @@ def parsed(text: str | None, where: str) -> dict[str, Any]:
     """The object of a JSON text, empty for None; `DataError` if it is something else."""
     if text is None:
         return {}
-    try:
+    with parsing(
+        lambda words: DataError("broken-json", "a tokenizer file is not JSON", found=words, where=shown(where))
+    ):
         data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError("broken-json", "a tokenizer file is not JSON", where=shown(where)) from error
     if not isinstance(data, dict):
         raise DataError("broken-json", "a tokenizer file is not a JSON object", where=shown(where))
     return data

@@ -7,7 +7,6 @@ unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import digest, once, parse, plain
+from schemas.outside import parsing, strict_json
+from schemas.settings import digest, parse, plain
 from trainers.architecture import Model, shape_faults
 
 VERSION = 2
@@ -201,11 +201,11 @@ def read(path: str | Path) -> Run:
 def read_json(path: str | Path) -> Any:
     """What the JSON file `path` holds; `ConfigError` where it cannot be read or gives a key twice."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=once)
+        with parsing(lambda words: ConfigError("bad-json", f"{printable(path)} is not JSON: {printable(words)}",
+                                               where=str(path), kept="nothing was started")):  # fmt: skip
+            return strict_json(Path(path).read_bytes())
     except OSError as error:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
-    except ValueError as error:
-        raise ConfigError("bad-json", f"{printable(path)} is not JSON: {printable(error)}", where=str(path)) from None
 
 
 def cut_faults(model: Model, parallel: Parallel, *, training: bool = True) -> list[str]:

@@ -58,10 +58,10 @@ def imported(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as fault:
+    except Exception as fault:  # whatever the user's module does while it is read: syntax, encoding, its own faults
         raise ConfigError(
             "no-function",
-            f"{printable(name)} cannot be imported: {printable(fault)}",
+            f"{printable(name)} cannot be imported: {type(fault).__name__}: {printable(fault, 200)}",
             expected="module:function, importable from the working folder",
             kept="nothing was started",
         ) from fault

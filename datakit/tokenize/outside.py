@@ -18,6 +18,7 @@ from typing import Any
 
 from datakit.tokenize import convert, spm
 from schemas.errors import ConfigError, DataError, printable
+from schemas.outside import parsing
 from schemas.storage import named_file, open_store, shown
 from schemas.vocabularies import LIMIT, SETTINGS, SOURCES, SPECIAL, TOKENS, Row, parsed, row_of
 
@@ -68,6 +69,11 @@ def row_in(files: Mapping[str, bytes], where: str, legacy: bool | None = None) -
     """The VOCABULARIES row (but for its name) that `files` of `files_at` describe. `legacy` as in
     `convert.of_sentencepiece`; None: as tokenizer_config.json says, else True.
     """
+    with parsing(lambda words: _broken(where, words)):
+        return _row_in(files, where, legacy)
+
+
+def _row_in(files: Mapping[str, bytes], where: str, legacy: bool | None) -> Row:
     model = next((name for name in files if _MODEL.fullmatch(name)), None)
     texts = {name: _text(data, name, where) for name, data in files.items() if name != model}
     config = parsed(texts.get("special_tokens_map.json"), where) | parsed(texts.get(SETTINGS), where)
@@ -89,6 +95,16 @@ def row_in(files: Mapping[str, bytes], where: str, legacy: bool | None = None) -
     row |= {name: usual.get(name) for name in SPECIAL if row[name] is None and name not in config}
     row["tokenizer_json"] = convert.specialised(str(row["tokenizer_json"]), _named(row, config))
     return row
+
+
+def _broken(where: str, found: str) -> DataError:
+    return DataError(
+        "bad-tokenizer",
+        "the files of a tokenizer contradict themselves or are broken",
+        found=printable(found, 200),
+        where=shown(where),
+        kept="nothing was written",
+    )
 
 
 def _main(names: list[str], path: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from schemas.errors import ConfigError, DataError, printable
-from schemas.settings import once
+from schemas.outside import parsing, strict_json
 from schemas.storage import shown
 from trainers.engine.weights.tensorfile import DTYPES, TensorFile
 
@@ -148,12 +148,10 @@ def read_object(folder: str, name: str) -> dict[str, Any]:
     text = read_text(folder, name)
     if text is None:
         return {}
-    try:
-        told = json.loads(text, object_pairs_hook=once)
+    with parsing(lambda words: _unreadable(os.path.join(folder, name), words)):
+        told = strict_json(text)
         if not isinstance(told, dict):
             raise TypeError("no object")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _unreadable(os.path.join(folder, name), error) from None
     return told
 
 
@@ -162,7 +160,7 @@ def as_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _unreadable(path: str, error: Exception) -> DataError:
+def _unreadable(path: str, error: Exception | str) -> DataError:
     return DataError(
         "bad-file",
         f"{shown(os.path.basename(path))} cannot be read",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from schemas.errors import DataError, printable
-from schemas.settings import once
+from schemas.outside import parsing, strict_json
 from schemas.storage import shown
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -78,12 +78,10 @@ def _entries(path: str) -> dict[str, Entry]:
         if size < 8 or length > min(size - 8, _MAX_HEADER):
             raise _bad(path, f"a header of {length} bytes in a file of {size}")
         text = file.read(length)
-    try:
-        header = json.loads(text, object_pairs_hook=once)
+    with parsing(lambda words: _bad(path, f"its header: {words}")):
+        header = strict_json(text)
         header.pop("__metadata__", None)
         found = {name: _entry(told, 8 + length) for name, told in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _bad(path, f"{type(error).__name__}: {error}") from None
     place = 8 + length
     for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * _BYTES[entry.dtype]:
