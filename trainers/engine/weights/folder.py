@@ -83,10 +83,10 @@ class Folder:
         there = sorted(os.listdir(self.path))
         if INDEX in there:
             weight_map = self._weight_map()
-            names = sorted(set(weight_map.values()))
-            odd = [name for name in names if not isinstance(name, str) or not _FILE.fullmatch(name)]
+            odd = [name for name in weight_map.values() if not isinstance(name, str) or not _FILE.fullmatch(name)]
             if odd:
                 raise self._bad(f"{INDEX} names files elsewhere: {printable(odd, 200)}")
+            names = sorted(set(weight_map.values()))
             if missing := sorted(set(names) - set(there)):
                 raise self._bad(f"{INDEX} names files that are not there: {printable(missing, 200)}")
             return names
