@@ -26,6 +26,7 @@ from datakit.shapes import failed, kept_by
 from datakit.watch import Watch, tell_stacks
 from datakit.work import Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError
+from schemas.interpreter import safe_children
 
 _HOME = os.getpid()
 _GRACE_SECONDS = 30.0
@@ -99,7 +100,8 @@ def _start(context: BaseContext, job: Job, processes: int, stacks: str) -> _Work
     mine, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(job, theirs, processes, stacks))  # type: ignore[attr-defined]
     try:
-        process.start()
+        with safe_children():
+            process.start()
     except OSError:
         raise
     except Exception as fault:

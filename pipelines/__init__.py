@@ -13,6 +13,8 @@ Importing this package makes Luigi safe (see `settings` and `command`). It loads
 
 from __future__ import annotations
 
+from trainers import doors as doors  # isort: skip - it closes the working folder to all imports below
+
 from pipelines import command, settings
 
 settings.install()

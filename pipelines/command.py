@@ -14,12 +14,12 @@ import shlex
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import luigi
 import luigi.interface
@@ -31,8 +31,10 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from pipelines import parameters, settings
 from pipelines.console import say
+from schemas import program
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.storage import guarded
+from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
 _OTHERS_SECONDS = 2.0
@@ -40,7 +42,7 @@ _OTHERS_SECONDS = 2.0
 
 def install() -> None:
     """Make `run` what Luigi's command line calls, and let it find out about unknown tasks in our words."""
-    luigi.interface._run = run  # type: ignore[assignment]
+    luigi.interface._run = door if doors.is_command() else run  # type: ignore[assignment]
     find = Register.get_task_cls
 
     def get_task_cls(name: str) -> type[luigi.Task]:
@@ -81,6 +83,16 @@ def hide_logs() -> None:
     _LOG.propagate = False
     if not _LOG.handlers:
         _LOG.addHandler(logging.NullHandler())
+
+
+def door(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
+    """`run` as a program, which leaves with its exit code and not through Luigi's."""
+
+    def main() -> int:
+        run(cmdline_args)
+        return 0
+
+    program.run(main)
 
 
 def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> LuigiRunResult:
@@ -284,7 +296,7 @@ def _bug(text: str) -> QuiverError:
         folder = logs_folder()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, QuiverError):
-        folder = Path(tempfile.gettempdir())
+        return program.bug(text)
     path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
     path.write_text(text, encoding="utf-8")
     last = text.strip().splitlines()[-1] if text.strip() else "unknown"

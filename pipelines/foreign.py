@@ -17,9 +17,12 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from pipelines.nodes import Node, settled
@@ -204,15 +207,29 @@ def _weights_digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def reach_working_folder() -> None:
-    """Let modules beside the working folder be imported, behind all installed ones."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+class _Beside(MetaPathFinder):
+    """Finds one module in the working folder, after all that is installed; no other one that lies there."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, os.getcwd()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(fullname, [self.folder]) if fullname == self.name and path is None else None
 
 
-def _source(function: str) -> str:
-    """The text of the module that holds `function`, found without running it."""
-    reach_working_folder()
+def reach(function: str) -> None:
+    """Let the module (or package) that holds `function`, and nothing else, be imported from the working folder."""
+    name = function.partition(":")[0].partition(".")[0]
+    finders = [each for each in sys.meta_path if isinstance(each, _Beside)]
+    if not any((each.name, each.folder) == (name, os.getcwd()) for each in finders):
+        sys.meta_path.append(_Beside(name))
+
+
+def place_of(function: str) -> str:
+    """The file that holds `function`, found without running it; `ConfigError` if there is none."""
+    reach(function)
     module, colon, _ = function.partition(":")
     try:
         found = importlib.util.find_spec(module) if colon else None
@@ -225,7 +242,12 @@ def _source(function: str) -> str:
             expected="module:function, importable from the working folder",
             kept="nothing was started",
         )
-    return Path(found.origin).read_text(encoding="utf-8")
+    return found.origin
+
+
+def _source(function: str) -> str:
+    """The text of the module that holds `function`."""
+    return Path(place_of(function)).read_text(encoding="utf-8")
 
 
 def _parameters(function: str) -> list[str]:

@@ -12,13 +12,14 @@ import luigi
 from datakit.chunks import tidy
 from pipelines import settings, space
 from pipelines.console import say
+from pipelines.foreign import Function, place_of
 from pipelines.nodes import Model, Node, Table, ordered
 from pipelines.plan import Plan
 from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
 from pipelines.training import check
 from pipelines.why import why
-from schemas.errors import StorageError
+from schemas.errors import StorageError, printable
 
 _SHOWN = 12
 _MODELS = {"generator", "scorer"}
@@ -62,6 +63,9 @@ class Goal(luigi.Task):
                 check(node)
         space.check(todo)
         say(f"{self.task_family}: {len(todo)} stages to do, {told}")
+        scorers = [given for node in todo if isinstance(node, Table) for given in node.resources.values()]
+        for function in sorted({given.function for given in scorers if isinstance(given, Function)}):
+            say(f"code of yours that runs: {printable(function)}, in {printable(place_of(function), 200)}")
         preload(any(isinstance(node, Table) and _MODELS & set(node.resources) for node in todo))
         causes = [(node, why(node)) for node in todo] if reused else []
         changed = [(node, cause) for node, cause in causes if cause != "first time"]

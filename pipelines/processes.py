@@ -11,6 +11,9 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from multiprocessing import forkserver
+
+from schemas.interpreter import safe_children
 
 _ENGINE = ("trainers.engine.sample", "trainers.engine.score")
 
@@ -21,6 +24,8 @@ def preload(models: bool) -> None:
     Only imports happen there, no arithmetic: a library that has started its threads must not be forked.
     """
     multiprocessing.set_forkserver_preload(["pipelines", *(_ENGINE if models else ())])
+    with safe_children():
+        forkserver.ensure_running()
 
 
 def die_with_parent() -> None:

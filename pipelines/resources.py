@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from datakit.op import NOTHING
 from datakit.resource import Resource
-from pipelines.foreign import Function, reach_working_folder
+from pipelines.foreign import Function, reach
 from pipelines.nodes import Node, resource_key
 from pipelines.speech import READS
 from schemas import IDS, Column, Schema
@@ -64,10 +64,10 @@ _SCORED = Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") fo
 
 
 def open_function(function: str, takes: Schema) -> object:
-    """A Python function as a scorer; modules beside the working folder are found."""
+    """A Python function as a scorer; its module may lie in the working folder."""
     from datakit.clients import PythonScorer
 
-    reach_working_folder()
+    reach(function)
     return PythonScorer(function, takes)
 
 

@@ -72,7 +72,7 @@ class quiver(luigi.Config):
 class launch(luigi.Config):
     """The `[launch]` section: how training runs start, and for how long they may be silent."""
 
-    launcher = luigi.ChoiceParameter(choices=["local", "slurm"], description="torchrun on this machine, or sbatch")
+    launcher = luigi.ChoiceParameter(choices=["local", "slurm"], description="ranks on this machine, or sbatch")
     ranks = luigi.IntParameter(description="processes of a training run; 0: the fewest that its parallel sizes fill")
     threads = luigi.IntParameter(description="threads of a rank; 0: its share of the cores")
     hang_seconds = luigi.FloatParameter(description="a rank that gets nowhere for so long ends the run")

@@ -123,7 +123,7 @@ class Fit(Make):
     kind = CheckpointTarget
 
     def make(self, node: Model, stage: Stage) -> str:
-        """`python -m trainers.run`, or torchrun where there are several ranks."""
+        """`python -m trainers.run`, in one process or several."""
         return train(node, stage)
 
 

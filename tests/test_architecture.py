@@ -251,8 +251,10 @@ def test_every_public_name_is_documented() -> None:
 
 
 def test_type_comments_of_the_future_stand_in_every_file() -> None:
-    line = "from __future__ import annotations"
-    assert not [str(path) for path in FILES if TREES[path].body[1:] and line not in path.read_text("utf-8")]
+    """But for what runs before the working folder is closed to imports: `__future__` is a module too."""
+    line, first = "from __future__ import annotations", ("trainers/__init__.py", "trainers/doors.py")
+    files = [path for path in FILES if path.relative_to(ROOT).as_posix() not in first]
+    assert not [str(path) for path in files if TREES[path].body[1:] and line not in path.read_text("utf-8")]
 
 
 # README, addresses, dependencies

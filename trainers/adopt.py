@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from schemas import program
 from schemas.errors import QuiverError
 
 
@@ -32,4 +33,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

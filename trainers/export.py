@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from schemas import program
 from schemas.errors import QuiverError
 
 
@@ -44,4 +45,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

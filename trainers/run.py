@@ -1,4 +1,4 @@
-"""`python -m trainers.run CONFIG.json`: one training run in its own process (or in torchrun's processes).
+"""`python -m trainers.run CONFIG.json`: one training run in its own process (or one of several ranks).
 
 Exit codes: 0 the checkpoint is there (also when it was there already); 2 the configuration is wrong, 10 the data are,
 20 the loss is not finite, 75 stopped on request and saved, 14 another rank is gone; 1 is a fault of ours, with the
@@ -12,9 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from schemas import program
 from schemas.commit import read_manifest, standing_at
 from schemas.dataset import Dataset
-from schemas.errors import IntegrityError, QuiverError, printable
+from schemas.errors import IntegrityError, QuiverError, Stopped, printable
 from schemas.manifest import Manifest
 from trainers import config, registry
 from trainers.config import Run
@@ -26,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the configuration file named on the command line; the process's exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1 or given[0] in ("-h", "--help"):
-        print(
-            "usage: python -m trainers.run CONFIG.json\n       torchrun --nproc-per-node N -m trainers.run CONFIG.json"
-        )
+        print("usage: python -m trainers.run CONFIG.json\n       python -m trainers.launch CONFIG.json --ranks N")
         return 0 if given and given[0] in ("-h", "--help") else 2
     try:
         code, error = _go(given[0])
@@ -51,6 +50,8 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
         execute(run)
     except QuiverError as error:
         return error.code, error
+    except KeyboardInterrupt:
+        return Stopped.code, program.stopped()
     except Exception as error:
         told = _ours(error, folder)
         return told.code, told
@@ -117,4 +118,4 @@ def _ours(error: Exception, folder: Path) -> QuiverError:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -62,8 +62,9 @@ def imported(name: str) -> Callable[..., Any]:
         raise ConfigError(
             "no-function",
             f"{printable(name)} cannot be imported: {type(fault).__name__}: {printable(fault, 200)}",
-            expected="module:function, importable from the working folder",
+            expected="module:function, importable; of the working folder that module alone",
             kept="nothing was started",
+            next="what it imports from the working folder belongs in a package with it: package.module:function",
         ) from fault
     if not callable(found):
         raise ConfigError("no-function", f"{printable(name)} is not a function", kept="nothing was started")

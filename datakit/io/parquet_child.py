@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from datakit.io.compression import FLOOR, RATIO, too_large
 from datakit.io.sources import checked, opened
+from schemas import interpreter
 from schemas.errors import DataError
 from schemas.storage import named_file, normal, shown
 
@@ -46,7 +46,7 @@ def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") ->
     """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
     with _local(url, digest) as path, tempfile.TemporaryFile() as told:
         child = subprocess.Popen(
-            [sys.executable, "-P", str(_GUEST)],
+            interpreter.script(str(_GUEST)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, env={"PATH": os.defpath},
         )  # fmt: skip
         assert child.stdin is not None, "the child was started without a pipe"

@@ -12,12 +12,12 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schemas import interpreter
 from schemas.errors import DataError, printable
 
 MEMORY = 1 << 30
@@ -92,7 +92,7 @@ class Sandbox:
             return self._child
         self._owner = os.getpid()
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-s", str(_GUEST)],
+            interpreter.script(str(_GUEST), options=("-s",)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={"PATH": os.defpath, "PYTHONHASHSEED": "0"}, cwd="/",
         )  # fmt: skip

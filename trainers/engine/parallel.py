@@ -1,18 +1,20 @@
 """Process groups: how the world is cut into tensor, pipeline, data and expert parallel groups.
 
-`start` reads the world from torchrun's environment (or makes a world of one, without a port), checks that the
-sizes divide, starts `torch.distributed` (NCCL with CUDA, gloo without) and Megatron's groups, and returns a
+`start` reads the world from torchrun's variables (or makes a world of one, without a port), checks that the sizes
+divide, starts `torch.distributed` (NCCL with CUDA, gloo without) and Megatron's groups, and returns a
 `Layout`. Ranks run tensor first, then data, then pipeline: rank = t + tensor * (d + data * p). The experts of a mixture
 are dealt over `expert` neighbours among the tensor * data ranks of a pipeline stage, each whole.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import random
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -23,6 +25,7 @@ import torch.distributed as dist
 
 from schemas.errors import ConfigError
 from trainers.config import Parallel
+from trainers.engine import meeting
 
 T = TypeVar("T")
 
@@ -101,7 +104,7 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
             f"{world} processes do not fill {parallel}",
             expected=f"a multiple of {fewest} processes",
             found=str(world),
-            next=f"torchrun --nproc-per-node {fewest} ...",
+            next=f"python -m trainers.launch CONFIG.json --ranks {fewest}",
         )
     return Layout(
         **sizes,
@@ -151,21 +154,23 @@ def _start_world(layout: Layout, timeout: float) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     limit = timedelta(seconds=timeout)
     if layout.world == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
+        dist.init_process_group(backend, store=meeting.alone(), rank=0, world_size=1, timeout=limit)
         return
-    if os.environ.get("MASTER_ADDR") in ("localhost", "127.0.0.1") and os.path.exists("/sys/class/net/lo"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.PrefixStore(f"world {next(_WORLDS)}", _meeting(limit))
-    dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world, timeout=limit)
+    with _default_signals():
+        store = dist.PrefixStore(f"world {next(_WORLDS)}", meeting.meet(layout.rank, layout.world, limit))
+        dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world, timeout=limit)
 
 
-@functools.cache
-def _meeting(limit: timedelta) -> dist.Store:
-    """Where the processes find each other, for as long as they live. A world after the first needs names of its own in
-    it: what the first one left there would be taken for addresses.
-    """
-    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=limit)))[0]
-    return store
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Let a signal end the process while it waits inside torch, where no handler of Python's would be reached."""
+    watched = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in watched}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def seed_all(seed: int) -> None:

@@ -1,11 +1,12 @@
 """Starting a training run on one machine or on a cluster, watching it, and telling what went wrong.
 
-    python -m trainers.launch CONFIG.json --ranks 8                              torchrun on this machine
+    python -m trainers.launch CONFIG.json --ranks 8                              on this machine
     python -m trainers.launch CONFIG.json --ranks 16 --settings LAUNCH.json      e.g. {"launcher": "slurm", ...}
 
     settings.py     how a run is launched: one frozen `Launch`          environment.py  what is handed on, and why
     rank.py         what a process of a run does before it trains      presence.py     the file in which it says so
-    local.py        one process, or torchrun                           slurm.py        the sbatch script
+    local.py        one process, or several                            slurm.py        the sbatch script
+    spawn.py        starts the ranks of one machine
     watch.py        waits, sees who is dead or stuck, ends all         jobs.py         sbatch, squeue, scancel
     verdict.py      which of the ranks' errors is the run's error      child.py        children that leave no orphans
 

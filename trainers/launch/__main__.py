@@ -1,7 +1,7 @@
 """`python -m trainers.launch CONFIG.json --ranks N`: a training run of several ranks, without Luigi.
 
 Exit codes are those of `trainers.run`, whichever rank failed; 14 for a rank that died or is stuck. Behind `--` stands
-the command that starts the ranks, where neither one process nor torchrun does: the srun of a Slurm job. Beside the
+the command that starts the ranks, where neither one process nor `spawn` does: the srun of a Slurm job. Beside the
 run's figures stands `outcome.json` when it is over.
 """
 
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from schemas import program
 from schemas.errors import QuiverError
 from schemas.settings import parse
 from trainers import config
@@ -63,4 +64,4 @@ def read(path: str | None) -> Launch:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import sys
 from collections.abc import Iterable, Mapping
+
+from schemas.interpreter import importable
 
 HANDED_ON = {
     "the machine": "PATH HOME USER LOGNAME SHELL TMPDIR LANG LANGUAGE LC_* TZ XDG_*",
@@ -25,7 +26,7 @@ HANDED_ON = {
 }
 """Patterns of names, by who needs them."""
 
-_OF_ONE_START = {"QUIVER_RANKS", "QUIVER_LOGS", "QUIVER_COLLECTIVE_SECONDS"}
+_OF_ONE_START = {"QUIVER_RANKS", "QUIVER_LOGS", "QUIVER_MEETING", "QUIVER_COLLECTIVE_SECONDS"}
 
 
 def names(environment: Mapping[str, str], more: Iterable[str] = ()) -> list[str]:
@@ -46,7 +47,8 @@ def ours(threads: int) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path),
+        "PYTHONPATH": importable(),
+        "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -1,8 +1,8 @@
 """What a process of a run does before it trains: learn its place in the world, say that it is there, keep on saying so.
 
-The world comes from torchrun's variables, or from Slurm's where srun started the process. A launcher of ours names a
-folder for presence files (QUIVER_RANKS) and, under torchrun, one for log files (QUIVER_LOGS). Without these a run does
-nothing of the kind.
+The world comes from the variables that torchrun and `spawn` set, or from Slurm's where srun started the process. A
+launcher of ours names a folder for presence files (QUIVER_RANKS) and, for several ranks on one machine, one for log
+files (QUIVER_LOGS). Without these a run does nothing of the kind.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from schemas.errors import ConfigError, QuiverError, printable
 from schemas.owner import Owner
 from trainers.launch.child import leave_with_parent
+from trainers.launch.local import MEETING
 from trainers.launch.presence import Presence
 
 _PORTS = 20000
@@ -106,7 +107,7 @@ def world_from_slurm(environment: MutableMapping[str, str]) -> None:
         return
     environment["RANK"], environment["WORLD_SIZE"] = environment["SLURM_PROCID"], world
     environment["LOCAL_RANK"] = environment.get("SLURM_LOCALID", "0")
-    if "MASTER_ADDR" not in environment:
+    if "MASTER_ADDR" not in environment and MEETING not in environment:
         environment["MASTER_ADDR"] = _first_host(environment)
     environment.setdefault("MASTER_PORT", str(port_of(int(environment.get("SLURM_JOB_ID", "0")))))
 

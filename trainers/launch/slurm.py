@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas import interpreter
 from schemas.errors import ConfigError, printable
 from trainers.launch import environment
 from trainers.launch.local import PROGRAM
@@ -88,7 +88,7 @@ class Script:
 
     def _run(self) -> list[str]:
         asked = self.launch.slurm
-        watch = [sys.executable, "-m", "trainers.launch", str(self.config), "--ranks", str(self.ranks)]
+        watch = interpreter.module("trainers.launch", str(self.config), "--ranks", str(self.ranks))
         watch += ["--name", self.name, "--settings", str(self.settings)]
         srun = ["srun", "--kill-on-bad-exit=1", "--export=ALL", "--input=none", "--open-mode=append"]
         srun += [f"--cpus-per-task={asked.cpus_per_rank}"] if asked.cpus_per_rank else []
@@ -101,7 +101,7 @@ class Script:
             "code=0",
             f"{shlex.join(watch)} \\",
             f"  -- {shlex.join(srun)} \\",
-            f"  {shlex.join([sys.executable, '-m', self.program, str(self.config)])} || code=$?",
+            f"  {shlex.join(interpreter.module(self.program, str(self.config)))} || code=$?",
             *([again] if asked.requeue else []),
             'exit "$code"',
         ]

@@ -56,21 +56,23 @@ def prepare(
     tell: Callable[[str], None] | None = None,
 ) -> Watch | Job:
     """The start of the run in `config`, whose work lies in `folder`; its `run` starts it. `command` starts the ranks
-    where neither one process, nor torchrun, nor Slurm is to do it.
+    where neither one process, nor `spawn`, nor Slurm is to do it.
     """
     folder = folder.absolute()
     places = Places(folder)
     more: dict[str, Any] = {} if tell is None else {"tell": tell}
     if command:
-        return Watch(command, dict(os.environ), ranks, places, launch, places.launcher_log, what, **more)
+        one = launch.launcher == "slurm" and launch.slurm.nodes == 1
+        log = places.launcher_log
+        return Watch(command, dict(os.environ), ranks, places, launch, log, what, one_host=one, **more)
     if launch.launcher == "slurm":
         script = Script(config=config, folder=folder, ranks=ranks, launch=launch, name=what, program=program)
         return Job(script, launch, what, **more)
     threads = environment.threads_of(ranks, launch.threads)
     given = environment.built(os.environ, threads, launch.environment)
-    given |= local.variables(ranks, places.logs, launch.save_seconds)
+    given |= local.variables(ranks, places.logs)
     log = places.launcher_log if ranks > 1 else log_of(places.logs, 0)
-    started = local.command(config, ranks, places.ranks / "torchrun", program)
+    started = local.command(config, ranks, launch.save_seconds, program)
     return Watch(started, given, ranks, places, launch, log, what, **more)
 
 

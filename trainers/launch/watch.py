@@ -1,6 +1,6 @@
 """Waits for a run and its ranks: sees who failed, died or is stuck, ends all the others, and says what went wrong.
 
-One child is watched (the run itself, torchrun, or srun), and the presence files of its ranks. A rank is stuck when its
+One child is watched (the run itself, `spawn`, or srun), and the presence files of its ranks. A rank is stuck when its
 count has not changed for `hang_seconds` of this process's own clock. Then every rank on this host is asked for the
 stacks of its threads, which go to its log file, and all are ended.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainers.launch.child import Family, start_child
+from trainers.launch.local import MEETING
 from trainers.launch.presence import Presence, read_all
 from trainers.launch.settings import Launch
 from trainers.launch.verdict import Case, Evidence, verdict
@@ -43,7 +44,7 @@ class Places:
 
     @property
     def launcher_log(self) -> Path:
-        """What torchrun, srun or a process that could not even start said."""
+        """What `spawn`, srun or a process that could not even start said."""
         return self.logs / "launcher.log"
 
     @property
@@ -51,12 +52,19 @@ class Places:
         """Presence files of this start; gone when it is over."""
         return self.folder / f"ranks-{self.key}"
 
+    @property
+    def meeting(self) -> Path:
+        """Through which ranks on one host meet; nobody else can open it."""
+        return self.ranks / "meeting"
+
     def open(self) -> None:
         """Make them, and remove those of starts whose watcher was killed."""
         for old in self.folder.glob("ranks-*"):
             shutil.rmtree(old, ignore_errors=True)
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.ranks.mkdir(parents=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
+        self.ranks.mkdir()
+        self.meeting.mkdir(mode=0o700)
 
 
 def _tell(text: str) -> None:
@@ -65,7 +73,9 @@ def _tell(text: str) -> None:
 
 @dataclass
 class Watch:
-    """One start of `ranks` processes, through the child that `command` is, whose own output goes to `log`."""
+    """One start of `ranks` processes, through the child that `command` is, whose own output goes to `log`. On
+    `one_host` they meet through a file.
+    """
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -74,6 +84,7 @@ class Watch:
     launch: Launch
     log: Path
     what: str = "training"
+    one_host: bool = True
     tell: Callable[[str], None] = _tell
 
     def __post_init__(self) -> None:
@@ -96,6 +107,8 @@ class Watch:
             "QUIVER_RANKS": str(places.ranks),
             "QUIVER_COLLECTIVE_SECONDS": str(self.launch.collective_seconds),
         }
+        if self.one_host:
+            told[MEETING] = str(places.meeting)
         child = start_child(self.command, self.log, {**self.environment, **told})
         self._family = Family(child)
         try:

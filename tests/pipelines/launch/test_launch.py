@@ -83,15 +83,13 @@ def test_the_error_of_the_run(name: str, tmp_path: Path) -> None:
         assert found == Verdict() or found.error is not None
 
 
-def test_torchrun_tells_a_rank_it_ended_from_one_that_was_killed(tmp_path: Path) -> None:
+def test_the_log_tells_a_rank_that_was_ended_from_one_that_was_killed(tmp_path: Path) -> None:
     present = {0: running(0), 1: left(1, DATA)}
     mine = present[0].owner.pid
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "launcher.log").write_text(
-        f"failed (exitcode: -15) local_rank: 0 (pid: {mine}) of binary: x\n"
-    )
+    (tmp_path / "logs" / "launcher.log").write_text(f"x\nrank 0 (pid {mine}) ended with -15\n")
     assert verdict(present, Evidence(dead=[0]), Case(2, tmp_path, {}, 1, "sft")).error.code == 10  # type: ignore[union-attr]
-    (tmp_path / "logs" / "launcher.log").write_text(f"  exitcode  : -9 (pid: {mine})  (SIGKILL)\n")
+    (tmp_path / "logs" / "launcher.log").write_text(f"rank 0 (pid {mine}) ended with -9\n")
     present = {0: running(0), 1: left(1, LOST)}
     error = verdict(present, Evidence(dead=[0]), Case(2, tmp_path, {}, 1, "sft")).error
     assert error is not None and "rank 0 of 2 was killed by SIGKILL at step 5" in error.what

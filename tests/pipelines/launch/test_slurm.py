@@ -87,9 +87,9 @@ def test_bash_and_slurm_read_back_what_was_meant(tmp_path: Path, monkeypatch: py
         ["bash", str(file)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     words = done.stdout.splitlines()
-    assert words[:5] == ["-m", "trainers.launch", str(HOSTILE / "config.json"), "--ranks", "16"]
-    assert words[5:9] == ["--name", "rest/policy", "--settings", str(HOSTILE / "launch.json")]
-    assert words[-3:] == ["-m", "trainers.run", str(HOSTILE / "config.json")]
+    assert words[:6] == ["-P", "-m", "trainers.launch", str(HOSTILE / "config.json"), "--ranks", "16"]
+    assert words[6:10] == ["--name", "rest/policy", "--settings", str(HOSTILE / "launch.json")]
+    assert words[-4:] == ["-P", "-m", "trainers.run", str(HOSTILE / "config.json")]
     logs = str(HOSTILE / "logs").replace("%", "%%")
     assert f"--output={logs}/rank-%5t.log" in words and "--container-mounts=/data:/data,/my runs:/runs" in words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "script.sh"]

@@ -21,14 +21,15 @@ trap : TERM  # the ranks are told by themselves, and this shell waits for them
 export OMP_NUM_THREADS=12
 export OMP_WAIT_POLICY=PASSIVE
 export PYTHONPATH=/opt/quiver
+export PYTHONSAFEPATH=1
 export PYTHONUNBUFFERED=1
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${hosts[0]}"
 export MASTER_PORT="$((20000 + SLURM_JOB_ID % 10000))"
 
 code=0
-'/opt/quiver env/bin/python' -m trainers.launch '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/config.json' --ranks 16 --name rest/policy --settings '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/launch.json' \
+'/opt/quiver env/bin/python' -P -m trainers.launch '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/config.json' --ranks 16 --name rest/policy --settings '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/launch.json' \
   -- srun --kill-on-bad-exit=1 --export=ALL --input=none --open-mode=append --cpus-per-task=12 '--container-image=/images/quiver v1.sqsh' '--container-mounts=/data:/data,/my runs:/runs' '--output=/data/my runs/it'"'"'s $(touch pwned) `id`; 100%% "x"/logs/rank-%5t.log' \
-  '/opt/quiver env/bin/python' -m trainers.run '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/config.json' || code=$?
+  '/opt/quiver env/bin/python' -P -m trainers.run '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/config.json' || code=$?
 if [ "$code" -eq 75 ] && [ ! -e '/data/my runs/it'"'"'s $(touch pwned) `id`; 100% "x"/stop' ]; then scontrol requeue "$SLURM_JOB_ID" || true; fi
 exit "$code"

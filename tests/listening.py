@@ -1,0 +1,99 @@
+"""Every socket that a process and all that it starts ever hear on: looked at from its start to its end, in /proc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_TABLES = ("tcp", "tcp6", "udp", "udp6")
+_LISTEN, _UNCONNECTED = "0A", "07"
+
+
+@dataclass
+class Heard:
+    """How the process ended, how often it was looked at, and the sockets: (protocol, address in hex of /proc)."""
+
+    code: int
+    output: str
+    looks: int = 0
+    processes: set[int] = field(default_factory=set)
+    sockets: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def open_to_others(self) -> list[tuple[str, str]]:
+        """Sockets that another machine can reach."""
+        return sorted(each for each in self.sockets if not _is_loopback(each[1]))
+
+
+def hear(
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    on_look: Callable[[], None] = lambda: None,
+    seconds: float = 240,
+) -> Heard:
+    """Run `command` in `folder` to its end, looking every few milliseconds; `on_look` is called each time."""
+    log = folder / "heard.log"
+    heard, until = Heard(-1, ""), time.monotonic() + seconds
+    with log.open("wb") as output:
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while child.poll() is None and time.monotonic() < until:
+                heard.looks += 1
+                on_look()
+                for pid in _family(child.pid):
+                    heard.processes.add(pid)
+                    heard.sockets |= set(_sockets(pid))
+                time.sleep(0.02)
+        finally:
+            child.kill()
+            heard.code = child.wait()
+    heard.output = log.read_text(errors="replace")
+    return heard
+
+
+def _family(root: int) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    ahead = [root]
+    while ahead:
+        pid = ahead.pop()
+        yield pid
+        ahead += children.get(pid, [])
+
+
+def _sockets(pid: int) -> Iterator[tuple[str, str]]:
+    """What this process listens on: TCP in the state LISTEN, UDP that is bound and not connected."""
+    mine = set()
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+                if target.startswith("socket:["):
+                    mine.add(target[8:-1])
+    if not mine:
+        return
+    for table in _TABLES:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                wanted = _LISTEN if table.startswith("tcp") else _UNCONNECTED
+                if fields[9] in mine and fields[3] == wanted:
+                    yield table, fields[1].partition(":")[0]
+
+
+def _is_loopback(address: str) -> bool:
+    """IPv4 127.0.0.0/8 or IPv6 ::1 (or the former mapped into the latter), as the kernel writes them."""
+    if len(address) == 8:
+        return address.endswith("7F")
+    return address == "00000000000000000000000001000000" or (
+        address.startswith("0000000000000000FFFF0000") and address.endswith("7F")
+    )

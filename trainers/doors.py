@@ -1,0 +1,49 @@
+"""What comes before everything else where this process is one of our commands.
+
+`python -m` puts the working folder before all that is installed: a file `torch.py` beside somebody's data would run.
+It is taken out here, before the first import that it could answer; and a signal that asks the command to stop ends it
+without a traceback while it still imports. Nothing but `sys` and `os`, which Python itself has loaded, may be imported
+above: not even `__future__`.
+"""
+
+import os
+import sys
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_WORDS = b"error[75/stopped]: stopped on request\n  kept: nothing was started\n  next: run the same command again\n"
+
+
+def is_command() -> bool:
+    """Whether this process was started as `python -m` one of our modules, or as Luigi's command line."""
+    name = sys.argv[0] if sys.argv else ""
+    return name == "-m" or os.path.basename(name) == "luigi" or name.endswith(os.path.join("luigi", "__main__.py"))
+
+
+def close() -> None:
+    """Take the working folder out of `sys.path`; where our own packages lie there, it comes last."""
+    if getattr(sys.flags, "safe_path", False) or os.path.basename(sys.argv[0]) == "luigi":
+        return
+    first = sys.path[0] if sys.path else None
+    if first is not None and os.path.abspath(first) == os.getcwd():
+        del sys.path[0]
+        if os.path.realpath(first) == os.path.realpath(_OURS):
+            sys.path.append(_OURS)
+
+
+def stop_quietly() -> None:
+    """Until the command itself listens: SIGINT and SIGTERM end it with 75 and three lines."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(*_):  # type: ignore[no-untyped-def]
+    os.write(2, _WORDS)
+    os._exit(75)
+
+
+if is_command():
+    close()
+    stop_quietly()
