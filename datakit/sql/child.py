@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from datakit.sql.session import CONFIG, LOCKS
+from schemas import interpreter
 from schemas.errors import DataError, QuiverError, StorageError, printable
 
 BATCH_ROWS = 8192
@@ -134,7 +134,7 @@ class SqlProcess:
             return self._child
         self._spill, self._owner = tempfile.mkdtemp(prefix="quiver-sql-"), os.getpid()
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-s", str(_GUEST)],
+            interpreter.script(str(_GUEST), options=("-s",)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={"PATH": os.defpath, "MALLOC_ARENA_MAX": "2"}, cwd="/", pipesize=_PIPE_BYTES,
         )  # fmt: skip

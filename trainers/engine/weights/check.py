@@ -9,24 +9,13 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-<<<<<<< HEAD
-from schemas.errors import ConfigError, DataError, WorkerError, printable
-from schemas.settings import plain
-=======
-import torch
-from torch import Tensor
-
-from schemas import program
 from schemas.errors import ConfigError, DataError, WorkerError, printable
 from schemas.interpreter import importable, module
-from schemas.manifest import Manifest
-from schemas.settings import parse, plain
->>>>>>> eb9c4a0 (Ranks on one machine meet through a private file; nothing is imported from the working folder; one way out for every command)
+from schemas.settings import plain
 from schemas.storage import shown
 from trainers.architecture import Model
 
@@ -125,11 +114,7 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     environment |= {"PYTHONPATH": importable(), "PYTHONSAFEPATH": "1"}
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         environment.pop(name, None)
-<<<<<<< HEAD
-    command = [sys.executable, "-W", "ignore", "-m", "trainers.engine.weights.comparison"]
-=======
-    command = module("trainers.engine.weights.check", options=("-W", "ignore"))
->>>>>>> eb9c4a0 (Ranks on one machine meet through a private file; nothing is imported from the working folder; one way out for every command)
+    command = module("trainers.engine.weights.comparison", options=("-W", "ignore"))
     done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
@@ -142,70 +127,3 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
             next="check=off goes without it",
         )
     return dict(json.loads(lines[-1]))
-<<<<<<< HEAD
-=======
-
-
-def sample_ids(model: Model) -> Tensor:
-    """Random ids to compare over, [b, s]; always the same."""
-    length = min(TOKENS, model.max_sequence_length)
-    return torch.randint(0, model.vocab_size, (ROWS, length), generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def theirs(folder: str, ids: Tensor, head: str) -> Tensor:
-    """What transformers computes in fp32 from a folder for `ids` [b, s]: logits [b, s, V], or scores [b, s, n]."""
-    import transformers
-
-    kind = transformers.AutoModelForCausalLM if head == "lm" else transformers.AutoModelForSequenceClassification
-    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-    network: Any = kind.from_pretrained(folder, **options).eval()
-    if head == "lm":
-        return network(ids).logits
-    return network.score(network.base_model(ids).last_hidden_state)
-
-
-@torch.no_grad()
-def ours(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
-    """The same by the engine, from the weights below `place`, on all processes of `layout` together."""
-    source = checkpoint.Checkpoint(place, Manifest(kind="checkpoint"), model)
-    network = checkpoint.load_model(source, layout).eval()
-    rows, length = ids.shape
-    plan = pack([length] * rows, device=layout.device)
-    flat = ids.reshape(1, -1).to(layout.device)
-    width = model.vocab_size if model.head == "lm" else model.head_size
-    out = torch.empty(rows, length, width, device=layout.device)
-    said = stages.through(
-        network,
-        lambda: network(flat, plan.positions, None, packed_seq_params=plan, runtime_gather_output=True),
-        rows * length,
-    )
-    if said is not None:
-        out.copy_(said.reshape(rows, length, -1)[..., :width])
-    stages.share(network, out)
-    return out.cpu()
-
-
-def main() -> int:
-    """One job from standard input; its figures, as one line of JSON, to standard output."""
-    import transformers
-
-    job = json.load(sys.stdin)
-    model = parse(Model, job["model"])
-    ids = sample_ids(model)
-    expected = theirs(job["folder"], ids, model.head)
-    gc.collect()
-    found = ours(job["place"], model, ids, parallel.start(Parallel()))
-    told = {
-        "difference": (found - expected).abs().max().item(),
-        "greatest": expected.abs().max().item(),
-        "tokens": ids.numel(),
-        "transformers": transformers.__version__,
-    }
-    print(json.dumps(told))
-    return 0
-
-
-if __name__ == "__main__":
-    program.run(main)
->>>>>>> eb9c4a0 (Ranks on one machine meet through a private file; nothing is imported from the working folder; one way out for every command)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from schemas import program
 from schemas.manifest import Manifest
 from schemas.settings import parse
 from trainers.architecture import Model
@@ -256,7 +257,7 @@ def scores(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, An
     return {"rows": len(rows), **_differ(found, expected)}
 
 
-def main() -> None:
+def main() -> int:
     """One job from standard input; its figures, as one line of JSON, to standard output."""
     import transformers
 
@@ -272,7 +273,8 @@ def main() -> None:
     gc.collect()
     told["scores"] = scores(job, model, layout) if job["scores"] else {}
     print(json.dumps(told))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)
