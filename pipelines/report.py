@@ -10,6 +10,7 @@ from datakit.label import Longer
 from pipelines.iteration import Evaluation, Source, Step
 from pipelines.nodes import Model, Node
 from schemas.dataset import Dataset
+from schemas.errors import IntegrityError
 from schemas.manifest import Manifest
 
 _STAGES = {"generate.complete": "sample", "label.reward": "score", "train.sft": "train", "train.rm": "train"}
@@ -91,7 +92,16 @@ def _pair_accuracies(source: Source) -> dict[str, float]:
 
 def _manifest(node: Node) -> Manifest:
     manifest = node.manifest()
-    assert manifest is not None, f"{node.url} is gone"
+    if manifest is None:
+        raise IntegrityError(
+            "result-gone",
+            f"{node.label} is gone: the report cannot tell its figures",
+            expected="every dataset of the iterations that are told",
+            found="no manifest",
+            where=node.url,
+            kept="every other result; the policy is complete",
+            next=f"remove what was made of {node.label} too, and run the same command again: it is made anew",
+        )
     return manifest
 
 

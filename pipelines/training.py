@@ -19,6 +19,7 @@ from schemas import vocabularies
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.ownfiles import own_folder, replace_file
 from schemas.settings import plain
 from trainers.config import Run
 from trainers.launch import start
@@ -29,9 +30,9 @@ def train(node: Model, stage: Stage) -> str:
     """Run `node` to its end and return what to say of it; errors of the run are raised here as they are."""
     run = placed(node)
     folder = run.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
     config = folder / "config.json"
-    config.write_text(json.dumps(plain(run), indent=1), encoding="utf-8")
+    replace_file(config, json.dumps(plain(run), indent=1))
     launch, ranks = check(node)
     metrics = folder / "metrics.jsonl"
     started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)

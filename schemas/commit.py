@@ -140,7 +140,7 @@ def sweep(url: str, lease: float = LEASE_SECONDS) -> list[str]:
     if not any(name.startswith("_") and name != MANIFEST for name in store.names(root)):
         return []
     with store.exclusive(root):
-        return _sweep(store, root, now=None, lease=lease)
+        return _sweep(store, root, now=_now(store, root), lease=lease)
 
 
 def hash_files(url: str, attempt: str) -> tuple[File, ...]:
@@ -272,7 +272,19 @@ def _expect(store: Store, path: str, file: File) -> None:
         )
 
 
-def _sweep(store: Store, root: str, now: float | None, lease: float) -> list[str]:
+def _now(store: Store, root: str) -> float:
+    """The time by the store's own clock: when a file that is written now counts as written."""
+    probe = store.join(root, _PREFIX + os.urandom(8).hex())
+    sink = store.create(probe)
+    try:
+        sink.write(b"now")
+        sink.finish()
+        return store.modified(probe)
+    finally:
+        store.remove(probe)
+
+
+def _sweep(store: Store, root: str, now: float, lease: float) -> list[str]:
     """Remove dead attempts; the folder is held, so one without an owner is half removed."""
     manifest, swept = _read(store, root), []
     for name in store.names(root):
@@ -282,11 +294,11 @@ def _sweep(store: Store, root: str, now: float | None, lease: float) -> list[str
     return swept
 
 
-def _is_dead(store: Store, folder: str, now: float | None, lease: float) -> bool:
+def _is_dead(store: Store, folder: str, now: float, lease: float) -> bool:
     try:
         owner = Owner.from_bytes(store.read(store.join(folder, _OWNER), 4096))
         dead = None if owner is None else owner.dead()
-        if dead is None and now is not None:
+        if dead is None:
             return now - store.modified(store.join(folder, _OWNER)) > lease
     except FileNotFoundError:
         return True

@@ -184,6 +184,20 @@ def test_another_host_is_given_its_lease(tmp_path: Path, monkeypatch: pytest.Mon
     assert not os.path.exists(f"{url}/{far.name}")
 
 
+def test_a_sweep_gives_another_host_its_lease_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = str(tmp_path / "d")
+    monkeypatch.setattr("schemas.owner.socket.gethostname", lambda: "elsewhere")
+    far = Attempt.begin(url, ROWS)
+    monkeypatch.undo()
+    assert commit.sweep(url) == []
+    owner = f"{url}/{far.name}/_owner.json"
+    old = os.stat(owner).st_mtime - 100
+    os.utime(owner, (old, old))
+    assert commit.sweep(url, lease=1000) == []
+    assert commit.sweep(url, lease=50) == [far.name]
+    assert os.listdir(url) == []
+
+
 def test_a_live_attempt_of_this_host_is_never_swept(tmp_path: Path) -> None:
     url = str(tmp_path / "d")
     live = Attempt.begin(url, ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -281,3 +282,14 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     again = parse(Run, toys.config(parts, max_steps=60))
     assert weights(again) == weights(whole)
     assert Dataset.open(records).shards == Dataset.open(str(tmp_path / "seen")).shards
+
+
+@pytest.mark.skipif(all(map(importlib.util.find_spec, ("wandb", "mlflow"))), reason="both trackers are installed")
+def test_a_tracker_that_is_not_installed_is_told_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = next(name for name in ("wandb", "mlflow") if importlib.util.find_spec(name) is None)
+    path = toys.written(tmp_path / "run.json", toys.config(tmp_path, track=[missing]))
+    assert runs.main([path]) == 2
+    assert capsys.readouterr().err.startswith(f"error[2/no-tracker]: {missing} cannot be imported\n")
+    assert not (tmp_path / "policy.run").exists()

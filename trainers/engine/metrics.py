@@ -6,13 +6,15 @@ that it reads as if nothing had happened. A log that cannot be written is report
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from schemas.ownfiles import append_file, own_folder, replace_file
 
 
 class Journal:
@@ -36,11 +38,9 @@ class Journal:
             kept = [line for line in lines if line["step"] <= after]
             for line in kept:
                 self._compare(line)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(path.name + ".new")
-            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(fresh, path)
-            self._file = path.open("a", encoding="utf-8")
+            own_folder(path.parent)
+            replace_file(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._file = io.TextIOWrapper(append_file(path), encoding="utf-8")
         except OSError as error:
             self._give_up(error)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from schemas.ownfiles import append_file
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,7 +40,7 @@ def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str
             if os.getppid() != parent:
                 os._exit(75)
 
-    with log.open("ab") as output:
+    with append_file(log) as output:
         return subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.ownfiles import own_folder, replace_file
 from schemas.settings import plain
 from trainers.launch.presence import error_of
 from trainers.launch.settings import Launch
@@ -71,11 +72,12 @@ class Job:
 
     def _submit(self) -> str:
         script = self.script
-        (script.folder / "logs").mkdir(parents=True, exist_ok=True)
+        own_folder(script.folder)
+        own_folder(script.folder / "logs")
         for name in (STOP, "outcome.json"):
             (script.folder / name).unlink(missing_ok=True)
-        script.settings.write_text(json.dumps(plain(self.launch), indent=1), encoding="utf-8")
-        script.path.write_text(script.text(), encoding="utf-8")
+        replace_file(script.settings, json.dumps(plain(self.launch), indent=1))
+        replace_file(script.path, script.text())
         done = _slurm("sbatch", "--parsable", str(script.path))
         number = done.stdout.strip().split(";")[0]
         if done.returncode or not re.fullmatch(r"\d+", number):
@@ -88,7 +90,7 @@ class Job:
                 kept=kept(script.folder),
                 next=f"sbatch {script.path}",
             )
-        (script.folder / "slurm.json").write_text(json.dumps({"job": number}) + "\n", encoding="utf-8")
+        replace_file(script.folder / "slurm.json", json.dumps({"job": number}) + "\n")
         return number
 
     def _found(self) -> str:

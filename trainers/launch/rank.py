@@ -21,6 +21,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError, QuiverError, printable
 from schemas.owner import Owner
+from schemas.ownfiles import append_file
 from trainers.launch.child import leave_with_parent
 from trainers.launch.local import MEETING
 from trainers.launch.presence import Presence
@@ -64,7 +65,7 @@ def enter() -> None:
         leave_with_parent()
         path = log_of(Path(logs), rank)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
+        with append_file(path) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
     if ranks and not _OWN:

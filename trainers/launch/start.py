@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
+from schemas.ownfiles import own_folder, replace_file
 from schemas.settings import plain
 from trainers.config import Parallel
 from trainers.launch import environment, local
@@ -81,7 +82,5 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any], job: str) -> None:
     elsewhere.
     """
     path = folder / "outcome.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({"job": job, **plain(outcome)}) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    own_folder(folder)
+    replace_file(path, json.dumps({"job": job, **plain(outcome)}) + "\n")

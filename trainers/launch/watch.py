@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
 from trainers.launch.local import MEETING
 from trainers.launch.presence import Presence, read_all
@@ -61,8 +62,8 @@ class Places:
         """Make them, and remove those of starts whose watcher was killed."""
         for old in self.folder.glob("ranks-*"):
             shutil.rmtree(old, ignore_errors=True)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.logs.mkdir(exist_ok=True)
+        own_folder(self.folder)
+        own_folder(self.logs)
         self.ranks.mkdir()
         self.meeting.mkdir(mode=0o700)
 

@@ -7,11 +7,12 @@ can rewrite its history goes back to `Facts.first`, the others leave out what th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
+
+from schemas.ownfiles import replace_file
 
 Status = Literal["finished", "stopped", "failed"]
 
@@ -63,9 +64,7 @@ class Memory:
         """Remember the id."""
         self.id = run_id
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(self._path.name + ".new")
-        fresh.write_text(json.dumps({"id": run_id}) + "\n", encoding="utf-8")
-        os.replace(fresh, self._path)
+        replace_file(self._path, json.dumps({"id": run_id}) + "\n")
 
 
 class Trackers:
