@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup run test test-slow check bench notebooks clean
+.PHONY: help setup run test test-slow check bench fuzz notebooks clean
 
 help: ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ else
 	  $(BIN)/python -m tests.benchmarks.$$(basename "$$file" .py) || exit 1; \
 	done
 endif
+
+fuzz: ## fuzz every parser of outside input: SECONDS=600 SEED=1 DATA=folder
+	@bash setup.sh dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.security.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) --data "$(DATA)" $(ARGS)
 
 notebooks: ## execute every notebook; results with outputs go to build/notebooks
 	@bash setup.sh dev

@@ -32,7 +32,9 @@ def main() -> int:
     """Open the session, then answer until the input ends."""
     head = json.loads(sys.stdin.buffer.readline())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (head["memory"], head["memory"]))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    memory = head["memory"] if hard == resource.RLIM_INFINITY else min(head["memory"], hard)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     threading.Thread(target=_leave_with_parent, args=(os.getppid(), head["spill"]), daemon=True).start()
     import duckdb
 

@@ -1,0 +1,239 @@
+"""What is fuzzed: each parser of outside input with valid seeds of our own making."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datakit.io import Jsonl, Parquet
+from datakit.op import Context
+from datakit.sql import Predicate, Query
+from datakit.template.sandbox import Conversation, Sandbox
+from datakit.tokenize.outside import row_in
+from schemas import Column, Schema
+from schemas.manifest import File, Manifest
+from schemas.owner import Owner
+
+Parse = Callable[[bytes, str], object]
+"""Parses bytes; the folder is for those that want a file."""
+
+ROWS = Schema("rows", 1, (Column("id", pa.string(), ""), Column("reward", pa.float64(), "")), key=("id",))
+_MOST_SEED_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parser: how it is called, what is mutated, and how many inputs one child is given."""
+
+    parse: Parse
+    seeds: tuple[bytes, ...]
+    batch: int = 50
+
+
+def targets(data: str = "") -> dict[str, Target]:
+    """All of them by name, with files of the folder `data` among the seeds."""
+    seeds = _seeds()
+    for name, pattern in _PATTERNS.items():
+        if data:
+            files = [path for path in sorted(Path(data).rglob(pattern)) if path.is_file() and not path.is_symlink()]
+            seeds[name] += tuple(path.read_bytes()[:_MOST_SEED_BYTES] for path in files[:20] if path.stat().st_size)
+    slow = {"predicate": 20, "query": 20, "template": 4, "rows-parquet": 4}
+    return {name: Target(parse, seeds[name], slow.get(name, 50)) for name, parse in _PARSES.items()}
+
+
+_PATTERNS = {
+    "rows-jsonl": "*.jsonl",
+    "rows-csv": "*.csv",
+    "rows-parquet": "*.parquet",
+    "config": "config.json",
+    "tokenizer": "tokenizer.json",
+    "sentencepiece": "*.model",
+    "template": "*.jinja",
+}
+
+
+def _seeds() -> dict[str, tuple[bytes, ...]]:
+    """Valid inputs of every parser."""
+    plain = json.dumps
+    rows = [{"prompt": "1+1?", "response": "2", "reward": 0.5}, {"prompt": "é", "response": "x\ny", "source": "s"}]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"prompt": ["a", "b"], "response": ["c", "d"]}), sink)
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "unk_token": None}
+    tokenizer = {"version": "1.0", "added_tokens": [], "model": model, "normalizer": None, "pre_tokenizer": None}
+    llama = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "rope_theta": 1e4,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 2.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+        "max_position_embeddings": 64,
+    }
+    run = {
+        "algorithm": "sft",
+        "data": "d",
+        "out": "o",
+        "seed": 1,
+        "epochs": 1,
+        "global_batch_size": 4,
+        "model": {"num_layers": 1, "hidden_size": 8},
+        "optim": {"lr": 1e-3},
+    }
+    header = plain({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {}}).encode()
+    tensors = len(header).to_bytes(8, "little") + header + bytes(16)
+    index = {"metadata": {"total_size": 16}, "weight_map": {"w": "model-00001-of-00001.safetensors"}}
+    manifest = Manifest(
+        schema=ROWS, key="k", op={"name": "x", "params": {}}, files=(File("part-0.parquet", 2, 9, "0" * 64),)
+    )
+    return {
+        "rows-jsonl": (
+            "\n".join(map(plain, rows)).encode(),
+            plain(rows).encode(),
+            b'{"prompt": "a", "response": "b"}\n' * 9,
+        ),
+        "rows-csv": (b'prompt,response\na,"b\n""c"""\nd,e\n', "prompt\tresponse\nü\tz\n".encode()),
+        "rows-parquet": (bytes(sink.getvalue()),),
+        "manifest": (manifest.to_bytes(),),
+        "owner": (Owner.mine().to_bytes(),),
+        "config": (plain(llama).encode(),),
+        "tokenizer": (plain(tokenizer).encode(),),
+        "sentencepiece": (
+            b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02\x0a\x08\x0a\x01a\x15\x00\x00\x80\xbf\x12\x02\x18\x01",
+        ),
+        "template": (b"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", b"{{ bos }}{% set x = 1 %}"),
+        "predicate": (
+            b"reward > 0.5 AND length(id) < 3",
+            b"id LIKE 'a%' OR reward IN (1, 2)",
+            b"TRY_CAST(id AS INT) IS NULL",
+        ),
+        "query": (
+            b"SELECT id, sum(reward) AS r FROM rows GROUP BY ALL ORDER BY id LIMIT 3",
+            b"WITH a AS (FROM rows) SELECT a.id FROM a JOIN rows USING (id)",
+        ),
+        "run": (plain(run).encode(),),
+        "safetensors": (tensors,),
+        "torch-index": (plain(index).encode(),),
+    }
+
+
+def _file(data: bytes, folder: str, name: str) -> str:
+    path = os.path.join(folder, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def _jsonl(data: bytes, folder: str) -> None:
+    for _ in Jsonl(files=(_file(data, folder, "rows.jsonl"),), format="completions").read(Context(seed=0, shard=0)):
+        pass
+
+
+def _csv(data: bytes, folder: str) -> None:
+    for _ in Jsonl(files=(_file(data, folder, "rows.csv"),), format="completions").read(Context(seed=0, shard=0)):
+        pass
+
+
+def _parquet(data: bytes, folder: str) -> None:
+    for _ in Parquet(files=(_file(data, folder, "rows.parquet"),), format="completions").read(Context(seed=0, shard=0)):
+        pass
+
+
+def _config(data: bytes, folder: str) -> None:
+    from trainers.engine.weights.registry import of_config
+
+    settings = _object(data, folder, "config.json")
+    of_config(settings, folder).model(settings, folder)
+
+
+def _object(data: bytes, folder: str, name: str) -> dict[str, Any]:
+    from trainers.engine.weights.folder import read_object
+
+    _file(data, folder, name)
+    return read_object(folder, name)
+
+
+def _tokenizer(data: bytes, folder: str) -> None:
+    from trainers.engine.weights.tokenizer import opened
+
+    opened(str(row_in({"tokenizer.json": data}, folder)["tokenizer_json"]), folder)
+
+
+def _sentencepiece(data: bytes, folder: str) -> None:
+    from trainers.engine.weights.tokenizer import opened
+
+    opened(str(row_in({"tokenizer.model": data}, folder)["tokenizer_json"]), folder)
+
+
+def _template(data: bytes, folder: str) -> None:
+    sandbox = Sandbox(os.fsdecode(data), {"bos": "<s>"})
+    try:
+        sandbox.render([Conversation(("user",), ("hi",))])
+    finally:
+        sandbox.close()
+
+
+def _predicate(data: bytes, folder: str) -> None:
+    Predicate.of(os.fsdecode(data), ROWS).values(pa.table({"id": ["a", "b"], "reward": [0.0, 1.0]}))
+
+
+def _query(data: bytes, folder: str) -> None:
+    Query(tables=("rows",), query=os.fsdecode(data)).gives(ROWS)
+
+
+def _run(data: bytes, folder: str) -> None:
+    from trainers.config import read
+
+    read(_file(data, folder, "run.json"))
+
+
+def _safetensors(data: bytes, folder: str) -> None:
+    from trainers.engine.weights.tensorfile import TensorFile
+
+    file = TensorFile(_file(data, folder, "model.safetensors"))
+    for name in file.entries:
+        file.read(name)
+
+
+def _torch_index(data: bytes, folder: str) -> None:
+    from trainers.engine.weights.folder import CONFIG, INDEX, Folder
+
+    place = os.path.join(folder, "indexed")
+    os.makedirs(place, exist_ok=True)
+    _file(b"{}", place, CONFIG)
+    _file(_seeds()["safetensors"][0], place, "model-00001-of-00001.safetensors")
+    _file(data, place, INDEX)
+    Folder(place)
+
+
+_PARSES: dict[str, Parse] = {
+    "rows-jsonl": _jsonl,
+    "rows-csv": _csv,
+    "rows-parquet": _parquet,
+    "manifest": Manifest.from_bytes,
+    "owner": lambda d, f: Owner.from_bytes(d),
+    "config": _config,
+    "tokenizer": _tokenizer,
+    "sentencepiece": _sentencepiece,
+    "template": _template,
+    "predicate": _predicate,
+    "query": _query,
+    "run": _run,
+    "safetensors": _safetensors,
+    "torch-index": _torch_index,
+}

@@ -1,0 +1,62 @@
+"""The fuzzers themselves: a short run finds nothing, and what they exist to find is counted."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import time
+
+from schemas.errors import DataError
+from tests.security.fuzz import batch, fuzz, main, mutated, report
+from tests.security.fuzz_targets import Target, targets
+
+QUICK = ("manifest", "owner", "run", "safetensors", "torch-index", "tokenizer", "config", "sentencepiece", "rows-jsonl")
+
+
+def test_a_short_run_finds_nothing(tmp_path, capsys):
+    known = targets()
+    counts = fuzz({name: known[name] for name in QUICK}, 5.0, 7, tmp_path / "kept")
+    sound = report(counts)
+    assert sound, capsys.readouterr().out
+    assert all(sum(tally.outcomes.values()) >= 50 for tally in counts.values())
+
+
+def test_every_valid_seed_is_taken(tmp_path):
+    for name, target in targets().items():
+        if name != "run":  # the settings of a run are made for the fuzzer, not for a run
+            for data in target.seeds:
+                [(_, kind, fault)] = batch(target.parse, [data], str(tmp_path))
+                assert (name, kind, fault) == (name, "accepted", "")
+
+
+def test_whatever_ends_a_parser_is_counted_and_the_rest_goes_on(tmp_path, capsys):
+    def parse(data: bytes, folder: str) -> None:
+        if data == b"crash":
+            ctypes.string_at(0)
+        elif data == b"bomb":
+            bytearray(64 << 30)
+        elif data == b"bug":
+            raise KeyError("bug")
+        elif data == b"refused":
+            raise DataError("x", "no")
+
+    inputs = [b"fine", b"crash", b"bomb", b"bug", b"refused", b"fine"]
+    kinds = [kind for _, kind, _ in batch(parse, inputs, str(tmp_path))]
+    assert kinds == ["accepted", "signal", "over memory", "traceback", "refused", "accepted"]
+    counts = fuzz({"bad": Target(lambda data, folder: 1 / 0, (b"seed",), 5)}, 0.0, 1, tmp_path / "kept")
+    assert not report(counts)
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    assert (tmp_path / "kept" / "bad-1.bin").exists()
+
+
+def test_a_hang_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.security.fuzz.ALARM_SECONDS", 1)
+    kinds = [kind for _, kind, _ in batch(lambda data, folder: time.sleep(len(data)), [b"x" * 60, b""], str(tmp_path))]
+    assert kinds == ["hang", "accepted"]
+
+
+def test_equal_seeds_make_equal_inputs():
+    seeds = targets()["manifest"].seeds
+    one, two = (mutated(random.Random(5), seeds) for _ in range(2))
+    assert one == two
+    assert main(["--seconds", "0", "--only", "manifest"]) == 0
