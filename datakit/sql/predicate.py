@@ -56,7 +56,16 @@ class Predicate:
         if not self.columns:
             read = pa.table({"_": pa.nulls(rows.num_rows, pa.int8())})
         with shared() as process:
-            values = process.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows", {"rows": read})
+            try:
+                values = process.table(f"SELECT TRY((\n{self.text}\n)) AS keep FROM rows", {"rows": read})
+            except SqlError as error:
+                message = printable(str(error).split("\n", 1)[0], 200)
+                raise DataError(
+                    "predicate-failed",
+                    f"the predicate {printable(self.text)!r} failed: {message}",
+                    kept="nothing of this output",
+                    next="write TRY_CAST for CAST, or guard the rows that it cannot do",
+                ) from error
         if values.schema != _RESULT or values.num_rows != rows.num_rows:
             raise DataError(
                 "sql-reply",

@@ -176,3 +176,10 @@ def test_rows_in_an_order_that_nobody_gave_are_the_same_in_every_run(put, tmp_pa
     for row in given.read().to_pylist():
         first.setdefault(row["response"], row["id"])
     assert dict(zip(*outs[0].read().select(["response", "id"]).to_pydict().values(), strict=True)) == first
+
+
+def test_a_fault_of_the_rows_that_try_does_not_catch_has_a_name():
+    """DuckDB casts the whole column for `IN`, outside of TRY; met by the fuzzer."""
+    with pytest.raises(DataError) as caught:
+        Predicate.of("response IN (1, 2)", ROWS).values(TEXTS)
+    assert caught.value.slug == "predicate-failed"
