@@ -59,6 +59,36 @@ _PATTERNS = {
 }
 
 
+_LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 8,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "rope_theta": 1e4,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 2.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "max_position_embeddings": 64,
+}
+_RUN = {
+    "algorithm": "sft",
+    "data": "d",
+    "out": "o",
+    "seed": 1,
+    "epochs": 1,
+    "global_batch_size": 4,
+    "model": {"num_layers": 1, "hidden_size": 8},
+    "optim": {"lr": 1e-3},
+}
+
+
 def _seeds() -> dict[str, tuple[bytes, ...]]:
     """Valid inputs of every parser."""
     plain = json.dumps
@@ -67,34 +97,6 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
     pq.write_table(pa.table({"prompt": ["a", "b"], "response": ["c", "d"]}), sink)
     model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]], "unk_token": None}
     tokenizer = {"version": "1.0", "added_tokens": [], "model": model, "normalizer": None, "pre_tokenizer": None}
-    llama = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": 8,
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "rope_theta": 1e4,
-        "rope_scaling": {
-            "rope_type": "llama3",
-            "factor": 2.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-        "max_position_embeddings": 64,
-    }
-    run = {
-        "algorithm": "sft",
-        "data": "d",
-        "out": "o",
-        "seed": 1,
-        "epochs": 1,
-        "global_batch_size": 4,
-        "model": {"num_layers": 1, "hidden_size": 8},
-        "optim": {"lr": 1e-3},
-    }
     header = plain({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {}}).encode()
     tensors = len(header).to_bytes(8, "little") + header + bytes(16)
     index = {"metadata": {"total_size": 16}, "weight_map": {"w": "model-00001-of-00001.safetensors"}}
@@ -110,8 +112,8 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "rows-csv": (b'prompt,response\na,"b\n""c"""\nd,e\n', "prompt\tresponse\nü\tz\n".encode()),
         "rows-parquet": (bytes(sink.getvalue()),),
         "manifest": (manifest.to_bytes(),),
-        "owner": (Owner.mine().to_bytes(),),
-        "config": (plain(llama).encode(),),
+        "owner": (Owner("host", "boot", "pid:[1]", 7, "8", "9").to_bytes(),),
+        "config": (plain(_LLAMA).encode(),),
         "tokenizer": (plain(tokenizer).encode(),),
         "sentencepiece": (
             b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02\x0a\x08\x0a\x01a\x15\x00\x00\x80\xbf\x12\x02\x18\x01",
@@ -126,7 +128,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
             b"SELECT id, sum(reward) AS r FROM rows GROUP BY ALL ORDER BY id LIMIT 3",
             b"WITH a AS (FROM rows) SELECT a.id FROM a JOIN rows USING (id)",
         ),
-        "run": (plain(run).encode(),),
+        "run": (plain(_RUN).encode(),),
         "safetensors": (tensors,),
         "torch-index": (plain(index).encode(),),
     }
