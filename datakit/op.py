@@ -112,6 +112,10 @@ class Op(ABC):
         """What the result's manifest says besides what its inputs' manifests did; the same for every shard."""
         return {}
 
+    def advice(self, reason: str, detail: str) -> str:
+        """What to do about rows rejected for `reason`; `detail`: what the first was held against. Empty: mend them."""
+        return ""
+
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """What a person should be told, once, of the finished result: a line each."""
         return ()

@@ -128,5 +128,6 @@ def check_budget(
         expected=f"at most {max_rejected} rejected rows",
         found=told,
         kept=kept_by(op),
-        next="mend those rows, or allow more with max_rejected, then run the same command again",
+        next=op.advice(slug, details.get(slug, ""))
+        or "mend those rows, or allow more with max_rejected, then run the same command again",
     )

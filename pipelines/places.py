@@ -18,11 +18,11 @@ from schemas.commit import read_manifest
 from schemas.storage import normal
 
 
-def rows_at(plan: Plan, place: str, form: str, label: str = "") -> Node:
-    """The dataset in the folder `place`, or what an import of the file `place` in the format `form` makes."""
+def rows_at(plan: Plan, place: str, form: str, label: str = "", **params: Any) -> Node:
+    """The dataset in the folder `place`, or what an import of the file there makes; `params` say how it is read."""
     if read_manifest(place) is not None:
         return plan.found(place, "dataset")
-    return imported(plan, (place,), form, label or f"imported/{stem(place)}")
+    return imported(plan, (place,), form, label or f"imported/{stem(place)}", **params)
 
 
 def model_at(plan: Plan, place: str) -> Node:

@@ -50,6 +50,12 @@ class Verb(Goal):
 
     name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
     format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
+    columns = luigi.DictParameter(
+        default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
+    )
+    keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
+    ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
+    source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
     usual_format: ClassVar[str] = "completions"
 
     def label(self, *places: str) -> str:
@@ -58,7 +64,18 @@ class Verb(Goal):
 
     def rows(self, plan: Plan, place: str) -> Node:
         """The dataset in the folder `place`, or what an import makes of the file `place`."""
-        return rows_at(plan, place, self.format or self.usual_format)
+        return rows_at(plan, place, self.format or self.usual_format, **self.reading)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the command says of the reading of files, besides their format."""
+        given = {
+            "columns": recursively_unfreeze(dict(self.columns)),
+            "keep": names_in(self.keep),
+            "ignore": names_in(self.ignore),
+            "source": self.source_name or None,
+        }
+        return {name: value for name, value in given.items() if value}
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """The operation of this verb's family."""
@@ -118,7 +135,7 @@ class Import(Verb):
     def build(self, plan: Plan) -> Sequence[Node]:
         """The dataset."""
         files = tuple(names_in(self.files))
-        params = recursively_unfreeze(dict(self.params))
+        params = {**self.reading, **recursively_unfreeze(dict(self.params))}
         return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 

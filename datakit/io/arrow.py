@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-
 from datakit.io.columnar import Batch, Columnar
-from datakit.io.parquet_child import batches
-from datakit.io.parse import Key
+from datakit.io.keys import Key
+from datakit.io.parquet import numbered
 from datakit.io.saved import saved_files
 from datakit.io.sources import digests_of
 from datakit.op import Context, Result
@@ -27,19 +25,16 @@ class Arrow(Columnar):
     split: str | None = None
 
     def pinned(self) -> Arrow:
-        """The same import with the files of its folders, and with the digests of all files as they are now."""
+        """As elsewhere, with the files of its folders."""
         if self.digests:
-            return self
+            return super().pinned()
         files = tuple(file for place in self.files for file in saved_files(place, self.split))
-        return replace(self, files=files, split=None, digests=digests_of(files))
+        return super(Arrow, replace(self, files=files, split=None, digests=digests_of(files))).pinned()
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a batch, files in their order."""
         return super(Arrow, self.pinned()).read(ctx)
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...]) -> Iterator[Batch]:
+    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """Batches of rows in the order of the file."""
-        count = 0
-        for table in batches(url, digest, [name for key in keys for name in key.names], "Arrow"):
-            yield Batch(table, np.arange(count + 1, count + 1 + table.num_rows))
-            count += table.num_rows
+        yield from numbered(url, digest, keys, more, "Arrow")

@@ -8,20 +8,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.io.keys import Key
 from datakit.io.lines import Fault
-from datakit.io.parse import Key
 
 
 def typed(
     table: pa.Table, keys: tuple[Key, ...], numbers: np.ndarray, faults: list[Fault]
 ) -> tuple[pa.Table, np.ndarray, list[Fault]]:
-    """Cells of bytes in the types of `keys`, with the rows' numbers, without the rows whose cells do not fit: these are
-    added to `faults`.
+    """Cells of bytes in the types of `keys` (texts where those are nested, bytes where no key reads them), with their
+    numbers, without the rows whose cells do not fit: these are added to `faults`.
     """
-    kinds = {name: key.type for key in keys for name in key.names}
+    kinds = {
+        name: pa.string() if pa.types.is_nested(key.shape.type) else key.shape.type
+        for key in keys
+        for name in key.roots
+    }
     good, columns, faults = np.ones(len(numbers), bool), {}, list(faults)
     for name in table.column_names:
-        values, bad, rule = _cast(table[name].combine_chunks(), kinds.get(name, pa.string()))
+        if name not in kinds:
+            columns[name] = table[name].combine_chunks()
+            continue
+        values, bad, rule = _cast(table[name].combine_chunks(), kinds[name])
         columns[name] = values
         reason = "bad-text" if rule == "UTF-8" else "wrong-type"
         faults += [Fault(int(line), reason, f"{name}: {rule}") for line in numbers[good & bad]]

@@ -69,17 +69,31 @@ def named(roles: pa.Array) -> pa.Array:
     return pa.array(list(_KNOWN.values())).take(at)
 
 
-def of_turns(turns: pa.Array, role: str = "role", content: str = "content") -> tuple[pa.Array, Faults]:
-    """A MESSAGES column of a list of structs, and the rows whose turns are null or of no known role."""
+def of_turns(turns: pa.Array) -> tuple[pa.Array, Faults]:
+    """The turns under plain role names (a null row is one without turns), and the rows whose turns are null or of no
+    known role.
+    """
     inner, offsets = turns.flatten(), starts(turns)
-    roles, contents = named(inner.field(role)), inner.field(content)
+    roles, contents = named(inner.field("role")), inner.field("content")
     no_role = np.asarray(pc.is_null(roles))
     no_content = np.asarray(pc.is_null(contents)) | np.asarray(inner.is_null())
     faults = [
         (any_turn(offsets, no_content), "turn-without-content"),
         (any_turn(offsets, no_role), "unknown-role"),
     ]
-    return messages(offsets, turn_column(pc.fill_null(roles, "user"), pc.fill_null(contents, ""))), faults
+    more = {name: inner.field(name) for name in ("tool_calls", "tool_call_id", "reasoning", "weight")}
+    return messages(offsets, turn_column(pc.fill_null(roles, "user"), pc.fill_null(contents, ""), **more)), faults
+
+
+def concatenated(first: pa.Array, second: pa.Array) -> pa.Array:
+    """The turns of each row of `first`, and behind them those of `second`."""
+    a, b = starts(first), starts(second)
+    order = np.concatenate([np.arange(a[-1]), a[-1] + np.arange(b[-1])])
+    rows = np.concatenate(
+        [np.repeat(np.arange(len(first)) * 2, np.diff(a)), np.repeat(np.arange(len(second)) * 2 + 1, np.diff(b))]
+    )
+    both = pa.concat_arrays([first.flatten(), second.flatten()])
+    return messages(a + b, both.take(pa.array(order[np.argsort(rows, kind="stable")])))
 
 
 def any_turn(offsets: np.ndarray, flags: np.ndarray) -> np.ndarray:
@@ -149,12 +163,13 @@ def grammar(turns: pa.Array, ends_with_user: bool) -> Faults:
     if ends_with_user:
         asks, nothing = np.zeros(len(turns), bool), np.zeros(len(turns), bool)
         asks[some] = (user | np.asarray(pc.equal(roles, "tool")))[last]
-        nothing[some] = empty[last]
+        nothing[some] = (empty & user)[last]
         faults += [(~asks, "last-turn-not-user"), (nothing, "blank-prompt")]
     else:
         faults += [
             (~any_turn(offsets, user), "no-user-turn"),
             (~any_turn(offsets, assistant), "no-assistant-turn"),
         ]
-        faults.append((any_turn(offsets, assistant & empty), "blank-response"))
+        silent = empty & np.asarray(inner.field("tool_calls").is_null())
+        faults.append((any_turn(offsets, assistant & silent), "blank-response"))
     return faults

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ import pyarrow as pa
 from datakit.io.cells import typed
 from datakit.io.columnar import Batch, Columnar
 from datakit.io.compression import beginning, plain
+from datakit.io.keys import Key
 from datakit.io.lines import Fault
-from datakit.io.parse import Key
 from datakit.io.sources import checked, opened
 from schemas.errors import ConfigError, DataError, printable
 from schemas.storage import shown
@@ -43,7 +43,7 @@ class Csv(Columnar):
             told = f"{self.name}: {printable(self.delimiter)!r} is no delimiter"
             raise ConfigError("bad-setting", told, expected="one ASCII character", kept="nothing was started")
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...]) -> Iterator[Batch]:
+    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """One batch a block of the file."""
         import pyarrow.csv as pv
 
@@ -51,7 +51,6 @@ class Csv(Columnar):
             chunks = plain(url, checked(url, stream, digest))
             head, _ = beginning(chunks)
             names = self._header(url, head)
-            wanted = [name for name in dict.fromkeys(n for key in keys for n in key.names) if name in names]
             skipped = _Skipped()
             try:
                 reader = pv.open_csv(
@@ -62,7 +61,7 @@ class Csv(Columnar):
                     ),
                     convert_options=pv.ConvertOptions(
                         column_types=dict.fromkeys(names, pa.binary()),
-                        include_columns=wanted or names[:1],
+                        include_columns=names,
                         null_values=[""],
                         strings_can_be_null=True,
                         quoted_strings_can_be_null=False,

@@ -90,6 +90,16 @@ class Occurrences:
             result[row] = f"{result[row]}-{self._counts[key]}"
         return pa.array(result, pa.string())
 
+    def numbers(self, ids: pa.Array) -> pa.Array:
+        """How often each of `ids` (hexadecimal) was met before, in this call or an earlier one."""
+        values = pc.utf8_slice_codeunits(ids, 0, 16).to_pylist()
+        keys = np.fromiter((int(value, 16) for value in values), np.uint64, len(values))
+        result = np.zeros(len(keys), np.int32)
+        for row in np.flatnonzero(self.again(keys)).tolist():
+            key = int(keys[row])
+            result[row] = self._counts[key] = self._counts.get(key, 0) + 1
+        return pa.array(result)
+
     def again(self, keys: np.ndarray) -> np.ndarray:
         """Which of `keys` (64-bit hashes) were met before, in this call or an earlier one."""
         distinct, first = np.unique(keys, return_index=True)

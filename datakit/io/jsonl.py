@@ -9,23 +9,21 @@ key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
+from datakit.io.advice import advice
 from datakit.io.compression import beginning, plain
 from datakit.io.layouts import json_layout
+from datakit.io.leftover import left_counts, left_out, types_in
 from datakit.io.lines import Block, array_blocks, blocks, even
-from datakit.io.parse import parse
-from datakit.io.rows import PLACE_COLUMNS, Rows, form_of
-from datakit.io.sources import checked, digests_of, opened
+from datakit.io.rows import PLACE_COLUMNS, Rows, form_of, kept_keys, parser_of, schema_of
+from datakit.io.sources import ahead, base_name, check_files, checked, digests_of, empty, opened
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
-from schemas.errors import ConfigError, DataError
-from schemas.storage import shown
+from schemas.manifest import Manifest
 
-T = TypeVar("T")
 Dialogue = Literal["plain", "extra_id", "hh"]
 Columns = Mapping[str, str] | tuple[tuple[str, str], ...]
 
@@ -34,10 +32,13 @@ Columns = Mapping[str, str] | tuple[tuple[str, str], ...]
 class Jsonl(Read):
     """Rows of `files` in a named `format` (see `datakit.io.forms.FORMS`).
 
-    `columns` maps the format's keys to the names the files use (`{"prompt": "question"}`). `dialogue` says
-    how texts that hold several turns are written. `source` fills the source column. `layout` is `array` for
-    files that are one JSON list, `object` for those that hold it under a key of one object, `auto`: as the first
-    bytes say. `max_line` bounds a record in bytes. `digests` (SHA-256 of each file) are taken where not given.
+    `columns` maps the format's keys to the names the files use (`{"prompt": "question"}`), or to dotted paths into
+    nested objects (`{"prompt": "task.input"}`). `keep` names other keys, or paths, that become columns; `ignore` those
+    that are left out on purpose. `dialogue` says how texts that hold several turns are written. `source` fills the
+    source column; without it that is the name of the row's file. `layout` is `array` for files that are one JSON list,
+    `object` for those that hold it under a key of one object, `auto`: as the first bytes say. `max_line` bounds a
+    record in bytes. `digests` (SHA-256 of each file), `names` of the files and `types` of kept keys are taken from the
+    files where not given.
     """
 
     name: ClassVar[str] = "io.jsonl"
@@ -50,6 +51,10 @@ class Jsonl(Read):
     columns: Columns = ()
     dialogue: Dialogue = "plain"
     source: str | None = None
+    keep: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    types: tuple[tuple[str, str], ...] = ()
     max_line: int = 1 << 24
 
     def __post_init__(self) -> None:
@@ -64,11 +69,33 @@ class Jsonl(Read):
 
     def gives(self, *inputs: Schema) -> Schema:
         """The row kind of the format."""
-        return form_of(self.format, self.columns, self.dialogue)[0].schema  # type: ignore[arg-type]
+        form = form_of(self.format, self.columns, self.dialogue)[0]  # type: ignore[arg-type]
+        return schema_of(form, self.pinned().types) if self.keep else form.schema
+
+    def advice(self, reason: str, detail: str) -> str:
+        """The setting that would take such rows."""
+        keys = form_of(self.format, self.columns, self.dialogue)[1]  # type: ignore[arg-type]
+        return advice(keys, reason, detail)
+
+    def notes(self, manifest: Manifest) -> tuple[str, ...]:
+        """What the files hold that was not read."""
+        return left_out(manifest)
 
     def pinned(self) -> Jsonl:
-        """The same import with the digests of the files as they are now."""
-        return self if self.digests else replace(self, digests=digests_of(self.files))
+        """The same import with the digests, and where they count the names, of the files as they are now, and the types
+        of what is kept of them.
+        """
+        pinned = self
+        if not self.digests:
+            pinned = replace(pinned, digests=digests_of(self.files))
+        if self.source is None and not self.names:
+            pinned = replace(pinned, names=tuple(base_name(url) for url in self.files))
+        if self.keep and not self.types:
+            lines = chain.from_iterable(
+                pinned._blocks(url, digest) for url, digest in zip(self.files, pinned.digests, strict=True)
+            )
+            pinned = replace(pinned, types=types_in(self.keep, lines))
+        return pinned
 
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests in place of their names."""
@@ -76,14 +103,15 @@ class Jsonl(Read):
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a block, files in the order given; `DataError` for a file without a single record."""
+        pinned = self.pinned()
         form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
-        rows = Rows(form.schema, self.source, self.dialogue)
-        for url, digest in zip(self.files, self.pinned().digests, strict=True):
+        parser = parser_of(form, keys, pinned.types, self.ignore)
+        rows = Rows(schema_of(form, pinned.types), self.source, self.dialogue, kept_keys(form, pinned.types))
+        for url, digest in zip(self.files, pinned.digests, strict=True):
             some = False
-            name = url.rsplit("/", 1)[-1]
-            for parsed in ahead(parse(block, keys) for block in self._blocks(url, digest)):
+            for parsed in ahead(parser.parse(block) for block in self._blocks(url, digest)):
                 some = some or bool(len(parsed.numbers) or parsed.faults)
-                yield Result(*rows.of_records(form, parsed, name))
+                yield Result(*rows.of_records(form, parsed, base_name(url)), counts=left_counts(parsed))
             if not some:
                 raise empty(url)
 
@@ -102,31 +130,3 @@ class Jsonl(Read):
             else:
                 parts = array_blocks(url, chunks, self.max_line, key=key if layout == "object" else "")
             yield from even(parts) if form.pairs else parts
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one worked out in a thread while the last is used (reading and parsing hold no
-    lock).
-    """
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item
-
-
-def check_files(who: str, files: tuple[str, ...], digests: tuple[str, ...]) -> None:
-    """`ConfigError` unless there are files or digests, and as many digests as files where both are given."""
-    if digests and files and len(digests) != len(files):
-        raise ConfigError(
-            "bad-setting", f"{who}: {len(files)} files and {len(digests)} digests", kept="nothing was started"
-        )
-    if not files and not digests:
-        raise ConfigError("bad-setting", f"{who} names no files", expected="at least one", kept="nothing was started")
-
-
-def empty(url: str) -> DataError:
-    """The fault of a file without records."""
-    return DataError(
-        "empty-input", f"{shown(url)} holds no record", expected="at least one", kept="nothing was published"
-    )

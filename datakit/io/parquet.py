@@ -5,15 +5,16 @@ Every value is validated; page checksums are checked where the file has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from datakit.io.columnar import Batch, Columnar
+from datakit.io.keys import Key
 from datakit.io.parquet_child import batches
-from datakit.io.parse import Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,15 @@ class Parquet(Columnar):
 
     name: ClassVar[str] = "io.parquet"
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...]) -> Iterator[Batch]:
+    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """Batches of rows in the order of the file."""
-        count = 0
-        for table in batches(url, digest, [name for key in keys for name in key.names]):
-            yield Batch(table, np.arange(count + 1, count + 1 + table.num_rows))
-            count += table.num_rows
+        yield from numbered(url, digest, keys, more, "Parquet")
+
+
+def numbered(url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str], kind: str) -> Iterator[Batch]:
+    """What the child reads of a file of that kind, with the rows' numbers."""
+    count = 0
+    for table in batches(url, digest, list(dict.fromkeys((*(n for key in keys for n in key.roots), *more))), kind):
+        others = json.loads((table.schema.metadata or {}).get(b"others", b"{}"))
+        yield Batch(table, np.arange(count + 1, count + 1 + table.num_rows), others={} if count else others)
+        count += table.num_rows

@@ -27,9 +27,10 @@ def main() -> int:
     pa.set_cpu_count(1)
     given = 0
     try:
-        schema, batches = _opened(request)
-        names = [name for name in request["columns"] if name in schema.names]
-        schema = pa.schema([schema.field(name).with_metadata(None) for name in names])
+        schema, batches, others = _opened(request)
+        names = [name for name in schema.names if name not in others] or schema.names[:1]
+        fields = [schema.field(name).with_metadata(None) for name in names]
+        schema = pa.schema(fields, metadata={"others": json.dumps(others).encode()})
         with pa.ipc.new_stream(sys.stdout.buffer, schema) as writer:
             for batch in batches(names):
                 # Rows count too: a column of nulls, or a run of one value, has nearly no bytes however long it is.
@@ -49,8 +50,10 @@ def main() -> int:
     return 0
 
 
-def _opened(request: dict[str, Any]) -> tuple[Any, Any]:
-    """The schema of the file and a function from names of columns to its batches."""
+def _opened(request: dict[str, Any]) -> tuple[Any, Any, dict[str, int]]:
+    """The schema of the file, a function from names of columns to its batches, and the columns that are not read (of
+    Arrow files: none, they are read whole).
+    """
     import pyarrow as pa
 
     with open(request["path"], "rb") as file:
@@ -60,12 +63,13 @@ def _opened(request: dict[str, Any]) -> tuple[Any, Any]:
     source = pa.OSFile(request["path"])
     if magic == b"ARROW1":
         reader = pa.ipc.open_file(source)
-        return reader.schema, lambda names: _sliced(map(reader.get_batch, range(reader.num_record_batches)), request)
+        whole = map(reader.get_batch, range(reader.num_record_batches))
+        return reader.schema, lambda names: _sliced(whole, request), {}
     stream = pa.ipc.open_stream(source)
-    return stream.schema, lambda names: _sliced(iter(stream), request)
+    return stream.schema, lambda names: _sliced(iter(stream), request), {}
 
 
-def _parquet(request: dict[str, Any]) -> tuple[Any, Any]:
+def _parquet(request: dict[str, Any]) -> tuple[Any, Any, dict[str, int]]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(
@@ -78,7 +82,21 @@ def _parquet(request: dict[str, Any]) -> tuple[Any, Any]:
     declared = sum(file.metadata.row_group(index).total_byte_size for index in range(file.num_row_groups))
     wide = max(1, declared // max(1, file.metadata.num_rows))
     rows = max(16, min(request["rows"], _BATCH_BYTES // wide))
-    return file.schema_arrow, lambda names: file.iter_batches(rows, columns=names, use_threads=False)
+    others = _others(file, request["columns"])
+    return file.schema_arrow, lambda names: file.iter_batches(rows, columns=names, use_threads=False), others
+
+
+def _others(file: Any, columns: list[str]) -> dict[str, int]:
+    """The columns that are not asked for, with the rows that have a value there as far as the footer tells."""
+    rows = file.metadata.num_rows
+    counts = {name: rows for name in file.schema_arrow.names if name not in columns}
+    for group in range(file.metadata.num_row_groups):
+        part = file.metadata.row_group(group)
+        for at in range(part.num_columns):
+            column = part.column(at)
+            if column.path_in_schema in counts and column.is_stats_set and column.statistics.has_null_count:
+                counts[column.path_in_schema] -= column.statistics.null_count
+    return counts
 
 
 def _sliced(batches: Iterator[Any], request: dict[str, Any]) -> Iterator[Any]:

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from datakit.io.forms import FORMS, Form
 from datakit.io.ids import PARTS, Occurrences, content_ids
+from datakit.io.keys import KEPT, Key
 from datakit.io.lines import Fault
-from datakit.io.parse import Key, Parsed
+from datakit.io.parse import Parsed, Parser
 from datakit.op import REJECTION_COLUMNS
 from datakit.unique import hashes
 from schemas import Column, Schema
@@ -41,13 +42,48 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
     if dialogue not in form.dialogues:
         told = f"format {name} does not read {printable(dialogue)} texts"
         raise ConfigError("bad-setting", told, expected=", ".join(form.dialogues), kept="nothing was started")
-    known = [key.name for key in form.keys]
-    for wanted, _ in columns:
+    known = [name for key in form.keys for name in (key.name, *key.aliases)]
+    for wanted, name_there in columns:
+        if not isinstance(name_there, str) or not name_there:
+            told = f"columns: {wanted} is {printable(name_there)}, which is no name of a key"
+            raise ConfigError("bad-setting", told, expected='names of keys, as in {"prompt": "question"}')
         if wanted not in known:
             told = f"format {name} has no {printable(wanted)}{suggestion(wanted, known)}"
             raise ConfigError("unknown-key", told, expected=", ".join(known), kept="nothing was started")
     given = dict(columns)
-    return form, tuple(replace(key, mapped=given.get(key.name, "")) for key in form.keys)
+    mapped = {
+        key.name: next((given[name] for name in (key.name, *key.aliases) if name in given), "") for key in form.keys
+    }
+    return form, tuple(replace(key, mapped=mapped[key.name]) for key in form.keys)
+
+
+def kept_keys(form: Form, types: Sequence[tuple[str, str]]) -> tuple[Key, ...]:
+    """The keys that are carried along, by path and name of type (`datakit.io.keys.KEPT`); their names are the columns',
+    with `file_` before one that the row kind has already.
+    """
+    plain = [(path.replace(".", "_"), path, kind) for path, kind in types]
+    taken = {name for name, _, _ in plain if name in form.schema}
+    return tuple(
+        Key(f"file_{name}" if name in taken else name, KEPT[kind], required=False, mapped=path)
+        for name, path, kind in plain
+    )
+
+
+def schema_of(form: Form, types: Sequence[tuple[str, str]]) -> Schema:
+    """The row kind of the format with the columns that are carried along."""
+    keys = kept_keys(form, types)
+    return form.schema.adding(*(Column(k.name, k.shape.type, f"{k.mapped} of the file", nullable=True) for k in keys))
+
+
+def parser_of(form: Form, keys: tuple[Key, ...], types: Sequence[tuple[str, str]], ignored: Sequence[str]) -> Parser:
+    """The reader of the format's records."""
+    return Parser(
+        keys=(*keys, *kept_keys(form, types)),
+        refused=form.refused,
+        ignored=tuple(ignored),
+        bare=form.bare,
+        records=form.records,
+    )
 
 
 @dataclass
@@ -59,7 +95,9 @@ class Rows:
     schema: Schema
     source: str | None = None
     dialogue: str = "plain"
+    carried: tuple[Key, ...] = ()
     met: Occurrences = field(default_factory=Occurrences)
+    asked: Occurrences = field(default_factory=Occurrences)
 
     def of_records(self, form: Form, parsed: Parsed, name: str) -> tuple[pa.Table, pa.Table | None]:
         """Rows and rejected rows of records of file `name`."""
@@ -68,6 +106,7 @@ class Rows:
             raw, numbers, faults = _whole_pairs(raw, numbers, faults)
         built = form.build(raw, self.dialogue)
         columns = dict(built.columns)
+        columns |= {key.name: raw[key.name].combine_chunks() for key in self.carried}
         if "dataset" in raw.column_names:
             columns["source"] = raw["dataset"].combine_chunks()
         return self.finished(columns, built.faults, numbers[::2] if form.pairs else numbers, faults, name)
@@ -94,9 +133,9 @@ class Rows:
             reasons[again], good[again] = "duplicate-id", False
         rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, name)
         rows = table if good.all() else table.filter(pa.array(good))
-        return self._complete(rows), rejected
+        return self._complete(rows, name), rejected
 
-    def _complete(self, rows: pa.Table) -> pa.Table:
+    def _complete(self, rows: pa.Table, name: str) -> pa.Table:
         columns = {column: rows[column].combine_chunks() for column in rows.column_names}
         for column in PARTS:
             if column in self.schema and column not in columns:
@@ -104,7 +143,9 @@ class Rows:
                 columns[column] = self.met.unique(ids) if self.schema.key == (column,) else ids
         if "source" in self.schema:
             given = columns.get("source", pa.nulls(rows.num_rows, pa.string()))
-            columns["source"] = pc.fill_null(given, self.source) if self.source is not None else given
+            columns["source"] = pc.fill_null(given, printable(name) if self.source is None else self.source)
+        if "sample_index" in self.schema and "sample_index" not in columns and "prompt_ids" not in self.schema:
+            columns["sample_index"] = self.asked.numbers(columns["prompt_id"])
         return self.schema.conform(pa.table(columns))
 
     def _rejected(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from datakit.io.compression import CHUNK, beginning, plain
-from schemas.errors import ConfigError, IntegrityError
+from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.storage import guarded, named_file, shown
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -67,3 +70,36 @@ def head_of(url: str, size: int = CHUNK) -> bytes:
     """The first bytes of a file, without its compression: at least `size` of them, if there are so many."""
     with opened(url) as stream:
         return beginning(plain(url, iter(lambda: stream.read(CHUNK), b"")), size)[0]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one worked out in a thread while the last is used (reading and parsing hold no
+    lock).
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+def base_name(url: str) -> str:
+    """The last part of a path or address."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
+
+
+def check_files(who: str, files: tuple[str, ...], digests: tuple[str, ...]) -> None:
+    """`ConfigError` unless there are files or digests, and as many digests as files where both are given."""
+    if digests and files and len(digests) != len(files):
+        raise ConfigError(
+            "bad-setting", f"{who}: {len(files)} files and {len(digests)} digests", kept="nothing was started"
+        )
+    if not files and not digests:
+        raise ConfigError("bad-setting", f"{who} names no files", expected="at least one", kept="nothing was started")
+
+
+def empty(url: str) -> DataError:
+    """The fault of a file without records."""
+    return DataError(
+        "empty-input", f"{shown(url)} holds no record", expected="at least one", kept="nothing was published"
+    )

@@ -4,13 +4,13 @@ how.
 
 from __future__ import annotations
 
-from datakit.io.forms import chats, comparisons, completions, feedback, preferences, prompts
+from datakit.io.forms import chats, comparisons, completions, feedback, preferences, prompts, trees
 from datakit.io.forms.form import Built as Built
 from datakit.io.forms.form import Form as Form
 
 FORMS: dict[str, Form] = {
     form.name: form
-    for module in (prompts, completions, chats, preferences, comparisons, feedback)
+    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees)
     for form in module.FORMS
 }
 """Name -> format."""

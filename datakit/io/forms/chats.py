@@ -4,44 +4,49 @@ learnt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.conversations import (
-    any_turn,
-    flat,
-    grammar,
-    messages,
-    named,
-    of_turns,
-    starts,
-    turn_column,
-    with_system,
-)
-from datakit.io.forms.form import Built, Form
-from datakit.io.parse import Key
-from schemas import CHATS, MESSAGES, Column
+from datakit.io.conversations import any_turn, flat, grammar, messages, named, starts, turn_column, with_system
+from datakit.io.forms.form import SYSTEM, TOOLS, Built, Form
+from datakit.io.forms.prompts import conversation
+from datakit.io.keys import TEXT, TURNS, Key, Left, Shape
+from datakit.io.turns import Misfit, clean
+from schemas import CHATS, Column
 
-TURN = pa.struct([("from", pa.string()), ("value", pa.string()), ("label", pa.string())])
+_TURN = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string()), ("label", pa.string())]))
 LABELS = pa.list_(pa.string())
 
 LABELLED = CHATS.adding(
     Column("labels", LABELS, "each turn's attribute text, null where it has none", nullable=True),
     Column("label_type", pa.string(), "VALUE_TO_TEXT: labels are given, TEXT_TO_VALUE: learnt", nullable=True),
-).renamed("chats", key=("chat_id",))
+).renamed("chats", version=CHATS.version, key=("chat_id",))
 """Chats whose turns may carry attribute texts (SteerLM)."""
 
 
-def _turns(raw: pa.Table, dialogue: str) -> Built:
-    turns, faults = of_turns(flat(raw["messages"]))
-    return Built({"messages": turns}, faults + grammar(turns, ends_with_user=False))
+def _labelled_turns(value: Any, left: Left) -> list[dict[str, str | None]]:
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise Misfit("wrong-type", "a list of {from, value, label?}")
+    rows = []
+    for turn in value:
+        row = {name: turn.get(name) for name in ("from", "value", "label")}
+        if any(text is not None and not isinstance(text, str) for text in row.values()):
+            raise Misfit("wrong-type", "texts in from, value and label")
+        rows.append({name: None if text is None else clean(text) for name, text in row.items()})
+        left.update(f"turns' {clean(name)}" for name in turn if name not in row and turn[name] is not None)
+    return rows
 
 
-def _share_gpt(raw: pa.Table, dialogue: str) -> Built:
-    turns, faults = of_turns(flat(raw["conversations"]), "from", "value")
-    turns = with_system(pc.fill_null(flat(raw["system"]), ""), turns)
-    return Built({"messages": turns}, faults + grammar(turns, ends_with_user=False))
+_LABELLED_TURNS = Shape("a list of {from, value, label?}", _TURN, _labelled_turns, ((_TURN, None),))
+
+
+def _chat(raw: pa.Table, dialogue: str) -> Built:
+    built = conversation(raw, "messages")
+    return Built(built.columns, built.faults + grammar(built.columns["messages"], ends_with_user=False))
 
 
 def _masked(raw: pa.Table, dialogue: str) -> Built:
@@ -58,7 +63,7 @@ def _masked(raw: pa.Table, dialogue: str) -> Built:
     unknown = np.asarray(pc.and_(pc.is_valid(raw["type"]), pc.invert(pc.is_in(raw["type"], kinds))))
     labels = _labels(system, offsets, inner.field("label"))
     faults = [(any_turn(offsets, absent), "turn-without-content"), (unknown, "unknown-label-type")]
-    columns = {"messages": turns, "labels": labels, "label_type": flat(raw["type"])}
+    columns = {"messages": turns, "tools": flat(raw["tools"]), "labels": labels, "label_type": flat(raw["type"])}
     return Built(columns, faults + grammar(turns, ends_with_user=False))
 
 
@@ -74,26 +79,35 @@ def _labels(system: pa.Array, offsets: np.ndarray, labels: pa.Array) -> pa.Array
     return pa.array(values, LABELS)
 
 
-_SYSTEM = Key("system", pa.string(), required=False)
+def _optional(name: str) -> Key:
+    return Key(name, TEXT, required=False)
+
 
 FORMS = (
-    Form("messages", "{messages: [{role, content}, ...]}", (Key("messages", MESSAGES),), CHATS, _turns),
+    Form(
+        "messages",
+        "{messages | conversations: [{role, content}, ...], system?, tools?}",
+        (Key("messages", TURNS, aliases=("conversations",)), SYSTEM, TOOLS),
+        CHATS,
+        _chat,
+    ),
     Form(
         "sharegpt",
-        "{conversations: [{from, value}, ...], system?}",
-        (Key("conversations", pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))), _SYSTEM),
+        "{conversations: [{from, value}, ...], system?, tools?}",
+        (Key("messages", TURNS, aliases=("conversations",)), SYSTEM, TOOLS),
         CHATS,
-        _share_gpt,
+        _chat,
     ),
     Form(
         "chats",
-        "{system, conversations: [{from, value, label?}, ...], mask, type?, dataset?}",
+        "{system?, conversations: [{from, value, label?}, ...], mask?, type?, dataset?, tools?}",
         (
-            _SYSTEM,
-            Key("conversations", pa.list_(TURN)),
-            Key("mask", pa.string(), required=False),
-            Key("type", pa.string(), required=False),
-            Key("dataset", pa.string(), required=False),
+            SYSTEM,
+            Key("conversations", _LABELLED_TURNS),
+            _optional("mask"),
+            _optional("type"),
+            _optional("dataset"),
+            TOOLS,
         ),
         LABELLED,
         _masked,

@@ -8,7 +8,7 @@ from datakit.io.conversations import flat
 from datakit.io.dialogues import turns_of
 from datakit.io.forms.form import Built, Form
 from datakit.io.forms.preferences import shared_prefix
-from datakit.io.parse import Key
+from datakit.io.keys import TEXT, Key
 from schemas import PREFERENCES
 
 
@@ -21,7 +21,7 @@ FORMS = (
     Form(
         "comparisons",
         "{text} in pairs of lines: even lines hold the better text, odd lines the worse",
-        (Key("text", pa.string()),),
+        (Key("text", TEXT),),
         PREFERENCES,
         _pairs,
         dialogues=("plain", "extra_id", "hh"),

@@ -10,40 +10,42 @@ import pyarrow.compute as pc
 
 from datakit.io.conversations import any_turn, blank, flat, grammar, head, of_rows, starts
 from datakit.io.dialogues import turns_of
-from datakit.io.forms.completions import PROMPT, RESPONSE
-from datakit.io.forms.form import Built, Form
-from datakit.io.forms.prompts import asked
-from datakit.io.parse import Key
+from datakit.io.forms.completions import DIALOGUES, PROMPT, RESPONSE, answered, completed
+from datakit.io.forms.form import SYSTEM, TOOLS, Built, Form
+from datakit.io.forms.prompts import conversation
+from datakit.io.keys import FLAG, NUMBERS, TEXT, TURNS, Key
 from schemas import COMPLETIONS, Column
 from schemas.attributed import NOT_JUDGED
 
 FEEDBACK = COMPLETIONS.adding(Column("desirable", pa.bool_(), "whether the answer is wanted")).renamed(
-    "feedback", key=("sample_id",)
+    "feedback", version=COMPLETIONS.version, key=("sample_id",)
 )
 """An answer and whether it is wanted."""
 
 VALUES = pa.list_(pa.float64())
 ATTRIBUTES = COMPLETIONS.adding(Column("attributes", VALUES, "one value an attribute, null where unknown")).renamed(
-    "attributes", key=("sample_id",)
+    "attributes", version=COMPLETIONS.version, key=("sample_id",)
 )
 """An answer and its attribute values, in the order of the attribute list."""
 
 
-def _answered(raw: pa.Table, dialogue: str, desirable: pa.Array) -> Built:
-    built, response = asked(flat(raw["prompt"]), dialogue), flat(raw["response"])
-    columns = {**built.columns, "response": response, "desirable": desirable}
-    return Built(columns, [*built.faults, (blank(response), "blank-response")])
-
-
 def _words(raw: pa.Table, dialogue: str) -> Built:
     word = flat(raw["preference"])
-    built = _answered(raw, dialogue, pc.equal(word, "chosen"))
+    built = answered(raw, dialogue)
     unknown = np.asarray(pc.invert(pc.is_in(word, pa.array(["chosen", "rejected"]))))
-    return Built(built.columns, [*built.faults, (unknown, "unknown-preference")])
+    columns = {**built.columns, "desirable": pc.equal(word, "chosen")}
+    return Built(columns, [*built.faults, (unknown, "unknown-preference")])
 
 
 def _flags(raw: pa.Table, dialogue: str) -> Built:
-    return _answered(raw, dialogue, flat(raw["label"]))
+    built = answered(raw, dialogue)
+    return Built({**built.columns, "desirable": flat(raw["label"])}, built.faults)
+
+
+def _chats(raw: pa.Table, dialogue: str) -> Built:
+    whole = conversation(raw, "messages")
+    built = completed(whole, whole.columns["messages"])
+    return Built({**built.columns, "desirable": flat(raw["label"])}, built.faults)
 
 
 def _attributes(raw: pa.Table, dialogue: str) -> Built:
@@ -63,31 +65,41 @@ def _attributes(raw: pa.Table, dialogue: str) -> Built:
     return Built({"messages": before, "response": response, "attributes": attributes}, faults)
 
 
-_DIALOGUES = ("plain", "extra_id", "hh")
-
 FORMS = (
     Form(
         "kto",
-        "{prompt, response, preference: chosen | rejected}",
-        (PROMPT, RESPONSE, Key("preference", pa.string())),
+        "{prompt, response, preference: chosen | rejected, system?, tools?}",
+        (PROMPT, RESPONSE, Key("preference", TEXT), SYSTEM, TOOLS),
         FEEDBACK,
         _words,
-        dialogues=_DIALOGUES,
+        dialogues=DIALOGUES,
     ),
     Form(
         "kto_labels",
-        "{prompt, completion | response, label: true | false}",
-        (PROMPT, RESPONSE, Key("label", pa.bool_())),
+        "{prompt, completion | response, label: true | false, system?, tools?}; each side a text or a list of messages",
+        (PROMPT, RESPONSE, Key("label", FLAG, aliases=("kto_tag",)), SYSTEM, TOOLS),
         FEEDBACK,
         _flags,
-        dialogues=_DIALOGUES,
+        dialogues=DIALOGUES,
+    ),
+    Form(
+        "kto_messages",
+        "{messages | conversations that end with the judged answer, label: true | false, system?, tools?}",
+        (
+            Key("messages", TURNS, aliases=("conversations",)),
+            Key("label", FLAG, aliases=("kto_tag",)),
+            SYSTEM,
+            TOOLS,
+        ),
+        FEEDBACK,
+        _chats,
     ),
     Form(
         "attributes",
         "{text, label: [numbers]}, -100 where an attribute is unknown",
-        (Key("text", pa.string()), Key("label", VALUES)),
+        (Key("text", TEXT), Key("label", NUMBERS)),
         ATTRIBUTES,
         _attributes,
-        dialogues=_DIALOGUES,
+        dialogues=DIALOGUES,
     ),
 )

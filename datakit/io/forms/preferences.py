@@ -8,85 +8,91 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.conversations import Faults, blank, flat, grammar, head, of_rows, of_turns, question
+from datakit.io.conversations import (
+    Faults,
+    blank,
+    concatenated,
+    flat,
+    grammar,
+    messages,
+    of_rows,
+    of_turns,
+    starts,
+    with_system,
+)
 from datakit.io.dialogues import Turns, turns_of
-from datakit.io.forms.completions import INSTRUCTION, instructed
-from datakit.io.forms.form import Built, Form
-from datakit.io.forms.prompts import asked
-from datakit.io.parse import Key
-from schemas import MESSAGES, PREFERENCES
+from datakit.io.forms.completions import DIALOGUES, INSTRUCTION, answer, instructed
+from datakit.io.forms.form import SYSTEM, TOOLS, Built, Form
+from datakit.io.forms.prompts import conversation
+from datakit.io.ids import content_ids
+from datakit.io.keys import ANSWER, NUMBER, QUESTION, TEXT, TURNS, Key, Shape
+from schemas import PREFERENCES
 
 REWARDS = (
-    Key("chosen_reward", pa.float64(), required=False),
-    Key("rejected_reward", pa.float64(), required=False),
+    Key("chosen_reward", NUMBER, required=False, aliases=("score_chosen", "chosen_score")),
+    Key("rejected_reward", NUMBER, required=False, aliases=("score_rejected", "rejected_score")),
 )
+_SIDES = ("chosen", "rejected")
 _STOP = "\n<extra_id_1>"
 
 
-def compared(turns: pa.Array, raw: pa.Table | None, chosen: pa.Array, rejected: pa.Array, faults: Faults) -> Built:
-    """A preference, with the faults every preference may have."""
-    columns = {"messages": turns, "chosen": chosen, "rejected": rejected}
+def compared(columns: dict[str, pa.Array], raw: pa.Table | None, answers: list[pa.Array], faults: Faults) -> Built:
+    """A preference of `columns` (the question) and the two answers, with the faults every preference may have."""
+    columns = {**columns, **dict(zip(_SIDES, answers, strict=True))}
     if raw is not None:
         columns |= {key.name: flat(raw[key.name]) for key in REWARDS if key.name in raw.column_names}
-    same = np.asarray(pc.equal(chosen, rejected))
-    answers = [(blank(chosen), "blank-chosen"), (blank(rejected), "blank-rejected"), (same, "same-answers")]
-    return Built(columns, [*faults, *answers])
+    same = np.asarray(pc.equal(*answers))
+    empty = [(blank(texts), f"blank-{side}") for side, texts in zip(_SIDES, answers, strict=True)]
+    return Built(columns, [*faults, *empty, (same, "same-answers")])
 
 
-def _texts(raw: pa.Table, dialogue: str) -> Built:
-    built = asked(flat(raw["prompt"]), dialogue)
-    answers = [flat(raw[name]) for name in ("chosen", "rejected")]
+def _preferences(raw: pa.Table, dialogue: str) -> Built:
+    """Each side an answer, or a whole conversation whose beginning is the question, or goes on from it."""
+    prompt = conversation(raw.drop_columns(["system"]), "prompt", dialogue)
+    faults = list(prompt.faults)
+    befores, answers = [], []
+    for side in _SIDES:
+        turns, own = of_turns(flat(raw[side]))
+        built = answer(turns)
+        befores.append(built.columns["messages"])
+        answers.append(built.columns["response"])
+        faults += [*own, *built.faults]
+    faults.append((np.asarray(pc.not_equal(*map(content_ids, befores))), "prompts-differ"))
+    turns, unlike = _joined(prompt.columns["messages"], befores[0])
+    turns = with_system(flat(raw["system"]), turns)
     if dialogue == "extra_id":
         answers = [
             pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(a, _STOP, max_splits=1), 0)) for a in answers
         ]
-    return compared(built.columns["messages"], raw, answers[0], answers[1], built.faults)
+    faults += [(unlike, "prompts-differ"), *grammar(turns, ends_with_user=True)]
+    return compared({"messages": turns, "tools": prompt.columns["tools"]}, raw, answers, faults)
 
 
-def _single(raw: pa.Table, prompt: str, role: str, content: str) -> Built:
-    turns, faults = of_turns(flat(raw[prompt]), role, content)
-    answers = []
-    for name in ("chosen", "rejected"):
-        text = flat(raw[name]).field(content)
-        faults.append((np.asarray(pc.is_null(text)), "turn-without-content"))
-        answers.append(pc.fill_null(text, ""))
-    return compared(turns, raw, answers[0], answers[1], faults + grammar(turns, ends_with_user=True))
-
-
-def _messages(raw: pa.Table, dialogue: str) -> Built:
-    return _single(raw, "prompt", "role", "content")
-
-
-def _share_gpt(raw: pa.Table, dialogue: str) -> Built:
-    return _single(raw, "conversations", "from", "value")
-
-
-def _chats(raw: pa.Table, dialogue: str) -> Built:
-    """Two whole conversations that differ in their last turn; an explicit prompt goes before both."""
-    faults: Faults = []
-    sides = []
-    for name in ("chosen", "rejected"):
-        turns, own = of_turns(flat(raw[name]))
-        before, last = head(turns)
-        faults += [
-            *own,
-            (np.asarray(pc.fill_null(pc.not_equal(last.field("role"), "assistant"), True)), "last-turn-not-assistant"),
-        ]
-        sides.append((before, pc.fill_null(last.field("content"), "")))
-    (turns, chosen), (other, rejected) = sides
-    differ = [a != b for a, b in zip(turns.to_pylist(), other.to_pylist(), strict=True)]
-    faults.append((np.array(differ, bool), "prompts-differ"))
-    given, own = of_turns(pc.fill_null(flat(raw["prompt"]), pa.scalar([], MESSAGES)))
-    if len(given.flatten()):
-        pairs = zip(given.to_pylist(), turns.to_pylist(), strict=True)
-        turns = pa.array([own if own[: len(said)] == said else said + own for said, own in pairs], MESSAGES)
-        faults += own
-    return compared(turns, raw, chosen, rejected, faults + grammar(turns, ends_with_user=True))
+def _joined(prompts: pa.Array, befores: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The question of each row: `prompts`, and behind it what stands before the answers, unless that begins with the
+    same turns (a system turn aside); and the rows whose question is asked twice, in other words.
+    """
+    given, own = starts(prompts), starts(befores)
+    unlike = np.zeros(len(prompts), bool)
+    whole = np.zeros(len(prompts), bool)
+    for row in np.flatnonzero((np.diff(given) > 0) & (np.diff(own) > 0)).tolist():
+        said, turns = (
+            [(turn["role"], turn["content"]) for turn in column[row].as_py()] for column in (prompts, befores)
+        )
+        rest = turns[1:] if turns[0][0] == "system" and said[0][0] != "system" else turns
+        whole[row] = rest[: len(said)] == said
+        unlike[row] = not whole[row] and said[-1][0] == rest[0][0] == "user"
+    if whole.any():
+        lengths = np.where(whole, 0, np.diff(given))
+        kept = np.repeat(~whole, np.diff(given))
+        inner = prompts.flatten().filter(pa.array(kept))
+        prompts = messages(np.concatenate([[0], np.cumsum(lengths)]), inner)
+    return concatenated(prompts, befores), unlike
 
 
 def _alpaca(raw: pa.Table, dialogue: str) -> Built:
-    texts = instructed(raw)
-    return compared(question(texts), raw, flat(raw["chosen"]), flat(raw["rejected"]), [(blank(texts), "blank-prompt")])
+    built = instructed(raw)
+    return compared(built.columns, raw, [flat(raw[side]) for side in _SIDES], built.faults)
 
 
 def shared_prefix(chosen: list[Turns | None], rejected: list[Turns | None]) -> Built:
@@ -107,7 +113,7 @@ def shared_prefix(chosen: list[Turns | None], rejected: list[Turns | None]) -> B
         (differ, "prompts-differ"),
         *grammar(turns, ends_with_user=True),
     ]
-    return compared(turns, None, pa.array(answers[0], pa.string()), pa.array(answers[1], pa.string()), faults)
+    return compared({"messages": turns}, None, [pa.array(texts, pa.string()) for texts in answers], faults)
 
 
 def _transcripts(raw: pa.Table, dialogue: str) -> Built:
@@ -115,63 +121,58 @@ def _transcripts(raw: pa.Table, dialogue: str) -> Built:
     return shared_prefix(turns_of(flat(raw["chosen"]), kind), turns_of(flat(raw["rejected"]), kind))
 
 
-_TURN = MESSAGES.value_type
-_SHARE = pa.struct([("from", pa.string()), ("value", pa.string())])
-_ANSWERS = ("chosen_response",), ("rejected_response",)
+_ALIASES = {side: (f"{side}_response", f"{side}_messages") for side in _SIDES}
 
 
-def _answers(kind: pa.DataType) -> tuple[Key, Key]:
-    return Key("chosen", kind, aliases=_ANSWERS[0]), Key("rejected", kind, aliases=_ANSWERS[1])
+def _two(shape: Shape) -> tuple[Key, ...]:
+    return tuple(Key(side, shape, aliases=_ALIASES[side]) for side in _SIDES)
 
+
+_SHAPES = "each a text, a message or a list of messages"
 
 FORMS = (
     Form(
         "preferences",
-        "{prompt, chosen | chosen_response, rejected | rejected_response, chosen_reward?, rejected_reward?}",
-        (Key("prompt", pa.string()), *_answers(pa.string()), *REWARDS),
+        f"{{prompt, chosen, rejected, chosen_reward?, rejected_reward?, system?, tools?}}; {_SHAPES}",
+        (Key("prompt", QUESTION), *_two(ANSWER), *REWARDS, SYSTEM, TOOLS),
         PREFERENCES,
-        _texts,
-        dialogues=("plain", "extra_id", "hh"),
+        _preferences,
+        dialogues=DIALOGUES,
     ),
     Form(
         "preference_messages",
-        "{prompt: [{role, content}, ...], chosen_response | chosen: {role, content}, rejected... likewise}",
-        (Key("prompt", MESSAGES), *_answers(_TURN), *REWARDS),
+        "{prompt: [{role, content}, ...], chosen: {role, content}, rejected: likewise, ...}",
+        (Key("prompt", QUESTION, aliases=("messages",)), *_two(ANSWER), *REWARDS, SYSTEM, TOOLS),
         PREFERENCES,
-        _messages,
+        _preferences,
     ),
     Form(
         "preference_chats",
-        "{prompt?: [{role, content}, ...], chosen: [{role, content}, ...], rejected: likewise}",
-        (
-            Key("prompt", MESSAGES, required=False),
-            Key("chosen", MESSAGES),
-            Key("rejected", MESSAGES),
-            *REWARDS,
-        ),
+        "{prompt?, chosen: [{role, content}, ...], rejected: likewise, score_chosen?, score_rejected?, ...}",
+        (Key("prompt", QUESTION, required=False), *_two(TURNS), *REWARDS, SYSTEM, TOOLS),
         PREFERENCES,
-        _chats,
+        _preferences,
     ),
     Form(
         "sharegpt_preferences",
-        "{conversations: [{from, value}, ...], chosen: {from, value}, rejected: {from, value}}",
-        (Key("conversations", pa.list_(_SHARE)), Key("chosen", _SHARE), Key("rejected", _SHARE)),
+        "{conversations: [{from, value}, ...], chosen: {from, value}, rejected: {from, value}, system?, tools?}",
+        (Key("prompt", QUESTION, aliases=("conversations",)), *_two(ANSWER), *REWARDS, SYSTEM, TOOLS),
         PREFERENCES,
-        _share_gpt,
+        _preferences,
     ),
     Form(
         "alpaca_preferences",
-        "{instruction, input?, chosen, rejected}",
-        (*INSTRUCTION, *_answers(pa.string())),
+        "{instruction, input?, chosen, rejected, system?, history?, tools?}",
+        (*INSTRUCTION, *_two(TEXT)),
         PREFERENCES,
         _alpaca,
     ),
     Form(
         "hh",
         "{chosen, rejected}: two transcripts with the same beginning",
-        (Key("chosen", pa.string()), Key("rejected", pa.string())),
+        (Key("chosen", TEXT), Key("rejected", TEXT)),
         PREFERENCES,
         _transcripts,
-        dialogues=("plain", "hh", "extra_id"),
+        dialogues=DIALOGUES,
     ),
 )

@@ -128,6 +128,10 @@ CASES = {
         {"prompt": "hi", "completion": "yo", "label": False},
         {"response": "yo", "desirable": False},
     ),
+    "kto_messages": (
+        {"messages": [*user("hi"), {"role": "assistant", "content": "yo"}], "label": False},
+        {"messages": user("hi"), "response": "yo", "desirable": False},
+    ),
     "attributes": (
         {"text": EXTRA + "yo\n<extra_id_1>", "label": [4, -100, 0.5]},
         {"messages": user("hi"), "response": "yo", "attributes": [4.0, None, 0.5]},
@@ -145,7 +149,7 @@ def test_format_gives_its_row_kind(tmp_path: Path, form: str) -> None:
 
 
 def test_every_format_has_a_case() -> None:
-    assert set(CASES) | {"comparisons"} == set(FORMS)
+    assert set(CASES) | {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna"} == set(FORMS)
 
 
 def test_comparisons_pair_neighbouring_lines_even_line_first(tmp_path: Path) -> None:
@@ -187,7 +191,8 @@ FAULTS = [
     (b'{"text": "a",}', "broken-json"),
     (b"null", "wrong-type"),
     (b"[1]", "wrong-type"),
-    (b'"text"', "wrong-type"),
+    (b'["text"]', "wrong-type"),
+    (b'{"text": "a", "x": ' + b"[" * 100000 + b"]" * 100000 + b"}", "too-deep"),
     (b"{}", "missing-key"),
     (b'{"text": null}', "null"),
     (b'{"text": 5}', "wrong-type"),
@@ -197,7 +202,7 @@ FAULTS = [
     (b'{"text": "a\\u0000b"}', "bad-text"),
     (b'{"text": "a", "text": "b"}', "duplicate-key"),
     (b'{"text": "  "}', "blank-prompt"),
-    (b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}", "broken-json"),
+    (b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}", "too-deep"),
 ]
 
 
@@ -297,7 +302,7 @@ def test_equal_rows_get_numbered_ids_and_ids_do_not_depend_on_files(tmp_path: Pa
 
 
 def test_moving_a_file_changes_nothing(tmp_path: Path) -> None:
-    path, other = tmp_path / "a.jsonl", tmp_path / "deep" / "b.jsonl"
+    path, other = tmp_path / "a.jsonl", tmp_path / "deep" / "a.jsonl"
     path.write_text(lines({"text": "a"}))
     other.parent.mkdir()
     shutil.copy(path, other)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.io import Jsonl
+from datakit.io.forms import FORMS
 from datakit.io.lines import blocks
 
 PARTS = [b'{"a":1}', b'{"abc":123456789012345}', b"", b"  ", b"{", b"\r"]
@@ -35,26 +38,44 @@ def test_blocks_are_the_lines_however_the_bytes_arrive(step: int, size: int) -> 
         assert (found, sorted(faults)) == plainly(data, limit), data
 
 
+PAGE = Path(__file__).parents[3] / "docs/formats.md"
 SAMPLES = [
-    ("gsm8k-train/train.jsonl.gz", {"format": "prompts", "columns": {"prompt": "question"}}, 7473, 0),
-    ("hh-rlhf/harmless-base.test.jsonl.gz", {"format": "hh"}, 2303, 9),
-    ("nemo-aligner/functional/dummy-dpo.jsonl", {"format": "preferences", "dialogue": "extra_id"}, 100, 0),
-    ("nemo-aligner/functional/dummy-sft.jsonl", {"format": "chats"}, 30, 0),
-    ("nemo-aligner/functional/synthetic-123.jsonl", {"format": "prompts"}, 50, 0),
-    ("nemo-aligner/functional/synthetic-kd.jsonl", {"format": "completions"}, 50, 0),
-    ("nemo-aligner/functional/test-rm.jsonl", {"format": "attributes"}, 8, 0),
-    ("instruction-preference/instruction-data-with-preference.json.gz",
-     {"format": "alpaca_preferences", "layout": "array"}, 1094, 6),
-    ("llamafactory-demo/dpo_en_demo.json.gz", {"format": "sharegpt_preferences", "layout": "array"}, 300, 0),
-    ("llamafactory-demo/glaive_toolcall_en_demo.json.gz", {"format": "sharegpt", "layout": "array"}, 300, 0),
-    ("dolly-sample/dolly.jsonl", {"format": "completions", "columns": {"response": "answer"}}, 151, 0),
-]  # fmt: skip
+    [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+    for line in PAGE.read_text().partition("## Sample files")[2].splitlines()
+    if line.startswith("| ") and "/" in line
+]
 
 
-@pytest.mark.parametrize("case", SAMPLES, ids=[case[0] for case in SAMPLES])
-def test_sample_files(shared_data: Path, tmp_path: Path, case: tuple[str, dict, int, int]) -> None:
-    name, settings, rows, rejected = case
-    op = Jsonl(files=(str(shared_data / name),), **settings)
-    done = apply(op, [], str(tmp_path / "out"), max_rejected=rejected)
+@pytest.mark.parametrize("case", SAMPLES, ids=[case[1] for case in SAMPLES])
+def test_the_sample_files_of_the_page(shared_data: Path, tmp_path: Path, case: list[str]) -> None:
+    form, name, settings, rows, rejected = case
+    op = Jsonl(files=(str(shared_data / name),), format=form, **json.loads(settings or "{}"))
+    done = apply(op, [], str(tmp_path / "out"), max_rejected=int(rejected))
     gone = done.read_rejected()
-    assert (done.num_rows, 0 if gone is None else gone.num_rows) == (rows, rejected)
+    assert (done.num_rows, 0 if gone is None else gone.num_rows) == (int(rows), int(rejected))
+
+
+def test_the_page_names_every_format() -> None:
+    text = PAGE.read_text()
+    assert [name for name in FORMS if f"| {name} | `" not in text] == []
+    assert len(SAMPLES) > 30
+
+
+def test_openassistant_answers_are_all_there(shared_data: Path, tmp_path: Path) -> None:
+    """Against a plain walk over the trees."""
+    path = shared_data / "oasst/en_100_tree.jsonl.gz"
+    expected: list[tuple[str, str, float | None]] = []
+
+    def walk(node: dict, before: list[str]) -> None:
+        texts = [*before, node["text"]]
+        for reply in node["replies"]:
+            if node["role"] == "prompter":
+                rank = reply.get("rank")
+                expected.append(("\n".join(texts), reply["text"], None if rank is None else -float(rank)))
+            walk(reply, texts)
+
+    for line in gzip.decompress(path.read_bytes()).splitlines():
+        walk(json.loads(line)["prompt"], [])
+    done = apply(Jsonl(files=(str(path),), format="oasst"), [], str(tmp_path / "out")).read().to_pylist()
+    found = [("\n".join(turn["content"] for turn in r["messages"]), r["response"], r["reward"]) for r in done]
+    assert sorted(found, key=repr) == sorted(expected, key=repr)

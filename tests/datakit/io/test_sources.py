@@ -24,8 +24,8 @@ def test_a_linked_file_is_read_and_has_the_identity_of_its_content(tmp_path: Pat
     (tmp_path / "blobs/1f").write_text(ROWS)
     (tmp_path / "folder").symlink_to("blobs")
     (tmp_path / "rows.jsonl").symlink_to("folder/1f")
-    linked = Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="completions")
-    plain = Jsonl(files=(str(tmp_path / "blobs/1f"),), format="completions")
+    linked = Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="completions", source="s")
+    plain = Jsonl(files=(str(tmp_path / "blobs/1f"),), format="completions", source="s")
     assert linked.params() == plain.params()
     assert apply(linked, [], str(tmp_path / "out")).read()["response"].to_pylist() == ["b"]
 
