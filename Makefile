@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup run test test-slow check bench fuzz notebooks clean
+.PHONY: help setup run test test-slow check bench fuzz gpu-kit notebooks clean
 
 help: ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ endif
 fuzz: ## fuzz every parser of outside input: SECONDS=600 SEED=1 DATA=folder
 	@bash setup.sh dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.security.fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) --data "$(DATA)" $(ARGS)
+
+gpu-kit: ## wheels for a GPU machine without a network, in build/gpu-kit (docs/gpu.md)
+	@bash setup.sh dev
+	@$(BIN)/python -m tests.gpu.kit $(ARGS)
 
 notebooks: ## execute every notebook; results with outputs go to build/notebooks
 	@bash setup.sh dev

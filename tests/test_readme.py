@@ -93,5 +93,5 @@ def test_every_algorithm_stands_in_the_support_matrix() -> None:
 def test_every_door_of_the_pages_is_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text = "".join(page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "CONTRIBUTING.md"])
-    for door in set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)):
+    for door in set(re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{door}:", makefile, re.MULTILINE), f"make {door}"

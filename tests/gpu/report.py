@@ -1,255 +1,116 @@
-"""What a machine with a GPU has to show, as a Markdown table: agreement with the CPU, then speed and memory.
+"""What a machine with a GPU has to show, written as it is measured: agreement with the CPU, then speed and memory.
 
-    python -m tests.gpu.report [--shapes 1b,7b] [--steps 8] [--out docs/gpu.md]
+    python -m tests.gpu.report [--parts parity,speed] [--seconds 570] [--out build/gpu-report]
 
-1. The same weights and rows on the CPU and on the GPU, fp32: loss and gradient norm, for several shapes of network.
-2. Transformer Engine's layers against the local ones, where it is installed: the same, in bf16.
-3. Training at 1 and 7 billion weights, bf16, 4,096 tokens a row: tokens/s, MFU, peak memory.
-
-Every line is measured in a process of its own. Without a GPU, `--cpu` runs everything at toy sizes to prove the script.
+`report.jsonl` gains a line with every measurement, `report.md` is written anew after each, so that a run that is cut
+off leaves what it had. Parts have a time of their own (`tests.gpu.parts`), what fails is kept as an `error` in its
+place, and a later run of other parts on the same folder adds to it. `--dry-run` is the same code without a GPU, at toy
+sizes. Exit code 1 where two sides that must agree do not, or where nothing at all could be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_LLAMA = {"num_layers": 4, "hidden_size": 128, "ffn_hidden_size": 344, "num_attention_heads": 8, "num_query_groups": 4}
-_SMALL = {**_LLAMA, "vocab_size": 512, "max_sequence_length": 256}
-NETWORKS: Mapping[str, dict[str, Any]] = {
-    "llama": _SMALL,
-    "window": {**_SMALL, "window": 32},
-    "gpt2": {
-        **_SMALL,
-        "num_query_groups": 8,
-        "position": "learned",
-        "normalization": "LayerNorm",
-        "gated": False,
-        "activation": "gelu",
-        "linear_bias": True,
-        "qkv_bias": True,
-        "tie_embeddings": True,
-    },
-    "qwen3": {**_SMALL, "qk_layernorm": True, "kv_channels": 32},
-    "mixtral": {**_SMALL, "experts": {"number": 4, "per_token": 2}},
-}
-SHAPES: Mapping[str, dict[str, Any]] = {
-    "1b": {  # Llama 3.2 1B
-        "num_layers": 16,
-        "hidden_size": 2048,
-        "ffn_hidden_size": 8192,
-        "num_attention_heads": 32,
-        "num_query_groups": 8,
-        "vocab_size": 128256,
-        "max_sequence_length": 4096,
-        "rope_base": 500000.0,
-        "tie_embeddings": True,
-    },
-    "7b": {  # Llama 2 7B
-        "num_layers": 32,
-        "hidden_size": 4096,
-        "ffn_hidden_size": 11008,
-        "num_attention_heads": 32,
-        "num_query_groups": 32,
-        "vocab_size": 32000,
-        "max_sequence_length": 4096,
-    },
-    "toy": {**_SMALL, "max_sequence_length": 256},
-}
-_RUN = ("model", "precision", "implementation", "recompute", "micro_batch_tokens")
-_TOLERANCE = {"fp32": 2e-4, "bf16": 2e-2}
+from tests.gpu.parts import PARTS, Line, Part, Where
 
 
-def dataset(folder: Path, vocabulary: int, lengths: list[int]) -> Any:
-    """Token rows of these lengths, with random ids."""
-    import numpy as np
-    import pyarrow as pa
-
-    from schemas import TOKENS
-    from schemas.dataset import Attempt
-
-    random = np.random.default_rng(0)
-    columns = {
-        "sample_id": [f"s{i}" for i in range(len(lengths))],
-        "input_ids": [random.integers(0, vocabulary, length).tolist() for length in lengths],
-        "loss_mask": [[1] * length for length in lengths],
-        "source": pa.nulls(len(lengths), pa.string()),
-    }
-    attempt = Attempt.begin(str(folder / "rows"), TOKENS)
-    with attempt.shard(0) as writer:
-        writer.write(pa.table(columns, schema=TOKENS.arrow))
-        file = writer.finish()
-    return attempt.commit([file])
+def run(parts: Sequence[str], where: Where, seconds: float, out: Path) -> list[Line]:
+    """Measure `parts`, in their order, for at most `seconds` together; all lines in `out`, older runs' too."""
+    log = out / "report.jsonl"
+    lines = read(log)
+    end = time.monotonic() + seconds
+    for name in parts:
+        began = time.monotonic()
+        for line in _within(PARTS[name], where, min(end, began + PARTS[name].seconds)):
+            lines.append({"part": name, "at": round(time.monotonic() - began, 1), **line})
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+            (out / "report.md").write_text("\n".join(page(lines)) + "\n", encoding="utf-8")
+            print("  ".join(f"{key} {_cell(key, value)}" for key, value in lines[-1].items()), flush=True)
+    return lines
 
 
-def stepped(task: Mapping[str, Any], folder: Path) -> Iterator[tuple[float, float, int, float, dict[str, float]]]:
-    """Loss, gradient norm, tokens, seconds and figures of each step of `task`."""
-    import torch
-
-    from schemas.settings import parse
-    from trainers import registry
-    from trainers.config import Run
-    from trainers.engine import build, parallel
-    from trainers.engine.speed import Speed
-
-    data = dataset(folder, task["model"]["vocab_size"], task["lengths"])
-    run = parse(
-        Run,
-        {
-            "algorithm": "sft",
-            "data": data.url,
-            "out": str(folder / "out"),
-            "optim": {"lr": 1e-4},
-            "max_steps": task["steps"],
-            "global_batch_size": len(task["lengths"]),
-            **{name: task[name] for name in _RUN if name in task},
-        },
-    )
-    algorithm, settings = registry.configured("sft", {})
-    layout = parallel.start()
-    assert run.model is not None
-    feed = build.feed(run, data, algorithm, run.model, layout, shuffle=False)
-    learner = build.trainee(run, algorithm, settings, layout, None)
-    speed = Speed.of(run, run.model, layout)
-    for number in range(task["steps"]):
-        began = time.perf_counter()
-        learner.model.zero_grad_buffer()
-        learner.optimizer.zero_grad()
-        outcome = learner.stepper.train(feed.step(number).batches)
-        _, norm, _ = learner.optimizer.step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - began
-        yield outcome.loss, float(norm), outcome.tokens, seconds, speed.figures(outcome, seconds)
+def _within(part: Part, where: Where, deadline: float) -> Iterator[Line]:
+    if deadline - time.monotonic() < 1:
+        yield {"name": "all", "error": "not run: out of time"}
+        return
+    try:
+        yield from part.run(where, deadline)
+    except Exception as error:
+        yield {"name": "all", "error": f"{type(error).__name__}: {error}"[:400]}
 
 
-def child(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The measurement that `task` names, in this process."""
-    import torch
-
-    with tempfile.TemporaryDirectory() as folder:
-        steps = list(stepped(task, Path(folder)))
-    told: dict[str, Any] = {"losses": [loss for loss, *_ in steps], "norms": [norm for _, norm, *_ in steps]}
-    warm = steps[2:] or steps
-    told["seconds"] = statistics.median(seconds for *_, seconds, _ in warm)
-    told["tokens_per_second"] = statistics.median(tokens / seconds for _, _, tokens, seconds, _ in warm)
-    told["mfu"] = statistics.median(figures.get("mfu", 0.0) for *_, figures in warm)
-    told["memory"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return told
+def read(log: Path) -> list[Line]:
+    """The lines that earlier runs left; a last one that was cut off is left out."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def measured(task: Mapping[str, Any], *, cpu: bool) -> dict[str, Any]:
-    """`child(task)` in a process of its own, without any GPU if `cpu`; an `error` where it failed."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    if cpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-m", "tests.gpu.report", "--child", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1]}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def page(lines: Sequence[Line]) -> Iterator[str]:
+    """The Markdown: one table per part that has lines; of several lines of one name the last counts."""
+    for part, about in PARTS.items():
+        newest = {line["name"]: line for line in lines if line["part"] == part}
+        if newest:
+            yield from ("", f"### {about.title}", "")
+            yield from _facts(newest["machine"]) if part == "machine" and "machine" in newest else _table(about, newest)
 
 
-def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Greatest relative difference of losses and gradient norms."""
-    pairs = [*zip(one["losses"], other["losses"], strict=True), *zip(one["norms"], other["norms"], strict=True)]
-    return max(abs(a - b) / abs(a) for a, b in pairs)
+def _facts(line: Mapping[str, Any]) -> Iterator[str]:
+    yield ", ".join(f"{key} {_cell(key, value)}" for key, value in line.items() if key not in ("part", "name", "at"))
 
 
-def agreement(cpu_only: bool) -> Iterator[str]:
-    """Lines of the tables of part 1 and 2."""
-    yield "| network | CPU and GPU, fp32 | Transformer Engine and local, bf16 |"
-    yield "|---|---|---|"
-    for name, model in NETWORKS.items():
-        task = {"model": model, "lengths": [31, 64, 17, 90, 200], "steps": 3}
-        pair = measured(task, cpu=True), measured(task, cpu=cpu_only)
-        sides = [
-            measured({**task, "precision": "bf16", "implementation": kind}, cpu=cpu_only) for kind in ("local", "te")
-        ]
-        yield f"| {name} | {_verdict(*pair, 'fp32')} | {_verdict(sides[0], sides[1], 'bf16')} |"
+def _table(about: Part, newest: Mapping[str, Line]) -> Iterator[str]:
+    columns = [name for name in about.columns if any(line.get(name) is not None for line in newest.values())]
+    failed = any("error" in line for line in newest.values())
+    heads = ["", *(name.removesuffix("_b").replace("_", " ") for name in columns), *(["error"] if failed else [])]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for name, line in newest.items():
+        cells = [name, *(_cell(key, line.get(key)) for key in columns)]
+        cells += [str(line.get("error", "")).replace("|", "/")[:200]] if failed else []
+        yield "| " + " | ".join(cells) + " |"
 
 
-def _verdict(one: Mapping[str, Any], other: Mapping[str, Any], precision: str) -> str:
-    failed = one.get("error") or other.get("error")
-    if failed:
-        return f"not run: {failed[:120]}"
-    difference = apart(one, other)
-    return f"{difference:.1e}" + ("" if difference <= _TOLERANCE[precision] else " **apart**")
-
-
-def speeds(shapes: list[str], steps: int, cpu_only: bool) -> Iterator[str]:
-    """Lines of the table of part 3; a shape that does not fit is tried again with recomputation."""
-    yield "| shape | recompute | tokens/s | MFU | peak memory |"
-    yield "|---|---|---|---|---|"
-    for name in shapes:
-        model = SHAPES[name]
-        length = model["max_sequence_length"]
-        for recompute in ("none", "attention", "full"):
-            task = {
-                "model": model,
-                "lengths": [length] * 8,
-                "steps": steps,
-                "precision": "bf16",
-                "recompute": recompute,
-                "micro_batch_tokens": length,
-            }
-            told = measured(task, cpu=cpu_only)
-            if "error" in told:
-                yield f"| {name} | {recompute} | failed: {told['error'][:120]} | | |"
-                continue
-            memory = f"{told['memory'] / 2**30:.1f} GiB" if told["memory"] else "-"
-            mfu = f"{told['mfu']:.1%}" if told["mfu"] else "-"
-            yield f"| {name} | {recompute} | {told['tokens_per_second']:,.0f} | {mfu} | {memory} |"
-
-
-def environment() -> Iterator[str]:
-    """What all this was measured on."""
-    import torch
-
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"no GPU ({platform.machine()})"
-    yield f"{device}, torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}."
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if key.endswith("_b"):
+        return f"{value / 2**30:.1f} GiB" if value else "-"
+    if key in ("mfu", "gold_before", "gold_after"):
+        return f"{value:.1%}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.1e}"
+    return str(value)
 
 
 def main() -> int:
-    """Print the page, and write it where `--out` says."""
+    """Run what the command line asks; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="1b,7b")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--cpu", action="store_true", help="toy sizes, no GPU")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"default: {','.join(PARTS)}")
+    parser.add_argument("--seconds", type=float, default=570, help="for all parts together; default: 570")
+    parser.add_argument("--out", type=Path, default=Path("build/gpu-report"))
+    parser.add_argument("--work", type=Path, default=Path("build/gpu-work"), help="data of the iteration")
+    parser.add_argument("--dry-run", action="store_true", help="toy sizes, no GPU")
+    parser.add_argument("--iteration", nargs=argparse.REMAINDER, default=[], help="flags of RestIteration; last")
     chosen = parser.parse_args()
-    if chosen.child:
-        try:
-            print(json.dumps(child(json.loads(chosen.child))))
-        except Exception as error:
-            print(json.dumps({"error": f"{type(error).__name__}: {error}".splitlines()[0]}))
-        return 0
-    shapes = ["toy"] if chosen.cpu else chosen.shapes.split(",")
-    lines = [
-        "# On a GPU",
-        "",
-        *environment(),
-        "",
-        *agreement(chosen.cpu),
-        "",
-        *speeds(shapes, chosen.steps, chosen.cpu),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if chosen.out:
-        chosen.out.write_text(text, encoding="utf-8")
-    return int("**apart**" in text)
+    parts = chosen.parts.split(",")
+    if unknown := [name for name in parts if name not in PARTS]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    where = Where(chosen.work.resolve(), not chosen.dry_run, chosen.dry_run, tuple(chosen.iteration))
+    before = len(read(chosen.out / "report.jsonl"))
+    lines = run(parts, where, chosen.seconds, chosen.out)[before:]
+    print(f"\nthe table lies in {chosen.out / 'report.md'}")
+    return int(any(line.get("agrees") is False for line in lines) or all("error" in line for line in lines))
 
 
 if __name__ == "__main__":
