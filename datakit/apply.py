@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datakit.chunks import Chunks, tidy
+from datakit.chunks import Chunks, remove_stale
 from datakit.facts import check_tokenizers, facts_of
 from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
 from datakit.output import Done, check_budget
@@ -80,7 +80,7 @@ def apply(
     key = key or _key(op, given, resources, seed)
     chunks, standing = Chunks(into, key), _standing(into, key, op)
     if standing is not None:
-        tidy(into)
+        remove_stale(into)
         return standing
     reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
     rejected, prepared = rejected_schema(op, given, schema), _prepared(op, given)

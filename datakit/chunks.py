@@ -83,7 +83,7 @@ class Chunks:
         return store, store.join(root, f"{_PREFIX}{self.key[:8]}")
 
 
-def tidy(url: str) -> None:
+def remove_stale(url: str) -> None:
     """Remove what ended runs left beside the published output at `url`: attempts, and kept chunks of any task."""
     sweep(url)
     store, root = open_store(url)

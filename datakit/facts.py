@@ -23,8 +23,8 @@ def check_tokenizers(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, 
     """`DataError` if rows hold ids, in a column that a resource reads, of another tokenizer than it speaks."""
     for name, resource in resources.items():
         for dataset in inputs:
-            told = identities.spoken(dataset.schema, dataset.facts)
-            columns = [*identities.speaking(op.takes), *identities.speaking(resource.takes)]
+            told = identities.tokenizers_of(dataset.schema, dataset.facts)
+            columns = [*identities.token_columns(op.takes), *identities.token_columns(resource.takes)]
             identities.check(told, columns, resource.vocabulary, f"the {name} of {op.name}", dataset.url)
 
 
@@ -39,17 +39,17 @@ def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource
         facts[name] = values[0] if len(values) == 1 else values
     for name, resource in sorted(resources.items()):
         facts[_KEY if name == identities.FACT else name] = resource.key
-    spoken = [identities.spoken(dataset.schema, dataset.facts) for dataset in inputs]
-    return facts | identities.fact(spoken_after(op, [d.schema for d in inputs], spoken, schema, vocabulary(resources)))
+    spoken = [identities.tokenizers_of(dataset.schema, dataset.facts) for dataset in inputs]
+    return facts | identities.fact(tokenizers_after(op, [d.schema for d in inputs], spoken, schema, tokenizer_of(resources)))
 
 
-def spoken_after(
-    op: Op, inputs: Sequence[Schema], spoken: Sequence[identities.Spoken], schema: Schema, speaks: str
-) -> identities.Spoken:
+def tokenizers_after(
+    op: Op, inputs: Sequence[Schema], spoken: Sequence[identities.TokenizerByColumn], schema: Schema, speaks: str
+) -> identities.TokenizerByColumn:
     """What the columns of a result of `op` speak, given what those of its inputs do and what its resources do."""
     if op.renames:
         told = {one for given in spoken for several in given.values() for one in several}
-        return dict.fromkeys(identities.speaking(schema), tuple(sorted(told))) if told else {}
+        return dict.fromkeys(identities.token_columns(schema), tuple(sorted(told))) if told else {}
     before = {name for given in inputs for name in given.names}
     new = {name for name in schema.names if name not in before}
     if isinstance(op, Label):
@@ -57,7 +57,7 @@ def spoken_after(
     return identities.passed_on(schema, spoken, new, speaks)
 
 
-def vocabulary(resources: Mapping[str, Resource]) -> str:
+def tokenizer_of(resources: Mapping[str, Resource]) -> str:
     """The identity of the tokenizer among the resources, or of that which a model among them speaks.
 
     A tokenizer that was handed over without one is known by its key.

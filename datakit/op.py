@@ -67,7 +67,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Kept:
+class FilterDecision:
     """The decision over each row: `keep` (bool, no nulls); for the rows that go, reason, value and threshold."""
 
     keep: pa.Array
@@ -163,7 +163,7 @@ class Label(Op):
         return inputs[0].adding(*self.adds)
 
     @abstractmethod
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array | pa.ChunkedArray] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array | pa.ChunkedArray] | LabelResult:
         """The added columns, each as long as `rows`; `Labelled` where some rows cannot be labelled and must go."""
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
@@ -172,11 +172,11 @@ class Label(Op):
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelResult:
     """Added columns for all rows, and which rows hold (`kept.keep`); values of rows that go are not looked at."""
 
     columns: Mapping[str, pa.Array | pa.ChunkedArray]
-    kept: Kept
+    kept: FilterDecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ class Keep(Op):
         return inputs[0]
 
     @abstractmethod
-    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
+    def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         """The decision over each row."""
 
 

@@ -21,9 +21,9 @@ from datakit.op import (
     Gather,
     GatherAll,
     Keep,
-    Kept,
+    FilterDecision,
     Label,
-    Labelled,
+    LabelResult,
     Op,
     Read,
     Result,
@@ -95,7 +95,7 @@ def row_name(rows: pa.Table, row: int) -> str:
     return str(row)
 
 
-def rejected_rows(rows: pa.Table, kept: Kept) -> pa.Table:
+def rejected_rows(rows: pa.Table, kept: FilterDecision) -> pa.Table:
     """The rows that `kept` lets go, with reason, value and threshold."""
     goes = pc.invert(kept.keep)
     count = rows.num_rows
@@ -138,8 +138,8 @@ def _apply(op: Op, rows: pa.Table, ctx: Context) -> Result:
     return op.gather(rows, ctx)
 
 
-def _labelled(op: Label, rows: pa.Table, told: Mapping[str, pa.Array | pa.ChunkedArray] | Labelled) -> Result:
-    columns, kept = (told.columns, told.kept) if isinstance(told, Labelled) else (told, None)
+def _labelled(op: Label, rows: pa.Table, told: Mapping[str, pa.Array | pa.ChunkedArray] | LabelResult) -> Result:
+    columns, kept = (told.columns, told.kept) if isinstance(told, LabelResult) else (told, None)
     declared = {column.name for column in op.adds}
     if set(columns) != declared:
         raise ValueError(f"columns {sorted(columns)} came, {sorted(declared)} are declared")
@@ -154,7 +154,7 @@ def _labelled(op: Label, rows: pa.Table, told: Mapping[str, pa.Array | pa.Chunke
     return Result(out.filter(kept.keep), rejected_rows(rows, kept))
 
 
-def _whole(op: Op, kept: Kept, rows: pa.Table) -> None:
+def _whole(op: Op, kept: FilterDecision, rows: pa.Table) -> None:
     if len(kept.keep) != rows.num_rows or kept.keep.null_count:
         raise ValueError(f"{len(kept.keep)} decisions, {kept.keep.null_count} of them null, for {rows.num_rows} rows")
 

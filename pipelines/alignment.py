@@ -11,8 +11,8 @@ import luigi
 
 from datakit.clients import Sampling
 from pipelines import settings
-from pipelines.goals import Goal
-from pipelines.iteration import Evaluation, Method, Source, Step, evaluated, iterated
+from pipelines.goals import Command
+from pipelines.iteration import Evaluation, Method, TaskSetup, IterationResult, evaluated, iterated
 from pipelines.nodes import Node
 from pipelines.plan import Plan
 from pipelines.rendering import Answering
@@ -21,7 +21,7 @@ from pipelines.sources import source_of
 from schemas.errors import ConfigError
 
 
-class AlignmentIteration(Answering, Goal):
+class AlignmentIteration(Answering, Command):
     """Iteration `iteration` of a recipe over a task source."""
 
     title: ClassVar[str] = ""
@@ -43,13 +43,13 @@ class AlignmentIteration(Answering, Goal):
         """What each improve step trains on, out of rewarded samples."""
 
     @functools.cached_property
-    def story(self) -> tuple[Source, Evaluation, list[Step]]:
+    def story(self) -> tuple[TaskSetup, Evaluation, list[IterationResult]]:
         """The source, the first policy's evaluation and all iterations up to this one."""
         if self.iteration < 1:
             raise ConfigError(
                 "bad-parameter", f"iteration is {self.iteration}", expected="1 or more", kept="nothing was started"
             )
-        held = settings.held()
+        held = settings.quiver_config()
         plan = Plan(held.root)
         seed = held.seed if self.seed is None else self.seed
         source = source_of(self.source).source(plan, seed, self.rendering)
@@ -70,7 +70,7 @@ class AlignmentIteration(Answering, Goal):
             seed=seed,
         )
         before = evaluated(plan, f"{ground.name}/first", ground, source.policy, seed)
-        steps: list[Step] = []
+        steps: list[IterationResult] = []
         for number in range(1, self.iteration + 1):
             policy = steps[-1].policy if steps else source.policy
             steps.append(iterated(plan, source, method, number, policy))

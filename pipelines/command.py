@@ -237,7 +237,7 @@ def _log_to_file() -> Path:
 
 def logs_folder() -> Path:
     """Where log files go: below the root of data, or in the current folder when that is remote."""
-    root = settings.held().root
+    root = settings.quiver_config().root
     return Path("quiver-logs") if "://" in root else Path(root) / "logs"
 
 

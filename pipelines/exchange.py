@@ -18,8 +18,8 @@ from typing import Any
 import luigi
 
 from pipelines.console import Stage
-from pipelines.foreign import Adopted, Converted
-from pipelines.goals import Goal
+from pipelines.foreign import ImportedModel, ConvertedModel
+from pipelines.goals import Command
 from pipelines.nodes import Node
 from pipelines.places import adopted, model_at, stem
 from pipelines.plan import Plan
@@ -32,29 +32,29 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, WorkerError
 
 
-@makes(Adopted)
+@makes(ImportedModel)
 class Adopt(Make):
     """Makes a checkpoint of a Hugging Face folder."""
 
     kind = CheckpointTarget
 
-    def make(self, node: Adopted, stage: Stage) -> str:
+    def make(self, node: ImportedModel, stage: Stage) -> str:
         """`trainers.adopt`."""
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
-        return _apart(_adopt, node.folder, node.url, node.key, tokenizer)
+        return _apart(_adopt, node.folder, node.url, node.task_key, tokenizer)
 
 
-@makes(Converted)
+@makes(ConvertedModel)
 class Convert(Make):
     """Makes something else of a checkpoint."""
 
-    def make(self, node: Converted, stage: Stage) -> str:
+    def make(self, node: ConvertedModel, stage: Stage) -> str:
         """`trainers.export` or `trainers.merge`."""
         work = {"export": _export, "merge": _merge}[node.does]
-        return _apart(work, node.model.url, node.url, node.key, dict(node.settings))
+        return _apart(work, node.model.url, node.url, node.task_key, dict(node.settings))
 
 
-class AdoptModel(Goal):
+class AdoptModel(Command):
     """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes."""
 
     folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
@@ -68,7 +68,7 @@ class AdoptModel(Goal):
         return [adopted(plan, self.folder, self.name, self.tokenizer)]
 
 
-class ExportModel(Goal):
+class ExportModel(Command):
     """A checkpoint as a Hugging Face folder that transformers and vLLM load."""
 
     checkpoint = luigi.Parameter(description="checkpoint")
@@ -85,11 +85,11 @@ class ExportModel(Goal):
         model = model_at(plan, self.checkpoint)
         chosen = {"dtype": self.dtype, **({"family": self.architecture} if self.architecture else {})}
         label = self.name or f"exported/{stem(self.checkpoint)}"
-        made = Converted(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))
-        return [plan.foreign(made)]
+        made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))
+        return [plan.add(made)]
 
 
-class MergeModel(Goal):
+class MergeModel(Command):
     """Adapters (LoRA) and their base as one ordinary checkpoint."""
 
     adapters = luigi.Parameter(description="checkpoint of a run with lora")
@@ -99,7 +99,7 @@ class MergeModel(Goal):
         """The checkpoint."""
         label = self.name or f"merged/{stem(self.adapters)}"
         model = plan.found(self.adapters, "checkpoint")
-        return [plan.foreign(Converted(label=label, root=plan.root, model=model, does="merge"))]
+        return [plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="merge"))]
 
 
 def _apart(work: Callable[..., str], *given: Any) -> str:

@@ -37,7 +37,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Adopted(Node):
+class ImportedModel(Node):
     """The checkpoint that `trainers.adopt` makes of the Hugging Face folder `folder`, with its tokenizer or another."""
 
     folder: str
@@ -45,9 +45,9 @@ class Adopted(Node):
     tokenizer: Node | None = None
 
     @settled
-    def key(self) -> str:
+    def task_key(self) -> str:
         """The folder's content, and the tokenizer where another was given."""
-        return task_key(self.work, {name: node.key for name, node in self.parents.items()}, {}, 0)
+        return task_key(self.work, {name: node.task_key for name, node in self.parents.items()}, {}, 0)
 
     @property
     def kind(self) -> str:
@@ -64,9 +64,9 @@ class Adopted(Node):
         """A checkpoint has no rows."""
 
     @functools.cached_property
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """The identity of its tokenizer."""
-        return folder_identity(self.folder) if self.tokenizer is None else self.tokenizer.vocabulary
+        return folder_identity(self.folder) if self.tokenizer is None else self.tokenizer.tokenizer_id
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -75,7 +75,7 @@ class Adopted(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Converted(Node):
+class ConvertedModel(Node):
     """What a conversion makes of a checkpoint: `export` a Hugging Face folder, `merge` an ordinary checkpoint of
     adapters and their base. `settings` are arguments of it.
     """
@@ -85,9 +85,9 @@ class Converted(Node):
     settings: tuple[tuple[str, str], ...] = ()
 
     @settled
-    def key(self) -> str:
+    def task_key(self) -> str:
         """The checkpoint and the settings."""
-        return task_key(self.work, {"checkpoint": self.model.key}, {}, 0)
+        return task_key(self.work, {"checkpoint": self.model.task_key}, {}, 0)
 
     @property
     def kind(self) -> str:
@@ -105,9 +105,9 @@ class Converted(Node):
         """Weights have no rows."""
 
     @property
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """The checkpoint's."""
-        return self.model.vocabulary
+        return self.model.tokenizer_id
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -124,7 +124,7 @@ class Function(Node):
     function: str
 
     @settled
-    def key(self) -> str:
+    def task_key(self) -> str:
         """The function's name and its module's text: editing the file makes the scores anew."""
         return task_key(self.work, {}, {}, 0)
 
@@ -144,7 +144,7 @@ class Function(Node):
         """A function has no rows."""
 
     @property
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """It reads text, not ids."""
         return ""
 

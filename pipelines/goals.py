@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import luigi
 
-from datakit.chunks import tidy
+from datakit.chunks import remove_stale
 from pipelines import settings, space
 from pipelines.console import say
 from pipelines.foreign import Function, place_of
-from pipelines.nodes import Model, Node, Table, ordered
+from pipelines.nodes import TrainedCheckpoint, Node, Table, ordered
 from pipelines.plan import Plan
 from pipelines.processes import preload
 from pipelines.tasks import complete, tasks_of
@@ -25,7 +25,7 @@ _SHOWN = 12
 _MODELS = {"generator", "scorer"}
 
 
-class Goal(luigi.Task):
+class Command(luigi.Task):
     """A task that makes nothing itself: it is complete when the last nodes of its graph are."""
 
     @abstractmethod
@@ -33,33 +33,33 @@ class Goal(luigi.Task):
         """The nodes that are wanted, made with `plan`; whatever is wrong with the graph is raised here."""
 
     @functools.cached_property
-    def wanted(self) -> tuple[Node, ...]:
+    def targets(self) -> tuple[Node, ...]:
         """The nodes that are wanted."""
-        return tuple(self.build(Plan(settings.held().root)))
+        return tuple(self.build(Plan(settings.quiver_config().root)))
 
     def requires(self) -> list[luigi.Task]:
         """Tasks of the wanted nodes."""
-        return tasks_of(self.wanted)
+        return tasks_of(self.targets)
 
     def complete(self) -> bool:
         """Whether all wanted nodes are there."""
-        return all(complete(node) for node in self.wanted)
+        return all(complete(node) for node in self.targets)
 
     def run(self) -> None:
         """Nothing is left to do once what it requires is there."""
 
     def before(self) -> None:
         """Check the whole graph, then say what will run and why, and what is there already."""
-        todo, reused = outstanding(self.wanted)
+        todo, reused = outstanding(self.targets)
         for node in reused:
             with suppress(StorageError):
-                tidy(node.url)
+                remove_stale(node.url)
         told = f"{len(reused)} reused" if reused else "nothing is there yet"
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
         for node in todo:
-            if isinstance(node, Model):
+            if isinstance(node, TrainedCheckpoint):
                 check(node)
         space.check(todo)
         say(f"{self.task_family}: {len(todo)} stages to do, {told}")
@@ -76,7 +76,7 @@ class Goal(luigi.Task):
 
     def after(self) -> None:
         """Say where the results lie."""
-        for node in self.wanted:
+        for node in self.targets:
             print(f"{node.label:<32} {node.url}")
 
 

@@ -36,7 +36,7 @@ BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class EvalSetup:
     """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a
     reward model.
 
@@ -60,7 +60,7 @@ class Ground:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class TaskSetup:
     """What an iteration stands on: the ground, prompts to grow on, original data (COMPLETIONS; None: nothing is blended
     in), the first policy.
 
@@ -68,7 +68,7 @@ class Source:
     held-out pairs a judge puts in the right order who only looks at length.
     """
 
-    ground: Ground
+    ground: EvalSetup
     prompts: Node
     original: Node | None
     policy: Node
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Step:
+class IterationResult:
     """What one iteration made: samples, their rewards, what was kept in each improve step, the policy and its
     figures.
     """
@@ -143,7 +143,7 @@ def rewarded(
     return plan.table(label, op or Reward(), tokens, scorer=reward_model)
 
 
-def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -> Evaluation:
+def evaluated(plan: Plan, label: str, ground: EvalSetup, policy: Node, seed: int) -> Evaluation:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
     sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop)
     label_of_prompts = f"{ground.name}/held-out"
@@ -160,7 +160,7 @@ def evaluated(plan: Plan, label: str, ground: Ground, policy: Node, seed: int) -
     return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
 
 
-def scored(plan: Plan, label: str, ground: Ground, reward_model: Node, samples: Node) -> Node:
+def scored(plan: Plan, label: str, ground: EvalSetup, reward_model: Node, samples: Node) -> Node:
     """`samples` with their `reward`, as on `ground`."""
     return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, rendering=ground.rendering)
 
@@ -174,7 +174,7 @@ def tokenized(
     return plan.table(f"{label}-tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
 
 
-def iterated(plan: Plan, source: Source, method: Method, number: int, policy: Node) -> Step:
+def iterated(plan: Plan, source: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
     """Iteration `number` (from 1), from `policy`."""
     ground, label, seed = source.ground, f"{method.name}/iter={number}", method.seed + number
     share = Split(
@@ -187,10 +187,10 @@ def iterated(plan: Plan, source: Source, method: Method, number: int, policy: No
     kept = method.keeping(plan, label, rewards)
     for stage, rows in enumerate(kept, 1):
         policy = _improved(plan, f"{label}/step={stage}", source, method, rows, policy, seed)
-    return Step(number, samples, rewards, tuple(kept), policy, evaluated(plan, label, ground, policy, method.seed))
+    return IterationResult(number, samples, rewards, tuple(kept), policy, evaluated(plan, label, ground, policy, method.seed))
 
 
-def _improved(plan: Plan, label: str, source: Source, method: Method, kept: Node, policy: Node, seed: int) -> Node:
+def _improved(plan: Plan, label: str, source: TaskSetup, method: Method, kept: Node, policy: Node, seed: int) -> Node:
     """`policy` after fine-tuning on what was kept, blended with original data."""
     rows, ground = kept, source.ground
     if method.original_share and source.original is not None:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from datakit.facts import spoken_after
+from datakit.facts import tokenizers_after
 from datakit.op import Op
 from datakit.tokenize import Adopt
-from schemas import VOCABULARIES, Schema
+from schemas import TOKENIZERS, Schema
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.identities import Spoken, spoken
+from schemas.identities import TokenizerByColumn, tokenizers_of
 from schemas.manifest import Manifest, task_key
 from schemas.vocabularies import dataset_identity
 from trainers.config import Run
@@ -44,7 +44,7 @@ class Node(ABC):
 
     @property
     @abstractmethod
-    def key(self) -> str:
+    def task_key(self) -> str:
         """The identity of what is made, SHA-256 in hex."""
 
     @property
@@ -59,7 +59,7 @@ class Node(ABC):
 
     @property
     @abstractmethod
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """The tokenizer that it is or that it speaks: its identity, or the key of one that has yet to be trained; empty
         if there is none, or several.
         """
@@ -70,7 +70,7 @@ class Node(ABC):
         """What it is made of, by role."""
 
     @property
-    def spoken(self) -> Spoken:
+    def tokenizer_by_column(self) -> TokenizerByColumn:
         """The tokenizer that each column of ids or templated pieces speaks."""
         return {}
 
@@ -82,7 +82,7 @@ class Node(ABC):
     @functools.cached_property
     def url(self) -> str:
         """Where it lies."""
-        return f"{self.root.rstrip('/')}/{self.label}-{self.key[:_KEY_CHARACTERS]}"
+        return f"{self.root.rstrip('/')}/{self.label}-{self.task_key[:_KEY_CHARACTERS]}"
 
     @functools.cached_property
     def name(self) -> str:
@@ -144,10 +144,10 @@ class Table(Node):
     rows_per_shard: int = ROWS_PER_SHARD
 
     @settled
-    def key(self) -> str:
+    def task_key(self) -> str:
         """Operation, keys of inputs and resources, seed."""
         named = {name: resource_key(name, node) for name, node in self.resources.items()}
-        return task_key(self.work, [node.key for node in self.inputs], named, self.seed)
+        return task_key(self.work, [node.task_key for node in self.inputs], named, self.seed)
 
     @property
     def kind(self) -> str:
@@ -165,25 +165,25 @@ class Table(Node):
         return self.op.gives(*(rows_of(node) for node in self.inputs))
 
     @settled
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
         tokenizer that all their columns speak.
         """
         if isinstance(self.op, Adopt):
             return self.op.pinned().identity
-        if self.schema.name == VOCABULARIES.name:
-            return self.key
-        told = {one for several in self.spoken.values() for one in several}
+        if self.schema.name == TOKENIZERS.name:
+            return self.task_key
+        told = {one for several in self.tokenizer_by_column.values() for one in several}
         return told.pop() if len(told) == 1 else ""
 
     @settled
-    def spoken(self) -> Spoken:
+    def tokenizer_by_column(self) -> TokenizerByColumn:
         """What the inputs' columns speak, and new columns the tokenizer of the resources."""
         named = self.resources.get("tokenizer")
         models = self.resources.values() if named is None else [named]
-        speaks = next((v for node in models if (v := node.vocabulary)), "")
+        speaks = next((v for node in models if (v := node.tokenizer_id)), "")
         schemas = [rows_of(node) for node in self.inputs]
-        return spoken_after(self.op, schemas, [node.spoken for node in self.inputs], self.schema, speaks)
+        return tokenizers_after(self.op, schemas, [node.tokenizer_by_column for node in self.inputs], self.schema, speaks)
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -193,7 +193,7 @@ class Table(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Model(Node):
+class TrainedCheckpoint(Node):
     """A checkpoint made by a training run. `run` is complete but for places and vocabulary size; `ranks` is how many
     processes train it (0: what `[launch]` says).
     """
@@ -206,7 +206,7 @@ class Model(Node):
     ranks: int = 0
 
     @settled
-    def key(self) -> str:
+    def task_key(self) -> str:
         """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
         from.
         """
@@ -228,9 +228,9 @@ class Model(Node):
         """A checkpoint has no rows."""
 
     @property
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """Its tokenizer's."""
-        return self.tokenizer.vocabulary or self.tokenizer.key
+        return self.tokenizer.tokenizer_id or self.tokenizer.task_key
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -240,18 +240,18 @@ class Model(Node):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Found(Node):
+class Existing(Node):
     """A dataset or checkpoint that lies at `place`; its key is its content."""
 
     made: ClassVar[bool] = False
 
     place: str
-    told: Manifest
+    existing_manifest: Manifest
 
     @property
-    def key(self) -> str:
+    def task_key(self) -> str:
         """Its task key where it was made by a task, or else the digest of its content."""
-        return self.told.key or self.told.digest
+        return self.existing_manifest.task_key or self.existing_manifest.content_digest
 
     @functools.cached_property
     def url(self) -> str:
@@ -261,25 +261,25 @@ class Found(Node):
     @property
     def kind(self) -> str:
         """As its manifest says."""
-        return self.told.kind
+        return self.existing_manifest.kind
 
     @property
     def schema(self) -> Schema | None:
         """As its manifest says."""
-        return self.told.schema
+        return self.existing_manifest.schema
 
     @settled
-    def vocabulary(self) -> str:
+    def tokenizer_id(self) -> str:
         """The identity of the tokenizer that it is, or that was recorded with it."""
-        if self.told.schema is not None and self.told.schema.name == VOCABULARIES.name:
+        if self.existing_manifest.schema is not None and self.existing_manifest.schema.name == TOKENIZERS.name:
             return dataset_identity(Dataset.open(self.place))
-        told = self.told.facts.get("tokenizer", "")
+        told = self.existing_manifest.facts.get("tokenizer", "")
         return told if isinstance(told, str) else ""
 
     @property
-    def spoken(self) -> Spoken:
+    def tokenizer_by_column(self) -> TokenizerByColumn:
         """As its manifest says."""
-        return spoken(self.told.schema, self.told.facts)
+        return tokenizers_of(self.existing_manifest.schema, self.existing_manifest.facts)
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -289,7 +289,7 @@ class Found(Node):
 
 def resource_key(name: str, node: Node) -> str:
     """What a resource is known by: a tokenizer by its vocabulary, even when it comes out of a checkpoint."""
-    return node.vocabulary if name == "tokenizer" and node.vocabulary else node.key
+    return node.tokenizer_id if name == "tokenizer" and node.tokenizer_id else node.task_key
 
 
 def rows_of(node: Node) -> Schema:

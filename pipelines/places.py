@@ -11,7 +11,7 @@ from typing import Any
 from datakit.io.layouts import reader_of
 from datakit.tokenize import Adopt
 from pipelines import settings
-from pipelines.foreign import Adopted, Function, content_of
+from pipelines.foreign import ImportedModel, Function, content_of
 from pipelines.nodes import Node
 from pipelines.plan import Plan
 from schemas.commit import read_manifest
@@ -41,8 +41,8 @@ def adopted(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> No
     model = Path(folder) / "tokenizer.model"
     if not tokenizer and model.is_file() and not model.with_suffix(".json").is_file():
         tokenizer = str(model)
-    return plan.foreign(
-        Adopted(
+    return plan.add(
+        ImportedModel(
             label=label or f"adopted/{stem(folder)}",
             root=plan.root,
             folder=str(Path(folder).absolute()),
@@ -56,7 +56,7 @@ def scorer_at(plan: Plan, place: str) -> Node:
     """A reward model: a function (`module:function`), a checkpoint, or a Hugging Face folder."""
     module, colon, name = place.partition(":")
     if colon and name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return plan.foreign(Function(label=place, root=plan.root, function=place))
+        return plan.add(Function(label=place, root=plan.root, function=place))
     return model_at(plan, place)
 
 

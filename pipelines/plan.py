@@ -15,12 +15,12 @@ from typing import Any
 
 from datakit.op import Op
 from pipelines.foreign import Function
-from pipelines.nodes import ROWS_PER_SHARD, Found, Model, Node, Table, rows_of
-from pipelines.speech import READS, check_spoken
+from pipelines.nodes import ROWS_PER_SHARD, Existing, TrainedCheckpoint, Node, Table, rows_of
+from pipelines.speech import SCORER_COLUMNS, check_tokenizer
 from schemas import Schema
 from schemas.commit import read_manifest
 from schemas.errors import ConfigError, DataError, printable
-from schemas.identities import speaking
+from schemas.identities import token_columns
 from schemas.storage import normal, shown
 from trainers.config import Run
 from trainers.registry import configured
@@ -80,9 +80,9 @@ class Plan:
         init: Node | None = None,
         validation: Node | None = None,
         ranks: int = 0,
-    ) -> Model:
+    ) -> TrainedCheckpoint:
         """The checkpoint that `run` makes of `data`; places in `run` are filled in when it runs."""
-        node = Model(
+        node = TrainedCheckpoint(
             label=label,
             root=self.root,
             run=run,
@@ -95,7 +95,7 @@ class Plan:
         _check_model(node)
         return self._once(node)
 
-    def found(self, place: str, kind: str) -> Found:
+    def found(self, place: str, kind: str) -> Existing:
         """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
         url = normal(place)
         manifest = read_manifest(url)
@@ -107,9 +107,9 @@ class Plan:
                 found="no manifest" if manifest is None else f"a {manifest.kind}",
                 kept="nothing was started",
             )
-        return self._once(Found(label=url.rsplit("/", 1)[-1], root=self.root, place=url, told=manifest))
+        return self._once(Existing(label=url.rsplit("/", 1)[-1], root=self.root, place=url, existing_manifest=manifest))
 
-    def foreign(self, node: Node) -> Node:
+    def add(self, node: Node) -> Node:
         """A node that stands for something outside: a model adopted or exported, a function."""
         made: Node = self._once(node)
         return made
@@ -135,9 +135,9 @@ def _check_table(node: Table) -> None:
         if isinstance(given, Function):
             given.takes(rows_of(node.inputs[0]))
             continue
-        columns = [*speaking(node.op.takes), *(READS if name == "scorer" else ())]
+        columns = [*token_columns(node.op.takes), *(SCORER_COLUMNS if name == "scorer" else ())]
         for rows in node.inputs:
-            check_spoken(node.label, given, rows, columns)
+            check_tokenizer(node.label, given, rows, columns)
     assert node.schema is not None
 
 
@@ -153,20 +153,20 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
         raise
 
 
-def _check_model(node: Model) -> None:
+def _check_model(node: TrainedCheckpoint) -> None:
     algorithm, _ = configured(node.run.algorithm, node.run.settings, where=node.label)
     for given in (node.data, node.validation):
         if given is not None:
             _require(given, algorithm.rows, f"{node.label} (train.{algorithm.name})")
-    check_spoken(node.label, node.init or node.tokenizer, node.tokenizer)
+    check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:
-            check_spoken(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
-    if node.ranks % node.run.parallel.fewest_ranks:
+            check_tokenizer(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
+    if node.ranks % node.run.parallel.min_world_size:
         raise ConfigError(
             "parallel-size",
             f"{node.ranks} ranks do not fill {node.run.parallel}",
-            expected=f"a multiple of {node.run.parallel.fewest_ranks}",
+            expected=f"a multiple of {node.run.parallel.min_world_size}",
             where=node.label,
             kept="nothing was started",
         )

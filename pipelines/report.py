@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datakit.label import Longer
-from pipelines.iteration import Evaluation, Source, Step
-from pipelines.nodes import Model, Node
+from pipelines.iteration import Evaluation, TaskSetup, IterationResult
+from pipelines.nodes import TrainedCheckpoint, Node
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
 from schemas.manifest import Manifest
@@ -16,7 +16,7 @@ from schemas.manifest import Manifest
 _STAGES = {"generate.complete": "sample", "label.reward": "score", "train.sft": "train", "train.rm": "train"}
 
 
-def show(title: str, source: Source, before: Evaluation, steps: Sequence[Step]) -> None:
+def show(title: str, source: TaskSetup, before: Evaluation, steps: Sequence[IterationResult]) -> None:
     """Print everything to stdout."""
     last = figures(before)
     rows = [[*_row(step), *_change(last := last, last := figures(step.evaluation))] for step in steps]
@@ -39,7 +39,7 @@ def _metrics(node: Node) -> Mapping[str, float]:
     return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
 
 
-def _row(step: Step) -> list[str]:
+def _row(step: IterationResult) -> list[str]:
     samples, rewards = _manifest(step.samples), _manifest(step.rewards)
     kept = [_manifest(node) for node in step.kept]
     counts = [manifest.num_rows for manifest in kept]
@@ -68,21 +68,21 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def _seconds(step: Step) -> str:
+def _seconds(step: IterationResult) -> str:
     spent: dict[str, float] = {}
     label = step.samples.label.rsplit("/", 1)[0]
     for node in step.evaluation.figures.ancestors():
         if node.label.startswith(label + "/"):
             manifest = node.manifest()
-            seconds = 0.0 if manifest is None else float(manifest.circumstance.get("seconds", 0.0))
+            seconds = 0.0 if manifest is None else float(manifest.runtime_info.get("seconds", 0.0))
             stage = _STAGES.get(str(node.work.get("name")), "other")
             spent[stage] = spent.get(stage, 0.0) + seconds
     return ", ".join(f"{spent.get(stage, 0.0):.0f}" for stage in ("sample", "score", "train", "other"))
 
 
-def _pair_accuracies(source: Source) -> dict[str, float]:
+def _pair_accuracies(source: TaskSetup) -> dict[str, float]:
     """Held-out pairs that the reward model puts in the right order, and a judge who takes the longer answer."""
-    manifest = source.reward_model.manifest() if isinstance(source.reward_model, Model) else None
+    manifest = source.reward_model.manifest() if isinstance(source.reward_model, TrainedCheckpoint) else None
     told: Any = {} if manifest is None else manifest.facts.get("stats", {})
     found = {"reward model": told["val_accuracy"]} if "val_accuracy" in told else {}
     if source.baselines is not None:
@@ -111,7 +111,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _where(title: str, steps: Sequence[Step]) -> None:
+def _where(title: str, steps: Sequence[IterationResult]) -> None:
     last = steps[-1]
     root = os.path.relpath(last.policy.root) if "://" not in last.policy.root else last.policy.root
     rewards = os.path.relpath(last.rewards.url) if "://" not in last.rewards.url else last.rewards.url

@@ -13,7 +13,7 @@ from datakit.op import NOTHING
 from datakit.resource import Resource
 from pipelines.foreign import Function, reach
 from pipelines.nodes import Node, resource_key
-from pipelines.speech import READS
+from pipelines.speech import SCORER_COLUMNS
 from schemas import IDS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -60,7 +60,7 @@ _OPENERS: Mapping[str, Callable[[str], object]] = {
 }
 
 
-_SCORED = Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in READS))
+_SCORED = Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in SCORER_COLUMNS))
 
 
 def open_function(function: str, takes: Schema) -> object:

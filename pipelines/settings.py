@@ -111,7 +111,7 @@ def launching() -> Launch:
 def templating() -> Rendering:
     """What `[quiver]` says of templating; `ConfigError` for a date that there is not."""
     try:
-        return Rendering(date=held().date or None)
+        return Rendering(date=quiver_config().date or None)
     except ConfigError as error:
         error.where, error.next = "[quiver] date", "correct [quiver] date in luigi.cfg"
         raise
@@ -130,7 +130,7 @@ def operation(name: str, params: Mapping[str, Any]) -> Op:
         raise
 
 
-def held() -> quiver:
+def quiver_config() -> quiver:
     """The `[quiver]` section; `ConfigError` for a value that cannot be read."""
     return configured(quiver)
 

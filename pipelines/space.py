@@ -20,7 +20,7 @@ from datakit.io import Arrow, Csv, Jsonl, Parquet, Reversal
 from datakit.op import Op
 from datakit.tokenize import Train
 from pipelines.console import say
-from pipelines.nodes import Model, Node, Table
+from pipelines.nodes import TrainedCheckpoint, Node, Table
 from schemas.errors import StorageError
 from trainers import architecture
 
@@ -48,7 +48,7 @@ def check(todo: Sequence[Node]) -> None:
     free = shutil.disk_usage(next(place for place in (Path(root), *Path(root).parents) if place.exists())).free
     sizes: dict[int, Size] = {}
     likely = sum(_size(node, sizes).bytes for node in todo)
-    least = sum(_model_bytes(node)[0] for node in todo if isinstance(node, Model))
+    least = sum(_model_bytes(node)[0] for node in todo if isinstance(node, TrainedCheckpoint))
     if free < least:
         raise StorageError(
             "no-space",
@@ -62,7 +62,7 @@ def check(todo: Sequence[Node]) -> None:
         say(f"  {root} may become full: this run needs about {_shown(likely)}, {_shown(free)} are free")
 
 
-def parameters(model: architecture.Model) -> int:
+def parameters(model: architecture.ModelConfig) -> int:
     """How many numbers a network of this shape learns."""
     hidden, width = model.hidden_size, model.ffn_hidden_size
     query = model.num_attention_heads * model.head_channels
@@ -96,7 +96,7 @@ def _size(node: Node, sizes: dict[int, Size]) -> Size:
             given = [_size(parent, sizes) for parent in node.inputs]
             whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
             sizes[id(node)] = grown(node.op, whole)
-        elif isinstance(node, Model):
+        elif isinstance(node, TrainedCheckpoint):
             sizes[id(node)] = Size(0.0, _model_bytes(node)[1])
         else:
             sizes[id(node)] = Size()
@@ -148,7 +148,7 @@ def _(op: Complete, given: Size) -> Size:
     return Size(rows, rows * each)
 
 
-def _model_bytes(node: Model) -> tuple[int, int]:
+def _model_bytes(node: TrainedCheckpoint) -> tuple[int, int]:
     """Bytes that the checkpoint of `node` needs for certain, and those that its saves need besides, together."""
     shape = _shape(node)
     if shape is None:
@@ -161,9 +161,9 @@ def _model_bytes(node: Model) -> tuple[int, int]:
     return (0 if node.run.lora else count * bare), count * (bare + saves * saved)
 
 
-def _shape(node: Node) -> architecture.Model | None:
+def _shape(node: Node) -> architecture.ModelConfig | None:
     """The shape of the network that `node` trains, where it or an ancestor of it says so."""
-    while isinstance(node, Model):
+    while isinstance(node, TrainedCheckpoint):
         if node.run.model is not None:
             made = isinstance(node.tokenizer, Table) and isinstance(node.tokenizer.op, Train)
             size = node.tokenizer.op.vocab_size if made else node.run.model.vocab_size  # type: ignore[attr-defined]

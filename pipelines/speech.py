@@ -10,27 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.nodes import Node, Table
-from schemas import VOCABULARIES
+from schemas import TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.vocabularies import dataset_identity
 
-READS = ("input_ids",)
+SCORER_COLUMNS = ("input_ids",)
 """The columns that a checkpoint's scorer reads."""
 
 
-def check_spoken(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
+def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
     """`DataError` if `other` (rows: in one of `columns`) speaks another tokenizer than `one`."""
     if columns is None:
-        found: list[str] = [other.vocabulary]
+        found: list[str] = [other.tokenizer_id]
     else:
-        found = [told for name in columns for told in other.spoken.get(name, ())]
+        found = [told for name in columns for told in other.tokenizer_by_column.get(name, ())]
     for told in found:
-        if differ(one.vocabulary, told, (*one.ancestors(), *other.ancestors())):
+        if differ(one.tokenizer_id, told, (*one.ancestors(), *other.ancestors())):
             raise DataError(
                 "wrong-tokenizer",
                 f"{label}: {other.name} holds ids of another tokenizer than {one.name} speaks",
-                expected=f"tokenizer {one.vocabulary[:12]}",
+                expected=f"tokenizer {one.tokenizer_id[:12]}",
                 found=f"tokenizer {told[:12]}",
                 where=other.url,
                 kept="nothing was started",
@@ -42,7 +42,7 @@ def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:
     """Whether these are two tokenizers for certain."""
     if not one or not other or one == other:
         return False
-    trained = {node.key: node for node in nodes if _is_trained(node)}
+    trained = {node.task_key: node for node in nodes if _is_trained(node)}
     if one in trained and other in trained:
         return True
     first, second = _settled(one, trained), _settled(other, trained)
@@ -50,7 +50,7 @@ def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:
 
 
 def _is_trained(node: Node) -> bool:
-    return isinstance(node, Table) and node.schema.name == VOCABULARIES.name and node.vocabulary == node.key
+    return isinstance(node, Table) and node.schema.name == TOKENIZERS.name and node.tokenizer_id == node.task_key
 
 
 def _settled(vocabulary: str, trained: Mapping[str, Node]) -> str:

@@ -28,12 +28,12 @@ class NodeTarget(luigi.Target):
         return manifest is not None and self._mine(manifest)
 
     def _mine(self, manifest: Manifest) -> bool:
-        if manifest.kind != self.node.kind or manifest.key not in ("", self.node.key):
+        if manifest.kind != self.node.kind or manifest.task_key not in ("", self.node.task_key):
             raise ConflictError(
                 "foreign-output",
                 f"{self.node.url} holds what another task made",
-                expected=f"{self.node.kind} with key {self.node.key[:16]}",
-                found=f"{manifest.kind} with key {manifest.key[:16]}",
+                expected=f"{self.node.kind} with key {self.node.task_key[:16]}",
+                found=f"{manifest.kind} with key {manifest.task_key[:16]}",
                 where=self.node.url,
                 kept="everything; nothing was overwritten",
                 next=f"move {self.node.url} away, or choose another [quiver] root",

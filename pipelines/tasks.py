@@ -15,7 +15,7 @@ import luigi
 from pipelines import settings
 from pipelines.command import failure_text
 from pipelines.console import Stage, say
-from pipelines.nodes import Model, Node, Table
+from pipelines.nodes import TrainedCheckpoint, Node, Table
 from pipelines.processes import die_with_parent
 from pipelines.targets import CheckpointTarget, DatasetTarget, NodeTarget
 from pipelines.training import train
@@ -94,7 +94,7 @@ class Apply(Make):
         from pipelines.resources import resource_of
         from schemas.dataset import Dataset
 
-        held = settings.held()
+        held = settings.quiver_config()
         verify: Any = held.verify
         rows = node.inputs[0].schema if node.inputs else None
         made = apply(
@@ -107,7 +107,7 @@ class Apply(Make):
             on_progress=lambda progress: stage.move(str(progress)),
             max_rejected=None if node.op.max_rejected is None else held.max_rejected,
             rows_per_shard=node.rows_per_shard,
-            key=node.key,
+            key=node.task_key,
             hang_seconds=held.hang_seconds,
         )
         for note in node.op.notes(made.manifest):
@@ -116,13 +116,13 @@ class Apply(Make):
         return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
 
 
-@makes(Model)
+@makes(TrainedCheckpoint)
 class Fit(Make):
     """Makes a checkpoint: one training run, in a process of its own."""
 
     kind = CheckpointTarget
 
-    def make(self, node: Model, stage: Stage) -> str:
+    def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
         """`python -m trainers.run`, in one process or several."""
         return train(node, stage)
 
@@ -130,7 +130,7 @@ class Fit(Make):
 def task_of(node: Node) -> Make:
     """The task that makes `node`."""
     kind: Any = _KINDS[type(node)]
-    task: Make = kind(label=node.label, key=node.key)
+    task: Make = kind(label=node.label, key=node.task_key)
     task.node = node
     return task
 

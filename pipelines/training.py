@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines import settings
 from pipelines.console import Stage, say
-from pipelines.nodes import Model, Node
+from pipelines.nodes import TrainedCheckpoint, Node
 from schemas import vocabularies
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
@@ -26,7 +26,7 @@ from trainers.launch import start
 from trainers.launch.settings import Launch
 
 
-def train(node: Model, stage: Stage) -> str:
+def train(node: TrainedCheckpoint, stage: Stage) -> str:
     """Run `node` to its end and return what to say of it; errors of the run are raised here as they are."""
     run = placed(node)
     folder = run.folder
@@ -43,17 +43,17 @@ def train(node: Model, stage: Stage) -> str:
     return f"{told.get('step', 0):,} steps, loss {told.get('loss', float('nan')):.4f}"
 
 
-def check(node: Model) -> tuple[Launch, int]:
+def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
     """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
     fills. Raises `ConfigError` for what cannot be placed.
     """
     launch, cut = settings.launching(), node.run.parallel
-    ranks = node.ranks or launch.ranks or cut.fewest_ranks
+    ranks = node.ranks or launch.ranks or cut.min_world_size
     start.check(cut, ranks, launch, node.label)
     return launch, ranks
 
 
-def placed(node: Model) -> Run:
+def placed(node: TrainedCheckpoint) -> Run:
     """The node's run with its places, its key and its vocabulary's size filled in."""
     run = node.run
     model = None if run.model is None else replace(run.model, vocab_size=vocabulary_size(node.tokenizer))
@@ -64,12 +64,12 @@ def placed(node: Model) -> Run:
         validation=None if node.validation is None else node.validation.url,
         init=None if node.init is None else node.init.url,
         out=node.url,
-        work=None if local else str(Path("quiver-runs").absolute() / f"{node.name}-{node.key[:8]}"),
+        work=None if local else str(Path("quiver-runs").absolute() / f"{node.name}-{node.task_key[:8]}"),
         model=model,
-        key=node.key,
+        key=node.task_key,
         records=f"{node.url}.records",
         vocabulary=None if node.init is not None else node.tokenizer.url,
-        facts={**run.facts, "tokenizer_key": node.vocabulary},
+        facts={**run.facts, "tokenizer_key": node.tokenizer_id},
     )
 
 
@@ -82,7 +82,7 @@ def vocabulary_size(tokenizer: Node) -> int:
     return vocabularies.vocabulary_size(str(row["tokenizer_json"]))
 
 
-def _steps(node: Model) -> int | None:
+def _steps(node: TrainedCheckpoint) -> int | None:
     """How many steps the run has in all, where that can be told."""
     if node.run.max_steps is not None:
         return node.run.max_steps

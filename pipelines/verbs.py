@@ -32,8 +32,8 @@ from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines import settings
-from pipelines.goals import Goal
-from pipelines.iteration import Ground, evaluated, prompted, rewarded
+from pipelines.goals import Command
+from pipelines.iteration import EvalSetup, evaluated, prompted, rewarded
 from pipelines.learning import run_of
 from pipelines.nodes import Node
 from pipelines.places import any_at, imported, model_at, names_in, rows_at, scorer_at, stem
@@ -43,7 +43,7 @@ from schemas.errors import ConfigError, printable
 from schemas.storage import normal
 
 
-class Verb(Goal):
+class StageCommand(Command):
     """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
 
     family: ClassVar[str] = ""
@@ -90,7 +90,7 @@ class Verb(Goal):
         return settings.operation(full, recursively_unfreeze(dict(params)))
 
 
-class _Operation(Verb):
+class _Operation(StageCommand):
     """A verb that runs one named operation over datasets."""
 
     data = luigi.Parameter(
@@ -118,11 +118,11 @@ class _Operation(Verb):
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
         """The operation over its inputs, with its tokenizer where it needs one."""
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
-        seed = settings.held().seed
+        seed = settings.quiver_config().seed
         return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
 
 
-class Import(Verb):
+class Import(StageCommand):
     """Outside files to a dataset."""
 
     family = "io"
@@ -139,7 +139,7 @@ class Import(Verb):
         return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Answering, Verb):
+class Generate(Answering, StageCommand):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -171,7 +171,7 @@ class Generate(Answering, Verb):
             rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.rendering)
         else:
             self.nothing_templated("the prompts are tokens already")
-        return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.held().seed)]
+        return [plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.quiver_config().seed)]
 
 
 class Label(Templated, _Operation):
@@ -237,7 +237,7 @@ class Tokenize(_Operation):
     family = "tokenize"
 
 
-class Train(Verb):
+class Train(StageCommand):
     """A training run on token rows."""
 
     family = "train"
@@ -258,7 +258,7 @@ class Train(Verb):
         if not (self.init or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         model = dict(self.model) or None
-        run = run_of(self.algorithm, self.learning, seed=settings.held().seed, model=model, where="--learning")
+        run = run_of(self.algorithm, self.learning, seed=settings.quiver_config().seed, model=model, where="--learning")
         init = model_at(plan, self.init) if self.init else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
@@ -275,7 +275,7 @@ class Train(Verb):
         ]
 
 
-class Evaluate(Answering, Verb):
+class Evaluate(Answering, StageCommand):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"
@@ -292,7 +292,7 @@ class Evaluate(Answering, Verb):
         """Answers, verdicts, rewards, figures."""
         verifier = recursively_unfreeze(dict(self.verifier))
         policy = model_at(plan, self.policy)
-        ground = Ground(
+        ground = EvalSetup(
             name=self.label(self.policy, self.prompts),
             held_out=self.rows(plan, self.prompts),
             tokenizer=policy,
@@ -301,12 +301,12 @@ class Evaluate(Answering, Verb):
             max_new_tokens=self.max_new_tokens,
             rendering=self.rendering,
         )
-        return [evaluated(plan, ground.name, ground, policy, settings.held().seed).figures]
+        return [evaluated(plan, ground.name, ground, policy, settings.quiver_config().seed).figures]
 
     def after(self) -> None:
         """The figures, and where they lie."""
         from schemas.dataset import Dataset
 
-        for row in Dataset.open(self.wanted[0].url).read().to_pylist():
+        for row in Dataset.open(self.targets[0].url).read().to_pylist():
             print(f"{row['metric']:<28} {row['value']:.4f}")
         super().after()

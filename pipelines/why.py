@@ -31,9 +31,9 @@ def differences(node: Node, before: Manifest) -> Iterator[str]:
     seed = getattr(node, "seed", None)
     if seed is not None and before.seed != seed:
         yield f"seed {before.seed} -> {seed}"
-    keys = {parent.key for parent in before.parents} | {str(fact) for fact in before.facts.values()}
+    keys = {parent.task_key for parent in before.parents} | {str(fact) for fact in before.facts.values()}
     for role, parent in node.parents.items():
-        if parent.key not in keys and resource_key(role, parent) not in keys and role != "validation":
+        if parent.task_key not in keys and resource_key(role, parent) not in keys and role != "validation":
             yield f"{parent.name} changed"
 
 
@@ -41,7 +41,7 @@ def newest_sibling(node: Node) -> Manifest | None:
     """The manifest of the newest result with the same label and another key."""
     folder, _, stem = node.url.rpartition("/")
     store, place = open_store(folder)
-    prefix = stem[: -len(node.key[:8])]
+    prefix = stem[: -len(node.task_key[:8])]
     found = []
     for name in store.names(place):
         if name.startswith(prefix) and name != stem and len(name) == len(stem):

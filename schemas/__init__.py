@@ -28,4 +28,4 @@ from schemas.schema import common as common
 from schemas.tokens import PACKS as PACKS
 from schemas.tokens import PAIRS as PAIRS
 from schemas.tokens import TOKENS as TOKENS
-from schemas.vocabularies import VOCABULARIES as VOCABULARIES
+from schemas.vocabularies import TOKENIZERS as TOKENIZERS

@@ -47,7 +47,7 @@ def read_manifest(url: str) -> Manifest | None:
     return _read(store, root)
 
 
-def standing_at(url: str, key: str, kind: str) -> Manifest | None:
+def find_existing(url: str, key: str, kind: str) -> Manifest | None:
     """What is at `url` already, if it is the `kind` with this task key; `ConflictError` if it is another's.
 
     Without a key a `kind` that stands there is None too: publishing finds out whether it has the same content.
@@ -55,13 +55,13 @@ def standing_at(url: str, key: str, kind: str) -> Manifest | None:
     manifest = read_manifest(url)
     if manifest is None or (not key and manifest.kind == kind):
         return None
-    if manifest.kind == kind and manifest.key == key:
+    if manifest.kind == kind and manifest.task_key == key:
         return manifest
     raise ConflictError(
         "out-taken",
         f"{shown(url)} already holds a {manifest.kind} of another run",
         expected=f"{kind}, key {key[:12]}",
-        found=f"{manifest.kind}, key {manifest.key[:12]}",
+        found=f"{manifest.kind}, key {manifest.task_key[:12]}",
         where=shown(url),
         kept="what is there; nothing was started",
         next="choose another place, or remove it",
@@ -246,12 +246,12 @@ def _promote(store: Store, root: str, attempt: str, manifest: Manifest) -> Manif
 
 
 def _settle(standing: Manifest, mine: Manifest, url: str) -> None:
-    if standing.digest != mine.digest:
+    if standing.content_digest != mine.content_digest:
         raise ConflictError(
             "already-written",
             f"{shown(url)} was committed by another run, with different content",
-            expected=f"digest {mine.digest[:12]}, {mine.num_rows} rows",
-            found=f"digest {standing.digest[:12]}, {standing.num_rows} rows",
+            expected=f"digest {mine.content_digest[:12]}, {mine.num_rows} rows",
+            found=f"digest {standing.content_digest[:12]}, {standing.num_rows} rows",
             where=shown(url),
             kept="what was committed first; nothing was overwritten",
             next="use what is there, or write to another folder",

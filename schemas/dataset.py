@@ -106,14 +106,14 @@ class Dataset:
         return self.manifest.rejected
 
     @property
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 of the manifest's content."""
-        return self.manifest.digest
+        return self.manifest.content_digest
 
     @property
     def key(self) -> str:
         """Task key: the identity of the result before it was made."""
-        return self.manifest.key
+        return self.manifest.task_key
 
     @property
     def stats(self) -> Mapping[str, Any]:
@@ -131,7 +131,7 @@ class Dataset:
 
     def as_parent(self, name: str) -> Parent:
         """The dataset as an input called `name` in another manifest."""
-        return Parent(name, self.url, self.digest, self.key)
+        return Parent(name, self.url, self.content_digest, self.key)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one table."""
@@ -259,7 +259,7 @@ class Attempt:
         manifest = Manifest(
             schema=self.schema,
             rejected_schema=self.rejected_schema,
-            key=key,
+            task_key=key,
             op=op or {},
             parents=tuple(parents),
             seed=seed,
@@ -267,7 +267,7 @@ class Attempt:
             rejected=rejected,
             stats=stats_of(ordered, rejected, stats or {}),
             facts=facts or {},
-            circumstance=circumstance or {},
+            runtime_info=circumstance or {},
         )
         return Dataset(self.url, commit.publish_folder(self.url, self.name, manifest))
 
@@ -303,16 +303,16 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, in
     rejected = sum(file.rows for file in manifest.rejected)
     rejects = f", {rejected} rejected" if rejected else ""
     label = f"{name}: " if name else ""
-    lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.digest[:12]}]  {shown(url)}")
-    if manifest.digest in seen:
+    lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.content_digest[:12]}]  {shown(url)}")
+    if manifest.content_digest in seen:
         return
-    seen.add(manifest.digest)
+    seen.add(manifest.content_digest)
     for parent in manifest.parents:
         told = _reachable(url, parent)
         if isinstance(told, Manifest):
             _trace(parent.url, told, lines, seen, indent=indent + "  ", name=shown(parent.name))
         else:
-            lines.append(f"{indent}  {shown(parent.name)}: {told}  [{parent.digest[:12]}]  {shown(parent.url)}")
+            lines.append(f"{indent}  {shown(parent.name)}: {told}  [{parent.content_digest[:12]}]  {shown(parent.url)}")
 
 
 def _reachable(url: str, parent: Parent) -> Manifest | str:
@@ -325,7 +325,7 @@ def _reachable(url: str, parent: Parent) -> Manifest | str:
         return "(cannot be read)"
     if manifest is None:
         return "(gone)"
-    return manifest if manifest.digest == parent.digest else "(replaced since)"
+    return manifest if manifest.content_digest == parent.content_digest else "(replaced since)"
 
 
 def _human(size: int) -> str:

@@ -20,28 +20,28 @@ from schemas.schema import Schema
 FACT = "tokenizer"
 """The fact's name in a manifest."""
 
-Spoken = Mapping[str, tuple[str, ...]]
+TokenizerByColumn = Mapping[str, tuple[str, ...]]
 """The identities by column: one, or several where rows of different tokenizers were mixed; absent if not known."""
 
 
-def speaking(schema: Schema | None) -> tuple[str, ...]:
+def token_columns(schema: Schema | None) -> tuple[str, ...]:
     """The columns that hold ids (one per token, or several) or templated pieces."""
     return () if schema is None else tuple(c.name for c in schema.columns if c.type in (IDS, PIECES, pa.list_(IDS)))
 
 
-def spoken(schema: Schema | None, facts: Mapping[str, Any]) -> Spoken:
+def tokenizers_of(schema: Schema | None, facts: Mapping[str, Any]) -> TokenizerByColumn:
     """What a dataset's manifest says of its columns."""
     told = facts.get(FACT)
-    by_column = told if isinstance(told, dict) else dict.fromkeys(speaking(schema), told)
+    by_column = told if isinstance(told, dict) else dict.fromkeys(token_columns(schema), told)
     return {name: _several(value) for name, value in by_column.items() if _several(value)}
 
 
-def passed_on(schema: Schema, inputs: Sequence[Spoken], new: Collection[str], vocabulary: str) -> Spoken:
+def passed_on(schema: Schema, inputs: Sequence[TokenizerByColumn], new: Collection[str], vocabulary: str) -> TokenizerByColumn:
     """What the columns of a result speak: the `new` ones `vocabulary`, where an operation has one; the others what they
     spoke before, and a column under a new name what any column did.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for name in speaking(schema):
+    for name in token_columns(schema):
         before = [given[name] for given in inputs if name in given]
         if name in new and vocabulary:
             found[name] = (vocabulary,)
@@ -51,7 +51,7 @@ def passed_on(schema: Schema, inputs: Sequence[Spoken], new: Collection[str], vo
     return {name: told for name, told in found.items() if told}
 
 
-def fact(told: Spoken) -> dict[str, Any]:
+def fact(told: TokenizerByColumn) -> dict[str, Any]:
     """`told` as an entry of a manifest's facts; empty where nothing is known."""
     plain = {name: several[0] if len(several) == 1 else list(several) for name, several in told.items()}
     one = next(iter(plain.values()), None)
@@ -60,7 +60,7 @@ def fact(told: Spoken) -> dict[str, Any]:
     return {FACT: one if isinstance(one, str) and all(value == one for value in plain.values()) else plain}
 
 
-def check(told: Spoken, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
+def check(told: TokenizerByColumn, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
     """`DataError` if one of `columns` speaks another tokenizer than `vocabulary`, as far as both are known."""
     for name in columns:
         if vocabulary and any(one != vocabulary for one in told.get(name, ())):

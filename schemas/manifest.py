@@ -50,8 +50,8 @@ class Parent:
 
     name: str
     url: str
-    digest: str
-    key: str = ""
+    content_digest: str
+    task_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Manifest:
     kind: str = "dataset"
     schema: Schema | None = None
     rejected_schema: Schema | None = None
-    key: str = ""
+    task_key: str = ""
     op: Mapping[str, Any] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
     seed: int = 0
@@ -71,10 +71,10 @@ class Manifest:
     rejected: tuple[File, ...] = ()
     stats: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    circumstance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    runtime_info: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self.content_digest)
 
     @property
     def num_rows(self) -> int:
@@ -87,10 +87,10 @@ class Manifest:
         return sum(file.bytes for file in self.files)
 
     @functools.cached_property
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 in hex of the content; equal for equal results, wherever and whenever they were made."""
         content = self._content()
-        content["parents"] = [{"name": p.name, "digest": p.digest, "key": p.key} for p in self.parents]
+        content["parents"] = [{"name": p.name, "digest": p.content_digest, "key": p.task_key} for p in self.parents]
         return _sha256(content)
 
     def to_bytes(self) -> bytes:
@@ -98,8 +98,8 @@ class Manifest:
         body = {
             "quiver": FORMAT,
             "content": self._content(),
-            "circumstance": dict(self.circumstance),
-            "digest": self.digest,
+            "circumstance": dict(self.runtime_info),
+            "digest": self.content_digest,
         }
         return (json.dumps({**body, "checksum": _sha256(body)}, indent=1, allow_nan=False) + "\n").encode()
 
@@ -116,9 +116,9 @@ class Manifest:
             "kind": self.kind,
             "schema": _schema_to_json(self.schema),
             "rejected_schema": _schema_to_json(self.rejected_schema),
-            "key": self.key,
+            "key": self.task_key,
             "op": dict(self.op),
-            "parents": [{"name": p.name, "url": p.url, "digest": p.digest, "key": p.key} for p in self.parents],
+            "parents": [{"name": p.name, "url": p.url, "digest": p.content_digest, "key": p.task_key} for p in self.parents],
             "seed": self.seed,
             "files": [_file_to_json(file) for file in self.files],
             "rejected": [_file_to_json(file) for file in self.rejected],
@@ -138,8 +138,8 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
     if len(set(paths)) != len(paths):
         raise _torn("manifest-malformed", where, "every file once", "a file named twice")
-    if manifest.digest != body["digest"]:
-        raise _torn("manifest-torn", where, manifest.digest, body["digest"])
+    if manifest.content_digest != body["digest"]:
+        raise _torn("manifest-torn", where, manifest.content_digest, body["digest"])
     return manifest
 
 
@@ -221,7 +221,7 @@ def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -
         kind=content["kind"],
         schema=schema,
         rejected_schema=_schema_from_json(content["rejected_schema"]),
-        key=_text(content["key"]),
+        task_key=_text(content["key"]),
         op=content["op"],
         parents=tuple(
             Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"])) for p in content["parents"]
@@ -231,7 +231,7 @@ def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -
         rejected=tuple(_file_from_json(file) for file in content["rejected"]),
         stats=content["stats"],
         facts=content["facts"],
-        circumstance=circumstance,
+        runtime_info=circumstance,
     )
 
 

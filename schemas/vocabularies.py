@@ -26,7 +26,7 @@ from schemas.outside import parsing
 from schemas.schema import Column, Schema
 from schemas.storage import named_file, normal, open_store, shown
 
-VOCABULARIES = Schema(
+TOKENIZERS = Schema(
     "vocabularies",
     1,
     (
@@ -142,7 +142,7 @@ def _is_published(url: str | os.PathLike[str]) -> bool:
 
 def read_dataset(dataset: Dataset) -> Row:
     """The one row of a VOCABULARIES dataset, its name among the values; `DataError` if there are more or none."""
-    rows = VOCABULARIES.check(dataset.read().select(list(VOCABULARIES.names)), dataset.url).to_pylist()
+    rows = TOKENIZERS.check(dataset.read().select(list(TOKENIZERS.names)), dataset.url).to_pylist()
     if len(rows) != 1:
         told = f"{shown(dataset.url)} holds {len(rows)} tokenizers"
         raise DataError("vocabulary", told, expected="one", where=shown(dataset.url))

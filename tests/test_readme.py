@@ -71,13 +71,13 @@ def test_every_stage_of_the_readme_is_a_command_and_the_reverse() -> None:
     from luigi.task_register import Register
 
     import pipelines.recipes
-    from pipelines.goals import Goal
+    from pipelines.goals import Command
 
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- stages -->")[1].split("\n\n")[1]
     told = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     registered = {name: task for name, task in Register._get_reg().items() if inspect.isclass(task)}
     tasks = {name: task for name, task in registered.items() if task.__module__.startswith("pipelines.")}
-    goals = {name for name, task in tasks.items() if issubclass(task, Goal) and not inspect.isabstract(task)}
+    goals = {name for name, task in tasks.items() if issubclass(task, Command) and not inspect.isabstract(task)}
     stages = {name for name in goals - set(vars(pipelines.recipes)) if not name.startswith("_")}
     assert told == stages
 

@@ -41,7 +41,7 @@ class Needs(Flag):
     """log-probability of every token after the first, [T]"""
     ENTROPY = auto()
     """entropy in nats of the distribution that token was drawn from, [T]"""
-    CHOICES = auto()
+    GATHERED = auto()
     """log-probabilities of the ids in the sequence's `choices` column, [T, K]"""
     VALUES = auto()
     """output of the scalar head at the position before every token after the first, [T, H]"""
@@ -62,7 +62,7 @@ class Per(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequence:
+class TokenColumn:
     """A column of token ids that the network reads, and the list columns that run along with it.
 
     `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `choices` holds K
@@ -73,16 +73,16 @@ class Sequence:
     ids: str
     mask: str | None = None
     aligned: tuple[str, ...] = ()
-    choices: str | None = None
+    gather_ids: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every list column that is as long as `ids`."""
-        return tuple(name for name in (self.mask, *self.aligned, self.choices) if name is not None)
+        return tuple(name for name in (self.mask, *self.aligned, self.gather_ids) if name is not None)
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelOutputs:
     """What the network says of one sequence column of B rows."""
 
     row_T: Tensor
@@ -100,9 +100,9 @@ class Said:
         return self.answers[Needs.ENTROPY]
 
     @property
-    def choices_TK(self) -> Tensor:
+    def gathered_TK(self) -> Tensor:
         """Log-probabilities of the ids in the `choices` column."""
-        return self.answers[Needs.CHOICES]
+        return self.answers[Needs.GATHERED]
 
     @property
     def values_TH(self) -> Tensor:
@@ -122,7 +122,7 @@ class Said:
 Rows: TypeAlias = "Mapping[str, Tensor]"
 """Columns by name: aligned columns laid end to end [T], number columns [B], vector columns [B, K], statistics []."""
 
-Pair: TypeAlias = "tuple[Tensor, Tensor]"
+SumCount: TypeAlias = "tuple[Tensor, Tensor]"
 """A mean that is still open: its sum and its count."""
 
 
@@ -136,12 +136,12 @@ class Loss:
 
     values: Tensor
     weights: Tensor
-    metrics: Mapping[str, Pair]
-    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, SumCount]
+    row_metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-LossFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Loss]
-StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, Said], Rows], Mapping[str, Pair]]
+LossFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Loss]
+StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Mapping[str, SumCount]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +157,13 @@ class Algorithm:
 
     name: str
     rows: Schema
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[TokenColumn, ...]
     needs: Needs
     per: Per
     settings: type
     loss: LossFn
     metrics: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    row_metrics: tuple[str, ...] = ()
     output_names: Callable[[Any], tuple[str, ...]] | None = None
     statistics: tuple[str, ...] = ()
     statistics_of: StatisticsFn | None = None
@@ -175,7 +175,7 @@ class Algorithm:
         assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
         assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
-        both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES)
+        both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED)
         assert not both, f"{self.name} asks two heads: {self.needs}"
         assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"
 
@@ -211,7 +211,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
-def mean_of(values: Tensor, weights: Tensor | None = None) -> Pair:
+def sum_count(values: Tensor, weights: Tensor | None = None) -> SumCount:
     """The open mean of `values` (weighted): its sum and its count, without gradient."""
     values = values.detach().float()
     if weights is None:

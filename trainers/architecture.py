@@ -41,7 +41,7 @@ class Experts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelConfig:
     """The shape of a decoder-only transformer; sizes in units, `norm_epsilon` and `rope_base` as in the papers.
 
     `head="lm"` gives log-probabilities over `vocab_size` ids, `head="scalar"` gives `head_size` numbers per token.
@@ -105,7 +105,7 @@ MOST_EXPERTS = 1 << 12
 """The greatest number of experts in a layer."""
 
 
-def shape_faults(model: Model) -> list[str]:
+def shape_faults(model: ModelConfig) -> list[str]:
     """Why `model` contradicts itself; empty when it does not."""
     faults: list[str] = []
     for name, most in CEILINGS.items():
@@ -131,7 +131,7 @@ def shape_faults(model: Model) -> list[str]:
     return faults + _rope_faults(model) + _expert_faults(model)
 
 
-def _rope_faults(model: Model) -> list[str]:
+def _rope_faults(model: ModelConfig) -> list[str]:
     faults: list[str] = []
     if not 1 <= model.rope_base <= 1e18:
         faults.append(f"model.rope_base {model.rope_base} is not in [1, 1e18]")
@@ -151,7 +151,7 @@ def _rope_faults(model: Model) -> list[str]:
     return faults
 
 
-def _expert_faults(model: Model) -> list[str]:
+def _expert_faults(model: ModelConfig) -> list[str]:
     experts = model.experts
     if experts is None:
         return []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from schemas.errors import ConfigError, printable
 from schemas.outside import parsing, strict_json
 from schemas.settings import digest, parse, plain
-from trainers.architecture import Model, shape_faults
+from trainers.architecture import ModelConfig, shape_faults
 
 VERSION = 2
 """Rises when the same run gives other weights."""
@@ -38,7 +38,7 @@ class Parallel:
     distributed_optimizer: bool = False
 
     @property
-    def fewest_ranks(self) -> int:
+    def min_world_size(self) -> int:
         """The smallest world that fills the cut; every world that does is a multiple of it."""
         return self.pipeline * math.lcm(self.tensor, self.expert)
 
@@ -109,7 +109,7 @@ class Run:
     validation: str | None = None
     out: str
     work: str | None = None
-    model: Model | None = None
+    model: ModelConfig | None = None
     init: str | None = None
     vocabulary: str | None = None
     parallel: Parallel = Parallel()
@@ -140,7 +140,7 @@ class Run:
     def __post_init__(self) -> None:
         faults = _run_faults(self) + _optim_faults(self.optim)
         cut = self.parallel
-        faults += _parallel_faults(cut) if self.model is None else cut_faults(self.model, cut)
+        faults += _parallel_faults(cut) if self.model is None else parallel_errors(self.model, cut)
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
 
@@ -149,22 +149,22 @@ class Run:
         """The local folder of logs and periodic saves."""
         return Path(self.work if self.work is not None else f"{self.out.removeprefix('file://').rstrip('/')}.run")
 
-    def decisive(self) -> dict[str, Any]:
+    def identity_fields(self) -> dict[str, Any]:
         """The part of the run that decides which weights come out, as plain JSON."""
         everything = plain(self)
-        return {name: value for name, value in everything.items() if name not in _CIRCUMSTANCE}
+        return {name: value for name, value in everything.items() if name not in _RUNTIME}
 
     @property
     def op(self) -> dict[str, Any]:
         """What is done: `train.<algorithm>`, its version, and `decisive()`."""
-        return {"name": f"train.{self.algorithm}", "version": VERSION, "params": self.decisive()}
+        return {"name": f"train.{self.algorithm}", "version": VERSION, "params": self.identity_fields()}
 
     def fingerprint(self, *inputs: str) -> str:
         """`key` where one was given; else a digest of `op` and of the digests of the `inputs`."""
         return self.key or digest({"run": self.op, "inputs": list(inputs)})
 
 
-_CIRCUMSTANCE = frozenset(
+_RUNTIME = frozenset(
     (
         "out",
         "work",
@@ -208,7 +208,7 @@ def read_json(path: str | Path) -> Any:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def cut_faults(model: Model, parallel: Parallel, *, training: bool = True) -> list[str]:
+def parallel_errors(model: ModelConfig, parallel: Parallel, *, training: bool = True) -> list[str]:
     """Why `model` or `parallel` contradicts itself, or the one cannot be cut by the other; empty when it can."""
     if contradictions := shape_faults(model) + _parallel_faults(parallel):
         return contradictions
@@ -227,7 +227,7 @@ def cut_faults(model: Model, parallel: Parallel, *, training: bool = True) -> li
     return faults + _expert_cut_faults(model, parallel, training)
 
 
-def _expert_cut_faults(model: Model, parallel: Parallel, training: bool) -> list[str]:
+def _expert_cut_faults(model: ModelConfig, parallel: Parallel, training: bool) -> list[str]:
     ep, experts, faults = parallel.expert, model.experts, []
     if ep > 1 and (experts is None or experts.number % ep):
         number = 0 if experts is None else experts.number

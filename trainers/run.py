@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from schemas import program
-from schemas.commit import read_manifest, standing_at
+from schemas.commit import read_manifest, find_existing
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, printable
 from schemas.manifest import Manifest
@@ -65,12 +65,12 @@ def execute(run: Run) -> None:
     registry.configured(run.algorithm, run.settings)
     data = Dataset.open(run.data)
     validation = None if run.validation is None else Dataset.open(run.validation)
-    digests = [data.digest]
+    digests = [data.content_digest]
     if run.init is not None:
         init = _init_manifest(run.init)
-        digests.append(init.digest)
+        digests.append(init.content_digest)
     key = run.fingerprint(*digests)
-    if standing_at(run.out, key, "checkpoint") is not None:
+    if find_existing(run.out, key, "checkpoint") is not None:
         if _rank() == 0:
             print(f"{run.out} is already finished", file=sys.stderr)
         return

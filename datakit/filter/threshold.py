@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from datakit.filter.advice import nothing_kept
 from datakit.filter.measurement import NOT_FINITE, measured, numbers, require_number
-from datakit.op import NOTHING, Context, Keep, Kept
+from datakit.op import NOTHING, Context, Keep, FilterDecision
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -84,7 +84,7 @@ class Threshold(Keep):
             raise nothing_kept(self.column, self._said(bounds), len(values), finite, upward=upward)
         return {"minimum": low, "maximum": high}
 
-    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
+    def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         """A null, NaN or infinite value never stays."""
         values = numbers(rows[self.column])
         bounds = (ctx.prepared["minimum"], ctx.prepared["maximum"])
@@ -92,7 +92,7 @@ class Threshold(Keep):
         below = np.zeros(len(values), bool) if low is None else (values <= low if self.strict else values < low)
         reason = np.select([np.isnan(values), below], [NOT_FINITE, "below"], "above")
         keep = pa.array(self._inside(values, bounds))
-        return Kept(keep, pa.array(reason, pa.string()), measured(values), self._said(bounds))
+        return FilterDecision(keep, pa.array(reason, pa.string()), measured(values), self._said(bounds))
 
     def _bounds(self, finite: npt.NDArray[np.float64]) -> Bounds:
         def bound(number: float | None, quantile: float | None) -> float | None:

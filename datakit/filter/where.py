@@ -14,7 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.op import NOTHING, Context, Keep, Kept
+from datakit.op import NOTHING, Context, Keep, FilterDecision
 from datakit.sql import Predicate
 from schemas import Schema
 
@@ -39,8 +39,8 @@ class Where(Keep):
         _checked(self.predicate, inputs[0])
         return inputs[0]
 
-    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
+    def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         """True stays; false and null go."""
         holds = _checked(self.predicate, Schema.of_arrow(rows.schema)).values(rows)
         reason = pc.if_else(pc.is_null(holds), "null", "false")
-        return Kept(pc.fill_null(holds, False), reason, threshold=self.predicate)
+        return FilterDecision(pc.fill_null(holds, False), reason, threshold=self.predicate)

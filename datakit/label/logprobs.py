@@ -11,7 +11,7 @@ import pyarrow as pa
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import answered, finite_rows, row_sums, token_rows
 from datakit.io.conversations import flat, starts
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.tokens import MASK
@@ -64,7 +64,7 @@ class Logprobs(Label):
             )
         return tuple(Column(n, FLOATS[self.dtype], f"log-probabilities of {ids}") for ids, _, n in self.columns)
 
-    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
@@ -81,4 +81,4 @@ class Logprobs(Label):
             if mask:
                 values = np.where(np.asarray(flat(rows[mask]).flatten()) != 0, values, 0.0)
             added[column] = pa.array(row_sums(values, starts(answer)))
-        return Labelled(added, Kept(pa.array(finite), "logprobs-not-finite", threshold="finite"))
+        return LabelResult(added, FilterDecision(pa.array(finite), "logprobs-not-finite", threshold="finite"))

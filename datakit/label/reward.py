@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients.protocols import Scorer
-from datakit.op import NOTHING, Context, Kept, Label, Labelled
+from datakit.op import NOTHING, Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
 from schemas.errors import ServiceError
 
@@ -44,7 +44,7 @@ class Reward(Label):
         """The reward."""
         return (Column(self.column, pa.float64(), f"{self.reads}, higher is better", finite=True),)
 
-    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row."""
         scorer = ctx.resources["scorer"]
         assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
@@ -58,7 +58,7 @@ class Reward(Label):
             raise _bad(f"{self.reads} is no number", "numbers", str(values.type))
         values = values.cast(pa.float64())
         finite = pc.fill_null(pc.is_finite(values), False)
-        return Labelled({self.column: values}, Kept(finite, "reward-not-finite", values, "finite"))
+        return LabelResult({self.column: values}, FilterDecision(finite, "reward-not-finite", values, "finite"))
 
 
 def _bad(what: str, expected: str, found: str) -> ServiceError:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import answered, finite_rows, token_rows
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 
@@ -55,7 +55,7 @@ class TopK(Label):
             Column(f"{self.into}_logprobs", lists, "their log-probabilities in nats"),
         )
 
-    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer for every token."""
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
@@ -65,4 +65,4 @@ class TopK(Label):
             f"{self.into}_ids": ids,
             f"{self.into}_logprobs": logprobs.cast(pa.list_(pa.list_(FLOATS[self.dtype]))),
         }
-        return Labelled(columns, Kept(pa.array(finite_rows(logprobs)), "logprobs-not-finite"))
+        return LabelResult(columns, FilterDecision(pa.array(finite_rows(logprobs)), "logprobs-not-finite"))

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import answered, finite_rows, token_rows
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 
 
@@ -39,10 +39,10 @@ class Values(Label):
         """The values."""
         return (Column(self.column, pa.list_(pa.float32()), f"value before every token of {self.ids}"),)
 
-    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
         texts = token_rows(rows[self.ids])
         values = answered(model.values(texts), texts, "values")
-        return Labelled({self.column: values}, Kept(pa.array(finite_rows(values)), "values-not-finite"))
+        return LabelResult({self.column: values}, FilterDecision(pa.array(finite_rows(values)), "values-not-finite"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import pyarrow as pa
 
 from datakit import answers
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
 from schemas.errors import ConfigError
 
@@ -66,7 +66,7 @@ class Verify(Label):
             Column(f"{self.output}_read", pa.string(), f"the {self.kind} read in {self.response}", nullable=True),
         )
 
-    def label(self, rows: pa.Table, ctx: Context) -> Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Read both and compare."""
         import polars as pl
 
@@ -81,7 +81,7 @@ class Verify(Label):
         told = frame.select("said", right=right, known=pl.col("gold").is_not_null()).to_arrow()
         added = {self.output: told["right"], f"{self.output}_read": told["said"].cast(pa.string())}
         known = told["known"].combine_chunks()
-        return Labelled(added, Kept(known, "gold-not-readable", threshold=self.kind))
+        return LabelResult(added, FilterDecision(known, "gold-not-readable", threshold=self.kind))
 
     def _read(self, text: pl.Expr, behind: bool = False) -> pl.Expr:
         if self.kind == "number":

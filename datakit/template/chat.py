@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from datakit import learnt_ends
 from datakit.io.conversations import flat, with_response
-from datakit.op import Context, Kept, Labelled
+from datakit.op import Context, FilterDecision, LabelResult
 from datakit.template.named import TEMPLATES
 from datakit.template.render import Pieces, Renderer, renderer
 from datakit.template.rendering import Rendering, Templating
@@ -69,7 +69,7 @@ class Chat(Templating):
             text = Column("text", pa.string(), "the exact text")
         return Column(self.into, PIECES, "the text in pieces"), text
 
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """Both columns."""
         turns = flat(rows["messages"])
         if self.response is not None:
@@ -131,14 +131,14 @@ def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
     return renderer(source, values, rendering.options, rendering.date, getattr(tokenizer, "added", ()))
 
 
-def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Array] | Labelled:
+def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Array] | LabelResult:
     """The columns, and which rows go because a rendering of theirs is not kept."""
     reason = pc.coalesce(*[part.reason for part in done])
     if reason.null_count == len(reason):
         return columns
     told = [printable(one, 200) if one else None for one in pc.coalesce(*[part.told for part in done]).to_pylist()]
     keep = pa.array(np.asarray(reason.is_null()))
-    return Labelled(columns, Kept(keep, pc.fill_null(reason, ""), threshold=pa.array(told, pa.string())))
+    return LabelResult(columns, FilterDecision(keep, pc.fill_null(reason, ""), threshold=pa.array(told, pa.string())))
 
 
 def tools_of(rows: pa.Table) -> pa.Array | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from datakit.io.conversations import flat, with_response
-from datakit.op import Context, Labelled
+from datakit.op import Context, LabelResult
 from datakit.template.chat import labelled, renderer_of, tools_of
 from datakit.template.rendering import Templating
 from schemas import MESSAGES, PIECES, Column, Schema
@@ -50,7 +50,7 @@ class RewardPrompt(Templating):
             )
         )
 
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; a row goes if any of its sides cannot be rendered."""
         render = renderer_of(self.rendering, ctx)
         columns: dict[str, pa.Array] = {}

@@ -16,7 +16,7 @@ from datakit.template.rendering import check_template
 from datakit.tokenize import convert
 from datakit.tokenize.outside import digests_of, files_at, row_in
 from datakit.tokenize.tokenizer import Tokenizer
-from schemas import VOCABULARIES, Schema
+from schemas import TOKENIZERS, Schema
 from schemas.errors import ConfigError, IntegrityError
 from schemas.storage import shown
 
@@ -49,7 +49,7 @@ class Adopt(Read):
 
     def gives(self, *inputs: Schema) -> Schema:
         """VOCABULARIES."""
-        return VOCABULARIES
+        return TOKENIZERS
 
     def pinned(self) -> Adopt:
         """The same adoption with digests and identity as the files are now."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ class Encode(Label):
         """The ids columns."""
         return tuple(Column(ids, IDS, f"tokens of {pieces}") for pieces, ids in self.columns)
 
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; a row goes if any of its sequences is too long to stay."""
         columns, longest = {}, np.zeros(rows.num_rows, np.int64)
         for pieces, ids in self.columns:
@@ -57,7 +57,7 @@ class Encode(Label):
                 encoded = cut_left(encoded, self.max_length)
             columns[ids] = as_lists(encoded.ids, encoded.offsets)
         kept = within(longest, self.max_length, self.overlong, self.name)
-        return columns if kept is None else Labelled(columns, kept)
+        return columns if kept is None else LabelResult(columns, kept)
 
 
 def tokenizer_of(ctx: Context) -> Any:
@@ -75,7 +75,7 @@ def check_length(who: str, max_length: int | None) -> None:
         )
 
 
-def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who: str) -> Kept | None:
+def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who: str) -> FilterDecision | None:
     """Which rows fit (None: all stay); `DataError` with the count if none may be too long."""
     over = lengths > (max_length if max_length is not None else np.inf)
     if overlong == "truncate-left" or not over.any():
@@ -88,7 +88,7 @@ def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who:
             found=f"{int(lengths.max())} tokens",
             next="raise max_length, or set overlong to drop or truncate-left",
         )
-    return Kept(pa.array(~over), "too-long", pa.array(lengths.astype(np.float64)), f"{max_length} tokens")
+    return FilterDecision(pa.array(~over), "too-long", pa.array(lengths.astype(np.float64)), f"{max_length} tokens")
 
 
 def cut_left(encoded: Encoded, max_length: int | None) -> Encoded:

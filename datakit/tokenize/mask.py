@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit import learnt_ends
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
 from datakit.tokenize.tokenizer import Encoded
 from schemas import PIECES, TOKENS, Column, Schema
@@ -73,7 +73,7 @@ class Mask(Label):
         """Whether all rows teach an end."""
         return learnt_ends.notes(made, _CURE)
 
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """The columns; rows that are too long or teach nothing go."""
         tokenizer = tokenizer_of(ctx)
         encoded = tokenizer.encode_pieces(rows[self.pieces])
@@ -106,16 +106,16 @@ def ended(encoded: Encoded, end: int) -> Encoded:
     return Encoded(ids, trained, encoded.offsets + np.concatenate([[0], np.cumsum(adds)]))
 
 
-def _taught(columns: dict[str, pa.Array], encoded: Encoded, kept: Kept | None) -> Mapping[str, pa.Array] | Labelled:
+def _taught(columns: dict[str, pa.Array], encoded: Encoded, kept: FilterDecision | None) -> Mapping[str, pa.Array] | LabelResult:
     """The columns, without rows of which nothing can be learnt (the first token is never predicted)."""
     predicted = encoded.trained.copy()
     predicted[encoded.offsets[:-1][encoded.lengths > 0]] = False
     total = np.concatenate([[0], np.cumsum(predicted)])
     nothing = total[encoded.offsets[1:]] == total[encoded.offsets[:-1]]
     if not nothing.any():
-        return columns if kept is None else Labelled(columns, kept)
+        return columns if kept is None else LabelResult(columns, kept)
     fits = pa.array(np.ones(len(nothing), bool)) if kept is None else kept.keep
     reason = pc.if_else(fits, "no-trained-token", "too-long")
     value = pc.if_else(fits, 0.0, pa.array(encoded.lengths.astype(np.float64)))
     keep = pc.and_(fits, pa.array(~nothing))
-    return Labelled(columns, Kept(keep, reason, value, kept.threshold if kept is not None else None))
+    return LabelResult(columns, FilterDecision(keep, reason, value, kept.threshold if kept is not None else None))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from datakit.op import Context, Kept, Label, Labelled
+from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
 from datakit.tokenize.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
@@ -59,7 +59,7 @@ class Sequences(Label):
             )
         )
 
-    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | Labelled:
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; the rows that go, with the reason."""
         columns: dict[str, pa.Array] = {}
         longest = np.zeros(rows.num_rows, np.int64)
@@ -76,12 +76,12 @@ class Sequences(Label):
             columns[f"{name}_prompt_length"] = pa.array(first.astype(np.int32))
         fits = within(longest, self.max_length, self.overlong, self.name)
         if taught.all():
-            return columns if fits is None else Labelled(columns, fits)
+            return columns if fits is None else LabelResult(columns, fits)
         keep = taught if fits is None else taught & np.asarray(fits.keep)
         reason = np.where(keep | taught, "too-long", "no-trained-token")
         threshold = None if fits is None else fits.threshold
-        return Labelled(
-            columns, Kept(pa.array(keep), pa.array(reason), pa.array(longest.astype(np.float64)), threshold)
+        return LabelResult(
+            columns, FilterDecision(pa.array(keep), pa.array(reason), pa.array(longest.astype(np.float64)), threshold)
         )
 
 

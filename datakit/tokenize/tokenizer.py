@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from datakit.io.conversations import flat, starts
 from datakit.tokenize.prefix import unprefixed
-from schemas import VOCABULARIES
+from schemas import TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.storage import shown
@@ -100,13 +100,13 @@ class Tokenizer:
     @property
     def row(self) -> pa.Table:
         """As a VOCABULARIES table of one row."""
-        values = {name: [getattr(self, name)] for name in VOCABULARIES.names}
-        return VOCABULARIES.conform(pa.table(values, schema=VOCABULARIES.arrow))
+        values = {name: [getattr(self, name)] for name in TOKENIZERS.names}
+        return TOKENIZERS.conform(pa.table(values, schema=TOKENIZERS.arrow))
 
     @property
     def files(self) -> dict[str, bytes]:
         """The files of a folder that `of_folder` and Hugging Face's library read, by name."""
-        texts = files_of({name: getattr(self, name) for name in VOCABULARIES.names})
+        texts = files_of({name: getattr(self, name) for name in TOKENIZERS.names})
         return {name: text.encode() for name, text in texts.items()}
 
     @cached_property

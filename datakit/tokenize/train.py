@@ -15,7 +15,7 @@ from datakit.op import Context, GatherAll, Result
 from datakit.template.named import TEMPLATES, TURN_MARKS
 from datakit.template.rendering import check_template
 from datakit.tokenize.tokenizer import Tokenizer
-from schemas import MESSAGES, VOCABULARIES, Column, Schema
+from schemas import MESSAGES, TOKENIZERS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
@@ -61,7 +61,7 @@ class Train(GatherAll):
 
     def gives(self, *inputs: Schema) -> Schema:
         """VOCABULARIES."""
-        return VOCABULARIES
+        return TOKENIZERS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The one row."""

@@ -12,15 +12,15 @@ from pipelines.settings import configured
 from pipelines.sources.digits import digits as digits
 from pipelines.sources.own import own as own
 from pipelines.sources.preferences import preferences as preferences
-from pipelines.sources.source import TaskSource as TaskSource
+from pipelines.sources.source import SetupConfig as SetupConfig
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
 
-SOURCES: Mapping[str, type[TaskSource]] = {kind.__name__: kind for kind in (digits, preferences, own)}
+SOURCES: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
 """Sources by name."""
 
 
-def source_of(name: str) -> TaskSource:
+def source_of(name: str) -> SetupConfig:
     """The source of that name, configured; `ConfigError` if there is none."""
     if name not in SOURCES:
         raise ConfigError(

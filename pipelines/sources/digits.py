@@ -14,14 +14,14 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, prompted, tokenized
+from pipelines.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, prompted, tokenized
 from pipelines.learning import run_of
 from pipelines.nodes import Node
 from pipelines.plan import Plan
-from pipelines.sources.source import TaskSource, held_apart, reward_model
+from pipelines.sources.source import SetupConfig, held_apart, reward_model
 
 
-class digits(TaskSource):
+class digits(SetupConfig):
     """The embedded default: reverse the digits of a number, learnt from demonstrations of which a share is wrong."""
 
     digits = luigi.IntParameter(description="digits of a number")
@@ -39,7 +39,7 @@ class digits(TaskSource):
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]
@@ -48,7 +48,7 @@ class digits(TaskSource):
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
         policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
-        ground = Ground(
+        ground = EvalSetup(
             name="digits",
             held_out=rows["held_out"],
             tokenizer=tokenizer,
@@ -60,7 +60,7 @@ class digits(TaskSource):
         )
         pairs = self._pairs(plan, rows["pair_prompts"], policy, ground, seed)
         model = reward_model(plan, "digits", pairs, policy, ground, self.reward, seed)
-        return Source(
+        return TaskSetup(
             ground=replace(ground, reward_model=model),
             prompts=rows["prompts"],
             original=demonstrations,
@@ -82,7 +82,7 @@ class digits(TaskSource):
             first += count
         return rows
 
-    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: Ground, seed: int) -> tuple[Node, Node]:
+    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: EvalSetup, seed: int) -> tuple[Node, Node]:
         """Preferences: of the policy's own answers to a question, a right one and a wrong one; a tenth held out."""
         sampling = Sampling(
             samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop

@@ -11,17 +11,17 @@ from datakit.blend import Split
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source
+from pipelines.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from pipelines.nodes import Node
 from pipelines.places import model_at, rows_at, scorer_at
 from pipelines.plan import Plan
-from pipelines.sources.source import TaskSource
+from pipelines.sources.source import SetupConfig
 from schemas.errors import ConfigError
 
 _PARTS = ("train", "held-out")
 
 
-class own(TaskSource):
+class own(SetupConfig):
     """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
 
     title = luigi.Parameter(description="what the data is called: the folder it lies in")
@@ -39,7 +39,7 @@ class own(TaskSource):
     max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
     improve = luigi.DictParameter(description="learning of an improve step (trainers.config.Run)")
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """The policy adopted where it comes from outside, the prompts in two parts, the reward."""
         missing = [name for name in ("policy", "prompts", "reward") if not getattr(self, name)]
         if missing:
@@ -57,7 +57,7 @@ class own(TaskSource):
             rows_at(plan, self.original, self.original_format, f"{self.title}/original") if self.original else None
         )
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        ground = Ground(
+        ground = EvalSetup(
             name=self.title,
             held_out=held_out,
             tokenizer=policy,
@@ -67,7 +67,7 @@ class own(TaskSource):
             max_length=self.max_length,
             rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
         )
-        return Source(
+        return TaskSetup(
             ground=ground,
             prompts=train,
             original=original,

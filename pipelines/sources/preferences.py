@@ -13,16 +13,16 @@ from datakit.io import Jsonl
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.iteration import PROMPTS_PER_SHARD, Ground, Source, tokenized
+from pipelines.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 from pipelines.learning import run_of
 from pipelines.nodes import Node
 from pipelines.plan import Plan
-from pipelines.sources.source import TaskSource, baselines, held_apart, reward_model
+from pipelines.sources.source import SetupConfig, baselines, held_apart, reward_model
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, source FROM pairs ORDER BY prompt_id, pair_id"
 
 
-class preferences(TaskSource):
+class preferences(SetupConfig):
     """Files of questions with a better and a worse answer; a share of the questions is held out of everything."""
 
     title = luigi.Parameter(description="what the data is called: the folder it lies in")
@@ -39,7 +39,7 @@ class preferences(TaskSource):
     reward = luigi.DictParameter(description="learning of the reward model")
     improve = luigi.DictParameter(description="learning of an improve step")
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
         layout: Any = self.layout
@@ -54,7 +54,7 @@ class preferences(TaskSource):
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
         policy = plan.model(f"{self.title}/policy", run, data=tokens, tokenizer=tokenizer)
-        ground = Ground(
+        ground = EvalSetup(
             name=self.title,
             held_out=self._questions(plan, "held-out", held_out),
             tokenizer=tokenizer,
@@ -65,7 +65,7 @@ class preferences(TaskSource):
             rendering=rendering,
         )
         model = reward_model(plan, self.title, (train, held_out), policy, ground, self.reward, seed)
-        return Source(
+        return TaskSetup(
             ground=replace(ground, reward_model=model),
             prompts=self._questions(plan, "prompts", train),
             original=answers,

@@ -12,7 +12,7 @@ from datakit.blend import Split
 from datakit.label import Longer
 from datakit.template import Rendering, RewardPrompt
 from datakit.tokenize import Encode
-from pipelines.iteration import Ground, Source
+from pipelines.iteration import EvalSetup, TaskSetup
 from pipelines.learning import run_of
 from pipelines.measure import Measure
 from pipelines.nodes import Node
@@ -21,11 +21,11 @@ from pipelines.plan import Plan
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
 
-class TaskSource(luigi.Config):
+class SetupConfig(luigi.Config):
     """A section that can say what an iteration stands on."""
 
     @abstractmethod
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> Source:
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
 
 
@@ -49,7 +49,7 @@ def reward_model(
     label: str,
     pairs: tuple[Node, Node],
     policy: Node,
-    ground: Ground,
+    ground: EvalSetup,
     learning: Mapping[str, Any],
     seed: int,
 ) -> Node:

@@ -36,12 +36,12 @@ def stored(url: Path, ids: Any, masks: Any) -> Dataset:
 def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The feed of an SFT run over `data`, and what trains one step of it; `run` holds more fields of `Run`."""
     from trainers import registry
-    from trainers.architecture import Model
+    from trainers.architecture import ModelConfig
     from trainers.config import Optim, Run
     from trainers.engine import build, parallel
 
     layers, hidden, ffn, heads, groups = SHAPES[shape]
-    model = Model(
+    model = ModelConfig(
         num_layers=layers,
         hidden_size=hidden,
         ffn_hidden_size=ffn,

@@ -59,14 +59,14 @@ def table(numbers: np.ndarray) -> pa.Table:
 def ours(folder: Path) -> Iterator[int]:
     """First nothing, when everything is imported; then the tokens of every batch."""
     from trainers import registry
-    from trainers.architecture import Model
+    from trainers.architecture import ModelConfig
     from trainers.config import Optim, Run
     from trainers.engine import build
     from trainers.engine.parallel import Layout
 
     yield 0
     size = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 1, "num_query_groups": 1}
-    model = Model(**size, vocab_size=VOCABULARY, max_sequence_length=128)
+    model = ModelConfig(**size, vocab_size=VOCABULARY, max_sequence_length=128)
     data = Dataset.open(str(folder / "rows"))
     run = Run(
         algorithm="sft", data=data.url, out=str(folder / "out"), model=model, optim=Optim(lr=1e-4), max_steps=1,

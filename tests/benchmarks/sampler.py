@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 
 from tests.trainers.networks import SMALL, llama, words
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine import parallel
 from trainers.engine.model import build
@@ -72,7 +72,7 @@ def theirs(hf: torch.nn.Module, prompts: list[list[int]], ends: list[int], batch
 def main(size: str = "tiny", threads: str = "1") -> None:
     """Print one line per round and the median."""
     torch.set_num_threads(int(threads))
-    model: Model = SIZES[size]
+    model: ModelConfig = SIZES[size]
     net = build(model, parallel.start(Parallel()), inference=True).eval()
     hf, rng = llama(net), np.random.default_rng(0)
     ends = list(range(1, model.vocab_size // 8))

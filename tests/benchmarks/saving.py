@@ -21,24 +21,24 @@ import torch
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
 from trainers import registry
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Optim, Parallel, Run
 from trainers.engine import build, parallel
 from trainers.engine.build import Trainee
-from trainers.engine.feed import Feed, Step
+from trainers.engine.feed import BatchLoader, GlobalBatch
 from trainers.engine.saves import Saves
 
 LAYERS, VOCABULARY = 4, 8192
 
 
-def shape(millions: float) -> Model:
+def shape(millions: float) -> ModelConfig:
     """A network of about so many million parameters."""
     hidden = 64
     while 2 * VOCABULARY * hidden + LAYERS * 12 * hidden**2 < millions * 1e6:
         hidden += 64
     size = {"num_layers": LAYERS, "hidden_size": hidden, "ffn_hidden_size": 8 * hidden // 3 // 64 * 64}
     heads = {"num_attention_heads": hidden // 64, "num_query_groups": hidden // 64}
-    return Model(**size, **heads, vocab_size=VOCABULARY, max_sequence_length=256)
+    return ModelConfig(**size, **heads, vocab_size=VOCABULARY, max_sequence_length=256)
 
 
 def rows(folder: Path) -> Dataset:
@@ -52,7 +52,7 @@ def rows(folder: Path) -> Dataset:
     return attempt.commit([file])
 
 
-def learn(learner: Trainee, step: Step) -> float:
+def learn(learner: Trainee, step: GlobalBatch) -> float:
     """One step; its seconds."""
     began = time.perf_counter()
     learner.model.zero_grad_buffer()
@@ -62,7 +62,7 @@ def learn(learner: Trainee, step: Step) -> float:
     return time.perf_counter() - began
 
 
-def measure(run: Run, learner: Trainee, feed: Feed, rounds: int) -> Iterator[tuple[float, float, float, float]]:
+def measure(run: Run, learner: Trainee, feed: BatchLoader, rounds: int) -> Iterator[tuple[float, float, float, float]]:
     """(stall, through, step alone, step meanwhile) of every save."""
     saves = Saves(run, model=learner.model, optimizer=learner.optimizer, identity={})
     steps = feed.steps(0, 10_000)

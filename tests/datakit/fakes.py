@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients import ANSWERS, Sampling
-from datakit.op import NOTHING, Context, Expand, Gather, Keep, Kept, Label, Op, Read, Result
+from datakit.op import NOTHING, Context, Expand, Gather, Keep, FilterDecision, Label, Op, Read, Result
 from datakit.resource import Resource
 from schemas import PIECES, PROMPTS, REWARD, SAMPLES, TOKENS, Column, Schema
 from schemas.dataset import Attempt
@@ -218,9 +218,9 @@ class Short(Keep):
     def takes(self) -> Schema:
         return PROMPTS.selecting("prompt_id", "source")
 
-    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
+    def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         lengths = pc.utf8_length(pc.fill_null(rows["source"], ""))
-        return Kept(pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}")
+        return FilterDecision(pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}")
 
 
 @dataclass(frozen=True, kw_only=True)

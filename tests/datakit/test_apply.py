@@ -43,7 +43,7 @@ def test_the_manifest_says_where_rows_came_from(put, tmp_path):
         "version": 1,
         "params": json.loads(json.dumps(LENGTH.params())),
     }
-    assert [(p.url, p.digest) for p in out.manifest.parents] == [(given.url, given.digest)]
+    assert [(p.url, p.content_digest) for p in out.manifest.parents] == [(given.url, given.digest)]
     assert out.manifest.seed == 5
     assert out.key == apply(LENGTH, given, str(tmp_path / "again"), seed=5).key
     assert out.key != apply(LENGTH, given, str(tmp_path / "other"), seed=6).key
@@ -108,7 +108,7 @@ def test_chunks_do_not_matter(put, tmp_path, rows_per_chunk):
     given = put(PROMPTS.example(11), (6,))
     whole = apply(Short(limit=8), given, str(tmp_path / "whole"))
     cut = apply(Short(limit=8), given, str(tmp_path / "cut"), rows_per_chunk=rows_per_chunk)
-    assert cut.digest == whole.digest
+    assert cut.content_digest == whole.content_digest
 
 
 def test_figures_of_the_whole_are_merged_from_the_shards(put, tmp_path):

@@ -41,7 +41,7 @@ def test_after_a_crash_only_the_chunk_in_flight_is_asked_again(put, tmp_path, di
         apply(OP, given, str(out), resources=generator(log=str(log), dies_at=dies_at), processes=1)
     assert len(progress(out)) == kept
     done = apply(OP, given, str(out), resources=generator(log=str(log)))
-    assert done.digest == calm.digest
+    assert done.content_digest == calm.content_digest
     assert set(map(int, asked(log))) == set(range(20))
     twice = {int(name) for name, times in asked(log).items() if times > 1}
     assert all(0 < dies_at - name < 3 for name in twice)
@@ -67,7 +67,7 @@ def test_a_kept_chunk_is_used_only_if_it_is_whole_and_belongs_here(put, tmp_path
     }[damage]
     assert changed != data
     first.write_bytes(changed)
-    assert apply(OP, given, str(out), resources=generator(log=str(log))).digest == calm.digest
+    assert apply(OP, given, str(out), resources=generator(log=str(log))).content_digest == calm.content_digest
     assert sorted(map(int, asked(log))) == [0, 1, 2, 6, 7, 8]
 
 

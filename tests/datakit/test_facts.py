@@ -88,7 +88,7 @@ def test_a_mixture_of_two_tokenizers_says_so_and_is_good_for_neither(run: Run) -
     mixed = run(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
     assert told(mixed)["input_ids"] == ["a", "b"]
     packs = run(Pack(capacity=4096), mixed)
-    spoken = identities.spoken(packs.schema, packs.facts)
+    spoken = identities.tokenizers_of(packs.schema, packs.facts)
     for name in "ab":
         with pytest.raises(DataError, match="wrong-tokenizer"):
             identities.check(spoken, ["input_ids"], name, "the checkpoint", packs.url)

@@ -29,7 +29,7 @@ class Undisturbed:
 
     @staticmethod
     def of(dataset: Dataset, column: str) -> Undisturbed:
-        return Undisturbed(dataset.digest, _ids(dataset, column), files_below(dataset.url))
+        return Undisturbed(dataset.content_digest, _ids(dataset, column), files_below(dataset.url))
 
 
 def five_checks(
@@ -61,7 +61,7 @@ def check_whole(url: str, wanted: Undisturbed, column: str) -> None:
     """The dataset at `url` reads completely and is the undisturbed one."""
     dataset = Dataset.open(url)
     dataset.check()
-    assert dataset.digest == wanted.digest
+    assert dataset.content_digest == wanted.digest
     assert _ids(dataset, column) == wanted.ids
 
 

@@ -41,7 +41,7 @@ def write(url: str, salt: int = 0, shards: int = SHARDS) -> str:
             out = rows(99, 3, salt)
             writer.write(out.append_column("reason", pa.array(["short"] * 3)))
             rejected = [writer.finish()]
-        return attempt.commit(files, rejected, op={"name": "test.write", "version": 1}, seed=7).digest
+        return attempt.commit(files, rejected, op={"name": "test.write", "version": 1}, seed=7).content_digest
 
 
 def write_and_raise(url: str) -> None:
@@ -86,7 +86,7 @@ def _manifest(url: str) -> str:
     manifest = Manifest(schema=ROWS, files=tuple(files))
     store = localstore.LocalStore()
     store.put_if_absent(f"{url}/_manifest.json", manifest.to_bytes(), url)
-    return Dataset.open(url).digest
+    return Dataset.open(url).content_digest
 
 
 def _put(path: str, data: bytes) -> None:

@@ -91,7 +91,7 @@ def digests(folder: Path) -> dict[str, str]:
     for path in sorted(root.rglob("_manifest.json")):
         manifest = read_manifest(str(path.parent))
         assert manifest is not None
-        found[str(path.parent.relative_to(root))] = manifest.digest
+        found[str(path.parent.relative_to(root))] = manifest.content_digest
     return found
 
 

@@ -25,8 +25,8 @@ def test_a_thousand_stages(tmp_path):
     try:
         last = nodes[-1]
         assert last.schema is not None and last.schema.names == ("n", "prompt_id")
-        assert last.vocabulary == "" and last.spoken == {}
-        assert len({node.key for node in nodes}) == 1001
+        assert last.tokenizer_id == "" and last.tokenizer_by_column == {}
+        assert len({node.task_key for node in nodes}) == 1001
         assert last.ancestors() == nodes
         todo, reused = outstanding([last])
         assert todo == nodes and reused == []

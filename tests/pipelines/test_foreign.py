@@ -51,17 +51,17 @@ def test_a_function_takes_the_columns_its_parameters_name(folder: Path) -> None:
 
 
 def test_a_functions_identity_is_its_name_and_its_modules_text(folder: Path) -> None:
-    before = _function("brevity").key
-    assert before != _function("twice").key
-    assert before == _function("brevity").key
+    before = _function("brevity").task_key
+    assert before != _function("twice").task_key
+    assert before == _function("brevity").task_key
     (folder / "rewards_of_mine.py").write_text(REWARD + "\n# changed\n")
-    assert before != _function("brevity").key
+    assert before != _function("brevity").task_key
 
 
 @pytest.mark.parametrize("name", ["rewards_of_mine:absent", "no_such_module:brevity"])
 def test_a_function_that_is_not_there_is_refused_before_anything_runs(folder: Path, name: str) -> None:
     with pytest.raises(ConfigError) as error:
-        _ = scorer_at(Plan("data"), name).key, scorer_at(Plan("data"), name).takes(SAMPLES)  # type: ignore[attr-defined]
+        _ = scorer_at(Plan("data"), name).task_key, scorer_at(Plan("data"), name).takes(SAMPLES)  # type: ignore[attr-defined]
     assert error.value.slug == "no-function"
 
 

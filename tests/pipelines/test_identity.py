@@ -49,10 +49,10 @@ def test_tasks_of_different_nodes_have_different_ids(tmp_path: Path) -> None:
 
 
 def test_a_key_is_stable_and_holds_everything_upstream(tmp_path: Path) -> None:
-    key = chain(Plan(str(tmp_path)), 10).key
-    assert key == chain(Plan(str(tmp_path / "elsewhere")), 10).key
-    assert key == chain(Plan(str(tmp_path)), 10, rows_per_shard=3).key
-    assert len({key, chain(Plan(str(tmp_path)), 11).key, chain(Plan(str(tmp_path)), 10, 0.6).key}) == 3
+    key = chain(Plan(str(tmp_path)), 10).task_key
+    assert key == chain(Plan(str(tmp_path / "elsewhere")), 10).task_key
+    assert key == chain(Plan(str(tmp_path)), 10, rows_per_shard=3).task_key
+    assert len({key, chain(Plan(str(tmp_path)), 11).task_key, chain(Plan(str(tmp_path)), 10, 0.6).task_key}) == 3
     assert key == "a3b804a1e4fb480bb45d83b95915c22de59d44f98297d87388ad438527bba5f2"
 
 
@@ -83,7 +83,7 @@ def test_rows_of_another_tokenizer_are_refused_before_anything_runs(tmp_path: Pa
     shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
     run = run_of("sft", learning, seed=0, model={**shape, "max_sequence_length": 32})
     tokens = tokenized(plan, "rows", small, rows, 32)
-    assert plan.model("policy", run, data=tokens, tokenizer=small).vocabulary == small.key
+    assert plan.model("policy", run, data=tokens, tokenizer=small).tokenizer_id == small.task_key
     with pytest.raises(DataError, match="wrong-tokenizer"):
         plan.model("policy", run, data=tokens, tokenizer=large)
     with pytest.raises(DataError, match="no column chosen_ids"):

@@ -15,7 +15,7 @@ from datakit.generate import Complete
 from datakit.op import Op
 from datakit.template.rendering import Templating
 from pipelines import verbs
-from pipelines.goals import Goal
+from pipelines.goals import Command
 from pipelines.nodes import Node, Table
 from pipelines.plan import Plan
 from pipelines.recipes import RejectionSamplingIteration, RestIteration
@@ -56,7 +56,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_verb_that_templates(place: Path) -> None:
-    goals: list[Goal] = [
+    goals: list[Command] = [
         verbs.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
         verbs.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="model", stop=["END"], **ASKED),
         verbs.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),

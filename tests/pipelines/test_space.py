@@ -17,7 +17,7 @@ from datakit.tokenize import Train
 from pipelines import space
 from pipelines.iteration import tokenized
 from pipelines.learning import run_of
-from pipelines.nodes import Model
+from pipelines.nodes import TrainedCheckpoint
 from pipelines.plan import Plan
 from pipelines.space import Size, grown, parameters
 from schemas.errors import StorageError
@@ -46,12 +46,12 @@ def test_parameters_are_counted_as_the_network_has_them(changes: dict[str, Any])
     from trainers.engine import parallel
     from trainers.engine.model import build
 
-    shape = architecture.Model(**{**SHAPE, "vocab_size": 48, **changes})
+    shape = architecture.ModelConfig(**{**SHAPE, "vocab_size": 48, **changes})
     network = build(shape, parallel.start(Parallel()), seed=0)
     assert parameters(shape) == sum(weight.numel() for weight in network.parameters())
 
 
-def model(folder: Path, **learning: Any) -> Model:
+def model(folder: Path, **learning: Any) -> TrainedCheckpoint:
     plan = Plan(str(folder / "data"))
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
     tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
@@ -69,7 +69,7 @@ def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = model(tmp_path)
-    weights = 4 * parameters(architecture.Model(**SHAPE, vocab_size=288))
+    weights = 4 * parameters(architecture.ModelConfig(**SHAPE, vocab_size=288))
     free(monkeypatch, weights - 1)
     with pytest.raises(StorageError) as told:
         space.check(node.ancestors())

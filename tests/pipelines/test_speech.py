@@ -17,7 +17,7 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Train
 from pipelines.iteration import prompted, tokenized
 from pipelines.learning import run_of
-from pipelines.nodes import Found, Node, Table
+from pipelines.nodes import Existing, Node, Table
 from pipelines.plan import Plan
 from pipelines.resources import resource_of
 from pipelines.speech import differ
@@ -30,14 +30,14 @@ LEARNING = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
 
 
-def make(node: Table, tmp_path: Path) -> Found:
+def make(node: Table, tmp_path: Path) -> Existing:
     """Make `node` and all it is made of, and find it as a command would."""
     for one in node.ancestors():
         if one.made and one.manifest() is None:
             assert isinstance(one, Table)
             rows = one.inputs[0].schema if one.inputs else None
             made = {name: resource_of(name, given, rows) for name, given in one.resources.items()}
-            apply(one.op, [Dataset.open(given.url) for given in one.inputs], one.url, resources=made, key=one.key)
+            apply(one.op, [Dataset.open(given.url) for given in one.inputs], one.url, resources=made, key=one.task_key)
     return Plan(str(tmp_path)).found(node.url, "dataset")
 
 
@@ -66,14 +66,14 @@ def saved(row: dict[str, Any], folder: Path) -> str:
 def test_a_trained_tokenizer_that_went_out_and_came_back_is_the_same(plan: Plan, rows: Table, tmp_path: Path) -> None:
     trained = plan.table("tokenizer", Train(vocab_size=288), rows)
     tokens = tokenized(plan, "rows", trained, rows, 32)
-    assert tokens.spoken["input_ids"] == (trained.key,)
+    assert tokens.tokenizer_by_column["input_ids"] == (trained.task_key,)
     found = make(tokens, tmp_path)
-    (identity,) = {one for several in found.spoken.values() for one in several}
+    (identity,) = {one for several in found.tokenizer_by_column.values() for one in several}
     here = Plan(str(tmp_path)).found(trained.url, "dataset")
-    assert identity == here.vocabulary != here.key
+    assert identity == here.tokenizer_id != here.task_key
     place = saved(dataset(here).read().to_pylist()[0], tmp_path / "out")
     back = plan.table("back", Adopt(path=place).pinned())
-    assert back.vocabulary == identity == dataset_identity(dataset(make(back, tmp_path)))
+    assert back.tokenizer_id == identity == dataset_identity(dataset(make(back, tmp_path)))
     for tokenizer in (trained, here, back):
         learn(plan, found, tokenizer)
         learn(plan, tokens, tokenizer)
@@ -82,8 +82,8 @@ def test_a_trained_tokenizer_that_went_out_and_came_back_is_the_same(plan: Plan,
     for data in (found, tokens):
         with pytest.raises(DataError, match="wrong-tokenizer"):
             learn(plan, data, other)
-    facts = found.told.facts
-    assert (facts["tokenizer"], facts["tokenizer_key"]) == (identity, trained.key)
+    facts = found.existing_manifest.facts
+    assert (facts["tokenizer"], facts["tokenizer_key"]) == (identity, trained.task_key)
 
 
 def dataset(node: Node) -> Dataset:
@@ -111,12 +111,12 @@ def test_tables_of_two_tokenizers_are_good_for_neither(plan: Plan, rows: Table, 
     one, other = (plan.table(name, Adopt(path=str(words), eos=name).pinned()) for name in ("w2", "w3"))
     parts = [tokenized(plan, f"rows-{node.name}", node, rows, 32) for node in (one, other)]
     mixed = plan.table("mixed", Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
-    assert mixed.vocabulary == ""
+    assert mixed.tokenizer_id == ""
     for tokenizer in (one, other):
         with pytest.raises(DataError, match="wrong-tokenizer"):
             learn(plan, mixed, tokenizer)
     again = tokenized(plan, "again", one, mixed, 32)
-    assert learn(plan, again, one).vocabulary == one.vocabulary
+    assert learn(plan, again, one).vocabulary == one.tokenizer_id
 
 
 def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: Table) -> None:
@@ -125,7 +125,7 @@ def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: T
     tokens: Sequence[Table] = [prompted(plan, "prompts", node, rows, None) for node in (trained, other)]
     complete = Complete(sampling=Sampling())
     samples = plan.table("samples", complete, tokens[0], generator=policy)
-    assert samples.spoken["response_ids"] == samples.spoken["prompt_ids"] == (trained.key,)
+    assert samples.tokenizer_by_column["response_ids"] == samples.tokenizer_by_column["prompt_ids"] == (trained.task_key,)
     with pytest.raises(DataError, match="wrong-tokenizer"):
         plan.table("samples", complete, tokens[1], generator=policy)
-    assert samples.vocabulary == trained.key
+    assert samples.tokenizer_id == trained.task_key

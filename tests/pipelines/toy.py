@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.io import Jsonl
-from datakit.op import Context, Keep, Kept, Label, Read, Result
+from datakit.op import Context, Keep, FilterDecision, Label, Read, Result
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.goals import Goal
+from pipelines.goals import Command
 from pipelines.iteration import tokenized
 from pipelines.learning import run_of
 from pipelines.nodes import Node
@@ -83,11 +83,11 @@ class Above(Keep):
     def takes(self) -> Schema:
         return NUMBERS.adding(Column("reward", pa.float64(), "random", finite=True))
 
-    def keep(self, rows: pa.Table, ctx: Context) -> Kept:
-        return Kept(pc.greater(rows["reward"], self.minimum), "below", rows["reward"], f"> {self.minimum}")
+    def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
+        return FilterDecision(pc.greater(rows["reward"], self.minimum), "below", rows["reward"], f"> {self.minimum}")
 
 
-class Toy(Goal):
+class Toy(Command):
     """Numbers, drawn, kept, drawn again."""
 
     rows = luigi.IntParameter(default=300)
@@ -102,7 +102,7 @@ class Toy(Goal):
         return [plan.table("toy/again", Draw(column="again"), kept, seed=7)]
 
 
-class Pair(Goal):
+class Pair(Command):
     """Two chains that differ only at their start."""
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -114,7 +114,7 @@ class Pair(Goal):
         return ends
 
 
-class Base(Goal):
+class Base(Command):
     """What other stages start from: rows of rows.jsonl, two tokenizers, tokens by each, and a policy of one step."""
 
     def build(self, plan: Plan) -> Sequence[Node]:

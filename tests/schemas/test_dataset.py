@@ -55,7 +55,7 @@ def test_what_is_written_is_read(url: str) -> None:
     digest = write(url)
     dataset = Dataset.open(url)
     assert Dataset.exists(url)
-    assert dataset.digest == digest
+    assert dataset.content_digest == digest
     assert dataset.schema == ROWS
     assert dataset.num_rows == 120
     assert dataset.read().equals(pa.concat_tables([ROWS.check(rows(shard)) for shard in range(3)]))
@@ -79,7 +79,7 @@ def test_bytes_depend_on_the_rows_alone(pieces: int, tmp_path: Path) -> None:
     chunked = pa.concat_tables([whole.slice(row, 1) for row in range(50)])
     one = commit_one(str(tmp_path / "a"), whole)
     other = commit_one(str(tmp_path / "b"), chunked, pieces=pieces)
-    assert one.digest == other.digest
+    assert one.content_digest == other.content_digest
     assert (tmp_path / "a/part-00000.parquet").read_bytes() == (tmp_path / "b/part-00000.parquet").read_bytes()
     groups = pq.ParquetFile(tmp_path / "a/part-00000.parquet").metadata
     assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [16, 16, 16, 2]
@@ -90,8 +90,8 @@ def test_place_time_and_machine_are_not_in_the_digest(tmp_path: Path) -> None:
     moved = commit_one(str(tmp_path / "q"), rows(0), circumstance={"host": "x"})
     one = commit_one(str(tmp_path / "a"), rows(1), parents=[parent.as_parent("rows")])
     other = commit_one(str(tmp_path / "b"), rows(1), parents=[moved.as_parent("rows")], circumstance={"seconds": 1.5})
-    assert one.digest == other.digest
-    assert Dataset.open(other.url).manifest.circumstance == {"seconds": 1.5}
+    assert one.content_digest == other.content_digest
+    assert Dataset.open(other.url).manifest.runtime_info == {"seconds": 1.5}
 
 
 def test_empty_shards_and_empty_datasets_are_datasets(url: str) -> None:
@@ -133,7 +133,7 @@ def test_a_second_commit_of_the_same_is_done_already_and_of_another_is_a_conflic
     assert caught.value.code == 15
     assert caught.value.expected
     assert caught.value.next
-    assert Dataset.open(url).digest == first
+    assert Dataset.open(url).content_digest == first
     Dataset.open(url).check()
     assert [name for name in Dataset.open(url).paths() if "_attempt" in name] == []
 

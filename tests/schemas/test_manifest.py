@@ -25,7 +25,7 @@ from tests.faults.writers import REJECTED, ROWS, write
 MANIFEST = Manifest(
     schema=ROWS,
     rejected_schema=REJECTED,
-    key="k" * 64,
+    task_key="k" * 64,
     op={"name": "label.length", "version": 1, "params": {"column": "response", "limit": 0.1}},
     parents=(Parent("rows", "/data/x", "d" * 64, "e" * 64),),
     seed=17,
@@ -33,7 +33,7 @@ MANIFEST = Manifest(
     rejected=(File("rejected/part-00000.parquet", 1, 50, "c" * 64),),
     stats={"columns": {"reward": {"count": 21, "mean": 0.1 + 0.2}}},
     facts={"tokenizer": {"name": "gpt2"}},
-    circumstance={"seconds": 1.25, "host": "h"},
+    runtime_info={"seconds": 1.25, "host": "h"},
 )
 
 
@@ -54,8 +54,8 @@ def sealed(change: object, keep_digest: bool = False) -> bytes:
 def test_a_manifest_comes_back_as_it_was() -> None:
     back = Manifest.from_bytes(MANIFEST.to_bytes(), "d")
     assert back == MANIFEST
-    assert back.circumstance == MANIFEST.circumstance
-    assert back.digest == MANIFEST.digest
+    assert back.runtime_info == MANIFEST.runtime_info
+    assert back.content_digest == MANIFEST.content_digest
     assert hash(back) == hash(MANIFEST)
     assert Manifest.from_bytes(sealed(lambda body: None), "d") == MANIFEST
 
@@ -142,7 +142,7 @@ def test_2000_damaged_manifests_are_refused_or_equal(tmp_path: Path) -> None:
         except IntegrityError:
             continue
         assert found == good, f"seed {seed}, trial {trial}"
-        assert found.circumstance == good.circumstance, f"seed {seed}, trial {trial}"
+        assert found.runtime_info == good.runtime_info, f"seed {seed}, trial {trial}"
         equal += 1
     print(f"manifest: 2000 damaged (seed {seed}), {equal} only in white space, 0 wrong")
 

@@ -89,7 +89,7 @@ def after(url: str, calm: str) -> None:
         write(url)
     dataset = Dataset.open(url)
     dataset.check()
-    assert dataset.digest == calm
+    assert dataset.content_digest == calm
     left = [key for key in keys(url) if "/_attempt-" in key or "_claim" in key]
     assert not left, left
 
@@ -133,7 +133,7 @@ def test_of_two_racing_runs_one_manifest_stands(bucket: str) -> None:
     ended = [wait(child) for child in [start(lambda salt=salt: write(differ, salt)) for salt in range(3)]]
     assert sorted(end.code for end in ended) == [0, 15, 15], ended
     Dataset.open(differ).check()
-    assert Dataset.open(differ).digest in [end.result for end in ended if end.code == 0]
+    assert Dataset.open(differ).content_digest in [end.result for end in ended if end.code == 0]
 
 
 def test_a_claim_of_a_dead_process_is_taken_over(bucket: str) -> None:
@@ -206,5 +206,5 @@ def test_a_missing_bucket_or_server_is_a_storage_error(bucket: str, monkeypatch:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        ended = forked(lambda: Dataset.open(f"s3://{bucket}/d").digest)
+        ended = forked(lambda: Dataset.open(f"s3://{bucket}/d").content_digest)
     assert ended.code == 12, ended

@@ -101,7 +101,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
     tensors = len(header).to_bytes(8, "little") + header + bytes(16)
     index = {"metadata": {"total_size": 16}, "weight_map": {"w": "model-00001-of-00001.safetensors"}}
     manifest = Manifest(
-        schema=ROWS, key="k", op={"name": "x", "params": {}}, files=(File("part-0.parquet", 2, 9, "0" * 64),)
+        schema=ROWS, task_key="k", op={"name": "x", "params": {}}, files=(File("part-0.parquet", 2, 9, "0" * 64),)
     )
     return {
         "rows-jsonl": (

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine import parallel
 from trainers.engine.model import Network, build
 
-SMALL = Model(
+SMALL = ModelConfig(
     num_layers=2,
     hidden_size=32,
     ffn_hidden_size=64,

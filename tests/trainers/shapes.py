@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from tests.trainers.networks import SMALL, louder, words
 from trainers import registry
-from trainers.architecture import Experts, Model, RopeScaling
+from trainers.architecture import Experts, ModelConfig, RopeScaling
 from trainers.config import Optim, Parallel, Run
 from trainers.engine import build, checkpoint, parallel, stages
 from trainers.engine.batch import MicroBatch, assemble
@@ -51,7 +51,7 @@ class Greedy:
     samples_per_prompt, temperature, top_k, top_p, max_new_tokens, stop, greedy = 2, 1.0, 0, 1.0, 8, (), True
 
 
-def shape(kind: str, **changes: Any) -> Model:
+def shape(kind: str, **changes: Any) -> ModelConfig:
     return replace(SMALL, **{**KINDS[kind], **changes})
 
 
@@ -66,7 +66,7 @@ def batches() -> list[MicroBatch]:
     return [assemble(sft, rows[:2], multiple=2), assemble(sft, rows[2:], multiple=2)]
 
 
-def trainee(model: Model, layout: Layout, *, dealt: bool = False, **changes: Any) -> Any:
+def trainee(model: ModelConfig, layout: Layout, *, dealt: bool = False, **changes: Any) -> Any:
     """A network under DDP with its optimizer and its stepper, as a run has them; `dealt`: distributed optimizer."""
     sizes = {"tensor": layout.tensor, "pipeline": layout.pipeline, "expert": layout.expert}
     fixed = {"algorithm": "sft", "data": "d", "out": "o", "max_steps": 9, "global_batch_size": 3}
@@ -130,7 +130,7 @@ def found(kind: str, layout: Layout, folder: Path) -> dict[str, Any]:
     return told
 
 
-def resumed(model: Model, layout: Layout, place: Path) -> dict[str, Any]:
+def resumed(model: ModelConfig, layout: Layout, place: Path) -> dict[str, Any]:
     """Curves in bf16 with a distributed optimizer: the first steps, one more, and one more of the single process."""
     learner = trainee(model, layout, precision="bf16", dealt=True)
     told = {"bf16": curve(learner, layout)}
@@ -141,7 +141,7 @@ def resumed(model: Model, layout: Layout, place: Path) -> dict[str, Any]:
     return told
 
 
-def resume(model: Model, layout: Layout, place: Path) -> list[list[float]]:
+def resume(model: ModelConfig, layout: Layout, place: Path) -> list[list[float]]:
     """One step from a save of `resumed`."""
     learner = trainee(model, layout, precision="bf16", dealt=True)
     source = checkpoint.open_checkpoint(str(place))

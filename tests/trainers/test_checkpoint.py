@@ -53,7 +53,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     folder, net = str(tmp_path / "c"), network()
     manifest = save(folder, model=net, vocabulary=vocabulary(), train_state={"step": 7}, facts={"mine": "t"}, key="k")
     opened = open_checkpoint(folder)
-    assert (opened.model, opened.manifest, opened.manifest.key) == (SMALL, manifest, "k")
+    assert (opened.model, opened.manifest, opened.manifest.task_key) == (SMALL, manifest, "k")
     assert opened.train_state() == {"step": 7}
     assert opened.vocabulary() == vocabulary()
     assert opened.manifest.facts["mine"] == "t"
@@ -64,10 +64,10 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 def test_saving_again_is_done_already_and_other_weights_conflict(tmp_path: Path) -> None:
     folder = str(tmp_path / "c")
     first = save(folder, model=network())
-    assert save(folder, model=network()).digest == first.digest
+    assert save(folder, model=network()).content_digest == first.content_digest
     with pytest.raises(ConflictError):
         save(folder, model=network(seed=1))
-    assert open_checkpoint(folder).manifest.digest == first.digest
+    assert open_checkpoint(folder).manifest.content_digest == first.content_digest
 
 
 def test_the_digest_is_of_the_weights_alone(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_shape_beyond_every_model_is_refused_before_anything_is_built(tmp_path
 def test_the_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
     net = network()
     plain, other = (save(str(tmp_path / name / "c"), model=net, train_state={"step": 1}) for name in ("a", "größe 数"))
-    assert plain.digest == other.digest
+    assert plain.content_digest == other.content_digest
     assert load_model(str(tmp_path / "größe 数/c"), here()).architecture == net.architecture
 
 

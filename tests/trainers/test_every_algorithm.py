@@ -20,15 +20,15 @@ from schemas.schema import Column
 from schemas.settings import parse, plain
 from tests.trainers import toys
 from trainers import registry
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Said, Sequence, mean_of
-from trainers.architecture import Model
+from trainers.algorithm import Algorithm, Loss, Needs, Per, ModelOutputs, TokenColumn, sum_count
+from trainers.architecture import ModelConfig
 from trainers.config import Run
 from trainers.engine import build, mixture, parallel
 from trainers.engine.batch import assemble
-from trainers.engine.feed import Cut, Feed
+from trainers.engine.feed import BatchSharding, BatchLoader
 from trainers.engine.forward import extract_outputs, forward
 from trainers.engine.parallel import Layout
-from trainers.engine.rows import Limits, Source
+from trainers.engine.rows import Limits, TokenDataset
 from trainers.engine.step import Stepper
 
 ALGORITHMS = registry.algorithms()
@@ -41,14 +41,14 @@ def layout() -> Iterator[Layout]:
     parallel.stop()
 
 
-def shape(algorithm: Algorithm) -> Model:
+def shape(algorithm: Algorithm) -> ModelConfig:
     return toys.model(head="scalar" if algorithm.needs.scalar else "lm")
 
 
-def source(algorithm: Algorithm, folder: Path, table: pa.Table) -> Source:
+def source(algorithm: Algorithm, folder: Path, table: pa.Table) -> TokenDataset:
     data = toys.put(folder / f"{algorithm.name}-{table.num_rows}", algorithm.rows, table)
     outputs = algorithm.num_outputs(algorithm.settings())
-    return Source(data, algorithm, Limits(48, toys.VOCABULARY, outputs))
+    return TokenDataset(data, algorithm, Limits(48, toys.VOCABULARY, outputs))
 
 
 def learner(algorithm: Algorithm, layout: Layout, folder: Path) -> build.Trainee:
@@ -100,11 +100,11 @@ class TestEveryAlgorithm:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
         stepper, found = learner(algorithm, layout, tmp_path).stepper, []
         for budget in (10_000, 40):
-            step = Feed(rows, batch_rows=7, seed=0, cut=Cut(budget=budget)).step(0)
+            step = BatchLoader(rows, batch_rows=7, seed=0, cut=BatchSharding(budget=budget)).step(0)
             outcome = stepper.train(step.batches, rows=step.num_records)
             assert math.isclose(outcome.rows_RN[:, 0].sum() / outcome.rows_RN[:, 1].sum(), outcome.loss, rel_tol=1e-6)
             found.append(outcome.rows_RN)
-        assert len(step.batches) > 1 and found[0].shape == (7, 2 + len(algorithm.notes))
+        assert len(step.batches) > 1 and found[0].shape == (7, 2 + len(algorithm.row_metrics))
         np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
 
     def test_learns_through_what_the_network_says(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
@@ -126,15 +126,15 @@ class TestEveryAlgorithm:
             parse(algorithm.settings, {"no_such_setting": 1})
 
 
-def of_batch(settings: object, said: dict[str, Said], rows: dict[str, torch.Tensor]) -> Loss:
+def of_batch(settings: object, said: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
     """Asks everything a head for log-probs can be asked, and a mean over the whole batch."""
     answer, mask_T = said["input_ids"], rows["loss_mask"].float()
     centred_T = answer.logprobs_T - rows["reference"]
-    values_T = -centred_T * rows["advantage"] - 0.1 * answer.entropy_T - answer.choices_TK.mean(-1)
-    return Loss(values_T, mask_T, {"entropy": mean_of(answer.entropy_T, mask_T)})
+    values_T = -centred_T * rows["advantage"] - 0.1 * answer.entropy_T - answer.gathered_TK.mean(-1)
+    return Loss(values_T, mask_T, {"entropy": sum_count(answer.entropy_T, mask_T)})
 
 
-def of_values(settings: object, said: dict[str, Said], rows: dict[str, torch.Tensor]) -> Loss:
+def of_values(settings: object, said: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
     """A critic: squared error of a value per token."""
     values_T = said["input_ids"].values_TH[:, 0]
     return Loss((values_T - rows["advantage"]) ** 2, rows["loss_mask"].float(), {})
@@ -145,24 +145,24 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
         Column("advantage", pa.list_(pa.float32()), "per token"),
         Column("teacher_ids", pa.list_(pa.list_(pa.int32())), "choices per token"),
     )
-    whole = Sequence(ids="input_ids", mask="loss_mask", aligned=("advantage",), choices="teacher_ids")
+    whole = TokenColumn(ids="input_ids", mask="loss_mask", aligned=("advantage",), gather_ids="teacher_ids")
     policy = Algorithm(
         name="toy-policy",
         rows=rows,
         sequences=(whole,),
-        needs=Needs.LOGPROBS | Needs.ENTROPY | Needs.CHOICES,
+        needs=Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED,
         per=Per.TOKEN,
         settings=ALGORITHMS["sft"].settings,
         loss=of_batch,
         metrics=("entropy",),
         statistics=("reference",),
-        statistics_of=lambda s, said, r: {"reference": mean_of(said["input_ids"].logprobs_T, r["loss_mask"])},
+        statistics_of=lambda s, said, r: {"reference": sum_count(said["input_ids"].logprobs_T, r["loss_mask"])},
     )
     critic = dataclasses.replace(
         policy,
         name="toy-critic",
         rows=rows.dropping("teacher_ids"),
-        sequences=(Sequence(ids="input_ids", mask="loss_mask", aligned=("advantage",)),),
+        sequences=(TokenColumn(ids="input_ids", mask="loss_mask", aligned=("advantage",)),),
         needs=Needs.VALUES,
         loss=of_values,
         metrics=(),
@@ -185,7 +185,7 @@ def test_packs_are_the_rows_they_hold(layout: Layout, tmp_path: Path) -> None:
     stepper = learner(algorithm, layout, tmp_path).stepper
     found = []
     for data, number in ((rows, 10), (packs, 3)):
-        read = Source(data, algorithm, Limits(48, toys.VOCABULARY))
+        read = TokenDataset(data, algorithm, Limits(48, toys.VOCABULARY))
         found.append(gradient(stepper, [assemble(algorithm, read.rows(range(number)))]))
     (one, one_grad), (other, other_grad) = found
     assert math.isclose(one.loss, other.loss, rel_tol=1e-6) and one.weight == other.weight

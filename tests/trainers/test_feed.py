@@ -16,23 +16,23 @@ from tests.trainers import toys
 from trainers import registry
 from trainers.engine import feed, rows
 from trainers.engine.batch import assemble
-from trainers.engine.feed import Cut, Feed, shares
-from trainers.engine.rows import Limits, Source
+from trainers.engine.feed import BatchSharding, BatchLoader, split_over_dp
+from trainers.engine.rows import Limits, TokenDataset
 
 SFT, RM = registry.algorithms()["sft"], registry.algorithms()["rm"]
 LIMITS = Limits(48, toys.VOCABULARY)
 
 
-def source(folder: Path, *tables: pa.Table) -> Source:
-    return Source(toys.put(folder / "rows", TOKENS, *tables), SFT, LIMITS)
+def source(folder: Path, *tables: pa.Table) -> TokenDataset:
+    return TokenDataset(toys.put(folder / "rows", TOKENS, *tables), SFT, LIMITS)
 
 
-def names(feed: Feed, step: int) -> list[str]:
+def names(feed: BatchLoader, step: int) -> list[str]:
     return feed.source.names(feed.rows(step).tolist())
 
 
 def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
-    steps = Feed(source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=Cut())
+    steps = BatchLoader(source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=BatchSharding())
     assert steps.steps_per_epoch == 3
     epochs = [[name for step in range(e * 3, e * 3 + 3) for name in names(steps, step)] for e in range(3)]
     everyone = sorted(f"s{i}" for i in range(31))
@@ -44,10 +44,10 @@ def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
 
 def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
     read = source(tmp_path, toys.tokens(20))
-    one, other = (Feed(read, batch_rows=4, seed=3, cut=cut) for cut in (Cut(), Cut(1, 2, 8, 2)))
+    one, other = (BatchLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2)))
     backwards = [names(other, step) for step in reversed(range(10))]
     assert [names(one, step) for step in range(10)] == backwards[::-1]
-    assert names(Feed(read, batch_rows=4, seed=4, cut=Cut()), 0) != names(one, 0)
+    assert names(BatchLoader(read, batch_rows=4, seed=4, cut=BatchSharding()), 0) != names(one, 0)
 
 
 def test_windows_hold_whole_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +75,13 @@ def test_few_row_groups_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_replicas_share_the_rows_and_keep_to_the_budget() -> None:
     lengths = np.array([9, 1, 8, 2, 7, 3, 30, 5, 5])
     everyone = np.arange(100, 109)
-    parts = [shares(everyone, lengths, Cut(replica, 2, 12)) for replica in range(2)]
+    parts = [split_over_dp(everyone, lengths, BatchSharding(replica, 2, 12)) for replica in range(2)]
     assert sorted(row for replica in parts for part in replica for row in part.tolist()) == everyone.tolist()
     for part in (part for replica in parts for part in replica):
         assert len(part) == 1 or lengths[part - 100].sum() <= 12
     loads = [sum(int(lengths[part - 100].sum()) for part in replica) for replica in parts]
     assert max(loads) - min(loads) <= 30 - 1
-    assert [part.tolist() for part in shares(everyone[:1], lengths[:1], Cut(1, 2, 12))] == [[]]
+    assert [part.tolist() for part in split_over_dp(everyone[:1], lengths[:1], BatchSharding(1, 2, 12))] == [[]]
 
 
 def test_the_shift_by_one() -> None:
@@ -150,11 +150,11 @@ def test_packs_are_looked_into(tmp_path: Path) -> None:
     table = toys.packed(toys.tokens(6), (3, 3))
     broken = table.set_column(3, table.schema.field(3), pa.array([[1, 2], [3]], pa.list_(pa.int32())))
     with pytest.raises(DataError, match="lengths do not add up to input_ids: 2 rows, first k0, k1"):
-        Source(toys.put(tmp_path / "packs", PACKS, broken), SFT, LIMITS)
+        TokenDataset(toys.put(tmp_path / "packs", PACKS, broken), SFT, LIMITS)
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows"):
         source(tmp_path, TOKENS.empty())
     with pytest.raises(DataError, match="cannot read rows of kind tokens"):
-        Source(Dataset.open(str(tmp_path / "rows")), RM, LIMITS)
+        TokenDataset(Dataset.open(str(tmp_path / "rows")), RM, LIMITS)

@@ -17,15 +17,15 @@ from tests.trainers import toys
 from trainers import registry
 from trainers.config import Run
 from trainers.engine import build, index
-from trainers.engine.feed import Feed
+from trainers.engine.feed import BatchLoader
 from trainers.engine.index import Index
 from trainers.engine.parallel import Layout
-from trainers.engine.rows import Source
+from trainers.engine.rows import TokenDataset
 
 ALGORITHMS = registry.algorithms()
 
 
-def fed(folder: Path, dataset: Dataset, name: str = "sft", **shape: Any) -> Feed:
+def fed(folder: Path, dataset: Dataset, name: str = "sft", **shape: Any) -> BatchLoader:
     run = parse(Run, toys.config(folder, algorithm=name, data=dataset.url))
     return build.feed(run, dataset, ALGORITHMS[name], toys.model(**shape), Layout(), shuffle=True)
 
@@ -41,7 +41,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def test_a_second_launch_does_not_scan(tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fed(tmp_path, dataset)
-    monkeypatch.setattr(Source, "_scanned", None)
+    monkeypatch.setattr(TokenDataset, "_scanned", None)
     second = fed(tmp_path, dataset)
     for number in range(4):
         one, other = first.step(number), second.step(number)

@@ -18,16 +18,16 @@ from trainers.engine.metrics import Journal, Progress
 from trainers.engine.parallel import Layout
 from trainers.engine.report import by_source
 from trainers.engine.speed import Speed, active_weights, peak_of
-from trainers.engine.step import Outcome
+from trainers.engine.step import StepResult
 
 
-def outcome(tokens: int, places: int, pairs: float) -> Outcome:
-    return Outcome(
+def outcome(tokens: int, places: int, pairs: float) -> StepResult:
+    return StepResult(
         loss=1.0,
         weight=1.0,
         metrics={},
         tokens=tokens,
-        places=places,
+        padded_tokens=places,
         pairs=pairs,
         sources={},
         rows_RN=np.empty((0, 2)),

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from schemas import TOKENS, VOCABULARIES
+from schemas import TOKENS, TOKENIZERS
 from schemas.commit import read_manifest
 from schemas.dataset import Dataset
 from schemas.errors import (
@@ -147,7 +147,7 @@ def test_a_reward_model_starts_from_a_policy(straight: Run, tmp_path: Path) -> N
 def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
     row = {"name": "toy", "tokenizer_json": "{}", "chat_template": "{{ messages }}", "eos_token": "</s>"}
     row |= {"bos_token": None, "pad_token": None}
-    toys.put(tmp_path / "words", VOCABULARIES, pa.Table.from_pylist([row], schema=VOCABULARIES.arrow))
+    toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
     second = go(tmp_path, init=first.out, model=..., out=str(tmp_path / "second"), max_steps=2)
     told = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
@@ -224,7 +224,7 @@ def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) ->
     with pytest.raises(DataError, match="another tokenizer"):
         go(tmp_path, init=first.out, model=..., data=other.url)
     row = {"name": "toy", "tokenizer_json": "{}", "chat_template": None} | dict.fromkeys(SPECIAL)
-    words = toys.put(tmp_path / "words", VOCABULARIES, pa.Table.from_pylist([row], schema=VOCABULARIES.arrow))
+    words = toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     with pytest.raises(DataError, match="another tokenizer"):
         go(tmp_path, vocabulary=words.url, data=other.url, out=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="another tokenizer"):

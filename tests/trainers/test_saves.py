@@ -261,7 +261,7 @@ def resumed(folder: Path) -> int:
     algorithm, settings = build.registry.configured(run.algorithm, run.settings)
     learner = build.trainee(run, algorithm, settings, layout, None)
     data = build.Dataset.open(run.data)
-    identity = {"run": run.decisive(), "inputs": [data.digest]}
+    identity = {"run": run.identity_fields(), "inputs": [data.content_digest]}
     return saves.Saves(run, model=learner.model, optimizer=learner.optimizer, identity=identity).resume()
 
 

@@ -20,10 +20,10 @@ from tests.trainers.networks import SMALL, louder, network
 from tests.trainers.shapes import KINDS, shape
 from tests.trainers.test_sample import Sampling, generator, prompts, seeds, without_cache
 from trainers import registry
-from trainers.architecture import Experts, Model, RopeScaling, shape_faults
-from trainers.config import Parallel, cut_faults
+from trainers.architecture import Experts, ModelConfig, RopeScaling, shape_faults
+from trainers.config import Parallel, parallel_errors
 from trainers.engine import checkpoint, mixture, parallel, rope
-from trainers.engine.feed import Cut, shares
+from trainers.engine.feed import BatchSharding, split_over_dp
 from trainers.engine.forward import extract_outputs, forward
 from trainers.engine.model import Network, build
 from trainers.engine.parallel import Layout
@@ -93,7 +93,7 @@ def _renamed(ours: dict[str, Any], here: str, there: str) -> dict[str, Any]:
     return {name.replace(here, there): value for name, value in ours.items() if name.startswith(here)}
 
 
-def _mlp(ours: dict[str, Any], model: Model, here: str, there: str) -> dict[str, Any]:
+def _mlp(ours: dict[str, Any], model: ModelConfig, here: str, there: str) -> dict[str, Any]:
     if model.experts is not None:
         of = [[ours[f"{here}experts.local_experts.{e}.linear_fc{i}.weight"] for e in range(4)] for i in (1, 2)]
         stacked = {there + "experts.gate_up_proj": torch.stack(of[0]), there + "experts.down_proj": torch.stack(of[1])}
@@ -234,14 +234,14 @@ def test_a_shape_that_contradicts_itself_is_refused(changes: dict[str, Any], nam
     ],
 )
 def test_a_mixture_that_cannot_be_cut_is_refused(sizes: dict[str, int], named: str) -> None:
-    assert any(named in fault for fault in cut_faults(shape("mixtral"), Parallel(**sizes)))
-    assert not cut_faults(shape("mixtral"), Parallel(tensor=2), training=False)
-    assert not cut_faults(shape("mixtral"), Parallel(tensor=2, expert=2, sequence=True))
+    assert any(named in fault for fault in parallel_errors(shape("mixtral"), Parallel(**sizes)))
+    assert not parallel_errors(shape("mixtral"), Parallel(tensor=2), training=False)
+    assert not parallel_errors(shape("mixtral"), Parallel(tensor=2, expert=2, sequence=True))
 
 
 def test_replicas_that_share_experts_make_as_many_passes() -> None:
     rows, tokens = np.arange(7), np.array([9, 8, 8, 1, 1, 1, 1])
-    uneven, even = ([shares(rows, tokens, Cut(i, 2, 9, even=even)) for i in range(2)] for even in (False, True))
+    uneven, even = ([split_over_dp(rows, tokens, BatchSharding(i, 2, 9, even=even)) for i in range(2)] for even in (False, True))
     assert [len(parts) for parts in uneven] == [2, 3]
     assert [len(parts) for parts in even] == [3, 3]
     assert [part.tolist() for part in even[0]] == [part.tolist() for part in [*uneven[0], rows[:0]]]

@@ -14,7 +14,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine import parallel, specs
 from trainers.engine.model import build
@@ -155,7 +155,7 @@ def test_mixture_of_experts_keeps_transformer_engines_names() -> None:
 def test_a_model_that_cannot_be_cut_is_refused(changes: dict[str, int], sizes: tuple[int, int], named: str) -> None:
     import dataclasses
 
-    model: Model = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+    model: ModelConfig = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=named):
         build(model, parallel.Layout(tensor=sizes[0], pipeline=sizes[1]))
 

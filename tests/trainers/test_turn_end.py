@@ -18,7 +18,7 @@ from datakit.generate import Complete
 from datakit.resource import Resource
 from datakit.template import Chat, turn_end_of
 from datakit.tokenize import Encode, Mask
-from schemas import COMPLETIONS, PROMPTS, VOCABULARIES
+from schemas import COMPLETIONS, PROMPTS, TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.settings import parse
@@ -62,7 +62,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that was taught three answers by a template whose turn end is not the tokenizer's `eos_token`."""
     folder = tmp_path_factory.mktemp("taught")
     tokenizer: Any = letters(TEMPLATE)
-    toys.put(folder / "tokenizer", VOCABULARIES, tokenizer.row)
+    toys.put(folder / "tokenizer", TOKENIZERS, tokenizer.row)
     texts = {"prompt_id": list(ANSWERS), "sample_id": list(ANSWERS), "messages": list(map(asked, ANSWERS))}
     given = toys.put(folder / "rows", COMPLETIONS, rows(COMPLETIONS, **texts, response=list(ANSWERS.values())))
     speaking = {"tokenizer": Resource("letters", functools.partial(letters, TEMPLATE), vocabulary=tokenizer.digest)}

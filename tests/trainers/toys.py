@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas import PACKS, TOKENS, Schema
 from schemas.dataset import Attempt, Dataset
 from trainers.algorithm import Algorithm
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 
 VOCABULARY = 60
 MODEL = {
@@ -27,8 +27,8 @@ MODEL = {
 }
 
 
-def model(**changes: Any) -> Model:
-    return Model(**{**MODEL, **changes})
+def model(**changes: Any) -> ModelConfig:
+    return ModelConfig(**{**MODEL, **changes})
 
 
 def ids(rows: int, seed: int, least: int = 5, most: int = 30) -> list[list[int]]:
@@ -76,8 +76,8 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
             columns[name] = [random.normal(size=len(row)).tolist() for row in lists]
         if sequence.mask is not None:
             columns[sequence.mask] = [[int(i >= len(row) // 3) for i in range(len(row))] for row in lists]
-        if sequence.choices is not None:
-            columns[sequence.choices] = [random.integers(0, VOCABULARY, (len(row), 3)).tolist() for row in lists]
+        if sequence.gather_ids is not None:
+            columns[sequence.gather_ids] = [random.integers(0, VOCABULARY, (len(row), 3)).tolist() for row in lists]
     return pa.Table.from_pydict(columns, schema=algorithm.rows.arrow)
 
 

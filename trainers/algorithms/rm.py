@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.tokens import PAIRS
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn, sum_count
 from trainers.arithmetic import bradley_terry
 
 
@@ -26,7 +26,7 @@ class Settings:
     center: float = 0.0
 
 
-def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
+def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Surprise at the preference, and distance from zero, per pair [B]; `accuracy` counts strictly greater rewards
     only.
     """
@@ -34,23 +34,23 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
     rejected_B = said["rejected_ids"].scores_BH[:, 0]
     values_B = bradley_terry(chosen_B - rejected_B) + settings.center * (chosen_B + rejected_B).square()
     metrics = {
-        "accuracy": mean_of(chosen_B > rejected_B),
-        "reward_chosen": mean_of(chosen_B),
-        "reward_rejected": mean_of(rejected_B),
-        "reward_margin": mean_of(chosen_B - rejected_B),
+        "accuracy": sum_count(chosen_B > rejected_B),
+        "reward_chosen": sum_count(chosen_B),
+        "reward_rejected": sum_count(rejected_B),
+        "reward_margin": sum_count(chosen_B - rejected_B),
     }
     notes = {"reward_chosen": chosen_B, "reward_rejected": rejected_B}
-    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, notes=notes)
+    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, row_metrics=notes)
 
 
 RM = Algorithm(
     name="rm",
     rows=PAIRS.dropping("chosen_mask", "rejected_mask", "source"),
-    sequences=(Sequence(ids="chosen_ids"), Sequence(ids="rejected_ids")),
+    sequences=(TokenColumn(ids="chosen_ids"), TokenColumn(ids="rejected_ids")),
     needs=Needs.SCORES,
     per=Per.ROW,
     settings=Settings,
     loss=loss,
     metrics=("accuracy", "reward_chosen", "reward_rejected", "reward_margin"),
-    notes=("reward_chosen", "reward_rejected"),
+    row_metrics=("reward_chosen", "reward_rejected"),
 )

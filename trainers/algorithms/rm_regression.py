@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence, mean_of
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn, sum_count
 from trainers.arithmetic import judged
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class Settings:
             raise ConfigError("attributes", f"attributes must be different names, not {self.attributes}")
 
 
-def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
+def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
     labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
     judged_BK = judged(labels_BK)
     errors_BK = (scores_BK - labels_BK).where(judged_BK, scores_BK.new_zeros(()))
     judged_B = judgements(rows)
     values_B = errors_BK.square().sum(dim=1) / judged_B.clamp(min=1)
-    metrics = {"absolute_error": mean_of(errors_BK.abs(), judged_BK)}
+    metrics = {"absolute_error": sum_count(errors_BK.abs(), judged_BK)}
     return Loss(values=values_B, weights=judged_B.to(values_B.dtype), metrics=metrics)
 
 
@@ -51,7 +51,7 @@ def judgements(rows: Rows) -> Tensor:
 RM_REGRESSION = Algorithm(
     name="rm_regression",
     rows=ATTRIBUTED,
-    sequences=(Sequence(ids="input_ids"),),
+    sequences=(TokenColumn(ids="input_ids"),),
     needs=Needs.SCORES,
     per=Per.ROW,
     settings=Settings,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.tokens import TOKENS
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, Said, Sequence
+from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Settings:
     """Supervised fine-tuning has no options."""
 
 
-def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
+def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Cross-entropy in nats of every counted token, [T]."""
     logprobs_T = said["input_ids"].logprobs_T
     return Loss(values=-logprobs_T, weights=rows["loss_mask"].to(logprobs_T.dtype), metrics={})
@@ -28,7 +28,7 @@ def loss(settings: Settings, said: Mapping[str, Said], rows: Rows) -> Loss:
 SFT = Algorithm(
     name="sft",
     rows=TOKENS,
-    sequences=(Sequence(ids="input_ids", mask="loss_mask"),),
+    sequences=(TokenColumn(ids="input_ids", mask="loss_mask"),),
     needs=Needs.LOGPROBS,
     per=Per.TOKEN,
     settings=Settings,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Needs, Sequence
+from trainers.algorithm import Algorithm, Needs, TokenColumn
 from trainers.engine.packing import Packed, pack
 from trainers.engine.rows import Row
 
@@ -29,7 +29,7 @@ class Span:
     stop: int
     row_T: Tensor
     last_B: Tensor
-    choices_TK: Tensor | None
+    gather_ids_TK: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MicroBatch:
                 span.stop,
                 span.row_T.to(device),
                 span.last_B.to(device),
-                None if span.choices_TK is None else span.choices_TK.to(device),
+                None if span.gather_ids_TK is None else span.gather_ids_TK.to(device),
             )
             for name, span in self.spans.items()
         }
@@ -106,7 +106,7 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
     return replace(batch, rows=batch.rows | numbers | vectors)
 
 
-def packed(sequences: Many[Sequence], needs: Needs, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
+def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
     """The sequence columns of `rows` laid end to end, of a token count that `multiple` divides (a last sequence of
     zeros fills up). Where scores are asked the network reads every token, otherwise all but the last.
 
@@ -126,7 +126,7 @@ def packed(sequences: Many[Sequence], needs: Needs, rows: Many[Row], *, multiple
         stop = start + int(lengths.sum())
         row_T = torch.from_numpy(np.repeat(np.arange(len(pieces)), lengths))
         along = {name: _along(name, rows, shift) for name in sequence.columns}
-        choices = along.pop(sequence.choices).long() if sequence.choices is not None else None
+        choices = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
         spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), choices)
         tensors |= along
         start = stop

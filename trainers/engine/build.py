@@ -20,23 +20,23 @@ from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
 from schemas.manifest import Parent
-from schemas.vocabularies import VOCABULARIES, files_identity, files_of, read_dataset, read_folder
+from schemas.vocabularies import TOKENIZERS, files_identity, files_of, read_dataset, read_folder
 from trainers import registry
 from trainers.algorithm import Algorithm
-from trainers.architecture import Model
-from trainers.config import VERSION, Run, cut_faults
+from trainers.architecture import ModelConfig
+from trainers.config import VERSION, Run, parallel_errors
 from trainers.engine import checkpoint, parallel, retention
 from trainers.engine import index as indexes
 from trainers.engine import model as networks
 from trainers.engine import optim as optimizers
 from trainers.engine.checkpoint import OUTPUT_NAMES, Checkpoint
-from trainers.engine.feed import Cut, Feed
+from trainers.engine.feed import BatchSharding, BatchLoader
 from trainers.engine.index import Index
 from trainers.engine.loop import Loop, signals
 from trainers.engine.parallel import Layout
 from trainers.engine.records import Told, are_there, records_key
 from trainers.engine.report import by_source
-from trainers.engine.rows import Limits, Source
+from trainers.engine.rows import Limits, TokenDataset
 from trainers.engine.saves import Saves
 from trainers.engine.speed import Speed
 from trainers.engine.step import Stepper
@@ -63,7 +63,7 @@ class Inputs:
         found = [self.data.as_parent("data")]
         if self.init is not None:
             manifest = self.init.manifest
-            found.append(Parent("init", self.init.folder, manifest.digest, manifest.key))
+            found.append(Parent("init", self.init.folder, manifest.content_digest, manifest.task_key))
         return tuple(found)
 
 
@@ -84,7 +84,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     algorithm, settings = registry.configured(run.algorithm, run.settings)
     layout = parallel.start(run.parallel, seed=run.seed, timeout=rank.collective_seconds())
     records = run.records
-    if records is not None and parallel.together(lambda: are_there(run.records or "", records_key(key))):
+    if records is not None and parallel.on_rank_zero(lambda: are_there(run.records or "", records_key(key))):
         records = None
     init = None if run.init is None else checkpoint.open_checkpoint(run.init)
     inputs = Inputs(data, validation, init)
@@ -95,7 +95,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     checks = None if validation is None else feed(run, validation, algorithm, shape, layout, shuffle=False)
     learner = trainee(run, algorithm, settings, layout, init)
     last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * steps.steps_per_epoch
-    identity = {"run": run.decisive(), "version": VERSION, "inputs": [parent.digest for parent in inputs.parents]}
+    identity = {"run": run.identity_fields(), "version": VERSION, "inputs": [parent.content_digest for parent in inputs.parents]}
     retention.check(run, _validated(algorithm, checks), last, run.validate_every or steps.steps_per_epoch)
     known = {"identity": identity, "facts": facts, "vocabulary": vocabulary}
     saves = Saves(run, model=learner.model, optimizer=learner.optimizer, **known)
@@ -115,8 +115,8 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     with signals() as asked:
         learner.stepper.stop_asked = lambda: asked() or saves.failed
         figures = loop.go(saves.resume())
-        parallel.together(lambda: publish_records(run, inputs, loop, key))
-        rank.beat("the checkpoint")
+        parallel.on_rank_zero(lambda: publish_records(run, inputs, loop, key))
+        rank.heartbeat("the checkpoint")
         publish(run, inputs, learner, key, {**figures, "steps": last}, time.monotonic() - began, known)
         saves.finish()
     return figures
@@ -125,7 +125,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
 def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init: Checkpoint | None) -> Trainee:
     """The network of `run` with the head that `algorithm` asks, fresh or from `init`, ready to be stepped."""
     shape = _with_head(run, init, algorithm, settings)
-    if faults := cut_faults(shape, run.parallel):
+    if faults := parallel_errors(shape, run.parallel):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))
     options: dict[str, Any] = {"implementation": run.implementation, "calculate_per_token_loss": True}
     options |= _RECOMPUTE[run.recompute]
@@ -168,7 +168,7 @@ def publish(
     )
 
 
-def _validated(algorithm: Algorithm, checks: Feed | None) -> list[str]:
+def _validated(algorithm: Algorithm, checks: BatchLoader | None) -> list[str]:
     """The figures of a validation."""
     sources = () if checks is None else checks.source.sources
     losses = by_source("loss", dict.fromkeys(range(len(sources)), 0.0), sources)
@@ -183,7 +183,7 @@ def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
         loop.report.records.publish(run.records, told)
 
 
-def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> Model:
+def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> ModelConfig:
     model = init.model if init is not None else run.model
     assert model is not None, "a run has a model or a checkpoint to start from"
     if not algorithm.needs.scalar:
@@ -192,13 +192,13 @@ def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings
     return replace(model, head="scalar", head_size=size, tie_embeddings=False)
 
 
-def feed(run: Run, dataset: Dataset, algorithm: Algorithm, shape: Model, layout: Layout, *, shuffle: bool) -> Feed:
+def feed(run: Run, dataset: Dataset, algorithm: Algorithm, shape: ModelConfig, layout: Layout, *, shuffle: bool) -> BatchLoader:
     """The steps of `dataset` as this process reads them; `DataError` if some row cannot be trained on."""
     limits = Limits(shape.max_sequence_length, shape.vocab_size, shape.head_size)
-    source = Source(dataset, algorithm, limits, parallel.together(lambda: _indexed(run, dataset, algorithm, limits)))
+    source = TokenDataset(dataset, algorithm, limits, parallel.on_rank_zero(lambda: _indexed(run, dataset, algorithm, limits)))
     multiple = layout.tensor if layout.sequence else 1
-    cut = Cut(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
-    return Feed(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
+    cut = BatchSharding(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
+    return BatchLoader(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
 
 
 def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -> Index:
@@ -206,7 +206,7 @@ def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -
     path = indexes.place(run.folder, dataset, algorithm, vars(limits))
     index = Index.read(path, dataset)
     if index is None:
-        index = Source(dataset, algorithm, limits).index
+        index = TokenDataset(dataset, algorithm, limits).index
         index.write(path)
     return index
 
@@ -220,7 +220,7 @@ def _vocabulary(run: Run, init: Checkpoint | None) -> dict[str, str]:
         row = read_folder(run.vocabulary)
     else:
         dataset = Dataset.open(run.vocabulary)
-        dataset.schema.requires(VOCABULARIES, "trainers.run")
+        dataset.schema.requires(TOKENIZERS, "trainers.run")
         row = read_dataset(dataset)
     if row is None:
         raise ConfigError("no-tokenizer", f"there is no tokenizer at {run.vocabulary}", kept="nothing was started")
@@ -237,7 +237,7 @@ def _facts(
         one = str(inputs.init.manifest.facts.get(identities.FACT, ""))
     for rows in (inputs.data, inputs.validation):
         if rows is not None:
-            told = identities.spoken(rows.schema, rows.facts)
+            told = identities.tokenizers_of(rows.schema, rows.facts)
             identities.check(told, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url)
     taught = TurnEnd.of(inputs.data.facts)
     if inputs.init is not None:

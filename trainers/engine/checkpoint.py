@@ -35,13 +35,13 @@ from schemas.localstore import LocalStore
 from schemas.manifest import File, Manifest, Parent
 from schemas.storage import guarded, open_store, shown
 from schemas.vocabularies import files_identity
-from trainers.architecture import Model, shape_faults
+from trainers.architecture import ModelConfig, shape_faults
 from trainers.config import Lora
 from trainers.engine import lora as adapting
 from trainers.engine import lora_base, moments, vetting, writing
 from trainers.engine.lora_base import BASE, LORA
 from trainers.engine.model import Network, build
-from trainers.engine.parallel import Layout, leads, together
+from trainers.engine.parallel import Layout, is_rank_zero, on_rank_zero
 from trainers.engine.quiet import quiet
 from trainers.engine.specs import Implementation
 from trainers.engine.weights import stream
@@ -59,7 +59,7 @@ class Checkpoint:
 
     folder: str
     manifest: Manifest
-    model: Model
+    model: ModelConfig
 
     @property
     def weights_digest(self) -> str:
@@ -100,7 +100,7 @@ class Draft:
     attempt: str
     parts: tuple[writing.Part, ...]
     texts: Mapping[str, str]
-    model: Model
+    model: ModelConfig
     claims: Mapping[str, Any]
 
     def publish(self, group: Any = None) -> Manifest:
@@ -109,9 +109,9 @@ class Draft:
         """
         try:
             writing.write(self.parts, group)
-            return together(self._publish, group)
+            return on_rank_zero(self._publish, group)
         except BaseException:
-            if leads():
+            if is_rank_zero():
                 with suppress(QuiverError, OSError):
                     commit.discard_attempt(self.folder, self.attempt)
             raise
@@ -162,7 +162,7 @@ def draft(
     tensors = {WEIGHTS: _tensors(network)}
     if optimizer is not None:
         tensors[OPTIMIZER] = moments.to_save(optimizer, tensors[WEIGHTS])
-    attempt = together(lambda: commit.begin_attempt(folder, tensors))
+    attempt = on_rank_zero(lambda: commit.begin_attempt(folder, tensors))
     path = _local(commit.attempt_path(folder, attempt))
     texts = {MODEL: settings.canonical(network.architecture), **(vocabulary or {})}
     if train_state is not None:
@@ -177,7 +177,7 @@ def draft(
         with guarded("write", path):
             parts = tuple(writing.plan(part, os.path.join(path, name), copy=copy) for name, part in tensors.items())
     except BaseException:
-        if leads():
+        if is_rank_zero():
             with suppress(QuiverError, OSError):
                 commit.discard_attempt(folder, attempt)
         raise
@@ -201,10 +201,10 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
             next="run the training again; it goes on from its last complete checkpoint",
         )
     wanted = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
-    together(functools.partial(_verify_all, path, wanted, verify))
+    on_rank_zero(functools.partial(_verify_all, path, wanted, verify))
     with vetting.reading(where := os.path.join(path, MODEL)):
         with open(where, encoding="utf-8") as file:
-            model = settings.parse(Model, json.load(file), where=where)
+            model = settings.parse(ModelConfig, json.load(file), where=where)
         if faults := shape_faults(model):
             raise ValueError("; ".join(faults))
     return Checkpoint(path, manifest, model)
@@ -222,7 +222,7 @@ def load_model(
     checkpoint: str | Checkpoint,
     layout: Layout,
     *,
-    model: Model | None = None,
+    model: ModelConfig | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     seed: int = 0,
     implementation: Implementation = "auto",
@@ -251,7 +251,7 @@ def load_model(
         return network
     if adapters is not None:
         lora_base.check_same(settled, adapters, source.folder)
-    parent = Parent(BASE, base.folder, base.manifest.digest, base.manifest.key)
+    parent = Parent(BASE, base.folder, base.manifest.content_digest, base.manifest.task_key)
     adapting.attach(network, settled, base=base.weights_digest, parent=parent, seed=seed)
     if adapters is not None:
         load_weights(network, source, head=own)
@@ -287,7 +287,7 @@ def load_optimizer(checkpoint: str | Checkpoint, *, model: torch.nn.Module, opti
     moments.load(optimizer, _tensors(_bare(model)), functools.partial(_read, folder=folder))
 
 
-def weights_digest(folder: str, model: Model, lora: str = "") -> str:
+def weights_digest(folder: str, model: ModelConfig, lora: str = "") -> str:
     """SHA-256 in hex of the weights in the distributed checkpoint `folder`; reads one piece at a time.
 
     lora: the text of `lora.json` beside adapters.
@@ -324,12 +324,12 @@ def _tensors(network: Network) -> dict[str, Any]:
 
 
 def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
-    together(lambda: vetting.vet(folder) and None)
+    on_rank_zero(lambda: vetting.vet(folder) and None)
     with vetting.reading(folder), quiet():
         return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
 
 
-def _same_trunk(source: Checkpoint, wanted: Model) -> None:
+def _same_trunk(source: Checkpoint, wanted: ModelConfig) -> None:
     free = {"head", "head_size"} | ({"max_sequence_length"} if wanted.position == "rope" else set())
     if wanted.head == "scalar":
         free.add("tie_embeddings")

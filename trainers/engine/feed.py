@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from trainers.engine.batch import MicroBatch, assemble
-from trainers.engine.rows import Source, spread
+from trainers.engine.rows import TokenDataset, spread
 
 WINDOW_TOKENS = 1 << 24
 """Tokens within which rows are shuffled (64 MiB of ids)."""
 
 
 @dataclass(frozen=True)
-class Cut:
+class BatchSharding:
     """How a global batch is cut: this replica, the number of replicas, tokens per pass, divisor of a pass's tokens.
 
     `even`: all replicas make as many passes (they share experts, and meet in every layer).
@@ -41,7 +41,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Step:
+class GlobalBatch:
     """The rows of one optimizer step (numbers in the dataset, over all replicas) and this replica's micro-batches.
 
     `num_records` counts the rows, of packs the sequences inside.
@@ -54,14 +54,14 @@ class Step:
     batches: tuple[MicroBatch, ...]
 
 
-class Feed:
+class BatchLoader:
     """The steps of a run over `source`: `batch_rows` rows each."""
 
-    def __init__(self, source: Source, *, batch_rows: int, seed: int, cut: Cut, shuffle: bool = True) -> None:
+    def __init__(self, source: TokenDataset, *, batch_rows: int, seed: int, cut: BatchSharding, shuffle: bool = True) -> None:
         self.source, self.batch_rows, self.seed, self.cut, self.shuffle = source, batch_rows, seed, cut, shuffle
         self.steps_per_epoch = -(-len(source) // batch_rows)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        self._ahead: Future[Step] | None = None
+        self._ahead: Future[GlobalBatch] | None = None
 
     def place(self, number: int) -> tuple[int, int]:
         """(epoch, first position in its order) of step `number`, counted from 0."""
@@ -80,20 +80,20 @@ class Feed:
         epoch, position = self.place(number)
         return self.order(epoch)[position : position + self.batch_rows]
 
-    def step(self, number: int) -> Step:
+    def step(self, number: int) -> GlobalBatch:
         """Step `number`, read and assembled."""
         rows = self.rows(number)
         counts = self.source.counts(rows)
         starts, order = np.cumsum(counts) - counts, np.argsort(rows)
         batches = []
-        for part in shares(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut):
+        for part in split_over_dp(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut):
             batch = assemble(self.source.algorithm, self.source.rows(part.tolist()), multiple=self.cut.multiple)
             at = order[np.searchsorted(rows, part, sorter=order)]
             places_B = torch.from_numpy(spread(starts[at], counts[at]))
             batches.append(replace(batch, places_B=places_B, sources_B=torch.from_numpy(self.source.sources_of(part))))
-        return Step(number, self.place(number)[0], rows, int(counts.sum()), tuple(batches))
+        return GlobalBatch(number, self.place(number)[0], rows, int(counts.sum()), tuple(batches))
 
-    def steps(self, first: int, stop: int) -> Iterator[Step]:
+    def steps(self, first: int, stop: int) -> Iterator[GlobalBatch]:
         """Steps `first` to `stop` - 1; the next one is read in the background while the caller works."""
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
             self._ahead = pool.submit(self.step, first) if first < stop else None
@@ -104,7 +104,7 @@ class Feed:
                 yield step
 
 
-def shuffled(source: Source, seed: int, epoch: int) -> np.ndarray:
+def shuffled(source: TokenDataset, seed: int, epoch: int) -> np.ndarray:
     """All row numbers: row groups shuffled, then rows within windows of `WINDOW_TOKENS`."""
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
     ends = np.append(source.firsts[1:], len(source))
@@ -118,7 +118,7 @@ def shuffled(source: Source, seed: int, epoch: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def shares(rows: np.ndarray, tokens: np.ndarray, cut: Cut) -> list[np.ndarray]:
+def split_over_dp(rows: np.ndarray, tokens: np.ndarray, cut: BatchSharding) -> list[np.ndarray]:
     """This replica's rows of a global batch, as micro-batches; one without rows when there are too few for all."""
     by_length = np.argsort(-tokens, kind="stable")
     turn = np.arange(len(rows)) % (2 * cut.replicas)

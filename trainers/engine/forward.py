@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainers.algorithm import Needs, Said
+from trainers.algorithm import Needs, ModelOutputs
 from trainers.engine import logprobs
 from trainers.engine.batch import MicroBatch
 
@@ -25,12 +25,12 @@ def forward(model: Any, batch: MicroBatch) -> Tensor:
     return output
 
 
-def extract_outputs(output: Tensor, batch: MicroBatch, needs: Needs, vocab_size: int) -> dict[str, Said]:
+def extract_outputs(output: Tensor, batch: MicroBatch, needs: Needs, vocab_size: int) -> dict[str, ModelOutputs]:
     """What the output of `forward` on the last pipeline stage tells of every sequence column; uses logits up."""
     if not needs.scalar:
         logprobs.hide_padding(output, vocab_size)
     return {
-        name: Said(span.row_T, batch.num_rows, _answers(output[0], batch, name, needs))
+        name: ModelOutputs(span.row_T, batch.num_rows, _answers(output[0], batch, name, needs))
         for name, span in batch.spans.items()
     }
 
@@ -43,9 +43,9 @@ def _answers(output_t: Tensor, batch: MicroBatch, name: str, needs: Needs) -> di
         answers[Needs.SCORES] = output_t[span.last_B]
     if Needs.VALUES in needs:
         answers[Needs.VALUES] = here
-    if Needs.CHOICES in needs:
-        assert span.choices_TK is not None, f"{name} has no column of choices"
-        answers[Needs.CHOICES] = logprobs.logprobs_at(here, span.choices_TK)
+    if Needs.GATHERED in needs:
+        assert span.gather_ids_TK is not None, f"{name} has no column of choices"
+        answers[Needs.GATHERED] = logprobs.logprobs_at(here, span.gather_ids_TK)
     if Needs.ENTROPY in needs:
         answers[Needs.ENTROPY] = logprobs.entropy(here)
     if Needs.LOGPROBS in needs:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from schemas.errors import DataError
-from trainers.algorithm import Needs, Said
-from trainers.algorithm import Sequence as TokenColumn
+from trainers.algorithm import Needs, ModelOutputs
+from trainers.algorithm import TokenColumn as TokenColumn
 from trainers.config import Parallel
 from trainers.engine import checkpoint as checkpoints
 from trainers.engine import logprobs, parallel, stages
@@ -84,7 +84,7 @@ class FrozenModel:
 
     def _outputs(self, needs: Needs, name: str) -> _Answer:
         def answer(output: Tensor, batch: MicroBatch) -> Tensor:
-            outputs: Said = extract_outputs(output, batch, needs, self.network.architecture.vocab_size)[_IDS]
+            outputs: ModelOutputs = extract_outputs(output, batch, needs, self.network.architecture.vocab_size)[_IDS]
             values: Tensor = getattr(outputs, name)
             return values
 

@@ -75,5 +75,5 @@ def place(folder: Path, dataset: Dataset, algorithm: Algorithm, limits: Mapping[
     sequences = [vars(sequence) for sequence in algorithm.sequences]
     read: dict[str, Any] = {"sequences": sequences, "numbers": algorithm.numbers, "vectors": algorithm.vectors}
     read |= {"needs": algorithm.needs.value, "per": algorithm.per.value}
-    told = {"format": _FORMAT, "dataset": dataset.digest, "algorithm": read, "limits": dict(limits)}
+    told = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
     return folder / "index" / digest(told)[:32]

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.parallel import Layout
 
 _STD = 0.02
 _GROUPED = re.compile(r"\.experts\.(linear_fc[12]\.weight)(\d+)$")
 
 
-def initialise(network: Any, model: Model, layout: Layout, seed: int) -> None:
+def initialise(network: Any, model: ModelConfig, layout: Layout, seed: int) -> None:
     """Draw all weights: normal, 0.02, residual outputs divided by sqrt(2 layers) (GPT-2); norms one (zero, where they
     are stored less one), biases zero.
     """
@@ -39,7 +39,7 @@ def initialise(network: Any, model: Model, layout: Layout, seed: int) -> None:
                 parameter.copy_(_cut(name, _drawn(name, parameter, model, layout, seed), parameter, model, layout))
 
 
-def mark_cut(network: Any, model: Model) -> None:
+def mark_cut(network: Any, model: ModelConfig) -> None:
     """Tell the optimizer which weights are slices; it adds the rest up once per tensor group in the gradient's norm.
 
     An expert's weights are never the same on two ranks of a tensor group: they count everywhere.
@@ -51,7 +51,7 @@ def mark_cut(network: Any, model: Model) -> None:
         parameter.partition_dim, parameter.partition_stride = -1 if dimension is None else dimension, 1
 
 
-def _whole_name(local: str, first_layer: int, model: Model, layout: Layout) -> str:
+def _whole_name(local: str, first_layer: int, model: ModelConfig, layout: Layout) -> str:
     """The weight's name at one process: layers and experts counted through, grouped experts by their names alone."""
     if model.tie_embeddings and local == "output_layer.weight":
         return "embedding.word_embeddings.weight"
@@ -61,7 +61,7 @@ def _whole_name(local: str, first_layer: int, model: Model, layout: Layout) -> s
     return re.sub(r"(?<=\.local_experts\.)\d+", lambda found: str(int(found.group()) + first_expert), name)
 
 
-def _dimension(name: str, model: Model) -> int | None:
+def _dimension(name: str, model: ModelConfig) -> int | None:
     """Along which dimension tensor parallelism cuts a weight."""
     if re.search(r"(linear_proj|linear_fc2)\.weight\d*$", name):
         return 1
@@ -70,7 +70,7 @@ def _dimension(name: str, model: Model) -> int | None:
     return None if replicated else 0
 
 
-def _of_vocabulary(name: str, model: Model) -> bool:
+def _of_vocabulary(name: str, model: ModelConfig) -> bool:
     return name == "embedding.word_embeddings.weight" or (name == "output_layer.weight" and model.head == "lm")
 
 
@@ -81,7 +81,7 @@ def _slices(name: str, layout: Layout) -> tuple[int, int]:
     return layout.tensor, layout.tensor_rank
 
 
-def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int) -> Tensor:
+def _drawn(name: str, parameter: Tensor, model: ModelConfig, layout: Layout, seed: int) -> Tensor:
     """The whole weight, fp32 on the CPU; vocabulary rows without their padding."""
     shape = list(parameter.shape)
     dimension = _dimension(name, model)
@@ -94,7 +94,7 @@ def _drawn(name: str, parameter: Tensor, model: Model, layout: Layout, seed: int
     return torch.empty(shape).normal_(0.0, std, generator=torch.Generator().manual_seed(number))
 
 
-def _cut(name: str, whole: Tensor, parameter: Tensor, model: Model, layout: Layout) -> Tensor:
+def _cut(name: str, whole: Tensor, parameter: Tensor, model: ModelConfig, layout: Layout) -> Tensor:
     """This rank's slice; gate and up projections are cut one by one, vocabulary rows filled with zeros."""
     dimension, (parts, mine) = _dimension(name, model), _slices(name, layout)
     if _of_vocabulary(name, model):

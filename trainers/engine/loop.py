@@ -20,7 +20,7 @@ from typing import Any
 from schemas.errors import HealthError, Stopped, printable
 from trainers.config import Run
 from trainers.engine import lora, optim
-from trainers.engine.feed import Feed, Step
+from trainers.engine.feed import BatchLoader, GlobalBatch
 from trainers.engine.report import Report, by_source
 from trainers.engine.saves import Saves
 from trainers.engine.speed import Speed
@@ -37,8 +37,8 @@ class Loop:
     model: Any
     optimizer: Any
     stepper: Stepper
-    feed: Feed
-    validation: Feed | None
+    feed: BatchLoader
+    validation: BatchLoader | None
     saves: Saves
     speed: Speed
     leads: bool
@@ -78,9 +78,9 @@ class Loop:
             self.saves.close()
             self.report.close(status)
 
-    def _step(self, step: Step, waited: float) -> dict[str, float]:
+    def _step(self, step: GlobalBatch, waited: float) -> dict[str, float]:
         number, began, sources = step.number + 1, time.perf_counter(), self.feed.source.sources
-        rank.beat(f"step {number}")
+        rank.heartbeat(f"step {number}")
         self.model.zero_grad_buffer()
         self.optimizer.zero_grad()
         rows = step.num_records if self.records else 0
@@ -108,7 +108,7 @@ class Loop:
         assert self.validation is not None
         feed, sources = self.validation, self.validation.source.sources
         steps = feed.steps(0, feed.steps_per_epoch)
-        rank.beat(f"the validation after step {number}")
+        rank.heartbeat(f"the validation after step {number}")
         self.model.eval()
         outcome = self.stepper.evaluate((step.batches for step in steps), sources=len(sources))
         self.model.train()
@@ -123,7 +123,7 @@ class Loop:
             self.saves.settle()
         goes_on = number < self.last
         if goes_on and (stop or (every is not None and number % every == 0)):
-            rank.beat(f"the save of step {number}")
+            rank.heartbeat(f"the save of step {number}")
             self.report.before_save()
             self.saves.write(number, validated)
         if goes_on and stop:
@@ -141,7 +141,7 @@ class Loop:
         for line in self.saves.news():
             self.report.say(line)
 
-    def _check(self, number: int, what: str, value: float, step: Step) -> None:
+    def _check(self, number: int, what: str, value: float, step: GlobalBatch) -> None:
         """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
         if math.isfinite(value):
             return

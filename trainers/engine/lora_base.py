@@ -36,8 +36,8 @@ def parse(text: str, where: str) -> Adapters:
 def place_of(adapters: Adapters, folder: str, manifest: Manifest) -> str:
     """The folder of the base of the adapters in `folder`; `IntegrityError` when it is gone or has other weights."""
     places = [parent.url for parent in manifest.parents if parent.name == BASE]
-    if BASE in manifest.circumstance:
-        places.append(os.path.normpath(os.path.join(folder, str(manifest.circumstance[BASE]))))
+    if BASE in manifest.runtime_info:
+        places.append(os.path.normpath(os.path.join(folder, str(manifest.runtime_info[BASE]))))
     there = {}
     for place in places:
         if (base := commit.read_manifest(place)) is not None:

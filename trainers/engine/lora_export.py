@@ -20,7 +20,7 @@ from schemas import settings
 from schemas.errors import ConfigError, ConflictError
 from schemas.manifest import Manifest, Parent
 from schemas.storage import guarded, shown
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine import checkpoint, lora_base, parallel
 from trainers.engine.checkpoint import WEIGHTS, Checkpoint
@@ -45,14 +45,14 @@ def merge(source: str, out: str, *, key: str = "") -> Manifest:
     layout = parallel.start(Parallel())
     network = checkpoint.load_model(opened, layout, precision=_precision(base))
     manifests = {"adapters": (opened.folder, opened.manifest), lora_base.BASE: (base.folder, base.manifest)}
-    parents = tuple(Parent(name, folder, m.digest, m.key) for name, (folder, m) in manifests.items())
+    parents = tuple(Parent(name, folder, m.content_digest, m.task_key) for name, (folder, m) in manifests.items())
     op = {"name": "merge", "version": 1, "params": {}}
     return checkpoint.save(
         out,
         model=network,
         vocabulary=opened.vocabulary(),
         facts={name: fact for name, fact in opened.manifest.facts.items() if name != "weights_digest"},
-        key=key or settings.digest({"op": op, "inputs": [parent.digest for parent in parents]}),
+        key=key or settings.digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
         op=op,
         parents=parents,
         seed=opened.manifest.seed,
@@ -112,7 +112,7 @@ def _read(source: Checkpoint) -> dict[str, Tensor]:
     return {name: stored.read(name) for name in stored.tensors}
 
 
-def _renamed(tensors: Mapping[str, Tensor], model: Model, family: Family) -> tuple[dict[str, Tensor], set[str]]:
+def _renamed(tensors: Mapping[str, Tensor], model: ModelConfig, family: Family) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors by PEFT's names, and the last names of the modules that get an adapter."""
     spellings = {stack.name: told[0] for stack, told in family.table(model)}
     found: dict[str, Tensor] = {}
@@ -139,7 +139,7 @@ def _renamed(tensors: Mapping[str, Tensor], model: Model, family: Family) -> tup
     return found, modules
 
 
-def _config(adapters: lora_base.Adapters, modules: set[str], base: str, model: Model) -> dict[str, Any]:
+def _config(adapters: lora_base.Adapters, modules: set[str], base: str, model: ModelConfig) -> dict[str, Any]:
     scalar = model.head == "scalar"
     return {
         "peft_type": "LORA",

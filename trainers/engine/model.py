@@ -19,8 +19,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.architecture import Model
-from trainers.config import Parallel, cut_faults
+from trainers.architecture import ModelConfig
+from trainers.config import Parallel, parallel_errors
 from trainers.engine import initial, rope
 from trainers.engine.parallel import Layout
 from trainers.engine.quiet import quiet
@@ -41,7 +41,7 @@ class Network(GPTModel):
     not.
     """
 
-    architecture: Model
+    architecture: ModelConfig
     layout: Layout
     frequencies: Tensor
 
@@ -90,7 +90,7 @@ class ScalarHead(torch.nn.Module):
         return F.linear(hidden.float(), self.weight.float()), None
 
 
-def padded_vocabulary(model: Model, tensor: int) -> int:
+def padded_vocabulary(model: ModelConfig, tensor: int) -> int:
     """Rows of the embedding: the vocabulary filled up so that `tensor` slices are equal and a multiple of
     8.
     """
@@ -99,7 +99,7 @@ def padded_vocabulary(model: Model, tensor: int) -> int:
 
 
 def build(
-    model: Model,
+    model: ModelConfig,
     layout: Layout,
     *,
     precision: Precision = "fp32",
@@ -144,12 +144,12 @@ def build(
     return network
 
 
-def _config(model: Model, layout: Layout, precision: Precision, overrides: dict[str, Any]) -> TransformerConfig:
+def _config(model: ModelConfig, layout: Layout, precision: Precision, overrides: dict[str, Any]) -> TransformerConfig:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return TransformerConfig(**(_shape(model) | _cut(layout) | _numbers(dtype, layout) | _mixture(model) | overrides))
 
 
-def _shape(model: Model) -> dict[str, Any]:
+def _shape(model: ModelConfig) -> dict[str, Any]:
     return {
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
@@ -199,7 +199,7 @@ def _numbers(dtype: torch.dtype, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _mixture(model: Model) -> dict[str, Any]:
+def _mixture(model: ModelConfig) -> dict[str, Any]:
     experts = model.experts
     dispatcher = {"moe_token_dispatcher_type": "alltoall"}  # sizes that vary need it, without experts too
     if experts is None:
@@ -215,8 +215,8 @@ def _mixture(model: Model) -> dict[str, Any]:
     }
 
 
-def _check(model: Model, layout: Layout) -> None:
+def _check(model: ModelConfig, layout: Layout) -> None:
     tensor, pipeline, expert = layout.tensor, layout.pipeline, layout.expert
     cut = Parallel(tensor=tensor, pipeline=pipeline, expert=expert, sequence=layout.sequence)
-    if faults := cut_faults(model, cut, training=False):
+    if faults := parallel_errors(model, cut, training=False):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))

@@ -97,7 +97,7 @@ def divide(parallel: Parallel, world: int, rank: int = 0) -> Layout:
     sizes = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "expert": parallel.expert}
     if faults := [f"{name}={size}" for name, size in sizes.items() if size < 1]:
         raise ConfigError("parallel-size", "parallel sizes start at 1", found=", ".join(faults))
-    fewest = parallel.fewest_ranks
+    fewest = parallel.min_world_size
     if world % fewest:
         raise ConfigError(
             "parallel-size",
@@ -183,17 +183,17 @@ def seed_all(seed: int) -> None:
     tensor_parallel.model_parallel_cuda_manual_seed(seed % 2**63)
 
 
-def leads() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process speaks for the world: it prints, it publishes."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def together(action: Callable[[], T], group: Any = None) -> T:
+def on_rank_zero(action: Callable[[], T], group: Any = None) -> T:
     """Run `action` on the first rank; every rank gets its result, or its error. Outside the main thread with a `group`
     of that thread's own.
     """
     result: list[Any] = [None, None]
-    if leads():
+    if is_rank_zero():
         try:
             result[0] = action()
         except Exception as error:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.commit import standing_at
+from schemas.commit import find_existing
 from schemas.dataset import Attempt
 from schemas.errors import IntegrityError, StorageError
 from schemas.manifest import File, Parent
@@ -49,7 +49,7 @@ class Told:
 
 def are_there(url: str, key: str) -> bool:
     """Whether the records of this very run are published; `ConflictError` when something else stands at `url`."""
-    return standing_at(url, key, "dataset") is not None
+    return find_existing(url, key, "dataset") is not None
 
 
 class Records:

@@ -14,11 +14,11 @@ from typing import Any
 from schemas.settings import plain
 from trainers.config import Run
 from trainers.engine import trackers
-from trainers.engine.feed import Feed, Step
+from trainers.engine.feed import BatchLoader, GlobalBatch
 from trainers.engine.metrics import Journal, Progress
 from trainers.engine.records import Records
 from trainers.engine.speed import Speed
-from trainers.engine.step import Outcome
+from trainers.engine.step import StepResult
 from trainers.engine.trackers.tracker import Facts, Status, Tracker, Trackers
 
 _NAME = 80
@@ -43,7 +43,7 @@ class Report:
     """What the first process tells of the steps after `first`; on the others nothing comes of it."""
 
     def __init__(
-        self, run: Run, feed: Feed, speed: Speed, *, first: int, last: int, leads: bool, records: bool
+        self, run: Run, feed: BatchLoader, speed: Speed, *, first: int, last: int, leads: bool, records: bool
     ) -> None:
         self.run, self.feed, self.speed, self.last, self.leads = run, feed, speed, last, leads
         folder, source = run.folder, feed.source
@@ -52,14 +52,14 @@ class Report:
         self.progress = Progress(first, last) if leads else None
         self.records = None
         if leads and records:
-            self.records = Records(folder / "records", source.label, source.algorithm.notes, first)
+            self.records = Records(folder / "records", source.label, source.algorithm.row_metrics, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
         facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.told)
         named = all_trackers()
         self.trackers = Trackers([named[name]() for name in run.track if leads], facts, self.say)
 
-    def step(self, step: Step, outcome: Outcome, learnt: Mapping[str, float], seconds: float, waited: float) -> None:
+    def step(self, step: GlobalBatch, outcome: StepResult, learnt: Mapping[str, float], seconds: float, waited: float) -> None:
         """Step `step` is done; `learnt` are its figures, it took `seconds` and before that `waited` for its rows."""
         if self.progress is None:
             return

@@ -13,10 +13,10 @@ import math
 import torch
 from torch import Tensor
 
-from trainers.architecture import Model, RopeScaling
+from trainers.architecture import ModelConfig, RopeScaling
 
 
-def frequencies(model: Model) -> Tensor:
+def frequencies(model: ModelConfig) -> Tensor:
     """Angle per position of each turned pair, [r / 2], fp32: base^(-2i / r), stretched if the model says so."""
     size = model.rotary_size
     exponents = torch.arange(0, size, 2, dtype=torch.int64).float() / size

@@ -58,7 +58,7 @@ class Limits:
     outputs: int = 1
 
 
-class Source:
+class TokenDataset:
     """The rows of a dataset, at random access, for one algorithm.
 
     `sources` names where the rows came from (empty: unknown). What a step's figures are told of are `labels`: of a row
@@ -221,7 +221,7 @@ class Source:
                 faults.add(
                     f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns
                 )
-            for name in (sequence.ids, *([sequence.choices] if sequence.choices is not None else [])):
+            for name in (sequence.ids, *([sequence.gather_ids] if sequence.gather_ids is not None else [])):
                 self._scan_ids(name, columns, faults)
             self._scan_lengths(sequence.ids, lengths, columns, faults)
             if sequence.mask is not None:
@@ -268,7 +268,7 @@ class _Columns:
     `labels` are the keys of the sequences inside packs, `sources` a text per row or one per sequence.
     """
 
-    def __init__(self, table: pa.Table, source: Source) -> None:
+    def __init__(self, table: pa.Table, source: TokenDataset) -> None:
         table = table.combine_chunks()
         self.where = source.dataset.url
         self.lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -32,7 +32,7 @@ from schemas.manifest import MANIFEST
 from trainers.config import Run
 from trainers.engine import checkpoint, retention
 from trainers.engine.checkpoint import Draft
-from trainers.engine.parallel import leads, together
+from trainers.engine.parallel import is_rank_zero, on_rank_zero
 
 _REMOVED = "removed-"
 
@@ -117,7 +117,7 @@ class Saves:
 
     def resume(self) -> int:
         """Load the newest whole save; the step it was made after, 0 when there is none."""
-        steps, unfinished = together(self._look)
+        steps, unfinished = on_rank_zero(self._look)
         damaged: list[IntegrityError] = []
         for step in sorted(steps, reverse=True):
             try:
@@ -136,7 +136,7 @@ class Saves:
 
     def finish(self) -> None:
         """Remove the saves of the complete run, except those that stay as the best."""
-        if leads():
+        if is_rank_zero():
             stay = retention.best(self._scores(), self.run.keep_best, self.run.best_by)
             for step, path in self._steps().items():
                 if step not in stay:
@@ -154,7 +154,7 @@ class Saves:
 
     def _publish(self, step: int, draft: Draft, began: float, waited: float) -> None:
         draft.publish(self._group)
-        if not leads():
+        if not is_rank_zero():
             return
         paths, stay = self._steps(), retention.stay(self._scores(), self.run)
         for old in paths.keys() - stay - {step}:
@@ -236,7 +236,7 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def _warn(text: str) -> None:
-    if leads():
+    if is_rank_zero():
         print(f"warning: {text}", file=sys.stderr)
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Run
 from trainers.engine.parallel import Layout
-from trainers.engine.step import Outcome
+from trainers.engine.step import StepResult
 
 PEAKS = (
     ("GB200", 2500e12),
@@ -50,7 +50,7 @@ def peak_of(device: str) -> float | None:
     return None
 
 
-def active_weights(model: Model) -> int:
+def active_weights(model: ModelConfig) -> int:
     """Weights one token is multiplied with: attention, MLP (of the chosen experts only, with the router) and head.
 
     Looking up an embedding multiplies nothing; norms and biases are left out.
@@ -73,7 +73,7 @@ class Speed:
     peak: float | None
 
     @staticmethod
-    def of(run: Run, model: Model, layout: Layout) -> Speed:
+    def of(run: Run, model: ModelConfig, layout: Layout) -> Speed:
         """Frozen weights (below adapters) get no gradient of their own: 4 N instead of 6 N. MFU in bf16 only."""
         width = model.kv_channels or model.hidden_size // model.num_attention_heads
         known = None
@@ -85,9 +85,9 @@ class Speed:
             peak=None if known is None else known * layout.world,
         )
 
-    def figures(self, outcome: Outcome, seconds: float) -> dict[str, float]:
+    def figures(self, outcome: StepResult, seconds: float) -> dict[str, float]:
         """`tokens_per_second`; `padding`: share of attention's positions that carry no token; `mfu` if it is known."""
-        found = {"tokens_per_second": outcome.tokens / seconds, "padding": 1 - outcome.tokens / max(1, outcome.places)}
+        found = {"tokens_per_second": outcome.tokens / seconds, "padding": 1 - outcome.tokens / max(1, outcome.padded_tokens)}
         if self.peak is not None:
             flops = self.per_token * outcome.tokens + self.per_pair * outcome.pairs
             found["mfu"] = flops / seconds / self.peak

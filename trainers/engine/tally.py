@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainers.algorithm import Loss, Per, Said
+from trainers.algorithm import Loss, Per, ModelOutputs
 from trainers.arithmetic import sum_per_row
 
 LOSS, WEIGHT, TOKENS, PLACES, PAIRS = range(5)
@@ -17,7 +17,7 @@ LOSS, WEIGHT, TOKENS, PLACES, PAIRS = range(5)
 of tokens (query, key) within the window."""
 
 
-class Tally:
+class StepSums:
     """Sums of one step; its parts are views of `all`.
 
     `head` [5] and `stop` (requests to stop); `metrics_M2` sums and counts; `sources_S2` sums and weights of every
@@ -47,7 +47,7 @@ class Tally:
         self._counts = [one + other for one, other in zip(self._counts, (tokens, places, pairs), strict=True)]
 
     @torch.no_grad()
-    def add_rows(self, loss: Loss, per: Per, said: Said, places_B: Tensor, sources_B: Tensor) -> None:
+    def add_rows(self, loss: Loss, per: Per, said: ModelOutputs, places_B: Tensor, sources_B: Tensor) -> None:
         """The rows of one micro-batch, where they stand among the step's rows and in their sources."""
         of_rows, of_sources = self.rows_RN.numel() > 0, self.sources_S2.numel() > 0 and sources_B.numel() > 0
         if not (of_rows or of_sources) or not said.num_rows:
@@ -59,7 +59,7 @@ class Tally:
         if of_sources:
             self.sources_S2.index_add_(0, sources_B, torch.stack(both, dim=1))
         if of_rows:
-            notes = [values_B.double() for values_B in loss.notes.values()]
+            notes = [values_B.double() for values_B in loss.row_metrics.values()]
             self.rows_RN[places_B] = torch.stack([*both, *notes], dim=1)
 
     def reduce(self, *, speaks: bool, stop: bool, world: int) -> None:

@@ -87,7 +87,7 @@ def write(parts: Sequence[Part], group: Any = None) -> None:
     world = dist.get_world_size() if dist.is_initialized() else 1
     told: list[Any] = [(mine, fault)] * world
     if world > 1:
-        dist.gather_object((mine, fault), told if parallel.leads() else None, dst=0, group=group)
+        dist.gather_object((mine, fault), told if parallel.is_rank_zero() else None, dst=0, group=group)
 
     def finish() -> None:
         faults = {rank: fault for rank, (_, fault) in enumerate(told) if fault is not None}
@@ -99,7 +99,7 @@ def write(parts: Sequence[Part], group: Any = None) -> None:
             except OSError as error:
                 raise unwritten(part.folder, printable(error)) from error
 
-    parallel.together(finish, group)
+    parallel.on_rank_zero(finish, group)
 
 
 def unwritten(folder: str, found: str) -> QuiverError:

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = config.read(options.config)
         launch = read(options.settings)
-        ranks = options.ranks or launch.ranks or run.parallel.fewest_ranks
+        ranks = options.ranks or launch.ranks or run.parallel.min_world_size
         start.check(run.parallel, ranks, launch, options.name)
     except QuiverError as error:
         print(error.render(), file=sys.stderr)

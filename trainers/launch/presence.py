@@ -20,7 +20,7 @@ PEER_LOST = "peer-lost"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Presence:
+class RankStatus:
     """What a rank last told: who it is, its count, what it was doing, and (`code` not None) how it left and when."""
 
     rank: int
@@ -37,7 +37,7 @@ class Presence:
         return self.code is None and self.owner.dead() is True
 
     @property
-    def told(self) -> QuiverError | None:
+    def known_error(self) -> QuiverError | None:
         """The error it left with."""
         return None if self.error is None else error_of(self.error)
 
@@ -49,13 +49,13 @@ class Presence:
         os.replace(fresh, path)
 
 
-def read_all(folder: Path) -> dict[int, Presence]:
+def read_all(folder: Path) -> dict[int, RankStatus]:
     """Every rank that has told something, by rank; what cannot be read is left out."""
     found = {}
     for path in folder.glob("rank-*.json"):
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            presence = Presence(**{**told, "owner": Owner(**told["owner"])})
+            presence = RankStatus(**{**told, "owner": Owner(**told["owner"])})
         except (OSError, ValueError, TypeError, KeyError):
             continue
         found[presence.rank] = presence

@@ -24,7 +24,7 @@ from schemas.owner import Owner
 from schemas.ownfiles import append_file
 from trainers.launch.child import leave_with_parent
 from trainers.launch.local import MEETING
-from trainers.launch.presence import Presence
+from trainers.launch.presence import RankStatus
 
 _PORTS = 20000
 _OWN: list[_Pulse] = []
@@ -35,7 +35,7 @@ class _Pulse:
 
     def __init__(self, folder: Path, rank: int, world: int) -> None:
         self.folder, self.interval = folder, max(0.5, world / 100)
-        self.presence = Presence(rank=rank, owner=Owner.mine())
+        self.presence = RankStatus(rank=rank, owner=Owner.mine())
         self._lock, self._written = threading.Lock(), -1
         self.write()
         threading.Thread(target=self._keep, name="presence", daemon=True).start()
@@ -73,7 +73,7 @@ def enter() -> None:
         _OWN.append(_Pulse(Path(ranks), rank, world))
 
 
-def beat(at: str = "") -> None:
+def heartbeat(at: str = "") -> None:
     """This process gets on: it is `at` something new, or (empty) further with what it was at."""
     if _OWN:
         own = _OWN[0]

@@ -25,7 +25,7 @@ from trainers.launch.watch import Places, Watch
 def check(parallel: Parallel, ranks: int, launch: Launch, what: str) -> None:
     """Raise `ConfigError` for `ranks` that nobody can place, and for a Slurm that is not here."""
     nodes = launch.slurm.nodes if launch.launcher == "slurm" else 1
-    for size, reason in ((parallel.fewest_ranks, str(parallel)), (nodes, "the nodes")):
+    for size, reason in ((parallel.min_world_size, str(parallel)), (nodes, "the nodes")):
         if ranks < 1 or ranks % size:
             raise ConfigError(
                 "parallel-size",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from schemas.errors import QuiverError, Stopped, WorkerError, printable
 from trainers.launch.local import exits
-from trainers.launch.presence import PEER_LOST, Presence
+from trainers.launch.presence import PEER_LOST, RankStatus
 from trainers.launch.rank import log_of
 
 _LINES = 20
@@ -24,7 +24,7 @@ _WIDTH = 200
 
 
 @dataclass
-class Evidence:
+class Observations:
     """What was seen while the run ran: ranks that `dead` took without a word, ranks that are `stuck` and what each rank
     was `at`, and whether the run was `asked` to stop.
     """
@@ -42,7 +42,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LaunchResult:
     """The run's error (None: every rank left well), and the last lines of the log that it is about."""
 
     error: QuiverError | None = None
@@ -50,7 +50,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Case:
+class FinishedLaunch:
     """What is known of a start that is over: its `ranks`, the run's `folder`, the lengths of its log files when it
     began, the child's exit `code`, and `what` a person calls it.
     """
@@ -66,11 +66,11 @@ class Case:
         """What torchrun or srun said."""
         return self.folder / "logs" / "launcher.log"
 
-    def launcher_said(self) -> str:
+    def launcher_output(self) -> str:
         """Its part of this start."""
         return "\n".join(tail(self.launcher_log, self.sizes.get(self.launcher_log, 0), lines=500, width=2000))
 
-    def died(self, error: QuiverError, rank: int | None, count: int = _LINES) -> Verdict:
+    def died(self, error: QuiverError, rank: int | None, count: int = _LINES) -> LaunchResult:
         """`error` with the last lines of the rank's log (None, or where it wrote none: the launcher's)."""
         log = self.launcher_log if rank is None else log_of(self.folder / "logs", rank)
         lines = tail(log, self.sizes.get(log, 0), count)
@@ -84,22 +84,22 @@ class Case:
             lines = []
         whose = "the launcher" if rank is None else f"rank {rank}"
         shown = [f"{whose}, last lines of {log}:", *(f"  | {line}" for line in lines)] if lines else []
-        return Verdict(error, "\n".join(shown))
+        return LaunchResult(error, "\n".join(shown))
 
 
-def verdict(present: Mapping[int, Presence], evidence: Evidence, case: Case) -> Verdict:
+def launch_result(present: Mapping[int, RankStatus], evidence: Observations, case: FinishedLaunch) -> LaunchResult:
     """What is to be said of a start that is over."""
     failed = sorted((p for p in present.values() if p.code), key=lambda p: p.left)
     well = len(present) == case.ranks and all(p.code == 0 for p in present.values())
     if well and not evidence.any:
-        return Verdict()
+        return LaunchResult()
     if evidence.stuck:
         return _stuck(evidence, case)
     own = [p for p in failed if (p.error or {}).get("slug") != PEER_LOST and p.code != Stopped.code]
     told = [p for p in own if p.code != 1]
     if told:
         return _own(told[0], case)
-    codes, named = exits(case.launcher_said())
+    codes, named = exits(case.launcher_output())
     dead = [rank for rank in evidence.dead if codes.get(present[rank].owner.pid) != -signal.SIGTERM]
     if not (dead or own or evidence.asked) and any(p.code != Stopped.code for p in failed):
         dead = sorted((rank for rank, p in present.items() if p.code is None), key=lambda rank: rank != named[0])
@@ -110,14 +110,14 @@ def verdict(present: Mapping[int, Presence], evidence: Evidence, case: Case) -> 
     return _rest(present, failed, evidence.asked, codes, case)
 
 
-def _own(presence: Presence, case: Case) -> Verdict:
-    error = presence.told or QuiverError("ended", f"rank {presence.rank} of {case.what} ended with {presence.code}")
+def _own(presence: RankStatus, case: FinishedLaunch) -> LaunchResult:
+    error = presence.known_error or QuiverError("ended", f"rank {presence.rank} of {case.what} ended with {presence.code}")
     if presence.code is not None and error.code != presence.code:
         error.code = presence.code  # type: ignore[misc]
-    return case.died(error, presence.rank) if error.code in (1, 14, 16, 17) else Verdict(error)
+    return case.died(error, presence.rank) if error.code in (1, 14, 16, 17) else LaunchResult(error)
 
 
-def _stuck(evidence: Evidence, case: Case) -> Verdict:
+def _stuck(evidence: Observations, case: FinishedLaunch) -> LaunchResult:
     first = evidence.stuck[0]
     nobody = len(evidence.stuck) == case.ranks and case.ranks > 1
     who = "no rank" if nobody else f"rank {first} of {case.ranks}"
@@ -131,7 +131,7 @@ def _stuck(evidence: Evidence, case: Case) -> Verdict:
     return case.died(error, first, _STACKS)
 
 
-def _dead(presence: Presence, codes: Mapping[int, int], named: tuple[int, str], case: Case) -> Verdict:
+def _dead(presence: RankStatus, codes: Mapping[int, int], named: tuple[int, str], case: FinishedLaunch) -> LaunchResult:
     ended = codes.get(presence.owner.pid, case.code if case.ranks == 1 else 0)
     how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else "died without a word"
     told = f"{named[1]}, says srun" if named[0] == presence.rank else f"exit code {ended or case.code}"
@@ -146,15 +146,15 @@ def _dead(presence: Presence, codes: Mapping[int, int], named: tuple[int, str], 
 
 
 def _rest(
-    present: Mapping[int, Presence], failed: list[Presence], asked: bool, codes: Mapping[int, int], case: Case
-) -> Verdict:
+    present: Mapping[int, RankStatus], failed: list[RankStatus], asked: bool, codes: Mapping[int, int], case: FinishedLaunch
+) -> LaunchResult:
     """Nobody failed on their own: a stop on request, ranks that lost touch, or a launcher that failed itself."""
-    stopped = [p.told for p in failed if p.code == Stopped.code]
+    stopped = [p.known_error for p in failed if p.code == Stopped.code]
     if stopped or asked:
         ours = Stopped("stopped", f"{case.what}: stopped on request", kept=kept(case.folder), next=_AGAIN)
-        return Verdict(next((told for told in stopped if told is not None), ours))
+        return LaunchResult(next((told for told in stopped if told is not None), ours))
     if failed:
-        return case.died(failed[0].told or WorkerError(PEER_LOST, f"{case.what} lost a rank"), failed[0].rank)
+        return case.died(failed[0].known_error or WorkerError(PEER_LOST, f"{case.what} lost a rank"), failed[0].rank)
     missing = [rank for rank in range(case.ranks) if rank not in present]
     signals = [ended for ended in (case.code, *codes.values()) if ended < 0]
     if not missing or signals:

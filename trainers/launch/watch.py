@@ -21,9 +21,9 @@ from pathlib import Path
 from schemas.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
 from trainers.launch.local import MEETING
-from trainers.launch.presence import Presence, read_all
+from trainers.launch.presence import RankStatus, read_all
 from trainers.launch.settings import Launch
-from trainers.launch.verdict import Case, Evidence, verdict
+from trainers.launch.verdict import FinishedLaunch, Observations, launch_result
 
 POLL_SECONDS = 0.2
 _FAULT_GRACE = 5.0
@@ -90,8 +90,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         self._seen: dict[int, tuple[int, float]] = {}
-        self._present: dict[int, Presence] = {}
-        self._evidence = Evidence()
+        self._present: dict[int, RankStatus] = {}
+        self._evidence = Observations()
         self._ending = 0.0
         self._asked = False
         self._family: Family | None = None
@@ -122,8 +122,8 @@ class Watch:
             self._present = read_all(places.ranks)
             shutil.rmtree(places.ranks, ignore_errors=True)
         self._evidence.asked = self._asked
-        case = Case(self.ranks, places.folder, sizes, child.returncode, self.what)
-        found = verdict(self._present, self._evidence, case)
+        case = FinishedLaunch(self.ranks, places.folder, sizes, child.returncode, self.what)
+        found = launch_result(self._present, self._evidence, case)
         if found.error is not None:
             if found.lines:
                 self.tell(found.lines)

@@ -171,7 +171,7 @@ def test_rows_in_an_order_that_nobody_gave_are_the_same_in_every_run(put, tmp_pa
     op = Query(tables=("rows",), query="SELECT response, first(id) AS id, string_agg(id, '') AS all_ids, count(*) AS n "
                "FROM rows GROUP BY response", kind="groups")  # fmt: skip
     outs = [apply(op, [given], str(tmp_path / name)) for name in "ab"]
-    assert outs[0].digest == outs[1].digest
+    assert outs[0].content_digest == outs[1].content_digest
     first: dict[str, str] = {}
     for row in given.read().to_pylist():
         first.setdefault(row["response"], row["id"])

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datakit.op import Labelled
+from datakit.op import LabelResult
 from datakit.template import Chat, RewardPrompt
 from schemas import MESSAGES
 from tests.datakit.template.shapes import TEMPLATES, THINKING, WITH_TOOLS
@@ -73,7 +73,7 @@ def texts(template: str, rows: pa.Table, **settings: Any) -> list[tuple[str, str
     found = Chat(template=template, date=DATE, **settings).label(rows, context())
     reasons = [""] * rows.num_rows
     columns = found
-    if isinstance(found, Labelled):
+    if isinstance(found, LabelResult):
         columns, reasons = found.columns, found.kept.reason.to_pylist()
     text = columns["prompt" if settings.get("generation") else "text"].to_pylist()
     return list(zip(reasons, text, columns["pieces"].to_pylist(), strict=True))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from datakit.op import Context, Labelled
+from datakit.op import Context, LabelResult
 from datakit.template import Chat, RewardPrompt
 from datakit.template.named import TEMPLATES
 from schemas import MESSAGES
@@ -73,7 +73,7 @@ def table(*rows: list[dict[str, str]]) -> pa.Table:
 
 def label(op: Chat, *rows: list[dict[str, str]], own: str | None = None) -> dict:
     told = op.label(table(*rows), context(own))
-    assert not isinstance(told, Labelled), told.kept.reason
+    assert not isinstance(told, LabelResult), told.kept.reason
     return {name: column.to_pylist() for name, column in told.items()}
 
 
@@ -170,7 +170,7 @@ def test_nemo_aligner_templating_vectors() -> None:
 
 def reasons(template: str, *rows: list[dict[str, str]]) -> list[str]:
     told = Chat(template=template).label(table(*rows), context())
-    assert isinstance(told, Labelled), "all rows were kept"
+    assert isinstance(told, LabelResult), "all rows were kept"
     pairs = zip(told.kept.keep.to_pylist(), told.kept.reason.to_pylist(), strict=True)
     return ["" if keep else reason for keep, reason in pairs]
 
@@ -219,7 +219,7 @@ def test_hostile_templates_end_in_an_error_and_nothing_else(template: str) -> No
     except (DataError, ConfigError) as error:
         slug = error.slug
     if not slug:
-        assert isinstance(told, Labelled), told
+        assert isinstance(told, LabelResult), told
         assert told.kept.keep.to_pylist() == [False]
         slug = told.kept.reason.to_pylist()[0]
     assert slug.startswith("template-")

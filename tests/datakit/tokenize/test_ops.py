@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from datakit.apply import apply
 from datakit.io import Reversal
-from datakit.op import Context, Labelled
+from datakit.op import Context, LabelResult
 from datakit.resource import Resource
 from datakit.template import Chat
 from datakit.tokenize import Encode, Mask, Pack, Train
@@ -84,7 +84,7 @@ def test_training_again_gives_the_same_vocabulary(
 ) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     again = apply(Train(columns=("messages", "response"), vocab_size=290), demonstrations, str(folder / "again"))
-    assert again.digest == vocabulary.digest
+    assert again.content_digest == vocabulary.content_digest
 
 
 def test_the_whole_way_from_rows_to_packs(folder: Path, demonstrations: Dataset, tokenizer: Tokenizer) -> None:
@@ -125,7 +125,7 @@ def test_mask_by_hand(tokenizer: Tokenizer) -> None:
 def test_a_row_that_teaches_nothing_is_rejected(tokenizer: Tokenizer) -> None:
     table = rows(ROW, ROW[:3], [], row(("1", False, True)), ROW)
     told = Mask(append_eos=False).label(table, context(tokenizer))
-    assert isinstance(told, Labelled)
+    assert isinstance(told, LabelResult)
     assert told.kept.keep.to_pylist() == [True, False, False, False, True]
     assert told.kept.reason.to_pylist()[1:4] == ["no-trained-token"] * 3
 
@@ -141,9 +141,9 @@ def test_limits(tokenizer: Tokenizer, limit: int, stays: bool) -> None:
     table, ctx = rows(ROW, ROW[3:] * 3), context(tokenizer)
     told = Encode(max_length=limit).label(table, ctx)
     if limit == 9:
-        assert not isinstance(told, Labelled)
+        assert not isinstance(told, LabelResult)
         return
-    assert isinstance(told, Labelled)
+    assert isinstance(told, LabelResult)
     assert told.kept.keep.to_pylist() == [stays, False]
     assert told.kept.value.to_pylist() == [8.0, 9.0]
     cut = Encode(max_length=limit, overlong="truncate-left").label(table, ctx)["input_ids"].to_pylist()
@@ -162,7 +162,7 @@ def test_truncation_keeps_mask_and_ids_together(tokenizer: Tokenizer) -> None:
 def test_pairs_go_when_either_side_is_too_long(tokenizer: Tokenizer) -> None:
     table = pa.table({"a": pa.array([ROW, ROW], PIECES), "b": pa.array([ROW, ROW * 2], PIECES)})
     told = Encode(columns=(("a", "chosen_ids"), ("b", "rejected_ids")), max_length=8).label(table, context(tokenizer))
-    assert isinstance(told, Labelled)
+    assert isinstance(told, LabelResult)
     assert told.kept.keep.to_pylist() == [True, False]
     assert set(told.columns) == {"chosen_ids", "rejected_ids"}
 

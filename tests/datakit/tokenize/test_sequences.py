@@ -10,7 +10,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.io import Reversal
-from datakit.op import Context, Labelled
+from datakit.op import Context, LabelResult
 from datakit.resource import Resource
 from datakit.tokenize import Mask, Sequences, Train
 from datakit.tokenize.tokenizer import Tokenizer
@@ -76,10 +76,10 @@ def ctx() -> Context:
 
 def test_each_side_is_what_the_single_text_operation_makes(ctx: Context) -> None:
     columns = Sequences().label(ROWS, ctx)
-    assert not isinstance(columns, Labelled)
+    assert not isinstance(columns, LabelResult)
     for side in ("chosen", "rejected"):
         alone = Mask(pieces=f"{side}_pieces", id_column="pair_id").label(ROWS, ctx)
-        assert not isinstance(alone, Labelled)
+        assert not isinstance(alone, LabelResult)
         assert columns[f"{side}_ids"].to_pylist() == alone["input_ids"].to_pylist()
         assert columns[f"{side}_mask"].to_pylist() == alone["loss_mask"].to_pylist()
         lengths = [mask.index(1) for mask in alone["loss_mask"].to_pylist()]
@@ -105,7 +105,7 @@ def test_a_side_that_teaches_nothing_or_is_too_long_takes_the_pair_out(put, tmp_
 def test_the_length_of_a_prompt_without_trained_tokens_is_that_of_the_row(ctx: Context) -> None:
     silent = pairs((text(("abc", False, False)), answered("", "d")))
     done = Sequences().label(silent, ctx)
-    assert isinstance(done, Labelled)
+    assert isinstance(done, LabelResult)
     ids = done.columns["chosen_ids"].to_pylist()[0]
     assert done.columns["chosen_prompt_length"].to_pylist() == [len(ids)]
     assert done.columns["rejected_prompt_length"].to_pylist() == [0]

@@ -12,7 +12,7 @@ import pytest
 from datakit.op import Context
 from datakit.template import Chat
 from datakit.tokenize.tokenizer import Tokenizer
-from schemas import MESSAGES, PIECES, VOCABULARIES
+from schemas import MESSAGES, PIECES, TOKENIZERS
 from schemas.errors import ConfigError, DataError
 
 CONTROL = ["<|end|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "<extra_id_1>"]
@@ -163,7 +163,7 @@ def test_row_files_and_digest_round_trip(small: Tokenizer, tmp_path: Path) -> No
     again = Tokenizer.of_folder(str(tmp_path))
     assert again.digest == small.digest
     assert (again.bos_token, again.eos_token, again.pad_token) == ("<s>", "</s>", None)
-    assert VOCABULARIES.check(small.row).num_rows == 1
+    assert TOKENIZERS.check(small.row).num_rows == 1
     spaced = Tokenizer("other", json.dumps(json.loads(small.tokenizer_json), indent=3), None, "<s>", "</s>", None)
     assert spaced.digest == small.digest
     assert Tokenizer("other", small.tokenizer_json, "{{ x }}", "<s>", "</s>", None).digest != small.digest

@@ -18,9 +18,9 @@ from schemas.owner import Owner
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from trainers.launch import environment
-from trainers.launch.presence import PEER_LOST, Presence, lost_peer, read_all
+from trainers.launch.presence import PEER_LOST, RankStatus, lost_peer, read_all
 from trainers.launch.settings import Launch
-from trainers.launch.verdict import Case, Evidence, Verdict, verdict
+from trainers.launch.verdict import FinishedLaunch, Observations, LaunchResult, launch_result
 
 
 def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,49 +38,49 @@ def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) 
     assert environment.threads_of(1) == cores and environment.threads_of(1, wanted=7) == 7
 
 
-def left(rank: int, error: QuiverError | None, at: float = 0.0, code: int | None = None) -> Presence:
+def left(rank: int, error: QuiverError | None, at: float = 0.0, code: int | None = None) -> RankStatus:
     told = None if error is None else json.loads(error.as_json())
     ended = code if code is not None else 0 if error is None else error.code
-    return Presence(rank=rank, owner=Owner.mine(), code=ended, error=told, left=at)
+    return RankStatus(rank=rank, owner=Owner.mine(), code=ended, error=told, left=at)
 
 
-def running(rank: int) -> Presence:
-    return Presence(rank=rank, owner=Owner.mine(), at="step 5")
+def running(rank: int) -> RankStatus:
+    return RankStatus(rank=rank, owner=Owner.mine(), at="step 5")
 
 
 LOST = WorkerError(PEER_LOST, "rank 0 lost touch with the other ranks")
 BUG = QuiverError("bug", "KeyError: 7")
 DATA = DataError("too-long", "row s1 is too long")
 STOP = Stopped("stopped", "stopped on request after step 3 of 8")
-CASES: dict[str, tuple[list[Presence], Evidence, int, tuple[int, str] | None]] = {
-    "all well": ([left(0, None), left(1, None)], Evidence(), 0, None),
-    "data before lost touch": ([left(0, LOST, 1.0), left(1, DATA, 2.0)], Evidence(), 1, (10, "too-long")),
-    "a fault with a name before a bug": ([left(0, DATA, 2.0), left(1, BUG, 1.0)], Evidence(), 1, (10, "too-long")),
-    "bug before lost touch": ([left(0, LOST, 1.0), left(1, BUG, 2.0)], Evidence(), 1, (1, "bug")),
-    "dead before lost touch": ([left(0, LOST), running(1)], Evidence(dead=[1]), 1, (14, "rank-died")),
-    "dead before a strange error": ([left(0, BUG), running(1)], Evidence(dead=[1]), 1, (14, "rank-died")),
-    "dead elsewhere": ([left(0, LOST), running(1)], Evidence(), 137, (14, "rank-died")),
-    "stuck before all that follows": ([left(0, BUG), running(1)], Evidence(stuck=[1]), 1, (14, "rank-stuck")),
-    "asked to stop": ([left(0, STOP), left(1, STOP)], Evidence(asked=True), 1, (75, "stopped")),
-    "stopped while it started": ([running(0), running(1)], Evidence(asked=True), -15, (75, "stopped")),
-    "only lost touch": ([left(0, LOST), left(1, LOST)], Evidence(), 1, (14, PEER_LOST)),
-    "Megatron's rerun machine": ([left(0, LOST), left(1, None, code=17)], Evidence(), 1, (17, "ended")),
-    "never came up": ([left(0, LOST)], Evidence(), 1, (14, PEER_LOST)),
-    "nobody came up": ([], Evidence(), 1, (1, "bug")),
-    "killed before it came up": ([], Evidence(), -9, (14, "trainer-died")),
+CASES: dict[str, tuple[list[RankStatus], Observations, int, tuple[int, str] | None]] = {
+    "all well": ([left(0, None), left(1, None)], Observations(), 0, None),
+    "data before lost touch": ([left(0, LOST, 1.0), left(1, DATA, 2.0)], Observations(), 1, (10, "too-long")),
+    "a fault with a name before a bug": ([left(0, DATA, 2.0), left(1, BUG, 1.0)], Observations(), 1, (10, "too-long")),
+    "bug before lost touch": ([left(0, LOST, 1.0), left(1, BUG, 2.0)], Observations(), 1, (1, "bug")),
+    "dead before lost touch": ([left(0, LOST), running(1)], Observations(dead=[1]), 1, (14, "rank-died")),
+    "dead before a strange error": ([left(0, BUG), running(1)], Observations(dead=[1]), 1, (14, "rank-died")),
+    "dead elsewhere": ([left(0, LOST), running(1)], Observations(), 137, (14, "rank-died")),
+    "stuck before all that follows": ([left(0, BUG), running(1)], Observations(stuck=[1]), 1, (14, "rank-stuck")),
+    "asked to stop": ([left(0, STOP), left(1, STOP)], Observations(asked=True), 1, (75, "stopped")),
+    "stopped while it started": ([running(0), running(1)], Observations(asked=True), -15, (75, "stopped")),
+    "only lost touch": ([left(0, LOST), left(1, LOST)], Observations(), 1, (14, PEER_LOST)),
+    "Megatron's rerun machine": ([left(0, LOST), left(1, None, code=17)], Observations(), 1, (17, "ended")),
+    "never came up": ([left(0, LOST)], Observations(), 1, (14, PEER_LOST)),
+    "nobody came up": ([], Observations(), 1, (1, "bug")),
+    "killed before it came up": ([], Observations(), -9, (14, "trainer-died")),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_error_of_the_run(name: str, tmp_path: Path) -> None:
     present, evidence, code, expected = CASES[name]
-    case = Case(2, tmp_path, {}, code, "sft")
-    found = verdict({each.rank: each for each in present}, evidence, case)
+    case = FinishedLaunch(2, tmp_path, {}, code, "sft")
+    found = launch_result({each.rank: each for each in present}, evidence, case)
     assert (found.error and (found.error.code, found.error.slug)) == expected
     if expected is not None and expected[0] == 14:
         assert found.error is not None and found.error.kept and found.error.next
     else:
-        assert found == Verdict() or found.error is not None
+        assert found == LaunchResult() or found.error is not None
 
 
 def test_the_log_tells_a_rank_that_was_ended_from_one_that_was_killed(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_the_log_tells_a_rank_that_was_ended_from_one_that_was_killed(tmp_path: 
     mine = present[0].owner.pid
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "launcher.log").write_text(f"x\nrank 0 (pid {mine}) ended with -15\n")
-    assert verdict(present, Evidence(dead=[0]), Case(2, tmp_path, {}, 1, "sft")).error.code == 10  # type: ignore[union-attr]
+    assert launch_result(present, Observations(dead=[0]), FinishedLaunch(2, tmp_path, {}, 1, "sft")).error.code == 10  # type: ignore[union-attr]
     (tmp_path / "logs" / "launcher.log").write_text(f"rank 0 (pid {mine}) ended with -9\n")
     present = {0: running(0), 1: left(1, LOST)}
-    error = verdict(present, Evidence(dead=[0]), Case(2, tmp_path, {}, 1, "sft")).error
+    error = launch_result(present, Observations(dead=[0]), FinishedLaunch(2, tmp_path, {}, 1, "sft")).error
     assert error is not None and "rank 0 of 2 was killed by SIGKILL at step 5" in error.what
 
 

@@ -6,15 +6,15 @@ import math
 
 import torch
 
-from trainers.algorithm import Loss, Needs, Said
+from trainers.algorithm import Loss, Needs, ModelOutputs
 from trainers.algorithms.rm import RM, Settings
 
 
 def loss_of(chosen: list[float], rejected: list[float], center: float = 0.0) -> Loss:
     rows = torch.arange(len(chosen))
     said = {
-        "chosen_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(chosen)[:, None]}),
-        "rejected_ids": Said(rows, len(chosen), {Needs.SCORES: torch.tensor(rejected)[:, None]}),
+        "chosen_ids": ModelOutputs(rows, len(chosen), {Needs.SCORES: torch.tensor(chosen)[:, None]}),
+        "rejected_ids": ModelOutputs(rows, len(chosen), {Needs.SCORES: torch.tensor(rejected)[:, None]}),
     }
     return RM.loss(Settings(center=center), said, {})
 
@@ -34,8 +34,8 @@ def test_gradient_pulls_the_two_apart() -> None:
     chosen_B1, rejected_B1 = torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
     rows = torch.arange(1)
     said = {
-        "chosen_ids": Said(rows, 1, {Needs.SCORES: chosen_B1}),
-        "rejected_ids": Said(rows, 1, {Needs.SCORES: rejected_B1}),
+        "chosen_ids": ModelOutputs(rows, 1, {Needs.SCORES: chosen_B1}),
+        "rejected_ids": ModelOutputs(rows, 1, {Needs.SCORES: rejected_B1}),
     }
     RM.loss(Settings(), said, {}).values.sum().backward()
     assert chosen_B1.grad is not None and rejected_B1.grad is not None

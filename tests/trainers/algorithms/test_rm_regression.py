@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, DataError
 from schemas.settings import parse
 from tests.trainers import toys
 from trainers import run as runs
-from trainers.algorithm import Loss, Needs, Said
+from trainers.algorithm import Loss, Needs, ModelOutputs
 from trainers.algorithms.rm_regression import RM_REGRESSION, Settings
 from trainers.config import Run
 
@@ -24,7 +24,7 @@ NONE = float("nan")
 
 def loss_of(scores: list[list[float]], labels: list[list[float]]) -> tuple[Loss, torch.Tensor]:
     scores_BK = torch.tensor(scores, requires_grad=True)
-    said = {"input_ids": Said(torch.arange(len(scores)), len(scores), {Needs.SCORES: scores_BK})}
+    said = {"input_ids": ModelOutputs(torch.arange(len(scores)), len(scores), {Needs.SCORES: scores_BK})}
     return RM_REGRESSION.loss(Settings(), said, {"labels": torch.tensor(labels)}), scores_BK
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from datakit.tokenize.tokenizer import Tokenizer
 from schemas.dataset import Attempt
 from schemas.errors import DataError, IntegrityError, QuiverError
-from schemas.vocabularies import VOCABULARIES, folder_identity, identity
+from schemas.vocabularies import TOKENIZERS, folder_identity, identity
 from tests.trainers.networks import words
 from tests.trainers.weights import tiny
 from trainers.config import Parallel
@@ -126,10 +126,10 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     own = quietly(adopt, source, tmp_path / "own")
     assert own.facts["tokenizer"] == folder_identity(str(source))
     (source / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    attempt = Attempt.begin(str(tmp_path / "words"), VOCABULARIES)
+    attempt = Attempt.begin(str(tmp_path / "words"), TOKENIZERS)
     row = {"name": "words", "tokenizer_json": words(80).to_str(), "chat_template": "t", "eos_token": "w1"}
     writer = attempt.shard(0)
-    writer.write(pa.Table.from_pylist([{**row, "bos_token": None, "pad_token": None}], schema=VOCABULARIES.arrow))
+    writer.write(pa.Table.from_pylist([{**row, "bos_token": None, "pad_token": None}], schema=TOKENIZERS.arrow))
     dataset = attempt.commit(files=[writer.finish()])
     made = quietly(adopt, source, tmp_path / "c", tokenizer_from=dataset.url)
     assert made.facts["tokenizer"] == identity(words(80).to_str(), row)

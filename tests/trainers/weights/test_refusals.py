@@ -17,7 +17,7 @@ from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
 from tests.trainers.networks import SMALL, words
 from tests.trainers.weights import tiny
 from trainers import adopt as command
-from trainers.architecture import Experts, Model
+from trainers.architecture import Experts, ModelConfig
 from trainers.engine.weights import registry
 from trainers.engine.weights.adopt import adopt
 from trainers.engine.weights.export import export
@@ -37,7 +37,7 @@ NEMOTRON = {**LLAMA, "architectures": ["NemotronForCausalLM"]}
 GPT2 = {**tiny.GPT2, "architectures": ["GPT2LMHeadModel"]}
 
 
-def read(config: dict[str, Any]) -> Model:
+def read(config: dict[str, Any]) -> ModelConfig:
     return registry.of_config(config, "config.json").model(config, "config.json")
 
 
@@ -155,9 +155,9 @@ def test_the_spellings_of_transformers_4_and_5_are_one_model() -> None:
 def test_a_network_that_no_architecture_computes_is_refused_with_every_reason() -> None:
     gpt_2b = {"normalization": "LayerNorm", "zero_centered_norm": True, "rotary_percent": 0.5, "gated": True}
     with pytest.raises(ConfigError) as error:
-        registry.of_model(Model(**{**vars(SMALL), **gpt_2b}), None)
+        registry.of_model(ModelConfig(**{**vars(SMALL), **gpt_2b}), None)
     assert all(f"not {name}" in error.value.found for name in registry.FAMILIES)
-    first = Model(**{**vars(SMALL), "experts": Experts(number=4, per_token=2, softmax_first=True)})
+    first = ModelConfig(**{**vars(SMALL), "experts": Experts(number=4, per_token=2, softmax_first=True)})
     with pytest.raises(ConfigError, match="softmax_first"):
         registry.of_model(first, "mixtral")
     with pytest.raises(ConfigError, match="llama"):
@@ -271,8 +271,8 @@ def test_a_header_is_not_believed(tmp_path: Path, harm: Callable[[bytes], bytes]
 def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     first = adopt(str(llama), str(out), key="k", check="off", say=lambda line: None)
-    assert adopt("/nowhere", str(out), key="k", check="off", say=lambda line: None).digest == first.digest
-    assert adopt(str(llama), str(tmp_path / "again"), key="k", check="off").digest == first.digest
+    assert adopt("/nowhere", str(out), key="k", check="off", say=lambda line: None).content_digest == first.content_digest
+    assert adopt(str(llama), str(tmp_path / "again"), key="k", check="off").content_digest == first.content_digest
     with pytest.raises(ConflictError):
         adopt(str(llama), str(out), key="other", check="off")
     with pytest.raises(QuiverError, match="not a complete checkpoint"):

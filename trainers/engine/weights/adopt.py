@@ -18,7 +18,7 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import DataError, QuiverError
 from schemas.manifest import Manifest
 from schemas.storage import shown
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine import checkpoint
 from trainers.engine.weights import check as checks
 from trainers.engine.weights import padding, registry, stream, tokenizer
@@ -58,7 +58,7 @@ def adopt(
     `key` nothing is even read.
     """
     began = time.monotonic()
-    standing = commit.standing_at(out, key, "checkpoint")
+    standing = commit.find_existing(out, key, "checkpoint")
     if standing is not None:
         say(f"{out} is already there")
         return standing
@@ -98,7 +98,7 @@ class Plan:
     """How every tensor of a network is made from a folder's; `dtypes` in the order of writing."""
 
     folder: Folder
-    model: Model
+    model: ModelConfig
     dtypes: list[tuple[Stack, torch.dtype]]
     spelt: Mapping[str, Spelling]
     prefix: tuple[str, str]
@@ -111,7 +111,7 @@ class Plan:
         return spelling.transform.join(tensors, stack.shape, self.model)
 
 
-def planned(folder: Folder, family: Family, model: Model) -> Plan:
+def planned(folder: Folder, family: Family, model: ModelConfig) -> Plan:
     """The plan for `folder`; `DataError` names every tensor that is missing, unexpected or of a wrong shape or type."""
     there, faults = folder.tensors, _Faults()
     prefix = (family.prefix, family.prefix if any(name.startswith(family.prefix) for name in there) else "")
@@ -182,7 +182,7 @@ class _Faults:
 
 
 def _spelling(
-    spellings: tuple[Spelling, ...], stack: Stack, model: Model, there: Mapping[str, Any], prefix: tuple[str, str]
+    spellings: tuple[Spelling, ...], stack: Stack, model: ModelConfig, there: Mapping[str, Any], prefix: tuple[str, str]
 ) -> Spelling:
     """The first spelling whose first piece is there; the first of all if none is."""
     for spelling in spellings:

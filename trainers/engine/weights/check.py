@@ -17,7 +17,7 @@ from schemas.errors import ConfigError, DataError, WorkerError, printable
 from schemas.interpreter import importable, module
 from schemas.settings import plain
 from schemas.storage import shown
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 
 Check = Literal["auto", "on", "off"]
 
@@ -31,7 +31,7 @@ LAYERS = 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What a comparison told: a line to print, what is always so (`fact`), and the figures of this machine."""
 
     line: str
@@ -39,7 +39,7 @@ class Outcome:
     figures: Mapping[str, Any]
 
 
-def compare(folder: str, place: str, model: Model, check: Check, numel: int, *, scores: bool = False) -> Outcome:
+def compare(folder: str, place: str, model: ModelConfig, check: Check, numel: int, *, scores: bool = False) -> CheckResult:
     """Hold the Hugging Face folder against the weights of `model` in `place`, a checkpoint's folder; `DataError` if
     their logits differ. numel: numbers in all tensors. scores: also those of a padded batch, as a reward model's users
     get them from the folder.
@@ -48,7 +48,7 @@ def compare(folder: str, place: str, model: Model, check: Check, numel: int, *, 
     if reason is not None:
         if check == "on":
             raise ConfigError("no-check", f"logits cannot be compared: {reason}", next="check=auto or check=off")
-        return Outcome(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
+        return CheckResult(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
     wanted = scores and model.head == "scalar"
     told = _run({"folder": folder, "place": place, "model": plain(model), "scores": wanted})
     _judge(told, "logits", folder)
@@ -62,7 +62,7 @@ def compare(folder: str, place: str, model: Model, check: Check, numel: int, *, 
         _judge(told["scores"], "scores", folder)
         line += f"; scores of {told['scores']['rows']} padded rows: {told['scores']['difference']:.3g}"
         fact["scores"] = "equal"
-    return Outcome(line, fact, told)
+    return CheckResult(line, fact, told)
 
 
 def _judge(told: Mapping[str, Any], what: str, folder: str) -> None:
@@ -79,7 +79,7 @@ def _judge(told: Mapping[str, Any], what: str, folder: str) -> None:
         )
 
 
-def _past(beyond: Mapping[str, Any], model: Model, folder: str) -> str:
+def _past(beyond: Mapping[str, Any], model: ModelConfig, folder: str) -> str:
     """What was seen beyond the first tokens, and what was not; `DataError` if the logits there differ."""
     parts = ["all learned positions"] if model.position == "learned" else []
     parts += [f"the window of {model.window:,}"] if model.window and model.window < beyond["tokens"] else []

@@ -28,7 +28,7 @@ from torch import Tensor
 from schemas import program
 from schemas.manifest import Manifest
 from schemas.settings import parse
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine import checkpoint, parallel, stages
 from trainers.engine.model import Network
@@ -47,13 +47,13 @@ LENGTHS = (TOKENS, 41, 17, 2)
 """Tokens of the rows that are scored."""
 
 
-def sample_ids(model: Model, length: int = TOKENS, rows: int = ROWS) -> Tensor:
+def sample_ids(model: ModelConfig, length: int = TOKENS, rows: int = ROWS) -> Tensor:
     """Random ids to compare over, [b, s]; always the same."""
     length = min(length, model.max_sequence_length)
     return torch.randint(0, model.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-def reach(model: Model) -> int:
+def reach(model: ModelConfig) -> int:
     """Tokens of a sequence in which everything in `model` that depends on length acts; 0 where `TOKENS` will do."""
     bounds = [model.window or 0, model.rope_scaling.original_length if model.rope_scaling else 0]
     bounds = [bound for bound in bounds if bound < model.max_sequence_length]
@@ -101,7 +101,7 @@ def their_end(folder: str, ids: Tensor, head: str) -> Tensor:
 
 
 @torch.no_grad()
-def ours(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
+def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
     """What the engine computes, from the weights below `place`, on all processes of `layout` together."""
     network = _loaded(place, model, layout)
     rows, length = ids.shape
@@ -121,7 +121,7 @@ def ours(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
 
 
 @torch.no_grad()
-def our_end(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
+def our_end(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
     """The same of the first layers alone, at the last positions; on one process."""
     cut = dataclasses.replace(model, num_layers=min(LAYERS, model.num_layers))
     with _first_layers(place, cut, model) as shallow:
@@ -141,7 +141,7 @@ def our_end(place: str, model: Model, ids: Tensor, layout: Layout) -> Tensor:
     return out.transpose(0, 1)[..., :width].float().cpu()
 
 
-def scored_rows(model: Model, ends: list[int], pad: int | None) -> list[list[int]]:
+def scored_rows(model: ModelConfig, ends: list[int], pad: int | None) -> list[list[int]]:
     """Rows of different lengths to score; where there are end tokens, every second one ends in one."""
     drawn = sample_ids(model, rows=len(LENGTHS))
     rows = [row[:length].tolist() for row, length in zip(drawn, LENGTHS, strict=True)]
@@ -154,7 +154,7 @@ def scored_rows(model: Model, ends: list[int], pad: int | None) -> list[list[int
 
 
 @torch.no_grad()
-def their_scores(folder: str, model: Model, rows: list[list[int]], side: str) -> Tensor:
+def their_scores(folder: str, model: ModelConfig, rows: list[list[int]], side: str) -> Tensor:
     """[b, n] as users get them: a batch padded on `side`; row by row where the folder names no padding."""
     network = opened(folder, "scalar")
     pad = network.config.pad_token_id
@@ -186,7 +186,7 @@ def _batch(folder: str, rows: list[list[int]], pad: int, side: str) -> tuple[Ten
 
 
 @torch.no_grad()
-def our_scores(place: str, model: Model, rows: list[list[int]], layout: Layout) -> Tensor:
+def our_scores(place: str, model: ModelConfig, rows: list[list[int]], layout: Layout) -> Tensor:
     """The same by the engine: the numbers at every row's last token."""
     network = _loaded(place, model, layout)
     plan = pack(list(map(len, rows)), device=layout.device)
@@ -195,12 +195,12 @@ def our_scores(place: str, model: Model, rows: list[list[int]], layout: Layout) 
     return said[0, plan.last].float().cpu()
 
 
-def _loaded(place: str, model: Model, layout: Layout) -> Network:
+def _loaded(place: str, model: ModelConfig, layout: Layout) -> Network:
     return checkpoint.load_model(checkpoint.Checkpoint(place, Manifest(kind="checkpoint"), model), layout).eval()
 
 
 @contextlib.contextmanager
-def _first_layers(place: str, cut: Model, model: Model) -> Iterator[str]:
+def _first_layers(place: str, cut: ModelConfig, model: ModelConfig) -> Iterator[str]:
     """A folder with the weights below `place` as far as `cut` has layers."""
     if cut == model:
         yield place
@@ -218,7 +218,7 @@ def _differ(found: Tensor, expected: Tensor) -> dict[str, float]:
     return {"difference": (found - expected).abs().max().item(), "greatest": expected.abs().max().item()}
 
 
-def beyond(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+def beyond(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[str, Any]:
     """How far the last positions of a long sequence differ, or the `reason` why it is not run; empty where no length
     matters.
     """
@@ -233,7 +233,7 @@ def beyond(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, An
     return {"tokens": length, **_differ(our_end(job["place"], model, ids, layout), expected)}
 
 
-def _too_much(model: Model, length: int) -> str | None:
+def _too_much(model: ModelConfig, length: int) -> str | None:
     import psutil
 
     if length > LONGEST:
@@ -243,7 +243,7 @@ def _too_much(model: Model, length: int) -> str | None:
     return f"it takes {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free" if needed > there else None
 
 
-def scores(job: Mapping[str, Any], model: Model, layout: Layout) -> dict[str, Any]:
+def scores(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[str, Any]:
     """How far the scores of rows differ, padded left and padded right."""
     import transformers
 
@@ -262,7 +262,7 @@ def main() -> int:
     import transformers
 
     job = json.load(sys.stdin)
-    model = parse(Model, job["model"])
+    model = parse(ModelConfig, job["model"])
     ids, layout = sample_ids(model), parallel.start(Parallel())
     expected = theirs(job["folder"], ids, model.head)
     gc.collect()

@@ -21,7 +21,7 @@ from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.storage import guarded
 from schemas.vocabularies import parsed
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine import checkpoint, lora_base
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.weights import check as checks
@@ -65,7 +65,7 @@ def export(
     even read.
     """
     began = time.monotonic()
-    if standing := commit.standing_at(out, key, "export"):
+    if standing := commit.find_existing(out, key, "export"):
         say(f"{out} is already there")
         return standing
     made = checkpoint.open_checkpoint(source)
@@ -87,12 +87,12 @@ def export(
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
             kind="export",
-            key=key,
+            task_key=key,
             op={"name": "export", "version": VERSION, "params": params},
-            parents=(Parent("checkpoint", made.folder, made.manifest.digest, made.manifest.key), *words.parents),
+            parents=(Parent("checkpoint", made.folder, made.manifest.content_digest, made.manifest.task_key), *words.parents),
             files=commit.hash_files(out, attempt),
             facts={**words.facts, "weights_digest": made.weights_digest, "check": dict(found.fact)},
-            circumstance={"check": dict(found.figures), "seconds": round(time.monotonic() - began, 3)},
+            runtime_info={"check": dict(found.figures), "seconds": round(time.monotonic() - began, 3)},
         )
         return commit.publish_folder(out, attempt, manifest)
     except BaseException:
@@ -135,7 +135,7 @@ class Plan:
 
     stored: Stored
     family: Family
-    model: Model
+    model: ModelConfig
     slots: list[Slot]
 
     def tensors(self) -> Iterator[tuple[Slot, Tensor]]:
@@ -147,7 +147,7 @@ class Plan:
                 yield slot, _cast(parts[slot.number], slot)
 
 
-def _compared(plan: Plan, here: str, place: str, check: Check) -> checks.Outcome:
+def _compared(plan: Plan, here: str, place: str, check: Check) -> checks.CheckResult:
     return checks.compare(here, place, plan.model, check, sum(slot.numel for slot in plan.slots), scores=True)
 
 
@@ -245,7 +245,7 @@ def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]
     return ends
 
 
-def _padded(told: dict[str, Any], words: Mapping[str, str], model: Model, say: Callable[[str], None]) -> dict[str, str]:
+def _padded(told: dict[str, Any], words: Mapping[str, str], model: ModelConfig, say: Callable[[str], None]) -> dict[str, str]:
     """The tokenizer's files of a reward model, with the token that fills batches named in them and in `told`."""
     generation = parsed(words.get(tokenizer.GENERATION), tokenizer.GENERATION)
     ends = padding.ends_of(told, generation, tokenizer.ids(words, tokenizer.TOKENS))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import ConfigError, printable
-from trainers.architecture import Model, shape_faults
+from trainers.architecture import ModelConfig, shape_faults
 from trainers.engine.weights.hfconfig import Config
 from trainers.engine.weights.network import Index, Stack, stacks
 from trainers.engine.weights.transforms import PLAIN, VOCABULARY, Shape, Transform
@@ -34,7 +34,7 @@ class Spelling:
     transform: Transform = PLAIN
     by_expert: bool = False
 
-    def parts(self, stack: Stack, index: Index, model: Model) -> list[Part]:
+    def parts(self, stack: Stack, index: Index, model: ModelConfig) -> list[Part]:
         """The folder's tensors that make up the piece at `index`."""
         place = dict(zip(("layer", "expert"), index, strict=False))
         shapes = self.transform.shapes(stack.shape, model)
@@ -78,16 +78,16 @@ class Family:
     causal: str
     scalar: str
     read: Callable[[Config], dict[str, Any]]
-    write: Callable[[Model], dict[str, Any]]
+    write: Callable[[ModelConfig], dict[str, Any]]
     rules: tuple[Rule, ...]
     fixed: Mapping[str, tuple[Any, ...]]
     prefix: str = "model."
     tied: bool = False
-    limits: Callable[[Model], list[str]] = lambda model: []
+    limits: Callable[[ModelConfig], list[str]] = lambda model: []
     harmless: Mapping[str, str] = field(default_factory=dict)
     loose: Mapping[str, str] = field(default_factory=dict)
 
-    def model(self, data: Mapping[str, Any], where: str) -> Model:
+    def model(self, data: Mapping[str, Any], where: str) -> ModelConfig:
         """The Model of a config.json; `ConfigError` lists every key and value that is not supported."""
         config = Config(data, where)
         config.hold_all()
@@ -97,7 +97,7 @@ class Family:
         tied = config.flag("tie_word_embeddings", self.tied) and head["head"] == "lm"
         told = {**known, "tie_embeddings": tied, **self.read(config), **head}
         config.finish()
-        model = Model(**told)
+        model = ModelConfig(**told)
         if faults := [*shape_faults(model), *self.faults(model)]:
             raise ConfigError("unsupported-model", "; ".join(faults), where=where, kept="nothing was written")
         return model
@@ -112,7 +112,7 @@ class Family:
             return {"head": "scalar", "head_size": count}
         return {"head": "lm"}
 
-    def faults(self, model: Model) -> list[str]:
+    def faults(self, model: ModelConfig) -> list[str]:
         """Why this family cannot say `model`; empty when it can."""
         wrong = [
             f"{name} {getattr(model, name)} (it has {' or '.join(map(str, values))})"
@@ -121,7 +121,7 @@ class Family:
         ]
         return wrong + self.limits(model)
 
-    def config(self, model: Model) -> dict[str, Any]:
+    def config(self, model: ModelConfig) -> dict[str, Any]:
         """config.json of `model`, without types and token ids."""
         told: dict[str, Any] = {
             "architectures": [self.causal if model.head == "lm" else self.scalar],
@@ -134,7 +134,7 @@ class Family:
             told["label2id"] = {label: number for number, label in enumerate(labels)}
         return told
 
-    def table(self, model: Model) -> Iterator[tuple[Stack, tuple[Spelling, ...]]]:
+    def table(self, model: ModelConfig) -> Iterator[tuple[Stack, tuple[Spelling, ...]]]:
         """Every tensor of the network of `model`, with its spellings."""
         rules = {rule.stack: rule.spellings for rule in (*self.rules, _HEADS[model.head])}
         for name, stack in sorted(stacks(model).items()):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.model import padded_vocabulary
 
 Index = tuple[int, ...]
@@ -30,7 +30,7 @@ class Stack:
         return itertools.product(*map(range, self.lead))
 
 
-def stacks(model: Model) -> dict[str, Stack]:
+def stacks(model: ModelConfig) -> dict[str, Stack]:
     """Every tensor of the network of `model`, by name, vocabulary rows filled up as at tensor size 1."""
     hidden, layers = model.hidden_size, (model.num_layers,)
     rows = padded_vocabulary(model, 1)
@@ -46,7 +46,7 @@ def stacks(model: Model) -> dict[str, Stack]:
     return {stack.name: stack for stack in found}
 
 
-def _attention(model: Model, layers: Index) -> list[Stack]:
+def _attention(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, heads, groups = model.hidden_size, model.num_attention_heads, model.num_query_groups
     size = model.kv_channels or hidden // heads
     rows, here = (heads + 2 * groups) * size, "decoder.layers.self_attention."
@@ -62,7 +62,7 @@ def _attention(model: Model, layers: Index) -> list[Stack]:
     return found
 
 
-def _mlp(model: Model, layers: Index) -> list[Stack]:
+def _mlp(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, width, here = model.hidden_size, model.ffn_hidden_size, "decoder.layers.mlp."
     wide = 2 * width if model.gated else width
     found = _norm(model, here + "linear_fc1.layer_norm_", hidden, layers)
@@ -74,7 +74,7 @@ def _mlp(model: Model, layers: Index) -> list[Stack]:
     return found
 
 
-def _experts(model: Model, layers: Index) -> list[Stack]:
+def _experts(model: ModelConfig, layers: Index) -> list[Stack]:
     assert model.experts is not None, "a mixture"
     hidden, width, number = model.hidden_size, model.ffn_hidden_size, model.experts.number
     wide = 2 * width if model.gated else width
@@ -86,6 +86,6 @@ def _experts(model: Model, layers: Index) -> list[Stack]:
     return found
 
 
-def _norm(model: Model, name: str, size: int, lead: Index) -> list[Stack]:
+def _norm(model: ModelConfig, name: str, size: int, lead: Index) -> list[Stack]:
     parts = ("weight", "bias") if model.normalization == "LayerNorm" else ("weight",)
     return [Stack(name + part, (size,), lead) for part in parts]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.vocabularies import SETTINGS, TOKENS, ids_of, parsed, with_added
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights.folder import as_text
 
 PAD = "pad_token_id"
@@ -52,7 +52,7 @@ def ends_of(*told: Mapping[str, Any]) -> set[int]:
     return found
 
 
-def chosen(files: Mapping[str, str], wish: int | None, ends: Collection[int], model: Model) -> Padding:
+def chosen(files: Mapping[str, str], wish: int | None, ends: Collection[int], model: ModelConfig) -> Padding:
     """The padding of a reward model: the tokenizer's or `wish` where no text ends in it, else the best there is.
 
     files: the tokenizer's, by name. ends: ids that end a text.
@@ -75,7 +75,7 @@ def chosen(files: Mapping[str, str], wish: int | None, ends: Collection[int], mo
 
 
 def _candidates(
-    files: Mapping[str, str], settings: Mapping[str, Any], ids: Mapping[str, int], model: Model
+    files: Mapping[str, str], settings: Mapping[str, Any], ids: Mapping[str, int], model: ModelConfig
 ) -> Iterator[int]:
     """Ids that could fill a batch, best first: those that no text holds, then those that no text should end in."""
     data = parsed(files[TOKENS], TOKENS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights import families
 from trainers.engine.weights.family import Family
 
@@ -42,7 +42,7 @@ def of_config(data: Mapping[str, Any], where: str) -> Family:
     )
 
 
-def of_model(model: Model, wish: str | None) -> Family:
+def of_model(model: ModelConfig, wish: str | None) -> Family:
     """The family `wish`, or the first that can say `model`; `ConfigError` says what is in the way."""
     tried = FAMILIES.values() if wish is None else [named(wish)]
     faults = {family.name: family.faults(model) for family in tried}

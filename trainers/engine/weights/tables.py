@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.errors import printable
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights.family import Rule, rule
 from trainers.engine.weights.hfconfig import Config, rope_of
 from trainers.engine.weights.transforms import GROUPED, HALVES, VOCABULARY
@@ -117,7 +117,7 @@ def windows(config: Config, told: dict[str, Any]) -> dict[str, Any]:
     return {"window": None}
 
 
-def sizes_of(model: Model) -> dict[str, Any]:
+def sizes_of(model: ModelConfig) -> dict[str, Any]:
     """The same as config.json."""
     return {
         "num_hidden_layers": model.num_layers,
@@ -130,17 +130,17 @@ def sizes_of(model: Model) -> dict[str, Any]:
     }
 
 
-def head_size_of(model: Model) -> dict[str, Any]:
+def head_size_of(model: ModelConfig) -> dict[str, Any]:
     """Numbers per head as config.json."""
     return {"head_dim": model.kv_channels or model.hidden_size // model.num_attention_heads}
 
 
-def rope_keys(model: Model, share: bool = False) -> dict[str, Any]:
+def rope_keys(model: ModelConfig, share: bool = False) -> dict[str, Any]:
     """Rope as config.json; `share`: with the share of each head that is turned."""
     return rope_of(model.rope_base, model.rotary_percent if share else None, model.rope_scaling)
 
 
-def windows_of(model: Model) -> dict[str, Any]:
+def windows_of(model: ModelConfig) -> dict[str, Any]:
     """Qwen's window as config.json."""
     kind = "full_attention" if model.window is None else "sliding_attention"
     return {

@@ -19,8 +19,8 @@ from schemas.end_tokens import KEY, EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import MANIFEST, Parent
 from schemas.storage import shown
-from schemas.vocabularies import SPECIAL, VOCABULARIES, files_of, identity, read_dataset, read_folder
-from trainers.architecture import Model
+from schemas.vocabularies import SPECIAL, TOKENIZERS, files_of, identity, read_dataset, read_folder
+from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint import Checkpoint
 from trainers.engine.weights import padding
 from trainers.engine.weights.folder import CONFIG, Folder, as_text, read_object, read_text
@@ -72,7 +72,7 @@ def of_folder(path: str) -> Vocabulary:
 def of_dataset(url: str) -> Vocabulary:
     """The tokenizer in a dataset of one VOCABULARIES row."""
     dataset = Dataset.open(url)
-    dataset.schema.requires(VOCABULARIES, "trainers.adopt")
+    dataset.schema.requires(TOKENIZERS, "trainers.adopt")
     row = read_dataset(dataset)
     return Vocabulary(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
 
@@ -90,7 +90,7 @@ def at(place: str) -> Vocabulary:
 def chosen(
     folder: Folder,
     wish: str | None,
-    model: Model,
+    model: ModelConfig,
     say: Callable[[str], None] = print,
     taught: TurnEnd | None = None,
 ) -> Vocabulary:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 
 Shape = tuple[int, ...]
 
@@ -25,37 +25,37 @@ class Transform:
     """A named pair of inverse maps between the folder's parts and Megatron's piece."""
 
     name: str
-    shapes: Callable[[Shape, Model], list[Shape]]
-    join: Callable[[Sequence[Tensor], Shape, Model], Tensor]
-    split: Callable[[Tensor, Model], list[Tensor]]
+    shapes: Callable[[Shape, ModelConfig], list[Shape]]
+    join: Callable[[Sequence[Tensor], Shape, ModelConfig], Tensor]
+    split: Callable[[Tensor, ModelConfig], list[Tensor]]
 
 
-def _whole_to_vocabulary(whole: Tensor, model: Model) -> list[Tensor]:
+def _whole_to_vocabulary(whole: Tensor, model: ModelConfig) -> list[Tensor]:
     return [whole[: model.vocab_size]]
 
 
-def _vocabulary_to_whole(parts: Sequence[Tensor], shape: Shape, model: Model) -> Tensor:
+def _vocabulary_to_whole(parts: Sequence[Tensor], shape: Shape, model: ModelConfig) -> Tensor:
     missing = shape[0] - model.vocab_size
     return F.pad(parts[0], (0, 0, 0, missing)) if missing else parts[0]
 
 
-def _head_size(model: Model) -> int:
+def _head_size(model: ModelConfig) -> int:
     return model.kv_channels or model.hidden_size // model.num_attention_heads
 
 
-def _rows(model: Model) -> list[int]:
+def _rows(model: ModelConfig) -> list[int]:
     size, groups = _head_size(model), model.num_query_groups
     return [model.num_attention_heads * size, groups * size, groups * size]
 
 
-def _group(parts: Sequence[Tensor], shape: Shape, model: Model) -> Tensor:
+def _group(parts: Sequence[Tensor], shape: Shape, model: ModelConfig) -> Tensor:
     """[n d, ...], [g d, ...], [g d, ...] -> for each group its query heads, its key, its value: [(n + 2g) d, ...]."""
     groups, size = model.num_query_groups, _head_size(model)
     cut = [part.reshape(groups, -1, size, *shape[1:]) for part in parts]
     return torch.cat(cut, dim=1).reshape(shape)
 
 
-def _ungroup(whole: Tensor, model: Model) -> list[Tensor]:
+def _ungroup(whole: Tensor, model: ModelConfig) -> list[Tensor]:
     groups, size = model.num_query_groups, _head_size(model)
     queries = model.num_attention_heads // groups
     cut = whole.reshape(groups, queries + 2, size, *whole.shape[1:]).split([queries, 1, 1], dim=1)

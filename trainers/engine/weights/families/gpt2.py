@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights.family import Family, rule
 from trainers.engine.weights.hfconfig import Config
 from trainers.engine.weights.transforms import GROUPED_TRANSPOSED, TRANSPOSED, VOCABULARY
@@ -52,7 +52,7 @@ def _read(config: Config) -> dict[str, Any]:
     }
 
 
-def _write(model: Model) -> dict[str, Any]:
+def _write(model: ModelConfig) -> dict[str, Any]:
     return {
         "n_layer": model.num_layers,
         "n_embd": model.hidden_size,
@@ -68,7 +68,7 @@ def _write(model: Model) -> dict[str, Any]:
     }
 
 
-def _limits(model: Model) -> list[str]:
+def _limits(model: ModelConfig) -> list[str]:
     grouped = model.num_query_groups != model.num_attention_heads
     faults = [f"num_query_groups {model.num_query_groups} (it has one for each head)"] if grouped else []
     size = model.kv_channels

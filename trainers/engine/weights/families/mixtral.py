@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainers.architecture import Experts, Model
+from trainers.architecture import Experts, ModelConfig
 from trainers.engine.weights import tables
 from trainers.engine.weights.family import Family, Spelling, rule
 from trainers.engine.weights.hfconfig import Config
@@ -50,7 +50,7 @@ def _read(config: Config) -> dict[str, Any]:
     }
 
 
-def _write(model: Model) -> dict[str, Any]:
+def _write(model: ModelConfig) -> dict[str, Any]:
     assert model.experts is not None, "a mixture"
     told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
     return told | {
@@ -62,7 +62,7 @@ def _write(model: Model) -> dict[str, Any]:
     }
 
 
-def _limits(model: Model) -> list[str]:
+def _limits(model: ModelConfig) -> list[str]:
     if model.experts is None:
         return ["experts None (it has a mixture)"]
     return ["experts.softmax_first True (it chooses first)"] if model.experts.softmax_first else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights import tables
 from trainers.engine.weights.family import Family
 from trainers.engine.weights.hfconfig import Config
@@ -26,7 +26,7 @@ def _read(config: Config) -> dict[str, Any]:
     }
 
 
-def _write(model: Model) -> dict[str, Any]:
+def _write(model: ModelConfig) -> dict[str, Any]:
     told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model, share=True)
     return told | {
         "hidden_act": "relu2",

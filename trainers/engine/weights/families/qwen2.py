@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainers.architecture import Model
+from trainers.architecture import ModelConfig
 from trainers.engine.weights import tables
 from trainers.engine.weights.family import Family
 from trainers.engine.weights.hfconfig import Config
@@ -21,12 +21,12 @@ def _read(config: Config) -> dict[str, Any]:
     }
 
 
-def _write(model: Model) -> dict[str, Any]:
+def _write(model: ModelConfig) -> dict[str, Any]:
     told = tables.sizes_of(model) | tables.windows_of(model) | tables.rope_keys(model)
     return told | {"rms_norm_eps": model.norm_epsilon}
 
 
-def _limits(model: Model) -> list[str]:
+def _limits(model: ModelConfig) -> list[str]:
     size = model.kv_channels
     if size is not None and size * model.num_attention_heads != model.hidden_size:
         return [f"kv_channels {size} (it has hidden_size over heads)"]
