@@ -20,22 +20,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from datakit.chunks import Chunks, remove_stale
-from datakit.facts import check_tokenizers, facts_of
+from datakit.columns.quantiles import merge
+from datakit.columns.unique import Runs, repeated
 from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
-from datakit.output import Done, check_budget
-from datakit.progress import OnProgress, Reporter
-from datakit.quantiles import merge
-from datakit.resource import Resource, check_needs
-from datakit.runner import run
-from datakit.shapes import failed, kept_by
-from datakit.unique import Runs, repeated
-from datakit.work import Job
+from datakit.run.chunks import Chunks, remove_stale
+from datakit.run.facts import check_tokenizers, facts_of
+from datakit.run.output import Done, check_budget
+from datakit.run.progress import OnProgress, Reporter
+from datakit.run.resource import Resource, check_needs
+from datakit.run.runner import run
+from datakit.run.shapes import failed, kept_by
+from datakit.run.work import Job
 from schemas import Schema
-from schemas.commit import attempt_path
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
 from schemas.manifest import task_key
+from schemas.store.commit import attempt_path
 
 ROWS_PER_SHARD = 65_536
 """Rows of a shard that is cut from a stream."""
@@ -251,7 +251,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
         key=key,
         stats={"percentiles": percentiles, "counts": dict(sorted(counts.items()))},
         facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
-        circumstance={
+        runtime_info={
             "seconds": round(seconds, 3),
             "processes": processes,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from trainers import doors as doors  # isort: skip - it closes the working folder to all imports below
 
-from pipelines import command, settings
+from pipelines.runtime import command, settings
 
 settings.install()
 command.install()
 
-from pipelines import exchange as exchange  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
-from pipelines import verbs as verbs  # noqa: E402
+from pipelines.commands import models as models  # noqa: E402
+from pipelines.commands import stages as stages  # noqa: E402

@@ -19,13 +19,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import commit
 from schemas.errors import IntegrityError, QuiverError
 from schemas.manifest import MANIFEST, File, Manifest, Parent
 from schemas.migration import conformed, migrated
 from schemas.schema import Schema
 from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
-from schemas.storage import normal, shown
+from schemas.store import commit
+from schemas.store.storage import normal, shown
 
 REJECTED = "rejected"
 _FEWEST_ROWS = 256
@@ -246,7 +246,7 @@ class Attempt:
         key: str = "",
         stats: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
-        circumstance: Mapping[str, Any] | None = None,
+        runtime_info: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Publish; the dataset that stands at the url afterwards, by this run or by another with the same
         content.
@@ -267,7 +267,7 @@ class Attempt:
             rejected=rejected,
             stats=stats_of(ordered, rejected, stats or {}),
             facts=facts or {},
-            runtime_info=circumstance or {},
+            runtime_info=runtime_info or {},
         )
         return Dataset(self.url, commit.publish_folder(self.url, self.name, manifest))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import DataError, printable
-from schemas.storage import shown
+from schemas.store.storage import shown
 
 FACT = "turn_end"
 """The fact's name in a manifest."""

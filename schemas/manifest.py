@@ -2,7 +2,7 @@
 a dataset.
 
 `digest` covers what the rows are (schema, operation, parents' digests, seed, every file's rows, bytes and
-SHA-256, stats); `circumstance` (when, how long, where, which versions) is written beside it and not
+SHA-256, stats); `runtime_info` (when, how long, where, which versions) is written beside it and not
 digested. `key` is the task key: the identity of a result before anything has run, made of the operation and
 the keys of its inputs (`task_key`).
 """
@@ -20,7 +20,7 @@ from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
 from schemas.outside import parsing, strict_json
 from schemas.schema import Column, Schema
-from schemas.storage import inside, shown
+from schemas.store.storage import inside, shown
 
 MANIFEST = "_manifest.json"
 FORMAT = "quiver-manifest/1"
@@ -56,7 +56,7 @@ class Parent:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What is in a folder and where it came from. JSON values in `op`, `stats`, `facts` and `circumstance`
+    """What is in a folder and where it came from. JSON values in `op`, `stats`, `facts` and `runtime_info`
     are plain.
     """
 
@@ -98,7 +98,7 @@ class Manifest:
         body = {
             "quiver": FORMAT,
             "content": self._content(),
-            "circumstance": dict(self.runtime_info),
+            "runtime_info": dict(self.runtime_info),
             "digest": self.content_digest,
         }
         return (json.dumps({**body, "checksum": _sha256(body)}, indent=1, allow_nan=False) + "\n").encode()
@@ -118,7 +118,9 @@ class Manifest:
             "rejected_schema": _schema_to_json(self.rejected_schema),
             "key": self.task_key,
             "op": dict(self.op),
-            "parents": [{"name": p.name, "url": p.url, "digest": p.content_digest, "key": p.task_key} for p in self.parents],
+            "parents": [
+                {"name": p.name, "url": p.url, "digest": p.content_digest, "key": p.task_key} for p in self.parents
+            ],
             "seed": self.seed,
             "files": [_file_to_json(file) for file in self.files],
             "rejected": [_file_to_json(file) for file in self.rejected],
@@ -134,7 +136,7 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     checksum = body.pop("checksum", None)
     if checksum != _sha256(body):
         raise _torn("manifest-torn", where, _sha256(body), checksum)
-    manifest = _from_content(body["content"], body["circumstance"])
+    manifest = _from_content(body["content"], body["runtime_info"])
     paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
     if len(set(paths)) != len(paths):
         raise _torn("manifest-malformed", where, "every file once", "a file named twice")
@@ -203,11 +205,11 @@ def _file_from_json(data: Any) -> File:
     return File(_text(data["path"]), _count(data["rows"]), _count(data["bytes"]), sha256)
 
 
-def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -> Manifest:
+def _from_content(content: Mapping[str, Any], runtime_info: Mapping[str, Any]) -> Manifest:
     if content["kind"] not in KINDS:
         raise ValueError(f"kind {shown(content['kind'])}")
-    if not isinstance(content["seed"], int) or not isinstance(circumstance, dict):
-        raise TypeError("seed or circumstance")
+    if not isinstance(content["seed"], int) or not isinstance(runtime_info, dict):
+        raise TypeError("seed or runtime_info")
     for name in ("op", "stats", "facts"):
         if not isinstance(content[name], dict):
             raise TypeError(name)
@@ -231,7 +233,7 @@ def _from_content(content: Mapping[str, Any], circumstance: Mapping[str, Any]) -
         rejected=tuple(_file_from_json(file) for file in content["rejected"]),
         stats=content["stats"],
         facts=content["facts"],
-        runtime_info=circumstance,
+        runtime_info=runtime_info,
     )
 
 

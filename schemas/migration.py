@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from schemas.conversation import MESSAGES, TOOLS
+from schemas.rows.conversation import MESSAGES, TOOLS
 from schemas.schema import Column, Schema, same_type
 
 _TWO_FIELDS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import interpreter
+from schemas.process import interpreter
 from tests.pipelines.commands import LUIGI, PATH, environment
 from tests.trainers import toys
 
@@ -104,7 +104,7 @@ def test_ranks_and_what_starts_them(folder: Path) -> None:
 
 def test_a_reward_of_ones_own_is_named_and_brings_nothing_else(folder: Path) -> None:
     from datakit.clients.python import imported
-    from pipelines.foreign import place_of, reach
+    from pipelines.graph.external import place_of, reach
 
     (folder / "my_planted_reward.py").write_text("def score(response):\n    return [1.0 for _ in response]\n")
     here = Path.cwd()
@@ -132,7 +132,7 @@ def test_the_way_of_python_3_10(folder: Path) -> None:
     assert (done.stdout, marks) == ('["x"] __main__\n', ""), done.stderr
     code = (
         "from multiprocessing import get_context\n"
-        "from schemas.interpreter import safe_children\n"
+        "from schemas.process.interpreter import safe_children\n"
         "if __name__ == '__main__':\n"
         "    with safe_children(safe_path=False):\n"
         "        child = get_context('forkserver').Process(target=print, args=('child',)); child.start()\n"

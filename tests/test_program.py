@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import interpreter, program
+from schemas.process import interpreter, program
 from tests.pipelines.commands import LUIGI, environment
 
 BUSY = """

@@ -71,7 +71,7 @@ def test_every_stage_of_the_readme_is_a_command_and_the_reverse() -> None:
     from luigi.task_register import Register
 
     import pipelines.recipes
-    from pipelines.goals import Command
+    from pipelines.commands.command import Command
 
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- stages -->")[1].split("\n\n")[1]
     told = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.attributed import NOT_JUDGED
+from schemas.rows.attributed import NOT_JUDGED
 
 if TYPE_CHECKING:
     from torch import Tensor

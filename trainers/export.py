@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from schemas import program
 from schemas.errors import QuiverError
+from schemas.process import program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--key", default="", help="task key of the folder")
     parser.add_argument("--check", choices=("auto", "on", "off"), default="auto", help="compare with transformers")
     given = parser.parse_args(arguments)
-    from trainers.engine.weights.export import export
+    from trainers.engine.weights.export_hf import export
 
     try:
         export(

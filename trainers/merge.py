@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from schemas import program
 from schemas.errors import QuiverError
+from schemas.process import program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.family is not None and given.peft is None:
         parser.error("--family has no effect without --peft")
-    from trainers.engine import lora_export, parallel
+    from trainers.engine.megatron import parallel
+    from trainers.engine.weights import lora_export
 
     try:
         if given.peft is not None:

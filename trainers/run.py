@@ -13,15 +13,15 @@ import sys
 import traceback
 from pathlib import Path
 
-from schemas import program
-from schemas.commit import read_manifest, find_existing
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, printable
 from schemas.manifest import Manifest
+from schemas.process import program
+from schemas.store.commit import find_existing, read_manifest
 from trainers import config, registry
 from trainers.config import Run
 from trainers.launch import rank
-from trainers.launch.presence import lost_peer
+from trainers.launch.rank_status import lost_peer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +75,8 @@ def execute(run: Run) -> None:
             print(f"{run.out} is already finished", file=sys.stderr)
         return
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron's order of kernels and communication needs it
-    from trainers.engine import build, parallel
+    from trainers.engine.megatron import parallel
+    from trainers.engine.training import build
 
     try:
         build.train(run, data, validation, key)

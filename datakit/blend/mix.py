@@ -17,9 +17,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.blend.apportion import largest_remainder, largest_total, of_epochs
-from datakit.blend.source import Source, concatenated, interleaved, lengths_of
-from datakit.filter.measurement import require_columns
+from datakit.columns.apportion import largest_remainder, largest_total, of_epochs
+from datakit.columns.interleave import Source, concatenated, interleaved, lengths_of
+from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Blend, Context, Result
 from schemas import Column, Schema, common
 from schemas.dataset import Dataset

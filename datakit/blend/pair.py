@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.blend.keys import text_keys
-from datakit.filter.aside import set_aside
-from datakit.filter.measurement import groups, measured, numbers, require_number
-from datakit.io.ids import content_ids
+from datakit.columns.measurement import groups, measured, numbers, require_number
+from datakit.columns.rejections import set_aside
+from datakit.columns.seeded import text_keys
+from datakit.duck.session import Session
+from datakit.duck.whole import require_whole
+from datakit.formats.ids import content_ids
 from datakit.op import Context, Gather, Result
-from datakit.sql.session import Session
-from datakit.sql.whole import require_whole
 from schemas import PREFERENCES, SAMPLES, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from datakit.blend.keys import Keys, row_keys, text_keys
-from datakit.filter.measurement import require_columns
+from datakit.columns.measurement import require_columns
+from datakit.columns.seeded import Keys, row_keys, text_keys
 from datakit.op import NOTHING, Context, GatherAll, Result
 from schemas import Schema
 from schemas.dataset import Dataset

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.blend.keys import Keys, text_keys
+from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result
 from schemas import Column, Schema
 from schemas.dataset import Dataset

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.io.conversations import flat, starts
+from datakit.columns.conversations import flat, starts
 from schemas.errors import ServiceError
 
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.filter.aside import set_aside
-from datakit.filter.measurement import NOT_FINITE, groups, measured, numbers, require_number
+from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers, require_number
+from datakit.columns.rejections import set_aside
+from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
-from datakit.sql.whole import require_whole
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.filter.aside import set_aside
-from datakit.filter.measurement import require_columns
+from datakit.columns.measurement import require_columns
+from datakit.columns.rejections import set_aside
+from datakit.duck.session import Session
 from datakit.op import NOTHING, Context, GatherAll, Result
-from datakit.sql.session import Session
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

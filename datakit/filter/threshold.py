@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.filter.advice import nothing_kept
-from datakit.filter.measurement import NOT_FINITE, measured, numbers, require_number
-from datakit.op import NOTHING, Context, Keep, FilterDecision
+from datakit.columns.advice import nothing_kept
+from datakit.columns.measurement import NOT_FINITE, measured, numbers, require_number
+from datakit.op import NOTHING, Context, FilterDecision, Keep
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

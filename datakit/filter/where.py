@@ -1,7 +1,7 @@
 """Rows for which a predicate in SQL holds: `reward > 0.5 AND finish_reason = 'stop'`.
 
 The measurement is a column, the decision is a predicate. The text is checked before the run
-(`datakit.sql.predicate`) and recorded in the manifest. A row for which it is NULL goes, with the reason
+(`datakit.duck.predicate`) and recorded in the manifest. A row for which it is NULL goes, with the reason
 "null" (a NaN counts as NULL).
 """
 
@@ -14,7 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.op import NOTHING, Context, Keep, FilterDecision
+from datakit.op import NOTHING, Context, FilterDecision, Keep
 from datakit.sql import Predicate
 from schemas import Schema
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from datakit.io.columnar import Batch, Columnar
-from datakit.io.keys import Key
+from datakit.formats.columnar import Batch, Columnar
+from datakit.formats.keys import Key
+from datakit.formats.saved import saved_files
+from datakit.formats.sources import digests_of
 from datakit.io.parquet import numbered
-from datakit.io.saved import saved_files
-from datakit.io.sources import digests_of
 from datakit.op import Context, Result
 
 

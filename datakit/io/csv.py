@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from datakit.io.cells import typed
-from datakit.io.columnar import Batch, Columnar
-from datakit.io.compression import beginning, plain
-from datakit.io.keys import Key
-from datakit.io.lines import Fault
-from datakit.io.sources import checked, opened
+from datakit.formats.cells import typed
+from datakit.formats.columnar import Batch, Columnar
+from datakit.formats.compression import beginning, plain
+from datakit.formats.keys import Key
+from datakit.formats.lines import Fault
+from datakit.formats.sources import checked, opened
 from schemas.errors import ConfigError, DataError, printable
-from schemas.storage import shown
+from schemas.store.storage import shown
 
 _BLOCK = 1 << 24
 _MOST_COLUMNS = 4096

@@ -8,29 +8,26 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
-from datakit.io.advice import advice
-from datakit.io.compression import beginning, plain
-from datakit.io.layouts import json_layout
-from datakit.io.leftover import left_counts, left_out, types_in
-from datakit.io.lines import Block, array_blocks, blocks, even
-from datakit.io.rows import PLACE_COLUMNS, Rows, form_of, kept_keys, parser_of, schema_of
-from datakit.io.sources import ahead, base_name, check_files, checked, digests_of, empty, opened
+from datakit.formats.advice import advice
+from datakit.formats.compression import beginning, plain
+from datakit.formats.layouts import json_layout
+from datakit.formats.leftover import left_counts, left_out, types_in
+from datakit.formats.lines import Block, array_blocks, blocks, even
+from datakit.formats.rows import PLACE_COLUMNS, Columns, Dialogue, Rows, form_of, kept_keys, parser_of, schema_of
+from datakit.formats.sources import ahead, base_name, check_files, checked, digests_of, empty, opened
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
 from schemas.manifest import Manifest
 
-Dialogue = Literal["plain", "extra_id", "hh"]
-Columns = Mapping[str, str] | tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Jsonl(Read):
-    """Rows of `files` in a named `format` (see `datakit.io.forms.FORMS`).
+    """Rows of `files` in a named `format` (see `datakit.formats.forms.FORMS`).
 
     `columns` maps the format's keys to the names the files use (`{"prompt": "question"}`), or to dotted paths into
     nested objects (`{"prompt": "task.input"}`). `keep` names other keys, or paths, that become columns; `ignore` those

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from datakit.io.columnar import Batch, Columnar
-from datakit.io.keys import Key
-from datakit.io.parquet_child import batches
+from datakit.formats.columnar import Batch, Columnar
+from datakit.formats.keys import Key
+from datakit.formats.parquet_child import batches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.io.conversations import question
-from datakit.io.rows import Rows
+from datakit.columns.conversations import question
+from datakit.formats.rows import Rows
 from datakit.op import Context, Read, Result
 from schemas import COMPLETIONS, PROMPTS, Schema
 from schemas.errors import ConfigError

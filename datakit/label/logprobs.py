@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
+from datakit.columns.conversations import flat, starts
 from datakit.columns.token_lists import answered, finite_rows, row_sums, token_rows
-from datakit.io.conversations import flat, starts
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
-from schemas.tokens import MASK
+from schemas.rows.tokens import MASK
 
 FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
 

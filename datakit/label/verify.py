@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 
-from datakit import answers
+from datakit.columns import answers
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
 from schemas.errors import ConfigError

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from datakit.sql.predicate import Predicate as Predicate
+from datakit.duck.predicate import Predicate as Predicate
+from datakit.duck.session import Session as Session
 from datakit.sql.query import Query as Query
-from datakit.sql.session import Session as Session

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from datakit.duck.child import SqlError, SqlProcess, shared
+from datakit.duck.tree import STATEMENTS, nodes, refused
 from datakit.op import NOTHING, Blend, Context, Result
-from datakit.sql.child import SqlError, SqlProcess, shared
-from datakit.sql.tree import STATEMENTS, nodes, refused
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from datakit.template.chat import Chat as Chat
 from datakit.template.chat import turn_end_of as turn_end_of
-from datakit.template.rendering import Rendering as Rendering
 from datakit.template.reward_prompt import RewardPrompt as RewardPrompt
+from datakit.templating.rendering import Rendering as Rendering

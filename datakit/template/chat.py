@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit import learnt_ends
-from datakit.io.conversations import flat, with_response
+from datakit.columns import learnt_ends
+from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, FilterDecision, LabelResult
-from datakit.template.named import TEMPLATES
-from datakit.template.render import Pieces, Renderer, renderer
-from datakit.template.rendering import Rendering, Templating
+from datakit.templating.named import TEMPLATES
+from datakit.templating.render import Pieces, Renderer, renderer
+from datakit.templating.rendering import Rendering, Templating
 from schemas import MESSAGES, PIECES, Column, Schema
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, printable

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from datakit.io.conversations import flat, with_response
+from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, LabelResult
 from datakit.template.chat import labelled, renderer_of, tools_of
-from datakit.template.rendering import Templating
+from datakit.templating.rendering import Templating
 from schemas import MESSAGES, PIECES, Column, Schema
 
 _SIDES = {"samples": {"response": "reward"}, "preferences": {"chosen": "chosen", "rejected": "rejected"}}

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from datakit.op import Context, Read, Result
-from datakit.template.named import TEMPLATES
-from datakit.template.rendering import check_template
-from datakit.tokenize import convert
-from datakit.tokenize.outside import digests_of, files_at, row_in
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.templating.named import TEMPLATES
+from datakit.templating.rendering import check_template
+from datakit.tokenizers import convert
+from datakit.tokenizers.hf_files import digests_of, files_at, row_in
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import TOKENIZERS, Schema
 from schemas.errors import ConfigError, IntegrityError
-from schemas.storage import shown
+from schemas.store.storage import shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.tokenize.tokenizer import Encoded
+from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError, DataError
 

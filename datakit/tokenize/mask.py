@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit import learnt_ends
+from datakit.columns import learnt_ends
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
-from datakit.tokenize.tokenizer import Encoded
+from datakit.tokenizers.tokenizer import Encoded
 from schemas import PIECES, TOKENS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
@@ -106,7 +106,9 @@ def ended(encoded: Encoded, end: int) -> Encoded:
     return Encoded(ids, trained, encoded.offsets + np.concatenate([[0], np.cumsum(adds)]))
 
 
-def _taught(columns: dict[str, pa.Array], encoded: Encoded, kept: FilterDecision | None) -> Mapping[str, pa.Array] | LabelResult:
+def _taught(
+    columns: dict[str, pa.Array], encoded: Encoded, kept: FilterDecision | None
+) -> Mapping[str, pa.Array] | LabelResult:
     """The columns, without rows of which nothing can be learnt (the first token is never predicted)."""
     predicted = encoded.trained.copy()
     predicted[encoded.offsets[:-1][encoded.lengths > 0]] = False

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.io.conversations import flat, starts
+from datakit.columns.conversations import flat, starts
 from datakit.op import REJECTION_COLUMNS, Context, Gather, Result
 from schemas import PACKS, TOKENS, Column, Schema
 from schemas.errors import ConfigError

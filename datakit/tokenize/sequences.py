@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
-from datakit.tokenize.tokenizer import Encoded
+from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError
-from schemas.tokens import MASK
+from schemas.rows.tokens import MASK
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from datakit.io.conversations import flat
+from datakit.columns.conversations import flat
 from datakit.op import Context, GatherAll, Result
-from datakit.template.named import TEMPLATES, TURN_MARKS
-from datakit.template.rendering import check_template
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.templating.named import TEMPLATES, TURN_MARKS
+from datakit.templating.rendering import check_template
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import MESSAGES, TOKENIZERS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

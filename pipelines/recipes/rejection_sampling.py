@@ -8,9 +8,9 @@ from __future__ import annotations
 import luigi
 
 from datakit.filter import BestOf
-from pipelines.alignment import AlignmentIteration
-from pipelines.nodes import Node
-from pipelines.plan import Plan
+from pipelines.commands.iterations import AlignmentIteration
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
 
 
 class RejectionSamplingIteration(AlignmentIteration):

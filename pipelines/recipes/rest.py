@@ -14,9 +14,9 @@ import luigi
 
 from datakit.filter import Threshold
 from datakit.label import Standardize
-from pipelines.alignment import AlignmentIteration
-from pipelines.nodes import Node
-from pipelines.plan import Plan
+from pipelines.commands.iterations import AlignmentIteration
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
 from schemas.errors import ConfigError
 
 

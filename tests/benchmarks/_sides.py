@@ -38,7 +38,8 @@ def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, 
     from trainers import registry
     from trainers.architecture import ModelConfig
     from trainers.config import Optim, Run
-    from trainers.engine import build, parallel
+    from trainers.engine.megatron import parallel
+    from trainers.engine.training import build
 
     layers, hidden, ffn, heads, groups = SHAPES[shape]
     model = ModelConfig(

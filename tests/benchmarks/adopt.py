@@ -44,8 +44,8 @@ def one(way: str, root: Path) -> None:
         network = transformers.LlamaForCausalLM.from_pretrained(root / "source", dtype=torch.bfloat16)
         network.save_pretrained(root / "transformers")
     else:
-        from trainers.engine.weights.adopt import adopt
-        from trainers.engine.weights.export import export
+        from trainers.engine.weights.export_hf import export
+        from trainers.engine.weights.import_hf import adopt
 
         before, began = peak(), clock()
         if way == "adopt":

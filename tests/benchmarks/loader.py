@@ -61,8 +61,8 @@ def ours(folder: Path) -> Iterator[int]:
     from trainers import registry
     from trainers.architecture import ModelConfig
     from trainers.config import Optim, Run
-    from trainers.engine import build
-    from trainers.engine.parallel import Layout
+    from trainers.engine.megatron.parallel import Layout
+    from trainers.engine.training import build
 
     yield 0
     size = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 1, "num_query_groups": 1}

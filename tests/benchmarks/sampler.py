@@ -22,9 +22,9 @@ import torch
 from tests.trainers.networks import SMALL, llama, words
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
-from trainers.engine import parallel
-from trainers.engine.model import build
-from trainers.engine.sample import Generator
+from trainers.engine.inference.generator import Generator
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.model import build
 
 SIZES = {
     "tiny": dataclasses.replace(

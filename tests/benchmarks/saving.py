@@ -23,10 +23,11 @@ from schemas.dataset import Attempt, Dataset
 from trainers import registry
 from trainers.architecture import ModelConfig
 from trainers.config import Optim, Parallel, Run
-from trainers.engine import build, parallel
-from trainers.engine.build import Trainee
-from trainers.engine.feed import BatchLoader, GlobalBatch
-from trainers.engine.saves import Saves
+from trainers.engine.checkpoint.saves import Saves
+from trainers.engine.data.feed import BatchLoader, GlobalBatch
+from trainers.engine.megatron import parallel
+from trainers.engine.training import build
+from trainers.engine.training.build import Trainee
 
 LAYERS, VOCABULARY = 4, 8192
 

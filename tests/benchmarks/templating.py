@@ -43,8 +43,8 @@ def vocabulary(rows: list[list[dict[str, str]]], folder: Path) -> Path:
     """A folder with a trained tokenizer of 8000 tokens and the chatml template."""
     import tokenizers
 
-    from datakit.template.named import TEMPLATES
-    from datakit.tokenize.tokenizer import Tokenizer
+    from datakit.templating.named import TEMPLATES
+    from datakit.tokenizers.tokenizer import Tokenizer
 
     own = tokenizers.Tokenizer(tokenizers.models.BPE())
     own.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from datakit.op import Context
     from datakit.template import Chat
     from datakit.tokenize import Mask
-    from datakit.tokenize.tokenizer import Tokenizer
+    from datakit.tokenizers.tokenizer import Tokenizer
     from schemas import MESSAGES
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients import ANSWERS, Sampling
-from datakit.op import NOTHING, Context, Expand, Gather, Keep, FilterDecision, Label, Op, Read, Result
-from datakit.resource import Resource
+from datakit.op import NOTHING, Context, Expand, FilterDecision, Gather, Keep, Label, Op, Read, Result
+from datakit.run.resource import Resource
 from schemas import PIECES, PROMPTS, REWARD, SAMPLES, TOKENS, Column, Schema
 from schemas.dataset import Attempt
 
@@ -220,7 +220,9 @@ class Short(Keep):
 
     def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         lengths = pc.utf8_length(pc.fill_null(rows["source"], ""))
-        return FilterDecision(pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}")
+        return FilterDecision(
+            pc.less_equal(lengths, self.limit), "too-long", lengths.cast(pa.float64()), f"<= {self.limit}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +308,7 @@ def small_tokenizer() -> object:
     """A byte-level tokenizer without merges, made from nothing."""
     from datakit.apply import apply
     from datakit.tokenize import Train
-    from datakit.tokenize.tokenizer import Tokenizer
+    from datakit.tokenizers.tokenizer import Tokenizer
 
     schema = Schema("texts", 1, (Column("text", pa.string(), "to learn from"),))
     with tempfile.TemporaryDirectory() as folder:
@@ -319,7 +321,7 @@ def small_tokenizer() -> object:
 
 def letters(template: str | None = None) -> object:
     """A tokenizer of letters and the control tokens `ADDED`; its turn end is a plain added token."""
-    from datakit.tokenize.tokenizer import Tokenizer
+    from datakit.tokenizers.tokenizer import Tokenizer
 
     ascii_ = [chr(number) for number in range(32, 127)] + ["\n"]
     vocab = {token: number for number, token in enumerate((*ADDED, *ascii_))}

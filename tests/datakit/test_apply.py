@@ -222,7 +222,7 @@ def test_a_share_of_a_stream_is_judged_at_its_end(tmp_path):
 
 
 def test_progress_tells_rows_rate_and_the_end(put, tmp_path, monkeypatch):
-    monkeypatch.setattr("datakit.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("datakit.run.progress.INTERVAL", 0.0)
     seen = []
     apply(
         LENGTH,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from datakit.apply import apply
-from datakit.chunks import Chunks
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Result
+from datakit.run.chunks import Chunks
 from schemas.errors import DataError, WorkerError
 from tests.datakit.fakes import generator, prompts, responses, scorer
 

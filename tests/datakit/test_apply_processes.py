@@ -15,7 +15,7 @@ import pytest
 from datakit.apply import apply
 from datakit.generate import Complete
 from datakit.label import Length, Reward
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from schemas import PROMPTS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, WorkerError
@@ -131,7 +131,7 @@ def test_a_forked_process_starts_workers_too(put, tmp_path):
 
 
 def test_memory_is_bounded_by_row_groups_not_by_shards(put, tmp_path, monkeypatch):
-    monkeypatch.setattr("datakit.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("datakit.run.progress.INTERVAL", 0.0)
     given, held = put(responses(*("x" * 4000 for _ in range(50_000)))), []
     before = pa.total_allocated_bytes()
     apply(

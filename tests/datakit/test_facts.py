@@ -14,11 +14,11 @@ from datakit.apply import apply
 from datakit.blend import Mix
 from datakit.generate import Complete
 from datakit.label import Reward
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from datakit.sql import Query
 from datakit.template import Chat, RewardPrompt
 from datakit.tokenize import Encode, Mask, Pack
-from schemas import COMPLETIONS, IDS, PROMPTS, Column, Schema, identities
+from schemas import COMPLETIONS, IDS, PROMPTS, Column, Schema, tokenizer_lineage
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from tests.datakit.fakes import EchoGenerator, LengthScorer, small_tokenizer
@@ -88,11 +88,11 @@ def test_a_mixture_of_two_tokenizers_says_so_and_is_good_for_neither(run: Run) -
     mixed = run(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
     assert told(mixed)["input_ids"] == ["a", "b"]
     packs = run(Pack(capacity=4096), mixed)
-    spoken = identities.tokenizers_of(packs.schema, packs.facts)
+    spoken = tokenizer_lineage.tokenizers_of(packs.schema, packs.facts)
     for name in "ab":
         with pytest.raises(DataError, match="wrong-tokenizer"):
-            identities.check(spoken, ["input_ids"], name, "the checkpoint", packs.url)
-    identities.check(spoken, ["input_ids"], "", "a network that says nothing", packs.url)
+            tokenizer_lineage.check(spoken, ["input_ids"], name, "the checkpoint", packs.url)
+    tokenizer_lineage.check(spoken, ["input_ids"], "", "a network that says nothing", packs.url)
     again = run(Mask(id_column="sample_id"), run(Chat(response="response"), mixed, **speaking("c")), **speaking("c"))
     assert told(again) == "c", "made anew from the text"
 

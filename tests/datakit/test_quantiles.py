@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datakit import quantiles
-from datakit.quantiles import Quantiles, merge, numbers
+from datakit.columns import quantiles
+from datakit.columns.quantiles import Quantiles, merge, numbers
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies
 
-from datakit import unique
 from datakit.apply import apply
+from datakit.columns import unique
+from datakit.columns.unique import Runs, hashes
 from datakit.io import Parquet
 from datakit.label import Length
-from datakit.unique import Runs, hashes
 from schemas import PROMPTS
 from schemas.errors import DataError
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from schemas.commit import sweep
 from schemas.dataset import Dataset
+from schemas.store.commit import sweep
 from tests.faults.forked import Ended
 
 _FIRST_LINE = re.compile(r"error\[\d+/[a-z-]+\]: .+")

@@ -65,11 +65,11 @@ class Fault:
 @contextlib.contextmanager
 def faulty_fs(kind: str, n: int) -> Iterator[Fault]:
     """Every object store opened meanwhile goes through a `FaultFS`."""
-    from schemas import objectstore
+    from schemas.store import objects
 
     fault = Fault(kind, n)
-    real, objectstore.fsspec = objectstore.fsspec, fault  # type: ignore[assignment]
+    real, objects.fsspec = objects.fsspec, fault  # type: ignore[assignment]
     try:
         yield fault
     finally:
-        objectstore.fsspec = real
+        objects.fsspec = real

@@ -1,7 +1,7 @@
 """An `os` that counts its calls and makes the n-th one fail: killed, refused with an errno, or a loss of
 power.
 
-It stands in for the `os` of `schemas.localstore`, which does every local operation through it, so that the
+It stands in for the `os` of `schemas.store.local`, which does every local operation through it, so that the
 points are the system calls themselves. A kill during a write leaves half of it. A loss of power also takes
 back whatever was not synced: bytes after the last fsync of a file, names after the last fsync of their
 folder.
@@ -141,11 +141,11 @@ class _Power:
 @contextlib.contextmanager
 def faulty(kind: str, n: int, spare: str = "") -> Iterator[FaultOS]:
     """Every local operation of the stores goes through a `FaultOS` meanwhile."""
-    from schemas import localstore
+    from schemas.store import local
 
     fault = FaultOS(kind, n, spare)
-    real, localstore.os = localstore.os, fault  # type: ignore[assignment]
+    real, local.os = local.os, fault  # type: ignore[assignment]
     try:
         yield fault
     finally:
-        localstore.os = real
+        local.os = real

@@ -8,10 +8,10 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import localstore
 from schemas.dataset import Attempt, Dataset
 from schemas.manifest import File, Manifest
 from schemas.schema import Column, Schema
+from schemas.store import local
 
 ROWS = Schema(
     "rows",
@@ -72,7 +72,7 @@ def write_unsynced(url: str) -> str:
         sink = pa.BufferOutputStream()
         pq.write_table(ROWS.check(rows(shard)), sink)
         _put(f"{url}/new", sink.getvalue().to_pybytes())
-        localstore.os.replace(f"{url}/new", f"{url}/part-{shard:05d}.parquet")
+        local.os.replace(f"{url}/new", f"{url}/part-{shard:05d}.parquet")
     return _manifest(url)
 
 
@@ -84,14 +84,14 @@ def _manifest(url: str) -> str:
             data = file.read()
         files.append(File(name, 40, len(data), hashlib.sha256(data).hexdigest()))
     manifest = Manifest(schema=ROWS, files=tuple(files))
-    store = localstore.LocalStore()
+    store = local.LocalStore()
     store.put_if_absent(f"{url}/_manifest.json", manifest.to_bytes(), url)
     return Dataset.open(url).content_digest
 
 
 def _put(path: str, data: bytes) -> None:
-    number = localstore.os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    number = local.os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     half = len(data) // 2
-    localstore.os.write(number, data[:half])
-    localstore.os.write(number, data[half:])
-    localstore.os.close(number)
+    local.os.write(number, data[:half])
+    local.os.write(number, data[half:])
+    local.os.close(number)

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, models
 
 from tests.trainers.networks import SMALL, llama, louder, network
-from trainers.engine.model import Network
-from trainers.engine.sample import Generator
+from trainers.engine.inference.generator import Generator
+from trainers.engine.megatron.model import Network
 
 pytest.importorskip("transformers")
 

@@ -11,9 +11,10 @@ import torch
 from tests.fidelity import folders
 from tests.fidelity.folders import ABSENT
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
-from trainers.engine.weights.adopt import adopt
+from trainers.engine.weights.import_hf import adopt
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

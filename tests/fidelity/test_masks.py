@@ -18,9 +18,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from datakit.op import Context
 from datakit.template import Chat
-from datakit.template.named import TEMPLATES
+from datakit.templating.named import TEMPLATES
 from datakit.tokenize import Mask
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import MESSAGES
 
 BOS, EOS = "<s>", "</s>"

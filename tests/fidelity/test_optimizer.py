@@ -19,9 +19,11 @@ from tests.trainers.weights import tiny
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Parallel, Run
-from trainers.engine import build, checkpoint, optim, parallel
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import parallel
+from trainers.engine.training import build, optim
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -13,10 +13,10 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from tests.fidelity import folders
 from tests.trainers.networks import words
-from trainers.engine.score import open_scorer
+from trainers.engine.inference.scorer import open_scorer
 from trainers.engine.weights import comparison, padding
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -84,7 +84,7 @@ def started(folder: Path, *arguments: str, module: str = "toy", **more: str) -> 
 
 def digests(folder: Path) -> dict[str, str]:
     """Label and key of every dataset below the root -> digest of its manifest."""
-    from schemas.commit import read_manifest
+    from schemas.store.commit import read_manifest
 
     root = folder / "quiver-data"
     found = {}
@@ -103,8 +103,8 @@ def leftovers(folder: Path) -> list[str]:
 
 def damaged(folder: Path) -> list[str]:
     """What is wrong with any dataset or checkpoint below the root, every byte read."""
-    from schemas.commit import verify_folder
     from schemas.errors import QuiverError
+    from schemas.store.commit import verify_folder
 
     faults = []
     for path in sorted((folder / "quiver-data").rglob("_manifest.json")):

@@ -13,9 +13,9 @@ import pytest
 from commands import ROOT, environment
 
 from datakit.apply import apply
-from pipelines.nodes import Table
-from pipelines.plan import Plan
-from pipelines.sources.source import baselines
+from pipelines.graph.nodes import Table
+from pipelines.graph.plan import Plan
+from pipelines.setups.source import baselines
 from schemas import PREFERENCES
 from schemas.dataset import Attempt, Dataset
 from schemas.manifest import Manifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from datakit.filter.where import Where
-from pipelines.goals import outstanding
-from pipelines.nodes import Node, Table, ordered
+from pipelines.commands.command import outstanding
+from pipelines.graph.nodes import Node, Table, ordered
 from tests.pipelines.toy import Count, Draw
 
 

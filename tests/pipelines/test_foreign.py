@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.foreign import Function, content_of
-from pipelines.places import scorer_at
-from pipelines.plan import Plan
+from pipelines.graph.external import Function, content_of
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import scorer_at
 from schemas import SAMPLES
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

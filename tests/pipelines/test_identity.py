@@ -11,9 +11,9 @@ from commands import REST, damaged, digests
 from commands import luigi as command
 from toy import Above, Count, Draw
 
-from pipelines.nodes import Table
-from pipelines.plan import Plan
-from pipelines.tasks import task_of
+from pipelines.graph.nodes import Table
+from pipelines.graph.plan import Plan
+from pipelines.runtime.tasks import task_of
 from schemas.errors import DataError
 
 
@@ -73,8 +73,8 @@ def test_an_edge_that_cannot_work_is_refused_before_anything_runs(tmp_path: Path
 def test_rows_of_another_tokenizer_are_refused_before_anything_runs(tmp_path: Path) -> None:
     from datakit.io import Reversal
     from datakit.tokenize import Train
-    from pipelines.iteration import tokenized
-    from pipelines.learning import run_of
+    from pipelines.graph.learning import run_of
+    from pipelines.stages.iteration import tokenized
 
     plan = Plan(str(tmp_path))
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))

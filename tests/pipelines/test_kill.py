@@ -85,7 +85,7 @@ def test_paid_work_is_done_once(tmp_path: Path) -> None:
 
 BETWEEN = """
 import os, signal, sys
-from schemas.commit import begin_attempt
+from schemas.store.commit import begin_attempt
 begin_attempt(sys.argv[1])
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -13,11 +13,11 @@ import tokenizers
 
 from datakit.generate import Complete
 from datakit.op import Op
-from datakit.template.rendering import Templating
-from pipelines import verbs
-from pipelines.goals import Command
-from pipelines.nodes import Node, Table
-from pipelines.plan import Plan
+from datakit.templating.rendering import Templating
+from pipelines.commands import stages
+from pipelines.commands.command import Command
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
 from pipelines.recipes import RejectionSamplingIteration, RestIteration
 from schemas.errors import ConfigError
 
@@ -57,10 +57,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_verb_that_templates(place: Path) -> None:
     goals: list[Command] = [
-        verbs.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
-        verbs.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="model", stop=["END"], **ASKED),
-        verbs.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),
-        verbs.Label(data="rows.jsonl", op="reward", reward_model="model", **ASKED),
+        stages.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
+        stages.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="model", stop=["END"], **ASKED),
+        stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),
+        stages.Label(data="rows.jsonl", op="reward", reward_model="model", **ASKED),
     ]
     for goal, count in zip(goals, (1, 2, 1, 1), strict=True):
         wanted = goal.build(Plan(str(place / "data")))
@@ -84,11 +84,11 @@ def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch
         config.set("quiver", "date", "2020-02-02")
         given: dict[str, Any] = {"data": "rows.jsonl", "op": "chat", "tokenizer": "model"}
         dates = [{}, {"date": "2021-01-01"}, {"params": {"date": "2022-01-01"}}]
-        found = [templating(verbs.Template(**given, **date).build(Plan("data"))) for date in dates]
+        found = [templating(stages.Template(**given, **date).build(Plan("data"))) for date in dates]
         assert [one["date"] for (one,) in found] == ["2020-02-02", "2021-01-01", "2022-01-01"]
         config.set("quiver", "date", "2020-02-30")
         with pytest.raises(ConfigError, match="2020-02-30 is not a date") as fault:
-            verbs.Template(**given).build(Plan("data"))
+            stages.Template(**given).build(Plan("data"))
         assert (fault.value.slug, fault.value.where) == ("bad-setting", "[quiver] date")
     finally:
         config.set("quiver", "date", before)
@@ -96,12 +96,12 @@ def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch
 
 def test_what_is_given_twice_or_for_nothing_is_refused(place: Path) -> None:
     given: dict[str, Any] = {"data": "rows.jsonl", "tokenizer": "model", "op": "chat"}
-    twice = verbs.Template(**given, template="plain", params={"template": "chatml"})
+    twice = stages.Template(**given, template="plain", params={"template": "chatml"})
     with pytest.raises(ConfigError, match="template is given twice"):
         twice.build(Plan("data"))
-    same = verbs.Template(**given, template="plain", params={"template": "plain"})
+    same = stages.Template(**given, template="plain", params={"template": "plain"})
     assert templating(same.build(Plan("data")))[0]["template"] == "plain"
     length = {"op": "length", "params": {"column": "response"}}
     with pytest.raises(ConfigError, match="have no use here"):
-        verbs.Label(data="rows.jsonl", date="2025-01-01", **length).build(Plan("data"))
-    assert verbs.Label(data="rows.jsonl", **length).build(Plan("data"))
+        stages.Label(data="rows.jsonl", date="2025-01-01", **length).build(Plan("data"))
+    assert stages.Label(data="rows.jsonl", **length).build(Plan("data"))

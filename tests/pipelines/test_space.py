@@ -14,12 +14,12 @@ from datakit.generate import Complete
 from datakit.io import Jsonl, Reversal
 from datakit.op import Op
 from datakit.tokenize import Train
-from pipelines import space
-from pipelines.iteration import tokenized
-from pipelines.learning import run_of
-from pipelines.nodes import TrainedCheckpoint
-from pipelines.plan import Plan
-from pipelines.space import Size, grown, parameters
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import TrainedCheckpoint
+from pipelines.graph.plan import Plan
+from pipelines.runtime import disk_estimate
+from pipelines.runtime.disk_estimate import Size, grown, parameters
+from pipelines.stages.iteration import tokenized
 from schemas.errors import StorageError
 from trainers import architecture
 
@@ -43,8 +43,8 @@ SHAPES: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("changes", SHAPES)
 def test_parameters_are_counted_as_the_network_has_them(changes: dict[str, Any]) -> None:
     from trainers.config import Parallel
-    from trainers.engine import parallel
-    from trainers.engine.model import build
+    from trainers.engine.megatron import parallel
+    from trainers.engine.megatron.model import build
 
     shape = architecture.ModelConfig(**{**SHAPE, "vocab_size": 48, **changes})
     network = build(shape, parallel.start(Parallel()), seed=0)
@@ -62,7 +62,7 @@ def model(folder: Path, **learning: Any) -> TrainedCheckpoint:
 
 def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     usage = shutil.disk_usage("/")._replace(free=count)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(disk_estimate.shutil, "disk_usage", lambda place: usage)
 
 
 def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
@@ -72,16 +72,16 @@ def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
     weights = 4 * parameters(architecture.ModelConfig(**SHAPE, vocab_size=288))
     free(monkeypatch, weights - 1)
     with pytest.raises(StorageError) as told:
-        space.check(node.ancestors())
+        disk_estimate.check(node.ancestors())
     assert told.value.slug == "no-space"
     assert told.value.what.startswith("need about 1")
     free(monkeypatch, weights)
-    space.check(node.ancestors())
+    disk_estimate.check(node.ancestors())
     assert "may become full" in capsys.readouterr().err
     free(monkeypatch, 10 * weights)
-    space.check(node.ancestors())
+    disk_estimate.check(node.ancestors())
     saving = model(tmp_path, save_every=1, keep_last=8)
-    space.check(saving.ancestors())
+    disk_estimate.check(saving.ancestors())
     assert capsys.readouterr().err.count("may become full") == 1
     assert not list(tmp_path.iterdir())
 
@@ -89,8 +89,8 @@ def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
 def test_a_place_that_is_no_folder_of_this_machine_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 0)
     plan = Plan("memory://data")
-    space.check([plan.table("rows", Reversal(rows=8))])
-    space.check([])
+    disk_estimate.check([plan.table("rows", Reversal(rows=8))])
+    disk_estimate.check([])
 
 
 @pytest.mark.parametrize(

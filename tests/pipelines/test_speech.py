@@ -15,16 +15,16 @@ from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Train
-from pipelines.iteration import prompted, tokenized
-from pipelines.learning import run_of
-from pipelines.nodes import Existing, Node, Table
-from pipelines.plan import Plan
-from pipelines.resources import resource_of
-from pipelines.speech import differ
-from pipelines.training import vocabulary_size
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Existing, Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.graph.tokenizer_check import differ
+from pipelines.runtime.resources import resource_of
+from pipelines.runtime.training import vocabulary_size
+from pipelines.stages.iteration import prompted, tokenized
 from schemas.dataset import Dataset
 from schemas.errors import DataError
-from schemas.vocabularies import dataset_identity, files_of
+from schemas.tokenizer import dataset_identity, files_of
 
 LEARNING = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
@@ -125,7 +125,9 @@ def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: T
     tokens: Sequence[Table] = [prompted(plan, "prompts", node, rows, None) for node in (trained, other)]
     complete = Complete(sampling=Sampling())
     samples = plan.table("samples", complete, tokens[0], generator=policy)
-    assert samples.tokenizer_by_column["response_ids"] == samples.tokenizer_by_column["prompt_ids"] == (trained.task_key,)
+    assert (
+        samples.tokenizer_by_column["response_ids"] == samples.tokenizer_by_column["prompt_ids"] == (trained.task_key,)
+    )
     with pytest.raises(DataError, match="wrong-tokenizer"):
         plan.table("samples", complete, tokens[1], generator=policy)
     assert samples.tokenizer_id == trained.task_key

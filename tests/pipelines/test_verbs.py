@@ -11,10 +11,10 @@ from commands import luigi
 
 from datakit.op import Label
 from datakit.registry import op_of
-from pipelines import verbs
-from pipelines.plan import MADE_BY
-from schemas.commit import read_manifest
+from pipelines.commands import stages
+from pipelines.graph.plan import MADE_BY
 from schemas.dataset import Dataset
+from schemas.store.commit import read_manifest
 from tests.trainers.weights import tiny
 
 PLAIN = {"template": "plain"}
@@ -24,7 +24,7 @@ PLAIN = {"template": "plain"}
 def test_the_command_that_is_told_makes_the_column(column: str) -> None:
     verb, *words = shlex.split(MADE_BY[column])
     options = dict(zip(words[::2], words[1::2], strict=True))
-    op = op_of(f"{getattr(verbs, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
+    op = op_of(f"{getattr(stages, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
     assert isinstance(op, Label) and column in op.gives(op.takes)
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
     assert ("scorer" in op.needs) is ("--reward-model" in options)

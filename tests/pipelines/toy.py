@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.io import Jsonl
-from datakit.op import Context, Keep, FilterDecision, Label, Read, Result
+from datakit.op import Context, FilterDecision, Keep, Label, Read, Result
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.goals import Command
-from pipelines.iteration import tokenized
-from pipelines.learning import run_of
-from pipelines.nodes import Node
-from pipelines.plan import Plan
+from pipelines.commands.command import Command
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.stages.iteration import tokenized
 from schemas import Column, Schema
 
 NUMBERS = Schema(

@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas import SAMPLES, Column, Schema, commit
+from schemas import SAMPLES, Column, Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConflictError, DataError, IntegrityError, StorageError
 from schemas.manifest import File, Manifest
+from schemas.store import commit
 from tests.faults.checks import files_below
 from tests.faults.faultfs import faulty_fs
 from tests.faults.writers import REJECTED, ROWS, rows, write, write_and_raise
@@ -87,9 +88,9 @@ def test_bytes_depend_on_the_rows_alone(pieces: int, tmp_path: Path) -> None:
 
 def test_place_time_and_machine_are_not_in_the_digest(tmp_path: Path) -> None:
     parent = commit_one(str(tmp_path / "p"), rows(0))
-    moved = commit_one(str(tmp_path / "q"), rows(0), circumstance={"host": "x"})
+    moved = commit_one(str(tmp_path / "q"), rows(0), runtime_info={"host": "x"})
     one = commit_one(str(tmp_path / "a"), rows(1), parents=[parent.as_parent("rows")])
-    other = commit_one(str(tmp_path / "b"), rows(1), parents=[moved.as_parent("rows")], circumstance={"seconds": 1.5})
+    other = commit_one(str(tmp_path / "b"), rows(1), parents=[moved.as_parent("rows")], runtime_info={"seconds": 1.5})
     assert one.content_digest == other.content_digest
     assert Dataset.open(other.url).manifest.runtime_info == {"seconds": 1.5}
 
@@ -172,7 +173,7 @@ def test_a_worker_whose_attempt_was_swept_is_told(tmp_path: Path) -> None:
 
 def test_another_host_is_given_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = str(tmp_path / "d")
-    monkeypatch.setattr("schemas.owner.socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr("schemas.store.owner.socket.gethostname", lambda: "elsewhere")
     far = Attempt.begin(url, ROWS)
     monkeypatch.undo()
     owner = f"{url}/{far.name}/_owner.json"
@@ -186,7 +187,7 @@ def test_another_host_is_given_its_lease(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_sweep_gives_another_host_its_lease_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = str(tmp_path / "d")
-    monkeypatch.setattr("schemas.owner.socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr("schemas.store.owner.socket.gethostname", lambda: "elsewhere")
     far = Attempt.begin(url, ROWS)
     monkeypatch.undo()
     assert commit.sweep(url) == []

@@ -103,7 +103,7 @@ def test_a_hostile_manifest_with_right_checksums_is_refused(change: object, slug
         (b'{"quiver": NaN}', "manifest-torn"),
         (b'{"quiver": 1, "quiver": 2}', "manifest-torn"),
         (b'{"quiver": "quiver-manifest/9"}', "manifest-format"),
-        (sealed(lambda body: body["circumstance"].update(x="y")), ""),
+        (sealed(lambda body: body["runtime_info"].update(x="y")), ""),
         (sealed(lambda body: body.update(digest="0" * 64), keep_digest=True), "manifest-torn"),
         (sealed(lambda body: body.update(content=[])), "manifest-malformed"),
     ],

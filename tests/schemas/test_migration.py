@@ -9,8 +9,8 @@ import pytest
 
 from datakit.apply import apply
 from datakit.blend import Unpair
+from datakit.formats.ids import content_ids
 from datakit.io import Jsonl
-from datakit.io.ids import content_ids
 from datakit.op import Op
 from datakit.sql import Query
 from schemas import CHATS, COMPLETIONS, MESSAGES, PREFERENCES, PROMPTS, SAMPLES, TOOLS, Column, Schema

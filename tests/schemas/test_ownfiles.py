@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import StorageError
-from schemas.ownfiles import append_file, own_folder, replace_file
-from trainers.engine.metrics import Journal
+from schemas.store.ownfiles import append_file, own_folder, replace_file
+from trainers.engine.reporting.metrics import Journal
 from trainers.launch.start import write_outcome
 
 

@@ -8,8 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from schemas.commit import sweep
 from schemas.dataset import Dataset
+from schemas.store.commit import sweep
 from tests.faults.checks import files_below
 from tests.faults.forked import Ended, start, wait
 from tests.faults.writers import write

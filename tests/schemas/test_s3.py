@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import pytest
 
-from schemas import objectstore
-from schemas.commit import sweep
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError, StorageError
-from schemas.owner import Owner, _started
+from schemas.store import objects
+from schemas.store.commit import sweep
+from schemas.store.owner import Owner, _started
 from tests.faults.faultfs import faulty_fs
 from tests.faults.forked import forked, start, wait
 from tests.faults.writers import ROWS, write, write_and_raise
@@ -150,7 +150,7 @@ def test_a_claim_of_a_dead_process_is_taken_over(bucket: str) -> None:
 def test_a_claim_of_a_live_process_is_waited_for(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
-    monkeypatch.setattr(objectstore, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(objects, "WAIT_SECONDS", 0.2)
     other = subprocess.Popen(["sleep", "60"])
     owner = replace(Owner.mine(), pid=other.pid, started=_started(other.pid))
     s3fs.S3FileSystem().pipe_file(f"{bucket}/d/_claim.json", owner.to_bytes())

@@ -10,9 +10,9 @@ import pytest
 
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
-from schemas.localstore import LocalStore
-from schemas.owner import Owner
-from schemas.storage import guarded, inside, normal, open_store, shown
+from schemas.store.local import LocalStore
+from schemas.store.owner import Owner
+from schemas.store.storage import guarded, inside, normal, open_store, shown
 from tests.faults.writers import ROWS
 
 REFUSED = [
@@ -106,7 +106,7 @@ def test_errnos_become_storage_errors_that_name_them(number: int, slug: str) -> 
 
 
 def test_a_folder_that_is_held_is_waited_for_then_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schemas.localstore.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("schemas.store.local.WAIT_SECONDS", 0.1)
     store = LocalStore()
     with store.exclusive(str(tmp_path)), pytest.raises(ConflictError), store.exclusive(str(tmp_path)):
         pass
@@ -120,7 +120,7 @@ def test_a_file_system_without_hard_links_is_refused_before_work(
     def link(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr("schemas.localstore.os.link", link)
+    monkeypatch.setattr("schemas.store.local.os.link", link)
     with pytest.raises(ConfigError) as caught:
         Attempt.begin(str(tmp_path / "d"), ROWS)
     assert caught.value.slug == "store-lacks-put-if-absent"

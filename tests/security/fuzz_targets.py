@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from datakit.io import Jsonl, Parquet
 from datakit.op import Context
 from datakit.sql import Predicate, Query
-from datakit.template.sandbox import Conversation, Sandbox
-from datakit.tokenize.outside import row_in
+from datakit.templating.sandbox import Conversation, Sandbox
+from datakit.tokenizers.hf_files import row_in
 from schemas import Column, Schema
 from schemas.manifest import File, Manifest
-from schemas.owner import Owner
+from schemas.store.owner import Owner
 
 Parse = Callable[[bytes, str], object]
 """Parses bytes; the folder is for those that want a file."""

@@ -17,14 +17,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from datakit.duck.session import CONFIG, LOCKS
 from datakit.sql import Predicate
-from datakit.sql.session import CONFIG, LOCKS
-from datakit.template import sandbox
-from datakit.template.sandbox import Conversation, Sandbox
+from datakit.templating import sandbox
+from datakit.templating.sandbox import Conversation, Sandbox
 from schemas import Column, Schema
 from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import File, Manifest
-from schemas.storage import PROTOCOLS, normal, shown
+from schemas.store.storage import PROTOCOLS, normal, shown
 from tests.conftest import ROOT
 
 CODE = [path for name in ("schemas", "datakit", "trainers", "pipelines") for path in (ROOT / name).rglob("*.py")]
@@ -34,7 +34,7 @@ Row = Callable[[Path], object]
 
 def s01_pickle(folder: Path) -> None:
     """Nothing but the vetted index reader unpickles, and that refuses what is no index."""
-    from trainers.engine.vetting import INDEX, read_index
+    from trainers.engine.checkpoint.safe_unpickle import INDEX, read_index
 
     canary = folder / "canary"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from datakit.chunks import _unpacked
 from datakit.clients.python import imported
-from datakit.tokenize.outside import row_in
+from datakit.run.chunks import _unpacked
+from datakit.tokenizers.hf_files import row_in
 from schemas.errors import ConfigError, DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest
 from schemas.outside import parsing, strict_json
-from schemas.owner import Owner
+from schemas.store.owner import Owner
 from trainers.config import read_json
 from trainers.engine.weights.folder import read_object
 from trainers.engine.weights.tensorfile import TensorFile

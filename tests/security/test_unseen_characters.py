@@ -8,9 +8,9 @@ import unicodedata
 
 import pytest
 
-from pipelines.console import say
+from pipelines.runtime.console import say
 from schemas.errors import DataError, QuiverError, escaped, printable
-from schemas.storage import shown
+from schemas.store.storage import shown
 
 FIELDS = ("expected", "found", "where", "kept", "next")
 UNSEEN = [chr(n) for n in range(sys.maxunicode + 1) if unicodedata.category(chr(n)) in ("Cc", "Cf", "Cs", "Zl", "Zp")]

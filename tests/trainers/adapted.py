@@ -19,8 +19,10 @@ from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
 from trainers.config import Parallel, Run
-from trainers.engine import build, checkpoint, lora, parallel
-from trainers.engine.parallel import Layout
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import lora, parallel
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.training import build
 
 STEPS = 4
 LORA = {"rank": 3, "alpha": 12, "dropout": 0.25}

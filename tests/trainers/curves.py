@@ -23,8 +23,9 @@ from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
 from trainers.config import Parallel, Run
-from trainers.engine import build, logprobs, parallel
-from trainers.engine.parallel import Layout
+from trainers.engine.megatron import logprobs, parallel
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.training import build
 
 STEPS = 5
 EVEN = 24

@@ -73,8 +73,9 @@ def _point(draw: random.Random, number: int, place: str, name: str, before: str,
 
 def arm(point: Point) -> None:
     """Send this process the signal at the point's place."""
-    from schemas.localstore import LocalStore
-    from trainers.engine import step, writing
+    from schemas.store.local import LocalStore
+    from trainers.engine.checkpoint import checkpoint_writer
+    from trainers.engine.training import step
 
     def strike() -> None:
         os.kill(os.getpid(), getattr(signal, point.name))
@@ -89,15 +90,15 @@ def arm(point: Point) -> None:
 
         LocalStore.put_if_absent = published  # type: ignore[method-assign]
     elif point.place == "saving":
-        write, parts = writing.Part.write, iter(range(1, 1000))
+        write, parts = checkpoint_writer.Part.write, iter(range(1, 1000))
 
-        def written(self: writing.Part) -> Any:
+        def written(self: checkpoint_writer.Part) -> Any:
             results = write(self)
             if next(parts) == 2 * point.step - 1:  # the weights are there, the optimizer's state is not
                 strike()
             return results
 
-        writing.Part.write = written  # type: ignore[method-assign]
+        checkpoint_writer.Part.write = written  # type: ignore[method-assign]
     else:
         train, calls = step.Stepper.train, iter(range(1, 1000))
 
@@ -171,7 +172,7 @@ def _config(folder: Path, path: Path, layout: str, **changes: Any) -> str:
 
 def main() -> None:
     """Play all points; the answers go to FOLDER/answers.json."""
-    for late in ("torch._dynamo", "trainers.engine.build"):  # once, for all forks
+    for late in ("torch._dynamo", "trainers.engine.training.build"):  # once, for all forks
         importlib.import_module(late)
 
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])

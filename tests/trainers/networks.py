@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
-from trainers.engine import parallel
-from trainers.engine.model import Network, build
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.model import Network, build
 
 SMALL = ModelConfig(
     num_layers=2,

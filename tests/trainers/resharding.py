@@ -8,9 +8,11 @@ import torch
 
 from tests.trainers.networks import SMALL
 from trainers.config import Optim, Parallel
-from trainers.engine import checkpoint, optim, parallel
-from trainers.engine.model import build
-from trainers.engine.packing import pack
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.packing import pack
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.model import build
+from trainers.engine.training import optim
 
 LENGTHS = [5, 12, 3]
 

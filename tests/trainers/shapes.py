@@ -22,13 +22,15 @@ from tests.trainers.networks import SMALL, louder, words
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling
 from trainers.config import Optim, Parallel, Run
-from trainers.engine import build, checkpoint, parallel, stages
-from trainers.engine.batch import MicroBatch, assemble
-from trainers.engine.logprobs import parallel_state
-from trainers.engine.packing import pack
-from trainers.engine.parallel import Layout
-from trainers.engine.sample import Generator
-from trainers.engine.score import Scorer
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.batch import MicroBatch, assemble
+from trainers.engine.data.packing import pack
+from trainers.engine.inference.generator import Generator
+from trainers.engine.inference.scorer import Scorer
+from trainers.engine.megatron import parallel, stages
+from trainers.engine.megatron.logprobs import parallel_state
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.training import build
 
 KINDS: dict[str, dict[str, Any]] = {
     "nemotron": {

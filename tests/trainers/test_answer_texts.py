@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from datakit.clients import Sampling
 from schemas.manifest import Manifest
-from trainers.engine import checkpoint, sample
-from trainers.engine.sample import StopTexts
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.inference import generator
+from trainers.engine.inference.generator import StopTexts
 
 VOCABULARY = 520
 """A few rows more than the tokenizer has tokens, as padded networks have."""
@@ -113,8 +114,8 @@ def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeyp
                 answers.stopped = self.ended(np.array([0]), answers)
             return answers
 
-    monkeypatch.setattr(sample, "Decoder", Decoded)
-    policy: Any = sample.Generator(Says(VOCABULARY), stories, [2])  # type: ignore[arg-type]
+    monkeypatch.setattr(generator, "Decoder", Decoded)
+    policy: Any = generator.Generator(Says(VOCABULARY), stories, [2])  # type: ignore[arg-type]
     prompts = pa.table({"prompt_ids": pa.array([[1, 403]], pa.list_(pa.int32()))})
     for stop, text, count in (
         (("<s>",), " A cat 🎉", len(said) - 1),
@@ -133,18 +134,18 @@ def test_what_generation_config_names_ends_an_answer_too(folder: Path) -> None:
     }
     kept: Any = SimpleNamespace(folder="x", text=texts.get, vocabulary=lambda: texts, manifest=Manifest())
     kept.model = SimpleNamespace(vocab_size=VOCABULARY)
-    assert sample.load_tokenizer(kept)[1].ids == (2,)
+    assert generator.load_tokenizer(kept)[1].ids == (2,)
     for named in ([1, 2], 1):
         texts["generation_config.json"] = json.dumps({"eos_token_id": named})
-        assert set(sample.load_tokenizer(kept)[1].ids) == {1, 2}
+        assert set(generator.load_tokenizer(kept)[1].ids) == {1, 2}
     del texts["generation_config.json"]
     texts["tokenizer_config.json"] = "{}"
-    assert sample.load_tokenizer(kept)[1].ids == (), "a tokenizer without an end token"
+    assert generator.load_tokenizer(kept)[1].ids == (), "a tokenizer without an end token"
     assert checkpoint.TOKENIZER[:2] == ("tokenizer.json", "tokenizer_config.json")
 
 
 def test_an_answer_keeps_the_blank_that_parts_it_from_its_prompt(stories: Tokenizer) -> None:
-    first, lead = sample.anchor(stories)
+    first, lead = generator.anchor(stories)
     for prompt, answer in (("One day", " Lily went home."), ("play", "ed a game"), ("He said", ': "yes"')):
         whole = stories.encode(prompt + answer, add_special_tokens=False).ids
         ids = whole[len(stories.encode(prompt, add_special_tokens=False).ids) :]

@@ -20,9 +20,10 @@ from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverErr
 from tests.trainers.networks import SMALL, network, vocabulary
 from tests.trainers.resharding import steps_of, trained
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel, vetting
-from trainers.engine.checkpoint import load_model, load_optimizer, open_checkpoint, save
-from trainers.engine.quiet import quiet
+from trainers.engine.checkpoint import checkpoint, safe_unpickle
+from trainers.engine.checkpoint.checkpoint import load_model, load_optimizer, open_checkpoint, save
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.quiet import quiet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a distributed checkpoint, whole."""
-    index = vetting.vet(str(folder))
+    index = safe_unpickle.vet(str(folder))
     entries = {k: e for k, e in index.state_dict_metadata.items() if hasattr(e, "size")}
     whole = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     with quiet():
@@ -167,7 +168,7 @@ def test_a_hostile_loose_object_is_not_run(tmp_path: Path) -> None:
     with quiet():
         dcp.save({"a": torch.zeros(3), "evil": Hostile(canary)}, checkpoint_id=str(folder), no_dist=True)
     with pytest.raises(IntegrityError, match="distcp"):
-        vetting.vet(str(folder))
+        safe_unpickle.vet(str(folder))
     assert not canary.exists()
 
 
@@ -176,12 +177,12 @@ def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with quiet():
         dcp.save({"a": torch.zeros(3)}, checkpoint_id=str(folder), no_dist=True)
-    index = vetting.read_index(str(folder))
+    index = safe_unpickle.read_index(str(folder))
     for info in index.storage_data.values():
         info.relative_path = "../" + info.relative_path
     (folder / ".metadata").write_bytes(pickle.dumps(index))
     with pytest.raises(IntegrityError, match="metadata"):
-        vetting.vet(str(folder))
+        safe_unpickle.vet(str(folder))
 
 
 def first(index: Any) -> tuple[Any, Any]:
@@ -230,7 +231,7 @@ FAULTS: dict[str, Any] = {
 def test_an_index_that_is_not_true_is_refused(tmp_path: Path, fault: str) -> None:
     save(str(tmp_path / "c"), model=network())
     folder = tmp_path / "c" / "weights"
-    index = vetting.read_index(str(folder))
+    index = safe_unpickle.read_index(str(folder))
     FAULTS[fault](index)
     (folder / ".metadata").write_bytes(pickle.dumps(index))
     opened = open_checkpoint(str(tmp_path / "c"), verify="off")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.engine import cpu
+from trainers.engine.megatron import cpu
 
 
 def _files() -> list[Path]:
@@ -96,7 +96,7 @@ def _source(name: str) -> str:
 
 
 def test_megatron_still_leaves_a_name_undefined_without_transformer_engine() -> None:
-    """When this fails, the repair at the top of `trainers.engine.mixture` can go."""
+    """When this fails, the repair at the top of `trainers.engine.megatron.mixture` can go."""
     body = ast.parse(_source("moe/moe_utils.py")).body
     attempts = [part for part in body if isinstance(part, ast.Try) and "te_general_gemm" in ast.unparse(part)]
     assert len(attempts) == 1
@@ -104,7 +104,7 @@ def test_megatron_still_leaves_a_name_undefined_without_transformer_engine() -> 
 
 
 def test_megatron_still_keeps_splits_off_numpy_on_the_cpu() -> None:
-    """When this fails, `_to_host` in `trainers.engine.cpu` can go."""
+    """When this fails, `_to_host` in `trainers.engine.megatron.cpu` can go."""
     body = ast.parse(_source("moe/moe_utils.py")).body
     found = [p for p in body if isinstance(p, ast.FunctionDef) and p.name == "maybe_move_tensor_to_cpu"]
     names: dict[str, object] = {"torch": torch}
@@ -119,7 +119,7 @@ def test_megatron_still_keeps_splits_off_numpy_on_the_cpu() -> None:
 def test_both_repairs_are_in_place() -> None:
     from megatron.core.transformer.moe import token_dispatcher
 
-    from trainers.engine import mixture
+    from trainers.engine.megatron import mixture
 
     assert hasattr(mixture.moe_utils, "te_general_gemm")
     assert token_dispatcher.maybe_move_tensor_to_cpu is cpu._to_host

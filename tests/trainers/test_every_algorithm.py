@@ -20,16 +20,17 @@ from schemas.schema import Column
 from schemas.settings import parse, plain
 from tests.trainers import toys
 from trainers import registry
-from trainers.algorithm import Algorithm, Loss, Needs, Per, ModelOutputs, TokenColumn, sum_count
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, TokenColumn, sum_count
 from trainers.architecture import ModelConfig
 from trainers.config import Run
-from trainers.engine import build, mixture, parallel
-from trainers.engine.batch import assemble
-from trainers.engine.feed import BatchSharding, BatchLoader
-from trainers.engine.forward import extract_outputs, forward
-from trainers.engine.parallel import Layout
-from trainers.engine.rows import Limits, TokenDataset
-from trainers.engine.step import Stepper
+from trainers.engine.data.batch import assemble
+from trainers.engine.data.feed import BatchLoader, BatchSharding
+from trainers.engine.data.rows import Limits, TokenDataset
+from trainers.engine.megatron import mixture, parallel
+from trainers.engine.megatron.forward import extract_outputs, forward
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.training import build
+from trainers.engine.training.step import Stepper
 
 ALGORITHMS = registry.algorithms()
 

@@ -14,10 +14,10 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError
 from tests.trainers import toys
 from trainers import registry
-from trainers.engine import feed, rows
-from trainers.engine.batch import assemble
-from trainers.engine.feed import BatchSharding, BatchLoader, split_over_dp
-from trainers.engine.rows import Limits, TokenDataset
+from trainers.engine.data import feed, rows
+from trainers.engine.data.batch import assemble
+from trainers.engine.data.feed import BatchLoader, BatchSharding, split_over_dp
+from trainers.engine.data.rows import Limits, TokenDataset
 
 SFT, RM = registry.algorithms()["sft"], registry.algorithms()["rm"]
 LIMITS = Limits(48, toys.VOCABULARY)
@@ -32,7 +32,9 @@ def names(feed: BatchLoader, step: int) -> list[str]:
 
 
 def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
-    steps = BatchLoader(source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=BatchSharding())
+    steps = BatchLoader(
+        source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=BatchSharding()
+    )
     assert steps.steps_per_epoch == 3
     epochs = [[name for step in range(e * 3, e * 3 + 3) for name in names(steps, step)] for e in range(3)]
     everyone = sorted(f"s{i}" for i in range(31))
@@ -44,7 +46,9 @@ def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
 
 def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
     read = source(tmp_path, toys.tokens(20))
-    one, other = (BatchLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2)))
+    one, other = (
+        BatchLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2))
+    )
     backwards = [names(other, step) for step in reversed(range(10))]
     assert [names(one, step) for step in range(10)] == backwards[::-1]
     assert names(BatchLoader(read, batch_rows=4, seed=4, cut=BatchSharding()), 0) != names(one, 0)

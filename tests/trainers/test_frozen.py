@@ -10,7 +10,7 @@ import torch
 
 from schemas.errors import DataError
 from tests.trainers.networks import SMALL, louder, network
-from trainers.engine.frozen import FrozenModel
+from trainers.engine.inference.frozen import FrozenModel
 
 LENGTHS = (1, 2, 9, 33, 2, 64)
 

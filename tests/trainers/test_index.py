@@ -16,11 +16,12 @@ from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
 from trainers.config import Run
-from trainers.engine import build, index
-from trainers.engine.feed import BatchLoader
-from trainers.engine.index import Index
-from trainers.engine.parallel import Layout
-from trainers.engine.rows import TokenDataset
+from trainers.engine.data import index
+from trainers.engine.data.feed import BatchLoader
+from trainers.engine.data.index import Index
+from trainers.engine.data.rows import TokenDataset
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.training import build
 
 ALGORITHMS = registry.algorithms()
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from schemas.commit import read_manifest
 from schemas.errors import ConfigError, IntegrityError, Stopped
 from schemas.settings import parse
+from schemas.store.commit import read_manifest
 from tests.trainers import toys
 from tests.trainers.adapted import trained
 from tests.trainers.networks import louder, vocabulary
@@ -28,12 +28,15 @@ from tests.trainers.test_sample import Sampling
 from trainers import merge, registry
 from trainers.architecture import Experts
 from trainers.config import Lora, Parallel, Run
-from trainers.engine import checkpoint, lora, lora_export, optim, parallel
-from trainers.engine.lora_dropout import Dropout, token_keys
-from trainers.engine.model import build
-from trainers.engine.packing import pack
-from trainers.engine.sample import open_generator
-from trainers.engine.score import open_scorer
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.packing import pack
+from trainers.engine.inference.generator import open_generator
+from trainers.engine.inference.scorer import open_scorer
+from trainers.engine.megatron import lora, parallel
+from trainers.engine.megatron.lora_dropout import Dropout, token_keys
+from trainers.engine.megatron.model import build
+from trainers.engine.training import optim
+from trainers.engine.weights import lora_export
 
 ALONE = "1,1,0"
 CUTS = {"data": ALONE, "tensor": "2,1,0", "sequence": "2,1,1", "pipeline": "1,2,0"}
@@ -291,7 +294,7 @@ def test_dropout_drops_its_share_by_sequence_step_linear_and_feature() -> None:
 @pytest.mark.parametrize("name", ["sft", "rm"])
 def test_peft_computes_the_same_from_its_own_format(folder: Path, tmp_path: Path, name: str) -> None:
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    from trainers.engine.weights.export import export
+    from trainers.engine.weights.export_hf import export
 
     source, hf, out = str(folder / f"{name}-adapters"), str(tmp_path / "hf"), str(tmp_path / "peft")
     base = str(folder / "base")

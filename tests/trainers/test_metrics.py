@@ -14,11 +14,11 @@ from schemas.settings import parse
 from tests.trainers import toys
 from trainers.architecture import Experts
 from trainers.config import Run
-from trainers.engine.metrics import Journal, Progress
-from trainers.engine.parallel import Layout
-from trainers.engine.report import by_source
-from trainers.engine.speed import Speed, active_weights, peak_of
-from trainers.engine.step import StepResult
+from trainers.engine.megatron.parallel import Layout
+from trainers.engine.reporting.metrics import Journal, Progress
+from trainers.engine.reporting.report import by_source
+from trainers.engine.reporting.speed import Speed, active_weights, peak_of
+from trainers.engine.training.step import StepResult
 
 
 def outcome(tokens: int, places: int, pairs: float) -> StepResult:

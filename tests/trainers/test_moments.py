@@ -11,8 +11,10 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from tests.trainers.networks import SMALL
 from tests.trainers.resharding import steps_of
 from trainers.config import Optim, Parallel
-from trainers.engine import checkpoint, moments, optim, parallel, vetting
-from trainers.engine.model import build
+from trainers.engine.checkpoint import checkpoint, optimizer_state, safe_unpickle
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.model import build
+from trainers.engine.training import optim
 
 Precision = Literal["fp32", "bf16"]
 
@@ -56,7 +58,7 @@ def test_each_optimizer_goes_on_from_either(saved: Any, precision: Precision, be
 def test_both_learn_the_same_and_store_the_same(saved: Any, precision: Precision) -> None:
     (plain, losses), (dealt, others) = saved[precision, False], saved[precision, True]
     assert losses == others
-    names = [sorted(vetting.read_index(f"{folder}/optimizer").state_dict_metadata) for folder in (plain, dealt)]
+    names = [sorted(safe_unpickle.read_index(f"{folder}/optimizer").state_dict_metadata) for folder in (plain, dealt)]
     assert names[0] == names[1] and (precision == "fp32") == (not [name for name in names[0] if "fp32_param" in name])
     assert len({checkpoint.weights_digest(f"{folder}/optimizer", SMALL) for folder in (plain, dealt)}) == 1
 
@@ -71,7 +73,7 @@ def test_resuming_leaves_the_weights_as_they_were_saved(saved: Any) -> None:
 
 
 def test_without_states_there_is_nothing_to_describe(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "_make_states", lambda part: None)
+    monkeypatch.setattr(optimizer_state, "_make_states", lambda part: None)
     with pytest.raises(AssertionError):
         learner("fp32", True, saved["fp32", True][0])
 
@@ -80,7 +82,7 @@ def test_without_states_there_is_nothing_to_describe(saved: Any, monkeypatch: py
 def test_megatron_copies_a_step_that_it_does_not_have(
     saved: Any, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moments, "_leave_steps_out", lambda part: None)
+    monkeypatch.setattr(optimizer_state, "_leave_steps_out", lambda part: None)
     with pytest.raises(KeyError):
         learner(precision, True, saved[precision, True][0])
 
@@ -89,7 +91,7 @@ def test_megatron_copies_a_step_that_it_does_not_have(
 def test_a_shared_step_would_drift_in_silence(
     saved: Any, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moments, "_part_steps", lambda part: None)
+    monkeypatch.setattr(optimizer_state, "_part_steps", lambda part: None)
     folder, wanted = saved[precision, True]
     net, optimizer = learner(precision, True, folder)
     shared = {state["step"].data_ptr() for state in optimizer.optimizer.state.values()}

@@ -14,19 +14,19 @@ import pytest
 import torch
 
 from schemas import PACKS, TOKENS
-from schemas.commit import read_manifest
 from schemas.dataset import Dataset
 from schemas.errors import ConflictError, IntegrityError, Stopped
-from schemas.records import RECORDS, records_of
+from schemas.rows.records import RECORDS, records_of
 from schemas.settings import parse
+from schemas.store.commit import read_manifest
 from tests.trainers import toys
 from tests.trainers.test_run import stopping_after
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine import records as engine
-from trainers.engine.records import Records
-from trainers.engine.sources import MOST, OTHER, Sources
+from trainers.engine.data.sources import MOST, OTHER, Sources
+from trainers.engine.reporting import records as engine
+from trainers.engine.reporting.records import Records
 
 
 def sourced(rows: int) -> pa.Table:

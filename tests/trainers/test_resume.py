@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from schemas.commit import read_manifest
+from schemas.store.commit import read_manifest
 from tests.trainers import toys
 from tests.trainers.interruptions import LAYOUTS, STEPS, Point, points
 

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from schemas import TOKENS, TOKENIZERS
-from schemas.commit import read_manifest
+from schemas import TOKENIZERS, TOKENS
 from schemas.dataset import Dataset
 from schemas.errors import (
     ConfigError,
@@ -31,12 +30,13 @@ from schemas.errors import (
     Stopped,
 )
 from schemas.settings import parse
-from schemas.vocabularies import SPECIAL, folder_identity
+from schemas.store.commit import read_manifest
+from schemas.tokenizer import SPECIAL, folder_identity
 from tests.trainers import toys
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine import build
+from trainers.engine.training import build
 
 
 def go(folder: Path, **changes: Any) -> Run:
@@ -86,7 +86,7 @@ def test_a_finished_run_is_a_checkpoint_that_tells_where_it_came_from(straight: 
 
 
 def test_started_again_it_does_nothing(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "trainers.engine.build", None)
+    monkeypatch.setitem(sys.modules, "trainers.engine.training.build", None)
     runs.execute(straight)
 
 

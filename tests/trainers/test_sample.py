@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, models
 
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network, vocabulary, words
-from trainers.engine import checkpoint, draw
-from trainers.engine.model import Network
-from trainers.engine.sample import Generator, open_generator
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.inference import token_sampling
+from trainers.engine.inference.generator import Generator, open_generator
+from trainers.engine.megatron.model import Network
 
 END = 1
 
@@ -211,8 +212,8 @@ def test_draws_follow_the_distribution(settings: dict[str, Any], kept: list[floa
     order = [2, 0, 3, 1]
     logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()[torch.tensor(order).argsort()]
     count = 20000
-    points = draw.uniforms(draw.streams(seeds(count), np.arange(count)), np.zeros(count, np.int64))
-    drawn = draw.Distribution(**settings).draw(logits.expand(count, 4), points).numpy()
+    points = token_sampling.uniforms(token_sampling.streams(seeds(count), np.arange(count)), np.zeros(count, np.int64))
+    drawn = token_sampling.Distribution(**settings).draw(logits.expand(count, 4), points).numpy()
     found = np.bincount(drawn, minlength=4)[order] / count
     np.testing.assert_allclose(found, np.array(kept) / sum(kept), atol=0.012)
     assert (found > 0).tolist() == [share > 0 for share in kept]
@@ -220,16 +221,16 @@ def test_draws_follow_the_distribution(settings: dict[str, Any], kept: list[floa
 
 def test_a_wide_nucleus_falls_back_to_the_whole_sort(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, points = torch.randn(64, 500), np.linspace(0, 0.999, 64)
-    whole = draw.Distribution(top_p=0.9).draw(logits, points)
-    monkeypatch.setattr(draw, "_PREFILTER", 16)
-    assert torch.equal(draw.Distribution(top_p=0.9).draw(logits, points), whole)
+    whole = token_sampling.Distribution(top_p=0.9).draw(logits, points)
+    monkeypatch.setattr(token_sampling, "_PREFILTER", 16)
+    assert torch.equal(token_sampling.Distribution(top_p=0.9).draw(logits, points), whole)
 
 
 def test_uniforms_are_splitmix64() -> None:
     first = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]  # SplitMix64 from state 0
     state = (np.arange(1, 4, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    assert draw.mix(state).tolist() == first
-    points = draw.uniforms(draw.streams(seeds(1000), np.zeros(1000, np.int64)), np.arange(1000))
+    assert token_sampling.mix(state).tolist() == first
+    points = token_sampling.uniforms(token_sampling.streams(seeds(1000), np.zeros(1000, np.int64)), np.arange(1000))
     assert 0 <= points.min() < 0.01
     assert 0.99 < points.max() < 1
     assert abs(points.mean() - 0.5) < 0.03

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from schemas import TOKENS, commit
-from schemas.commit import read_manifest
+from schemas import TOKENS
 from schemas.errors import ConfigError, IntegrityError, StorageError
 from schemas.settings import parse
+from schemas.store import commit
+from schemas.store.commit import read_manifest
 from tests.trainers import toys
 from tests.trainers.test_run import go, stopping_after, weights
 from trainers.config import Run
-from trainers.engine import checkpoint, retention, saves, writing
+from trainers.engine.checkpoint import checkpoint, checkpoint_writer, retention, saves
 
 BACKGROUND = {"save_every": 2, "save_async": True}
 
@@ -65,8 +66,8 @@ def test_saves_in_the_background_change_nothing_and_go_on_bit_for_bit(
 
 def test_a_background_save_holds_what_it_was_told_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is written only after two more steps have changed the weights."""
-    gate, write = threading.Event(), writing.Part.write
-    monkeypatch.setattr(writing.Part, "write", lambda part: (gate.wait(60), write(part))[1])
+    gate, write = threading.Event(), checkpoint_writer.Part.write
+    monkeypatch.setattr(checkpoint_writer.Part, "write", lambda part: (gate.wait(60), write(part))[1])
     steps = iter(range(1, 100))
     learn = saves.Saves.settle
 
@@ -91,13 +92,13 @@ def full(*_: Any) -> None:
 def test_a_save_that_fails_is_an_error_and_the_one_before_it_is_good(
     straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: bool
 ) -> None:
-    write, count = writing.Part.write, iter(range(100))
+    write, count = checkpoint_writer.Part.write, iter(range(100))
 
-    def failing(part: writing.Part) -> Any:
+    def failing(part: checkpoint_writer.Part) -> Any:
         return full() if next(count) >= 2 else write(part)  # a save has two parts
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing.Part, "write", failing)
+        patch.setattr(checkpoint_writer.Part, "write", failing)
         with pytest.raises(StorageError, match="cannot be written") as caught:
             go(tmp_path, save_every=2, save_async=background)
     assert caught.value.code == 12 and "No space left" in caught.value.found
@@ -108,23 +109,23 @@ def test_a_save_that_fails_is_an_error_and_the_one_before_it_is_good(
 
 def test_the_last_save_may_fail_after_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(writing.Part, "write", lambda part: full() if gate.wait(0.5) or True else None)
+    monkeypatch.setattr(checkpoint_writer.Part, "write", lambda part: full() if gate.wait(0.5) or True else None)
     with pytest.raises(StorageError):
         go(tmp_path, max_steps=3, save_every=2, save_async=True)
     assert read_manifest(str(tmp_path / "policy")) is None
 
 
 def test_one_save_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    under_way, most, write = [0], [0], writing.Part.write
+    under_way, most, write = [0], [0], checkpoint_writer.Part.write
 
-    def counted(part: writing.Part) -> Any:
+    def counted(part: checkpoint_writer.Part) -> Any:
         under_way[0] += 1
         most[0] = max(most[0], under_way[0])
         threading.Event().wait(0.05)
         under_way[0] -= 1
         return write(part)
 
-    monkeypatch.setattr(writing.Part, "write", counted)
+    monkeypatch.setattr(checkpoint_writer.Part, "write", counted)
     go(tmp_path, save_every=1, save_async=True, max_steps=5)
     assert most == [1]
 
@@ -253,7 +254,8 @@ def test_undamaged_it_is_taken(interrupted: Path) -> None:
 
 def resumed(folder: Path) -> int:
     """The step that a run in `folder` would go on from; nothing is trained."""
-    from trainers.engine import build, parallel
+    from trainers.engine.megatron import parallel
+    from trainers.engine.training import build
 
     run = parse(Run, toys.config(folder, save_every=2))
     torch.set_num_threads(1)

@@ -11,8 +11,8 @@ import torch
 
 from schemas.errors import ConfigError, DataError
 from tests.trainers.networks import SMALL, louder, network, vocabulary
-from trainers.engine import checkpoint
-from trainers.engine.score import Scorer, open_scorer
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.inference.scorer import Scorer, open_scorer
 
 LISTS = pa.list_(pa.int32())
 

@@ -22,11 +22,12 @@ from tests.trainers.test_sample import Sampling, generator, prompts, seeds, with
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling, shape_faults
 from trainers.config import Parallel, parallel_errors
-from trainers.engine import checkpoint, mixture, parallel, rope
-from trainers.engine.feed import BatchSharding, split_over_dp
-from trainers.engine.forward import extract_outputs, forward
-from trainers.engine.model import Network, build
-from trainers.engine.parallel import Layout
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.feed import BatchSharding, split_over_dp
+from trainers.engine.megatron import mixture, parallel, rope
+from trainers.engine.megatron.forward import extract_outputs, forward
+from trainers.engine.megatron.model import Network, build
+from trainers.engine.megatron.parallel import Layout
 
 DENSE = ["2,1,0,1", "2,1,1,1", "1,2,0,1"]
 CUTS = [*DENSE, "1,1,0,1", "1,1,0,2", "2,1,1,2"]
@@ -241,7 +242,9 @@ def test_a_mixture_that_cannot_be_cut_is_refused(sizes: dict[str, int], named: s
 
 def test_replicas_that_share_experts_make_as_many_passes() -> None:
     rows, tokens = np.arange(7), np.array([9, 8, 8, 1, 1, 1, 1])
-    uneven, even = ([split_over_dp(rows, tokens, BatchSharding(i, 2, 9, even=even)) for i in range(2)] for even in (False, True))
+    uneven, even = (
+        [split_over_dp(rows, tokens, BatchSharding(i, 2, 9, even=even)) for i in range(2)] for even in (False, True)
+    )
     assert [len(parts) for parts in uneven] == [2, 3]
     assert [len(parts) for parts in even] == [3, 3]
     assert [part.tolist() for part in even[0]] == [part.tolist() for part in [*uneven[0], rows[:0]]]

@@ -16,9 +16,9 @@ from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
-from trainers.engine import parallel, specs
-from trainers.engine.model import build
-from trainers.engine.packing import pack
+from trainers.engine.data.packing import pack
+from trainers.engine.megatron import parallel, specs
+from trainers.engine.megatron.model import build
 
 LENGTHS = [5, 9, 30, 1, 12, 30, 2]
 

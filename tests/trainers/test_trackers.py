@@ -17,9 +17,9 @@ from tests.trainers import toys
 from tests.trainers.test_run import stopping_after
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine import report
-from trainers.engine.report import all_trackers
-from trainers.engine.trackers.tracker import Facts, Trackers
+from trainers.engine.reporting import report
+from trainers.engine.reporting.report import all_trackers
+from trainers.engine.reporting.trackers.tracker import Facts, Trackers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 FIGURES = [{"loss": 4.0 - step / 2, "loss/web": 1.0 / step} for step in range(1, 8)]

@@ -15,7 +15,7 @@ import torch
 from datakit.apply import apply
 from datakit.clients import Sampling
 from datakit.generate import Complete
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from datakit.template import Chat, turn_end_of
 from datakit.tokenize import Encode, Mask
 from schemas import COMPLETIONS, PROMPTS, TOKENIZERS
@@ -28,10 +28,10 @@ from tests.trainers.networks import louder, network, vocabulary
 from tests.trainers.weights import tiny
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine import checkpoint
-from trainers.engine.sample import open_generator
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.inference.generator import open_generator
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.tokens import PAIRS
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn, sum_count
+from schemas.rows.tokens import PAIRS
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
 from trainers.arithmetic import bradley_terry
 
 

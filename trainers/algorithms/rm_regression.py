@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn, sum_count
+from schemas.rows.attributed import ATTRIBUTED
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
 from trainers.arithmetic import judged
 
 if TYPE_CHECKING:

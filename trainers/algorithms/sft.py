@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.tokens import TOKENS
-from trainers.algorithm import Algorithm, Loss, Needs, Per, Rows, ModelOutputs, TokenColumn
+from schemas.rows.tokens import TOKENS
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn
 
 
 @dataclass(frozen=True, kw_only=True)

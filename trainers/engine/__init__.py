@@ -7,6 +7,6 @@ for. Everything below runs the same modules on CPU (gloo) and on GPU (NCCL).
 
 from __future__ import annotations
 
-from trainers.engine import cpu
+from trainers.engine.megatron import cpu
 
 cpu.install()

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from schemas import program
 from schemas.errors import QuiverError
+from schemas.process import program
 from schemas.settings import parse
 from trainers import config
 from trainers.launch import start

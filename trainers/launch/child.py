@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from schemas.ownfiles import append_file
+from schemas.store.ownfiles import append_file
 
 _PR_SET_PDEATHSIG = 1
 

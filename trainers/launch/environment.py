@@ -11,7 +11,7 @@ import fnmatch
 import os
 from collections.abc import Iterable, Mapping
 
-from schemas.interpreter import importable
+from schemas.process.interpreter import importable
 
 HANDED_ON = {
     "the machine": "PATH HOME USER LOGNAME SHELL TMPDIR LANG LANGUAGE LC_* TZ XDG_*",

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
-from schemas.ownfiles import own_folder, replace_file
 from schemas.settings import plain
-from trainers.launch.presence import error_of
+from schemas.store.ownfiles import own_folder, replace_file
+from trainers.launch.launch_result import kept, tail
+from trainers.launch.rank_status import error_of
 from trainers.launch.settings import Launch
 from trainers.launch.slurm import STOP, Script
-from trainers.launch.verdict import kept, tail
 
 _OVER = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from schemas import interpreter
+from schemas.process import interpreter
 
 PROGRAM = "trainers.run"
 """The module that every rank runs."""

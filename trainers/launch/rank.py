@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from schemas.errors import ConfigError, QuiverError, printable
-from schemas.owner import Owner
-from schemas.ownfiles import append_file
+from schemas.store.owner import Owner
+from schemas.store.ownfiles import append_file
 from trainers.launch.child import leave_with_parent
 from trainers.launch.local import MEETING
-from trainers.launch.presence import RankStatus
+from trainers.launch.rank_status import RankStatus
 
 _PORTS = 20000
 _OWN: list[_Pulse] = []

@@ -13,8 +13,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas import interpreter
 from schemas.errors import ConfigError, printable
+from schemas.process import interpreter
 from trainers.launch import environment
 from trainers.launch.local import PROGRAM
 from trainers.launch.settings import Launch

@@ -15,7 +15,7 @@ import subprocess
 import time
 from types import FrameType
 
-from schemas import interpreter, program
+from schemas.process import interpreter, program
 
 _POLL_SECONDS = 0.05
 

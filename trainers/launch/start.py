@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
-from schemas.ownfiles import own_folder, replace_file
 from schemas.settings import plain
+from schemas.store.ownfiles import own_folder, replace_file
 from trainers.config import Parallel
 from trainers.launch import environment, local
 from trainers.launch.jobs import Job

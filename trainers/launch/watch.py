@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.ownfiles import own_folder
+from schemas.store.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
+from trainers.launch.launch_result import FinishedLaunch, Observations, launch_result
 from trainers.launch.local import MEETING
-from trainers.launch.presence import RankStatus, read_all
+from trainers.launch.rank_status import RankStatus, read_all
 from trainers.launch.settings import Launch
-from trainers.launch.verdict import FinishedLaunch, Observations, launch_result
 
 POLL_SECONDS = 0.2
 _FAULT_GRACE = 5.0

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from datakit.label import Longer
 from datakit.op import Context
-from schemas.commit import read_manifest
 from schemas.dataset import Dataset
+from schemas.store.commit import read_manifest
 
 WORD = re.compile(r"[a-z']+")
 RAREST = 5

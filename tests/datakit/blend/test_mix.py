@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datakit.apply import apply
-from datakit.blend import Mix, source
-from datakit.blend.apportion import largest_remainder, largest_total, of_epochs
+from datakit.blend import Mix
+from datakit.columns import interleave
+from datakit.columns.apportion import largest_remainder, largest_total, of_epochs
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import Example, scored
@@ -164,11 +165,11 @@ def test_blocks_change_nothing(put, sizes, block):
     epochs = tuple(max(quota, 1) / 10 for _, quota in sizes)
     op = Mix(sources=tuple(f"s{i}" for i in range(len(sizes))), epochs=epochs)
     whole = mixed(op, inputs)
-    before, source._BLOCK_ROWS = source._BLOCK_ROWS, block
+    before, interleave._BLOCK_ROWS = interleave._BLOCK_ROWS, block
     try:
         assert mixed(op, inputs).equals(whole)
     finally:
-        source._BLOCK_ROWS = before
+        interleave._BLOCK_ROWS = before
     expected = [of_epochs(e, size) for e, (size, _) in zip(epochs, sizes, strict=True)]
     found = Counter(whole["source"].to_pylist())
     assert [found[f"s{i}"] for i in range(len(sizes))] == expected

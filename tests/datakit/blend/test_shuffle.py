@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from datakit.apply import apply
 from datakit.blend import Shuffle
-from datakit.blend.keys import row_keys, smallest, text_keys
 from datakit.blend.shuffle import permuted
+from datakit.columns.seeded import row_keys, smallest, text_keys
 from schemas.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from datakit.clients import ANSWERS, Generator, Sampling
 from datakit.generate import Complete
 from datakit.generate.complete import sample_id
 from datakit.op import Context
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from schemas import SAMPLES
 from schemas.errors import ConfigError, DataError, ServiceError
 from tests.datakit.fakes import EchoGenerator, Example, generator, prompts

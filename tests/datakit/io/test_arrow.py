@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datakit.formats.layouts import reader_of
 from datakit.io import Arrow, Parquet
-from datakit.io.layouts import reader_of
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import Example

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datakit.apply import apply
+from datakit.formats.forms import FORMS
 from datakit.io import Jsonl
-from datakit.io.forms import FORMS
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError, IntegrityError
 from tests.datakit.fakes import Example, bare

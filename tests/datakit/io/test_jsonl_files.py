@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from datakit.apply import apply
+from datakit.formats.forms import FORMS
+from datakit.formats.lines import blocks
 from datakit.io import Jsonl
-from datakit.io.forms import FORMS
-from datakit.io.lines import blocks
 
 PARTS = [b'{"a":1}', b'{"abc":123456789012345}', b"", b"  ", b"{", b"\r"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from datakit.formats.layouts import reader_of
+from datakit.formats.sources import head_of
 from datakit.io import Jsonl
-from datakit.io.layouts import reader_of
-from datakit.io.sources import head_of
 from datakit.op import Context
 from datakit.registry import op_of
 from schemas.errors import ConfigError, DataError

@@ -13,8 +13,8 @@ from datakit.io import Jsonl
 from datakit.tokenize import Adopt
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError
-from schemas.storage import normal, shown
-from schemas.vocabularies import read_folder
+from schemas.store.storage import normal, shown
+from schemas.tokenizer import read_folder
 
 ROWS = '{"prompt": "a", "response": "b"}\n'
 

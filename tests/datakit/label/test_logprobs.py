@@ -59,7 +59,7 @@ class Short(CountingModel):
 
 
 def test_a_model_that_answers_too_little_is_a_service_error(put, tmp_path):
-    from datakit.resource import Resource
+    from datakit.run.resource import Resource
 
     with pytest.raises(ServiceError, match="one per token"):
         apply(Logprobs(), put(MASKED), str(tmp_path / "out"), resources={"model": Resource("short", Short)})

@@ -12,7 +12,7 @@ from datakit.apply import apply
 from datakit.clients import PythonScorer, Scorer
 from datakit.label import Reward
 from datakit.op import Context
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError, ServiceError
 from tests.datakit.fakes import Example, LengthScorer, prompts, responses, scorer

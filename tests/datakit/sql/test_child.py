@@ -1,4 +1,4 @@
-"""datakit.sql.child: SQL of users under the kernel's limits, and the process that is used again."""
+"""datakit.duck.child: SQL of users under the kernel's limits, and the process that is used again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from datakit.duck.child import SqlError, SqlProcess, shared
 from datakit.filter.where import Where
 from datakit.sql import Predicate, Query
-from datakit.sql.child import SqlError, SqlProcess, shared
 from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError
 
@@ -132,7 +132,7 @@ def test_one_child_serves_all_chunks():
 def test_the_child_goes_when_its_parent_is_killed():
     code = f"""
     import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
-    from datakit.sql.child import SqlProcess
+    from datakit.duck.child import SqlProcess
     process = SqlProcess(memory=64, seconds=600)
     process.table("SELECT 1")
     print(process._child.pid, process._spill, flush=True)

@@ -1,4 +1,4 @@
-"""datakit.sql.functions and tree: every function and clause of DuckDB is allowed or refused, and nobody forgot one."""
+"""datakit.duck.functions and tree: every function and clause of DuckDB is allowed or refused, and nobody forgot one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from datakit.duck.functions import ALLOWED, TABLES, VALUES
+from datakit.duck.tree import STATEMENTS, refused
 from datakit.sql import Predicate, Query
-from datakit.sql.functions import ALLOWED, TABLES, VALUES
-from datakit.sql.tree import STATEMENTS, refused
 from schemas import Column, Schema
 from schemas.errors import ConfigError
 from tests.datakit.sql.test_session import ROWS

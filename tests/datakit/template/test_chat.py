@@ -11,7 +11,7 @@ import pytest
 
 from datakit.op import Context, LabelResult
 from datakit.template import Chat, RewardPrompt
-from datakit.template.named import TEMPLATES
+from datakit.templating.named import TEMPLATES
 from schemas import MESSAGES
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import PROMPTS, Example, tokenizer

@@ -13,13 +13,13 @@ import pytest
 
 from datakit.apply import apply
 from datakit.clients import Sampling
+from datakit.columns.learnt_ends import WITHOUT_END
 from datakit.generate import Complete
-from datakit.learnt_ends import WITHOUT_END
 from datakit.op import Context
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from datakit.template import Chat, Rendering
 from datakit.template.chat import renderer_of
-from datakit.template.named import TEMPLATES
+from datakit.templating.named import TEMPLATES
 from datakit.tokenize import Encode, Mask
 from schemas import MESSAGES, PROMPTS, Column, Schema
 from schemas.dataset import Attempt, Dataset

@@ -16,10 +16,10 @@ from datakit.apply import apply
 from datakit.op import Context
 from datakit.template import Chat
 from datakit.tokenize import Adopt
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import MESSAGES, PIECES
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.vocabularies import dataset_identity, files_of, folder_identity, read_folder
+from schemas.tokenizer import dataset_identity, files_of, folder_identity, read_folder
 from tests.datakit.fakes import Example
 
 WORDS = Path(__file__).with_name("words.json")

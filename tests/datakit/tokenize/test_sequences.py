@@ -11,9 +11,9 @@ import pytest
 from datakit.apply import apply
 from datakit.io import Reversal
 from datakit.op import Context, LabelResult
-from datakit.resource import Resource
+from datakit.run.resource import Resource
 from datakit.tokenize import Mask, Sequences, Train
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import PAIRS, PIECES, Column, Schema
 from schemas.errors import ConfigError
 from tests.datakit.fakes import Example

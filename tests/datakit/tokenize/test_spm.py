@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datakit.tokenize import convert, spm
-from datakit.tokenize.spm import Kind
-from datakit.tokenize.wire import fields
+from datakit.tokenizers import convert, spm
+from datakit.tokenizers.protobuf import fields
+from datakit.tokenizers.spm import Kind
 from schemas.errors import DataError
 
 TEXTS = [

@@ -11,7 +11,7 @@ import pytest
 
 from datakit.op import Context
 from datakit.template import Chat
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import MESSAGES, PIECES, TOKENIZERS
 from schemas.errors import ConfigError, DataError
 

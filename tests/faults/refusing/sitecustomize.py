@@ -35,6 +35,6 @@ class Refusing:
 
 
 if "QUIVER_FAULT" in os.environ:
-    from schemas import localstore
+    from schemas.store import local
 
-    localstore.os = Refusing(os.environ["QUIVER_FAULT"])  # type: ignore[assignment]
+    local.os = Refusing(os.environ["QUIVER_FAULT"])  # type: ignore[assignment]

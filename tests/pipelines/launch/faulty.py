@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from trainers.engine.step import Stepper
+from trainers.engine.training.step import Stepper
 from trainers.launch import rank
 from trainers.run import main
 

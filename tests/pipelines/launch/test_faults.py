@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from schemas.commit import read_manifest
 from schemas.errors import QuiverError, WorkerError
 from schemas.settings import parse
+from schemas.store.commit import read_manifest
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from trainers.config import Run

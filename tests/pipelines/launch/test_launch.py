@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from pipelines import settings
+from pipelines.runtime import settings
 from schemas.errors import ConfigError, DataError, QuiverError, Stopped, WorkerError
-from schemas.owner import Owner
+from schemas.store.owner import Owner
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from trainers.launch import environment
-from trainers.launch.presence import PEER_LOST, RankStatus, lost_peer, read_all
+from trainers.launch.launch_result import FinishedLaunch, LaunchResult, Observations, launch_result
+from trainers.launch.rank_status import PEER_LOST, RankStatus, lost_peer, read_all
 from trainers.launch.settings import Launch
-from trainers.launch.verdict import FinishedLaunch, Observations, LaunchResult, launch_result
 
 
 def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import interpreter
+from schemas.process import interpreter
 from tests.listening import hear
 from tests.pipelines.commands import LUIGI, REST, environment
 from tests.trainers import toys

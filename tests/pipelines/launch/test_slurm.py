@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from schemas.commit import read_manifest
 from schemas.errors import ConfigError, QuiverError, ServiceError
+from schemas.store.commit import read_manifest
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from trainers.config import Parallel

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from trainers.algorithm import Loss, Needs, ModelOutputs
+from trainers.algorithm import Loss, ModelOutputs, Needs
 from trainers.algorithms.rm import RM, Settings
 
 

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from schemas import commit
-from schemas.attributed import ATTRIBUTED
 from schemas.errors import ConfigError, DataError
+from schemas.rows.attributed import ATTRIBUTED
 from schemas.settings import parse
+from schemas.store import commit
 from tests.trainers import toys
 from trainers import run as runs
-from trainers.algorithm import Loss, Needs, ModelOutputs
+from trainers.algorithm import Loss, ModelOutputs, Needs
 from trainers.algorithms.rm_regression import RM_REGRESSION, Settings
 from trainers.config import Run
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from trainers.algorithm import Needs, ModelOutputs
+from trainers.algorithm import ModelOutputs, Needs
 from trainers.algorithms.sft import SFT, Settings
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
 
 

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from tests.trainers.weights import tiny
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison, registry
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

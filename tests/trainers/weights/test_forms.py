@@ -12,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datakit.tokenize.tokenizer import Tokenizer
+from datakit.tokenizers.tokenizer import Tokenizer
 from schemas.dataset import Attempt
 from schemas.errors import DataError, IntegrityError, QuiverError
-from schemas.vocabularies import TOKENIZERS, folder_identity, identity
+from schemas.tokenizer import TOKENIZERS, folder_identity, identity
 from tests.trainers.networks import words
 from tests.trainers.weights import tiny
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.megatron import parallel
 from trainers.engine.weights import stream
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 from trainers.engine.weights.network import stacks
 
 pytest.importorskip("transformers")

@@ -19,8 +19,8 @@ from tests.trainers.weights import tiny
 from trainers import adopt as command
 from trainers.architecture import Experts, ModelConfig
 from trainers.engine.weights import registry
-from trainers.engine.weights.adopt import adopt
-from trainers.engine.weights.export import export
+from trainers.engine.weights.export_hf import export
+from trainers.engine.weights.import_hf import adopt
 from trainers.engine.weights.tensorfile import TensorFile
 
 pytest.importorskip("transformers")
@@ -271,7 +271,9 @@ def test_a_header_is_not_believed(tmp_path: Path, harm: Callable[[bytes], bytes]
 def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     first = adopt(str(llama), str(out), key="k", check="off", say=lambda line: None)
-    assert adopt("/nowhere", str(out), key="k", check="off", say=lambda line: None).content_digest == first.content_digest
+    assert (
+        adopt("/nowhere", str(out), key="k", check="off", say=lambda line: None).content_digest == first.content_digest
+    )
     assert adopt(str(llama), str(tmp_path / "again"), key="k", check="off").content_digest == first.content_digest
     with pytest.raises(ConflictError):
         adopt(str(llama), str(out), key="other", check="off")

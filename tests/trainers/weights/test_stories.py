@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from trainers.engine.draw import Distribution
-from trainers.engine.sample import open_generator
+from trainers.engine.inference.generator import open_generator
+from trainers.engine.inference.token_sampling import Distribution
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 ROOT = Path(__file__).resolve().parents[3]

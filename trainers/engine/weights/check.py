@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import ConfigError, DataError, WorkerError, printable
-from schemas.interpreter import importable, module
+from schemas.process.interpreter import importable, module
 from schemas.settings import plain
-from schemas.storage import shown
+from schemas.store.storage import shown
 from trainers.architecture import ModelConfig
 
 Check = Literal["auto", "on", "off"]
@@ -39,7 +39,9 @@ class CheckResult:
     figures: Mapping[str, Any]
 
 
-def compare(folder: str, place: str, model: ModelConfig, check: Check, numel: int, *, scores: bool = False) -> CheckResult:
+def compare(
+    folder: str, place: str, model: ModelConfig, check: Check, numel: int, *, scores: bool = False
+) -> CheckResult:
     """Hold the Hugging Face folder against the weights of `model` in `place`, a checkpoint's folder; `DataError` if
     their logits differ. numel: numbers in all tensors. scores: also those of a padded batch, as a reward model's users
     get them from the folder.

@@ -25,15 +25,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas import program
 from schemas.manifest import Manifest
+from schemas.process import program
 from schemas.settings import parse
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
-from trainers.engine import checkpoint, parallel, stages
-from trainers.engine.model import Network
-from trainers.engine.packing import pack
-from trainers.engine.parallel import Layout
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.packing import pack
+from trainers.engine.megatron import parallel, stages
+from trainers.engine.megatron.model import Network
+from trainers.engine.megatron.parallel import Layout
 from trainers.engine.weights import stream
 from trainers.engine.weights.check import LAYERS
 from trainers.engine.weights.network import stacks

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from schemas.errors import ConfigError, DataError, printable
 from schemas.outside import parsing, strict_json
-from schemas.storage import shown
+from schemas.store.storage import shown
 from trainers.engine.weights.tensorfile import DTYPES, TensorFile
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"

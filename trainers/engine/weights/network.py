@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainers.architecture import ModelConfig
-from trainers.engine.model import padded_vocabulary
+from trainers.engine.megatron.model import padded_vocabulary
 
 Index = tuple[int, ...]
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.vocabularies import SETTINGS, TOKENS, ids_of, parsed, with_added
+from schemas.tokenizer import SETTINGS, TOKENS, ids_of, parsed, with_added
 from trainers.architecture import ModelConfig
 from trainers.engine.weights.folder import as_text
 

@@ -34,8 +34,8 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from trainers.engine import vetting
-from trainers.engine.quiet import quiet
+from trainers.engine.checkpoint import safe_unpickle
+from trainers.engine.megatron.quiet import quiet
 from trainers.engine.weights.network import Index, Stack
 
 Make = Callable[[Stack, Index], Tensor]
@@ -46,16 +46,16 @@ def write(folder: str, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make)
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=False, thread_count=1)
     with quiet():
         dcp.save({}, storage_writer=writer, planner=_Pieces(tensors, make), no_dist=True)
-    vetting.save_common({}, folder)
+    safe_unpickle.save_common({}, folder)
     save_config(CheckpointingConfig("torch_dist", 1, "torch", 1), folder)
-    vetting.normalise(folder)
+    safe_unpickle.normalise(folder)
 
 
 class Stored:
     """The tensors of the distributed checkpoint `folder`, vetted; `IntegrityError` if it cannot be trusted."""
 
     def __init__(self, folder: str) -> None:
-        self.index = vetting.vet(folder)
+        self.index = safe_unpickle.vet(folder)
         self._reader = _Reader(folder, self.index)
         entries = self.index.state_dict_metadata
         self.tensors = {
@@ -78,7 +78,7 @@ class Stored:
             torch.Size((*index, *(0 for _ in shape))), torch.Size((*(1 for _ in index), *shape))
         )
         room = torch.empty(region.sizes, dtype=self.dtype(name))
-        with vetting.reading(str(self._reader.path)), quiet():
+        with safe_unpickle.reading(str(self._reader.path)), quiet():
             planner = _Region(name, self.tensors[name], region, room)
             dcp.load({name: room}, storage_reader=self._reader, planner=planner, no_dist=True)
         return room.reshape(shape)

@@ -18,10 +18,10 @@ from schemas.dataset import Dataset
 from schemas.end_tokens import KEY, EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import MANIFEST, Parent
-from schemas.storage import shown
-from schemas.vocabularies import SPECIAL, TOKENIZERS, files_of, identity, read_dataset, read_folder
+from schemas.store.storage import shown
+from schemas.tokenizer import SPECIAL, TOKENIZERS, files_of, identity, read_dataset, read_folder
 from trainers.architecture import ModelConfig
-from trainers.engine.checkpoint import Checkpoint
+from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.weights import padding
 from trainers.engine.weights.folder import CONFIG, Folder, as_text, read_object, read_text
 

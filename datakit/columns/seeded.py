@@ -1,0 +1,55 @@
+"""Random numbers that are functions of a row's place or of its text, and of a seed: what shuffles, choices
+and splits sort by.
+
+Sorting by independent uniform 64-bit keys gives every order the same chance, needs no state, and is the same
+whatever the cut into shards or batches. SplitMix64 (Steele, Lea, Flood 2014) numbers places; MD5, as a mixer,
+numbers texts: both are fixed for good, unlike the hash functions of the engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.columns.measurement import groups
+from datakit.duck.session import Session
+
+Keys = npt.NDArray[np.uint64]
+
+
+def row_keys(start: int, count: int, *seed: object) -> Keys:
+    """Keys of the rows `start` .. `start + count` - 1: element `start` onwards of the SplitMix64 stream of
+    `seed`.
+    """
+    text = "\x1f".join(map(str, seed))
+    origin = np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+    state = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + origin
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def text_keys(texts: pa.ChunkedArray, *seed: object) -> Keys:
+    """A key for each text, equal for equal texts: the first half of the MD5 of seed and text. Null is a text
+    of its own.
+    """
+    distinct = pa.chunked_array([pc.unique(texts)])
+    with Session(memory="1GB") as session:
+        session.add("texts", pa.table({"text": distinct}))
+        prefix = "\x1f".join(map(str, seed)).replace("'", "''")
+        hashed = f"md5('{prefix}' || chr(31) || CASE WHEN text IS NULL THEN chr(30) ELSE chr(31) || text END)"
+        half = session.table(f"SELECT CAST('0x' || left({hashed}, 16) AS UBIGINT) AS key FROM texts")["key"]
+    keys: Keys = np.asarray(half, dtype=np.uint64)
+    return keys[groups(texts)]
+
+
+def smallest(keys: Keys, count: int) -> npt.NDArray[np.bool_]:
+    """Which rows hold the `count` smallest keys: a choice without replacement; a larger count adds rows."""
+    chosen = np.zeros(len(keys), bool)
+    if count:
+        chosen[np.argpartition(keys, min(count, len(keys)) - 1)[:count]] = True
+    return chosen

@@ -1,0 +1,1 @@
+"""DuckDB for user SQL: checked text, locked-down sessions."""

@@ -1,0 +1,1 @@
+"""Outside files as rows, and rows as outside files: layouts, the published shapes of rows, ids."""

@@ -1,0 +1,62 @@
+"""What to do about rows that a reader does not take: the setting that would take them, ready to be pasted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from datakit.formats.keys import Key
+from schemas.errors import printable
+
+_ALIKE = {
+    "prompt": ("question", "query", "instruction", "problem", "input", "text", "prompt"),
+    "response": ("answer", "solution", "output", "completion", "target", "response"),
+    "messages": ("conversation", "conversations", "messages", "dialog", "dialogue", "turns"),
+    "instruction": ("question", "query", "prompt", "task"),
+    "output": ("answer", "solution", "completion", "response", "target"),
+    "reward": ("score", "rating", "rm_score", "label"),
+    "chosen": ("preferred", "better", "positive"),
+    "rejected": ("dispreferred", "worse", "negative"),
+}
+_READ_BY = {
+    "label": "formats kto_labels and kto_messages read it",
+    "desirable": "formats kto_labels and kto_messages read it, as label",
+    "history": "format alpaca reads it",
+    "reasoning": "format messages reads it inside turns",
+    "reasoning_content": "format messages reads it inside turns",
+    "thinking": "format messages reads it inside turns",
+    "tool_calls": "format messages reads it inside turns",
+    "mask": "format chats reads it",
+}
+_THERE = re.compile(r"(?P<names>[^:]+) \(there: (?P<there>.*?)(?:, \.\.\.)?\)$")
+_NOT_READ = re.compile(r"no (?P<name>[^:]+): it would change")
+
+
+def renamed(missing: Sequence[Key], there: Sequence[str]) -> str:
+    """How to say which of the keys `there` stand for the missing ones."""
+    free = [name for name in there if isinstance(name, str)]
+    columns: dict[str, str] = {}
+    for key in missing:
+        alike = next((name for name in _ALIKE.get(key.name, ()) if name in free), None)
+        columns[key.name] = alike or "..."
+        if alike:
+            free.remove(alike)
+    text = printable(json.dumps(columns, ensure_ascii=False), 300)
+    return (
+        f"name the keys that hold them: --params '{{\"columns\": {text}}}' of Import, --columns '{text}' of other verbs"
+    )
+
+
+def advice(keys: Sequence[Key], reason: str, detail: str) -> str:
+    """What to do about rows rejected for `reason`, `detail` being what the first was held against; empty where nothing
+    better is known than to mend them.
+    """
+    if reason == "missing-key" and (found := _THERE.search(detail)):
+        there = found["there"].split(", ")
+        return renamed([key for key in keys if key.required and not set(key.names) & set(there)], there)
+    if reason == "key-not-read" and (found := _NOT_READ.search(detail)):
+        name = found["name"]
+        other = f"{_READ_BY[name]}; " if name in _READ_BY else ""
+        return f'{other}to leave it out on purpose: --params \'{{"ignore": ["{name}"]}}\' of Import'
+    return ""

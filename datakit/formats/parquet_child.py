@@ -1,0 +1,86 @@
+"""Batches of an outside Parquet or Arrow file, read by a child process; the file's digest is checked before anything
+is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from datakit.formats.compression import FLOOR, RATIO, too_large
+from datakit.formats.sources import checked, opened
+from schemas.errors import DataError
+from schemas.process import interpreter
+from schemas.store.storage import named_file, normal, shown
+
+_ROWS = 4096
+_MEMORY = 8 << 30
+_WORKER = Path(__file__).with_name("parquet_worker.py")
+
+
+@contextmanager
+def _local(url: str, digest: str) -> Iterator[str]:
+    """A path of a local file with the bytes of `url`, whose digest is checked before anything is parsed."""
+    place = normal(url) if "://" in normal(url) else named_file(url)[1]
+    with opened(url) as stream:
+        if "://" not in place:
+            for _ in checked(url, stream, digest):
+                pass
+            yield place
+            return
+        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+            for data in checked(url, stream, digest):
+                file.write(data)
+            file.flush()
+            yield file.name
+
+
+def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") -> Iterator[pa.Table]:
+    """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
+    with _local(url, digest) as path, tempfile.TemporaryFile() as told:
+        child = subprocess.Popen(
+            interpreter.script(str(_WORKER)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, env={"PATH": os.defpath},
+        )  # fmt: skip
+        assert child.stdin is not None, "the child was started without a pipe"
+        assert child.stdout is not None, "the child was started without a pipe"
+        stored = os.stat(path).st_size
+        most = max(FLOOR, RATIO * stored)
+        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most}
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.close()
+            try:
+                with pa.ipc.open_stream(child.stdout) as stream:
+                    for batch in stream:
+                        yield pa.Table.from_batches([batch])
+            except pa.ArrowException:
+                if child.wait() == 0:
+                    raise
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        told.seek(0)
+        if code == 4:
+            raise too_large(url, most, stored)
+        if code:
+            why = (
+                shown(told.read(500).decode("utf-8", "replace").strip())
+                if code == 3
+                else f"the reader ended with {code}"
+            )
+            raise DataError(
+                f"broken-{kind.lower()}",
+                f"{shown(url)} is not a sound {kind} file",
+                found=why,
+                kept="nothing was published",
+            )

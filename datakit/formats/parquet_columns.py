@@ -1,0 +1,59 @@
+"""Columns of an outside Parquet batch as a format's keys: in the declared types, with the rows that cannot stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.columns.conversations import Faults
+from datakit.formats.advice import renamed
+from datakit.formats.keys import Key
+from schemas import Column, Schema
+from schemas.errors import DataError
+from schemas.store.storage import shown
+
+
+def raw_columns(batch: pa.Table, keys: tuple[Key, ...], url: str, first: int) -> pa.Table:
+    """The keys' columns in their declared types; `DataError` for a column that is absent or of another
+    type.
+    """
+    columns = {}
+    for key in keys:
+        found = [name for name in key.names if name in batch.column_names]
+        if not found and key.required:
+            told = f"{shown(url)} has no column {' or '.join(key.names)}"
+            raise DataError("missing-key", told, found=", ".join(batch.column_names), kept="nothing was published")
+        one = Schema("column", 1, tuple(Column(name, key.shape.type, "", nullable=True) for name in found))
+        table = one.conform(batch.select(found), f"{shown(url)}, rows from {first}")
+        values = [table[name] for name in found]
+        nothing = pa.chunked_array([pa.nulls(batch.num_rows, key.shape.type)])
+        columns[key.name] = nothing if not values else values[0] if len(values) == 1 else pc.coalesce(*values)
+    return pa.table(columns)
+
+
+def check_columns(url: str, keys: tuple[Key, ...], there: list[str]) -> None:
+    """`DataError` for a key of which the file has no column at all."""
+    for key in keys:
+        if key.required and not set(key.roots) & set(there):
+            raise DataError(
+                "missing-key",
+                f"{shown(url)} has no column {' or '.join(key.names)}",
+                found=", ".join(map(shown, there)),
+                kept="nothing was published",
+                next=renamed([k for k in keys if k.required and not set(k.roots) & set(there)], there),
+            )
+
+
+def wrong_rows(raw: pa.Table, keys: tuple[Key, ...]) -> Faults:
+    """Rows with a null where a value must be, a number that is not finite, or a NUL in text."""
+    faults: Faults = []
+    for key in keys:
+        column = raw[key.name].combine_chunks()
+        if key.required and column.null_count:
+            faults.append((np.asarray(column.is_null()), "null"))
+        if pa.types.is_floating(key.shape.type):
+            faults.append((np.asarray(pc.fill_null(pc.invert(pc.is_finite(column)), False)), "not-finite"))
+        if pa.types.is_string(key.shape.type):
+            faults.append((np.asarray(pc.fill_null(pc.match_substring(column, "\x00"), False)), "bad-text"))
+    return faults

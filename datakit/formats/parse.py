@@ -1,0 +1,333 @@
+"""A block of JSON lines to columns, and a reason for every line that does not fit.
+
+Arrow reads a block whose lines all write their keys in the same plain way. Any other block is read line by line, each
+value by its key's shape; so whether a line is taken never depends on its neighbours. Nothing is guessed: a date stays
+text, a number in quotes is no number, a key given twice is a fault. What is there and not read is counted by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.formats.keys import Key, Literal
+from datakit.formats.lines import Block, Fault, are_objects
+from datakit.formats.turns import Misfit, clean
+from schemas.errors import printable
+
+_CUT = 200
+_DEPTH = 64
+"""Arrow crashes on values that are nested some ten thousand deep; no real row comes near this."""
+_NAMED = 8
+_KINDS = {
+    bool: "true or false", int: "a number", Literal: "a number", float: "a number", str: "text", list: "such a list",
+    dict: "an object",
+}  # fmt: skip
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Rows (a column for each key), their line numbers, the lines that were not taken, and how many rows held each
+    name that was not read.
+    """
+
+    table: pa.Table
+    numbers: np.ndarray
+    faults: list[Fault]
+    left: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parser:
+    """How the records of one import are read.
+
+    `refused` are names whose values would change what is learnt: a record that has one, with a value that `refused`
+    says yes to, is a fault. `ignored` are names that are left out on purpose. `bare` is the key that a line holds which
+    is one string. `records` makes several records of one, for formats whose records are not flat.
+    """
+
+    keys: tuple[Key, ...]
+    refused: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    bare: str = ""
+    records: Callable[[Any], Iterator[Record]] | None = None
+
+    def parse(self, block: Block) -> Parsed:
+        """Columns of the keys out of `block`."""
+        if not len(block.numbers):
+            return Parsed(self._columns([]), block.numbers, list(block.faults))
+        return self._at_once(block) or self._by_line(block)
+
+    def of_table(self, rows: pa.Table, numbers: np.ndarray) -> Parsed:
+        """Columns of the keys out of a table from elsewhere, whose rows have these numbers."""
+        used = [name for name in rows.column_names if name in self._roots or name in self.refused]
+        left = Counter(
+            {
+                printable(name): len(rows) - rows[name].null_count
+                for name in rows.column_names
+                if name not in used and name not in self.ignored and rows[name].null_count < len(rows)
+            }
+        )
+        for name in used:
+            if pa.types.is_large_string(rows[name].type) or pa.types.is_string_view(rows[name].type):
+                rows = rows.set_column(rows.column_names.index(name), name, rows[name].cast(pa.string()))
+        kinds = {name: rows.schema.field(name).type for name in used}
+        refused = any(rows[name].null_count < len(rows) for name in used if name not in self._known)
+        if self.records is None and not refused and not any("." in key.mapped for key in self.keys):
+            table = self._of_columns(rows.select(used), kinds)
+            if table is not None:
+                return Parsed(table, numbers, [], left)
+        found = self._taken(zip(numbers.tolist(), rows.select(used).to_pylist(), [b""] * len(rows), strict=True))
+        found.left.update(left)
+        return found
+
+    @cached_property
+    def _roots(self) -> set[str]:
+        return {name for key in self.keys for name in key.roots}
+
+    def _at_once(self, block: Block) -> Parsed | None:
+        """The block by Arrow's reader; None if a line is anything but plain."""
+        # Lines that begin with { and end with } share no object: one row a line follows from the count.
+        # The reader also crashes the process on a file that begins with `null`; this keeps it away.
+        if self.records is not None or any("." in key.mapped for key in self.keys):
+            return None
+        if not (block.objects or are_objects(block.data)) or b"\\u0000" in block.data or too_deep(block.data):
+            return None
+        kinds = self._kinds(block.data[: block.data.index(b"\n")])
+        if kinds is None:
+            return None
+        rows = _read(block.data, len(block.numbers), kinds)
+        if rows is None or any(name in self._roots and name not in kinds for name in rows.column_names):
+            return None
+        more = [name for name in rows.column_names if name not in kinds]
+        if any(name in self.refused and name not in self.ignored for name in more):
+            return None
+        table = self._of_columns(rows, kinds)
+        if table is None:
+            return None
+        counts = {name: len(rows) - rows[name].null_count for name in more if name not in self.ignored}
+        left = Counter({printable(name): count for name, count in counts.items() if count})
+        return Parsed(table, block.numbers, list(block.faults), left)
+
+    def _kinds(self, line: bytes) -> dict[str, pa.DataType] | None:
+        """Types to read names as, by the values in the first line; None where a value needs reading for itself."""
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        kinds: dict[str, pa.DataType] = {}
+        for key in self.keys:
+            types = [kind for kind, _ in key.shape.columns]
+            for name in key.names:
+                value = record.get(name)
+                fitting = types if value is None else [kind for kind in types if _fits(value, kind)]
+                if value is not None and not fitting:
+                    return None
+                if fitting:
+                    kinds[name] = fitting[0]
+        return kinds
+
+    def _of_columns(self, rows: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table | None:
+        """The keys' columns out of plain columns; None where a value is missing, not finite or of another type."""
+        columns = {}
+        for key in self.keys:
+            made = []
+            for name in key.names:
+                if name not in rows.column_names:
+                    continue
+                values = rows[name].combine_chunks()
+                ways = [(kind, make) for kind, make in key.shape.columns if kind == kinds.get(name)]
+                if not ways or values.type != ways[0][0] or not _finite(values):
+                    if values.null_count == len(values):
+                        continue
+                    return None
+                made.append(values if ways[0][1] is None else ways[0][1](values))
+            if not made:
+                made = [pa.nulls(rows.num_rows, key.shape.type)]
+            column = made[0] if len(made) == 1 or not made[0].null_count else _coalesced(made)
+            if column is None or (key.required and column.null_count):
+                return None
+            columns[key.name] = column
+        return pa.table(columns)
+
+    def _by_line(self, block: Block) -> Parsed:
+        lines = block.data.split(b"\n")[: len(block.numbers)]
+        faults = list(block.faults)
+
+        def records() -> Iterator[tuple[int, Any, bytes]]:
+            for number, line in zip(block.numbers.tolist(), lines, strict=True):
+                record = loaded(line, number)
+                if isinstance(record, Fault):
+                    faults.append(record)
+                else:
+                    yield number, record[0], line
+
+        found = self._taken(records())
+        return Parsed(found.table, found.numbers, faults + found.faults, found.left)
+
+    def _taken(self, records: Iterator[tuple[int, Any, bytes]]) -> Parsed:
+        """The rows of records that fit, and a fault for each that does not."""
+        rows: list[list[Any]] = []
+        numbers: list[int] = []
+        faults: list[Fault] = []
+        left: Counter[str] = Counter()
+        for number, record, line in records:
+            names: set[str] = set()
+            try:
+                several = self.records(record) if self.records is not None else (self._named(record),)
+                made = [self._row(one, names) for one in several]
+            except Misfit as misfit:
+                faults.append(Fault(number, misfit.reason, misfit.expected, line[:_CUT]))
+            except RecursionError:
+                faults.append(Fault(number, "too-deep", "values that are nested less deep", line[:_CUT]))
+            except (TypeError, KeyError, AttributeError, IndexError, ValueError, OverflowError) as error:
+                rule = f"a record of this format ({type(error).__name__})"
+                faults.append(Fault(number, "broken-record", rule, line[:_CUT]))
+            else:
+                rows += made
+                numbers += [number] * len(made)
+                left.update(names)
+        return Parsed(self._columns(rows), np.array(numbers, np.int64), faults, left)
+
+    def _named(self, record: Any) -> Record:
+        if isinstance(record, str) and self.bare:
+            return {self.bare: record}
+        if not isinstance(record, Mapping):
+            raise Misfit("wrong-type", "an object")
+        return dict(record)
+
+    def _row(self, record: Record, left: set[str]) -> list[Any]:
+        for name, value in record.items():
+            if name in self._known or value in (None, "", [], {}):
+                continue
+            refused = self.refused.get(name)
+            if refused is not None and refused(value):
+                raise Misfit("key-not-read", f"no {name}: it would change what is learnt, and this format has no place")
+            left.add(printable(clean(name)))
+        return [self._value(key, record, left) for key in self.keys]
+
+    @cached_property
+    def _known(self) -> set[str]:
+        return self._roots | set(self.ignored)
+
+    def _value(self, key: Key, record: Record, left: set[str]) -> Any:
+        name, value = key.value_in(record)
+        if not name:
+            if key.required:
+                there = [str(one) for one in record if record[one] is not None]
+                more = ", ..." if len(there) > _NAMED else ""
+                given = any(other in record for other in key.names)
+                wanted = f"{' | '.join(key.names)} (there: {', '.join(there[:_NAMED])}{more})"
+                raise Misfit("null" if given else "missing-key", wanted)
+            return None
+        try:
+            return key.shape.read(value, left)
+        except Misfit as misfit:
+            other = f", not {_KINDS.get(type(value), 'another')}" if misfit.reason == "wrong-type" else ""
+            raise Misfit(misfit.reason, f"{name}: {misfit.expected}{other}") from misfit
+
+    def _columns(self, rows: list[list[Any]]) -> pa.Table:
+        return pa.table(
+            {key.name: pa.array([row[at] for row in rows], key.shape.type) for at, key in enumerate(self.keys)}
+        )
+
+
+def _coalesced(columns: Sequence[pa.Array]) -> pa.Array | None:
+    """The first value of each row; None for nested columns, which Arrow does not coalesce."""
+    return None if pa.types.is_nested(columns[0].type) else pc.coalesce(*columns)
+
+
+def _finite(values: pa.Array) -> bool:
+    if pa.types.is_list(values.type):
+        return _finite(values.flatten())
+    return not pa.types.is_floating(values.type) or bool(pc.all(pc.is_finite(values)).as_py() in (True, None))
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a value of the first line is one of type `kind`, as far as its outside tells."""
+    if pa.types.is_list(kind):
+        if not isinstance(value, list):
+            return False
+        item = next((item for item in value if item is not None), None)
+        return item is None or _fits(item, kind.value_type)
+    if pa.types.is_struct(kind):
+        return isinstance(value, dict) and all(kind.get_field_index(name) >= 0 for name in value)
+    if pa.types.is_string(kind):
+        return isinstance(value, str)
+    if pa.types.is_boolean(kind):
+        return isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read(data: bytes, rows: int, kinds: Mapping[str, pa.DataType]) -> pa.Table | None:
+    """The table of `rows` lines with whatever else they hold, or None if any is not one object of these types."""
+    import pyarrow.json as pj
+
+    schema = pa.schema(list(kinds.items()))
+    options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="infer")
+    try:
+        table = pj.read_json(
+            pa.BufferReader(data), pj.ReadOptions(use_threads=False, block_size=len(data) + 1), options
+        )
+        table.select(list(kinds)).validate(full=True)
+        names = table.column_names
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    same = all(table.schema.field(name).type == kind for name, kind in kinds.items())
+    return table if same and table.num_rows == rows and len(set(names)) == len(names) else None
+
+
+def too_deep(data: bytes) -> bool:
+    """Whether brackets are nested deeper than any real row's; brackets inside texts count too, which does no harm."""
+    folded = np.frombuffer(data, np.uint8) & 0xDF
+    opens, closes = folded == 0x5B, folded == 0x5D
+    at = np.flatnonzero(opens | closes)
+    if not len(at):
+        return False
+    depth = np.cumsum(np.where(opens[at], 1, -1))
+    lines = np.searchsorted(np.flatnonzero(np.frombuffer(data, np.uint8) == 10), at)
+    before = np.concatenate([[0], depth])[np.searchsorted(lines, lines)]
+    return bool((depth - before).max() > _DEPTH)
+
+
+def loaded(line: bytes, number: int) -> tuple[Any] | Fault:
+    """The value that a line writes, in a tuple, or why it is none."""
+    cut = line[:_CUT]
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return Fault(number, "bad-text", "UTF-8", cut, byte=error.start)
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> Record:
+        record = dict(pairs)
+        if len(record) < len(pairs) and not twice:
+            counts = Counter(name for name, _ in pairs)
+            twice.append(next(name for name, count in counts.items() if count > 1))
+        return record
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant, parse_float=Literal)
+    except json.JSONDecodeError as error:
+        return Fault(number, "broken-json", error.msg, cut, byte=len(text[: error.pos].encode()))
+    except RecursionError:
+        return Fault(number, "too-deep", "values that are nested less deep", cut)
+    except Misfit as misfit:
+        return Fault(number, misfit.reason, misfit.expected, cut)
+    except ValueError:
+        return Fault(number, "broken-json", "numbers of at most 4,300 digits", cut)
+    return Fault(number, "duplicate-key", f"{twice[0]} once", cut) if twice else (value,)
+
+
+def _no_constant(name: str) -> float:
+    raise Misfit("not-finite", f"finite numbers, not {name}")

@@ -1,0 +1,105 @@
+"""Outside files as hashed byte streams: what was read is what was named, by SHA-256, wherever the file lies.
+
+A file that changed since its digest was taken is an `IntegrityError`, never a short read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import BinaryIO, TypeVar
+
+from datakit.formats.compression import CHUNK, beginning, plain
+from schemas.errors import ConfigError, DataError, IntegrityError
+from schemas.store.storage import guarded, named_file, shown
+
+T = TypeVar("T")
+
+
+@contextmanager
+def opened(url: str) -> Iterator[BinaryIO]:
+    """A binary reader of `url`, through links; `ConfigError` if there is no such file or it may not be opened."""
+    store, path = named_file(url)
+    with guarded("read", url):
+        try:
+            stream = store.open(path)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise ConfigError("no-such-file", f"there is no file {shown(url)}", kept="nothing was started") from error
+        with stream:
+            yield stream
+
+
+def digests_of(files: tuple[str, ...]) -> tuple[str, ...]:
+    """SHA-256 (hex) of each file's bytes as stored."""
+    found = []
+    for url in files:
+        with opened(url) as stream:
+            found.append(_sha256(stream))
+    return tuple(found)
+
+
+def _sha256(stream: BinaryIO) -> str:
+    state = hashlib.sha256()
+    while data := stream.read(CHUNK):
+        state.update(data)
+    return state.hexdigest()
+
+
+def checked(url: str, stream: BinaryIO, digest: str) -> Iterator[bytes]:
+    """The stored bytes of `stream` in chunks; `IntegrityError` at the end if they are not those of
+    `digest`.
+    """
+    state = hashlib.sha256()
+    while data := stream.read(CHUNK):
+        state.update(data)
+        yield data
+    if state.hexdigest() != digest:
+        raise IntegrityError(
+            "source-changed",
+            f"{shown(url)} is not the file that was named",
+            expected=f"sha256 {digest}",
+            found=f"sha256 {state.hexdigest()}",
+            kept="nothing was published",
+            next="name the file again, so that its new content gets its own identity",
+        )
+
+
+def head_of(url: str, size: int = CHUNK) -> bytes:
+    """The first bytes of a file, without its compression: at least `size` of them, if there are so many."""
+    with opened(url) as stream:
+        return beginning(plain(url, iter(lambda: stream.read(CHUNK), b"")), size)[0]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one worked out in a thread while the last is used (reading and parsing hold no
+    lock).
+    """
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
+
+
+def base_name(url: str) -> str:
+    """The last part of a path or address."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
+
+
+def check_files(who: str, files: tuple[str, ...], digests: tuple[str, ...]) -> None:
+    """`ConfigError` unless there are files or digests, and as many digests as files where both are given."""
+    if digests and files and len(digests) != len(files):
+        raise ConfigError(
+            "bad-setting", f"{who}: {len(files)} files and {len(digests)} digests", kept="nothing was started"
+        )
+    if not files and not digests:
+        raise ConfigError("bad-setting", f"{who} names no files", expected="at least one", kept="nothing was started")
+
+
+def empty(url: str) -> DataError:
+    """The fault of a file without records."""
+    return DataError(
+        "empty-input", f"{shown(url)} holds no record", expected="at least one", kept="nothing was published"
+    )

@@ -1,0 +1,133 @@
+"""One output shard: rows checked against the promised schema, rejected rows beside it, both counted; hashes of keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.columns.quantiles import Quantiles, numbers
+from datakit.columns.unique import Hashes, hashes
+from datakit.op import Op, Result
+from datakit.run.shapes import kept_by, row_name
+from schemas.dataset import Attempt
+from schemas.errors import DataError, printable
+from schemas.manifest import File
+from schemas.shards import ShardWriter
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished shard, as a worker reports it; `keys` are the sorted hashes of its rows' keys, none without a key;
+    `facts` are those that the operation adds to the manifest.
+    """
+
+    file: File
+    rejected: File | None
+    quantiles: Mapping[str, Quantiles]
+    reasons: Mapping[str, int]
+    counts: Mapping[str, float]
+    examples: tuple[str, ...]
+    rows_in: int
+    keys: Hashes
+    details: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Output:
+    """The shard being written and its side table, which exists only where a row was rejected."""
+
+    def __init__(self, op: Op, index: int, attempt: Attempt, max_rejected: int | None) -> None:
+        self._op, self._index, self._attempt, self._max_rejected = op, index, attempt, max_rejected
+        self._writer = attempt.shard(index)
+        self._side: ShardWriter | None = None
+        self._numbers: list[pa.Table] = []
+        self._reasons, self._counts = Counter[str](), Counter[str]()
+        self._examples: list[str] = []
+        self._details: dict[str, str] = {}
+        self._keys: list[Hashes] = []
+        self.rows, self._rows_in = 0, 0
+
+    def add(self, result: Result, rows_in: int) -> None:
+        """Write what came of `rows_in` input rows; `DataError` if that breaks promise or budget."""
+        where = f"output of {self._op.name}, shard {self._index}"
+        rows = self._attempt.schema.check(result.rows, where)
+        self._writer.write(rows)
+        self._numbers.append(numbers(rows))
+        if self._attempt.schema.key:
+            self._keys.append(hashes(rows, self._attempt.schema.key))
+        self.rows += rows.num_rows
+        self._rows_in += rows_in
+        self._counts.update(result.counts)
+        if result.rejected is not None and result.rejected.num_rows:
+            self._reject(result.rejected, f"rejected rows of {self._op.name}, shard {self._index}")
+
+    def finish(self) -> Done:
+        """Close both files."""
+        table = pa.concat_tables(self._numbers) if self._numbers else pa.table({})
+        quantiles = {name: Quantiles.of(table[name]) for name in table.column_names}
+        file = self._writer.finish()
+        side = self._side.finish() if self._side is not None else None
+        reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
+        keys: Hashes = np.sort(np.concatenate(self._keys)) if self._keys else np.empty(0, np.uint64)
+        return Done(
+            file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in, keys, dict(self._details)
+        )
+
+    def abort(self) -> None:
+        """Give both files up."""
+        self._writer.abort()
+        if self._side is not None:
+            self._side.abort()
+
+    def _reject(self, rejected: pa.Table, where: str) -> None:
+        schema = self._attempt.rejected_schema
+        assert schema is not None, "apply gives every attempt a schema for rejected rows"
+        rows = schema.check(rejected, where)
+        if self._side is None:
+            self._side = self._attempt.rejected_shard(self._index)
+        self._side.write(rows)
+        for entry in pc.value_counts(rows["reason"]).to_pylist():
+            self._reasons[entry["values"]] += entry["counts"]
+        for row in range(min(rows.num_rows, _EXAMPLES - len(self._examples))):
+            self._examples.append(row_name(rows, row))
+        for reason in set(self._reasons) - set(self._details):
+            known = rows["threshold"].filter(pc.equal(rows["reason"], reason)).drop_null()
+            if len(known):
+                self._details[reason] = known[0].as_py()
+        check_budget(self._op, self._reasons, self._rows_in, self._max_rejected, self._examples, self._details)
+
+
+def check_budget(
+    op: Op,
+    reasons: Mapping[str, int],
+    rows_in: int,
+    max_rejected: int | None,
+    examples: list[str],
+    details: Mapping[str, str],
+) -> None:
+    """Raise `DataError`, named after the commonest reason, if more rows were rejected than the run allows; `details`:
+    by reason, what the first such row was held against.
+    """
+    total = sum(reasons.values())
+    if max_rejected is None or total <= max_rejected:
+        return
+    slug = max(sorted(reasons), key=lambda reason: reasons[reason])
+    why = {reason: f" ({printable(detail, 300)})" for reason, detail in details.items()}
+    told = ", ".join(f"{reason} {count}{why.get(reason, '')}" for reason, count in sorted(reasons.items()))
+    raise DataError(
+        slug,
+        f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
+        expected=f"at most {max_rejected} rejected rows",
+        found=told,
+        kept=kept_by(op),
+        next=op.advice(slug, details.get(slug, ""))
+        or "mend those rows, or allow more with max_rejected, then run the same command again",
+    )

@@ -1,0 +1,199 @@
+"""Work spread over processes: each takes the next piece, and pieces come back in any order.
+
+Workers come from a fork server (never a fork of this process, whose threads would be lost in it), open the
+resources once, and leave with the process that started them, however it ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from datakit.run.output import Done
+from datakit.run.overlap import overlapped
+from datakit.run.progress import INTERVAL, Reporter
+from datakit.run.resource import close_all, open_all
+from datakit.run.shapes import failed, kept_by
+from datakit.run.watch import Watch, tell_stacks
+from datakit.run.work import Job, work
+from schemas.errors import ConfigError, QuiverError, WorkerError
+from schemas.process.interpreter import safe_children
+
+_HOME = os.getpid()
+_GRACE_SECONDS = 30.0
+
+
+def run(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
+    """The finished pieces of `job`, as they finish; inline where `processes` is 0."""
+    if processes <= 0 or job.tasks == 0:
+        yield from _inline(job, reporter)
+    else:
+        yield from _pooled(job, min(processes, job.tasks), reporter)
+
+
+def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
+    if job.tasks > 1 and not job.op.needs:
+        yield from _overlapped(job, reporter)
+        return
+    opened = open_all(job.resources)
+    try:
+        for index in range(job.tasks):
+            yield work(job, index, opened, reporter.advance)
+    finally:
+        close_all(opened)
+
+
+def _overlapped(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
+    """One piece is read or written while the operation, which runs in one thread at a time, is at another."""
+    turn = threading.Lock()
+    yield from overlapped(lambda index: work(job, index, {}, reporter.advance, turn), job.tasks)
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    piece: int | None = None
+
+
+def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
+    context = _context()
+    workers: list[_Worker] = []
+    pieces = iter(range(job.tasks))
+    watch = Watch(job)
+    try:
+        for _ in range(processes):
+            worker = _start(context, job, processes, watch.stacks)
+            workers.append(worker)
+            _hand_out(worker, pieces)
+        while busy := [worker for worker in workers if worker.piece is not None]:
+            pipes = {worker.pipe: worker for worker in busy}
+            for pipe in wait(list(pipes), timeout=INTERVAL):
+                watch.heard(pipes[pipe].process.pid)  # type: ignore[index]
+                done = _hear(pipes[pipe], job, reporter)  # type: ignore[index]
+                if done is not None:
+                    _hand_out(pipes[pipe], pieces)  # type: ignore[index]
+                    yield done
+            reporter.reach(reporter.rows)
+            watch.check({worker.process.pid: worker.piece for worker in busy if worker.piece is not None})
+        for worker in workers:
+            worker.process.join(_GRACE_SECONDS)
+    finally:
+        for worker in workers:
+            worker.pipe.close()
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.process.join()
+        watch.close()
+
+
+def _start(context: BaseContext, job: Job, processes: int, stacks: str) -> _Worker:
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(job, theirs, processes, stacks))  # type: ignore[attr-defined]
+    try:
+        with safe_children():
+            process.start()
+    except OSError:
+        raise
+    except Exception as fault:
+        raise ConfigError(
+            "not-picklable",
+            f"{job.op.name} or one of its resources cannot travel to a worker process: {fault}",
+            expected="ops and resources made of importable classes and functions",
+            kept="nothing was started",
+            next="move it into a module, or work inline with processes=0",
+        ) from fault
+    finally:
+        theirs.close()
+    return _Worker(process, mine)
+
+
+def _hand_out(worker: _Worker, pieces: Iterator[int]) -> None:
+    """Give the worker its next piece, or None, at which it goes home."""
+    worker.piece = next(pieces, None)
+    with suppress(BrokenPipeError):
+        worker.pipe.send(worker.piece)
+
+
+def _hear(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None:
+    """Take one message: rows done (None is returned), a finished piece, or an error, which is raised."""
+    try:
+        message = worker.pipe.recv()
+    except (EOFError, ConnectionResetError) as fault:
+        worker.process.join(_GRACE_SECONDS)
+        raise _died(worker, job) from fault
+    if isinstance(message, BaseException):
+        raise message
+    if isinstance(message, int):
+        reporter.advance(message)
+        return None
+    done: list[Done] = message
+    return done
+
+
+def _died(worker: _Worker, job: Job) -> WorkerError:
+    code = worker.process.exitcode or 0
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    return WorkerError(
+        "oom" if code == -signal.SIGKILL else "worker-died",
+        f"a worker was {how} while it did piece {worker.piece} of {job.op.name}",
+        expected="workers that live until their work is done",
+        found=f"exit code {code}" + (", as the system does when memory runs out" if code == -signal.SIGKILL else ""),
+        kept=kept_by(job.op),
+        next="run the same command again with fewer processes; a script that starts processes "
+        "keeps its work under `if __name__ == '__main__':`",
+    )
+
+
+def _context() -> BaseContext:
+    """A fork server; a fresh interpreter where this process is a fork, which cannot use its parent's."""
+    return multiprocessing.get_context("forkserver" if os.getpid() == _HOME else "spawn")
+
+
+def _serve(job: Job, pipe: Connection, processes: int, stacks: str) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell_stacks(stacks)
+    pipe.send(0)
+    threading.Thread(target=_leave_with_parent, name="quiver-parent-watch", daemon=True).start()
+    _share_cores(processes)
+    opened: dict[str, Any] = {}
+    try:
+        index = pipe.recv()
+        if index is not None:
+            opened = open_all(job.resources)
+        while index is not None:
+            pipe.send(work(job, index, opened, pipe.send))
+            index = pipe.recv()
+    except (EOFError, BrokenPipeError):
+        return
+    except BaseException as fault:
+        pipe.send(fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url))
+    finally:
+        close_all(opened)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    wait([parent.sentinel])
+    os._exit(75)
+
+
+def _share_cores(processes: int) -> None:
+    """Libraries that start a thread per core get their share of the cores."""
+    import pyarrow as pa
+
+    share = max(1, (os.cpu_count() or 1) // processes)
+    pa.set_cpu_count(share)
+    for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, str(share))

@@ -1,0 +1,137 @@
+"""Rows whose text is no skeleton with contents in it: each is rendered for itself, traced.
+
+Such are rows whose contents the template takes apart and writes again (the reasoning of a thinking model), and rows
+with tools, tool calls or reasoning. A row of which no one could say what came from it is not kept, nor one of which the
+template leaves a whole turn, its tool calls or the tools out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from datakit.templating.learnt import Lesson, Part, Turns, beginnings, has_marks, parts_of, spans_of
+from datakit.templating.sandbox import Conversation, Rendered, Sandbox
+from datakit.templating.segments import odd_role
+
+_BATCH_ROWS, _BATCH_CHARS = 128, 1 << 22
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation as a template gets it, and which of its turns may be learnt."""
+
+    conversation: Conversation
+    turns: Turns
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The parts of a row's text, or why it has none."""
+
+    parts: tuple[Part, ...] = ()
+    fault: str = ""
+    told: str = ""
+
+
+def row_of(messages: Sequence[Mapping[str, Any]], tools: str | None, generation: bool) -> Row:
+    """A row of turns (`schemas.rows.conversation.TURN`) and tools as JSON text. Names are those that templates read in
+    Hugging Face's libraries: `tool_calls` (a list), `tool_call_id`, `reasoning_content` and, the same, `thinking`.
+    `ValueError` for tools or tool calls that are no JSON list.
+    """
+    turns = []
+    for message in messages:
+        turn = {"role": message["role"], "content": message["content"]}
+        if message["tool_calls"]:
+            turn["tool_calls"] = _listed(message["tool_calls"])
+        if message["tool_call_id"] is not None:
+            turn["tool_call_id"] = message["tool_call_id"]
+        if message["reasoning"] is not None:
+            turn |= {"thinking": message["reasoning"], "reasoning_content": message["reasoning"]}
+        turns.append(turn)
+    offered = (_listed(tools) if tools else None) or None
+    roles, silent = tuple(turn["role"] for turn in turns), tuple(message["weight"] == 0 for message in messages)
+    return Row(Conversation(turns, offered, generation, traced=True), Turns(roles, silent))
+
+
+def _listed(text: str) -> list[Any]:
+    """The JSON list in `text`; `ValueError` for anything else."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        value = None
+    if isinstance(value, list):
+        return value
+    raise ValueError("no JSON list")
+
+
+def aligned(sandbox: Sandbox, rows: Iterable[tuple[Any, str | None]], lesson: Lesson) -> list[Aligned]:
+    """The parts of each row, of turns and tools."""
+    found: list[Aligned] = []
+    readable: dict[int, Row] = {}
+    for at, (messages, tools) in enumerate(rows):
+        found.append(Aligned(fault="bad-tools", told="tools or tool_calls are no JSON list"))
+        with suppress(ValueError):
+            readable[at] = row_of(messages, tools, lesson.generation)
+    done = (one for batch in _batches(list(readable.values())) for one in _aligned(sandbox, batch, lesson))
+    for at in readable:
+        found[at] = next(done)
+    return found
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(turn["content"]) for turn in row.conversation.messages) * (1 + len(row.turns.roles))
+        if len(batch) == _BATCH_ROWS or size > _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[Aligned]:
+    texts = sandbox.render([row.conversation for row in rows])
+    faults = [_fault(row, text, sandbox.template) for row, text in zip(rows, texts, strict=True)]
+    asked = [
+        [] if fault.fault or has_marks(text) else beginnings(row.conversation, lesson.learnt(row.turns))
+        for row, text, fault in zip(rows, texts, faults, strict=True)
+    ]
+    begun = iter(sandbox.render([one for several in asked for one in several]))
+    for row, text, fault, several in zip(rows, texts, faults, asked, strict=True):
+        answers = [next(begun) for _ in several]
+        yield fault if fault.fault else Aligned(parts_of(text, spans_of(text, answers, row.turns, lesson)))
+
+
+def _fault(row: Row, text: Rendered, template: str) -> Aligned:
+    """Why a row is not kept, if it is not."""
+    if odd := odd_role(row.turns.roles):
+        return Aligned(fault="unknown-role", told=odd)
+    if text.fault:
+        return Aligned(fault=text.fault, told=text.told)
+    if ignored := _ignored(row.conversation, template):
+        return Aligned(fault=f"template-ignores-{ignored}", told=f"the template does not read {ignored}")
+    out = {slot for _, _, slot in text.runs}
+    if min(out, default=0) < 0:
+        return Aligned(fault="template-alters-contents", told="a content comes out changed")
+    for slot, turn in enumerate(row.conversation.messages):
+        if slot not in out and (turn["content"].strip() or turn.get("tool_calls")):
+            told = f"turn {slot} ({turn['role']}) does not come out"
+            return Aligned(fault="template-alters-contents", told=told)
+    return Aligned()
+
+
+def _ignored(conversation: Conversation, template: str) -> str:
+    """What the row has and the template does not so much as name."""
+    turns = conversation.messages
+    if conversation.tools and "tools" not in template:
+        return "tools"
+    if any("tool_calls" in turn for turn in turns) and "tool_calls" not in template:
+        return "tool_calls"
+    thinks = any("thinking" in turn for turn in turns)
+    return "reasoning" if thinks and not any(name in template for name in ("reasoning_content", "thinking")) else ""

@@ -1,0 +1,149 @@
+"""A traced rendering cut into parts: what the template wrote (where control tokens count), what was given (where they
+never do), and which of both a model has to say itself.
+
+That is what stands between generation marks, where the template has them. Where it has none, renderings of the
+conversation's beginnings tell: from where the open header of an assistant turn ends to where the turn ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from datakit.templating.ending import closing, next_end
+from datakit.templating.sandbox import Conversation, Rendered
+from schemas.end_tokens import TurnEnd
+
+OPEN, CLOSE = "\ue010", "\ue011"
+_MARK = re.compile(f"[{OPEN}{CLOSE}]")
+_HIDDEN = "\ufffc"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of text, the turn that it came from (-1: the template wrote it) and whether it is learnt."""
+
+    text: str
+    slot: int
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The roles of a conversation's turns, and which turns are never learnt (`silent`: their weight is 0)."""
+
+    roles: tuple[str, ...]
+    silent: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt: nothing of a prompt (`generation`), else all assistant turns or the last; with `ends` and
+    `control`, how the template ends a turn and what matches control tokens (`datakit.templating.ending`).
+    """
+
+    generation: bool
+    last: bool
+    ends: TurnEnd
+    control: re.Pattern[str] | None
+
+    def learnt(self, turns: Turns) -> list[int]:
+        """Numbers of the turns that are learnt."""
+        answers = [] if self.generation else [at for at, role in enumerate(turns.roles) if role == "assistant"]
+        return [at for at in (answers[-1:] if self.last else answers) if not turns.silent[at]]
+
+
+def beginnings(whole: Conversation, learnt: Iterable[int]) -> list[Conversation]:
+    """For each turn that is learnt: the conversation before it, its header open, and the conversation up to its end."""
+    asked = []
+    for slot in learnt:
+        asked.append(replace(whole, messages=whole.messages[:slot], open=True))
+        asked.append(replace(whole, messages=whole.messages[: slot + 1], open=False))
+    return asked
+
+
+def spans_of(whole: Rendered, begun: Sequence[Rendered], turns: Turns, lesson: Lesson) -> list[tuple[int, int]]:
+    """Where what is learnt stands in the text; `begun` are the renderings of `beginnings` (none are needed where the
+    text has generation marks).
+    """
+    learnt = lesson.learnt(turns)
+    if (marked := _marked(whole, lesson)) is None:
+        pairs = zip(learnt, begun[::2], begun[1::2], strict=True)
+        return [_span(whole, slot, head, tail, lesson) for slot, head, tail in pairs]
+    answers = {slot for start, end in marked for slot in _slots(whole, start, end)}
+    silent = {slot for slot in answers if slot < len(turns.silent) and turns.silent[slot]}
+    if lesson.generation or lesson.last:
+        marked = [] if lesson.generation else marked[-1:]
+    return [span for span in marked if not silent & _slots(whole, *span)]
+
+
+def has_marks(whole: Rendered) -> bool:
+    """Whether the template wrote generation marks."""
+    return OPEN in _own(whole)
+
+
+def parts_of(whole: Rendered, spans: Sequence[tuple[int, int]]) -> tuple[Part, ...]:
+    """The text cut where its origin changes and at the ends of spans; generation marks left out."""
+    given = {start: (end, slot) for start, end, slot in _runs(whole)}
+    text, parts = whole.text, []
+    cuts = sorted({0, len(text), *given, *(end for end, _ in given.values()), *(at for span in spans for at in span)})
+    inside = {at for start, (end, _) in given.items() for at in cuts if start < at < end}
+    for at, end in pairwise(cut for cut in cuts if cut not in inside):
+        trained = any(start <= at and end <= stop for start, stop in spans)
+        if at in given:
+            parts.append(Part(text[at:end], given[at][1], trained))
+        elif own := _MARK.sub("", text[at:end]):
+            parts.append(Part(own, -1, trained))
+    return tuple(parts)
+
+
+def _runs(whole: Rendered) -> list[tuple[int, int, int]]:
+    """The runs in order, those of one turn that touch made one."""
+    merged: list[tuple[int, int, int]] = []
+    for start, end, slot in whole.runs:
+        if merged and merged[-1][1:] == (start, slot):
+            merged[-1] = (merged[-1][0], end, slot)
+        else:
+            merged.append((start, end, slot))
+    return merged
+
+
+def _own(whole: Rendered) -> str:
+    """The text with what was given hidden, every character in its place."""
+    parts, at = [], 0
+    for start, end, _ in whole.runs:
+        parts += [whole.text[at:start], _HIDDEN * (end - start)]
+        at = end
+    return "".join([*parts, whole.text[at:]])
+
+
+def _slots(whole: Rendered, start: int, end: int) -> set[int]:
+    return {slot for first, last, slot in whole.runs if start <= first and last <= end}
+
+
+def _marked(whole: Rendered, lesson: Lesson) -> list[tuple[int, int]] | None:
+    """Spans between generation marks, if the template has them, and the turn's end where it stands behind the mark."""
+    own, ends = _own(whole), lesson.ends
+    if OPEN not in own:
+        return None
+    opens, closes = ([match.start() for match in re.finditer(mark, own)] for mark in (OPEN, CLOSE))
+    spans = []
+    for start, end in zip(opens, closes, strict=True):
+        closed = own[start:end].rstrip().endswith(ends.stop) if ends.stop else True
+        spans.append((start, end if closed else end + 1 + next_end(own[end + 1 :], ends, lesson.control)))
+    return spans
+
+
+def _span(whole: Rendered, slot: int, head: Rendered, tail: Rendered, lesson: Lesson) -> tuple[int, int]:
+    """What a model has to say in turn `slot`: from the end of the open header to the end of the turn's closing mark."""
+    own = [(start, end) for start, end, turn in whole.runs if turn == slot]
+    at, end = (own[0][0], own[-1][1]) if own else (len(head.text), len(head.text))
+    opened = not head.fault and whole.text.startswith(head.text) and len(head.text) <= at
+    start = len(head.text) if opened else at
+    if not (own or opened):
+        return start, end
+    last = max((stop for _, stop, turn in tail.runs if turn == slot), default=end)
+    following = min((first for first, _, _ in whole.runs if first >= end), default=len(whole.text))
+    return start, end + closing(whole.text[end:following], tail.text[last:], lesson.ends, lesson.control)

@@ -1,0 +1,118 @@
+"""How conversations become text: one frozen value, carried whole from a command line or a configuration to the
+operations that template.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date as calendar_date
+from typing import Any, ClassVar
+
+from datakit.op import Label
+from datakit.templating.named import TEMPLATES
+from schemas.errors import ConfigError, printable
+from schemas.settings import canonical, suggestion
+
+_ROWS_OWN = ("messages", "tools", "add_generation_prompt")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """`template` is a name (`plain`, `text`, `chatml`, `llama3`, `extra_id`), Jinja source, or None for the
+    tokenizer's own; `options` are variables that it reads (`{"enable_thinking": false}`), as JSON; `date` (YYYY-MM-DD)
+    is what `strftime_now` writes; `stop` are texts that end an answer, beside the end token.
+
+    `ConfigError` for a template that there is not, an option that is no JSON or that rows decide, a date that there is
+    not.
+    """
+
+    template: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    date: str | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_template("template", self.template)
+        object.__setattr__(self, "options", _plain_options(self.options))
+        if self.date is not None and not _is_date(self.date):
+            raise ConfigError(
+                "bad-setting",
+                f"date: {printable(self.date)} is not a date",
+                expected="YYYY-MM-DD, such as 2025-01-31",
+                kept="nothing was started",
+                next="--date 2025-01-31",
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the operations that template take."""
+        return {"template": self.template, "options": self.options, "date": self.date}
+
+    def over(self, other: Rendering) -> Rendering:
+        """What is set here, and what `other` sets besides."""
+        return Rendering(
+            template=self.template or other.template,
+            options={**other.options, **self.options},
+            date=self.date or other.date,
+            stop=self.stop or other.stop,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templating(Label):
+    """Base of the operations that template; their fields `template`, `options` and `date` are those of `Rendering`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    max_rejected: ClassVar[int] = 0
+
+    template: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    date: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", self.rendering.options)
+
+    @property
+    def rendering(self) -> Rendering:
+        """The three as one value."""
+        return Rendering(template=self.template, options=self.options, date=self.date)
+
+
+def check_template(who: str, template: str | None) -> None:
+    """`ConfigError` for a word that is neither a template's name nor Jinja source."""
+    if template is not None and template not in TEMPLATES and "{" not in template:
+        what = f"{who}: there is no template {printable(template)}{suggestion(template, list(TEMPLATES))}"
+        raise ConfigError("unknown-template", what, expected=", ".join(TEMPLATES), kept="nothing was started")
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    why = ""
+    try:
+        plain: dict[str, Any] = json.loads(canonical(options))
+    except (ValueError, TypeError, RecursionError) as fault:
+        plain, why = {}, f"no JSON: {printable(fault)}"
+    odd = [name for name in plain if not name.isidentifier()]
+    owned = [name for name in plain if name in _ROWS_OWN]
+    if odd:
+        why = f"{printable(odd[0])} is no variable's name"
+    elif owned:
+        why = f"{owned[0]} comes from the rows"
+    if why:
+        raise ConfigError(
+            "bad-setting",
+            f"template options: {why}",
+            expected='variables that the template reads, such as {"enable_thinking": false}',
+            kept="nothing was started",
+        )
+    return plain
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(_DATE.fullmatch(text)) and calendar_date.fromisoformat(text) is not None
+    except ValueError:
+        return False

@@ -1,0 +1,86 @@
+"""What a template writes around contents, per pattern of roles: rendered once with stand-ins, then joined by
+columns.
+
+Stand-ins are private strings in the contents' places. Cutting the rendered text where they come out separates what the
+template wrote from what was given. What a model has to say itself of it, `datakit.templating.learnt` tells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datakit.templating.learnt import CLOSE, OPEN, Lesson, Part, Turns, beginnings, parts_of, spans_of
+from datakit.templating.sandbox import Conversation, Rendered, Sandbox
+
+_CORE = "aZ\"<&\\'\n{{é"
+_ROLE = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The parts of a rendering in order; which contents lose outer white space; whether contents were looked
+    into, or come out other than they are (`alters`: then there are no parts).
+    """
+
+    parts: tuple[Part, ...] = ()
+    left: frozenset[int] = frozenset()
+    right: frozenset[int] = frozenset()
+    looked: bool = False
+    alters: bool = False
+    fault: str = ""
+    told: str = ""
+
+    def contents(self, given: Sequence[str]) -> list[str]:
+        """The contents as the template writes them."""
+        return [self.stripped(slot, [content])[0] for slot, content in enumerate(given)]
+
+    def stripped(self, slot: int, contents: Sequence[str]) -> Sequence[str]:
+        """Contents of one slot as the template writes them; by Python's `strip`, which is what Jinja
+        calls.
+        """
+        if slot in self.left and slot in self.right:
+            return [content.strip() for content in contents]
+        if slot in self.left:
+            return [content.lstrip() for content in contents]
+        return [content.rstrip() for content in contents] if slot in self.right else contents
+
+    def text(self, given: Sequence[str]) -> str:
+        """The rendering of these contents, if contents do nothing but stand in their places."""
+        contents = self.contents(given)
+        return "".join(part.text if part.slot < 0 else contents[part.slot] for part in self.parts)
+
+
+def skeleton(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson: Lesson) -> Skeleton:
+    """The skeleton of a pattern: its turns, and which contents are blank (those stay as they are: empty)."""
+    if fault := odd_role(turns.roles):
+        return Skeleton(fault="unknown-role", told=fault)
+    contents = tuple("" if empty else f"\ue000{slot}{_CORE}\ue001" for slot, empty in enumerate(blank))
+    padded = tuple(f" \n{content}\n " if content else "" for content in contents)
+    whole = Conversation.of(turns.roles, contents, lesson.generation, traced=True)
+    bare = Conversation.of(turns.roles, padded, lesson.generation)
+    first, second, *more = sandbox.render([whole, bare, *beginnings(whole, lesson.learnt(turns))])
+    if first.fault:
+        return Skeleton(fault=first.fault, told=first.told, looked=first.looked)
+    out = [(first.text[start:end], slot) for start, end, slot in first.runs]
+    if {slot for _, slot in out} != {slot for slot, empty in enumerate(blank) if not empty} or any(
+        text != contents[slot] for text, slot in out
+    ):
+        return Skeleton(alters=True, looked=True)
+    left, right, altered = _strips(second, contents)
+    return Skeleton(parts_of(first, spans_of(first, more, turns, lesson)), left, right, first.looked or altered)
+
+
+def odd_role(roles: Sequence[str]) -> str:
+    """What is wrong with the first role that is none; empty if all are."""
+    return next((f"{role!r} is no role" for role in roles if not _ROLE.fullmatch(role)), "")
+
+
+def _strips(padded: Rendered, contents: tuple[str, ...]) -> tuple[frozenset[int], frozenset[int], bool]:
+    """Which contents came out without their leading and trailing white space; whether it cannot be told."""
+    text = padded.text.replace(OPEN, "").replace(CLOSE, "")
+    there = [slot for slot, content in enumerate(contents) if content]
+    left = frozenset(slot for slot in there if f" \n{contents[slot]}" not in text)
+    right = frozenset(slot for slot in there if f"{contents[slot]}\n " not in text)
+    return left, right, bool(padded.fault) or any(contents[slot] not in text for slot in there)

@@ -1,0 +1,94 @@
+"""What a user asks for on the command line: a small graph, said in a few words before it runs and after it is done."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+
+import luigi
+
+from datakit.run.chunks import remove_stale
+from pipelines.graph.external import Function, place_of
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, ordered
+from pipelines.graph.plan import Plan
+from pipelines.graph.why import why
+from pipelines.runtime import disk_estimate, settings
+from pipelines.runtime.console import say
+from pipelines.runtime.processes import preload
+from pipelines.runtime.tasks import complete, tasks_of
+from pipelines.runtime.training import check
+from schemas.errors import StorageError, printable
+
+_SHOWN = 12
+_MODELS = {"generator", "scorer"}
+
+
+class Command(luigi.Task):
+    """A task that makes nothing itself: it is complete when the last nodes of its graph are."""
+
+    @abstractmethod
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The nodes that are wanted, made with `plan`; whatever is wrong with the graph is raised here."""
+
+    @functools.cached_property
+    def targets(self) -> tuple[Node, ...]:
+        """The nodes that are wanted."""
+        return tuple(self.build(Plan(settings.quiver_config().root)))
+
+    def requires(self) -> list[luigi.Task]:
+        """Tasks of the wanted nodes."""
+        return tasks_of(self.targets)
+
+    def complete(self) -> bool:
+        """Whether all wanted nodes are there."""
+        return all(complete(node) for node in self.targets)
+
+    def run(self) -> None:
+        """Nothing is left to do once what it requires is there."""
+
+    def before(self) -> None:
+        """Check the whole graph, then say what will run and why, and what is there already."""
+        todo, reused = outstanding(self.targets)
+        for node in reused:
+            with suppress(StorageError):
+                remove_stale(node.url)
+        told = f"{len(reused)} reused" if reused else "nothing is there yet"
+        if not todo:
+            say(f"{self.task_family}: everything is there already, nothing to do")
+            return
+        for node in todo:
+            if isinstance(node, TrainedCheckpoint):
+                check(node)
+        disk_estimate.check(todo)
+        say(f"{self.task_family}: {len(todo)} stages to do, {told}")
+        scorers = [given for node in todo if isinstance(node, Table) for given in node.resources.values()]
+        for function in sorted({given.function for given in scorers if isinstance(given, Function)}):
+            say(f"code of yours that runs: {printable(function)}, in {printable(place_of(function), 200)}")
+        preload(any(isinstance(node, Table) and _MODELS & set(node.resources) for node in todo))
+        causes = [(node, why(node)) for node in todo] if reused else []
+        changed = [(node, cause) for node, cause in causes if cause != "first time"]
+        for node, cause in changed[:_SHOWN]:
+            say(f"  {node.label:<32} {cause}")
+        if len(changed) > _SHOWN:
+            say(f"  and {len(changed) - _SHOWN} stages behind them")
+
+    def after(self) -> None:
+        """Say where the results lie."""
+        for node in self.targets:
+            print(f"{node.label:<32} {node.url}")
+
+
+def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """What has to be made, each behind what it is made of, and what stands already where the work begins."""
+    reused: set[int] = set()
+
+    def stands(node: Node) -> bool:
+        if complete(node):
+            reused.add(id(node))
+        return id(node) in reused
+
+    nodes = ordered(wanted, ends=stands)
+    standing = [node for node in nodes if id(node) in reused and node.made]
+    return [node for node in nodes if id(node) not in reused], standing

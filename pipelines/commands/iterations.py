@@ -1,0 +1,93 @@
+"""What every iterative recipe asks of the command line, and how `--iteration k` comes to require k - 1."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import luigi
+
+from datakit.clients import Sampling
+from pipelines.commands.command import Command
+from pipelines.commands.templated import Answering
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.report.table import show
+from pipelines.runtime import settings
+from pipelines.setups import source_of
+from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
+from schemas.errors import ConfigError
+
+
+class AlignmentIteration(Answering, Command):
+    """Iteration `iteration` of a recipe over a task source."""
+
+    title: ClassVar[str] = ""
+
+    iteration = luigi.IntParameter(description="which iteration; those before it are required")
+    source = luigi.Parameter(description="task source: the section that says where prompts, data and models come from")
+    prompts_per_iteration = luigi.IntParameter(
+        description="prompts of one iteration; each is used in one iteration only"
+    )
+    samples_per_prompt = luigi.IntParameter(description="answers to each prompt")
+    temperature = luigi.FloatParameter(description="of sampling")
+    top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")
+    top_p = luigi.FloatParameter(description="probability mass to choose from")
+    original_share = luigi.FloatParameter(description="share of original data among training rows; 0: none")
+    seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
+
+    @abstractmethod
+    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
+        """What each improve step trains on, out of rewarded samples."""
+
+    @functools.cached_property
+    def story(self) -> tuple[TaskSetup, Evaluation, list[IterationResult]]:
+        """The source, the first policy's evaluation and all iterations up to this one."""
+        if self.iteration < 1:
+            raise ConfigError(
+                "bad-parameter", f"iteration is {self.iteration}", expected="1 or more", kept="nothing was started"
+            )
+        held = settings.quiver_config()
+        plan = Plan(held.root)
+        seed = held.seed if self.seed is None else self.seed
+        source = source_of(self.source).source(plan, seed, self.rendering)
+        ground = source.ground
+        method = Method(
+            name=self.title,
+            prompts=self.prompts_per_iteration,
+            sampling=Sampling(
+                samples_per_prompt=self.samples_per_prompt,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                max_new_tokens=ground.max_new_tokens,
+                stop=ground.rendering.stop,
+            ),
+            keeping=self.keep,
+            original_share=self.original_share,
+            seed=seed,
+        )
+        before = evaluated(plan, f"{ground.name}/first", ground, source.policy, seed)
+        steps: list[IterationResult] = []
+        for number in range(1, self.iteration + 1):
+            policy = steps[-1].policy if steps else source.policy
+            steps.append(iterated(plan, source, method, number, policy))
+        return source, before, steps
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The last policy, all evaluations, and what the reward model is held against."""
+        source, before, steps = self.story
+        others = [] if source.baselines is None else [source.baselines]
+        return [before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy]
+
+    def requires(self) -> list[luigi.Task]:
+        """The iteration before, and what this one wants."""
+        earlier = [self.clone(iteration=self.iteration - 1)] if self.iteration > 1 else []
+        return [*earlier, *super().requires()]
+
+    def after(self) -> None:
+        """The table, where the data lies, and how to go on."""
+        source, before, steps = self.story
+        show(self.task_family, source, before, steps)

@@ -1,0 +1,156 @@
+"""Models from and for other programs, as tasks and commands.
+
+    luigi --module pipelines AdoptModel  --folder llama-3.1-8b              a checkpoint of a Hugging Face folder
+    luigi --module pipelines ExportModel --checkpoint quiver-data/.../policy-3f2a91c0       and the way back
+    luigi --module pipelines MergeModel  --adapters quiver-data/.../policy-91b0c2de         LoRA into its base
+
+Conversions run in a process of their own, which holds torch and ends with its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+import luigi
+
+from pipelines.commands.command import Command
+from pipelines.graph.external import ConvertedModel, ImportedModel
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import adopted, model_at, stem
+from pipelines.runtime.console import Stage
+from pipelines.runtime.processes import die_with_parent
+from pipelines.runtime.resources import open_tokenizer
+from pipelines.runtime.targets import CheckpointTarget
+from pipelines.runtime.tasks import Make, makes
+from schemas.end_tokens import TurnEnd
+from schemas.errors import QuiverError, WorkerError
+from schemas.store.commit import read_manifest
+
+
+@makes(ImportedModel)
+class Adopt(Make):
+    """Makes a checkpoint of a Hugging Face folder."""
+
+    kind = CheckpointTarget
+
+    def make(self, node: ImportedModel, stage: Stage) -> str:
+        """`trainers.adopt`."""
+        tokenizer = None if node.tokenizer is None else node.tokenizer.url
+        return _apart(_adopt, node.folder, node.url, node.task_key, tokenizer)
+
+
+@makes(ConvertedModel)
+class Convert(Make):
+    """Makes something else of a checkpoint."""
+
+    def make(self, node: ConvertedModel, stage: Stage) -> str:
+        """`trainers.export` or `trainers.merge`."""
+        work = {"export": _export, "merge": _merge}[node.does]
+        return _apart(work, node.model.url, node.url, node.task_key, dict(node.settings))
+
+
+class AdoptModel(Command):
+    """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes."""
+
+    folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
+    tokenizer = luigi.Parameter(default="", description="tokenizer dataset, folder or file; empty: the folder's own")
+    name = luigi.Parameter(
+        default="", description="label of the checkpoint under the root; empty: made of the folder's"
+    )
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The checkpoint."""
+        return [adopted(plan, self.folder, self.name, self.tokenizer)]
+
+
+class ExportModel(Command):
+    """A checkpoint as a Hugging Face folder that transformers and vLLM load."""
+
+    checkpoint = luigi.Parameter(description="checkpoint")
+    name = luigi.Parameter(
+        default="", description="label of the folder under the root; empty: made of the checkpoint's"
+    )
+    dtype = luigi.ChoiceParameter(
+        choices=["keep", "fp32", "bf16", "fp16"], default="keep", description="of the weights"
+    )
+    architecture = luigi.Parameter(default="", description="family; empty: the one it was adopted as, or that fits")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The folder."""
+        model = model_at(plan, self.checkpoint)
+        chosen = {"dtype": self.dtype, **({"family": self.architecture} if self.architecture else {})}
+        label = self.name or f"exported/{stem(self.checkpoint)}"
+        made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))
+        return [plan.add(made)]
+
+
+class MergeModel(Command):
+    """Adapters (LoRA) and their base as one ordinary checkpoint."""
+
+    adapters = luigi.Parameter(description="checkpoint of a run with lora")
+    name = luigi.Parameter(default="", description="label under the root; empty: made of the adapters'")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The checkpoint."""
+        label = self.name or f"merged/{stem(self.adapters)}"
+        model = plan.found(self.adapters, "checkpoint")
+        return [plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="merge"))]
+
+
+def _apart(work: Callable[..., str], *given: Any) -> str:
+    with ProcessPoolExecutor(1, get_context("forkserver"), initializer=die_with_parent) as pool:
+        try:
+            return pool.submit(work, *given).result()
+        except BrokenProcessPool:
+            raise WorkerError(
+                "conversion-died",
+                "the process that converts the weights died",
+                expected="a process that lives until it is done",
+                found="killed, as the system does when memory runs out",
+                kept="every finished stage; of this one nothing",
+                next="run the same command again",
+            ) from None
+
+
+def _adopt(folder: str, url: str, key: str, tokenizer: str | None) -> str:
+    from trainers.engine.weights.import_hf import adopt
+
+    lines: list[str] = []
+    facts = _turn_end(tokenizer or folder, lines).facts
+    adopt(folder, url, key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    return ", ".join(lines)
+
+
+def _turn_end(place: str, lines: list[str]) -> TurnEnd:
+    """The tokens with which the chat template of the tokenizer at `place` ends a turn; `lines` takes why that is not
+    known.
+    """
+    from datakit.template import turn_end_of
+
+    try:
+        manifest = read_manifest(place)
+        kind = "checkpoint" if manifest is None else manifest.kind
+        return TurnEnd(turn_end_of(open_tokenizer(place, kind)).tokens)
+    except QuiverError as error:
+        lines.append(f"how the chat template ends a turn is not known: {error.what}")
+        return TurnEnd()
+
+
+def _export(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
+    from trainers.engine.weights.export_hf import export
+
+    lines: list[str] = []
+    export(source, url, key=key, say=lines.append, **chosen)
+    return ", ".join(lines)
+
+
+def _merge(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
+    from trainers.engine.weights.lora_export import merge
+
+    manifest = merge(source, url, key=key, **chosen)
+    return f"weights {manifest.facts['weights_digest'][:12]}"

@@ -1,0 +1,314 @@
+"""Every stage as a command of its own, for someone with nothing but a checkpoint and a file.
+
+    luigi --module pipelines Import   --files rows.jsonl.gz --format completions
+    luigi --module pipelines Generate --policy CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16
+    luigi --module pipelines Label    --data SAMPLES --op reward --reward-model CHECKPOINT
+    luigi --module pipelines Filter   --data SAMPLES --op where --params '{"predicate": "reward > 0"}'
+    luigi --module pipelines Blend    --data A,B --op mix --params '{"sources": ["a", "b"], "weights": [1, 1]}'
+    luigi --module pipelines Template --data ROWS --op chat --tokenizer CHECKPOINT
+    luigi --module pipelines Tokenize --data TEXTS --op mask --tokenizer CHECKPOINT
+    luigi --module pipelines Train    --data TOKENS --algorithm sft --init CHECKPOINT
+    luigi --module pipelines Evaluate --policy CHECKPOINT --prompts prompts.jsonl
+
+Inputs are dataset folders, or files (`datakit.formats.layouts` says which), whose `--format` is a name of
+`datakit.formats.forms`. `--op` names an operation of the verb's family, `--params` its settings. Where a result lies is
+printed; the same command again does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.label import Reward
+from datakit.op import Op
+from datakit.registry import op_of
+from datakit.template import Chat
+from datakit.tokenize import Adopt
+from pipelines.commands.command import Command
+from pipelines.commands.templated import Answering, Templated
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import any_at, imported, model_at, names_in, rows_at, scorer_at, stem
+from pipelines.runtime import settings
+from pipelines.stages.iteration import EvalSetup, evaluated, prompted, rewarded
+from schemas.errors import ConfigError, printable
+from schemas.store.storage import normal
+
+
+class StageCommand(Command):
+    """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
+
+    family: ClassVar[str] = ""
+
+    name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
+    format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
+    columns = luigi.DictParameter(
+        default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
+    )
+    keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
+    ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
+    source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
+    usual_format: ClassVar[str] = "completions"
+
+    def label(self, *places: str) -> str:
+        """Where the result stands below the root."""
+        return self.name or f"{self.task_family.lower()}/{'+'.join(stem(place) for place in places)}"
+
+    def rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder `place`, or what an import makes of the file `place`."""
+        return rows_at(plan, place, self.format or self.usual_format, **self.reading)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the command says of the reading of files, besides their format."""
+        given = {
+            "columns": recursively_unfreeze(dict(self.columns)),
+            "keep": names_in(self.keep),
+            "ignore": names_in(self.ignore),
+            "source": self.source_name or None,
+        }
+        return {name: value for name, value in given.items() if value}
+
+    def operation(self, name: str, params: Mapping[str, Any]) -> Op:
+        """The operation of this verb's family."""
+        full = name if "." in name else f"{self.family}.{name}"
+        if not full.startswith(f"{self.family}."):
+            raise ConfigError(
+                "wrong-family",
+                f"{full} is no {self.family} operation",
+                expected=f"{self.family}.*",
+                kept="nothing was started",
+            )
+        return settings.operation(full, recursively_unfreeze(dict(params)))
+
+
+class _Operation(StageCommand):
+    """A verb that runs one named operation over datasets."""
+
+    data = luigi.Parameter(
+        default="", description="dataset folder or file; several, divided by commas, for Blend; none for a reader"
+    )
+    op = luigi.Parameter(description="name of the operation, with or without its family")
+    params = luigi.DictParameter(default={}, description="settings of the operation, as JSON")
+    tokenizer = luigi.Parameter(default="", description="tokenizer dataset, checkpoint, or tokenizer from outside")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The inputs, and the operation over them."""
+        places = names_in(self.data)
+        op = self.operation(self.op, self.params)
+        if isinstance(op, Adopt):
+            op = replace(op, path=normal(op.path)).pinned() if op.path else op
+            return [plan.table(self.label(op.path), op)]
+        if not places:
+            raise ConfigError(
+                "missing-input", f"{op.name} reads rows; no --data was given", kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} --data FOLDER_OR_FILE --op {printable(self.op)}",
+            )  # fmt: skip
+        inputs = [self.rows(plan, place) for place in places]
+        return [self.node(plan, self.label(*places), op, inputs)]
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """The operation over its inputs, with its tokenizer where it needs one."""
+        tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
+        seed = settings.quiver_config().seed
+        return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
+
+
+class Import(StageCommand):
+    """Outside files to a dataset."""
+
+    family = "io"
+
+    files = luigi.Parameter(
+        description="files, divided by commas: JSON Lines, JSON, CSV, TSV or Parquet, compressed or not"
+    )
+    params = luigi.DictParameter(default={}, description="more settings of io.jsonl, io.csv or io.parquet, as JSON")
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The dataset."""
+        files = tuple(names_in(self.files))
+        params = {**self.reading, **recursively_unfreeze(dict(self.params))}
+        return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
+
+
+class Generate(Answering, StageCommand):
+    """Answers of a policy to prompts."""
+
+    family = "generate"
+    usual_format = "prompts"
+
+    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
+    prompts = luigi.Parameter(description="dataset folder or file of prompts")
+    samples_per_prompt = luigi.IntParameter(default=1)
+    temperature = luigi.FloatParameter(default=1.0)
+    top_k = luigi.IntParameter(default=0)
+    top_p = luigi.FloatParameter(default=1.0)
+    max_new_tokens = luigi.IntParameter(default=256)
+    greedy = luigi.BoolParameter(default=False)
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """Templated, tokenized where that is not done yet, answered."""
+        policy, rows = model_at(plan, self.policy), self.rows(plan, self.prompts)
+        label = self.label(self.prompts)
+        sampling = Sampling(
+            samples_per_prompt=self.samples_per_prompt,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            stop=self.rendering.stop,
+            greedy=self.greedy,
+        )
+        if rows.schema is None or "prompt_ids" not in rows.schema:
+            rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.rendering)
+        else:
+            self.nothing_templated("the prompts are tokens already")
+        return [
+            plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.quiver_config().seed)
+        ]
+
+
+class Label(Templated, _Operation):
+    """A number or a finding on every row."""
+
+    family = "label"
+
+    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder or module:function")
+    model = luigi.Parameter(default="", description="checkpoint or Hugging Face folder that is asked about tokens")
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
+        if "model" in op.needs:
+            self.nothing_templated(f"{op.name} reads tokens")
+            return plan.table(label, op, *inputs, model=model_at(plan, self.model) if self.model else None)
+        if not isinstance(op, Reward):
+            self.nothing_templated(f"{op.name} reads no templated text")
+            return super().node(plan, label, op, inputs)
+        if not self.reward_model or len(inputs) != 1:
+            raise ConfigError(
+                "missing-resource", "label.reward needs --reward-model and one --data", kept="nothing was started"
+            )
+        model = scorer_at(plan, self.reward_model)
+        if inputs[0].schema is not None and "input_ids" in inputs[0].schema:
+            self.nothing_templated("the rows are tokens already")
+            return plan.table(label, op, inputs[0], scorer=model)
+        return rewarded(plan, label, model, model, inputs[0], None, op, self.rendering)
+
+
+class Filter(_Operation):
+    """A decision over every row; rows that go stand beside the result with their reason."""
+
+    family = "filter"
+    usual_format = "rewarded"
+
+
+class Blend(_Operation):
+    """Datasets mixed, shuffled, split or paired."""
+
+    family = "blend"
+
+
+class Template(Templated, _Operation):
+    """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without)."""
+
+    family = "template"
+
+    def operation(self, name: str, params: Mapping[str, Any]) -> Op:
+        """As for other verbs, with what the command and the configuration say of templating."""
+        return super().operation(name, self.agreed(recursively_unfreeze(dict(params))))
+
+    def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
+        """As for other verbs; `template.chat` writes the column `response` unless its settings say otherwise."""
+        answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
+        if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
+            op = replace(op, response="response")
+        return super().node(plan, label, op, inputs)
+
+
+class Tokenize(_Operation):
+    """Text to tokens; `--op train` makes a tokenizer, `--op adopt --params '{"path": PLACE}'` takes one in."""
+
+    family = "tokenize"
+
+
+class Train(StageCommand):
+    """A training run on token rows."""
+
+    family = "train"
+
+    data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
+    algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
+    init = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to start from")
+    model = luigi.DictParameter(default={}, description="a fresh network, as JSON (trainers.architecture.Model)")
+    tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
+    validation = luigi.Parameter(default="", description="dataset folder to validate on")
+    learning = luigi.DictParameter(description="fields of trainers.config.Run, as JSON: optim, epochs, ...")
+    ranks = luigi.IntParameter(default=0, description="processes; 0: what [launch] says", significant=False)
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The checkpoint."""
+        if bool(self.init) == bool(self.model):
+            raise ConfigError("bad-setting", "give exactly one of --init and --model", kept="nothing was started")
+        if not (self.init or self.tokenizer):
+            raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
+        model = dict(self.model) or None
+        run = run_of(self.algorithm, self.learning, seed=settings.quiver_config().seed, model=model, where="--learning")
+        init = model_at(plan, self.init) if self.init else None
+        tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
+        assert tokenizer is not None
+        return [
+            plan.model(
+                self.label(self.data),
+                run,
+                data=plan.found(self.data, "dataset"),
+                tokenizer=tokenizer,
+                init=init,
+                validation=plan.found(self.validation, "dataset") if self.validation else None,
+                ranks=self.ranks,
+            )
+        ]
+
+
+class Evaluate(Answering, StageCommand):
+    """A policy's answers to held-out prompts: verified, scored, and the figures."""
+
+    usual_format = "prompts"
+
+    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
+    prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
+    verifier = luigi.DictParameter(
+        default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
+    )
+    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder, module:function")
+    max_new_tokens = luigi.IntParameter(default=256)
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """Answers, verdicts, rewards, figures."""
+        verifier = recursively_unfreeze(dict(self.verifier))
+        policy = model_at(plan, self.policy)
+        ground = EvalSetup(
+            name=self.label(self.policy, self.prompts),
+            held_out=self.rows(plan, self.prompts),
+            tokenizer=policy,
+            reward_model=scorer_at(plan, self.reward_model) if self.reward_model else None,
+            verifier=op_of("label.verify", verifier) if verifier else None,
+            max_new_tokens=self.max_new_tokens,
+            rendering=self.rendering,
+        )
+        return [evaluated(plan, ground.name, ground, policy, settings.quiver_config().seed).figures]
+
+    def after(self) -> None:
+        """The figures, and where they lie."""
+        from schemas.dataset import Dataset
+
+        for row in Dataset.open(self.targets[0].url).read().to_pylist():
+            print(f"{row['metric']:<28} {row['value']:.4f}")
+        super().after()

@@ -1,0 +1,71 @@
+"""The settings of templating, as every command that templates has them: read once, carried as one `Rendering`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.template import Rendering
+from pipelines.runtime import settings
+from schemas.errors import ConfigError, printable
+
+
+class Templated:
+    """Of a command that writes conversations as text."""
+
+    template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
+    template_options = luigi.DictParameter(
+        default={}, description='variables that the template reads, as JSON: {"enable_thinking": false}'
+    )
+    date = luigi.Parameter(default="", description="date that the template writes, YYYY-MM-DD; empty: that of [quiver]")
+
+    @property
+    def asked(self) -> Rendering:
+        """What the command itself says; `ConfigError` for what cannot be."""
+        options = recursively_unfreeze(dict(self.template_options))
+        return Rendering(template=self.template or None, options=options, date=self.date or None)
+
+    @property
+    def rendering(self) -> Rendering:
+        """What the command says and, besides, the configuration."""
+        return self.asked.over(settings.templating())
+
+    def nothing_templated(self, why: str) -> None:
+        """`ConfigError` if the command says how to template, where nothing is: `why`."""
+        if self.asked != Rendering(stop=self.asked.stop):
+            raise ConfigError(
+                "bad-setting",
+                f"--template, --template-options and --date have no use here: {why}",
+                kept="nothing was started",
+                next="leave them out",
+            )
+
+    def agreed(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`params` of an operation that templates, and what else is set; `ConfigError` where command and `params`
+        differ.
+        """
+        asked = {name: value for name, value in self.asked.settings.items() if value}
+        for name, value in asked.items():
+            if params.get(name, value) != value:
+                raise ConfigError(
+                    "bad-setting",
+                    f"{name} is given twice: {printable(value)} and, in --params, {printable(params[name])}",
+                    kept="nothing was started",
+                    next="leave one of them out",
+                )
+        rest = {name: value for name, value in self.rendering.settings.items() if value}
+        return {**rest, **asked, **params}
+
+
+class Answering(Templated):
+    """Of a command that has a policy answer."""
+
+    stop = luigi.ListParameter(default=(), description="texts that end an answer, as a JSON list")
+
+    @property
+    def asked(self) -> Rendering:
+        """What the command itself says, texts that end an answer too."""
+        return Rendering(stop=tuple(map(str, recursively_unfreeze(self.stop)))).over(super().asked)

@@ -1,0 +1,1 @@
+"""The graph as plain values, and what can be checked before anything runs."""

@@ -1,0 +1,306 @@
+"""What a graph is made of, as plain values: tables, training runs, models from outside, and what is there already.
+
+A `Table` is one operation over tables, a `Model` one training run, a `Found` a dataset or checkpoint that lies
+somewhere already; `foreign` has those that come from and go to other programs. A node's `key` is the identity of what
+it makes, known before anything has run: the settings that change rows or weights and the keys of everything it is made
+of. Paths, processes and threads are not in it. The key stands in the place behind a readable label.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from datakit.op import Op
+from datakit.run.facts import tokenizers_after
+from datakit.tokenize import Adopt
+from schemas import TOKENIZERS, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from schemas.manifest import Manifest, task_key
+from schemas.store.commit import read_manifest
+from schemas.tokenizer import dataset_identity
+from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
+from trainers.config import Run
+
+ROWS_PER_SHARD = 65_536
+"""Rows of a shard where a stream is cut; shards are what processes share."""
+
+_KEY_CHARACTERS = 8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Node(ABC):
+    """Something that lies, or will lie, in the folder `url`: a dataset or a checkpoint."""
+
+    made: ClassVar[bool] = True
+    """Whether a task makes it; otherwise it is there already."""
+
+    label: str
+    root: str
+
+    @property
+    @abstractmethod
+    def task_key(self) -> str:
+        """The identity of what is made, SHA-256 in hex."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """`dataset` or `checkpoint`."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema | None:
+        """The schema of the rows; None for a checkpoint."""
+
+    @property
+    @abstractmethod
+    def tokenizer_id(self) -> str:
+        """The tokenizer that it is or that it speaks: its identity, or the key of one that has yet to be trained; empty
+        if there is none, or several.
+        """
+
+    @property
+    @abstractmethod
+    def parents(self) -> Mapping[str, Node]:
+        """What it is made of, by role."""
+
+    @property
+    def tokenizer_by_column(self) -> TokenizerByColumn:
+        """The tokenizer that each column of ids or templated pieces speaks."""
+        return {}
+
+    @property
+    def work(self) -> Mapping[str, Any]:
+        """Name, version and settings of what is done; empty for what is found."""
+        return {}
+
+    @functools.cached_property
+    def url(self) -> str:
+        """Where it lies."""
+        return f"{self.root.rstrip('/')}/{self.label}-{self.task_key[:_KEY_CHARACTERS]}"
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The last part of the label: what a person calls it."""
+        return self.label.rsplit("/", 1)[-1]
+
+    def ancestors(self) -> list[Node]:
+        """All nodes this one is made of and this one itself, every node behind what it is made of."""
+        return ordered([self])
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of what lies there; None while it is not made."""
+        return read_manifest(self.url)
+
+
+def ordered(wanted: Sequence[Node], ends: Callable[[Node], bool] = lambda node: False) -> list[Node]:
+    """The wanted nodes and all they are made of, each once and behind what it is made of, in bounded stack.
+
+    What a node for which `ends` holds is made of is not looked at.
+    """
+    done: dict[int, Node] = {}
+    stack = [(node, False) for node in reversed(wanted)]
+    while stack:
+        node, expanded = stack.pop()
+        if id(node) in done:
+            continue
+        if expanded or ends(node):
+            done[id(node)] = node
+            continue
+        stack.append((node, True))
+        stack += [(parent, False) for parent in reversed(list(node.parents.values()))]
+    return list(done.values())
+
+
+class settled(functools.cached_property):
+    """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
+    that a graph a thousand stages deep needs no deeper stack than one.
+    """
+
+    def __get__(self, node: Any, owner: type | None = None) -> Any:
+        """The value; first that of every ancestor that has none yet."""
+        name = self.attrname
+        if node is None or name is None or name in node.__dict__:
+            return super().__get__(node, owner)
+        for one in ordered([node], ends=lambda one: name in one.__dict__):
+            if one is not node:
+                getattr(one, name)
+        return super().__get__(node, owner)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(Node):
+    """A dataset made by an operation. `rows_per_shard` cuts streams into the shards that processes share."""
+
+    op: Op
+    inputs: tuple[Node, ...] = ()
+    resources: Mapping[str, Node] = field(default_factory=dict)
+    seed: int = 0
+    rows_per_shard: int = ROWS_PER_SHARD
+
+    @settled
+    def task_key(self) -> str:
+        """Operation, keys of inputs and resources, seed."""
+        named = {name: resource_key(name, node) for name, node in self.resources.items()}
+        return task_key(self.work, [node.task_key for node in self.inputs], named, self.seed)
+
+    @property
+    def kind(self) -> str:
+        """A dataset."""
+        return "dataset"
+
+    @functools.cached_property
+    def work(self) -> Mapping[str, Any]:
+        """The operation's JSON."""
+        return self.op.to_json()
+
+    @settled
+    def schema(self) -> Schema:
+        """What the operation gives for its inputs' schemas."""
+        return self.op.gives(*(rows_of(node) for node in self.inputs))
+
+    @settled
+    def tokenizer_id(self) -> str:
+        """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
+        tokenizer that all their columns speak.
+        """
+        if isinstance(self.op, Adopt):
+            return self.op.pinned().identity
+        if self.schema.name == TOKENIZERS.name:
+            return self.task_key
+        told = {one for several in self.tokenizer_by_column.values() for one in several}
+        return told.pop() if len(told) == 1 else ""
+
+    @settled
+    def tokenizer_by_column(self) -> TokenizerByColumn:
+        """What the inputs' columns speak, and new columns the tokenizer of the resources."""
+        named = self.resources.get("tokenizer")
+        models = self.resources.values() if named is None else [named]
+        speaks = next((v for node in models if (v := node.tokenizer_id)), "")
+        schemas = [rows_of(node) for node in self.inputs]
+        return tokenizers_after(
+            self.op, schemas, [node.tokenizer_by_column for node in self.inputs], self.schema, speaks
+        )
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Inputs by number (a single one is `input`), resources by name."""
+        names = ["input"] if len(self.inputs) == 1 else [f"input {i}" for i in range(len(self.inputs))]
+        return {**dict(zip(names, self.inputs, strict=True)), **self.resources}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedCheckpoint(Node):
+    """A checkpoint made by a training run. `run` is complete but for places and vocabulary size; `ranks` is how many
+    processes train it (0: what `[launch]` says).
+    """
+
+    run: Run
+    data: Node
+    tokenizer: Node
+    init: Node | None = None
+    validation: Node | None = None
+    ranks: int = 0
+
+    @settled
+    def task_key(self) -> str:
+        """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
+        from.
+        """
+        named = {name: resource_key(name, node) for name, node in self.parents.items() if name != "validation"}
+        return task_key(self.work, named, {}, self.run.seed)
+
+    @property
+    def kind(self) -> str:
+        """A checkpoint."""
+        return "checkpoint"
+
+    @functools.cached_property
+    def work(self) -> Mapping[str, Any]:
+        """`train.<algorithm>`, its version and the deciding part of the run."""
+        return self.run.op
+
+    @property
+    def schema(self) -> None:
+        """A checkpoint has no rows."""
+
+    @property
+    def tokenizer_id(self) -> str:
+        """Its tokenizer's."""
+        return self.tokenizer.tokenizer_id or self.tokenizer.task_key
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Data, tokenizer, and where given init and validation."""
+        given = {"data": self.data, "tokenizer": self.tokenizer, "init": self.init, "validation": self.validation}
+        return {name: node for name, node in given.items() if node is not None}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Existing(Node):
+    """A dataset or checkpoint that lies at `place`; its key is its content."""
+
+    made: ClassVar[bool] = False
+
+    place: str
+    existing_manifest: Manifest
+
+    @property
+    def task_key(self) -> str:
+        """Its task key where it was made by a task, or else the digest of its content."""
+        return self.existing_manifest.task_key or self.existing_manifest.content_digest
+
+    @functools.cached_property
+    def url(self) -> str:
+        """Where it lies."""
+        return self.place
+
+    @property
+    def kind(self) -> str:
+        """As its manifest says."""
+        return self.existing_manifest.kind
+
+    @property
+    def schema(self) -> Schema | None:
+        """As its manifest says."""
+        return self.existing_manifest.schema
+
+    @settled
+    def tokenizer_id(self) -> str:
+        """The identity of the tokenizer that it is, or that was recorded with it."""
+        if self.existing_manifest.schema is not None and self.existing_manifest.schema.name == TOKENIZERS.name:
+            return dataset_identity(Dataset.open(self.place))
+        told = self.existing_manifest.facts.get("tokenizer", "")
+        return told if isinstance(told, str) else ""
+
+    @property
+    def tokenizer_by_column(self) -> TokenizerByColumn:
+        """As its manifest says."""
+        return tokenizers_of(self.existing_manifest.schema, self.existing_manifest.facts)
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Nothing that would have to be made."""
+        return {}
+
+
+def resource_key(name: str, node: Node) -> str:
+    """What a resource is known by: a tokenizer by its vocabulary, even when it comes out of a checkpoint."""
+    return node.tokenizer_id if name == "tokenizer" and node.tokenizer_id else node.task_key
+
+
+def rows_of(node: Node) -> Schema:
+    """The schema of a node's rows; `ConfigError` for one that has none."""
+    if node.schema is None:
+        raise ConfigError(
+            "wrong-kind",
+            f"{node.label} is a {node.kind}, not a dataset",
+            expected="a dataset",
+            kept="nothing was started",
+        )
+    return node.schema

@@ -1,0 +1,172 @@
+"""The graph: nodes made below one root, each checked as it is made, none made twice; nothing runs here.
+
+    plan = Plan("quiver-data")
+    rows = plan.table("demo/rows", Jsonl(files=("rows.jsonl",), format="rewarded").pinned())
+    kept = plan.table("demo/kept", Where(sql="reward > 0"), rows)
+    kept.url            quiver-data/demo/kept-3f2a91c0
+
+Every edge is checked when the node is made: an operation's `takes` against the schema that comes in, the resources it
+needs, the tokenizer of the rows against the tokenizer of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datakit.op import Op
+from pipelines.graph.external import Function
+from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.tokenizer_check import SCORER_COLUMNS, check_tokenizer
+from schemas import Schema
+from schemas.errors import ConfigError, DataError, printable
+from schemas.store.commit import read_manifest
+from schemas.store.storage import normal, shown
+from schemas.tokenizer_lineage import token_columns
+from trainers.config import Run
+from trainers.registry import configured
+
+MADE_BY = {
+    "pieces": "Template --op chat --tokenizer CHECKPOINT",
+    "chosen_pieces": 'Template --op reward_prompt --tokenizer CHECKPOINT --params \'{"rows": "preferences"}\'',
+    "input_ids": "Tokenize --op mask --tokenizer CHECKPOINT",
+    "chosen_ids": "Tokenize --op sequences --tokenizer CHECKPOINT",
+    "chosen_mask": "Tokenize --op sequences --tokenizer CHECKPOINT",
+    "ref_logprob_chosen": "Label --op logprobs --model CHECKPOINT --params "
+    '\'{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], '
+    '["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}\'',
+    "prompt_ids": 'Tokenize --op encode --tokenizer CHECKPOINT --params \'{"columns": [["pieces", "prompt_ids"]]}\'',
+    "reward": "Label --op reward --reward-model CHECKPOINT",
+    "score": """Label --op standardize --params '{"output": "score"}'""",
+}
+"""The command that makes a column which other stages ask for."""
+
+
+class Plan:
+    """Makes nodes below one root, checks each as it is made, and never makes the same one twice."""
+
+    def __init__(self, root: str) -> None:
+        self.root = normal(root)
+        self.nodes: dict[tuple[str, str], Node] = {}
+
+    def table(
+        self,
+        label: str,
+        op: Op,
+        *inputs: Node,
+        seed: int = 0,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        **resources: Node | None,
+    ) -> Table:
+        """The dataset that `op` makes of `inputs`; raises at once for what could only fail later."""
+        node = Table(
+            label=label,
+            root=self.root,
+            op=op,
+            inputs=inputs,
+            resources={name: given for name, given in resources.items() if given is not None},
+            seed=seed,
+            rows_per_shard=rows_per_shard,
+        )
+        _check_table(node)
+        return self._once(node)
+
+    def model(
+        self,
+        label: str,
+        run: Run,
+        *,
+        data: Node,
+        tokenizer: Node,
+        init: Node | None = None,
+        validation: Node | None = None,
+        ranks: int = 0,
+    ) -> TrainedCheckpoint:
+        """The checkpoint that `run` makes of `data`; places in `run` are filled in when it runs."""
+        node = TrainedCheckpoint(
+            label=label,
+            root=self.root,
+            run=run,
+            data=data,
+            tokenizer=tokenizer,
+            init=init,
+            validation=validation,
+            ranks=ranks,
+        )
+        _check_model(node)
+        return self._once(node)
+
+    def found(self, place: str, kind: str) -> Existing:
+        """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
+        url = normal(place)
+        manifest = read_manifest(url)
+        if manifest is None or manifest.kind != kind:
+            raise ConfigError(
+                "not-found" if manifest is None else "wrong-kind",
+                f"{printable(place, 200)} is not a {kind}",
+                expected=f"a folder with the manifest of a {kind}",
+                found="no manifest" if manifest is None else f"a {manifest.kind}",
+                kept="nothing was started",
+            )
+        return self._once(Existing(label=url.rsplit("/", 1)[-1], root=self.root, place=url, existing_manifest=manifest))
+
+    def add(self, node: Node) -> Node:
+        """A node that stands for something outside: a model adopted or exported, a function."""
+        made: Node = self._once(node)
+        return made
+
+    def _once(self, node: Any) -> Any:
+        return self.nodes.setdefault((node.label, node.task_key), node)
+
+
+def _check_table(node: Table) -> None:
+    for given in node.inputs:
+        _require(given, node.op.takes, f"{node.label} ({node.op.name})")
+    missing = [name for name in node.op.needs if name not in node.resources]
+    surplus = [name for name in node.resources if name not in node.op.needs]
+    if missing or surplus:
+        raise ConfigError(
+            "missing-resource" if missing else "unknown-resource",
+            f"{node.op.name} needs {', '.join(node.op.needs) or 'no resource'}",
+            found=", ".join(node.resources) or "none",
+            where=node.label,
+            kept="nothing was started",
+        )
+    for name, given in node.resources.items():
+        if isinstance(given, Function):
+            given.takes(rows_of(node.inputs[0]))
+            continue
+        columns = [*token_columns(node.op.takes), *(SCORER_COLUMNS if name == "scorer" else ())]
+        for rows in node.inputs:
+            check_tokenizer(node.label, given, rows, columns)
+    assert node.schema is not None
+
+
+def _require(rows: Node, needed: Schema, who: str) -> None:
+    """`Schema.requires`, and the command that makes what is missing."""
+    schema = rows_of(rows)
+    try:
+        schema.requires(needed, who)
+    except DataError as error:
+        made_by = [MADE_BY[name] for name in needed.names if name not in schema and name in MADE_BY]
+        if made_by:
+            error.next = f"luigi --module pipelines {made_by[0]} --data {shown(rows.url)}"
+        raise
+
+
+def _check_model(node: TrainedCheckpoint) -> None:
+    algorithm, _ = configured(node.run.algorithm, node.run.settings, where=node.label)
+    for given in (node.data, node.validation):
+        if given is not None:
+            _require(given, algorithm.rows, f"{node.label} (train.{algorithm.name})")
+    check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
+    for given in (node.data, node.validation):
+        if given is not None:
+            check_tokenizer(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
+    if node.ranks % node.run.parallel.min_world_size:
+        raise ConfigError(
+            "parallel-size",
+            f"{node.ranks} ranks do not fill {node.run.parallel}",
+            expected=f"a multiple of {node.run.parallel.min_world_size}",
+            where=node.label,
+            kept="nothing was started",
+        )

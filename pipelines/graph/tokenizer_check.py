@@ -1,0 +1,61 @@
+"""Whether two nodes speak the same tokenizer, as far as that can be told before anything has run.
+
+A tokenizer that was adopted is known by its identity from the start, one that has yet to be trained only by its key;
+once it is made, both are known. What cannot be told here is refused by the stage itself (`datakit.run.facts`,
+`trainers.run`), which always knows identities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipelines.graph.nodes import Node, Table
+from schemas import TOKENIZERS
+from schemas.dataset import Dataset
+from schemas.errors import DataError
+from schemas.tokenizer import dataset_identity
+
+SCORER_COLUMNS = ("input_ids",)
+"""The columns that a checkpoint's scorer reads."""
+
+
+def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
+    """`DataError` if `other` (rows: in one of `columns`) speaks another tokenizer than `one`."""
+    if columns is None:
+        found: list[str] = [other.tokenizer_id]
+    else:
+        found = [told for name in columns for told in other.tokenizer_by_column.get(name, ())]
+    for told in found:
+        if differ(one.tokenizer_id, told, (*one.ancestors(), *other.ancestors())):
+            raise DataError(
+                "wrong-tokenizer",
+                f"{label}: {other.name} holds ids of another tokenizer than {one.name} speaks",
+                expected=f"tokenizer {one.tokenizer_id[:12]}",
+                found=f"tokenizer {told[:12]}",
+                where=other.url,
+                kept="nothing was started",
+                next="tokenize the rows with the tokenizer of the checkpoint",
+            )
+
+
+def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:
+    """Whether these are two tokenizers for certain."""
+    if not one or not other or one == other:
+        return False
+    trained = {node.task_key: node for node in nodes if _is_trained(node)}
+    if one in trained and other in trained:
+        return True
+    first, second = _settled(one, trained), _settled(other, trained)
+    return bool(first and second and first != second)
+
+
+def _is_trained(node: Node) -> bool:
+    return isinstance(node, Table) and node.schema.name == TOKENIZERS.name and node.tokenizer_id == node.task_key
+
+
+def _settled(vocabulary: str, trained: Mapping[str, Node]) -> str:
+    """The identity behind a key; empty while the tokenizer is not made."""
+    node = trained.get(vocabulary)
+    if node is None:
+        return vocabulary
+    return "" if node.manifest() is None else dataset_identity(Dataset.open(node.url))

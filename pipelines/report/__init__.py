@@ -1,0 +1,1 @@
+"""Figures of a run, apart from how they are shown."""

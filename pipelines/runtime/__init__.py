@@ -1,0 +1,1 @@
+"""Luigi: tasks, targets, settings, and the processes that do the work."""

@@ -1,0 +1,309 @@
+"""What happens around `luigi --module pipelines ...`: checks before, quiet during, errors and the report after.
+
+Luigi's command line calls `luigi.interface._run`; `install` puts `run` in its place. The rest stays Luigi's:
+parameters, scheduler, workers. Errors of ours end the process with their own exit code and their five lines; a bug of
+ours ends it with 1, one line and a file that holds the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+import traceback
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import luigi
+import luigi.interface
+from luigi.cmdline_parser import CmdlineParser
+from luigi.execution_summary import LuigiRunResult, _get_external_workers
+from luigi.parameter import ParameterException
+from luigi.rpc import RPCError
+from luigi.task_register import Register, TaskClassNotFoundException
+
+from pipelines.runtime import parameters, settings
+from pipelines.runtime.console import say
+from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.process import program
+from schemas.store.storage import guarded
+from trainers import doors
+
+_LOG = logging.getLogger("luigi-interface")
+_OTHERS_SECONDS = 2.0
+
+
+def install() -> None:
+    """Make `run` what Luigi's command line calls, and let it find out about unknown tasks in our words."""
+    luigi.interface._run = door if doors.is_command() else run  # type: ignore[assignment]
+    find = Register.get_task_cls
+
+    def get_task_cls(name: str) -> type[luigi.Task]:
+        try:
+            return find(name)
+        except TaskClassNotFoundException as fault:
+            raise _UnknownTask(name, fault) from None
+
+    Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
+    parameters.install()
+    hide_logs()
+
+
+class _UnknownTask(SystemExit, TaskClassNotFoundException):
+    """Ends a command line that names no task with exit code 2; for everyone else it is Luigi's own exception."""
+
+    def __init__(self, name: str, fault: Exception) -> None:
+        super().__init__(ConfigError.code)
+        lines = str(fault).split("\n")
+        near = [line.strip() for line in lines[1:] if line.strip()]
+        families = [name for name, task in Register._get_reg().items() if _ours(task)]
+        error = ConfigError(
+            "unknown-task",
+            f"there is no task {printable(name)}",
+            expected=f"did you mean {near[0]}?" if near else ", ".join(sorted(families)),
+            kept="nothing was started",
+            next="luigi --module pipelines --help",
+        )
+        say(error.render())
+
+
+def _ours(task: object) -> bool:
+    return getattr(task, "__module__", "").startswith(("pipelines.commands.stages", "pipelines.recipes."))
+
+
+def hide_logs() -> None:
+    """Keep Luigi's own lines off the screen; they go to the run's log file once there is one."""
+    _LOG.propagate = False
+    if not _LOG.handlers:
+        _LOG.addHandler(logging.NullHandler())
+
+
+def door(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
+    """`run` as a program, which leaves with its exit code and not through Luigi's."""
+
+    def main() -> int:
+        run(cmdline_args)
+        return 0
+
+    program.run(main)
+
+
+def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> LuigiRunResult:
+    """Parse, check, run, report. Raises `SystemExit` with the exit code unless everything asked for exists."""
+    arguments = list(sys.argv[1:] if cmdline_args is None else cmdline_args)
+    held = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with CmdlineParser.global_instance(arguments) as parser:
+            settings.check()
+            _check_scheduler()
+            task = _task(parser)
+            before = getattr(task, "before", None)
+            if before is not None:
+                before()
+            log = _log_to_file()
+            result = _scheduled(task)
+            _raise_failures(result, log)
+            after = getattr(task, "after", None)
+            if after is not None and task.complete():
+                after()
+        return result
+    except QuiverError as error:
+        say(error.render())
+        raise SystemExit(error.code) from None
+    except (SystemExit, KeyboardInterrupt) as exit_:
+        if isinstance(exit_, KeyboardInterrupt) or _stopping.requested:
+            say(_stopped().render())
+            raise SystemExit(Stopped.code) from None
+        raise
+    except RPCError as error:
+        say(_no_scheduler(str(error.sub_exception or error)).render())
+        raise SystemExit(ServiceError.code) from None
+    except Exception:
+        raise SystemExit(_own_bug(traceback.format_exc())) from None
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+
+def _scheduled(task: luigi.Task) -> LuigiRunResult:
+    """Schedule and run `task`. What another command at the same scheduler is doing is waited for, and then looked at
+    again: Luigi itself would end with "not run".
+    """
+    waiting = False
+    while True:
+        result = luigi.interface._schedule_and_run([task])
+        failed = any(status == "FAILED" for _, status, _ in result.worker._add_task_history)
+        if failed or _stopping.requested or not _get_external_workers(result.worker):
+            return result
+        if not waiting:
+            say(f"{task.task_family}: waiting for stages that another command is at")
+            waiting = True
+        time.sleep(_OTHERS_SECONDS)
+
+
+def _check_scheduler() -> None:
+    """Raise `ServiceError` where a luigid is asked for and nobody answers; Luigi itself would wait in silence."""
+    held = luigi.interface.core()
+    if held.local_scheduler:
+        return
+    told = urllib.parse.urlsplit(held.scheduler_url)
+    place = (told.hostname or held.scheduler_host, told.port or held.scheduler_port)
+    if told.scheme.startswith("http+unix"):
+        return
+    try:
+        socket.create_connection(place, timeout=5).close()
+    except OSError as error:
+        raise _no_scheduler(f"{place[0]}:{place[1]}: {error}") from None
+
+
+def _no_scheduler(found: str) -> ServiceError:
+    return ServiceError(
+        "no-scheduler",
+        "the Luigi scheduler does not answer",
+        expected="luigid at the address that is configured",
+        found=printable(found, 200),
+        kept="every finished stage",
+        next="start luigid, or leave the scheduler's address out: then none is needed",
+    )
+
+
+def failure_text(error: BaseException) -> str:
+    """What a failed task tells the scheduler: the fields of a `QuiverError`, or a traceback."""
+    if isinstance(error, QuiverError):
+        return error.as_json()
+    return "".join(traceback.format_exception(error))
+
+
+class _Stopping:
+    """Whether SIGTERM or SIGHUP came."""
+
+    requested = False
+
+
+_stopping = _Stopping()
+
+
+def _stop(number: int, _: object) -> None:
+    _stopping.requested = True
+    os.kill(os.getpid(), signal.SIGUSR1)
+    raise SystemExit(Stopped.code)
+
+
+def _stopped() -> Stopped:
+    return Stopped(
+        "stopped",
+        "stopped on request",
+        kept="every finished stage, and what paid stages had answered",
+        next=f"luigi {shlex.join(sys.argv[1:])}",
+    )
+
+
+def _task(parser: CmdlineParser) -> luigi.Task:
+    try:
+        return parser.get_task_obj()
+    except QuiverError:
+        raise
+    except (ParameterException, ValueError) as fault:
+        raise ConfigError(
+            "bad-parameter",
+            parameters.unreadable(parser._get_task_cls(), vars(parser.known_args)) or printable(fault, 300),
+            where=f"luigi {printable(shlex.join(sys.argv[1:]), 200)}",
+            kept="nothing was started",
+            next=f"luigi --module pipelines {parser.known_args.root_task} --help",
+        ) from None
+
+
+def _log_to_file() -> Path:
+    """Luigi's own lines, of this run alone; the file is new every time and the ten newest are kept."""
+    folder = logs_folder()
+    with guarded("make folder", str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.glob("luigi-*.log"))[:-9]:
+        old.unlink(missing_ok=True)
+    path = folder / f"luigi-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    return path
+
+
+def logs_folder() -> Path:
+    """Where log files go: below the root of data, or in the current folder when that is remote."""
+    root = settings.quiver_config().root
+    return Path("quiver-logs") if "://" in root else Path(root) / "logs"
+
+
+def _raise_failures(result: LuigiRunResult, log: Path) -> None:
+    if _stopping.requested:
+        raise _stopped()
+    worker = result.worker
+    failed = {task.task_id: task for task, status, _ in worker._add_task_history if status == "FAILED"}
+    errors = [_error_of(task, worker._scheduler.fetch_error(task_id)["error"]) for task_id, task in failed.items()]
+    for error in errors[1:]:
+        say(error.render())
+    if errors:
+        raise errors[0]
+    if not worker.add_succeeded:
+        raise QuiverError("scheduling", "the graph could not be scheduled", where=str(log))
+
+
+def _error_of(task: luigi.Task, told: str) -> QuiverError:
+    """The error behind a failed task, from what it told the scheduler (JSON twice over)."""
+    text = _unquoted(told)
+    try:
+        fields = json.loads(text)
+        kind = {kind.code: kind for kind in _kinds(QuiverError)}[fields.pop("code")]
+        return kind(fields.pop("slug"), fields.pop("what"), **fields)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        pass
+    if "died unexpectedly" in text:
+        found = text.rsplit(" ", 1)[-1]
+        return WorkerError(
+            "worker-died",
+            f"the process of {printable(task)} ended without a word",
+            found=f"exit code {found}",
+            kept="every finished stage",
+            next=f"luigi {shlex.join(sys.argv[1:])}",
+        )
+    return _bug(text)
+
+
+def _unquoted(told: str) -> str:
+    try:
+        text = json.loads(told)
+    except ValueError:
+        return told
+    return text if isinstance(text, str) else told
+
+
+def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _kinds(sub)
+
+
+def _bug(text: str) -> QuiverError:
+    """A bug of ours: the traceback goes to a file, one line to the screen."""
+    try:
+        folder = logs_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, QuiverError):
+        return program.bug(text)
+    path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+    path.write_text(text, encoding="utf-8")
+    last = text.strip().splitlines()[-1] if text.strip() else "unknown"
+    return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")
+
+
+def _own_bug(text: str) -> int:
+    error = _bug(text)
+    say(error.render())
+    return error.code

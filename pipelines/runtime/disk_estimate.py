@@ -1,0 +1,182 @@
+"""Whether a run's results have room: two estimates from the plan against what is free on the root's disk.
+
+`least` counts what is certain: the weights of every model, once. `likely` adds rows and their growth from stage to
+stage, and the saves of training with their optimizer state. Free space below `least` ends the run before it starts;
+below `likely` it is said. Nothing is opened but manifests.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from datakit.blend import Split
+from datakit.generate import Complete
+from datakit.io import Arrow, Csv, Jsonl, Parquet, Reversal
+from datakit.op import Op
+from datakit.tokenize import Train
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.runtime.console import say
+from schemas.errors import StorageError
+from trainers import architecture
+
+_GZIP = 4
+_ROW_BYTES = 256
+_GROWTH = 1.25
+_TOKEN_BYTES = 12
+_PRECISION = {"fp32": (4, 12), "bf16": (2, 14)}
+"""Bytes of a weight in a checkpoint, and with the optimizer's state."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and bytes of a dataset, made or to be made."""
+
+    rows: float = 0.0
+    bytes: float = 0.0
+
+
+def check(todo: Sequence[Node]) -> None:
+    """Raise `StorageError` where the results of `todo` cannot fit below their root, and say so where they may not."""
+    root = todo[0].root if todo else "://"
+    if "://" in root:
+        return
+    free = shutil.disk_usage(next(place for place in (Path(root), *Path(root).parents) if place.exists())).free
+    sizes: dict[int, Size] = {}
+    likely = sum(_size(node, sizes).bytes for node in todo)
+    least = sum(_model_bytes(node)[0] for node in todo if isinstance(node, TrainedCheckpoint))
+    if free < least:
+        raise StorageError(
+            "no-space",
+            f"need about {_shown(max(least, likely))}, {_shown(free)} free",
+            expected=f"at least {_shown(least)} for the weights of this run's models",
+            where=root,
+            kept="nothing was started",
+            next="free some space, or set [quiver] root to another disk",
+        )
+    if free < likely:
+        say(f"  {root} may become full: this run needs about {_shown(likely)}, {_shown(free)} are free")
+
+
+def parameters(model: architecture.ModelConfig) -> int:
+    """How many numbers a network of this shape learns."""
+    hidden, width = model.hidden_size, model.ffn_hidden_size
+    query = model.num_attention_heads * model.head_channels
+    key = model.num_query_groups * model.head_channels
+    norm = hidden * (2 if model.normalization == "LayerNorm" else 1)
+    up = width * (2 if model.gated else 1)
+    copies = 1 if model.experts is None else model.experts.number
+    mlp = copies * hidden * (up + width) + (0 if model.experts is None else copies * hidden)
+    bias = (query + 2 * key if model.qkv_bias or model.linear_bias else 0) + (
+        hidden + copies * (up + hidden) if model.linear_bias else 0
+    )
+    layer = hidden * (query + 2 * key) + query * hidden + mlp + bias + 2 * norm
+    layer += 2 * model.head_channels if model.qk_layernorm else 0
+    outside = norm + model.vocab_size * hidden
+    outside += model.max_sequence_length * hidden if model.position == "learned" else 0
+    if model.head == "scalar":
+        outside += hidden * model.head_size
+    elif not model.tie_embeddings:
+        outside += model.vocab_size * hidden
+    return model.num_layers * layer + outside
+
+
+def _size(node: Node, sizes: dict[int, Size]) -> Size:
+    """What `node` is, or will be about."""
+    if id(node) not in sizes:
+        manifest = node.manifest()
+        if manifest is not None:
+            told = sum(file.bytes for file in (*manifest.files, *manifest.rejected))
+            sizes[id(node)] = Size(manifest.num_rows, told)
+        elif isinstance(node, Table):
+            given = [_size(parent, sizes) for parent in node.inputs]
+            whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
+            sizes[id(node)] = grown(node.op, whole)
+        elif isinstance(node, TrainedCheckpoint):
+            sizes[id(node)] = Size(0.0, _model_bytes(node)[1])
+        else:
+            sizes[id(node)] = Size()
+    return sizes[id(node)]
+
+
+@functools.singledispatch
+def grown(op: Op, given: Size) -> Size:
+    """What `op` makes of as much; for most operations all rows, with a column or two more."""
+    return Size(given.rows, given.bytes * _GROWTH)
+
+
+@grown.register(Jsonl)
+@grown.register(Parquet)
+@grown.register(Csv)
+@grown.register(Arrow)
+def _(op: Jsonl | Parquet | Csv | Arrow, given: Size) -> Size:
+    local = [(name, os.stat(name).st_size) for name in op.files if "://" not in name and os.path.exists(name)]
+    size = float(
+        sum(_GZIP * size if name.lower().endswith((".gz", ".bz2", ".xz", ".zst")) else size for name, size in local)
+    )
+    return Size(size / _ROW_BYTES, size)
+
+
+@grown.register
+def _(op: Reversal, given: Size) -> Size:
+    return Size(op.rows, op.rows * _ROW_BYTES)
+
+
+@grown.register
+def _(op: Train, given: Size) -> Size:
+    return Size(1, op.vocab_size * 64.0)
+
+
+@grown.register
+def _(op: Split, given: Size) -> Size:
+    part = op.parts.index(op.part)
+    share = op.shares[part] if op.shares else 1.0
+    count = op.counts[part] if op.counts else -1
+    if count >= 0 and given.rows:
+        share = min(1.0, count / given.rows)
+    return Size(given.rows * share, given.bytes * share)
+
+
+@grown.register
+def _(op: Complete, given: Size) -> Size:
+    rows = given.rows * op.sampling.samples_per_prompt
+    each = given.bytes / max(given.rows, 1.0) + _TOKEN_BYTES * op.sampling.max_new_tokens
+    return Size(rows, rows * each)
+
+
+def _model_bytes(node: TrainedCheckpoint) -> tuple[int, int]:
+    """Bytes that the checkpoint of `node` needs for certain, and those that its saves need besides, together."""
+    shape = _shape(node)
+    if shape is None:
+        told = None if node.init is None else node.init.manifest()
+        weights = 0 if told is None else sum(file.bytes for file in told.files)
+        return (0 if node.run.lora else weights), weights
+    bare, saved = _PRECISION[node.run.precision]
+    count = parameters(shape)
+    saves = node.run.keep_last + node.run.keep_best + 1 if node.run.save_every else 0
+    return (0 if node.run.lora else count * bare), count * (bare + saves * saved)
+
+
+def _shape(node: Node) -> architecture.ModelConfig | None:
+    """The shape of the network that `node` trains, where it or an ancestor of it says so."""
+    while isinstance(node, TrainedCheckpoint):
+        if node.run.model is not None:
+            made = isinstance(node.tokenizer, Table) and isinstance(node.tokenizer.op, Train)
+            size = node.tokenizer.op.vocab_size if made else node.run.model.vocab_size  # type: ignore[attr-defined]
+            return replace(node.run.model, vocab_size=size)
+        if node.init is None:
+            return None
+        node = node.init
+    return None
+
+
+def _shown(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -1,0 +1,41 @@
+"""Workers of a pool die with their parent, whatever kills it.
+
+A process of a pool watches a pipe to its parent: the kernel's parent-death signal would watch the forkserver instead.
+(A training run is a child of another kind: `trainers.launch.child`.)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from multiprocessing import forkserver
+
+from schemas.process.interpreter import safe_children
+
+_ENGINE = ("trainers.engine.inference.generator", "trainers.engine.inference.scorer")
+
+
+def preload(models: bool) -> None:
+    """Have the fork server import once what every worker needs; with `models`, the engine too (seconds a worker).
+
+    Only imports happen there, no arithmetic: a library that has started its threads must not be forked.
+    """
+    multiprocessing.set_forkserver_preload(["pipelines", *(_ENGINE if models else ())])
+    with safe_children():
+        forkserver.ensure_running()
+
+
+def die_with_parent() -> None:
+    """In a child of `multiprocessing`: end this process at once when its parent is gone. Idempotent."""
+    parent = multiprocessing.parent_process()
+    if parent is None or any(thread.name == "parent-watch" for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,221 @@
+"""Settings: the packaged `luigi.cfg` under everything else, Luigi made safe, and no key that nobody reads.
+
+Precedence, lowest first: `pipelines/luigi.cfg`, `/etc/luigi/luigi.cfg`, `luigi.cfg` in the current folder, the file
+named by LUIGI_CONFIG_PATH, the command line. Luigi leaves unsafe what is forced here: exit code 0 when a task fails,
+a task without output that counts as done, children started by fork under live threads, a lock that makes a second
+command end with "success", a scheduler daemon that has to be running.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import luigi
+import luigi.configuration
+from luigi.parameter import ParameterException
+from luigi.task_register import Register
+
+from datakit.op import Op
+from datakit.registry import op_of
+from datakit.template import Rendering
+from pipelines.runtime.parameters import unreadable
+from schemas.errors import ConfigError, printable
+from schemas.settings import parse
+from trainers.launch.settings import Launch
+
+PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
+T = TypeVar("T", bound=luigi.Config)
+
+_REMOTE = ("scheduler_host", "scheduler_port", "scheduler_url")
+
+
+class _Place(luigi.Parameter):
+    """A folder or URL; `~` at its beginning is the home folder."""
+
+    def normalize(self, x: str) -> str:
+        """The place with the home folder's name in it."""
+        return os.path.expanduser(x)
+
+
+class quiver(luigi.Config):
+    """The `[quiver]` section: where data lies and how much of the machine is used."""
+
+    root = _Place(description="folder or fsspec URL under which every dataset and checkpoint lies")
+    processes = luigi.IntParameter(description="worker processes of one data stage; 0: one per core", significant=False)
+    seed = luigi.IntParameter(description="seed of every random choice that has none of its own")
+    verify = luigi.ChoiceParameter(choices=["full", "size", "off"], description="check of inputs", significant=False)
+    max_rejected = luigi.FloatParameter(
+        description="share of an input's rows that may fail in one stage before it stops", significant=False
+    )
+
+    date = luigi.Parameter(description="date that chat templates write, YYYY-MM-DD; empty: one that asks for it fails")
+
+    hang_seconds = luigi.FloatParameter(
+        description="a worker of a data stage that is silent for so long has failed", significant=False
+    )
+
+    @property
+    def workers(self) -> int:
+        """Processes of one data stage."""
+        return self.processes or available_cores()
+
+
+class launch(luigi.Config):
+    """The `[launch]` section: how training runs start, and for how long they may be silent."""
+
+    launcher = luigi.ChoiceParameter(choices=["local", "slurm"], description="ranks on this machine, or sbatch")
+    ranks = luigi.IntParameter(description="processes of a training run; 0: the fewest that its parallel sizes fill")
+    threads = luigi.IntParameter(description="threads of a rank; 0: its share of the cores")
+    hang_seconds = luigi.FloatParameter(description="a rank that gets nowhere for so long ends the run")
+    start_seconds = luigi.FloatParameter(description="the same before its first step")
+    collective_seconds = luigi.FloatParameter(description="a collective operation that takes longer is an error")
+    save_seconds = luigi.FloatParameter(description="time to save for a run that is asked to stop")
+    environment = luigi.ListParameter(description="more variables to hand on, as a JSON list; a name may end in *")
+    partition = luigi.Parameter(description="Slurm: partition")
+    account = luigi.Parameter(description="Slurm: account")
+    qos = luigi.Parameter(description="Slurm: quality of service")
+    nodes = luigi.IntParameter(description="Slurm: nodes; the ranks are dealt over them evenly")
+    gpus_per_node = luigi.IntParameter(description="Slurm: GPUs of a node; 0: none asked for")
+    cpus_per_rank = luigi.IntParameter(description="Slurm: cores of a rank; 0: the cluster's default")
+    time = luigi.Parameter(description="Slurm: time limit, such as 4:00:00")
+    signal_seconds = luigi.IntParameter(description="Slurm: how long before it the run is asked to save; 0: never")
+    requeue = luigi.BoolParameter(
+        parsing=luigi.BoolParameter.EXPLICIT_PARSING, description="Slurm: queue again after that, and go on"
+    )
+    lines = luigi.ListParameter(description="Slurm: more sbatch options, as a JSON list")
+    image = luigi.Parameter(description="Slurm: container image for srun")
+    mounts = luigi.ListParameter(description="Slurm: its mounts FROM:TO, as a JSON list")
+    poll_seconds = luigi.FloatParameter(description="Slurm: how often the job's state is asked for")
+
+
+def launching() -> Launch:
+    """The `[launch]` section as `trainers.launch` takes it."""
+    section = configured(launch)
+    values = {name: getattr(section, name) for name, _ in launch.get_params()}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    own = {field.name for field in fields(Launch)}
+    slurm = {name: value for name, value in values.items() if name not in own}
+    given = {name: value for name, value in values.items() if name in own}
+    return parse(Launch, {**given, "slurm": slurm}, where="section [launch] of the configuration")
+
+
+def templating() -> Rendering:
+    """What `[quiver]` says of templating; `ConfigError` for a date that there is not."""
+    try:
+        return Rendering(date=quiver_config().date or None)
+    except ConfigError as error:
+        error.where, error.next = "[quiver] date", "correct [quiver] date in luigi.cfg"
+        raise
+
+
+def operation(name: str, params: Mapping[str, Any]) -> Op:
+    """The operation of that name with these settings; `ConfigError` says where a setting of `[quiver]` belongs."""
+    try:
+        return op_of(name, params)
+    except ConfigError as fault:
+        ours = [key for key in params if key in dict(quiver.get_params()) and f"unknown key {key}" in fault.what]
+        if ours and fault.slug == "unknown-key":
+            flags = " ".join(f"--quiver-{key.replace('_', '-')} {shlex.quote(str(params[key]))}" for key in ours)
+            share = ", as a share of the rows from 0 to 1" if "max_rejected" in ours else ""
+            fault.next = f"set {', '.join(ours)} in section [quiver] of luigi.cfg, or give {flags}{share}"
+        raise
+
+
+def quiver_config() -> quiver:
+    """The `[quiver]` section; `ConfigError` for a value that cannot be read."""
+    return configured(quiver)
+
+
+def configured(section: type[T]) -> T:
+    """A section with its values; `ConfigError` names the section of a value that is missing or cannot be read."""
+    try:
+        return section()
+    except (ParameterException, ValueError) as fault:
+        if isinstance(fault, ConfigError):
+            raise
+        told = ": ".join(str(part) for part in (fault, fault.__cause__) if part)
+        raise ConfigError(
+            "bad-setting",
+            unreadable(section, {}) or printable(told, 300),
+            where=f"section [{section.__name__}] of the configuration",
+            kept="nothing was started",
+        ) from None
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def install() -> None:
+    """Lay the packaged defaults under the user's configuration; called once, when `pipelines` is imported."""
+    config = luigi.configuration.get_config()
+    packaged = configparser.ConfigParser(interpolation=None)
+    packaged.optionxform = str  # type: ignore[assignment,method-assign]
+    packaged.read(PACKAGED, encoding="utf-8")
+    for section in packaged.sections():
+        for option, value in packaged.items(section):
+            if not config.has_option(section, option):
+                config.set(section, option, value)
+    if not _remote_scheduler(config) and not config.has_option("core", "local_scheduler"):
+        config.set("core", "local_scheduler", "true")
+    if multiprocessing.get_start_method(allow_none=True) != "forkserver":
+        multiprocessing.set_start_method("forkserver", force=True)
+
+
+def _remote_scheduler(config: object) -> bool:
+    """Whether a luigid is named, in a configuration file or on the command line."""
+    named = (option for name in _REMOTE for option in (name, f"default-{name.replace('_', '-')}"))
+    if any(config.has_option("core", option) for option in named):  # type: ignore[attr-defined]
+        return True
+    flags = tuple("--" + name.replace("_", "-") for name in _REMOTE)
+    return any(argument.split("=")[0] in flags for argument in sys.argv[1:])
+
+
+def check() -> None:
+    """Raise `ConfigError` for a key or section that resembles ours and that nothing reads."""
+    config = luigi.configuration.get_config()
+    if not isinstance(config, configparser.ConfigParser):
+        return
+    families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
+    ours = {name: task for name, task in families.items() if task.__module__.split(".")[0] == "pipelines"}
+    templating()
+    launching()
+    general = set(config.defaults())
+    for section in config.sections():
+        keys = set(config.options(section)) - general
+        if section in ours:
+            _check_keys(section, keys, {name for name, _ in ours[section].get_params()})
+        elif section not in families and (near := difflib.get_close_matches(section, ours, 1, 0.8)):
+            raise ConfigError(
+                "unknown-section",
+                f"no section [{section}]",
+                expected=f"[{near[0]}]",
+                found=f"[{section}]",
+                kept="nothing was started",
+                next=f"rename [{section}] to [{near[0]}] in luigi.cfg",
+            )
+
+
+def _check_keys(section: str, keys: set[str], known: set[str]) -> None:
+    for key in sorted(keys):
+        if key.replace("-", "_") in known:
+            continue
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        raise ConfigError(
+            "unknown-key",
+            f"unknown key {key} in section [{section}]",
+            expected=f"did you mean {near[0]}?" if near else ", ".join(sorted(known)),
+            found=key,
+            kept="nothing was started",
+            next=f"correct [{section}] {key} in luigi.cfg",
+        )

@@ -1,0 +1,145 @@
+"""The few generic Luigi tasks: one makes a table, one trains a model.
+
+A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter`
+gives two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has
+to do hangs on it as `node` and travels with it to worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar
+
+import luigi
+
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.why import why
+from pipelines.runtime import settings
+from pipelines.runtime.command import failure_text
+from pipelines.runtime.console import Stage, say
+from pipelines.runtime.processes import die_with_parent
+from pipelines.runtime.targets import CheckpointTarget, DatasetTarget, NodeTarget
+from pipelines.runtime.training import train
+from schemas.errors import ConfigError
+
+_KINDS: dict[type[Node], type[Make]] = {}
+
+_Task = TypeVar("_Task", bound="type[Make]")
+
+
+def makes(kind: type[Node]) -> Callable[[_Task], _Task]:
+    """Class decorator: tasks of this class make nodes of that `kind`."""
+
+    def register(task: _Task) -> _Task:
+        _KINDS[kind] = task
+        return task
+
+    return register
+
+
+class Make(luigi.Task):
+    """Makes one node. `label` says what to call it, `key` says which of all its versions."""
+
+    label = luigi.Parameter()
+    key = luigi.Parameter()
+    node: Node
+
+    kind: ClassVar[type[NodeTarget]] = NodeTarget
+
+    def planned(self) -> Any:
+        """The node; `ConfigError` for a task that somebody made from its parameters alone."""
+        node = getattr(self, "node", None)
+        if node is None:
+            raise ConfigError(
+                "no-plan",
+                f"{self.label} cannot be made from its key alone",
+                kept="nothing was started",
+                next="run the recipe or the verb that this stage belongs to",
+            )
+        return node
+
+    def requires(self) -> list[luigi.Task]:
+        """Tasks of everything the node is made of."""
+        return tasks_of(self.planned().parents.values())
+
+    def output(self) -> NodeTarget:
+        """Its dataset or checkpoint."""
+        return self.kind(self.planned())
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the process that started all this is told."""
+        return failure_text(exception)
+
+    def run(self) -> None:
+        """Make it, with one line before and one after."""
+        die_with_parent()
+        node = self.planned()
+        with Stage(node.label, f"{node.work['name']} ({why(node)})") as stage:
+            stage.done(self.make(node, stage))
+
+    def make(self, node: Any, stage: Stage) -> str:
+        """Do the work; returns what to say of it."""
+        raise AssertionError(f"{type(self).__name__} makes nothing")
+
+
+@makes(Table)
+class Apply(Make):
+    """Makes a table: one operation, in child processes."""
+
+    kind = DatasetTarget
+
+    def make(self, node: Table, stage: Stage) -> str:
+        """`datakit.apply` with the settings of `[quiver]`."""
+        from datakit.apply import apply
+        from pipelines.runtime.resources import resource_of
+        from schemas.dataset import Dataset
+
+        held = settings.quiver_config()
+        verify: Any = held.verify
+        rows = node.inputs[0].schema if node.inputs else None
+        made = apply(
+            node.op,
+            [Dataset.open(given.url, verify=verify) for given in node.inputs],
+            node.url,
+            resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
+            seed=node.seed,
+            processes=held.workers,
+            on_progress=lambda progress: stage.move(str(progress)),
+            max_rejected=None if node.op.max_rejected is None else held.max_rejected,
+            rows_per_shard=node.rows_per_shard,
+            key=node.task_key,
+            hang_seconds=held.hang_seconds,
+        )
+        for note in node.op.notes(made.manifest):
+            say(f"{node.label:<34} note: {note}")
+        rejected = sum(file.rows for file in made.manifest.rejected)
+        return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
+
+
+@makes(TrainedCheckpoint)
+class Fit(Make):
+    """Makes a checkpoint: one training run, in a process of its own."""
+
+    kind = CheckpointTarget
+
+    def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
+        """`python -m trainers.run`, in one process or several."""
+        return train(node, stage)
+
+
+def task_of(node: Node) -> Make:
+    """The task that makes `node`."""
+    kind: Any = _KINDS[type(node)]
+    task: Make = kind(label=node.label, key=node.task_key)
+    task.node = node
+    return task
+
+
+def tasks_of(nodes: Iterable[Node]) -> list[luigi.Task]:
+    """The tasks that make `nodes`, each once; what is found needs none."""
+    return list(dict.fromkeys(task_of(node) for node in nodes if node.made))
+
+
+def complete(node: Node) -> bool:
+    """Whether `node` lies where it belongs."""
+    return not node.made or task_of(node).complete()

@@ -1,0 +1,140 @@
+"""A training run as Luigi starts it: its configuration in a file, its launch by `trainers.launch`, its figures on the
+screen.
+
+The run leads its own life: CUDA, process groups and half-used memory end with it. It saves and leaves on SIGTERM, which
+reaches it when this process is asked to stop and also when this process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.graph.nodes import Node, TrainedCheckpoint
+from pipelines.runtime import settings
+from pipelines.runtime.console import Stage, say
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from schemas.settings import plain
+from schemas.store.commit import read_manifest
+from schemas.store.ownfiles import own_folder, replace_file
+from schemas.tokenizer import read_dataset, read_folder
+from schemas.tokenizer import vocabulary_size as size_of
+from trainers.config import Run
+from trainers.launch import start
+from trainers.launch.settings import Launch
+
+
+def train(node: TrainedCheckpoint, stage: Stage) -> str:
+    """Run `node` to its end and return what to say of it; errors of the run are raised here as they are."""
+    run = placed(node)
+    folder = run.folder
+    own_folder(folder)
+    config = folder / "config.json"
+    replace_file(config, json.dumps(plain(run), indent=1))
+    launch, ranks = check(node)
+    metrics = folder / "metrics.jsonl"
+    started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
+    started.run(_Follower(metrics, _steps(node), stage))
+    manifest = read_manifest(node.url)
+    assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
+    told = _last(metrics)
+    return f"{told.get('step', 0):,} steps, loss {told.get('loss', float('nan')):.4f}"
+
+
+def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
+    """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
+    fills. Raises `ConfigError` for what cannot be placed.
+    """
+    launch, cut = settings.launching(), node.run.parallel
+    ranks = node.ranks or launch.ranks or cut.min_world_size
+    start.check(cut, ranks, launch, node.label)
+    return launch, ranks
+
+
+def placed(node: TrainedCheckpoint) -> Run:
+    """The node's run with its places, its key and its vocabulary's size filled in."""
+    run = node.run
+    model = None if run.model is None else replace(run.model, vocab_size=vocabulary_size(node.tokenizer))
+    local = "://" not in node.url
+    return replace(
+        run,
+        data=node.data.url,
+        validation=None if node.validation is None else node.validation.url,
+        init=None if node.init is None else node.init.url,
+        out=node.url,
+        work=None if local else str(Path("quiver-runs").absolute() / f"{node.name}-{node.task_key[:8]}"),
+        model=model,
+        key=node.task_key,
+        records=f"{node.url}.records",
+        vocabulary=None if node.init is not None else node.tokenizer.url,
+        facts={**run.facts, "tokenizer_key": node.tokenizer_id},
+    )
+
+
+def vocabulary_size(tokenizer: Node) -> int:
+    """One more than the greatest id of a tokenizer."""
+    row = read_dataset(Dataset.open(tokenizer.url)) if tokenizer.kind == "dataset" else read_folder(tokenizer.url)
+    if row is None:
+        raise ConfigError("no-tokenizer", f"{tokenizer.label} has no tokenizer", where=tokenizer.url)
+    return size_of(str(row["tokenizer_json"]))
+
+
+def _steps(node: TrainedCheckpoint) -> int | None:
+    """How many steps the run has in all, where that can be told."""
+    if node.run.max_steps is not None:
+        return node.run.max_steps
+    manifest = read_manifest(node.data.url)
+    if manifest is None or node.run.epochs is None:
+        return None
+    return node.run.epochs * -(-manifest.num_rows // node.run.global_batch_size)
+
+
+class _Follower:
+    """Shows how far a run is, whenever it is called."""
+
+    def __init__(self, metrics: Path, steps: int | None, stage: Stage) -> None:
+        self.metrics, self.steps, self.stage = metrics, steps, stage
+        self._before, self._first = _last(metrics), 0.0
+
+    def __call__(self) -> None:
+        told, before = _last(self.metrics), self._before
+        if not told or told == before:
+            return
+        self._first = self._first or self.stage.seconds - float(told.get("seconds", 0.0))
+        done = int(told["step"]) - int(before.get("step", 0))
+        self.stage.move(_progress(told, self.steps, (self.stage.seconds - self._first) / max(1, done)))
+
+
+def _progress(told: dict[str, Any], steps: int | None, seconds: float) -> str:
+    """`seconds` are those of one step."""
+    step = int(told.get("step", 0))
+    of = "" if steps is None else f" of {steps:,}"
+    parts = [f"step {step:,}{of}"]
+    if "loss" in told:
+        parts.append(f"loss {told['loss']:.4f}")
+    if told.get("seconds"):
+        parts.append(f"{told.get('tokens', 0) / told['seconds']:,.0f} tokens/s")
+    if steps and step:
+        parts.append(f"{seconds * (steps - step):.0f} s left")
+    return ", ".join(parts)
+
+
+def _last(metrics: Path) -> dict[str, Any]:
+    """The last whole line of training figures; empty before the first step."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - 65536))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if "loss" in told:
+            return dict(told)
+    return {}

@@ -1,0 +1,32 @@
+"""Task sources: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
+
+A source is a section of the configuration; `source = digits` in a recipe's section names it. One file each; this list
+is the registry. All are made of the same nodes as everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.runtime.settings import configured
+from pipelines.setups.digits import digits as digits
+from pipelines.setups.own import own as own
+from pipelines.setups.preferences import preferences as preferences
+from pipelines.setups.source import SetupConfig as SetupConfig
+from schemas.errors import ConfigError, printable
+from schemas.settings import suggestion
+
+SOURCES: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
+"""Sources by name."""
+
+
+def source_of(name: str) -> SetupConfig:
+    """The source of that name, configured; `ConfigError` if there is none."""
+    if name not in SOURCES:
+        raise ConfigError(
+            "unknown-source",
+            f"there is no source {printable(name)}{suggestion(name, list(SOURCES))}",
+            expected=", ".join(SOURCES),
+            kept="nothing was started",
+        )
+    return configured(SOURCES[name])

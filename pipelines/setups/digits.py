@@ -1,0 +1,96 @@
+"""The embedded default: a task that checks itself, made from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import luigi
+
+from datakit.blend import Pair
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.io import Reversal
+from datakit.label import Verify
+from datakit.template import Rendering
+from datakit.tokenize import Train as TrainTokenizer
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.setups.source import SetupConfig, held_apart, reward_model
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, prompted, tokenized
+
+
+class digits(SetupConfig):
+    """The embedded default: reverse the digits of a number, learnt from demonstrations of which a share is wrong."""
+
+    digits = luigi.IntParameter(description="digits of a number")
+    demonstrations = luigi.IntParameter(description="answers the first policy learns from")
+    wrong_share = luigi.FloatParameter(description="share of the demonstrations that is wrong")
+    prompts = luigi.IntParameter(description="prompts of all iterations together")
+    held_out = luigi.IntParameter(description="prompts that no training row holds")
+    pair_prompts = luigi.IntParameter(description="prompts whose verified samples give preference pairs")
+    pair_samples = luigi.IntParameter(description="samples for each of them")
+    pairs_per_prompt = luigi.IntParameter(description="pairs of a right and a wrong answer for each of them, at most")
+    vocabulary = luigi.IntParameter(description="size of the tokenizer that is trained")
+    max_length = luigi.IntParameter(description="tokens of question and answer together")
+    model = luigi.DictParameter(description="shape of the network (trainers.architecture.Model)")
+    base = luigi.DictParameter(description="learning of the first policy (trainers.config.Run)")
+    reward = luigi.DictParameter(description="learning of the reward model")
+    improve = luigi.DictParameter(description="learning of an improve step")
+
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+        """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""
+        rows = self._rows(plan, seed)
+        demonstrations = rows["demonstrations"]
+        tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
+        tokens = tokenized(plan, "digits/demonstration", tokenizer, demonstrations, self.max_length, rendering)
+        shape = {"max_sequence_length": self.max_length, **self.model}
+        run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
+        policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
+        ground = EvalSetup(
+            name="digits",
+            held_out=rows["held_out"],
+            tokenizer=tokenizer,
+            reward_model=None,
+            verifier=Verify(kind="text", strict=True),
+            max_new_tokens=self.digits + 3,
+            max_length=self.max_length,
+            rendering=rendering,
+        )
+        pairs = self._pairs(plan, rows["pair_prompts"], policy, ground, seed)
+        model = reward_model(plan, "digits", pairs, policy, ground, self.reward, seed)
+        return TaskSetup(
+            ground=replace(ground, reward_model=model),
+            prompts=rows["prompts"],
+            original=demonstrations,
+            policy=policy,
+            reward_model=model,
+            learning=self.improve,
+        )
+
+    def _rows(self, plan: Plan, seed: int) -> dict[str, Node]:
+        """Prompts of each use; no number stands in two of them."""
+        rows: dict[str, Node] = {}
+        first = 0
+        for name in ("demonstrations", "prompts", "held_out", "pair_prompts"):
+            count = getattr(self, name)
+            wrong: dict[str, Any] = {"wrong_share": self.wrong_share} if name == "demonstrations" else {}
+            output: Any = "demonstrations" if name == "demonstrations" else "prompts"
+            op = Reversal(rows=count, first=first, digits=self.digits, seed=seed, output=output, **wrong)
+            rows[name] = plan.table(f"digits/{name.replace('_', '-')}", op, rows_per_shard=PROMPTS_PER_SHARD)
+            first += count
+        return rows
+
+    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: EvalSetup, seed: int) -> tuple[Node, Node]:
+        """Preferences: of the policy's own answers to a question, a right one and a wrong one; a tenth held out."""
+        sampling = Sampling(
+            samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop
+        )
+        tokens = prompted(plan, "digits/pair-prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
+        samples = plan.table("digits/pair-samples", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
+        assert ground.verifier is not None
+        verified = plan.table("digits/pair-verified", ground.verifier, samples)
+        rule = Pair(rule="right_vs_wrong", column="correct", max_pairs=self.pairs_per_prompt)
+        pairs = plan.table("digits/pairs", rule, verified, seed=seed)
+        return held_apart(plan, "digits/pairs", pairs, 0.1, seed)

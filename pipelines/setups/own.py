@@ -1,0 +1,85 @@
+"""Your own model, prompts and reward: nothing is trained before the first iteration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.blend import Split
+from datakit.op import Op
+from datakit.registry import op_of
+from datakit.template import Rendering
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import model_at, rows_at, scorer_at
+from pipelines.setups.source import SetupConfig
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
+from schemas.errors import ConfigError
+
+_PARTS = ("train", "held-out")
+
+
+class own(SetupConfig):
+    """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
+
+    title = luigi.Parameter(description="what the data is called: the folder it lies in")
+    policy = luigi.Parameter(description="checkpoint or Hugging Face folder to improve")
+    prompts = luigi.Parameter(description="dataset folder or file of prompts")
+    format = luigi.Parameter(description="format of a file of prompts (datakit.formats.forms)")
+    held_out = luigi.FloatParameter(description="share of the prompts that nothing is learnt from")
+    reward = luigi.Parameter(description="module:function, or a reward model: checkpoint or Hugging Face folder")
+    verifier = luigi.DictParameter(description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    original = luigi.Parameter(description="dataset folder or file of answers to blend in; empty: none is")
+    original_format = luigi.Parameter(description="format of a file of answers (datakit.formats.forms)")
+    template = luigi.Parameter(description="chat template, by name or as Jinja text; empty: the tokenizer's own")
+    stop = luigi.ListParameter(description="texts that end an answer, beside the end token")
+    max_length = luigi.IntParameter(description="tokens of question and answer together; longer rows go")
+    max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
+    improve = luigi.DictParameter(description="learning of an improve step (trainers.config.Run)")
+
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+        """The policy adopted where it comes from outside, the prompts in two parts, the reward."""
+        missing = [name for name in ("policy", "prompts", "reward") if not getattr(self, name)]
+        if missing:
+            raise ConfigError(
+                "missing-setting",
+                f"[own] needs {', '.join(missing)}",
+                kept="nothing was started",
+                next=" ".join(f"--own-{name} ..." for name in missing),
+            )
+        policy = model_at(plan, self.policy)
+        reward = scorer_at(plan, self.reward)
+        prompts = rows_at(plan, self.prompts, self.format, f"{self.title}/imported")
+        train, held_out = (self._part(plan, part, prompts, seed) for part in _PARTS)
+        original = (
+            rows_at(plan, self.original, self.original_format, f"{self.title}/original") if self.original else None
+        )
+        stop = tuple(map(str, recursively_unfreeze(self.stop)))
+        ground = EvalSetup(
+            name=self.title,
+            held_out=held_out,
+            tokenizer=policy,
+            reward_model=reward,
+            verifier=self._verify(),
+            max_new_tokens=self.max_new_tokens,
+            max_length=self.max_length,
+            rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
+        )
+        return TaskSetup(
+            ground=ground,
+            prompts=train,
+            original=original,
+            policy=policy,
+            reward_model=reward,
+            learning=self.improve,
+        )
+
+    def _part(self, plan: Plan, part: str, prompts: Node, seed: int) -> Node:
+        split = Split(part=part, parts=_PARTS, shares=(1 - self.held_out, self.held_out))
+        return plan.table(f"{self.title}/{part}", split, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
+
+    def _verify(self) -> Op | None:
+        settings: Any = recursively_unfreeze(dict(self.verifier))
+        return op_of("label.verify", settings) if settings else None

@@ -1,0 +1,67 @@
+"""What a task source is, and the reward model that most of them train."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import luigi
+
+from datakit.blend import Split
+from datakit.label import Longer
+from datakit.template import Rendering, RewardPrompt
+from datakit.tokenize import Encode
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.stages.iteration import EvalSetup, TaskSetup
+from pipelines.stages.measure import Measure
+
+_PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
+
+
+class SetupConfig(luigi.Config):
+    """A section that can say what an iteration stands on."""
+
+    @abstractmethod
+    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+        """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
+
+
+def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:
+    """`rows` in two parts that share no prompt: what is learnt from, and about `share` of the prompts to judge by."""
+    parts, shares = ("train", "held-out"), (1 - share, share)
+    train, held_out = (
+        plan.table(f"{label}-{part}", Split(part=part, parts=parts, shares=shares), rows, seed=seed) for part in parts
+    )
+    return train, held_out
+
+
+def baselines(plan: Plan, label: str, pairs: Node) -> Node:
+    """How often the longer answer of a held-out pair is the better one, as figures."""
+    told = plan.table(f"{label}/pairs-held-out-longer", Longer(), pairs)
+    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), told)
+
+
+def reward_model(
+    plan: Plan,
+    label: str,
+    pairs: tuple[Node, Node],
+    policy: Node,
+    ground: EvalSetup,
+    learning: Mapping[str, Any],
+    seed: int,
+) -> Node:
+    """A Bradley-Terry reward model, from the policy's weights, on the first of `pairs`; validated on the second."""
+    tokens = []
+    for part, rows in zip(("train", "held-out"), pairs, strict=True):
+        name = f"{label}/pairs-{part}"
+        op = RewardPrompt(**ground.rendering.settings, rows="preferences")
+        told = plan.table(f"{name}-texts", op, rows, tokenizer=ground.tokenizer)
+        encode = Encode(columns=_PAIR_COLUMNS, max_length=ground.max_length)
+        tokens.append(plan.table(f"{name}-tokens", encode, told, tokenizer=ground.tokenizer))
+    run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")
+    return plan.model(
+        f"{label}/reward-model", run, data=tokens[0], tokenizer=ground.tokenizer, init=policy, validation=tokens[1]
+    )

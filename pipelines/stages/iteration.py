@@ -1,0 +1,205 @@
+"""One iteration of an offline method: sample, score, keep, blend, train, evaluate; the graph that ReST, rejection
+sampling and their relatives share.
+
+    prompts of this iteration -> samples -> rewards -> kept -> with original data -> tokens -> policy -> evaluation
+
+`Source` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What is
+kept is the recipe's own matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datakit.blend import Mix, Shuffle, Split
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.label import Reward
+from datakit.op import Op
+from datakit.template import Chat, Rendering, RewardPrompt
+from datakit.tokenize import Encode, Mask
+from pipelines.graph.external import Function
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.stages.measure import Measure
+
+PROMPTS_PER_SHARD = 128
+"""Prompts in one shard: what one worker process takes at a time."""
+
+PLAIN = Rendering()
+"""The tokenizer's own template, and nothing besides."""
+
+BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSetup:
+    """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a
+    reward model.
+
+    `reward_model` is a checkpoint, or a function (`foreign.Function`). `max_length` bounds question and answer
+    together, in tokens. `rendering` says how conversations are written and what ends an answer.
+    """
+
+    name: str
+    held_out: Node
+    tokenizer: Node
+    reward_model: Node | None
+    verifier: Op | None
+    max_new_tokens: int
+    max_length: int | None = None
+    rendering: Rendering = PLAIN
+
+    @property
+    def room(self) -> int | None:
+        """Tokens of the longest question that leaves room for an answer."""
+        return None if self.max_length is None else self.max_length - self.max_new_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSetup:
+    """What an iteration stands on: the ground, prompts to grow on, original data (COMPLETIONS; None: nothing is blended
+    in), the first policy.
+
+    `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
+    held-out pairs a judge puts in the right order who only looks at length.
+    """
+
+    ground: EvalSetup
+    prompts: Node
+    original: Node | None
+    policy: Node
+    reward_model: Node
+    learning: Mapping[str, Any]
+    baselines: Node | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A policy's answers to held-out prompts with their labels, and the figures."""
+
+    answers: Node
+    figures: Node
+
+
+@dataclass(frozen=True)
+class IterationResult:
+    """What one iteration made: samples, their rewards, what was kept in each improve step, the policy and its
+    figures.
+    """
+
+    number: int
+    samples: Node
+    rewards: Node
+    kept: tuple[Node, ...]
+    policy: Node
+    evaluation: Evaluation
+
+
+Keeping = Callable[[Plan, str, Node], list[Node]]
+"""Plan, label prefix and standardised rewards in; the rows that each improve step trains on out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How an iteration is run: prompts and samples per iteration, sampling, what is kept, how much original data."""
+
+    name: str
+    prompts: int
+    sampling: Sampling
+    keeping: Keeping
+    original_share: float
+    seed: int
+
+
+def prompted(
+    plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, rendering: Rendering = PLAIN
+) -> Node:
+    """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
+    told = plan.table(f"{label}-texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
+    encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
+    return plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
+
+
+def rewarded(
+    plan: Plan,
+    label: str,
+    tokenizer: Node,
+    reward_model: Node,
+    samples: Node,
+    max_length: int | None,
+    op: Reward | None = None,
+    rendering: Rendering = PLAIN,
+) -> Node:
+    """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
+    if isinstance(reward_model, Function):
+        return plan.table(label, op or Reward(), samples, scorer=reward_model)
+    told = plan.table(f"{label}-texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
+    encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
+    tokens = plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
+    return plan.table(label, op or Reward(), tokens, scorer=reward_model)
+
+
+def evaluated(plan: Plan, label: str, ground: EvalSetup, policy: Node, seed: int) -> Evaluation:
+    """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
+    sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop)
+    label_of_prompts = f"{ground.name}/held-out"
+    tokens = prompted(plan, label_of_prompts, ground.tokenizer, ground.held_out, ground.room, ground.rendering)
+    answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
+    columns: tuple[str, ...] = ("response_ids.length",)
+    if ground.verifier is not None:
+        answers = plan.table(f"{label}/answers-verified", ground.verifier, answers)
+        columns = ("correct", *columns)
+    if ground.reward_model is not None:
+        name = f"{label}/answers-rewards"
+        answers = scored(plan, name, ground, ground.reward_model, answers)
+        columns = ("reward", *columns)
+    return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
+
+
+def scored(plan: Plan, label: str, ground: EvalSetup, reward_model: Node, samples: Node) -> Node:
+    """`samples` with their `reward`, as on `ground`."""
+    return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, rendering=ground.rendering)
+
+
+def tokenized(
+    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, rendering: Rendering = PLAIN
+) -> Node:
+    """TOKENS of the conversations and answers in `rows`, the answer trained."""
+    chat = Chat(**rendering.settings, response="response", learn="last")
+    told = plan.table(f"{label}-texts", chat, rows, tokenizer=tokenizer)
+    return plan.table(f"{label}-tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
+
+
+def iterated(plan: Plan, source: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
+    """Iteration `number` (from 1), from `policy`."""
+    ground, label, seed = source.ground, f"{method.name}/iter={number}", method.seed + number
+    share = Split(
+        part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
+    )
+    prompts = plan.table(f"{label}/prompts", share, source.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
+    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
+    samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
+    rewards = scored(plan, f"{label}/rewards", ground, source.reward_model, samples)
+    kept = method.keeping(plan, label, rewards)
+    for stage, rows in enumerate(kept, 1):
+        policy = _improved(plan, f"{label}/step={stage}", source, method, rows, policy, seed)
+    return IterationResult(
+        number, samples, rewards, tuple(kept), policy, evaluated(plan, label, ground, policy, method.seed)
+    )
+
+
+def _improved(plan: Plan, label: str, source: TaskSetup, method: Method, kept: Node, policy: Node, seed: int) -> Node:
+    """`policy` after fine-tuning on what was kept, blended with original data."""
+    rows, ground = kept, source.ground
+    if method.original_share and source.original is not None:
+        weights = (1.0 - method.original_share, method.original_share)
+        mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
+        rows = plan.table(f"{label}/blend", mix, rows, source.original, seed=seed)
+    rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
+    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length, ground.rendering)
+    run = run_of("sft", source.learning, seed=seed, where=f"learning of {label}")
+    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=ground.tokenizer, init=policy)

@@ -1,0 +1,1 @@
+"""How our programs start other ones, and how they leave."""

@@ -1,0 +1,119 @@
+"""How a command of ours ends: one way out, whatever happened, with the right exit code.
+
+Python takes itself down while threads of libraries (of Arrow, torch, an object store) may still be at work; one that
+then asks for the interpreter is unwound through C++ frames that do not allow it, and the process aborts (SIGABRT,
+"terminate called without an active exception") after its last word. So a command joins its own threads, runs its exit
+handlers, flushes, and leaves without taking the interpreter down.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from schemas.errors import QuiverError, Stopped, StorageError, printable
+from schemas.store.storage import storage_error
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a command to stop."""
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run the `main` of a command and leave with its exit code, or with that of what it raised.
+
+    SIGINT, SIGTERM and SIGHUP become a `KeyboardInterrupt`, so that `main` removes what is half done; exit code 75.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    interrupt_on_signals()
+    try:
+        code = main()
+    except SystemExit as exit_:
+        code = _code(exit_)
+    except KeyboardInterrupt:
+        code = _told(stopped())
+    except QuiverError as error:
+        code = _told(error)
+    except OSError as error:
+        known = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+        told = storage_error(error, "write", error.filename or "standard output") if known else None
+        code = _told(told or bug("".join(traceback.format_exception(error))))
+    except Exception as error:
+        code = _told(bug("".join(traceback.format_exception(error))))
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process: threads of ours are joined, exit handlers run, output is flushed. A signal cuts that short."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            signal.signal(number, lambda *_: os._exit(code))
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            pass
+        except (OSError, ValueError, AttributeError):
+            code = code or StorageError.code
+    os._exit(code)
+
+
+def interrupt_on_signals() -> None:
+    """Have a signal that asks to stop raise `KeyboardInterrupt`; the second one ends the process at once."""
+
+    def interrupt(number: int, _: object) -> None:
+        for each in STOPS:
+            signal.signal(each, lambda *_: os._exit(Stopped.code))
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    sys.unraisablehook = _unraisable
+
+
+def stopped(kept: str = "what was finished; nothing half-written is left") -> Stopped:
+    """What is told of a command that was asked to stop and had nothing to save."""
+    return Stopped("stopped", "stopped on request", kept=kept, next="run the same command again")
+
+
+def bug(text: str) -> QuiverError:
+    """A bug of ours, whose traceback is `text`: it goes to a new file that only this user can read."""
+    last = text.strip().splitlines()[-1] if text.strip() else "unknown"
+    try:
+        number, path = tempfile.mkstemp(prefix="quiver-bug-", suffix=".txt")
+        with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return QuiverError("bug", printable(last, 200))
+    return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")
+
+
+def _told(error: QuiverError) -> int:
+    print(error.render(), file=sys.stderr, flush=True)
+    return error.code
+
+
+def _code(exit_: SystemExit) -> int:
+    if exit_.code is None or isinstance(exit_.code, int):
+        return exit_.code or 0
+    print(exit_.code, file=sys.stderr)
+    return 1
+
+
+def _unraisable(told: Any) -> None:
+    """An interrupt that came while an object was being removed is lost there: it is raised again a moment later."""
+    if issubclass(told.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return
+    sys.__unraisablehook__(told)

@@ -1,0 +1,20 @@
+"""Turns with roles: a whole conversation to learn from."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.rows.conversation import MESSAGES, TOOLS
+from schemas.schema import Column, Schema
+
+CHATS = Schema(
+    "chats",
+    2,
+    (
+        Column("chat_id", pa.string(), "function of the conversation"),
+        Column("messages", MESSAGES, "all turns, the assistant's included"),
+        TOOLS,
+        Column("source", pa.string(), "where the row came from", nullable=True),
+    ),
+    key=("chat_id",),
+)

@@ -1,0 +1,49 @@
+"""Token rows: what trainers eat. The mask stands on the token that is predicted; trainers do the shift by one."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.rows.conversation import IDS
+from schemas.schema import Column, Schema
+
+MASK = pa.list_(pa.int8())
+
+TOKENS = Schema(
+    "tokens",
+    1,
+    (
+        Column("sample_id", pa.string(), "the row this was made from"),
+        Column("input_ids", IDS, "the whole sequence"),
+        Column("loss_mask", MASK, "1 where the token is predicted and counted; as long as input_ids"),
+        Column("source", pa.string(), "where the row came from", nullable=True),
+    ),
+    key=("sample_id",),
+)
+
+PACKS = Schema(
+    "packs",
+    1,
+    (
+        Column("pack_id", pa.string(), "function of the rows inside"),
+        Column("input_ids", IDS, "several sequences laid end to end"),
+        Column("loss_mask", MASK, "as in tokens"),
+        Column("lengths", IDS, "tokens of each sequence inside, in order"),
+        Column("sample_ids", pa.list_(pa.string()), "the row of each sequence inside"),
+    ),
+    key=("pack_id",),
+)
+
+PAIRS = Schema(
+    "pairs",
+    2,
+    (
+        Column("pair_id", pa.string(), "the preference this was made from"),
+        Column("chosen_ids", IDS, "the better answer, templated with its question"),
+        Column("chosen_mask", MASK, "1 where its token is predicted and counted; as long as chosen_ids"),
+        Column("rejected_ids", IDS, "the worse one"),
+        Column("rejected_mask", MASK, "as in chosen_mask"),
+        Column("source", pa.string(), "where the row came from", nullable=True),
+    ),
+    key=("pair_id",),
+)

@@ -1,0 +1,88 @@
+"""Which tokenizer's ids the columns of a table hold, column by column, from one manifest to the next.
+
+A column speaks if it holds token ids or templated pieces. Under the fact `tokenizer` a manifest has the identity
+(`schemas.tokenizer.identity`) of the one tokenizer that all such columns speak or, where they differ, each column's:
+a policy's `prompt_ids` and a reward model's `input_ids` may stand in one row. Whoever hands ids to a network or to a
+decoder calls `check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.errors import DataError, printable
+from schemas.rows.conversation import IDS, PIECES
+from schemas.schema import Schema
+
+FACT = "tokenizer"
+"""The fact's name in a manifest."""
+
+TokenizerByColumn = Mapping[str, tuple[str, ...]]
+"""The identities by column: one, or several where rows of different tokenizers were mixed; absent if not known."""
+
+
+def token_columns(schema: Schema | None) -> tuple[str, ...]:
+    """The columns that hold ids (one per token, or several) or templated pieces."""
+    return () if schema is None else tuple(c.name for c in schema.columns if c.type in (IDS, PIECES, pa.list_(IDS)))
+
+
+def tokenizers_of(schema: Schema | None, facts: Mapping[str, Any]) -> TokenizerByColumn:
+    """What a dataset's manifest says of its columns."""
+    told = facts.get(FACT)
+    by_column = told if isinstance(told, dict) else dict.fromkeys(token_columns(schema), told)
+    return {name: _several(value) for name, value in by_column.items() if _several(value)}
+
+
+def passed_on(
+    schema: Schema, inputs: Sequence[TokenizerByColumn], new: Collection[str], vocabulary: str
+) -> TokenizerByColumn:
+    """What the columns of a result speak: the `new` ones `vocabulary`, where an operation has one; the others what they
+    spoke before, and a column under a new name what any column did.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in token_columns(schema):
+        before = [given[name] for given in inputs if name in given]
+        if name in new and vocabulary:
+            found[name] = (vocabulary,)
+        else:
+            before = before or [one for given in inputs for one in given.values()]
+            found[name] = tuple(sorted({one for several in before for one in several}))
+    return {name: told for name, told in found.items() if told}
+
+
+def fact(told: TokenizerByColumn) -> dict[str, Any]:
+    """`told` as an entry of a manifest's facts; empty where nothing is known."""
+    plain = {name: several[0] if len(several) == 1 else list(several) for name, several in told.items()}
+    one = next(iter(plain.values()), None)
+    if one is None:
+        return {}
+    return {FACT: one if isinstance(one, str) and all(value == one for value in plain.values()) else plain}
+
+
+def check(told: TokenizerByColumn, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
+    """`DataError` if one of `columns` speaks another tokenizer than `vocabulary`, as far as both are known."""
+    for name in columns:
+        if vocabulary and any(one != vocabulary for one in told.get(name, ())):
+            raise wrong(who, name, vocabulary, told[name], where)
+
+
+def wrong(who: str, column: str, vocabulary: str, found: Sequence[str], where: str) -> DataError:
+    """The fault of a column that speaks another tokenizer than `who` does."""
+    return DataError(
+        "wrong-tokenizer",
+        f"{printable(column)} holds ids of another tokenizer than {printable(who)} speaks",
+        expected=f"tokenizer {printable(vocabulary, 20)}",
+        found=", ".join(f"tokenizer {printable(one, 20)}" for one in found),
+        where=where,
+        kept="nothing was started",
+        next="tokenize the rows with the tokenizer of the checkpoint",
+    )
+
+
+def _several(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,) if value else ()
+    return tuple(sorted(str(one) for one in value)) if isinstance(value, list | tuple) else ()

@@ -1,0 +1,137 @@
+"""A distributed checkpoint in two halves: what training waits for, and what it does not.
+
+`plan` agrees over all ranks on who writes what and copies this rank's tensors, if training is to go on meanwhile.
+`write` puts them on disk, every rank its own file, from any thread. Megatron's own writer forks a process per file,
+which a process with threads (of the feed, of CUDA, of gloo) must not do; here the calling thread writes.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
+from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.storage import WriteResult
+
+from schemas.errors import QuiverError, StorageError, printable
+from schemas.store.storage import shown
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.quiet import quiet
+
+_BACKEND = ("torch_dist", 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One distributed checkpoint that is planned but not written; `index` is known to the first rank alone."""
+
+    folder: str
+    writer: FileSystemWriterAsync
+    index: Metadata | None
+
+    def write(self) -> list[WriteResult]:
+        """Write this rank's file; what stands where in it."""
+        found: list[WriteResult] = []
+        for bucket in self.writer.write_buckets or []:
+            results: queue.Queue[Any] = queue.Queue()
+            turns: queue.Queue[int] = queue.Queue()
+            turns.put(0)
+            FileSystemWriterAsync.write_preloaded_data(
+                [self.writer.transforms], 0, bucket, results, turns, use_fsync=True
+            )
+            _, outcome = results.get()
+            if isinstance(outcome, Exception):
+                raise outcome
+            found += outcome
+        return found
+
+    def finish(self, results: Sequence[list[WriteResult]]) -> None:
+        """Write the index over the files of all ranks; for the first rank."""
+        assert self.index is not None, f"{self.folder} was planned on another rank"
+        self.writer.finish(self.index, list(results))
+        save_config(CheckpointingConfig(*_BACKEND), self.folder)
+
+
+def plan(tensors: Mapping[str, Any], folder: str, *, copy: bool) -> Part:
+    """Agree with all ranks on what goes where below the empty `folder`; with `copy`, later changes are not written."""
+    if filesystem_async._results_queue is None:
+        # Never read here; Megatron's own is a server process, which outlives a killed run with its pipes open.
+        filesystem_async._results_queue = queue.Queue()
+    strategy = _Planned()
+    with quiet():
+        dist_checkpointing.save({"model": dict(tensors)}, folder, strategy, async_sharded_save=True)
+    assert strategy.part is not None, f"{folder}: nothing was planned"
+    writer, index = strategy.part
+    writer.write_buckets = [_held(bucket, copy) for bucket in writer.write_buckets or []]
+    return Part(folder, writer, index)
+
+
+def write(parts: Sequence[Part], group: Any = None) -> None:
+    """Write and finish `parts`; all ranks together. `StorageError` on all of them when one cannot write."""
+    mine: list[list[WriteResult]] = []
+    fault: str | None = None
+    try:
+        mine = [part.write() for part in parts]
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
+        fault = printable(error.__cause__ or error.__context__ or error)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    told: list[Any] = [(mine, fault)] * world
+    if world > 1:
+        dist.gather_object((mine, fault), told if parallel.is_rank_zero() else None, dst=0, group=group)
+
+    def finish() -> None:
+        faults = {rank: fault for rank, (_, fault) in enumerate(told) if fault is not None}
+        if faults:
+            raise unwritten(parts[0].folder, "; ".join(f"rank {rank}: {text}" for rank, text in faults.items()))
+        for number, part in enumerate(parts):
+            try:
+                part.finish([results[number] for results, _ in told])
+            except OSError as error:
+                raise unwritten(part.folder, printable(error)) from error
+
+    parallel.on_rank_zero(finish, group)
+
+
+def unwritten(folder: str, found: str) -> QuiverError:
+    """The error for a checkpoint that cannot be put on disk."""
+    return StorageError(
+        "checkpoint-unwritten",
+        f"a checkpoint cannot be written to {shown(folder)}",
+        expected="a folder that takes the files of all ranks",
+        found=found,
+        where=shown(folder),
+        kept="the checkpoints before it",
+        next="make room or repair the storage, then run the same command again",
+    )
+
+
+class _Planned(TorchDistSaveShardedStrategy):
+    """Megatron's strategy as far as its plan, which it keeps in `part`: the writer, and the index on the first rank."""
+
+    def __init__(self) -> None:
+        super().__init__(*_BACKEND, thread_count=1)
+        self.part: tuple[FileSystemWriterAsync, Metadata | None] | None = None
+
+    def _get_save_and_finalize_callbacks(self, writer: FileSystemWriterAsync, planned: Any) -> AsyncRequest:
+        self.part = (writer, planned[1])
+        return AsyncRequest(None, (), [])
+
+
+def _held(bucket: Any, copy: bool) -> Any:
+    """A planned file with its tensors on the CPU, and nobody else's if `copy`."""
+    path, name, (loose, tensors) = bucket
+
+    def held(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone() if copy and tensor.device.type == "cpu" else tensor.to("cpu")
+
+    return path, name, (loose, [(item, held(tensor)) for item, tensor in tensors])

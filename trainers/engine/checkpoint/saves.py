@@ -1,0 +1,248 @@
+"""Periodic saves of a run: everything the next step depends on, which of them stay, and which one to go on from.
+
+A save is a checkpoint with optimizer state in `<work>/saves/step-<number>`. In the background, training waits only for
+the plan and a copy of the tensors; one save is under way at a time, it counts when its manifest is published, and if it
+fails all ranks learn of it in the same step. The newest `keep_last` stay and the `keep_best` by a validation figure;
+what goes is renamed first, so no half of a save stands under a save's name.
+
+A damaged save is reported and the one before it is taken; when all are damaged the run stops, because starting afresh
+in silence would be worse. A save of a run that was configured otherwise is refused with the differences.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import torch.distributed as dist
+
+from schemas.errors import ConfigError, IntegrityError, QuiverError, printable
+from schemas.manifest import MANIFEST
+from schemas.store import commit
+from trainers.config import Run
+from trainers.engine.checkpoint import checkpoint, retention
+from trainers.engine.checkpoint.checkpoint import Draft
+from trainers.engine.megatron.parallel import is_rank_zero, on_rank_zero
+
+_REMOVED = "removed-"
+
+
+class Saves:
+    """The saves of `run`; `identity` is what must not have changed when it goes on.
+
+    `vocabulary` and `facts` go into every save, so that one that stays can be started from like any checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        model: Any,
+        optimizer: Any,
+        identity: Mapping[str, Any],
+        vocabulary: Mapping[str, str] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.run, self.folder, self.model, self.optimizer = run, run.folder / "saves", model, optimizer
+        self.identity, self.vocabulary, self.facts = dict(identity), dict(vocabulary or {}), dict(facts or {})
+        apart = run.save_async and dist.is_initialized() and dist.get_world_size() > 1
+        self._group = dist.new_group(backend="gloo") if apart else None
+        self._writing: Thread | None = None
+        self._fault: BaseException | None = None
+        self._news: SimpleQueue[str] = SimpleQueue()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a save in the background has failed that `settle` has not told of yet."""
+        return self._fault is not None
+
+    def newest(self) -> int:
+        """The step of the newest complete save, 0 when there is none."""
+        return max((step for step, path in self._steps().items() if (path / MANIFEST).exists()), default=0)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Save the state after `step`, then remove what need not stay; `figures` are those of its validation, if any.
+
+        With `save_async` it goes on in the background, after the save before it is through.
+        """
+        self.settle()
+        began = time.perf_counter()
+        draft = checkpoint.draft(
+            str(self._path(step)),
+            model=self.model,
+            optimizer=self.optimizer,
+            train_state={"step": step, "identity": self.identity},
+            vocabulary=self.vocabulary,
+            facts={**self.facts, "figures": {name: value for name, value in figures.items() if math.isfinite(value)}},
+            copy=self.run.save_async,
+        )
+        if not self.run.save_async:
+            self._publish(step, draft, began, 0.0)
+            return
+        waited = time.perf_counter() - began
+        given = (step, draft, began, waited)
+        self._writing = Thread(target=self._in_background, args=given, name="save", daemon=True)
+        self._writing.start()
+
+    def settle(self) -> None:
+        """Wait for the save that is under way; raises what it failed with, on all ranks."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    def close(self) -> None:
+        """Wait for the save that is under way when the run ends with another error; its own failure is a warning."""
+        try:
+            self.settle()
+        except Exception as error:
+            told = error.what if isinstance(error, QuiverError) else printable(error)
+            print(f"warning: the last save failed: {told}", file=sys.stderr)
+
+    def news(self) -> list[str]:
+        """What was saved since the last call, and what stays: lines to be told, on the first rank."""
+        return [self._news.get() for _ in range(self._news.qsize())]
+
+    def resume(self) -> int:
+        """Load the newest whole save; the step it was made after, 0 when there is none."""
+        steps, unfinished = on_rank_zero(self._look)
+        damaged: list[IntegrityError] = []
+        for step in sorted(steps, reverse=True):
+            try:
+                self._load(step)
+            except IntegrityError as error:
+                damaged.append(error)
+                _warn(f"the save of step {step} is damaged: {error.what}")
+                continue
+            return step
+        if damaged:
+            raise damaged[0]
+        if unfinished:
+            last = max(unfinished)
+            _warn(f"the save of step {last} was never finished, and there is none before it: starting afresh")
+        return 0
+
+    def finish(self) -> None:
+        """Remove the saves of the complete run, except those that stay as the best."""
+        if is_rank_zero():
+            stay = retention.best(self._scores(), self.run.keep_best, self.run.best_by)
+            for step, path in self._steps().items():
+                if step not in stay:
+                    self._remove(path)
+            if stay:
+                print(f"the best saves stay in {self.folder}: {self._listed(stay)}", file=sys.stderr)
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _in_background(self, step: int, draft: Draft, began: float, waited: float) -> None:
+        try:
+            self._publish(step, draft, began, waited)
+        except BaseException as error:
+            self._fault = error
+
+    def _publish(self, step: int, draft: Draft, began: float, waited: float) -> None:
+        draft.publish(self._group)
+        if not is_rank_zero():
+            return
+        paths, stay = self._steps(), retention.stay(self._scores(), self.run)
+        for old in paths.keys() - stay - {step}:
+            self._remove(paths[old])
+        spent = time.perf_counter() - began
+        told = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.save_async else "")
+        self._news.put(f"saved step {step} ({told}); kept: {self._listed(stay)}")
+
+    def _listed(self, steps: set[int]) -> str:
+        scores, name = self._scores(), self.run.best_by.removeprefix("-")
+        told = {step: "" if scores.get(step) is None else f" ({name} {scores[step]:.4g})" for step in sorted(steps)}
+        return ", ".join(f"{step}{text if self.run.keep_best else ''}" for step, text in told.items())
+
+    def _scores(self) -> dict[int, float | None]:
+        """The validation figure of every complete save that decides which are best; None where it has none."""
+        scores: dict[int, float | None] = {}
+        for step, path in self._steps().items():
+            with suppress(IntegrityError):
+                manifest = commit.read_manifest(str(path))
+                if manifest is not None:
+                    scores[step] = manifest.facts.get("figures", {}).get(self.run.best_by.removeprefix("-"))
+        return scores
+
+    def _remove(self, path: Path) -> None:
+        gone = self.folder / f"{_REMOVED}{path.name}-{os.urandom(4).hex()}"
+        try:
+            path.rename(gone)
+            shutil.rmtree(gone)
+        except OSError as error:
+            _warn(f"an old save cannot be removed: {gone.name}: {error.strerror}")
+
+    def _look(self) -> tuple[list[int], list[int]]:
+        """The steps with a save, whole or damaged, and those whose save was never finished; removes what is dead."""
+        if not self.folder.is_dir():
+            return [], []
+        for path in self.folder.iterdir():
+            if path.name.startswith(_REMOVED):
+                shutil.rmtree(path, ignore_errors=True)
+        unfinished = [step for step, path in self._steps().items() if _is_unfinished(path)]
+        for step in unfinished:
+            commit.sweep(str(self._path(step)))
+            with suppress(OSError):
+                self._path(step).rmdir()
+        return sorted(self._steps().keys() - set(unfinished)), unfinished
+
+    def _load(self, step: int) -> None:
+        parts = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
+        found = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
+        self._check_identity(found.train_state().get("identity", {}))
+        checkpoint.load_weights(self.model, found)
+        checkpoint.load_optimizer(found, model=self.model, optimizer=self.optimizer)
+
+    def _check_identity(self, before: Mapping[str, Any]) -> None:
+        now = _flat(self.identity)
+        then = _flat(before)
+        changed = [n for n in sorted(now.keys() | then.keys()) if now.get(n) != then.get(n)]
+        if changed:
+            shown = [f"{n}: {printable(then.get(n))} -> {printable(now.get(n))}" for n in changed]
+            raise ConfigError(
+                "changed-config",
+                f"the run to go on with was configured otherwise: {'; '.join(shown)}",
+                where=str(self.folder),
+                kept="its saves; nothing was started",
+                next="give the old settings, or another out (or work) for a new run",
+            )
+
+    def _steps(self) -> dict[int, Path]:
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return {int(found.group(1)): path for path in paths if (found := re.fullmatch(r"step-(\d{8,})", path.name))}
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether nothing was ever complete here: an attempt that was cut off, or not even that."""
+    names = os.listdir(path)
+    return MANIFEST not in names and (not names or any(name.startswith("_attempt-") for name in names))
+
+
+def _warn(text: str) -> None:
+    if is_rank_zero():
+        print(f"warning: {text}", file=sys.stderr)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names."""
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) and item else {prefix + name: item}
+    return found

@@ -1,0 +1,397 @@
+"""Training rows straight from Parquet shards: an index of lengths, and row groups read when they are needed.
+
+`Source` scans the dataset once, row group by row group. It keeps 4 bytes per sequence of every row (the number of
+tokens; of a pack also the number inside) and one byte for its source, and refuses, before the first step and all at
+once, rows that cannot be trained on: too long, nothing to predict, ids outside the vocabulary, columns of unequal
+length. Afterwards a row is a handful of NumPy slices out of a small cache of row groups, so memory does not grow with
+the dataset.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Many
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from schemas.dataset import Dataset
+from schemas.errors import DataError, printable
+from schemas.schema import Schema, same_type
+from schemas.shards import open_shard
+from trainers.algorithm import Algorithm, Needs, Per
+from trainers.arithmetic import judged
+from trainers.engine.data.index import Index
+from trainers.engine.data.sources import Sources
+
+CACHED_TOKENS = 1 << 25
+"""Tokens of sequences that the cache of row groups may hold: twice a window of `feed.WINDOW_TOKENS`."""
+
+Row: TypeAlias = Mapping[str, np.ndarray]
+"""List columns as arrays (one entry per token; `choices` [tokens, K]), vectors as [K], numbers of shape []."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row group of one shard: its place, its first row in the dataset and its number of rows."""
+
+    shard: int
+    number: int
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the network can read and say: tokens of one sequence, ids below `vocab_size`, numbers of a scalar head."""
+
+    max_sequence_length: int
+    vocab_size: int
+    outputs: int = 1
+
+
+class TokenDataset:
+    """The rows of a dataset, at random access, for one algorithm.
+
+    `sources` names where the rows came from (empty: unknown). What a step's figures are told of are `labels`: of a row
+    its key, of a packed one the keys of the rows inside.
+    """
+
+    def __init__(self, dataset: Dataset, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
+        self.dataset, self.algorithm, self.limits = dataset, algorithm, limits
+        self.packed = "lengths" in dataset.schema and "lengths" not in algorithm.rows
+        self.name_column = (dataset.schema.key or algorithm.rows.key or dataset.schema.names)[0]
+        self.columns = self._checked_columns()
+        self.label_column = "sample_ids" if self.packed and "sample_ids" in dataset.schema else self.name_column
+        self.source_column = _source_column(dataset.schema, packed=self.packed)
+        self._cache: OrderedDict[int, _Columns] = OrderedDict()
+        self._cached_tokens = 0
+        self._lock = Lock()
+        self.index = index if index is not None else self._scanned()
+        self.lengths_NS, self.inside_N = self.index.lengths_NS, self.index.inside_N
+        self.sources, self._source_U = self.index.sources, self.index.source_U
+        counts = self.index.groups_G3[:, 2]
+        self.firsts = np.cumsum(counts) - counts
+        whole = np.column_stack([self.index.groups_G3[:, :2], self.firsts, counts]).tolist()
+        self.groups = [Group(*group) for group in whole]
+        self._starts = None if self.inside_N is None else np.cumsum(self.inside_N, dtype=np.int64) - self.inside_N
+
+    def __len__(self) -> int:
+        return len(self.lengths_NS)
+
+    def rows(self, numbers: Many[int]) -> list[Row]:
+        """The rows of these numbers, in this order."""
+        return [columns.row(place) for columns, place in self._found(numbers)]
+
+    def names(self, numbers: Many[int]) -> list[str]:
+        """What the rows are called: their keys."""
+        return [columns.name(place) for columns, place in self._found(numbers)]
+
+    def counts(self, numbers: np.ndarray) -> np.ndarray:
+        """How many sequences each of these rows is: 1, or what a pack holds."""
+        return np.ones(len(numbers), np.int64) if self.inside_N is None else self.inside_N[numbers].astype(np.int64)
+
+    def sources_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Where each sequence of these rows came from: places in `sources`; empty where that is unknown."""
+        if not self.sources:
+            return np.empty(0, np.int64)
+        places = numbers if self._starts is None else spread(self._starts[numbers], self.counts(numbers))
+        return self._source_U[places].astype(np.int64)
+
+    def labels(self, numbers: Many[int]) -> tuple[list[str], list[str | None] | None]:
+        """The key of each sequence of these rows, and its source (None: the data have no such column)."""
+        names: list[str] = []
+        sources: list[str | None] = []
+        for columns, row in self._found(numbers):
+            inside = self._inside(columns, row)
+            names += inside
+            if columns.sources is not None:
+                told = columns.sources[row].as_py()
+                sources += told if isinstance(told, list) else [told] * len(inside)
+        return names, None if self.source_column is None else sources
+
+    @property
+    def label(self) -> str:
+        """What a label is in a table of its own: the column of the rows' keys."""
+        return self.label_column.removesuffix("s") if self.label_column != self.name_column else self.name_column
+
+    def _inside(self, columns: _Columns, row: int) -> list[str]:
+        if columns.labels is not None:
+            names: list[str] = columns.labels[row].as_py()
+            return names
+        name = columns.name(row)
+        return [f"{name}/{place}" for place in range(len(columns.row(row)["lengths"]))] if self.packed else [name]
+
+    def _checked_columns(self) -> tuple[str, ...]:
+        """The columns to read: lists along a sequence, vectors and numbers; text is only for naming rows."""
+        algorithm = self.algorithm
+        needed = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
+        self.dataset.schema.requires(needed, f"trainers.{self.algorithm.name}")
+        if self.packed and (algorithm.per is not Per.TOKEN or algorithm.numbers or algorithm.vectors):
+            raise DataError(
+                "packs",
+                f"{algorithm.name} needs numbers of every row and cannot read packs of several sequences",
+                where=self.dataset.url,
+                kept="nothing was started",
+                next="train on the rows before they were packed",
+            )
+        return (*needed.names, "lengths") if self.packed else needed.names
+
+    def _scanned(self) -> Index:
+        """The index of all rows; `DataError` for those that cannot be trained on, or when there is none."""
+        faults, sources = _Faults(), Sources()
+        groups, lengths, inside = list[tuple[int, int, int]](), list[np.ndarray](), list[np.ndarray]()
+        for group, table in self._all_groups():
+            groups.append(group)
+            lengths.append(self._scan(table, faults, sources, inside))
+        faults.throw(self.dataset.url, self.algorithm.name)
+        if not groups:
+            url = self.dataset.url
+            raise DataError(
+                "no-rows",
+                f"there is nothing to train on: {url} has no rows",
+                expected="at least one row",
+                where=url,
+                kept="every finished stage",
+                next="see why rows went: `rejected/` beside the rows of the stages before holds the reasons",
+            )
+        counts = np.concatenate(inside) if self.packed else None
+        return Index(np.array(groups, dtype=np.int64), np.concatenate(lengths), counts, *sources.close())
+
+    def _all_groups(self) -> Iterator[tuple[tuple[int, int, int], pa.Table]]:
+        for shard in range(len(self.dataset.shards)):
+            with self._open(shard) as file:
+                for number in range(file.num_row_groups):
+                    table = file.read_row_group(number, columns=self._reads())
+                    if table.num_rows:
+                        yield (shard, number, table.num_rows), table
+
+    def _open(self, shard: int) -> AbstractContextManager[pq.ParquetFile]:
+        return open_shard(self.dataset.url, self.dataset.shards[shard], self.dataset.schema, self.dataset.verify)
+
+    def _reads(self) -> list[str]:
+        told = (self.name_column, self.label_column, self.source_column)
+        return list(dict.fromkeys((*self.columns, *(name for name in told if name is not None))))
+
+    def _found(self, numbers: Many[int]) -> Iterator[tuple[_Columns, int]]:
+        """The row group of each of these rows, and its place there."""
+        groups = np.searchsorted(self.firsts, numbers, side="right") - 1
+        places = np.asarray(numbers, dtype=np.int64) - self.firsts[groups]
+        with self._lock:
+            held = {group: self._cached(group) for group in np.unique(groups).tolist()}
+        return ((held[group], place) for group, place in zip(groups.tolist(), places.tolist(), strict=True))
+
+    def _cached(self, number: int) -> _Columns:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        group = self.groups[number]
+        with self._open(group.shard) as file:
+            columns = _Columns(file.read_row_group(group.number, columns=self._reads()), self)
+        self._cache[number] = columns
+        self._cached_tokens += columns.tokens
+        while self._cached_tokens > CACHED_TOKENS and len(self._cache) > 1:
+            self._cached_tokens -= self._cache.popitem(last=False)[1].tokens
+        return columns
+
+    def _scan(self, table: pa.Table, faults: _Faults, sources: Sources, inside: list[np.ndarray]) -> np.ndarray:
+        """[rows, sequences] numbers of tokens; what is wrong goes into `faults`."""
+        columns = _Columns(table, self)
+        if self.packed:
+            inside.append(np.diff(columns.lists["lengths"][1]).astype(np.int32))
+        if columns.sources is not None:
+            of_lists = pa.types.is_list(columns.sources.type)
+            flat = columns.sources.flatten() if of_lists else columns.sources
+            repeated = self.packed and not of_lists
+            sources.add(flat.take(pa.array(np.repeat(np.arange(table.num_rows), inside[-1]))) if repeated else flat)
+        for name in self.algorithm.vectors:
+            self._scan_vector(name, columns, faults)
+        lengths_NS = np.zeros((table.num_rows, len(self.algorithm.sequences)), dtype=np.int32)
+        for s, sequence in enumerate(self.algorithm.sequences):
+            lengths = lengths_NS[:, s] = np.diff(columns.lists[sequence.ids][1])
+            for name in sequence.columns:
+                faults.add(
+                    f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns
+                )
+            for name in (sequence.ids, *([sequence.gather_ids] if sequence.gather_ids is not None else [])):
+                self._scan_ids(name, columns, faults)
+            self._scan_lengths(sequence.ids, lengths, columns, faults)
+            if sequence.mask is not None:
+                mask, mask_offsets = columns.lists[sequence.mask]
+                counted = _counted(mask != 0, mask_offsets, columns, self.packed)
+                faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
+        return lengths_NS
+
+    def _scan_ids(self, name: str, columns: _Columns, faults: _Faults) -> None:
+        values, offsets = columns.lists[name]
+        wrong = (values < 0) | (values >= self.limits.vocab_size)
+        outside = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
+        faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
+
+    def _scan_vector(self, name: str, columns: _Columns, faults: _Faults) -> None:
+        values, offsets = columns.lists[name]
+        wrong = np.diff(offsets) != self.limits.outputs
+        faults.add(f"{name} does not hold {self.limits.outputs} numbers, as the head gives", wrong, columns)
+        numbers = torch.from_numpy(values.astype(np.float32))
+        faults.add(f"{name} holds an infinite number", _sum_per_row(numbers.isinf().numpy(), offsets) > 0, columns)
+        none = _sum_per_row(judged(numbers).numpy(), offsets) == 0
+        faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
+
+    def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: _Columns, faults: _Faults) -> None:
+        shift = 0 if Needs.SCORES in self.algorithm.needs else 1
+        most = self.limits.max_sequence_length + shift
+        if not self.packed:
+            faults.add(f"{ids} is longer than the {most} tokens the model can take", lengths > most, columns)
+            faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
+            return
+        inner, offsets = columns.lists["lengths"]
+        for told, name in ((columns.labels, self.label_column), (columns.sources, self.source_column)):
+            if told is not None and pa.types.is_list(told.type):
+                faults.add(f"{name} are not as many as lengths", _held(told) != np.diff(offsets), columns)
+        faults.add("lengths do not add up to input_ids", _sum_per_row(inner, offsets) != lengths, columns)
+        long, short = (_sum_per_row(wrong, offsets) > 0 for wrong in (inner > most, inner < 1 + shift))
+        faults.add(f"a sequence is longer than the {most} tokens the model can take", long, columns)
+        faults.add(f"a sequence has fewer than {1 + shift} tokens", short, columns)
+
+
+class _Columns:
+    """A row group as NumPy arrays: list columns as (values, offsets), number columns, and the names of the rows.
+
+    `labels` are the keys of the sequences inside packs, `sources` a text per row or one per sequence.
+    """
+
+    def __init__(self, table: pa.Table, source: TokenDataset) -> None:
+        table = table.combine_chunks()
+        self.where = source.dataset.url
+        self.lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.numbers: dict[str, np.ndarray] = {}
+        for name in source.columns:
+            column = table[name].combine_chunks()
+            if column.null_count:
+                raise DataError("null", f"{name} is null in {column.null_count} rows", where=self.where)
+            if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+                self.lists[name] = _list(column, name, self.where, vector=name in source.algorithm.vectors)
+            else:
+                self.numbers[name] = _numbers(column)
+        self.names = table[source.name_column].combine_chunks()
+        packed = source.label_column != source.name_column
+        self.labels = table[source.label_column].combine_chunks() if packed else None
+        self.sources = None if source.source_column is None else table[source.source_column].combine_chunks()
+        self.tokens = sum(self.lists[sequence.ids][0].size for sequence in source.algorithm.sequences)
+
+    def name(self, number: int) -> str:
+        return str(self.names[number].as_py())
+
+    def row(self, number: int) -> Row:
+        found: dict[str, np.ndarray] = {}
+        for name, (values, offsets) in self.lists.items():
+            start, stop = offsets[number : number + 2].tolist()
+            found[name] = values[start:stop]
+        for name, values in self.numbers.items():
+            found[name] = values[number]
+        return found
+
+
+class _Faults:
+    """Rows that cannot be trained on, by reason: how many, and the first few by name."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, list[str]]] = {}
+
+    def add(self, reason: str, wrong: np.ndarray, columns: _Columns) -> None:
+        """Count the rows where `wrong` is true."""
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            count, names = self.found.get(reason, (0, []))
+            more = [columns.name(int(row)) for row in rows[: 3 - len(names)]] if len(names) < 3 else []
+            self.found[reason] = (count + len(rows), names + more)
+
+    def throw(self, where: str, who: str) -> None:
+        """Raise `DataError` if anything was added."""
+        if self.found:
+            texts = [
+                f"{reason}: {count} rows, first {', '.join(map(printable, names))}"
+                for reason, (count, names) in self.found.items()
+            ]
+            raise DataError(
+                "untrainable-rows",
+                f"{who} cannot train on every row; " + "; ".join(texts),
+                where=where,
+                kept="nothing was started",
+                next="filter these rows out (rejected rows keep their reason) and train on what is left",
+            )
+
+
+def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`starts[i]`, `starts[i]` + 1, ... (`counts[i]` of them), for every i."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
+def _source_column(schema: Schema, *, packed: bool) -> str | None:
+    """The column that says where rows came from: `sources` (one per sequence of a pack), or `source`."""
+    wanted = {"sources": pa.list_(pa.string())} if packed else {}
+    for name, kind in (wanted | {"source": pa.string()}).items():
+        if name in schema and same_type(schema[name].type, kind):
+            return name
+    return None
+
+
+def _list(column: pa.Array, name: str, where: str, *, vector: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Values and offsets of a list column; a list of lists of one inner length K gives values [tokens, K].
+
+    A null entry is NaN in a `vector`, elsewhere a `DataError`.
+    """
+    offsets, values = _numbers(column.offsets), column.values
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        inner = _numbers(values.offsets)
+        widths = np.unique(np.diff(inner[offsets[0] : offsets[-1] + 1]))
+        if len(widths) > 1:
+            raise DataError("ragged", f"{name} holds {widths.min()} to {widths.max()} entries per token", where=where)
+        start, stop = inner[offsets[0]], inner[offsets[-1]]
+        flat = _numbers(values.values.slice(start, stop - start))
+        return flat.reshape(-1, int(widths[0]) if len(widths) else 1), offsets - offsets[0]
+    if values.null_count and not vector:
+        raise DataError("null", f"{name} holds nulls among its entries", where=where)
+    return _numbers(values), offsets
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """The array's own buffer where it is numbers without nulls (pyarrow's conversion imports pandas first)."""
+    plain = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    if values.null_count or not plain:
+        converted: np.ndarray = values.to_numpy(zero_copy_only=False)
+        return converted
+    kind, data = values.type.to_pandas_dtype(), values.buffers()[1]
+    whole = np.frombuffer(data, dtype=kind) if data is not None and data.size else np.empty(0, dtype=kind)
+    return whole[values.offset : values.offset + len(values)]
+
+
+def _held(lists: pa.Array) -> np.ndarray:
+    held: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    return held
+
+
+def _sum_per_row(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    sums = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    return np.asarray(sums[offsets[1:]] - sums[offsets[:-1]])
+
+
+def _counted(mask: np.ndarray, offsets: np.ndarray, columns: _Columns, packed: bool) -> np.ndarray:
+    """Counted tokens per row without the first of every sequence, which nothing predicts."""
+    starts = offsets[:-1][np.diff(offsets) > 0]
+    if packed:
+        inner, inner_offsets = columns.lists["lengths"]
+        ends = np.cumsum(inner[inner_offsets[0] : inner_offsets[-1]])
+        starts = offsets[0] + np.concatenate(([0], ends[:-1]))
+    predicted = mask.copy()
+    predicted[starts[starts < len(mask)]] = False
+    return _sum_per_row(predicted, offsets)

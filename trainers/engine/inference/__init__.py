@@ -1,0 +1,1 @@
+"""Frozen models: sampling, scoring, log-probabilities."""

@@ -1,0 +1,299 @@
+"""A policy that answers prompts: tables in, tables out, over a checkpoint.
+
+`open_generator(checkpoint).generate(rows, sampling, seeds)` fits datakit's `Generator` protocol without
+knowing it. What a call returns is a function of the weights, its rows, the sampling settings and the seeds:
+batches are composed from the rows alone and every draw has its own random number (`token_sampling`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer
+
+from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
+from schemas.errors import ConfigError, DataError
+from schemas.rows.conversation import IDS
+from trainers.config import Parallel
+from trainers.engine.checkpoint import checkpoint as checkpoints
+from trainers.engine.checkpoint.checkpoint import Checkpoint
+from trainers.engine.inference import token_sampling
+from trainers.engine.inference.decode import Answers, Decoder, Ints, Prompt
+from trainers.engine.megatron import parallel
+from trainers.engine.megatron.model import Network
+from trainers.engine.megatron.specs import Implementation
+
+_NO_LETTER = "\ufffd"
+
+
+class Sampling(Protocol):
+    """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an
+    answer.
+    """
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def greedy(self) -> bool: ...
+    @property
+    def samples_per_prompt(self) -> int: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def stop(self) -> Sequence[str]: ...
+
+
+class Generator:
+    """Draws answers from `network`; the tokens `end_ids` and the texts `stop` end an answer, `batch_size` answers are
+    decoded at once.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tokenizer: Tokenizer,
+        end_ids: Sequence[int],
+        *,
+        stop: Sequence[str] = (),
+        batch_size: int = 512,
+        refill: bool = True,
+    ) -> None:
+        self.network, self.tokenizer, self.batch_size, self.refill = network, tokenizer, batch_size, refill
+        self._anchor = anchor(tokenizer)
+        self._control = frozenset(tokenizer.get_added_tokens_decoder())
+        self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
+        self._ends[[number for number in end_ids if number < len(self._ends)]] = True
+        drawable = _with_token(tokenizer, len(self._ends)) | self._ends
+        self._barred_V = None if drawable.all() else torch.from_numpy(~drawable)
+        self._stop = tuple(stop)
+
+    def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
+        """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
+
+        Columns: `prompt_row`, `sample_index`, `response_ids` (the end token included), `response` (end token
+        and stop text left out), `logprobs` (nats, of the policy at temperature 1 with nothing cut, over all
+        ids of the model, whatever was drawn from: what reading the answer once more gives), `finish_reason`
+        ("stop", "length") and `error`, which says why a row has no answer and is null elsewhere. An id that
+        has no token is never drawn.
+        """
+        prompts = [np.asarray(ids, np.int64) for ids in rows["prompt_ids"].to_pylist()]
+        faults = [self._fault(ids) for ids in prompts]
+        each = sampling.samples_per_prompt
+        longest = self.network.architecture.max_sequence_length
+        rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
+        stops = StopTexts(self.tokenizer, (*sampling.stop, *self._stop), self._ends)
+        decoder = Decoder(
+            self.network,
+            token_sampling.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
+            rows=max(1, self.batch_size),
+            streams_j=token_sampling.streams(
+                np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))
+            ),
+            rooms_j=rooms.repeat(each),
+            ended=lambda answer, answers: self._ended(answer, answers, stops),
+            refill=self.refill,
+            barred_V=self._barred_V,
+        )
+        order = sorted((i for i, fault in enumerate(faults) if fault is None), key=lambda i: -len(prompts[i]))
+        part = min(each, self.batch_size)
+        units = [
+            Prompt(prompts[i], i * each + first, min(part, each - first))
+            for i in order
+            for first in range(0, each, part)
+        ]
+        return self._table(decoder.run(units), prompts, faults, each, stops)
+
+    def _fault(self, ids: Ints) -> str | None:
+        longest, vocabulary = self.network.architecture.max_sequence_length, len(self._ends)
+        if len(ids) == 0:
+            return "the prompt has no token"
+        if len(ids) >= longest:
+            return f"the prompt has {len(ids)} tokens and the model reads {longest}: no room for an answer"
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            return f"a token id of the prompt is not in 0 .. {vocabulary - 1}"
+        return None
+
+    def _ended(self, answer: Ints, answers: Answers, stops: StopTexts) -> npt.NDArray[np.bool_]:
+        last = answers.ids[answer, answers.counts[answer] - 1]
+        ended: npt.NDArray[np.bool_] = stops.ends[last]
+        for at in np.flatnonzero(stops.may_end[last] & ~ended):
+            number = answer[at]
+            ended[at] = stops.found(answers.ids[number, : answers.counts[number]])
+        return ended
+
+    def _table(
+        self,
+        answers: Answers,
+        prompts: Sequence[Ints],
+        faults: Sequence[str | None],
+        each: int,
+        stops: StopTexts,
+    ) -> pa.Table:
+        total = len(answers.counts)
+        drawn = np.arange(answers.ids.shape[1]) < answers.counts[:, None]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]), pa.int32())
+        error = [fault for fault in faults for _ in range(each)]
+        wrong = pa.array([fault is not None for fault in error], pa.bool_())
+        reasons = np.where(answers.stopped, "stop", "length")
+        ids = pa.ListArray.from_arrays(offsets, pa.array(answers.ids[drawn], pa.int32()), type=IDS)
+        kind = pa.list_(pa.float32())
+        columns = {
+            "prompt_row": pa.array(np.arange(total) // max(1, each), pa.int32()),
+            "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
+            "response_ids": ids,
+            "response": pa.array(self._texts(answers, prompts, each, stops), pa.string()),
+            "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
+            "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
+            "error": pa.array(error, pa.string()),
+        }
+        return pa.table(columns)
+
+    def _texts(self, answers: Answers, prompts: Sequence[Ints], each: int, stops: StopTexts) -> list[str]:
+        last = (
+            answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
+        )
+        ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
+        spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
+        first, lead = self._anchor
+        inside = [len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts for _ in range(each)]
+        rows = [[*first, *ids] if within else ids for ids, within in zip(spoken, inside, strict=True)]
+        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
+        told = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
+        return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(told, inside, strict=True)]
+
+
+def _with_token(tokenizer: Tokenizer, vocabulary: int) -> npt.NDArray[np.bool_]:
+    """Which of a model's ids have a token, [V]: embeddings are often padded beyond the tokenizer, or it has gaps.
+
+    `ConfigError` where none has.
+    """
+    ids = np.fromiter(tokenizer.get_vocab(with_added_tokens=True).values(), np.int64)
+    known = np.zeros(vocabulary, np.bool_)
+    known[ids[ids < vocabulary]] = True
+    if not known.any():
+        raise ConfigError("no-tokens", f"none of the model's {vocabulary} ids has a token in its tokenizer")
+    return known
+
+
+def anchor(tokenizer: Tokenizer) -> tuple[list[int], str]:
+    """Ids to decode in front of an answer, and their text, which is cut off again; none where it makes no difference.
+
+    SentencePiece's decoders take the blank off the beginning of a text. Where an answer goes on behind plain text, a
+    blank that was drawn belongs to it: without it its tokens would not come back when it is tokenized to be learnt.
+    """
+    decoder = _decoder(tokenizer)
+    if any(f'"{kind}"' in decoder for kind in ("Metaspace", "Strip")):
+        for letter in "aeiotnshrdl":
+            number = tokenizer.token_to_id(letter)
+            if number is not None and tokenizer.decode([number, number]) == 2 * letter:
+                return [number], letter
+    return [], ""
+
+
+def _decoder(tokenizer: Tokenizer) -> str:
+    return json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
+
+
+class StopTexts:
+    """Texts that end an answer. `may_end` [V] marks the tokens after which one can be complete.
+
+    A text that is a special token's ends an answer by its id, as those of `ends` [V] do: decoded text never shows it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], ends: npt.NDArray[np.bool_]) -> None:
+        special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        numbers = [special[text] for text in texts if text in special]
+        vocabulary, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
+        texts = tuple(text for text in texts if text not in special and text not in known)
+        self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
+        self.ends[[number for number in numbers if number < vocabulary]] = True
+        self.spells_bytes = '"ByteFallback"' in _decoder(tokenizer)
+        self.tail = max((len(text.encode()) for text in texts), default=0) + 4
+        self.may_end = np.zeros(vocabulary, np.bool_)
+        if texts:
+            lasts = {text[-1] for text in texts}
+            blank = any(last.isspace() for last in lasts)
+            for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocabulary)])):
+                self.may_end[number] = blank or not text or _NO_LETTER in text or not lasts.isdisjoint(text)
+
+    def found(self, ids: npt.NDArray[np.int32]) -> bool:
+        """Whether an answer of these ids contains one of the texts."""
+        near = self.tokenizer.decode(ids[-self.tail :].tolist())
+        if _NO_LETTER in near:  # where it begins inside a letter of several byte tokens, all around it is lost
+            near += "".join(self.tokenizer.decode(ids[-self.tail - more :].tolist()) for more in (1, 2, 3))
+        return (
+            any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
+        )
+
+    def mended(self, ids: list[int], text: str) -> str:
+        """`text` of `ids` with the letters before one that is cut at the end: of SentencePiece's byte tokens the
+        library gives up a whole run for it.
+        """
+        for cut in (1, 2, 3) if self.spells_bytes and text.endswith(_NO_LETTER) else ():
+            shorter: str = self.tokenizer.decode(ids[:-cut], skip_special_tokens=True)
+            if not shorter.endswith(_NO_LETTER):
+                return shorter + _NO_LETTER
+        return text
+
+    def cut(self, answer: str) -> str:
+        """`answer` up to the first of the texts."""
+        places = [place for text in self.texts if (place := answer.find(text)) >= 0]
+        return answer[: min(places)] if places else answer
+
+
+def open_generator(
+    checkpoint: str | Checkpoint,
+    *,
+    batch_size: int = 512,
+    threads: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    implementation: Implementation = "auto",
+    tensor: int = 1,
+    pipeline: int = 1,
+    expert: int = 1,
+) -> Generator:
+    """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process
+    (None: as it is). tensor, pipeline, expert: how the network is cut; every process of it answers the same prompts.
+
+    `ConfigError` for a checkpoint without a tokenizer or with a scalar head.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if source.model.head != "lm":
+        raise ConfigError(
+            "no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder
+        )
+    tokenizer, ends = load_tokenizer(source)
+    layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
+    network = checkpoints.load_model(
+        source, layout, precision=precision, implementation=implementation, inference=True
+    ).eval()
+    return Generator(network, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
+
+
+def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, EndTokens]:
+    """The tokenizer in a checkpoint, and what ends an answer (`schemas.end_tokens`)."""
+    text = source.text("tokenizer.json")
+    if text is None:
+        raise ConfigError(
+            "no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=source.folder
+        )
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
+    taught = TurnEnd.of(source.manifest.facts)
+    return tokenizer, end_tokens(
+        source.vocabulary(), tokenizer.token_to_id, source.model.vocab_size, taught, source.folder
+    )

@@ -1,0 +1,1 @@
+"""Megatron-Core: process groups, layers, the network, and what it takes to run on a CPU."""

@@ -1,0 +1,1 @@
+"""What a run reports: figures per step, records per row, trackers."""

@@ -1,0 +1,128 @@
+"""What a run tells while it runs: one line on stderr for people, JSON lines for everything else.
+
+A `Journal` is a file of JSON lines, each with its `step`; a resumed run rewinds it to the step it goes on from, so
+that it reads as if nothing had happened. A log that cannot be written is reported once and never stops a run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from schemas.store.ownfiles import append_file, own_folder, replace_file
+
+
+class Journal:
+    """A file of JSON lines; `after` is the last step whose lines are kept from a run before. Without a path,
+    nowhere.
+
+    `told` is the last step that stood there before; `best` the lowest value of the figure `best_by` that is kept, and
+    its step (None: it was never told). With a leading "-" the highest is best.
+    """
+
+    def __init__(self, path: Path | None, after: int, best_by: str = "") -> None:
+        self.path, self.best_by, self._sign = path, best_by.removeprefix("-"), -1 if best_by.startswith("-") else 1
+        self.told = 0
+        self.best: tuple[float, int] | None = None
+        self._file: TextIO | None = None
+        if path is None:
+            return
+        try:
+            lines = _lines(path)
+            self.told = max((line["step"] for line in lines), default=0)
+            kept = [line for line in lines if line["step"] <= after]
+            for line in kept:
+                self._compare(line)
+            own_folder(path.parent)
+            replace_file(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._file = io.TextIOWrapper(append_file(path), encoding="utf-8")
+        except OSError as error:
+            self._give_up(error)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append one line and hand it to the operating system."""
+        self._compare(line)
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _compare(self, line: Mapping[str, Any]) -> None:
+        value = line.get(self.best_by)
+        if value is not None and (self.best is None or self._sign * value < self._sign * self.best[0]):
+            self.best = (value, line["step"])
+
+    def _give_up(self, error: OSError) -> None:
+        self._file = None
+        print(
+            f"warning: {self.path} cannot be written ({error.strerror}); training goes on without it", file=sys.stderr
+        )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal; a last line torn by a crash is left out."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    lines = []
+    for text in whole:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class Progress:
+    """The line on stderr: how far, how well, how fast. In place on a terminal, else every ten seconds."""
+
+    def __init__(self, first: int, last: int, stream: TextIO | None = None) -> None:
+        self.first, self.last = first, last
+        self.stream = stream if stream is not None else sys.stderr
+        self.terminal = self.stream.isatty()
+        self._began = time.monotonic()
+        self._said = float("-inf")
+        self._tokens = 0
+
+    def step(self, number: int, figures: Mapping[str, float]) -> None:
+        """Step `number` (from 1) is done: its loss, lr, tokens, seconds, padding and, where it is known, mfu."""
+        self._tokens += int(figures["tokens"])
+        now = time.monotonic()
+        if number < self.last and now - self._said < (0.2 if self.terminal else 10.0):
+            return
+        self._said = now
+        spent = max(now - self._began, 1e-9)
+        left = spent / (number - self.first) * (self.last - number)
+        parts = [f"step {number}/{self.last}", f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]
+        parts += [f"{self._tokens / spent:,.0f} tokens/s", f"{figures['seconds']:.3g} s/step"]
+        parts += [f"padding {figures['padding']:.1%}"]
+        parts += [f"MFU {figures['mfu']:.1%}"] if "mfu" in figures else []
+        text = "  ".join([*parts, f"{_clock(left)} left"])
+        self.stream.write(f"\r{text}\033[K" if self.terminal else text + "\n")
+        if self.terminal and number == self.last:
+            self.stream.write("\n")
+        self.stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.stream.write(f"\r\033[K{text}\n" if self.terminal else text + "\n")
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds + 0.5)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,210 @@
+"""What training saw of every row, as a Dataset: gathered with a step's sums, spooled to disk, published at the end.
+
+Rows wait in memory until the next save (or until there are `MOST_WAITING`), then go to `<work>/records/`, one file per
+stretch of steps, each written whole or not at all. A save is made after its steps are on disk, and a run that goes on
+takes back what lies behind its save; so every step is there exactly once, however often the run was killed. Rows stand
+in the order of the steps and, within a step, of the data's order; neither depends on the layout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.dataset import Attempt
+from schemas.errors import IntegrityError, StorageError
+from schemas.manifest import File, Parent
+from schemas.rows.records import records_of
+from schemas.settings import digest
+from schemas.store.commit import find_existing
+
+MOST_WAITING = 1 << 17
+ROWS_PER_SHARD = 1 << 20
+
+
+def records_key(run_key: str) -> str:
+    """The identity of the records of the run whose checkpoint has the key `run_key`."""
+    return digest({"records": run_key})
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the manifest of the records says of the run."""
+
+    key: str
+    op: Mapping[str, Any]
+    parents: Sequence[Parent]
+    seed: int
+
+
+def are_there(url: str, key: str) -> bool:
+    """Whether the records of this very run are published; `ConflictError` when something else stands at `url`."""
+    return find_existing(url, key, "dataset") is not None
+
+
+class Records:
+    """The records of a run in `folder`; used by its first process only. `first`: the step it goes on after."""
+
+    def __init__(self, folder: Path, key: str, notes: Sequence[str], first: int) -> None:
+        self.folder, self.schema = folder, records_of(key, notes)
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self._since = self._until = first
+        _rewind(folder, first)
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """The stretches of steps, first and last, that no record was made of (the run went without for a while)."""
+        gaps, next_step = [], 1
+        for start, stop in [*sorted(_spans(self.folder)), (self._since + 1, self._until)]:
+            if start > next_step:
+                gaps.append((next_step, start - 1))
+            next_step = max(next_step, stop + 1)
+        return gaps
+
+    def add(
+        self, step: int, epoch: int, names: Sequence[str], sources: Sequence[str | None] | None, rows_RN: np.ndarray
+    ) -> None:
+        """The rows of step `step` (from 1): their keys, sources, and [R, 2 + N] sums, weights and notes."""
+        assert len(names) == len(rows_RN), f"{len(names)} keys, {len(rows_RN)} rows"
+        weights = rows_RN[:, 1]
+        losses = np.divide(rows_RN[:, 0], weights, out=np.zeros(len(rows_RN)), where=weights > 0)
+        columns = [
+            pa.array(names, pa.string()),
+            pa.array(np.full(len(names), step, np.int32)),
+            pa.array(np.full(len(names), epoch, np.int32)),
+            pa.nulls(len(names), pa.string()) if sources is None else pa.array(sources, pa.string()),
+            pa.array(weights),
+            pa.array(losses.astype(np.float32), mask=weights <= 0),
+            *(pa.array(note) for note in rows_RN[:, 2:].astype(np.float32).T),
+        ]
+        self._waiting.append(pa.Table.from_arrays(columns, schema=self.schema.arrow))
+        self._num_waiting += len(names)
+        self._until = step
+        if self._num_waiting >= MOST_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what waits on disk: due before a save."""
+        if self._waiting:
+            _write(self.folder, (self._since + 1, self._until), pa.concat_tables(self._waiting))
+        self._since, self._waiting, self._num_waiting = self._until, [], 0
+
+    def publish(self, url: str, told: Told) -> None:
+        """Make the dataset at `url`, unless it stands there, and remove the files."""
+        self.flush()
+        if not are_there(url, told.key):
+            facts = {"missing_steps": [list(gap) for gap in self.missing]}
+            with Attempt.begin(url, self.schema) as attempt:
+                files = list(_shards(attempt, _read(self.folder)))
+                attempt.commit(files, op=told.op, parents=told.parents, seed=told.seed, key=told.key, facts=facts)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _shards(attempt: Attempt, tables: Iterator[pa.Table]) -> Iterator[File]:
+    """Write shards of `ROWS_PER_SHARD` rows, the last of what is left; at least one."""
+    number, room = 0, ROWS_PER_SHARD
+    writer = attempt.shard(0)
+    try:
+        for table in tables:
+            at = 0
+            while at < table.num_rows:
+                if not room:
+                    yield writer.finish()
+                    number, room = number + 1, ROWS_PER_SHARD
+                    writer = attempt.shard(number)
+                part = table.slice(at, room)
+                writer.write(part)
+                at, room = at + part.num_rows, room - part.num_rows
+        yield writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _spans(folder: Path) -> list[tuple[int, int]]:
+    """The stretches of steps on disk; of two that begin alike only the shorter: it was taken back later."""
+    found: dict[int, int] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if match := re.fullmatch(r"steps-(\d{9,})-(\d{9,})\.parquet", path.name):
+            start, stop = int(match.group(1)), int(match.group(2))
+            found[start] = min(stop, found.get(start, stop))
+    return sorted(found.items())
+
+
+def _rewind(folder: Path, first: int) -> None:
+    """Forget all steps after `first`."""
+    kept = set()
+    for span in _spans(folder):
+        if span[1] <= first:
+            kept.add(_path(folder, span).name)
+        elif span[0] <= first:
+            table = _table(_path(folder, span))
+            kept.add(_write(folder, (span[0], first), table.filter(pc.less_equal(table["step"], first))))
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path.name not in kept:
+            path.unlink()
+
+
+def _read(folder: Path) -> Iterator[pa.Table]:
+    for span in _spans(folder):
+        path = _path(folder, span)
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=1 << 16):
+                    yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, error) from None
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from None
+
+
+def _write(folder: Path, span: tuple[int, int], table: pa.Table) -> str:
+    """Write one file, whole and durable; its name."""
+    path = _path(folder, span)
+    fresh = path.with_name(path.name + ".new")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        raise StorageError(
+            "records-unwritten",
+            f"the records of steps {span[0]} to {span[1]} cannot be written: {error.strerror}",
+            where=str(path),
+            kept="the saves, and the records of the steps before",
+            next="make room and run the same command again",
+        ) from error
+    return path.name
+
+
+def _path(folder: Path, span: tuple[int, int]) -> Path:
+    return folder / f"steps-{span[0]:09d}-{span[1]:09d}.parquet"
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        "records-damaged",
+        f"{path.name} cannot be read: {str(error).splitlines()[0]}",
+        where=str(path),
+        kept="the saves and all other files; nothing was changed",
+        next=f"remove {path} to go on without the records of its steps, or run again from the start",
+    )

@@ -1,0 +1,116 @@
+"""All that a run tells while it runs, on its first process: progress, journals, trackers, and the records of its rows.
+
+A step's line in `metrics.jsonl` holds what was learnt (`loss`, `loss/<source>`, the algorithm's metrics, `lr`,
+`grad_norm`) and what it took: `seconds` of work, `wait_seconds` for data, `tokens` read and those per second,
+`padding`, and `mfu` where the device's peak is known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.settings import plain
+from trainers.config import Run
+from trainers.engine.data.feed import BatchLoader, GlobalBatch
+from trainers.engine.reporting import trackers
+from trainers.engine.reporting.metrics import Journal, Progress
+from trainers.engine.reporting.records import Records
+from trainers.engine.reporting.speed import Speed
+from trainers.engine.reporting.trackers.tracker import Facts, Status, Tracker, Trackers
+from trainers.engine.training.step import StepResult
+
+_NAME = 80
+"""Characters of a source that stand in the name of its figure."""
+
+
+def all_trackers() -> dict[str, type[Tracker]]:
+    """The trackers by name, read off the re-exports of `trainers.engine.reporting.trackers`."""
+    found: list[type[Tracker]] = [value for value in vars(trackers).values() if isinstance(value, type)]
+    return {tracker.name: tracker for tracker in sorted(found, key=lambda tracker: tracker.name)}
+
+
+def by_source(figure: str, losses: Mapping[int, float], sources: Sequence[str]) -> dict[str, float]:
+    """`<figure>/<source>` of every source that was seen; the place behind names that begin alike, "~" between."""
+    short = [source[:_NAME] for source in sources]
+    often = Counter(short)
+    names = [name if often[name] == 1 else f"{name}~{place}" for place, name in enumerate(short)]
+    return {f"{figure}/{names[place]}": loss for place, loss in losses.items()}
+
+
+class Report:
+    """What the first process tells of the steps after `first`; on the others nothing comes of it."""
+
+    def __init__(
+        self, run: Run, feed: BatchLoader, speed: Speed, *, first: int, last: int, leads: bool, records: bool
+    ) -> None:
+        self.run, self.feed, self.speed, self.last, self.leads = run, feed, speed, last, leads
+        folder, source = run.folder, feed.source
+        self.metrics = Journal(folder / "metrics.jsonl" if leads else None, first, best_by=run.best_by)
+        self.rows = Journal(folder / "rows.jsonl" if leads and run.log_rows else None, first)
+        self.progress = Progress(first, last) if leads else None
+        self.records = None
+        if leads and records:
+            self.records = Records(folder / "records", source.label, source.algorithm.row_metrics, first)
+            for start, stop in self.records.missing:
+                self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
+        facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.told)
+        named = all_trackers()
+        self.trackers = Trackers([named[name]() for name in run.track if leads], facts, self.say)
+
+    def step(
+        self, step: GlobalBatch, outcome: StepResult, learnt: Mapping[str, float], seconds: float, waited: float
+    ) -> None:
+        """Step `step` is done; `learnt` are its figures, it took `seconds` and before that `waited` for its rows."""
+        if self.progress is None:
+            return
+        number, keys = step.number + 1, step.rows.tolist()
+        figures: dict[str, float] = {**learnt, "rows": len(step.rows), "tokens": outcome.tokens}
+        figures |= {"seconds": round(seconds, 6), "wait_seconds": round(waited, 6)}
+        figures |= self.speed.figures(outcome, seconds + waited)
+        self.progress.step(number, figures)
+        if number % self.run.log_every == 0 or number == self.last:
+            self.metrics.write({"step": number, "epoch": step.epoch, **figures})
+            self.trackers.log(number, {"epoch": step.epoch, **figures})
+        if self.run.log_rows:
+            self.rows.write({"step": number, "rows": self.feed.source.names(keys)})
+        if self.records is not None:
+            self.records.add(number, step.epoch, *self.feed.source.labels(keys), outcome.rows_RN)
+
+    def validation(self, number: int, figures: Mapping[str, float]) -> None:
+        """The figures of a validation after step `number`."""
+        self.metrics.write({"step": number, **figures})
+        self.trackers.log(number, figures)
+        self.say(f"step {number}/{self.last}  validation loss {figures['val_loss']:.4f}")
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The best `best_by` of the run and its step: on the first process, which alone knows all."""
+        if self.metrics.best is None:
+            return {}
+        value, step = self.metrics.best
+        return {f"best_{self.metrics.best_by}": value, "best_step": step}
+
+    def before_save(self) -> None:
+        """Put on disk what must not be told again after a save."""
+        if self.records is not None:
+            self.records.flush()
+
+    def close(self, status: Status) -> None:
+        """The last step is done, or there will be none."""
+        self.trackers.close(status)
+        for journal in (self.metrics, self.rows):
+            journal.close()
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if self.progress is not None:
+            self.progress.say(text)
+
+
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

@@ -1,0 +1,69 @@
+"""MLflow: a file store in `<folder>/mlruns`, or the server that `MLFLOW_TRACKING_URI` names.
+
+A later start goes on with the same run; its history cannot be rewritten, so steps told before are left out. In names
+of figures `/` becomes `.`: the file store would take `loss` for a folder of `loss/...`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from itertools import islice
+from typing import ClassVar
+
+from trainers.engine.reporting.trackers.tracker import Facts, Memory, Status
+
+_ENDS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_LONGEST, _AT_ONCE = 500, 100
+"""MLflow's limits: characters of a parameter, parameters of one call."""
+
+
+class Mlflow:
+    """A run of the experiment `quiver`, or of `MLFLOW_EXPERIMENT_NAME`."""
+
+    name: ClassVar[str] = "mlflow"
+    package: ClassVar[str] = "mlflow"
+
+    def start(self, facts: Facts) -> None:
+        """Begin the run with its settings as parameters, or go on with it."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            uri = (facts.folder / "mlruns").resolve().as_uri()
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
+
+        self._metric, self._client = Metric, MlflowClient(tracking_uri=uri)
+        memory = Memory(self.name, facts)
+        if memory.id is not None:
+            self._client.update_run(memory.id, status="RUNNING")
+            self._run = memory.id
+        else:
+            self._run = self._client.create_run(self._experiment(), run_name=facts.name).info.run_id
+            settings = iter([Param(name, str(value)[:_LONGEST]) for name, value in facts.settings.items()])
+            while part := list(islice(settings, _AT_ONCE)):
+                self._client.log_batch(self._run, params=part)
+            memory.keep(self._run)
+        self._told = memory.told
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """One batch of metrics."""
+        if step > self._told:
+            now = time.time_ns() // 10**6
+            metrics = [self._metric(_name(name), value, now, step) for name, value in figures.items()]
+            self._client.log_batch(self._run, metrics=metrics)
+
+    def close(self, status: Status) -> None:
+        """End the run with MLflow's own status."""
+        self._client.set_terminated(self._run, _ENDS[status])
+
+    def _experiment(self) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "quiver")
+        found = self._client.get_experiment_by_name(name)
+        return str(found.experiment_id if found is not None else self._client.create_experiment(name))
+
+
+def _name(name: str) -> str:
+    """A name of a metric as MLflow allows it."""
+    return "".join(mark if mark.isalnum() or mark in "_-. " else "." for mark in name)[:250]

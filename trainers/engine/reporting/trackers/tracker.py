@@ -1,0 +1,105 @@
+"""What a tracker is: three calls. And all trackers of a run, of which none can stop it.
+
+A run that is killed goes on from its newest save, so some steps are told twice. A tracker must show each once: one that
+can rewrite its history goes back to `Facts.first`, the others leave out what they were told before (`Memory`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from schemas.store.ownfiles import replace_file
+
+Status = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as a tracker is told of it.
+
+    `folder` is the run's own; `settings` are its configuration as dotted names. This start goes on after step `first`;
+    starts before it told steps up to `told` (0: none).
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    first: int = 0
+    told: int = 0
+
+
+class Tracker(Protocol):
+    """A place for figures. `name` is what `Run.track` calls it, `package` what has to be installed."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+
+    def start(self, facts: Facts) -> None:
+        """Begin, or go on with, the run; `ImportError` where the package is not there."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures of one step; they do not fall behind `Facts.first`."""
+
+    def close(self, status: Status) -> None:
+        """The run has ended."""
+
+
+class Memory:
+    """What a tracker keeps of a run from start to start: its id there, in `<folder>/trackers/<name>.json`."""
+
+    def __init__(self, name: str, facts: Facts) -> None:
+        self._path = facts.folder / "trackers" / f"{name}.json"
+        self.id: str | None = None
+        if self._path.exists():
+            self.id = str(json.loads(self._path.read_text(encoding="utf-8"))["id"])
+        self.told = max(facts.first, facts.told) if self.id is not None else 0
+        if facts.first == 0 and facts.told == 0:
+            self.id = None
+
+    def keep(self, run_id: str) -> None:
+        """Remember the id."""
+        self.id = run_id
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self._path, json.dumps({"id": run_id}) + "\n")
+
+
+class Trackers:
+    """Several trackers as one; whichever fails is reported once through `say`, and left out from then on."""
+
+    def __init__(self, trackers: list[Tracker], facts: Facts, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._trackers: list[Tracker] = []
+        for tracker in trackers:
+            try:
+                tracker.start(facts)
+            except ImportError:
+                say(f"no {tracker.package} here: figures go to metrics.jsonl, not to {tracker.name}")
+            except Exception as error:
+                self._report(tracker, error)
+            else:
+                self._trackers.append(tracker)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Tell every tracker."""
+        self._each(lambda tracker: tracker.log(step, figures))
+
+    def close(self, status: Status) -> None:
+        """End every tracker."""
+        self._each(lambda tracker: tracker.close(status))
+        self._trackers = []
+
+    def _each(self, action: Callable[[Tracker], None]) -> None:
+        for tracker in list(self._trackers):
+            try:
+                action(tracker)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                self._report(tracker, error)
+
+    def _report(self, tracker: Tracker, error: Exception) -> None:
+        told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        self._say(f"warning: {tracker.name} failed ({told}); training goes on without it")

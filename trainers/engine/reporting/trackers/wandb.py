@@ -1,0 +1,54 @@
+"""Weights & Biases: offline in `<folder>/wandb` (`wandb sync` sends it later), online where the user is logged in.
+
+`WANDB_MODE`, `WANDB_PROJECT` and the other variables of its own hold as ever. A later start goes on with the same run
+id; its history cannot be rewritten, so steps told before are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from trainers.engine.reporting.trackers.tracker import Facts, Memory, Status
+
+
+class Wandb:
+    """A run of the project `quiver`, or of `WANDB_PROJECT`."""
+
+    name: ClassVar[str] = "wandb"
+    package: ClassVar[str] = "wandb"
+
+    def start(self, facts: Facts) -> None:
+        """Begin the run, or resume it."""
+        import wandb
+
+        memory = Memory(self.name, facts)
+        run_id = memory.id or uuid.uuid4().hex[:16]
+        facts.folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "quiver"),
+            name=os.environ.get("WANDB_NAME", facts.name),
+            id=run_id,
+            resume="allow",
+            dir=str(facts.folder),
+            mode=_mode(bool(wandb.login(prompt=False))),
+            config=dict(facts.settings),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        memory.keep(run_id)
+        self._told = memory.told
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """One row of history."""
+        if step > self._told:
+            self._run.log(dict(figures), step=step)
+
+    def close(self, status: Status) -> None:
+        """Finish; anything but a finished run has exit code 1 there."""
+        self._run.finish(exit_code=0 if status == "finished" else 1)
+
+
+def _mode(logged_in: bool) -> Literal["offline"] | None:
+    return None if "WANDB_MODE" in os.environ or logged_in else "offline"

@@ -1,0 +1,1 @@
+"""The training loop: steps, losses, the optimizer and its schedule."""

@@ -1,0 +1,108 @@
+"""The file in which a rank says that it is there, how far it is, and with which error it left.
+
+A rank counts what it does (`beats`) and names it (`at`); the count says whether it gets on, whoever's clock is wrong.
+The file is replaced whole, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import QuiverError, WorkerError
+from schemas.store.owner import Owner
+
+PEER_LOST = "peer-lost"
+"""Slug of the error of a rank that only lost touch with another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankStatus:
+    """What a rank last told: who it is, its count, what it was doing, and (`code` not None) how it left and when."""
+
+    rank: int
+    owner: Owner
+    beats: int = 0
+    at: str = "starting"
+    code: int | None = None
+    error: dict[str, Any] | None = None
+    left: float = 0.0
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process ended without having said so, as far as this host can tell."""
+        return self.code is None and self.owner.dead() is True
+
+    @property
+    def known_error(self) -> QuiverError | None:
+        """The error it left with."""
+        return None if self.error is None else error_of(self.error)
+
+    def write(self, folder: Path) -> None:
+        """Replace this rank's file in `folder`."""
+        path = folder / f"rank-{self.rank:05d}.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        os.replace(fresh, path)
+
+
+def read_all(folder: Path) -> dict[int, RankStatus]:
+    """Every rank that has told something, by rank; what cannot be read is left out."""
+    found = {}
+    for path in folder.glob("rank-*.json"):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            presence = RankStatus(**{**told, "owner": Owner(**told["owner"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        found[presence.rank] = presence
+    return found
+
+
+def error_of(fields: dict[str, Any]) -> QuiverError:
+    """The error whose `as_json` gave `fields`."""
+    kept = {name: str(value) for name, value in fields.items() if name not in ("code", "slug", "what")}
+    code = int(fields["code"])
+    kind = next((kind for kind in _kinds(QuiverError) if kind.code == code), QuiverError)
+    error = kind(str(fields["slug"]), str(fields["what"]), **kept)
+    if error.code != code:
+        error.code = code  # type: ignore[misc]
+    return error
+
+
+def lost_peer(error: BaseException, rank: int, trace: str) -> WorkerError | None:
+    """The error of a rank whose collective operation failed because another rank is gone; None for any other."""
+    kind, text = type(error), str(error)
+    spoken = kind.__module__.startswith("torch.distributed") or any(mark in text for mark in _MARKS)
+    if isinstance(error, OSError) or not spoken:
+        return None
+    return WorkerError(
+        PEER_LOST,
+        f"rank {rank} lost touch with the other ranks",
+        found=f"{kind.__name__}: {text.splitlines()[0][:200] if text else 'no text'}",
+        where=trace,
+        kept="the run's last save",
+        next="look for the rank that failed first, then run the same command again",
+    )
+
+
+_MARKS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "gloo/transport",
+    "Timed out waiting",
+    "NCCL error",
+    "NCCL communicator",
+    "process group",
+    "ProcessGroup",
+    "TCPStore",
+)
+
+
+def _kinds(kind: type[QuiverError]) -> list[type[QuiverError]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in _kinds(sub))]
