@@ -43,7 +43,7 @@ def test_the_manifest_says_where_rows_came_from(put, tmp_path):
         "version": 1,
         "params": json.loads(json.dumps(LENGTH.params())),
     }
-    assert [(p.url, p.content_digest) for p in out.manifest.parents] == [(given.url, given.digest)]
+    assert [(p.url, p.content_digest) for p in out.manifest.parents] == [(given.url, given.content_digest)]
     assert out.manifest.seed == 5
     assert out.key == apply(LENGTH, given, str(tmp_path / "again"), seed=5).key
     assert out.key != apply(LENGTH, given, str(tmp_path / "other"), seed=6).key

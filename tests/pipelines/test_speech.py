@@ -116,7 +116,7 @@ def test_tables_of_two_tokenizers_are_good_for_neither(plan: Plan, rows: Table, 
         with pytest.raises(DataError, match="wrong-tokenizer"):
             learn(plan, mixed, tokenizer)
     again = tokenized(plan, "again", one, mixed, 32)
-    assert learn(plan, again, one).vocabulary == one.tokenizer_id
+    assert learn(plan, again, one).tokenizer_id == one.tokenizer_id
 
 
 def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: Table) -> None:

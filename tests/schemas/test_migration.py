@@ -137,4 +137,4 @@ def test_a_weight_changes_the_dataset_and_not_the_id(tmp_path: Path) -> None:
         writer.write(schema.conform(pa.table({"chat_id": content_ids(chats), "messages": chats})))
         made.append(attempt.commit([writer.finish()]))
     assert made[0].read(["chat_id"]).equals(made[1].read(["chat_id"]))
-    assert made[0].digest != made[1].digest
+    assert made[0].content_digest != made[1].content_digest

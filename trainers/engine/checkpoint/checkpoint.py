@@ -173,7 +173,7 @@ def draft(
     texts = {MODEL: settings.canonical(network.architecture), **(vocabulary or {})}
     if train_state is not None:
         texts[TRAIN_STATE] = settings.canonical(train_state)
-    claims: dict[str, Any] = {"key": key, "op": dict(op or {}), "parents": parents, "seed": seed}
+    claims: dict[str, Any] = {"task_key": key, "op": dict(op or {}), "parents": parents, "seed": seed}
     claims |= {"facts": dict(facts or {}), "runtime_info": dict(runtime_info or {})}
     if (adaptation := adapting.of(network)) is not None:
         texts[LORA] = settings.canonical(lora_base.Adapters(lora=adaptation.lora, base=adaptation.base))

@@ -83,7 +83,7 @@ def adopt(
             commit.discard_attempt(out, attempt)
         raise
     claims = {
-        "key": key,
+        "task_key": key,
         "op": {"name": "adopt", "version": VERSION, "params": {"family": family.name}},
         "parents": words.parents,
         "seed": 0,
