@@ -29,7 +29,7 @@ _PROMPT_LENGTHS = (3, 17, 9, 30, 1, 12)
 
 @dataclass(frozen=True)
 class Drawn:
-    """How answers are drawn (`trainers.engine.sample.Sampling`)."""
+    """How answers are drawn (`trainers.engine.inference.generator.Sampling`)."""
 
     max_new_tokens: int
     greedy: bool = False
@@ -94,11 +94,12 @@ def prepare(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     from schemas.settings import parse
     from tests.trainers.networks import louder, vocabulary
-    from trainers.architecture import Model
-    from trainers.engine import checkpoint, parallel
-    from trainers.engine.model import build
+    from trainers.architecture import ModelConfig
+    from trainers.engine.checkpoint import checkpoint
+    from trainers.engine.megatron import parallel
+    from trainers.engine.megatron.model import build
 
-    model = parse(Model, task["model"])
+    model = parse(ModelConfig, task["model"])
     network = louder(build(model, parallel.start()), _LOUDER)
     checkpoint.save(task["folder"], model=network, vocabulary=vocabulary(model.vocab_size))
     yield {"weights": sum(weight.numel() for weight in network.parameters()), "torch": torch.__version__}
@@ -139,8 +140,10 @@ def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     from schemas.settings import parse
     from trainers import registry
     from trainers.config import Run
-    from trainers.engine import build, checkpoint, parallel
-    from trainers.engine.speed import Speed
+    from trainers.engine.checkpoint import checkpoint
+    from trainers.engine.megatron import parallel
+    from trainers.engine.reporting.speed import Speed
+    from trainers.engine.training import build
 
     with tempfile.TemporaryDirectory() as folder:
         data = rows(Path(folder), task["algorithm"], task["vocabulary"], task["lengths"])
@@ -173,8 +176,8 @@ def sample(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     import numpy as np
     import pyarrow as pa
 
-    from trainers.engine.frozen import open_frozen
-    from trainers.engine.sample import open_generator
+    from trainers.engine.inference.frozen import open_frozen
+    from trainers.engine.inference.generator import open_generator
 
     random = np.random.default_rng(1)
     prompts = [random.integers(2, task["vocabulary"], length).tolist() for length in _PROMPT_LENGTHS]
@@ -204,12 +207,12 @@ def generate(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     from schemas.settings import parse
     from tests.trainers.networks import words
-    from trainers.architecture import Model
-    from trainers.engine import parallel
-    from trainers.engine.model import build
-    from trainers.engine.sample import Generator
+    from trainers.architecture import ModelConfig
+    from trainers.engine.inference.generator import Generator
+    from trainers.engine.megatron import parallel
+    from trainers.engine.megatron.model import build
 
-    model = parse(Model, task["model"])
+    model = parse(ModelConfig, task["model"])
     network = build(model, parallel.start(), precision="bf16", inference=True).eval()
     random = np.random.default_rng(2)
     ids = random.integers(2, model.vocab_size, (task["prompts"], task["length"]))
