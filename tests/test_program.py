@@ -42,7 +42,7 @@ def main():
 
 if sys.argv[1] == "plain":
     sys.exit(main())
-from schemas import program
+from schemas.process import program
 program.run(main)
 """
 
@@ -69,7 +69,7 @@ def test_no_exit_code_of_500_is_lost_under_load() -> None:
 
 LEAVES = """
 import atexit, sys, threading, time
-from schemas import program
+from schemas.process import program
 
 def late():
     time.sleep(0.2)
@@ -92,7 +92,7 @@ def test_leaving_joins_threads_runs_handlers_and_flushes() -> None:
 
 
 def test_a_bug_is_one_line_and_a_file_that_is_ones_own(tmp_path: Path) -> None:
-    code = "from schemas import program; program.run(lambda: {}['x'])"
+    code = "from schemas.process import program; program.run(lambda: {}['x'])"
     given = environment(TMPDIR=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error[1/bug]: KeyError: 'x' (traceback in ")
@@ -103,7 +103,7 @@ def test_a_bug_is_one_line_and_a_file_that_is_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_output_that_cannot_be_written_is_no_success() -> None:
-    code = "from schemas import program; program.run(lambda: print('x') or 0)"
+    code = "from schemas.process import program; program.run(lambda: print('x') or 0)"
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-c", code], env=environment(), stdout=full, check=False)
     assert done.returncode == 12
@@ -145,7 +145,7 @@ def test_a_signal_while_a_command_starts_shows_no_traceback(door: str, number: i
 def test_a_signal_in_the_middle_lets_a_command_clean_up(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
-        "from schemas import program\n"
+        "from schemas.process import program\n"
         "def main():\n"
         "    try:\n"
         "        os.kill(os.getpid(), getattr(signal, sys.argv[1])); time.sleep(30)\n"

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from schemas.errors import ConfigError
 
+COLDEST = 1e-6
+"""The least temperature: logits divided by less overflow, and what is drawn is no longer the likeliest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -28,7 +31,10 @@ class Sampling:
             text
             for wrong, text in (
                 (self.samples_per_prompt < 1, f"samples_per_prompt is {self.samples_per_prompt}, at least 1"),
-                (not 0 < self.temperature < float("inf"), f"temperature is {self.temperature}, above 0"),
+                (
+                    not COLDEST <= self.temperature < float("inf"),
+                    f"temperature is {self.temperature}, at least {COLDEST} (greedy draws the likeliest)",
+                ),
                 (self.top_k < 0, f"top_k is {self.top_k}, at least 0"),
                 (not 0 < self.top_p <= 1, f"top_p is {self.top_p}, above 0 and at most 1"),
                 (self.max_new_tokens < 1, f"max_new_tokens is {self.max_new_tokens}, at least 1"),

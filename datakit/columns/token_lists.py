@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns.conversations import flat, starts
-from schemas.errors import ServiceError
+from schemas.errors import DataError, ServiceError
 
 
 def token_rows(ids: pa.Array | pa.ChunkedArray) -> list[npt.NDArray[np.int64]]:
@@ -31,6 +31,33 @@ def answered(answer: pa.Array, rows: Sequence[npt.NDArray[np.int64]], what: str)
             next="mend the model's backend, then run the same command again",
         )
     return answer
+
+
+def no_packs(rows: pa.Table, who: str) -> None:
+    """`DataError` for rows that are packs of several sequences: a network would read across their borders."""
+    if "lengths" in rows.column_names:
+        raise DataError(
+            "packed-rows",
+            f"{who} reads one sequence a row, and these rows are packs of several",
+            expected="token rows without a column lengths",
+            kept="nothing was published",
+            next="run it on the token rows that the packs were made of",
+        )
+
+
+def mask_of(masks: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
+    """The masks of all rows laid end to end; `DataError` unless each is as long as its row's ids."""
+    column = flat(masks)
+    differ = np.flatnonzero(np.diff(starts(column)) != np.diff(starts(flat(ids))))
+    if len(differ):
+        raise DataError(
+            "mask-length",
+            f"{name} is not as long as its ids in {len(differ)} of {len(column)} rows, first row {differ[0]}",
+            expected="one entry per token",
+            kept="nothing was published",
+            next="make ids and mask with one operation (tokenize.mask, tokenize.sequences)",
+        )
+    return np.asarray(column.flatten())
 
 
 def finite_rows(column: pa.Array) -> npt.NDArray[np.bool_]:

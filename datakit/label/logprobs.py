@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
-from datakit.columns.conversations import flat, starts
-from datakit.columns.token_lists import answered, finite_rows, row_sums, token_rows
+from datakit.columns.conversations import starts
+from datakit.columns.token_lists import answered, finite_rows, mask_of, no_packs, row_sums, token_rows
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
@@ -66,6 +66,7 @@ class Logprobs(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
+        no_packs(rows, self.name)
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
         added: dict[str, pa.Array] = {}
@@ -73,12 +74,13 @@ class Logprobs(Label):
         for ids, mask, column in self.columns:
             texts = token_rows(rows[ids])
             answer = answered(model.logprobs(texts), texts, "log-probabilities")
-            finite &= finite_rows(answer)
             if self.per == "token":
                 added[column] = answer.cast(FLOATS[self.dtype])
+                finite &= finite_rows(added[column])
                 continue
+            finite &= finite_rows(answer)
             values = np.asarray(answer.flatten(), np.float64)
             if mask:
-                values = np.where(np.asarray(flat(rows[mask]).flatten()) != 0, values, 0.0)
+                values = np.where(mask_of(rows[mask], rows[ids], mask) != 0, values, 0.0)
             added[column] = pa.array(row_sums(values, starts(answer)))
         return LabelResult(added, FilterDecision(pa.array(finite), "logprobs-not-finite", threshold="finite"))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
-from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
@@ -57,12 +57,11 @@ class TopK(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer for every token."""
+        no_packs(rows, self.name)
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
         texts = token_rows(rows[self.ids])
         ids, logprobs = (answered(part, texts, "likeliest ids") for part in model.top_k(texts, self.k))
-        columns = {
-            f"{self.into}_ids": ids,
-            f"{self.into}_logprobs": logprobs.cast(pa.list_(pa.list_(FLOATS[self.dtype]))),
-        }
+        logprobs = logprobs.cast(pa.list_(pa.list_(FLOATS[self.dtype])))
+        columns = {f"{self.into}_ids": ids, f"{self.into}_logprobs": logprobs}
         return LabelResult(columns, FilterDecision(pa.array(finite_rows(logprobs)), "logprobs-not-finite"))

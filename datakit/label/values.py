@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
-from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 
@@ -41,6 +41,7 @@ class Values(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
+        no_packs(rows, self.name)
         model = ctx.resources["model"]
         assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
         texts = token_rows(rows[self.ids])

@@ -78,7 +78,8 @@ class Sequences(Label):
         if taught.all():
             return columns if fits is None else LabelResult(columns, fits)
         keep = taught if fits is None else taught & np.asarray(fits.keep)
-        reason = np.where(keep | taught, "too-long", "no-trained-token")
+        long = np.zeros(len(keep), bool) if fits is None else ~np.asarray(fits.keep)
+        reason = np.where(long, "too-long", "no-trained-token")
         threshold = None if fits is None else fits.threshold
         return LabelResult(
             columns, FilterDecision(pa.array(keep), pa.array(reason), pa.array(longest.astype(np.float64)), threshold)

@@ -92,9 +92,9 @@ FAULTS = {
         then=IMPORT,
     ),
     "file of another kind": Fault(
-        command="Import --files rows.csv",
-        spoil=lambda folder: (folder / "rows.csv").write_text("a,b\n"),
-        line="error[2/file-kind]: rows.csv: there is no dataset there, and no way to read it",
+        command="Import --files rows.xlsx",
+        spoil=lambda folder: (folder / "rows.xlsx").write_text("PK"),
+        line="error[2/file-kind]: rows.xlsx: there is no dataset there, and no way to read it",
     ),
     "address elsewhere": Fault(
         command="Import --files http://localhost:1/rows.jsonl --format rewarded",

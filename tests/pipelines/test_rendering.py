@@ -72,9 +72,9 @@ def test_every_verb_that_templates(place: Path) -> None:
 @pytest.mark.parametrize("recipe", [RestIteration, RejectionSamplingIteration])
 def test_every_text_of_a_recipe(place: Path, recipe: type[Any]) -> None:
     given = recipe(iteration=2, source="digits", stop=["END"], **ASKED)
-    rendered = templating(given.wanted)
+    rendered = templating(given.targets)
     assert len(rendered) > 8 and all(one == EXPECTED for one in rendered)
-    assert {op.sampling.stop for op in operations(given.wanted) if isinstance(op, Complete)} == {("END",)}
+    assert {op.sampling.stop for op in operations(given.targets) if isinstance(op, Complete)} == {("END",)}
 
 
 def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

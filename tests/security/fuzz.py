@@ -27,6 +27,10 @@ from tests.security.fuzz_targets import Parse, Target, targets
 
 OUTCOMES = ("accepted", "refused", "traceback", "signal", "hang", "over memory")
 ALARM_SECONDS = 20
+"""Of processor time for one input."""
+_HANGS = (signal.SIGALRM, signal.SIGPROF)
+WALL_SECONDS = 200
+"""By the clock, for an input that waits; generous, since other work may share the machine."""
 MEMORY = 4 << 30
 """Address space beyond what the parent has."""
 
@@ -122,7 +126,11 @@ def batch(parse: Parse, inputs: Sequence[bytes], folder: str) -> Iterator[tuple[
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and done < len(inputs):
             number = os.WTERMSIG(status)
-            yield inputs[done], "hang" if number == signal.SIGALRM else "signal", signal.Signals(number).name
+            yield (
+                inputs[done],
+                "hang" if number in _HANGS else "signal",
+                signal.Signals(number).name,
+            )
             done += 1
         elif done < len(inputs):
             yield inputs[done], "signal", f"left with {os.waitstatus_to_exitcode(status)}"
@@ -140,10 +148,13 @@ def _serve(parse: Parse, inputs: Sequence[bytes], folder: str, writer: int) -> N
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     for data in inputs:
-        signal.alarm(ALARM_SECONDS)
+        signal.alarm(WALL_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, ALARM_SECONDS)
         kind, fault = outcome(parse, data, folder)
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         os.write(writer, f"{kind}\t{ascii(fault)[1:-1]}\n".encode())
     os._exit(0)
 

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from schemas.errors import DataError
 from tests.security.fuzz import batch, fuzz, main, mutated, report
 from tests.security.fuzz_targets import Target, targets
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("manifest", "owner", "run", "safetensors", "torch-index", "tokenizer", "config", "sentencepiece", "rows-jsonl")
 
 
-def test_a_short_run_finds_nothing(tmp_path, capsys):
-    known = targets()
-    counts = fuzz({name: known[name] for name in QUICK}, 5.0, 7, tmp_path / "kept")
-    sound = report(counts)
-    assert sound, capsys.readouterr().out
-    assert all(sum(tally.outcomes.values()) >= 50 for tally in counts.values())
+SHORT_RUN = f"""
+from pathlib import Path
+from tests.security.fuzz import fuzz, report
+from tests.security.fuzz_targets import targets
+known = targets()
+counts = fuzz({{name: known[name] for name in {QUICK}}}, 5.0, 7, Path("kept").absolute())
+assert all(sum(tally.outcomes.values()) >= 50 for tally in counts.values())
+raise SystemExit(not report(counts))
+"""
+
+
+def test_a_short_run_finds_nothing(tmp_path):
+    """In a process of its own: its forks copy none of what pytest and other tests have loaded."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_RUN],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_valid_seed_is_taken(tmp_path):
@@ -49,10 +73,20 @@ def test_whatever_ends_a_parser_is_counted_and_the_rest_goes_on(tmp_path, capsys
     assert (tmp_path / "kept" / "bad-1.bin").exists()
 
 
-def test_a_hang_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.security.fuzz.ALARM_SECONDS", 1)
-    kinds = [kind for _, kind, _ in batch(lambda data, folder: time.sleep(len(data)), [b"x" * 60, b""], str(tmp_path))]
-    assert kinds == ["hang", "accepted"]
+def burn(data: bytes, folder: str) -> None:
+    end = time.process_time() + len(data)
+    while time.process_time() < end:
+        pass
+
+
+def wait(data: bytes, folder: str) -> None:
+    time.sleep(len(data))
+
+
+@pytest.mark.parametrize(("parse", "limit"), [(burn, "ALARM_SECONDS"), (wait, "WALL_SECONDS")])
+def test_a_hang_is_ended(tmp_path, monkeypatch, parse, limit):
+    monkeypatch.setattr(f"tests.security.fuzz.{limit}", 1)
+    assert [kind for _, kind, _ in batch(parse, [b"x" * 60, b""], str(tmp_path))] == ["hang", "accepted"]
 
 
 def test_equal_seeds_make_equal_inputs():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from tests.trainers.networks import SMALL, louder, network
 from trainers.engine.inference.frozen import FrozenModel
 
@@ -62,3 +62,11 @@ def test_neither_order_nor_company_changes_an_answer() -> None:
 def test_a_row_that_cannot_be_read_is_named(ids: list[int]) -> None:
     with pytest.raises(DataError, match="row 1"):
         FrozenModel(network()).logprobs([np.array([1, 2]), np.array(ids, np.int64)])
+
+
+def test_no_more_ids_are_said_than_the_vocabulary_holds() -> None:
+    model = FrozenModel(louder(network()).eval())
+    ids, _ = model.top_k(texts(3), SMALL.vocab_size)
+    assert all(sorted(entry) == list(range(SMALL.vocab_size)) for row in ids.to_pylist() for entry in row[1:])
+    with pytest.raises(ConfigError, match="cannot be said"):
+        model.top_k(texts(3), SMALL.vocab_size + 1)

@@ -18,7 +18,7 @@ from schemas.store import commit
 from schemas.store.commit import read_manifest
 from tests.trainers import toys
 from tests.trainers.test_run import go, stopping_after, weights
-from trainers.config import Run
+from trainers.config import VERSION, Run
 from trainers.engine.checkpoint import checkpoint, checkpoint_writer, retention, saves
 
 BACKGROUND = {"save_every": 2, "save_async": True}
@@ -263,7 +263,7 @@ def resumed(folder: Path) -> int:
     algorithm, settings = build.registry.configured(run.algorithm, run.settings)
     learner = build.trainee(run, algorithm, settings, layout, None)
     data = build.Dataset.open(run.data)
-    identity = {"run": run.identity_fields(), "inputs": [data.content_digest]}
+    identity = {"run": run.identity_fields(), "version": VERSION, "inputs": [data.content_digest]}
     return saves.Saves(run, model=learner.model, optimizer=learner.optimizer, identity=identity).resume()
 
 

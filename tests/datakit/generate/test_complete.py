@@ -151,6 +151,7 @@ def test_other_columns_pass_and_stale_sample_columns_are_replaced(put, tmp_path)
     [
         {"samples_per_prompt": 0},
         {"temperature": 0},
+        {"temperature": 1e-38},
         {"temperature": float("inf")},
         {"top_k": -1},
         {"top_p": 0},

@@ -8,9 +8,9 @@ import pytest
 
 from datakit.apply import apply
 from datakit.clients import TokenModel
-from datakit.label import Logprobs
-from schemas import PAIRS, TOKENS
-from schemas.errors import ConfigError, ServiceError
+from datakit.label import Logprobs, TopK, Values
+from schemas import PACKS, PAIRS, TOKENS
+from schemas.errors import ConfigError, DataError, ServiceError
 from tests.datakit.fakes import CountingModel, Example, token_model
 
 MASKED = TOKENS.conform(
@@ -68,3 +68,21 @@ def test_a_model_that_answers_too_little_is_a_service_error(put, tmp_path):
 def test_two_columns_of_one_name_are_refused():
     with pytest.raises(ConfigError, match="once"):
         Logprobs(columns=(("a", "", "x"), ("b", "", "x")))
+
+
+def test_what_half_precision_cannot_hold_is_not_finite(put, tmp_path):
+    op, model = Logprobs(dtype="float16"), token_model(odd={30: -1e5})
+    out = apply(op, put(MASKED), str(tmp_path / "out"), resources=model, max_rejected=1)
+    assert out.read()["sample_id"].to_pylist() == ["b", "c"]
+
+
+def test_a_mask_belongs_to_its_own_row(put, tmp_path):
+    slid = MASKED.set_column(2, "loss_mask", pa.array([[1, 0], [1, 1], [0, 0]], pa.list_(pa.int8())))
+    with pytest.raises(DataError, match="not as long as its ids in 2 of 3 rows, first row 0"):
+        apply(Logprobs(per="row"), put(TOKENS.conform(slid)), str(tmp_path / "out"), resources=token_model())
+
+
+@pytest.mark.parametrize("op", [Logprobs(), Values(), TopK(k=2)], ids=lambda op: op.name)
+def test_packs_are_refused_since_a_network_would_read_across_their_borders(put, tmp_path, op):
+    with pytest.raises(DataError, match="packs of several"):
+        apply(op, put(PACKS.example(3)), str(tmp_path / "out"), resources=token_model())

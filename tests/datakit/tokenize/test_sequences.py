@@ -90,7 +90,8 @@ def test_each_side_is_what_the_single_text_operation_makes(ctx: Context) -> None
 def test_a_side_that_teaches_nothing_or_is_too_long_takes_the_pair_out(put, tmp_path: Path) -> None:
     silent = pairs((answered("ab", "c"), text(("ab", False, False))))["rejected_pieces"].to_pylist()[0]
     sides = [(answered("ab", "c"), silent), (answered("ab", "c"), answered("ab", "de"))]
-    rows = pairs(*sides, (answered("abcdef" * 20, "g"), answered("a", "h")))
+    long = answered("abcdef" * 20, "g")
+    rows = pairs(*sides, (long, answered("a", "h")), (long, silent))
     resources = {"tokenizer": Resource("trained", trained_tokenizer)}
     out = apply(Sequences(max_length=40), put(rows), str(tmp_path / "out"), resources=resources)
     assert out.read()["pair_id"].to_pylist() == ["p1"]
@@ -99,6 +100,7 @@ def test_a_side_that_teaches_nothing_or_is_too_long_takes_the_pair_out(put, tmp_
     assert dict(zip(rejected["pair_id"].to_pylist(), rejected["reason"].to_pylist(), strict=True)) == {
         "p0": "no-trained-token",
         "p2": "too-long",
+        "p3": "too-long",
     }
 
 

@@ -9,8 +9,8 @@
 
 `weights_digest` in the manifest's facts identifies the weights alone: SHA-256 over the sorted tensors' names,
 types, shapes and bytes, vocabulary padding left out, so it is the same at every layout; that of adapters
-covers `lora.json`, and so their base, too. Nothing in a checkpoint is unpickled before `vetting` has read it with a
-restricted reader. Every function here is called by all ranks together.
+covers `lora.json`, and so their base, too. Nothing in a checkpoint is unpickled before `safe_unpickle` has read it
+with an unpickler that knows the classes of an index and no others.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from trainers.algorithm import ModelOutputs, Needs, TokenColumn
 from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint as checkpoints
@@ -68,8 +68,15 @@ class FrozenModel:
 
     def top_k(self, rows: Ids, k: int) -> tuple[pa.Array, pa.Array]:
         """The k likeliest ids at every token, likeliest first, and their log-probabilities: list<list> as long as each
-        row; both are 0 at the first token, which nothing predicts.
+        row; both are 0 at the first token, which nothing predicts. `ConfigError` for more than the vocabulary holds.
         """
+        if not 0 < k <= self.network.architecture.vocab_size:
+            raise ConfigError(
+                "bad-setting",
+                f"the {k} likeliest of {self.network.architecture.vocab_size} ids cannot be said",
+                expected=f"k from 1 to {self.network.architecture.vocab_size}",
+                kept="nothing was published",
+            )
 
         def likeliest(output: Tensor, batch: MicroBatch) -> Tensor:
             logprobs.hide_padding(output, self.network.architecture.vocab_size)
