@@ -22,7 +22,7 @@ from pipelines.runtime.training import check
 from schemas.errors import StorageError, printable
 
 _SHOWN = 12
-_MODELS = {"generator", "scorer"}
+_MODELS = {"generator", "scorer", "model"}
 
 
 class Command(luigi.Task):

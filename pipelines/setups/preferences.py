@@ -73,6 +73,7 @@ class preferences(SetupConfig):
             reward_model=model,
             learning=self.improve,
             baselines=baselines(plan, self.title, held_out),
+            pairs=(train, held_out),
         )
 
     def _questions(self, plan: Plan, part: str, pairs: Node) -> Node:

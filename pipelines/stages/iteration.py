@@ -65,7 +65,8 @@ class TaskSetup:
     in), the first policy.
 
     `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
-    held-out pairs a judge puts in the right order who only looks at length.
+    held-out pairs a judge puts in the right order who only looks at length. `pairs` are PREFERENCES, to learn from and
+    to judge by, where there are any.
     """
 
     ground: EvalSetup
@@ -75,6 +76,7 @@ class TaskSetup:
     reward_model: Node
     learning: Mapping[str, Any]
     baselines: Node | None = None
+    pairs: tuple[Node, Node] | None = None
 
 
 @dataclass(frozen=True)
