@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from schemas import PACKS, TOKENS
+from schemas import PACKS, PAIRS, TOKENS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.schema import Column
@@ -141,6 +141,13 @@ def of_values(settings: object, said: dict[str, ModelOutputs], rows: dict[str, t
     return Loss((values_T - rows["advantage"]) ** 2, rows["loss_mask"].float(), {})
 
 
+def of_pairs(settings: object, outputs: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
+    """Log-probs of two sequence columns of one forward pass."""
+    chosen, rejected = outputs["chosen_ids"], outputs["rejected_ids"]
+    values_B = rejected.sum_per_row(rejected.logprobs_T) - chosen.sum_per_row(chosen.logprobs_T)
+    return Loss(values_B, values_B.new_ones(values_B.shape), {})
+
+
 def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
     rows = TOKENS.adding(
         Column("advantage", pa.list_(pa.float32()), "per token"),
@@ -174,7 +181,16 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
     outside[2]["teacher_ids"][1][0] = toys.VOCABULARY
     with pytest.raises(DataError, match=f"teacher_ids holds ids outside the vocabulary of {toys.VOCABULARY}: 1 rows"):
         source(policy, tmp_path / "outside", pa.Table.from_pylist(outside, schema=rows.arrow))
-    for algorithm in (policy, critic):
+    pair = dataclasses.replace(
+        critic,
+        name="toy-pair",
+        rows=PAIRS.dropping("source"),
+        sequences=tuple(TokenColumn(ids=f"{side}_ids", mask=f"{side}_mask") for side in ("chosen", "rejected")),
+        needs=Needs.LOGPROBS,
+        per=Per.ROW,
+        loss=of_pairs,
+    )
+    for algorithm in (policy, critic, pair):
         suite = TestEveryAlgorithm()
         suite.test_does_not_depend_on_the_cut(algorithm, layout, tmp_path)
 

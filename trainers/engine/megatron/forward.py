@@ -29,13 +29,21 @@ def extract_outputs(output: Tensor, batch: MicroBatch, needs: Needs, vocab_size:
     """What the output of `forward` on the last pipeline stage tells of every sequence column; uses logits up."""
     if not needs.scalar:
         logprobs.hide_padding(output, vocab_size)
+    logprobs_t = None
+    if (
+        Needs.LOGPROBS in needs
+    ):  # of all columns in one call, which overwrites the logits: no slice of them is read after
+        logits_tV = output[0] if needs == Needs.LOGPROBS else output[0].clone()
+        logprobs_t = logprobs.token_logprobs(logits_tV, batch.labels_1t[0])
     return {
-        name: ModelOutputs(span.row_T, batch.num_rows, _answers(output[0], batch, name, needs))
+        name: ModelOutputs(span.row_T, batch.num_rows, _answers(output[0], logprobs_t, batch, name, needs))
         for name, span in batch.spans.items()
     }
 
 
-def _answers(output_t: Tensor, batch: MicroBatch, name: str, needs: Needs) -> dict[Needs, Tensor]:
+def _answers(
+    output_t: Tensor, logprobs_t: Tensor | None, batch: MicroBatch, name: str, needs: Needs
+) -> dict[Needs, Tensor]:
     span = batch.spans[name]
     here = output_t if span.start == 0 and span.stop == len(output_t) else output_t[span.start : span.stop]
     answers: dict[Needs, Tensor] = {}
@@ -48,7 +56,6 @@ def _answers(output_t: Tensor, batch: MicroBatch, name: str, needs: Needs) -> di
         answers[Needs.GATHERED] = logprobs.logprobs_at(here, span.gather_ids_TK)
     if Needs.ENTROPY in needs:
         answers[Needs.ENTROPY] = logprobs.entropy(here)
-    if Needs.LOGPROBS in needs:
-        labels_T, alone = batch.labels_1t[0, span.start : span.stop], needs == Needs.LOGPROBS
-        answers[Needs.LOGPROBS] = logprobs.token_logprobs(here if alone else here.clone(), labels_T)
+    if logprobs_t is not None:
+        answers[Needs.LOGPROBS] = logprobs_t[span.start : span.stop]
     return answers
