@@ -6,6 +6,7 @@ a loss: what an algorithm eats and reports is known without it.
 
 from __future__ import annotations
 
+from trainers.algorithms.dpo import DPO as DPO
 from trainers.algorithms.rm import RM as RM
 from trainers.algorithms.rm_regression import RM_REGRESSION as RM_REGRESSION
 from trainers.algorithms.sft import SFT as SFT
