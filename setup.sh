@@ -7,11 +7,12 @@
 #
 # Idempotent: returns at once while pyproject.toml, constraints.txt, this file and the machine stay the same.
 #   PYTHON              interpreter to use (default: the first of python3, python3.12 ... that is 3.10 to 3.13)
-#   PYTORCH_CPU_INDEX   address of PyTorch's package index for CPU builds, for when pip's own has no such build
+#   PYTORCH_CPU_INDEX   package index for PyTorch's CPU builds, instead of pip's own and PyTorch's documented one
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 TORCH=2.13.0
+CPU_INDEX=${PYTORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 extras=${1:-}
 
 fail() {
@@ -35,20 +36,26 @@ has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
 install() { .venv/bin/python -m pip install -qq --disable-pip-version-check "$@"; }
 
+offline() {
+  fail "PyTorch could not be downloaded: $1" "the network, or a folder of wheels" "$(last_line .venv/torch.log)" \
+    "$PWD/.venv/torch.log" "connect to the network, or: PIP_NO_INDEX=1 PIP_FIND_LINKS=/path/to/wheels bash setup.sh $extras"
+}
+
+last_line() { tr -d '\r' <"$1" | grep . | tail -n 1 | cut -c 1-160; }
+
 install_torch() {
   if has_gpu; then
-    echo "set-up: torch $TORCH, CUDA build (nvidia-smi sees a GPU)"
-    install "torch==$TORCH"
-  elif install "torch==$TORCH+cpu" 2>/dev/null; then
-    echo "set-up: torch $TORCH, CPU build (no NVIDIA GPU)"
-  elif [ -n "${PYTORCH_CPU_INDEX:-}" ]; then
-    echo "set-up: torch $TORCH, CPU build from \$PYTORCH_CPU_INDEX (no NVIDIA GPU)"
-    install "torch==$TORCH" --index-url "$PYTORCH_CPU_INDEX"
-  else
-    echo "set-up: torch $TORCH from pip's own index, which names no CPU build: on Linux x86-64 this may fetch CUDA" \
-      "packages of several GB that this machine cannot use. To avoid that, stop, and set PYTORCH_CPU_INDEX (README.md)."
-    install "torch==$TORCH"
+    echo "set-up: downloading torch $TORCH for CUDA, several GB (nvidia-smi sees a GPU)"
+    install "torch==$TORCH" 2>.venv/torch.log || offline "pip finds no build for CUDA"
+    return
   fi
+  if [ -z "${PYTORCH_CPU_INDEX:-}" ]; then
+    echo "set-up: downloading torch $TORCH for CPUs, about 200 MB (no NVIDIA GPU)"
+    if install "torch==$TORCH+cpu" 2>.venv/torch.log; then return; fi
+    if [ -n "${PIP_NO_INDEX:-}" ]; then offline "pip's folder has no build for CPUs, and it may ask no index"; fi
+  fi
+  echo "set-up: downloading torch $TORCH for CPUs, about 200 MB, from $CPU_INDEX"
+  install "torch==$TORCH" --index-url "$CPU_INDEX" 2>.venv/torch.log || offline "no build for CPUs from $CPU_INDEX"
 }
 
 command -v flock >/dev/null && { exec 9>.setup.lock; flock 9; }
@@ -74,9 +81,11 @@ fi
 [ "${there%%+*}" = "$TORCH" ] || install_torch
 # Some tested versions need Python 3.11; on 3.10 pip chooses older ones within the ranges of pyproject.toml.
 constraints=$(.venv/bin/python -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
-echo "set-up: Quiver and its libraries${extras:+, extras $extras} (a minute or two)"
+echo "set-up: downloading Quiver's libraries${extras:+, extras $extras}: about 300 MB, a minute or two"
 # shellcheck disable=SC2086
-install $constraints "torch==$TORCH" --editable ".${extras:+[$extras]}"
+install $constraints "torch==$(torch_of_venv)" --editable ".${extras:+[$extras]}" 2>.venv/libraries.log ||
+  fail "Quiver's libraries could not be installed" "a package index that has those of constraints.txt" \
+    "$(last_line .venv/libraries.log)" "$PWD/.venv/libraries.log" "connect to the network, then run the same command again"
 rm -f .venv/.set-up-*
 touch "$stamp" "$stamp${extras:+-$extras}"
 echo "set-up: done in $((SECONDS - started)) s"

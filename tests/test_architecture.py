@@ -299,7 +299,15 @@ def test_the_readme_shows_the_tree_on_disk() -> None:
 
 
 def test_every_address_is_of_a_known_kind() -> None:
-    known = {"www.apache.org", "keepachangelog.com", "semver.org", "arxiv.org", "github.com", "doi.org"}
+    known = {
+        "www.apache.org",
+        "keepachangelog.com",
+        "semver.org",
+        "arxiv.org",
+        "github.com",
+        "doi.org",
+        "download.pytorch.org",
+    }
     made_up = re.compile(r"[0-9.]+|(.*\.)?example\.(com|org|net)|.*\.(example|invalid|test|internal)")
     address = re.compile(r"\bhttps?://(?:[^/@\s\"']*@)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
     texts = [ROOT / name for name in disk_tree() if not name.endswith("/")] + FILES + TESTS

@@ -83,9 +83,17 @@ class AlignmentIteration(Answering, Command):
         return [before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy]
 
     def requires(self) -> list[luigi.Task]:
-        """The iteration before, and what this one wants."""
-        earlier = [self.clone(iteration=self.iteration - 1)] if self.iteration > 1 else []
-        return [*earlier, *super().requires()]
+        """The iteration before, and what this one wants. The one before is a part of the same graph: it is not planned
+        anew, and answers for what it adds to its own predecessor alone.
+        """
+        if self.iteration == 1:
+            return super().requires()
+        earlier = self.clone(iteration=self.iteration - 1)
+        source, before, steps = self.story
+        step = steps[earlier.iteration - 1]
+        vars(earlier).setdefault("story", (source, before, steps[: earlier.iteration]))
+        vars(earlier).setdefault("targets", (step.evaluation.figures, step.policy))
+        return [earlier, *super().requires()]
 
     def after(self) -> None:
         """The table, where the data lies, and how to go on."""

@@ -32,6 +32,22 @@ ROWS_PER_SHARD = 65_536
 _KEY_CHARACTERS = 8
 
 
+class settled(functools.cached_property):
+    """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
+    that a graph a thousand stages deep needs no deeper stack than one.
+    """
+
+    def __get__(self, node: Any, owner: type | None = None) -> Any:
+        """The value; first that of every ancestor that has none yet."""
+        name = self.attrname
+        if node is None or name is None or name in node.__dict__:
+            return super().__get__(node, owner)
+        for one in ordered([node], ends=lambda one: name in one.__dict__):
+            if one is not node:
+                getattr(one, name)
+        return super().__get__(node, owner)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Node(ABC):
     """Something that lies, or will lie, in the folder `url`: a dataset or a checkpoint."""
@@ -79,6 +95,18 @@ class Node(ABC):
         """Name, version and settings of what is done; empty for what is found."""
         return {}
 
+    @settled
+    def trained_tokenizers(self) -> Mapping[str, Node]:
+        """Tokenizers that are trained among all it is made of, and itself, by key; shared where a parent's will do."""
+        known: Mapping[str, Node] = {}
+        for parent in self.parents.values():
+            more = parent.trained_tokenizers
+            if more.keys() > known.keys():
+                known = more
+            elif more.keys() - known.keys():
+                known = {**known, **more}
+        return known
+
     @functools.cached_property
     def url(self) -> str:
         """Where it lies."""
@@ -115,22 +143,6 @@ def ordered(wanted: Sequence[Node], ends: Callable[[Node], bool] = lambda node: 
         stack.append((node, True))
         stack += [(parent, False) for parent in reversed(list(node.parents.values()))]
     return list(done.values())
-
-
-class settled(functools.cached_property):
-    """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
-    that a graph a thousand stages deep needs no deeper stack than one.
-    """
-
-    def __get__(self, node: Any, owner: type | None = None) -> Any:
-        """The value; first that of every ancestor that has none yet."""
-        name = self.attrname
-        if node is None or name is None or name in node.__dict__:
-            return super().__get__(node, owner)
-        for one in ordered([node], ends=lambda one: name in one.__dict__):
-            if one is not node:
-                getattr(one, name)
-        return super().__get__(node, owner)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -175,6 +187,13 @@ class Table(Node):
             return self.task_key
         told = {one for several in self.tokenizer_by_column.values() for one in several}
         return told.pop() if len(told) == 1 else ""
+
+    @settled
+    def trained_tokenizers(self) -> Mapping[str, Node]:
+        """Those of what it is made of, and itself where it is a tokenizer whose identity its training decides."""
+        known = Node.trained_tokenizers.func(self)
+        is_one = self.schema.name == TOKENIZERS.name and self.tokenizer_id == self.task_key
+        return {**known, self.task_key: self} if is_one else known
 
     @settled
     def tokenizer_by_column(self) -> TokenizerByColumn:

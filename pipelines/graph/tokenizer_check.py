@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipelines.graph.nodes import Node, Table
-from schemas import TOKENIZERS
+from pipelines.graph.nodes import Node
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
@@ -26,7 +25,7 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
     else:
         found = [told for name in columns for told in other.tokenizer_by_column.get(name, ())]
     for told in found:
-        if differ(one.tokenizer_id, told, (*one.ancestors(), *other.ancestors())):
+        if differ(one.tokenizer_id, told, (one, other)):
             raise DataError(
                 "wrong-tokenizer",
                 f"{label}: {other.name} holds ids of another tokenizer than {one.name} speaks",
@@ -39,18 +38,14 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
 
 
 def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:
-    """Whether these are two tokenizers for certain."""
+    """Whether these are two tokenizers for certain, as far as `nodes` and what they are made of tell."""
     if not one or not other or one == other:
         return False
-    trained = {node.task_key: node for node in nodes if _is_trained(node)}
+    trained: dict[str, Node] = {key: made for node in nodes for key, made in node.trained_tokenizers.items()}
     if one in trained and other in trained:
         return True
     first, second = _settled(one, trained), _settled(other, trained)
     return bool(first and second and first != second)
-
-
-def _is_trained(node: Node) -> bool:
-    return isinstance(node, Table) and node.schema.name == TOKENIZERS.name and node.tokenizer_id == node.task_key
 
 
 def _settled(vocabulary: str, trained: Mapping[str, Node]) -> str:

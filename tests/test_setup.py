@@ -1,0 +1,82 @@
+"""`setup.sh` on a machine without a GPU: which PyTorch it asks for, and what it says when there is none to be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout's set-up files, on a machine whose `nvidia-smi` sees nothing."""
+    for name in ("setup.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """The address of a proxy that connects nobody, and the first line of every request that it got."""
+    asked: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked.append(connection.recv(4096).split(b"\r\n")[0].decode())
+                    connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+
+
+def set_up(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("PIP_", "PYTORCH_"))}
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        kept.pop(name, None)
+        kept.pop(name.upper(), None)
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    given = {**kept, "PATH": path, "PYTHON": sys.executable, "PIP_CONFIG_FILE": os.devnull, **environment}
+    return subprocess.run(["bash", "setup.sh"], cwd=project, env=given, capture_output=True, text=True, timeout=120)
+
+
+def test_the_index_that_pytorch_documents_is_asked_when_pips_own_has_no_cpu_build(
+    project: Path, proxy: tuple[str, list[str]]
+) -> None:
+    address, asked = proxy
+    (project / "index" / "torch").mkdir(parents=True)
+    (project / "index" / "torch" / "index.html").write_text("<html><body></body></html>")
+    run = set_up(
+        project, PIP_INDEX_URL=(project / "index").as_uri(), HTTPS_PROXY=address, PIP_RETRIES="0", PIP_TIMEOUT="2"
+    )
+    assert asked and {line.split()[1] for line in asked} == {"download.pytorch.org:443"}
+    assert run.returncode == 2
+    lines = run.stderr.splitlines()
+    assert len(lines) == 5 and lines[0].startswith("error[2/set-up]: PyTorch could not be downloaded")
+    assert "download.pytorch.org/whl/cpu" in lines[0] and "PIP_FIND_LINKS" in lines[4]
+    assert "downloading" in run.stdout and "about 200 MB" in run.stdout and "CUDA" not in run.stdout
+
+
+def test_without_any_index_nothing_else_is_tried(project: Path, proxy: tuple[str, list[str]]) -> None:
+    address, asked = proxy
+    run = set_up(project, PIP_NO_INDEX="1", HTTPS_PROXY=address)
+    assert run.returncode == 2 and not asked
+    assert len(run.stderr.splitlines()) == 5
+    assert not list((project / ".venv").glob(".set-up-*"))
