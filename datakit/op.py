@@ -44,12 +44,15 @@ REJECTION_COLUMNS = (
 
 @dataclass(frozen=True)
 class Context:
-    """Where a piece of work stands: the run's seed, the shard's index, what was prepared, the opened resources."""
+    """Where a piece of work stands: the run's seed, the shard's index, what was prepared, the opened resources and the
+    key of each (`Resource.key`: its content, never its place).
+    """
 
     seed: int = 0
     shard: int = 0
     prepared: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def rng(self, *names: object) -> np.random.Generator:
         """A generator that is a function of the seed and `names` alone, so that no order of work changes it."""

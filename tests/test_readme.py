@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -50,13 +51,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("readme")
     rewarded = SAMPLES.adding(REWARD)
     scored = rewarded.adding(SCORE)
-    for number in (1, 2):
-        iteration = top / "quiver-data" / "rest" / f"iter={number}"
+    for number, experiment in itertools.product((1, 2), ("digits", "hh", "politeness")):
+        iteration = top / "quiver-data" / "rest" / experiment / f"iter={number}"
         write(iteration / "samples-0000aaaa", SAMPLES)
         write(iteration / "scores-0000aaaa", scored)
-        write(iteration / "answers-rewards-0000aaaa", rewarded)
+        write(iteration / "answers.rewards-0000aaaa", rewarded)
         write(iteration / "step=1" / "kept-0000aaaa", scored, scored.adding(*WHY))
-    write(top / "quiver-data" / "politeness" / "first" / "answers-rewards-0000aaaa", rewarded)
+    write(top / "quiver-data" / "politeness" / "first" / "answers.rewards-0000aaaa", rewarded)
     return top
 
 

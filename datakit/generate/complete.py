@@ -20,8 +20,7 @@ from schemas import IDS, SAMPLE_COLUMNS, SAMPLES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
-
-_SAMPLE = "sample"
+from schemas.settings import digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +29,13 @@ class Complete(Expand):
 
     An answer ends at an end token of the model, at `sampling.stop`, and where the template that wrote the prompts ends
     an assistant's turn. The draw of a prompt is a function of the run's seed and its `prompt_id`, so it depends neither
-    on its neighbours nor on the order of work. Rejected rows carry the sample index as value and the generator's words
-    as threshold.
+    on its neighbours nor on the order of work. `sample_id` differs between policies and between sampling settings;
+    `(prompt_id, sample_index)` pairs their answers. Rejected rows carry the sample index as value and the generator's
+    words as threshold.
     """
 
     name: ClassVar[str] = "generate.complete"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[str, ...]] = ("generator",)
     paid: ClassVar[bool] = True
 
@@ -74,16 +74,22 @@ class Complete(Expand):
         good = answers.filter(pc.is_null(answers["error"]))
         bad = answers.filter(pc.is_valid(answers["error"]))
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
-        return Result(_joined(rows, good, ctx.seed), _rejected(rows, bad), {"response_tokens": tokens})
+        samples = _joined(rows, good, draw_id(ctx.keys["generator"], sampling, ctx.seed))
+        return Result(samples, _rejected(rows, bad), {"response_tokens": tokens})
 
 
 def _seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\x1f{prompt_id}".encode()).digest()[:8], "big")
 
 
-def sample_id(prompt_id: str, seed: int, index: int) -> str:
-    """The id of a prompt's sample: 128 bits of SHA-256 over prompt, seed and sample index, in hex."""
-    return hashlib.sha256(f"{_SAMPLE}\x1f{prompt_id}\x1f{seed}\x1f{index}".encode()).hexdigest()[:32]
+def draw_id(generator: str, sampling: Sampling, seed: int) -> str:
+    """SHA-256 in hex over what draws samples: the generator's key, sampling with all end texts, the run's seed."""
+    return digest([generator, sampling, seed])
+
+
+def sample_id(prompt_id: str, drawn_by: str, index: int) -> str:
+    """The id of a prompt's sample: 128 bits of SHA-256 over prompt, `draw_id` and sample index, in hex."""
+    return hashlib.sha256(f"sample\x1f{prompt_id}\x1f{drawn_by}\x1f{index}".encode()).hexdigest()[:32]
 
 
 def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
@@ -118,11 +124,12 @@ def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.
         return pa.concat_tables(parts)
 
 
-def _joined(rows: pa.Table, answers: pa.Table, seed: int) -> pa.Table:
+def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str) -> pa.Table:
     table = rows.take(answers["prompt_row"])
     pairs = zip(table["prompt_id"].to_pylist(), answers["sample_index"].to_pylist(), strict=True)
     table = table.drop_columns([name for name in table.column_names if name in (*ANSWERS.names, "sample_id")])
-    table = table.append_column("sample_id", pa.array([sample_id(name, seed, i) for name, i in pairs], pa.string()))
+    ids = pa.array([sample_id(name, drawn_by, index) for name, index in pairs], pa.string())
+    table = table.append_column("sample_id", ids)
     for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason"):
         table = table.append_column(name, answers[name])
     return table

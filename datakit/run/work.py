@@ -55,7 +55,8 @@ class Job:
 
     def context(self, shard: int, opened: Mapping[str, Any]) -> Context:
         """What the operation is told about where it stands."""
-        return Context(seed=self.seed, shard=shard, prepared=self.prepared, resources=opened)
+        keys = {name: resource.key for name, resource in self.resources.items()}
+        return Context(seed=self.seed, shard=shard, prepared=self.prepared, resources=opened, keys=keys)
 
     def output(self, index: int) -> Output:
         """A fresh output shard."""

@@ -14,11 +14,12 @@ from pipelines.commands.command import Command
 from pipelines.commands.templated import Answering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import folder_name
 from pipelines.report.table import show
 from pipelines.runtime import settings
 from pipelines.setups import source_of
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 
 
 class AlignmentIteration(Answering, Command):
@@ -36,6 +37,7 @@ class AlignmentIteration(Answering, Command):
     top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")
     top_p = luigi.FloatParameter(description="probability mass to choose from")
     original_share = luigi.FloatParameter(description="share of original data among training rows; 0: none")
+    experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the source")
     seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
 
     @abstractmethod
@@ -56,6 +58,7 @@ class AlignmentIteration(Answering, Command):
         ground = source.ground
         method = Method(
             name=self.title,
+            experiment=self._experiment(ground.name),
             prompts=self.prompts_per_iteration,
             sampling=Sampling(
                 samples_per_prompt=self.samples_per_prompt,
@@ -75,6 +78,17 @@ class AlignmentIteration(Answering, Command):
             policy = steps[-1].policy if steps else source.policy
             steps.append(iterated(plan, source, method, number, policy))
         return source, before, steps
+
+    def _experiment(self, title: str) -> str:
+        """`--experiment`, or else the title of the source as the name of a folder."""
+        name = folder_name(self.experiment or title)
+        if self.experiment and name != self.experiment:
+            raise ConfigError(
+                "bad-parameter", f"experiment {printable(self.experiment, 80)} is no name of one folder",
+                expected="letters, digits, _, +, - and . inside", kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} --experiment {name}",
+            )  # fmt: skip
+        return name
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The last policy, all evaluations, and what the reward model is held against."""

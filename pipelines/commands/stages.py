@@ -168,7 +168,7 @@ class Generate(Answering, StageCommand):
             greedy=self.greedy,
         )
         if rows.schema is None or "prompt_ids" not in rows.schema:
-            rows = prompted(plan, f"{label}-prompts", policy, rows, None, self.rendering)
+            rows = prompted(plan, label, policy, rows, None, self.rendering)
         else:
             self.nothing_templated("the prompts are tokens already")
         return [

@@ -115,7 +115,22 @@ class Plan:
         return made
 
     def _once(self, node: Any) -> Any:
+        _check_place(node)
         return self.nodes.setdefault((node.label, node.task_key), node)
+
+
+def _check_place(node: Node) -> None:
+    """A checkpoint that is to be made needs a folder on a file system; datasets may lie elsewhere."""
+    if node.made and node.kind != "dataset" and "://" in node.root:
+        raise ConfigError(
+            "remote-checkpoint",
+            f"{node.label} is a {node.kind} and cannot be made below {printable(node.root, 200)}",
+            expected="a [quiver] root that is a folder on a file system; below a remote one only datasets are made",
+            found=printable(node.root, 200),
+            where=node.label,
+            kept="nothing was started",
+            next="give --quiver-root ./quiver-data; inputs are read from remote places as well: --data s3://...",
+        )
 
 
 def _check_table(node: Table) -> None:

@@ -5,6 +5,7 @@ function; each becomes the node that it stands for.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,7 +66,7 @@ def any_at(plan: Plan, place: str) -> Node:
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
         return plan.found(place, manifest.kind)
-    return plan.table(f"adopted/{stem(place)}-tokenizer", Adopt(path=normal(place)).pinned())
+    return plan.table(f"adopted/{stem(place)}.tokenizer", Adopt(path=normal(place)).pinned())
 
 
 def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
@@ -86,3 +87,8 @@ def stem(place: str) -> str:
     text = PurePosixPath(place.rstrip("/")).name.split(".", maxsplit=1)[0]
     kept = "".join(character if character.isalnum() or character in "-_=" else "-" for character in text)
     return kept.strip("-") or "rows"
+
+
+def folder_name(text: str) -> str:
+    """`text` as one part of a path that no glob and no `key=value` partition takes for more than a name."""
+    return re.sub(r"[^\w.+-]", "-", text).strip("-.") or "unnamed"

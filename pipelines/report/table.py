@@ -22,7 +22,7 @@ def show(title: str, source: TaskSetup, before: Evaluation, steps: Sequence[Iter
     rows = [[*_row(step), *_change(last := last, last := figures(step.evaluation))] for step in steps]
     head = ["iteration", "samples", "kept", "share", "reward", "kept reward", "gold before", "gold after"]
     head += ["held-out reward", "answer tokens", "seconds: sample, score, train, other"]
-    print(f"\n{title} on {source.ground.name}")
+    print(f"\n{title} on {source.ground.name}: {steps[0].samples.label.rpartition('/iter=')[0]}")
     print(_table(head, [[*row, _seconds(step)] for row, step in zip(rows, steps, strict=True)]))
     for judge, accuracy in _pair_accuracies(source).items():
         print(f"{judge}: {accuracy:.1%} of held-out pairs in the right order")

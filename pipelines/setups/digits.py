@@ -44,7 +44,7 @@ class digits(SetupConfig):
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]
         tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
-        tokens = tokenized(plan, "digits/demonstration", tokenizer, demonstrations, self.max_length, rendering)
+        tokens = tokenized(plan, "digits/demonstrations", tokenizer, demonstrations, self.max_length, rendering)
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
         policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)

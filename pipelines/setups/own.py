@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import luigi
@@ -13,7 +14,7 @@ from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import model_at, rows_at, scorer_at
+from pipelines.graph.resolve import folder_name, model_at, rows_at, scorer_at
 from pipelines.setups.source import SetupConfig
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
@@ -24,7 +25,7 @@ _PARTS = ("train", "held-out")
 class own(SetupConfig):
     """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
 
-    title = luigi.Parameter(description="what the data is called: the folder it lies in")
+    title = luigi.Parameter(description="folder of the data; empty: made of the names of policy and reward")
     policy = luigi.Parameter(description="checkpoint or Hugging Face folder to improve")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
     format = luigi.Parameter(description="format of a file of prompts (datakit.formats.forms)")
@@ -49,16 +50,14 @@ class own(SetupConfig):
                 kept="nothing was started",
                 next=" ".join(f"--own-{name} ..." for name in missing),
             )
-        policy = model_at(plan, self.policy)
+        title, policy = self._title(), model_at(plan, self.policy)
         reward = scorer_at(plan, self.reward)
-        prompts = rows_at(plan, self.prompts, self.format, f"{self.title}/imported")
-        train, held_out = (self._part(plan, part, prompts, seed) for part in _PARTS)
-        original = (
-            rows_at(plan, self.original, self.original_format, f"{self.title}/original") if self.original else None
-        )
+        prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported")
+        train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
+        original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
         ground = EvalSetup(
-            name=self.title,
+            name=title,
             held_out=held_out,
             tokenizer=policy,
             reward_model=reward,
@@ -76,9 +75,14 @@ class own(SetupConfig):
             learning=self.improve,
         )
 
-    def _part(self, plan: Plan, part: str, prompts: Node, seed: int) -> Node:
+    def _title(self) -> str:
+        """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""
+        places = (self.policy, self.reward)
+        return self.title or "+".join(folder_name(PurePosixPath(place.rstrip("/")).name) for place in places)
+
+    def _part(self, plan: Plan, label: str, part: str, prompts: Node, seed: int) -> Node:
         split = Split(part=part, parts=_PARTS, shares=(1 - self.held_out, self.held_out))
-        return plan.table(f"{self.title}/{part}", split, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
+        return plan.table(label, split, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
 
     def _verify(self) -> Op | None:
         settings: Any = recursively_unfreeze(dict(self.verifier))

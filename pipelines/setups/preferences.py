@@ -19,7 +19,7 @@ from pipelines.graph.plan import Plan
 from pipelines.setups.source import SetupConfig, baselines, held_apart, reward_model
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 
-_QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, source FROM pairs ORDER BY prompt_id, pair_id"
+_QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
 
 class preferences(SetupConfig):

@@ -33,14 +33,14 @@ def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> t
     """`rows` in two parts that share no prompt: what is learnt from, and about `share` of the prompts to judge by."""
     parts, shares = ("train", "held-out"), (1 - share, share)
     train, held_out = (
-        plan.table(f"{label}-{part}", Split(part=part, parts=parts, shares=shares), rows, seed=seed) for part in parts
+        plan.table(f"{label}.{part}", Split(part=part, parts=parts, shares=shares), rows, seed=seed) for part in parts
     )
     return train, held_out
 
 
 def baselines(plan: Plan, label: str, pairs: Node) -> Node:
     """How often the longer answer of a held-out pair is the better one, as figures."""
-    told = plan.table(f"{label}/pairs-held-out-longer", Longer(), pairs)
+    told = plan.table(f"{label}/pairs.held-out.longer", Longer(), pairs)
     return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), told)
 
 
@@ -56,11 +56,11 @@ def reward_model(
     """A Bradley-Terry reward model, from the policy's weights, on the first of `pairs`; validated on the second."""
     tokens = []
     for part, rows in zip(("train", "held-out"), pairs, strict=True):
-        name = f"{label}/pairs-{part}"
+        name = f"{label}/pairs.{part}"
         op = RewardPrompt(**ground.rendering.settings, rows="preferences")
-        told = plan.table(f"{name}-texts", op, rows, tokenizer=ground.tokenizer)
+        told = plan.table(f"{name}.texts", op, rows, tokenizer=ground.tokenizer)
         encode = Encode(columns=_PAIR_COLUMNS, max_length=ground.max_length)
-        tokens.append(plan.table(f"{name}-tokens", encode, told, tokenizer=ground.tokenizer))
+        tokens.append(plan.table(f"{name}.tokens", encode, told, tokenizer=ground.tokenizer))
     run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")
     return plan.model(
         f"{label}/reward-model", run, data=tokens[0], tokenizer=ground.tokenizer, init=policy, validation=tokens[1]

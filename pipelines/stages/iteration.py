@@ -107,9 +107,13 @@ Keeping = Callable[[Plan, str, Node], list[Node]]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How an iteration is run: prompts and samples per iteration, sampling, what is kept, how much original data."""
+    """How an iteration is run: prompts and samples per iteration, sampling, what is kept, how much original data.
+
+    Its results lie below `<name>/<experiment>/`; a glob over that folder is about one experiment.
+    """
 
     name: str
+    experiment: str
     prompts: int
     sampling: Sampling
     keeping: Keeping
@@ -121,9 +125,9 @@ def prompted(
     plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, rendering: Rendering = PLAIN
 ) -> Node:
     """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
-    told = plan.table(f"{label}-texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
+    told = plan.table(f"{label}.texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
     encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
-    return plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
+    return plan.table(f"{label}.tokens", encode, told, tokenizer=tokenizer)
 
 
 def rewarded(
@@ -139,9 +143,9 @@ def rewarded(
     """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
     if isinstance(reward_model, Function):
         return plan.table(label, op or Reward(), samples, scorer=reward_model)
-    told = plan.table(f"{label}-texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
+    told = plan.table(f"{label}.texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
     encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
-    tokens = plan.table(f"{label}-tokens", encode, told, tokenizer=tokenizer)
+    tokens = plan.table(f"{label}.tokens", encode, told, tokenizer=tokenizer)
     return plan.table(label, op or Reward(), tokens, scorer=reward_model)
 
 
@@ -153,10 +157,10 @@ def evaluated(plan: Plan, label: str, ground: EvalSetup, policy: Node, seed: int
     answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
     if ground.verifier is not None:
-        answers = plan.table(f"{label}/answers-verified", ground.verifier, answers)
+        answers = plan.table(f"{label}/answers.verified", ground.verifier, answers)
         columns = ("correct", *columns)
     if ground.reward_model is not None:
-        name = f"{label}/answers-rewards"
+        name = f"{label}/answers.rewards"
         answers = scored(plan, name, ground, ground.reward_model, answers)
         columns = ("reward", *columns)
     return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
@@ -172,13 +176,13 @@ def tokenized(
 ) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
     chat = Chat(**rendering.settings, response="response", learn="last")
-    told = plan.table(f"{label}-texts", chat, rows, tokenizer=tokenizer)
-    return plan.table(f"{label}-tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
+    told = plan.table(f"{label}.texts", chat, rows, tokenizer=tokenizer)
+    return plan.table(f"{label}.tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
 
 
 def iterated(plan: Plan, source: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
     """Iteration `number` (from 1), from `policy`."""
-    ground, label, seed = source.ground, f"{method.name}/iter={number}", method.seed + number
+    ground, label, seed = source.ground, f"{method.name}/{method.experiment}/iter={number}", method.seed + number
     share = Split(
         part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
     )

@@ -20,7 +20,7 @@ from schemas.stats import std
 class Measure(GatherAll):
     """Mean, standard deviation and count of `columns`, from the manifest's moments; no row is read.
 
-    `stage` is what the rows of the report are filed under, for example `rest/iter=1`.
+    `stage` is what the rows of the report are filed under, for example `rest/digits/iter=1`.
     """
 
     name: ClassVar[str] = "report.measure"

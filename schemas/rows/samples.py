@@ -15,7 +15,7 @@ from schemas.schema import Column
 SAMPLE_COLUMNS = (
     Column("prompt", pa.string(), "the exact text that the model read"),
     Column("prompt_ids", IDS, "its tokens"),
-    Column("sample_id", pa.string(), "function of prompt, seed and sample index"),
+    Column("sample_id", pa.string(), "function of prompt, policy, sampling, seed and sample index"),
     Column("sample_index", pa.int32(), "0 .. samples per prompt - 1"),
     Column("response", pa.string(), "the answer, without stop text"),
     Column("response_ids", IDS, "the tokens drawn, the stop token included"),

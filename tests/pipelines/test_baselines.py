@@ -39,8 +39,8 @@ def pairs(url: str, count: int, seed: int) -> Dataset:
 
 
 def test_the_script_tells_all_three_judges(tmp_path: Path) -> None:
-    pairs(str(tmp_path / "pairs-train-00000000"), 200, 0)
-    pairs(str(tmp_path / "pairs-held-out-00000000"), 40, 1)
+    pairs(str(tmp_path / "pairs.train-00000000"), 200, 0)
+    pairs(str(tmp_path / "pairs.held-out-00000000"), 40, 1)
     (tmp_path / "reward-model-00000000").mkdir()
     facts = {"stats": {"val_accuracy": 0.625}}
     (tmp_path / "reward-model-00000000" / "_manifest.json").write_bytes(
@@ -60,7 +60,7 @@ def test_the_script_tells_all_three_judges(tmp_path: Path) -> None:
 
 def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     script = runpy.run_path(str(SCRIPT))
-    with pytest.raises(SystemExit, match="holds no finished pairs-train"):
+    with pytest.raises(SystemExit, match=r"holds no finished pairs\.train"):
         script["main"]([str(tmp_path)])
 
 

@@ -95,7 +95,7 @@ def bag_of_words(train: Dataset, held_out: Dataset) -> float:
 def main(arguments: Sequence[str]) -> None:
     """Print the three judges."""
     folder = Path(arguments[0] if arguments else "quiver-data/hh")
-    train, held_out = (Dataset.open(str(newest(folder, f"pairs-{part}"))) for part in ("train", "held-out"))
+    train, held_out = (Dataset.open(str(newest(folder, f"pairs.{part}"))) for part in ("train", "held-out"))
     longer = Longer().label(held_out.read(["chosen", "rejected"]), Context())[Longer().output]
     print(f"{held_out.num_rows:,} held-out pairs, {train.num_rows:,} to learn from; in the right order:")
     manifest = read_manifest(str(newest(folder, "reward-model")))

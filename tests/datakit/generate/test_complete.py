@@ -10,7 +10,7 @@ import pytest
 from datakit.apply import apply
 from datakit.clients import ANSWERS, Generator, Sampling
 from datakit.generate import Complete
-from datakit.generate.complete import sample_id
+from datakit.generate.complete import draw_id, sample_id
 from datakit.op import Context
 from datakit.run.resource import Resource
 from schemas import SAMPLES
@@ -33,7 +33,7 @@ class Altered(EchoGenerator):
 
 def complete(rows: pa.Table, client: object, samples: int = 2, seed: int = 0):
     op = Complete(sampling=Sampling(samples_per_prompt=samples))
-    return op.expand(rows, Context(seed=seed, resources={"generator": client}))
+    return op.expand(rows, Context(seed=seed, resources={"generator": client}, keys={"generator": "echo"}))
 
 
 def test_every_prompt_gets_its_samples_in_order():
@@ -45,11 +45,31 @@ def test_every_prompt_gets_its_samples_in_order():
     assert SAMPLES.check(rows).num_rows == 8
 
 
-def test_sample_ids_are_functions_of_prompt_seed_and_index():
+def test_sample_ids_are_functions_of_prompt_draw_and_index():
     ids = complete(prompts(4), EchoGenerator(), seed=7).rows["sample_id"].to_pylist()
-    assert ids[3] == sample_id("prompt_id 1", 7, 1)
+    assert ids[3] == sample_id("prompt_id 1", draw_id("echo", Sampling(samples_per_prompt=2), 7), 1)
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in ids)
     assert len({*ids, *complete(prompts(4), EchoGenerator(), seed=8).rows["sample_id"].to_pylist()}) == 16
+
+
+def test_sample_ids_tell_policies_and_settings_apart_and_prompt_and_index_pair_them(put, tmp_path):
+    def answers(name: str, policy: str, processes: int = 0, shards=(10,), **settings: float):
+        resources = {"generator": Resource(policy, EchoGenerator)}
+        op = Complete(sampling=Sampling(samples_per_prompt=2, **settings))
+        rows = put(prompts(10), shards)
+        return apply(op, rows, str(tmp_path / name), resources=resources, seed=7, processes=processes).read()
+
+    first = answers("a", "policy 1")
+    again = answers("somewhere/else", "policy 1", processes=2, shards=(3, 3, 4))
+    assert first["sample_id"] == again["sample_id"]
+    others = [answers("b", "policy 2"), answers("c", "policy 1", temperature=0.5), answers("d", "policy 1", top_k=3)]
+    ids = [name for table in (first, *others) for name in table["sample_id"].to_pylist()]
+    assert len(set(ids)) == 4 * 20
+    pairs = [
+        list(zip(*(t[name].to_pylist() for name in ("prompt_id", "sample_index")), strict=True))
+        for t in (first, *others)
+    ]
+    assert all(pair == pairs[0] for pair in pairs) and len(set(pairs[0])) == 20
 
 
 def test_a_draw_depends_neither_on_neighbours_nor_on_order():
