@@ -42,7 +42,7 @@ class Needs(Flag):
     ENTROPY = auto()
     """entropy in nats of the distribution that token was drawn from, [T]"""
     GATHERED = auto()
-    """log-probabilities of the ids in the sequence's `choices` column, [T, K]"""
+    """log-probabilities of the ids in the sequence's `gather_ids` column, [T, K]"""
     VALUES = auto()
     """output of the scalar head at the position before every token after the first, [T, H]"""
     SCORES = auto()
@@ -65,8 +65,8 @@ class Per(Enum):
 class TokenColumn:
     """A column of token ids that the network reads, and the list columns that run along with it.
 
-    `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `choices` holds K
-    ids per token. The engine drops the entry of the first token, which nothing predicts. A row whose mask counts no
+    `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `gather_ids` holds
+    K ids per token. The engine drops the entry of the first token, which nothing predicts. A row whose mask counts no
     token is refused before the first step.
     """
 
@@ -101,7 +101,7 @@ class ModelOutputs:
 
     @property
     def gathered_TK(self) -> Tensor:
-        """Log-probabilities of the ids in the `choices` column."""
+        """Log-probabilities of the ids in the `gather_ids` column."""
         return self.answers[Needs.GATHERED]
 
     @property

@@ -55,8 +55,8 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
     except KeyboardInterrupt:
         return Stopped.code, program.stopped()
     except Exception as error:
-        told = _ours(error, folder)
-        return told.code, told
+        known = _ours(error, folder)
+        return known.code, known
     return 0, None
 
 
@@ -130,8 +130,8 @@ def _ours(error: Exception, folder: Path) -> QuiverError:
         path.write_text(text, encoding="utf-8")
     except OSError:
         print(text, file=sys.stderr)
-    said = str(error).splitlines()[0] if str(error) else ""
-    bug = QuiverError("bug", f"{type(error).__name__}: {printable(said, 200)} (see {path})")
+    message = str(error).splitlines()[0] if str(error) else ""
+    bug = QuiverError("bug", f"{type(error).__name__}: {printable(message, 200)} (see {path})")
     return lost_peer(error, _rank(), str(path)) or bug
 
 

@@ -54,7 +54,7 @@ class Command(luigi.Task):
         for node in reused:
             with suppress(StorageError):
                 remove_stale(node.url)
-        told = f"{len(reused)} reused" if reused else "nothing is there yet"
+        reuse = f"{len(reused)} reused" if reused else "nothing is there yet"
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
@@ -62,7 +62,7 @@ class Command(luigi.Task):
             if isinstance(node, TrainedCheckpoint):
                 check(node)
         disk_estimate.check(todo)
-        say(f"{self.task_family}: {len(todo)} stages to do, {told}")
+        say(f"{self.task_family}: {len(todo)} stages to do, {reuse}")
         scorers = [given for node in todo if isinstance(node, Table) for given in node.resources.values()]
         for function in sorted({given.function for given in scorers if isinstance(given, Function)}):
             say(f"code of yours that runs: {printable(function)}, in {printable(place_of(function), 200)}")
@@ -80,7 +80,7 @@ class Command(luigi.Task):
             print(f"{node.label:<32} {node.url}")
 
 
-def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:
     """What has to be made, each behind what it is made of, and what stands already where the work begins."""
     reused: set[int] = set()
 
@@ -89,6 +89,6 @@ def outstanding(wanted: Sequence[Node]) -> tuple[list[Node], list[Node]]:
             reused.add(id(node))
         return id(node) in reused
 
-    nodes = ordered(wanted, ends=stands)
+    nodes = ordered(targets, ends=stands)
     standing = [node for node in nodes if id(node) in reused and node.made]
     return [node for node in nodes if id(node) not in reused], standing

@@ -51,11 +51,11 @@ class AlignmentIteration(Answering, Command):
             raise ConfigError(
                 "bad-parameter", f"iteration is {self.iteration}", expected="1 or more", kept="nothing was started"
             )
-        held = settings.quiver_config()
-        plan = Plan(held.root)
-        seed = held.seed if self.seed is None else self.seed
+        quiver = settings.quiver_config()
+        plan = Plan(quiver.root)
+        seed = quiver.seed if self.seed is None else self.seed
         source = source_of(self.source).source(plan, seed, self.rendering)
-        ground = source.ground
+        eval_setup = source.eval_setup
         method = Method(
             name=self.title,
             experiment=self._experiment(ground.name),
@@ -65,14 +65,14 @@ class AlignmentIteration(Answering, Command):
                 temperature=self.temperature,
                 top_k=self.top_k,
                 top_p=self.top_p,
-                max_new_tokens=ground.max_new_tokens,
-                stop=ground.rendering.stop,
+                max_new_tokens=eval_setup.max_new_tokens,
+                stop=eval_setup.rendering.stop,
             ),
             keeping=self.keep,
             original_share=self.original_share,
             seed=seed,
         )
-        before = evaluated(plan, f"{ground.name}/first", ground, source.policy, seed)
+        before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, source.policy, seed)
         steps: list[IterationResult] = []
         for number in range(1, self.iteration + 1):
             policy = steps[-1].policy if steps else source.policy

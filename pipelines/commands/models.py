@@ -98,7 +98,7 @@ class MergeModel(Command):
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
         label = self.name or f"merged/{stem(self.adapters)}"
-        model = plan.found(self.adapters, "checkpoint")
+        model = plan.existing(self.adapters, "checkpoint")
         return [plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="merge"))]
 
 

@@ -268,10 +268,10 @@ class Train(StageCommand):
             plan.model(
                 self.label(self.data),
                 run,
-                data=plan.found(self.data, "dataset"),
+                data=plan.existing(self.data, "dataset"),
                 tokenizer=tokenizer,
                 init=init,
-                validation=plan.found(self.validation, "dataset") if self.validation else None,
+                validation=plan.existing(self.validation, "dataset") if self.validation else None,
                 ranks=self.ranks,
             )
         ]
@@ -294,7 +294,7 @@ class Evaluate(Answering, StageCommand):
         """Answers, verdicts, rewards, figures."""
         verifier = recursively_unfreeze(dict(self.verifier))
         policy = model_at(plan, self.policy)
-        ground = EvalSetup(
+        eval_setup = EvalSetup(
             name=self.label(self.policy, self.prompts),
             held_out=self.rows(plan, self.prompts),
             tokenizer=policy,
@@ -303,7 +303,7 @@ class Evaluate(Answering, StageCommand):
             max_new_tokens=self.max_new_tokens,
             rendering=self.rendering,
         )
-        return [evaluated(plan, ground.name, ground, policy, settings.quiver_config().seed).figures]
+        return [evaluated(plan, eval_setup.name, eval_setup, policy, settings.quiver_config().seed).figures]
 
     def after(self) -> None:
         """The figures, and where they lie."""

@@ -178,11 +178,11 @@ def content_of(folder: str) -> str:
             expected="a folder with config.json and *.safetensors",
             kept="nothing was started",
         )
-    told = {}
+    digests = {}
     for path in sorted(root.iterdir()):
         if path.is_file() and not path.name.startswith((".", "_")) and path.suffix not in (".md", ".txt", ".bin"):
-            told[path.name] = _weights_digest(path) if path.suffix == _WEIGHTS else _small_digest(path)
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+            digests[path.name] = _weights_digest(path) if path.suffix == _WEIGHTS else _small_digest(path)
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _small_digest(path: Path) -> str:
@@ -232,17 +232,17 @@ def place_of(function: str) -> str:
     reach(function)
     module, colon, _ = function.partition(":")
     try:
-        found = importlib.util.find_spec(module) if colon else None
+        spec = importlib.util.find_spec(module) if colon else None
     except (ImportError, ValueError, AttributeError):
-        found = None
-    if found is None or found.origin is None or not os.path.isfile(found.origin):
+        spec = None
+    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         raise ConfigError(
             "no-function",
             f"there is no Python module for {printable(function)}",
             expected="module:function, importable from the working folder",
             kept="nothing was started",
         )
-    return found.origin
+    return spec.origin
 
 
 def _source(function: str) -> str:

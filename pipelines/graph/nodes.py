@@ -126,13 +126,13 @@ class Node(ABC):
         return read_manifest(self.url)
 
 
-def ordered(wanted: Sequence[Node], ends: Callable[[Node], bool] = lambda node: False) -> list[Node]:
+def ordered(targets: Sequence[Node], ends: Callable[[Node], bool] = lambda node: False) -> list[Node]:
     """The wanted nodes and all they are made of, each once and behind what it is made of, in bounded stack.
 
     What a node for which `ends` holds is made of is not looked at.
     """
     done: dict[int, Node] = {}
-    stack = [(node, False) for node in reversed(wanted)]
+    stack = [(node, False) for node in reversed(targets)]
     while stack:
         node, expanded = stack.pop()
         if id(node) in done:
@@ -185,8 +185,8 @@ class Table(Node):
             return self.op.pinned().identity
         if self.schema.name == TOKENIZERS.name:
             return self.task_key
-        told = {one for several in self.tokenizer_by_column.values() for one in several}
-        return told.pop() if len(told) == 1 else ""
+        tokenizers = {one for several in self.tokenizer_by_column.values() for one in several}
+        return tokenizers.pop() if len(tokenizers) == 1 else ""
 
     @settled
     def trained_tokenizers(self) -> Mapping[str, Node]:
@@ -294,8 +294,8 @@ class Existing(Node):
         """The identity of the tokenizer that it is, or that was recorded with it."""
         if self.existing_manifest.schema is not None and self.existing_manifest.schema.name == TOKENIZERS.name:
             return dataset_identity(Dataset.open(self.place))
-        told = self.existing_manifest.facts.get("tokenizer", "")
-        return told if isinstance(told, str) else ""
+        tokenizer = self.existing_manifest.facts.get("tokenizer", "")
+        return tokenizer if isinstance(tokenizer, str) else ""
 
     @property
     def tokenizer_by_column(self) -> TokenizerByColumn:

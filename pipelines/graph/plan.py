@@ -95,7 +95,7 @@ class Plan:
         _check_model(node)
         return self._once(node)
 
-    def found(self, place: str, kind: str) -> Existing:
+    def existing(self, place: str, kind: str) -> Existing:
         """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
         url = normal(place)
         manifest = read_manifest(url)

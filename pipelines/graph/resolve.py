@@ -22,7 +22,7 @@ from schemas.store.storage import normal
 def rows_at(plan: Plan, place: str, form: str, label: str = "", **params: Any) -> Node:
     """The dataset in the folder `place`, or what an import of the file there makes; `params` say how it is read."""
     if read_manifest(place) is not None:
-        return plan.found(place, "dataset")
+        return plan.existing(place, "dataset")
     return imported(plan, (place,), form, label or f"imported/{stem(place)}", **params)
 
 
@@ -31,7 +31,7 @@ def model_at(plan: Plan, place: str) -> Node:
     place = os.path.expanduser(place)
     if "://" not in place and (Path(place) / "config.json").is_file() and read_manifest(place) is None:
         return adopted(plan, place)
-    return plan.found(place, "checkpoint")
+    return plan.existing(place, "checkpoint")
 
 
 def adopted(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> Node:
@@ -65,15 +65,15 @@ def any_at(plan: Plan, place: str) -> Node:
     """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
-        return plan.found(place, manifest.kind)
+        return plan.existing(place, manifest.kind)
     return plan.table(f"adopted/{stem(place)}.tokenizer", Adopt(path=normal(place)).pinned())
 
 
 def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
     """What the reader of `files` makes of them (`datakit.formats.layouts`)."""
-    name, found = reader_of(files)
+    name, params_of_files = reader_of(files)
     kind = {} if "kind" in params else {"format": form}
-    op: Any = settings.operation(name, {"files": list(files), **kind, **found, **params})
+    op: Any = settings.operation(name, {"files": list(files), **kind, **params_of_files, **params})
     return plan.table(label, op.pinned())
 
 

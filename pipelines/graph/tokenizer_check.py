@@ -21,16 +21,16 @@ SCORER_COLUMNS = ("input_ids",)
 def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
     """`DataError` if `other` (rows: in one of `columns`) speaks another tokenizer than `one`."""
     if columns is None:
-        found: list[str] = [other.tokenizer_id]
+        tokenizers: list[str] = [other.tokenizer_id]
     else:
-        found = [told for name in columns for told in other.tokenizer_by_column.get(name, ())]
-    for told in found:
-        if differ(one.tokenizer_id, told, (one, other)):
+        tokenizers = [tokenizer for name in columns for tokenizer in other.tokenizer_by_column.get(name, ())]
+    for tokenizer in tokenizers:
+        if differ(one.tokenizer_id, tokenizer, (one, other)):
             raise DataError(
                 "wrong-tokenizer",
                 f"{label}: {other.name} holds ids of another tokenizer than {one.name} speaks",
                 expected=f"tokenizer {one.tokenizer_id[:12]}",
-                found=f"tokenizer {told[:12]}",
+                found=f"tokenizer {tokenizer[:12]}",
                 where=other.url,
                 kept="nothing was started",
                 next="tokenize the rows with the tokenizer of the checkpoint",

@@ -42,7 +42,7 @@ def newest_sibling(node: Node) -> Manifest | None:
     folder, _, stem = node.url.rpartition("/")
     store, place = open_store(folder)
     prefix = stem[: -len(node.task_key[:8])]
-    found = []
+    siblings = []
     for name in store.names(place):
         if name.startswith(prefix) and name != stem and len(name) == len(stem):
             try:
@@ -50,8 +50,8 @@ def newest_sibling(node: Node) -> Manifest | None:
             except QuiverError:
                 continue
             if manifest is not None:
-                found.append(manifest)
-    return max(found, key=lambda manifest: str(manifest.runtime_info.get("created", "")), default=None)
+                siblings.append(manifest)
+    return max(siblings, key=lambda manifest: str(manifest.runtime_info.get("created", "")), default=None)
 
 
 def _changed(path: str, old: Any, new: Any) -> Iterator[str]:

@@ -16,15 +16,15 @@ from schemas.manifest import Manifest
 _STAGES = {"generate.complete": "sample", "label.reward": "score", "train.sft": "train", "train.rm": "train"}
 
 
-def show(title: str, source: TaskSetup, before: Evaluation, steps: Sequence[IterationResult]) -> None:
+def show(title: str, task_setup: TaskSetup, before: Evaluation, steps: Sequence[IterationResult]) -> None:
     """Print everything to stdout."""
     last = figures(before)
     rows = [[*_row(step), *_change(last := last, last := figures(step.evaluation))] for step in steps]
     head = ["iteration", "samples", "kept", "share", "reward", "kept reward", "gold before", "gold after"]
     head += ["held-out reward", "answer tokens", "seconds: sample, score, train, other"]
-    print(f"\n{title} on {source.ground.name}: {steps[0].samples.label.rpartition('/iter=')[0]}")
+    print(f"\n{title} on {task_setup.eval_setup.name}: {steps[0].samples.label.rpartition('/iter=')[0]}")
     print(_table(head, [[*row, _seconds(step)] for row, step in zip(rows, steps, strict=True)]))
-    for judge, accuracy in _pair_accuracies(source).items():
+    for judge, accuracy in _pair_accuracies(task_setup).items():
         print(f"{judge}: {accuracy:.1%} of held-out pairs in the right order")
     _where(title, steps)
 
@@ -54,8 +54,8 @@ def _row(step: IterationResult) -> list[str]:
 
 
 def _change(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    gold = [f"{told['correct.mean']:.1%}" if "correct.mean" in told else "-" for told in (before, after)]
-    lengths = " -> ".join(f"{told['response_ids.length.mean']:.1f}" for told in (before, after))
+    gold = [f"{metrics['correct.mean']:.1%}" if "correct.mean" in metrics else "-" for metrics in (before, after)]
+    lengths = " -> ".join(f"{metrics['response_ids.length.mean']:.1f}" for metrics in (before, after))
     return [*gold, f"{_number(before['reward.mean'])} -> {_number(after['reward.mean'])}", lengths]
 
 
@@ -80,14 +80,14 @@ def _seconds(step: IterationResult) -> str:
     return ", ".join(f"{spent.get(stage, 0.0):.0f}" for stage in ("sample", "score", "train", "other"))
 
 
-def _pair_accuracies(source: TaskSetup) -> dict[str, float]:
+def _pair_accuracies(task_setup: TaskSetup) -> dict[str, float]:
     """Held-out pairs that the reward model puts in the right order, and a judge who takes the longer answer."""
-    manifest = source.reward_model.manifest() if isinstance(source.reward_model, TrainedCheckpoint) else None
-    told: Any = {} if manifest is None else manifest.facts.get("stats", {})
-    found = {"reward model": told["val_accuracy"]} if "val_accuracy" in told else {}
-    if source.baselines is not None:
-        found["longer answer"] = _metrics(source.baselines)[f"{Longer().output}.mean"]
-    return found
+    manifest = task_setup.reward_model.manifest() if isinstance(task_setup.reward_model, TrainedCheckpoint) else None
+    stats: Any = {} if manifest is None else manifest.facts.get("stats", {})
+    accuracies = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
+    if task_setup.baselines is not None:
+        accuracies["longer answer"] = _metrics(task_setup.baselines)[f"{Longer().output}.mean"]
+    return accuracies
 
 
 def _manifest(node: Node) -> Manifest:

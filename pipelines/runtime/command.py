@@ -98,7 +98,7 @@ def door(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) ->
 def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> LuigiRunResult:
     """Parse, check, run, report. Raises `SystemExit` with the exit code unless everything asked for exists."""
     arguments = list(sys.argv[1:] if cmdline_args is None else cmdline_args)
-    held = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with CmdlineParser.global_instance(arguments) as parser:
             settings.check()
@@ -128,7 +128,7 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     except Exception:
         raise SystemExit(_own_bug(traceback.format_exc())) from None
     finally:
-        for number, handler in held.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -150,12 +150,12 @@ def _scheduled(task: luigi.Task) -> LuigiRunResult:
 
 def _check_scheduler() -> None:
     """Raise `ServiceError` where a luigid is asked for and nobody answers; Luigi itself would wait in silence."""
-    held = luigi.interface.core()
-    if held.local_scheduler:
+    core = luigi.interface.core()
+    if core.local_scheduler:
         return
-    told = urllib.parse.urlsplit(held.scheduler_url)
-    place = (told.hostname or held.scheduler_host, told.port or held.scheduler_port)
-    if told.scheme.startswith("http+unix"):
+    address = urllib.parse.urlsplit(core.scheduler_url)
+    place = (address.hostname or core.scheduler_host, address.port or core.scheduler_port)
+    if address.scheme.startswith("http+unix"):
         return
     try:
         socket.create_connection(place, timeout=5).close()
@@ -163,12 +163,12 @@ def _check_scheduler() -> None:
         raise _no_scheduler(f"{place[0]}:{place[1]}: {error}") from None
 
 
-def _no_scheduler(found: str) -> ServiceError:
+def _no_scheduler(reason: str) -> ServiceError:
     return ServiceError(
         "no-scheduler",
         "the Luigi scheduler does not answer",
         expected="luigid at the address that is configured",
-        found=printable(found, 200),
+        found=printable(reason, 200),
         kept="every finished stage",
         next="start luigid, or leave the scheduler's address out: then none is needed",
     )
@@ -255,9 +255,9 @@ def _raise_failures(result: LuigiRunResult, log: Path) -> None:
         raise QuiverError("scheduling", "the graph could not be scheduled", where=str(log))
 
 
-def _error_of(task: luigi.Task, told: str) -> QuiverError:
+def _error_of(task: luigi.Task, failure: str) -> QuiverError:
     """The error behind a failed task, from what it told the scheduler (JSON twice over)."""
-    text = _unquoted(told)
+    text = _unquoted(failure)
     try:
         fields = json.loads(text)
         kind = {kind.code: kind for kind in _kinds(QuiverError)}[fields.pop("code")]
@@ -265,23 +265,23 @@ def _error_of(task: luigi.Task, told: str) -> QuiverError:
     except (ValueError, AttributeError, KeyError, TypeError):
         pass
     if "died unexpectedly" in text:
-        found = text.rsplit(" ", 1)[-1]
+        code = text.rsplit(" ", 1)[-1]
         return WorkerError(
             "worker-died",
             f"the process of {printable(task)} ended without a word",
-            found=f"exit code {found}",
+            found=f"exit code {code}",
             kept="every finished stage",
             next=f"luigi {shlex.join(sys.argv[1:])}",
         )
     return _bug(text)
 
 
-def _unquoted(told: str) -> str:
+def _unquoted(failure: str) -> str:
     try:
-        text = json.loads(told)
+        text = json.loads(failure)
     except ValueError:
-        return told
-    return text if isinstance(text, str) else told
+        return failure
+    return text if isinstance(text, str) else failure
 
 
 def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:

@@ -90,8 +90,8 @@ def _size(node: Node, sizes: dict[int, Size]) -> Size:
     if id(node) not in sizes:
         manifest = node.manifest()
         if manifest is not None:
-            told = sum(file.bytes for file in (*manifest.files, *manifest.rejected))
-            sizes[id(node)] = Size(manifest.num_rows, told)
+            num_bytes = sum(file.bytes for file in (*manifest.files, *manifest.rejected))
+            sizes[id(node)] = Size(manifest.num_rows, num_bytes)
         elif isinstance(node, Table):
             given = [_size(parent, sizes) for parent in node.inputs]
             whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
@@ -152,8 +152,8 @@ def _model_bytes(node: TrainedCheckpoint) -> tuple[int, int]:
     """Bytes that the checkpoint of `node` needs for certain, and those that its saves need besides, together."""
     shape = _shape(node)
     if shape is None:
-        told = None if node.init is None else node.init.manifest()
-        weights = 0 if told is None else sum(file.bytes for file in told.files)
+        manifest = None if node.init is None else node.init.manifest()
+        weights = 0 if manifest is None else sum(file.bytes for file in manifest.files)
         return (0 if node.run.lora else weights), weights
     bare, saved = _PRECISION[node.run.precision]
     count = parameters(shape)

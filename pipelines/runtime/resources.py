@@ -90,5 +90,5 @@ def _vocabulary(node: Node) -> str:
     if node.kind == "dataset":
         return dataset_identity(Dataset.open(node.url))
     manifest = node.manifest()
-    told = "" if manifest is None else manifest.facts.get(FACT, "")
-    return told if isinstance(told, str) else ""
+    fact = "" if manifest is None else manifest.facts.get(FACT, "")
+    return fact if isinstance(fact, str) else ""

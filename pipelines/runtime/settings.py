@@ -142,10 +142,10 @@ def configured(section: type[T]) -> T:
     except (ParameterException, ValueError) as fault:
         if isinstance(fault, ConfigError):
             raise
-        told = ": ".join(str(part) for part in (fault, fault.__cause__) if part)
+        message = ": ".join(str(part) for part in (fault, fault.__cause__) if part)
         raise ConfigError(
             "bad-setting",
-            unreadable(section, {}) or printable(told, 300),
+            unreadable(section, {}) or printable(message, 300),
             where=f"section [{section.__name__}] of the configuration",
             kept="nothing was started",
         ) from None

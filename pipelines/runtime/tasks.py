@@ -94,8 +94,8 @@ class Apply(Make):
         from pipelines.runtime.resources import resource_of
         from schemas.dataset import Dataset
 
-        held = settings.quiver_config()
-        verify: Any = held.verify
+        quiver = settings.quiver_config()
+        verify: Any = quiver.verify
         rows = node.inputs[0].schema if node.inputs else None
         made = apply(
             node.op,
@@ -103,12 +103,12 @@ class Apply(Make):
             node.url,
             resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
             seed=node.seed,
-            processes=held.workers,
+            processes=quiver.workers,
             on_progress=lambda progress: stage.move(str(progress)),
-            max_rejected=None if node.op.max_rejected is None else held.max_rejected,
+            max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
             rows_per_shard=node.rows_per_shard,
             key=node.task_key,
-            hang_seconds=held.hang_seconds,
+            hang_seconds=quiver.hang_seconds,
         )
         for note in node.op.notes(made.manifest):
             say(f"{node.label:<34} note: {note}")

@@ -40,8 +40,8 @@ def train(node: TrainedCheckpoint, stage: Stage) -> str:
     started.run(_Follower(metrics, _steps(node), stage))
     manifest = read_manifest(node.url)
     assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
-    told = _last(metrics)
-    return f"{told.get('step', 0):,} steps, loss {told.get('loss', float('nan')):.4f}"
+    figures = _last(metrics)
+    return f"{figures.get('step', 0):,} steps, loss {figures.get('loss', float('nan')):.4f}"
 
 
 def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
@@ -100,23 +100,23 @@ class _Follower:
         self._before, self._first = _last(metrics), 0.0
 
     def __call__(self) -> None:
-        told, before = _last(self.metrics), self._before
-        if not told or told == before:
+        figures, before = _last(self.metrics), self._before
+        if not figures or figures == before:
             return
-        self._first = self._first or self.stage.seconds - float(told.get("seconds", 0.0))
-        done = int(told["step"]) - int(before.get("step", 0))
-        self.stage.move(_progress(told, self.steps, (self.stage.seconds - self._first) / max(1, done)))
+        self._first = self._first or self.stage.seconds - float(figures.get("seconds", 0.0))
+        done = int(figures["step"]) - int(before.get("step", 0))
+        self.stage.move(_progress(figures, self.steps, (self.stage.seconds - self._first) / max(1, done)))
 
 
-def _progress(told: dict[str, Any], steps: int | None, seconds: float) -> str:
+def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str:
     """`seconds` are those of one step."""
-    step = int(told.get("step", 0))
+    step = int(figures.get("step", 0))
     of = "" if steps is None else f" of {steps:,}"
     parts = [f"step {step:,}{of}"]
-    if "loss" in told:
-        parts.append(f"loss {told['loss']:.4f}")
-    if told.get("seconds"):
-        parts.append(f"{told.get('tokens', 0) / told['seconds']:,.0f} tokens/s")
+    if "loss" in figures:
+        parts.append(f"loss {figures['loss']:.4f}")
+    if figures.get("seconds"):
+        parts.append(f"{figures.get('tokens', 0) / figures['seconds']:,.0f} tokens/s")
     if steps and step:
         parts.append(f"{seconds * (steps - step):.0f} s left")
     return ", ".join(parts)
@@ -132,9 +132,9 @@ def _last(metrics: Path) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            told = json.loads(line)
+            figures = json.loads(line)
         except ValueError:
             continue
-        if "loss" in told:
-            return dict(told)
+        if "loss" in figures:
+            return dict(figures)
     return {}

@@ -48,7 +48,7 @@ class digits(SetupConfig):
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
         policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
-        ground = EvalSetup(
+        eval_setup = EvalSetup(
             name="digits",
             held_out=rows["held_out"],
             tokenizer=tokenizer,
@@ -58,10 +58,10 @@ class digits(SetupConfig):
             max_length=self.max_length,
             rendering=rendering,
         )
-        pairs = self._pairs(plan, rows["pair_prompts"], policy, ground, seed)
-        model = reward_model(plan, "digits", pairs, policy, ground, self.reward, seed)
+        pairs = self._pairs(plan, rows["pair_prompts"], policy, eval_setup, seed)
+        model = reward_model(plan, "digits", pairs, policy, eval_setup, self.reward, seed)
         return TaskSetup(
-            ground=replace(ground, reward_model=model),
+            eval_setup=replace(eval_setup, reward_model=model),
             prompts=rows["prompts"],
             original=demonstrations,
             policy=policy,
@@ -82,15 +82,19 @@ class digits(SetupConfig):
             first += count
         return rows
 
-    def _pairs(self, plan: Plan, prompts: Node, policy: Node, ground: EvalSetup, seed: int) -> tuple[Node, Node]:
+    def _pairs(self, plan: Plan, prompts: Node, policy: Node, eval_setup: EvalSetup, seed: int) -> tuple[Node, Node]:
         """Preferences: of the policy's own answers to a question, a right one and a wrong one; a tenth held out."""
         sampling = Sampling(
-            samples_per_prompt=self.pair_samples, max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop
+            samples_per_prompt=self.pair_samples,
+            max_new_tokens=eval_setup.max_new_tokens,
+            stop=eval_setup.rendering.stop,
         )
-        tokens = prompted(plan, "digits/pair-prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
+        tokens = prompted(
+            plan, "digits/pair-prompts", eval_setup.tokenizer, prompts, eval_setup.room, eval_setup.rendering
+        )
         samples = plan.table("digits/pair-samples", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
-        assert ground.verifier is not None
-        verified = plan.table("digits/pair-verified", ground.verifier, samples)
+        assert eval_setup.verifier is not None
+        verified = plan.table("digits/pair-verified", eval_setup.verifier, samples)
         rule = Pair(rule="right_vs_wrong", column="correct", max_pairs=self.pairs_per_prompt)
         pairs = plan.table("digits/pairs", rule, verified, seed=seed)
         return held_apart(plan, "digits/pairs", pairs, 0.1, seed)

@@ -56,7 +56,7 @@ class own(SetupConfig):
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
         original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        ground = EvalSetup(
+        eval_setup = EvalSetup(
             name=title,
             held_out=held_out,
             tokenizer=policy,
@@ -67,7 +67,7 @@ class own(SetupConfig):
             rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
         )
         return TaskSetup(
-            ground=ground,
+            eval_setup=eval_setup,
             prompts=train,
             original=original,
             policy=policy,

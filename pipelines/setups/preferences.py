@@ -54,7 +54,7 @@ class preferences(SetupConfig):
         shape = {"max_sequence_length": self.max_length, **self.model}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
         policy = plan.model(f"{self.title}/policy", run, data=tokens, tokenizer=tokenizer)
-        ground = EvalSetup(
+        eval_setup = EvalSetup(
             name=self.title,
             held_out=self._questions(plan, "held-out", held_out),
             tokenizer=tokenizer,
@@ -64,9 +64,9 @@ class preferences(SetupConfig):
             max_length=self.max_length,
             rendering=rendering,
         )
-        model = reward_model(plan, self.title, (train, held_out), policy, ground, self.reward, seed)
+        model = reward_model(plan, self.title, (train, held_out), policy, eval_setup, self.reward, seed)
         return TaskSetup(
-            ground=replace(ground, reward_model=model),
+            eval_setup=replace(eval_setup, reward_model=model),
             prompts=self._questions(plan, "prompts", train),
             original=answers,
             policy=policy,

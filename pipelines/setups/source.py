@@ -40,8 +40,8 @@ def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> t
 
 def baselines(plan: Plan, label: str, pairs: Node) -> Node:
     """How often the longer answer of a held-out pair is the better one, as figures."""
-    told = plan.table(f"{label}/pairs.held-out.longer", Longer(), pairs)
-    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), told)
+    compared = plan.table(f"{label}/pairs.held-out.longer", Longer(), pairs)
+    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), compared)
 
 
 def reward_model(
@@ -49,7 +49,7 @@ def reward_model(
     label: str,
     pairs: tuple[Node, Node],
     policy: Node,
-    ground: EvalSetup,
+    eval_setup: EvalSetup,
     learning: Mapping[str, Any],
     seed: int,
 ) -> Node:
@@ -57,11 +57,11 @@ def reward_model(
     tokens = []
     for part, rows in zip(("train", "held-out"), pairs, strict=True):
         name = f"{label}/pairs.{part}"
-        op = RewardPrompt(**ground.rendering.settings, rows="preferences")
-        told = plan.table(f"{name}.texts", op, rows, tokenizer=ground.tokenizer)
-        encode = Encode(columns=_PAIR_COLUMNS, max_length=ground.max_length)
-        tokens.append(plan.table(f"{name}.tokens", encode, told, tokenizer=ground.tokenizer))
+        op = RewardPrompt(**eval_setup.rendering.settings, rows="preferences")
+        texts = plan.table(f"{name}.texts", op, rows, tokenizer=eval_setup.tokenizer)
+        encode = Encode(columns=_PAIR_COLUMNS, max_length=eval_setup.max_length)
+        tokens.append(plan.table(f"{name}.tokens", encode, texts, tokenizer=eval_setup.tokenizer))
     run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")
     return plan.model(
-        f"{label}/reward-model", run, data=tokens[0], tokenizer=ground.tokenizer, init=policy, validation=tokens[1]
+        f"{label}/reward-model", run, data=tokens[0], tokenizer=eval_setup.tokenizer, init=policy, validation=tokens[1]
     )

@@ -61,15 +61,15 @@ class EvalSetup:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSetup:
-    """What an iteration stands on: the ground, prompts to grow on, original data (COMPLETIONS; None: nothing is blended
-    in), the first policy.
+    """What an iteration stands on: its evaluation setup, prompts to grow on, original data (COMPLETIONS;
+    None: nothing is blended in), the first policy.
 
     `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
     held-out pairs a judge puts in the right order who only looks at length. `pairs` are PREFERENCES, to learn from and
     to judge by, where there are any.
     """
 
-    ground: EvalSetup
+    eval_setup: EvalSetup
     prompts: Node
     original: Node | None
     policy: Node
@@ -125,9 +125,9 @@ def prompted(
     plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, rendering: Rendering = PLAIN
 ) -> Node:
     """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
-    told = plan.table(f"{label}.texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
+    texts = plan.table(f"{label}.texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
     encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
-    return plan.table(f"{label}.tokens", encode, told, tokenizer=tokenizer)
+    return plan.table(f"{label}.tokens", encode, texts, tokenizer=tokenizer)
 
 
 def rewarded(
@@ -143,32 +143,32 @@ def rewarded(
     """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
     if isinstance(reward_model, Function):
         return plan.table(label, op or Reward(), samples, scorer=reward_model)
-    told = plan.table(f"{label}.texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
+    texts = plan.table(f"{label}.texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
     encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
-    tokens = plan.table(f"{label}.tokens", encode, told, tokenizer=tokenizer)
+    tokens = plan.table(f"{label}.tokens", encode, texts, tokenizer=tokenizer)
     return plan.table(label, op or Reward(), tokens, scorer=reward_model)
 
 
-def evaluated(plan: Plan, label: str, ground: EvalSetup, policy: Node, seed: int) -> Evaluation:
+def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed: int) -> Evaluation:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
-    sampling = Sampling(max_new_tokens=ground.max_new_tokens, stop=ground.rendering.stop)
-    label_of_prompts = f"{ground.name}/held-out"
-    tokens = prompted(plan, label_of_prompts, ground.tokenizer, ground.held_out, ground.room, ground.rendering)
+    sampling = Sampling(max_new_tokens=eval_setup.max_new_tokens, stop=eval_setup.rendering.stop)
+    label_of_prompts = f"{eval_setup.name}/held-out"
+    tokens = prompted(plan, label_of_prompts, eval_setup.tokenizer, eval_setup.held_out, eval_setup.room, eval_setup.rendering)
     answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
-    if ground.verifier is not None:
-        answers = plan.table(f"{label}/answers.verified", ground.verifier, answers)
+    if eval_setup.verifier is not None:
+        answers = plan.table(f"{label}/answers.verified", eval_setup.verifier, answers)
         columns = ("correct", *columns)
-    if ground.reward_model is not None:
+    if eval_setup.reward_model is not None:
         name = f"{label}/answers.rewards"
-        answers = scored(plan, name, ground, ground.reward_model, answers)
+        answers = scored(plan, name, eval_setup, eval_setup.reward_model, answers)
         columns = ("reward", *columns)
     return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
 
 
-def scored(plan: Plan, label: str, ground: EvalSetup, reward_model: Node, samples: Node) -> Node:
-    """`samples` with their `reward`, as on `ground`."""
-    return rewarded(plan, label, ground.tokenizer, reward_model, samples, ground.max_length, rendering=ground.rendering)
+def scored(plan: Plan, label: str, eval_setup: EvalSetup, reward_model: Node, samples: Node) -> Node:
+    """`samples` with their `reward`, as on `eval_setup`."""
+    return rewarded(plan, label, eval_setup.tokenizer, reward_model, samples, eval_setup.max_length, rendering=eval_setup.rendering)
 
 
 def tokenized(
@@ -176,36 +176,36 @@ def tokenized(
 ) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
     chat = Chat(**rendering.settings, response="response", learn="last")
-    told = plan.table(f"{label}.texts", chat, rows, tokenizer=tokenizer)
-    return plan.table(f"{label}.tokens", Mask(max_length=max_length), told, tokenizer=tokenizer)
+    texts = plan.table(f"{label}.texts", chat, rows, tokenizer=tokenizer)
+    return plan.table(f"{label}.tokens", Mask(max_length=max_length), texts, tokenizer=tokenizer)
 
 
-def iterated(plan: Plan, source: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
+def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
     """Iteration `number` (from 1), from `policy`."""
-    ground, label, seed = source.ground, f"{method.name}/{method.experiment}/iter={number}", method.seed + number
+    eval_setup, label, seed = task_setup.eval_setup, f"{method.name}/{method.experiment}/iter={number}", method.seed + number
     share = Split(
         part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
     )
-    prompts = plan.table(f"{label}/prompts", share, source.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
-    tokens = prompted(plan, f"{label}/prompts", ground.tokenizer, prompts, ground.room, ground.rendering)
+    prompts = plan.table(f"{label}/prompts", share, task_setup.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
+    tokens = prompted(plan, f"{label}/prompts", eval_setup.tokenizer, prompts, eval_setup.room, eval_setup.rendering)
     samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
-    rewards = scored(plan, f"{label}/rewards", ground, source.reward_model, samples)
+    rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
     kept = method.keeping(plan, label, rewards)
     for stage, rows in enumerate(kept, 1):
-        policy = _improved(plan, f"{label}/step={stage}", source, method, rows, policy, seed)
+        policy = _improved(plan, f"{label}/step={stage}", task_setup, method, rows, policy, seed)
     return IterationResult(
-        number, samples, rewards, tuple(kept), policy, evaluated(plan, label, ground, policy, method.seed)
+        number, samples, rewards, tuple(kept), policy, evaluated(plan, label, eval_setup, policy, method.seed)
     )
 
 
-def _improved(plan: Plan, label: str, source: TaskSetup, method: Method, kept: Node, policy: Node, seed: int) -> Node:
+def _improved(plan: Plan, label: str, task_setup: TaskSetup, method: Method, kept: Node, policy: Node, seed: int) -> Node:
     """`policy` after fine-tuning on what was kept, blended with original data."""
-    rows, ground = kept, source.ground
-    if method.original_share and source.original is not None:
+    rows, eval_setup = kept, task_setup.eval_setup
+    if method.original_share and task_setup.original is not None:
         weights = (1.0 - method.original_share, method.original_share)
         mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
-        rows = plan.table(f"{label}/blend", mix, rows, source.original, seed=seed)
+        rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
-    tokens = tokenized(plan, f"{label}/shuffled", ground.tokenizer, rows, ground.max_length, ground.rendering)
-    run = run_of("sft", source.learning, seed=seed, where=f"learning of {label}")
-    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=ground.tokenizer, init=policy)
+    tokens = tokenized(plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering)
+    run = run_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
+    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

@@ -46,8 +46,8 @@ class Measure(GatherAll):
         """Three rows a column."""
         rows = []
         for column in self.columns:
-            told = dataset.stats["columns"][column]
-            figures = {"mean": told.get("mean", math.nan), "std": std(told), "count": told["count"]}
+            stats = dataset.stats["columns"][column]
+            figures = {"mean": stats.get("mean", math.nan), "std": std(stats), "count": stats["count"]}
             rows += [(self.stage, f"{column}.{name}", float(value)) for name, value in figures.items()]
         names = ("stage", "metric", "value")
         finite = [row for row in rows if math.isfinite(row[2])]

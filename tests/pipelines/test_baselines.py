@@ -66,7 +66,7 @@ def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_the_run_has_the_longer_answer_among_its_own_figures(tmp_path: Path) -> None:
     given = pairs(str(tmp_path / "given"), 40, 1)
-    node = baselines(plan := Plan(str(tmp_path / "root")), "p", plan.found(given.url, "dataset"))
+    node = baselines(plan := Plan(str(tmp_path / "root")), "p", plan.existing(given.url, "dataset"))
     for made in node.ancestors():
         if isinstance(made, Table):
             apply(made.op, [Dataset.open(one.url) for one in made.inputs], made.url, key=made.task_key)

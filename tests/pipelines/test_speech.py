@@ -38,7 +38,7 @@ def make(node: Table, tmp_path: Path) -> Existing:
             rows = one.inputs[0].schema if one.inputs else None
             made = {name: resource_of(name, given, rows) for name, given in one.resources.items()}
             apply(one.op, [Dataset.open(given.url) for given in one.inputs], one.url, resources=made, key=one.task_key)
-    return Plan(str(tmp_path)).found(node.url, "dataset")
+    return Plan(str(tmp_path)).existing(node.url, "dataset")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_trained_tokenizer_that_went_out_and_came_back_is_the_same(plan: Plan,
     assert tokens.tokenizer_by_column["input_ids"] == (trained.task_key,)
     found = make(tokens, tmp_path)
     (identity,) = {one for several in found.tokenizer_by_column.values() for one in several}
-    here = Plan(str(tmp_path)).found(trained.url, "dataset")
+    here = Plan(str(tmp_path)).existing(trained.url, "dataset")
     assert identity == here.tokenizer_id != here.task_key
     place = saved(dataset(here).read().to_pylist()[0], tmp_path / "out")
     back = plan.table("back", Adopt(path=place).pinned())

@@ -91,10 +91,10 @@ def test_a_journal_goes_back_and_remembers_the_best(tmp_path: Path) -> None:
     first = Journal(path, 0, best_by="val_loss")
     for step, loss in enumerate((3.0, 1.0, 2.0, 0.5), 1):
         first.write({"step": step, "val_loss": loss})
-    assert first.told == 0 and first.best == (0.5, 4)
+    assert first.last_written == 0 and first.best == (0.5, 4)
     first.close()
     second = Journal(path, 3, best_by="val_loss")
-    assert second.told == 4 and second.best == (1.0, 2)
+    assert second.last_written == 4 and second.best == (1.0, 2)
     second.write({"step": 4, "loss": 9.0})
     second.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]

@@ -134,7 +134,7 @@ def test_a_run_that_died_between_saves_takes_back_what_it_will_tell_again(straig
     assert records.missing == [] and Records(folder, "sample_id", (), 6).missing == [(5, 6)]
     (folder / "steps-000000004-000000004.parquet").write_bytes(b"torn")
     with pytest.raises(IntegrityError, match="cannot be read"):
-        Records(folder, "sample_id", (), 4).publish(str(tmp_path / "out"), engine.Told("k", {}, (), 0))
+        Records(folder, "sample_id", (), 4).publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
 
 
 def test_memory_and_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_memory_and_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
         numbers = np.array([[2.0 * step, 2.0, 0.5], [0.0, 0.0, -1.0], [3.0, 1.0, 0.0], [1.0, 4.0, 0.0]])
         records.add(step, 0, [f"p{step}{i}" for i in "abcd"], None, numbers)
         assert len(list((tmp_path / "spool").glob("*"))) == step // 3
-    records.publish(str(tmp_path / "out"), engine.Told("k", {}, (), 0))
+    records.publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
     data = Dataset.open(str(tmp_path / "out"))
     assert [shard.rows for shard in data.shards] == [25, 25, 10]
     rows = data.read().to_pylist()

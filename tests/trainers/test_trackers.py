@@ -38,7 +38,7 @@ def told(name: str, folder: Path) -> None:
     if name != "mlflow":
         first.close("stopped")
     second = all_trackers()[name]()
-    second.start(Facts("run", folder, {"optim.lr": 0.1, "records": None}, first=3, told=5))
+    second.start(Facts("run", folder, {"optim.lr": 0.1, "records": None}, first=3, last_logged=5))
     for step, figures in enumerate(FIGURES[3:], 4):
         second.log(step, figures)
     second.close("finished")

@@ -26,12 +26,12 @@ class Settings:
     center: float = 0.0
 
 
-def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Surprise at the preference, and distance from zero, per pair [B]; `accuracy` counts strictly greater rewards
     only.
     """
-    chosen_B = said["chosen_ids"].scores_BH[:, 0]
-    rejected_B = said["rejected_ids"].scores_BH[:, 0]
+    chosen_B = outputs["chosen_ids"].scores_BH[:, 0]
+    rejected_B = outputs["rejected_ids"].scores_BH[:, 0]
     values_B = bradley_terry(chosen_B - rejected_B) + settings.center * (chosen_B + rejected_B).square()
     metrics = {
         "accuracy": sum_count(chosen_B > rejected_B),

@@ -32,9 +32,9 @@ class Settings:
             raise ConfigError("attributes", f"attributes must be different names, not {self.attributes}")
 
 
-def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
-    labels_BK, scores_BK = rows["labels"], said["input_ids"].scores_BH
+    labels_BK, scores_BK = rows["labels"], outputs["input_ids"].scores_BH
     judged_BK = judged(labels_BK)
     errors_BK = (scores_BK - labels_BK).where(judged_BK, scores_BK.new_zeros(()))
     judged_B = judgements(rows)

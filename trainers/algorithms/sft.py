@@ -19,9 +19,9 @@ class Settings:
     """Supervised fine-tuning has no options."""
 
 
-def loss(settings: Settings, said: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Cross-entropy in nats of every counted token, [T]."""
-    logprobs_T = said["input_ids"].logprobs_T
+    logprobs_T = outputs["input_ids"].logprobs_T
     return Loss(values=-logprobs_T, weights=rows["loss_mask"].to(logprobs_T.dtype), metrics={})
 
 

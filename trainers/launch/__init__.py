@@ -4,11 +4,11 @@
     python -m trainers.launch CONFIG.json --ranks 16 --settings LAUNCH.json      e.g. {"launcher": "slurm", ...}
 
     settings.py     how a run is launched: one frozen `Launch`          environment.py  what is handed on, and why
-    rank.py         what a process of a run does before it trains      presence.py     the file in which it says so
+    rank.py         what a process of a run does before it trains      rank_status.py  the file in which it says so
     local.py        one process, or several                            slurm.py        the sbatch script
     spawn.py        starts the ranks of one machine
     watch.py        waits, sees who is dead or stuck, ends all         jobs.py         sbatch, squeue, scancel
-    verdict.py      which of the ranks' errors is the run's error      child.py        children that leave no orphans
+    launch_result.py  which of the ranks' errors is the run's error    child.py        children that leave no orphans
 
 Nothing here imports torch: what launches a run stays small and answers at once.
 """

@@ -42,18 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     except QuiverError as error:
         print(error.render(), file=sys.stderr)
         return error.code
-    said: list[str] = []
-    more: dict[str, Any] = {"what": options.name, "command": command, "tell": said.append}
+    lines: list[str] = []
+    more: dict[str, Any] = {"what": options.name, "command": command, "tell": lines.append}
     started = start.prepare(Path(options.config).resolve(), run.folder, ranks, launch, **more)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: started.stop())
-    code, told = 0, "{}"
+    code, error_json = 0, "{}"
     try:
         started.run()
     except QuiverError as error:
-        print(*said, error.render(), sep="\n", file=sys.stderr)
-        code, told = error.code, error.as_json()
-    outcome = {"code": code, "error": json.loads(told), "said": said}
+        print(*lines, error.render(), sep="\n", file=sys.stderr)
+        code, error_json = error.code, error.as_json()
+    outcome = {"code": code, "error": json.loads(error_json), "said": lines}
     start.write_outcome(run.folder, outcome, os.environ.get("SLURM_JOB_ID", ""))
     return code
 

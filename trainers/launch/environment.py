@@ -53,13 +53,13 @@ def ours(threads: int) -> dict[str, str]:
     }
 
 
-def threads_of(ranks: int, wanted: int = 0) -> int:
-    """Threads of each of `ranks` processes on this machine: `wanted`, or their share of the cores, which a smaller
+def threads_of(ranks: int, requested: int = 0) -> int:
+    """Threads of each of `ranks` processes on this machine: `requested`, or their share of the cores, which a smaller
     OMP_NUM_THREADS lowers.
     """
-    if wanted:
-        return wanted
+    if requested:
+        return requested
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = os.environ.get("OMP_NUM_THREADS", "")
+    setting = os.environ.get("OMP_NUM_THREADS", "")
     share = max(1, cores // ranks)
-    return min(share, int(told)) if told.isdecimal() and int(told) else share
+    return min(share, int(setting)) if setting.isdecimal() and int(setting) else share

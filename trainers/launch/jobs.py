@@ -46,7 +46,7 @@ class Job:
 
     def run(self, on_wait: Callable[[], None] = lambda: None) -> None:
         """Submit it, or find it, and wait for its end; raises the run's error."""
-        self.number = self._found() or self._submit()
+        self.number = self._unfinished() or self._submit()
         state = ""
         try:
             while (now := self._state()) and now not in _OVER:
@@ -93,7 +93,7 @@ class Job:
         replace_file(script.folder / "slurm.json", json.dumps({"job": number}) + "\n")
         return number
 
-    def _found(self) -> str:
+    def _unfinished(self) -> str:
         """The number of an earlier job of this run that is not over; empty if there is none."""
         try:
             number = str(json.loads((self.script.folder / "slurm.json").read_text(encoding="utf-8"))["job"])
@@ -136,22 +136,22 @@ class Job:
             self._sleep()
 
     def _raise(self, state: str) -> None:
-        told = self._outcome()
-        if told is None:
+        outcome = self._outcome()
+        if outcome is None:
             raise self._unknown(state)
-        for text in told["said"]:
+        for text in outcome["said"]:
             self.tell(text)
-        if told["code"]:
-            raise error_of({**told["error"], "code": told["code"]})
+        if outcome["code"]:
+            raise error_of({**outcome["error"], "code": outcome["code"]})
 
     def _outcome(self) -> dict[str, Any] | None:
         """How the job ended; a shared file system may show it a little late."""
         path, until = self.script.folder / "outcome.json", time.monotonic() + _OUTCOME_SECONDS
         while True:
             try:
-                told = json.loads(path.read_text(encoding="utf-8"))
-                if str(told["job"]) == self.number:
-                    return dict(told)
+                outcome = json.loads(path.read_text(encoding="utf-8"))
+                if str(outcome["job"]) == self.number:
+                    return dict(outcome)
             except (OSError, ValueError, KeyError, TypeError):
                 pass
             if time.monotonic() > until or self._asked:

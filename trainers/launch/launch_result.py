@@ -87,64 +87,64 @@ class FinishedLaunch:
         return LaunchResult(error, "\n".join(shown))
 
 
-def launch_result(present: Mapping[int, RankStatus], evidence: Observations, case: FinishedLaunch) -> LaunchResult:
+def launch_result(
+    present: Mapping[int, RankStatus], observations: Observations, launch: FinishedLaunch
+) -> LaunchResult:
     """What is to be said of a start that is over."""
     failed = sorted((p for p in present.values() if p.code), key=lambda p: p.left)
-    well = len(present) == case.ranks and all(p.code == 0 for p in present.values())
-    if well and not evidence.any:
+    well = len(present) == launch.ranks and all(p.code == 0 for p in present.values())
+    if well and not observations.any:
         return LaunchResult()
-    if evidence.stuck:
-        return _stuck(evidence, case)
+    if observations.stuck:
+        return _stuck(observations, launch)
     own = [p for p in failed if (p.error or {}).get("slug") != PEER_LOST and p.code != Stopped.code]
-    told = [p for p in own if p.code != 1]
-    if told:
-        return _own(told[0], case)
-    codes, named = exits(case.launcher_output())
-    dead = [rank for rank in evidence.dead if codes.get(present[rank].owner.pid) != -signal.SIGTERM]
-    if not (dead or own or evidence.asked) and any(p.code != Stopped.code for p in failed):
+    known = [p for p in own if p.code != 1]
+    if known:
+        return _own(known[0], launch)
+    codes, named = exits(launch.launcher_output())
+    dead = [rank for rank in observations.dead if codes.get(present[rank].owner.pid) != -signal.SIGTERM]
+    if not (dead or own or observations.asked) and any(p.code != Stopped.code for p in failed):
         dead = sorted((rank for rank, p in present.items() if p.code is None), key=lambda rank: rank != named[0])
-    if dead and not evidence.asked:
-        return _dead(present[dead[0]], codes, named, case)
+    if dead and not observations.asked:
+        return _dead(present[dead[0]], codes, named, launch)
     if own:
-        return _own(own[0], case)
-    return _rest(present, failed, evidence.asked, codes, case)
+        return _own(own[0], launch)
+    return _rest(present, failed, observations.asked, codes, launch)
 
 
-def _own(presence: RankStatus, case: FinishedLaunch) -> LaunchResult:
-    error = presence.known_error or QuiverError(
-        "ended", f"rank {presence.rank} of {case.what} ended with {presence.code}"
-    )
-    if presence.code is not None and error.code != presence.code:
-        error.code = presence.code  # type: ignore[misc]
-    return case.died(error, presence.rank) if error.code in (1, 14, 16, 17) else LaunchResult(error)
+def _own(status: RankStatus, launch: FinishedLaunch) -> LaunchResult:
+    error = status.known_error or QuiverError("ended", f"rank {status.rank} of {launch.what} ended with {status.code}")
+    if status.code is not None and error.code != status.code:
+        error.code = status.code  # type: ignore[misc]
+    return launch.died(error, status.rank) if error.code in (1, 14, 16, 17) else LaunchResult(error)
 
 
-def _stuck(evidence: Observations, case: FinishedLaunch) -> LaunchResult:
-    first = evidence.stuck[0]
-    nobody = len(evidence.stuck) == case.ranks and case.ranks > 1
-    who = "no rank" if nobody else f"rank {first} of {case.ranks}"
-    places = ", ".join(f"rank {rank} at {printable(at, 40)}" for rank, at in sorted(evidence.at.items())[:8])
+def _stuck(observations: Observations, launch: FinishedLaunch) -> LaunchResult:
+    first = observations.stuck[0]
+    nobody = len(observations.stuck) == launch.ranks and launch.ranks > 1
+    who = "no rank" if nobody else f"rank {first} of {launch.ranks}"
+    places = ", ".join(f"rank {rank} at {printable(at, 40)}" for rank, at in sorted(observations.at.items())[:8])
     error = WorkerError(
         "rank-stuck",
-        f"{case.what}: {who} {'got on' if nobody else 'has not got on'} for {evidence.silent_seconds:g} s",
+        f"{launch.what}: {who} {'got on' if nobody else 'has not got on'} for {observations.silent_seconds:g} s",
         expected="a sign of life from every rank",
         found=places or "no rank came up",
     )
-    return case.died(error, first, _STACKS)
+    return launch.died(error, first, _STACKS)
 
 
-def _dead(presence: RankStatus, codes: Mapping[int, int], named: tuple[int, str], case: FinishedLaunch) -> LaunchResult:
-    ended = codes.get(presence.owner.pid, case.code if case.ranks == 1 else 0)
+def _dead(status: RankStatus, codes: Mapping[int, int], named: tuple[int, str], launch: FinishedLaunch) -> LaunchResult:
+    ended = codes.get(status.owner.pid, launch.code if launch.ranks == 1 else 0)
     how = f"was killed by {signal.Signals(-ended).name}" if ended < 0 else "died without a word"
-    told = f"{named[1]}, says srun" if named[0] == presence.rank else f"exit code {ended or case.code}"
+    ending = f"{named[1]}, says srun" if named[0] == status.rank else f"exit code {ended or launch.code}"
     memory = ", as the system does when memory runs out" if ended == -signal.SIGKILL else ""
     error = WorkerError(
         "rank-died",
-        f"{case.what}: rank {presence.rank} of {case.ranks} {how} at {printable(presence.at, 40)}",
+        f"{launch.what}: rank {status.rank} of {launch.ranks} {how} at {printable(status.at, 40)}",
         expected="ranks that live until the run is over",
-        found=f"{told}{memory}",
+        found=f"{ending}{memory}",
     )
-    return case.died(error, presence.rank)
+    return launch.died(error, status.rank)
 
 
 def _rest(
@@ -152,22 +152,24 @@ def _rest(
     failed: list[RankStatus],
     asked: bool,
     codes: Mapping[int, int],
-    case: FinishedLaunch,
+    launch: FinishedLaunch,
 ) -> LaunchResult:
     """Nobody failed on their own: a stop on request, ranks that lost touch, or a launcher that failed itself."""
     stopped = [p.known_error for p in failed if p.code == Stopped.code]
     if stopped or asked:
-        ours = Stopped("stopped", f"{case.what}: stopped on request", kept=kept(case.folder), next=_AGAIN)
-        return LaunchResult(next((told for told in stopped if told is not None), ours))
+        ours = Stopped("stopped", f"{launch.what}: stopped on request", kept=kept(launch.folder), next=_AGAIN)
+        return LaunchResult(next((error for error in stopped if error is not None), ours))
     if failed:
-        return case.died(failed[0].known_error or WorkerError(PEER_LOST, f"{case.what} lost a rank"), failed[0].rank)
-    missing = [rank for rank in range(case.ranks) if rank not in present]
-    signals = [ended for ended in (case.code, *codes.values()) if ended < 0]
+        return launch.died(
+            failed[0].known_error or WorkerError(PEER_LOST, f"{launch.what} lost a rank"), failed[0].rank
+        )
+    missing = [rank for rank in range(launch.ranks) if rank not in present]
+    signals = [ended for ended in (launch.code, *codes.values()) if ended < 0]
     if not missing or signals:
-        found = f"exit code {min(signals, default=case.code)}"
-        return case.died(WorkerError("trainer-died", f"{case.what} ended without a word", found=found), None)
-    error = QuiverError("bug", f"{case.what}: rank {missing[0]} could not start", found=f"exit code {case.code}")
-    return case.died(error, missing[0])
+        ending = f"exit code {min(signals, default=launch.code)}"
+        return launch.died(WorkerError("trainer-died", f"{launch.what} ended without a word", found=ending), None)
+    bug = QuiverError("bug", f"{launch.what}: rank {missing[0]} could not start", found=f"exit code {launch.code}")
+    return launch.died(bug, missing[0])
 
 
 _AGAIN = "run the same command again"

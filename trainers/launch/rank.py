@@ -35,7 +35,7 @@ class _Pulse:
 
     def __init__(self, folder: Path, rank: int, world: int) -> None:
         self.folder, self.interval = folder, max(0.5, world / 100)
-        self.presence = RankStatus(rank=rank, owner=Owner.mine())
+        self.status = RankStatus(rank=rank, owner=Owner.mine())
         self._lock, self._written = threading.Lock(), -1
         self.write()
         threading.Thread(target=self._keep, name="presence", daemon=True).start()
@@ -44,15 +44,15 @@ class _Pulse:
         """Write it now; a disk that fails is the business of what saves, not of this."""
         with self._lock:
             try:
-                self.presence.write(self.folder)
-                self._written = self.presence.beats
+                self.status.write(self.folder)
+                self._written = self.status.beats
             except OSError as fault:
                 print(f"warning: {self.folder} cannot be written ({fault.strerror})", file=sys.stderr)
 
     def _keep(self) -> None:
-        while self.presence.code is None:
+        while self.status.code is None:
             time.sleep(self.interval)
-            if self.presence.beats != self._written and self.presence.code is None:
+            if self.status.beats != self._written and self.status.code is None:
                 self.write()
 
 
@@ -77,15 +77,15 @@ def heartbeat(at: str = "") -> None:
     """This process gets on: it is `at` something new, or (empty) further with what it was at."""
     if _OWN:
         own = _OWN[0]
-        own.presence = replace(own.presence, beats=own.presence.beats + 1, at=at or own.presence.at)
+        own.status = replace(own.status, beats=own.status.beats + 1, at=at or own.status.at)
 
 
 def leave(code: int, error: QuiverError | None = None) -> None:
     """The last word of this process: its exit code and, where there is one, its error."""
     if _OWN:
         own = _OWN.pop()
-        told = None if error is None else {**json.loads(error.as_json()), "code": code}
-        own.presence = replace(own.presence, code=code, error=told, left=time.time())
+        fields = None if error is None else {**json.loads(error.as_json()), "code": code}
+        own.status = replace(own.status, code=code, error=fields, left=time.time())
         own.write()
 
 
@@ -124,15 +124,15 @@ def _first_host(environment: MutableMapping[str, str]) -> str:
         done = subprocess.run(
             ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=False
         )
-        hosts, told = done.stdout.split(), done.stderr
+        hosts, message = done.stdout.split(), done.stderr
     except (OSError, subprocess.SubprocessError) as fault:
-        hosts, told = [], str(fault)
+        hosts, message = [], str(fault)
     if not hosts:
         raise ConfigError(
             "no-master",
             "the first host of this Slurm job cannot be told",
             expected="MASTER_ADDR, or scontrol on the PATH",
-            found=printable(told or "no host", 200),
+            found=printable(message or "no host", 200),
             kept="nothing was started",
             next="export MASTER_ADDR before srun",
         )

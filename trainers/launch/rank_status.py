@@ -51,15 +51,15 @@ class RankStatus:
 
 def read_all(folder: Path) -> dict[int, RankStatus]:
     """Every rank that has told something, by rank; what cannot be read is left out."""
-    found = {}
+    statuses = {}
     for path in folder.glob("rank-*.json"):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            presence = RankStatus(**{**told, "owner": Owner(**told["owner"])})
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            status = RankStatus(**{**fields, "owner": Owner(**fields["owner"])})
         except (OSError, ValueError, TypeError, KeyError):
             continue
-        found[presence.rank] = presence
-    return found
+        statuses[status.rank] = status
+    return statuses
 
 
 def error_of(fields: dict[str, Any]) -> QuiverError:
@@ -76,8 +76,8 @@ def error_of(fields: dict[str, Any]) -> QuiverError:
 def lost_peer(error: BaseException, rank: int, trace: str) -> WorkerError | None:
     """The error of a rank whose collective operation failed because another rank is gone; None for any other."""
     kind, text = type(error), str(error)
-    spoken = kind.__module__.startswith("torch.distributed") or any(mark in text for mark in _MARKS)
-    if isinstance(error, OSError) or not spoken:
+    distributed = kind.__module__.startswith("torch.distributed") or any(mark in text for mark in _MARKS)
+    if isinstance(error, OSError) or not distributed:
         return None
     return WorkerError(
         PEER_LOST,

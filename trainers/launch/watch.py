@@ -91,7 +91,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._seen: dict[int, tuple[int, float]] = {}
         self._present: dict[int, RankStatus] = {}
-        self._evidence = Observations()
+        self._observations = Observations()
         self._ending = 0.0
         self._asked = False
         self._family: Family | None = None
@@ -104,13 +104,13 @@ class Watch:
         places = self.places
         places.open()
         sizes = {path: path.stat().st_size for path in places.logs.glob("*.log")}
-        told = {
+        variables = {
             "QUIVER_RANKS": str(places.ranks),
             "QUIVER_COLLECTIVE_SECONDS": str(self.launch.collective_seconds),
         }
         if self.one_host:
-            told[MEETING] = str(places.meeting)
-        child = start_child(self.command, self.log, {**self.environment, **told})
+            variables[MEETING] = str(places.meeting)
+        child = start_child(self.command, self.log, {**self.environment, **variables})
         self._family = Family(child)
         try:
             while child.poll() is None:
@@ -121,13 +121,13 @@ class Watch:
             self._finish(child)
             self._present = read_all(places.ranks)
             shutil.rmtree(places.ranks, ignore_errors=True)
-        self._evidence.asked = self._asked
-        case = FinishedLaunch(self.ranks, places.folder, sizes, child.returncode, self.what)
-        found = launch_result(self._present, self._evidence, case)
-        if found.error is not None:
-            if found.lines:
-                self.tell(found.lines)
-            raise found.error
+        self._observations.asked = self._asked
+        launch = FinishedLaunch(self.ranks, places.folder, sizes, child.returncode, self.what)
+        result = launch_result(self._present, self._observations, launch)
+        if result.error is not None:
+            if result.lines:
+                self.tell(result.lines)
+            raise result.error
 
     def stop(self) -> None:
         """Ask the run to save and leave; a second call does nothing. Inside a Slurm job the ranks are told by Slurm."""
@@ -152,15 +152,15 @@ class Watch:
         now = time.monotonic()
         self._present = read_all(self.places.ranks)
         for rank in range(self.ranks):
-            presence = self._present.get(rank)
-            beats = -1 if presence is None else presence.beats
+            status = self._present.get(rank)
+            beats = -1 if status is None else status.beats
             if self._seen.get(rank, (None, 0.0))[0] != beats:
                 self._seen[rank] = (beats, now)
         if self._ending:
             return
         left = [each for each in self._present.values() if each.code is not None]
         dead = [each.rank for each in self._present.values() if each.gone]
-        self._evidence.dead = dead
+        self._observations.dead = dead
         if any(each.code for each in left):
             saving = not dead and all(each.code in (0, 75) for each in left)
             self._ending = now + (self.launch.save_seconds if saving else _FAULT_GRACE)
@@ -181,9 +181,9 @@ class Watch:
         least = min(self._seen[rank][0] for rank in silent)
         stuck = [rank for rank in silent if self._seen[rank][0] == least]
         stopped = [rank for rank in stuck if self._is_stopped(rank)]
-        self._evidence.stuck = stopped or stuck
-        self._evidence.silent_seconds = limits[self._evidence.stuck[0]]
-        self._evidence.at = {rank: presence.at for rank, presence in self._present.items()}
+        self._observations.stuck = stopped or stuck
+        self._observations.silent_seconds = limits[self._observations.stuck[0]]
+        self._observations.at = {rank: status.at for rank, status in self._present.items()}
         self._ending = time.monotonic() + _FAULT_GRACE
         assert self._family is not None
         self._family.look(now=True)
@@ -195,10 +195,10 @@ class Watch:
 
     def _dump(self) -> None:
         """Have every rank write the stacks of its threads into its log."""
-        for presence in self._present.values():
-            if presence.owner.dead() is False and presence.code is None:
+        for status in self._present.values():
+            if status.owner.dead() is False and status.code is None:
                 with suppress(ProcessLookupError, PermissionError):
-                    os.kill(presence.owner.pid, signal.SIGUSR2)
+                    os.kill(status.owner.pid, signal.SIGUSR2)
         if self._in_slurm:
             job = self.environment.get("SLURM_JOB_ID", "")
             with suppress(OSError, subprocess.SubprocessError):
@@ -206,11 +206,11 @@ class Watch:
         time.sleep(_DUMP_SECONDS)
 
     def _is_stopped(self, rank: int) -> bool:
-        presence = self._present.get(rank)
-        if presence is None or presence.owner.dead() is not False:
+        status = self._present.get(rank)
+        if status is None or status.owner.dead() is not False:
             return False
         try:
-            with open(f"/proc/{presence.owner.pid}/stat") as file:
+            with open(f"/proc/{status.owner.pid}/stat") as file:
                 return file.read().rpartition(")")[2].split()[0] in "Tt"
         except OSError:
             return False
@@ -232,7 +232,9 @@ class Watch:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_SECONDS)
         orphans = child.returncode is not None and child.returncode < 0
-        until = time.monotonic() + (self.launch.save_seconds if orphans and not self._evidence.any else _FAULT_GRACE)
+        until = time.monotonic() + (
+            self.launch.save_seconds if orphans and not self._observations.any else _FAULT_GRACE
+        )
         while self._family.alive() and time.monotonic() < until:
             time.sleep(POLL_SECONDS / 4)
         self._family.kill()

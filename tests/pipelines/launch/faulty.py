@@ -21,7 +21,7 @@ train = Stepper.train
 
 def struck(stepper: Stepper, *given: Any, **named: Any) -> Any:
     kind, _, step = os.environ.get("QUIVER_FAULT", "none@0").partition("@")
-    if kind != "none" and os.environ["RANK"] == "1" and rank._OWN and rank._OWN[0].presence.at == f"step {step}":
+    if kind != "none" and os.environ["RANK"] == "1" and rank._OWN and rank._OWN[0].status.at == f"step {step}":
         print(f"the fault {kind} strikes rank 1", flush=True)
         strike(kind)
     return train(stepper, *given, **named)

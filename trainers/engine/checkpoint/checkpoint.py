@@ -360,17 +360,17 @@ def _verify_all(root: str, files: Iterable[File], verify: Verify) -> None:
 def _verify(root: str, file: File, verify: Verify) -> None:
     path = os.path.join(root, file.path)
     size = os.path.getsize(path) if os.path.isfile(path) else None
-    found = "no file" if size is None else f"{size} bytes"
+    actual = "no file" if size is None else f"{size} bytes"
     if size == file.bytes and verify == "full":
-        found = f"sha256 {_sha256(path)}"
+        actual = f"sha256 {_sha256(path)}"
     elif size == file.bytes:
         return
-    if verify != "off" and found != f"sha256 {file.sha256}":
+    if verify != "off" and actual != f"sha256 {file.sha256}":
         raise IntegrityError(
             "checkpoint-damaged",
             f"{file.path} is not the file that was published",
             expected=f"{file.bytes} bytes, sha256 {file.sha256}",
-            found=found,
+            found=actual,
             where=path,
             kept="everything; nothing was changed",
             next="copy the checkpoint again, or train again",

@@ -41,7 +41,7 @@ class Part:
 
     def write(self) -> list[WriteResult]:
         """Write this rank's file; what stands where in it."""
-        found: list[WriteResult] = []
+        written: list[WriteResult] = []
         for bucket in self.writer.write_buckets or []:
             results: queue.Queue[Any] = queue.Queue()
             turns: queue.Queue[int] = queue.Queue()
@@ -52,8 +52,8 @@ class Part:
             _, outcome = results.get()
             if isinstance(outcome, Exception):
                 raise outcome
-            found += outcome
-        return found
+            written += outcome
+        return written
 
     def finish(self, results: Sequence[list[WriteResult]]) -> None:
         """Write the index over the files of all ranks; for the first rank."""
@@ -72,7 +72,7 @@ def plan(tensors: Mapping[str, Any], folder: str, *, copy: bool) -> Part:
         dist_checkpointing.save({"model": dict(tensors)}, folder, strategy, async_sharded_save=True)
     assert strategy.part is not None, f"{folder}: nothing was planned"
     writer, index = strategy.part
-    writer.write_buckets = [_held(bucket, copy) for bucket in writer.write_buckets or []]
+    writer.write_buckets = [_on_cpu(bucket, copy) for bucket in writer.write_buckets or []]
     return Part(folder, writer, index)
 
 
@@ -85,30 +85,30 @@ def write(parts: Sequence[Part], group: Any = None) -> None:
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
         fault = printable(error.__cause__ or error.__context__ or error)
     world = dist.get_world_size() if dist.is_initialized() else 1
-    told: list[Any] = [(mine, fault)] * world
+    gathered: list[Any] = [(mine, fault)] * world
     if world > 1:
-        dist.gather_object((mine, fault), told if parallel.is_rank_zero() else None, dst=0, group=group)
+        dist.gather_object((mine, fault), gathered if parallel.is_rank_zero() else None, dst=0, group=group)
 
     def finish() -> None:
-        faults = {rank: fault for rank, (_, fault) in enumerate(told) if fault is not None}
+        faults = {rank: fault for rank, (_, fault) in enumerate(gathered) if fault is not None}
         if faults:
             raise unwritten(parts[0].folder, "; ".join(f"rank {rank}: {text}" for rank, text in faults.items()))
         for number, part in enumerate(parts):
             try:
-                part.finish([results[number] for results, _ in told])
+                part.finish([results[number] for results, _ in gathered])
             except OSError as error:
                 raise unwritten(part.folder, printable(error)) from error
 
     parallel.on_rank_zero(finish, group)
 
 
-def unwritten(folder: str, found: str) -> QuiverError:
+def unwritten(folder: str, reason: str) -> QuiverError:
     """The error for a checkpoint that cannot be put on disk."""
     return StorageError(
         "checkpoint-unwritten",
         f"a checkpoint cannot be written to {shown(folder)}",
         expected="a folder that takes the files of all ranks",
-        found=found,
+        found=reason,
         where=shown(folder),
         kept="the checkpoints before it",
         next="make room or repair the storage, then run the same command again",
@@ -127,11 +127,11 @@ class _Planned(TorchDistSaveShardedStrategy):
         return AsyncRequest(None, (), [])
 
 
-def _held(bucket: Any, copy: bool) -> Any:
+def _on_cpu(bucket: Any, copy: bool) -> Any:
     """A planned file with its tensors on the CPU, and nobody else's if `copy`."""
     path, name, (loose, tensors) = bucket
 
-    def held(tensor: torch.Tensor) -> torch.Tensor:
+    def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone() if copy and tensor.device.type == "cpu" else tensor.to("cpu")
 
-    return path, name, (loose, [(item, held(tensor)) for item, tensor in tensors])
+    return path, name, (loose, [(item, to_cpu(tensor)) for item, tensor in tensors])

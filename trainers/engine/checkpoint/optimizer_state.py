@@ -51,9 +51,9 @@ def load(optimizer: Any, tensors: Mapping[str, Any], read: Callable[[dict[str, A
             _make_states(part)
             _leave_steps_out(part)
     request = {str(number): _described(part, tensors, loading=True) for number, part in enumerate(parts)}
-    found = read({"model": {"parts": request}})["model"]
+    state = read({"model": {"parts": request}})["model"]
     for number, part in enumerate(parts):
-        part.load_state_dict(_put_together(part, found["parts"][str(number)], int(found["step"])))
+        part.load_state_dict(_put_together(part, state["parts"][str(number)], int(state["step"])))
         _part_steps(part)
 
 
@@ -70,12 +70,12 @@ def _steps(part: Any) -> list[int]:
 
 def _described(part: Any, tensors: Mapping[str, Any], *, loading: bool) -> dict[str, Any]:
     """The sharded tensors of one optimizer: `state` by parameter, `masters` by group where they are apart."""
-    told = part.sharded_state_dict(dict(tensors), is_loading=loading, metadata=metadata())
+    sharded = part.sharded_state_dict(dict(tensors), is_loading=loading, metadata=metadata())
     if isinstance(part, DistributedOptimizer):
-        return {"state": {number: _renamed(entry, part) for number, entry in told["param_state"].items()}}
-    state = told.get("optimizer", told)["state"]
+        return {"state": {number: _renamed(entry, part) for number, entry in sharded["param_state"].items()}}
+    state = sharded.get("optimizer", sharded)["state"]
     described = {"state": {number: _sharded(entry) for number, entry in state.items() if isinstance(entry, dict)}}
-    return described | ({"masters": told["fp32_from_fp16_params"]} if "fp32_from_fp16_params" in told else {})
+    return described | ({"masters": sharded["fp32_from_fp16_params"]} if "fp32_from_fp16_params" in sharded else {})
 
 
 def _sharded(entry: Mapping[str, Any]) -> dict[str, ShardedBase]:
@@ -92,18 +92,18 @@ def _renamed(entry: Mapping[str, Any], part: DistributedOptimizer) -> dict[str, 
     return named
 
 
-def _put_together(part: Any, found: Mapping[str, Any], step: int) -> dict[str, Any]:
+def _put_together(part: Any, loaded: Mapping[str, Any], step: int) -> dict[str, Any]:
     """What `part.load_state_dict` takes, with the groups as they are configured now."""
     groups = part.optimizer.state_dict()["param_groups"]
     if isinstance(part, DistributedOptimizer):
         bare = [{name: value for name, value in group.items() if name != "params"} | {"step": step} for group in groups]
-        state = {"param_state": found["state"], "param_state_sharding_type": "fully_reshardable"}
+        state = {"param_state": loaded["state"], "param_state_sharding_type": "fully_reshardable"}
         return {"optimizer": {"param_groups": bare}, **state}
     if any("step" in group for group in groups):
-        inner = {"state": found["state"], "param_groups": [group | {"step": step} for group in groups]}
+        inner = {"state": loaded["state"], "param_groups": [group | {"step": step} for group in groups]}
     else:
-        inner = {"state": {**found["state"], "common_step": torch.tensor(float(step))}, "param_groups": groups}
-    return {"optimizer": inner, "fp32_from_fp16_params": found["masters"]} if "masters" in found else inner
+        inner = {"state": {**loaded["state"], "common_step": torch.tensor(float(step))}, "param_groups": groups}
+    return {"optimizer": inner, "fp32_from_fp16_params": loaded["masters"]} if "masters" in loaded else inner
 
 
 def _make_states(part: DistributedOptimizer) -> None:

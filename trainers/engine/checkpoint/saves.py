@@ -108,8 +108,8 @@ class Saves:
         try:
             self.settle()
         except Exception as error:
-            told = error.what if isinstance(error, QuiverError) else printable(error)
-            print(f"warning: the last save failed: {told}", file=sys.stderr)
+            message = error.what if isinstance(error, QuiverError) else printable(error)
+            print(f"warning: the last save failed: {message}", file=sys.stderr)
 
     def news(self) -> list[str]:
         """What was saved since the last call, and what stays: lines to be told, on the first rank."""
@@ -160,13 +160,13 @@ class Saves:
         for old in paths.keys() - stay - {step}:
             self._remove(paths[old])
         spent = time.perf_counter() - began
-        told = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.save_async else "")
-        self._news.put(f"saved step {step} ({told}); kept: {self._listed(stay)}")
+        duration = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.save_async else "")
+        self._news.put(f"saved step {step} ({duration}); kept: {self._listed(stay)}")
 
     def _listed(self, steps: set[int]) -> str:
         scores, name = self._scores(), self.run.best_by.removeprefix("-")
-        told = {step: "" if scores.get(step) is None else f" ({name} {scores[step]:.4g})" for step in sorted(steps)}
-        return ", ".join(f"{step}{text if self.run.keep_best else ''}" for step, text in told.items())
+        texts = {step: "" if scores.get(step) is None else f" ({name} {scores[step]:.4g})" for step in sorted(steps)}
+        return ", ".join(f"{step}{text if self.run.keep_best else ''}" for step, text in texts.items())
 
     def _scores(self) -> dict[int, float | None]:
         """The validation figure of every complete save that decides which are best; None where it has none."""
@@ -202,10 +202,10 @@ class Saves:
 
     def _load(self, step: int) -> None:
         parts = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
-        found = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
-        self._check_identity(found.train_state().get("identity", {}))
-        checkpoint.load_weights(self.model, found)
-        checkpoint.load_optimizer(found, model=self.model, optimizer=self.optimizer)
+        saved = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
+        self._check_identity(saved.train_state().get("identity", {}))
+        checkpoint.load_weights(self.model, saved)
+        checkpoint.load_optimizer(saved, model=self.model, optimizer=self.optimizer)
 
     def _check_identity(self, before: Mapping[str, Any]) -> None:
         now = _flat(self.identity)
@@ -223,7 +223,7 @@ class Saves:
 
     def _steps(self) -> dict[int, Path]:
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return {int(found.group(1)): path for path in paths if (found := re.fullmatch(r"step-(\d{8,})", path.name))}
+        return {int(match.group(1)): path for path in paths if (match := re.fullmatch(r"step-(\d{8,})", path.name))}
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -242,7 +242,7 @@ def _warn(text: str) -> None:
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, item in value.items():
-        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) and item else {prefix + name: item}
-    return found
+        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) and item else {prefix + name: item}
+    return flat

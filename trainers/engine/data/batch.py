@@ -126,8 +126,8 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
         stop = start + int(lengths.sum())
         row_T = torch.from_numpy(np.repeat(np.arange(len(pieces)), lengths))
         along = {name: _along(name, rows, shift) for name in sequence.columns}
-        choices = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
-        spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), choices)
+        gather_ids_TK = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
+        spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), gather_ids_TK)
         tensors |= along
         start = stop
     fill = -start % multiple if start else multiple

@@ -46,12 +46,12 @@ class Index:
         if self.inside_N is not None:
             arrays["inside_N"] = self.inside_N
         names = np.frombuffer(json.dumps(self.sources).encode(), dtype=np.uint8)
-        held = io.BytesIO()
-        np.savez(held, sources=names, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, sources=names, **arrays)
         fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_bytes(hashlib.sha256(held.getbuffer()).digest() + held.getbuffer())
+            fresh.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
             os.replace(fresh, path)
 
     @staticmethod
@@ -62,9 +62,9 @@ class Index:
             if hashlib.sha256(memoryview(data)[32:]).digest() != data[:32]:
                 return None
             with np.load(io.BytesIO(memoryview(data)[32:]), allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-            sources = tuple(json.loads(found.pop("sources").tobytes()))
-            index = Index(**{"inside_N": None, **found}, sources=sources)
+                fields = {name: arrays[name] for name in arrays.files}
+            sources = tuple(json.loads(fields.pop("sources").tobytes()))
+            index = Index(**{"inside_N": None, **fields}, sources=sources)
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return index if index.lengths_NS.shape[:1] == (dataset.num_rows,) else None
@@ -75,5 +75,5 @@ def place(folder: Path, dataset: Dataset, algorithm: Algorithm, limits: Mapping[
     sequences = [vars(sequence) for sequence in algorithm.sequences]
     read: dict[str, Any] = {"sequences": sequences, "numbers": algorithm.numbers, "vectors": algorithm.vectors}
     read |= {"needs": algorithm.needs.value, "per": algorithm.per.value}
-    told = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
-    return folder / "index" / digest(told)[:32]
+    identity = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
+    return folder / "index" / digest(identity)[:32]

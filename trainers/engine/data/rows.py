@@ -36,7 +36,7 @@ CACHED_TOKENS = 1 << 25
 """Tokens of sequences that the cache of row groups may hold: twice a window of `feed.WINDOW_TOKENS`."""
 
 Row: TypeAlias = Mapping[str, np.ndarray]
-"""List columns as arrays (one entry per token; `choices` [tokens, K]), vectors as [K], numbers of shape []."""
+"""List columns as arrays (one entry per token; `gather_ids` [tokens, K]), vectors as [K], numbers of shape []."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class TokenDataset:
 
     def rows(self, numbers: Many[int]) -> list[Row]:
         """The rows of these numbers, in this order."""
-        return [columns.row(place) for columns, place in self._found(numbers)]
+        return [columns.row(place) for columns, place in self._located(numbers)]
 
     def names(self, numbers: Many[int]) -> list[str]:
         """What the rows are called: their keys."""
-        return [columns.name(place) for columns, place in self._found(numbers)]
+        return [columns.name(place) for columns, place in self._located(numbers)]
 
     def counts(self, numbers: np.ndarray) -> np.ndarray:
         """How many sequences each of these rows is: 1, or what a pack holds."""
@@ -110,12 +110,12 @@ class TokenDataset:
         """The key of each sequence of these rows, and its source (None: the data have no such column)."""
         names: list[str] = []
         sources: list[str | None] = []
-        for columns, row in self._found(numbers):
+        for columns, row in self._located(numbers):
             inside = self._inside(columns, row)
             names += inside
             if columns.sources is not None:
-                told = columns.sources[row].as_py()
-                sources += told if isinstance(told, list) else [told] * len(inside)
+                source = columns.sources[row].as_py()
+                sources += source if isinstance(source, list) else [source] * len(inside)
         return names, None if self.source_column is None else sources
 
     @property
@@ -178,16 +178,16 @@ class TokenDataset:
         return open_shard(self.dataset.url, self.dataset.shards[shard], self.dataset.schema, self.dataset.verify)
 
     def _reads(self) -> list[str]:
-        told = (self.name_column, self.label_column, self.source_column)
-        return list(dict.fromkeys((*self.columns, *(name for name in told if name is not None))))
+        labelling = (self.name_column, self.label_column, self.source_column)
+        return list(dict.fromkeys((*self.columns, *(name for name in labelling if name is not None))))
 
-    def _found(self, numbers: Many[int]) -> Iterator[tuple[_Columns, int]]:
+    def _located(self, numbers: Many[int]) -> Iterator[tuple[_Columns, int]]:
         """The row group of each of these rows, and its place there."""
         groups = np.searchsorted(self.firsts, numbers, side="right") - 1
         places = np.asarray(numbers, dtype=np.int64) - self.firsts[groups]
         with self._lock:
-            held = {group: self._cached(group) for group in np.unique(groups).tolist()}
-        return ((held[group], place) for group, place in zip(groups.tolist(), places.tolist(), strict=True))
+            cached = {group: self._cached(group) for group in np.unique(groups).tolist()}
+        return ((cached[group], place) for group, place in zip(groups.tolist(), places.tolist(), strict=True))
 
     def _cached(self, number: int) -> _Columns:
         if number in self._cache:
@@ -253,9 +253,9 @@ class TokenDataset:
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
             return
         inner, offsets = columns.lists["lengths"]
-        for told, name in ((columns.labels, self.label_column), (columns.sources, self.source_column)):
-            if told is not None and pa.types.is_list(told.type):
-                faults.add(f"{name} are not as many as lengths", _held(told) != np.diff(offsets), columns)
+        for labels, name in ((columns.labels, self.label_column), (columns.sources, self.source_column)):
+            if labels is not None and pa.types.is_list(labels.type):
+                faults.add(f"{name} are not as many as lengths", _list_lengths(labels) != np.diff(offsets), columns)
         faults.add("lengths do not add up to input_ids", _sum_per_row(inner, offsets) != lengths, columns)
         long, short = (_sum_per_row(wrong, offsets) > 0 for wrong in (inner > most, inner < 1 + shift))
         faults.add(f"a sequence is longer than the {most} tokens the model can take", long, columns)
@@ -291,35 +291,35 @@ class _Columns:
         return str(self.names[number].as_py())
 
     def row(self, number: int) -> Row:
-        found: dict[str, np.ndarray] = {}
+        row: dict[str, np.ndarray] = {}
         for name, (values, offsets) in self.lists.items():
             start, stop = offsets[number : number + 2].tolist()
-            found[name] = values[start:stop]
+            row[name] = values[start:stop]
         for name, values in self.numbers.items():
-            found[name] = values[number]
-        return found
+            row[name] = values[number]
+        return row
 
 
 class _Faults:
     """Rows that cannot be trained on, by reason: how many, and the first few by name."""
 
     def __init__(self) -> None:
-        self.found: dict[str, tuple[int, list[str]]] = {}
+        self.by_reason: dict[str, tuple[int, list[str]]] = {}
 
     def add(self, reason: str, wrong: np.ndarray, columns: _Columns) -> None:
         """Count the rows where `wrong` is true."""
         rows = np.flatnonzero(wrong)
         if len(rows):
-            count, names = self.found.get(reason, (0, []))
+            count, names = self.by_reason.get(reason, (0, []))
             more = [columns.name(int(row)) for row in rows[: 3 - len(names)]] if len(names) < 3 else []
-            self.found[reason] = (count + len(rows), names + more)
+            self.by_reason[reason] = (count + len(rows), names + more)
 
     def throw(self, where: str, who: str) -> None:
         """Raise `DataError` if anything was added."""
-        if self.found:
+        if self.by_reason:
             texts = [
                 f"{reason}: {count} rows, first {', '.join(map(printable, names))}"
-                for reason, (count, names) in self.found.items()
+                for reason, (count, names) in self.by_reason.items()
             ]
             raise DataError(
                 "untrainable-rows",
@@ -375,9 +375,9 @@ def _numbers(values: pa.Array) -> np.ndarray:
     return whole[values.offset : values.offset + len(values)]
 
 
-def _held(lists: pa.Array) -> np.ndarray:
-    held: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-    return held
+def _list_lengths(lists: pa.Array) -> np.ndarray:
+    lengths: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths
 
 
 def _sum_per_row(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -33,18 +33,18 @@ class Sources:
 
         No names at all, and no places, where no row has a source.
         """
-        found = np.concatenate(self._parts) if self._parts else np.empty(0, np.int32)
+        numbers = np.concatenate(self._parts) if self._parts else np.empty(0, np.int32)
         self._parts = []
-        if not (found >= 0).any():
+        if not (numbers >= 0).any():
             return (), np.empty(0, np.uint8)
         names = list(self._numbers)
-        counts = np.bincount(found[found >= 0], minlength=len(names))
+        counts = np.bincount(numbers[numbers >= 0], minlength=len(names))
         frequent = sorted(range(len(names)), key=lambda number: (-int(counts[number]), names[number]))[:MOST]
         kept = sorted((names[number], number) for number in frequent if names[number] != OTHER)
         table = np.full(len(names) + 1, len(kept), dtype=np.uint8)
         for place, (_, number) in enumerate(kept):
             table[number] = place
-        places = table[found]
+        places = table[numbers]
         others = (OTHER,) if (places == len(kept)).any() else ()
         return (*(name for name, _ in kept), *others), places
 

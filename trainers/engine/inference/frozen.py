@@ -84,9 +84,9 @@ class FrozenModel:
             values_TK, ids_TK = logprobs.top_k(output[0, span.start : span.stop], k)
             return torch.cat([values_TK.double(), ids_TK.double()], dim=-1)
 
-        found = self._along(rows, Needs.LOGPROBS, (2 * k,), likeliest)
-        ids = _lists(np.ascontiguousarray(found[:, k:]).astype(np.int32), rows)
-        return ids, _lists(np.ascontiguousarray(found[:, :k]).astype(np.float32), rows)
+        along = self._along(rows, Needs.LOGPROBS, (2 * k,), likeliest)
+        ids = _lists(np.ascontiguousarray(along[:, k:]).astype(np.int32), rows)
+        return ids, _lists(np.ascontiguousarray(along[:, :k]).astype(np.float32), rows)
 
     def _outputs(self, needs: Needs, name: str) -> _Answer:
         def answer(output: Tensor, batch: MicroBatch) -> Tensor:
@@ -98,8 +98,8 @@ class FrozenModel:
 
     def _per_token(self, rows: Ids, needs: Needs, name: str) -> pa.Array:
         size = (self.network.architecture.head_size,) if needs is Needs.VALUES else ()
-        found = self._along(rows, needs, size, self._outputs(needs, name))
-        return _lists((found[:, 0] if size else found).astype(np.float32), rows)
+        along = self._along(rows, needs, size, self._outputs(needs, name))
+        return _lists((along[:, 0] if size else along).astype(np.float32), rows)
 
     def _along(self, rows: Ids, needs: Needs, shape: tuple[int, ...], answer: _Answer) -> npt.NDArray[np.float64]:
         """What is answered of every token, the rows laid end to end, with a 0 for each row's first token."""
@@ -122,11 +122,11 @@ class FrozenModel:
             batch = packed((column,), needs, [{_IDS: rows[n]} for n in chosen]).to(self.device)
             output = stages.through(self.network, functools.partial(forward, self.network, batch), batch.num_tokens)
             count = len(chosen) if needs is Needs.SCORES else batch.num_read
-            said = torch.zeros(count, *shape, dtype=torch.float64, device=self.device)
+            values = torch.zeros(count, *shape, dtype=torch.float64, device=self.device)
             if output is not None:
-                said.copy_(answer(output, batch))
-            stages.share(self.network, said)
-            yield chosen, said.cpu().numpy()
+                values.copy_(answer(output, batch))
+            stages.share(self.network, values)
+            yield chosen, values.cpu().numpy()
 
     def check(self, rows: Ids) -> None:
         """`DataError` for a row without tokens, too long for the model, or with ids outside its vocabulary."""

@@ -128,7 +128,7 @@ class Generator:
         ended: npt.NDArray[np.bool_] = stops.ends[last]
         for at in np.flatnonzero(stops.may_end[last] & ~ended):
             number = answer[at]
-            ended[at] = stops.found(answers.ids[number, : answers.counts[number]])
+            ended[at] = stops.ends_in(answers.ids[number, : answers.counts[number]])
         return ended
 
     def _table(
@@ -163,13 +163,13 @@ class Generator:
             answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
         )
         ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
-        spoken = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
+        kept_ids = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
         first, lead = self._anchor
         inside = [len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts for _ in range(each)]
-        rows = [[*first, *ids] if within else ids for ids, within in zip(spoken, inside, strict=True)]
+        rows = [[*first, *ids] if within else ids for ids, within in zip(kept_ids, inside, strict=True)]
         texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
-        told = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
-        return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(told, inside, strict=True)]
+        decoded = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
+        return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(decoded, inside, strict=True)]
 
 
 def _with_token(tokenizer: Tokenizer, vocabulary: int) -> npt.NDArray[np.bool_]:
@@ -226,7 +226,7 @@ class StopTexts:
             for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocabulary)])):
                 self.may_end[number] = blank or not text or _NO_LETTER in text or not lasts.isdisjoint(text)
 
-    def found(self, ids: npt.NDArray[np.int32]) -> bool:
+    def ends_in(self, ids: npt.NDArray[np.int32]) -> bool:
         """Whether an answer of these ids contains one of the texts."""
         near = self.tokenizer.decode(ids[-self.tail :].tolist())
         if _NO_LETTER in near:  # where it begins inside a letter of several byte tokens, all around it is lost

@@ -52,7 +52,7 @@ def _answers(
     if Needs.VALUES in needs:
         answers[Needs.VALUES] = here
     if Needs.GATHERED in needs:
-        assert span.gather_ids_TK is not None, f"{name} has no column of choices"
+        assert span.gather_ids_TK is not None, f"{name} has no column of ids to gather"
         answers[Needs.GATHERED] = logprobs.logprobs_at(here, span.gather_ids_TK)
     if Needs.ENTROPY in needs:
         answers[Needs.ENTROPY] = logprobs.entropy(here)

@@ -90,14 +90,14 @@ class Adapter(torch.nn.Module):
 
     def tensors(self) -> dict[str, Any]:
         """`a` and `b` as Megatron saves them, whole by name at every layout; gate and up are cut one by one."""
-        found: dict[str, Any] = make_sharded_tensors_for_checkpoint(
+        sharded: dict[str, Any] = make_sharded_tensors_for_checkpoint(
             {"a": self.a, "b": self.b},
             f"{self.name}.lora.",
             {"b": 0} if self.column else {"a": 1},
             tp_group=parallel_state.get_tensor_model_parallel_group(),
             dp_cp_group=parallel_state.get_data_parallel_group(with_context_parallel=True),
         )
-        a, b = found.values()
+        a, b = sharded.values()
         return {"a": a, "b": apply_swiglu_sharded_factory(b, ()) if self.gated else b}
 
     def _dropped(self, x: Tensor) -> Tensor:
@@ -133,8 +133,8 @@ class Adaptation:
 
 def of(network: Network) -> Adaptation | None:
     """The adaptation of `network`, None for an ordinary one."""
-    found: Adaptation | None = getattr(network, "adaptation", None)
-    return found
+    adaptation: Adaptation | None = getattr(network, "adaptation", None)
+    return adaptation
 
 
 def attach(network: Network, lora: Lora, *, base: str, parent: Parent, seed: int) -> None:
@@ -191,12 +191,12 @@ def tensors(network: Network) -> dict[str, Any]:
     """The adapters, and a scalar head, by their names in `network`, as Megatron saves them."""
     adaptation = of(network)
     assert adaptation is not None, "the network has no adapters"
-    found: dict[str, Any] = {}
+    sharded: dict[str, Any] = {}
     for local, _, linear in _linears(network, adaptation.lora.targets):
-        found |= {f"{local}.lora.{part}": tensor for part, tensor in linear.lora.tensors().items()}
+        sharded |= {f"{local}.lora.{part}": tensor for part, tensor in linear.lora.tensors().items()}
     if head := _head(network):
-        found |= make_sharded_tensors_for_checkpoint({"weight": head.weight}, "output_layer.")
-    return found
+        sharded |= make_sharded_tensors_for_checkpoint({"weight": head.weight}, "output_layer.")
+    return sharded
 
 
 def at_step(model: Any, step: int) -> None:

@@ -55,10 +55,10 @@ def _whole_name(local: str, first_layer: int, model: ModelConfig, layout: Layout
     """The weight's name at one process: layers and experts counted through, grouped experts by their names alone."""
     if model.tie_embeddings and local == "output_layer.weight":
         return "embedding.word_embeddings.weight"
-    name = _GROUPED.sub(lambda found: f".experts.local_experts.{found.group(2)}.{found.group(1)}", local)
-    name = re.sub(r"(?<=\.layers\.)\d+", lambda found: str(int(found.group()) + first_layer), name)
+    name = _GROUPED.sub(lambda match: f".experts.local_experts.{match.group(2)}.{match.group(1)}", local)
+    name = re.sub(r"(?<=\.layers\.)\d+", lambda match: str(int(match.group()) + first_layer), name)
     first_expert = 0 if model.experts is None else layout.expert_rank * (model.experts.number // layout.expert)
-    return re.sub(r"(?<=\.local_experts\.)\d+", lambda found: str(int(found.group()) + first_expert), name)
+    return re.sub(r"(?<=\.local_experts\.)\d+", lambda match: str(int(match.group()) + first_expert), name)
 
 
 def _dimension(name: str, model: ModelConfig) -> int | None:

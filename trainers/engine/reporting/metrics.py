@@ -21,20 +21,20 @@ class Journal:
     """A file of JSON lines; `after` is the last step whose lines are kept from a run before. Without a path,
     nowhere.
 
-    `told` is the last step that stood there before; `best` the lowest value of the figure `best_by` that is kept, and
-    its step (None: it was never told). With a leading "-" the highest is best.
+    `last_written` is the last step that stood there before; `best` the lowest value of the figure `best_by` that is
+    kept, and its step (None: it never came up). With a leading "-" the highest is best.
     """
 
     def __init__(self, path: Path | None, after: int, best_by: str = "") -> None:
         self.path, self.best_by, self._sign = path, best_by.removeprefix("-"), -1 if best_by.startswith("-") else 1
-        self.told = 0
+        self.last_written = 0
         self.best: tuple[float, int] | None = None
         self._file: TextIO | None = None
         if path is None:
             return
         try:
             lines = _lines(path)
-            self.told = max((line["step"] for line in lines), default=0)
+            self.last_written = max((line["step"] for line in lines), default=0)
             kept = [line for line in lines if line["step"] <= after]
             for line in kept:
                 self._compare(line)
@@ -95,16 +95,16 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self.terminal = self.stream.isatty()
         self._began = time.monotonic()
-        self._said = float("-inf")
+        self._shown_at = float("-inf")
         self._tokens = 0
 
     def step(self, number: int, figures: Mapping[str, float]) -> None:
         """Step `number` (from 1) is done: its loss, lr, tokens, seconds, padding and, where it is known, mfu."""
         self._tokens += int(figures["tokens"])
         now = time.monotonic()
-        if number < self.last and now - self._said < (0.2 if self.terminal else 10.0):
+        if number < self.last and now - self._shown_at < (0.2 if self.terminal else 10.0):
             return
-        self._said = now
+        self._shown_at = now
         spent = max(now - self._began, 1e-9)
         left = spent / (number - self.first) * (self.last - number)
         parts = [f"step {number}/{self.last}", f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]

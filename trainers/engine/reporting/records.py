@@ -38,7 +38,7 @@ def records_key(run_key: str) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordsManifest:
     """What the manifest of the records says of the run."""
 
     key: str
@@ -100,14 +100,16 @@ class Records:
             _write(self.folder, (self._since + 1, self._until), pa.concat_tables(self._waiting))
         self._since, self._waiting, self._num_waiting = self._until, [], 0
 
-    def publish(self, url: str, told: Told) -> None:
+    def publish(self, url: str, manifest: RecordsManifest) -> None:
         """Make the dataset at `url`, unless it stands there, and remove the files."""
         self.flush()
-        if not are_there(url, told.key):
+        if not are_there(url, manifest.key):
             facts = {"missing_steps": [list(gap) for gap in self.missing]}
             with Attempt.begin(url, self.schema) as attempt:
                 files = list(_shards(attempt, _read(self.folder)))
-                attempt.commit(files, op=told.op, parents=told.parents, seed=told.seed, key=told.key, facts=facts)
+                attempt.commit(
+                    files, op=manifest.op, parents=manifest.parents, seed=manifest.seed, key=manifest.key, facts=facts
+                )
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -134,12 +136,12 @@ def _shards(attempt: Attempt, tables: Iterator[pa.Table]) -> Iterator[File]:
 
 def _spans(folder: Path) -> list[tuple[int, int]]:
     """The stretches of steps on disk; of two that begin alike only the shorter: it was taken back later."""
-    found: dict[int, int] = {}
+    spans: dict[int, int] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := re.fullmatch(r"steps-(\d{9,})-(\d{9,})\.parquet", path.name):
             start, stop = int(match.group(1)), int(match.group(2))
-            found[start] = min(stop, found.get(start, stop))
-    return sorted(found.items())
+            spans[start] = min(stop, spans.get(start, stop))
+    return sorted(spans.items())
 
 
 def _rewind(folder: Path, first: int) -> None:

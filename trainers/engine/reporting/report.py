@@ -27,8 +27,8 @@ _NAME = 80
 
 def all_trackers() -> dict[str, type[Tracker]]:
     """The trackers by name, read off the re-exports of `trainers.engine.reporting.trackers`."""
-    found: list[type[Tracker]] = [value for value in vars(trackers).values() if isinstance(value, type)]
-    return {tracker.name: tracker for tracker in sorted(found, key=lambda tracker: tracker.name)}
+    kinds: list[type[Tracker]] = [value for value in vars(trackers).values() if isinstance(value, type)]
+    return {tracker.name: tracker for tracker in sorted(kinds, key=lambda tracker: tracker.name)}
 
 
 def by_source(figure: str, losses: Mapping[int, float], sources: Sequence[str]) -> dict[str, float]:
@@ -55,7 +55,7 @@ class Report:
             self.records = Records(folder / "records", source.label, source.algorithm.row_metrics, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
-        facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.told)
+        facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
         self.trackers = Trackers([named[name]() for name in run.track if leads], facts, self.say)
 
@@ -110,7 +110,7 @@ class Report:
 
 
 def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found
+        dotted |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return dotted

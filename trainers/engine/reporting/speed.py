@@ -87,11 +87,11 @@ class Speed:
 
     def figures(self, outcome: StepResult, seconds: float) -> dict[str, float]:
         """`tokens_per_second`; `padding`: share of attention's positions that carry no token; `mfu` if it is known."""
-        found = {
+        figures = {
             "tokens_per_second": outcome.tokens / seconds,
             "padding": 1 - outcome.tokens / max(1, outcome.padded_tokens),
         }
         if self.peak is not None:
             flops = self.per_token * outcome.tokens + self.per_pair * outcome.pairs
-            found["mfu"] = flops / seconds / self.peak
-        return found
+            figures["mfu"] = flops / seconds / self.peak
+        return figures

@@ -35,7 +35,7 @@ from trainers.engine.data.rows import Limits, TokenDataset
 from trainers.engine.megatron import model as networks
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.parallel import Layout
-from trainers.engine.reporting.records import Told, are_there, records_key
+from trainers.engine.reporting.records import RecordsManifest, are_there, records_key
 from trainers.engine.reporting.report import by_source
 from trainers.engine.reporting.speed import Speed
 from trainers.engine.training import optim as optimizers
@@ -61,11 +61,11 @@ class Inputs:
     @property
     def parents(self) -> tuple[Parent, ...]:
         """The inputs as the new checkpoint's manifest names them."""
-        found = [self.data.as_parent("data")]
+        parents = [self.data.as_parent("data")]
         if self.init is not None:
             manifest = self.init.manifest
-            found.append(Parent("init", self.init.folder, manifest.content_digest, manifest.task_key))
-        return tuple(found)
+            parents.append(Parent("init", self.init.folder, manifest.content_digest, manifest.task_key))
+        return tuple(parents)
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
     """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
     if loop.report.records is not None and run.records is not None:
         op = {**run.op, "name": f"{run.op['name']}.records"}
-        told = Told(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
-        loop.report.records.publish(run.records, told)
+        manifest = RecordsManifest(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
+        loop.report.records.publish(run.records, manifest)
 
 
 def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> ModelConfig:
@@ -246,8 +246,10 @@ def _facts(
         one = str(inputs.init.manifest.facts.get(tokenizer_lineage.FACT, ""))
     for rows in (inputs.data, inputs.validation):
         if rows is not None:
-            told = tokenizer_lineage.tokenizers_of(rows.schema, rows.facts)
-            tokenizer_lineage.check(told, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url)
+            tokenizers = tokenizer_lineage.tokenizers_of(rows.schema, rows.facts)
+            tokenizer_lineage.check(
+                tokenizers, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url
+            )
     taught = TurnEnd.of(inputs.data.facts)
     if inputs.init is not None:
         taught = taught.after(TurnEnd.of(inputs.init.manifest.facts))

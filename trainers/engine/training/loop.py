@@ -113,8 +113,8 @@ class Loop:
         self.model.eval()
         outcome = self.stepper.evaluate((step.batches for step in steps), sources=len(sources))
         self.model.train()
-        found = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
-        figures = {f"val_{name}": value for name, value in found.items()}
+        figures = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
+        figures = {f"val_{name}": value for name, value in figures.items()}
         self.report.validation(number, figures)
         return figures
 

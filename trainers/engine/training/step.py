@@ -36,7 +36,7 @@ class StepResult:
     """A step over the global batch: the mean loss, its weight, the metrics' means, and whether someone asked to
     stop.
 
-    `tokens` were read, `places` are what attention computed for them (more by its padding), `pairs` the (query, key)
+    `tokens` were read, `padded_tokens` what attention computed for them, `pairs` the (query, key)
     pairs within the window, later keys included. `sources` holds the mean loss of every source, by its place;
     `rows_RN` the sum of the loss, its weight and the notes of every row, in the order of the step, where asked for.
     """
@@ -109,8 +109,8 @@ class Stepper:
         return extract_outputs(output, batch, self.algorithm.needs, self.shape.vocab_size)
 
     def _loss(self, batch: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        said = self._outputs(output, batch)
-        loss: Loss = self.algorithm.loss(self.settings, said, {**batch.rows, **self._statistics})
+        outputs = self._outputs(output, batch)
+        loss: Loss = self.algorithm.loss(self.settings, outputs, {**batch.rows, **self._statistics})
         assert loss.values.shape == loss.weights.shape, f"{tuple(loss.values.shape)} != {tuple(loss.weights.shape)}"
         assert tuple(loss.metrics) == self.algorithm.metrics, f"{tuple(loss.metrics)} != {self.algorithm.metrics}"
         assert tuple(loss.row_metrics) == self.algorithm.row_metrics, (
@@ -120,7 +120,7 @@ class Stepper:
         pairs = [number for pair in loss.metrics.values() for number in pair]
         self._sums.add(total, loss.weights.sum(), pairs)
         self._sums.count(batch.num_read, self._padded_tokens(batch), self._pairs(batch))
-        first = said[self.algorithm.sequences[0].ids]
+        first = outputs[self.algorithm.sequences[0].ids]
         self._sums.add_rows(loss, self.algorithm.per, first, batch.places_B, batch.sources_B)
         return total, torch.zeros((), dtype=torch.int, device=output.device), {}
 
@@ -131,8 +131,8 @@ class Stepper:
             return
 
         def collect(batch: MicroBatch, output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            found = statistics_of(self.settings, self._outputs(output, batch), batch.rows)
-            pairs = [number for name in self.algorithm.statistics for number in found[name]]
+            statistics = statistics_of(self.settings, self._outputs(output, batch), batch.rows)
+            pairs = [number for name in self.algorithm.statistics for number in statistics[name]]
             self._sums.add(output.new_zeros(()), output.new_zeros(()), pairs)
             return output.sum() * 0, torch.zeros((), dtype=torch.int, device=output.device), {}
 
@@ -176,14 +176,14 @@ class Stepper:
         return {name: total / count for name, (total, count) in pairs if count > 0}
 
     def _result(self) -> StepResult:
-        total, weight, tokens, places, pairs = self._sums.head.tolist()
+        total, weight, tokens, padded_tokens, pairs = self._sums.head.tolist()
         by_source = enumerate(self._sums.sources_S2.tolist())
         return StepResult(
             loss=total / weight if weight > 0 else total,
             weight=weight,
             metrics=self._means(self.algorithm.metrics),
             tokens=int(tokens),
-            padded_tokens=int(places),
+            padded_tokens=int(padded_tokens),
             pairs=pairs,
             sources={place: loss / counted for place, (loss, counted) in by_source if counted > 0},
             rows_RN=self._sums.rows_RN.cpu().numpy(),

@@ -13,7 +13,7 @@ from trainers.algorithm import Loss, ModelOutputs, Per
 from trainers.arithmetic import sum_per_row
 
 LOSS, WEIGHT, TOKENS, PLACES, PAIRS = range(5)
-"""Entries of `Tally.head`: sums of the loss and its weight, tokens read, places attention computes for them, and pairs
+"""Entries of `StepSums.head`: sums of the loss and its weight, tokens read, tokens with padding, and pairs
 of tokens (query, key) within the window."""
 
 
@@ -42,20 +42,20 @@ class StepSums:
         self.head[:TOKENS] += numbers[:TOKENS]
         self.metrics_M2 += numbers[TOKENS:].view(-1, 2)
 
-    def count(self, tokens: int, places: int, pairs: float) -> None:
+    def count(self, tokens: int, padded_tokens: int, pairs: float) -> None:
         """What one micro-batch read, which the host knows."""
-        self._counts = [one + other for one, other in zip(self._counts, (tokens, places, pairs), strict=True)]
+        self._counts = [one + other for one, other in zip(self._counts, (tokens, padded_tokens, pairs), strict=True)]
 
     @torch.no_grad()
-    def add_rows(self, loss: Loss, per: Per, said: ModelOutputs, places_B: Tensor, sources_B: Tensor) -> None:
+    def add_rows(self, loss: Loss, per: Per, outputs: ModelOutputs, places_B: Tensor, sources_B: Tensor) -> None:
         """The rows of one micro-batch, where they stand among the step's rows and in their sources."""
         of_rows, of_sources = self.rows_RN.numel() > 0, self.sources_S2.numel() > 0 and sources_B.numel() > 0
-        if not (of_rows or of_sources) or not said.num_rows:
+        if not (of_rows or of_sources) or not outputs.num_rows:
             return
         weights = loss.weights.double()
         both = [loss.values.double() * weights, weights]
         if per is Per.TOKEN:
-            both = [sum_per_row(values_T, said.row_T, said.num_rows) for values_T in both]
+            both = [sum_per_row(values_T, outputs.row_T, outputs.num_rows) for values_T in both]
         if of_sources:
             self.sources_S2.index_add_(0, sources_B, torch.stack(both, dim=1))
         if of_rows:

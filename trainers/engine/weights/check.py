@@ -52,24 +52,24 @@ def compare(
             raise ConfigError("no-check", f"logits cannot be compared: {reason}", next="check=auto or check=off")
         return CheckResult(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
     wanted = scores and model.head == "scalar"
-    told = _run({"folder": folder, "place": place, "model": plain(model), "scores": wanted})
-    _judge(told, "logits", folder)
-    line = f"logits of {told['tokens']} tokens equal transformers {told['transformers']}: max difference "
-    line += f"{told['difference']:.3g}"
+    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": wanted})
+    _judge(figures, "logits", folder)
+    line = f"logits of {figures['tokens']} tokens equal transformers {figures['transformers']}: max difference "
+    line += f"{figures['difference']:.3g}"
     fact = {"logits": "equal", "tolerance": TOLERANCE}
-    if beyond := told["beyond"]:
+    if beyond := figures["beyond"]:
         line += "; " + _past(beyond, model, folder)
         fact["beyond"] = "not compared" if "reason" in beyond else beyond["tokens"]
-    if told["scores"]:
-        _judge(told["scores"], "scores", folder)
-        line += f"; scores of {told['scores']['rows']} padded rows: {told['scores']['difference']:.3g}"
+    if figures["scores"]:
+        _judge(figures["scores"], "scores", folder)
+        line += f"; scores of {figures['scores']['rows']} padded rows: {figures['scores']['difference']:.3g}"
         fact["scores"] = "equal"
-    return CheckResult(line, fact, told)
+    return CheckResult(line, fact, figures)
 
 
-def _judge(told: Mapping[str, Any], what: str, folder: str) -> None:
+def _judge(figures: Mapping[str, Any], what: str, folder: str) -> None:
     """`DataError` if the greatest difference of the `what` is beyond what rounding explains."""
-    difference, greatest = float(told["difference"]), float(told["greatest"])
+    difference, greatest = float(figures["difference"]), float(figures["greatest"])
     if not difference <= TOLERANCE * max(1.0, greatest):
         raise DataError(
             f"{what}-differ",

@@ -110,13 +110,13 @@ def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
     flat = ids.reshape(1, -1).to(layout.device)
     width = model.vocab_size if model.head == "lm" else model.head_size
     out = torch.empty(rows, length, width, device=layout.device)
-    said = stages.through(
+    output = stages.through(
         network,
         lambda: network(flat, plan.positions, None, packed_seq_params=plan, runtime_gather_output=True),
         rows * length,
     )
-    if said is not None:
-        out.copy_(said.reshape(rows, length, -1)[..., :width])
+    if output is not None:
+        out.copy_(output.reshape(rows, length, -1)[..., :width])
     stages.share(network, out)
     return out.cpu()
 
@@ -192,8 +192,8 @@ def our_scores(place: str, model: ModelConfig, rows: list[list[int]], layout: La
     network = _loaded(place, model, layout)
     plan = pack(list(map(len, rows)), device=layout.device)
     ids = torch.tensor([[number for row in rows for number in row]], device=layout.device)
-    said: Tensor = network(ids, plan.positions, None, packed_seq_params=plan)
-    return said[0, plan.last].float().cpu()
+    output: Tensor = network(ids, plan.positions, None, packed_seq_params=plan)
+    return output[0, plan.last].float().cpu()
 
 
 def _loaded(place: str, model: ModelConfig, layout: Layout) -> Network:
@@ -215,8 +215,8 @@ def _first_layers(place: str, cut: ModelConfig, model: ModelConfig) -> Iterator[
         yield folder
 
 
-def _differ(found: Tensor, expected: Tensor) -> dict[str, float]:
-    return {"difference": (found - expected).abs().max().item(), "greatest": expected.abs().max().item()}
+def _differ(actual: Tensor, expected: Tensor) -> dict[str, float]:
+    return {"difference": (actual - expected).abs().max().item(), "greatest": expected.abs().max().item()}
 
 
 def beyond(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[str, Any]:
@@ -252,10 +252,10 @@ def scores(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[s
     ends = config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     rows = scored_rows(model, ends, config.pad_token_id)
-    found = our_scores(job["place"], model, rows, layout)
+    actual = our_scores(job["place"], model, rows, layout)
     gc.collect()
     expected = torch.stack([their_scores(job["folder"], model, rows, side) for side in ("left", "right")])
-    return {"rows": len(rows), **_differ(found, expected)}
+    return {"rows": len(rows), **_differ(actual, expected)}
 
 
 def main() -> int:
@@ -267,13 +267,13 @@ def main() -> int:
     ids, layout = sample_ids(model), parallel.start(Parallel())
     expected = theirs(job["folder"], ids, model.head)
     gc.collect()
-    told: dict[str, Any] = _differ(ours(job["place"], model, ids, layout), expected)
+    figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout), expected)
     gc.collect()
-    told |= {"tokens": ids.numel(), "transformers": transformers.__version__}
-    told["beyond"] = beyond(job, model, layout)
+    figures |= {"tokens": ids.numel(), "transformers": transformers.__version__}
+    figures["beyond"] = beyond(job, model, layout)
     gc.collect()
-    told["scores"] = scores(job, model, layout) if job["scores"] else {}
-    print(json.dumps(told))
+    figures["scores"] = scores(job, model, layout) if job["scores"] else {}
+    print(json.dumps(figures))
     return 0
 
 

@@ -83,8 +83,8 @@ def export(
             for name, text in _texts(plan, words.files, made, say).items():
                 _put(here, name, text)
         say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
-        found = _compared(plan, here, made.folder, check if dtype == "keep" or check == "on" else "off")
-        say(found.line)
+        compared = _compared(plan, here, made.folder, check if dtype == "keep" or check == "on" else "off")
+        say(compared.line)
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
             kind="export",
@@ -92,8 +92,8 @@ def export(
             op={"name": "export", "version": VERSION, "params": params},
             parents=(made.as_parent("checkpoint"), *words.parents),
             files=commit.hash_files(out, attempt),
-            facts={**words.facts, "weights_digest": made.weights_digest, "check": dict(found.fact)},
-            runtime_info={"check": dict(found.figures), "seconds": round(time.monotonic() - began, 3)},
+            facts={**words.facts, "weights_digest": made.weights_digest, "check": dict(compared.fact)},
+            runtime_info={"check": dict(compared.figures), "seconds": round(time.monotonic() - began, 3)},
         )
         return commit.publish_folder(out, attempt, manifest)
     except BaseException:
@@ -154,9 +154,9 @@ def _compared(plan: Plan, here: str, place: str, check: Check) -> checks.CheckRe
 
 def _family(made: Checkpoint, wish: str | None) -> Family:
     """The one that was asked for, or the one it was adopted as if it still fits, or the first that fits."""
-    told = str(made.manifest.facts.get("family", ""))
-    if wish is None and told in registry.FAMILIES and not registry.FAMILIES[told].faults(made.model):
-        return registry.FAMILIES[told]
+    name = str(made.manifest.facts.get("family", ""))
+    if wish is None and name in registry.FAMILIES and not registry.FAMILIES[name].faults(made.model):
+        return registry.FAMILIES[name]
     return registry.of_model(made.model, wish)
 
 
@@ -176,11 +176,11 @@ def _planned(made: Checkpoint, family: Family, dtype: Dtype) -> Plan:
     return Plan(stored, family, model, sorted(slots, key=lambda slot: slot.order))
 
 
-def _lacks(found: str) -> IntegrityError:
+def _lacks(reason: str) -> IntegrityError:
     return IntegrityError(
         "wrong-tensors",
         "the checkpoint's tensors are not those of its model.json",
-        found=found,
+        found=reason,
         kept="nothing was written",
     )
 
@@ -210,27 +210,27 @@ def _write_weights(plan: Plan, here: str, most: int) -> int:
     if total > 1:
         size = sum(slot.bytes for slot in plan.slots)
         weight_map = {slot.name: name for name, shard in zip(names, shards, strict=True) for slot in shard}
-        told = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-        _put(here, INDEX, json.dumps(told, indent=2) + "\n")
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+        _put(here, INDEX, json.dumps(index, indent=2) + "\n")
     return total
 
 
 def _texts(plan: Plan, words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> dict[str, str]:
     """The text files of the folder by name; `say` takes what has to be known of them."""
-    told = plan.family.config(plan.model)
+    config = plan.family.config(plan.model)
     widest = max(plan.slots, key=lambda slot: slot.numel).dtype
-    told["torch_dtype"] = str(widest).removeprefix("torch.")
+    config["torch_dtype"] = str(widest).removeprefix("torch.")
     if tokenizer.TOKENS in words:
-        told |= tokenizer.ids(words, plan.family.name)
+        config |= tokenizer.ids(words, plan.family.name)
         generation = json.loads(words.get(tokenizer.GENERATION, "{}"))
-        told |= {name: generation[name] for name in tokenizer.IDS if generation.get(name) is not None}
+        config |= {name: generation[name] for name in tokenizer.IDS if generation.get(name) is not None}
         ends = _ends(words, made, say)
-        told = tokenizer.with_ends(told, ends)
+        config = tokenizer.with_ends(config, ends)
         words = {**words, tokenizer.GENERATION: as_text(tokenizer.with_ends(generation, ends))}
         if plan.model.head == "scalar":
-            words = _padded(told, words, plan.model, say)
-    config = json.dumps(told, indent=2, sort_keys=True) + "\n"
-    return {CONFIG: config, **tokenizer.exported(words, made.folder)}
+            words = _padded(config, words, plan.model, say)
+    config_text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    return {CONFIG: config_text, **tokenizer.exported(words, made.folder)}
 
 
 def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> EndTokens:
@@ -247,16 +247,16 @@ def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]
 
 
 def _padded(
-    told: dict[str, Any], words: Mapping[str, str], model: ModelConfig, say: Callable[[str], None]
+    config: dict[str, Any], words: Mapping[str, str], model: ModelConfig, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """The tokenizer's files of a reward model, with the token that fills batches named in them and in `told`."""
+    """The tokenizer's files of a reward model, with the token that fills batches named in them and in `config`."""
     generation = parsed(words.get(tokenizer.GENERATION), tokenizer.GENERATION)
-    ends = padding.ends_of(told, generation, tokenizer.ids(words, tokenizer.TOKENS))
-    found = padding.chosen(words, generation.get(padding.PAD), ends, model)
-    if found.note is not None:
-        say(found.note)
-    told[padding.PAD] = generation[padding.PAD] = found.number
-    files = {**found.files, tokenizer.GENERATION: as_text(generation)}
+    ends = padding.ends_of(config, generation, tokenizer.ids(words, tokenizer.TOKENS))
+    pad = padding.chosen(words, generation.get(padding.PAD), ends, model)
+    if pad.note is not None:
+        say(pad.note)
+    config[padding.PAD] = generation[padding.PAD] = pad.number
+    files = {**pad.files, tokenizer.GENERATION: as_text(generation)}
     if model.position == "learned":  # transformers counts positions from the left edge, padding included
         files[tokenizer.SETTINGS] = as_text({**parsed(files[tokenizer.SETTINGS], CONFIG), "padding_side": "right"})
     return files

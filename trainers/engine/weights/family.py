@@ -95,9 +95,9 @@ class Family:
         head = self._head(config)
         known = {name: values[0] for name, values in self.fixed.items() if len(values) == 1}
         tied = config.flag("tie_word_embeddings", self.tied) and head["head"] == "lm"
-        told = {**known, "tie_embeddings": tied, **self.read(config), **head}
+        fields = {**known, "tie_embeddings": tied, **self.read(config), **head}
         config.finish()
-        model = ModelConfig(**told)
+        model = ModelConfig(**fields)
         if faults := [*shape_faults(model), *self.faults(model)]:
             raise ConfigError("unsupported-model", "; ".join(faults), where=where, kept="nothing was written")
         return model
@@ -123,16 +123,16 @@ class Family:
 
     def config(self, model: ModelConfig) -> dict[str, Any]:
         """config.json of `model`, without types and token ids."""
-        told: dict[str, Any] = {
+        keys: dict[str, Any] = {
             "architectures": [self.causal if model.head == "lm" else self.scalar],
             "model_type": self.name,
         }
-        told |= {"vocab_size": model.vocab_size, "tie_word_embeddings": model.tie_embeddings, **self.write(model)}
+        keys |= {"vocab_size": model.vocab_size, "tie_word_embeddings": model.tie_embeddings, **self.write(model)}
         if model.head == "scalar":
             labels = [f"LABEL_{number}" for number in range(model.head_size)]
-            told["id2label"] = {str(number): label for number, label in enumerate(labels)}
-            told["label2id"] = {label: number for number, label in enumerate(labels)}
-        return told
+            keys["id2label"] = {str(number): label for number, label in enumerate(labels)}
+            keys["label2id"] = {label: number for number, label in enumerate(labels)}
+        return keys
 
     def table(self, model: ModelConfig) -> Iterator[tuple[Stack, tuple[Spelling, ...]]]:
         """Every tensor of the network of `model`, with its spellings."""

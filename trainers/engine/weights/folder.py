@@ -104,17 +104,17 @@ class Folder:
         )
 
     def _weight_map(self) -> dict[str, Any]:
-        told = self.json(INDEX).get("weight_map")
-        if not isinstance(told, dict) or not told:
+        weight_map = self.json(INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
             raise self._bad(f"{INDEX} has no weight_map")
-        return told
+        return weight_map
 
     def _check_index(self) -> None:
         if not os.path.isfile(os.path.join(self.path, INDEX)):
             return
-        told = self._weight_map()
+        weight_map = self._weight_map()
         there = {name: os.path.basename(file.path) for name, file in self._place.items()}
-        wrong = [name for name in told.keys() | there.keys() if told.get(name) != there.get(name)]
+        wrong = [name for name in weight_map.keys() | there.keys() if weight_map.get(name) != there.get(name)]
         if wrong:
             raise self._bad(f"{INDEX} and the files disagree about {listed(wrong)}")
 
@@ -149,10 +149,10 @@ def read_object(folder: str, name: str) -> dict[str, Any]:
     if text is None:
         return {}
     with parsing(lambda words: _unreadable(os.path.join(folder, name), words)):
-        told = strict_json(text)
-        if not isinstance(told, dict):
+        value = strict_json(text)
+        if not isinstance(value, dict):
             raise TypeError("no object")
-    return told
+    return value
 
 
 def as_text(value: Mapping[str, Any]) -> str:
@@ -175,5 +175,5 @@ def listed(names: Any, limit: int = 40) -> str:
     kinds: dict[str, list[str]] = {}
     for name in sorted(names):
         kinds.setdefault(re.sub(r"\.\d+(?=\.)", ".*", name), []).append(name)
-    told = [printable(all_[0] if len(all_) == 1 else f"{kind} ({len(all_)})", 160) for kind, all_ in kinds.items()]
-    return ", ".join(told[:limit]) + (f" and {len(told) - limit} more" if len(told) > limit else "")
+    texts = [printable(all_[0] if len(all_) == 1 else f"{kind} ({len(all_)})", 160) for kind, all_ in kinds.items()]
+    return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if len(texts) > limit else "")

@@ -67,7 +67,7 @@ HARMLESS = {
 }
 """Keys without effect on what a network computes, and why."""
 
-_HELD: Mapping[str, tuple[Any, ...]] = {
+_ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "is_decoder": (False, True),
     "add_cross_attention": (False,),
@@ -80,7 +80,7 @@ _HELD: Mapping[str, tuple[Any, ...]] = {
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 _LLAMA3_KEYS = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
 _REQUIRED = object()
-_MOST, _TOLD = 1e18, 40
+_MOST, _SHOWN = 1e18, 40
 
 
 class Config:
@@ -98,7 +98,7 @@ class Config:
             self.fault("auto_map asks for code that came with the folder, which is never run")
         if self.data.get("quantization_config") is not None:
             self.fault("quantization_config: quantized weights are not read; convert them to bf16 first")
-        for name, values in _HELD.items():
+        for name, values in _ALLOWED.items():
             self.hold(name, values, values[0])
 
     def count(self, name: str, default: Any = _REQUIRED) -> int:
@@ -139,10 +139,10 @@ class Config:
         unknown = [name for name in self.data if name not in self._seen | HARMLESS.keys()]
         self.faults += [f"{printable(name)} is a key that is not known" for name in unknown]
         if self.faults:
-            more = f" and {len(self.faults) - _TOLD} more" if len(self.faults) > _TOLD else ""
+            more = f" and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
             raise ConfigError(
                 "unsupported-model",
-                f"config.json asks for what is not supported: {'; '.join(self.faults[:_TOLD])}{more}",
+                f"config.json asks for what is not supported: {'; '.join(self.faults[:_SHOWN])}{more}",
                 where=self.where,
                 kept="nothing was written",
             )
@@ -153,39 +153,39 @@ class Config:
         longest: the longest sequence. base, share: what absent keys mean. A share other than `share` is refused where
         `share` is 1.
         """
-        told: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
         for name in ("rope_scaling", "rope_parameters"):
             self._seen.add(name)
             part = self.data.get(name)
             if part is not None and not isinstance(part, dict):
                 self.fault(f"{name} {printable(part)} is no object")
             elif part:
-                told = self._merged(told, part, name)
+                keys = self._merged(keys, part, name)
         for name in ("rope_theta", "partial_rotary_factor"):
             self._seen.add(name)
             if self.data.get(name) is not None:
-                told = self._merged(told, {name: self.data[name]}, name)
-        parts = Config(told, self.where)
-        kind = told.get("rope_type", told.get("type", "default"))
-        found: dict[str, Any] = {"rope_base": parts.number("rope_theta", base)}
-        found["rotary_percent"] = parts.number("partial_rotary_factor", share)
-        if share == 1 and found["rotary_percent"] != 1:
-            self.fault(f"partial_rotary_factor {found['rotary_percent']} is not supported (1 is)")
-        found["rope_scaling"] = _llama3(parts, longest) if kind == "llama3" else None
+                keys = self._merged(keys, {name: self.data[name]}, name)
+        parts = Config(keys, self.where)
+        kind = keys.get("rope_type", keys.get("type", "default"))
+        rope: dict[str, Any] = {"rope_base": parts.number("rope_theta", base)}
+        rope["rotary_percent"] = parts.number("partial_rotary_factor", share)
+        if share == 1 and rope["rotary_percent"] != 1:
+            self.fault(f"partial_rotary_factor {rope['rotary_percent']} is not supported (1 is)")
+        rope["rope_scaling"] = _llama3(parts, longest) if kind == "llama3" else None
         if kind not in ("default", "llama3"):
             self.fault(f"rope_type {printable(kind)} is not supported (default, llama3 is)")
         else:
             known = _ROPE_KEYS | (_LLAMA3_KEYS if kind == "llama3" else set())
-            extra = [name for name in told if name not in known and told[name] is not None]
+            extra = [name for name in keys if name not in known and keys[name] is not None]
             self.faults += [f"rope key {printable(name)} is not known for rope_type {kind}" for name in extra]
         self.faults += parts.faults
-        return found
+        return rope
 
-    def _merged(self, told: dict[str, Any], more: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def _merged(self, keys: dict[str, Any], more: Mapping[str, Any], name: str) -> dict[str, Any]:
         for key, value in more.items():
-            if key in told and told[key] != value:
-                self.fault(f"{name} says {key} {printable(value)}, another key {printable(told[key])}")
-        return told | dict(more)
+            if key in keys and keys[key] != value:
+                self.fault(f"{name} says {key} {printable(value)}, another key {printable(keys[key])}")
+        return keys | dict(more)
 
     def _take(self, name: str, kind: Any, default: Any, stand_in: Any) -> Any:
         self._seen.add(name)
@@ -203,26 +203,26 @@ class Config:
         return stand_in
 
 
-def _llama3(told: Config, longest: int) -> RopeScaling:
+def _llama3(config: Config, longest: int) -> RopeScaling:
     return RopeScaling(
-        factor=told.number("factor"),
-        low_frequency=told.number("low_freq_factor"),
-        high_frequency=told.number("high_freq_factor"),
-        original_length=told.count("original_max_position_embeddings", longest),
+        factor=config.number("factor"),
+        low_frequency=config.number("low_freq_factor"),
+        high_frequency=config.number("high_freq_factor"),
+        original_length=config.count("original_max_position_embeddings", longest),
     )
 
 
 def rope_of(base: float, share: float | None, scaling: RopeScaling | None) -> dict[str, Any]:
     """The keys that say so, as transformers 4, transformers 5 and vLLM read them; `share` None leaves it out."""
-    told: dict[str, Any] = {"rope_theta": base, "rope_scaling": None}
+    keys: dict[str, Any] = {"rope_theta": base, "rope_scaling": None}
     if share is not None:
-        told["partial_rotary_factor"] = share
+        keys["partial_rotary_factor"] = share
     if scaling is not None:
-        told["rope_scaling"] = {
+        keys["rope_scaling"] = {
             "rope_type": "llama3",
             "factor": scaling.factor,
             "low_freq_factor": scaling.low_frequency,
             "high_freq_factor": scaling.high_frequency,
             "original_max_position_embeddings": scaling.original_length,
         }
-    return told
+    return keys

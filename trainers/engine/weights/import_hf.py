@@ -76,8 +76,8 @@ def adopt(
     try:
         here = local(commit.attempt_path(out, attempt))
         stream.write(os.path.join(here, checkpoint.WEIGHTS), plan.dtypes, plan.make)
-        found = checks.compare(path, here, model, check, folder.numel())
-        say(found.line)
+        compared = checks.compare(path, here, model, check, folder.numel())
+        say(compared.line)
     except BaseException:
         with suppress(QuiverError, OSError):
             commit.discard_attempt(out, attempt)
@@ -87,8 +87,8 @@ def adopt(
         "op": {"name": "adopt", "version": VERSION, "params": {"family": family.name}},
         "parents": words.parents,
         "seed": 0,
-        "facts": {**(facts or {}), "tokenizer": words.identity, "family": family.name, "check": found.fact},
-        "runtime_info": {"source": path, "check": found.figures, "seconds": round(time.monotonic() - began, 3)},
+        "facts": {**(facts or {}), "tokenizer": words.identity, "family": family.name, "check": compared.fact},
+        "runtime_info": {"source": path, "check": compared.figures, "seconds": round(time.monotonic() - began, 3)},
     }
     texts = {checkpoint.MODEL: settings.canonical(model), **words.files}
     return checkpoint.Draft(out, attempt, (), texts, model, claims).publish()
@@ -167,16 +167,16 @@ class _Faults:
             self.types.append(f"{name} would be of types {' and '.join(sorted(kinds))} at once")
 
     def finish(self, path: str) -> None:
-        told = [f"missing: {listed(self.missing)}"] if self.missing else []
-        told += [f"unexpected: {listed(self.unexpected)}"] if self.unexpected else []
-        wrong = [f"{name} {list(found)}, not {list(wanted)}" for name, (wanted, found) in self.shapes.items()]
-        told += [f"wrong shape: {'; '.join(wrong[:40])}"] if wrong else []
-        told += [f"wrong type: {'; '.join(self.types[:40])}"] if self.types else []
-        if told:
+        faults = [f"missing: {listed(self.missing)}"] if self.missing else []
+        faults += [f"unexpected: {listed(self.unexpected)}"] if self.unexpected else []
+        wrong = [f"{name} {list(shape)}, not {list(expected)}" for name, (expected, shape) in self.shapes.items()]
+        faults += [f"wrong shape: {'; '.join(wrong[:40])}"] if wrong else []
+        faults += [f"wrong type: {'; '.join(self.types[:40])}"] if self.types else []
+        if faults:
             raise DataError(
                 "wrong-tensors",
                 "the folder's tensors are not those of the model that its config.json describes",
-                found="; ".join(told),
+                found="; ".join(faults),
                 where=shown(path),
                 kept="nothing was written",
             )

@@ -115,14 +115,14 @@ def _read(source: Checkpoint) -> dict[str, Tensor]:
 
 def _renamed(tensors: Mapping[str, Tensor], model: ModelConfig, family: Family) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors by PEFT's names, and the last names of the modules that get an adapter."""
-    spellings = {stack.name: told[0] for stack, told in family.table(model)}
-    found: dict[str, Tensor] = {}
+    spellings = {stack.name: spelling[0] for stack, spelling in family.table(model)}
+    renamed: dict[str, Tensor] = {}
     modules: set[str] = set()
     for name in sorted(name for name in tensors if name.endswith(".lora.a")):
         linear = name.removesuffix(".lora.a")
         _, _, layer, rest = linear.split(".", 3)
-        told = spellings[f"decoder.layers.{rest}.weight"]
-        if told.transform not in _ROWS:
+        spelling = spellings[f"decoder.layers.{rest}.weight"]
+        if spelling.transform not in _ROWS:
             raise ConfigError(
                 "not-for-peft",
                 f"adapters on {rest} of a {family.name} have no exact form in PEFT",
@@ -130,14 +130,16 @@ def _renamed(tensors: Mapping[str, Tensor], model: ModelConfig, family: Family) 
                 kept="nothing was written",
                 next="merge them and export the whole network",
             )
-        for module, rows in zip(told.names, told.transform.split(tensors[f"{linear}.lora.b"], model), strict=True):
+        for module, rows in zip(
+            spelling.names, spelling.transform.split(tensors[f"{linear}.lora.b"], model), strict=True
+        ):
             whole = module.format(layer=layer).removesuffix(".weight")
             modules.add(whole.rsplit(".", 1)[-1])
-            found[f"base_model.model.{whole}.lora_A.weight"] = tensors[name]
-            found[f"base_model.model.{whole}.lora_B.weight"] = rows
+            renamed[f"base_model.model.{whole}.lora_A.weight"] = tensors[name]
+            renamed[f"base_model.model.{whole}.lora_B.weight"] = rows
     if "output_layer.weight" in tensors:
-        found["base_model.model.score.weight"] = tensors["output_layer.weight"]
-    return found, modules
+        renamed["base_model.model.score.weight"] = tensors["output_layer.weight"]
+    return renamed, modules
 
 
 def _config(adapters: lora_base.Adapters, modules: set[str], base: str, model: ModelConfig) -> dict[str, Any]:

@@ -34,44 +34,49 @@ def stacks(model: ModelConfig) -> dict[str, Stack]:
     """Every tensor of the network of `model`, by name, vocabulary rows filled up as at tensor size 1."""
     hidden, layers = model.hidden_size, (model.num_layers,)
     rows = padded_vocabulary(model, 1)
-    found = [Stack("embedding.word_embeddings.weight", (rows, hidden))]
+    stacked = [Stack("embedding.word_embeddings.weight", (rows, hidden))]
     if model.position == "learned":
-        found.append(Stack("embedding.position_embeddings.weight", (model.max_sequence_length, hidden)))
-    found += [*_attention(model, layers), *(_mlp(model, layers) if model.experts is None else _experts(model, layers))]
-    found += _norm(model, "decoder.final_layernorm.", hidden, ())
+        stacked.append(Stack("embedding.position_embeddings.weight", (model.max_sequence_length, hidden)))
+    stacked += [
+        *_attention(model, layers),
+        *(_mlp(model, layers) if model.experts is None else _experts(model, layers)),
+    ]
+    stacked += _norm(model, "decoder.final_layernorm.", hidden, ())
     if model.head == "scalar":
-        found.append(Stack("output_layer.weight", (model.head_size, hidden)))
+        stacked.append(Stack("output_layer.weight", (model.head_size, hidden)))
     elif not model.tie_embeddings:
-        found.append(Stack("output_layer.weight", (rows, hidden)))
-    return {stack.name: stack for stack in found}
+        stacked.append(Stack("output_layer.weight", (rows, hidden)))
+    return {stack.name: stack for stack in stacked}
 
 
 def _attention(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, heads, groups = model.hidden_size, model.num_attention_heads, model.num_query_groups
     size = model.kv_channels or hidden // heads
     rows, here = (heads + 2 * groups) * size, "decoder.layers.self_attention."
-    found = _norm(model, here + "linear_qkv.layer_norm_", hidden, layers)
-    found += [Stack(here + "linear_qkv.weight", (rows, hidden), layers)]
-    found += [Stack(here + "linear_proj.weight", (hidden, heads * size), layers)]
+    stacked = _norm(model, here + "linear_qkv.layer_norm_", hidden, layers)
+    stacked += [Stack(here + "linear_qkv.weight", (rows, hidden), layers)]
+    stacked += [Stack(here + "linear_proj.weight", (hidden, heads * size), layers)]
     if model.qkv_bias or model.linear_bias:
-        found.append(Stack(here + "linear_qkv.bias", (rows,), layers))
+        stacked.append(Stack(here + "linear_qkv.bias", (rows,), layers))
     if model.linear_bias:
-        found.append(Stack(here + "linear_proj.bias", (hidden,), layers))
+        stacked.append(Stack(here + "linear_proj.bias", (hidden,), layers))
     if model.qk_layernorm:
-        found += [norm for name in ("q_layernorm.", "k_layernorm.") for norm in _norm(model, here + name, size, layers)]
-    return found
+        stacked += [
+            norm for name in ("q_layernorm.", "k_layernorm.") for norm in _norm(model, here + name, size, layers)
+        ]
+    return stacked
 
 
 def _mlp(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, width, here = model.hidden_size, model.ffn_hidden_size, "decoder.layers.mlp."
     wide = 2 * width if model.gated else width
-    found = _norm(model, here + "linear_fc1.layer_norm_", hidden, layers)
-    found += [Stack(here + "linear_fc1.weight", (wide, hidden), layers)]
-    found += [Stack(here + "linear_fc2.weight", (hidden, width), layers)]
+    stacked = _norm(model, here + "linear_fc1.layer_norm_", hidden, layers)
+    stacked += [Stack(here + "linear_fc1.weight", (wide, hidden), layers)]
+    stacked += [Stack(here + "linear_fc2.weight", (hidden, width), layers)]
     if model.linear_bias:
-        found.append(Stack(here + "linear_fc1.bias", (wide,), layers))
-        found.append(Stack(here + "linear_fc2.bias", (hidden,), layers))
-    return found
+        stacked.append(Stack(here + "linear_fc1.bias", (wide,), layers))
+        stacked.append(Stack(here + "linear_fc2.bias", (hidden,), layers))
+    return stacked
 
 
 def _experts(model: ModelConfig, layers: Index) -> list[Stack]:
@@ -79,11 +84,11 @@ def _experts(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, width, number = model.hidden_size, model.ffn_hidden_size, model.experts.number
     wide = 2 * width if model.gated else width
     here, lead = "decoder.layers.mlp.", (*layers, number)
-    found = _norm(model, "decoder.layers.pre_mlp_layernorm.", hidden, layers)
-    found.append(Stack(here + "router.weight", (number, hidden), layers))
-    found.append(Stack(here + "experts.experts.linear_fc1.weight", (wide, hidden), lead))
-    found.append(Stack(here + "experts.experts.linear_fc2.weight", (hidden, width), lead))
-    return found
+    stacked = _norm(model, "decoder.layers.pre_mlp_layernorm.", hidden, layers)
+    stacked.append(Stack(here + "router.weight", (number, hidden), layers))
+    stacked.append(Stack(here + "experts.experts.linear_fc1.weight", (wide, hidden), lead))
+    stacked.append(Stack(here + "experts.experts.linear_fc2.weight", (hidden, width), lead))
+    return stacked
 
 
 def _norm(model: ModelConfig, name: str, size: int, lead: Index) -> list[Stack]:

@@ -43,13 +43,13 @@ def wished(config: Mapping[str, Any], vocab_size: int) -> tuple[int | None, str 
     return None, f"{PAD} of config.json is no id below vocab_size {vocab_size}: left out"
 
 
-def ends_of(*told: Mapping[str, Any]) -> set[int]:
+def ends_of(*configs: Mapping[str, Any]) -> set[int]:
     """Every id that `eos_token_id` of these settings names, one or a list."""
-    found: set[int] = set()
-    for settings in told:
+    ends: set[int] = set()
+    for settings in configs:
         value = settings.get("eos_token_id")
-        found |= {number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)}
-    return found
+        ends |= {number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)}
+    return ends
 
 
 def chosen(files: Mapping[str, str], wish: int | None, ends: Collection[int], model: ModelConfig) -> Padding:

@@ -29,12 +29,12 @@ def named(name: str) -> Family:
 def of_config(data: Mapping[str, Any], where: str) -> Family:
     """The family that answers to the architecture of a config.json; `ConfigError` if there is none."""
     answers = {name: family for family in FAMILIES.values() for name in (family.causal, family.scalar)}
-    told = data.get("architectures")
-    if isinstance(told, list) and len(told) == 1 and isinstance(told[0], str) and told[0] in answers:
-        return answers[told[0]]
+    names = data.get("architectures")
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) and names[0] in answers:
+        return answers[names[0]]
     raise ConfigError(
         "unsupported-architecture",
-        f"config.json asks for {printable(told, 120)}",
+        f"config.json asks for {printable(names, 120)}",
         expected="architectures with one of " + ", ".join(sorted(answers)),
         found=f"model_type {printable(data.get('model_type'))}",
         where=where,
@@ -52,6 +52,6 @@ def of_model(model: ModelConfig, wish: str | None) -> Family:
     raise ConfigError(
         "no-family",
         "no Hugging Face architecture computes what this network computes",
-        found="; ".join(f"not {name}: {', '.join(told)}" for name, told in faults.items()),
+        found="; ".join(f"not {name}: {', '.join(reasons)}" for name, reasons in faults.items()),
         kept="nothing was written",
     )

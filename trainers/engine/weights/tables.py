@@ -89,15 +89,15 @@ def sizes(config: Config, groups: int | None = None) -> dict[str, Any]:
     }
 
 
-def head_size(config: Config, told: dict[str, Any], default: int | None = None) -> int | None:
+def head_size(config: Config, sizes: dict[str, Any], default: int | None = None) -> int | None:
     """Numbers per head where that is not hidden size over heads; absent `head_dim` is `default`."""
     given = config.maybe("head_dim") or default
-    return None if given is None or given * told["num_attention_heads"] == told["hidden_size"] else given
+    return None if given is None or given * sizes["num_attention_heads"] == sizes["hidden_size"] else given
 
 
-def windows(config: Config, told: dict[str, Any]) -> dict[str, Any]:
+def windows(config: Config, sizes: dict[str, Any]) -> dict[str, Any]:
     """Qwen's window: in all layers or in none (`max_window_layers` says from which layer on)."""
-    layers = told["num_layers"]
+    layers = sizes["num_layers"]
     size = config.maybe("sliding_window") if "sliding_window" in config.data else 4096
     used, first = config.flag("use_sliding_window", False), config.count("max_window_layers", 28)
     config.ignore({"layer_types": "read here"})

@@ -81,34 +81,34 @@ def _entries(path: str) -> dict[str, Entry]:
     with parsing(lambda words: _bad(path, f"its header: {words}")):
         header = strict_json(text)
         header.pop("__metadata__", None)
-        found = {name: _entry(told, 8 + length) for name, told in header.items()}
+        entries = {name: _entry(fields, 8 + length) for name, fields in header.items()}
     place = 8 + length
-    for name, entry in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * _BYTES[entry.dtype]:
             raise _bad(path, f"{printable(name)} does not lie where its type and shape put it")
         place = entry.end
     if place != size:
         raise _bad(path, f"its tensors end at byte {place} of {size}")
-    return found
+    return entries
 
 
-def _entry(told: Mapping[str, Any], start: int) -> Entry:
-    begin, end = told["data_offsets"]
-    shape, dtype = tuple(told["shape"]), told["dtype"]
+def _entry(fields: Mapping[str, Any], start: int) -> Entry:
+    begin, end = fields["data_offsets"]
+    shape, dtype = tuple(fields["shape"]), fields["dtype"]
     numbers = (begin, end, *shape)
-    if any(type(number) is not int or number < 0 for number in numbers) or dtype not in _BYTES or set(told) - _FIELDS:
-        raise ValueError(f"an entry {printable(told)}")
+    if any(type(number) is not int or number < 0 for number in numbers) or dtype not in _BYTES or set(fields) - _FIELDS:
+        raise ValueError(f"an entry {printable(fields)}")
     return Entry(dtype, shape, start + begin, start + end)
 
 
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-def _bad(path: str, found: str) -> DataError:
+def _bad(path: str, reason: str) -> DataError:
     return DataError(
         "bad-safetensors",
         f"{shown(os.path.basename(path))} is no sound safetensors file",
-        found=printable(found, 200),
+        found=printable(reason, 200),
         where=shown(path),
         kept="nothing was written",
         next="copy the file again",
@@ -134,9 +134,11 @@ class TensorWriter:
 
     def write(self, name: str, tensor: Tensor) -> None:
         """The next tensor."""
-        wanted, told = self._waiting.pop(0), self._header[name]
+        expected, fields = self._waiting.pop(0), self._header[name]
         given = [_NAMES[tensor.dtype], list(tensor.shape)]
-        assert (name, *given) == (wanted, told["dtype"], told["shape"]), f"{name} {given}, wanted {wanted} {told}"
+        assert (name, *given) == (expected, fields["dtype"], fields["shape"]), (
+            f"{name} {given}, wanted {expected} {fields}"
+        )
         self._file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
     def __enter__(self) -> TensorWriter:

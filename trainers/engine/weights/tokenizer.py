@@ -65,8 +65,8 @@ def of_folder(path: str) -> Vocabulary:
     settings = read_object(path, SETTINGS)
     row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
-    told = {name: value for name, value in row.items() if value is not None}
-    return Vocabulary({TOKENS: text, SETTINGS: as_text(settings | told)}, identity(text, row))
+    columns = {name: value for name, value in row.items() if value is not None}
+    return Vocabulary({TOKENS: text, SETTINGS: as_text(settings | columns)}, identity(text, row))
 
 
 def of_dataset(url: str) -> Vocabulary:
@@ -99,8 +99,8 @@ def chosen(
     `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
     tokens that end an answer there. taught: how its chat template ends a turn.
     """
-    found = of_folder(folder.path) if wish is None else at(wish)
-    own = opened(found.files[TOKENS], folder.path)
+    vocabulary = of_folder(folder.path) if wish is None else at(wish)
+    own = opened(vocabulary.files[TOKENS], folder.path)
     largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= model.vocab_size:
         raise DataError(
@@ -111,7 +111,7 @@ def chosen(
             where=shown(wish or folder.path),
             kept="nothing was written",
         )
-    files, generation = dict(found.files), folder.json(GENERATION)
+    files, generation = dict(vocabulary.files), folder.json(GENERATION)
     pad, passed_over = padding.wished(folder.config, model.vocab_size)
     if passed_over is not None:
         say(passed_over)
@@ -124,14 +124,14 @@ def chosen(
             {k: v for k, v in given.items() if k not in IDS or named.get(k.removesuffix("_id"))}
             for given in (generation, config)
         )
-    told = {SETTINGS: files[SETTINGS], CONFIG: as_text(config), GENERATION: as_text(generation)}
-    ends = end_tokens(told, own.token_to_id, model.vocab_size, taught, folder.path)
+    texts = {SETTINGS: files[SETTINGS], CONFIG: as_text(config), GENERATION: as_text(generation)}
+    ends = end_tokens(texts, own.token_to_id, model.vocab_size, taught, folder.path)
     if line := ends.differences(own.id_to_token):
         say(line)
     generation = with_ends(generation, ends.only(CONFIG, GENERATION))
     if generation:
         files[GENERATION] = as_text(generation)
-    return Vocabulary(files, found.identity, found.parents)
+    return Vocabulary(files, vocabulary.identity, vocabulary.parents)
 
 
 def with_ends(generation: Mapping[str, Any], ends: EndTokens) -> dict[str, Any]:
@@ -157,14 +157,14 @@ def opened(text: str, where: str) -> Tokenizer:
 def ids(files: Mapping[str, str], where: str) -> dict[str, int]:
     """`bos_token_id`, `eos_token_id` and `pad_token_id`, as far as the tokenizer names the tokens."""
     own, settings = opened(files[TOKENS], where), json.loads(files.get(SETTINGS, "{}"))
-    found = {}
+    special = {}
     for name, key in _KEYS.items():
         token = settings.get(name)
         token = token.get("content") if isinstance(token, dict) else token
         number = own.token_to_id(token) if isinstance(token, str) else None
         if number is not None:
-            found[key] = number
-    return found
+            special[key] = number
+    return special
 
 
 def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
@@ -173,10 +173,10 @@ def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
         return {}
     settings = json.loads(files.get(SETTINGS, "{}"))
     settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-    told = json.loads(files.get(GENERATION, "{}"))
-    if not told.keys() - {padding.PAD, KEY}:
-        told = {"_from_model_config": True, **ids(files, where), **told}
-    out = {TOKENS: files[TOKENS], SETTINGS: as_text(settings), GENERATION: as_text(told)}
+    generation = json.loads(files.get(GENERATION, "{}"))
+    if not generation.keys() - {padding.PAD, KEY}:
+        generation = {"_from_model_config": True, **ids(files, where), **generation}
+    out = {TOKENS: files[TOKENS], SETTINGS: as_text(settings), GENERATION: as_text(generation)}
     if isinstance(settings.get("chat_template"), str):
         out[TEMPLATE] = settings["chat_template"]
     return out

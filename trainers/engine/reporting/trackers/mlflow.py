@@ -45,11 +45,11 @@ class Mlflow:
             while part := list(islice(settings, _AT_ONCE)):
                 self._client.log_batch(self._run, params=part)
             memory.keep(self._run)
-        self._told = memory.told
+        self._logged = memory.last_logged
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """One batch of metrics."""
-        if step > self._told:
+        if step > self._logged:
             now = time.time_ns() // 10**6
             metrics = [self._metric(_name(name), value, now, step) for name, value in figures.items()]
             self._client.log_batch(self._run, metrics=metrics)
@@ -60,8 +60,8 @@ class Mlflow:
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "quiver")
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found is not None else self._client.create_experiment(name))
+        experiment = self._client.get_experiment_by_name(name)
+        return str(experiment.experiment_id if experiment is not None else self._client.create_experiment(name))
 
 
 def _name(name: str) -> str:

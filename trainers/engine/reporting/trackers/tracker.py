@@ -22,14 +22,14 @@ class Facts:
     """A run as a tracker is told of it.
 
     `folder` is the run's own; `settings` are its configuration as dotted names. This start goes on after step `first`;
-    starts before it told steps up to `told` (0: none).
+    starts before it told steps up to `last_logged` (0: none).
     """
 
     name: str
     folder: Path
     settings: Mapping[str, Any]
     first: int = 0
-    told: int = 0
+    last_logged: int = 0
 
 
 class Tracker(Protocol):
@@ -56,8 +56,8 @@ class Memory:
         self.id: str | None = None
         if self._path.exists():
             self.id = str(json.loads(self._path.read_text(encoding="utf-8"))["id"])
-        self.told = max(facts.first, facts.told) if self.id is not None else 0
-        if facts.first == 0 and facts.told == 0:
+        self.last_logged = max(facts.first, facts.last_logged) if self.id is not None else 0
+        if facts.first == 0 and facts.last_logged == 0:
             self.id = None
 
     def keep(self, run_id: str) -> None:
@@ -101,5 +101,5 @@ class Trackers:
                 self._report(tracker, error)
 
     def _report(self, tracker: Tracker, error: Exception) -> None:
-        told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        self._say(f"warning: {tracker.name} failed ({told}); training goes on without it")
+        message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        self._say(f"warning: {tracker.name} failed ({message}); training goes on without it")

@@ -38,11 +38,11 @@ class Wandb:
             settings=wandb.Settings(silent=True, console="off"),
         )
         memory.keep(run_id)
-        self._told = memory.told
+        self._logged = memory.last_logged
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """One row of history."""
-        if step > self._told:
+        if step > self._logged:
             self._run.log(dict(figures), step=step)
 
     def close(self, status: Status) -> None:

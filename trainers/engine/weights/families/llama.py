@@ -11,22 +11,22 @@ from trainers.engine.weights.hfconfig import Config
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config)
+    sizes = tables.sizes(config)
     config.hold("hidden_act", ("silu",), "silu")
     biased = config.flag("attention_bias", False)
     if config.flag("mlp_bias", False) != biased:
         config.fault(f"attention_bias {biased} with mlp_bias {not biased} is not supported (the same in both is)")
-    return told | {
-        "kv_channels": tables.head_size(config, told),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes),
         "linear_bias": biased,
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
-        **config.rope(told["max_sequence_length"]),
+        **config.rope(sizes["max_sequence_length"]),
     }
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
-    told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
-    return told | {
+    keys = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
+    return keys | {
         "attention_bias": model.linear_bias,
         "mlp_bias": model.linear_bias,
         "rms_norm_eps": model.norm_epsilon,

@@ -11,20 +11,20 @@ from trainers.engine.weights.hfconfig import Config
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config, groups=8)
+    sizes = tables.sizes(config, groups=8)
     config.hold("hidden_act", ("silu",), "silu")
     window = config.maybe("sliding_window") if "sliding_window" in config.data else 4096
-    return told | {
-        "kv_channels": tables.head_size(config, told),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes),
         "window": window,
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
-        **config.rope(told["max_sequence_length"]),
+        **config.rope(sizes["max_sequence_length"]),
     }
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
-    told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
-    return told | {"sliding_window": model.window, "rms_norm_eps": model.norm_epsilon}
+    keys = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
+    return keys | {"sliding_window": model.window, "rms_norm_eps": model.norm_epsilon}
 
 
 MISTRAL = Family(

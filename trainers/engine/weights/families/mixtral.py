@@ -35,25 +35,25 @@ _RULES = (
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config, groups=8)
+    sizes = tables.sizes(config, groups=8)
     config.hold("hidden_act", ("silu",), "silu")
     config.hold("router_jitter_noise", (0.0, 0), 0.0)
     config.ignore({"output_router_logits": "what a call returns"})
     balance = config.number("router_aux_loss_coef", 0.001)
     number, chosen = config.count("num_local_experts", 8), config.count("num_experts_per_tok", 2)
-    return told | {
-        "kv_channels": tables.head_size(config, told),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes),
         "window": config.maybe("sliding_window"),
         "experts": Experts(number=number, per_token=chosen, balance=balance),
         "norm_epsilon": config.number("rms_norm_eps", 1e-5),
-        **config.rope(told["max_sequence_length"], base=1e6),
+        **config.rope(sizes["max_sequence_length"], base=1e6),
     }
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
     assert model.experts is not None, "a mixture"
-    told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
-    return told | {
+    keys = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model)
+    return keys | {
         "num_local_experts": model.experts.number,
         "num_experts_per_tok": model.experts.per_token,
         "router_aux_loss_coef": model.experts.balance,

@@ -11,15 +11,15 @@ from trainers.engine.weights.hfconfig import Config
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config)
+    sizes = tables.sizes(config)
     config.hold("hidden_act", ("relu2",), "relu2")
     biased = config.flag("attention_bias", False)
     if config.flag("mlp_bias", False) != biased:
         config.fault(f"attention_bias {biased} with mlp_bias {not biased} is not supported (the same in both is)")
-    rope = config.rope(told["max_sequence_length"], share=0.5)
+    rope = config.rope(sizes["max_sequence_length"], share=0.5)
     config.hold("rope_percent", (rope["rotary_percent"],), rope["rotary_percent"])
-    return told | {
-        "kv_channels": tables.head_size(config, told),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes),
         "linear_bias": biased,
         "norm_epsilon": config.number("norm_eps", 1e-5),
         **rope,
@@ -27,8 +27,8 @@ def _read(config: Config) -> dict[str, Any]:
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
-    told = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model, share=True)
-    return told | {
+    keys = tables.sizes_of(model) | tables.head_size_of(model) | tables.rope_keys(model, share=True)
+    return keys | {
         "hidden_act": "relu2",
         "attention_bias": model.linear_bias,
         "mlp_bias": model.linear_bias,

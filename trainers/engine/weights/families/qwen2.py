@@ -11,19 +11,19 @@ from trainers.engine.weights.hfconfig import Config
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config)
+    sizes = tables.sizes(config)
     config.hold("hidden_act", ("silu",), "silu")
-    return told | {
-        "kv_channels": tables.head_size(config, told),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes),
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
-        **tables.windows(config, told),
-        **config.rope(told["max_sequence_length"]),
+        **tables.windows(config, sizes),
+        **config.rope(sizes["max_sequence_length"]),
     }
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
-    told = tables.sizes_of(model) | tables.windows_of(model) | tables.rope_keys(model)
-    return told | {"rms_norm_eps": model.norm_epsilon}
+    keys = tables.sizes_of(model) | tables.windows_of(model) | tables.rope_keys(model)
+    return keys | {"rms_norm_eps": model.norm_epsilon}
 
 
 def _limits(model: ModelConfig) -> list[str]:

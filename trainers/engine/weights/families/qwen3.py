@@ -16,21 +16,21 @@ _NORMS = (
 
 
 def _read(config: Config) -> dict[str, Any]:
-    told = tables.sizes(config)
+    sizes = tables.sizes(config)
     config.hold("hidden_act", ("silu",), "silu")
     config.hold("attention_bias", (False,), False)
-    return told | {
-        "kv_channels": tables.head_size(config, told, default=128),
+    return sizes | {
+        "kv_channels": tables.head_size(config, sizes, default=128),
         "norm_epsilon": config.number("rms_norm_eps", 1e-6),
-        **tables.windows(config, told),
-        **config.rope(told["max_sequence_length"]),
+        **tables.windows(config, sizes),
+        **config.rope(sizes["max_sequence_length"]),
     }
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
-    told = tables.sizes_of(model) | tables.head_size_of(model)
-    told |= tables.windows_of(model) | tables.rope_keys(model)
-    return told | {"attention_bias": False, "rms_norm_eps": model.norm_epsilon}
+    keys = tables.sizes_of(model) | tables.head_size_of(model)
+    keys |= tables.windows_of(model) | tables.rope_keys(model)
+    return keys | {"attention_bias": False, "rms_norm_eps": model.norm_epsilon}
 
 
 QWEN3 = Family(
