@@ -68,9 +68,9 @@ class PreferenceOptimization(Templated, Command):
                 kept="nothing was started",
                 next="--setup preferences",
             )
-        label = f"{self.algorithm}/{task.ground.name}"
+        label = f"{self.algorithm}/{task.eval_setup.name}"
         train, held_out = (
-            self._referred(plan, f"{label}/pairs-{part}", task.ground, task.policy, rows)
+            self._referred(plan, f"{label}/pairs-{part}", task.eval_setup, task.policy, rows)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
         learning = {**recursively_unfreeze(self.learning), "settings": recursively_unfreeze(self.options)}
@@ -79,7 +79,7 @@ class PreferenceOptimization(Templated, Command):
             f"{label}/policy",
             run,
             data=train,
-            tokenizer=task.ground.tokenizer,
+            tokenizer=task.eval_setup.tokenizer,
             init=task.policy,
             validation=held_out,
         )
@@ -88,12 +88,12 @@ class PreferenceOptimization(Templated, Command):
         columns = ("before", "after", "implicit_reward")
         return policy, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order)
 
-    def _referred(self, plan: Plan, label: str, ground: EvalSetup, policy: Node, pairs: Node) -> Node:
+    def _referred(self, plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, pairs: Node) -> Node:
         """PAIRS with the log-probs that `policy` gives both answers."""
-        write = RewardPrompt(**ground.rendering.settings, rows="preferences")
-        texts = plan.table(f"{label}-texts", write, pairs, tokenizer=ground.tokenizer)
+        write = RewardPrompt(**eval_setup.rendering.settings, rows="preferences")
+        texts = plan.table(f"{label}-texts", write, pairs, tokenizer=eval_setup.tokenizer)
         tokens = plan.table(
-            f"{label}-tokens", Sequences(max_length=ground.max_length), texts, tokenizer=ground.tokenizer
+            f"{label}-tokens", Sequences(max_length=eval_setup.max_length), texts, tokenizer=eval_setup.tokenizer
         )
         return plan.table(label, _read_by("ref"), tokens, model=policy)
 
