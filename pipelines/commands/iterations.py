@@ -58,7 +58,7 @@ class AlignmentIteration(Answering, Command):
         eval_setup = source.eval_setup
         method = Method(
             name=self.title,
-            experiment=self._experiment(ground.name),
+            experiment=self._experiment(eval_setup.name),
             prompts=self.prompts_per_iteration,
             sampling=Sampling(
                 samples_per_prompt=self.samples_per_prompt,

@@ -153,7 +153,9 @@ def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
     sampling = Sampling(max_new_tokens=eval_setup.max_new_tokens, stop=eval_setup.rendering.stop)
     label_of_prompts = f"{eval_setup.name}/held-out"
-    tokens = prompted(plan, label_of_prompts, eval_setup.tokenizer, eval_setup.held_out, eval_setup.room, eval_setup.rendering)
+    tokens = prompted(
+        plan, label_of_prompts, eval_setup.tokenizer, eval_setup.held_out, eval_setup.room, eval_setup.rendering
+    )
     answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
     columns: tuple[str, ...] = ("response_ids.length",)
     if eval_setup.verifier is not None:
@@ -168,7 +170,9 @@ def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed:
 
 def scored(plan: Plan, label: str, eval_setup: EvalSetup, reward_model: Node, samples: Node) -> Node:
     """`samples` with their `reward`, as on `eval_setup`."""
-    return rewarded(plan, label, eval_setup.tokenizer, reward_model, samples, eval_setup.max_length, rendering=eval_setup.rendering)
+    return rewarded(
+        plan, label, eval_setup.tokenizer, reward_model, samples, eval_setup.max_length, rendering=eval_setup.rendering
+    )
 
 
 def tokenized(
@@ -182,11 +186,17 @@ def tokenized(
 
 def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
     """Iteration `number` (from 1), from `policy`."""
-    eval_setup, label, seed = task_setup.eval_setup, f"{method.name}/{method.experiment}/iter={number}", method.seed + number
+    eval_setup, label, seed = (
+        task_setup.eval_setup,
+        f"{method.name}/{method.experiment}/iter={number}",
+        method.seed + number,
+    )
     share = Split(
         part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
     )
-    prompts = plan.table(f"{label}/prompts", share, task_setup.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD)
+    prompts = plan.table(
+        f"{label}/prompts", share, task_setup.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD
+    )
     tokens = prompted(plan, f"{label}/prompts", eval_setup.tokenizer, prompts, eval_setup.room, eval_setup.rendering)
     samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
     rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
@@ -198,7 +208,9 @@ def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, pol
     )
 
 
-def _improved(plan: Plan, label: str, task_setup: TaskSetup, method: Method, kept: Node, policy: Node, seed: int) -> Node:
+def _improved(
+    plan: Plan, label: str, task_setup: TaskSetup, method: Method, kept: Node, policy: Node, seed: int
+) -> Node:
     """`policy` after fine-tuning on what was kept, blended with original data."""
     rows, eval_setup = kept, task_setup.eval_setup
     if method.original_share and task_setup.original is not None:
@@ -206,6 +218,8 @@ def _improved(plan: Plan, label: str, task_setup: TaskSetup, method: Method, kep
         mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
         rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
-    tokens = tokenized(plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering)
+    tokens = tokenized(
+        plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering
+    )
     run = run_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", run, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)
