@@ -145,6 +145,8 @@ def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     from trainers.engine.reporting.speed import Speed
     from trainers.engine.training import build
 
+    if torch.cuda.is_available() and task.get("precision") == "bf16":
+        check_room(task, torch.cuda.get_device_properties(0).total_memory)
     with tempfile.TemporaryDirectory() as folder:
         data = rows(Path(folder), task["algorithm"], task["vocabulary"], task["lengths"])
         settings = {"algorithm": task["algorithm"], "data": data.url, "out": f"{folder}/out", "optim": {"lr": 1e-4}}
@@ -162,6 +164,20 @@ def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             seconds, (outcome, norm) = _timed(lambda batches=batches: _stepped(learner, batches))
             figures = {"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, "seconds": seconds}
             yield {**figures, "memory_b": _peak_memory(), **speed.figures(outcome, seconds)}
+
+
+def check_room(task: Mapping[str, Any], there: int) -> None:
+    """`MemoryError` where weights, gradients and Adam's state (bf16: 18 bytes a weight) alone exceed `there` bytes.
+
+    Drawing the weights of a large network takes a minute; this takes none.
+    """
+    from schemas.settings import parse
+    from trainers.architecture import Model
+    from trainers.engine.speed import active_weights
+
+    needed = 18 * active_weights(parse(Model, task["model"]))
+    if needed > there:
+        raise MemoryError(f"the state alone takes {needed / 2**30:.0f} GiB of the {there / 2**30:.0f} there")
 
 
 def _stepped(learner: Any, batches: Any) -> tuple[Any, Any]:

@@ -128,13 +128,15 @@ def _median(steps: list[dict[str, Any]], key: str) -> float | None:
 def sampler(where: Where, deadline: float) -> Iterator[Line]:
     """Tokens per second of drawing answers with a network of 1B, bf16."""
     name = "toy" if where.toy else "1b"
-    task = {"do": "generate", "model": SHAPES[name], "prompts": 4, "length": 8, "new_tokens": 4}
-    batches = [4]
-    if not where.toy:
-        task |= {"prompts": 256, "length": 256, "new_tokens": 128}
-        batches = [256, 32]
-    for answer in measure([{**task, "batch": batch} for batch in batches], deadline, gpu=where.gpu):
-        batch = batches.pop(0)
+    task = {
+        "do": "generate",
+        "model": SHAPES[name],
+        "length": 8 if where.toy else 256,
+        "new_tokens": 4 if where.toy else 128,
+    }
+    batches = (4,) if where.toy else (256, 32)
+    tasks = [{**task, "batch": batch, "prompts": min(256, 2 * batch)} for batch in batches]
+    for batch, answer in zip(batches, measure(tasks, deadline, gpu=where.gpu), strict=True):
         yield _line(f"{name}, batch {batch}", answer, answer.steps[-1] if answer.steps else {})
 
 
@@ -163,8 +165,8 @@ PARTS: Mapping[str, Part] = {
     "speed": Part(
         _speed("1b", ("none", "attention")), 150, "Training at the shape of Llama 3.2 1B, bf16, rows of 4,096", _SPEED
     ),
-    "sampler": Part(sampler, 80, "Sampling at the shape of Llama 3.2 1B, bf16", (*_SPEED[:1], *_SPEED[2:4])),
-    "speed-7b": Part(_speed("7b", ("none", "full")), 110, "Training at the shape of Llama 2 7B, bf16", _SPEED),
+    "sampler": Part(sampler, 100, "Sampling at the shape of Llama 3.2 1B, bf16", (*_SPEED[:1], *_SPEED[2:4])),
+    "speed-7b": Part(_speed("7b", ("full",)), 150, "Training at the shape of Llama 2 7B, bf16", _SPEED),
     "te": Part(transformer_engine, 60, "Transformer Engine and local layers, bf16", _APART[:3] + _APART[-1:]),
     "digits": Part(digits, 420, "`RestIteration` on `digits`", ("seconds", "gold_before", "gold_after")),
 }

@@ -15,7 +15,8 @@ import pytest
 
 from tests.gpu import agreement, report
 from tests.gpu.children import ROOT, Child, measure
-from tests.gpu.networks import NETWORKS
+from tests.gpu.measure import check_room
+from tests.gpu.networks import NETWORKS, SHAPES
 from tests.gpu.parts import PARTS, Line, Part, Where
 from tests.pipelines.commands import REST
 
@@ -47,7 +48,7 @@ def test_a_dry_run_measures_every_part_that_needs_no_second_folder(tmp_path: Pat
     assert lines["parity", "llama sampler"]["answers"] == 6
     assert 0 < lines["parity", "llama sampler"]["read_again"] < 1e-3
     assert lines["speed", "toy, recompute none"]["tokens_per_second"] > 0
-    assert lines["sampler", "toy, batch 4"]["tokens"] == 16
+    assert lines["sampler", "toy, batch 4"]["tokens"] == 32
     page = (tmp_path / "out" / "report.md").read_text()
     assert page.count("###") == 4 and "| llama rm | 0.0e+00 | 0.0e+00 | 2.0e-04 |" in page
 
@@ -127,6 +128,12 @@ def test_other_greedy_tokens_or_logprobs_disagree() -> None:
     assert greedy["different_greedy"] == 1 and not greedy["agrees"]
     again = agreement.sampling(one, {**one, "read": [[-0.5, -1.0], [-2.01]]})
     assert again["read_again"] == pytest.approx(0.01) and again["logprobs"] == 0 and not again["agrees"]
+
+
+def test_what_cannot_fit_is_not_begun() -> None:
+    check_room({"model": SHAPES["1b"]}, 80 * 2**30)
+    with pytest.raises(MemoryError, match="takes 111 GiB of the 80"):  # 6.6e9 multiplied weights of 18 bytes
+        check_room({"model": SHAPES["7b"]}, 80 * 2**30)
 
 
 def test_every_part_has_a_title_and_ten_minutes_suffice_for_those_of_the_first_folder() -> None:
