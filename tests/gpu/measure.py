@@ -136,6 +136,7 @@ def rows(folder: Path, algorithm: str, vocabulary: int, lengths: list[int]) -> A
 
 def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Loss, gradient norm, tokens, seconds, speed and peak memory after each of `steps` optimizer steps."""
+    import torch
 
     from schemas.settings import parse
     from trainers import registry
