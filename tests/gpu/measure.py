@@ -173,10 +173,10 @@ def check_room(task: Mapping[str, Any], there: int) -> None:
     Drawing the weights of a large network takes a minute; this takes none.
     """
     from schemas.settings import parse
-    from trainers.architecture import Model
-    from trainers.engine.speed import active_weights
+    from trainers.architecture import ModelConfig
+    from trainers.engine.reporting.speed import active_weights
 
-    needed = 18 * active_weights(parse(Model, task["model"]))
+    needed = 18 * active_weights(parse(ModelConfig, task["model"]))
     if needed > there:
         raise MemoryError(f"the state alone takes {needed / 2**30:.0f} GiB of the {there / 2**30:.0f} there")
 
