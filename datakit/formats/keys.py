@@ -100,11 +100,11 @@ def _at_path(record: Any, path: str) -> Any:
     return record
 
 
-def canonical(value: Any) -> str:
-    """JSON text with sorted keys and no blanks."""
+def compact(value: Any, sort_keys: bool = False) -> str:
+    """JSON text without blanks; keys as they come, or sorted."""
     try:
         return json.dumps(
-            value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str
+            value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False, default=str
         )
     except ValueError as error:
         raise Misfit("not-finite", "finite numbers") from error
@@ -169,7 +169,7 @@ def _tools(value: Any, left: Left) -> str | None:
         value = [value]
     if not isinstance(value, list):
         raise Misfit("wrong-type", "a list of tools, or its JSON text")
-    return clean(canonical(value)) if value else None
+    return clean(compact(value)) if value else None
 
 
 def _history(value: Any, left: Left) -> list[dict[str, Any]]:
@@ -222,6 +222,6 @@ KEPT: Mapping[str, Shape] = {
     "bool": FLAG,
     "double": NUMBER,
     "int64": Shape("a whole number", pa.int64(), lambda value, left: value, ((pa.int64(), None),)),
-    "json": Shape("anything", pa.string(), lambda value, left: clean(canonical(value))),
+    "json": Shape("anything", pa.string(), lambda value, left: clean(compact(value, sort_keys=True))),
 }
 """Shapes of columns that are carried along, by the name of their type."""

@@ -125,7 +125,9 @@ def _some_text(turn: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _calls(turn: Mapping[str, Any], role: str | None, content: str | None) -> str | None:
-    """The tool calls as canonical JSON text: a list, its JSON text, one old `function_call`, or a turn that is one."""
+    """The tool calls as compact JSON text, keys as they come (templates write them
+    in that order): a list, its JSON text, one old `function_call`, or a turn that is one.
+    """
     calls = turn.get("tool_calls")
     if not calls and turn.get("function_call"):
         calls = [{"type": "function", "function": turn["function_call"]}]
@@ -140,7 +142,7 @@ def _calls(turn: Mapping[str, Any], role: str | None, content: str | None) -> st
         return None
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise Misfit("wrong-type", "tool_calls, a list of calls")
-    return clean(json.dumps(calls, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False))
+    return clean(json.dumps(calls, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
 def _called(content: str | None) -> list[dict[str, Any]] | None:

@@ -18,7 +18,7 @@ TURN = pa.struct(
 )
 """One turn. Role (system, user, assistant, tool) and content are never null, the rest is where it is not given.
 
-`tool_calls` is canonical JSON text (keys sorted, no blanks) of the list of calls that an assistant makes;
+`tool_calls` is JSON text without blanks, keys as they came, of the list of calls that an assistant makes;
 `tool_call_id` names the call that a tool turn answers; `reasoning` is what the assistant thought before its content;
 `weight` is how much the turn's tokens count in training, null as 1. All but `weight` are part of the row's id.
 """

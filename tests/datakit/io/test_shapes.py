@@ -35,14 +35,14 @@ def load(folder: Path, records: list, **settings: object) -> tuple[list[dict], l
 
 CHAT = [turn("user", "hi"), turn("assistant", "yo")]
 CALL = {"type": "function", "function": {"name": "now", "arguments": {"tz": "UTC", "at": 1}}}
-CALL_TEXT = '[{"function":{"arguments":{"at":1,"tz":"UTC"},"name":"now"},"type":"function"}]'
+CALL_TEXT = '[{"type":"function","function":{"name":"now","arguments":{"tz":"UTC","at":1}}}]'
 HI = [turn("user", "hi")]
 
 SHAPES = [
     ("prompts", "just a string", {"messages": [turn("user", "just a string")]}),
     ("prompts", {"prompt": "a", "answer": 4}, {"answer": "4"}),
     ("prompts", {"prompt": "a", "answer": 4.50}, {"answer": "4.5"}),
-    ("prompts", {"prompt": HI, "tools": [{"b": 1, "a": 2}]}, {"messages": HI, "tools": '[{"a":2,"b":1}]'}),
+    ("prompts", {"prompt": HI, "tools": [{"b": 1, "a": 2}]}, {"messages": HI, "tools": '[{"b":1,"a":2}]'}),
     ("prompts", {"prompt": "a", "system": "s"}, {"messages": [turn("system", "s"), turn("user", "a")]}),
     ("messages", {"messages": [turn("user", [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]), CHAT[1]]},
      {"messages": CHAT}),
@@ -60,7 +60,7 @@ SHAPES = [
                   "tools": '[ {"name": "now"} ]'},
      {"tools": '[{"name":"now"}]',
       "messages": [turn("user", "t?"),
-                   turn("assistant", "", tool_calls='[{"function":{"arguments":{},"name":"now"},"type":"function"}]'),
+                   turn("assistant", "", tool_calls='[{"type":"function","function":{"name":"now","arguments":{}}}]'),
                    turn("tool", "12"), turn("assistant", "noon")]}),
     ("alpaca", {"instruction": "do", "output": "ok", "system": "s", "history": [["q", "a"]]},
      {"messages": [turn("system", "s"), turn("user", "q"), turn("assistant", "a"), turn("user", "do")]}),
@@ -280,3 +280,14 @@ def test_a_hostile_line_is_a_rejected_row(tmp_path: Path, line: bytes, reason: s
     gone = made.read_rejected()
     assert gone is not None
     assert (made.num_rows, gone["line"].to_pylist(), gone["reason"].to_pylist()) == (2, [2], [reason])
+
+
+def test_tools_and_their_calls_keep_the_order_of_their_keys() -> None:
+    from datakit.formats.keys import _tools
+    from datakit.formats.turns import read_turns
+
+    call = {"type": "function", "function": {"name": "f", "arguments": {"unit": "C", "city": "Ulm"}}}
+    text = '[{"type":"function","function":{"name":"f","arguments":{"unit":"C","city":"Ulm"}}}]'
+    (turn,) = read_turns([{"role": "assistant", "content": None, "tool_calls": [call]}], set(), "")
+    assert turn["tool_calls"] == text
+    assert _tools([call], None) == text
