@@ -261,7 +261,8 @@ FAULTS = {
         line="error[2/bad-setting]: unknown key optim.lrr (did you mean lr?); optim.lr is missing",
     ),
     "cold sampling": Fault(
-        command="RestIteration --temperature 0", line="error[2/bad-setting]: temperature is 0.0, above 0"
+        command="RestIteration --temperature 0",
+        line="error[2/bad-setting]: temperature is 0.0, at least 1e-06 (greedy draws the likeliest)",
     ),
     "operation raises": Fault(
         command="Toy --fail --quiver-processes 1",

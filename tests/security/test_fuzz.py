@@ -30,12 +30,25 @@ assert all(sum(tally.outcomes.values()) >= 50 for tally in counts.values())
 raise SystemExit(not report(counts))
 """
 
+VALID_SEEDS = """
+from tests.security.fuzz import batch
+from tests.security.fuzz_targets import targets
+for name, target in targets().items():
+    if name != "run":  # the settings of a run are made for the fuzzer, not for a run
+        for data in target.seeds:
+            [(_, kind, fault)] = batch(target.parse, [data], ".")
+            assert (name, kind, fault) == (name, "accepted", "")
+"""
 
-def test_a_short_run_finds_nothing(tmp_path):
-    """In a process of its own: its forks copy none of what pytest and other tests have loaded."""
+
+@pytest.mark.parametrize(
+    "program", [SHORT_RUN, VALID_SEEDS], ids=["a-short-run-finds-nothing", "valid-seeds-are-taken"]
+)
+def test_in_a_process_of_its_own(tmp_path, program):
+    """Forks of the fuzzer copy none of what pytest and other tests have loaded, threads of libraries above all."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", SHORT_RUN],
+        [sys.executable, "-c", program],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -43,14 +56,6 @@ def test_a_short_run_finds_nothing(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_every_valid_seed_is_taken(tmp_path):
-    for name, target in targets().items():
-        if name != "run":  # the settings of a run are made for the fuzzer, not for a run
-            for data in target.seeds:
-                [(_, kind, fault)] = batch(target.parse, [data], str(tmp_path))
-                assert (name, kind, fault) == (name, "accepted", "")
 
 
 def test_whatever_ends_a_parser_is_counted_and_the_rest_goes_on(tmp_path, capsys):
