@@ -41,7 +41,7 @@ def ended_at(told: StopTexts, ids: list[int]) -> int | None:
     row = np.array(ids, np.int32)
     for count in range(1, len(ids) + 1):
         last = row[count - 1]
-        if told.ends[last] or (told.may_end[last] and told.found(row[:count])):
+        if told.ends[last] or (told.may_end[last] and told.ends_in(row[:count])):
             return count
     return None
 
