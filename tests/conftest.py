@@ -19,6 +19,8 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job hands this down to all that tests start, and Ctrl-C is among what they try.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup hands this down in the same way
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -174,18 +174,18 @@ FAULTS = {
         then='Template --data @rows --op chat --tokenizer @tokenizer --params \'{"template": "plain"}\'',
     ),
     "wrong tokenizer": Fault(
-        command="Train --data @b-tokens --init @policy --learning "
+        command="Train --data @b.tokens --init @policy --learning "
         '\'{"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}\'',
-        line="error[10/wrong-tokenizer]: train/@stem:b-tokens: @stem:b-tokens holds ids of another "
+        line="error[10/wrong-tokenizer]: train/b: @stem:b.tokens holds ids of another "
         "tokenizer than @stem:policy speaks",
     ),
     "parallel sizes": Fault(
-        command='Train --data @a-tokens --init @policy --ranks 3 --learning \'{"max_steps": 1, '
+        command='Train --data @a.tokens --init @policy --ranks 3 --learning \'{"max_steps": 1, '
         '"global_batch_size": 2, "optim": {"lr": 1e-3}, "parallel": {"tensor": 2}}\'',
         line="error[2/parallel-size]: 3 ranks do not fill tensor 2 x pipeline 1",
     ),
     "no room for the weights": Fault(
-        command='Train --data @a-tokens --tokenizer @tokenizer --model \'{"num_layers": 200, "hidden_size": 65536, '
+        command='Train --data @a.tokens --tokenizer @tokenizer --model \'{"num_layers": 200, "hidden_size": 65536, '
         '"ffn_hidden_size": 262144, "num_attention_heads": 64, "num_query_groups": 64, '
         '"max_sequence_length": 64}\' --learning '
         '\'{"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}\'',
@@ -322,9 +322,10 @@ def arguments(command: str, folder: Path) -> list[str]:
 def named(text: str, folder: Path) -> str:
     """`text` with the places of finished datasets in place of their names."""
     base = folder / "quiver-data" / "base"
-    places = {re.sub("-[0-9a-f]{8}$", "", path.name): path for path in base.iterdir() if not path.suffix}
-    text = re.sub(r"@stem:([a-z-]+)", lambda found: places[found[1]].name, text)
-    return re.sub(r"@([a-z-]+)", lambda found: str(places.get(found[1], folder)), text)
+    finished = [path for path in base.iterdir() if re.search("-[0-9a-f]{8}$", path.name)]
+    places = {re.sub("-[0-9a-f]{8}$", "", path.name): path for path in finished}
+    text = re.sub(r"@stem:([a-z.-]+)", lambda found: places[found[1]].name, text)
+    return re.sub(r"@([a-z.-]+)", lambda found: str(places.get(found[1], folder)), text)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -35,7 +35,7 @@ def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) 
     for ranks in (1, 2, cores, 4 * cores):
         assert environment.threads_of(ranks) * ranks <= max(cores, ranks) and environment.threads_of(ranks) >= 1
     monkeypatch.setenv("OMP_NUM_THREADS", "1000")
-    assert environment.threads_of(1) == cores and environment.threads_of(1, wanted=7) == 7
+    assert environment.threads_of(1) == cores and environment.threads_of(1, requested=7) == 7
 
 
 def left(rank: int, error: QuiverError | None, at: float = 0.0, code: int | None = None) -> RankStatus:
