@@ -68,6 +68,21 @@ class Places:
         self.meeting.mkdir(mode=0o700)
 
 
+def stuck_ranks(seen: Mapping[int, tuple[int, float]], limits: Mapping[int, float]) -> list[int]:
+    """The ranks that hold a run up; none while no rank is silent beyond its limit. `seen`: beats of every running rank,
+    and seconds since the last of them.
+
+    A rank that waits for others has beaten more often than those it waits for, but not always later: a rank may come
+    late to the step in which it hangs. So of all that have been silent for half their limit the ones with the fewest
+    beats are meant.
+    """
+    if not any(seconds > limits[rank] for rank, (_, seconds) in seen.items()):
+        return []
+    silent = {rank: beats for rank, (beats, seconds) in seen.items() if seconds > limits[rank] / 2}
+    least = min(silent.values())
+    return [rank for rank, beats in silent.items() if beats == least]
+
+
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -174,12 +189,10 @@ class Watch:
     def _look_for_hang(self, now: float) -> None:
         running = [rank for rank in range(self.ranks) if (p := self._present.get(rank)) is None or p.code is None]
         limits = {rank: self._limit(rank) for rank in running}
-        silent = [rank for rank in running if now - self._seen[rank][1] > limits[rank]]
-        if not silent:
+        stuck = stuck_ranks({rank: (self._seen[rank][0], now - self._seen[rank][1]) for rank in running}, limits)
+        if not stuck:
             return
         self._dump()
-        least = min(self._seen[rank][0] for rank in silent)
-        stuck = [rank for rank in silent if self._seen[rank][0] == least]
         stopped = [rank for rank in stuck if self._is_stopped(rank)]
         self._observations.stuck = stopped or stuck
         self._observations.silent_seconds = limits[self._observations.stuck[0]]

@@ -21,6 +21,7 @@ from trainers.launch import environment
 from trainers.launch.launch_result import FinishedLaunch, LaunchResult, Observations, launch_result
 from trainers.launch.rank_status import PEER_LOST, RankStatus, lost_peer, read_all
 from trainers.launch.settings import Launch
+from trainers.launch.watch import stuck_ranks
 
 
 def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,3 +160,17 @@ def reached(folder: Path, run: subprocess.Popen[Any], step: int) -> None:
     while not log.exists() or log.read_bytes().count(b"\n") < step:
         assert time.monotonic() < until and run.poll() is None, run.communicate()
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("seen", "stuck"),
+    [
+        ({0: (9, 3.0), 1: (8, 3.0)}, []),
+        ({0: (9, 8.5), 1: (8, 8.6)}, [1]),
+        ({0: (9, 8.1), 1: (8, 7.7)}, [1]),  # it came late to the step in which it hangs
+        ({0: (9, 8.1), 1: (8, 1.0)}, [0]),
+        ({0: (9, 8.1), 1: (9, 8.1)}, [0, 1]),
+    ],
+)
+def test_the_rank_that_others_wait_for_is_the_stuck_one(seen: dict[int, tuple[int, float]], stuck: list[int]) -> None:
+    assert stuck_ranks(seen, {0: 8.0, 1: 8.0}) == stuck
