@@ -156,14 +156,14 @@ def _standing(into: str, key: str, op: Op) -> Dataset | None:
     """The dataset that is there already, if it is this task's."""
     if not Dataset.exists(into):
         return None
-    found = Dataset.open(into)
-    if found.key == key:
-        return found
+    existing = Dataset.open(into)
+    if existing.key == key:
+        return existing
     raise ConflictError(
         "other-output",
         f"{into} holds the output of another task",
         expected=f"{op.name}, key {key[:12]}",
-        found=f"{found.manifest.op.get('name', 'unknown')}, key {found.key[:12]}",
+        found=f"{existing.manifest.op.get('name', 'unknown')}, key {existing.key[:12]}",
         where=into,
         kept="what is there; nothing was overwritten",
         next="write to another folder",
@@ -222,13 +222,13 @@ def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
         return
     schema = job.attempt.schema
     folder = attempt_path(job.attempt.url, job.attempt.name)
-    found = repeated(folder, [shard.file for shard in done], schema, suspects)
-    if found:
+    repeats = repeated(folder, [shard.file for shard in done], schema, suspects)
+    if repeats:
         raise DataError(
             "duplicate-id",
-            f"{len(found)} {', '.join(schema.key)} of {job.op.name} stand in several rows, first {found[0]}",
+            f"{len(repeats)} {', '.join(schema.key)} of {job.op.name} stand in several rows, first {repeats[0]}",
             expected=f"rows of kind {schema.name} with a {', '.join(schema.key)} of their own",
-            found="; ".join(found[1:_EXAMPLES]),
+            found="; ".join(repeats[1:_EXAMPLES]),
             where=", ".join(given.url for given in job.inputs),
             kept=kept_by(job.op),
             next="mend those ids, or read the files without their id column: ids are then made of the content",
@@ -241,7 +241,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
     for shard in done:
         for name, count in shard.counts.items():
             counts[name] = counts.get(name, 0) + count
-    percentiles = {name: found.percentiles() for name, found in sorted(quantiles.items())}
+    percentiles = {name: column_quantiles.percentiles() for name, column_quantiles in sorted(quantiles.items())}
     return job.attempt.commit(
         [shard.file for shard in done],
         [shard.rejected for shard in done if shard.rejected is not None],

@@ -15,14 +15,14 @@ FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize"
 
 
 def _gather() -> dict[str, type[Op]]:
-    found: dict[str, type[Op]] = {}
+    ops: dict[str, type[Op]] = {}
     for family in FAMILIES:
         module = importlib.import_module(f"datakit.{family}")
         for kind in vars(module).values():
             if inspect.isclass(kind) and issubclass(kind, Op) and not inspect.isabstract(kind):
                 assert kind.name.startswith(f"{family}."), f"{kind.__name__} is {kind.name} in family {family}"
-                assert found.setdefault(kind.name, kind) is kind, f"two operations are called {kind.name}"
-    return dict(sorted(found.items()))
+                assert ops.setdefault(kind.name, kind) is kind, f"two operations are called {kind.name}"
+    return dict(sorted(ops.items()))
 
 
 OPS: Mapping[str, type[Op]] = _gather()

@@ -154,22 +154,22 @@ class Dataset:
         """One shard in tables of `rows` rows (the last may be shorter), holding few of them at a time."""
         schema = _selected(self.schema, columns)
         waiting: list[pa.Table] = []
-        held = 0
+        buffered = 0
         with open_shard(self.url, self.shards[index], self.schema, self.verify) as parquet:
             # In slices, never a whole row group: few stored bytes can be many rows of one long text.
             step = min(max(rows, _FEWEST_ROWS), ROWS_PER_GROUP)
             for batch in parquet.iter_batches(step, columns=_stored(parquet, schema)):
                 table = conformed(pa.Table.from_batches([batch]), schema)
                 start = 0
-                while held + table.num_rows - start >= rows:
-                    waiting.append(table.slice(start, rows - held))
-                    start += rows - held
+                while buffered + table.num_rows - start >= rows:
+                    waiting.append(table.slice(start, rows - buffered))
+                    start += rows - buffered
                     yield pa.concat_tables(waiting)
-                    waiting, held = [], 0
+                    waiting, buffered = [], 0
                 if start < table.num_rows:
                     waiting.append(table.slice(start))
-                    held += table.num_rows - start
-        if held:
+                    buffered += table.num_rows - start
+        if buffered:
             yield pa.concat_tables(waiting)
 
     def check(self) -> None:
@@ -308,11 +308,13 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, in
         return
     seen.add(manifest.content_digest)
     for parent in manifest.parents:
-        told = _reachable(url, parent)
-        if isinstance(told, Manifest):
-            _trace(parent.url, told, lines, seen, indent=indent + "  ", name=shown(parent.name))
+        known = _reachable(url, parent)
+        if isinstance(known, Manifest):
+            _trace(parent.url, known, lines, seen, indent=indent + "  ", name=shown(parent.name))
         else:
-            lines.append(f"{indent}  {shown(parent.name)}: {told}  [{parent.content_digest[:12]}]  {shown(parent.url)}")
+            lines.append(
+                f"{indent}  {shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}"
+            )
 
 
 def _reachable(url: str, parent: Parent) -> Manifest | str:

@@ -88,8 +88,8 @@ class EndTokens:
         """One line where the sources do not name the same tokens, or name ids of no token; empty where they agree."""
         parts = []
         if len({frozenset(ids) for ids in self.named.values()}) > 1:
-            told = [f"{source} names {_spelt(ids, text_of)}" for source, ids in self.named.items()]
-            parts.append(f"end tokens: {'; '.join(told)}; each of them ends an answer")
+            sources = [f"{source} names {_spelt(ids, text_of)}" for source, ids in self.named.items()]
+            parts.append(f"end tokens: {'; '.join(sources)}; each of them ends an answer")
         parts += [
             f"{source} names {', '.join(map(str, ids))}, which is no token" for source, ids in self.unknown.items()
         ]
@@ -126,8 +126,8 @@ def end_tokens(
 
 
 def _numbers(texts: Iterable[Any], number_of: Callable[[str], int | None]) -> tuple[int, ...]:
-    found = [number_of(text) for text in texts if isinstance(text, str)]
-    return tuple(number for number in found if number is not None)
+    numbers = [number_of(text) for text in texts if isinstance(text, str)]
+    return tuple(number for number in numbers if number is not None)
 
 
 def _ids(value: Any, name: str, where: str) -> tuple[int, ...]:

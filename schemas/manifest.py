@@ -169,10 +169,10 @@ def _sha256(value: Any) -> str:
 def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:
     if schema is None:
         return None
-    told = schema.to_json()
-    for column, entry in zip(schema.columns, told["columns"], strict=True):
+    plain = schema.to_json()
+    for column, entry in zip(schema.columns, plain["columns"], strict=True):
         entry["type"] = type_to_json(column.type)
-    return told
+    return plain
 
 
 def _schema_from_json(data: Any) -> Schema | None:
@@ -257,12 +257,12 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
     return body
 
 
-def _torn(slug: str, where: str, expected: object, found: object) -> IntegrityError:
+def _torn(slug: str, where: str, expected: object, actual: object) -> IntegrityError:
     return IntegrityError(
         slug,
         f"the manifest of {shown(where)} cannot be trusted",
         expected=shown(expected),
-        found=shown(found),
+        found=shown(actual),
         where=shown(where),
         kept="all files; nothing was changed",
         next=f"remove {shown(where)}/{MANIFEST} and run the task again, or copy the dataset again",

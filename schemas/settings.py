@@ -77,15 +77,15 @@ def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 def defaults(kind: type) -> str:
     """The settings of the dataclass `kind` in one line, each with its default; `needed` where it has none."""
-    told = []
+    listed = []
     for name, field in _fields(kind).items():
         if field.default_factory is not dataclasses.MISSING:
             default = json.dumps(plain(field.default_factory()), default=str)
         else:
             needed = field.default is dataclasses.MISSING
             default = "needed" if needed else json.dumps(plain(field.default), default=str)
-        told.append(f"{name} ({printable(default, 40)})")
-    return ", ".join(told)
+        listed.append(f"{name} ({printable(default, 40)})")
+    return ", ".join(listed)
 
 
 def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
@@ -156,8 +156,8 @@ def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> A
     # The alternative whose outer type fits says best what is wrong inside; where none fits, all of them are named.
     fitting = [own for fits, own in tries if fits]
     wanted = " or ".join(dict.fromkeys(map(_words, args)))
-    told = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {wanted}"
-    faults.extend(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else [told])
+    message = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {wanted}"
+    faults.extend(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else [message])
     return None
 
 

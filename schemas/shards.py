@@ -175,10 +175,10 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
         stack.enter_context(parquet)
         if parquet.metadata.num_rows != file.rows:
             raise _broken("row-count", url, file, f"{file.rows} rows", f"{parquet.metadata.num_rows} rows")
-        found = parquet.schema_arrow
-        now = migrated(Schema("file", 1, tuple(Column(field.name, field.type, "") for field in found)))
+        actual = parquet.schema_arrow
+        now = migrated(Schema("file", 1, tuple(Column(field.name, field.type, "") for field in actual)))
         if [(c.name, c.type) for c in now.columns] != [(c.name, c.type) for c in schema.columns]:
-            raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(found.names))
+            raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(actual.names))
         yield parquet
 
 
@@ -210,17 +210,17 @@ def _verified_source(store: Store, path: str, url: str, file: File, verify: Veri
     try:
         if file.bytes <= _IN_MEMORY_BYTES:
             data = _read_all(source, file.bytes)
-            found = hashlib.sha256(data).hexdigest()
+            actual = hashlib.sha256(data).hexdigest()
             source.close()
             source = pa.BufferReader(data)
         else:
             digest = hashlib.sha256()
             while block := source.read(1 << 20):
                 digest.update(block)
-            found = digest.hexdigest()
+            actual = digest.hexdigest()
             source.seek(0)
-        if found != file.sha256:
-            raise _broken("shard-hash", url, file, f"sha256 {file.sha256[:12]}", f"sha256 {found[:12]}")
+        if actual != file.sha256:
+            raise _broken("shard-hash", url, file, f"sha256 {file.sha256[:12]}", f"sha256 {actual[:12]}")
     except BaseException:
         source.close()
         raise
@@ -235,12 +235,12 @@ def _read_all(source: BinaryIO, size: int) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
-def _broken(slug: str, url: str, file: File, expected: str, found: str) -> IntegrityError:
+def _broken(slug: str, url: str, file: File, expected: str, actual: str) -> IntegrityError:
     return IntegrityError(
         slug,
         f"{shown(url)}: {file.path} is not what the manifest says",
         expected=expected,
-        found=shown(found),
+        found=shown(actual),
         where=f"dataset {shown(url)}, {file.rows} rows",
         kept="the manifest and all other files; nothing was changed",
         next=f"remove {shown(url)} and run its task again, or copy the dataset again",

@@ -24,26 +24,26 @@ def moments(values: pa.ChunkedArray | pa.Array) -> Moments:
     numbers = pc.drop_null(values.cast(pa.float64(), safe=False))
     finite = numbers.filter(pc.is_finite(numbers))
     count = len(finite)
-    told: Moments = {"count": count, "nulls": nulls, "nonfinite": len(numbers) - count}
+    measured: Moments = {"count": count, "nulls": nulls, "nonfinite": len(numbers) - count}
     if count:
         ends = pc.min_max(finite).as_py()
         mean = pc.mean(finite).as_py()
         spread = pc.variance(finite).as_py() * count
         if math.isfinite(mean) and math.isfinite(spread):
-            told |= {"mean": mean, "m2": spread}
-        told |= {"min": ends["min"], "max": ends["max"]}
-    return told
+            measured |= {"mean": mean, "m2": spread}
+        measured |= {"min": ends["min"], "max": ends["max"]}
+    return measured
 
 
 def measure(table: pa.Table) -> dict[str, Moments]:
     """Moments of every numeric column and of the lengths of every list column."""
-    found = {}
+    measured = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            found[name] = moments(column)
+            measured[name] = moments(column)
         elif pa.types.is_list(column.type):
-            found[f"{name}.length"] = moments(pc.list_value_length(column))
-    return found
+            measured[f"{name}.length"] = moments(pc.list_value_length(column))
+    return measured
 
 
 def merge_moments(one: Moments, other: Moments) -> Moments:
@@ -66,8 +66,8 @@ def merge_measures(parts: Iterable[Mapping[str, Moments]]) -> dict[str, Moments]
     """`measure` of the tables laid end to end, from the measures of each."""
     merged: dict[str, Moments] = {}
     for part in parts:
-        for name, told in part.items():
-            merged[name] = merge_moments(merged[name], told) if name in merged else dict(told)
+        for name, measured in part.items():
+            merged[name] = merge_moments(merged[name], measured) if name in merged else dict(measured)
     return merged
 
 
@@ -86,6 +86,6 @@ def count_values(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     return merge_counts([{str("null" if pair["values"] is None else pair["values"]): pair["counts"]} for pair in pairs])
 
 
-def std(told: Mapping[str, Any]) -> float:
+def std(measured: Mapping[str, Any]) -> float:
     """Population standard deviation of moments; 0 for fewer than two values."""
-    return math.sqrt(told["m2"] / told["count"]) if told["count"] > 1 else 0.0
+    return math.sqrt(measured["m2"] / measured["count"]) if measured["count"] > 1 else 0.0

@@ -73,7 +73,7 @@ def identity(tokenizer_json: str, options: Mapping[str, Any]) -> str:
     `options` holds `chat_template`, `bos_token`, `eos_token` and `pad_token`; absent and None are the same. Both
     spellings of merges ("a b" and ["a", "b"]) and settings left at their default are one.
     """
-    told = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
+    given = {name: options[name] for name in _OPTIONS if options.get(name) is not None}
     data = {key: value for key, value in parsed(tokenizer_json, TOKENS).items() if key not in _IDLE and value}
     model = data.get("model")
     if isinstance(model, dict):
@@ -81,7 +81,7 @@ def identity(tokenizer_json: str, options: Mapping[str, Any]) -> str:
         merges = model.get("merges")
         if isinstance(merges, list):
             data["model"]["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    return hashlib.sha256(json.dumps([data, told], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([data, given], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def row_of(texts: Mapping[str, str], where: str = "") -> Row:
@@ -144,8 +144,8 @@ def read_dataset(dataset: Dataset) -> Row:
     """The one row of a VOCABULARIES dataset, its name among the values; `DataError` if there are more or none."""
     rows = TOKENIZERS.check(dataset.read().select(list(TOKENIZERS.names)), dataset.url).to_pylist()
     if len(rows) != 1:
-        told = f"{shown(dataset.url)} holds {len(rows)} tokenizers"
-        raise DataError("vocabulary", told, expected="one", where=shown(dataset.url))
+        message = f"{shown(dataset.url)} holds {len(rows)} tokenizers"
+        raise DataError("vocabulary", message, expected="one", where=shown(dataset.url))
     row: Row = rows[0]
     return row
 
@@ -183,10 +183,10 @@ def ids_of(tokenizer_json: str, where: str = "") -> dict[str, int]:
     vocab = model.get("vocab", {}) if isinstance(model, dict) else {}
     try:
         if isinstance(vocab, list):
-            found = {str(entry[0]): number for number, entry in enumerate(vocab)}
+            ids = {str(entry[0]): number for number, entry in enumerate(vocab)}
         else:
-            found = {str(text): int(number) for text, number in vocab.items()}
-        return found | {str(token["content"]): int(token["id"]) for token in data.get("added_tokens") or []}
+            ids = {str(text): int(number) for text, number in vocab.items()}
+        return ids | {str(token["content"]): int(token["id"]) for token in data.get("added_tokens") or []}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError("bad-tokenizer", "the tokenizer's vocabulary is not well-formed", where=shown(where)) from error
 
@@ -264,9 +264,9 @@ def _contradiction(content: str, one: object, other: object, where: str) -> Data
 
 def _decoder(decoder: Any, where: str) -> dict[int, dict[str, Any]]:
     try:
-        found = {int(number): dict(token) for number, token in (decoder or {}).items()}
-        if all(isinstance(token["content"], str) for token in found.values()):
-            return found
+        tokens = {int(number): dict(token) for number, token in (decoder or {}).items()}
+        if all(isinstance(token["content"], str) for token in tokens.values()):
+            return tokens
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError("bad-tokenizer", "added_tokens_decoder is not well-formed", where=shown(where)) from error
     raise DataError("bad-tokenizer", "added_tokens_decoder is not well-formed", where=shown(where))

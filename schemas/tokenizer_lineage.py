@@ -31,8 +31,8 @@ def token_columns(schema: Schema | None) -> tuple[str, ...]:
 
 def tokenizers_of(schema: Schema | None, facts: Mapping[str, Any]) -> TokenizerByColumn:
     """What a dataset's manifest says of its columns."""
-    told = facts.get(FACT)
-    by_column = told if isinstance(told, dict) else dict.fromkeys(token_columns(schema), told)
+    recorded = facts.get(FACT)
+    by_column = recorded if isinstance(recorded, dict) else dict.fromkeys(token_columns(schema), recorded)
     return {name: _several(value) for name, value in by_column.items() if _several(value)}
 
 
@@ -42,40 +42,40 @@ def passed_on(
     """What the columns of a result speak: the `new` ones `vocabulary`, where an operation has one; the others what they
     spoke before, and a column under a new name what any column did.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    tokenizers: dict[str, tuple[str, ...]] = {}
     for name in token_columns(schema):
         before = [given[name] for given in inputs if name in given]
         if name in new and vocabulary:
-            found[name] = (vocabulary,)
+            tokenizers[name] = (vocabulary,)
         else:
             before = before or [one for given in inputs for one in given.values()]
-            found[name] = tuple(sorted({one for several in before for one in several}))
-    return {name: told for name, told in found.items() if told}
+            tokenizers[name] = tuple(sorted({one for several in before for one in several}))
+    return {name: identities for name, identities in tokenizers.items() if identities}
 
 
-def fact(told: TokenizerByColumn) -> dict[str, Any]:
-    """`told` as an entry of a manifest's facts; empty where nothing is known."""
-    plain = {name: several[0] if len(several) == 1 else list(several) for name, several in told.items()}
+def fact(tokenizers: TokenizerByColumn) -> dict[str, Any]:
+    """`tokenizers` as an entry of a manifest's facts; empty where nothing is known."""
+    plain = {name: several[0] if len(several) == 1 else list(several) for name, several in tokenizers.items()}
     one = next(iter(plain.values()), None)
     if one is None:
         return {}
     return {FACT: one if isinstance(one, str) and all(value == one for value in plain.values()) else plain}
 
 
-def check(told: TokenizerByColumn, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
+def check(tokenizers: TokenizerByColumn, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
     """`DataError` if one of `columns` speaks another tokenizer than `vocabulary`, as far as both are known."""
     for name in columns:
-        if vocabulary and any(one != vocabulary for one in told.get(name, ())):
-            raise wrong(who, name, vocabulary, told[name], where)
+        if vocabulary and any(one != vocabulary for one in tokenizers.get(name, ())):
+            raise wrong(who, name, vocabulary, tokenizers[name], where)
 
 
-def wrong(who: str, column: str, vocabulary: str, found: Sequence[str], where: str) -> DataError:
+def wrong(who: str, column: str, vocabulary: str, actual: Sequence[str], where: str) -> DataError:
     """The fault of a column that speaks another tokenizer than `who` does."""
     return DataError(
         "wrong-tokenizer",
         f"{printable(column)} holds ids of another tokenizer than {printable(who)} speaks",
         expected=f"tokenizer {printable(vocabulary, 20)}",
-        found=", ".join(f"tokenizer {printable(one, 20)}" for one in found),
+        found=", ".join(f"tokenizer {printable(one, 20)}" for one in actual),
         where=where,
         kept="nothing was started",
         next="tokenize the rows with the tokenizer of the checkpoint",

@@ -60,8 +60,8 @@ class Pair(Gather):
     def __post_init__(self) -> None:
         finite = np.isfinite([self.margin, self.right_from]).all()
         if not (finite and self.margin >= 0 and self.max_pairs >= 1):
-            found = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}"
-            raise ConfigError("bad-setting", f"blend.pair: {found}", expected="finite, margin >= 0, max_pairs >= 1")
+            settings = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}"
+            raise ConfigError("bad-setting", f"blend.pair: {settings}", expected="finite, margin >= 0, max_pairs >= 1")
 
     @property
     def takes(self) -> Schema:

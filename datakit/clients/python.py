@@ -46,9 +46,9 @@ class PythonScorer:
             v for v in listed if v is not None and (isinstance(v, bool | str | bytes) or not hasattr(v, "__float__"))
         ]
         if strange:
-            found = f"{type(strange[0]).__name__} {printable(strange[0])}"
+            example = f"{type(strange[0]).__name__} {printable(strange[0])}"
             raise ServiceError(
-                "bad-reply", f"{self.function} returned what is no number", expected="float", found=found
+                "bad-reply", f"{self.function} returned what is no number", expected="float", found=example
             )
         return pa.array([None if v is None else float(v) for v in listed], pa.float64())
 
@@ -57,7 +57,7 @@ def imported(name: str) -> Callable[..., Any]:
     """The function that `module:function` names; `ConfigError` if there is none."""
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as fault:  # whatever the user's module does while it is read: syntax, encoding, its own faults
         raise ConfigError(
             "no-function",
@@ -66,6 +66,6 @@ def imported(name: str) -> Callable[..., Any]:
             kept="nothing was started",
             next="what it imports from the working folder belongs in a package with it: package.module:function",
         ) from fault
-    if not callable(found):
+    if not callable(function):
         raise ConfigError("no-function", f"{printable(name)} is not a function", kept="nothing was started")
-    return found
+    return function

@@ -10,15 +10,15 @@ from schemas.errors import DataError
 
 def nothing_kept(column: str, asked: str, rows: int, finite: npt.NDArray[np.float64], *, upward: bool) -> DataError:
     """The error; `finite` are the finite ones of `rows` values, `upward` says that large ones were wanted."""
-    said = f"{column} {asked}"
+    condition = f"{column} {asked}"
     if len(finite) == 0:
-        return DataError("nothing-kept", f"{said} keeps none of {rows} rows: no value is a finite number")
+        return DataError("nothing-kept", f"{condition} keeps none of {rows} rows: no value is a finite number")
     least, tenth, half, ninth, most = np.quantile(finite, [0, 0.1, 0.5, 0.9, 1])
     quantiles = f"quantiles 0.1: {tenth:.6g}, 0.5: {half:.6g}, 0.9: {ninth:.6g}"
     return DataError(
         "nothing-kept",
-        f"{said} keeps none of {rows} rows",
-        expected=said,
+        f"{condition} keeps none of {rows} rows",
+        expected=condition,
         found=f"range {least:.6g} .. {most:.6g}, {quantiles}; {rows - len(finite)} not finite",
         kept="nothing was written",
         next=_advice(finite, upward),

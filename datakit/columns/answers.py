@@ -43,7 +43,7 @@ _SPELLINGS = {
     "π": (r"\pi",),
     **{f" {part}/{whole}": (sign,) for sign, part, whole in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")},
 }
-_CHARACTERS = {found: spelling for spelling, all_found in _SPELLINGS.items() for found in all_found}
+_CHARACTERS = {variant: spelling for spelling, variants in _SPELLINGS.items() for variant in variants}
 _REWRITES = (
     (r"\\(?:text|mathrm|mathbf|textbf|mbox|operatorname)\s*\{([^{}]*)\}", " $1 "),
     (r"([0-9])[\u{2009}\u{202f}\u{a0}]([0-9]{3})", "$1$2"),
@@ -100,8 +100,8 @@ def number(text: pl.Expr, *, first: bool = False) -> pl.Expr:
 
     end = text.str.head(_NEAR) if first else text.str.tail(_NEAR)
     near = (end.str.head(_NEAR // 2) if first else end.str.tail(_NEAR // 2)).str.contains("[0-9]")
-    found, rest = _tokens(boxed(text)), _tokens(pl.when(near).then(end).otherwise(text))
-    only = pl.when(found.list.len() == 1).then(found.list.first())
+    tokens, rest = _tokens(boxed(text)), _tokens(pl.when(near).then(end).otherwise(text))
+    only = pl.when(tokens.list.len() == 1).then(tokens.list.first())
     return in_box_or(text, only, rest.list.first() if first else rest.list.last()).str.replace("~", "-")
 
 
@@ -134,8 +134,8 @@ def value(token: pl.Expr) -> pl.Expr:
     mixed = r"^[-+]?([0-9]+) +([0-9]+)/([0-9]+)$"
     sign = pl.when(token.str.starts_with("-")).then(-1.0).otherwise(1.0)
     whole = sign * (part(mixed, 1) + part(mixed, 2) / part(mixed, 3))
-    found = pl.coalesce(simple, part(ratio, 1) / part(ratio, 2), whole)
-    return pl.when(found.is_finite()).then(found)
+    values = pl.coalesce(simple, part(ratio, 1) / part(ratio, 2), whole)
+    return pl.when(values.is_finite()).then(values)
 
 
 def choice(text: pl.Expr, letters: str) -> pl.Expr:
@@ -150,15 +150,15 @@ def choice(text: pl.Expr, letters: str) -> pl.Expr:
         r"\s*[:=]?[\s\"'*_\[\\{$]*"
     )
     small = rf"[{letters.lower()}]\s*[.)]?\s*(?:\n|$)"
-    told = text.str.extract_all(
+    marked = text.str.extract_all(
         rf"{lead}(?:{one}|{small})(?:[^\p{{L}}\p{{N}}]*(?:\s(?i:or|and)\s|/|&|,)\W*{one})?"
     ).list.last()
-    hedged = told.str.contains(rf"(?:\s(?i:or|and)\s|/|&|,)\W*{one}$")
-    letter = told.str.replace(rf"^{lead}", "").str.extract(rf"({any_case})", 1)
+    hedged = marked.str.contains(rf"(?:\s(?i:or|and)\s|/|&|,)\W*{one}$")
+    letter = marked.str.replace(rf"^{lead}", "").str.extract(rf"({any_case})", 1)
     bracketed = _same(text.str.extract_all(rf"\({any_case}\)"), any_case)
     lined = _same(text.str.extract_all(rf"(?m)^[\s*_]*{upper}[.):](?:\s|$)"), any_case)
     unmarked = pl.coalesce(lone_letter(text, letters), bracketed, lined)
-    rest = pl.when(told.is_not_null()).then(pl.when(hedged.not_()).then(letter)).otherwise(unmarked)
+    rest = pl.when(marked.is_not_null()).then(pl.when(hedged.not_()).then(letter)).otherwise(unmarked)
     bare = boxed(text).str.replace_all(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}", "$1")
     return in_box_or(text, lone_letter(bare, letters), rest).str.to_uppercase()
 
@@ -175,14 +175,14 @@ def leading_letter(text: pl.Expr, letters: str) -> pl.Expr:
 
 def words(text: pl.Expr) -> pl.Expr:
     """The text (or its box's) in NFKC and lower case, blanks joined, end marks off; null if empty."""
-    said = (
+    normalized = (
         in_box_or(text, boxed(text), text)
         .str.normalize("NFKC")
         .str.replace_all(r"[\u{200b}-\u{200f}\u{2060}\u{feff}]", "")
     )
-    said = said.str.to_lowercase().str.replace_all(r"\s+", " ")
-    said = said.str.replace(rf"^[{_STRIPPED}]+", "").str.replace(rf"[{_STRIPPED}]+$", "")
-    return said.str.extract(r"(?s)^(.+)$", 1)
+    normalized = normalized.str.to_lowercase().str.replace_all(r"\s+", " ")
+    normalized = normalized.str.replace(rf"^[{_STRIPPED}]+", "").str.replace(rf"[{_STRIPPED}]+$", "")
+    return normalized.str.extract(r"(?s)^(.+)$", 1)
 
 
 def _tokens(text: pl.Expr) -> pl.Expr:
@@ -192,9 +192,9 @@ def _tokens(text: pl.Expr) -> pl.Expr:
     return text.str.extract_all(_TOKEN)
 
 
-def _same(found: pl.Expr, letter: str) -> pl.Expr:
+def _same(matches: pl.Expr, letter: str) -> pl.Expr:
     """The letter that all of `found` agree on."""
     import polars as pl
 
-    letters = found.list.eval(pl.element().str.extract(f"({letter})", 1).str.to_uppercase()).list.unique()
+    letters = matches.list.eval(pl.element().str.extract(f"({letter})", 1).str.to_uppercase()).list.unique()
     return pl.when(letters.list.len() == 1).then(letters.list.first())

@@ -22,7 +22,7 @@ def lengths_of(dataset: Dataset, column: str) -> npt.NDArray[np.int64]:
     """Tokens of every row: the number in `column` or the size of its list; 1 each if `column` is empty."""
     if not column:
         return np.ones(dataset.num_rows, np.int64)
-    found = [np.empty(0, np.int64)]
+    lengths = [np.empty(0, np.int64)]
     for shard in range(len(dataset.shards)):
         values = dataset.read_shard(shard, columns=[column])[column]
         nested = pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
@@ -33,8 +33,8 @@ def lengths_of(dataset: Dataset, column: str) -> npt.NDArray[np.int64]:
                 f"{column} is null, negative or not finite",
                 where=f"{dataset.url}, shard {shard}",
             )
-        found.append(sizes.astype(np.int64))
-    return np.concatenate(found)
+        lengths.append(sizes.astype(np.int64))
+    return np.concatenate(lengths)
 
 
 class Source:

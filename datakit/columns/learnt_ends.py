@@ -41,7 +41,7 @@ def notes(made: Manifest, cure: str) -> tuple[str, ...]:
 
 
 def _ending(texts: pa.Array, ends: Sequence[str]) -> npt.NDArray[np.bool_]:
-    trimmed, found = pc.utf8_rtrim_whitespace(texts), np.zeros(len(texts), bool)
+    trimmed, ended = pc.utf8_rtrim_whitespace(texts), np.zeros(len(texts), bool)
     for end in ends:
-        found |= np.asarray(pc.ends_with(trimmed, end.rstrip()))
-    return found
+        ended |= np.asarray(pc.ends_with(trimmed, end.rstrip()))
+    return ended

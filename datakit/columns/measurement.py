@@ -48,8 +48,8 @@ def numbers(values: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
     """`values` as float64, with NaN where they are null or not finite."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    found = np.asarray(pc.fill_null(values.cast(pa.float64(), safe=False), float("nan")), dtype=np.float64)
-    return np.where(np.isfinite(found), found, np.nan)
+    floats = np.asarray(pc.fill_null(values.cast(pa.float64(), safe=False), float("nan")), dtype=np.float64)
+    return np.where(np.isfinite(floats), floats, np.nan)
 
 
 def measured(values: npt.NDArray[np.float64]) -> pa.Array:

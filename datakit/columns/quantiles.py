@@ -80,20 +80,20 @@ class Quantiles:
 
 def numbers(table: pa.Table) -> pa.Table:
     """The numeric columns as float64, and the lengths of lists of integers under `<name>.length`."""
-    found = {}
+    columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = column.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            found[name] = column.cast(pa.float64(), safe=False)
+            columns[name] = column.cast(pa.float64(), safe=False)
         elif pa.types.is_list(kind) and pa.types.is_integer(kind.value_type):
-            found[f"{name}.length"] = pc.list_value_length(column).cast(pa.float64())
-    return pa.table(found)
+            columns[f"{name}.length"] = pc.list_value_length(column).cast(pa.float64())
+    return pa.table(columns)
 
 
 def merge(parts: Iterable[Mapping[str, Quantiles]]) -> dict[str, Quantiles]:
     """The quantiles of all parts by name."""
     whole: dict[str, Quantiles] = {}
     for part in parts:
-        for name, found in part.items():
-            whole[name] = whole[name].merged(found) if name in whole else found
+        for name, quantiles in part.items():
+            whole[name] = whole[name].merged(quantiles) if name in whole else quantiles
     return whole

@@ -15,7 +15,7 @@ def set_aside(
     threshold: pa.Array | str | None = None,
 ) -> pa.Table:
     """`rows` with the rejection columns; a single text stands for every row."""
-    for column, told in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
-        whole = told if told is not None else pa.nulls(rows.num_rows, column.type)
+    for column, values in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
+        whole = values if values is not None else pa.nulls(rows.num_rows, column.type)
         rows = with_column(rows, column.name, pa.repeat(whole, rows.num_rows) if isinstance(whole, str) else whole)
     return rows

@@ -33,10 +33,10 @@ _NULL = np.uint64(0xA5A5A5A5A5A5A5A5)
 
 def hashes(rows: pa.Table, key: Sequence[str]) -> Hashes:
     """A 64-bit hash of the columns `key` for every row; equal for equal keys, in whatever process."""
-    told: Hashes = np.zeros(rows.num_rows, np.uint64)
+    mixed: Hashes = np.zeros(rows.num_rows, np.uint64)
     for name in key:
-        told = _mixed(told ^ _column(rows[name].combine_chunks()))
-    return told
+        mixed = _mixed(mixed ^ _column(rows[name].combine_chunks()))
+    return mixed
 
 
 class Runs:
@@ -58,17 +58,17 @@ class Runs:
         total = sum(map(len, self._runs))
         parts = total // IN_MEMORY + 1
         edges = [round(part * 2.0**64 / parts) for part in range(1, parts)]
-        found: list[Hashes] = []
+        repeats: list[Hashes] = []
         starts = [0] * len(self._runs)
         for edge in [*edges, None]:
             ends = [len(run) if edge is None else int(np.searchsorted(run, np.uint64(edge))) for run in self._runs]
             slices = [run[start:end] for run, start, end in zip(self._runs, starts, ends, strict=True)]
             here = np.sort(np.concatenate(slices)) if slices else np.empty(0, np.uint64)
-            found.append(np.unique(here[1:][here[1:] == here[:-1]]))
+            repeats.append(np.unique(here[1:][here[1:] == here[:-1]]))
             starts = ends
-            if sum(map(len, found)) > _SUSPECTS:
+            if sum(map(len, repeats)) > _SUSPECTS:
                 break
-        return np.concatenate(found)[:_SUSPECTS]
+        return np.concatenate(repeats)[:_SUSPECTS]
 
     def _spill(self) -> None:
         """Move what is held to a temporary file that nobody else sees; the runs stay what they were, mapped."""
@@ -104,14 +104,14 @@ def _column(values: pa.Array) -> Hashes:
     kind = values.type
     if pa.types.is_floating(kind):
         floats: npt.NDArray[np.float64] = _filled(values.cast(pa.float64()), 0.0).astype(np.float64)
-        told: Hashes = _mixed((floats + 0.0).view(np.uint64))
+        mixed: Hashes = _mixed((floats + 0.0).view(np.uint64))
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         plain = values.cast(pa.int8()) if pa.types.is_boolean(kind) else values
-        told = _mixed(_filled(plain, 0).astype(np.uint64))
+        mixed = _mixed(_filled(plain, 0).astype(np.uint64))
     else:
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        told = _texts(values if text else pa.array(map(repr, values.to_pylist()), pa.string()))
-    return np.where(np.asarray(values.is_null()), _NULL, told) if values.null_count else told
+        mixed = _texts(values if text else pa.array(map(repr, values.to_pylist()), pa.string()))
+    return np.where(np.asarray(values.is_null()), _NULL, mixed) if values.null_count else mixed
 
 
 def _filled(values: pa.Array, value: float) -> npt.NDArray[np.generic]:
@@ -121,9 +121,9 @@ def _filled(values: pa.Array, value: float) -> npt.NDArray[np.generic]:
 def _texts(values: pa.Array) -> Hashes:
     """Texts of one length at a time, eight bytes a step."""
     values = values.cast(pa.large_string())
-    told: Hashes = np.zeros(len(values), np.uint64)
+    mixed: Hashes = np.zeros(len(values), np.uint64)
     if not len(values):
-        return told
+        return mixed
     _, places, text = values.buffers()
     ends = np.frombuffer(places, np.int64, len(values) + 1, 8 * values.offset)
     data = np.frombuffer(text or b"", np.uint8)
@@ -132,8 +132,8 @@ def _texts(values: pa.Array) -> Hashes:
         chosen = np.flatnonzero(lengths == length)
         step = max(1, _GATHERED // max(1, length))
         for some in np.split(chosen, range(step, len(chosen), step)):
-            told[some] = _same_length(data, ends[some], length)
-    return told
+            mixed[some] = _same_length(data, ends[some], length)
+    return mixed
 
 
 def _same_length(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], length: int) -> Hashes:
@@ -142,10 +142,10 @@ def _same_length(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], len
         words[:, :length] = data[starts[0] : starts[0] + length * len(starts)].reshape(len(starts), length)
     else:
         words[:, :length] = data[starts[:, None] + np.arange(length)]
-    told: Hashes = np.full(len(starts), length + 1, np.uint64)
+    mixed: Hashes = np.full(len(starts), length + 1, np.uint64)
     for column in words.view(np.uint64).T:
-        told = _mixed(told ^ column)
-    return told
+        mixed = _mixed(mixed ^ column)
+    return mixed
 
 
 def _mixed(state: Hashes) -> Hashes:

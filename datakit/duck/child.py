@@ -226,10 +226,10 @@ class SqlProcess:
         self.close()
         return self._stopped("time" if self._late else "limit", f"the SQL process ended with {code}")
 
-    def _stopped(self, kind: str, found: str) -> QuiverError:
+    def _stopped(self, kind: str, actual: str) -> QuiverError:
         """What to say of a statement that met a limit."""
         if kind == "space":
-            return StorageError("no-space", "no room for what the statement spills", found=found,
+            return StorageError("no-space", "no room for what the statement spills", found=actual,
                                 where=tempfile.gettempdir(), next="free some space, or set TMPDIR")  # fmt: skip
         slug, what, limit = {
             "time": ("sql-timeout", "the statement ran too long and was stopped", f"at most {self._seconds:g} s"),
@@ -237,7 +237,7 @@ class SqlProcess:
             "limit": ("sql-limit", "the statement broke a limit and was stopped", f"at most {self._memory} MiB"),
         }[kind]
         return DataError(
-            slug, what, expected=limit, found=found, kept="nothing of this output",
+            slug, what, expected=limit, found=actual, kept="nothing of this output",
             next="make the statement smaller: fewer or shorter texts at once, no endless ranges",
         )  # fmt: skip
 

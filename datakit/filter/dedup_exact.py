@@ -63,11 +63,11 @@ class DedupExact(GatherAll):
                 f"arg_min(id, n) AS first_id FROM rows GROUP BY {', '.join(keys)} HAVING count(*) > 1"
             )
             match = " AND ".join(f"rows.{key} IS NOT DISTINCT FROM firsts.{key}" for key in keys)
-            told = session.batches(
+            places = session.batches(
                 f"SELECT n, first_id FROM rows JOIN firsts ON {match} WHERE n <> first_n ORDER BY n",
                 _BATCH_ROWS,
             )
-            yield from _parted(dataset, told)
+            yield from _parted(dataset, places)
 
     def _light(self, dataset: Dataset) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Row number, id and the compared columns of every row."""
@@ -88,14 +88,16 @@ class DedupExact(GatherAll):
         return schema, batches()
 
 
-def _parted(dataset: Dataset, told: Iterator[pa.RecordBatch]) -> Iterator[Result]:
+def _parted(dataset: Dataset, places: Iterator[pa.RecordBatch]) -> Iterator[Result]:
     """Every row of the dataset, parted by the ascending row numbers in `told`, read in step with the rows."""
     waiting = pa.table({"n": pa.array([], pa.int64()), "first_id": pa.array([], pa.string())})
     start = 0
     for shard in range(len(dataset.shards)):
         for rows in dataset.batches(shard, _BATCH_ROWS):
             stop = start + rows.num_rows
-            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (more := next(told, None)) is not None:
+            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (
+                more := next(places, None)
+            ) is not None:
                 waiting = pa.concat_tables([waiting, pa.table(more).rename_columns(["n", "first_id"])])
             here = pc.sum(pc.less(waiting["n"], stop)).as_py() or 0
             goes = np.asarray(waiting["n"].slice(0, here)) - start

@@ -33,8 +33,8 @@ class Window(GatherAll):
 
     def __post_init__(self) -> None:
         if self.offset < 0 or self.limit < 1:
-            found = f"offset {self.offset}, limit {self.limit}"
-            raise ConfigError("bad-setting", f"filter.window: {found}", expected="offset >= 0, limit >= 1")
+            settings = f"offset {self.offset}, limit {self.limit}"
+            raise ConfigError("bad-setting", f"filter.window: {settings}", expected="offset >= 0, limit >= 1")
 
     @property
     def takes(self) -> Schema:

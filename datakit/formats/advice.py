@@ -52,11 +52,11 @@ def advice(keys: Sequence[Key], reason: str, detail: str) -> str:
     """What to do about rows rejected for `reason`, `detail` being what the first was held against; empty where nothing
     better is known than to mend them.
     """
-    if reason == "missing-key" and (found := _THERE.search(detail)):
-        there = found["there"].split(", ")
+    if reason == "missing-key" and (match := _THERE.search(detail)):
+        there = match["there"].split(", ")
         return renamed([key for key in keys if key.required and not set(key.names) & set(there)], there)
-    if reason == "key-not-read" and (found := _NOT_READ.search(detail)):
-        name = found["name"]
+    if reason == "key-not-read" and (match := _NOT_READ.search(detail)):
+        name = match["name"]
         other = f"{_READ_BY[name]}; " if name in _READ_BY else ""
         return f'{other}to leave it out on purpose: --params \'{{"ignore": ["{name}"]}}\' of Import'
     return ""

@@ -42,9 +42,9 @@ def _cast(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray, str
     try:
         texts = cells.cast(pa.string())
     except pa.ArrowInvalid:
-        told = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells.to_pylist()]
-        bad = np.array([t is not None and t.encode() != c for t, c in zip(told, cells.to_pylist(), strict=True)], bool)
-        return pa.array(pc.if_else(pa.array(bad), None, pa.array(told, pa.string()))), bad, "UTF-8"
+        texts = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells.to_pylist()]
+        bad = np.array([t is not None and t.encode() != c for t, c in zip(texts, cells.to_pylist(), strict=True)], bool)
+        return pa.array(pc.if_else(pa.array(bad), None, pa.array(texts, pa.string()))), bad, "UTF-8"
     if pa.types.is_string(kind):
         return texts, none, ""
     trimmed = pc.utf8_trim_whitespace(texts)

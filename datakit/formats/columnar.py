@@ -74,8 +74,8 @@ class Columnar(Read):
         if (self.format is None) == (self.kind is None):
             raise ConfigError("bad-setting", f"{self.name} needs a format or a kind", kept="nothing was started")
         if self.kind is not None and self.kind not in KINDS:
-            told = f"there is no row kind {shown(self.kind)}{suggestion(self.kind, list(KINDS))}"
-            raise ConfigError("unknown-kind", told, expected=", ".join(KINDS), kept="nothing was started")
+            message = f"there is no row kind {shown(self.kind)}{suggestion(self.kind, list(KINDS))}"
+            raise ConfigError("unknown-kind", message, expected=", ".join(KINDS), kept="nothing was started")
         if self.format is None and self.keep:
             raise ConfigError("bad-setting", f"{self.name}: keep needs a format", kept="nothing was started")
         self._keys()

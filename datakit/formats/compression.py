@@ -78,7 +78,7 @@ def plain(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """`chunks` without their compression, if they have one."""
     head = next(chunks, b"")
     stored = _Stored(head, chunks)
-    member = next((found for magic, found in _MEMBERS.items() if head.startswith(magic)), None)
+    member = next((kind for magic, kind in _MEMBERS.items() if head.startswith(magic)), None)
     if member is not None:
         yield from _capped(url, stored, _members(url, stored, *member))
     elif head.startswith(_ZSTD):

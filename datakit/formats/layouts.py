@@ -59,10 +59,10 @@ def _reader(file: str) -> str | None:
     if is_saved(file):
         return "io.arrow"
     head = head_of(file, 64).removeprefix(b"\xef\xbb\xbf")
-    found = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
+    by_magic = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
     named = ENDINGS.get(_ending(file))
-    if found is not None or named in ("io.parquet", "io.arrow"):
-        return found or named
+    if by_magic is not None or named in ("io.parquet", "io.arrow"):
+        return by_magic or named
     return named or ("io.jsonl" if head.lstrip()[:1] in (b"{", b"[") else None)
 
 
@@ -104,19 +104,19 @@ def _keys(line: bytes) -> set[str] | None:
 
 def _list_key(text: bytes, wanted: Collection[str]) -> str:
     """The first key of an object whose value is a list of objects, unless a key of a record comes before it."""
-    told, at = text.decode("utf-8", "ignore"), 1
+    characters, at = text.decode("utf-8", "ignore"), 1
     try:
         while True:
-            at = _blank(told, at)
-            key, at = _DECODER.raw_decode(told, at)
-            at = _blank(told, at)
-            if not isinstance(key, str) or key in wanted or told[at] != ":":
+            at = _blank(characters, at)
+            key, at = _DECODER.raw_decode(characters, at)
+            at = _blank(characters, at)
+            if not isinstance(key, str) or key in wanted or characters[at] != ":":
                 return ""
-            if _OPEN_LIST.match(told[at + 1 : at + 1000].encode()):
+            if _OPEN_LIST.match(characters[at + 1 : at + 1000].encode()):
                 return key
-            _, at = _DECODER.raw_decode(told, _blank(told, at + 1))
-            at = _blank(told, at)
-            if told[at] != ",":
+            _, at = _DECODER.raw_decode(characters, _blank(characters, at + 1))
+            at = _blank(characters, at)
+            if characters[at] != ",":
                 return ""
             at += 1
     except (ValueError, IndexError, RecursionError):

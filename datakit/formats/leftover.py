@@ -27,10 +27,10 @@ def left_out(manifest: Manifest) -> tuple[str, ...]:
     if not names:
         return ()
     ordered = sorted(names, key=lambda name: (-names[name], name))
-    told = ", ".join(f"{name} ({names[name]:,} rows)" for name in ordered)
+    listed = ", ".join(f"{name} ({names[name]:,} rows)" for name in ordered)
     plain = next((name for name in ordered if not name.startswith("turns' ")), "")
     hint = f'; to carry one along: --params \'{{"keep": ["{plain}"]}}\'' if plain else ""
-    return (f"left out: {told}{hint}",)
+    return (f"left out: {listed}{hint}",)
 
 
 def types_in(paths: Sequence[str], blocks: Iterable[Block]) -> tuple[tuple[str, str], ...]:
@@ -44,11 +44,11 @@ def types_in(paths: Sequence[str], blocks: Iterable[Block]) -> tuple[tuple[str, 
             record = loaded(line, number)
             if isinstance(record, Fault) or not isinstance(record[0], dict):
                 continue
-            for key, found in zip(keys, kinds, strict=True):
+            for key, types in zip(keys, kinds, strict=True):
                 name, value = key.value_in(record[0])
                 if name:
-                    found.add(_kind(value))
-    return tuple((path, _common(found)) for path, found in zip(paths, kinds, strict=True))
+                    types.add(_kind(value))
+    return tuple((path, _common(types)) for path, types in zip(paths, kinds, strict=True))
 
 
 def types_of(paths: Sequence[str], tables: Iterable[pa.Table]) -> tuple[tuple[str, str], ...]:
@@ -57,11 +57,11 @@ def types_of(paths: Sequence[str], tables: Iterable[pa.Table]) -> tuple[tuple[st
     kinds: list[set[str]] = [set() for _ in keys]
     for table in tables:
         for record in table.to_pylist():
-            for key, found in zip(keys, kinds, strict=True):
+            for key, types in zip(keys, kinds, strict=True):
                 name, value = key.value_in(record)
                 if name:
-                    found.add(_kind(value))
-    return tuple((path, _common(found)) for path, found in zip(paths, kinds, strict=True))
+                    types.add(_kind(value))
+    return tuple((path, _common(types)) for path, types in zip(paths, kinds, strict=True))
 
 
 def _kind(value: Any) -> str:

@@ -121,18 +121,18 @@ def _too_long(line: int, length: int, max_line: int, text: bytes) -> Fault:
 
 def even(parts: Iterator[Block]) -> Iterator[Block]:
     """The same lines in blocks that hold whole pairs; a last line without a partner becomes a fault."""
-    held: Block | None = None
+    pending: Block | None = None
     for part in parts:
         block = part
-        if held is not None:
-            numbers = np.concatenate([held.numbers, block.numbers])
-            block, held = Block(held.data + block.data, numbers, held.faults + block.faults), None
+        if pending is not None:
+            numbers = np.concatenate([pending.numbers, block.numbers])
+            block, pending = Block(pending.data + block.data, numbers, pending.faults + block.faults), None
         if (len(block.numbers) + len(block.faults)) % 2:
-            block, held = _without_last(block)
+            block, pending = _without_last(block)
         yield block
-    if held is not None:
-        line = int(held.numbers[0]) if len(held.numbers) else held.faults[0].line
-        yield Block(b"", np.empty(0, np.int64), [Fault(line, "unpaired-line", "two lines a pair", held.data[:200])])
+    if pending is not None:
+        line = int(pending.numbers[0]) if len(pending.numbers) else pending.faults[0].line
+        yield Block(b"", np.empty(0, np.int64), [Fault(line, "unpaired-line", "two lines a pair", pending.data[:200])])
 
 
 def _without_last(block: Block) -> tuple[Block, Block]:
@@ -153,14 +153,14 @@ def array_blocks(url: str, chunks: Iterator[bytes], max_line: int, size: int = B
     scan = _Elements(url, chunks, max_line, key)
     rows: list[bytes] = []
     numbers: list[int] = []
-    held = 0
+    total = 0
     for number, text in scan:
         rows.append(text.replace("\n", " ").replace("\r", " ").encode("utf-8", "surrogatepass") + b"\n")
         numbers.append(number)
-        held += len(rows[-1])
-        if held >= size:
+        total += len(rows[-1])
+        if total >= size:
             yield Block(b"".join(rows), np.array(numbers, np.int64))
-            rows, numbers, held = [], [], 0
+            rows, numbers, total = [], [], 0
     if rows:
         yield Block(b"".join(rows), np.array(numbers, np.int64))
 
@@ -277,12 +277,12 @@ class _Elements:
             raise self._broken(repr(character), self._text[self._at :])
         self._step(self._at + 1)
 
-    def _broken(self, expected: str, found: str) -> DataError:
+    def _broken(self, expected: str, actual: str) -> DataError:
         return DataError(
             "broken-json",
             f"{shown(self._url)} is not one JSON list",
             expected=expected,
-            found=shown(found[:80]) or "the end of the file",
+            found=shown(actual[:80]) or "the end of the file",
             where=f"line {self._line}, byte {self._byte} of {shown(self._url)}",
             kept="nothing was published",
         )

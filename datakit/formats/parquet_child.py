@@ -44,10 +44,10 @@ def _local(url: str, digest: str) -> Iterator[str]:
 
 def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") -> Iterator[pa.Table]:
     """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
-    with _local(url, digest) as path, tempfile.TemporaryFile() as told:
+    with _local(url, digest) as path, tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
             interpreter.script(str(_WORKER)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, env={"PATH": os.defpath},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={"PATH": os.defpath},
         )  # fmt: skip
         assert child.stdin is not None, "the child was started without a pipe"
         assert child.stdout is not None, "the child was started without a pipe"
@@ -69,12 +69,12 @@ def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") ->
             child.kill()
             child.wait()
             child.stdout.close()
-        told.seek(0)
+        stderr.seek(0)
         if code == 4:
             raise too_large(url, most, stored)
         if code:
             why = (
-                shown(told.read(500).decode("utf-8", "replace").strip())
+                shown(stderr.read(500).decode("utf-8", "replace").strip())
                 if code == 3
                 else f"the reader ended with {code}"
             )

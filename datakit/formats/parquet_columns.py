@@ -20,13 +20,13 @@ def raw_columns(batch: pa.Table, keys: tuple[Key, ...], url: str, first: int) ->
     """
     columns = {}
     for key in keys:
-        found = [name for name in key.names if name in batch.column_names]
-        if not found and key.required:
-            told = f"{shown(url)} has no column {' or '.join(key.names)}"
-            raise DataError("missing-key", told, found=", ".join(batch.column_names), kept="nothing was published")
-        one = Schema("column", 1, tuple(Column(name, key.shape.type, "", nullable=True) for name in found))
-        table = one.conform(batch.select(found), f"{shown(url)}, rows from {first}")
-        values = [table[name] for name in found]
+        present = [name for name in key.names if name in batch.column_names]
+        if not present and key.required:
+            message = f"{shown(url)} has no column {' or '.join(key.names)}"
+            raise DataError("missing-key", message, found=", ".join(batch.column_names), kept="nothing was published")
+        one = Schema("column", 1, tuple(Column(name, key.shape.type, "", nullable=True) for name in present))
+        table = one.conform(batch.select(present), f"{shown(url)}, rows from {first}")
+        values = [table[name] for name in present]
         nothing = pa.chunked_array([pa.nulls(batch.num_rows, key.shape.type)])
         columns[key.name] = nothing if not values else values[0] if len(values) == 1 else pc.coalesce(*values)
     return pa.table(columns)

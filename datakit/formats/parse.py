@@ -87,9 +87,9 @@ class Parser:
             table = self._of_columns(rows.select(used), kinds)
             if table is not None:
                 return Parsed(table, numbers, [], left)
-        found = self._taken(zip(numbers.tolist(), rows.select(used).to_pylist(), [b""] * len(rows), strict=True))
-        found.left.update(left)
-        return found
+        parsed = self._taken(zip(numbers.tolist(), rows.select(used).to_pylist(), [b""] * len(rows), strict=True))
+        parsed.left.update(left)
+        return parsed
 
     @cached_property
     def _roots(self) -> set[str]:
@@ -172,8 +172,8 @@ class Parser:
                 else:
                     yield number, record[0], line
 
-        found = self._taken(records())
-        return Parsed(found.table, found.numbers, faults + found.faults, found.left)
+        parsed = self._taken(records())
+        return Parsed(parsed.table, parsed.numbers, faults + parsed.faults, parsed.left)
 
     def _taken(self, records: Iterator[tuple[int, Any, bytes]]) -> Parsed:
         """The rows of records that fit, and a fault for each that does not."""

@@ -43,20 +43,20 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
     unknown names.
     """
     if name not in FORMS:
-        told = f"there is no format {printable(name)}{suggestion(name, list(FORMS))}"
-        raise ConfigError("unknown-format", told, expected=", ".join(FORMS), kept="nothing was started")
+        message = f"there is no format {printable(name)}{suggestion(name, list(FORMS))}"
+        raise ConfigError("unknown-format", message, expected=", ".join(FORMS), kept="nothing was started")
     form = FORMS[name]
     if dialogue not in form.dialogues:
-        told = f"format {name} does not read {printable(dialogue)} texts"
-        raise ConfigError("bad-setting", told, expected=", ".join(form.dialogues), kept="nothing was started")
+        message = f"format {name} does not read {printable(dialogue)} texts"
+        raise ConfigError("bad-setting", message, expected=", ".join(form.dialogues), kept="nothing was started")
     known = [name for key in form.keys for name in (key.name, *key.aliases)]
     for wanted, name_there in columns:
         if not isinstance(name_there, str) or not name_there:
-            told = f"columns: {wanted} is {printable(name_there)}, which is no name of a key"
-            raise ConfigError("bad-setting", told, expected='names of keys, as in {"prompt": "question"}')
+            message = f"columns: {wanted} is {printable(name_there)}, which is no name of a key"
+            raise ConfigError("bad-setting", message, expected='names of keys, as in {"prompt": "question"}')
         if wanted not in known:
-            told = f"format {name} has no {printable(wanted)}{suggestion(wanted, known)}"
-            raise ConfigError("unknown-key", told, expected=", ".join(known), kept="nothing was started")
+            message = f"format {name} has no {printable(wanted)}{suggestion(wanted, known)}"
+            raise ConfigError("unknown-key", message, expected=", ".join(known), kept="nothing was started")
     given = dict(columns)
     mapped = {
         key.name: next((given[name] for name in (key.name, *key.aliases) if name in given), "") for key in form.keys
@@ -162,7 +162,7 @@ class Rows:
             return None
         name = printable(name)
         count = len(numbers)
-        told = pa.table(
+        refused = pa.table(
             {
                 "place": pa.array([f"{name}:{line}" for line in numbers], pa.string()),
                 "line": pa.array(numbers, pa.int64()),
@@ -170,7 +170,7 @@ class Rows:
             }
         )
         for column in table.column_names:
-            told = told.append_column(column, table[column])
+            refused = refused.append_column(column, table[column])
         lost = pa.table(
             {
                 "place": pa.array([_place(name, fault) for fault in faults], pa.string()),
@@ -182,7 +182,7 @@ class Rows:
                 "threshold": pa.array([printable(fault.rule) for fault in faults], pa.string()),
             }
         )
-        both = pa.concat_tables([told, lost], promote_options="default") if count else lost
+        both = pa.concat_tables([refused, lost], promote_options="default") if count else lost
         both = both.take(pc.sort_indices(both["line"]))
         kind = rejected_kind(self.schema)
         nulls = {c.name: pa.nulls(both.num_rows, c.type) for c in kind.columns if c.name not in both.column_names}

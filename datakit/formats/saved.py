@@ -62,15 +62,15 @@ def _size(url: str) -> int | None:
 def _read(url: str) -> dict[str, Any]:
     store, path = named_file(url)
     try:
-        told = json.loads(store.read(path, _LIMIT))
+        content = json.loads(store.read(path, _LIMIT))
     except (ValueError, RecursionError) as error:
         raise DataError("broken-json", f"{shown(url)} is not JSON: {printable(error)}", where=shown(url)) from error
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise DataError("broken-json", f"{shown(url)} is no JSON object", where=shown(url))
-    return told
+    return content
 
 
-def _list(told: dict[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(told.get(key), list) or not told[key]:
+def _list(content: dict[str, Any], key: str, where: str) -> list[Any]:
+    if not isinstance(content.get(key), list) or not content[key]:
         raise DataError("broken-json", f"{shown(where)} names no {key}", expected="a list", where=shown(where))
-    return list(told[key])
+    return list(content[key])

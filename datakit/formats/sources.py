@@ -33,11 +33,11 @@ def opened(url: str) -> Iterator[BinaryIO]:
 
 def digests_of(files: tuple[str, ...]) -> tuple[str, ...]:
     """SHA-256 (hex) of each file's bytes as stored."""
-    found = []
+    digests = []
     for url in files:
         with opened(url) as stream:
-            found.append(_sha256(stream))
-    return tuple(found)
+            digests.append(_sha256(stream))
+    return tuple(digests)
 
 
 def _sha256(stream: BinaryIO) -> str:

@@ -40,8 +40,8 @@ class Csv(Columnar):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n':
-            told = f"{self.name}: {printable(self.delimiter)!r} is no delimiter"
-            raise ConfigError("bad-setting", told, expected="one ASCII character", kept="nothing was started")
+            message = f"{self.name}: {printable(self.delimiter)!r} is no delimiter"
+            raise ConfigError("bad-setting", message, expected="one ASCII character", kept="nothing was started")
 
     def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """One batch a block of the file."""

@@ -61,9 +61,9 @@ class Reversal(Read):
             ),
             (self.text.count("{}") != 1, "text must hold {} once, where the number goes"),
         ]
-        told = [text for wrong, text in bad if wrong]
-        if told:
-            raise ConfigError("bad-setting", f"{self.name}: {'; '.join(told)}", kept="nothing was started")
+        faults = [text for wrong, text in bad if wrong]
+        if faults:
+            raise ConfigError("bad-setting", f"{self.name}: {'; '.join(faults)}", kept="nothing was started")
 
     def gives(self, *inputs: Schema) -> Schema:
         """PROMPTS, or COMPLETIONS with the gold answer."""
@@ -84,8 +84,10 @@ class Reversal(Read):
             columns = {"messages": question(prompts), "answer": pa.array(answers)}
             if self.output == "demonstrations":
                 flags = wrong[start : start + count]
-                told = [spoilt(a, self.seed, int(i)) if w else a for a, w, i in zip(answers, flags, index, strict=True)]
-                columns["response"] = pa.array(told)
+                texts = [
+                    spoilt(a, self.seed, int(i)) if w else a for a, w, i in zip(answers, flags, index, strict=True)
+                ]
+                columns["response"] = pa.array(texts)
             yield Result(*make.finished(columns, [], np.arange(count), [], self.name))
 
 

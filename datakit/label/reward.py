@@ -61,12 +61,12 @@ class Reward(Label):
         return LabelResult({self.column: values}, FilterDecision(finite, "reward-not-finite", values, "finite"))
 
 
-def _bad(what: str, expected: str, found: str) -> ServiceError:
+def _bad(what: str, expected: str, actual: str) -> ServiceError:
     return ServiceError(
         "bad-reply",
         f"the scorer's reply cannot be used: {what}",
         expected=expected,
-        found=found,
+        found=actual,
         kept="finished chunks; no score was made up",
         next="mend the scorer, then run the same command again",
     )

@@ -78,7 +78,7 @@ class Standardize(Label):
     def _measured(self, dataset: Dataset) -> tuple[float, float]:
         if dataset.num_rows == 0:
             return 0.0, 1.0
-        told = dataset.stats["columns"][self.column]
-        if told["min"] == told["max"] or told["count"] == 1:
-            return told["min"], 0.0
-        return told["mean"], math.sqrt(told["m2"] / (told["count"] - 1))
+        moments = dataset.stats["columns"][self.column]
+        if moments["min"] == moments["max"] or moments["count"] == 1:
+            return moments["min"], 0.0
+        return moments["mean"], math.sqrt(moments["m2"] / (moments["count"] - 1))

@@ -70,17 +70,17 @@ class Verify(Label):
         """Read both and compare."""
         import polars as pl
 
-        columns = {"said": rows[self.response], "gold": rows[self.answer]}
+        columns = {"answer": rows[self.response], "gold": rows[self.answer]}
         frame = pl.DataFrame({name: pl.from_arrow(values) for name, values in columns.items()})
-        said, gold = pl.col("said").cast(pl.String), pl.col("gold").cast(pl.String)
+        answer, gold = pl.col("answer").cast(pl.String), pl.col("gold").cast(pl.String)
         in_gold = answers.leading_letter(gold, self.choices) if self.kind == "choice" else self._read(gold)
-        frame = frame.select(self._read(answers.scope(said, self.after), bool(self.after)), in_gold)
+        frame = frame.select(self._read(answers.scope(answer, self.after), bool(self.after)), in_gold)
         if self.kind == "number":
             frame = frame.with_columns(pl.when(answers.value(pl.col(n)).is_not_null()).then(n) for n in columns)
-        right = self._equal(pl.col("said"), pl.col("gold")).fill_null(False).cast(pl.Float64)
-        told = frame.select("said", right=right, known=pl.col("gold").is_not_null()).to_arrow()
-        added = {self.output: told["right"], f"{self.output}_read": told["said"].cast(pa.string())}
-        known = told["known"].combine_chunks()
+        right = self._equal(pl.col("answer"), pl.col("gold")).fill_null(False).cast(pl.Float64)
+        verdicts = frame.select("answer", right=right, known=pl.col("gold").is_not_null()).to_arrow()
+        added = {self.output: verdicts["right"], f"{self.output}_read": verdicts["answer"].cast(pa.string())}
+        known = verdicts["known"].combine_chunks()
         return LabelResult(added, FilterDecision(known, "gold-not-readable", threshold=self.kind))
 
     def _read(self, text: pl.Expr, behind: bool = False) -> pl.Expr:
@@ -90,10 +90,10 @@ class Verify(Label):
             return answers.choice(text, self.choices)
         return text if self.strict else answers.words(text)
 
-    def _equal(self, said: pl.Expr, gold: pl.Expr) -> pl.Expr:
+    def _equal(self, answer: pl.Expr, gold: pl.Expr) -> pl.Expr:
         if self.kind != "number":
-            return said == gold
-        one, other = answers.decimal(said), answers.decimal(gold)
+            return answer == gold
+        one, other = answers.decimal(answer), answers.decimal(gold)
         whole = one.str.contains(".", literal=True).not_() & other.str.contains(".", literal=True).not_()
-        near = (answers.value(said) - answers.value(gold)).abs() <= self.tolerance * answers.value(gold).abs()
+        near = (answers.value(answer) - answers.value(gold)).abs() <= self.tolerance * answers.value(gold).abs()
         return (one == other).fill_null(False) | (near & whole.fill_null(False).not_())

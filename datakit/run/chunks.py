@@ -54,9 +54,9 @@ class Chunks:
             store.remove(path)
         else:
             raise StorageError("kept-chunk", f"other processes keep writing or removing {name}", where=path)
-        found = _unpacked(data, self.key, source)
-        assert found is not None, f"chunk {name} does not read back"
-        return found
+        kept_result = _unpacked(data, self.key, source)
+        assert kept_result is not None, f"chunk {name} does not read back"
+        return kept_result
 
     def find(self, name: str, source: str) -> Result | None:
         """The kept result of that name, or None where there is none that is whole and belongs here."""

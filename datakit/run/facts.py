@@ -23,9 +23,9 @@ def check_tokenizers(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, 
     """`DataError` if rows hold ids, in a column that a resource reads, of another tokenizer than it speaks."""
     for name, resource in resources.items():
         for dataset in inputs:
-            told = tokenizer_lineage.tokenizers_of(dataset.schema, dataset.facts)
+            tokenizers = tokenizer_lineage.tokenizers_of(dataset.schema, dataset.facts)
             columns = [*tokenizer_lineage.token_columns(op.takes), *tokenizer_lineage.token_columns(resource.takes)]
-            tokenizer_lineage.check(told, columns, resource.vocabulary, f"the {name} of {op.name}", dataset.url)
+            tokenizer_lineage.check(tokenizers, columns, resource.vocabulary, f"the {name} of {op.name}", dataset.url)
 
 
 def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], schema: Schema) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource
     """
     facts: dict[str, Any] = {}
     for name in sorted({name for dataset in inputs for name in dataset.facts} - {tokenizer_lineage.FACT}):
-        told = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
-        values = [json.loads(text) for text in told]
+        distinct = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
+        values = [json.loads(text) for text in distinct]
         facts[name] = values[0] if len(values) == 1 else values
     for name, resource in sorted(resources.items()):
         facts[_KEY if name == tokenizer_lineage.FACT else name] = resource.key
@@ -50,8 +50,8 @@ def tokenizers_after(
 ) -> tokenizer_lineage.TokenizerByColumn:
     """What the columns of a result of `op` speak, given what those of its inputs do and what its resources do."""
     if op.renames:
-        told = {one for given in spoken for several in given.values() for one in several}
-        return dict.fromkeys(tokenizer_lineage.token_columns(schema), tuple(sorted(told))) if told else {}
+        tokenizers = {one for given in spoken for several in given.values() for one in several}
+        return dict.fromkeys(tokenizer_lineage.token_columns(schema), tuple(sorted(tokenizers))) if tokenizers else {}
     before = {name for given in inputs for name in given.names}
     new = {name for name in schema.names if name not in before}
     if isinstance(op, Label):

@@ -121,12 +121,12 @@ def check_budget(
         return
     slug = max(sorted(reasons), key=lambda reason: reasons[reason])
     why = {reason: f" ({printable(detail, 300)})" for reason, detail in details.items()}
-    told = ", ".join(f"{reason} {count}{why.get(reason, '')}" for reason, count in sorted(reasons.items()))
+    counts = ", ".join(f"{reason} {count}{why.get(reason, '')}" for reason, count in sorted(reasons.items()))
     raise DataError(
         slug,
         f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
         expected=f"at most {max_rejected} rejected rows",
-        found=told,
+        found=counts,
         kept=kept_by(op),
         next=op.advice(slug, details.get(slug, ""))
         or "mend those rows, or allow more with max_rejected, then run the same command again",

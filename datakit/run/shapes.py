@@ -138,8 +138,8 @@ def _apply(op: Op, rows: pa.Table, ctx: Context) -> Result:
     return op.gather(rows, ctx)
 
 
-def _labelled(op: Label, rows: pa.Table, told: Mapping[str, pa.Array | pa.ChunkedArray] | LabelResult) -> Result:
-    columns, kept = (told.columns, told.kept) if isinstance(told, LabelResult) else (told, None)
+def _labelled(op: Label, rows: pa.Table, labels: Mapping[str, pa.Array | pa.ChunkedArray] | LabelResult) -> Result:
+    columns, kept = (labels.columns, labels.kept) if isinstance(labels, LabelResult) else (labels, None)
     declared = {column.name for column in op.adds}
     if set(columns) != declared:
         raise ValueError(f"columns {sorted(columns)} came, {sorted(declared)} are declared")

@@ -100,8 +100,8 @@ def _chunk(job: Job, index: int, number: int, rows: pa.Table, ctx: Context) -> R
         return result_of(job.op, rows, ctx, where)
     name = f"shard-{index:05d}-chunk-{number:06d}"
     source = f"{given.shards[index].sha256}:{number}x{job.rows_per_chunk}"
-    found = job.chunks.find(name, source)
-    return found or job.chunks.keep(name, source, result_of(job.op, rows, ctx, where))
+    kept = job.chunks.find(name, source)
+    return kept or job.chunks.keep(name, source, result_of(job.op, rows, ctx, where))
 
 
 def _stream(job: Job, opened: Mapping[str, Any], advance: Advance) -> list[Done]:

@@ -123,8 +123,8 @@ class Query(Blend):
 
 def _entries(node: dict[str, Any]) -> list[dict[str, Any]]:
     """The WITH entries that a node brings."""
-    found = node.get("cte_map")
-    return list(found["map"]) if isinstance(found, dict) else []
+    entries = node.get("cte_map")
+    return list(entries["map"]) if isinstance(entries, dict) else []
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -93,8 +93,8 @@ class Chat(Templating):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the template has no token for it."""
         texts = ", ".join(map(printable, TurnEnd.of(made.facts).texts))
-        told = (f"the template ends a turn with no control token: answers end at the text {texts}",) if texts else ()
-        return (*learnt_ends.notes(made, _CURE), *told)
+        ending = (f"the template ends a turn with no control token: answers end at the text {texts}",) if texts else ()
+        return (*learnt_ends.notes(made, _CURE), *ending)
 
 
 def turn_end_of(tokenizer: object) -> TurnEnd:
@@ -119,10 +119,10 @@ def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
     template = rendering.template
     source = TEMPLATES.get(template, template) if template is not None else getattr(tokenizer, "chat_template", None)
     if source is None:
-        told = "the tokenizer has no chat template and none was given"
+        message = "the tokenizer has no chat template and none was given"
         raise ConfigError(
             "no-template",
-            told,
+            message,
             expected=", ".join(TEMPLATES),
             next="--template text",
         )
@@ -136,9 +136,9 @@ def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Arr
     reason = pc.coalesce(*[part.reason for part in done])
     if reason.null_count == len(reason):
         return columns
-    told = [printable(one, 200) if one else None for one in pc.coalesce(*[part.told for part in done]).to_pylist()]
+    detail = [printable(one, 200) if one else None for one in pc.coalesce(*[part.detail for part in done]).to_pylist()]
     keep = pa.array(np.asarray(reason.is_null()))
-    return LabelResult(columns, FilterDecision(keep, pc.fill_null(reason, ""), threshold=pa.array(told, pa.string())))
+    return LabelResult(columns, FilterDecision(keep, pc.fill_null(reason, ""), threshold=pa.array(detail, pa.string())))
 
 
 def tools_of(rows: pa.Table) -> pa.Array | None:

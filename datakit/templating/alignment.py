@@ -1,4 +1,4 @@
-"""Rows whose text is no skeleton with contents in it: each is rendered for itself, traced.
+"""Rows whose text is not segments with contents in their places: each is rendered for itself, traced.
 
 Such are rows whose contents the template takes apart and writes again (the reasoning of a thinking model), and rows
 with tools, tool calls or reasoning. A row of which no one could say what came from it is not kept, nor one of which the
@@ -34,7 +34,7 @@ class Aligned:
 
     parts: tuple[Part, ...] = ()
     fault: str = ""
-    told: str = ""
+    detail: str = ""
 
 
 def row_of(messages: Sequence[Mapping[str, Any]], tools: str | None, generation: bool) -> Row:
@@ -70,16 +70,16 @@ def _listed(text: str) -> list[Any]:
 
 def aligned(sandbox: Sandbox, rows: Iterable[tuple[Any, str | None]], lesson: Lesson) -> list[Aligned]:
     """The parts of each row, of turns and tools."""
-    found: list[Aligned] = []
+    results: list[Aligned] = []
     readable: dict[int, Row] = {}
     for at, (messages, tools) in enumerate(rows):
-        found.append(Aligned(fault="bad-tools", told="tools or tool_calls are no JSON list"))
+        results.append(Aligned(fault="bad-tools", detail="tools or tool_calls are no JSON list"))
         with suppress(ValueError):
             readable[at] = row_of(messages, tools, lesson.generation)
     done = (one for batch in _batches(list(readable.values())) for one in _aligned(sandbox, batch, lesson))
     for at in readable:
-        found[at] = next(done)
-    return found
+        results[at] = next(done)
+    return results
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -111,18 +111,18 @@ def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[
 def _fault(row: Row, text: Rendered, template: str) -> Aligned:
     """Why a row is not kept, if it is not."""
     if odd := odd_role(row.turns.roles):
-        return Aligned(fault="unknown-role", told=odd)
+        return Aligned(fault="unknown-role", detail=odd)
     if text.fault:
-        return Aligned(fault=text.fault, told=text.told)
+        return Aligned(fault=text.fault, detail=text.detail)
     if ignored := _ignored(row.conversation, template):
-        return Aligned(fault=f"template-ignores-{ignored}", told=f"the template does not read {ignored}")
+        return Aligned(fault=f"template-ignores-{ignored}", detail=f"the template does not read {ignored}")
     out = {slot for _, _, slot in text.runs}
     if min(out, default=0) < 0:
-        return Aligned(fault="template-alters-contents", told="a content comes out changed")
+        return Aligned(fault="template-alters-contents", detail="a content comes out changed")
     for slot, turn in enumerate(row.conversation.messages):
         if slot not in out and (turn["content"].strip() or turn.get("tool_calls")):
-            told = f"turn {slot} ({turn['role']}) does not come out"
-            return Aligned(fault="template-alters-contents", told=told)
+            detail = f"turn {slot} ({turn['role']}) does not come out"
+            return Aligned(fault="template-alters-contents", detail=detail)
     return Aligned()
 
 

@@ -30,7 +30,7 @@ def turn_end(sandbox: Sandbox, control: re.Pattern[str] | None) -> TurnEnd:
     last, between, header = _around(short.text, ""), _around(long.text, _ASKED_AGAIN), _header(long.text)
     own = between[: len(between) - _common(between[::-1], header[::-1])]
     tokens = [
-        found.group() for text, end in ((last, len(last)), (between, len(own))) if (found := _first(text, control, end))
+        token.group() for text, end in ((last, len(last)), (between, len(own))) if (token := _first(text, control, end))
     ]
     if tokens:
         return TurnEnd(tuple(dict.fromkeys(tokens)))
@@ -46,8 +46,8 @@ def closing(after: str, closed: str, ends: TurnEnd, control: re.Pattern[str] | N
     """How many characters close a turn: `after` follows its content, and `closed` does where the conversation ends
     there. Up to the turn's end token, or all that both have in common.
     """
-    found = control.finditer(after) if control else ()
-    if (end := next((at.end() for at in found if at.group() in ends.tokens), None)) is not None:
+    tokens = control.finditer(after) if control else ()
+    if (end := next((at.end() for at in tokens if at.group() in ends.tokens), None)) is not None:
         return end
     length = _common(after, closed)
     cut = next((at for at in control.finditer(after) if at.start() < length < at.end()), None) if control else None
@@ -58,28 +58,28 @@ def next_end(after: str, ends: TurnEnd, control: re.Pattern[str] | None) -> int:
     """How many characters of `after` are the turn's end and white space before it; none where something else stands
     there.
     """
-    found = control.search(after) if control else None
-    if found and found.group() in ends.tokens and not after[: found.start()].strip():
-        return found.end()
+    token = control.search(after) if control else None
+    if token and token.group() in ends.tokens and not after[: token.start()].strip():
+        return token.end()
     return next((len(text) for text in ends.texts if after.startswith(text)), 0)
 
 
 def _around(text: str, following: str) -> str:
     """What stands between the answer and what follows (empty: the end); nothing where either is missing."""
-    _, found, rest = text.partition(_ANSWERED)
+    _, answered, rest = text.partition(_ANSWERED)
     end = rest.find(following) if following else len(rest)
-    return _MARKS.sub("", rest[: max(0, end)]) if found else ""
+    return _MARKS.sub("", rest[: max(0, end)]) if answered else ""
 
 
 def _header(text: str) -> str:
-    before, found, _ = text.partition(_ASKED)
-    return _MARKS.sub("", before) if found else ""
+    before, asked, _ = text.partition(_ASKED)
+    return _MARKS.sub("", before) if asked else ""
 
 
 def _first(text: str, control: re.Pattern[str] | None, end: int) -> re.Match[str] | None:
     """The first control token of `text` that begins before `end`."""
-    found = control.search(text) if control else None
-    return found if found and found.start() < end else None
+    token = control.search(text) if control else None
+    return token if token and token.start() < end else None
 
 
 def _common(one: str, other: str) -> int:

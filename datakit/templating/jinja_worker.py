@@ -115,19 +115,19 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
         for part in template.generate(**given):
             length += str.__len__(part)
             if length > room:
-                return {"fault": "template-output", "told": f"over {limit} characters"}
+                return {"fault": "template-output", "detail": f"over {limit} characters"}
             parts.append(part)
         text = joined(parts)
         runs = text._runs if type(text) is Given else ()
         return {"text": str.__str__(text), "runs": runs, "looked": Given._looked}
     except Undated:
-        return {"fault": "template-date", "told": "the template writes the date and none is set"}
+        return {"fault": "template-date", "detail": "the template writes the date and none is set"}
     except MemoryError:
-        return {"fault": "template-memory", "told": "out of memory"}
+        return {"fault": "template-memory", "detail": "out of memory"}
     except RecursionError:
-        return {"fault": "template-recursion", "told": "nested too deep"}
+        return {"fault": "template-recursion", "detail": "nested too deep"}
     except Exception as error:
-        return {"fault": "template-failed", "told": f"{type(error).__name__}: {error}"[:300], "looked": Given._looked}
+        return {"fault": "template-failed", "detail": f"{type(error).__name__}: {error}"[:300], "looked": Given._looked}
 
 
 def main() -> int:
@@ -144,7 +144,7 @@ def main() -> int:
             for kind in (ImmutableSandboxedEnvironment, Tracing)
         ]
     except Exception as error:
-        replies.write(json.dumps({"fault": "template-syntax", "told": f"{error}"[:300]}).encode() + b"\n")
+        replies.write(json.dumps({"fault": "template-syntax", "detail": f"{error}"[:300]}).encode() + b"\n")
         return 0
     replies.write(b"{}\n")
     replies.flush()

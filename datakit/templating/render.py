@@ -1,4 +1,4 @@
-"""MESSAGES columns to PIECES columns: rows of the same role pattern share one skeleton and are joined as
+"""MESSAGES columns to PIECES columns: rows of the same role pattern share their segments and are joined as
 columns.
 
 Where the template looks into contents (compares, searches, measures them), each row's rendering is compared with the
@@ -24,7 +24,7 @@ from datakit.templating.alignment import Aligned, aligned
 from datakit.templating.ending import control_of, turn_end
 from datakit.templating.learnt import CLOSE, OPEN, Lesson, Turns
 from datakit.templating.sandbox import Conversation, Sandbox
-from datakit.templating.segments import Skeleton, skeleton
+from datakit.templating.segments import Segments, segments_of
 from schemas import PIECES
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
@@ -45,16 +45,16 @@ class Pieces:
     pieces: pa.Array
     text: pa.Array
     reason: pa.Array
-    told: pa.Array
+    detail: pa.Array
 
 
 @dataclass
 class Renderer:
-    """One template in use, with the control tokens it may write and the skeletons known so far."""
+    """One template in use, with the control tokens it may write and the segments known so far, by pattern."""
 
     sandbox: Sandbox
     tokens: tuple[str, ...] = ()
-    skeletons: dict[tuple[Pattern, bool, bool], Skeleton] = field(default_factory=dict)
+    segments: dict[tuple[Pattern, bool, bool], Segments] = field(default_factory=dict)
 
     def pieces(
         self, turns: pa.Array, *, tools: pa.Array | None = None, generation: bool = False, last: bool = False
@@ -65,15 +65,15 @@ class Renderer:
         turns = flat(turns)
         lesson = Lesson(generation, last, self.turn_end, self._control)
         own = _unusual(turns, tools)
-        reasons, told = np.full(len(turns), None, object), np.full(len(turns), None, object)
+        reasons, details = np.full(len(turns), None, object), np.full(len(turns), None, object)
         order: list[np.ndarray] = []
         parts: list[pa.Array] = []
         for pattern, rows in _patterns(turns, own):
-            known = self._skeleton(pattern, lesson)
+            known = self._segments_of(pattern, lesson)
             if known.alters or (known.fault and known.looked):
                 own[rows] = True
             elif known.fault:
-                reasons[rows], told[rows] = known.fault, known.told
+                reasons[rows], details[rows] = known.fault, known.detail
                 order.append(rows)
                 parts.append(_blank(len(rows)))
             else:
@@ -85,11 +85,11 @@ class Renderer:
                     contents = _columns(turns, order[-1], len(pattern[1]))
                 parts.append(_joined(known, contents, len(order[-1])))
         rest = np.flatnonzero(own)
-        found = self._aligned(turns, tools, rest, lesson)
+        alignments = self._aligned(turns, tools, rest, lesson)
         order.append(rest)
-        parts.append(_pieces_of(found))
-        reasons[rest] = [one.fault or None for one in found]
-        told[rest] = [one.told or None for one in found]
+        parts.append(_pieces_of(alignments))
+        reasons[rest] = [one.fault or None for one in alignments]
+        details[rest] = [one.detail or None for one in alignments]
         if "template-date" in reasons:
             raise undated()
         back = np.empty(len(turns), np.int64)
@@ -97,7 +97,7 @@ class Renderer:
         pieces = pa.concat_arrays(parts).take(pa.array(back))
         texts = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
         joined = pc.binary_join(texts, "")
-        return Pieces(pieces, joined, pa.array(reasons, pa.string()), pa.array(told, pa.string()))
+        return Pieces(pieces, joined, pa.array(reasons, pa.string()), pa.array(details, pa.string()))
 
     @functools.cached_property
     def turn_end(self) -> TurnEnd:
@@ -116,14 +116,14 @@ class Renderer:
         offered = [None] * len(rows) if tools is None else tools.take(pa.array(rows)).to_pylist()
         return aligned(self.sandbox, zip(messages, offered, strict=True), lesson)
 
-    def _skeleton(self, pattern: Pattern, lesson: Lesson) -> Skeleton:
+    def _segments_of(self, pattern: Pattern, lesson: Lesson) -> Segments:
         key = (pattern, lesson.generation, lesson.last)
-        if key not in self.skeletons:
-            self.skeletons[key] = skeleton(self.sandbox, *pattern, lesson)
-        return self.skeletons[key]
+        if key not in self.segments:
+            self.segments[key] = segments_of(self.sandbox, *pattern, lesson)
+        return self.segments[key]
 
-    def _differ(self, pattern: Pattern, known: Skeleton, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
-        """Rows (of this pattern) whose rendering is not what the skeleton says."""
+    def _differ(self, pattern: Pattern, known: Segments, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
+        """Rows (of this pattern) whose rendering is not what the segments give."""
         count = len(contents[0]) if contents else 0
         some = sorted({count * at // _AUDITED for at in range(_AUDITED)}) if count else []
         wrong = np.zeros(count, bool)
@@ -137,7 +137,7 @@ class Renderer:
     def _compared(
         self,
         roles: tuple[str, ...],
-        known: Skeleton,
+        known: Segments,
         contents: list[Sequence[str]],
         rows: Sequence[int],
         generation: bool,
@@ -154,7 +154,7 @@ class Renderer:
         return wrong + self._asked(roles, known, batch, generation)
 
     def _asked(
-        self, roles: tuple[str, ...], known: Skeleton, batch: list[tuple[str, ...]], generation: bool
+        self, roles: tuple[str, ...], known: Segments, batch: list[tuple[str, ...]], generation: bool
     ) -> list[bool]:
         answers = self.sandbox.render([Conversation.of(roles, given, generation) for given in batch])
         texts = (answer.text.replace(OPEN, "").replace(CLOSE, "") for answer in answers)
@@ -220,13 +220,13 @@ def _patterns(turns: pa.Array, own: np.ndarray) -> list[tuple[Pattern, np.ndarra
     places = np.asarray(codes.indices)
     order = np.argsort(places, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if len(order) else []
-    found = []
+    patterns = []
     for name, group in zip(codes.dictionary.to_pylist(), groups, strict=True):
         marked = name.split("\x1f") if name else []
         silences = tuple(mark[-1] == "-" for mark in marked)
         pattern = Turns(tuple(mark[:-2] for mark in marked), silences), tuple(mark[-2] == "-" for mark in marked)
-        found.append((pattern, kept[group]))
-    return found
+        patterns.append((pattern, kept[group]))
+    return patterns
 
 
 def _columns(turns: pa.Array, rows: np.ndarray, count: int) -> list[Sequence[str]]:
@@ -236,7 +236,7 @@ def _columns(turns: pa.Array, rows: np.ndarray, count: int) -> list[Sequence[str
     return [contents.take(pa.array(first + slot)).to_pylist() for slot in range(count)]
 
 
-def _joined(known: Skeleton, contents: list[Sequence[str]], rows: int) -> pa.Array:
+def _joined(known: Segments, contents: list[Sequence[str]], rows: int) -> pa.Array:
     """The pieces of rows of one pattern, by one gather out of literals and content columns."""
     pool: list[pa.Array] = [pa.array([part.text for part in known.parts], pa.string())]
     first: dict[int, int] = {}

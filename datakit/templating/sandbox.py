@@ -55,7 +55,7 @@ class Rendered:
     runs: Sequence[tuple[int, int, int]] = ()
     looked: bool = False
     fault: str = ""
-    told: str = ""
+    detail: str = ""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Sandbox:
         answer = self._asked(self._child, head)
         if answer:
             self.close()
-            raise DataError(answer["fault"], f"the chat template cannot be used: {printable(answer['told'], 200)}")
+            raise DataError(answer["fault"], f"the chat template cannot be used: {printable(answer['detail'], 200)}")
         return self._child
 
     def _asked(self, child: subprocess.Popen[bytes], request: Any) -> Any:

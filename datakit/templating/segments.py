@@ -19,7 +19,7 @@ _ROLE = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class Segments:
     """The parts of a rendering in order; which contents lose outer white space; whether contents were looked
     into, or come out other than they are (`alters`: then there are no parts).
     """
@@ -30,7 +30,7 @@ class Skeleton:
     looked: bool = False
     alters: bool = False
     fault: str = ""
-    told: str = ""
+    detail: str = ""
 
     def contents(self, given: Sequence[str]) -> list[str]:
         """The contents as the template writes them."""
@@ -52,24 +52,24 @@ class Skeleton:
         return "".join(part.text if part.slot < 0 else contents[part.slot] for part in self.parts)
 
 
-def skeleton(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson: Lesson) -> Skeleton:
-    """The skeleton of a pattern: its turns, and which contents are blank (those stay as they are: empty)."""
+def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson: Lesson) -> Segments:
+    """The segments of a pattern: its turns, and which contents are blank (those stay as they are: empty)."""
     if fault := odd_role(turns.roles):
-        return Skeleton(fault="unknown-role", told=fault)
+        return Segments(fault="unknown-role", detail=fault)
     contents = tuple("" if empty else f"\ue000{slot}{_CORE}\ue001" for slot, empty in enumerate(blank))
     padded = tuple(f" \n{content}\n " if content else "" for content in contents)
     whole = Conversation.of(turns.roles, contents, lesson.generation, traced=True)
     bare = Conversation.of(turns.roles, padded, lesson.generation)
     first, second, *more = sandbox.render([whole, bare, *beginnings(whole, lesson.learnt(turns))])
     if first.fault:
-        return Skeleton(fault=first.fault, told=first.told, looked=first.looked)
+        return Segments(fault=first.fault, detail=first.detail, looked=first.looked)
     out = [(first.text[start:end], slot) for start, end, slot in first.runs]
     if {slot for _, slot in out} != {slot for slot, empty in enumerate(blank) if not empty} or any(
         text != contents[slot] for text, slot in out
     ):
-        return Skeleton(alters=True, looked=True)
+        return Segments(alters=True, looked=True)
     left, right, altered = _strips(second, contents)
-    return Skeleton(parts_of(first, spans_of(first, more, turns, lesson)), left, right, first.looked or altered)
+    return Segments(parts_of(first, spans_of(first, more, turns, lesson)), left, right, first.looked or altered)
 
 
 def odd_role(roles: Sequence[str]) -> str:

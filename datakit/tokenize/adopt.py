@@ -66,16 +66,16 @@ class Adopt(Read):
         """The one row; `IntegrityError` if the files are not those that were named."""
         files = files_at(self.path)
         made = self._tokenizer(files)
-        for what, expected, found in (
+        for what, expected, actual in (
             ("the files", self.digests, digests_of(files)),
             ("the identity", self.identity, made.digest),
         ):
-            if expected and expected != found:
+            if expected and expected != actual:
                 raise IntegrityError(
                     "source-changed",
                     f"{what} of the tokenizer at {shown(self.path)} changed since it was named",
                     expected=str(expected),
-                    found=str(found),
+                    found=str(actual),
                     kept="nothing was published",
                     next="name it again, so that its new content gets its own identity",
                 )

@@ -50,8 +50,8 @@ class Train(GatherAll):
         check_template(self.name, self.template)
         least = len(self._control) + _BYTES
         if self.vocab_size < least:
-            told = f"{self.name}: vocab_size {self.vocab_size} has no room for {least} control tokens and bytes"
-            raise ConfigError("bad-setting", told, expected=f"at least {least}", kept="nothing was started")
+            message = f"{self.name}: vocab_size {self.vocab_size} has no room for {least} control tokens and bytes"
+            raise ConfigError("bad-setting", message, expected=f"at least {least}", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:

@@ -61,8 +61,8 @@ def of_gpt2(vocab: str, merges: str, options: Mapping[str, Any], where: str) -> 
     pairs = [line.rstrip("\r").split(" ") for line in lines]
     odd = next((pair for pair in pairs if len(pair) != 2 or pair[0] + pair[1] not in ids), None)
     if odd is not None:
-        told = f"merges.txt joins {printable(' '.join(odd))}, which vocab.json does not hold"
-        raise DataError("bad-tokenizer", told, where=shown(where), kept="nothing was written")
+        message = f"merges.txt joins {printable(' '.join(odd))}, which vocab.json does not hold"
+        raise DataError("bad-tokenizer", message, where=shown(where), kept="nothing was written")
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     made: dict[str, Any] = {
         "version": "1.0",

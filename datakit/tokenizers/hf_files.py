@@ -82,9 +82,9 @@ def _row_in(files: Mapping[str, bytes], where: str, legacy: bool | None) -> Row:
     usual: Mapping[str, str] = {}
     if model is not None:
         _check_class(config, _SPM, where)
-        found = spm.read(files[model], where)
-        told = config.get("legacy") is not False if legacy is None else legacy
-        texts[TOKENS], usual = convert.of_sentencepiece(found, told, where), found.special
+        model_file = spm.read(files[model], where)
+        is_legacy = config.get("legacy") is not False if legacy is None else legacy
+        texts[TOKENS], usual = convert.of_sentencepiece(model_file, is_legacy, where), model_file.special
     else:
         _check_class(config, _GPT2, where)
         texts[TOKENS] = convert.of_gpt2(texts[VOCAB], texts[MERGES], config, where)
@@ -97,11 +97,11 @@ def _row_in(files: Mapping[str, bytes], where: str, legacy: bool | None) -> Row:
     return row
 
 
-def _broken(where: str, found: str) -> DataError:
+def _broken(where: str, actual: str) -> DataError:
     return DataError(
         "bad-tokenizer",
         "the files of a tokenizer contradict themselves or are broken",
-        found=printable(found, 200),
+        found=printable(actual, 200),
         where=shown(where),
         kept="nothing was written",
     )
@@ -115,19 +115,19 @@ def _main(names: list[str], path: str) -> list[str]:
     if "tokenizer.model" in models or len(models) == 1:
         return ["tokenizer.model" if "tokenizer.model" in models else models[0]]
     if models:
-        told = f"{shown(path)} holds several sentencepiece models"
-        raise ConfigError("several-tokenizers", told, found=", ".join(models), next="name one of the files")
+        message = f"{shown(path)} holds several sentencepiece models"
+        raise ConfigError("several-tokenizers", message, found=", ".join(models), next="name one of the files")
     if VOCAB in names and MERGES in names:
         return [VOCAB, MERGES]
     raise _none(path, ", ".join(name for name in names if "token" in name or "vocab" in name))
 
 
-def _none(path: str, found: str) -> ConfigError:
+def _none(path: str, actual: str) -> ConfigError:
     return ConfigError(
         "no-tokenizer",
         f"there is no tokenizer at {shown(path)}",
         expected=f"{TOKENS}, a sentencepiece *.model, or {VOCAB} and {MERGES}",
-        found=printable(found, 200) or "none of them",
+        found=printable(actual, 200) or "none of them",
         kept="nothing was started",
     )
 

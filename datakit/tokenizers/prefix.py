@@ -34,9 +34,9 @@ def _without(node: Any, inner: str, inside: bool) -> Any:
         parts = [_without(part, inner, inside) for part in node[inner]]
         return {**node, inner: [part for part in parts if part is not None]}
     if kind == "Metaspace":
-        told = node.get("prepend_scheme", "always" if node.get("add_prefix_space", True) else "never")
+        scheme = node.get("prepend_scheme", "always" if node.get("add_prefix_space", True) else "never")
         kept = {name: value for name, value in node.items() if name != "add_prefix_space"}
-        return {**kept, "prepend_scheme": "never"} if told == "first" or (inside and told == "always") else node
+        return {**kept, "prepend_scheme": "never"} if scheme == "first" or (inside and scheme == "always") else node
     if kind == "ByteLevel" and inside and node.get("add_prefix_space"):
         return {**node, "add_prefix_space": False}
     pattern = node.get("pattern")

@@ -101,11 +101,11 @@ def read(data: bytes, where: str) -> Spm:
 
 
 def _piece(data: bytes, number: int, where: str) -> Piece:
-    told: dict[int, Any] = dict(fields(data, where))
+    values: dict[int, Any] = dict(fields(data, where))
     try:
-        text = bytes(told.get(1, b"")).decode()
-        kind = Kind(told.get(3, Kind.NORMAL))
-        score = float(told.get(2, 0.0))
+        text = bytes(values.get(1, b"")).decode()
+        kind = Kind(values.get(3, Kind.NORMAL))
+        score = float(values.get(2, 0.0))
     except (TypeError, ValueError) as error:
         raise _broken(where, f"piece {number}: {error}") from error
     if not math.isfinite(score) or not 0 < len(text) <= _LONGEST:
@@ -133,12 +133,12 @@ BYTE_TEXTS = frozenset(f"<0x{number:02X}>" for number in range(256))
 
 def _special(pieces: list[Piece], trainer: Mapping[int, Value]) -> dict[str, str]:
     """The special tokens by name; ids are int32 on the wire, -1 means none."""
-    found = {}
+    special = {}
     for name, number, usual in (("bos_token", 41, 1), ("eos_token", 42, 2), ("pad_token", 43, -1)):
         at = trainer.get(number, usual)
         if isinstance(at, int) and 0 <= at < len(pieces) and pieces[at].kind is Kind.CONTROL:
-            found[name] = pieces[at].text
-    return found
+            special[name] = pieces[at].text
+    return special
 
 
 def _message(value: Value, where: str) -> bytes:

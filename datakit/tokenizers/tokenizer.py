@@ -149,8 +149,8 @@ class Tokenizer:
 
     def id_of(self, token: str | None) -> int | None:
         """The id of a token's text."""
-        found: int | None = None if token is None else self._own.token_to_id(token)
-        return found
+        number: int | None = None if token is None else self._own.token_to_id(token)
+        return number
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of plain texts: control tokens' spellings stay text."""
@@ -169,14 +169,14 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[Sequence[int]], control: bool = False) -> list[str]:
         """Texts of id sequences, without control tokens unless asked for."""
-        found: list[str] = self._own.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=not control)
-        return found
+        texts: list[str] = self._own.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=not control)
+        return texts
 
     @cached_property
     def _unknown(self) -> str | None:
         model = self._json.get("model")
-        found = model.get("unk_token") if isinstance(model, dict) else None
-        return found if isinstance(found, str) else None
+        unknown = model.get("unk_token") if isinstance(model, dict) else None
+        return unknown if isinstance(unknown, str) else None
 
     @cached_property
     def _json(self) -> dict[str, Any]:
@@ -184,8 +184,8 @@ class Tokenizer:
 
     @property
     def _added(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._json.get("added_tokens") or []
-        return found
+        added: list[dict[str, Any]] = self._json.get("added_tokens") or []
+        return added
 
     @cached_property
     def _own(self) -> Any:
@@ -200,7 +200,7 @@ class Tokenizer:
 
     def _plain(self, texts: Sequence[str], places: Sequence[int]) -> list[list[int]]:
         """Ids of texts, each at its place in a row; never a control token."""
-        found: list[list[int]] = [[]] * len(texts)
+        ids_of_rows: list[list[int]] = [[]] * len(texts)
         for place in sorted(set(places)):
             rows = [row for row, given in enumerate(places) if given == place]
             for at in range(0, len(rows), _BATCH):
@@ -209,11 +209,11 @@ class Tokenizer:
                 with _panics(self.name):
                     encodings = self._placed[place].encode_batch_fast(given, add_special_tokens=False)
                 for row, encoding in zip(part, encodings, strict=True):
-                    found[row] = encoding.ids
-        for row, ids in enumerate(found):
+                    ids_of_rows[row] = encoding.ids
+        for row, ids in enumerate(ids_of_rows):
             if not self.control_ids.isdisjoint(ids):
-                found[row] = self._spelt(texts[row], places[row])
-        return found
+                ids_of_rows[row] = self._spelt(texts[row], places[row])
+        return ids_of_rows
 
     def _spelt(self, text: str, place: int) -> list[int]:
         """Ids of a text whose spelling the model itself takes for a control token: cut inside it, or left
@@ -249,22 +249,22 @@ class _Stretches:
     def add(self, rows: list[int], texts: list[str], special: list[bool], trained: list[bool]) -> None:
         """All rows' pieces, flat, with the rows' offsets."""
         for row, (start, end) in enumerate(pairwise(rows)):
-            held, flag, place = "", False, _START
+            pending, flag, place = "", False, _START
             for at in range(start, end):
                 if trained[at] != flag:
-                    place = self._flush(row, held, flag, place)
-                    held, flag = "", trained[at]
+                    place = self._flush(row, pending, flag, place)
+                    pending, flag = "", trained[at]
                 if not special[at]:
-                    held += texts[at]
+                    pending += texts[at]
                     continue
                 for text, token in self._cut(texts[at]):
                     if token < 0:
-                        held += text
+                        pending += text
                         continue
-                    self._flush(row, held, flag, place)
-                    held, place = "", _BEHIND
+                    self._flush(row, pending, flag, place)
+                    pending, place = "", _BEHIND
                     self._put(row, flag, token)
-            self._flush(row, held, flag, place)
+            self._flush(row, pending, flag, place)
 
     def encoded(self, rows: int) -> Encoded:
         """Everything encoded."""
@@ -299,18 +299,18 @@ class _Stretches:
         """Template text as plain texts (id -1) and control tokens; templates write few texts, so each is cut
         once.
         """
-        found = self._known.get(text)
-        if found is None:
+        stretches = self._known.get(text)
+        if stretches is None:
             parts = self._split.split(text) if self._split else [text]
-            found = [(part, self._id_of(part) if at % 2 else -1) for at, part in enumerate(parts) if part]
-            self._known[text] = found
-        return found
+            stretches = [(part, self._id_of(part) if at % 2 else -1) for at, part in enumerate(parts) if part]
+            self._known[text] = stretches
+        return stretches
 
     def _id_of(self, token: str) -> int:
         own = self._tokenizer
-        found = own.id_of(token) if own.id_of(token) is not None else own.id_of(token.strip())
-        assert found is not None, f"control token {token!r} has no id"
-        return found
+        number = own.id_of(token) if own.id_of(token) is not None else own.id_of(token.strip())
+        assert number is not None, f"control token {token!r} has no id"
+        return number
 
 
 @contextmanager
@@ -321,8 +321,8 @@ def _panics(name: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        told = f"the library cannot work with {printable(name)}: {printable(error, 200)}"
-        raise DataError("bad-tokenizer", told, kept="nothing of this output") from error
+        message = f"the library cannot work with {printable(name)}: {printable(error, 200)}"
+        raise DataError("bad-tokenizer", message, kept="nothing of this output") from error
 
 
 def _opened(data: dict[str, Any], name: str) -> Any:

@@ -43,8 +43,8 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = _told(error)
     except OSError as error:
         known = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-        told = storage_error(error, "write", error.filename or "standard output") if known else None
-        code = _told(told or bug("".join(traceback.format_exception(error))))
+        refused = storage_error(error, "write", error.filename or "standard output") if known else None
+        code = _told(refused or bug("".join(traceback.format_exception(error))))
     except Exception as error:
         code = _told(bug("".join(traceback.format_exception(error))))
     leave(code)
@@ -111,9 +111,9 @@ def _code(exit_: SystemExit) -> int:
     return 1
 
 
-def _unraisable(told: Any) -> None:
+def _unraisable(unraisable: Any) -> None:
     """An interrupt that came while an object was being removed is lost there: it is raised again a moment later."""
-    if issubclass(told.exc_type, KeyboardInterrupt):
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return
-    sys.__unraisablehook__(told)
+    sys.__unraisablehook__(unraisable)

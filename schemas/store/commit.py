@@ -173,11 +173,11 @@ def verify_folder(url: str) -> Manifest:
             raise _damaged("file-missing", root, file.path, f"{file.bytes} bytes", "no file") from error
         if (size, sha256) != (file.bytes, file.sha256):
             slug = "file-size" if size != file.bytes else "file-hash"
-            expected, found = (
+            expected, actual = (
                 f"{file.bytes} bytes, sha256 {file.sha256[:12]}",
                 f"{size} bytes, sha256 {sha256[:12]}",
             )
-            raise _damaged(slug, root, file.path, expected, found)
+            raise _damaged(slug, root, file.path, expected, actual)
     return manifest
 
 
@@ -195,12 +195,12 @@ def _hash(store: Store, path: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _damaged(slug: str, root: str, name: str, expected: str, found: str) -> IntegrityError:
+def _damaged(slug: str, root: str, name: str, expected: str, actual: str) -> IntegrityError:
     return IntegrityError(
         slug,
         f"{shown(root)}: {name} is not what was published",
         expected=expected,
-        found=found,
+        found=actual,
         where=shown(root),
         kept="all other files; nothing was changed",
         next=f"remove {shown(root)} and run its task again, or copy the folder again",

@@ -142,14 +142,14 @@ class LocalStore:
 
     def walk(self, folder: str) -> list[str]:
         """Files below a folder, which is not a link."""
-        found = []
+        files = []
         for name in self.names(folder) if self._is_folder(folder) else []:
             path = f"{folder}/{name}"
             if self._is_folder(path):
-                found += [f"{name}/{below}" for below in self.walk(path)]
+                files += [f"{name}/{below}" for below in self.walk(path)]
             else:
-                found.append(name)
-        return sorted(found)
+                files.append(name)
+        return sorted(files)
 
     def make_folder(self, folder: str) -> None:
         """Make missing parents first, each synced into its own parent."""

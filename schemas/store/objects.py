@@ -141,8 +141,8 @@ class ObjectStore:
         """Keys below a prefix."""
         with _guarded("list", folder):
             root = self._fs._strip_protocol(folder).rstrip("/")
-            found = self._fs.find(folder) if self._memory else self._fs.find(folder, refresh=True)
-        return sorted(path[len(root) + 1 :] for path in found if path.startswith(f"{root}/"))
+            paths = self._fs.find(folder) if self._memory else self._fs.find(folder, refresh=True)
+        return sorted(path[len(root) + 1 :] for path in paths if path.startswith(f"{root}/"))
 
     def make_folder(self, folder: str) -> None:
         """Nothing to do: keys need no folders."""

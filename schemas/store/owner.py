@@ -49,9 +49,9 @@ class Owner:
     def from_bytes(data: bytes) -> Owner | None:
         """Inverse of `to_bytes`; None for anything else."""
         try:
-            told = json.loads(data)
-            host, boot, namespace = str(told["host"]), str(told["boot"]), str(told["namespace"])
-            return Owner(host, boot, namespace, int(told["pid"]), str(told["started"]), str(told["nonce"]))
+            fields = json.loads(data)
+            host, boot, namespace = str(fields["host"]), str(fields["boot"]), str(fields["namespace"])
+            return Owner(host, boot, namespace, int(fields["pid"]), str(fields["started"]), str(fields["nonce"]))
         except Exception:  # torn or hostile bytes: whatever the parser makes of them, nobody known has written them
             return None
 

@@ -224,7 +224,7 @@ def storage_error(error: Exception, action: str, path: str) -> StorageError:
         number = next((code for kind, code in kinds if isinstance(error, kind)), None)
     name = errno.errorcode.get(number, str(number)) if number else type(error).__name__
     slug = _SLUGS.get(number or 0, "storage")
-    told = StorageError(
+    mapped = StorageError(
         slug,
         f"could not {action} {shown(path)}: {name}",
         found=shown(getattr(error, "strerror", None) or error),
@@ -232,8 +232,8 @@ def storage_error(error: Exception, action: str, path: str) -> StorageError:
         kept="what was published before; nothing half-written is visible",
         next=_HINTS.get(slug, "run the same command again"),
     )
-    told.errno = number
-    return told
+    mapped.errno = number
+    return mapped
 
 
 def _protocol(link: str) -> str | None:

@@ -99,15 +99,15 @@ class CountingModel:
         self.odd = dict(odd or {})
 
     def logprobs(self, rows: Sequence[np.ndarray]) -> pa.Array:
-        said = [[0.0, *(self.odd.get(i, -i / 100) for i in row[1:].tolist())] for row in rows]
-        return pa.array(said, pa.list_(pa.float32()))
+        logprobs = [[0.0, *(self.odd.get(i, -i / 100) for i in row[1:].tolist())] for row in rows]
+        return pa.array(logprobs, pa.list_(pa.float32()))
 
     entropies = values = logprobs
 
     def top_k(self, rows: Sequence[np.ndarray], k: int) -> tuple[pa.Array, pa.Array]:
         ids = [[[0] * k, *([i + n for n in range(k)] for i in row[1:].tolist())] for row in rows]
-        said = [[[0.0] * k, *([-float(n) for n in range(k)] for _ in row[1:])] for row in rows]
-        return pa.array(ids, pa.list_(pa.list_(pa.int32()))), pa.array(said, pa.list_(pa.list_(pa.float32())))
+        logprobs = [[[0.0] * k, *([-float(n) for n in range(k)] for _ in row[1:])] for row in rows]
+        return pa.array(ids, pa.list_(pa.list_(pa.int32()))), pa.array(logprobs, pa.list_(pa.list_(pa.float32())))
 
 
 def token_model(**settings: object) -> dict[str, Resource]:

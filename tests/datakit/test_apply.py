@@ -117,9 +117,9 @@ def test_figures_of_the_whole_are_merged_from_the_shards(put, tmp_path):
     table = schema.conform(PROMPTS.example(1000).append_column("x", pa.array(numbers)))
     for name, cuts in (("one", ()), ("many", (1, 2, 500, 998))):
         out = apply(LENGTH, put(table, cuts), str(tmp_path / name))
-        told = out.stats["columns"]["x"]
-        assert told["mean"] == pytest.approx(numbers.mean(), rel=1e-12)
-        assert told["m2"] == pytest.approx(numbers.var() * 1000, rel=1e-12)
+        figures = out.stats["columns"]["x"]
+        assert figures["mean"] == pytest.approx(numbers.mean(), rel=1e-12)
+        assert figures["m2"] == pytest.approx(numbers.var() * 1000, rel=1e-12)
         expected = np.quantile(numbers, np.arange(101) / 100)
         assert out.stats["percentiles"]["x"] == pytest.approx(expected.tolist(), rel=1e-12)
 
@@ -135,9 +135,9 @@ def test_the_same_task_again_is_done_already(put, tmp_path):
 
 def test_a_missing_column_is_refused_before_any_work(put, tmp_path):
     given = put(PROMPTS.example(4), schema=PROMPTS.dropping("prompt_id"))
-    with pytest.raises(DataError, match=r"error\[10/schema\].*no column prompt_id: string") as told:
+    with pytest.raises(DataError, match=r"error\[10/schema\].*no column prompt_id: string") as caught:
         apply(LENGTH, given, str(tmp_path / "out"))
-    assert told.value.kept == "nothing was started"
+    assert caught.value.kept == "nothing was started"
     assert leftovers(tmp_path) == []
 
 
@@ -158,9 +158,9 @@ def test_wrong_numbers_of_inputs_and_resources_are_refused(put, tmp_path):
 def test_an_op_that_raises_is_blamed_with_the_row(put, tmp_path, row, processes):
     given = put(PROMPTS.example(9), (4,))
     out = tmp_path / "out"
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(Fails(at=f"prompt_id {row}"), given, str(out), processes=processes)
-    first = told.value.render().splitlines()[0]
+    first = caught.value.render().splitlines()[0]
     assert first == f"error[10/op-failed]: row prompt_id=prompt_id {row} in test.fails: KeyError: 'prompt_id {row}'"
     assert leftovers(out) == []
     assert not Dataset.exists(str(out))
@@ -180,9 +180,9 @@ def test_a_stream_that_raises_is_blamed_with_its_place(tmp_path):
     [("nan", "not-finite"), ("null", "null"), ("short", "op-failed"), ("other", "op-failed")],
 )
 def test_an_op_that_breaks_its_promise_is_refused(put, tmp_path, what, slug):
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(Lies(gives_what=what), put(PROMPTS.example(4)), str(tmp_path / "out"))
-    assert told.value.slug == slug
+    assert caught.value.slug == slug
     assert leftovers(tmp_path / "out") == []
 
 
@@ -194,10 +194,10 @@ def test_rows_that_break_their_schema_are_refused_with_every_fault(put, tmp_path
     op = Standardize(column="x", mean=0.0, std=1.0)
     with pytest.raises(DataError, match="x may be null"):
         apply(op, given, str(tmp_path / "out"))
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(op, strict, str(tmp_path / "out"))
-    assert "x is null in 1 of 4 rows, first row 2; x is not finite in 1 of 4 rows, first row 1" in told.value.what
-    assert f"shard 0 of {given.url}, from row 0" in told.value.where
+    assert "x is null in 1 of 4 rows, first row 2; x is not finite in 1 of 4 rows, first row 1" in caught.value.what
+    assert f"shard 0 of {given.url}, from row 0" in caught.value.where
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_a_budget_of_rejected_rows(put, tmp_path, limit, fits):
     if fits:
         assert apply(Short(limit=8), given, str(tmp_path / "out"), max_rejected=limit).num_rows == 10
         return
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(Short(limit=8), given, str(tmp_path / "out"), max_rejected=limit)
-    assert told.value.slug == "too-long"
-    assert "prompt_id=prompt_id 10" in told.value.what
+    assert caught.value.slug == "too-long"
+    assert "prompt_id=prompt_id 10" in caught.value.what
     assert leftovers(tmp_path / "out") == []
 
 

@@ -50,9 +50,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_hanging_worker_is_told_with_its_stacks(put, tmp_path, scratch):
     op = Dies(at="none", seconds=300, marker=str(tmp_path))
-    with pytest.raises(WorkerError) as told:
+    with pytest.raises(WorkerError) as caught:
         apply(op, put(PROMPTS.example(9), (3, 6)), str(tmp_path / "out"), processes=2, hang_seconds=1)
-    error = told.value
+    error = caught.value
     assert error.code == 14 and re.fullmatch(r"a worker has .* piece [01] of test\.dies", error.what)
     assert "in label" in Path(error.where).read_text() and Path(error.where).parent == scratch
     assert list((tmp_path / "out").iterdir()) == []

@@ -76,9 +76,9 @@ def test_a_run_over_its_budget_keeps_what_was_paid(put, tmp_path):
     log, out = tmp_path / "log", tmp_path / "out"
     op = Reward(rows_per_chunk=4)
     broken = scorer(odd={"x" * 10: float("nan")}, log=str(log))
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(op, given, str(out), resources=broken)
-    assert told.value.render().startswith(
+    assert caught.value.render().startswith(
         "error[10/reward-not-finite]: label.reward rejected 1 of the first 12 rows: sample_id=s9"
     )
     assert len(asked(log)) == 12

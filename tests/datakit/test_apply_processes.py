@@ -46,9 +46,9 @@ def test_the_number_of_processes_changes_no_byte(put, tmp_path, case):
 
 def test_a_killed_worker_is_told_and_nothing_is_left(put, tmp_path):
     given = put(PROMPTS.example(9), (3, 6))
-    with pytest.raises(WorkerError) as told:
+    with pytest.raises(WorkerError) as caught:
         apply(Dies(at="prompt_id 4"), given, str(tmp_path / "out"), processes=2)
-    assert told.value.render().startswith(
+    assert caught.value.render().startswith(
         "error[14/oom]: a worker was killed by SIGKILL while it did piece 1 of test.dies"
     )
     assert list((tmp_path / "out").iterdir()) == []
@@ -132,12 +132,12 @@ def test_a_forked_process_starts_workers_too(put, tmp_path):
 
 def test_memory_is_bounded_by_row_groups_not_by_shards(put, tmp_path, monkeypatch):
     monkeypatch.setattr("datakit.run.progress.INTERVAL", 0.0)
-    given, held = put(responses(*("x" * 4000 for _ in range(50_000)))), []
+    given, allocated = put(responses(*("x" * 4000 for _ in range(50_000)))), []
     before = pa.total_allocated_bytes()
     apply(
         Length(),
         given,
         str(tmp_path / "out"),
-        on_progress=lambda _: held.append(pa.total_allocated_bytes() - before),
+        on_progress=lambda _: allocated.append(pa.total_allocated_bytes() - before),
     )
-    assert max(held) < given.num_rows * 4000 * 0.55
+    assert max(allocated) < given.num_rows * 4000 * 0.55

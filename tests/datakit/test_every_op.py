@@ -34,9 +34,9 @@ def examples_of(kind: type[Op]) -> list[Example]:
     """The operation's own examples, or its defaults."""
     family, _, file = kind.name.partition(".")
     if (HERE / family / f"test_{file}.py").exists():
-        found = getattr(importlib.import_module(f"tests.datakit.{family}.test_{file}"), "EXAMPLES", None)
-        if found is not None:
-            return list(found)
+        examples = getattr(importlib.import_module(f"tests.datakit.{family}.test_{file}"), "EXAMPLES", None)
+        if examples is not None:
+            return list(examples)
     return [Example(kind())]
 
 
@@ -179,9 +179,9 @@ def test_refuses_other_rows_naming_the_column(example, put, tmp_path):
         for table in example.inputs():
             schema = Schema.of_arrow(table.schema).dropping(column.name)
             given.append(put(table, schema=schema))
-        with pytest.raises(DataError, match=column.name) as told:
+        with pytest.raises(DataError, match=column.name) as caught:
             apply(example.op, given, str(tmp_path / "out"), resources=example.resources)
-        assert told.value.slug == "schema"
+        assert caught.value.slug == "schema"
         assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,7 @@ Run = Callable[..., Dataset]
 SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens"),))
 
 
-def speaking(name: str) -> dict[str, Resource]:
+def loaded(name: str) -> dict[str, Resource]:
     return {"tokenizer": Resource(f"key of {name}", small_tokenizer, vocabulary=name)}
 
 
@@ -43,58 +43,58 @@ def run(put: Callable[..., Dataset], tmp_path: Path) -> Run:
     return work
 
 
-def told(dataset: Dataset) -> Any:
+def tokenizers_in(dataset: Dataset) -> Any:
     return dataset.facts.get("tokenizer")
 
 
 def test_pieces_are_encoded_by_the_tokenizer_they_were_templated_for(run: Run) -> None:
-    pieces = run(Chat(generation=True), PROMPTS.example(4), **speaking("a"))
-    assert told(pieces) == "a"
+    pieces = run(Chat(generation=True), PROMPTS.example(4), **loaded("a"))
+    assert tokenizers_in(pieces) == "a"
     encode = Encode(columns=(("pieces", "prompt_ids"),))
-    assert told(run(encode, pieces, **speaking("a"))) == "a"
+    assert tokenizers_in(run(encode, pieces, **loaded("a"))) == "a"
     with pytest.raises(DataError, match="wrong-tokenizer"):
-        run(encode, pieces, **speaking("b"))
+        run(encode, pieces, **loaded("b"))
 
 
 def test_a_policy_and_a_reward_model_may_speak_differently_in_one_row(run: Run) -> None:
-    pieces = run(Chat(generation=True), PROMPTS.example(4), **speaking("a"))
-    prompts = run(Encode(columns=(("pieces", "prompt_ids"),)), pieces, **speaking("a"))
+    pieces = run(Chat(generation=True), PROMPTS.example(4), **loaded("a"))
+    prompts = run(Encode(columns=(("pieces", "prompt_ids"),)), pieces, **loaded("a"))
     echo = functools.partial(Resource, "echo", EchoGenerator)
     with pytest.raises(DataError, match=r"prompt_ids holds ids of another tokenizer than the generator"):
         run(Complete(), prompts, generator=echo(vocabulary="b"))
     samples = run(Complete(), prompts, generator=echo(vocabulary="a"))
-    assert told(samples) == "a"
-    judged = run(RewardPrompt(), samples, **speaking("b"))
-    scored = run(Encode(columns=(("reward_pieces", "input_ids"),)), judged, **speaking("b"))
-    assert told(scored) == {
+    assert tokenizers_in(samples) == "a"
+    judged = run(RewardPrompt(), samples, **loaded("b"))
+    scored = run(Encode(columns=(("reward_pieces", "input_ids"),)), judged, **loaded("b"))
+    assert tokenizers_in(scored) == {
         "pieces": "a", "prompt_ids": "a", "response_ids": "a", "reward_pieces": "b", "input_ids": "b"
     }  # fmt: skip
     length = functools.partial(Resource, "length", LengthScorer, SCORED)
     with pytest.raises(DataError, match=r"input_ids holds ids of another tokenizer than the scorer"):
         run(Reward(), scored, scorer=length(vocabulary="a"))
     kept = run(Query(tables=("data",), query="SELECT input_ids AS prompt_ids FROM data"), scored)
-    assert told(kept) == {"prompt_ids": ["a", "b"]}, "a query may rename: whatever was there"
+    assert tokenizers_in(kept) == {"prompt_ids": ["a", "b"]}, "a query may rename: whatever was there"
 
 
 def test_a_mixture_of_two_tokenizers_says_so_and_is_good_for_neither(run: Run) -> None:
     parts = [
         run(
             Mask(id_column="sample_id"),
-            run(Chat(response="response"), COMPLETIONS.example(4), **speaking(name)),
-            **speaking(name),
+            run(Chat(response="response"), COMPLETIONS.example(4), **loaded(name)),
+            **loaded(name),
         )
         for name in "ab"
     ]
     mixed = run(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
-    assert told(mixed)["input_ids"] == ["a", "b"]
+    assert tokenizers_in(mixed)["input_ids"] == ["a", "b"]
     packs = run(Pack(capacity=4096), mixed)
-    spoken = tokenizer_lineage.tokenizers_of(packs.schema, packs.facts)
+    tokenizers = tokenizer_lineage.tokenizers_of(packs.schema, packs.facts)
     for name in "ab":
         with pytest.raises(DataError, match="wrong-tokenizer"):
-            tokenizer_lineage.check(spoken, ["input_ids"], name, "the checkpoint", packs.url)
-    tokenizer_lineage.check(spoken, ["input_ids"], "", "a network that says nothing", packs.url)
-    again = run(Mask(id_column="sample_id"), run(Chat(response="response"), mixed, **speaking("c")), **speaking("c"))
-    assert told(again) == "c", "made anew from the text"
+            tokenizer_lineage.check(tokenizers, ["input_ids"], name, "the checkpoint", packs.url)
+    tokenizer_lineage.check(tokenizers, ["input_ids"], "", "a network that says nothing", packs.url)
+    again = run(Mask(id_column="sample_id"), run(Chat(response="response"), mixed, **loaded("c")), **loaded("c"))
+    assert tokenizers_in(again) == "c", "made anew from the text"
 
 
 def test_a_tokenizer_without_an_identity_is_known_by_its_key(run: Run) -> None:

@@ -44,9 +44,9 @@ def test_an_error_comes_in_its_turn_and_ends_the_rest():
             raise ValueError(number)
         return number
 
-    told = overlapped(work, 50)
-    assert [next(told), next(told)] == [0, 1]
+    results = overlapped(work, 50)
+    assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="2"):
-        next(told)
+        next(results)
     assert max(begun) < 10
     assert threading.active_count() == before

@@ -44,23 +44,23 @@ def test_the_cut_does_not_matter(limit, values, cuts):
 
 def test_many_values_are_right_within_a_thousandth():
     values = np.random.default_rng(0).normal(size=200_000) * 10
-    found = of(values)
-    assert found.folded
-    assert len(found.cells) < 100_000
-    assert found.at(0.0) == pytest.approx(values.min(), rel=1e-3)
-    assert found.at(1.0) == values.max()
+    quantiles = of(values)
+    assert quantiles.folded
+    assert len(quantiles.cells) < 100_000
+    assert quantiles.at(0.0) == pytest.approx(values.min(), rel=1e-3)
+    assert quantiles.at(1.0) == values.max()
     for share in (0.01, 0.25, 0.5, 0.9, 0.999):
-        assert found.at(share) == pytest.approx(np.quantile(values, share), rel=1e-3, abs=1e-3)
+        assert quantiles.at(share) == pytest.approx(np.quantile(values, share), rel=1e-3, abs=1e-3)
 
 
 def test_few_distinct_values_stay_exact_however_many_there_are():
-    found = functools.reduce(Quantiles.merged, [of([0.0, 1.0] * 1000)] * 50)
-    assert (found.count, found.folded, set(found.percentiles())) == (100_000, False, {0.0, 0.5, 1.0})
+    quantiles = functools.reduce(Quantiles.merged, [of([0.0, 1.0] * 1000)] * 50)
+    assert (quantiles.count, quantiles.folded, set(quantiles.percentiles())) == (100_000, False, {0.0, 0.5, 1.0})
 
 
 def test_what_is_no_number_is_left_out():
-    found = Quantiles.of(pa.array([1.0, None, float("nan"), float("inf"), -0.0]))
-    assert (found.count, found.cells.tolist(), found.at(0.5)) == (2, [0.0, 1.0], 0.5)
+    quantiles = Quantiles.of(pa.array([1.0, None, float("nan"), float("inf"), -0.0]))
+    assert (quantiles.count, quantiles.cells.tolist(), quantiles.at(0.5)) == (2, [0.0, 1.0], 0.5)
     assert Quantiles.of(pa.array([], pa.int64())).percentiles() == []
 
 
@@ -68,7 +68,7 @@ def test_numbers_and_lengths_of_lists():
     table = pa.table(
         {"n": [1, 2], "x": [0.5, None], "ids": pa.array([[1], [1, 2]], pa.list_(pa.int32())), "t": ["a", "b"]}
     )
-    found = numbers(table)
-    assert found.column_names == ["n", "x", "ids.length"]
-    assert found["ids.length"].to_pylist() == [1.0, 2.0]
+    columns = numbers(table)
+    assert columns.column_names == ["n", "x", "ids.length"]
+    assert columns["ids.length"].to_pylist() == [1.0, 2.0]
     assert merge([{"n": of([1])}, {"n": of([3]), "m": of([])}])["n"].at(0.5) == 2

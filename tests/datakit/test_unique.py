@@ -32,11 +32,11 @@ def prompts(*ids: str) -> pa.Table:
     ],
 )
 def test_a_key_that_stands_twice_is_an_error(put, tmp_path, ids, cuts, places, processes):
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(Length(column="prompt_id"), put(prompts(*ids), cuts), str(tmp_path / "out"), processes=processes)
-    assert told.value.slug == "duplicate-id"
+    assert caught.value.slug == "duplicate-id"
     count = len(ids) - len(set(ids))
-    assert told.value.what == f"{count} prompt_id of label.length stand in several rows, first {places}"
+    assert caught.value.what == f"{count} prompt_id of label.length stand in several rows, first {places}"
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -74,9 +74,9 @@ def test_a_reader_sets_a_given_id_aside_that_it_met_before(tmp_path):
 def test_hashes_are_equal_for_equal_keys_alone_wherever_they_stand(rows, start):
     columns = {name: pa.array([row[i] for row in rows], kind) for i, (name, kind) in enumerate(KINDS)}
     table = pa.table(columns)
-    told = hashes(table, list(columns))
-    assert len(set(told.tolist())) == len(set(rows))
-    assert (hashes(table.slice(start), list(columns)) == told[start:]).all()
+    values = hashes(table, list(columns))
+    assert len(set(values.tolist())) == len(set(rows))
+    assert (hashes(table.slice(start), list(columns)) == values[start:]).all()
 
 
 KINDS = (("text", pa.string()), ("number", pa.int64()), ("truth", pa.bool_()))

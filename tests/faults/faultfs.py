@@ -29,12 +29,12 @@ class FaultFS:
         setattr(self._real, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._real, name)
+        attribute = getattr(self._real, name)
         if name not in COUNTED:
-            return found
+            return attribute
 
         def call(*args: Any, **options: Any) -> Any:
-            result = self._fault.pass_through(lambda: found(*args, **options))
+            result = self._fault.pass_through(lambda: attribute(*args, **options))
             return FaultFS(result, self._fault) if name == "open" else result
 
         return call

@@ -32,18 +32,18 @@ def start(work: Callable[[], Any]) -> tuple[int, int]:
         os.close(writing)
         return pid, reading
     os.close(reading)
-    told: dict[str, Any] = {"code": 0}
+    outcome: dict[str, Any] = {"code": 0}
     try:
-        told["result"] = work()
+        outcome["result"] = work()
     except QuiverError as error:
-        told = {"code": error.code, "slug": error.slug, "line": error.render().splitlines()[0]}
+        outcome = {"code": error.code, "slug": error.slug, "line": error.render().splitlines()[0]}
     except BaseException:
-        told = {"code": 1, "slug": "traceback", "line": traceback.format_exc()}
+        outcome = {"code": 1, "slug": "traceback", "line": traceback.format_exc()}
     try:
         with os.fdopen(writing, "w") as pipe:
-            json.dump(told, pipe)
+            json.dump(outcome, pipe)
     finally:
-        os._exit(told["code"])
+        os._exit(outcome["code"])
 
 
 def wait(child: tuple[int, int]) -> Ended:

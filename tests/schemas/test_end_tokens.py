@@ -41,8 +41,8 @@ def test_every_source_counts_and_generation_config_comes_first(files: dict[str, 
 def test_a_turn_end_that_was_taught_counts_and_a_difference_is_said() -> None:
     one = decided(TurnEnd(("w3", "not a token"), ("\n\nUser:",)), tokenizer={"eos_token": "w1"})
     assert (one.value, one.texts) == ([1, 3], ("not a token", "\n\nUser:"))
-    said = one.differences(TEXTS.get)
-    assert said == "end tokens: tokenizer_config.json names w1; the chat template names w3; each of them ends an answer"
+    text = one.differences(TEXTS.get)
+    assert text == "end tokens: tokenizer_config.json names w1; the chat template names w3; each of them ends an answer"
     assert decided(TurnEnd(("w1",)), tokenizer={"eos_token": "w1"}).differences(TEXTS.get) == ""
 
 

@@ -138,11 +138,11 @@ def test_2000_damaged_manifests_are_refused_or_equal(tmp_path: Path) -> None:
         else:
             damaged[at:at] = data[: chance.randrange(1, 99)]
         try:
-            found = Manifest.from_bytes(bytes(damaged), url)
+            manifest = Manifest.from_bytes(bytes(damaged), url)
         except IntegrityError:
             continue
-        assert found == good, f"seed {seed}, trial {trial}"
-        assert found.runtime_info == good.runtime_info, f"seed {seed}, trial {trial}"
+        assert manifest == good, f"seed {seed}, trial {trial}"
+        assert manifest.runtime_info == good.runtime_info, f"seed {seed}, trial {trial}"
         equal += 1
     print(f"manifest: 2000 damaged (seed {seed}), {equal} only in white space, 0 wrong")
 
@@ -184,9 +184,9 @@ def test_types_that_are_not_held_are_refused() -> None:
 
 
 def test_moments_worked_by_hand() -> None:
-    told = moments(pa.array([1.0, 3.0, None, 8.0, float("nan"), float("inf")]))
-    assert told == {"count": 3, "nulls": 1, "nonfinite": 2, "mean": 4.0, "m2": 26.0, "min": 1.0, "max": 8.0}
-    assert std(told) == pytest.approx(math.sqrt(26 / 3))
+    measured = moments(pa.array([1.0, 3.0, None, 8.0, float("nan"), float("inf")]))
+    assert measured == {"count": 3, "nulls": 1, "nonfinite": 2, "mean": 4.0, "m2": 26.0, "min": 1.0, "max": 8.0}
+    assert std(measured) == pytest.approx(math.sqrt(26 / 3))
     assert moments(pa.array([], pa.int64())) == {"count": 0, "nulls": 0, "nonfinite": 0}
     lengths = measure(pa.table({"ids": [[1, 2], [], [3]], "text": ["a", "b", "c"]}))
     assert list(lengths) == ["ids.length"]

@@ -107,8 +107,8 @@ def turn(**fields: object) -> dict[str, object]:
 
 def ids(*chats: list[dict[str, object]], tools: list[str | None] | None = None) -> list[str]:
     parts = [pa.array(chats, MESSAGES)] + ([pa.array(tools, pa.string())] if tools else [])
-    found: list[str] = content_ids(*parts).to_pylist()
-    return found
+    values: list[str] = content_ids(*parts).to_pylist()
+    return values
 
 
 def test_all_fields_but_the_weight_enter_the_id() -> None:

@@ -29,7 +29,7 @@ class Example:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"names": {"response": ["a"]}}, 'names.response: ["a"] is not text'),
         ({"names": {"response": None}}, "names.response: null is not text"),
@@ -46,11 +46,11 @@ class Example:
         ({"inner": 1}, "inner.: 1 is not an object"),
     ],
 )
-def test_a_wrong_type_is_named_with_its_place(given: dict[str, Any], told: str) -> None:
+def test_a_wrong_type_is_named_with_its_place(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Example, given)
     assert caught.value.slug == "bad-setting"
-    assert told in caught.value.what
+    assert message in caught.value.what
 
 
 def test_right_types_come_through_as_they_are() -> None:

@@ -85,15 +85,15 @@ def s06_template_injection(folder: Path) -> None:
         "{{ messages.append(1) }}",
     ]
     for text in texts:
-        guest = Sandbox(text)
+        sandbox = Sandbox(text)
         try:
-            [answer] = guest.render([Conversation(("user",), ("hi",))])
+            [answer] = sandbox.render([Conversation(("user",), ("hi",))])
             assert answer.fault or "root:" not in answer.text
             assert "subclass" not in answer.text and "module" not in answer.text
         except DataError:
             pass
         finally:
-            guest.close()
+            sandbox.close()
     assert not canary.exists()
 
 

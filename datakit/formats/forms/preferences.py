@@ -76,12 +76,12 @@ def _joined(prompts: pa.Array, befores: pa.Array) -> tuple[pa.Array, np.ndarray]
     unlike = np.zeros(len(prompts), bool)
     whole = np.zeros(len(prompts), bool)
     for row in np.flatnonzero((np.diff(given) > 0) & (np.diff(own) > 0)).tolist():
-        said, turns = (
+        opening, turns = (
             [(turn["role"], turn["content"]) for turn in column[row].as_py()] for column in (prompts, befores)
         )
-        rest = turns[1:] if turns[0][0] == "system" and said[0][0] != "system" else turns
-        whole[row] = rest[: len(said)] == said
-        unlike[row] = not whole[row] and said[-1][0] == rest[0][0] == "user"
+        rest = turns[1:] if turns[0][0] == "system" and opening[0][0] != "system" else turns
+        whole[row] = rest[: len(opening)] == opening
+        unlike[row] = not whole[row] and opening[-1][0] == rest[0][0] == "user"
     if whole.any():
         lengths = np.where(whole, 0, np.diff(given))
         kept = np.repeat(~whole, np.diff(given))

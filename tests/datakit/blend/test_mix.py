@@ -171,5 +171,5 @@ def test_blocks_change_nothing(put, sizes, block):
     finally:
         interleave._BLOCK_ROWS = before
     expected = [of_epochs(e, size) for e, (size, _) in zip(epochs, sizes, strict=True)]
-    found = Counter(whole["source"].to_pylist())
-    assert [found[f"s{i}"] for i in range(len(sizes))] == expected
+    counts = Counter(whole["source"].to_pylist())
+    assert [counts[f"s{i}"] for i in range(len(sizes))] == expected

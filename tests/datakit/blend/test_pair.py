@@ -96,11 +96,11 @@ rules = st.sampled_from(["best_vs_worst", "all_pairs", "right_vs_wrong"])
 def test_every_pair_is_ordered_and_every_prompt_is_told(answers, rewards, rule, most):
     rows = answers(rewards)
     op = Pair(rule=rule, max_pairs=most)
-    found = pairs(op, rows)
+    made = pairs(op, rows)
     value = dict(zip(rows["sample_id"].to_pylist(), rows["reward"].to_pylist(), strict=True))
-    assert all(value[better] > value[worse] for better, worse in found)
-    assert len(set(found)) == len(found)
-    counts = {prompt: sum(better[0] == prompt for better, _ in found) for prompt in rewards}
+    assert all(value[better] > value[worse] for better, worse in made)
+    assert len(set(made)) == len(made)
+    counts = {prompt: sum(better[0] == prompt for better, _ in made) for prompt in rewards}
     assert all(count <= most for count in counts.values())
     pairless = {prompt for prompt, values in rewards.items() if values and counts[prompt] == 0}
     assert {row[0] for row in reasons(op, rows)} == pairless

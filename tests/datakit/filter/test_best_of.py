@@ -48,8 +48,8 @@ def test_winners_by_hand(answers, k, ties, expected):
 
 def test_rows_that_go_say_why(answers):
     result = BestOf().gather(answers({"a": [0.5, 0.9, NAN], "b": [None]}), Context())
-    told = result.rejected.select(["sample_id", "reason", "value", "threshold"]).to_pylist()
-    assert [tuple(row.values()) for row in told] == [
+    rejected = result.rejected.select(["sample_id", "reason", "value", "threshold"]).to_pylist()
+    assert [tuple(row.values()) for row in rejected] == [
         ("a0", "not-best", 0.5, "top 1: 0.9"),
         ("a2", "not-finite", None, "top 1: 0.9"),
         ("b0", "not-finite", None, "top 1: nan"),

@@ -33,8 +33,8 @@ def test_by_hand(put, tmp_path):
     rows = table([("a", 1), ("b", 1), ("a", 2), ("a", 1), (None, 1), (None, 1), ("", 1), ("b", 1), ("a", 1)])
     out = apply(DedupExact(columns=("x", "y")), put(rows, (2, 5), SCHEMA), str(tmp_path / "o"))
     assert out.read()["id"].to_pylist() == ["r0", "r1", "r2", "r4", "r6"]
-    told = out.read_rejected().select(["id", "reason", "threshold"]).to_pylist()
-    assert [tuple(row.values()) for row in told] == [
+    rejected = out.read_rejected().select(["id", "reason", "threshold"]).to_pylist()
+    assert [tuple(row.values()) for row in rejected] == [
         ("r3", "duplicate", "r0"),
         ("r5", "duplicate", "r4"),
         ("r7", "duplicate", "r1"),

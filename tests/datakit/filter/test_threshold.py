@@ -31,8 +31,8 @@ def column(values):
 def test_rest_keeps_strictly_above(put, tmp_path):
     out = apply(Threshold(minimum=0.0), put(column([0.0, 0.1, -0.1, NAN, None, math.inf, 2.0])), str(tmp_path / "o"))
     assert out.read()["reward"].to_pylist() == [0.1, 2.0]
-    told = out.read_rejected().select(["id", "reason", "value", "threshold"]).to_pylist()
-    assert [tuple(row.values()) for row in told] == [
+    rejected = out.read_rejected().select(["id", "reason", "value", "threshold"]).to_pylist()
+    assert [tuple(row.values()) for row in rejected] == [
         ("0", "below", 0.0, "> 0"),
         ("2", "below", -0.1, "> 0"),
         ("3", "not-finite", None, "> 0"),

@@ -28,8 +28,8 @@ def test_rows_that_go_say_false_or_null(put, answers, tmp_path):
     op = Where(predicate="reward > 0.5 AND length(response) < 100")
     out = apply(op, put(answers({"a": [0.4, 0.6, NAN, None]})), str(tmp_path / "o"))
     assert out.read()["sample_id"].to_pylist() == ["a1"]
-    told = out.read_rejected().select(["sample_id", "reason", "threshold"]).to_pylist()
-    assert [tuple(row.values()) for row in told] == [
+    rejected = out.read_rejected().select(["sample_id", "reason", "threshold"]).to_pylist()
+    assert [tuple(row.values()) for row in rejected] == [
         ("a0", "false", op.predicate),
         ("a2", "null", op.predicate),
         ("a3", "null", op.predicate),

@@ -65,7 +65,7 @@ def test_rows_that_do_not_fit_are_rejected_with_their_number(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", "no sound file"),
         (b"prompt\n", "holds no record"),
@@ -75,8 +75,8 @@ def test_rows_that_do_not_fit_are_rejected_with_their_number(tmp_path: Path) -> 
         (b'prompt\n"a' + b"x" * (1 << 25), "no sound file"),
     ],
 )
-def test_wrong_files_are_named(tmp_path: Path, data: bytes, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_wrong_files_are_named(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         load(tmp_path / "a.csv", data, format="prompts")
 
 

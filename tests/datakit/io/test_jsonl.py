@@ -353,7 +353,7 @@ def test_columns_can_be_renamed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"format": "promts"}, "did you mean prompts"),
         ({"format": "prompts", "columns": {"promt": "x"}}, "did you mean prompt"),
@@ -362,8 +362,8 @@ def test_columns_can_be_renamed(tmp_path: Path) -> None:
         ({"format": "prompts", "digests": ("a", "b")}, "1 files and 2 digests"),
     ],
 )
-def test_wrong_settings_are_named(settings: dict, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_settings_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Jsonl(**{"files": ("a",), **settings})
 
 

@@ -31,11 +31,11 @@ def test_blocks_are_the_lines_however_the_bytes_arrive(step: int, size: int) -> 
         lines = (draw.choice(PARTS) + draw.choice([b"\n", b"\r\n"]) for _ in range(draw.randrange(12)))
         data, limit = b"".join(lines) + draw.choice([b"", b'{"x":2}']), draw.choice([5, 10, 30])
         chunks = (data[at : at + step] for at in range(0, len(data), step))
-        found, faults = [], []
+        numbered, faults = [], []
         for block in blocks(chunks, limit, size):
-            found += zip(block.numbers.tolist(), block.data.split(b"\n")[:-1], strict=True)
+            numbered += zip(block.numbers.tolist(), block.data.split(b"\n")[:-1], strict=True)
             faults += [fault.line for fault in block.faults]
-        assert (found, sorted(faults)) == plainly(data, limit), data
+        assert (numbered, sorted(faults)) == plainly(data, limit), data
 
 
 PAGE = Path(__file__).parents[3] / "docs/formats.md"
@@ -77,5 +77,5 @@ def test_openassistant_answers_are_all_there(shared_data: Path, tmp_path: Path) 
     for line in gzip.decompress(path.read_bytes()).splitlines():
         walk(json.loads(line)["prompt"], [])
     done = apply(Jsonl(files=(str(path),), format="oasst"), [], str(tmp_path / "out")).read().to_pylist()
-    found = [("\n".join(turn["content"] for turn in r["messages"]), r["response"], r["reward"]) for r in done]
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
+    triples = [("\n".join(turn["content"] for turn in r["messages"]), r["response"], r["reward"]) for r in done]
+    assert sorted(triples, key=repr) == sorted(expected, key=repr)

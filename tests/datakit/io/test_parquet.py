@@ -54,8 +54,8 @@ def test_bad_rows_are_rejected_with_their_place(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     rows, rejected = load(Parquet(files=(str(tmp_path / "a.parquet"),), format="rewarded"))
     assert [row["reward"] for row in rows] == [1.0, 4.0]
-    told = [(row["place"], row["reason"]) for row in rejected]
-    assert told == [("a.parquet:2", "null"), ("a.parquet:3", "not-finite"), ("a.parquet:5", "blank-prompt")]
+    reasons = [(row["place"], row["reason"]) for row in rejected]
+    assert reasons == [("a.parquet:2", "null"), ("a.parquet:3", "not-finite"), ("a.parquet:5", "blank-prompt")]
 
 
 def test_invalid_text_inside_a_file_is_an_error(tmp_path: Path) -> None:
@@ -66,15 +66,15 @@ def test_invalid_text_inside_a_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         (pa.table({"question": ["a"]}), "no column prompt or text or input"),
         (pa.table({"prompt": pa.array([], pa.string())}), "no record"),
     ],
 )
-def test_wrong_files_are_named(tmp_path: Path, table: pa.Table, told: str) -> None:
+def test_wrong_files_are_named(tmp_path: Path, table: pa.Table, message: str) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load(Parquet(files=(str(tmp_path / "a.parquet"),), format="prompts"))
 
 

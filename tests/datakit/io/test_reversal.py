@@ -33,8 +33,8 @@ def test_ranges_never_share_a_prompt_and_together_are_all_numbers() -> None:
 
 @pytest.mark.parametrize(("share", "wrong"), [(0.0, 0), (0.3, 30), (0.555, 56), (1.0, 100)])
 def test_exactly_the_share_is_wrong_and_wrong_answers_are_near(share: float, wrong: int) -> None:
-    told = rows(rows=100, digits=5, output="demonstrations", wrong_share=share)
-    differ = [sum(a != b for a, b in zip(row["answer"], row["response"], strict=True)) for row in told]
+    demonstrations = rows(rows=100, digits=5, output="demonstrations", wrong_share=share)
+    differ = [sum(a != b for a, b in zip(row["answer"], row["response"], strict=True)) for row in demonstrations]
     assert sum(count > 0 for count in differ) == wrong
     assert max(differ) <= 2
 

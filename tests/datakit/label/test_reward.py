@@ -76,9 +76,9 @@ def test_rewards_stand_side_by_side(put, tmp_path):
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None], ids=str)
 def test_a_reward_that_is_not_finite_stops_the_run_or_is_set_aside(put, tmp_path, odd):
     given, resources = put(responses("a", "bb", "ccc")), scorer(odd={"bb": odd})
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         apply(Reward(), given, str(tmp_path / "out"), resources=resources)
-    assert told.value.render().startswith(
+    assert caught.value.render().startswith(
         "error[10/reward-not-finite]: label.reward rejected 1 of the first 3 rows: sample_id=s1"
     )
     out = apply(Reward(), given, str(tmp_path / "out"), resources=resources, max_rejected=1)

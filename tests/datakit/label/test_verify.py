@@ -32,10 +32,10 @@ def verdicts(op: Verify, pairs) -> list[bool | None]:
             "answer": pa.array([g for _, g in pairs], pa.string()),
         }
     )
-    told = op.label(rows, Context())
-    known = told.kept.keep.to_pylist()
+    labels = op.label(rows, Context())
+    known = labels.kept.keep.to_pylist()
     return [
-        bool(right) if sure else None for right, sure in zip(told.columns[op.output].to_pylist(), known, strict=True)
+        bool(right) if sure else None for right, sure in zip(labels.columns[op.output].to_pylist(), known, strict=True)
     ]
 
 

@@ -92,8 +92,8 @@ def test_what_does_not_fit_spills():
     rows = pa.table({"text": [f"{i:0100d}" for i in range(200_000)]})
     with SqlProcess(memory=32, seconds=60) as process:
         process.load("rows", rows.schema, rows.to_batches(10_000))
-        found = process.table("SELECT count(*) AS n, count(DISTINCT text) AS m FROM rows")
-        assert found.to_pydict() == {"n": [200_000], "m": [200_000]}
+        counts = process.table("SELECT count(*) AS n, count(DISTINCT text) AS m FROM rows")
+        assert counts.to_pydict() == {"n": [200_000], "m": [200_000]}
         assert len(list(Path(tempfile.gettempdir()).glob("quiver-sql-*"))) >= 1
         spill = process._spill
     assert not os.path.exists(spill)

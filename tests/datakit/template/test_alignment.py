@@ -70,11 +70,11 @@ def table(chats: list[list[dict[str, Any]]], tools: list[list[Any] | None] | Non
 
 def texts(template: str, rows: pa.Table, **settings: Any) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Reason, text and pieces of each row."""
-    found = Chat(template=template, date=DATE, **settings).label(rows, context())
+    labels = Chat(template=template, date=DATE, **settings).label(rows, context())
     reasons = [""] * rows.num_rows
-    columns = found
-    if isinstance(found, LabelResult):
-        columns, reasons = found.columns, found.kept.reason.to_pylist()
+    columns = labels
+    if isinstance(labels, LabelResult):
+        columns, reasons = labels.columns, labels.kept.reason.to_pylist()
     text = columns["prompt" if settings.get("generation") else "text"].to_pylist()
     return list(zip(reasons, text, columns["pieces"].to_pylist(), strict=True))
 
@@ -258,6 +258,6 @@ def test_what_is_cut_and_joined_stays_what_was_given(name: str) -> None:
 
 def test_reward_prompts_have_tools_and_reasoning() -> None:
     rows = table([turns("q")], [[TOOL]]).append_column("response", pa.array(["<think>t</think>a"]))
-    found = RewardPrompt(template=THINKING).label(rows, context())
+    columns = RewardPrompt(template=THINKING).label(rows, context())
     chat = turns("q", "<think>t</think>a")
-    assert found["reward_text"].to_pylist() == [theirs(THINKING, chat, [TOOL], False)]
+    assert columns["reward_text"].to_pylist() == [theirs(THINKING, chat, [TOOL], False)]

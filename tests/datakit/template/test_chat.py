@@ -72,9 +72,9 @@ def table(*rows: list[dict[str, str]]) -> pa.Table:
 
 
 def label(op: Chat, *rows: list[dict[str, str]], own: str | None = None) -> dict:
-    told = op.label(table(*rows), context(own))
-    assert not isinstance(told, LabelResult), told.kept.reason
-    return {name: column.to_pylist() for name, column in told.items()}
+    columns = op.label(table(*rows), context(own))
+    assert not isinstance(columns, LabelResult), columns.kept.reason
+    return {name: column.to_pylist() for name, column in columns.items()}
 
 
 def trained(pieces: list[dict]) -> str:
@@ -144,8 +144,8 @@ def test_what_is_learnt_by_hand(template: str) -> None:
 
 def test_a_response_column_is_the_last_turn() -> None:
     rows = table(chat("q")).append_column("response", pa.array(["a"]))
-    told = Chat(template="plain", response="response").label(rows, context())
-    assert trained(told["pieces"].to_pylist()[0]) == "<s><|user|>q</s><|assistant|>⟦a</s>⟧"
+    columns = Chat(template="plain", response="response").label(rows, context())
+    assert trained(columns["pieces"].to_pylist()[0]) == "<s><|user|>q</s><|assistant|>⟦a</s>⟧"
 
 
 def test_a_prompt_learns_nothing_and_is_how_the_whole_text_begins() -> None:
@@ -169,9 +169,9 @@ def test_nemo_aligner_templating_vectors() -> None:
 
 
 def reasons(template: str, *rows: list[dict[str, str]]) -> list[str]:
-    told = Chat(template=template).label(table(*rows), context())
-    assert isinstance(told, LabelResult), "all rows were kept"
-    pairs = zip(told.kept.keep.to_pylist(), told.kept.reason.to_pylist(), strict=True)
+    labels = Chat(template=template).label(table(*rows), context())
+    assert isinstance(labels, LabelResult), "all rows were kept"
+    pairs = zip(labels.kept.keep.to_pylist(), labels.kept.reason.to_pylist(), strict=True)
     return ["" if keep else reason for keep, reason in pairs]
 
 
@@ -215,13 +215,13 @@ HOSTILE = {
 def test_hostile_templates_end_in_an_error_and_nothing_else(template: str) -> None:
     slug = ""
     try:
-        told = Chat(template=template).label(table(chat("q")), context())
+        labels = Chat(template=template).label(table(chat("q")), context())
     except (DataError, ConfigError) as error:
         slug = error.slug
     if not slug:
-        assert isinstance(told, LabelResult), told
-        assert told.kept.keep.to_pylist() == [False]
-        slug = told.kept.reason.to_pylist()[0]
+        assert isinstance(labels, LabelResult), labels
+        assert labels.kept.keep.to_pylist() == [False]
+        slug = labels.kept.reason.to_pylist()[0]
     assert slug.startswith("template-")
 
 

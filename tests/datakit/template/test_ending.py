@@ -96,8 +96,8 @@ def context() -> Context:
 def test_every_turn_is_learnt_with_its_end(name: str) -> None:
     template, end, texts = ENDINGS[name]
     assert renderer_of(Rendering(template=template), context()).turn_end == end
-    told: Any = Chat(template=template).label(table(chat("q", "a", "r", "b")), context())
-    assert trained(told["pieces"].to_pylist()[0]) == texts[-1]
+    columns: Any = Chat(template=template).label(table(chat("q", "a", "r", "b")), context())
+    assert trained(columns["pieces"].to_pylist()[0]) == texts[-1]
     if len(texts) == 1:
         last: Any = Chat(template=template, learn="last").label(table(chat("q", "a", "r", "b")), context())
         before, _, after = texts[0].rpartition("⟦")
@@ -105,11 +105,11 @@ def test_every_turn_is_learnt_with_its_end(name: str) -> None:
 
 
 def test_an_empty_answer_ends_too_and_a_tool_call_is_part_of_the_turn() -> None:
-    told: Any = Chat(template=THINKS).label(table(chat("q", "", "r", "b")), context())
-    assert trained(told["pieces"].to_pylist()[0]).startswith("<user>q<end>\n<bot>⟦<end>⟧\n")
+    columns: Any = Chat(template=THINKS).label(table(chat("q", "", "r", "b")), context())
+    assert trained(columns["pieces"].to_pylist()[0]).startswith("<user>q<end>\n<bot>⟦<end>⟧\n")
     calls = THINKS.replace("{{ m.content }}", "{{ m.content }}{{ '<call>f<call>' if loop.index0 == 3 }}")
-    told = Chat(template=calls).label(table(chat("q", "a", "r", "b")), context())
-    assert trained(told["pieces"].to_pylist()[0]).endswith("<bot>⟦[think][/think]b<call>f<call><end>⟧\n")
+    columns = Chat(template=calls).label(table(chat("q", "a", "r", "b")), context())
+    assert trained(columns["pieces"].to_pylist()[0]).endswith("<bot>⟦[think][/think]b<call>f<call><end>⟧\n")
     refuses = "{{ raise_exception('never') }}"
     assert renderer_of(Rendering(template=refuses), context()).turn_end == TurnEnd()
 
@@ -133,11 +133,11 @@ def rows(folder: Path, *chats: list[dict[str, str]]) -> Dataset:
 
 @pytest.mark.parametrize(("name", "share"), [("thinks", 0), ("block", 0), ("closed by text", 0), ("no end", 1)])
 def test_rows_that_teach_no_end_are_counted_and_told_once(tmp_path: Path, name: str, share: int) -> None:
-    speaking = {"tokenizer": Resource("letters", functools.partial(letters, ENDINGS[name][0]))}
+    resources = {"tokenizer": Resource("letters", functools.partial(letters, ENDINGS[name][0]))}
     given = rows(tmp_path, chat("q", "a", "r", "b"), chat("q", "a"), chat("q", ""))
     chats, mask = Chat(), Mask()
-    texts = apply(chats, given, str(tmp_path / "texts"), resources=speaking, max_rejected=5)
-    tokens = apply(mask, texts, str(tmp_path / "tokens"), resources=speaking)
+    texts = apply(chats, given, str(tmp_path / "texts"), resources=resources, max_rejected=5)
+    tokens = apply(mask, texts, str(tmp_path / "tokens"), resources=resources)
     assert TurnEnd.of(tokens.facts) == ENDINGS[name][1], "it goes on from table to table"
     lines = [line for line in chats.notes(texts.manifest) if "end token" in line]
     assert texts.stats["counts"][WITHOUT_END] == share * texts.num_rows
@@ -145,7 +145,7 @@ def test_rows_that_teach_no_end_are_counted_and_told_once(tmp_path: Path, name: 
     assert len(lines) == len(mask.notes(tokens.manifest)) == share
     assert not share or "3 of 3 rows (100%)" in lines[0]
     assert not share or "append_eos" in lines[0]
-    ended = apply(Mask(append_eos=True), texts, str(tmp_path / "ended"), resources=speaking)
+    ended = apply(Mask(append_eos=True), texts, str(tmp_path / "ended"), resources=resources)
     assert not Mask(append_eos=True).notes(ended.manifest)
 
 
@@ -162,14 +162,14 @@ class Stops(EchoGenerator):
 )
 def test_every_generator_is_asked_to_end_where_the_template_does(tmp_path: Path, name: str, stop: list[str]) -> None:
     template, end, _ = ENDINGS[name]
-    speaking = {"tokenizer": Resource("letters", functools.partial(letters, template))}
+    resources = {"tokenizer": Resource("letters", functools.partial(letters, template))}
     prompts = written(tmp_path / "prompts", PROMPTS, PROMPTS.example(2))
     chats = Chat(generation=True)
-    texts = apply(chats, prompts, str(tmp_path / "texts"), resources=speaking, max_rejected=2)
+    texts = apply(chats, prompts, str(tmp_path / "texts"), resources=resources, max_rejected=2)
     assert TurnEnd.of(texts.facts) == end
     assert any("User:" in line for line in chats.notes(texts.manifest)) == bool(end.texts), "a text is told"
     encode = Encode(columns=(("pieces", "prompt_ids"),))
-    tokens = apply(encode, texts, str(tmp_path / "tokens"), resources=speaking)
+    tokens = apply(encode, texts, str(tmp_path / "tokens"), resources=resources)
     answers = Resource("stops", functools.partial(Stops, log=str(tmp_path / "log")))
     sampling = Sampling(stop=("enough",))
     apply(Complete(sampling=sampling), tokens, str(tmp_path / "samples"), resources={"generator": answers})

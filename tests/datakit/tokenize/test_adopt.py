@@ -42,10 +42,10 @@ def adopted(**settings: Any) -> Tokenizer:
 
 
 def rendered(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[int], str]:
-    told = Chat().label(
+    columns = Chat().label(
         pa.table({"messages": pa.array([messages], MESSAGES)}), Context(resources={"tokenizer": tokenizer})
     )
-    return tokenizer.encode_pieces(told["pieces"]).ids.tolist(), told["text"][0].as_py()
+    return tokenizer.encode_pieces(columns["pieces"]).ids.tolist(), columns["text"][0].as_py()
 
 
 def saved(tokenizer: Tokenizer, folder: Path) -> Any:
@@ -67,8 +67,8 @@ def mistral(shared_data: Path) -> dict[str, Tokenizer]:
 
 @pytest.fixture
 def chat(shared_data: Path) -> list[dict[str, str]]:
-    told = json.loads((shared_data / "tokenizer-mistral/samples/no_tools/sample.json").read_text())
-    return [{"role": turn["role"], "content": turn["content"]} for turn in told["messages"]]
+    sample = json.loads((shared_data / "tokenizer-mistral/samples/no_tools/sample.json").read_text())
+    return [{"role": turn["role"], "content": turn["content"]} for turn in sample["messages"]]
 
 
 @pytest.mark.parametrize("name", ["v1", "v3"])
@@ -113,8 +113,8 @@ def test_stories_from_its_sentencepiece_model_and_from_its_json(shared_data: Pat
     one, other = (adopted(path=str(folder / name)) for name in ("tokenizer.model", "tokenizer.json"))
     assert one.encode(texts) == other.encode(texts)
     assert one.decode(one.encode(texts)) == [*texts[:5], " x"]
-    told = json.loads((folder.parent / "greedy.json").read_text())
-    assert one.decode([told["greedy_token_ids_from_bos"]]) == [told["text"]]
+    greedy = json.loads((folder.parent / "greedy.json").read_text())
+    assert one.decode([greedy["greedy_token_ids_from_bos"]]) == [greedy["text"]]
 
 
 @pytest.mark.parametrize("name", ["model-stories260k/hf", "tokenizer-oasst-tiny"])
@@ -130,20 +130,20 @@ def test_one_content_has_one_identity(shared_data: Path, tmp_path: Path, name: s
     checkpoint.mkdir()
     for file, text in files_of(row).items():
         (checkpoint / file).write_text(text)
-    told = {dataset_identity(first), dataset_identity(second), Adopt(path=str(place)).pinned().identity}
-    told |= {folder_identity(place), folder_identity(moved), folder_identity(checkpoint)}
-    told |= {Tokenizer.of_dataset(first).digest, Tokenizer.of_folder(str(checkpoint)).digest}
-    assert len(told) == 1
-    assert Adopt(path=str(place), template="chatml").pinned().identity not in told
+    identities = {dataset_identity(first), dataset_identity(second), Adopt(path=str(place)).pinned().identity}
+    identities |= {folder_identity(place), folder_identity(moved), folder_identity(checkpoint)}
+    identities |= {Tokenizer.of_dataset(first).digest, Tokenizer.of_folder(str(checkpoint)).digest}
+    assert len(identities) == 1
+    assert Adopt(path=str(place), template="chatml").pinned().identity not in identities
     assert Adopt(path=str(place)).pinned() == Adopt(path=str(place)).pinned().pinned()
     assert "path" not in first.manifest.op["params"]
 
 
-def folder_of(tmp_path: Path, told: Callable[[dict[str, Any]], object] | None = None, **files: Any) -> str:
+def folder_of(tmp_path: Path, change: Callable[[dict[str, Any]], object] | None = None, **files: Any) -> str:
     """A folder of the words, changed by `told`, with more files (JSON by name, dots as `__`)."""
     data = json.loads(WORDS.read_text())
-    if told is not None:
-        told(data)
+    if change is not None:
+        change(data)
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     for name, value in files.items():
         text = value if isinstance(value, str) else json.dumps(value)
@@ -181,10 +181,10 @@ def test_no_special_tokens_at_all(tmp_path: Path) -> None:
     own = adopted(path=folder_of(tmp_path, lambda data: data.update(added_tokens=[])))
     assert (own.bos_token, own.eos_token, own.pad_token, own.control) == (None, None, None, ())
     row = [{"role": "user", "content": "w2"}, {"role": "assistant", "content": "w3"}]
-    told = Chat(template="{% for m in messages %}{{ bos_token + m['content'] + ' ' }}{% endfor %}").label(
+    columns = Chat(template="{% for m in messages %}{{ bos_token + m['content'] + ' ' }}{% endfor %}").label(
         pa.table({"messages": pa.array([row], MESSAGES)}), Context(resources={"tokenizer": own})
     )
-    assert own.encode_pieces(told["pieces"]).ids.tolist() == [2, 3]
+    assert own.encode_pieces(columns["pieces"]).ids.tolist() == [2, 3]
 
 
 def test_there_is_exactly_one_opening_token(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_ids_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_adopted_is_named(tmp_path: Path) -> None:
-    for name, files, said in (
+    for name, files, message in (
         ("none", {}, "no tokenizer at"),
         ("tekken", {"tekken.json": "{}"}, "tokenizer.json"),
         ("two", {"a.model": "", "b.model": ""}, "several"),
@@ -252,9 +252,9 @@ def test_what_cannot_be_adopted_is_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for file, text in files.items():
             (tmp_path / name / file).write_text(text)
-        with pytest.raises((ConfigError, DataError)) as told:
+        with pytest.raises((ConfigError, DataError)) as caught:
             adopted(path=str(tmp_path / name))
-        assert said in told.value.render(), name
+        assert message in caught.value.render(), name
     with pytest.raises(ConfigError, match="no file"):
         adopted(path=str(tmp_path / "nowhere.json"))
     with pytest.raises(ConfigError, match="names no path"):

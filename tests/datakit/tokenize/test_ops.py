@@ -93,8 +93,8 @@ def test_the_whole_way_from_rows_to_packs(folder: Path, demonstrations: Dataset,
     tokens = apply(Mask(max_length=64), text, str(folder / "tokens"), resources=needs)
     packs = apply(Pack(capacity=100), tokens, str(folder / "packs"), seed=1)
     one = tokens.read().to_pylist()[0]
-    asked, told = one["messages"][0]["content"], one["response"]
-    plain = tokenizer.encode([asked, told])
+    asked, response = one["messages"][0]["content"], one["response"]
+    plain = tokenizer.encode([asked, response])
     marks = [tokenizer.id_of(name) for name in ("<|bos|>", "<|user|>", "<|end|>", "<|assistant|>")]
     assert one["input_ids"] == [marks[0], marks[1], *plain[0], marks[2], marks[3], *plain[1], marks[2]]
     assert one["loss_mask"] == [0] * (len(plain[0]) + 4) + [1] * (len(plain[1]) + 1)
@@ -113,39 +113,39 @@ def test_mask_by_hand(tokenizer: Tokenizer) -> None:
     user, assistant, end = (tokenizer.id_of(name) for name in ("<|user|>", "<|assistant|>", "<|end|>"))
     one, two, three = (tokenizer.encode([digit])[0][0] for digit in "123")
     ids = [user, one, two, three, assistant, three, two, one]
-    told = Mask().label(rows(ROW), context(tokenizer))
-    assert told["input_ids"].to_pylist() == [ids]
-    assert told["loss_mask"].to_pylist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
+    columns = Mask().label(rows(ROW), context(tokenizer))
+    assert columns["input_ids"].to_pylist() == [ids]
+    assert columns["loss_mask"].to_pylist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
     closed = [*ROW, *row(("<|end|>", True, True))]
-    told = Mask(append_eos=True).label(rows(ROW, closed, ROW[:3] + ROW[3:]), context(tokenizer))
-    assert told["input_ids"].to_pylist() == [[*ids, end]] * 3
-    assert told["loss_mask"].to_pylist() == [[0] * 5 + [1] * 4] * 3
+    columns = Mask(append_eos=True).label(rows(ROW, closed, ROW[:3] + ROW[3:]), context(tokenizer))
+    assert columns["input_ids"].to_pylist() == [[*ids, end]] * 3
+    assert columns["loss_mask"].to_pylist() == [[0] * 5 + [1] * 4] * 3
 
 
 def test_a_row_that_teaches_nothing_is_rejected(tokenizer: Tokenizer) -> None:
     table = rows(ROW, ROW[:3], [], row(("1", False, True)), ROW)
-    told = Mask(append_eos=False).label(table, context(tokenizer))
-    assert isinstance(told, LabelResult)
-    assert told.kept.keep.to_pylist() == [True, False, False, False, True]
-    assert told.kept.reason.to_pylist()[1:4] == ["no-trained-token"] * 3
+    labels = Mask(append_eos=False).label(table, context(tokenizer))
+    assert isinstance(labels, LabelResult)
+    assert labels.kept.keep.to_pylist() == [True, False, False, False, True]
+    assert labels.kept.reason.to_pylist()[1:4] == ["no-trained-token"] * 3
 
 
 def test_rows_by_another_id_get_a_sample_id(tokenizer: Tokenizer) -> None:
     table = rows(ROW).rename_columns(["chat_id", "pieces"])
-    told = Mask(id_column="chat_id").label(table, context(tokenizer))
-    assert told["sample_id"].to_pylist() == ["r0"]
+    columns = Mask(id_column="chat_id").label(table, context(tokenizer))
+    assert columns["sample_id"].to_pylist() == ["r0"]
 
 
 @pytest.mark.parametrize(("limit", "stays"), [(7, False), (8, True), (9, True)])
 def test_limits(tokenizer: Tokenizer, limit: int, stays: bool) -> None:
     table, ctx = rows(ROW, ROW[3:] * 3), context(tokenizer)
-    told = Encode(max_length=limit).label(table, ctx)
+    labels = Encode(max_length=limit).label(table, ctx)
     if limit == 9:
-        assert not isinstance(told, LabelResult)
+        assert not isinstance(labels, LabelResult)
         return
-    assert isinstance(told, LabelResult)
-    assert told.kept.keep.to_pylist() == [stays, False]
-    assert told.kept.value.to_pylist() == [8.0, 9.0]
+    assert isinstance(labels, LabelResult)
+    assert labels.kept.keep.to_pylist() == [stays, False]
+    assert labels.kept.value.to_pylist() == [8.0, 9.0]
     cut = Encode(max_length=limit, overlong="truncate-left").label(table, ctx)["input_ids"].to_pylist()
     whole = Encode().label(table, ctx)["input_ids"].to_pylist()
     assert cut == [ids[-limit:] for ids in whole]
@@ -154,17 +154,17 @@ def test_limits(tokenizer: Tokenizer, limit: int, stays: bool) -> None:
 
 
 def test_truncation_keeps_mask_and_ids_together(tokenizer: Tokenizer) -> None:
-    told = Mask(max_length=4, overlong="truncate-left").label(rows(ROW, ROW), context(tokenizer))
-    assert told["loss_mask"].to_pylist() == [[0, 1, 1, 1]] * 2
-    assert [len(ids) for ids in told["input_ids"].to_pylist()] == [4, 4]
+    columns = Mask(max_length=4, overlong="truncate-left").label(rows(ROW, ROW), context(tokenizer))
+    assert columns["loss_mask"].to_pylist() == [[0, 1, 1, 1]] * 2
+    assert [len(ids) for ids in columns["input_ids"].to_pylist()] == [4, 4]
 
 
 def test_pairs_go_when_either_side_is_too_long(tokenizer: Tokenizer) -> None:
     table = pa.table({"a": pa.array([ROW, ROW], PIECES), "b": pa.array([ROW, ROW * 2], PIECES)})
-    told = Encode(columns=(("a", "chosen_ids"), ("b", "rejected_ids")), max_length=8).label(table, context(tokenizer))
-    assert isinstance(told, LabelResult)
-    assert told.kept.keep.to_pylist() == [True, False]
-    assert set(told.columns) == {"chosen_ids", "rejected_ids"}
+    labels = Encode(columns=(("a", "chosen_ids"), ("b", "rejected_ids")), max_length=8).label(table, context(tokenizer))
+    assert isinstance(labels, LabelResult)
+    assert labels.kept.keep.to_pylist() == [True, False]
+    assert set(labels.columns) == {"chosen_ids", "rejected_ids"}
 
 
 def tokens(lengths: list[int]) -> pa.Table:
@@ -201,8 +201,8 @@ def test_packing_conserves_rows_and_tokens(lengths: list[int], capacity: int) ->
 
 def test_rows_over_capacity_are_rejected_with_their_length() -> None:
     done = Pack(capacity=3).gather(tokens([3, 4, 0]), Context())
-    told = [(entry["reason"], entry["value"]) for entry in done.rejected.to_pylist()]
-    assert told == [("longer-than-capacity", 4.0), ("empty", 0.0)]
+    rejected = [(entry["reason"], entry["value"]) for entry in done.rejected.to_pylist()]
+    assert rejected == [("longer-than-capacity", 4.0), ("empty", 0.0)]
 
 
 def test_the_seed_orders_packs_and_never_changes_them() -> None:

@@ -16,10 +16,10 @@ def test_the_example_packs_two_rows_of_three_tokens():
 
 
 def test_packs_tell_where_each_sequence_came_from():
-    told = TOKENS.example(12)
+    tokens = TOKENS.example(12)
     op = Pack(capacity=7)
-    rows = op.gather(told, Context()).rows
-    sources = dict(zip(told["sample_id"].to_pylist(), told["source"].to_pylist(), strict=True))
+    rows = op.gather(tokens, Context()).rows
+    sources = dict(zip(tokens["sample_id"].to_pylist(), tokens["source"].to_pylist(), strict=True))
     for ids, given in zip(rows["sample_ids"].to_pylist(), rows["sources"].to_pylist(), strict=True):
         assert given == [sources[name] for name in ids]
     assert "sources" in op.gives(TOKENS) and "sources" not in op.gives(TOKENS.dropping("source"))

@@ -122,7 +122,7 @@ def test_unigram_spells_no_control_and_no_byte_piece() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "pieces for the unknown"),
         (b"not a model at all", "protocol-buffer"),
@@ -143,10 +143,10 @@ def test_unigram_spells_no_control_and_no_byte_piece() -> None:
         (model(*SMALL, rules={2: b"xxxx"}), "normalisation table"),
     ],
 )
-def test_broken_and_strange_models_are_refused(data: bytes, said: str) -> None:
-    with pytest.raises(DataError) as told:
+def test_broken_and_strange_models_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(DataError) as caught:
         convert.of_sentencepiece(spm.read(data, "model"), True, "model")
-    assert said in told.value.render()
+    assert message in caught.value.render()
 
 
 @settings(max_examples=200)
@@ -218,8 +218,8 @@ def test_models_of_every_kind_give_sentencepieces_ids(kind: str, rules: dict[str
     theirs, own = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue()), ours(made.getvalue())
     texts = lines[:20] + spellings(2, [*"abcdeé ", " ", "ﬁ", "①", "漢", "<sep>", "[A]"], 120)
     texts = [text for text in texts if text.strip() not in rules.get("user_defined_symbols", [])]
-    found = [one.ids for one in own.encode_batch(texts, add_special_tokens=False)]
-    differ = [text for text, one, other in zip(texts, found, theirs.encode(texts), strict=True) if one != other]
+    ids = [one.ids for one in own.encode_batch(texts, add_special_tokens=False)]
+    differ = [text for text, one, other in zip(texts, ids, theirs.encode(texts), strict=True) if one != other]
     assert len(differ) <= (0 if kind == "bpe" else 3), differ  # two ways that score the same to the last bit
 
 
@@ -249,6 +249,6 @@ def test_the_merge_loop_of_llama2_c_agrees(shared_data: Path) -> None:
 
 def test_without_legacy_no_blank_stands_behind_a_control_token() -> None:
     data = model(*SMALL, trainer={3: 2, 35: 1})
-    told = json.loads(convert.of_sentencepiece(spm.read(data, "model"), False, "model"))
-    assert told["pre_tokenizer"]["prepend_scheme"] == "first"
+    converted = json.loads(convert.of_sentencepiece(spm.read(data, "model"), False, "model"))
+    assert converted["pre_tokenizer"]["prepend_scheme"] == "first"
     assert tokens(data, "ab", legacy=False) == ["▁ab"]

@@ -178,8 +178,8 @@ def test_a_folder_names_its_template_and_special_tokens(small: Tokenizer, tmp_pa
     (tmp_path / "tokenizer.json").write_text(small.tokenizer_json)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
-    found = Tokenizer.of_folder(str(tmp_path))
-    assert (found.bos_token, found.eos_token, found.chat_template) == ("<s>", "</s>", "d")
+    tokenizer = Tokenizer.of_folder(str(tmp_path))
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template) == ("<s>", "</s>", "d")
     (tmp_path / "chat_template.jinja").write_text("file")
     assert Tokenizer.of_folder(str(tmp_path)).chat_template == "file"
 

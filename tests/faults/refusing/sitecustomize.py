@@ -15,8 +15,8 @@ from typing import Any
 class Refusing:
     """`os`, but for the named calls on matching paths."""
 
-    def __init__(self, told: str) -> None:
-        name, calls, pattern = told.split(":", 2)
+    def __init__(self, setting: str) -> None:
+        name, calls, pattern = setting.split(":", 2)
         self._errno, self._calls, self._pattern = getattr(errno, name), calls.split(","), re.compile(pattern)
 
     def __getattr__(self, name: str) -> Any:
