@@ -22,7 +22,7 @@ from datakit.formats.lines import Fault
 from datakit.formats.parquet_columns import check_columns, raw_columns, wrong_rows
 from datakit.formats.parse import Parsed
 from datakit.formats.rows import PLACE_COLUMNS, Columns, Dialogue, Rows, form_of, kept_keys, parser_of, schema_of
-from datakit.formats.sources import base_name, check_files, digests_of, empty
+from datakit.formats.sources import base_name, check_files, empty, pinned_to_files
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
 from schemas.errors import ConfigError, printable
@@ -104,11 +104,7 @@ class Columnar(Read):
         """The same import with the digests, and where they count the names, of the files as they are now, and the types
         of what is kept of them.
         """
-        pinned = self
-        if not self.digests:
-            pinned = replace(pinned, digests=digests_of(self.files))
-        if self.source is None and not self.names:
-            pinned = replace(pinned, names=tuple(base_name(url) for url in self.files))
+        pinned = pinned_to_files(self)
         if self.keep and not self.types:
             roots = [path.split(".")[0] for path in self.keep]
             parts = (

@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import BinaryIO, TypeVar
+from dataclasses import replace
+from typing import Any, BinaryIO, TypeVar
 
 from datakit.formats.compression import CHUNK, beginning, plain
 from schemas.errors import ConfigError, DataError, IntegrityError
@@ -81,6 +82,17 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := following.result()) is not None:
             following = pool.submit(next, items, None)
             yield item
+
+
+def pinned_to_files(op: T) -> T:
+    """The import `op` with the digests and, where its `source` counts them, the names of its files as they are now."""
+    given: Any = op
+    if not given.digests:
+        given = replace(given, digests=digests_of(given.files))
+    if given.source is None and not given.names:
+        given = replace(given, names=tuple(base_name(url) for url in given.files))
+    pinned: T = given
+    return pinned
 
 
 def base_name(url: str) -> str:

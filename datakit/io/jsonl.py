@@ -19,7 +19,7 @@ from datakit.formats.layouts import json_layout
 from datakit.formats.leftover import left_counts, left_out, types_in
 from datakit.formats.lines import Block, array_blocks, blocks, even
 from datakit.formats.rows import PLACE_COLUMNS, Columns, Dialogue, Rows, form_of, kept_keys, parser_of, schema_of
-from datakit.formats.sources import ahead, base_name, check_files, checked, digests_of, empty, opened
+from datakit.formats.sources import ahead, base_name, check_files, checked, empty, opened, pinned_to_files
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
 from schemas.manifest import Manifest
@@ -82,11 +82,7 @@ class Jsonl(Read):
         """The same import with the digests, and where they count the names, of the files as they are now, and the types
         of what is kept of them.
         """
-        pinned = self
-        if not self.digests:
-            pinned = replace(pinned, digests=digests_of(self.files))
-        if self.source is None and not self.names:
-            pinned = replace(pinned, names=tuple(base_name(url) for url in self.files))
+        pinned = pinned_to_files(self)
         if self.keep and not self.types:
             lines = chain.from_iterable(
                 pinned._blocks(url, digest) for url, digest in zip(self.files, pinned.digests, strict=True)

@@ -48,7 +48,7 @@ _LEARNING = {
 class PreferenceOptimization(Templated, Command):
     """A policy that prefers the chosen answers of a setup's pairs, and how often it does before and after."""
 
-    setup = luigi.Parameter(default="preferences", description="setup that says where pairs and policy come from")
+    source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
     options = luigi.DictParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
     learning = luigi.DictParameter(default=_LEARNING, description="learning (trainers.config.Run)")
@@ -59,14 +59,14 @@ class PreferenceOptimization(Templated, Command):
         """The policy and its figures."""
         config = settings.quiver_config()
         plan, seed = Plan(config.root), config.seed if self.seed is None else self.seed
-        task = source_of(self.setup).source(plan, seed, self.rendering)
+        task = source_of(self.source).source(plan, seed, self.rendering)
         if task.pairs is None:
             raise ConfigError(
                 "no-pairs",
-                f"the setup {self.setup} has no preference pairs",
-                expected="a setup such as preferences",
+                f"the source {self.source} has no preference pairs",
+                expected="a source such as preferences",
                 kept="nothing was started",
-                next="--setup preferences",
+                next="--source preferences",
             )
         label = f"{self.algorithm}/{task.eval_setup.name}"
         train, held_out = (

@@ -18,6 +18,7 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.setups.source import SetupConfig, baselines, held_apart, reward_model
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
+from schemas.errors import ConfigError
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -42,6 +43,14 @@ class preferences(SetupConfig):
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
+        if not files:
+            raise ConfigError(
+                "missing-setting",
+                "[preferences] needs files",
+                expected="files of questions with a better and a worse answer",
+                kept="nothing was started",
+                next="""--preferences-files '["pairs.jsonl"]'""",
+            )
         layout: Any = self.layout
         read = Jsonl(files=files, format=self.format, layout=layout, source=self.title)
         pairs = plan.table(f"{self.title}/pairs", read.pinned())

@@ -162,23 +162,27 @@ def _lists(values: npt.NDArray[Any], rows: Ids) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), inner)
 
 
-def open_frozen(
-    checkpoint: str | Checkpoint,
+def open_network(
+    source: Checkpoint,
     *,
-    batch_tokens: int = 8192,
     threads: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     implementation: Implementation = "auto",
     tensor: int = 1,
     pipeline: int = 1,
     expert: int = 1,
-) -> FrozenModel:
-    """The network of `checkpoint`. tensor, pipeline, expert: how it is cut; every process of it reads the same rows."""
+) -> Network:
+    """The network of `source`, to be asked only. threads: of torch on the CPU, for this whole process (None: as it is).
+    tensor, pipeline, expert: how it is cut; every process of it reads the same rows.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
-    source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
-    network = checkpoints.load_model(
-        source, layout, precision=precision, implementation=implementation, inference=True
-    ).eval()
-    return FrozenModel(network, batch_tokens=batch_tokens)
+    loaded = checkpoints.load_model(source, layout, precision=precision, implementation=implementation, inference=True)
+    return loaded.eval()
+
+
+def open_frozen(checkpoint: str | Checkpoint, *, batch_tokens: int = 8192, **how: Any) -> FrozenModel:
+    """The network of `checkpoint`, to be asked about token rows. how: settings of `open_network`."""
+    source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    return FrozenModel(open_network(source, **how), batch_tokens=batch_tokens)

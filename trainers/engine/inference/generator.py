@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,12 @@ from tokenizers import Tokenizer
 from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError
 from schemas.rows.conversation import IDS
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint as checkpoints
 from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.inference import token_sampling
 from trainers.engine.inference.decode import Answers, Decoder, Ints, Prompt
-from trainers.engine.megatron import parallel
+from trainers.engine.inference.frozen import open_network
 from trainers.engine.megatron.model import Network
-from trainers.engine.megatron.specs import Implementation
 
 _NO_LETTER = "\ufffd"
 
@@ -251,35 +249,18 @@ class StopTexts:
         return answer[: min(places)] if places else answer
 
 
-def open_generator(
-    checkpoint: str | Checkpoint,
-    *,
-    batch_size: int = 512,
-    threads: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    implementation: Implementation = "auto",
-    tensor: int = 1,
-    pipeline: int = 1,
-    expert: int = 1,
-) -> Generator:
-    """A generator over the policy in `checkpoint`. threads: of torch on the CPU, for this whole process
-    (None: as it is). tensor, pipeline, expert: how the network is cut; every process of it answers the same prompts.
+def open_generator(checkpoint: str | Checkpoint, *, batch_size: int = 512, **how: Any) -> Generator:
+    """A generator over the policy in `checkpoint`. how: settings of `open_network`.
 
     `ConfigError` for a checkpoint without a tokenizer or with a scalar head.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if source.model.head != "lm":
         raise ConfigError(
             "no-language-model", "the checkpoint is no policy", found="a scalar head", where=source.folder
         )
     tokenizer, ends = load_tokenizer(source)
-    layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, expert=expert))
-    network = checkpoints.load_model(
-        source, layout, precision=precision, implementation=implementation, inference=True
-    ).eval()
-    return Generator(network, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
+    return Generator(open_network(source, **how), tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
 
 
 def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, EndTokens]:

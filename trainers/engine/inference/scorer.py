@@ -13,7 +13,7 @@ from schemas.rows.conversation import IDS
 from schemas.schema import Column, Schema
 from trainers.engine.checkpoint import checkpoint as checkpoints
 from trainers.engine.checkpoint.checkpoint import OUTPUT_NAMES, Checkpoint
-from trainers.engine.inference.frozen import FrozenModel, open_frozen
+from trainers.engine.inference.frozen import FrozenModel, open_network
 from trainers.engine.megatron.model import Network
 
 
@@ -53,17 +53,19 @@ class Scorer:
         return {name: pa.array(scores_NH[:, i], pa.float64()) for i, name in enumerate(self.names)}
 
 
-def open_scorer(checkpoint: str | Checkpoint, *, columns: Sequence[str] = ("input_ids",), **how: Any) -> Scorer:
+def open_scorer(
+    checkpoint: str | Checkpoint, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192, **how: Any
+) -> Scorer:
     """A scorer over the reward model in `checkpoint`; its numbers are called after the attributes it was trained on,
-    where it was. columns: token columns that make up what is read, in order. how: settings of `open_frozen`.
+    where it was. columns: token columns that make up what is read, in order. how: settings of `open_network`.
     """
     source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     if source.model.head != "scalar":
         raise ConfigError(
             "no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder
         )
-    model = open_frozen(source, **how)
-    return Scorer(model.network, columns=columns, batch_tokens=model.batch_tokens, names=output_names(source))
+    network = open_network(source, **how)
+    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=output_names(source))
 
 
 def output_names(source: Checkpoint) -> tuple[str, ...]:
