@@ -20,8 +20,8 @@ from tests.trainers.networks import words
 from tests.trainers.weights import tiny
 from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import parallel
-from trainers.engine.weights import stream
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import adopt
 from trainers.engine.weights.network import stacks
@@ -63,7 +63,7 @@ def test_a_checkpoint_is_what_saving_the_network_makes(tmp_path: Path) -> None:
         network = checkpoint.load_model(opened, parallel.start(Parallel()))
         again = checkpoint.save(str(tmp_path / f"{name}-again"), model=network)
         assert made.facts["weights_digest"] == again.facts["weights_digest"]
-        mine, theirs = (stream.Stored(str(tmp_path / f"{name}-{part}" / "weights")) for part in ("c", "again"))
+        mine, theirs = (Stored(str(tmp_path / f"{name}-{part}" / "weights")) for part in ("c", "again"))
         wanted = {name: stack.size for name, stack in stacks(opened.model).items()}
         assert {name: mine.size(name) for name in mine.tensors} == wanted
         assert {name: theirs.size(name) for name in theirs.tensors} == wanted

@@ -39,6 +39,7 @@ from schemas.tokenizer import files_identity
 from trainers.architecture import ModelConfig, shape_faults
 from trainers.config import Lora
 from trainers.engine.checkpoint import checkpoint_writer, optimizer_state, safe_unpickle
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import lora as adapting
 from trainers.engine.megatron import lora_base
 from trainers.engine.megatron.lora_base import BASE, LORA
@@ -46,7 +47,6 @@ from trainers.engine.megatron.model import Network, build
 from trainers.engine.megatron.parallel import Layout, is_rank_zero, on_rank_zero
 from trainers.engine.megatron.quiet import quiet
 from trainers.engine.megatron.specs import Implementation
-from trainers.engine.weights import stream
 
 WEIGHTS, OPTIMIZER, MODEL, TRAIN_STATE = "weights", "optimizer", "model.json", "train_state.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -300,7 +300,7 @@ def weights_digest(folder: str, model: ModelConfig, lora: str = "") -> str:
 
     lora: the text of `lora.json` beside adapters.
     """
-    stored, total = stream.Stored(folder), hashlib.sha256(lora.encode())
+    stored, total = Stored(folder), hashlib.sha256(lora.encode())
     for name in stored.tensors:
         vocabulary = name == "embedding.word_embeddings.weight"
         vocabulary |= name == "output_layer.weight" and model.head == "lm"

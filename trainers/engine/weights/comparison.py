@@ -31,6 +31,7 @@ from schemas.settings import parse
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.data.packing import pack
 from trainers.engine.megatron import parallel, stages
 from trainers.engine.megatron.model import Network
@@ -206,7 +207,7 @@ def _first_layers(place: str, cut: ModelConfig, model: ModelConfig) -> Iterator[
     if cut == model:
         yield place
         return
-    stored = stream.Stored(os.path.join(place, checkpoint.WEIGHTS))
+    stored = Stored(os.path.join(place, checkpoint.WEIGHTS))
     with tempfile.TemporaryDirectory(prefix="quiver-check-") as folder:
         wanted = [(stack, stored.dtype(name)) for name, stack in stacks(cut).items()]
         stream.write(

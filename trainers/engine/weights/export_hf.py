@@ -24,6 +24,7 @@ from schemas.tokenizer import parsed
 from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.checkpoint import Checkpoint
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import lora_base
 from trainers.engine.weights import check as checks
 from trainers.engine.weights import padding, registry, tokenizer
@@ -32,7 +33,6 @@ from trainers.engine.weights.family import Family
 from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE, as_text
 from trainers.engine.weights.local_paths import local
 from trainers.engine.weights.network import Index, Stack
-from trainers.engine.weights.stream import Stored
 from trainers.engine.weights.tensorfile import TensorWriter
 
 VERSION = 2

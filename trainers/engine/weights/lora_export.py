@@ -24,10 +24,10 @@ from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.checkpoint import WEIGHTS, Checkpoint
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import lora_base, parallel
 from trainers.engine.weights import registry
 from trainers.engine.weights.family import Family
-from trainers.engine.weights.stream import Stored
 from trainers.engine.weights.tensorfile import TensorWriter
 from trainers.engine.weights.transforms import GROUPED, HALVES, PLAIN
 

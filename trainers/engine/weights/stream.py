@@ -1,6 +1,6 @@
-"""Megatron distributed checkpoints, piece by piece: written from pieces made when their turn comes, read one at a time.
+"""Megatron distributed checkpoints, written from pieces that are made when their turn comes.
 
-Both ways go through PyTorch's distributed checkpoint with a planner of our own, so the files are those that
+They go through PyTorch's distributed checkpoint with a planner of our own, so the files are those that
 `checkpoint.save` makes, while memory holds one piece: a layer's (and an expert's) share of one tensor.
 """
 
@@ -20,19 +20,14 @@ from torch.distributed.checkpoint.metadata import (
     Metadata,
     MetadataIndex,
     TensorProperties,
-    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
-    LoadPlan,
-    LoadPlanner,
-    ReadItem,
     SavePlan,
     SavePlanner,
     TensorWriteData,
     WriteItem,
     WriteItemType,
 )
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from trainers.engine.checkpoint import safe_unpickle
 from trainers.engine.megatron.quiet import quiet
@@ -49,50 +44,6 @@ def write(folder: str, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make)
     safe_unpickle.save_common({}, folder)
     save_config(CheckpointingConfig("torch_dist", 1, "torch", 1), folder)
     safe_unpickle.normalise(folder)
-
-
-class Stored:
-    """The tensors of the distributed checkpoint `folder`, vetted; `IntegrityError` if it cannot be trusted."""
-
-    def __init__(self, folder: str) -> None:
-        self.index = safe_unpickle.vet(folder)
-        self._reader = _Reader(folder, self.index)
-        entries = self.index.state_dict_metadata
-        self.tensors = {
-            name: entry for name in sorted(entries) if isinstance(entry := entries[name], TensorStorageMetadata)
-        }
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Type of the tensor `name`."""
-        dtype: torch.dtype = self.tensors[name].properties.dtype
-        return dtype
-
-    def size(self, name: str) -> tuple[int, ...]:
-        """Shape of the whole tensor `name`."""
-        return tuple(self.tensors[name].size)
-
-    def read(self, name: str, index: Index = ()) -> Tensor:
-        """The piece of the tensor `name` at `index` of its first dimensions; the whole without one."""
-        shape = self.size(name)[len(index) :]
-        region = ChunkStorageMetadata(
-            torch.Size((*index, *(0 for _ in shape))), torch.Size((*(1 for _ in index), *shape))
-        )
-        room = torch.empty(region.sizes, dtype=self.dtype(name))
-        with safe_unpickle.reading(str(self._reader.path)), quiet():
-            planner = _Region(name, self.tensors[name], region, room)
-            dcp.load({name: room}, storage_reader=self._reader, planner=planner, no_dist=True)
-        return room.reshape(shape)
-
-
-class _Reader(dcp.FileSystemReader):
-    """Reads by the index that was vetted, and never unpickles another."""
-
-    def __init__(self, folder: str, index: Metadata) -> None:
-        super().__init__(folder)
-        self._index = index
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return self._index
 
 
 class _Pieces(SavePlanner):
@@ -128,32 +79,3 @@ def _write_items(stack: Stack, dtype: torch.dtype) -> list[WriteItem]:
         data = TensorWriteData(chunk, TensorProperties(dtype=dtype), torch.Size(stack.size))
         items.append(WriteItem(MetadataIndex(stack.name, offset), WriteItemType.SHARD, tensor_data=data))
     return items
-
-
-class _Region(LoadPlanner):
-    """Fills `room` with one region of one tensor."""
-
-    def __init__(self, name: str, entry: TensorStorageMetadata, region: ChunkStorageMetadata, room: Tensor) -> None:
-        self._items, self._room = create_read_items_for_chunk_list(name, entry, [region]), room
-
-    def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
-        assert is_coordinator, "one process reads"
-
-    def create_local_plan(self) -> LoadPlan:
-        return LoadPlan(self._items)
-
-    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        return global_plan
-
-    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
-        return central_plan
-
-    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        raise AssertionError(f"{read_item}: no tensor")
-
-    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
-        place = zip(read_item.dest_offsets, read_item.lengths, strict=True)
-        return self._room[tuple(slice(begin, begin + length) for begin, length in place)]
-
-    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
-        return
