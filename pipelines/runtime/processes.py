@@ -21,8 +21,10 @@ _ENGINE = ("trainers.engine.inference.generator", "trainers.engine.inference.sco
 def preload(models: bool) -> None:
     """Have the fork server import once what every worker needs; with `models`, the engine too (seconds a worker).
 
-    Only imports happen there, no arithmetic: a library that has started its threads must not be forked.
+    Only imports happen there, no arithmetic: a library that has started its threads must not be forked. Megatron-Core
+    asks for a GPU while it is imported; through NVML that starts no CUDA, which would not outlive the fork.
     """
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(["pipelines", *(_ENGINE if models else ())])
     with safe_children():
         forkserver.ensure_running()
