@@ -15,7 +15,7 @@ _LISTEN, _UNCONNECTED = "0A", "07"
 
 
 @dataclass
-class Heard:
+class Listening:
     """How the process ended, how often it was looked at, and the sockets: (protocol, address in hex of /proc)."""
 
     code: int
@@ -30,31 +30,31 @@ class Heard:
         return sorted(each for each in self.sockets if not _is_loopback(each[1]))
 
 
-def hear(
+def listen(
     command: list[str],
     folder: Path,
     environment: dict[str, str],
     on_look: Callable[[], None] = lambda: None,
     seconds: float = 240,
-) -> Heard:
+) -> Listening:
     """Run `command` in `folder` to its end, looking every few milliseconds; `on_look` is called each time."""
     log = folder / "heard.log"
-    heard, until = Heard(-1, ""), time.monotonic() + seconds
+    listening, until = Listening(-1, ""), time.monotonic() + seconds
     with log.open("wb") as output:
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while child.poll() is None and time.monotonic() < until:
-                heard.looks += 1
+                listening.looks += 1
                 on_look()
                 for pid in _family(child.pid):
-                    heard.processes.add(pid)
-                    heard.sockets |= set(_sockets(pid))
+                    listening.processes.add(pid)
+                    listening.sockets |= set(_sockets(pid))
                 time.sleep(0.02)
         finally:
             child.kill()
-            heard.code = child.wait()
-    heard.output = log.read_text(errors="replace")
-    return heard
+            listening.code = child.wait()
+    listening.output = log.read_text(errors="replace")
+    return listening
 
 
 def _family(root: int) -> Iterator[int]:

@@ -128,13 +128,13 @@ def test_every_file_is_used() -> None:
     """Imported, or started as a program of its own by a file that names it, or by a person whom the README tells."""
     used = {name for path in FILES for name, _ in imports(path)}
     text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
-    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
     idle = [
         module
         for module, path in MODULES.items()
         if path.name != "__init__.py"
         and module not in used
-        and f"python -m {module.removesuffix('.__main__')} " not in told
+        and f"python -m {module.removesuffix('.__main__')} " not in shown
         and not any(f'"{name}"' in text for name in (module, path.name))
     ]
     assert not idle, f"nothing imports or starts {idle}"
@@ -145,13 +145,13 @@ def test_every_file_is_used() -> None:
 
 def reexports(folder: Path) -> dict[str, set[str]]:
     """For a registry's `__init__.py`: module -> names re-exported as `from ... import Y as Y`."""
-    found: dict[str, set[str]] = {}
+    exported: dict[str, set[str]] = {}
     for node in TREES[folder / "__init__.py"].body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
             stem = (node.module or "").rpartition(".")[2]
             assert all(alias.asname == alias.name for alias in node.names), f"{folder.name}: write `import Y as Y`"
-            found.setdefault(stem, set()).update(alias.name for alias in node.names)
-    return found
+            exported.setdefault(stem, set()).update(alias.name for alias in node.names)
+    return exported
 
 
 def named_classes(path: Path) -> Iterator[tuple[str, str]]:
@@ -225,6 +225,31 @@ def test_no_file_is_a_landfill() -> None:
     assert not [str(p) for p in FILES + TESTS if p.stem in landfills or landfills & set(p.relative_to(ROOT).parts)]
 
 
+def names_given(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every name that a file gives to a variable, parameter, attribute, function, class or import, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
+            yield (node.id if isinstance(node, ast.Name) else node.attr), node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from ((alias.asname, node.lineno) for alias in node.names if alias.asname)
+        elif isinstance(node, (ast.stmt, ast.ExceptHandler, ast.pattern)) and (name := getattr(node, "name", None)):
+            yield name, node.lineno
+
+
+def test_no_name_tells_nothing() -> None:
+    """`found` is the field of an error, and given there alone."""
+    empty = {"told", "held", "said", "found", "hear", "tidy", "spoken"}
+    given = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in FILES + TESTS
+        for name, line in names_given(TREES[path])
+        if name in empty and not (name == "found" and path == ROOT / "schemas" / "errors.py")
+    ]
+    assert not given, "\n".join(given)
+
+
 def test_nothing_is_left_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
     lines = ((path, n, line) for path in FILES for n, line in enumerate(path.read_text("utf-8").splitlines(), 1))
@@ -264,7 +289,7 @@ def readme_tree() -> set[str]:
     """Paths named by the README's tree; a line is `<indent>name   clause`, two spaces of indent per level."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- tree -->")[1].split("```")[1]
-    found, above = set(), [""]
+    listed, above = set(), [""]
     for line in block.splitlines()[1:]:
         if not line.strip():
             continue
@@ -272,8 +297,8 @@ def readme_tree() -> set[str]:
         name, _, clause = line.strip().partition(" ")
         assert clause.strip(), f"the README's tree says nothing about {name}"
         above = [*above[: depth + 1], above[depth] + name]
-        found.add(above[-1])
-    return found
+        listed.add(above[-1])
+    return listed
 
 
 def disk_tree() -> set[str]:
@@ -282,20 +307,20 @@ def disk_tree() -> set[str]:
     known = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=False)
     files = [Path(name) for name in known.stdout.splitlines() if (ROOT / name).exists()]
     files = files or [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
-    found = set()
+    listed = set()
     for path in files:
         if LOCAL & set(path.parts) or any(part.endswith((".egg-info", "_cache")) for part in path.parts):
             continue
         depth = 3 if path.parts[0] == "docs" else 2
-        found |= {"/".join(path.parts[: n + 1]) + "/" for n in range(min(depth, len(path.parts) - 1))}
+        listed |= {"/".join(path.parts[: n + 1]) + "/" for n in range(min(depth, len(path.parts) - 1))}
         if len(path.parts) <= 2 and path.name != "__init__.py":
-            found.add(path.as_posix())
-    return found
+            listed.add(path.as_posix())
+    return listed
 
 
 def test_the_readme_shows_the_tree_on_disk() -> None:
-    told, there = readme_tree(), disk_tree()
-    assert told == there, f"README only: {sorted(told - there)}; disk only: {sorted(there - told)}"
+    shown, there = readme_tree(), disk_tree()
+    assert shown == there, f"README only: {sorted(shown - there)}; disk only: {sorted(there - shown)}"
 
 
 def test_every_address_is_of_a_known_kind() -> None:

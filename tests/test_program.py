@@ -135,11 +135,11 @@ def test_a_signal_while_a_command_starts_shows_no_traceback(door: str, number: i
             assert command.poll() is None, command.communicate()
             time.sleep(0.02)
         command.send_signal(number)
-        said = command.communicate(timeout=60)[1]
+        output = command.communicate(timeout=60)[1]
     finally:
         command.kill()
-    assert command.returncode == 75 and said.startswith("error[75/stopped]: stopped on request\n"), said
-    assert "Traceback" not in said
+    assert command.returncode == 75 and output.startswith("error[75/stopped]: stopped on request\n"), output
+    assert "Traceback" not in output
 
 
 def test_a_signal_in_the_middle_lets_a_command_clean_up(tmp_path: Path) -> None:

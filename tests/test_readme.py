@@ -26,12 +26,12 @@ WHY = (
 
 
 def statements() -> list[tuple[str, str]]:
-    found = []
+    queries = []
     for page in PAGES:
         name = page.parent.name if page.parent != ROOT else "readme"
         for block in re.findall(r"```sql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-            found += [(name, part.strip()) for part in block.split(";") if part.strip()]
-    return found
+            queries += [(name, part.strip()) for part in block.split(";") if part.strip()]
+    return queries
 
 
 def write(url: Path, schema: Schema, rejected: Schema | None = None) -> None:
@@ -75,12 +75,12 @@ def test_every_stage_of_the_readme_is_a_command_and_the_reverse() -> None:
     from pipelines.commands.command import Command
 
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- stages -->")[1].split("\n\n")[1]
-    told = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    commands = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     registered = {name: task for name, task in Register._get_reg().items() if inspect.isclass(task)}
     tasks = {name: task for name, task in registered.items() if task.__module__.startswith("pipelines.")}
     goals = {name for name, task in tasks.items() if issubclass(task, Command) and not inspect.isabstract(task)}
     stages = {name for name in goals - set(vars(pipelines.recipes)) if not name.startswith("_")}
-    assert told == stages
+    assert commands == stages
 
 
 def test_every_algorithm_stands_in_the_support_matrix() -> None:

@@ -22,14 +22,14 @@ class Resource:
     `key` names its content (a checkpoint's digest, a tokenizer's identity), never its place. `open` must be
     picklable (a module-level function or a `functools.partial` of one) when `processes` is above zero.
     `takes` are the columns it reads; `apply` checks them before any work. What `apply` opens and has a
-    `close` method, it closes. `vocabulary` is the identity of the tokenizer that it is or speaks: `apply` refuses
-    rows in ids of another one, and records it with the columns of ids that come out.
+    `close` method, it closes. `tokenizer_id` is the identity of the tokenizer that it is, or whose ids it reads and
+    writes: `apply` refuses rows in ids of another one, and records it with the columns of ids that come out.
     """
 
     key: str
     open: Callable[[], object]
     takes: Schema = NOTHING
-    vocabulary: str = ""
+    tokenizer_id: str = ""
 
 
 def check_needs(op: Op, resources: Mapping[str, Resource]) -> None:

@@ -78,7 +78,7 @@ def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
         return Resource(key, functools.partial(open_function, node.function, node.takes(rows or NOTHING)))
     speaks = _vocabulary(node)
     if name == "tokenizer":
-        return Resource(key, functools.partial(open_tokenizer, node.url, node.kind), vocabulary=speaks)
+        return Resource(key, functools.partial(open_tokenizer, node.url, node.kind), tokenizer_id=speaks)
     if name not in _OPENERS:
         raise ConfigError("unknown-resource", f"there is no way to open a {name}", expected=", ".join(_OPENERS))
     takes = _SCORED if name == "scorer" else NOTHING

@@ -78,8 +78,8 @@ def main(gigabytes: float) -> None:
             command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.adopt", way, place]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             wall, seconds[way], most, before = json.loads(done.stdout.splitlines()[-1])
-            told = f"peak {most / size:.2f}x the model ({(most - before) / size:.2f}x above the idle process)"
-            print(f"{way:12} {wall:6.1f} s, {seconds[way]:5.1f} s of a core   {told}", flush=True)
+            summary = f"peak {most / size:.2f}x the model ({(most - before) / size:.2f}x above the idle process)"
+            print(f"{way:12} {wall:6.1f} s, {seconds[way]:5.1f} s of a core   {summary}", flush=True)
         both = seconds["adopt"] + seconds["export"]
         print(f"adopt + export over transformers' load + save: {both / seconds['transformers']:.2f}x a core's time")
 

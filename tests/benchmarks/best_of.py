@@ -95,8 +95,8 @@ WAYS = {"ours": ours, "polars": polars, "polars-aside": lambda url, into: polars
 def one(way: str, url: str) -> dict[str, float]:
     """Seconds, megabytes and rows of one run in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.best_of", "--way", way, "--url", url]
-    told: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return told
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,11 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             url = f"{folder}/{rows}"
             make(url, rows)
             runs = {way: [one(way, url) for _ in range(options.repeats)] for way in WAYS}
-            middle = {way: statistics.median(run["seconds"] for run in told) for way, told in runs.items()}
-            assert len({run["kept"] for told in runs.values() for run in told}) == 1, runs
-            for way, told in runs.items():
-                peak = max(run["peak_mb"] for run in told)
-                cpu = statistics.median(run["cpu"] for run in told)
+            middle = {way: statistics.median(run["seconds"] for run in figures) for way, figures in runs.items()}
+            assert len({run["kept"] for figures in runs.values() for run in figures}) == 1, runs
+            for way, figures in runs.items():
+                peak = max(run["peak_mb"] for run in figures)
+                cpu = statistics.median(run["cpu"] for run in figures)
                 ratio = f"ours/it {middle['ours'] / middle[way]:5.2f}"
                 print(f"{rows:>9} rows {way:<12} {middle[way]:6.2f} s {ratio} cpu {cpu:5.2f} s {peak:4.0f} MB")
 

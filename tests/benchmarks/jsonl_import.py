@@ -105,8 +105,8 @@ WAYS = {"ours": ours, "parse": parse, "json-loop": json_loop, "polars": polars, 
 def one(way: str, path: Path) -> dict[str, float]:
     """Seconds, megabytes and rows of one run in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.jsonl_import", "--way", way, "--path", str(path)]
-    told: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return told
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,20 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = WAYS[options.way](options.path, f"{folder}/out")
             seconds = time.perf_counter() - start
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            told = {"seconds": seconds, "cpu": time.process_time(), "peak_mb": peak, "rows": rows}
-            print(json.dumps(told))
+            figures = {"seconds": seconds, "cpu": time.process_time(), "peak_mb": peak, "rows": rows}
+            print(json.dumps(figures))
             return
         for megabytes in (options.megabytes // 4, options.megabytes):
             path = Path(folder) / f"{megabytes}.jsonl"
             make(path, megabytes)
             size = path.stat().st_size / 1e6
             runs = {way: [one(way, path) for _ in range(options.repeats)] for way in WAYS}
-            assert len({run["rows"] for told in runs.values() for run in told}) == 1, runs
+            assert len({run["rows"] for figures in runs.values() for run in figures}) == 1, runs
             ours_seconds = statistics.median(run["seconds"] for run in runs["ours"])
-            for way, told in runs.items():
-                seconds = statistics.median(run["seconds"] for run in told)
-                peak = max(run["peak_mb"] for run in told)
-                cpu = statistics.median(run["cpu"] for run in told)
+            for way, figures in runs.items():
+                seconds = statistics.median(run["seconds"] for run in figures)
+                peak = max(run["peak_mb"] for run in figures)
+                cpu = statistics.median(run["cpu"] for run in figures)
                 rate, ratio = size / seconds, ours_seconds / seconds
                 print(
                     f"{size:6.0f} MB  {way:<10} {rate:6.1f} MB/s  {cpu:5.1f} s CPU  peak {peak:6.0f} MB  "

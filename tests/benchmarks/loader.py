@@ -145,13 +145,13 @@ def main() -> None:
         for side in ("ours", "theirs") if both else ("ours",):
             for number in ("first", "second"):
                 done = subprocess.run([*command, side], check=True, capture_output=True, text=True)
-                found = json.loads(done.stdout.splitlines()[-1])
-                pairs = {what: found[what] for what in ("ready", "first", "rows_per_second")}
+                printed = json.loads(done.stdout.splitlines()[-1])
+                pairs = {what: printed[what] for what in ("ready", "first", "rows_per_second")}
                 wall, cpu = ({what: pair[at] for what, pair in pairs.items()} for at in (0, 1))
                 print(
                     f"{side:6} {number:6}  ready {wall['ready']:5.2f} s ({cpu['ready']:.2f} CPU)  first batch "
                     f"{wall['first']:6.2f} s ({cpu['first']:.2f} CPU)  {wall['rows_per_second']:8.0f} rows/s "
-                    f"({cpu['rows_per_second']:.0f} per CPU second)  {found['memory']:.0f} MB",
+                    f"({cpu['rows_per_second']:.0f} per CPU second)  {printed['memory']:.0f} MB",
                     flush=True,
                 )
 

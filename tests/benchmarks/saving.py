@@ -102,8 +102,8 @@ def main() -> None:
             )  # fmt: skip
             learner = build.trainee(run, algorithm, settings, layout, None)
             feed = build.feed(run, data, algorithm, model, layout, shuffle=True)
-            found = list(measure(run, learner, feed, given.rounds))
-            stall, through, alone, meanwhile = (statistics.median(column) for column in zip(*found, strict=True))
+            figures = list(measure(run, learner, feed, given.rounds))
+            stall, through, alone, meanwhile = (statistics.median(column) for column in zip(*figures, strict=True))
             stalls[background] = stall
             bytes_ = sum(file.stat().st_size for file in run.folder.glob(f"saves/step-{given.rounds:08d}/**/*.distcp"))
             print(

@@ -80,7 +80,7 @@ class Stopwatch:
         elif self.steps > SKIPPED:
             self.tokens += tokens
 
-    def told(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """Tokens and seconds."""
         return {"tokens": self.tokens, "seconds": self.clock() - self.began}
 
@@ -136,10 +136,10 @@ def trl(folder: Path, shape: str, steps: int, watch: Stopwatch, packing: bool) -
 
     class Watch(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            told = (logs or {}).get("num_tokens")
-            if told is not None:
-                watch.step(int(told) - self.seen)
-                self.seen = int(told)
+            num_tokens = (logs or {}).get("num_tokens")
+            if num_tokens is not None:
+                watch.step(int(num_tokens) - self.seen)
+                self.seen = int(num_tokens)
 
         seen = 0
 
@@ -183,7 +183,7 @@ def main() -> None:
             quiver(chosen.folder, chosen.shape, chosen.steps, watch)
         else:
             trl(chosen.folder, chosen.shape, chosen.steps, watch, chosen.side == "trl-packed")
-        print(json.dumps(watch.told()))
+        print(json.dumps(watch.figures()))
         return
     if not chosen.rows.is_file():
         print(f"skipped: no rows at {chosen.rows} (--rows names a JSONL file of questions and answers)")
@@ -197,8 +197,8 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in SIDES}
         for _round in range(chosen.rounds):
             for each in SIDES:
-                told = side(each, chosen, folder)
-                speeds[each].append(told["tokens"] / told["seconds"])
+                figures = side(each, chosen, folder)
+                speeds[each].append(figures["tokens"] / figures["seconds"])
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     print("   ".join(f"{name} {speed:,.0f} useful tokens/s" for name, speed in middle.items()))
     print("   ".join(f"quiver / {name} {middle['quiver'] / middle[name]:.2f}" for name in SIDES[1:]))

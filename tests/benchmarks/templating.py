@@ -31,12 +31,12 @@ def chats(rows: int) -> list[list[dict[str, str]]]:
     words = np.array([f"{word:x}" for word in rng.integers(0, 1 << 20, 5000)])
     share = 1 / np.arange(1, len(words) + 1)
     drawn = rng.choice(words, 1_000_000, p=share / share.sum()).tolist()
-    found = []
+    conversations = []
     for turns in (2 * rng.integers(1, 4, rows)).tolist():
         starts, sizes = rng.integers(0, len(drawn) - 120, turns), rng.integers(20, 120, turns)
         texts = (" ".join(drawn[at : at + size]) for at, size in zip(starts, sizes, strict=True))
-        found.append([{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)])
-    return found
+        conversations.append([{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)])
+    return conversations
 
 
 def vocabulary(rows: list[list[dict[str, str]]], folder: Path) -> Path:
@@ -95,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chunks = [table.slice(at, ROWS_PER_CHUNK) for at in range(0, len(rows), ROWS_PER_CHUNK)]
 
     def templated() -> list[pa.Table]:
-        told = [Chat().label(chunk, context) for chunk in chunks]
-        return [chunk.append_column("pieces", one["pieces"]) for chunk, one in zip(chunks, told, strict=True)]
+        labels = [Chat().label(chunk, context) for chunk in chunks]
+        return [chunk.append_column("pieces", one["pieces"]) for chunk, one in zip(chunks, labels, strict=True)]
 
     def ours() -> list[list[int]]:
-        found = [Mask().label(chunk, context)["input_ids"] for chunk in templated()]
-        return pa.concat_arrays(found)
+        ids = [Mask().label(chunk, context)["input_ids"] for chunk in templated()]
+        return pa.concat_arrays(ids)
 
     def text(row: list[dict[str, str]]) -> str:
         return str(theirs.apply_chat_template(row, tokenize=False))

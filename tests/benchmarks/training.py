@@ -95,15 +95,16 @@ def main() -> None:
     for shape in ROWS if chosen.shape == "all" else (chosen.shape,):
         with tempfile.TemporaryDirectory() as folder:
             sides = {"quiver": ours(Path(folder), shape, chosen.precision), "hf": theirs(shape)}
-            found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+            measured: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
             for number in range(chosen.rounds + 3):
                 for name, step in sides.items():
-                    found[name].append(speed(step, number % 50, chosen.threads))
+                    measured[name].append(speed(step, number % 50, chosen.threads))
         middle = {
-            name: [statistics.median(values) for values in zip(*each[3:], strict=True)] for name, each in found.items()
+            name: [statistics.median(values) for values in zip(*each[3:], strict=True)]
+            for name, each in measured.items()
         }
-        told = "   ".join(f"{n} {1e3 * s:.1f} ms/step {t:,.0f} tokens/s" for n, (s, t) in middle.items())
-        print(f"{shape}: {told}   ratio {middle['quiver'][1] / middle['hf'][1]:.2f}")
+        summary = "   ".join(f"{n} {1e3 * s:.1f} ms/step {t:,.0f} tokens/s" for n, (s, t) in middle.items())
+        print(f"{shape}: {summary}   ratio {middle['quiver'][1] / middle['hf'][1]:.2f}")
 
 
 if __name__ == "__main__":

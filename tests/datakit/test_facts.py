@@ -28,7 +28,7 @@ SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens"),))
 
 
 def loaded(name: str) -> dict[str, Resource]:
-    return {"tokenizer": Resource(f"key of {name}", small_tokenizer, vocabulary=name)}
+    return {"tokenizer": Resource(f"key of {name}", small_tokenizer, tokenizer_id=name)}
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_a_policy_and_a_reward_model_may_speak_differently_in_one_row(run: Run) 
     prompts = run(Encode(columns=(("pieces", "prompt_ids"),)), pieces, **loaded("a"))
     echo = functools.partial(Resource, "echo", EchoGenerator)
     with pytest.raises(DataError, match=r"prompt_ids holds ids of another tokenizer than the generator"):
-        run(Complete(), prompts, generator=echo(vocabulary="b"))
-    samples = run(Complete(), prompts, generator=echo(vocabulary="a"))
+        run(Complete(), prompts, generator=echo(tokenizer_id="b"))
+    samples = run(Complete(), prompts, generator=echo(tokenizer_id="a"))
     assert tokenizers_in(samples) == "a"
     judged = run(RewardPrompt(), samples, **loaded("b"))
     scored = run(Encode(columns=(("reward_pieces", "input_ids"),)), judged, **loaded("b"))
@@ -71,7 +71,7 @@ def test_a_policy_and_a_reward_model_may_speak_differently_in_one_row(run: Run) 
     }  # fmt: skip
     length = functools.partial(Resource, "length", LengthScorer, SCORED)
     with pytest.raises(DataError, match=r"input_ids holds ids of another tokenizer than the scorer"):
-        run(Reward(), scored, scorer=length(vocabulary="a"))
+        run(Reward(), scored, scorer=length(tokenizer_id="a"))
     kept = run(Query(tables=("data",), query="SELECT input_ids AS prompt_ids FROM data"), scored)
     assert tokenizers_in(kept) == {"prompt_ids": ["a", "b"]}, "a query may rename: whatever was there"
 

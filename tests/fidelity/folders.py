@@ -47,9 +47,9 @@ def write(
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape) * (0.2 if parameter.ndim > 1 else 0.5) + (parameter.ndim == 1))
     network.to(dtype).save_pretrained(folder, **saving)
-    told = {**json.loads((folder / "config.json").read_text()), **(keys or {})}
-    told = {name: value for name, value in told.items() if value is not ABSENT}
-    (folder / "config.json").write_text(json.dumps(told))
+    written = {**json.loads((folder / "config.json").read_text()), **(keys or {})}
+    written = {name: value for name, value in written.items() if value is not ABSENT}
+    (folder / "config.json").write_text(json.dumps(written))
     (folder / "tokenizer.json").write_text(words(SIZES["vocab_size"]).to_str())
     (folder / "tokenizer_config.json").write_text('{"eos_token": "w1"}')
     return folder

@@ -52,12 +52,12 @@ def wanted(
     order = sorted((i for i in range(len(logits_V)) if i not in missing), key=lambda i: -logits_V[i])
     order = order[: top_k or None]
     weights = [np.exp((logits_V[i] - logits_V[order[0]]) / temperature) for i in order]
-    total, mass, found = sum(weights), 0.0, np.zeros(len(logits_V))
+    total, mass, observed = sum(weights), 0.0, np.zeros(len(logits_V))
     for number, weight in zip(order, weights, strict=True):
         if mass >= top_p * total:
             break
-        found[number], mass = weight, mass + weight
-    return found / mass
+        observed[number], mass = weight, mass + weight
+    return observed / mass
 
 
 def p_value(drawn: np.ndarray, shares_V: np.ndarray) -> float:
@@ -81,8 +81,8 @@ def tokenizer(missing: frozenset[int]) -> Tokenizer:
 
 @torch.no_grad()
 def logits(net: Network, ids: list[int]) -> np.ndarray:
-    found: np.ndarray = llama(net)(torch.tensor([ids])).logits[0, -1].double().numpy()
-    return found
+    observed: np.ndarray = llama(net)(torch.tensor([ids])).logits[0, -1].double().numpy()
+    return observed
 
 
 @pytest.mark.parametrize("missing", [frozenset(), frozenset({2, 8, 40, 41, 42})], ids=["whole", "gaps"])

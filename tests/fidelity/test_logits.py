@@ -43,7 +43,7 @@ FAST: dict[str, Case] = {
 
 
 def _slow() -> dict[str, Case]:
-    found: dict[str, Case] = {
+    cases: dict[str, Case] = {
         "mistral without the size of its window": ("Mistral", LONG, {"sliding_window": ABSENT}, 4500),
         "mistral without a window": ("Mistral", {**LONG, "sliding_window": None}, {}, 4500),
         "qwen3 without the size of its window": ("Qwen3", {**EVERYWHERE, **LONG, "head_dim": 32}, NO_WINDOW, 4500),
@@ -82,25 +82,25 @@ def _slow() -> dict[str, Case]:
     rotated["Mixtral"] = {"num_local_experts": 4}
     for kind, own in rotated.items():
         for spelling, keys in (("5", {}), ("4", V4), ("older", OLDER)):
-            found[f"{kind} llama3 rope spelt as in {spelling}"] = (kind, {**own, **V5}, keys, 250)
+            cases[f"{kind} llama3 rope spelt as in {spelling}"] = (kind, {**own, **V5}, keys, 250)
         plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
-        found[f"{kind} rope_theta"] = (kind, {**own, **plain}, {"rope_parameters": ABSENT, "rope_theta": 1e6}, 250)
-        found[f"{kind} no rope keys"] = (kind, own, {"rope_parameters": ABSENT}, 250)
-        found[f"{kind} one group"] = (kind, {**own, "num_key_value_heads": 1}, {}, 250)
-        found[f"{kind} a group a head"] = (kind, {**own, "num_key_value_heads": 4}, {}, 250)
-        found[f"{kind} tied"] = (kind, {**own, "tie_word_embeddings": True}, {}, 250)
-        found[f"{kind} epsilon"] = (kind, {**own, "rms_norm_eps": 1e-2}, {}, 250)
-        found[f"{kind} epsilon absent"] = (kind, own, {"rms_norm_eps": ABSENT}, 250)
+        cases[f"{kind} rope_theta"] = (kind, {**own, **plain}, {"rope_parameters": ABSENT, "rope_theta": 1e6}, 250)
+        cases[f"{kind} no rope keys"] = (kind, own, {"rope_parameters": ABSENT}, 250)
+        cases[f"{kind} one group"] = (kind, {**own, "num_key_value_heads": 1}, {}, 250)
+        cases[f"{kind} a group a head"] = (kind, {**own, "num_key_value_heads": 4}, {}, 250)
+        cases[f"{kind} tied"] = (kind, {**own, "tie_word_embeddings": True}, {}, 250)
+        cases[f"{kind} epsilon"] = (kind, {**own, "rms_norm_eps": 1e-2}, {}, 250)
+        cases[f"{kind} epsilon absent"] = (kind, own, {"rms_norm_eps": ABSENT}, 250)
     for size in (1, 8, 249, 250):
-        found[f"mistral window {size} slow"] = ("Mistral", {"sliding_window": size}, {}, 250)
-        found[f"qwen2 window {size}"] = ("Qwen2", {**EVERYWHERE, "sliding_window": size}, {}, 250)
-        found[f"qwen2 window {size} over old keys"] = (
+        cases[f"mistral window {size} slow"] = ("Mistral", {"sliding_window": size}, {}, 250)
+        cases[f"qwen2 window {size}"] = ("Qwen2", {**EVERYWHERE, "sliding_window": size}, {}, 250)
+        cases[f"qwen2 window {size} over old keys"] = (
             "Qwen2",
             {**EVERYWHERE, "sliding_window": size},
             {"layer_types": ABSENT},
             250,
         )
-    return found
+    return cases
 
 
 def _absent(*names: str) -> dict[str, Any]:

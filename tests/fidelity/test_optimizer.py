@@ -80,12 +80,12 @@ def compared(name: str, root: Path, *, bf16: bool = False, **changes: Any) -> di
     wanted = load_file(root / "reference" / "model.safetensors")
     assert weights.keys() == wanted.keys() and len(wanted) > 15
     assert [line["lr"] for line in curve] == pytest.approx([line["lr"] for line in theirs], rel=1e-12)
-    found = {n: max(abs(a[n] / b[n] - 1) for a, b in zip(curve, theirs, strict=True)) for n in ("loss", "grad_norm")}
+    gaps = {n: max(abs(a[n] / b[n] - 1) for a, b in zip(curve, theirs, strict=True)) for n in ("loss", "grad_norm")}
     clipped = sum(line["grad_norm"] > OPTIM["clip_grad"] for line in theirs)
     assert clipped > 0 and theirs[-1]["loss"] < theirs[0]["loss"]
-    found["weight"] = max((weights[n].float() - wanted[n]).abs().max().item() for n in wanted)
+    gaps["weight"] = max((weights[n].float() - wanted[n]).abs().max().item() for n in wanted)
     moved = _distance(wanted, load_file(folder / "model.safetensors"))
-    return found | {"way": _distance(weights, wanted) / moved}
+    return gaps | {"way": _distance(weights, wanted) / moved}
 
 
 def _distance(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
@@ -94,23 +94,23 @@ def _distance(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_eighteen_steps_are_those_of_torchs_adamw(name: str, tmp_path: Path) -> None:
-    found = compared(name, tmp_path)
-    assert found["loss"] < 2e-6 and found["grad_norm"] < 2e-5 and found["weight"] < 5e-5, found
+    gaps = compared(name, tmp_path)
+    assert gaps["loss"] < 2e-6 and gaps["grad_norm"] < 2e-5 and gaps["weight"] < 5e-5, gaps
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_distributed_optimizer_does_the_same(name: str, tmp_path: Path) -> None:
-    found = compared(name, tmp_path, parallel={"distributed_optimizer": True})
-    assert found["loss"] < 2e-6 and found["grad_norm"] < 2e-5 and found["weight"] < 5e-5, found
+    gaps = compared(name, tmp_path, parallel={"distributed_optimizer": True})
+    assert gaps["loss"] < 2e-6 and gaps["grad_norm"] < 2e-5 and gaps["weight"] < 5e-5, gaps
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("dealt", [False, True], ids=["plain", "distributed"])
 def test_bf16_has_fp32_masters_and_moments(name: str, dealt: bool, tmp_path: Path) -> None:
-    found = compared(name, tmp_path, bf16=True, parallel={"distributed_optimizer": dealt})
-    assert found["loss"] < 4e-2 and found["grad_norm"] < 0.2 and found["way"] < 0.2, found
+    gaps = compared(name, tmp_path, bf16=True, parallel={"distributed_optimizer": dealt})
+    assert gaps["loss"] < 4e-2 and gaps["grad_norm"] < 0.2 and gaps["way"] < 0.2, gaps
 
 
 KINDS = [

@@ -79,8 +79,8 @@ def dress(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], keys: di
     (folder / "tokenizer.json").write_text(tokenizer.to_str())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     config = json.loads((folder / "config.json").read_text())
-    told = {name: value for name, value in config.items() if not name.endswith("_token_id")}
-    (folder / "config.json").write_text(json.dumps(told | keys))
+    kept = {name: value for name, value in config.items() if not name.endswith("_token_id")}
+    (folder / "config.json").write_text(json.dumps(kept | keys))
     if isinstance(keys["eos_token_id"], list):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": keys["eos_token_id"]}))
 
@@ -112,8 +112,8 @@ def in_transformers(folder: Path, rows: list[list[int]], side: str, **known: Any
 
 
 def by_the_engine(checkpoint: Path, rows: list[list[int]]) -> torch.Tensor:
-    found = open_scorer(str(checkpoint)).score(pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32()))}))
-    return torch.tensor([found[name].to_pylist() for name in sorted(found)]).T
+    scores = open_scorer(str(checkpoint)).score(pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32()))}))
+    return torch.tensor([scores[name].to_pylist() for name in sorted(scores)]).T
 
 
 def converted(source: Path, root: Path, lines: list[str] | None = None) -> tuple[Path, Path]:
@@ -203,9 +203,9 @@ def test_the_check_on_the_way_out_sees_a_score_read_one_token_early(llama: Path,
     assert comparison.scores(job, model, layout)["difference"] > 0.05
 
 
-@pytest.mark.parametrize(("told", "number"), [({}, None), ({"pad_token_id": -1}, None), ({"pad_token_id": 0}, 0)])
-def test_a_pad_token_id_that_names_a_row_is_kept(told: dict[str, Any], number: int | None) -> None:
-    assert padding.wished(told, SIZE) == (number, None)
+@pytest.mark.parametrize(("config", "number"), [({}, None), ({"pad_token_id": -1}, None), ({"pad_token_id": 0}, 0)])
+def test_a_pad_token_id_that_names_a_row_is_kept(config: dict[str, Any], number: int | None) -> None:
+    assert padding.wished(config, SIZE) == (number, None)
 
 
 @pytest.mark.parametrize("value", [SIZE, -2, "3", 2.0, True, [1]])

@@ -68,7 +68,7 @@ def test_every_wheel_installs_on_python_3_12_and_no_folder_is_above_60_mb(tmp_pa
     tags = {*cpython_tags((3, 12), platforms=platforms), *compatible_tags((3, 12), platforms=platforms)}
     for folder, names in kit.FOLDERS.items():
         wheels = kit.sizes(tmp_path / folder)
-        parsed = {str(name): found for name, _, _, found in map(parse_wheel_filename, wheels)}
+        parsed = {str(name): wheel_tags for name, _, _, wheel_tags in map(parse_wheel_filename, wheels)}
         assert set(parsed) == set(names) and sum(wheels.values()) <= 60_000_000
-        assert all(tags & found for found in parsed.values())
+        assert all(tags & wheel_tags for wheel_tags in parsed.values())
         assert (tmp_path / folder / "install.py").is_file()

@@ -87,12 +87,12 @@ def digests(folder: Path) -> dict[str, str]:
     from schemas.store.commit import read_manifest
 
     root = folder / "quiver-data"
-    found = {}
+    printed = {}
     for path in sorted(root.rglob("_manifest.json")):
         manifest = read_manifest(str(path.parent))
         assert manifest is not None
-        found[str(path.parent.relative_to(root))] = manifest.content_digest
-    return found
+        printed[str(path.parent.relative_to(root))] = manifest.content_digest
+    return printed
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -293,17 +293,17 @@ def test_a_fault_has_its_code_and_its_line_and_loses_nothing(base: Path, tmp_pat
     before, harmed = contents(folder), damaged(folder)
     words = arguments(fault.command, folder)
     done = luigi(folder, *words, module=fault.module, bound=fault.bound, **fault.environment)
-    told = done.stdout + done.stderr
-    errors = [line for line in told.splitlines() if line.startswith("error[")]
-    assert len(errors) == 1, told
-    assert re.fullmatch(re.escape(named(fault.line, folder)).replace(r"\*", "[^ /]*"), errors[0]), told
-    assert fault.more in told
-    assert "Traceback" not in told
-    assert done.returncode == int(re.match(r"error\[(\d+)/", fault.line)[1]), told  # type: ignore[index]
+    output = done.stdout + done.stderr
+    errors = [line for line in output.splitlines() if line.startswith("error[")]
+    assert len(errors) == 1, output
+    assert re.fullmatch(re.escape(named(fault.line, folder)).replace(r"\*", "[^ /]*"), errors[0]), output
+    assert fault.more in output
+    assert "Traceback" not in output
+    assert done.returncode == int(re.match(r"error\[(\d+)/", fault.line)[1]), output  # type: ignore[index]
     assert lost(folder, before) == []
     assert leftovers(folder) == []
     if fault.stands:
-        assert list((folder / "quiver-data").glob(f"{fault.stands}-*/_manifest.json")), told
+        assert list((folder / "quiver-data").glob(f"{fault.stands}-*/_manifest.json")), output
     fault.mend(folder)
     if fault.then:
         before = contents(folder)
@@ -324,8 +324,8 @@ def named(text: str, folder: Path) -> str:
     base = folder / "quiver-data" / "base"
     finished = [path for path in base.iterdir() if re.search("-[0-9a-f]{8}$", path.name)]
     places = {re.sub("-[0-9a-f]{8}$", "", path.name): path for path in finished}
-    text = re.sub(r"@stem:([a-z.-]+)", lambda found: places[found[1]].name, text)
-    return re.sub(r"@([a-z.-]+)", lambda found: str(places.get(found[1], folder)), text)
+    text = re.sub(r"@stem:([a-z.-]+)", lambda match: places[match[1]].name, text)
+    return re.sub(r"@([a-z.-]+)", lambda match: str(places.get(match[1], folder)), text)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -49,10 +49,10 @@ def test_the_script_tells_all_three_judges(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path)], env=environment(), capture_output=True, text=True, check=True
     )
-    told = dict(line.rsplit("  ", 1) for line in done.stdout.splitlines()[1:])
+    printed = dict(line.rsplit("  ", 1) for line in done.stdout.splitlines()[1:])
     assert done.stdout.splitlines()[0] == "40 held-out pairs, 200 to learn from; in the right order:"
-    assert [name.strip() for name in told] == ["reward model", "longer answer", "bag of words"]
-    figures = [float(text.split("%")[0]) / 100 for text in told.values()]
+    assert [name.strip() for name in printed] == ["reward model", "longer answer", "bag of words"]
+    figures = [float(text.split("%")[0]) / 100 for text in printed.values()]
     assert figures[0] == 0.625
     assert 0.6 < figures[1] < 0.9
     assert figures[2] == 1.0
@@ -72,6 +72,6 @@ def test_the_run_has_the_longer_answer_among_its_own_figures(tmp_path: Path) -> 
             apply(made.op, [Dataset.open(one.url) for one in made.inputs], made.url, key=made.task_key)
     chosen, rejected = (given.read([name])[name].to_pylist() for name in ("chosen", "rejected"))
     wins = [(len(good) > len(bad)) + (len(good) == len(bad)) / 2 for good, bad in zip(chosen, rejected, strict=True)]
-    told = Dataset.open(node.url).read().to_pylist()
-    assert told[0]["metric"] == "longer_chosen.mean"
-    assert told[0]["value"] == pytest.approx(np.mean(wins))
+    printed = Dataset.open(node.url).read().to_pylist()
+    assert printed[0]["metric"] == "longer_chosen.mean"
+    assert printed[0]["value"] == pytest.approx(np.mean(wins))

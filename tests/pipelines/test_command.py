@@ -73,9 +73,9 @@ def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: s
     run = started(tmp_path, "Toy", "--seconds", "1.5", "--workers", workers)
     _wait_for(lambda: list(tmp_path.glob("quiver-data/toy/drawn-*/_attempt-*")), run)
     run.send_signal(signal.SIGTERM)
-    _, told = run.communicate(timeout=30)
-    assert run.returncode == 75, told
-    assert "error[75/stopped]: stopped on request" in told
+    _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 75, stderr
+    assert "error[75/stopped]: stopped on request" in stderr
     assert not _alive(run.pid)
     assert not list(tmp_path.glob("quiver-data/toy/kept-*"))
     assert luigi(tmp_path, "Toy", "--seconds", "1.5").returncode == 0
@@ -107,9 +107,9 @@ def test_an_import_is_quick_and_light() -> None:
     assert ROOT.joinpath("pipelines").is_dir()
 
 
-def _wait_for(found, run: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
+def _wait_for(condition, run: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]
     for _ in range(600):
-        if found():
+        if condition():
             time.sleep(0.3)
             return
         assert run.poll() is None, run.communicate()

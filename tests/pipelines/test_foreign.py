@@ -37,9 +37,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _function(name: str) -> Function:
-    found = scorer_at(Plan("data"), f"rewards_of_mine:{name}")
-    assert isinstance(found, Function)
-    return found
+    scorer = scorer_at(Plan("data"), f"rewards_of_mine:{name}")
+    assert isinstance(scorer, Function)
+    return scorer
 
 
 def test_a_function_takes_the_columns_its_parameters_name(folder: Path) -> None:
@@ -102,6 +102,6 @@ def test_label_reward_with_a_function_through_the_command(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     made = Dataset.open(done.stdout.split()[-1])
-    told = made.read(columns=["response", "reward"])
-    assert sorted(told["reward"].to_pylist()) == [-11.0, -8.0, -2.0]
-    assert pa.types.is_float64(told.schema.field("reward").type)
+    labelled = made.read(columns=["response", "reward"])
+    assert sorted(labelled["reward"].to_pylist()) == [-11.0, -8.0, -2.0]
+    assert pa.types.is_float64(labelled.schema.field("reward").type)

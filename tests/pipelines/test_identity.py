@@ -109,5 +109,5 @@ def test_a_real_iteration_is_the_same_to_the_byte_however_it_is_spread(tmp_path:
         assert damaged(folder) == []
         made.append(digests(folder))
     assert len(made[0]) > 50
-    for way, told in zip(WAYS[1:], made[1:], strict=True):
-        assert told == made[0], (way, sorted(name for name in told if told[name] != made[0].get(name)))
+    for way, others in zip(WAYS[1:], made[1:], strict=True):
+        assert others == made[0], (way, sorted(name for name in others if others[name] != made[0].get(name)))

@@ -41,14 +41,14 @@ def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     while len(landed) < KILLS:
         run = started(disturbed, *GOAL, module=MODULE)
         try:
-            _, told = run.communicate(timeout=rng.uniform(0, seconds))
+            _, outputs = run.communicate(timeout=rng.uniform(0, seconds))
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate(timeout=30)
             landed.append(len(digests(disturbed)))
             print(f"kill {len(landed)}: {landed[-1]} stages were complete", flush=True)
             continue
-        assert run.returncode == 0, told
+        assert run.returncode == 0, outputs
         if len(digests(disturbed)) == len(digests(undisturbed)):
             _start_over(disturbed)
     done = luigi(disturbed, *GOAL, module=MODULE, timeout=3600)
@@ -112,6 +112,6 @@ def test_what_a_kill_between_publishing_and_cleaning_up_leaves_is_swept(tmp_path
 @pytest.mark.parametrize("goal", ["Toy", "Pair"])
 def test_two_runs_at_once_agree(tmp_path: Path, goal: str) -> None:
     runs = [started(tmp_path, goal) for _ in range(2)]
-    told = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(text for pair in told for text in pair)
+    outputs = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(text for pair in outputs for text in pair)
     assert not leftovers(tmp_path)

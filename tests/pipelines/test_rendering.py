@@ -84,8 +84,8 @@ def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch
         config.set("quiver", "date", "2020-02-02")
         given: dict[str, Any] = {"data": "rows.jsonl", "op": "chat", "tokenizer": "model"}
         dates = [{}, {"date": "2021-01-01"}, {"params": {"date": "2022-01-01"}}]
-        found = [templating(stages.Template(**given, **date).build(Plan("data"))) for date in dates]
-        assert [one["date"] for (one,) in found] == ["2020-02-02", "2021-01-01", "2022-01-01"]
+        renderings = [templating(stages.Template(**given, **date).build(Plan("data"))) for date in dates]
+        assert [one["date"] for (one,) in renderings] == ["2020-02-02", "2021-01-01", "2022-01-01"]
         config.set("quiver", "date", "2020-02-30")
         with pytest.raises(ConfigError, match="2020-02-30 is not a date") as fault:
             stages.Template(**given).build(Plan("data"))

@@ -71,10 +71,10 @@ def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
     node = model(tmp_path)
     weights = 4 * parameters(architecture.ModelConfig(**SHAPE, vocab_size=288))
     free(monkeypatch, weights - 1)
-    with pytest.raises(StorageError) as told:
+    with pytest.raises(StorageError) as caught:
         disk_estimate.check(node.ancestors())
-    assert told.value.slug == "no-space"
-    assert told.value.what.startswith("need about 1")
+    assert caught.value.slug == "no-space"
+    assert caught.value.what.startswith("need about 1")
     free(monkeypatch, weights)
     disk_estimate.check(node.ancestors())
     assert "may become full" in capsys.readouterr().err

@@ -67,22 +67,22 @@ def test_a_trained_tokenizer_that_went_out_and_came_back_is_the_same(plan: Plan,
     trained = plan.table("tokenizer", Train(vocab_size=288), rows)
     tokens = tokenized(plan, "rows", trained, rows, 32)
     assert tokens.tokenizer_by_column["input_ids"] == (trained.task_key,)
-    found = make(tokens, tmp_path)
-    (identity,) = {one for several in found.tokenizer_by_column.values() for one in several}
+    returned = make(tokens, tmp_path)
+    (identity,) = {one for several in returned.tokenizer_by_column.values() for one in several}
     here = Plan(str(tmp_path)).existing(trained.url, "dataset")
     assert identity == here.tokenizer_id != here.task_key
     place = saved(dataset(here).read().to_pylist()[0], tmp_path / "out")
     back = plan.table("back", Adopt(path=place).pinned())
     assert back.tokenizer_id == identity == dataset_identity(dataset(make(back, tmp_path)))
     for tokenizer in (trained, here, back):
-        learn(plan, found, tokenizer)
+        learn(plan, returned, tokenizer)
         learn(plan, tokens, tokenizer)
         assert 256 < vocabulary_size(tokenizer) <= 288
     other = plan.table("other", Adopt(path=place, template="chatml").pinned())
-    for data in (found, tokens):
+    for data in (returned, tokens):
         with pytest.raises(DataError, match="wrong-tokenizer"):
             learn(plan, data, other)
-    facts = found.existing_manifest.facts
+    facts = returned.existing_manifest.facts
     assert (facts["tokenizer"], facts["tokenizer_key"]) == (identity, trained.task_key)
 
 

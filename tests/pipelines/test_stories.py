@@ -37,9 +37,9 @@ def test_the_model_is_adopted_with_its_tokenizer_and_the_better_half_is_learnt(f
     samples, kept = (Dataset.open(str(made[name])) for name in ("rewards", "kept"))
     assert samples.num_rows == 96 and 24 <= kept.num_rows <= 60
     assert kept.stats["columns"]["reward"]["mean"] > samples.stats["columns"]["reward"]["mean"]
-    told = samples.read(columns=["prompt", "response", "reward", "prompt_ids"]).to_pylist()
-    assert all(row["prompt"].startswith("<s>") and row["prompt_ids"][0] == 1 for row in told)
-    assert len({row["response"] for row in told}) > 60 and any("the" in row["response"].split() for row in told)
+    rows = samples.read(columns=["prompt", "response", "reward", "prompt_ids"]).to_pylist()
+    assert all(row["prompt"].startswith("<s>") and row["prompt_ids"][0] == 1 for row in rows)
+    assert len({row["response"] for row in rows}) > 60 and any("the" in row["response"].split() for row in rows)
 
 
 def test_the_same_command_again_does_nothing(folder: Path) -> None:

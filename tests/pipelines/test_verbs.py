@@ -41,12 +41,12 @@ def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> Non
     rows = [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = made(tmp_path, "Import", "--files", "rows.jsonl", "--format", "completions")
-    spoken = made(tmp_path, "Tokenize", "--data", read.url, "--op", "train", "--params", '{"vocab_size": 280}')
-    speaking = ("--tokenizer", spoken.url)
+    tokenizer = made(tmp_path, "Tokenize", "--data", read.url, "--op", "train", "--params", '{"vocab_size": 280}')
+    speaking = ("--tokenizer", tokenizer.url)
 
     done = luigi(tmp_path, "Tokenize", "--data", read.url, "--op", "mask", *speaking, module="pipelines")
-    told = f"  next: luigi --module pipelines Template --op chat --tokenizer CHECKPOINT --data {read.url}\n"
-    assert done.returncode == 10 and done.stderr.endswith(told)
+    stderr = f"  next: luigi --module pipelines Template --op chat --tokenizer CHECKPOINT --data {read.url}\n"
+    assert done.returncode == 10 and done.stderr.endswith(stderr)
 
     chat = ("Template", "--data", read.url, "--op", "chat", *speaking, "--params")
     texts = made(tmp_path, *chat, json.dumps(PLAIN))
@@ -78,6 +78,6 @@ def test_a_template_that_closes_no_turn_is_told_with_its_share(tmp_path: Path) -
     assert manifest is not None and manifest.facts["turn_end"] == {"tokens": ["w7"], "texts": []}
 
     chat = ("Template", "--data", "rows.jsonl", "--op", "chat", "--tokenizer", policy)
-    told = luigi(tmp_path, *chat, "--template", open_ended, module="pipelines").stderr
-    assert told.count("no trained part ends in an end token in 4 of 4 rows (100%)") == 1
-    assert told.count("answers end at the text \\n\\nuser:") == 1
+    stderr = luigi(tmp_path, *chat, "--template", open_ended, module="pipelines").stderr
+    assert stderr.count("no trained part ends in an end token in 4 of 4 rows (100%)") == 1
+    assert stderr.count("answers end at the text \\n\\nuser:") == 1

@@ -119,11 +119,13 @@ class Base(Command):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         rows = plan.table("base/rows", Jsonl(files=("rows.jsonl",), format="rewarded").pinned(), rows_per_shard=2)
-        spoken = plan.table("base/tokenizer", TrainTokenizer(vocab_size=300), rows)
+        trained = plan.table("base/tokenizer", TrainTokenizer(vocab_size=300), rows)
         other = plan.table("base/other", TrainTokenizer(vocab_size=266), rows)
-        tokens, others = (tokenized(plan, f"base/{name}", one, rows, 64) for name, one in (("a", spoken), ("b", other)))
+        tokens, others = (
+            tokenized(plan, f"base/{name}", one, rows, 64) for name, one in (("a", trained), ("b", other))
+        )
         shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 2}
         shape |= {"num_query_groups": 2, "max_sequence_length": 64}
         learning = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
         run = run_of("sft", learning, seed=0, model=shape)
-        return [plan.model("base/policy", run, data=tokens, tokenizer=spoken), others]
+        return [plan.model("base/policy", run, data=tokens, tokenizer=trained), others]

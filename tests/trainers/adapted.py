@@ -60,17 +60,19 @@ def trained(folder: Path, name: str, layout: Layout, **changes: Any) -> tuple[bu
 
 def answers(folder: Path, out: Path, layout: Layout, text: str, cut: dict[str, Any]) -> dict[str, Any]:
     """What this layout learns."""
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for name in ("sft", "rm"):
-        learner, found[name] = trained(folder, name, layout, parallel=cut)
+        learner, measured[name] = trained(folder, name, layout, parallel=cut)
         checkpoint.save(str(out.parent / f"{out.stem}-{text}-{name}"), model=learner.model)
     if layout.pipeline > 1:
-        _, found["recomputed"] = trained(folder, "sft", layout, parallel=cut, recompute="full", micro_batch_tokens=20)
+        _, measured["recomputed"] = trained(
+            folder, "sft", layout, parallel=cut, recompute="full", micro_batch_tokens=20
+        )
     if layout.sequence:
-        _, found["small passes"] = trained(folder, "sft", layout, parallel=cut, micro_batch_tokens=20)
+        _, measured["small passes"] = trained(folder, "sft", layout, parallel=cut, micro_batch_tokens=20)
     if layout.data > 1:
-        _, found["zero"] = trained(folder, "sft", layout, parallel={**cut, "distributed_optimizer": True})
-    return found
+        _, measured["zero"] = trained(folder, "sft", layout, parallel={**cut, "distributed_optimizer": True})
+    return measured
 
 
 def main() -> None:
@@ -78,16 +80,16 @@ def main() -> None:
     from megatron.core import parallel_state
 
     folder, out, *layouts = sys.argv[1:]
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for text in layouts:
         tensor, pipeline, sequence = (int(part) for part in text.split(","))
         cut = {"tensor": tensor, "pipeline": pipeline, "sequence": bool(sequence)}
         layout = parallel.start(Parallel(**cut), seed=0)
-        found[text] = answers(Path(folder), Path(out), layout, text, cut)
+        measured[text] = answers(Path(folder), Path(out), layout, text, cut)
         parallel_state.destroy_model_parallel()
     parallel.stop()
     if os.environ.get("RANK", "0") == "0":
-        Path(out).write_text(json.dumps(found))
+        Path(out).write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":

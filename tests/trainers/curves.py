@@ -48,9 +48,11 @@ def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **c
         learner.optimizer.zero_grad()
         outcome = learner.stepper.train(step.batches, sources=len(feed.source.sources), rows=step.num_records)
         _, norm, _ = learner.optimizer.step()
-        told = {f"source {place}": loss for place, loss in outcome.sources.items()}
-        told |= {f"row {place}": value for place, value in enumerate(outcome.rows_RN.ravel().tolist())}
-        points.append({"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, **outcome.metrics, **told})
+        figures = {f"source {place}": loss for place, loss in outcome.sources.items()}
+        figures |= {f"row {place}": value for place, value in enumerate(outcome.rows_RN.ravel().tolist())}
+        points.append(
+            {"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, **outcome.metrics, **figures}
+        )
     return points
 
 
@@ -84,17 +86,17 @@ def main() -> None:
         cut["distributed_optimizer"] = bool(dealt)
         sizes = Parallel(**cut)
         layout = parallel.start(sizes, seed=0)
-        found: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
+        measured: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
         for name in ISSUE if layout.world == 4 else registry.algorithms():
-            found[name] = curve(Path(folder), name, layout, parallel=cut)
+            measured[name] = curve(Path(folder), name, layout, parallel=cut)
         whole = {"global_batch_size": 31, "micro_batch_tokens": 200, "parallel": cut}
         for table in ("sft", "packs"):
-            found[f"sft, all {table}"] = curve(Path(folder), "sft", layout, table, **whole)
+            measured[f"sft, all {table}"] = curve(Path(folder), "sft", layout, table, **whole)
         for name, rows in itertools.product(ISSUE, (1, 2, 4)) if layout.world == 1 else ():
             budget = rows * EVEN * (2 if name == "rm" else 1)
-            found[f"{name} by {rows}"] = curve(Path(folder), name, layout, f"even {name}", micro_batch_tokens=budget)
-        found["sft in small passes"] = curve(Path(folder), "sft", layout, parallel=cut, micro_batch_tokens=20)
-        answers[text] = found
+            measured[f"{name} by {rows}"] = curve(Path(folder), name, layout, f"even {name}", micro_batch_tokens=budget)
+        measured["sft in small passes"] = curve(Path(folder), "sft", layout, parallel=cut, micro_batch_tokens=20)
+        answers[text] = measured
         logprobs.parallel_state.destroy_model_parallel()
     parallel.stop()
     if os.environ.get("RANK", "0") == "0":

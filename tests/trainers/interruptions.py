@@ -55,14 +55,14 @@ class Point:
 
 def points(seed: int) -> list[Point]:
     """24 points: each place with each signal, in one process and from one layout to another; and two at two ranks."""
-    draw, found = random.Random(seed), list[Point]()
+    draw, drawn = random.Random(seed), list[Point]()
     for place in PLACES:
         for name in ("SIGTERM", "SIGKILL"):
-            for before, after in (("1", "1"), MOVES[len(found) // 2 % len(MOVES)]):
-                found.append(_point(draw, len(found), place, name, before, after))
+            for before, after in (("1", "1"), MOVES[len(drawn) // 2 % len(MOVES)]):
+                drawn.append(_point(draw, len(drawn), place, name, before, after))
     for name, layout in (("SIGKILL", "DP2 dealt"), ("SIGTERM", "TP2")):
-        found.append(_point(draw, len(found), "saving", name, layout, layout))
-    return found
+        drawn.append(_point(draw, len(drawn), "saving", name, layout, layout))
+    return drawn
 
 
 def _point(draw: random.Random, number: int, place: str, name: str, before: str, after: str) -> Point:
@@ -120,8 +120,8 @@ def launch(config: str, log: Path, world: int, point: Point | None = None) -> li
     end = time.monotonic() + 120
     while len(codes) < world:
         for child in set(children) - codes.keys():
-            found, status = os.waitpid(child, os.WNOHANG)
-            if found:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
                 codes[child] = os.waitstatus_to_exitcode(status)
         if any(code < 0 for code in codes.values()) or time.monotonic() > end:
             for child in set(children) - codes.keys():

@@ -93,11 +93,11 @@ def curve(learner: Any, layout: Layout, steps: int = STEPS) -> list[list[float]]
 def logits(net: Any) -> list[Any]:
     """Of a packed batch, [t, V], on every rank."""
     tokens, plan = torch.from_numpy(ids(sum(LENGTHS), 1))[None], pack(LENGTHS)
-    said = stages.through(net, lambda: net(tokens, plan.positions, None, packed_seq_params=plan), sum(LENGTHS))
+    outputs = stages.through(net, lambda: net(tokens, plan.positions, None, packed_seq_params=plan), sum(LENGTHS))
     whole_tV = torch.zeros(sum(LENGTHS), SMALL.vocab_size)
-    if said is not None:
-        parts = [torch.empty_like(said) for _ in range(net.layout.tensor)]
-        dist.all_gather(parts, said.contiguous(), group=parallel_state.get_tensor_model_parallel_group())
+    if outputs is not None:
+        parts = [torch.empty_like(outputs) for _ in range(net.layout.tensor)]
+        dist.all_gather(parts, outputs.contiguous(), group=parallel_state.get_tensor_model_parallel_group())
         whole_tV.copy_(torch.cat(parts, dim=-1)[0, :, : SMALL.vocab_size])
     stages.share(net, whole_tV)
     return whole_tV.tolist()
@@ -106,8 +106,8 @@ def logits(net: Any) -> list[Any]:
 def answers(net: Any) -> list[Any]:
     """What greedy decoding draws: ids and their log-probabilities."""
     rows = pa.table({"prompt_ids": pa.array([ids(n, n).tolist() for n in (4, 11, 1)], pa.list_(pa.int32()))})
-    said = Generator(net, words(), [1], batch_size=4).generate(rows, Greedy(), np.arange(3, dtype=np.uint64))
-    return [said["response_ids"].to_pylist(), said["logprobs"].to_pylist()]
+    outputs = Generator(net, words(), [1], batch_size=4).generate(rows, Greedy(), np.arange(3, dtype=np.uint64))
+    return [outputs["response_ids"].to_pylist(), outputs["logprobs"].to_pylist()]
 
 
 def rewards(layout: Layout) -> list[float]:
@@ -116,31 +116,31 @@ def rewards(layout: Layout) -> list[float]:
     return Scorer(net).score(rows)["reward"].to_pylist()
 
 
-def found(kind: str, layout: Layout, folder: Path) -> dict[str, Any]:
+def measured(kind: str, layout: Layout, folder: Path) -> dict[str, Any]:
     """All that is compared, at one layout."""
-    model, told = shape(kind), {}
+    model, report = shape(kind), {}
     name = f"{kind}-{layout.world}-{layout.tensor}-{layout.pipeline}-{layout.expert}-{layout.sequence}"
     net = checkpoint.build(model, layout).eval()
-    told["digest"] = checkpoint.save(str(folder / name), model=net).facts["weights_digest"]
+    report["digest"] = checkpoint.save(str(folder / name), model=net).facts["weights_digest"]
     if not layout.sequence:
-        told["logits"], told["answers"] = logits(louder(net)), answers(net)
+        report["logits"], report["answers"] = logits(louder(net)), answers(net)
     if model.experts is None or layout.tensor == 1 or layout.sequence:
-        told["curve"] = curve(trainee(model, layout), layout)
+        report["curve"] = curve(trainee(model, layout), layout)
         if model.experts is not None:
-            told["full"] = curve(trainee(model, layout, recompute="full"), layout)
-            told |= resumed(model, layout, folder / name)
-    return told
+            report["full"] = curve(trainee(model, layout, recompute="full"), layout)
+            report |= resumed(model, layout, folder / name)
+    return report
 
 
 def resumed(model: ModelConfig, layout: Layout, place: Path) -> dict[str, Any]:
     """Curves in bf16 with a distributed optimizer: the first steps, one more, and one more of the single process."""
     learner = trainee(model, layout, precision="bf16", dealt=True)
-    told = {"bf16": curve(learner, layout)}
+    report = {"bf16": curve(learner, layout)}
     contents = {"model": learner.model, "optimizer": learner.optimizer, "train_state": {"step": STEPS}}
     checkpoint.save(f"{place}-trained", **contents)
-    told["later"] = curve(learner, layout, 1)
-    told["resumed"] = resume(model, layout, place.parent / f"{place.name.split('-')[0]}-1-1-1-1-False-trained")
-    return told
+    report["later"] = curve(learner, layout, 1)
+    report["resumed"] = resume(model, layout, place.parent / f"{place.name.split('-')[0]}-1-1-1-1-False-trained")
+    return report
 
 
 def resume(model: ModelConfig, layout: Layout, place: Path) -> list[list[float]]:
@@ -155,22 +155,22 @@ def resume(model: ModelConfig, layout: Layout, place: Path) -> list[list[float]]
 def everything(layout: Layout, folder: Path) -> dict[str, Any]:
     """What is compared of every kind that this layout cuts in a way of its own."""
     alone, dealt = layout.world == 1, layout.data > 1 or layout.expert > 1
-    told = {kind: found(kind, layout, folder) for kind in KINDS if alone or not dealt or kind == "mixtral"}
-    return told if layout.sequence else {**told, "rewards": rewards(layout)}
+    report = {kind: measured(kind, layout, folder) for kind in KINDS if alone or not dealt or kind == "mixtral"}
+    return report if layout.sequence else {**report, "rewards": rewards(layout)}
 
 
 def main() -> None:
     """Run every layout in turn."""
-    folder, told = Path(sys.argv[1]), {}
+    folder, report = Path(sys.argv[1]), {}
     for text in sys.argv[2:]:
         tensor, pipeline, sequence, expert = (int(part) for part in text.split(","))
         layout = parallel.start(Parallel(tensor=tensor, pipeline=pipeline, sequence=bool(sequence), expert=expert))
         places = parallel_state.get_expert_model_parallel_rank(), parallel_state.get_data_parallel_rank()
         assert places == (layout.expert_rank, layout.data_rank), f"{places}: {layout}"
-        told[text] = everything(layout, folder)
+        report[text] = everything(layout, folder)
         parallel.stop()
     if os.environ["RANK"] == "0":
-        (folder / "answers.json").write_text(json.dumps(told))
+        (folder / "answers.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,12 @@ def stops(tokenizer: Tokenizer, *texts: str) -> StopTexts:
     return StopTexts(tokenizer, texts, np.zeros(VOCABULARY, np.bool_))
 
 
-def ended_at(told: StopTexts, ids: list[int]) -> int | None:
+def ended_at(stop_texts: StopTexts, ids: list[int]) -> int | None:
     """After how many tokens the sampler would end this answer."""
     row = np.array(ids, np.int32)
     for count in range(1, len(ids) + 1):
         last = row[count - 1]
-        if told.ends[last] or (told.may_end[last] and told.ends_in(row[:count])):
+        if stop_texts.ends[last] or (stop_texts.may_end[last] and stop_texts.ends_in(row[:count])):
             return count
     return None
 
@@ -57,9 +57,9 @@ def test_texts_equal_those_of_transformers(folder: Path, stories: Tokenizer) -> 
     assert own[4] == "é漢🎉\n"
     assert own[5] == "é漢🎉"
     assert own[6] == "é" + 6 * "\ufffd", "the library gives up the whole run of bytes"
-    told = [stops(stories).mended(row, text) for row, text in zip(rows, own, strict=True)]
-    assert told[6:10] == ["é漢\ufffd", "é漢\ufffd", "é漢", "é\ufffd"], "only the letter that is cut is lost"
-    assert [*told[:6], told[10]] == [*own[:6], own[10]]
+    mended = [stops(stories).mended(row, text) for row, text in zip(rows, own, strict=True)]
+    assert mended[6:10] == ["é漢\ufffd", "é漢\ufffd", "é漢", "é\ufffd"], "only the letter that is cut is lost"
+    assert [*mended[:6], mended[10]] == [*own[:6], own[10]]
 
 
 def test_a_letter_cut_by_a_byte_level_vocabulary_costs_nothing_before_it() -> None:
@@ -74,20 +74,20 @@ def test_a_letter_cut_by_a_byte_level_vocabulary_costs_nothing_before_it() -> No
 @pytest.mark.parametrize("stop", ["time", " time,", "there was", "\n", "🎉", "é", "漢🎉", ". ", "仮名🎉"])
 def test_an_answer_ends_where_its_stop_text_is_complete(stories: Tokenizer, stop: str) -> None:
     text = "Once upon a time, there was a dog. é漢🎉\n And more of it. 漢字漢字仮名🎉 end"
-    ids, told = stories.encode(text, add_special_tokens=False).ids, stops(stories, stop)
-    count = ended_at(told, ids)
+    ids, stop_texts = stories.encode(text, add_special_tokens=False).ids, stops(stories, stop)
+    count = ended_at(stop_texts, ids)
     first = next(n for n in range(len(ids) + 1) if stop in stories.decode(ids[:n]))
     assert count == first
-    assert told.cut(stories.decode(ids[:first])) == text[: text.index(stop)]
+    assert stop_texts.cut(stories.decode(ids[:first])) == text[: text.index(stop)]
 
 
 def test_a_special_token_as_stop_text_ends_by_its_id(stories: Tokenizer) -> None:
-    told = stops(stories, "<s>", "dog")
+    stop_texts = stops(stories, "<s>", "dog")
     ids = stories.encode("A cat", add_special_tokens=False).ids
-    assert ended_at(told, [*ids, 1, 400]) == len(ids) + 1
-    assert (told.texts, np.flatnonzero(told.ends).tolist()) == (("dog",), [1])
+    assert ended_at(stop_texts, [*ids, 1, 400]) == len(ids) + 1
+    assert (stop_texts.texts, np.flatnonzero(stop_texts.ends).tolist()) == (("dog",), [1])
     spelt = stories.encode(" < s >", add_special_tokens=False).ids
-    assert ended_at(told, spelt) is None
+    assert ended_at(stop_texts, spelt) is None
     assert ended_at(stops(stories), [*ids, 1]) is None
 
 
@@ -99,17 +99,17 @@ class Says:
 
 
 def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [*stories.encode("A cat 🎉", add_special_tokens=False).ids, 1, 7]
+    answer_ids = [*stories.encode("A cat 🎉", add_special_tokens=False).ids, 1, 7]
 
     class Decoded:
         def __init__(self, network: Any, distribution: Any, *, ended: Any, **options: Any) -> None:
             self.ended = ended
 
         def run(self, units: Any) -> Any:
-            ids, counts = np.array([said], np.int32), np.array([0])
+            ids, counts = np.array([answer_ids], np.int32), np.array([0])
             answers = type("Answers", (), {"ids": ids, "counts": counts, "logprobs": np.zeros(ids.shape, np.float32)})()
             answers.stopped = np.zeros(1, np.bool_)
-            while counts[0] < len(said) and not answers.stopped[0]:
+            while counts[0] < len(answer_ids) and not answers.stopped[0]:
                 counts[0] += 1
                 answers.stopped = self.ended(np.array([0]), answers)
             return answers
@@ -118,9 +118,9 @@ def test_what_ends_an_answer_is_left_out_of_its_text(stories: Tokenizer, monkeyp
     policy: Any = generator.Generator(Says(VOCABULARY), stories, [2])  # type: ignore[arg-type]
     prompts = pa.table({"prompt_ids": pa.array([[1, 403]], pa.list_(pa.int32()))})
     for stop, text, count in (
-        (("<s>",), " A cat 🎉", len(said) - 1),
+        (("<s>",), " A cat 🎉", len(answer_ids) - 1),
         ((" c",), " A", 3),
-        ((), " A cat 🎉\x04", len(said)),
+        ((), " A cat 🎉\x04", len(answer_ids)),
     ):
         sampling = Sampling(samples_per_prompt=1, max_new_tokens=20, stop=stop)
         row = policy.generate(prompts, sampling, np.array([3], np.uint64)).to_pylist()[0]

@@ -199,9 +199,9 @@ def twice(index: Any) -> None:
     entry.chunks = [entry.chunks[0]] * len(entry.chunks)
 
 
-def place(index: Any, **told: Any) -> None:
+def place(index: Any, **changes: Any) -> None:
     info = next(iter(index.storage_data.values()))
-    for name, value in told.items():
+    for name, value in changes.items():
         setattr(info, name, value)
 
 

@@ -45,7 +45,7 @@ def test_a_run_is_its_own_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"optim": {"lrr": 1e-3}}, "unknown key optim.lrr (did you mean lr?)"),
         ({"optimm": {}}, "unknown key optimm (did you mean optim?)"),
@@ -75,10 +75,10 @@ def test_a_run_is_its_own_json() -> None:
         ({"model": {**MODEL, "head": "scalar", "tie_embeddings": True}}, "cannot hold with head scalar"),
     ],
 )
-def test_faults_are_named(changes: dict[str, Any], told: str) -> None:
+def test_faults_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(Run, config(**changes))
-    assert told in caught.value.what
+    assert message in caught.value.what
     assert caught.value.code == 2
 
 
@@ -90,9 +90,13 @@ def test_all_faults_at_once() -> None:
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    for text, told in (("{", "not JSON"), ('{"seed": 1, "seed": 2}', "key given twice: seed"), ("[]", "not an object")):
+    for text, message in (
+        ("{", "not JSON"),
+        ('{"seed": 1, "seed": 2}', "key given twice: seed"),
+        ("[]", "not an object"),
+    ):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             read(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read(tmp_path / "none.json")

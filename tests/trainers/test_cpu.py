@@ -60,8 +60,8 @@ def test_torch_itself_is_not_changed() -> None:
 
 def test_importing_the_engine_is_light() -> None:
     code = "import sys, trainers.engine; print('torch' in sys.modules, 'megatron.core' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["False", "False"]
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == ["False", "False"]
 
 
 def test_kept_code_is_refused_when_damaged_or_writable_by_others(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_megatron_still_leaves_a_name_undefined_without_transformer_engine() -> 
 def test_megatron_still_keeps_splits_off_numpy_on_the_cpu() -> None:
     """When this fails, `_to_host` in `trainers.engine.megatron.cpu` can go."""
     body = ast.parse(_source("moe/moe_utils.py")).body
-    found = [p for p in body if isinstance(p, ast.FunctionDef) and p.name == "maybe_move_tensor_to_cpu"]
+    definitions = [p for p in body if isinstance(p, ast.FunctionDef) and p.name == "maybe_move_tensor_to_cpu"]
     names: dict[str, object] = {"torch": torch}
-    exec(ast.unparse(found[0]), names)  # noqa: S102 - a function of the installed Megatron
+    exec(ast.unparse(definitions[0]), names)  # noqa: S102 - a function of the installed Megatron
     counts = torch.arange(3)
     assert torch.is_tensor(names["maybe_move_tensor_to_cpu"](counts, as_numpy=True))  # type: ignore[operator]
     assert cpu._to_host(counts, as_numpy=True).tolist() == [0, 1, 2]

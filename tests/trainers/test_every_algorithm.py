@@ -99,23 +99,23 @@ class TestEveryAlgorithm:
 
     def test_its_records_do_not_depend_on_the_cut(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
-        stepper, found = learner(algorithm, layout, tmp_path).stepper, []
+        stepper, results = learner(algorithm, layout, tmp_path).stepper, []
         for budget in (10_000, 40):
             step = BatchLoader(rows, batch_rows=7, seed=0, cut=BatchSharding(budget=budget)).step(0)
             outcome = stepper.train(step.batches, rows=step.num_records)
             assert math.isclose(outcome.rows_RN[:, 0].sum() / outcome.rows_RN[:, 1].sum(), outcome.loss, rel_tol=1e-6)
-            found.append(outcome.rows_RN)
-        assert len(step.batches) > 1 and found[0].shape == (7, 2 + len(algorithm.row_metrics))
-        np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+            results.append(outcome.rows_RN)
+        assert len(step.batches) > 1 and results[0].shape == (7, 2 + len(algorithm.row_metrics))
+        np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-6)
 
     def test_learns_through_what_the_network_says(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5))
         network = learner(algorithm, layout, tmp_path).model
         batch = assemble(algorithm, rows.rows(range(5)))
-        said = extract_outputs(forward(network, batch), batch, algorithm.needs, toys.VOCABULARY)
-        loss = algorithm.loss(algorithm.settings(), said, batch.rows)
+        outputs = extract_outputs(forward(network, batch), batch, algorithm.needs, toys.VOCABULARY)
+        loss = algorithm.loss(algorithm.settings(), outputs, batch.rows)
         assert loss.values.requires_grad and not loss.weights.requires_grad
-        tokens = {len(one.row_T) for one in said.values()}
+        tokens = {len(one.row_T) for one in outputs.values()}
         assert loss.values.shape == loss.weights.shape
         assert len(loss.values) in ({5} if algorithm.per is Per.ROW else tokens)
         assert all(not number.requires_grad for pair in loss.metrics.values() for number in pair)
@@ -127,17 +127,17 @@ class TestEveryAlgorithm:
             parse(algorithm.settings, {"no_such_setting": 1})
 
 
-def of_batch(settings: object, said: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
+def of_batch(settings: object, outputs: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
     """Asks everything a head for log-probs can be asked, and a mean over the whole batch."""
-    answer, mask_T = said["input_ids"], rows["loss_mask"].float()
+    answer, mask_T = outputs["input_ids"], rows["loss_mask"].float()
     centred_T = answer.logprobs_T - rows["reference"]
     values_T = -centred_T * rows["advantage"] - 0.1 * answer.entropy_T - answer.gathered_TK.mean(-1)
     return Loss(values_T, mask_T, {"entropy": sum_count(answer.entropy_T, mask_T)})
 
 
-def of_values(settings: object, said: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
+def of_values(settings: object, outputs: dict[str, ModelOutputs], rows: dict[str, torch.Tensor]) -> Loss:
     """A critic: squared error of a value per token."""
-    values_T = said["input_ids"].values_TH[:, 0]
+    values_T = outputs["input_ids"].values_TH[:, 0]
     return Loss((values_T - rows["advantage"]) ** 2, rows["loss_mask"].float(), {})
 
 
@@ -164,7 +164,7 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
         loss=of_batch,
         metrics=("entropy",),
         statistics=("reference",),
-        statistics_of=lambda s, said, r: {"reference": sum_count(said["input_ids"].logprobs_T, r["loss_mask"])},
+        statistics_of=lambda s, outputs, r: {"reference": sum_count(outputs["input_ids"].logprobs_T, r["loss_mask"])},
     )
     critic = dataclasses.replace(
         policy,
@@ -200,11 +200,11 @@ def test_packs_are_the_rows_they_hold(layout: Layout, tmp_path: Path) -> None:
     rows = toys.put(tmp_path / "rows", TOKENS, table)
     packs = toys.put(tmp_path / "packs", PACKS, toys.packed(table, (4, 1, 5)))
     stepper = learner(algorithm, layout, tmp_path).stepper
-    found = []
+    results = []
     for data, number in ((rows, 10), (packs, 3)):
         read = TokenDataset(data, algorithm, Limits(48, toys.VOCABULARY))
-        found.append(gradient(stepper, [assemble(algorithm, read.rows(range(number)))]))
-    (one, one_grad), (other, other_grad) = found
+        results.append(gradient(stepper, [assemble(algorithm, read.rows(range(number)))]))
+    (one, one_grad), (other, other_grad) = results
     assert math.isclose(one.loss, other.loss, rel_tol=1e-6) and one.weight == other.weight
     torch.testing.assert_close(one_grad, other_grad, rtol=1e-4, atol=1e-6)
     assert Dataset.open(packs.url).num_rows == 3
@@ -219,5 +219,5 @@ def test_padding_of_the_vocabulary_has_no_probability(layout: Layout, tmp_path: 
     logits = forward(network, batch)
     assert logits.shape[-1] == 64
     dense_T = torch.log_softmax(logits[0, :, :60].detach().clone(), -1).gather(-1, batch.labels_1t[0][:, None])
-    said = extract_outputs(logits, batch, algorithm.needs, 60)
-    torch.testing.assert_close(said["input_ids"].logprobs_T, dense_T[:, 0], rtol=1e-5, atol=1e-6)
+    outputs = extract_outputs(logits, batch, algorithm.needs, 60)
+    torch.testing.assert_close(outputs["input_ids"].logprobs_T, dense_T[:, 0], rtol=1e-5, atol=1e-6)

@@ -71,8 +71,8 @@ def test_windows_hold_whole_row_groups(tmp_path: Path, monkeypatch: pytest.Monke
 def test_few_row_groups_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = source(tmp_path, toys.tokens(40))
     monkeypatch.setattr(rows, "CACHED_TOKENS", 150)
-    found = [read.rows([number])[0]["input_ids"].tolist() for number in range(40)]
-    assert found == toys.tokens(40)["input_ids"].to_pylist()
+    samples = [read.rows([number])[0]["input_ids"].tolist() for number in range(40)]
+    assert samples == toys.tokens(40)["input_ids"].to_pylist()
     assert len(read._cache) <= 2 and read._cached_tokens <= 300
 
 
@@ -133,7 +133,7 @@ def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
     masks = [[0, 1, 1], [1] * 50, [1, 0, 0], [1, 1], [1], [1, 1]]
     with pytest.raises(DataError) as caught:
         source(tmp_path, made(sequences, masks))
-    told = caught.value.what
+    message = caught.value.what
     assert caught.value.code == 10
     for fault in (
         "loss_mask is not as long as input_ids: 1 rows, first r5",
@@ -142,7 +142,7 @@ def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
         "input_ids has fewer than 2 tokens: 1 rows, first r4",
         "loss_mask counts no token that can be predicted: 2 rows, first r2, r4",
     ):
-        assert fault in told, told
+        assert fault in message, message
 
 
 def test_the_longest_row_that_fits(tmp_path: Path) -> None:

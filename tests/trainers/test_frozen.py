@@ -44,10 +44,10 @@ def test_what_is_said_of_every_token_equals_the_plain_logits() -> None:
 def test_values_stand_before_the_token_they_belong_to() -> None:
     net, rows = louder(network(head="scalar")).eval(), texts(1)
     values = FrozenModel(net, batch_tokens=40).values(rows).to_pylist()
-    for found, ids in zip(values, rows, strict=True):
+    for value, ids in zip(values, rows, strict=True):
         with torch.no_grad():
             head = net(torch.from_numpy(ids)[None], torch.arange(len(ids))[None], None)[0, :, 0]
-        np.testing.assert_allclose(found, [0.0, *head[:-1].tolist()], atol=2e-5)
+        np.testing.assert_allclose(value, [0.0, *head[:-1].tolist()], atol=2e-5)
 
 
 def test_neither_order_nor_company_changes_an_answer() -> None:

@@ -55,11 +55,11 @@ def test_a_second_launch_does_not_scan(tmp_path: Path, dataset: Dataset, monkeyp
 def test_everything_comes_back(tmp_path: Path, dataset: Dataset, packed: bool) -> None:
     table = toys.tokens(10)
     rows = toys.put(tmp_path / "packs", toys.PACKS, toys.packed(table, (3, 4, 3))) if packed else dataset
-    found = fed(tmp_path, rows).source.index
+    first = fed(tmp_path, rows).source.index
     again = Index.read(kept(tmp_path)[0], rows)
-    assert again is not None and again.sources == found.sources
+    assert again is not None and again.sources == first.sources
     for field in dataclasses.fields(Index):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(found, field.name))
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(first, field.name))
     assert (again.inside_N is not None) == packed
 
 

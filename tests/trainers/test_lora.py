@@ -49,7 +49,7 @@ def here() -> parallel.Layout:
     return parallel.start(Parallel())
 
 
-def said(net: torch.nn.Module) -> torch.Tensor:
+def logits_of(net: torch.nn.Module) -> torch.Tensor:
     """Its answers to a packed batch."""
     plan = pack(LENGTHS)
     with torch.no_grad():
@@ -93,11 +93,11 @@ def start(folder: Path, **changes: Any) -> Run:
 
 
 def test_a_checkpoint_of_adapters_holds_them_alone(folder: Path) -> None:
-    found = tensors(folder / "sft-adapters" / "weights")
-    assert len(found) == 2 * 4 * 2 and all(".lora." in name for name in found)
-    assert {tuple(t.shape) for n, t in found.items() if n.endswith("linear_fc1.lora.b")} == {(128, 3)}
+    adapters = tensors(folder / "sft-adapters" / "weights")
+    assert len(adapters) == 2 * 4 * 2 and all(".lora." in name for name in adapters)
+    assert {tuple(t.shape) for n, t in adapters.items() if n.endswith("linear_fc1.lora.b")} == {(128, 3)}
     reward = tensors(folder / "rm-adapters" / "weights")
-    assert reward.keys() - found.keys() == {"output_layer.weight"}
+    assert reward.keys() - adapters.keys() == {"output_layer.weight"}
     opened = checkpoint.open_checkpoint(str(folder / "sft-adapters"))
     assert opened.adapters is not None and opened.adapters.base == digest(folder / "base")
     assert opened.model == checkpoint.open_checkpoint(str(folder / "base")).model
@@ -123,12 +123,12 @@ def test_only_adapters_are_held_in_training_and_only_they_change(folder: Path) -
 @pytest.mark.parametrize("name", ["sft", "rm"])
 def test_merged_equals_adapters_on(folder: Path, tmp_path: Path, name: str) -> None:
     source, out = str(folder / f"{name}-adapters"), str(tmp_path / "merged")
-    untouched = said(checkpoint.load_model(str(folder / "base"), here()))
+    untouched = logits_of(checkpoint.load_model(str(folder / "base"), here()))
     assert merge.main([source, out]) == 0
     assert merge.main([source, out]) == 0
-    merged, on = said(checkpoint.load_model(out, here())), said(live(source))
+    merged, on = logits_of(checkpoint.load_model(out, here())), logits_of(live(source))
     torch.testing.assert_close(merged, on, rtol=1e-5, atol=1e-5)
-    assert torch.equal(merged, said(checkpoint.load_model(source, here())))
+    assert torch.equal(merged, logits_of(checkpoint.load_model(source, here())))
     assert merged.shape != untouched.shape or (merged - untouched).abs().max() > 0.05
     opened = checkpoint.open_checkpoint(out)
     assert opened.adapters is None and [p.name for p in opened.manifest.parents] == ["adapters", "base"]
@@ -180,7 +180,7 @@ def test_a_cut_run_has_the_curve_of_one_process(curves: dict[str, Any], cut: str
 def test_adapters_learnt_at_any_layout_are_opened_at_one(curves: dict[str, Any], folder: Path, cut: str) -> None:
     for name in ("sft", "rm"):
         one, other = (str(folder / f"{n}-{layout}-{name}") for n, layout in ((1, ALONE), (2, CUTS[cut])))
-        torch.testing.assert_close(said(live(one)), said(live(other)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits_of(live(one)), logits_of(live(other)), rtol=1e-4, atol=1e-4)
         assert len(tensors(Path(other) / "weights")) == len(tensors(Path(one) / "weights"))
 
 
@@ -231,7 +231,7 @@ def test_the_base_is_found_beside_them_or_told_missing_or_changed(folder: Path, 
         shutil.copytree(folder / name, moved / name)
     start(moved, out=str(moved / "adapters"), data=str(folder / "sft"))
     there = moved.rename(tmp_path / "elsewhere")
-    expected = said(live(str(there / "adapters")))
+    expected = logits_of(live(str(there / "adapters")))
     assert expected.isfinite().all()
     (there / "base").rename(there / "hidden")
     with pytest.raises(IntegrityError, match="is not there"):
@@ -256,12 +256,12 @@ def test_what_cannot_be_is_refused_by_name(folder: Path, tmp_path: Path) -> None
 
 def test_experts_keep_their_linears_and_attention_gets_adapters() -> None:
     net = build(toys.model(experts=Experts(number=3, per_token=2)), here(), seed=0)
-    before, parent = said(net), checkpoint.Parent("base", "nowhere", "", "")
+    before, parent = logits_of(net), checkpoint.Parent("base", "nowhere", "", "")
     lora.attach(net, Lora(rank=2, alpha=2, targets=("linear_qkv",)), base="", parent=parent, seed=0)
-    assert torch.equal(said(net), before)
+    assert torch.equal(logits_of(net), before)
     assert [name for name, _ in lora.adapters(net)] == [f"decoder.layers.{i}.self_attention.linear_qkv" for i in (0, 1)]
     lora.fold(net)
-    assert torch.equal(said(net), before) and all(p.requires_grad for p in net.parameters())
+    assert torch.equal(logits_of(net), before) and all(p.requires_grad for p in net.parameters())
 
 
 def test_bf16_adapters_train_and_merge_into_the_type_of_their_base(folder: Path, tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_peft_computes_the_same_from_its_own_format(folder: Path, tmp_path: Path
     plan = pack(LENGTHS[:1])
     with torch.no_grad():
         expected = ours(ids, plan.positions, None, packed_seq_params=plan)[..., : toys.VOCABULARY]
-        found = theirs(input_ids=ids).logits if name == "sft" else theirs(input_ids=ids).logits[None]
+        actual = theirs(input_ids=ids).logits if name == "sft" else theirs(input_ids=ids).logits[None]
     expected = expected if name == "sft" else expected[:, -1:]
-    torch.testing.assert_close(found.float(), expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual.float(), expected.float(), rtol=1e-5, atol=1e-5)
     with pytest.raises(ConfigError, match="holds adapters, not a whole network"):
         export(source, str(tmp_path / "no"), check="off")

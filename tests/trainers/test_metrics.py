@@ -76,12 +76,12 @@ def test_model_flops_after_palm(tmp_path: Path) -> None:
 
 
 def test_the_line_of_progress() -> None:
-    told = io.StringIO()
-    progress = Progress(3, 5, told)
+    stream = io.StringIO()
+    progress = Progress(3, 5, stream)
     figures = {"loss": 1.25, "lr": 1e-4, "tokens": 1000.0, "seconds": 0.5, "padding": 0.125}
     progress.step(4, figures)
     progress.step(5, {**figures, "mfu": 0.456})
-    first, last = told.getvalue().splitlines()
+    first, last = stream.getvalue().splitlines()
     assert first.startswith("step 4/5  loss 1.2500  lr 1.00e-04  ") and "0.5 s/step  padding 12.5%  0:00:0" in first
     assert last.startswith("step 5/5") and "MFU 45.6%" in last and last.endswith("0:00:00 left")
 
@@ -105,5 +105,5 @@ def test_a_journal_goes_back_and_remembers_the_best(tmp_path: Path) -> None:
 
 def test_sources_that_begin_alike_keep_figures_of_their_own() -> None:
     names = ["web", "x" * 80 + "one", "x" * 80 + "two"]
-    found = by_source("loss", {0: 1.0, 1: 2.0, 2: 3.0}, names)
-    assert found == {"loss/web": 1.0, f"loss/{'x' * 80}~1": 2.0, f"loss/{'x' * 80}~2": 3.0}
+    means = by_source("loss", {0: 1.0, 1: 2.0, 2: 3.0}, names)
+    assert means == {"loss/web": 1.0, f"loss/{'x' * 80}~1": 2.0, f"loss/{'x' * 80}~2": 3.0}

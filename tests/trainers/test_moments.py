@@ -34,15 +34,15 @@ def learner(precision: Precision, distributed: bool, folder: str | None = None, 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Precision, bool], tuple[str, list[float]]]:
     """Of both precisions and optimizers: a checkpoint after two steps, and the losses of the four steps after it."""
-    found: dict[tuple[Precision, bool], tuple[str, list[float]]] = {}
+    curves: dict[tuple[Precision, bool], tuple[str, list[float]]] = {}
     for precision in ("fp32", "bf16"):
         for distributed in (False, True):
             folder = str(tmp_path_factory.mktemp("moments") / "c")
             net, optimizer = learner(precision, distributed)
             steps_of(net, optimizer, 2)
             checkpoint.save(folder, model=net, optimizer=optimizer)
-            found[precision, distributed] = (folder, steps_of(net, optimizer, 4))
-    return found
+            curves[precision, distributed] = (folder, steps_of(net, optimizer, 4))
+    return curves
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -96,5 +96,5 @@ def test_a_shared_step_would_drift_in_silence(
     net, optimizer = learner(precision, True, folder)
     shared = {state["step"].data_ptr() for state in optimizer.optimizer.state.values()}
     assert len(shared) == 1 < len(optimizer.optimizer.state)
-    found = steps_of(net, optimizer, 4)
-    assert found != pytest.approx(wanted, rel=1e-5) and torch.isfinite(torch.tensor(found)).all()
+    curves = steps_of(net, optimizer, 4)
+    assert curves != pytest.approx(wanted, rel=1e-5) and torch.isfinite(torch.tensor(curves)).all()

@@ -65,8 +65,8 @@ def launched(folder: Path, processes: int, *layouts: str) -> dict[str, Any]:
     command += ["-m", "tests.trainers.curves", str(folder), str(out), *layouts]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    measured: dict[str, Any] = json.loads(out.read_text())
+    return measured
 
 
 RUNS = [(name, cut) for cut in EVERY for name in ALGORITHMS if cut != "four" or name in ISSUE]
@@ -113,7 +113,7 @@ def test_the_curves_move(answers: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("cut", ["alone", "tensor"])
 def test_log_probs_over_a_cut_vocabulary(answers: dict[str, Any], cut: str) -> None:
-    found = {name: torch.tensor(value) for name, value in answers[cut]["vocabulary"].items()}
+    measured = {name: torch.tensor(value) for name, value in answers[cut]["vocabulary"].items()}
     random = torch.Generator().manual_seed(7)
     whole_tV = (torch.randn(5, 16, generator=random) * 3).requires_grad_()
     ids_tK = torch.randint(0, 14, (5, 3), generator=random)
@@ -122,10 +122,10 @@ def test_log_probs_over_a_cut_vocabulary(answers: dict[str, Any], cut: str) -> N
     (at_tK.sum() + 2 * entropy_t.sum() + 3 * at_tK[:, 0].sum()).backward()
     top, top_ids = dense_tV.topk(4, dim=-1)
     close = {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(found["at"], at_tK.detach(), **close)
-    torch.testing.assert_close(found["taken"], at_tK[:, 0].detach(), **close)
-    torch.testing.assert_close(found["entropy"], entropy_t.detach(), **close)
-    torch.testing.assert_close(found["top"], top.detach(), **close)
-    assert found["top_ids"].tolist() == top_ids.tolist()
+    torch.testing.assert_close(measured["at"], at_tK.detach(), **close)
+    torch.testing.assert_close(measured["taken"], at_tK[:, 0].detach(), **close)
+    torch.testing.assert_close(measured["entropy"], entropy_t.detach(), **close)
+    torch.testing.assert_close(measured["top"], top.detach(), **close)
+    assert measured["top_ids"].tolist() == top_ids.tolist()
     assert whole_tV.grad is not None
-    torch.testing.assert_close(found["gradient"], whole_tV.grad, **close)
+    torch.testing.assert_close(measured["gradient"], whole_tV.grad, **close)

@@ -85,8 +85,8 @@ def test_they_add_up_to_the_loss_of_the_step_and_of_its_sources(straight: Run) -
         here = [row for row in rows if row["step"] == line["step"]]
         assert math.isclose(mean(here), line["loss"], rel_tol=1e-6)
         for name, source in (("web", "web"), ("books", "books"), (OTHER, None)):
-            told = mean([row for row in here if row["source"] == source])
-            assert math.isclose(told, line[f"loss/{name}"], rel_tol=1e-6)
+            expected = mean([row for row in here if row["source"] == source])
+            assert math.isclose(expected, line[f"loss/{name}"], rel_tol=1e-6)
 
 
 def test_validation_tells_sources_and_the_best_step(straight: Run) -> None:
@@ -162,15 +162,15 @@ def test_packs_are_recorded_sequence_by_sequence(tmp_path: Path) -> None:
     packed = packed.append_column("sources", pa.array([sources[:4], sources[4:5], sources[5:]], pa.list_(pa.string())))
     toys.put(tmp_path / "packs", kind, packed)
     toys.put(tmp_path / "rows", TOKENS, table)
-    found = []
+    by_id = []
     for name in ("rows", "packs"):
         out = {"out": str(tmp_path / f"of-{name}"), "records": str(tmp_path / f"seen-{name}")}
         run = go(tmp_path, data=str(tmp_path / name), max_steps=1, optim={"lr": 1e-2}, **out)
-        found.append({row["sample_id"]: row for row in seen(run)})
+        by_id.append({row["sample_id"]: row for row in seen(run)})
         assert {"loss/books", "loss/web", "loss/other"} <= toys.curve(run.folder)[0].keys()
-    assert found[0].keys() == found[1].keys() == {f"s{i}" for i in range(10)}
-    for name, row in found[0].items():
-        other = found[1][name]
+    assert by_id[0].keys() == by_id[1].keys() == {f"s{i}" for i in range(10)}
+    for name, row in by_id[0].items():
+        other = by_id[1][name]
         assert (row["weight"], row["source"]) == (other["weight"], other["source"])
         assert math.isclose(row["loss"], other["loss"], rel_tol=1e-5)
 
@@ -209,8 +209,8 @@ def test_sources_are_counted_over_all_rows() -> None:
     sources.add(pa.array(["a", None]))
     names, places = sources.close()
     assert len(names) == MOST + 1 and names[-1] == OTHER and names[:2] == ("s00", "s01") and "s69" in names
-    told = [names[place] for place in places]
-    assert told[0] == "s00" and told[69] == "s69" and told[-1] == told[-2] == told[-3] == told[68] == OTHER
+    titles = [names[place] for place in places]
+    assert titles[0] == "s00" and titles[69] == "s69" and titles[-1] == titles[-2] == titles[-3] == titles[68] == OTHER
     alone = Sources()
     alone.add(pa.array([None, None], pa.string()))
     assert alone.close()[0] == ()

@@ -85,8 +85,8 @@ def digest(work: Path) -> Any:
     return manifest.facts["weights_digest"]
 
 
-def close(found: list[dict[str, Any]], wanted: list[dict[str, Any]], point: Point) -> None:
-    for one, other in zip(found, wanted, strict=True):
+def close(actual: list[dict[str, Any]], expected: list[dict[str, Any]], point: Point) -> None:
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for name, value in other.items():
             if name in EXACT:

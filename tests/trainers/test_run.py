@@ -122,17 +122,17 @@ def test_validation_and_epochs(tmp_path: Path) -> None:
     held_out = {"validation": str(tmp_path / "held-out"), "validate_every": 4}
     run = go(tmp_path, epochs=2, max_steps=..., save_every=2, **held_out)
     lines = toys.curve(run.folder)
-    told = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
-    assert list(told) == [4, 6] and told[4] != told[6]
+    output = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
+    assert list(output) == [4, 6] and output[4] != output[6]
     manifest = read_manifest(run.out)
-    assert manifest is not None and manifest.facts["stats"]["val_loss"] == told[6]
+    assert manifest is not None and manifest.facts["stats"]["val_loss"] == output[6]
 
 
 def test_a_run_that_ends_within_its_warm_up_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = go(tmp_path, epochs=1, max_steps=..., optim={"lr": 1e-2, "warmup_steps": 12})
     assert toys.curve(run.folder)[-1]["lr"] == pytest.approx(1e-2 * 3 / 12)
-    told = "warning: 3 steps end within the warm-up of 12: the rate gets to 2.50e-03 and no further"
-    assert told in capfd.readouterr().err
+    output = "warning: 3 steps end within the warm-up of 12: the rate gets to 2.50e-03 and no further"
+    assert output in capfd.readouterr().err
 
 
 def test_a_reward_model_starts_from_a_policy(straight: Run, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
     toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
     second = go(tmp_path, init=first.out, model=..., out=str(tmp_path / "second"), max_steps=2)
-    told = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
-    assert (told["chat_template"], told["eos_token"], "bos_token" in told) == ("{{ messages }}", "</s>", False)
+    output = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
+    assert (output["chat_template"], output["eos_token"], "bos_token" in output) == ("{{ messages }}", "</s>", False)
     assert folder_identity(first.out) == folder_identity(second.out) == read_manifest(second.out).facts["tokenizer"]
 
 
@@ -198,8 +198,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Pa
     with pytest.raises(HealthError) as caught:
         go(tmp_path, optim={"lr": 1e30, "clip_grad": 0.0}, save_every=1, max_steps=20)
     assert caught.value.code == 20 and "s" in caught.value.found
-    told = json.loads((tmp_path / "policy.run" / "unhealthy.json").read_text())
-    assert len(told["rows"]) in (7, 12) and told["rows"][0].startswith("s")
+    output = json.loads((tmp_path / "policy.run" / "unhealthy.json").read_text())
+    assert len(output["rows"]) in (7, 12) and output["rows"][0].startswith("s")
     assert not (tmp_path / "policy" / "_manifest.json").exists()
 
 
@@ -271,12 +271,12 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     stopped = started(parts, records=records)
     reached(parts, 24)
     stopped.terminate()
-    _, told = stopped.communicate(timeout=60)
-    assert stopped.returncode == 75 and "error[75/stopped]" in told and "Traceback" not in told
+    _, output = stopped.communicate(timeout=60)
+    assert stopped.returncode == 75 and "error[75/stopped]" in output and "Traceback" not in output
     last = started(parts, records=records)
-    _, told = last.communicate(timeout=120)
-    assert last.returncode == 0, told
-    assert "error" not in told and "Warning" not in told, told
+    _, output = last.communicate(timeout=120)
+    assert last.returncode == 0, output
+    assert "error" not in output and "Warning" not in output, output
     assert toys.curve(parts / "policy.run") == toys.curve(whole.folder)
     assert toys.row_log(parts / "policy.run") == toys.row_log(whole.folder)
     again = parse(Run, toys.config(parts, max_steps=60))

@@ -214,9 +214,9 @@ def test_draws_follow_the_distribution(settings: dict[str, Any], kept: list[floa
     count = 20000
     points = token_sampling.uniforms(token_sampling.streams(seeds(count), np.arange(count)), np.zeros(count, np.int64))
     drawn = token_sampling.Distribution(**settings).draw(logits.expand(count, 4), points).numpy()
-    found = np.bincount(drawn, minlength=4)[order] / count
-    np.testing.assert_allclose(found, np.array(kept) / sum(kept), atol=0.012)
-    assert (found > 0).tolist() == [share > 0 for share in kept]
+    shares = np.bincount(drawn, minlength=4)[order] / count
+    np.testing.assert_allclose(shares, np.array(kept) / sum(kept), atol=0.012)
+    assert (shares > 0).tolist() == [share > 0 for share in kept]
 
 
 def test_a_wide_nucleus_falls_back_to_the_whole_sort(monkeypatch: pytest.MonkeyPatch) -> None:

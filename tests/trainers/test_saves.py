@@ -159,9 +159,9 @@ def test_the_newest_and_the_best_stay(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert list(losses) == list(range(1, 11))
     best = sorted(sorted(range(1, 10), key=lambda step: (losses[step], step))[:2])
     assert kept(tmp_path) == best
-    told = capfd.readouterr().err
-    assert "saved step 9 (" in told and "kept: " in told and "the best saves stay in" in told
-    assert all(f"{step} (val_loss {losses[step]:.4g})" in told for step in best)
+    stderr = capfd.readouterr().err
+    assert "saved step 9 (" in stderr and "kept: " in stderr and "the best saves stay in" in stderr
+    assert all(f"{step} (val_loss {losses[step]:.4g})" in stderr for step in best)
     chosen = go(tmp_path, init=str(run.folder / "saves" / f"step-{best[0]:08d}"), model=..., out=str(tmp_path / "next"))
     assert read_manifest(chosen.out) is not None
 

@@ -29,8 +29,8 @@ def test_a_score_is_the_head_at_the_last_token() -> None:
     table = rows(20)
     scores = Scorer(net, batch_tokens=100).score(table)["reward"]
     for ids, score in zip(table["input_ids"].to_pylist(), scores.to_pylist(), strict=True):
-        said = net(torch.tensor([ids]), torch.arange(len(ids))[None], None)[0, -1, 0]
-        assert score == pytest.approx(said.item(), abs=1e-4)
+        output = net(torch.tensor([ids]), torch.arange(len(ids))[None], None)[0, -1, 0]
+        assert score == pytest.approx(output.item(), abs=1e-4)
 
 
 def test_the_order_of_rows_changes_no_bit() -> None:

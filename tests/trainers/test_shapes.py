@@ -165,16 +165,18 @@ def _main_gradients(learner: Any) -> dict[str, torch.Tensor]:
 def test_the_balance_of_experts_is_learnt_as_written() -> None:
     layout, model = parallel.start(Parallel()), shape("mixtral")
     learner, batches = shapes.trainee(model, layout), shapes.batches()
-    net, said = learner.model.module, []
+    net, logits_per_layer = learner.model.module, []
     for layer in net.decoder.layers:
-        layer.mlp.router.register_forward_hook(lambda router, taken, given: said.append(router.gating(taken[0])[:, 0]))
+        layer.mlp.router.register_forward_hook(
+            lambda router, taken, given: logits_per_layer.append(router.gating(taken[0])[:, 0])
+        )
     total, read = torch.zeros(()), sum(batch.num_read for batch in batches)
     sft, counted = registry.algorithms()["sft"], sum(float(batch.rows["loss_mask"].sum()) for batch in batches)
     for batch in batches:
-        said.clear()
+        logits_per_layer.clear()
         loss = sft.loss(None, extract_outputs(forward(net, batch), batch, sft.needs, model.vocab_size), batch.rows)
         total = total + (loss.values * loss.weights).sum() / counted
-        for logits_tE in said:
+        for logits_tE in logits_per_layer:
             chances_tE = logits_tE[: batch.num_read].softmax(-1)
             chosen_E = F.one_hot(chances_tE.topk(2).indices, 4).float().mean((0, 1))
             total = total + 0.5 * batch.num_read / read * 4 * (chosen_E * chances_tE.mean(0)).sum()
@@ -251,7 +253,7 @@ def test_replicas_that_share_experts_make_as_many_passes() -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process and two say, by layout, and the folder of what they saved."""
     folder = tmp_path_factory.mktemp("shapes")
     alone = shapes.everything(parallel.start(Parallel()), folder)
@@ -266,8 +268,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "cut"), [(kind, cut) for kind in KINDS for cut in CUTS if kind == "mixtral" or cut in DENSE]
 )
-def test_a_cut_network_is_the_whole_one(told: dict[str, Any], kind: str, cut: str) -> None:
-    whole, mine = told["alone"][kind], told[cut][kind]
+def test_a_cut_network_is_the_whole_one(reports: dict[str, Any], kind: str, cut: str) -> None:
+    whole, mine = reports["alone"][kind], reports[cut][kind]
     assert mine["digest"] == whole["digest"]
     if "logits" in mine:
         np.testing.assert_allclose(mine["logits"], whole["logits"], rtol=1e-5, atol=1e-5)
@@ -280,19 +282,19 @@ def test_a_cut_network_is_the_whole_one(told: dict[str, Any], kind: str, cut: st
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_scores_are_those_of_one_process(told: dict[str, Any], cut: str) -> None:
-    if "rewards" in told[cut]:
-        np.testing.assert_allclose(told[cut]["rewards"], told["alone"]["rewards"], rtol=1e-5, atol=1e-6)
+def test_scores_are_those_of_one_process(reports: dict[str, Any], cut: str) -> None:
+    if "rewards" in reports[cut]:
+        np.testing.assert_allclose(reports[cut]["rewards"], reports["alone"]["rewards"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "2,1,0,1"])
-def test_a_mixture_goes_on_from_a_save_of_another_layout(told: dict[str, Any], cut: str) -> None:
+def test_a_mixture_goes_on_from_a_save_of_another_layout(reports: dict[str, Any], cut: str) -> None:
     """bf16, distributed optimizer: the saves of one process and of `cut`, each read by the other."""
-    mine, wanted = told[cut]["mixtral"], told["alone"]["mixtral"]["later"]
-    np.testing.assert_allclose(mine["bf16"], told["alone"]["mixtral"]["bf16"], rtol=0.03)
+    mine, wanted = reports[cut]["mixtral"], reports["alone"]["mixtral"]["later"]
+    np.testing.assert_allclose(mine["bf16"], reports["alone"]["mixtral"]["bf16"], rtol=0.03)
     np.testing.assert_allclose(mine["resumed"], wanted, rtol=2e-3)
     tensor, pipeline, sequence, expert = (int(part) for part in cut.split(","))
-    place = told["folder"] / f"mixtral-2-{tensor}-{pipeline}-{expert}-{bool(sequence)}-trained"
+    place = reports["folder"] / f"mixtral-2-{tensor}-{pipeline}-{expert}-{bool(sequence)}-trained"
     here = shapes.resume(shape("mixtral"), parallel.start(Parallel()), place)
     np.testing.assert_allclose(here, mine["later"], rtol=2e-3)
 

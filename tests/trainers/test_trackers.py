@@ -29,7 +29,7 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
 
 
-def told(name: str, folder: Path) -> None:
+def log_to(name: str, folder: Path) -> None:
     """Steps 1 to 5, killed; then on after step 3, the end of the run's steps 4 to 7."""
     first = all_trackers()[name]()
     first.start(Facts("run", folder, {"optim.lr": 0.1, "records": None}))
@@ -52,7 +52,7 @@ def test_the_configuration_knows_every_tracker() -> None:
 def test_tensorboard_shows_every_step_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    told("tensorboard", tmp_path)
+    log_to("tensorboard", tmp_path)
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     assert shown.Tags()["scalars"] == ["loss", "loss/web"]
@@ -66,7 +66,7 @@ def test_mlflow_shows_every_step_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 
-    told("mlflow", tmp_path)
+    log_to("mlflow", tmp_path)
     client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("quiver")
     assert experiment is not None
@@ -82,7 +82,7 @@ def test_wandb_writes_every_step_once_without_a_network(tmp_path: Path, monkeypa
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    told("wandb", tmp_path)
+    log_to("wandb", tmp_path)
     folders = sorted(path for path in (tmp_path / "wandb").glob("offline-run-*"))
     assert len(folders) == 2 and len({path.name.rpartition("-")[2] for path in folders}) == 1, "one id, two starts"
     steps = [step for folder in folders for step in history(next(folder.glob("*.wandb")).read_bytes())]
@@ -96,7 +96,7 @@ def history(data: bytes) -> list[dict[str, Any]]:
 
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found, at, whole = [], 7, b""
+    records, at, whole = [], 7, b""
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -109,8 +109,8 @@ def history(data: bytes) -> list[dict[str, Any]]:
             whole = b""
             if record.HasField("history"):
                 items = record.history.item
-                found.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
-    return found
+                records.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
+    return records
 
 
 class Broken:
@@ -138,14 +138,14 @@ class Broken:
 
 
 def test_a_tracker_that_fails_is_reported_once_and_left_alone(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     whole = Broken("", ValueError())
     broken = [Broken("start", ImportError()), Broken("start", OSError("disk")), Broken("log", ValueError("server\nx"))]
-    trackers = Trackers([*broken, whole], Facts("run", tmp_path, {}), said.append)
+    trackers = Trackers([*broken, whole], Facts("run", tmp_path, {}), messages.append)
     for step in (1, 2):
         trackers.log(step, {"loss": 1.0})
     trackers.close("finished")
-    assert said == [
+    assert messages == [
         "no no_such_package here: figures go to metrics.jsonl, not to broken",
         "warning: broken failed (OSError: disk); training goes on without it",
         "warning: broken failed (ValueError: server); training goes on without it",
@@ -177,9 +177,9 @@ def test_a_run_tells_tensorboard_through_a_stop(tmp_path: Path, monkeypatch: pyt
 def test_a_run_goes_on_without_its_trackers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = Broken("log", RuntimeError("gone"))
+    log_to = Broken("log", RuntimeError("gone"))
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    monkeypatch.setattr(report, "all_trackers", lambda: {**all_trackers(), "wandb": lambda: told})
+    monkeypatch.setattr(report, "all_trackers", lambda: {**all_trackers(), "wandb": lambda: log_to})
     go(tmp_path, track=["tensorboard", "wandb"], max_steps=2)
     error = capfd.readouterr().err
     assert error.count("no tensorboard here") == 1 and error.count("wandb failed") == 0

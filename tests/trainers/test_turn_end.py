@@ -65,7 +65,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toys.put(folder / "tokenizer", TOKENIZERS, tokenizer.row)
     texts = {"prompt_id": list(ANSWERS), "sample_id": list(ANSWERS), "messages": list(map(asked, ANSWERS))}
     given = toys.put(folder / "rows", COMPLETIONS, rows(COMPLETIONS, **texts, response=list(ANSWERS.values())))
-    speaking = {"tokenizer": Resource("letters", functools.partial(letters, TEMPLATE), vocabulary=tokenizer.digest)}
+    speaking = {"tokenizer": Resource("letters", functools.partial(letters, TEMPLATE), tokenizer_id=tokenizer.digest)}
     written = apply(Chat(response="response"), given, str(folder / "texts"), resources=speaking)
     tokens = apply(Mask(), written, str(folder / "tokens"), resources=speaking)
     torch.set_num_threads(1)
@@ -104,16 +104,16 @@ def test_transformers_ends_the_exported_models_answers_at_the_same_place(taught:
     prompts = Dataset.open(str(taught / "prompt-tokens")).read()
     answers = ours.generate(prompts, GREEDY, np.arange(3, dtype=np.uint64))["response_ids"].to_pylist()
     for ids, answer in zip(prompts["prompt_ids"].to_pylist(), answers, strict=True):
-        said = theirs.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=0)
-        assert said[0, len(ids) :].tolist() == answer
+        generated = theirs.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, pad_token_id=0)
+        assert generated[0, len(ids) :].tolist() == answer
 
 
 def adopted(tmp_path: Path, config: Any, generation: Any = None, **options: Any) -> tuple[Path, list[str]]:
     """The tiny Llama whose files name these end tokens, adopted; and what was said."""
     source, lines = tiny.write("llama", tmp_path / "source"), list[str]()
     (source / "generation_config.json").unlink(missing_ok=True)
-    told = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**told, "eos_token_id": config}))
+    written = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**written, "eos_token_id": config}))
     if generation is not None:
         (source / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
     adopt(str(source), str(tmp_path / "policy"), check="off", say=lines.append, **options)

@@ -24,13 +24,13 @@ class Started:
     """Starts of one run, with what they said."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.said = folder, list[str]()
+        self.folder, self.messages = folder, list[str]()
         self.config = Path(toys.written(folder / "run.json", toys.config(folder, save_every=1)))
         self.run = parse(Run, toys.config(folder))
 
     def go(self, launch: Launch = LAUNCH) -> None:
-        self.said.clear()
-        given: dict[str, Any] = {"what": "sft", "program": PROGRAM, "tell": self.said.append}
+        self.messages.clear()
+        given: dict[str, Any] = {"what": "sft", "program": PROGRAM, "tell": self.messages.append}
         start.prepare(self.config, self.run.folder, 2, launch, **given).run()
 
     def fails(self, fault: str, monkeypatch: pytest.MonkeyPatch) -> QuiverError:
@@ -60,15 +60,15 @@ def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypat
     assert "exit code -9, as the system does when memory runs out" in error.found
     assert error.where.endswith("policy.run/logs/rank-00001.log")
     assert "the save of step 1" in error.kept and error.next == "run the same command again"
-    assert "rank 1, last lines of" in parts.said[0] and "| the fault kill strikes rank 1" in parts.said[0]
-    assert "lost touch" not in parts.said[0]
+    assert "rank 1, last lines of" in parts.messages[0] and "| the fault kill strikes rank 1" in parts.messages[0]
+    assert "lost touch" not in parts.messages[0]
 
     error = parts.fails("sleep@4", monkeypatch)
     assert error.render().startswith("error[14/rank-stuck]: sft: rank 1 of 2 has not got on for 8 s\n")
     assert error.found == "rank 0 at step 4, rank 1 at step 4"
     assert "the save of step 3" in error.kept
-    assert "| the fault sleep strikes rank 1" in parts.said[0], parts.said
-    assert "faulty.py" in parts.said[0] and "in strike" in parts.said[0], "the stacks of its threads"
+    assert "| the fault sleep strikes rank 1" in parts.messages[0], parts.messages
+    assert "faulty.py" in parts.messages[0] and "in strike" in parts.messages[0], "the stacks of its threads"
 
     error = parts.fails("raise@6", monkeypatch)
     assert error.render().startswith("error[1/bug]: KeyError: 'the fault of rank 1' (see "), error.render()

@@ -40,9 +40,9 @@ def test_the_environment_is_built_name_by_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 def left(rank: int, error: QuiverError | None, at: float = 0.0, code: int | None = None) -> RankStatus:
-    told = None if error is None else json.loads(error.as_json())
+    error_json = None if error is None else json.loads(error.as_json())
     ended = code if code is not None else 0 if error is None else error.code
-    return RankStatus(rank=rank, owner=Owner.mine(), code=ended, error=told, left=at)
+    return RankStatus(rank=rank, owner=Owner.mine(), code=ended, error=error_json, left=at)
 
 
 def running(rank: int) -> RankStatus:
@@ -76,12 +76,12 @@ CASES: dict[str, tuple[list[RankStatus], Observations, int, tuple[int, str] | No
 def test_the_error_of_the_run(name: str, tmp_path: Path) -> None:
     present, evidence, code, expected = CASES[name]
     case = FinishedLaunch(2, tmp_path, {}, code, "sft")
-    found = launch_result({each.rank: each for each in present}, evidence, case)
-    assert (found.error and (found.error.code, found.error.slug)) == expected
+    result = launch_result({each.rank: each for each in present}, evidence, case)
+    assert (result.error and (result.error.code, result.error.slug)) == expected
     if expected is not None and expected[0] == 14:
-        assert found.error is not None and found.error.kept and found.error.next
+        assert result.error is not None and result.error.kept and result.error.next
     else:
-        assert found == LaunchResult() or found.error is not None
+        assert result == LaunchResult() or result.error is not None
 
 
 def test_the_log_tells_a_rank_that_was_ended_from_one_that_was_killed(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_stopped_it_saves_and_killed_it_leaves_nothing(tmp_path: Path) -> None:
     run = subprocess.Popen(command(tmp_path, max_steps=100_000, epochs=...), stderr=subprocess.PIPE, text=True)
     reached(tmp_path, run, 3)
     run.terminate()
-    _, told = run.communicate(timeout=200)
-    assert run.returncode == 75 and "error[75/stopped]: stopped on request after step" in told, told
+    _, error_json = run.communicate(timeout=200)
+    assert run.returncode == 75 and "error[75/stopped]: stopped on request after step" in error_json, error_json
     assert not alive(tmp_path) and len(list((tmp_path / "policy.run" / "saves").glob("step-*"))) == 1
     outcome = json.loads((tmp_path / "policy.run" / "outcome.json").read_text())
     assert outcome["code"] == 75 and outcome["error"]["slug"] == "stopped"

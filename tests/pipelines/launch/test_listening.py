@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from schemas.process import interpreter
-from tests.listening import hear
+from tests.listening import listen
 from tests.pipelines.commands import LUIGI, REST, environment
 from tests.trainers import toys
 
@@ -25,7 +25,7 @@ def test_the_watch_sees_an_open_port(tmp_path: Path) -> None:
         "kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)); kept[-1].bind(('0.0.0.0', 0))\n"
         "kept.append(socket.create_server(('::', 0), family=socket.AF_INET6)); time.sleep(0.5)"
     )
-    seen = hear([sys.executable, "-c", code], tmp_path, dict(os.environ))
+    seen = listen([sys.executable, "-c", code], tmp_path, dict(os.environ))
     wide = "0" * 8
     assert seen.code == 0, seen.output
     assert seen.open_to_others == [("tcp", wide), ("tcp6", "0" * 32), ("udp", wide)]
@@ -45,7 +45,7 @@ def test_training_listens_on_the_loopback_interface_alone(tmp_path: Path, ranks:
     path = toys.written(tmp_path / "run.json", toys.config(tmp_path, max_steps=2, epochs=...))
     command = interpreter.module("trainers.launch", path, "--ranks", str(ranks))
     interfaces = {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"}
-    seen = hear(command, tmp_path, environment(**interfaces), look)
+    seen = listen(command, tmp_path, environment(**interfaces), look)
     assert seen.code == 0, seen.output
     assert len(seen.processes) >= 2 and seen.looks > 20
     assert seen.sockets, "ranks talk through sockets"
@@ -64,7 +64,7 @@ def test_a_store_of_several_hosts_is_open_at_one_address(tmp_path: Path) -> None
     command = interpreter.module("trainers.run", path)
     other = subprocess.Popen(command, env=environment(**world, RANK="1", LOCAL_RANK="1"), stderr=subprocess.DEVNULL)
     try:
-        seen = hear(command, tmp_path, environment(**world, RANK="0", LOCAL_RANK="0"))
+        seen = listen(command, tmp_path, environment(**world, RANK="0", LOCAL_RANK="0"))
         assert seen.code == 0 and other.wait(60) == 0, seen.output
         assert ("tcp", "0100007F") in seen.sockets and seen.open_to_others == []
     finally:
@@ -77,6 +77,6 @@ def test_data_stages_and_scorers_listen_nowhere(tmp_path: Path, stage: str) -> N
     """`RestIteration`: sampling, scoring, verification and four training runs, on two workers of two processes."""
     more = ("--workers", "2", "--quiver-processes", "2")
     goal = ("pipelines", *REST) if stage in REST else ("toy", stage)
-    seen = hear([str(LUIGI), "--module", *goal, *more], tmp_path, environment())
+    seen = listen([str(LUIGI), "--module", *goal, *more], tmp_path, environment())
     assert seen.code == 0, seen.output
     assert len(seen.processes) >= 3 and seen.open_to_others == []

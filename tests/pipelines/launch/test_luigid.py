@@ -52,8 +52,8 @@ def test_two_commands_share_the_work(tmp_path: Path, scheduler: list[str]) -> No
     calls = tmp_path / "calls"
     goal = ["Toy", "--seconds", "0.5", "--quiver-processes", "1", *scheduler]
     runs = [started(tmp_path, *goal, TOY_CALLS=str(calls)) for _ in range(2)]
-    told = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], told
+    outputs = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
     paid = calls.read_text().splitlines()
     assert len(paid) == len(set(paid)), f"paid twice: {paid}"
     assert not leftovers(tmp_path)

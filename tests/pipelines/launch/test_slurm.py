@@ -113,15 +113,15 @@ def test_paths_that_cannot_be_written_down_are_refused(folder: str, monkeypatch:
 
 
 def test_the_world_of_srun_is_that_of_torchrun() -> None:
-    told = {"SLURM_JOB_ID": "31234567", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
-    batch = dict(told)
+    variables = {"SLURM_JOB_ID": "31234567", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
+    batch = dict(variables)
     world_from_slurm(batch)
-    assert batch == told, "a script of sbatch is no rank"
-    step = {**told, "SLURM_STEP_ID": "0", "MASTER_ADDR": "n1"}
+    assert batch == variables, "a script of sbatch is no rank"
+    step = {**variables, "SLURM_STEP_ID": "0", "MASTER_ADDR": "n1"}
     world_from_slurm(step)
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     assert [step[name] for name in names] == ["3", "1", "4", "n1", "24567"]
-    torchrun = {**told, "SLURM_STEP_ID": "0", "RANK": "7"}
+    torchrun = {**variables, "SLURM_STEP_ID": "0", "RANK": "7"}
     world_from_slurm(torchrun)
     assert torchrun["RANK"] == "7" and "WORLD_SIZE" not in torchrun
 
@@ -146,12 +146,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
 
 
-def job(folder: Path, said: list[str], program: str = "trainers.run") -> Job:
+def job(folder: Path, messages: list[str], program: str = "trainers.run") -> Job:
     slurm = Slurm(poll_seconds=0.2, nodes=2 if REAL else 1)
     launch = Launch(launcher="slurm", threads=1, environment=("FAKE_SLURM", "MY_TOKEN"), slurm=slurm, save_seconds=90)
     config = Path(toys.written(folder / "run.json", toys.config(folder, save_every=1)))
     start.check(Parallel(), 2, launch, "sft")
-    given: dict[str, Any] = {"what": "sft", "program": program, "tell": said.append}
+    given: dict[str, Any] = {"what": "sft", "program": program, "tell": messages.append}
     made = start.prepare(config, folder / "policy.run", 2, launch, **given)
     assert isinstance(made, Job)
     return made
@@ -159,24 +159,24 @@ def job(folder: Path, said: list[str], program: str = "trainers.run") -> Job:
 
 def test_a_run_through_slurm(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank dies; the time limit comes and the job queues again; whoever waits is killed and finds the job again."""
-    folder, said = tmp_path / "my runs 100% $(id)", list[str]()
+    folder, messages = tmp_path / "my runs 100% $(id)", list[str]()
     monkeypatch.setenv("QUIVER_FAULT", "kill@2")
     with pytest.raises(QuiverError) as caught:
-        job(folder, said, "tests.pipelines.launch.faulty").run()
+        job(folder, messages, "tests.pipelines.launch.faulty").run()
     error = caught.value
     assert error.render().startswith("error[14/rank-died]: sft: rank 1 of 2 died without a word at step 2\n"), error
     assert error.found in ("Killed, says srun", "Exited with exit code -9, says srun")
     assert error.where.endswith("policy.run/logs/rank-00001.log") and "the save of step 1" in error.kept
     work = folder / "policy.run"
-    assert said[-1].startswith("rank 1, last lines of") and "| the fault kill strikes rank 1" in said[-1]
+    assert messages[-1].startswith("rank 1, last lines of") and "| the fault kill strikes rank 1" in messages[-1]
     assert "secret" not in (work / "slurm.sh").read_text() + (work / "launch.json").read_text()
 
     monkeypatch.setenv("QUIVER_FAULT", "wait@4")
-    first = job(folder, said, "tests.pipelines.launch.faulty")
+    first = job(folder, messages, "tests.pipelines.launch.faulty")
     waiting = threading.Thread(target=first.run, daemon=True)
     waiting.start()
     limit_comes(work, first)
-    second = job(folder, said)
+    second = job(folder, messages)
     second.run()
     waiting.join(60)
     assert second.number == first.number, "the job was waited for, not submitted twice"
@@ -198,8 +198,8 @@ def limit_comes(work: Path, running: Job) -> None:
 def test_a_job_that_slurm_does_not_take_or_loses(
     tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    lost = job(tmp_path, said)
+    messages: list[str] = []
+    lost = job(tmp_path, messages)
     lost.number = "99"
     monkeypatch.setattr("trainers.launch.jobs._OUTCOME_SECONDS", 0.0)
     with pytest.raises(QuiverError, match="job 99 ended without a word"):
@@ -208,7 +208,7 @@ def test_a_job_that_slurm_does_not_take_or_loses(
         start.check(Parallel(), 3, Launch(launcher="slurm", slurm=Slurm(nodes=2)), "sft")
     (tmp_path / "bin" / "sbatch").write_text('#!/bin/bash\necho "sbatch: error: invalid partition" >&2\nexit 1\n')
     with pytest.raises(ServiceError, match="invalid partition"):
-        job(tmp_path, said).run()
+        job(tmp_path, messages).run()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="sbatch, squeue, scancel cannot be found"):
-        job(tmp_path, said)
+        job(tmp_path, messages)

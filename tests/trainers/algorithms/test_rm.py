@@ -12,11 +12,11 @@ from trainers.algorithms.rm import RM, Settings
 
 def loss_of(chosen: list[float], rejected: list[float], center: float = 0.0) -> Loss:
     rows = torch.arange(len(chosen))
-    said = {
+    outputs = {
         "chosen_ids": ModelOutputs(rows, len(chosen), {Needs.SCORES: torch.tensor(chosen)[:, None]}),
         "rejected_ids": ModelOutputs(rows, len(chosen), {Needs.SCORES: torch.tensor(rejected)[:, None]}),
     }
-    return RM.loss(Settings(center=center), said, {})
+    return RM.loss(Settings(center=center), outputs, {})
 
 
 def test_loss_and_metrics() -> None:
@@ -33,11 +33,11 @@ def test_loss_and_metrics() -> None:
 def test_gradient_pulls_the_two_apart() -> None:
     chosen_B1, rejected_B1 = torch.zeros(1, 1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
     rows = torch.arange(1)
-    said = {
+    outputs = {
         "chosen_ids": ModelOutputs(rows, 1, {Needs.SCORES: chosen_B1}),
         "rejected_ids": ModelOutputs(rows, 1, {Needs.SCORES: rejected_B1}),
     }
-    RM.loss(Settings(), said, {}).values.sum().backward()
+    RM.loss(Settings(), outputs, {}).values.sum().backward()
     assert chosen_B1.grad is not None and rejected_B1.grad is not None
     assert chosen_B1.grad.item() == -0.5 and rejected_B1.grad.item() == 0.5
 

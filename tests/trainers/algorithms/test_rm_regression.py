@@ -24,8 +24,8 @@ NONE = float("nan")
 
 def loss_of(scores: list[list[float]], labels: list[list[float]]) -> tuple[Loss, torch.Tensor]:
     scores_BK = torch.tensor(scores, requires_grad=True)
-    said = {"input_ids": ModelOutputs(torch.arange(len(scores)), len(scores), {Needs.SCORES: scores_BK})}
-    return RM_REGRESSION.loss(Settings(), said, {"labels": torch.tensor(labels)}), scores_BK
+    outputs = {"input_ids": ModelOutputs(torch.arange(len(scores)), len(scores), {Needs.SCORES: scores_BK})}
+    return RM_REGRESSION.loss(Settings(), outputs, {"labels": torch.tensor(labels)}), scores_BK
 
 
 def test_attributes_that_were_not_judged_do_not_count() -> None:
@@ -63,13 +63,13 @@ def run_on(folder: Path, name: str, labels: list[list[float | None]]) -> Run:
 
 def test_training_learns_the_same_however_a_missing_judgement_is_written(tmp_path: Path) -> None:
     judged: list[list[float | None]] = [[float(i % 5), 4.0 - i % 3] for i in range(14)]
-    found = {}
+    losses = {}
     for name, missing in (("null", None), ("nan", NONE), ("number", -100.0)):
         labels = [[row[0], missing] if i % 3 == 0 else row for i, row in enumerate(judged)]
         run = run_on(tmp_path, name, labels)
-        found[name] = (toys.curve(run.folder), commit.read_manifest(run.out).facts["weights_digest"])
-    assert found["null"] == found["nan"] == found["number"]
-    assert found["null"][0][0]["loss"] < 20
+        losses[name] = (toys.curve(run.folder), commit.read_manifest(run.out).facts["weights_digest"])
+    assert losses["null"] == losses["nan"] == losses["number"]
+    assert losses["null"][0][0]["loss"] < 20
 
 
 def test_rows_without_a_judgement_and_infinite_ones_are_refused(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ def main(root: str) -> None:
         layout = parallel.start(Parallel(**{cut: 2}))
         for folder in sorted(Path(root).glob("*/checkpoint")):
             model = checkpoint.open_checkpoint(str(folder), verify="off").model
-            said = comparison.ours(str(folder), model, comparison.sample_ids(model), layout)
+            logits = comparison.ours(str(folder), model, comparison.sample_ids(model), layout)
             if layout.rank == 0:
-                torch.save(said, folder.parent / f"{cut}.pt")
+                torch.save(logits, folder.parent / f"{cut}.pt")
         parallel.stop()
 
 

@@ -48,13 +48,13 @@ def cuts(folders: dict[str, Path]) -> Path:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
+    merged: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        found |= load_file(file)
-    return found
+        merged |= load_file(file)
+    return merged
 
 
-def said(folder: Path, name: str) -> torch.Tensor:
+def logits_of(folder: Path, name: str) -> torch.Tensor:
     model = checkpoint.open_checkpoint(str(folder / "checkpoint"), verify="off").model
     torch.manual_seed(0)
     return comparison.theirs(str(folder / name), comparison.sample_ids(model), model.head)
@@ -81,8 +81,8 @@ def test_in_and_out_changes_no_bit(folders: dict[str, Path], name: str) -> None:
 
 @pytest.mark.parametrize("name", tiny.FOLDERS)
 def test_logits_are_those_of_transformers(folders: dict[str, Path], name: str) -> None:
-    theirs = said(folders[name], "source")
-    assert torch.equal(theirs, said(folders[name], "exported"))
+    theirs = logits_of(folders[name], "source")
+    assert torch.equal(theirs, logits_of(folders[name], "exported"))
     model = checkpoint.open_checkpoint(str(folders[name] / "checkpoint"), verify="off").model
     layout = parallel.start(Parallel())
     ours = comparison.ours(str(folders[name] / "checkpoint"), model, comparison.sample_ids(model), layout)
@@ -95,7 +95,7 @@ def test_logits_are_those_of_transformers(folders: dict[str, Path], name: str) -
 @pytest.mark.parametrize("name", tiny.FOLDERS)
 def test_logits_do_not_depend_on_the_cut(cuts: Path, folders: dict[str, Path], name: str, cut: str) -> None:
     ours = torch.load(cuts / name / f"{cut}.pt", weights_only=True)
-    assert (ours - said(folders[name], "source")).abs().max().item() <= 1e-4
+    assert (ours - logits_of(folders[name], "source")).abs().max().item() <= 1e-4
 
 
 @pytest.mark.parametrize("name", tiny.FOLDERS)
@@ -105,11 +105,11 @@ def test_a_config_survives_the_way_in_and_out(folders: dict[str, Path], name: st
     before, after = (transformers.AutoConfig.from_pretrained(folders[name] / part) for part in ("source", "exported"))
     assert type(before) is type(after)
     differ = {key for key, value in before.to_dict().items() if after.to_dict().get(key) != value}
-    told: dict[str, Any] = {key: (before.to_dict()[key], after.to_dict().get(key)) for key in differ}
+    differences: dict[str, Any] = {key: (before.to_dict()[key], after.to_dict().get(key)) for key in differ}
     allowed = {"eos_token_id", "bos_token_id", "pad_token_id", "n_inner", "_name_or_path", "initializer_range"}
     allowed |= {"attn_pdrop", "embd_pdrop", "resid_pdrop", "max_window_layers", "head_dim"}
     allowed |= {"tie_word_embeddings"} if name.endswith("reward") else set()
-    assert differ <= allowed, told
+    assert differ <= allowed, differences
 
 
 def test_a_tokenizer_comes_out_as_transformers_loads_it(folders: dict[str, Path]) -> None:

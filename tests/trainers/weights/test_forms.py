@@ -52,8 +52,8 @@ def test_half_types_and_shards_keep_every_bit(tmp_path: Path, dtype: torch.dtype
     assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
     assert same(tensors(source), tensors(tmp_path / "out"))
     assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == str(dtype).removeprefix("torch.")
-    told = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
-    assert told["weight_map"].keys() == tensors(source).keys()
+    written = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    assert written["weight_map"].keys() == tensors(source).keys()
 
 
 def test_a_checkpoint_is_what_saving_the_network_makes(tmp_path: Path) -> None:
@@ -74,28 +74,28 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
     save_file(change(tensors(folder)), folder / "model.safetensors")
 
 
-def stacked(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def stacked(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Mixtral as transformers 5 holds it in memory."""
-    out = {name: value for name, value in found.items() if "block_sparse_moe" not in name}
+    out = {name: value for name, value in state.items() if "block_sparse_moe" not in name}
     for layer in range(2):
         here, there = f"model.layers.{layer}.block_sparse_moe.", f"model.layers.{layer}.mlp."
-        w1, w2, w3 = ([found[f"{here}experts.{e}.w{n}.weight"] for e in range(4)] for n in (1, 2, 3))
-        out[there + "gate.weight"] = found[here + "gate.weight"]
+        w1, w2, w3 = ([state[f"{here}experts.{e}.w{n}.weight"] for e in range(4)] for n in (1, 2, 3))
+        out[there + "gate.weight"] = state[here + "gate.weight"]
         out[there + "experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(w1, w3, strict=True)])
         out[there + "experts.down_proj"] = torch.stack(w2)
     return out
 
 
-def bare(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def bare(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """GPT-2 as it was first published: no prefix, the causal masks beside the weights."""
-    out = {name.removeprefix("transformer."): value for name, value in found.items()}
+    out = {name.removeprefix("transformer."): value for name, value in state.items()}
     return out | {f"h.{layer}.attn.bias": torch.ones(1, 1, 4, 4) for layer in range(2)}
 
 
-def with_head(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def with_head(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tied, and the head written all the same; with the rope buffers of old folders."""
     buffers = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(8) for layer in range(2)}
-    return found | {"lm_head.weight": found["model.embed_tokens.weight"].clone(), **buffers}
+    return state | {"lm_head.weight": state["model.embed_tokens.weight"].clone(), **buffers}
 
 
 @pytest.mark.parametrize(("name", "change"), [("mixtral", stacked), ("gpt2", bare), ("qwen2", with_head)])
@@ -115,7 +115,7 @@ def test_export_casts_when_asked_and_never_to_infinity(tmp_path: Path) -> None:
     quietly(adopt, source, tmp_path / "c")
     quietly(export, tmp_path / "c", tmp_path / "out", dtype="bf16")
     assert same({k: v.bfloat16() for k, v in tensors(source).items()}, tensors(tmp_path / "out"))
-    rewrite(source, lambda found: {**found, "model.norm.weight": torch.full((64,), 1e6)})
+    rewrite(source, lambda state: {**state, "model.norm.weight": torch.full((64,), 1e6)})
     quietly(adopt, source, tmp_path / "large")
     with pytest.raises(DataError, match=r"model\.norm\.weight"):
         quietly(export, tmp_path / "large", tmp_path / "half", dtype="fp16")
@@ -137,8 +137,8 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     assert [parent.name for parent in made.parents] == ["tokenizer"]
     carried = checkpoint.open_checkpoint(str(tmp_path / "c")).vocabulary()
     assert carried["tokenizer.json"] == row["tokenizer_json"]
-    told, generation = (json.loads(carried[name]) for name in ("tokenizer_config.json", "generation_config.json"))
-    assert {"chat_template": "t", "eos_token": "w1"}.items() <= told.items()
+    written, generation = (json.loads(carried[name]) for name in ("tokenizer_config.json", "generation_config.json"))
+    assert {"chat_template": "t", "eos_token": "w1"}.items() <= written.items()
     assert generation["eos_token_id"] == 2 and "bos_token_id" not in generation
     other = quietly(adopt, source, tmp_path / "other", tokenizer_from=str(tiny.write("llama", tmp_path / "two")))
     assert other.facts["tokenizer"] == own.facts["tokenizer"]

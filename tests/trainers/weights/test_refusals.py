@@ -42,7 +42,7 @@ def read(config: dict[str, Any]) -> ModelConfig:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({**LLAMA, "hidden_act": "gelu"}, "hidden_act gelu"),
         ({**LLAMA, "attention_bias": True}, "attention_bias True with mlp_bias False"),
@@ -89,10 +89,10 @@ def read(config: dict[str, Any]) -> ModelConfig:
         ({**QWEN, "layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
     ],
 )
-def test_a_setting_that_is_not_supported_is_named(config: dict[str, Any], told: str) -> None:
+def test_a_setting_that_is_not_supported_is_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         read(config)
-    assert told in error.value.render()
+    assert message in error.value.render()
 
 
 def test_all_faults_of_a_config_are_told_at_once() -> None:
@@ -108,7 +108,7 @@ def test_a_config_of_a_million_unknown_keys_is_told_in_a_few_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "window"),
+    ("keys", "window"),
     [
         ({"use_sliding_window": True, "max_window_layers": 0}, 4096),
         ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None}, None),
@@ -123,11 +123,11 @@ def test_a_config_of_a_million_unknown_keys_is_told_in_a_few_lines() -> None:
 )
 @pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
 def test_a_window_is_what_transformers_makes_of_the_same_keys(
-    told: dict[str, Any], window: int | None, kind: str
+    keys: dict[str, Any], window: int | None, kind: str
 ) -> None:
     import transformers
 
-    config = {**LLAMA, "architectures": [f"{kind}ForCausalLM"], **told}
+    config = {**LLAMA, "architectures": [f"{kind}ForCausalLM"], **keys}
     assert read(config).window == window
     theirs = getattr(transformers, f"{kind}Config")(**config)
     sliding = set(theirs.layer_types) == {"sliding_attention"}
@@ -175,18 +175,18 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    found = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
-    change(found)
+    tensors = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    change(tensors)
     for file in folder.glob("*.safetensors*"):
         file.unlink()
-    save_file(found, folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors")
 
 
 def edit_index(folder: Path, change: Callable[[dict[str, str]], Any]) -> None:
     path = folder / "model.safetensors.index.json"
-    told = json.loads(path.read_text())
-    change(told["weight_map"])
-    path.write_text(json.dumps(told))
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
 
 
 def pickled(folder: Path) -> None:
@@ -221,12 +221,12 @@ HARMS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_folder_that_is_not_what_it_says_is_refused(llama: Path, tmp_path: Path, harm: str) -> None:
-    folder, (change, told) = tmp_path / "source", HARMS[harm]
+    folder, (change, message) = tmp_path / "source", HARMS[harm]
     shutil.copytree(llama, folder)
     change(folder)
     with pytest.raises((DataError, ConfigError)) as error:
         adopt(str(folder), str(tmp_path / "out"), check="off", say=lambda line: None)
-    assert told in error.value.render()
+    assert message in error.value.render()
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 

@@ -57,8 +57,8 @@ def test_a_real_llama_speaks_as_in_transformers(shared_data: Path, tmp_path: Pat
     known: list[int] = json.loads((folder / "greedy.json").read_text())["greedy_token_ids_from_bos"]
     generator = open_generator(str(tmp_path / "checkpoint"))
     prompts = [[1], known[:40]]
-    said = generator.generate(pa.table({"prompt_ids": prompts}), Greedy(greedy=True), np.zeros(2, np.uint64))
-    answers = said["response_ids"].to_pylist()
+    samples = generator.generate(pa.table({"prompt_ids": prompts}), Greedy(greedy=True), np.zeros(2, np.uint64))
+    answers = samples["response_ids"].to_pylist()
     assert answers[0][: len(known) - 1] == known[1:]
     for place in (folder / "hf", tmp_path / "exported"):
         assert [greedy(place, ids, 200) for ids in prompts] == answers

@@ -61,13 +61,13 @@ def run(arguments: list[str]) -> int:
     asked = options_of(job / "script")
     kept = {name: os.environ[name] for name in asked["export"].split(",") if name in os.environ}
     count = int(asked["nodes"]) * int(asked["ntasks-per-node"])
-    told = {"SLURM_JOB_ID": job.name, "SLURM_JOB_NODELIST": "n1", "SLURM_NTASKS": str(count), "SLURM_PROCID": "0"}
+    variables = {"SLURM_JOB_ID": job.name, "SLURM_JOB_NODELIST": "n1", "SLURM_NTASKS": str(count), "SLURM_PROCID": "0"}
     while (job / "state").read_text() == "PENDING":
         put(job / "state", "RUNNING")
         with open(asked["output"].replace("%%", "%"), "a") as output:
             script = subprocess.Popen(
                 ["bash", str(job / "script")],
-                env={**kept, **told, "SLURM_EXPORT_ENV": asked["export"], "FAKE_SLURM": str(HOME)},
+                env={**kept, **variables, "SLURM_EXPORT_ENV": asked["export"], "FAKE_SLURM": str(HOME)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
