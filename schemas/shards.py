@@ -21,7 +21,8 @@ from schemas.manifest import File
 from schemas.migration import migrated
 from schemas.schema import Column, Schema
 from schemas.stats import count_values, measure, merge_counts, merge_measures
-from schemas.store.storage import Sink, Store, open_store, shown
+from schemas.store.opening import open_store
+from schemas.store.storage import Sink, Store, shown
 
 Verify = Literal["full", "size", "off"]
 

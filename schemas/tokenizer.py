@@ -24,7 +24,8 @@ from schemas.errors import DataError, IntegrityError, printable
 from schemas.manifest import MANIFEST
 from schemas.outside import parsing
 from schemas.schema import Column, Schema
-from schemas.store.storage import named_file, normal, open_store, shown
+from schemas.store.opening import named_file, open_store
+from schemas.store.storage import normal, shown
 
 TOKENIZERS = Schema(
     "vocabularies",

@@ -110,7 +110,8 @@ def test_import_linter_agrees() -> None:
 
 
 def test_there_is_no_circle_of_modules() -> None:
-    edges = {module: {name for name, _ in imports(path, at_import=True)} for module, path in MODULES.items()}
+    """An import inside a function counts as one at the top."""
+    edges = {module: {name for name, _ in imports(path)} for module, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:

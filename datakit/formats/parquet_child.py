@@ -18,7 +18,8 @@ from datakit.formats.compression import FLOOR, RATIO, too_large
 from datakit.formats.sources import checked, opened
 from schemas.errors import DataError
 from schemas.process import interpreter
-from schemas.store.storage import named_file, normal, shown
+from schemas.store.opening import named_file
+from schemas.store.storage import normal, shown
 
 _ROWS = 4096
 _MEMORY = 8 << 30

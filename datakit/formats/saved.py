@@ -11,7 +11,8 @@ from typing import Any
 
 from schemas.errors import ConfigError, DataError, printable
 from schemas.settings import suggestion
-from schemas.store.storage import inside, named_file, normal, shown
+from schemas.store.opening import named_file
+from schemas.store.storage import inside, normal, shown
 
 _SPLITS, _STATE = "dataset_dict.json", "state.json"
 _LIMIT = 1 << 24

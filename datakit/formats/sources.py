@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from datakit.formats.compression import CHUNK, beginning, plain
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.store.storage import guarded, named_file, shown
+from schemas.store.opening import named_file
+from schemas.store.storage import guarded, shown
 
 T = TypeVar("T")
 

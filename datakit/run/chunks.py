@@ -19,7 +19,8 @@ from datakit.op import Result
 from schemas.errors import StorageError
 from schemas.settings import canonical
 from schemas.store.commit import sweep
-from schemas.store.storage import Store, open_store
+from schemas.store.opening import open_store
+from schemas.store.storage import Store
 
 _PREFIX = "_progress-"
 _LIMIT = 1 << 32

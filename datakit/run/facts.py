@@ -29,8 +29,8 @@ def check_tokenizers(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, 
 
 
 def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], schema: Schema) -> dict[str, Any]:
-    """The facts of the inputs' manifests (a list where they differ), the keys of the resources by name, and the tokenizer
-    of each column of ids.
+    """The facts of the inputs' manifests (a list where they differ), the keys of the resources by name, and the
+    tokenizer of each column of ids.
     """
     facts: dict[str, Any] = {}
     for name in sorted({name for dataset in inputs for name in dataset.facts} - {tokenizer_lineage.FACT}):

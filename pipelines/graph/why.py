@@ -9,7 +9,7 @@ from pipelines.graph.nodes import Node, resource_key
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.store.commit import read_manifest
-from schemas.store.storage import open_store
+from schemas.store.opening import open_store
 
 _ABSENT = object()
 

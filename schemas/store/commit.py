@@ -19,8 +19,9 @@ from contextlib import suppress
 
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError, StorageError
 from schemas.manifest import MANIFEST, MAX_BYTES, File, Manifest
+from schemas.store.opening import open_store
 from schemas.store.owner import Owner
-from schemas.store.storage import Store, inside, normal, open_store, shown
+from schemas.store.storage import Store, inside, normal, shown
 
 LEASE_SECONDS = 7 * 86400.0
 """After this long an attempt of another host, whose process cannot be looked at, counts as dead."""

@@ -1,4 +1,4 @@
-"""Where bytes live: one small `Store` over a local folder, `memory://` and `s3://`, and the rules for URLs.
+"""What a place for bytes is: the contract `Store`, the rules for URLs, and how faults of the system are reported.
 
 A URL is checked before anything is opened: every link of a chained URL must be on the allow-list, chains
 themselves are refused, and credentials never travel in a URL (they would end up in manifests). Names found
@@ -161,29 +161,6 @@ def normal(url: str | os.PathLike[str]) -> str:
     if not rest or any(part in ("", ".", "..") for part in rest.split("/")):
         raise _refused("url", "a URL names a place below its root, without empty, '.' or '..' parts", text)
     return f"{protocol}://{rest}"
-
-
-def open_store(url: str | os.PathLike[str]) -> tuple[Store, str]:
-    """The store of a URL and the path in it."""
-    place = normal(url)
-    if "://" not in place:
-        from schemas.store.local import LocalStore
-
-        return LocalStore(), place
-    from schemas.store.objects import ObjectStore
-
-    protocol, path = place.split("://", 1)
-    return ObjectStore(protocol), path
-
-
-def named_file(url: str | os.PathLike[str]) -> tuple[Store, str]:
-    """The store and path of an input that a person named; links of a local path are resolved, this once.
-
-    Model hubs keep downloads as links into a folder of blobs. Datasets and whatever is written stay without links: they
-    are opened by `open_store`.
-    """
-    store, path = open_store(url)
-    return store, path if "://" in normal(url) else os.path.realpath(path)
 
 
 def inside(name: str, where: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
 from schemas.store.local import LocalStore
+from schemas.store.opening import open_store
 from schemas.store.owner import Owner
-from schemas.store.storage import guarded, inside, normal, open_store, shown
+from schemas.store.storage import guarded, inside, normal, shown
 from tests.faults.writers import ROWS
 
 REFUSED = [

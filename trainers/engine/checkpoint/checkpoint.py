@@ -34,7 +34,8 @@ from schemas.errors import ConfigError, IntegrityError, QuiverError
 from schemas.manifest import File, Manifest, Parent
 from schemas.store import commit
 from schemas.store.local import LocalStore
-from schemas.store.storage import guarded, open_store, shown
+from schemas.store.opening import open_store
+from schemas.store.storage import guarded, shown
 from schemas.tokenizer import files_identity
 from trainers.architecture import ModelConfig, shape_faults
 from trainers.config import Lora

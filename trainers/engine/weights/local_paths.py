@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from schemas.errors import ConfigError
 from schemas.store.local import LocalStore
-from schemas.store.storage import open_store, shown
+from schemas.store.opening import open_store
+from schemas.store.storage import shown
 
 
 def local(url: str) -> str:
