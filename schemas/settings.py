@@ -14,7 +14,7 @@ import json
 import math
 import types
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
@@ -75,6 +75,104 @@ def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return cast(T, value)
 
 
+def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[str, Any]:
+    """The plain JSON that texts like `optim.lr=1e-4` give, each value read as `kind` types its field; `ConfigError`
+    lists every fault.
+
+    A value is JSON, or the bare text; a list may be written with commas alone. A path that is given twice is a fault.
+    """
+    faults: list[str] = []
+    result: dict[str, Any] = {}
+    given: set[str] = set()
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path.strip("."):
+            faults.append(f"{printable(assignment)} is not of the form key=value")
+        elif path in given:
+            faults.append(f"{printable(path)} is given twice")
+        else:
+            given.add(path)
+            _assign(kind, path, text, result, faults)
+    if faults:
+        unknown = all(fault.startswith("unknown key") for fault in faults)
+        raise ConfigError("unknown-key" if unknown else "bad-setting", "; ".join(faults), where=where,
+                          expected=defaults(kind) if unknown else "", kept="nothing was started")  # fmt: skip
+    return result
+
+
+def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: list[str]) -> None:
+    """Put what `text` says at the dotted `path` of `result`."""
+    *above, last = path.split(".")
+    hint: Any = kind
+    for depth, part in enumerate([*above, last]):
+        outer = _dataclass_in(hint)
+        if outer is not None:
+            if part not in _fields(outer):
+                before = "".join(f"{name}." for name in above[:depth])
+                faults.append(f"unknown key {printable(before + part)}{_nearest(outer, part)}")
+                return
+            hint = get_type_hints(outer)[part]
+        elif hint is Any or get_origin(hint) in _MAPPINGS:
+            hint = Any
+        else:
+            faults.append(f"{printable('.'.join(above[:depth]))} has no keys: it is {_words(hint)}")
+            return
+    for part in above:
+        result = result.setdefault(part, {})
+    result[last] = _read(hint, text, path, faults)
+
+
+def _read(hint: Any, text: str, path: str, faults: list[str]) -> Any:
+    """The first reading of `text` that is of the type `hint`; the faults of its nearest reading where there is none."""
+    readings = [value for one in (text, text.lower(), f"[{text}]") for value in _json(one)]
+    first: list[str] = []
+    for value in (*readings[:1], text, *readings[1:], text.split(",")):
+        own: list[str] = []
+        _value(hint, value, path, own)
+        if not own:
+            return value
+        first = first or own
+    faults += first
+    return None
+
+
+def _json(text: str) -> Iterator[Any]:
+    try:
+        yield json.loads(text)
+    except (ValueError, RecursionError):
+        return
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass that `hint` is, or is besides null."""
+    several = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return next((one for one in several if isinstance(one, type) and dataclasses.is_dataclass(one)), None)
+
+
+def setting_of(kind: type, name: str) -> str:
+    """The dotted path of the setting of `kind` that is called `name`, here or in other programs; empty if none is."""
+    return _paths(kind).get(name, "")
+
+
+def _paths(kind: type) -> dict[str, str]:
+    paths = {field: field for field in _fields(kind)}
+    for field, hint in get_type_hints(kind).items():
+        inner = _dataclass_in(hint)
+        if inner is not None:
+            paths = {**{leaf: f"{field}.{leaf}" for leaf in _fields(inner)}, **paths}
+    return {**getattr(kind, "other_names", {}), **paths}
+
+
+def _nearest(kind: type, name: str) -> str:
+    """As `suggestion`, over the fields of `kind`, those of the dataclasses inside it, and the names that other programs
+    give them (`other_names` of `kind`).
+    """
+    paths = _paths(kind)
+    own = suggestion(name, list(_fields(kind)))
+    near = [name] if name in paths else [] if own else difflib.get_close_matches(name, paths, n=1)
+    return f" (did you mean {paths[near[0]]}?)" if near else own
+
+
 def defaults(kind: type) -> str:
     """The settings of the dataclass `kind` in one line, each with its default; `needed` where it has none."""
     listed = []
@@ -101,7 +199,7 @@ def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
     before = len(faults)
     for key in data:
         if key not in fields:
-            faults.append(f"unknown key {printable(path + key)}{suggestion(key, list(fields))}")
+            faults.append(f"unknown key {printable(path + key)}{_nearest(kind, key)}")
     values = {}
     for name, field in fields.items():
         if name in data:

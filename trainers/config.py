@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
 from schemas.outside import parsing, strict_json
@@ -102,6 +102,28 @@ class Run:
     `keep_best` with the lowest `best_by` (with a leading "-" the highest), also when the run is complete.
     `key` is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "optim.lr",
+        "lr_scheduler_type": "optim.schedule",
+        "max_grad_norm": "optim.clip_grad",
+        "min_learning_rate": "optim.min_lr",
+        "warmup": "optim.warmup_steps",
+        "batch_size": "global_batch_size",
+        "train_batch_size": "global_batch_size",
+        "per_device_train_batch_size": "global_batch_size",
+        "num_train_epochs": "epochs",
+        "num_epochs": "epochs",
+        "max_epochs": "epochs",
+        "steps": "max_steps",
+        "lora_r": "lora.rank",
+        "lora_alpha": "lora.alpha",
+        "save_steps": "save_every",
+        "logging_steps": "log_every",
+        "eval_steps": "validate_every",
+        "report_to": "track",
+    }
+    """What transformers, TRL and NeMo call a setting, and its path here."""
 
     algorithm: str
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
 from pipelines.report.table import show
 from pipelines.runtime import settings
+from pipelines.runtime.parameters import Number, OptionalWhole, Whole
 from pipelines.setups import source_of
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
 from schemas.errors import ConfigError, printable
@@ -27,18 +28,16 @@ class AlignmentIteration(Answering, Command):
 
     title: ClassVar[str] = ""
 
-    iteration = luigi.IntParameter(description="which iteration; those before it are required")
+    iteration = Whole(description="which iteration; those before it are required")
     source = luigi.Parameter(description="task source: the section that says where prompts, data and models come from")
-    prompts_per_iteration = luigi.IntParameter(
-        description="prompts of one iteration; each is used in one iteration only"
-    )
-    samples_per_prompt = luigi.IntParameter(description="answers to each prompt")
-    temperature = luigi.FloatParameter(description="of sampling")
-    top_k = luigi.IntParameter(description="likeliest tokens to choose from; 0: all")
-    top_p = luigi.FloatParameter(description="probability mass to choose from")
-    original_share = luigi.FloatParameter(description="share of original data among training rows; 0: none")
+    prompts_per_iteration = Whole(description="prompts of one iteration; each is used in one iteration only")
+    samples_per_prompt = Whole(description="answers to each prompt")
+    temperature = Number(description="of sampling")
+    top_k = Whole(least=0, description="likeliest tokens to choose from; 0: all")
+    top_p = Number(least=0, most=1, description="probability mass to choose from")
+    original_share = Number(least=0, most=1, description="share of original data among training rows; 0: none")
     experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the source")
-    seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
+    seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
     @abstractmethod
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:

@@ -33,14 +33,25 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Answering, Templated
-from pipelines.graph.learning import run_of
+from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, model_at, names_in, rows_at, scorer_at, stem
 from pipelines.runtime import settings
+from pipelines.runtime.parameters import (
+    AssignmentsParameter,
+    MergedParameter,
+    Number,
+    ObjectParameter,
+    OptionalNumber,
+    OptionalWhole,
+    Whole,
+)
 from pipelines.stages.iteration import EvalSetup, evaluated, prompted, rewarded
 from schemas.errors import ConfigError, printable
+from schemas.settings import assigned
 from schemas.store.storage import normal
+from trainers.config import Run
 
 
 class StageCommand(Command):
@@ -50,7 +61,7 @@ class StageCommand(Command):
 
     name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
     format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
-    columns = luigi.DictParameter(
+    columns = ObjectParameter(
         default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
     )
     keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
@@ -97,7 +108,7 @@ class _Operation(StageCommand):
         default="", description="dataset folder or file; several, divided by commas, for Blend; none for a reader"
     )
     op = luigi.Parameter(description="name of the operation, with or without its family")
-    params = luigi.DictParameter(default={}, description="settings of the operation, as JSON")
+    params = ObjectParameter(default={}, description="settings of the operation, as JSON")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset, checkpoint, or tokenizer from outside")
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -130,7 +141,7 @@ class Import(StageCommand):
     files = luigi.Parameter(
         description="files, divided by commas: JSON Lines, JSON, CSV, TSV or Parquet, compressed or not"
     )
-    params = luigi.DictParameter(default={}, description="more settings of io.jsonl, io.csv or io.parquet, as JSON")
+    params = ObjectParameter(default={}, description="more settings of io.jsonl, io.csv or io.parquet, as JSON")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The dataset."""
@@ -147,11 +158,11 @@ class Generate(Answering, StageCommand):
 
     policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
-    samples_per_prompt = luigi.IntParameter(default=1)
-    temperature = luigi.FloatParameter(default=1.0)
-    top_k = luigi.IntParameter(default=0)
-    top_p = luigi.FloatParameter(default=1.0)
-    max_new_tokens = luigi.IntParameter(default=256)
+    samples_per_prompt = Whole(default=1)
+    temperature = Number(default=1.0)
+    top_k = Whole(least=0, default=0)
+    top_p = Number(least=0, most=1, default=1.0)
+    max_new_tokens = Whole(default=256)
     greedy = luigi.BoolParameter(default=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -247,11 +258,24 @@ class Train(StageCommand):
     data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
     algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
     init = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to start from")
-    model = luigi.DictParameter(default={}, description="a fresh network, as JSON (trainers.architecture.Model)")
+    model = ObjectParameter(default={}, description="a fresh network, as JSON (trainers.architecture.Model)")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
     validation = luigi.Parameter(default="", description="dataset folder to validate on")
-    learning = luigi.DictParameter(description="fields of trainers.config.Run, as JSON: optim, epochs, ...")
-    ranks = luigi.IntParameter(default=0, description="processes; 0: what [launch] says", significant=False)
+    learning = MergedParameter(
+        description="fields of trainers.config.Run, as JSON, over the defaults: optim, epochs, ..."
+    )
+    set = AssignmentsParameter(default=(), description="one of them as key=value, e.g. optim.lr=1e-4; may be repeated")
+    lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")
+    epochs = OptionalWhole(description="the same as --set epochs=...")
+    batch_size = OptionalWhole(description="rows of an optimizer step; the same as --set global_batch_size=...")
+    ranks = Whole(least=0, default=0, description="processes; 0: what [launch] says", significant=False)
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """The learning that all flags together ask for."""
+        flags = {"optim.lr": self.lr, "epochs": self.epochs, "global_batch_size": self.batch_size}
+        given = [f"{path}={value}" for path, value in flags.items() if value is not None]
+        return merged(recursively_unfreeze(self.learning), assigned(Run, [*self.set, *given], where="--set"))
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
@@ -260,7 +284,7 @@ class Train(StageCommand):
         if not (self.init or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         model = dict(self.model) or None
-        run = run_of(self.algorithm, self.learning, seed=settings.quiver_config().seed, model=model, where="--learning")
+        run = run_of(self.algorithm, self.settled, seed=settings.quiver_config().seed, model=model, where="--learning")
         init = model_at(plan, self.init) if self.init else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
@@ -284,11 +308,9 @@ class Evaluate(Answering, StageCommand):
 
     policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
-    verifier = luigi.DictParameter(
-        default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
-    )
+    verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder, module:function")
-    max_new_tokens = luigi.IntParameter(default=256)
+    max_new_tokens = Whole(default=256)
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Answers, verdicts, rewards, figures."""

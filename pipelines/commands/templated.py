@@ -10,6 +10,7 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.template import Rendering
 from pipelines.runtime import settings
+from pipelines.runtime.parameters import ListParameter, ObjectParameter
 from schemas.errors import ConfigError, printable
 
 
@@ -17,7 +18,7 @@ class Templated:
     """Of a command that writes conversations as text."""
 
     template = luigi.Parameter(default="", description="chat template, by name or Jinja; empty: the tokenizer's own")
-    template_options = luigi.DictParameter(
+    template_options = ObjectParameter(
         default={}, description='variables that the template reads, as JSON: {"enable_thinking": false}'
     )
     date = luigi.Parameter(default="", description="date that the template writes, YYYY-MM-DD; empty: that of [quiver]")
@@ -63,7 +64,7 @@ class Templated:
 class Answering(Templated):
     """Of a command that has a policy answer."""
 
-    stop = luigi.ListParameter(default=(), description="texts that end an answer, as a JSON list")
+    stop = ListParameter(default=(), description="texts that end an answer, as a JSON list")
 
     @property
     def asked(self) -> Rendering:

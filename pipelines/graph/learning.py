@@ -15,6 +15,24 @@ _PLACES = {"data": "plan-data", "out": "plan-out"}
 _OURS = ("data", "out", "init", "vocabulary", "validation", "work", "key", "facts", "model", "algorithm", "seed")
 
 
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`defaults` with what is `given` in their place, object by object; a list is replaced whole.
+
+    What is given displaces the defaults that exclude it: `max_steps` the `epochs` and the other way round, a constant
+    rate the `min_lr` that it does not fall to.
+    """
+    rest = dict(defaults)
+    for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+        if given.get(one) is not None and given.get(other) is None:
+            rest.pop(other, None)
+    if given.get("schedule") == "constant":
+        rest.pop("min_lr", None)
+    for name, value in given.items():
+        below = rest.get(name)
+        rest[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return rest
+
+
 def run_of(
     algorithm: str, learning: Mapping[str, Any], *, seed: int, model: Mapping[str, Any] | None = None, where: str = ""
 ) -> Run:

@@ -5,12 +5,11 @@ NeMo-Aligner ran it offline (sampler, labeler with processor `rs`, SFT on the wi
 
 from __future__ import annotations
 
-import luigi
-
 from datakit.filter import BestOf
 from pipelines.commands.iterations import AlignmentIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import Whole
 
 
 class RejectionSamplingIteration(AlignmentIteration):
@@ -18,7 +17,7 @@ class RejectionSamplingIteration(AlignmentIteration):
 
     title = "rejection-sampling"
 
-    best = luigi.IntParameter(description="answers kept of every prompt")
+    best = Whole(description="answers kept of every prompt")
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """The best answers of every prompt."""

@@ -17,7 +17,8 @@ from datakit.label import Standardize
 from pipelines.commands.iterations import AlignmentIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from schemas.errors import ConfigError
+from pipelines.runtime.parameters import ListParameter, OptionalNumber
+from schemas.errors import ConfigError, printable
 
 
 class RestIteration(AlignmentIteration):
@@ -25,13 +26,21 @@ class RestIteration(AlignmentIteration):
 
     title = "rest"
 
-    thresholds = luigi.ListParameter(description="one improve step each; rising")
+    thresholds = ListParameter(description="one improve step each; rising")
     threshold_kind = luigi.ChoiceParameter(choices=["absolute", "quantile"], description="what thresholds are")
-    reward_mean = luigi.OptionalFloatParameter(description="mean to standardise with; empty: measured")
-    reward_std = luigi.OptionalFloatParameter(description="standard deviation to standardise with; empty: measured")
+    reward_mean = OptionalNumber(description="mean to standardise with; empty: measured")
+    reward_std = OptionalNumber(description="standard deviation to standardise with; empty: measured")
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """Standardise, then one filter for each threshold."""
+        wrong = [value for value in self.thresholds if isinstance(value, bool) or not isinstance(value, int | float)]
+        if wrong:
+            raise ConfigError(
+                "bad-setting",
+                f"thresholds holds {printable(wrong[0])!r}, which is not a number",
+                expected="a list of numbers: '[0.4, 0.6]'",
+                kept="nothing was started",
+            )
         steps = [float(threshold) for threshold in self.thresholds]
         if not steps or steps != sorted(steps):
             raise ConfigError(

@@ -1,30 +1,188 @@
-"""Luigi's complaints about parameters in our words: which one, what was given, what would do."""
+"""Parameters that refuse what cannot be, and Luigi's complaints about them in our words: which one, what was given,
+what would do.
+"""
 
 from __future__ import annotations
 
 import argparse
+import configparser
 import difflib
-from collections.abc import Mapping
+import functools
+import inspect
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import luigi
+import luigi.configuration
 from luigi.cmdline_parser import CmdlineParser
+from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
+from pipelines.graph.learning import merged
 from pipelines.runtime.console import say
 from schemas.errors import ConfigError, printable
+from schemas.settings import setting_of
+from trainers.config import Run
 
 _UNKNOWN = "unrecognized arguments: "
+_DIRECT = {"optim.lr": "lr", "epochs": "epochs", "global_batch_size": "batch-size"}
+PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
+
+
+class Whole(luigi.IntParameter):
+    """A whole number from `least` on."""
+
+    def __init__(self, *, least: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.least = least
+
+    def parse(self, x: str) -> int:
+        """The number; `ValueError` says what is wrong with it."""
+        try:
+            value = int(x)
+        except ValueError:
+            raise ValueError(f"{x!r} is not a whole number") from None
+        if value < self.least:
+            raise ValueError(f"{value} is below {self.least}, the least there can be")
+        return value
+
+
+class Number(luigi.FloatParameter):
+    """A number from `least` to `most`."""
+
+    def __init__(self, *, least: float = float("-inf"), most: float = float("inf"), **options: Any) -> None:
+        super().__init__(**options)
+        self.least, self.most = least, most
+
+    def parse(self, x: str) -> float:
+        """The number; `ValueError` says what is wrong with it."""
+        try:
+            value = float(x)
+        except ValueError:
+            raise ValueError(f"{x!r} is not a number") from None
+        if not self.least <= value <= self.most:
+            raise ValueError(f"{x} is not between {self.least:g} and {self.most:g}")
+        return value
+
+
+class OptionalWhole(Whole):
+    """A whole number from `least` on, or nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"default": None, **options})
+
+    def parse(self, x: str) -> Any:
+        """The number; None for an empty text."""
+        return super().parse(x) if x else None
+
+    def serialize(self, x: int | None) -> str:
+        """The number's text, or an empty one."""
+        return "" if x is None else str(x)
+
+
+class OptionalNumber(Number):
+    """A number from `least` to `most`, or nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"default": None, **options})
+
+    def parse(self, x: str) -> Any:
+        """The number; None for an empty text."""
+        return super().parse(x) if x else None
+
+    def serialize(self, x: float | None) -> str:
+        """The number's text, or an empty one."""
+        return "" if x is None else str(x)
+
+
+class ObjectParameter(luigi.DictParameter):
+    """A JSON object."""
+
+    def parse(self, x: str) -> Any:
+        """The object; `ValueError` for any other JSON."""
+        return _of_kind(super().parse, x, Mapping, """an object: '{"key": value}'""")
+
+
+class ListParameter(luigi.ListParameter):
+    """A JSON list."""
+
+    def parse(self, x: str) -> Any:
+        """The list; `ValueError` for any other JSON."""
+        try:
+            inside = json.dumps([json.loads(x)])
+        except (ValueError, TypeError, RecursionError):
+            inside = json.dumps([x])
+        return _of_kind(super().parse, x, list | tuple, f"a list: {shlex.quote(inside)}")
+
+
+class MergedParameter(ObjectParameter):
+    """A JSON object over the defaults of `luigi.cfg`: what it does not name stays what it is there.
+
+    The user's configuration lies over the packaged one in the same way, and the command line over both.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        self._place = (owner.__name__, name)
+
+    def normalize(self, x: Any) -> Any:
+        """The whole object."""
+        layers = [self.parse(text) for text in self._configured() if text]
+        whole: Mapping[str, Any] = {}
+        for layer in (*layers, x):
+            whole = merged(whole, recursively_unfreeze(layer))
+        return recursively_freeze(whole)
+
+    def _configured(self) -> list[str]:
+        packaged = _packaged().get(*self._place, fallback="")
+        return [packaged, luigi.configuration.get_config().get(*self._place, packaged)]
+
+
+class AssignmentsParameter(luigi.Parameter[Any]):
+    """Texts `key=value`; the flag may be given again and again."""
+
+    @classmethod
+    def _parser_kwargs(cls, param_name: str, task_name: str | None = None) -> dict[str, Any]:
+        return {**super()._parser_kwargs(param_name, task_name), "action": "append"}
+
+    def parse(self, x: str | Sequence[str]) -> tuple[str, ...]:
+        """The texts; in a configuration file they are a JSON list."""
+        return tuple(map(str, json.loads(x))) if isinstance(x, str) else tuple(x)
+
+    def serialize(self, x: Sequence[str]) -> str:
+        """A JSON list."""
+        return json.dumps(list(x))
+
+
+@functools.cache
+def _packaged() -> configparser.ConfigParser:
+    packaged = configparser.ConfigParser(interpolation=None)
+    packaged.optionxform = str  # type: ignore[assignment,method-assign]
+    packaged.read(PACKAGED, encoding="utf-8")
+    return packaged
+
+
+def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:
+    try:
+        value = parse(text)
+    except (ValueError, TypeError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"{text} is not JSON of {words}")
+    return value
 
 
 def install() -> None:
     """Have Luigi's parser end the process with our error (exit code 2) where argparse would print its usage."""
     build = CmdlineParser._build_parser
 
-    def refusing(**options: Any) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = build(**options)
-        parser.error = _refuse  # type: ignore[method-assign,assignment]
+    def refusing(root_task: str | None = None, **options: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = build(root_task=root_task, **options)
+        parser.error = functools.partial(_refuse, root_task)  # type: ignore[method-assign,assignment]
         return parser
 
     CmdlineParser._build_parser = staticmethod(refusing)  # type: ignore[method-assign,assignment]
@@ -48,19 +206,44 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
     return ""
 
 
-def _refuse(why: str) -> NoReturn:
-    say(_refusal(why).render())
+def flags_of(task: str | None) -> list[str]:
+    """The flags that a command takes, without their dashes: its own, those of sections, and Luigi's."""
+    flags = []
+    for owner, is_without_section, name, _ in Register.get_all_params():
+        if owner == task or is_without_section:
+            flags.append(name)
+        if not is_without_section and issubclass(Register.get_task_cls(owner), luigi.Config):
+            flags.append(f"{owner}_{name}")
+    return [flag.replace("_", "-") for flag in dict.fromkeys(flags)]
+
+
+def _refuse(task: str | None, why: str) -> NoReturn:
+    say(_refusal(task, why).render())
     raise SystemExit(ConfigError.code)
 
 
-def _refusal(why: str) -> ConfigError:
+def _refusal(task: str | None, why: str) -> ConfigError:
     words = why.removeprefix(_UNKNOWN).split()
     flag = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
     if not why.startswith(_UNKNOWN) or not flag:
         what, slug = printable(why, 300), "command-line"
     else:
-        known = {name.replace("_", "-") for _, _, name, _ in Register.get_all_params()}
-        near = difflib.get_close_matches(flag.lstrip("-"), sorted(known), 1, 0.6)
-        hint = f" (did you mean --{near[0]}?)" if near else ""
-        what, slug = f"there is no parameter {printable(flag)}{hint}", "unknown-parameter"
-    return ConfigError(slug, what, kept="nothing was started", next="luigi --module pipelines TASK --help")
+        what, slug = f"there is no parameter {printable(flag)}{_hint(task, flag.lstrip('-'))}", "unknown-parameter"
+    return ConfigError(
+        slug, what, kept="nothing was started", next=f"luigi --module pipelines {printable(task or 'TASK')} --help"
+    )
+
+
+def _hint(task: str | None, flag: str) -> str:
+    """Which flag of the command was meant, or of which command this one is."""
+    known = flags_of(task)
+    path = setting_of(Run, flag.replace("-", "_"))
+    if path and "set" in known:
+        direct = _DIRECT.get(path)
+        return f" (did you mean {f'--{direct}' if direct in known else f'--set {path}=...'}?)"
+    having = {owner for owner, _, name, _ in Register.get_all_params() if name.replace("_", "-") == flag}
+    owners = [owner for owner in having if not inspect.isabstract(Register.get_task_cls(owner))]
+    if owners and task:
+        return f" of {printable(task)}; it belongs to {', '.join(sorted(owners)[:6])}"
+    near = difflib.get_close_matches(flag, known, 1, 0.6)
+    return f" (did you mean --{near[0]}?)" if near else ""

@@ -16,7 +16,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import luigi
@@ -27,12 +26,11 @@ from luigi.task_register import Register
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.runtime.parameters import unreadable
+from pipelines.runtime.parameters import PACKAGED, Number, Whole, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from trainers.launch.settings import Launch
 
-PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
 T = TypeVar("T", bound=luigi.Config)
 
 _REMOTE = ("scheduler_host", "scheduler_port", "scheduler_url")
@@ -50,17 +48,20 @@ class quiver(luigi.Config):
     """The `[quiver]` section: where data lies and how much of the machine is used."""
 
     root = _Place(description="folder or fsspec URL under which every dataset and checkpoint lies")
-    processes = luigi.IntParameter(description="worker processes of one data stage; 0: one per core", significant=False)
-    seed = luigi.IntParameter(description="seed of every random choice that has none of its own")
+    processes = Whole(least=0, description="worker processes of one data stage; 0: one per core", significant=False)
+    seed = Whole(least=0, description="seed of every random choice that has none of its own")
     verify = luigi.ChoiceParameter(choices=["full", "size", "off"], description="check of inputs", significant=False)
-    max_rejected = luigi.FloatParameter(
-        description="share of an input's rows that may fail in one stage before it stops", significant=False
+    max_rejected = Number(
+        least=0,
+        most=1,
+        description="share of an input's rows that may fail in one stage before it stops",
+        significant=False,
     )
 
     date = luigi.Parameter(description="date that chat templates write, YYYY-MM-DD; empty: one that asks for it fails")
 
-    hang_seconds = luigi.FloatParameter(
-        description="a worker of a data stage that is silent for so long has failed", significant=False
+    hang_seconds = Number(
+        least=0, description="a worker of a data stage that is silent for so long has failed", significant=False
     )
 
     @property
@@ -73,28 +74,28 @@ class launch(luigi.Config):
     """The `[launch]` section: how training runs start, and for how long they may be silent."""
 
     launcher = luigi.ChoiceParameter(choices=["local", "slurm"], description="ranks on this machine, or sbatch")
-    ranks = luigi.IntParameter(description="processes of a training run; 0: the fewest that its parallel sizes fill")
-    threads = luigi.IntParameter(description="threads of a rank; 0: its share of the cores")
-    hang_seconds = luigi.FloatParameter(description="a rank that gets nowhere for so long ends the run")
-    start_seconds = luigi.FloatParameter(description="the same before its first step")
-    collective_seconds = luigi.FloatParameter(description="a collective operation that takes longer is an error")
-    save_seconds = luigi.FloatParameter(description="time to save for a run that is asked to stop")
+    ranks = Whole(least=0, description="processes of a training run; 0: the fewest that its parallel sizes fill")
+    threads = Whole(least=0, description="threads of a rank; 0: its share of the cores")
+    hang_seconds = Number(least=0, description="a rank that gets nowhere for so long ends the run")
+    start_seconds = Number(least=0, description="the same before its first step")
+    collective_seconds = Number(least=0, description="a collective operation that takes longer is an error")
+    save_seconds = Number(least=0, description="time to save for a run that is asked to stop")
     environment = luigi.ListParameter(description="more variables to hand on, as a JSON list; a name may end in *")
     partition = luigi.Parameter(description="Slurm: partition")
     account = luigi.Parameter(description="Slurm: account")
     qos = luigi.Parameter(description="Slurm: quality of service")
-    nodes = luigi.IntParameter(description="Slurm: nodes; the ranks are dealt over them evenly")
-    gpus_per_node = luigi.IntParameter(description="Slurm: GPUs of a node; 0: none asked for")
-    cpus_per_rank = luigi.IntParameter(description="Slurm: cores of a rank; 0: the cluster's default")
+    nodes = Whole(least=0, description="Slurm: nodes; the ranks are dealt over them evenly")
+    gpus_per_node = Whole(least=0, description="Slurm: GPUs of a node; 0: none asked for")
+    cpus_per_rank = Whole(least=0, description="Slurm: cores of a rank; 0: the cluster's default")
     time = luigi.Parameter(description="Slurm: time limit, such as 4:00:00")
-    signal_seconds = luigi.IntParameter(description="Slurm: how long before it the run is asked to save; 0: never")
+    signal_seconds = Whole(least=0, description="Slurm: how long before it the run is asked to save; 0: never")
     requeue = luigi.BoolParameter(
         parsing=luigi.BoolParameter.EXPLICIT_PARSING, description="Slurm: queue again after that, and go on"
     )
     lines = luigi.ListParameter(description="Slurm: more sbatch options, as a JSON list")
     image = luigi.Parameter(description="Slurm: container image for srun")
     mounts = luigi.ListParameter(description="Slurm: its mounts FROM:TO, as a JSON list")
-    poll_seconds = luigi.FloatParameter(description="Slurm: how often the job's state is asked for")
+    poll_seconds = Number(least=0, description="Slurm: how often the job's state is asked for")
 
 
 def launching() -> Launch:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import luigi
-
 from datakit.blend import Pair
 from datakit.clients import Sampling
 from datakit.generate import Complete
@@ -17,6 +15,7 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import MergedParameter, Number, Whole
 from pipelines.setups.source import SetupConfig, held_apart, reward_model
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, prompted, tokenized
 
@@ -24,20 +23,20 @@ from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, 
 class digits(SetupConfig):
     """The embedded default: reverse the digits of a number, learnt from demonstrations of which a share is wrong."""
 
-    digits = luigi.IntParameter(description="digits of a number")
-    demonstrations = luigi.IntParameter(description="answers the first policy learns from")
-    wrong_share = luigi.FloatParameter(description="share of the demonstrations that is wrong")
-    prompts = luigi.IntParameter(description="prompts of all iterations together")
-    held_out = luigi.IntParameter(description="prompts that no training row holds")
-    pair_prompts = luigi.IntParameter(description="prompts whose verified samples give preference pairs")
-    pair_samples = luigi.IntParameter(description="samples for each of them")
-    pairs_per_prompt = luigi.IntParameter(description="pairs of a right and a wrong answer for each of them, at most")
-    vocabulary = luigi.IntParameter(description="size of the tokenizer that is trained")
-    max_length = luigi.IntParameter(description="tokens of question and answer together")
-    model = luigi.DictParameter(description="shape of the network (trainers.architecture.Model)")
-    base = luigi.DictParameter(description="learning of the first policy (trainers.config.Run)")
-    reward = luigi.DictParameter(description="learning of the reward model")
-    improve = luigi.DictParameter(description="learning of an improve step")
+    digits = Whole(description="digits of a number")
+    demonstrations = Whole(description="answers the first policy learns from")
+    wrong_share = Number(least=0, most=1, description="share of the demonstrations that is wrong")
+    prompts = Whole(description="prompts of all iterations together")
+    held_out = Whole(description="prompts that no training row holds")
+    pair_prompts = Whole(description="prompts whose verified samples give preference pairs")
+    pair_samples = Whole(description="samples for each of them")
+    pairs_per_prompt = Whole(description="pairs of a right and a wrong answer for each of them, at most")
+    vocabulary = Whole(description="size of the tokenizer that is trained")
+    max_length = Whole(description="tokens of question and answer together")
+    model = MergedParameter(description="shape of the network (trainers.architecture.Model)")
+    base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
+    reward = MergedParameter(description="learning of the reward model")
+    improve = MergedParameter(description="learning of an improve step")
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""

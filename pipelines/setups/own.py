@@ -15,6 +15,7 @@ from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, model_at, rows_at, scorer_at
+from pipelines.runtime.parameters import ListParameter, MergedParameter, Number, ObjectParameter, Whole
 from pipelines.setups.source import SetupConfig
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
@@ -29,16 +30,16 @@ class own(SetupConfig):
     policy = luigi.Parameter(description="checkpoint or Hugging Face folder to improve")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
     format = luigi.Parameter(description="format of a file of prompts (datakit.formats.forms)")
-    held_out = luigi.FloatParameter(description="share of the prompts that nothing is learnt from")
+    held_out = Number(least=0, most=1, description="share of the prompts that nothing is learnt from")
     reward = luigi.Parameter(description="module:function, or a reward model: checkpoint or Hugging Face folder")
-    verifier = luigi.DictParameter(description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    verifier = ObjectParameter(description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     original = luigi.Parameter(description="dataset folder or file of answers to blend in; empty: none is")
     original_format = luigi.Parameter(description="format of a file of answers (datakit.formats.forms)")
     template = luigi.Parameter(description="chat template, by name or as Jinja text; empty: the tokenizer's own")
-    stop = luigi.ListParameter(description="texts that end an answer, beside the end token")
-    max_length = luigi.IntParameter(description="tokens of question and answer together; longer rows go")
-    max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
-    improve = luigi.DictParameter(description="learning of an improve step (trainers.config.Run)")
+    stop = ListParameter(description="texts that end an answer, beside the end token")
+    max_length = Whole(description="tokens of question and answer together; longer rows go")
+    max_new_tokens = Whole(description="tokens of an answer, at most")
+    improve = MergedParameter(description="learning of an improve step (trainers.config.Run)")
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """The policy adopted where it comes from outside, the prompts in two parts, the reward."""

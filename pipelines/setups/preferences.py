@@ -16,6 +16,7 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import ListParameter, MergedParameter, Number, Whole
 from pipelines.setups.source import SetupConfig, baselines, held_apart, reward_model
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 from schemas.errors import ConfigError
@@ -27,18 +28,18 @@ class preferences(SetupConfig):
     """Files of questions with a better and a worse answer; a share of the questions is held out of everything."""
 
     title = luigi.Parameter(description="what the data is called: the folder it lies in")
-    files = luigi.ListParameter(description="JSONL or JSON files, .gz too; paths start from the current folder")
+    files = ListParameter(description="JSONL or JSON files, .gz too; paths start from the current folder")
     format = luigi.Parameter(description="format of the files (datakit.formats.forms)")
     layout = luigi.ChoiceParameter(choices=["lines", "array"], description="one record a line, or one JSON list")
-    held_out = luigi.FloatParameter(description="share of the questions that nothing is learnt from")
+    held_out = Number(least=0, most=1, description="share of the questions that nothing is learnt from")
     learn = luigi.ChoiceParameter(choices=["chosen", "rejected", "both"], description="answers of the first policy")
-    vocabulary = luigi.IntParameter(description="size of the tokenizer that is trained")
-    max_length = luigi.IntParameter(description="tokens of question and answer together; longer rows go")
-    max_new_tokens = luigi.IntParameter(description="tokens of an answer, at most")
-    model = luigi.DictParameter(description="shape of the network (trainers.architecture.Model)")
-    base = luigi.DictParameter(description="learning of the first policy (trainers.config.Run)")
-    reward = luigi.DictParameter(description="learning of the reward model")
-    improve = luigi.DictParameter(description="learning of an improve step")
+    vocabulary = Whole(description="size of the tokenizer that is trained")
+    max_length = Whole(description="tokens of question and answer together; longer rows go")
+    max_new_tokens = Whole(description="tokens of an answer, at most")
+    model = MergedParameter(description="shape of the network (trainers.architecture.Model)")
+    base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
+    reward = MergedParameter(description="learning of the reward model")
+    improve = MergedParameter(description="learning of an improve step")
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""

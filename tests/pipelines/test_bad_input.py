@@ -126,7 +126,7 @@ FAULTS = {
     ),
     "parameter of another type": Fault(
         command="RestIteration --iteration x",
-        line="error[2/bad-parameter]: iteration: invalid literal for int() with base 10: 'x'",
+        line="error[2/bad-parameter]: iteration: 'x' is not a whole number",
     ),
     "unknown operation": Fault(
         command=f"{FILTER} threshhold",
@@ -247,7 +247,10 @@ FAULTS = {
         line="error[12/denied]: could not make folder locked/data/logs: EACCES",
         then=f"{IMPORT} --quiver-root locked/data",
     ),
-    "iteration below one": Fault(command="RestIteration --iteration 0", line="error[2/bad-parameter]: iteration is 0"),
+    "iteration below one": Fault(
+        command="RestIteration --iteration 0",
+        line="error[2/bad-parameter]: iteration: 0 is below 1, the least there can be",
+    ),
     "unknown source": Fault(
         command="RestIteration --source digts",
         line="error[2/unknown-source]: there is no source digts (did you mean digits?)",
@@ -258,7 +261,7 @@ FAULTS = {
     ),
     "unknown learning": Fault(
         command='RestIteration --digits-base \'{"epochs": 1, "global_batch_size": 8, "optim": {"lrr": 1}}\'',
-        line="error[2/bad-setting]: unknown key optim.lrr (did you mean lr?); optim.lr is missing",
+        line="error[2/unknown-key]: unknown key optim.lrr (did you mean lr?)",
     ),
     "cold sampling": Fault(
         command="RestIteration --temperature 0",

@@ -1,0 +1,81 @@
+"""What flags come to: settings lie over the defaults, and what cannot be is refused with our words, exit code 2."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+from luigi.freezing import recursively_unfreeze
+
+from pipelines.runtime import command
+
+TRAIN = "Train --data rows --init policy"
+DEFAULT = {"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}}
+
+
+def learning(flags: str) -> dict[str, Any]:
+    """What the command learns with."""
+    with CmdlineParser.global_instance(shlex.split(f"{TRAIN} {flags}")) as parser:
+        task: Any = parser.get_task_obj()
+        settled: dict[str, Any] = recursively_unfreeze(task.settled)
+        return settled
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        ("", {}),
+        ("""--learning '{"optim": {"lr": 1e-4}}'""", {"optim": {"lr": 1e-4}}),
+        ("--set optim.lr=1e-4 --set epochs=2", {"optim": {"lr": 1e-4}, "epochs": 2}),
+        ("--lr 1e-4 --epochs 2 --batch-size 8", {"optim": {"lr": 1e-4}, "epochs": 2, "global_batch_size": 8}),
+        ("--set optim.betas=0.9,0.95", {"optim": {"lr": 1e-5, "betas": [0.9, 0.95]}}),
+        ("--set log_rows=True --set track=wandb", {"log_rows": True, "track": ["wandb"]}),
+        ("--set lora.rank=4 --set lora.alpha=8", {"lora": {"rank": 4, "alpha": 8}}),
+    ],
+)
+def test_flags_change_what_they_name_and_keep_the_rest(flags: str, changes: dict[str, Any]) -> None:
+    assert learning(flags) == {**DEFAULT, **changes}
+
+
+def test_steps_take_the_place_of_epochs() -> None:
+    expected = {"max_steps": 3, "global_batch_size": 64, "optim": {"lr": 1e-5}}
+    assert learning("--set max_steps=3") == learning("""--learning '{"max_steps": 3}'""") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (f"{TRAIN} --set learning_rate=1", "unknown key learning_rate (did you mean optim.lr?)"),
+        (f"{TRAIN} --set lr=1", "unknown key lr (did you mean optim.lr?)"),
+        (f"{TRAIN} --set batch_size=1", "unknown key batch_size (did you mean global_batch_size?)"),
+        (f"{TRAIN} --set optim.lrr=1", "unknown key optim.lrr (did you mean lr?)"),
+        (f"{TRAIN} --set epochs=many", 'epochs: "many" is not a whole number'),
+        (f"{TRAIN} --set epochs", "epochs is not of the form key=value"),
+        (f"{TRAIN} --set epochs=1 --epochs 2", "epochs is given twice"),
+        (f"{TRAIN} --set epochs.x=1", "epochs has no keys: it is a whole number or null"),
+        (f"{TRAIN} --lr -1", "lr: -1 is not between 0 and inf"),
+        (f"{TRAIN} --batch-size 0", "batch_size: 0 is below 1, the least there can be"),
+        (f"{TRAIN} --ranks -2", "ranks: -2 is below 0, the least there can be"),
+        (f"{TRAIN} --learning 5", """learning: 5 is not JSON of an object: '{"key": value}'"""),
+        (f"{TRAIN} --learning-rate 1", "there is no parameter --learning-rate (did you mean --lr?)"),
+        (
+            f"{TRAIN} --weight-decay 0",
+            "there is no parameter --weight-decay (did you mean --set optim.weight_decay=...?)",
+        ),
+        (f"{TRAIN} --temperature 1", "there is no parameter --temperature of Train; it belongs to Generate, "),
+        ("RestIteration --thresholds 0.5", "thresholds: 0.5 is not JSON of a list: '[0.5]'"),
+        ("RestIteration --thresholds '[\"a\"]'", "thresholds holds 'a', which is not a number"),
+        ("RestIteration --prompts-per-iteration -5", "prompts_per_iteration: -5 is below 1, the least there can be"),
+        ("RestIteration --original-share 1.5", "original_share: 1.5 is not between 0 and 1"),
+        ("RestIteration --digits-held-out -3", "held_out: -3 is below 1, the least there can be"),
+        ("Generate --policy p --prompts q --stop END", """stop: END is not JSON of a list: '["END"]'"""),
+    ],
+)
+def test_what_cannot_be_is_refused_in_our_words(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.run(shlex.split(words))
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error[")]
+    assert ended.value.code == 2 and len(errors) == 1
+    assert errors[0].startswith("error[2/") and line in errors[0]
