@@ -17,8 +17,8 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
 from pipelines.report.table import show
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import Number, OptionalWhole, Whole
-from pipelines.setups import source_of
+from pipelines.runtime.parameters import AssignmentsParameter, Number, OptionalWhole, Whole, assigned_to
+from pipelines.setups import source_kind, source_of
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
 from schemas.errors import ConfigError, printable
 
@@ -36,6 +36,11 @@ class AlignmentIteration(Answering, Command):
     top_k = Whole(least=0, description="likeliest tokens to choose from; 0: all")
     top_p = Number(least=0, most=1, description="probability mass to choose from")
     original_share = Number(least=0, most=1, description="share of original data among training rows; 0: none")
+    set = AssignmentsParameter(
+        default=(),
+        description="a setting of the improve steps as key=value (optim.lr=1e-4), or of another training of the source "
+        "(base.epochs=2, reward.optim.lr=1e-4); may be repeated",
+    )
     experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the source")
     seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
@@ -53,7 +58,8 @@ class AlignmentIteration(Answering, Command):
         quiver = settings.quiver_config()
         plan = Plan(quiver.root)
         seed = quiver.seed if self.seed is None else self.seed
-        source = source_of(self.source).source(plan, seed, self.rendering)
+        changes = assigned_to(self.set, "improve", source_kind(self.source))
+        source = source_of(self.source, changes).source(plan, seed, self.rendering)
         eval_setup = source.eval_setup
         method = Method(
             name=self.title,

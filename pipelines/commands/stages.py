@@ -46,12 +46,11 @@ from pipelines.runtime.parameters import (
     OptionalNumber,
     OptionalWhole,
     Whole,
+    assigned_to,
 )
 from pipelines.stages.iteration import EvalSetup, evaluated, prompted, rewarded
 from schemas.errors import ConfigError, printable
-from schemas.settings import assigned
 from schemas.store.storage import normal
-from trainers.config import Run
 
 
 class StageCommand(Command):
@@ -275,7 +274,8 @@ class Train(StageCommand):
         """The learning that all flags together ask for."""
         flags = {"optim.lr": self.lr, "epochs": self.epochs, "global_batch_size": self.batch_size}
         given = [f"{path}={value}" for path, value in flags.items() if value is not None]
-        return merged(recursively_unfreeze(self.learning), assigned(Run, [*self.set, *given], where="--set"))
+        changes = assigned_to([*self.set, *given], "learning", Train)
+        return merged(recursively_unfreeze(self.learning), changes.get("learning", {}))
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""

@@ -19,11 +19,18 @@ from datakit.template import RewardPrompt
 from datakit.tokenize import Sequences
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
-from pipelines.graph.learning import run_of
+from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
-from pipelines.setups import source_of
+from pipelines.runtime.parameters import (
+    AssignmentsParameter,
+    MergedParameter,
+    ObjectParameter,
+    OptionalWhole,
+    assigned_to,
+)
+from pipelines.setups import source_kind, source_of
 from pipelines.stages.iteration import EvalSetup
 from pipelines.stages.measure import Measure
 from schemas.dataset import Dataset
@@ -37,12 +44,6 @@ SELECT pair_id,
     AS implicit_reward
 FROM pairs ORDER BY pair_id
 """
-_LEARNING = {
-    "epochs": 4,
-    "global_batch_size": 32,
-    "optim": {"lr": 3e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 3e-5},
-}
-"""For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
 
 
 class PreferenceOptimization(Templated, Command):
@@ -50,16 +51,24 @@ class PreferenceOptimization(Templated, Command):
 
     source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
-    options = luigi.DictParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
-    learning = luigi.DictParameter(default=_LEARNING, description="learning (trainers.config.Run)")
-    seed = luigi.OptionalIntParameter(default=None, description="of everything; empty: that of [quiver]")
+    options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
+    learning = MergedParameter(description="learning (trainers.config.Run), as JSON, over the defaults")
+    set = AssignmentsParameter(
+        default=(),
+        description="a setting of it as key=value (optim.lr=1e-4), or of a training of the source (base.epochs=2); may "
+        "be repeated",
+    )
+    seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
     @functools.cached_property
     def graph(self) -> tuple[Node, Node]:
         """The policy and its figures."""
         config = settings.quiver_config()
         plan, seed = Plan(config.root), config.seed if self.seed is None else self.seed
-        task = source_of(self.source).source(plan, seed, self.rendering)
+        changes = assigned_to(self.set, "learning", source_kind(self.source), PreferenceOptimization)
+        learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
+        learning = merged(learning, changes.pop("learning", {}))
+        task = source_of(self.source, changes).source(plan, seed, self.rendering)
         if task.pairs is None:
             raise ConfigError(
                 "no-pairs",
@@ -73,7 +82,6 @@ class PreferenceOptimization(Templated, Command):
             self._referred(plan, f"{label}/pairs-{part}", task.eval_setup, task.policy, rows)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
-        learning = {**recursively_unfreeze(self.learning), "settings": recursively_unfreeze(self.options)}
         run = run_of(self.algorithm, learning, seed=seed, where=f"learning of {label}")
         policy = plan.model(
             f"{label}/policy",

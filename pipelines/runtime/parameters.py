@@ -25,7 +25,7 @@ from luigi.task_register import Register
 from pipelines.graph.learning import merged
 from pipelines.runtime.console import say
 from schemas.errors import ConfigError, printable
-from schemas.settings import setting_of
+from schemas.settings import assigned, setting_of
 from trainers.config import Run
 
 _UNKNOWN = "unrecognized arguments: "
@@ -122,8 +122,13 @@ class ListParameter(luigi.ListParameter):
 class MergedParameter(ObjectParameter):
     """A JSON object over the defaults of `luigi.cfg`: what it does not name stays what it is there.
 
-    The user's configuration lies over the packaged one in the same way, and the command line over both.
+    The user's configuration lies over the packaged one in the same way, and the command line over both. `kind` is the
+    dataclass whose settings it holds: what `--set` may name.
     """
+
+    def __init__(self, kind: type = Run, **options: Any) -> None:
+        super().__init__(**options)
+        self.kind = kind
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
@@ -156,6 +161,24 @@ class AssignmentsParameter(luigi.Parameter[Any]):
     def serialize(self, x: Sequence[str]) -> str:
         """A JSON list."""
         return json.dumps(list(x))
+
+
+def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task]) -> dict[str, dict[str, Any]]:
+    """What texts `key=value` say, by the merged parameter of `sections` that they are about: the one that the key
+    begins with (`base.optim.lr=1e-3`), otherwise `own`.
+    """
+    kinds = {
+        name: parameter.kind
+        for section in sections
+        for name, parameter in section.get_params()
+        if isinstance(parameter, MergedParameter)
+    }
+    about: dict[str, list[str]] = {}
+    for assignment in assignments:
+        first, dot, rest = assignment.partition("=")[0].partition(".")
+        name = first if dot and rest and first in kinds else own
+        about.setdefault(name, []).append(assignment if name == own != first else assignment[len(first) + 1 :])
+    return {name: assigned(kinds[name], texts, where=f"--set of {name}") for name, texts in about.items()}
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from luigi.task_register import Register
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.runtime.parameters import PACKAGED, Number, Whole, unreadable
+from pipelines.runtime.parameters import PACKAGED, ListParameter, Number, Whole, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from trainers.launch.settings import Launch
@@ -80,7 +80,7 @@ class launch(luigi.Config):
     start_seconds = Number(least=0, description="the same before its first step")
     collective_seconds = Number(least=0, description="a collective operation that takes longer is an error")
     save_seconds = Number(least=0, description="time to save for a run that is asked to stop")
-    environment = luigi.ListParameter(description="more variables to hand on, as a JSON list; a name may end in *")
+    environment = ListParameter(description="more variables to hand on, as a JSON list; a name may end in *")
     partition = luigi.Parameter(description="Slurm: partition")
     account = luigi.Parameter(description="Slurm: account")
     qos = luigi.Parameter(description="Slurm: quality of service")
@@ -92,9 +92,9 @@ class launch(luigi.Config):
     requeue = luigi.BoolParameter(
         parsing=luigi.BoolParameter.EXPLICIT_PARSING, description="Slurm: queue again after that, and go on"
     )
-    lines = luigi.ListParameter(description="Slurm: more sbatch options, as a JSON list")
+    lines = ListParameter(description="Slurm: more sbatch options, as a JSON list")
     image = luigi.Parameter(description="Slurm: container image for srun")
-    mounts = luigi.ListParameter(description="Slurm: its mounts FROM:TO, as a JSON list")
+    mounts = ListParameter(description="Slurm: its mounts FROM:TO, as a JSON list")
     poll_seconds = Number(least=0, description="Slurm: how often the job's state is asked for")
 
 

@@ -7,7 +7,11 @@ is the registry. All are made of the same nodes as everything else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from luigi.freezing import recursively_unfreeze
+
+from pipelines.graph.learning import merged
 from pipelines.runtime.settings import configured
 from pipelines.setups.digits import digits as digits
 from pipelines.setups.own import own as own
@@ -20,8 +24,17 @@ SOURCES: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (dig
 """Sources by name."""
 
 
-def source_of(name: str) -> SetupConfig:
-    """The source of that name, configured; `ConfigError` if there is none."""
+def source_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig:
+    """The source of that name, configured, with `changes` over its settings in JSON, by name; `ConfigError` if there
+    is none.
+    """
+    section = configured(source_kind(name))
+    changed = {key: merged(recursively_unfreeze(getattr(section, key)), change) for key, change in changes.items()}
+    return section.clone(**changed) if changed else section
+
+
+def source_kind(name: str) -> type[SetupConfig]:
+    """The section that is the source of that name; `ConfigError` if there is none."""
     if name not in SOURCES:
         raise ConfigError(
             "unknown-source",
@@ -29,4 +42,4 @@ def source_of(name: str) -> SetupConfig:
             expected=", ".join(SOURCES),
             kept="nothing was started",
         )
-    return configured(SOURCES[name])
+    return SOURCES[name]

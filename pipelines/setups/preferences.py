@@ -20,6 +20,7 @@ from pipelines.runtime.parameters import ListParameter, MergedParameter, Number,
 from pipelines.setups.source import SetupConfig, baselines, held_apart, reward_model
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 from schemas.errors import ConfigError
+from trainers.architecture import ModelConfig
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -36,7 +37,7 @@ class preferences(SetupConfig):
     vocabulary = Whole(description="size of the tokenizer that is trained")
     max_length = Whole(description="tokens of question and answer together; longer rows go")
     max_new_tokens = Whole(description="tokens of an answer, at most")
-    model = MergedParameter(description="shape of the network (trainers.architecture.Model)")
+    model = MergedParameter(ModelConfig, description="shape of the network (trainers.architecture.Model)")
     base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
     reward = MergedParameter(description="learning of the reward model")
     improve = MergedParameter(description="learning of an improve step")

@@ -18,6 +18,7 @@ PATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
 
 _NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
+_STEADY = {"warmup_steps": 0, "schedule": "constant"}
 _SMALL = {
     "prompts-per-iteration": 136,
     "samples-per-prompt": 2,
@@ -32,9 +33,14 @@ _SMALL = {
     "digits-pairs-per-prompt": 2,
     "digits-max-length": 48,
     "digits-model": _NETWORK,
-    "digits-base": {"epochs": 12, "global_batch_size": 16, "save_every": 60, "optim": {"lr": 5e-3}},
-    "digits-reward": {"epochs": 1, "global_batch_size": 16, "optim": {"lr": 1e-3}},
-    "digits-improve": {"epochs": 1, "global_batch_size": 16, "optim": {"lr": 1e-3}},
+    "digits-base": {"epochs": 12, "global_batch_size": 16, "save_every": 60, "optim": {"lr": 5e-3, **_STEADY}},
+    "digits-reward": {
+        "epochs": 1,
+        "global_batch_size": 16,
+        "settings": {"center": 0},
+        "optim": {"lr": 1e-3, **_STEADY},
+    },
+    "digits-improve": {"epochs": 1, "global_batch_size": 16, "optim": {"lr": 1e-3, **_STEADY}},
 }
 REST = ("RestIteration", *(text for name, value in _SMALL.items() for text in (f"--{name}", json.dumps(value))))
 """A real iteration, four training runs among forty stages, that takes half a minute on one core."""

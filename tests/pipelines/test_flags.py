@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.freezing import recursively_unfreeze
 
+from pipelines.graph.nodes import TrainedCheckpoint, ordered
 from pipelines.runtime import command
 
 TRAIN = "Train --data rows --init policy"
@@ -39,6 +41,38 @@ def test_flags_change_what_they_name_and_keep_the_rest(flags: str, changes: dict
     assert learning(flags) == {**DEFAULT, **changes}
 
 
+def test_a_recipe_changes_what_the_key_begins_with_and_without_a_first_word_its_own_training(tmp_path: Path) -> None:
+    words = "RestIteration --set optim.lr=1e-4 --set improve.epochs=3 --set base.optim.lr=0.5 --set base.epochs=2"
+    runs = runs_of(f"{words} --set model.num_layers=2 --set reward.max_steps=700 --quiver-root {tmp_path}")
+    assert {run.optim.lr for run in runs["rest/digits/iter=1"]} == {1e-4}
+    assert {run.epochs for run in runs["rest/digits/iter=1"]} == {3}
+    assert [(run.optim.lr, run.epochs, run.model.num_layers, run.optim.warmup_steps) for run in runs["digits/policy"]] \
+        == [(0.5, 2, 2, 50)]  # fmt: skip
+    assert [(run.optim.lr, run.epochs, run.max_steps) for run in runs["digits/reward-model"]] == [(7e-4, None, 700)]
+
+
+def test_the_recipe_of_preferences_too(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    words = f"""PreferenceOptimization --preferences-files '["{tmp_path}/pairs.jsonl"]' --quiver-root {tmp_path}"""
+    runs = runs_of(f"{words} --set settings.beta=0.2 --set learning.optim.lr=1e-4 --set base.epochs=2")
+    [policy], [first] = runs["dpo/preferences"], runs["preferences/policy"]
+    assert (policy.settings, policy.optim.lr, policy.epochs) == ({"beta": 0.2}, 1e-4, 4)
+    assert (first.optim.lr, first.epochs) == (1e-3, 2)
+
+
+def runs_of(words: str) -> dict[str, list[Any]]:
+    """The training runs of a command's graph, by the folder of their label, or the label of the first two models."""
+    runs: dict[str, list[Any]] = {}
+    with CmdlineParser.global_instance(shlex.split(words)) as parser:
+        task: Any = parser.get_task_obj()
+        for node in ordered(task.targets):
+            if isinstance(node, TrainedCheckpoint):
+                label = node.label.partition("/step=")[0].removesuffix("/policy") if "/" in node.label else node.label
+                label = node.label if node.label.count("/") == 1 and node.init is None else label
+                runs.setdefault(label, []).append(node.run)
+    return runs
+
+
 def test_steps_take_the_place_of_epochs() -> None:
     expected = {"max_steps": 3, "global_batch_size": 64, "optim": {"lr": 1e-5}}
     assert learning("--set max_steps=3") == learning("""--learning '{"max_steps": 3}'""") == expected
@@ -55,6 +89,12 @@ def test_steps_take_the_place_of_epochs() -> None:
         (f"{TRAIN} --set epochs", "epochs is not of the form key=value"),
         (f"{TRAIN} --set epochs=1 --epochs 2", "epochs is given twice"),
         (f"{TRAIN} --set epochs.x=1", "epochs has no keys: it is a whole number or null"),
+        (f"{TRAIN} --set data=x", "data cannot be set here"),
+        ("RestIteration --set learning_rate=1", "unknown key learning_rate (did you mean optim.lr?)"),
+        ("RestIteration --set base.optim.lrr=1", "unknown key optim.lrr (did you mean lr?)"),
+        ("RestIteration --set optim.lr=-1", "optim.lr -1.0 is below 0"),
+        ("RestIteration --lr 1", "there is no parameter --lr (did you mean --set optim.lr=...?)"),
+        ("PreferenceOptimization --batch-size 1", "(did you mean --set global_batch_size=...?)"),
         (f"{TRAIN} --lr -1", "lr: -1 is not between 0 and inf"),
         (f"{TRAIN} --batch-size 0", "batch_size: 0 is below 1, the least there can be"),
         (f"{TRAIN} --ranks -2", "ranks: -2 is below 0, the least there can be"),

@@ -18,6 +18,7 @@ NETWORK = {
     "num_attention_heads": 2,
     "num_query_groups": 2,
 }
+STEADY = {"warmup_steps": 0, "schedule": "constant"}
 SMALL = {
     "preferences-title": "toy",
     "preferences-files": ["pairs.jsonl"],
@@ -31,8 +32,8 @@ SMALL = {
         "num_attention_heads": 2,
         "num_query_groups": 2,
     },
-    "preferences-base": {"max_steps": 4, "global_batch_size": 16, "optim": {"lr": 1e-3}},
-    "learning": {"max_steps": 12, "global_batch_size": 16, "optim": {"lr": 3e-3}},
+    "preferences-base": {"max_steps": 4, "global_batch_size": 16, "optim": {"lr": 1e-3, **STEADY}},
+    "learning": {"max_steps": 12, "global_batch_size": 16, "optim": {"lr": 3e-3, **STEADY}},
 }
 TEXTS = {name: value if isinstance(value, str) else json.dumps(value) for name, value in SMALL.items()}
 COMMAND = [text for name, value in TEXTS.items() for text in (f"--{name}", value)]
