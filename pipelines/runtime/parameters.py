@@ -126,7 +126,7 @@ class MergedParameter(ObjectParameter):
     dataclass whose settings it holds: what `--set` may name.
     """
 
-    def __init__(self, kind: type = Run, **options: Any) -> None:
+    def __init__(self, *, kind: type = Run, **options: Any) -> None:
         super().__init__(**options)
         self.kind = kind
 

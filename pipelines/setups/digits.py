@@ -34,7 +34,7 @@ class digits(SetupConfig):
     pairs_per_prompt = Whole(description="pairs of a right and a wrong answer for each of them, at most")
     vocabulary = Whole(description="size of the tokenizer that is trained")
     max_length = Whole(description="tokens of question and answer together")
-    model = MergedParameter(ModelConfig, description="shape of the network (trainers.architecture.Model)")
+    model = MergedParameter(kind=ModelConfig, description="shape of the network (trainers.architecture.Model)")
     base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
     reward = MergedParameter(description="learning of the reward model")
     improve = MergedParameter(description="learning of an improve step")

@@ -37,7 +37,7 @@ class preferences(SetupConfig):
     vocabulary = Whole(description="size of the tokenizer that is trained")
     max_length = Whole(description="tokens of question and answer together; longer rows go")
     max_new_tokens = Whole(description="tokens of an answer, at most")
-    model = MergedParameter(ModelConfig, description="shape of the network (trainers.architecture.Model)")
+    model = MergedParameter(kind=ModelConfig, description="shape of the network (trainers.architecture.Model)")
     base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
     reward = MergedParameter(description="learning of the reward model")
     improve = MergedParameter(description="learning of an improve step")
