@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from datakit.columns.quantiles import merge
 from datakit.columns.unique import Runs, repeated
 from datakit.op import REJECTION_COLUMNS, Blend, Op, Read
 from datakit.run.chunks import Chunks, remove_stale
@@ -236,12 +235,10 @@ def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
 
 
 def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes: int) -> Dataset:
-    quantiles = merge(shard.quantiles for shard in done)
     counts: dict[str, float] = {}
     for shard in done:
         for name, count in shard.counts.items():
             counts[name] = counts.get(name, 0) + count
-    percentiles = {name: column_quantiles.percentiles() for name, column_quantiles in sorted(quantiles.items())}
     return job.attempt.commit(
         [shard.file for shard in done],
         [shard.rejected for shard in done if shard.rejected is not None],
@@ -249,7 +246,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
         parents=[dataset.as_parent(str(number)) for number, dataset in enumerate(job.inputs)],
         seed=job.seed,
         key=key,
-        stats={"percentiles": percentiles, "counts": dict(sorted(counts.items()))},
+        stats={"counts": dict(sorted(counts.items()))},
         facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
         runtime_info={
             "seconds": round(seconds, 3),

@@ -17,7 +17,6 @@ from schemas.dataset import Attempt
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs" / "examples").rglob("*.md")])
 REWARD = Column("reward", pa.float64(), "by the reward model")
-SCORE = Column("score", pa.float64(), "reward, standardised")
 WHY = (
     Column("reason", pa.string(), "why it went"),
     Column("value", pa.float64(), "what was measured", nullable=True),
@@ -50,13 +49,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two iterations with the labels that the recipes give."""
     top = tmp_path_factory.mktemp("readme")
     rewarded = SAMPLES.adding(REWARD)
-    scored = rewarded.adding(SCORE)
     for number, experiment in itertools.product((1, 2), ("digits", "hh", "politeness")):
         iteration = top / "quiver-data" / "rest" / experiment / f"iter={number}"
         write(iteration / "samples-0000aaaa", SAMPLES)
-        write(iteration / "scores-0000aaaa", scored)
+        write(iteration / "rewards-0000aaaa", rewarded)
         write(iteration / "answers.rewards-0000aaaa", rewarded)
-        write(iteration / "step=1" / "kept-0000aaaa", scored, scored.adding(*WHY))
+        write(iteration / "step=1" / "kept-0000aaaa", rewarded, rewarded.adding(*WHY))
     write(top / "quiver-data" / "politeness" / "first" / "answers.rewards-0000aaaa", rewarded)
     return top
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import math
 
+from datakit.columns.measurement import FiniteValues
 from schemas.errors import DataError
 
 
-def nothing_kept(column: str, asked: str, rows: int, finite: npt.NDArray[np.float64], *, upward: bool) -> DataError:
+def nothing_kept(column: str, asked: str, rows: int, finite: FiniteValues, *, upward: bool) -> DataError:
     """The error; `finite` are the finite ones of `rows` values, `upward` says that large ones were wanted."""
     condition = f"{column} {asked}"
     if len(finite) == 0:
         return DataError("nothing-kept", f"{condition} keeps none of {rows} rows: no value is a finite number")
-    least, tenth, half, ninth, most = np.quantile(finite, [0, 0.1, 0.5, 0.9, 1])
+    least, tenth, half, ninth, most = map(finite.at, (0, 0.1, 0.5, 0.9, 1))
     quantiles = f"quantiles 0.1: {tenth:.6g}, 0.5: {half:.6g}, 0.9: {ninth:.6g}"
     return DataError(
         "nothing-kept",
@@ -25,12 +25,11 @@ def nothing_kept(column: str, asked: str, rows: int, finite: npt.NDArray[np.floa
     )
 
 
-def _advice(finite: npt.NDArray[np.float64], upward: bool) -> str:
+def _advice(finite: FiniteValues, upward: bool) -> str:
     """A bound near the outer tenth; where no value lies beyond it, the bound that includes its equals."""
-    place = int(0.9 * (len(finite) - 1)) if upward else int(np.ceil(0.1 * (len(finite) - 1)))
-    cut = float(np.partition(finite, place)[place])
-    beyond = finite > cut if upward else finite < cut
-    ties = not beyond.any()
-    share = (finite == cut if ties else beyond).mean()
+    place = int(0.9 * (len(finite) - 1)) if upward else math.ceil(0.1 * (len(finite) - 1))
+    (cut,) = finite.nth(place)
+    beyond = sum(int(((values > cut) if upward else (values < cut)).sum()) for values in finite.chunks())
+    share = (beyond or sum(int((values == cut).sum()) for values in finite.chunks())) / len(finite)
     name, sign = ("minimum", ">") if upward else ("maximum", "<")
-    return f"{name}={cut:.6g}{', strict=false' if ties else ''} ({sign}{'=' if ties else ''}) keeps {share:.0%}"
+    return f"{name}={cut:.6g}{'' if beyond else ', strict=false'} ({sign}{'' if beyond else '='}) keeps {share:.0%}"

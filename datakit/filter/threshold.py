@@ -1,9 +1,9 @@
 """Rows whose number lies beyond a threshold, absolute or a quantile of the whole dataset.
 
 The bounds are strict by default, as in ReST (Gulcehre et al. 2023, arXiv:2308.08998: reward > threshold). A
-quantile is that of all rows of all shards (finite values, linear interpolation), asked once before the work,
-so that the cut into shards changes nothing. A threshold that no row passes stops the run before any shard is
-read in full, unless `allow_empty` says that an empty outcome is fine.
+quantile is that of all rows of all shards (finite values, exact, linear interpolation), asked once before the
+work in one scan of the column, so that the cut into shards changes nothing. A threshold that no row passes stops
+the run before any shard is read in full, unless `allow_empty` says that an empty outcome is fine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns.advice import nothing_kept
-from datakit.columns.measurement import NOT_FINITE, measured, numbers, require_number
+from datakit.columns.measurement import NOT_FINITE, FiniteValues, Floats, measured, numbers, require_number
 from datakit.op import NOTHING, Context, FilterDecision, Keep
 from schemas import Schema
 from schemas.dataset import Dataset
@@ -72,16 +72,13 @@ class Threshold(Keep):
         return inputs[0]
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
-        """The two bounds as numbers; one scan of the column (8 bytes a row). `DataError` where no row would
-        stay.
-        """
-        shards = [dataset.read_shard(i, columns=[self.column])[self.column] for i in range(len(dataset.shards))]
-        values = np.concatenate([np.empty(0), *map(numbers, shards)])
-        finite = values[~np.isnan(values)]
+        """The two bounds as numbers. `DataError` where no row would stay."""
+        finite = FiniteValues(dataset, self.column)
         low, high = bounds = self._bounds(finite)
-        if not (self.allow_empty or len(values) == 0 or self._inside(finite, bounds).any()):
+        stays = any(self._inside(values, bounds).any() for values in finite.chunks())
+        if not (stays or self.allow_empty or dataset.num_rows == 0):
             upward = low is not None
-            raise nothing_kept(self.column, self._said(bounds), len(values), finite, upward=upward)
+            raise nothing_kept(self.column, self._said(bounds), dataset.num_rows, finite, upward=upward)
         return {"minimum": low, "maximum": high}
 
     def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
@@ -94,15 +91,13 @@ class Threshold(Keep):
         keep = pa.array(self._inside(values, bounds))
         return FilterDecision(keep, pa.array(reason, pa.string()), measured(values), self._said(bounds))
 
-    def _bounds(self, finite: npt.NDArray[np.float64]) -> Bounds:
+    def _bounds(self, finite: FiniteValues) -> Bounds:
         def bound(number: float | None, quantile: float | None) -> float | None:
-            if quantile is None or len(finite) == 0:
-                return number
-            return float(np.quantile(finite, quantile))
+            return finite.at(quantile) if quantile is not None and len(finite) else number
 
         return bound(self.minimum, self.minimum_quantile), bound(self.maximum, self.maximum_quantile)
 
-    def _inside(self, values: npt.NDArray[np.float64], bounds: Bounds) -> npt.NDArray[np.bool_]:
+    def _inside(self, values: Floats, bounds: Bounds) -> npt.NDArray[np.bool_]:
         low, high = bounds
         inside = ~np.isnan(values)
         if low is not None:

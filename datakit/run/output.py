@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.quantiles import Quantiles, numbers
 from datakit.columns.unique import Hashes, hashes
 from datakit.op import Op, Result
 from datakit.run.shapes import kept_by, row_name
@@ -31,7 +30,6 @@ class Done:
 
     file: File
     rejected: File | None
-    quantiles: Mapping[str, Quantiles]
     reasons: Mapping[str, int]
     counts: Mapping[str, float]
     examples: tuple[str, ...]
@@ -48,7 +46,6 @@ class Output:
         self._op, self._index, self._attempt, self._max_rejected = op, index, attempt, max_rejected
         self._writer = attempt.shard(index)
         self._side: ShardWriter | None = None
-        self._numbers: list[pa.Table] = []
         self._reasons, self._counts = Counter[str](), Counter[str]()
         self._examples: list[str] = []
         self._details: dict[str, str] = {}
@@ -60,7 +57,6 @@ class Output:
         where = f"output of {self._op.name}, shard {self._index}"
         rows = self._attempt.schema.check(result.rows, where)
         self._writer.write(rows)
-        self._numbers.append(numbers(rows))
         if self._attempt.schema.key:
             self._keys.append(hashes(rows, self._attempt.schema.key))
         self.rows += rows.num_rows
@@ -71,15 +67,11 @@ class Output:
 
     def finish(self) -> Done:
         """Close both files."""
-        table = pa.concat_tables(self._numbers) if self._numbers else pa.table({})
-        quantiles = {name: Quantiles.of(table[name]) for name in table.column_names}
         file = self._writer.finish()
         side = self._side.finish() if self._side is not None else None
         reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
         keys: Hashes = np.sort(np.concatenate(self._keys)) if self._keys else np.empty(0, np.uint64)
-        return Done(
-            file, side, quantiles, reasons, counts, tuple(self._examples), self._rows_in, keys, dict(self._details)
-        )
+        return Done(file, side, reasons, counts, tuple(self._examples), self._rows_in, keys, dict(self._details))
 
     def abort(self) -> None:
         """Give both files up."""

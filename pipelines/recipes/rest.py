@@ -1,14 +1,12 @@
 """Reinforced Self-Training: grow a dataset from the policy, improve the policy on what is good enough, again and again.
 
-One Grow step (samples of this iteration's prompts, scored and standardised) and `thresholds` Improve steps: each
-trains the policy of the step before on the samples whose reward is above its threshold, with rising thresholds,
-blended with original data. Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023,
-arXiv:2308.08998).
+One Grow step (samples of this iteration's prompts, scored) and `thresholds` Improve steps: each trains the policy of
+the step before on the samples whose reward is above its threshold, with rising thresholds, blended with original data.
+Thresholds are quantiles of the iteration's rewards, or absolute numbers that standardised rewards are compared with.
+Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023, arXiv:2308.08998).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import luigi
 
@@ -32,7 +30,7 @@ class RestIteration(AlignmentIteration):
     reward_std = OptionalNumber(description="standard deviation to standardise with; empty: measured")
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
-        """Standardise, then one filter for each threshold."""
+        """One filter for each threshold: of rewards, or of standardised rewards where thresholds are absolute."""
         wrong = [value for value in self.thresholds if isinstance(value, bool) or not isinstance(value, int | float)]
         if wrong:
             raise ConfigError(
@@ -49,8 +47,21 @@ class RestIteration(AlignmentIteration):
                 found=str(steps),
                 kept="nothing was started",
             )
-        standard = Standardize(mean=self.reward_mean, std=self.reward_std, output="score")
-        scores = plan.table(f"{label}/scores", standard, rewards)
-        bound = "minimum" if self.threshold_kind == "absolute" else "minimum_quantile"
-        keeps: list[dict[str, Any]] = [{"column": "score", bound: threshold} for threshold in steps]
-        return [plan.table(f"{label}/step={n}/kept", Threshold(**keep), scores) for n, keep in enumerate(keeps, 1)]
+        if self.threshold_kind == "quantile":
+            self._nothing_standardised()
+            keeps = [Threshold(minimum_quantile=threshold) for threshold in steps]
+        else:
+            standard = Standardize(mean=self.reward_mean, std=self.reward_std, output="score")
+            rewards = plan.table(f"{label}/scores", standard, rewards)
+            keeps = [Threshold(column="score", minimum=threshold) for threshold in steps]
+        return [plan.table(f"{label}/step={number}/kept", keep, rewards) for number, keep in enumerate(keeps, 1)]
+
+    def _nothing_standardised(self) -> None:
+        """`ConfigError` for moments to standardise with, where that would change nothing."""
+        if self.reward_mean is not None or self.reward_std is not None:
+            raise ConfigError(
+                "bad-setting",
+                "reward_mean and reward_std have no use here: a quantile is the same before and after standardising",
+                kept="nothing was started",
+                next="leave them out, or give --threshold-kind absolute",
+            )

@@ -120,8 +120,8 @@ def test_figures_of_the_whole_are_merged_from_the_shards(put, tmp_path):
         figures = out.stats["columns"]["x"]
         assert figures["mean"] == pytest.approx(numbers.mean(), rel=1e-12)
         assert figures["m2"] == pytest.approx(numbers.var() * 1000, rel=1e-12)
-        expected = np.quantile(numbers, np.arange(101) / 100)
-        assert out.stats["percentiles"]["x"] == pytest.approx(expected.tolist(), rel=1e-12)
+        assert (figures["min"], figures["max"]) == (numbers.min(), numbers.max())
+        assert sorted(out.stats) == ["columns", "counts", "rejected"]
 
 
 def test_the_same_task_again_is_done_already(put, tmp_path):

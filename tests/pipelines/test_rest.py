@@ -1,0 +1,62 @@
+"""ReST's improve steps: quantiles of rewards themselves, absolute thresholds of standardised ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.recipes import RestIteration
+from schemas import SAMPLES, Column
+from schemas.dataset import Attempt, Dataset
+from schemas.errors import ConfigError
+
+REWARDED = SAMPLES.adding(Column("reward", pa.float64(), "a number", finite=True))
+REWARDS = np.random.default_rng(3).normal(2.0, 3.0, size=400)
+
+
+def rewarded(url: str) -> str:
+    table = REWARDED.example(len(REWARDS))
+    table = table.set_column(table.schema.get_field_index("reward"), "reward", pa.array(REWARDS))
+    attempt = Attempt.begin(url, REWARDED)
+    with attempt.shard(0) as writer:
+        writer.write(REWARDED.conform(table))
+        return attempt.commit([writer.finish()]).url
+
+
+def kept(folder: Path, **given: object) -> tuple[list[Node], list[list[float]]]:
+    """What is made on the way, and the rewards that each improve step keeps."""
+    plan = Plan(str(folder / "root"))
+    recipe = RestIteration(iteration=1, source="digits", **given)
+    last = recipe.keep(plan, "rest", plan.existing(rewarded(str(folder / "given")), "dataset"))
+    for node in plan.nodes.values():
+        if isinstance(node, Table):
+            apply(node.op, [Dataset.open(one.url) for one in node.inputs], node.url, key=node.task_key)
+    rows = [Dataset.open(node.url).read(columns=["reward"])["reward"].to_pylist() for node in last]
+    return [node for node in plan.nodes.values() if node.made], rows
+
+
+def test_quantiles_need_no_table_of_standardised_rewards(tmp_path: Path) -> None:
+    nodes, rows = kept(tmp_path, thresholds=[0.4, 0.9])
+    assert [node.label for node in nodes] == ["rest/step=1/kept", "rest/step=2/kept"]
+    standard = (REWARDS - REWARDS.mean()) / REWARDS.std(ddof=1)
+    for share, values in zip((0.4, 0.9), rows, strict=True):
+        assert values == REWARDS[standard > np.quantile(standard, share)].tolist()
+
+
+def test_absolute_thresholds_are_of_standardised_rewards(tmp_path: Path) -> None:
+    nodes, rows = kept(tmp_path, thresholds=[-0.5, 1.0], threshold_kind="absolute", reward_mean=1.0, reward_std=2.0)
+    assert nodes[0].label == "rest/scores"
+    standard = (REWARDS - 1) / 2
+    assert rows == [REWARDS[standard > threshold].tolist() for threshold in (-0.5, 1.0)]
+
+
+def test_moments_without_use_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reward_mean and reward_std have no use here"):
+        kept(tmp_path, thresholds=[0.5], reward_mean=0.0, reward_std=1.0)
+    assert not list((tmp_path).glob("root/*"))
