@@ -87,7 +87,7 @@ class Lora:
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks
-    share.
+    share. `data` may be left out where rows are given to `trainers.engine.open` instead.
 
     `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary`
     is a dataset of one VOCABULARIES row whose tokenizer goes into the checkpoint (default: that of `init`).
@@ -96,6 +96,7 @@ class Run:
     row longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
     `implementation` is whose layers compute: Transformer Engine's (`te`), ours (`local`), or `te` where it is there.
     `recompute` trades time for memory: activations of attention, or of whole layers, are computed again backwards.
+    `carry_optimizer` starts from the optimizer's state in `init`, where it has one, and leaves the new one in `out`.
     `log_rows` writes the keys of every step's rows beside the metrics; `track` names where figures go besides;
     `records` is the dataset of what training saw of every row (default: none).
     Saves are made every `save_every` steps, in the background with `save_async`; the newest `keep_last` stay, and the
@@ -127,7 +128,7 @@ class Run:
 
     algorithm: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    data: str
+    data: str | None = None
     validation: str | None = None
     out: str
     work: str | None = None
@@ -144,6 +145,7 @@ class Run:
     implementation: Literal["auto", "local", "te"] = "auto"
     recompute: Literal["none", "attention", "full"] = "none"
     lora: Lora | None = None
+    carry_optimizer: bool = False
     seed: int = 0
     threads: int | None = None
     log_every: int = 1
@@ -174,7 +176,10 @@ class Run:
     def identity_fields(self) -> dict[str, Any]:
         """The part of the run that decides which weights come out, as plain JSON."""
         everything = plain(self)
-        return {name: value for name, value in everything.items() if name not in _RUNTIME}
+        fields = {name: value for name, value in everything.items() if name not in _RUNTIME}
+        if not self.carry_optimizer:
+            del fields["carry_optimizer"]  # it came later, and without it a run is what it was
+        return fields
 
     @property
     def op(self) -> dict[str, Any]:

@@ -63,6 +63,10 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
 def execute(run: Run) -> None:
     """Train `run`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
     registry.configured(run.algorithm, run.settings)
+    if run.data is None:
+        raise ConfigError(
+            "no-data", "the run has no data", expected="data: the dataset to learn from", kept="nothing was started"
+        )
     data = Dataset.open(run.data)
     validation = None if run.validation is None else Dataset.open(run.validation)
     digests = [data.content_digest]
@@ -74,12 +78,11 @@ def execute(run: Run) -> None:
         if _rank() == 0:
             print(f"{run.out} is already finished", file=sys.stderr)
         return
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron's order of kernels and communication needs it
     from trainers.engine.megatron import parallel
-    from trainers.engine.training import build
+    from trainers.engine.training import loop
 
     try:
-        build.train(run, data, validation, key)
+        loop.train(run, data, validation, key)
     except QuiverError as error:
         rank.leave(error.code, error)  # before the groups are left, which may take for ever
         raise

@@ -24,7 +24,7 @@ from trainers import registry
 from trainers.architecture import ModelConfig
 from trainers.config import Optim, Parallel, Run
 from trainers.engine.checkpoint.saves import Saves
-from trainers.engine.data.feed import BatchLoader, GlobalBatch
+from trainers.engine.data.feed import DatasetLoader, GlobalBatch
 from trainers.engine.megatron import parallel
 from trainers.engine.training import build
 from trainers.engine.training.build import Trainee
@@ -63,7 +63,9 @@ def learn(learner: Trainee, step: GlobalBatch) -> float:
     return time.perf_counter() - began
 
 
-def measure(run: Run, learner: Trainee, feed: BatchLoader, rounds: int) -> Iterator[tuple[float, float, float, float]]:
+def measure(
+    run: Run, learner: Trainee, feed: DatasetLoader, rounds: int
+) -> Iterator[tuple[float, float, float, float]]:
     """(stall, through, step alone, step meanwhile) of every save."""
     saves = Saves(run, model=learner.model, optimizer=learner.optimizer, identity={})
     steps = feed.steps(0, 10_000)

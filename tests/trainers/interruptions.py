@@ -172,7 +172,7 @@ def _config(folder: Path, path: Path, layout: str, **changes: Any) -> str:
 
 def main() -> None:
     """Play all points; the answers go to FOLDER/answers.json."""
-    for late in ("torch._dynamo", "trainers.engine.training.build"):  # once, for all forks
+    for late in ("torch._dynamo", "trainers.engine.training.loop"):  # once, for all forks
         importlib.import_module(late)
 
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])

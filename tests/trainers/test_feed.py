@@ -16,7 +16,7 @@ from tests.trainers import toys
 from trainers import registry
 from trainers.engine.data import feed, rows
 from trainers.engine.data.batch import assemble
-from trainers.engine.data.feed import BatchLoader, BatchSharding, split_over_dp
+from trainers.engine.data.feed import BatchSharding, DatasetLoader, split_over_dp
 from trainers.engine.data.rows import Limits, TokenDataset
 
 SFT, RM = registry.algorithms()["sft"], registry.algorithms()["rm"]
@@ -27,12 +27,12 @@ def source(folder: Path, *tables: pa.Table) -> TokenDataset:
     return TokenDataset(toys.put(folder / "rows", TOKENS, *tables), SFT, LIMITS)
 
 
-def names(feed: BatchLoader, step: int) -> list[str]:
+def names(feed: DatasetLoader, step: int) -> list[str]:
     return feed.source.names(feed.rows(step).tolist())
 
 
 def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
-    steps = BatchLoader(
+    steps = DatasetLoader(
         source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=BatchSharding()
     )
     assert steps.steps_per_epoch == 3
@@ -47,11 +47,11 @@ def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
 def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
     read = source(tmp_path, toys.tokens(20))
     one, other = (
-        BatchLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2))
+        DatasetLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2))
     )
     backwards = [names(other, step) for step in reversed(range(10))]
     assert [names(one, step) for step in range(10)] == backwards[::-1]
-    assert names(BatchLoader(read, batch_rows=4, seed=4, cut=BatchSharding()), 0) != names(one, 0)
+    assert names(DatasetLoader(read, batch_rows=4, seed=4, cut=BatchSharding()), 0) != names(one, 0)
 
 
 def test_windows_hold_whole_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tests.trainers import toys
 from trainers import registry
 from trainers.config import Run
 from trainers.engine.data import index
-from trainers.engine.data.feed import BatchLoader
+from trainers.engine.data.feed import DatasetLoader
 from trainers.engine.data.index import Index
 from trainers.engine.data.rows import TokenDataset
 from trainers.engine.megatron.parallel import Layout
@@ -26,7 +26,7 @@ from trainers.engine.training import build
 ALGORITHMS = registry.algorithms()
 
 
-def fed(folder: Path, dataset: Dataset, name: str = "sft", **shape: Any) -> BatchLoader:
+def fed(folder: Path, dataset: Dataset, name: str = "sft", **shape: Any) -> DatasetLoader:
     run = parse(Run, toys.config(folder, algorithm=name, data=dataset.url))
     return build.feed(run, dataset, ALGORITHMS[name], toys.model(**shape), Layout(), shuffle=True)
 

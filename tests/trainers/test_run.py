@@ -36,7 +36,7 @@ from tests.trainers import toys
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Run
-from trainers.engine.training import build
+from trainers.engine.training import loop
 
 
 def go(folder: Path, **changes: Any) -> Run:
@@ -62,7 +62,7 @@ def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield lambda: next(count) >= step
 
     with monkeypatch.context() as patched:
-        patched.setattr(build, "signals", signals)
+        patched.setattr(loop, "signals", signals)
         yield
 
 

@@ -4,7 +4,6 @@ distribution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,13 @@ from tokenizers import Tokenizer, models
 
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network, vocabulary, words
+from tests.trainers.sampling import Sampling
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.inference import token_sampling
 from trainers.engine.inference.generator import Generator, open_generator
 from trainers.engine.megatron.model import Network
 
 END = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    samples_per_prompt: int = 1
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_new_tokens: int = 12
-    stop: tuple[str, ...] = ()
-    greedy: bool = False
 
 
 def prompts(count: int, seed: int = 0, longest: int = 20) -> pa.Table:

@@ -79,6 +79,11 @@ class Checkpoint:
         text = self.text(LORA)
         return None if text is None else lora_base.parse(text, os.path.join(self.folder, LORA))
 
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether it holds the state of an optimizer, too."""
+        return any(file.path.startswith(f"{OPTIMIZER}/") for file in self.manifest.files)
+
     def text(self, name: str) -> str | None:
         """One of its text files, or None where it has none of that name."""
         if not any(file.path == name for file in self.manifest.files):
@@ -379,11 +384,8 @@ def _verify(root: str, file: File, verify: Verify) -> None:
 
 
 def _sha256(path: str) -> str:
-    total = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _local(url: str) -> str:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from trainers.algorithm import Algorithm, Needs, TokenColumn
+from trainers.engine.data.columns import Row
 from trainers.engine.data.packing import Packed, pack
-from trainers.engine.data.rows import Row
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""A dataset as steps: which rows, in which order, cut how.
+"""Rows as steps: which of them, in which order, cut how.
 
 The order of rows is a pure function of (dataset, seed, epoch): row groups are shuffled over the whole dataset and dealt
 into windows of about `WINDOW_TOKENS` tokens, and rows are shuffled within a window. A dataset below that size gets a
 full shuffle; a larger one is read window by window, each row group once per epoch, with one window in memory. An
 epoch's last step takes the rows that are left. A step is a pure function of its number, so a resumed run goes on
 where it stopped, at any world size.
+
+`BatchLoader` is whatever gives a run its batches; `DatasetLoader`, over rows on disk, is one.
 
 Within a step rows are sorted by length and dealt to the data-parallel replicas so that all carry about as many tokens;
 each replica cuts its share into micro-batches of at most `budget` tokens. None of that changes what is learnt.
@@ -15,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from trainers.engine.data.batch import MicroBatch, assemble
-from trainers.engine.data.rows import TokenDataset, spread
+from trainers.engine.data.rows import TokenRows, spread
 
 WINDOW_TOKENS = 1 << 24
 """Tokens within which rows are shuffled (64 MiB of ids)."""
@@ -42,28 +45,83 @@ class BatchSharding:
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The rows of one optimizer step (numbers in the dataset, over all replicas) and this replica's micro-batches.
+    """The rows of one optimizer step (numbers in `source`, over all replicas) and this replica's micro-batches.
 
-    `num_records` counts the rows, of packs the sequences inside.
+    `number` counts steps from 0; `num_records` counts the rows, of packs the sequences inside.
     """
 
     number: int
     epoch: int
+    source: TokenRows
     rows: np.ndarray
     num_records: int
     batches: tuple[MicroBatch, ...]
 
+    def names(self) -> list[str]:
+        """What the rows are called."""
+        return self.source.names(self.rows.tolist())
 
-class BatchLoader:
+    def labels(self) -> tuple[list[str], list[str | None] | None]:
+        """The key and the source of each sequence (see `TokenRows.labels`)."""
+        return self.source.labels(self.rows.tolist())
+
+
+def global_batch(source: TokenRows, rows: np.ndarray, cut: BatchSharding, *, number: int, epoch: int) -> GlobalBatch:
+    """These rows of `source`, read and assembled as step `number`."""
+    counts = source.counts(rows)
+    starts, order = np.cumsum(counts) - counts, np.argsort(rows)
+    batches = []
+    for part in split_over_dp(rows, source.lengths_NS[rows].sum(axis=1), cut):
+        batch = assemble(source.algorithm, source.rows(part.tolist()), multiple=cut.multiple)
+        at = order[np.searchsorted(rows, part, sorter=order)]
+        places_B = torch.from_numpy(spread(starts[at], counts[at]))
+        batches.append(replace(batch, places_B=places_B, sources_B=torch.from_numpy(source.sources_of(part))))
+    return GlobalBatch(number, epoch, source, rows, int(counts.sum()), tuple(batches))
+
+
+class BatchLoader(Protocol):
+    """Where a run's batches come from: any rows, in any order, as long as a step is a function of its number."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where its rows come from, by name; empty: unknown."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The column by whose values records call its rows (see `TokenRows.label`)."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """After how many steps a run looks back: it validates there unless it is given another interval."""
+        ...
+
+    def steps(self, first: int, stop: int) -> Iterator[GlobalBatch]:
+        """Steps `first` to `stop` - 1, counted from 0."""
+        ...
+
+
+class DatasetLoader:
     """The steps of a run over `source`: `batch_rows` rows each."""
 
     def __init__(
-        self, source: TokenDataset, *, batch_rows: int, seed: int, cut: BatchSharding, shuffle: bool = True
+        self, source: TokenRows, *, batch_rows: int, seed: int, cut: BatchSharding, shuffle: bool = True
     ) -> None:
         self.source, self.batch_rows, self.seed, self.cut, self.shuffle = source, batch_rows, seed, cut, shuffle
         self.steps_per_epoch = -(-len(source) // batch_rows)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._ahead: Future[GlobalBatch] | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the rows come from, by name."""
+        return self.source.sources
+
+    @property
+    def label(self) -> str:
+        """The column of the keys of rows or, of packs, of those inside."""
+        return self.source.label
 
     def place(self, number: int) -> tuple[int, int]:
         """(epoch, first position in its order) of step `number`, counted from 0."""
@@ -84,16 +142,7 @@ class BatchLoader:
 
     def step(self, number: int) -> GlobalBatch:
         """Step `number`, read and assembled."""
-        rows = self.rows(number)
-        counts = self.source.counts(rows)
-        starts, order = np.cumsum(counts) - counts, np.argsort(rows)
-        batches = []
-        for part in split_over_dp(rows, self.source.lengths_NS[rows].sum(axis=1), self.cut):
-            batch = assemble(self.source.algorithm, self.source.rows(part.tolist()), multiple=self.cut.multiple)
-            at = order[np.searchsorted(rows, part, sorter=order)]
-            places_B = torch.from_numpy(spread(starts[at], counts[at]))
-            batches.append(replace(batch, places_B=places_B, sources_B=torch.from_numpy(self.source.sources_of(part))))
-        return GlobalBatch(number, self.place(number)[0], rows, int(counts.sum()), tuple(batches))
+        return global_batch(self.source, self.rows(number), self.cut, number=number, epoch=self.place(number)[0])
 
     def steps(self, first: int, stop: int) -> Iterator[GlobalBatch]:
         """Steps `first` to `stop` - 1; the next one is read in the background while the caller works."""
@@ -106,7 +155,7 @@ class BatchLoader:
                 yield step
 
 
-def shuffled(source: TokenDataset, seed: int, epoch: int) -> np.ndarray:
+def shuffled(source: TokenRows, seed: int, epoch: int) -> np.ndarray:
     """All row numbers: row groups shuffled, then rows within windows of `WINDOW_TOKENS`."""
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
     ends = np.append(source.firsts[1:], len(source))

@@ -1,6 +1,6 @@
-"""Training rows straight from Parquet shards: an index of lengths, and row groups read when they are needed.
+"""Training rows: an index of lengths, and row groups read when they are needed.
 
-`Source` scans the dataset once, row group by row group. It keeps 4 bytes per sequence of every row (the number of
+`TokenRows` scans its groups (`row_groups`) once, one by one. It keeps 4 bytes per sequence of every row (the number of
 tokens; of a pack also the number inside) and one byte for its source, and refuses, before the first step and all at
 once, rows that cannot be trained on: too long, nothing to predict, ids outside the vocabulary, columns of unequal
 length. Afterwards a row is a handful of NumPy slices out of a small cache of row groups, so memory does not grow with
@@ -9,34 +9,30 @@ the dataset.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Lock
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
-from schemas.shards import open_shard
 from trainers.algorithm import Algorithm, Needs, Per
 from trainers.arithmetic import judged
+from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
+from trainers.engine.data.row_groups import RowGroups, ShardGroups, TableGroups
 from trainers.engine.data.sources import Sources
 
 CACHED_TOKENS = 1 << 25
 """Tokens of sequences that the cache of row groups may hold: twice a window of `feed.WINDOW_TOKENS`."""
-
-Row: TypeAlias = Mapping[str, np.ndarray]
-"""List columns as arrays (one entry per token; `gather_ids` [tokens, K]), vectors as [K], numbers of shape []."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +54,27 @@ class Limits:
     outputs: int = 1
 
 
-class TokenDataset:
-    """The rows of a dataset, at random access, for one algorithm.
+class TokenRows:
+    """Rows at random access, for one algorithm.
 
     `sources` names where the rows came from (empty: unknown). What a step's figures are told of are `labels`: of a row
     its key, of a packed one the keys of the rows inside.
     """
 
-    def __init__(self, dataset: Dataset, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
-        self.dataset, self.algorithm, self.limits = dataset, algorithm, limits
-        self.packed = "lengths" in dataset.schema and "lengths" not in algorithm.rows
-        self.name_column = (dataset.schema.key or algorithm.rows.key or dataset.schema.names)[0]
-        self.columns = self._checked_columns()
-        self.label_column = "sample_ids" if self.packed and "sample_ids" in dataset.schema else self.name_column
-        self.source_column = _source_column(dataset.schema, packed=self.packed)
-        self._cache: OrderedDict[int, _Columns] = OrderedDict()
+    def __init__(self, groups: RowGroups, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
+        self.row_groups, self.algorithm, self.limits = groups, algorithm, limits
+        schema = groups.schema
+        self.packed = "lengths" in schema and "lengths" not in algorithm.rows
+        name = (schema.key or algorithm.rows.key or schema.names)[0]
+        self.reads = Reads(
+            columns=self._checked_columns(),
+            ids=tuple(sequence.ids for sequence in algorithm.sequences),
+            vectors=algorithm.vectors,
+            name=name,
+            label="sample_ids" if self.packed and "sample_ids" in schema else name,
+            source=_source_column(schema, packed=self.packed),
+        )
+        self._cache: OrderedDict[int, Columns] = OrderedDict()
         self._cached_tokens = 0
         self._lock = Lock()
         self.index = index if index is not None else self._scanned()
@@ -116,14 +118,22 @@ class TokenDataset:
             if columns.sources is not None:
                 source = columns.sources[row].as_py()
                 sources += source if isinstance(source, list) else [source] * len(inside)
-        return names, None if self.source_column is None else sources
+        return names, None if self.reads.source is None else sources
 
     @property
     def label(self) -> str:
         """What a label is in a table of its own: the column of the rows' keys."""
-        return self.label_column.removesuffix("s") if self.label_column != self.name_column else self.name_column
+        return self.reads.label.removesuffix("s") if self.reads.label != self.reads.name else self.reads.name
 
-    def _inside(self, columns: _Columns, row: int) -> list[str]:
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of everything that would be learnt from these rows, in their order."""
+        total = hashlib.sha256()
+        for number in range(len(self.groups)):
+            total.update(self._cached(number).digest())
+        return total.hexdigest()
+
+    def _inside(self, columns: Columns, row: int) -> list[str]:
         if columns.labels is not None:
             names: list[str] = columns.labels[row].as_py()
             return names
@@ -134,13 +144,13 @@ class TokenDataset:
         """The columns to read: lists along a sequence, vectors and numbers; text is only for naming rows."""
         algorithm = self.algorithm
         needed = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
-        self.dataset.schema.requires(needed, f"trainers.{self.algorithm.name}")
+        self.row_groups.schema.requires(needed, f"trainers.{self.algorithm.name}")
         if self.packed and (algorithm.per is not Per.TOKEN or algorithm.numbers or algorithm.vectors):
             raise DataError(
                 "packs",
                 f"{algorithm.name} needs numbers of every row and cannot read packs of several sequences",
-                where=self.dataset.url,
-                kept="nothing was started",
+                where=self.row_groups.where,
+                kept=self.row_groups.kept,
                 next="train on the rows before they were packed",
             )
         return (*needed.names, "lengths") if self.packed else needed.names
@@ -149,39 +159,25 @@ class TokenDataset:
         """The index of all rows; `DataError` for those that cannot be trained on, or when there is none."""
         faults, sources = _Faults(), Sources()
         groups, lengths, inside = list[tuple[int, int, int]](), list[np.ndarray](), list[np.ndarray]()
-        for group, table in self._all_groups():
-            groups.append(group)
-            lengths.append(self._scan(table, faults, sources, inside))
-        faults.throw(self.dataset.url, self.algorithm.name)
+        for shard, number, table in self.row_groups.tables(self.reads.all):
+            if table.num_rows:
+                groups.append((shard, number, table.num_rows))
+                lengths.append(self._scan(table, faults, sources, inside))
+        faults.throw(self.row_groups, self.algorithm.name)
         if not groups:
-            url = self.dataset.url
+            where = self.row_groups.where
             raise DataError(
                 "no-rows",
-                f"there is nothing to train on: {url} has no rows",
+                f"there is nothing to train on: {where} has no rows",
                 expected="at least one row",
-                where=url,
+                where=where,
                 kept="every finished stage",
                 next="see why rows went: `rejected/` beside the rows of the stages before holds the reasons",
             )
         counts = np.concatenate(inside) if self.packed else None
         return Index(np.array(groups, dtype=np.int64), np.concatenate(lengths), counts, *sources.close())
 
-    def _all_groups(self) -> Iterator[tuple[tuple[int, int, int], pa.Table]]:
-        for shard in range(len(self.dataset.shards)):
-            with self._open(shard) as file:
-                for number in range(file.num_row_groups):
-                    table = file.read_row_group(number, columns=self._reads())
-                    if table.num_rows:
-                        yield (shard, number, table.num_rows), table
-
-    def _open(self, shard: int) -> AbstractContextManager[pq.ParquetFile]:
-        return open_shard(self.dataset.url, self.dataset.shards[shard], self.dataset.schema, self.dataset.verify)
-
-    def _reads(self) -> list[str]:
-        labelling = (self.name_column, self.label_column, self.source_column)
-        return list(dict.fromkeys((*self.columns, *(name for name in labelling if name is not None))))
-
-    def _located(self, numbers: Many[int]) -> Iterator[tuple[_Columns, int]]:
+    def _located(self, numbers: Many[int]) -> Iterator[tuple[Columns, int]]:
         """The row group of each of these rows, and its place there."""
         groups = np.searchsorted(self.firsts, numbers, side="right") - 1
         places = np.asarray(numbers, dtype=np.int64) - self.firsts[groups]
@@ -189,13 +185,13 @@ class TokenDataset:
             cached = {group: self._cached(group) for group in np.unique(groups).tolist()}
         return ((cached[group], place) for group, place in zip(groups.tolist(), places.tolist(), strict=True))
 
-    def _cached(self, number: int) -> _Columns:
+    def _cached(self, number: int) -> Columns:
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
         group = self.groups[number]
-        with self._open(group.shard) as file:
-            columns = _Columns(file.read_row_group(group.number, columns=self._reads()), self)
+        table = self.row_groups.read(group.shard, group.number, self.reads.all)
+        columns = Columns(table, self.reads, self.row_groups.where)
         self._cache[number] = columns
         self._cached_tokens += columns.tokens
         while self._cached_tokens > CACHED_TOKENS and len(self._cache) > 1:
@@ -204,7 +200,7 @@ class TokenDataset:
 
     def _scan(self, table: pa.Table, faults: _Faults, sources: Sources, inside: list[np.ndarray]) -> np.ndarray:
         """[rows, sequences] numbers of tokens; what is wrong goes into `faults`."""
-        columns = _Columns(table, self)
+        columns = Columns(table, self.reads, self.row_groups.where)
         if self.packed:
             inside.append(np.diff(columns.lists["lengths"][1]).astype(np.int32))
         if columns.sources is not None:
@@ -230,13 +226,13 @@ class TokenDataset:
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
 
-    def _scan_ids(self, name: str, columns: _Columns, faults: _Faults) -> None:
+    def _scan_ids(self, name: str, columns: Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]
         wrong = (values < 0) | (values >= self.limits.vocab_size)
         outside = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
         faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
 
-    def _scan_vector(self, name: str, columns: _Columns, faults: _Faults) -> None:
+    def _scan_vector(self, name: str, columns: Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]
         wrong = np.diff(offsets) != self.limits.outputs
         faults.add(f"{name} does not hold {self.limits.outputs} numbers, as the head gives", wrong, columns)
@@ -245,7 +241,7 @@ class TokenDataset:
         none = _sum_per_row(judged(numbers).numpy(), offsets) == 0
         faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
-    def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: _Columns, faults: _Faults) -> None:
+    def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
         shift = 0 if Needs.SCORES in self.algorithm.needs else 1
         most = self.limits.max_sequence_length + shift
         if not self.packed:
@@ -253,7 +249,7 @@ class TokenDataset:
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
             return
         inner, offsets = columns.lists["lengths"]
-        for labels, name in ((columns.labels, self.label_column), (columns.sources, self.source_column)):
+        for labels, name in ((columns.labels, self.reads.label), (columns.sources, self.reads.source)):
             if labels is not None and pa.types.is_list(labels.type):
                 faults.add(f"{name} are not as many as lengths", _list_lengths(labels) != np.diff(offsets), columns)
         faults.add("lengths do not add up to input_ids", _sum_per_row(inner, offsets) != lengths, columns)
@@ -262,42 +258,18 @@ class TokenDataset:
         faults.add(f"a sequence has fewer than {1 + shift} tokens", short, columns)
 
 
-class _Columns:
-    """A row group as NumPy arrays: list columns as (values, offsets), number columns, and the names of the rows.
+class TokenDataset(TokenRows):
+    """The rows of a dataset on disk."""
 
-    `labels` are the keys of the sequences inside packs, `sources` a text per row or one per sequence.
-    """
+    def __init__(self, dataset: Dataset, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
+        super().__init__(ShardGroups(dataset), algorithm, limits, index)
 
-    def __init__(self, table: pa.Table, source: TokenDataset) -> None:
-        table = table.combine_chunks()
-        self.where = source.dataset.url
-        self.lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.numbers: dict[str, np.ndarray] = {}
-        for name in source.columns:
-            column = table[name].combine_chunks()
-            if column.null_count:
-                raise DataError("null", f"{name} is null in {column.null_count} rows", where=self.where)
-            if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-                self.lists[name] = _list(column, name, self.where, vector=name in source.algorithm.vectors)
-            else:
-                self.numbers[name] = _numbers(column)
-        self.names = table[source.name_column].combine_chunks()
-        packed = source.label_column != source.name_column
-        self.labels = table[source.label_column].combine_chunks() if packed else None
-        self.sources = None if source.source_column is None else table[source.source_column].combine_chunks()
-        self.tokens = sum(self.lists[sequence.ids][0].size for sequence in source.algorithm.sequences)
 
-    def name(self, number: int) -> str:
-        return str(self.names[number].as_py())
+class TokenTable(TokenRows):
+    """The rows of a table in memory; `DataError` for columns that it lacks or holds otherwise, and as for a dataset."""
 
-    def row(self, number: int) -> Row:
-        row: dict[str, np.ndarray] = {}
-        for name, (values, offsets) in self.lists.items():
-            start, stop = offsets[number : number + 2].tolist()
-            row[name] = values[start:stop]
-        for name, values in self.numbers.items():
-            row[name] = values[number]
-        return row
+    def __init__(self, table: pa.Table, algorithm: Algorithm, limits: Limits) -> None:
+        super().__init__(TableGroups(table, algorithm), algorithm, limits)
 
 
 class _Faults:
@@ -306,7 +278,7 @@ class _Faults:
     def __init__(self) -> None:
         self.by_reason: dict[str, tuple[int, list[str]]] = {}
 
-    def add(self, reason: str, wrong: np.ndarray, columns: _Columns) -> None:
+    def add(self, reason: str, wrong: np.ndarray, columns: Columns) -> None:
         """Count the rows where `wrong` is true."""
         rows = np.flatnonzero(wrong)
         if len(rows):
@@ -314,7 +286,7 @@ class _Faults:
             more = [columns.name(int(row)) for row in rows[: 3 - len(names)]] if len(names) < 3 else []
             self.by_reason[reason] = (count + len(rows), names + more)
 
-    def throw(self, where: str, who: str) -> None:
+    def throw(self, groups: RowGroups, who: str) -> None:
         """Raise `DataError` if anything was added."""
         if self.by_reason:
             texts = [
@@ -324,8 +296,8 @@ class _Faults:
             raise DataError(
                 "untrainable-rows",
                 f"{who} cannot train on every row; " + "; ".join(texts),
-                where=where,
-                kept="nothing was started",
+                where=groups.where,
+                kept=groups.kept,
                 next="filter these rows out (rejected rows keep their reason) and train on what is left",
             )
 
@@ -345,36 +317,6 @@ def _source_column(schema: Schema, *, packed: bool) -> str | None:
     return None
 
 
-def _list(column: pa.Array, name: str, where: str, *, vector: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Values and offsets of a list column; a list of lists of one inner length K gives values [tokens, K].
-
-    A null entry is NaN in a `vector`, elsewhere a `DataError`.
-    """
-    offsets, values = _numbers(column.offsets), column.values
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        inner = _numbers(values.offsets)
-        widths = np.unique(np.diff(inner[offsets[0] : offsets[-1] + 1]))
-        if len(widths) > 1:
-            raise DataError("ragged", f"{name} holds {widths.min()} to {widths.max()} entries per token", where=where)
-        start, stop = inner[offsets[0]], inner[offsets[-1]]
-        flat = _numbers(values.values.slice(start, stop - start))
-        return flat.reshape(-1, int(widths[0]) if len(widths) else 1), offsets - offsets[0]
-    if values.null_count and not vector:
-        raise DataError("null", f"{name} holds nulls among its entries", where=where)
-    return _numbers(values), offsets
-
-
-def _numbers(values: pa.Array) -> np.ndarray:
-    """The array's own buffer where it is numbers without nulls (pyarrow's conversion imports pandas first)."""
-    plain = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-    if values.null_count or not plain:
-        converted: np.ndarray = values.to_numpy(zero_copy_only=False)
-        return converted
-    kind, data = values.type.to_pandas_dtype(), values.buffers()[1]
-    whole = np.frombuffer(data, dtype=kind) if data is not None and data.size else np.empty(0, dtype=kind)
-    return whole[values.offset : values.offset + len(values)]
-
-
 def _list_lengths(lists: pa.Array) -> np.ndarray:
     lengths: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
     return lengths
@@ -385,7 +327,7 @@ def _sum_per_row(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.asarray(sums[offsets[1:]] - sums[offsets[:-1]])
 
 
-def _counted(mask: np.ndarray, offsets: np.ndarray, columns: _Columns, packed: bool) -> np.ndarray:
+def _counted(mask: np.ndarray, offsets: np.ndarray, columns: Columns, packed: bool) -> np.ndarray:
     """Counted tokens per row without the first of every sequence, which nothing predicts."""
     starts = offsets[:-1][np.diff(offsets) > 0]
     if packed:

@@ -8,7 +8,7 @@ batches are composed from the rows alone and every draw has its own random numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -265,16 +265,19 @@ def open_generator(checkpoint: str | Checkpoint, *, batch_size: int = 512, **how
 
 def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, EndTokens]:
     """The tokenizer in a checkpoint, and what ends an answer (`schemas.end_tokens`)."""
-    text = source.text("tokenizer.json")
+    taught = TurnEnd.of(source.manifest.facts)
+    return read_tokenizer(source.vocabulary(), taught, source.model.vocab_size, source.folder)
+
+
+def read_tokenizer(
+    files: Mapping[str, str], taught: TurnEnd, vocab_size: int, where: str
+) -> tuple[Tokenizer, EndTokens]:
+    """The tokenizer in `files`, by name as a checkpoint holds them, and what ends an answer of a model of that size."""
+    text = files.get("tokenizer.json")
     if text is None:
-        raise ConfigError(
-            "no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=source.folder
-        )
+        raise ConfigError("no-tokenizer", "the checkpoint has no tokenizer", expected="tokenizer.json", where=where)
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
         raise DataError("bad-tokenizer", "the checkpoint's tokenizer cannot be read", found=str(error)[:80]) from error
-    taught = TurnEnd.of(source.manifest.facts)
-    return tokenizer, end_tokens(
-        source.vocabulary(), tokenizer.token_to_id, source.model.vocab_size, taught, source.folder
-    )
+    return tokenizer, end_tokens(files, tokenizer.token_to_id, vocab_size, taught, where)

@@ -137,8 +137,9 @@ def _band(queries: int, keys: int, window: int | None, device: torch.device) -> 
     """Which keys a query sees, [queries, keys]: those up to its own, the last `window` of them; the last
     query is last.
     """
-    ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]
-    return (ahead <= 0) & (ahead > -(window or keys))
+    with torch.inference_mode(False):  # it is kept: training may save what inference asked for first
+        ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]
+        return (ahead <= 0) & (ahead > -(window or keys))
 
 
 class CachedSelfAttention(SelfAttention):

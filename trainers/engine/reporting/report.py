@@ -13,13 +13,13 @@ from typing import Any
 
 from schemas.settings import plain
 from trainers.config import Run
-from trainers.engine.data.feed import BatchLoader, GlobalBatch
+from trainers.engine.data.feed import GlobalBatch
 from trainers.engine.reporting import trackers
 from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.records import Records
 from trainers.engine.reporting.speed import Speed
 from trainers.engine.reporting.trackers.tracker import Facts, Status, Tracker, Trackers
-from trainers.engine.training.step import StepResult
+from trainers.engine.training.step import TrainedStep
 
 _NAME = 80
 """Characters of a source that stand in the name of its figure."""
@@ -40,43 +40,52 @@ def by_source(figure: str, losses: Mapping[int, float], sources: Sequence[str]) 
 
 
 class Report:
-    """What the first process tells of the steps after `first`; on the others nothing comes of it."""
+    """What the first process tells of the steps after `first`; on the others nothing comes of it.
+
+    `records`: what rows are called and which figures of each there are, where records of them were asked for.
+    """
 
     def __init__(
-        self, run: Run, feed: BatchLoader, speed: Speed, *, first: int, last: int, leads: bool, records: bool
+        self,
+        run: Run,
+        speed: Speed,
+        *,
+        first: int,
+        last: int,
+        leads: bool,
+        records: tuple[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.run, self.feed, self.speed, self.last, self.leads = run, feed, speed, last, leads
-        folder, source = run.folder, feed.source
+        self.run, self.speed, self.last, self.leads = run, speed, last, leads
+        folder = run.folder
         self.metrics = Journal(folder / "metrics.jsonl" if leads else None, first, best_by=run.best_by)
         self.rows = Journal(folder / "rows.jsonl" if leads and run.log_rows else None, first)
         self.progress = Progress(first, last) if leads else None
         self.records = None
-        if leads and records:
-            self.records = Records(folder / "records", source.label, source.algorithm.row_metrics, first)
+        if leads and records is not None:
+            self.records = Records(folder / "records", *records, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
         facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
         self.trackers = Trackers([named[name]() for name in run.track if leads], facts, self.say)
 
-    def step(
-        self, step: GlobalBatch, outcome: StepResult, learnt: Mapping[str, float], seconds: float, waited: float
-    ) -> None:
-        """Step `step` is done; `learnt` are its figures, it took `seconds` and before that `waited` for its rows."""
+    def step(self, batch: GlobalBatch, done: TrainedStep, seconds: float, waited: float) -> None:
+        """A step is done; it took `seconds` and before that `waited` for its rows."""
         if self.progress is None:
             return
-        number, keys = step.number + 1, step.rows.tolist()
-        figures: dict[str, float] = {**learnt, "rows": len(step.rows), "tokens": outcome.tokens}
+        number, result = batch.number + 1, done.result
+        figures: dict[str, float] = {**done.figures, "lr": done.lr, "grad_norm": done.grad_norm}
+        figures |= {"rows": len(batch.rows), "tokens": result.tokens}
         figures |= {"seconds": round(seconds, 6), "wait_seconds": round(waited, 6)}
-        figures |= self.speed.figures(outcome, seconds + waited)
+        figures |= self.speed.figures(result, seconds + waited)
         self.progress.step(number, figures)
         if number % self.run.log_every == 0 or number == self.last:
-            self.metrics.write({"step": number, "epoch": step.epoch, **figures})
-            self.trackers.log(number, {"epoch": step.epoch, **figures})
+            self.metrics.write({"step": number, "epoch": batch.epoch, **figures})
+            self.trackers.log(number, {"epoch": batch.epoch, **figures})
         if self.run.log_rows:
-            self.rows.write({"step": number, "rows": self.feed.source.names(keys)})
+            self.rows.write({"step": number, "rows": batch.names()})
         if self.records is not None:
-            self.records.add(number, step.epoch, *self.feed.source.labels(keys), outcome.rows_RN)
+            self.records.add(number, batch.epoch, *batch.labels(), result.rows_RN)
 
     def validation(self, number: int, figures: Mapping[str, float]) -> None:
         """The figures of a validation after step `number`."""

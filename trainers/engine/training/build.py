@@ -1,4 +1,4 @@
-"""A run from its configuration: everything built and wired, trained, and the checkpoint published.
+"""A run from its configuration: what it reads is opened and checked, its network, optimizer and batches are built.
 
 What can be refused is refused before the first step: sizes that do not divide, data of another kind, rows that cannot
 be trained on, a checkpoint of another network.
@@ -6,7 +6,8 @@ be trained on, a checkpoint of another network.
 
 from __future__ import annotations
 
-import time
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,22 +25,18 @@ from schemas.tokenizer import TOKENIZERS, files_identity, files_of, read_dataset
 from trainers import registry
 from trainers.algorithm import Algorithm
 from trainers.architecture import ModelConfig
-from trainers.config import VERSION, Run, parallel_errors
-from trainers.engine.checkpoint import checkpoint, retention
+from trainers.config import Run, parallel_errors
+from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.checkpoint import OUTPUT_NAMES, Checkpoint
-from trainers.engine.checkpoint.saves import Saves
+from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.data import index as indexes
-from trainers.engine.data.feed import BatchLoader, BatchSharding
+from trainers.engine.data.feed import BatchSharding, DatasetLoader
 from trainers.engine.data.index import Index
 from trainers.engine.data.rows import Limits, TokenDataset
 from trainers.engine.megatron import model as networks
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.parallel import Layout
-from trainers.engine.reporting.records import RecordsManifest, are_there, records_key
-from trainers.engine.reporting.report import by_source
-from trainers.engine.reporting.speed import Speed
 from trainers.engine.training import optim as optimizers
-from trainers.engine.training.loop import Loop, signals
 from trainers.engine.training.step import Stepper
 from trainers.launch import rank
 
@@ -52,20 +49,19 @@ _RECOMPUTE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: the rows to learn from and to validate on, and the checkpoint it starts from."""
+    """What a run reads: the rows to learn from (None: they are yet to come) and to validate on, and the checkpoint it
+    starts from.
+    """
 
-    data: Dataset
+    data: Dataset | None
     validation: Dataset | None
     init: Checkpoint | None
 
     @property
     def parents(self) -> tuple[Parent, ...]:
         """The inputs as the new checkpoint's manifest names them."""
-        parents = [self.data.as_parent("data")]
-        if self.init is not None:
-            manifest = self.init.manifest
-            parents.append(Parent("init", self.init.folder, manifest.content_digest, manifest.task_key))
-        return tuple(parents)
+        data = () if self.data is None else (self.data.as_parent("data"),)
+        return data if self.init is None else (*data, self.init.as_parent("init"))
 
 
 @dataclass(frozen=True)
@@ -77,54 +73,41 @@ class Trainee:
     stepper: Stepper
 
 
-def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapping[str, float]:
-    """Train `run` to its end, from its newest save if there is one, and publish the checkpoint; its last figures."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Prepared:
+    """A run that nothing of what can be checked speaks against; its network is not built yet.
+
+    `shape` is the network with the head that the algorithm asks, `vocabulary` the tokenizer files and `facts` the facts
+    of the checkpoint that will come of it.
+    """
+
+    run: Run
+    algorithm: Algorithm
+    settings: Any
+    layout: Layout
+    inputs: Inputs
+    shape: ModelConfig
+    vocabulary: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    @property
+    def limits(self) -> Limits:
+        """What the network can read and say."""
+        return Limits(self.shape.max_sequence_length, self.shape.vocab_size, self.shape.head_size)
+
+
+def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepared:
+    """Start this process's groups and check `run` against what it reads; `data` None: its rows are yet to come."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron's order of kernels and communication needs it
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     algorithm, settings = registry.configured(run.algorithm, run.settings)
     layout = parallel.start(run.parallel, seed=run.seed, timeout=rank.collective_seconds())
-    records = run.records
-    if records is not None and parallel.on_rank_zero(lambda: are_there(run.records or "", records_key(key))):
-        records = None
-    init = None if run.init is None else checkpoint.open_checkpoint(run.init)
-    inputs = Inputs(data, validation, init)
-    vocabulary = _vocabulary(run, init)
+    inputs = Inputs(data, validation, None if run.init is None else checkpoint.open_checkpoint(run.init))
+    vocabulary = _vocabulary(run, inputs.init)
     facts = _facts(run, inputs, algorithm, settings, vocabulary)
-    shape = _with_head(run, init, algorithm, settings)
-    steps = feed(run, data, algorithm, shape, layout, shuffle=True)
-    checks = None if validation is None else feed(run, validation, algorithm, shape, layout, shuffle=False)
-    learner = trainee(run, algorithm, settings, layout, init)
-    last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * steps.steps_per_epoch
-    identity = {
-        "run": run.identity_fields(),
-        "version": VERSION,
-        "inputs": [parent.content_digest for parent in inputs.parents],
-    }
-    retention.check(run, _validated(algorithm, checks), last, run.validate_every or steps.steps_per_epoch)
-    known = {"identity": identity, "facts": facts, "vocabulary": vocabulary}
-    saves = Saves(run, model=learner.model, optimizer=learner.optimizer, **known)
-    loop = Loop(
-        run=run,
-        model=learner.model,
-        optimizer=learner.optimizer,
-        stepper=learner.stepper,
-        feed=steps,
-        validation=checks,
-        saves=saves,
-        speed=Speed.of(run, shape, layout),
-        leads=layout.rank == 0,
-        records=records is not None,
-        last=last,
-    )
-    with signals() as asked:
-        learner.stepper.stop_asked = lambda: asked() or saves.failed
-        figures = loop.go(saves.resume())
-        parallel.on_rank_zero(lambda: publish_records(run, inputs, loop, key))
-        rank.heartbeat("the checkpoint")
-        publish(run, inputs, learner, key, {**figures, "steps": last}, time.monotonic() - began, known)
-        saves.finish()
-    return figures
+    shape = _with_head(run, inputs.init, algorithm, settings)
+    return Prepared(run, algorithm, settings, layout, inputs, shape, vocabulary, facts)
 
 
 def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init: Checkpoint | None) -> Trainee:
@@ -146,46 +129,34 @@ def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init:
     )
     wrapped = DistributedDataParallel(network.config, ddp, network)
     optimizer = optimizers.build(run.optim, wrapped, bf16=run.precision == "bf16")
+    if run.carry_optimizer and init is not None:
+        _carry(run, init, shape, wrapped, optimizer)
     stepper = Stepper(wrapped, shape, algorithm, settings, layout)
     return Trainee(wrapped, optimizer, stepper)
 
 
-def publish(
-    run: Run,
-    inputs: Inputs,
-    learner: Trainee,
-    key: str,
-    stats: Mapping[str, float],
-    seconds: float,
-    known: Mapping[str, Any],
-) -> None:
-    """Write the finished network as a checkpoint that names what it was made of; `known`: its facts and tokenizer."""
-    checkpoint.save(
-        run.out,
-        model=learner.model,
-        vocabulary=known["vocabulary"],
-        facts={**known["facts"], "stats": dict(stats)},
-        key=key,
-        op=run.op,
-        parents=inputs.parents,
-        seed=run.seed,
-        runtime_info={"seconds": round(seconds, 3)},
-    )
-
-
-def _validated(algorithm: Algorithm, checks: BatchLoader | None) -> list[str]:
-    """The figures of a validation."""
-    sources = () if checks is None else checks.source.sources
-    losses = by_source("loss", dict.fromkeys(range(len(sources)), 0.0), sources)
-    return [f"val_{name}" for name in ("loss", *losses, *algorithm.metrics)]
-
-
-def publish_records(run: Run, inputs: Inputs, loop: Loop, key: str) -> None:
-    """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
-    if loop.report.records is not None and run.records is not None:
-        op = {**run.op, "name": f"{run.op['name']}.records"}
-        manifest = RecordsManifest(key=records_key(key), op=op, parents=inputs.parents, seed=run.seed)
-        loop.report.records.publish(run.records, manifest)
+def _carry(run: Run, init: Checkpoint, shape: ModelConfig, model: Any, optimizer: Any) -> None:
+    """Fill `optimizer` with the state in `init`; without one there it starts fresh, which is said."""
+    if not init.has_optimizer:
+        if parallel.is_rank_zero():
+            print(f"{init.folder} has no optimizer state to carry on: the optimizer starts fresh", file=sys.stderr)
+        return
+    masters = any("fp32_param" in name for name in Stored(os.path.join(init.folder, checkpoint.OPTIMIZER)).tensors)
+    precision = "bf16" if masters else "fp32"
+    before = (init.model.head, init.model.head_size, init.adapters is not None, precision)
+    now = (shape.head, shape.head_size, run.lora is not None, run.precision)
+    if before != now:
+        what = ("head", "head_size", "adapters", "precision")
+        unlike = [f"{name} {b} -> {n}" for name, b, n in zip(what, before, now, strict=True) if b != n]
+        raise ConfigError(
+            "other-optimizer",
+            "the optimizer state in init is of other weights than this run trains",
+            found=", ".join(unlike),
+            where=init.folder,
+            kept="nothing was started",
+            next="leave out carry_optimizer",
+        )
+    checkpoint.load_optimizer(init.folder, model=model, optimizer=optimizer)
 
 
 def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> ModelConfig:
@@ -199,15 +170,20 @@ def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings
 
 def feed(
     run: Run, dataset: Dataset, algorithm: Algorithm, shape: ModelConfig, layout: Layout, *, shuffle: bool
-) -> BatchLoader:
+) -> DatasetLoader:
     """The steps of `dataset` as this process reads them; `DataError` if some row cannot be trained on."""
     limits = Limits(shape.max_sequence_length, shape.vocab_size, shape.head_size)
     source = TokenDataset(
         dataset, algorithm, limits, parallel.on_rank_zero(lambda: _indexed(run, dataset, algorithm, limits))
     )
+    cut = sharding(run, layout)
+    return DatasetLoader(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
+
+
+def sharding(run: Run, layout: Layout) -> BatchSharding:
+    """How this process takes its part of a global batch."""
     multiple = layout.tensor if layout.sequence else 1
-    cut = BatchSharding(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
-    return BatchLoader(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
+    return BatchSharding(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
 
 
 def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -> Index:
@@ -240,7 +216,8 @@ def _facts(
     run: Run, inputs: Inputs, algorithm: Algorithm, settings: Any, vocabulary: Mapping[str, str]
 ) -> dict[str, Any]:
     """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
-    facts = {**inputs.data.facts, **run.facts}
+    known = {} if inputs.data is None else inputs.data.facts
+    facts = {**known, **run.facts}
     one = files_identity(vocabulary) if vocabulary else ""
     if not one and inputs.init is not None:
         one = str(inputs.init.manifest.facts.get(tokenizer_lineage.FACT, ""))
@@ -250,7 +227,7 @@ def _facts(
             tokenizer_lineage.check(
                 tokenizers, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url
             )
-    taught = TurnEnd.of(inputs.data.facts)
+    taught = TurnEnd.of(known)
     if inputs.init is not None:
         taught = taught.after(TurnEnd.of(inputs.init.manifest.facts))
     facts |= taught.facts if taught.stop else {}

@@ -7,8 +7,6 @@ interrupted. SIGTERM and SIGINT let the step finish, save and end with exit code
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,34 +15,87 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from schemas.errors import HealthError, Stopped, printable
-from trainers.config import Run
+from schemas.dataset import Dataset
+from schemas.errors import HealthError, Stopped
+from trainers.config import VERSION, Run
+from trainers.engine.checkpoint import retention
 from trainers.engine.checkpoint.saves import Saves
 from trainers.engine.data.feed import BatchLoader, GlobalBatch
-from trainers.engine.megatron import lora
+from trainers.engine.megatron import parallel
+from trainers.engine.reporting.records import RecordsManifest, are_there, records_key
 from trainers.engine.reporting.report import Report, by_source
 from trainers.engine.reporting.speed import Speed
 from trainers.engine.reporting.trackers.tracker import Status
-from trainers.engine.training import optim
-from trainers.engine.training.step import Stepper
+from trainers.engine.training import build, optim
+from trainers.engine.training.build import Prepared
+from trainers.engine.training.trainer import Trainer
 from trainers.launch import rank
+
+
+def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapping[str, float]:
+    """Train `run` to its end, from its newest save if there is one, and publish the checkpoint; its last figures."""
+    prepared = build.prepare(run, data, validation)
+    layout = prepared.layout
+    records = run.records
+    if records is not None and parallel.on_rank_zero(lambda: are_there(run.records or "", records_key(key))):
+        records = None
+    part = (prepared.algorithm, prepared.shape, layout)
+    batches = build.feed(run, data, *part, shuffle=True)
+    checks = None if validation is None else build.feed(run, validation, *part, shuffle=False)
+    last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * batches.steps_per_epoch
+    with Trainer(prepared, last=last, key=key) as trainer:
+        retention.check(run, _validated(prepared, checks), last, run.validate_every or batches.steps_per_epoch)
+        known = {"facts": prepared.facts, "vocabulary": prepared.vocabulary}
+        saves = Saves(run, model=trainer.model, optimizer=trainer.optimizer, identity=_identity(prepared), **known)
+        speed = Speed.of(run, prepared.shape, layout)
+        loop = Loop(trainer, batches, checks, saves, speed, leads=layout.rank == 0, records=records is not None)
+        with signals() as asked:
+            trainer.stepper.stop_asked = lambda: asked() or saves.failed
+            figures = loop.go(saves.resume())
+            parallel.on_rank_zero(lambda: _publish_records(prepared, loop, key))
+            rank.heartbeat("the checkpoint")
+            trainer.save(stats=figures)
+            saves.finish()
+    return figures
+
+
+def _identity(prepared: Prepared) -> dict[str, Any]:
+    """What must not have changed when a run goes on from a save."""
+    inputs = [parent.content_digest for parent in prepared.inputs.parents]
+    return {"run": prepared.run.identity_fields(), "version": VERSION, "inputs": inputs}
+
+
+def _validated(prepared: Prepared, checks: BatchLoader | None) -> list[str]:
+    """The figures of a validation."""
+    sources = () if checks is None else checks.sources
+    losses = by_source("loss", dict.fromkeys(range(len(sources)), 0.0), sources)
+    return [f"val_{name}" for name in ("loss", *losses, *prepared.algorithm.metrics)]
+
+
+def _publish_records(prepared: Prepared, loop: Loop, key: str) -> None:
+    """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
+    run = prepared.run
+    if loop.report.records is not None and run.records is not None:
+        op = {**run.op, "name": f"{run.op['name']}.records"}
+        manifest = RecordsManifest(key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.seed)
+        loop.report.records.publish(run.records, manifest)
 
 
 @dataclass
 class Loop:
-    """What a run is made of once everything is built; `go` trains from step `first` to step `last`."""
+    """What a run is made of once everything is built; `go` trains from step `first` to the trainer's last."""
 
-    run: Run
-    model: Any
-    optimizer: Any
-    stepper: Stepper
-    feed: BatchLoader
+    trainer: Trainer
+    batches: BatchLoader
     validation: BatchLoader | None
     saves: Saves
     speed: Speed
     leads: bool
     records: bool
-    last: int
+
+    def __post_init__(self) -> None:
+        assert self.trainer.last is not None, "a run knows its last step"
+        self.run, self.last = self.trainer.run, self.trainer.last
 
     def go(self, first: int) -> dict[str, float]:
         """Train steps `first` + 1 to `last`; the figures of the last step and of the last validation.
@@ -52,7 +103,9 @@ class Loop:
         Raises `Stopped` (75) after a save when a signal asked for it, `HealthError` (20) at a loss that is not finite.
         """
         span = {"first": first, "last": self.last}
-        self.report = Report(self.run, self.feed, self.speed, **span, leads=self.leads, records=self.records)
+        columns = (self.batches.label, self.trainer.prepared.algorithm.row_metrics) if self.records else None
+        self.report = Report(self.run, self.speed, **span, leads=self.leads, records=columns)
+        self.trainer.steps = first
         if first < self.last < (rising := self.run.optim.warmup_steps):
             lr = optim.learning_rate(self.run.optim, self.last, self.last)
             self.report.say(
@@ -63,7 +116,7 @@ class Loop:
         status: Status = "failed"
         try:
             waiting = time.perf_counter()
-            for step in self.feed.steps(first, self.last):
+            for step in self.batches.steps(first, self.last):
                 figures |= self._step(step, time.perf_counter() - waiting)
                 waiting = time.perf_counter()
             self.saves.settle()
@@ -79,40 +132,32 @@ class Loop:
             self.saves.close()
             self.report.close(status)
 
-    def _step(self, step: GlobalBatch, waited: float) -> dict[str, float]:
-        number, began, sources = step.number + 1, time.perf_counter(), self.feed.source.sources
-        rank.heartbeat(f"step {number}")
-        self.model.zero_grad_buffer()
-        self.optimizer.zero_grad()
-        rows = step.num_records if self.records else 0
-        lora.at_step(self.model, number)
-        outcome = self.stepper.train(step.batches, sources=len(sources), rows=rows)
-        self._check(number, "loss", outcome.loss, step)
-        rate = optim.learning_rate(self.run.optim, number, self.last)
-        optim.set_learning_rate(self.optimizer, rate)
-        _, norm, _ = self.optimizer.step()
-        grad_norm = float(norm) if norm is not None else 0.0
-        self._check(number, "gradient", grad_norm, step)
-        figures = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
-        learnt = {**figures, "lr": rate, "grad_norm": grad_norm}
-        self.report.step(step, outcome, learnt, time.perf_counter() - began, waited)
+    def _step(self, batch: GlobalBatch, waited: float) -> dict[str, float]:
+        number, began = batch.number + 1, time.perf_counter()
+        try:
+            done = self.trainer.step(batch, records=self.records)
+        except HealthError as error:
+            saved = self.saves.newest()
+            error.kept = f"the state after step {saved}" if saved else "no save (none was due before)"
+            raise
+        self.report.step(batch, done, time.perf_counter() - began, waited)
         validated = self._validate(number) if self._validates(number) else {}
-        self._save(number, outcome.stop, validated)
-        return figures | validated
+        self._save(number, done.result.stop, validated)
+        return {**done.figures, **validated}
 
     def _validates(self, number: int) -> bool:
         """Every `validate_every` steps; without that at the end of every epoch."""
-        every = self.run.validate_every or self.feed.steps_per_epoch
+        every = self.run.validate_every or self.batches.steps_per_epoch
         return self.validation is not None and number % every == 0
 
     def _validate(self, number: int) -> dict[str, float]:
         assert self.validation is not None
-        feed, sources = self.validation, self.validation.source.sources
-        steps = feed.steps(0, feed.steps_per_epoch)
+        checks, sources, trainer = self.validation, self.validation.sources, self.trainer
+        steps = checks.steps(0, checks.steps_per_epoch)
         rank.heartbeat(f"the validation after step {number}")
-        self.model.eval()
-        outcome = self.stepper.evaluate((step.batches for step in steps), sources=len(sources))
-        self.model.train()
+        trainer.model.eval()
+        outcome = trainer.stepper.evaluate((step.batches for step in steps), sources=len(sources))
+        trainer.model.train()
         figures = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
         figures = {f"val_{name}": value for name, value in figures.items()}
         self.report.validation(number, figures)
@@ -141,25 +186,6 @@ class Loop:
     def _tell_saves(self) -> None:
         for line in self.saves.news():
             self.report.say(line)
-
-    def _check(self, number: int, what: str, value: float, step: GlobalBatch) -> None:
-        """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
-        if math.isfinite(value):
-            return
-        names = self.feed.source.names(step.rows.tolist())
-        path = self.run.folder / "unhealthy.json"
-        if self.leads:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"step": number, "what": what, "value": str(value), "rows": names}) + "\n")
-        saved = self.saves.newest()
-        raise HealthError(
-            "not-finite",
-            f"the {what} of step {number} is {value}; its {len(names)} rows are named in {path}",
-            expected="a finite number",
-            found=f"{value} on rows {', '.join(map(printable, names[:5]))}{', ...' if len(names) > 5 else ''}",
-            kept=f"the state after step {saved}" if saved else "no save (none was due before)",
-            next="look at these rows, or lower optim.lr",
-        )
 
 
 @contextmanager

@@ -52,6 +52,16 @@ class StepResult:
     stop: bool
 
 
+@dataclass(frozen=True)
+class TrainedStep:
+    """A step that the optimizer made: what the batch gave, its figures by name, the rate, the gradient's norm."""
+
+    result: StepResult
+    figures: Mapping[str, float]
+    lr: float
+    grad_norm: float
+
+
 class Stepper:
     """Forward and backward over the micro-batches of a step, for one network and one algorithm."""
 

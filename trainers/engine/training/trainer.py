@@ -1,0 +1,277 @@
+"""Training as an object: a network that learns step by step and is asked as it stands.
+
+`python -m trainers.run` is a loop over it; online methods and notebooks call it themselves. In a world of several
+processes each has its `Trainer`, and all of them make the same calls with the same rows.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+
+from schemas.dataset import Dataset
+from schemas.end_tokens import TurnEnd
+from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
+from schemas.manifest import Manifest
+from schemas.settings import digest
+from trainers.config import Run
+from trainers.engine.checkpoint import checkpoint
+from trainers.engine.data.feed import GlobalBatch, global_batch
+from trainers.engine.data.rows import TokenTable
+from trainers.engine.inference.frozen import FrozenModel
+from trainers.engine.inference.generator import Generator, read_tokenizer
+from trainers.engine.inference.live import inference_network
+from trainers.engine.inference.scorer import Scorer
+from trainers.engine.megatron import lora, parallel
+from trainers.engine.megatron.model import Network
+from trainers.engine.reporting.report import by_source
+from trainers.engine.training import build, optim
+from trainers.engine.training.build import Prepared
+from trainers.engine.training.step import TrainedStep
+from trainers.launch import rank
+
+
+class Trainer:
+    """The network of a run, its optimizer, and how many `steps` they made.
+
+    `last` is the step at which the learning rate has come down (None: it never does); it stays there afterwards. `key`
+    is the identity of what comes of it (None: follows from the run and from all rows given to `learn`). `resources` are
+    let go by `close`.
+    """
+
+    def __init__(
+        self, prepared: Prepared, *, last: int | None, key: str | None = None, resources: ExitStack | None = None
+    ) -> None:
+        self.prepared, self.run, self.last = prepared, prepared.run, last
+        parts = (prepared.algorithm, prepared.settings, prepared.layout, prepared.inputs.init)
+        learner = build.trainee(prepared.run, *parts)
+        self.model, self.optimizer, self.stepper = learner.model, learner.optimizer, learner.stepper
+        self.steps = 0
+        self._key, self._learnt, self._figures = key, "", dict[str, float]()
+        self._began, self._resources, self._closed = time.monotonic(), resources or ExitStack(), False
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def learn(self, rows: Any) -> dict[str, float]:
+        """One optimizer step on exactly these rows; its figures: `loss`, those of the algorithm and of every source,
+        `lr`, `grad_norm`, `rows`, `tokens`.
+
+        rows: an Arrow table of what the algorithm reads, or what becomes one (a dict of columns, a data frame); rows
+        without a key are called by their number. `DataError`, and no step, for columns that are missing or of another
+        type, for rows that cannot be trained on, and where processes were given different rows; `HealthError` for a
+        loss that is not finite.
+        """
+        self._check_open()
+        table = self._agreed(rows)
+        cut = build.sharding(self.run, self.prepared.layout)
+        done = self.step(global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0))
+        self._learnt = hashlib.sha256(f"{self._learnt} {table.digest}".encode()).hexdigest()
+        made = {"lr": done.lr, "grad_norm": done.grad_norm, "rows": len(table), "tokens": done.result.tokens}
+        return {**done.figures, **made}
+
+    def step(self, batch: GlobalBatch, *, records: bool = False) -> TrainedStep:
+        """One optimizer step; with `records` of every row, too. `HealthError` where loss or gradient are not finite."""
+        number, sources = batch.number + 1, batch.source.sources
+        rank.heartbeat(f"step {number}")
+        self.model.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        lora.at_step(self.model, number)
+        rows = batch.num_records if records else 0
+        result = self.stepper.train(batch.batches, sources=len(sources), rows=rows)
+        self._check_finite(batch, "loss", result.loss, "the weights as they were before this step")
+        rate = optim.learning_rate(self.run.optim, number, number if self.last is None else self.last)
+        optim.set_learning_rate(self.optimizer, rate)
+        _, norm, _ = self.optimizer.step()
+        grad_norm = float(norm) if norm is not None else 0.0
+        self._check_finite(batch, "gradient", grad_norm, "what was saved before; the weights here are lost")
+        self.steps = number
+        self._figures = {"loss": result.loss, **by_source("loss", result.sources, sources), **result.metrics}
+        return TrainedStep(result, dict(self._figures), rate, grad_norm)
+
+    def generator(self, *, batch_size: int = 512) -> Generator:
+        """Draws answers from the weights as they stand at each call; fits datakit's `Generator` protocol.
+
+        `ConfigError` for a network with a scalar head, or without a tokenizer. batch_size: answers decoded at once.
+        """
+        self._check_open()
+        self._check_head("lm", "policy")
+        facts, where = self.prepared.facts, self.run.init or self.run.out
+        size = self.prepared.shape.vocab_size
+        tokenizer, ends = read_tokenizer(self.prepared.vocabulary, TurnEnd.of(facts), size, where)
+        return Generator(self._inference, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
+
+    def scorer(self, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192) -> Scorer:
+        """Scores rows with the weights as they stand at each call; fits datakit's `Scorer` protocol.
+
+        `ConfigError` for a network without a scalar head. columns, batch_tokens: as `open_scorer` takes them.
+        """
+        self._check_open()
+        self._check_head("scalar", "reward model")
+        named = self.prepared.algorithm.output_names
+        names = () if named is None else named(self.prepared.settings)
+        return Scorer(self._inference, columns=columns, batch_tokens=batch_tokens, names=names)
+
+    def token_model(self, *, batch_tokens: int = 8192) -> FrozenModel:
+        """Log-probabilities, entropies and values of given tokens, by the weights as they stand at each call."""
+        self._check_open()
+        return FrozenModel(self._inference, batch_tokens=batch_tokens)
+
+    def save(
+        self, folder: str | None = None, *, optimizer: bool = False, stats: Mapping[str, float] | None = None
+    ) -> Manifest:
+        """Publish a checkpoint in `folder` (default: the run's `out`), for another run's `init`; with the optimizer's
+        state where asked for, or where the run carries it on. stats: the figures of its facts (default: those of the
+        last step). Other content in the folder is `ConflictError`.
+        """
+        self._check_open()
+        prepared = self.prepared
+        return checkpoint.save(
+            folder or self.run.out,
+            model=self.model,
+            optimizer=self.optimizer if optimizer or self.run.carry_optimizer else None,
+            vocabulary=prepared.vocabulary,
+            facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
+            key=self._key or self.run.key or self._task_key,
+            op=self.run.op,
+            parents=prepared.inputs.parents,
+            seed=self.run.seed,
+            runtime_info={"seconds": round(time.monotonic() - self._began, 3)},
+        )
+
+    def close(self) -> None:
+        """Let go of network and optimizer; the process may open another trainer. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.__dict__.pop("_inference", None)
+        del self.model, self.optimizer, self.stepper
+        gc.collect()  # Megatron's modules and hooks refer to each other
+        self._resources.close()
+
+    @cached_property
+    def _inference(self) -> Network:
+        how: dict[str, Any] = {"precision": self.run.precision, "implementation": self.run.implementation}
+        return inference_network(self.model, **how)
+
+    @property
+    def _task_key(self) -> str:
+        inputs = [parent.content_digest for parent in self.prepared.inputs.parents]
+        return digest({"run": self.run.op, "inputs": inputs, "learnt": self._learnt})
+
+    def _agreed(self, rows: Any) -> TokenTable:
+        """`rows` as this process reads them, once all processes have seen that they were given the same."""
+        fault: QuiverError | None = None
+        try:
+            table = TokenTable(_table(rows), self.prepared.algorithm, self.prepared.limits)
+            seen = table.digest
+        except QuiverError as error:
+            error.kept = "the network and its optimizer, as they were"
+            fault, seen = error, error.render()
+        if self.prepared.layout.world > 1:
+            all_seen: list[Any] = [None] * self.prepared.layout.world
+            dist.all_gather_object(all_seen, seen)
+            if len(set(all_seen)) > 1:
+                raise DataError(
+                    "unlike-rows",
+                    "the processes of this trainer were given different rows",
+                    expected="the rows of the whole step, the same on every process",
+                    found=f"{len(set(all_seen))} different tables over {len(all_seen)} processes",
+                    kept="the network and its optimizer, as they were",
+                ) from fault
+        if fault is not None:
+            raise fault
+        return table
+
+    def _check_finite(self, batch: GlobalBatch, what: str, value: float, kept: str) -> None:
+        """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
+        if math.isfinite(value):
+            return
+        number, names, path = batch.number + 1, batch.names(), self.run.folder / "unhealthy.json"
+        if self.prepared.layout.rank == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"step": number, "what": what, "value": str(value), "rows": names}) + "\n")
+        raise HealthError(
+            "not-finite",
+            f"the {what} of step {number} is {value}; its {len(names)} rows are named in {path}",
+            expected="a finite number",
+            found=f"{value} on rows {', '.join(map(printable, names[:5]))}{', ...' if len(names) > 5 else ''}",
+            kept=kept,
+            next="look at these rows, or lower optim.lr",
+        )
+
+    def _check_head(self, head: str, what: str) -> None:
+        if self.prepared.shape.head != head:
+            raise ConfigError(
+                "wrong-head",
+                f"{self.run.algorithm} trains no {what}",
+                expected=f"an algorithm whose network has the head {head}",
+                found=f"the head {self.prepared.shape.head}",
+                kept="the trainer, as it was",
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("closed", "this trainer is closed", next="open another: trainers.engine.open(run)")
+
+
+def open_trainer(run: Run) -> Trainer:
+    """The trainer of `run`, ready for its first step. `run.data` is not read; what its manifest says of the rows goes
+    into the checkpoint. Python's, NumPy's and torch's generators are seeded with `run.seed`.
+
+    `ConfigError` for a schedule that falls towards a last step that nobody named.
+    """
+    data = None if run.data is None else Dataset.open(run.data)
+    last = run.max_steps
+    if last is None and data is not None:
+        last = (run.epochs or 0) * -(-data.num_rows // run.global_batch_size)
+    if last is None and run.optim.schedule != "constant":
+        raise ConfigError(
+            "no-last-step",
+            f"the schedule {run.optim.schedule} comes down at a last step, and epochs of unknown rows have none",
+            expected="max_steps, or data",
+            kept="nothing was started",
+            next="give max_steps, or the schedule constant",
+        )
+    with ExitStack() as resources:
+        resources.callback(torch.set_num_threads, torch.get_num_threads())
+        if not dist.is_initialized():
+            resources.callback(_leave_world)
+        prepared = build.prepare(run, data, None)
+        return Trainer(prepared, last=last, resources=resources.pop_all())
+
+
+def _leave_world() -> None:
+    """Leave the groups of several processes, whose sizes another trainer may want otherwise. Those of a world of one
+    process fit every trainer, and other networks of this process use them.
+    """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        parallel.stop()
+
+
+def _table(rows: Any) -> pa.Table:
+    try:
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+        raise DataError(
+            "no-table",
+            "the rows given to learn are no table",
+            expected="an Arrow table, a dict of columns, or a data frame",
+            found=f"{type(rows).__name__}: {printable(error)}",
+        ) from error
