@@ -28,14 +28,20 @@ class AlignmentIteration(Answering, Command):
 
     title: ClassVar[str] = ""
 
-    iteration = Whole(description="which iteration; those before it are required")
-    source = luigi.Parameter(description="task source: the section that says where prompts, data and models come from")
-    prompts_per_iteration = Whole(description="prompts of one iteration; each is used in one iteration only")
-    samples_per_prompt = Whole(description="answers to each prompt")
-    temperature = Number(description="of sampling")
-    top_k = Whole(least=0, description="likeliest tokens to choose from; 0: all")
-    top_p = Number(least=0, most=1, description="probability mass to choose from")
-    original_share = Number(least=0, most=1, description="share of original data among training rows; 0: none")
+    iteration = Whole(default=1, description="which iteration; those before it are required")
+    source = luigi.Parameter(
+        default="digits", description="task source: the section that says where prompts, data and models come from"
+    )
+    prompts_per_iteration = Whole(
+        default=1024, description="prompts of one iteration; each is used in one iteration only"
+    )
+    samples_per_prompt = Whole(default=8, description="answers to each prompt")
+    temperature = Number(default=1.0, description="of sampling")
+    top_k = Whole(default=0, least=0, description="likeliest tokens to choose from; 0: all")
+    top_p = Number(default=1.0, least=0, most=1, description="probability mass to choose from")
+    original_share = Number(
+        default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
+    )
     set = AssignmentsParameter(
         default=(),
         description="a setting of the improve steps as key=value (optim.lr=1e-4), or of another training of the source "

@@ -261,7 +261,8 @@ class Train(StageCommand):
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
     validation = luigi.Parameter(default="", description="dataset folder to validate on")
     learning = MergedParameter(
-        description="fields of trainers.config.Run, as JSON, over the defaults: optim, epochs, ..."
+        default={"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}},
+        description="fields of trainers.config.Run, as JSON, over the defaults: optim, epochs, ...",
     )
     set = AssignmentsParameter(default=(), description="one of them as key=value, e.g. optim.lr=1e-4; may be repeated")
     lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")

@@ -45,6 +45,13 @@ SELECT pair_id,
 FROM pairs ORDER BY pair_id
 """
 
+_LEARNING = {
+    "epochs": 4,
+    "global_batch_size": 32,
+    "optim": {"lr": 3e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 3e-5},
+}
+"""For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
+
 
 class PreferenceOptimization(Templated, Command):
     """A policy that prefers the chosen answers of a setup's pairs, and how often it does before and after."""
@@ -52,7 +59,7 @@ class PreferenceOptimization(Templated, Command):
     source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
     options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
-    learning = MergedParameter(description="learning (trainers.config.Run), as JSON, over the defaults")
+    learning = MergedParameter(default=_LEARNING, description="learning (trainers.config.Run), over the defaults")
     set = AssignmentsParameter(
         default=(),
         description="a setting of it as key=value (optim.lr=1e-4), or of a training of the source (base.epochs=2); may "

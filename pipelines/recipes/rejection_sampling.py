@@ -17,7 +17,7 @@ class RejectionSamplingIteration(AlignmentIteration):
 
     title = "rejection-sampling"
 
-    best = Whole(description="answers kept of every prompt")
+    best = Whole(default=1, description="answers kept of every prompt")
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """The best answers of every prompt."""

@@ -24,8 +24,10 @@ class RestIteration(AlignmentIteration):
 
     title = "rest"
 
-    thresholds = ListParameter(description="one improve step each; rising")
-    threshold_kind = luigi.ChoiceParameter(choices=["absolute", "quantile"], description="what thresholds are")
+    thresholds = ListParameter(default=(0.4, 0.6), description="one improve step each; rising")
+    threshold_kind = luigi.ChoiceParameter(
+        default="quantile", choices=["absolute", "quantile"], description="what thresholds are"
+    )
     reward_mean = OptionalNumber(description="mean to standardise with; empty: measured")
     reward_std = OptionalNumber(description="standard deviation to standardise with; empty: measured")
 

@@ -5,14 +5,12 @@ what would do.
 from __future__ import annotations
 
 import argparse
-import configparser
 import difflib
 import functools
 import inspect
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import luigi
@@ -30,7 +28,6 @@ from trainers.config import Run
 
 _UNKNOWN = "unrecognized arguments: "
 _DIRECT = {"optim.lr": "lr", "epochs": "epochs", "global_batch_size": "batch-size"}
-PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
 
 
 class Whole(luigi.IntParameter):
@@ -120,15 +117,15 @@ class ListParameter(luigi.ListParameter):
 
 
 class MergedParameter(ObjectParameter):
-    """A JSON object over the defaults of `luigi.cfg`: what it does not name stays what it is there.
+    """A JSON object over the parameter's default: what it does not name stays what it is there.
 
-    The user's configuration lies over the packaged one in the same way, and the command line over both. `kind` is the
+    The user's configuration lies over the default in the same way, and the command line over both. `kind` is the
     dataclass whose settings it holds: what `--set` may name.
     """
 
-    def __init__(self, *, kind: type = Run, **options: Any) -> None:
-        super().__init__(**options)
-        self.kind = kind
+    def __init__(self, *, default: dict[str, Any], kind: type = Run, **options: Any) -> None:
+        super().__init__(default=default, **options)
+        self.default, self.kind = default, kind
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
@@ -136,15 +133,11 @@ class MergedParameter(ObjectParameter):
 
     def normalize(self, x: Any) -> Any:
         """The whole object."""
-        layers = [self.parse(text) for text in self._configured() if text]
-        whole: Mapping[str, Any] = {}
-        for layer in (*layers, x):
+        configured = luigi.configuration.get_config().get(*self._place, "")
+        whole: Mapping[str, Any] = self.default
+        for layer in (self.parse(configured) if configured else {}, x):
             whole = merged(whole, recursively_unfreeze(layer))
         return recursively_freeze(whole)
-
-    def _configured(self) -> list[str]:
-        packaged = _packaged().get(*self._place, fallback="")
-        return [packaged, luigi.configuration.get_config().get(*self._place, packaged)]
 
 
 class AssignmentsParameter(luigi.Parameter[Any]):
@@ -179,14 +172,6 @@ def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task
         name = first if dot and rest and first in kinds else own
         about.setdefault(name, []).append(assignment if name == own != first else assignment[len(first) + 1 :])
     return {name: assigned(kinds[name], texts, where=f"--set of {name}") for name, texts in about.items()}
-
-
-@functools.cache
-def _packaged() -> configparser.ConfigParser:
-    packaged = configparser.ConfigParser(interpolation=None)
-    packaged.optionxform = str  # type: ignore[assignment,method-assign]
-    packaged.read(PACKAGED, encoding="utf-8")
-    return packaged
 
 
 def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:

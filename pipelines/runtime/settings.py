@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import luigi
@@ -26,11 +27,12 @@ from luigi.task_register import Register
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.runtime.parameters import PACKAGED, ListParameter, Number, Whole, unreadable
+from pipelines.runtime.parameters import ListParameter, Number, Whole, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from trainers.launch.settings import Launch
 
+PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
 T = TypeVar("T", bound=luigi.Config)
 
 _REMOTE = ("scheduler_host", "scheduler_port", "scheduler_url")

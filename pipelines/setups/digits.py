@@ -15,29 +15,52 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import MergedParameter, Number, Whole
-from pipelines.setups.source import SetupConfig, held_apart, reward_model
+from pipelines.runtime.parameters import Number, Whole
+from pipelines.setups.source import (
+    SetupConfig,
+    held_apart,
+    learning_of,
+    max_length,
+    network,
+    reward_model,
+    vocabulary,
+)
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, prompted, tokenized
-from trainers.architecture import ModelConfig
 
 
 class digits(SetupConfig):
     """The embedded default: reverse the digits of a number, learnt from demonstrations of which a share is wrong."""
 
-    digits = Whole(description="digits of a number")
-    demonstrations = Whole(description="answers the first policy learns from")
-    wrong_share = Number(least=0, most=1, description="share of the demonstrations that is wrong")
-    prompts = Whole(description="prompts of all iterations together")
-    held_out = Whole(description="prompts that no training row holds")
-    pair_prompts = Whole(description="prompts whose verified samples give preference pairs")
-    pair_samples = Whole(description="samples for each of them")
-    pairs_per_prompt = Whole(description="pairs of a right and a wrong answer for each of them, at most")
-    vocabulary = Whole(description="size of the tokenizer that is trained")
-    max_length = Whole(description="tokens of question and answer together")
-    model = MergedParameter(kind=ModelConfig, description="shape of the network (trainers.architecture.Model)")
-    base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
-    reward = MergedParameter(description="learning of the reward model")
-    improve = MergedParameter(description="learning of an improve step")
+    digits = Whole(default=5, description="digits of a number")
+    demonstrations = Whole(default=10_000, description="answers the first policy learns from")
+    wrong_share = Number(default=0.4, least=0, most=1, description="share of the demonstrations that is wrong")
+    prompts = Whole(default=20_000, description="prompts of all iterations together")
+    held_out = Whole(default=1024, description="prompts that no training row holds")
+    pair_prompts = Whole(default=3000, description="prompts whose verified samples give preference pairs")
+    pair_samples = Whole(default=4, description="samples for each of them")
+    pairs_per_prompt = Whole(default=3, description="pairs of a right and a wrong answer for each of them, at most")
+    vocabulary = vocabulary(288)
+    max_length = max_length(64)
+    model = network(num_layers=4, hidden_size=128, ffn_hidden_size=256, num_attention_heads=4, num_query_groups=4)
+    base = learning_of(
+        "the first policy",
+        epochs=6,
+        global_batch_size=64,
+        optim={"lr": 2e-3, "warmup_steps": 50, "schedule": "cosine", "min_lr": 1e-4},
+    )
+    reward = learning_of(
+        "the reward model",
+        epochs=3,
+        global_batch_size=16,
+        settings={"center": 0.02},
+        optim={"lr": 7e-4, "warmup_steps": 100, "schedule": "cosine"},
+    )
+    improve = learning_of(
+        "an improve step",
+        epochs=1,
+        global_batch_size=64,
+        optim={"lr": 5e-4, "warmup_steps": 10, "schedule": "cosine", "min_lr": 5e-5},
+    )
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""

@@ -15,8 +15,8 @@ from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, model_at, rows_at, scorer_at
-from pipelines.runtime.parameters import ListParameter, MergedParameter, Number, ObjectParameter, Whole
-from pipelines.setups.source import SetupConfig
+from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter
+from pipelines.setups.source import SetupConfig, learning_of, max_length, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
@@ -26,20 +26,31 @@ _PARTS = ("train", "held-out")
 class own(SetupConfig):
     """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
 
-    title = luigi.Parameter(description="folder of the data; empty: made of the names of policy and reward")
-    policy = luigi.Parameter(description="checkpoint or Hugging Face folder to improve")
-    prompts = luigi.Parameter(description="dataset folder or file of prompts")
-    format = luigi.Parameter(description="format of a file of prompts (datakit.formats.forms)")
-    held_out = Number(least=0, most=1, description="share of the prompts that nothing is learnt from")
-    reward = luigi.Parameter(description="module:function, or a reward model: checkpoint or Hugging Face folder")
-    verifier = ObjectParameter(description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
-    original = luigi.Parameter(description="dataset folder or file of answers to blend in; empty: none is")
-    original_format = luigi.Parameter(description="format of a file of answers (datakit.formats.forms)")
-    template = luigi.Parameter(description="chat template, by name or as Jinja text; empty: the tokenizer's own")
-    stop = ListParameter(description="texts that end an answer, beside the end token")
-    max_length = Whole(description="tokens of question and answer together; longer rows go")
-    max_new_tokens = Whole(description="tokens of an answer, at most")
-    improve = MergedParameter(description="learning of an improve step (trainers.config.Run)")
+    title = luigi.Parameter(default="", description="folder of the data; empty: made of the names of policy and reward")
+    policy = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to improve")
+    prompts = luigi.Parameter(default="", description="dataset folder or file of prompts")
+    format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
+    held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
+    reward = luigi.Parameter(
+        default="", description="module:function, or a reward model: checkpoint or Hugging Face folder"
+    )
+    verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
+    original_format = luigi.Parameter(
+        default="completions", description="format of a file of answers (datakit.formats.forms)"
+    )
+    template = luigi.Parameter(
+        default="", description="chat template, by name or as Jinja text; empty: the tokenizer's own"
+    )
+    stop = ListParameter(default=(), description="texts that end an answer, beside the end token")
+    max_length = max_length(2048)
+    max_new_tokens = max_new_tokens(512)
+    improve = learning_of(
+        "an improve step",
+        epochs=1,
+        global_batch_size=32,
+        optim={"lr": 1e-5, "warmup_steps": 5, "schedule": "cosine"},
+    )
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """The policy adopted where it comes from outside, the prompts in two parts, the reward."""

@@ -16,11 +16,20 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import ListParameter, MergedParameter, Number, Whole
-from pipelines.setups.source import SetupConfig, baselines, held_apart, reward_model
+from pipelines.runtime.parameters import ListParameter, Number
+from pipelines.setups.source import (
+    SetupConfig,
+    baselines,
+    held_apart,
+    learning_of,
+    max_length,
+    max_new_tokens,
+    network,
+    reward_model,
+    vocabulary,
+)
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 from schemas.errors import ConfigError
-from trainers.architecture import ModelConfig
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -28,19 +37,38 @@ _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source 
 class preferences(SetupConfig):
     """Files of questions with a better and a worse answer; a share of the questions is held out of everything."""
 
-    title = luigi.Parameter(description="what the data is called: the folder it lies in")
-    files = ListParameter(description="JSONL or JSON files, .gz too; paths start from the current folder")
-    format = luigi.Parameter(description="format of the files (datakit.formats.forms)")
-    layout = luigi.ChoiceParameter(choices=["lines", "array"], description="one record a line, or one JSON list")
-    held_out = Number(least=0, most=1, description="share of the questions that nothing is learnt from")
-    learn = luigi.ChoiceParameter(choices=["chosen", "rejected", "both"], description="answers of the first policy")
-    vocabulary = Whole(description="size of the tokenizer that is trained")
-    max_length = Whole(description="tokens of question and answer together; longer rows go")
-    max_new_tokens = Whole(description="tokens of an answer, at most")
-    model = MergedParameter(kind=ModelConfig, description="shape of the network (trainers.architecture.Model)")
-    base = MergedParameter(description="learning of the first policy (trainers.config.Run)")
-    reward = MergedParameter(description="learning of the reward model")
-    improve = MergedParameter(description="learning of an improve step")
+    title = luigi.Parameter(default="preferences", description="what the data is called: the folder it lies in")
+    files = ListParameter(default=(), description="JSONL or JSON files, .gz too; paths start from the current folder")
+    format = luigi.Parameter(default="preferences", description="format of the files (datakit.formats.forms)")
+    layout = luigi.ChoiceParameter(
+        default="lines", choices=["lines", "array"], description="one record a line, or one JSON list"
+    )
+    held_out = Number(default=0.1, least=0, most=1, description="share of the questions that nothing is learnt from")
+    learn = luigi.ChoiceParameter(
+        default="chosen", choices=["chosen", "rejected", "both"], description="answers of the first policy"
+    )
+    vocabulary = vocabulary(2048)
+    max_length = max_length(512)
+    max_new_tokens = max_new_tokens(64)
+    model = network(num_layers=4, hidden_size=192, ffn_hidden_size=512, num_attention_heads=4, num_query_groups=4)
+    base = learning_of(
+        "the first policy",
+        epochs=4,
+        global_batch_size=32,
+        optim={"lr": 1e-3, "warmup_steps": 20, "schedule": "cosine", "min_lr": 1e-4},
+    )
+    reward = learning_of(
+        "the reward model",
+        epochs=2,
+        global_batch_size=16,
+        optim={"lr": 3e-4, "warmup_steps": 10, "schedule": "cosine"},
+    )
+    improve = learning_of(
+        "an improve step",
+        epochs=1,
+        global_batch_size=32,
+        optim={"lr": 2e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 2e-5},
+    )
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""

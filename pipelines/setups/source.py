@@ -1,4 +1,4 @@
-"""What a task source is, and the reward model that most of them train."""
+"""What a task source is, the parameters that several have, and the reward model that most of them train."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from datakit.tokenize import Encode
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import MergedParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup
 from pipelines.stages.measure import Measure
+from trainers.architecture import ModelConfig
 
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
@@ -27,6 +29,33 @@ class SetupConfig(luigi.Config):
     @abstractmethod
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
+
+
+def vocabulary(default: int) -> Whole:
+    """The parameter of a source that trains a tokenizer."""
+    return Whole(default=default, description="size of the tokenizer that is trained")
+
+
+def max_length(default: int) -> Whole:
+    """The parameter that bounds a row."""
+    return Whole(default=default, description="tokens of question and answer together; longer rows go")
+
+
+def max_new_tokens(default: int) -> Whole:
+    """The parameter that bounds an answer."""
+    return Whole(default=default, description="tokens of an answer, at most")
+
+
+def network(**default: Any) -> Any:
+    """The parameter of a source that trains its policy from nothing."""
+    return MergedParameter(
+        kind=ModelConfig, default=default, description="shape of the network (trainers.architecture.ModelConfig)"
+    )
+
+
+def learning_of(what: str, **default: Any) -> Any:
+    """The parameter that holds the settings of one training of a source."""
+    return MergedParameter(default=default, description=f"learning of {what} (trainers.config.Run)")
 
 
 def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:

@@ -35,10 +35,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     place = tmp_path_factory.mktemp("places") / "pairs.jsonl"
     place.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     config = get_config()
-    before = config.get("preferences", "files")
     config.set("preferences", "files", json.dumps([str(place)]))
     yield
-    config.set("preferences", "files", before)
+    config.remove_option("preferences", "files")
 
 
 def planned(recipe: type[AlignmentIteration], **given: object) -> list[Node]:
