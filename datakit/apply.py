@@ -33,7 +33,7 @@ from datakit.run.work import Job
 from schemas import Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
-from schemas.manifest import task_key
+from schemas.manifest import task_key_of
 from schemas.store.commit import attempt_path
 
 ROWS_PER_SHARD = 65_536
@@ -57,15 +57,15 @@ def apply(
     max_rejected: int | float | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
     rows_per_chunk: int = ROWS_PER_CHUNK,
-    key: str | None = None,
+    task_key: str | None = None,
     hang_seconds: float | None = None,
 ) -> Dataset:
     """Run `op` over `inputs` and publish the result at the URL `into`.
 
     `resources` holds what `op.needs`, by name. `processes` 0 works in this process, n in n workers, with the same
     bytes as result. `max_rejected` is how many rows may be rejected before the run fails, as a number or (a float) as
-    a share of the input rows; None: the operation's own limit, mostly none. `key` is the task key where the caller
-    knows it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
+    a share of the input rows; None: the operation's own limit, mostly none. `task_key` where the caller knows
+    it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
     a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has
     failed (a stream may be, while it computes); None: it is waited for.
 
@@ -76,8 +76,8 @@ def apply(
     given, resources = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs), resources or {}
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
     check_tokenizers(op, given, resources)
-    key = key or _key(op, given, resources, seed)
-    chunks, standing = Chunks(into, key), _standing(into, key, op)
+    task_key = task_key or _task_key(op, given, resources, seed)
+    chunks, standing = Chunks(into, task_key), _standing(into, task_key, op)
     if standing is not None:
         remove_stale(into)
         return standing
@@ -98,15 +98,15 @@ def apply(
             hang_seconds=hang_seconds,
         )
         done = _within_budget(job, run(job, processes, reporter), max_rejected)
-        dataset = _commit(job, done, key, reporter.seconds, processes)
+        dataset = _commit(job, done, task_key, reporter.seconds, processes)
     chunks.drop()
     reporter.reach(reporter.rows, force=True)
     return dataset
 
 
-def _key(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], seed: int) -> str:
+def _task_key(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], seed: int) -> str:
     keys = {name: resource.key for name, resource in resources.items()}
-    return task_key(op.to_json(), [dataset.key for dataset in inputs], keys, seed)
+    return task_key_of(op.to_json(), [dataset.task_key for dataset in inputs], keys, seed)
 
 
 @contextmanager
@@ -122,17 +122,17 @@ def _attempt(into: str, schema: Schema, rejected: Schema) -> Iterator[Attempt]:
 
 def check(op: Op, inputs: Sequence[Schema], resources: Mapping[str, Resource]) -> Schema:
     """The schema that would come out; raises what can be told without rows."""
-    wanted = "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
+    arity = "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
     fits = {
         "no input": len(inputs) == 0,
         "one input": len(inputs) == 1,
         "one input or more": len(inputs) >= 1,
     }
-    if not fits[wanted]:
+    if not fits[arity]:
         raise ConfigError(
             "inputs",
-            f"{op.name} takes {wanted}, got {len(inputs)}",
-            expected=wanted,
+            f"{op.name} takes {arity}, got {len(inputs)}",
+            expected=arity,
             found=str(len(inputs)),
             kept="nothing was started",
         )
@@ -151,18 +151,18 @@ def rejected_schema(op: Op, inputs: Sequence[Dataset], schema: Schema) -> Schema
     return Schema(f"rejected {rows.name}", rows.version, columns).adding(*op.rejects, *REJECTION_COLUMNS)
 
 
-def _standing(into: str, key: str, op: Op) -> Dataset | None:
+def _standing(into: str, task_key: str, op: Op) -> Dataset | None:
     """The dataset that is there already, if it is this task's."""
     if not Dataset.exists(into):
         return None
     existing = Dataset.open(into)
-    if existing.key == key:
+    if existing.task_key == task_key:
         return existing
     raise ConflictError(
         "other-output",
         f"{into} holds the output of another task",
-        expected=f"{op.name}, key {key[:12]}",
-        found=f"{existing.manifest.op.get('name', 'unknown')}, key {existing.key[:12]}",
+        expected=f"{op.name}, key {task_key[:12]}",
+        found=f"{existing.manifest.op.get('name', 'unknown')}, key {existing.task_key[:12]}",
         where=into,
         kept="what is there; nothing was overwritten",
         next="write to another folder",

@@ -111,7 +111,7 @@ class Dataset:
         return self.manifest.content_digest
 
     @property
-    def key(self) -> str:
+    def task_key(self) -> str:
         """Task key: the identity of the result before it was made."""
         return self.manifest.task_key
 
@@ -131,7 +131,7 @@ class Dataset:
 
     def as_parent(self, name: str) -> Parent:
         """The dataset as an input called `name` in another manifest."""
-        return Parent(name, self.url, self.content_digest, self.key)
+        return Parent(name, self.url, self.content_digest, self.task_key)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one table."""
@@ -243,7 +243,7 @@ class Attempt:
         op: Mapping[str, Any] | None = None,
         parents: Sequence[Parent] = (),
         seed: int = 0,
-        key: str = "",
+        task_key: str = "",
         stats: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         runtime_info: Mapping[str, Any] | None = None,
@@ -259,7 +259,7 @@ class Attempt:
         manifest = Manifest(
             schema=self.schema,
             rejected_schema=self.rejected_schema,
-            task_key=key,
+            task_key=task_key,
             op=op or {},
             parents=tuple(parents),
             seed=seed,

@@ -3,7 +3,7 @@ a dataset.
 
 `digest` covers what the rows are (schema, operation, parents' digests, seed, every file's rows, bytes and
 SHA-256, stats); `runtime_info` (when, how long, where, which versions) is written beside it and not
-digested. `key` is the task key: the identity of a result before anything has run, made of the operation and
+digested. `task_key` is the identity of a result before anything has run, made of the operation and
 the keys of its inputs (`task_key`).
 """
 
@@ -145,7 +145,7 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     return manifest
 
 
-def task_key(
+def task_key_of(
     op: Mapping[str, Any], inputs: Iterable[str] | Mapping[str, str], resources: Mapping[str, str], seed: int
 ) -> str:
     """The identity of a result, known before anything runs: SHA-256 in hex over operation, keys of inputs,

@@ -253,8 +253,8 @@ def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> A
         tries.append((_is(arg, value), own))
     # The alternative whose outer type fits says best what is wrong inside; where none fits, all of them are named.
     fitting = [own for fits, own in tries if fits]
-    wanted = " or ".join(dict.fromkeys(map(_words, args)))
-    message = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {wanted}"
+    expected = " or ".join(dict.fromkeys(map(_words, args)))
+    message = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {expected}"
     faults.extend(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else [message])
     return None
 

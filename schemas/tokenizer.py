@@ -86,7 +86,7 @@ def identity(tokenizer_json: str, options: Mapping[str, Any]) -> str:
 
 
 def row_of(texts: Mapping[str, str], where: str = "") -> Row:
-    """What a folder's files (by name, see `SOURCES`) say: the values of a VOCABULARIES row but for its name.
+    """What a folder's files (by name, see `SOURCES`) say: the values of a TOKENIZERS row but for its name.
 
     Tokens that only `tokenizer_config.json` adds are added to the JSON under their ids. Where it names no opening or
     end token, the model's own configuration does. `DataError` for files that are broken or contradict each other, and
@@ -142,7 +142,7 @@ def _is_published(url: str | os.PathLike[str]) -> bool:
 
 
 def read_dataset(dataset: Dataset) -> Row:
-    """The one row of a VOCABULARIES dataset, its name among the values; `DataError` if there are more or none."""
+    """The one row of a TOKENIZERS dataset, its name among the values; `DataError` if there are more or none."""
     rows = TOKENIZERS.check(dataset.read().select(list(TOKENIZERS.names)), dataset.url).to_pylist()
     if len(rows) != 1:
         message = f"{shown(dataset.url)} holds {len(rows)} tokenizers"
@@ -172,7 +172,7 @@ def folder_identity(url: str | os.PathLike[str]) -> str:
 
 
 def dataset_identity(dataset: Dataset) -> str:
-    """The identity of the tokenizer in a VOCABULARIES dataset."""
+    """The identity of the tokenizer in a TOKENIZERS dataset."""
     row = read_dataset(dataset)
     return identity(str(row["tokenizer_json"]), row)
 
@@ -241,9 +241,9 @@ def _anchored(data: dict[str, Any], where: str) -> bool:
             raise _contradiction(token["content"], vocab[token["content"]], token["id"], where)
     data["added_tokens"].sort(key=lambda token: int(token["id"]))
     loose = [token for token in data["added_tokens"] if token["content"] not in known]
-    wanted = [int(token["id"]) for token in loose]
+    ids = [int(token["id"]) for token in loose]
     following = max((places, *(number + 1 for number in taken)), default=0)
-    if wanted == list(range(following, following + len(wanted))) and following == places:
+    if ids == list(range(following, following + len(ids))) and following == places:
         return False
     for token in loose:
         if not isinstance(vocab, dict) or taken.get(token["id"], token["content"]) != token["content"]:

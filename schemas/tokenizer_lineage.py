@@ -1,7 +1,7 @@
 """Which tokenizer's ids the columns of a table hold, column by column, from one manifest to the next.
 
-A column speaks if it holds token ids or templated pieces. Under the fact `tokenizer` a manifest has the identity
-(`schemas.tokenizer.identity`) of the one tokenizer that all such columns speak or, where they differ, each column's:
+Columns of token ids and of templated pieces belong to a tokenizer. Under the fact `tokenizer` a manifest has the
+identity (`schemas.tokenizer.identity`) of the one that all such columns have or, where they differ, each column's:
 a policy's `prompt_ids` and a reward model's `input_ids` may stand in one row. Whoever hands ids to a network or to a
 decoder calls `check`.
 """
@@ -37,16 +37,16 @@ def tokenizers_of(schema: Schema | None, facts: Mapping[str, Any]) -> TokenizerB
 
 
 def passed_on(
-    schema: Schema, inputs: Sequence[TokenizerByColumn], new: Collection[str], vocabulary: str
+    schema: Schema, inputs: Sequence[TokenizerByColumn], new: Collection[str], tokenizer: str
 ) -> TokenizerByColumn:
-    """What the columns of a result speak: the `new` ones `vocabulary`, where an operation has one; the others what they
-    spoke before, and a column under a new name what any column did.
+    """The tokenizers of a result's columns: of the `new` ones `tokenizer`, where an operation has one; of the others
+    those they had in the inputs, and of a column under a new name those of any column.
     """
     tokenizers: dict[str, tuple[str, ...]] = {}
     for name in token_columns(schema):
         before = [given[name] for given in inputs if name in given]
-        if name in new and vocabulary:
-            tokenizers[name] = (vocabulary,)
+        if name in new and tokenizer:
+            tokenizers[name] = (tokenizer,)
         else:
             before = before or [one for given in inputs for one in given.values()]
             tokenizers[name] = tuple(sorted({one for several in before for one in several}))
@@ -62,19 +62,19 @@ def fact(tokenizers: TokenizerByColumn) -> dict[str, Any]:
     return {FACT: one if isinstance(one, str) and all(value == one for value in plain.values()) else plain}
 
 
-def check(tokenizers: TokenizerByColumn, columns: Iterable[str], vocabulary: str, who: str, where: str) -> None:
-    """`DataError` if one of `columns` speaks another tokenizer than `vocabulary`, as far as both are known."""
+def check(tokenizers: TokenizerByColumn, columns: Iterable[str], tokenizer: str, who: str, where: str) -> None:
+    """`DataError` if one of `columns` holds ids of another tokenizer than `tokenizer`, as far as both are known."""
     for name in columns:
-        if vocabulary and any(one != vocabulary for one in tokenizers.get(name, ())):
-            raise wrong(who, name, vocabulary, tokenizers[name], where)
+        if tokenizer and any(one != tokenizer for one in tokenizers.get(name, ())):
+            raise wrong(who, name, tokenizer, tokenizers[name], where)
 
 
-def wrong(who: str, column: str, vocabulary: str, actual: Sequence[str], where: str) -> DataError:
-    """The fault of a column that speaks another tokenizer than `who` does."""
+def wrong(who: str, column: str, tokenizer: str, actual: Sequence[str], where: str) -> DataError:
+    """The fault of a column in ids of another tokenizer than that of `who`."""
     return DataError(
         "wrong-tokenizer",
         f"{printable(column)} holds ids of another tokenizer than {printable(who)} speaks",
-        expected=f"tokenizer {printable(vocabulary, 20)}",
+        expected=f"tokenizer {printable(tokenizer, 20)}",
         found=", ".join(f"tokenizer {printable(one, 20)}" for one in actual),
         where=where,
         kept="nothing was started",

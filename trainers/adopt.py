@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     from trainers.engine.weights.import_hf import adopt
 
     try:
-        adopt(given.source, given.out, tokenizer_from=given.tokenizer, key=given.key, check=given.check)
+        adopt(given.source, given.out, tokenizer_from=given.tokenizer, task_key=given.key, check=given.check)
     except QuiverError as error:
         print(error.render(), file=sys.stderr, flush=True)
         return error.code

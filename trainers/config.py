@@ -90,7 +90,7 @@ class Run:
     share. `data` may be left out where rows are given to `trainers.engine.open` instead.
 
     `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary`
-    is a dataset of one VOCABULARIES row whose tokenizer goes into the checkpoint (default: that of `init`).
+    is a dataset of one TOKENIZERS row whose tokenizer goes into the checkpoint (default: that of `init`).
 
     `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a
     row longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             dtype=given.dtype,
             max_shard_bytes=given.max_shard_bytes,
             tokenizer_from=given.tokenizer,
-            key=given.key,
+            task_key=given.key,
             check=given.check,
         )
     except QuiverError as error:

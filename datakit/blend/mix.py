@@ -88,16 +88,18 @@ class Mix(Blend):
         for schema in inputs:
             require_columns(schema, (*self.columns, *([self.length] if self.length else [])), self.name)
         shared = common(inputs)
-        wanted = self.columns or tuple(name for name in inputs[0].names if all(name in schema for schema in inputs))
-        for name in wanted:
+        shared_names = self.columns or tuple(
+            name for name in inputs[0].names if all(name in schema for schema in inputs)
+        )
+        for name in shared_names:
             if name not in shared:
                 kinds = ", ".join(f"{s}: {i[name].type}" for s, i in zip(self.sources, inputs, strict=True))
                 raise ConfigError(
                     "schema", f"blend.mix cannot mix {name}, which is {kinds}", kept="nothing was started"
                 )
-        if not wanted:
+        if not shared_names:
             raise ConfigError("schema", "blend.mix found no column that all sources have", kept="nothing was started")
-        mixed = shared.selecting(*wanted)
+        mixed = shared.selecting(*shared_names)
         return mixed.renamed(mixed.name, version=mixed.version, key=()).adding(*_MARKS)
 
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:

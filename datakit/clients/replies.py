@@ -20,11 +20,11 @@ def checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
     except DataError as fault:
         raise _bad(fault.what) from fault
     places = list(zip(answers["prompt_row"].to_pylist(), answers["sample_index"].to_pylist(), strict=True))
-    wanted = [(row, index) for row in range(prompts) for index in range(samples)]
-    strange = set(places) - set(wanted)
+    asked = [(row, index) for row in range(prompts) for index in range(samples)]
+    strange = set(places) - set(asked)
     if strange or len(set(places)) != len(places):
-        raise _bad(f"asked {len(wanted)} answers, got {len(places)}, {len(strange)} of them not asked for or twice")
-    answers = pa.concat_tables([answers, missing(sorted(set(wanted) - set(places)), "missing in the reply")])
+        raise _bad(f"asked {len(asked)} answers, got {len(places)}, {len(strange)} of them not asked for or twice")
+    answers = pa.concat_tables([answers, missing(sorted(set(asked) - set(places)), "missing in the reply")])
     answers = answers.sort_by([("prompt_row", "ascending"), ("sample_index", "ascending")]).combine_chunks()
     lengths = pc.not_equal(pc.list_value_length(answers["response_ids"]), pc.list_value_length(answers["logprobs"]))
     if pc.any(lengths).as_py():

@@ -73,7 +73,7 @@ def _ending(file: str) -> str:
     return PurePosixPath(place).suffix
 
 
-def json_layout(head: bytes, whole: bool, wanted: Collection[str]) -> tuple[str, str]:
+def json_layout(head: bytes, whole: bool, record_keys: Collection[str]) -> tuple[str, str]:
     """`lines`, `array` or `object` of a JSON file that begins with `head` (`whole`: that is all of it), and for an
     object the key of its list.
 
@@ -87,9 +87,9 @@ def json_layout(head: bytes, whole: bool, wanted: Collection[str]) -> tuple[str,
         return "lines", ""
     line, _, more = text.partition(b"\n")
     keys = _keys(line)
-    if keys is not None and (more.strip() or not whole or not keys.isdisjoint(wanted)):
+    if keys is not None and (more.strip() or not whole or not keys.isdisjoint(record_keys)):
         return "lines", ""
-    key = _list_key(text, wanted)
+    key = _list_key(text, record_keys)
     return ("object", key) if key else ("lines", "")
 
 
@@ -102,7 +102,7 @@ def _keys(line: bytes) -> set[str] | None:
     return set(row) if isinstance(row, dict) else None
 
 
-def _list_key(text: bytes, wanted: Collection[str]) -> str:
+def _list_key(text: bytes, record_keys: Collection[str]) -> str:
     """The first key of an object whose value is a list of objects, unless a key of a record comes before it."""
     characters, at = text.decode("utf-8", "ignore"), 1
     try:
@@ -110,7 +110,7 @@ def _list_key(text: bytes, wanted: Collection[str]) -> str:
             at = _blank(characters, at)
             key, at = _DECODER.raw_decode(characters, at)
             at = _blank(characters, at)
-            if not isinstance(key, str) or key in wanted or characters[at] != ":":
+            if not isinstance(key, str) or key in record_keys or characters[at] != ":":
                 return ""
             if _OPEN_LIST.match(characters[at + 1 : at + 1000].encode()):
                 return key

@@ -225,7 +225,7 @@ class _Elements:
         return name
 
     def _element(self) -> int:
-        wanted = 1
+        blocks = 1
         while True:
             try:
                 _, end = self._decoder.raw_decode(self._text, self._at)
@@ -235,8 +235,8 @@ class _Elements:
                     raise self._broken("a list that ends", self._text[self._at :])
             except (json.JSONDecodeError, RecursionError) as error:
                 # Twice as much text before each new try: a long element is not parsed once a chunk.
-                wanted *= 2
-                if not sum(self._more() for _ in range(wanted)):
+                blocks *= 2
+                if not sum(self._more() for _ in range(blocks)):
                     raise self._broken(f"an element ({error})", self._text[self._at :]) from error
             if len(self._text) - self._at > 2 * self._max + (1 << 22):
                 raise self._broken(f"elements of at most {self._max} bytes", self._text[self._at :])

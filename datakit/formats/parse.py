@@ -227,8 +227,8 @@ class Parser:
                 there = [str(one) for one in record if record[one] is not None]
                 more = ", ..." if len(there) > _NAMED else ""
                 given = any(other in record for other in key.names)
-                wanted = f"{' | '.join(key.names)} (there: {', '.join(there[:_NAMED])}{more})"
-                raise Misfit("null" if given else "missing-key", wanted)
+                expected = f"{' | '.join(key.names)} (there: {', '.join(there[:_NAMED])}{more})"
+                raise Misfit("null" if given else "missing-key", expected)
             return None
         try:
             return key.shape.read(value, left)

@@ -50,12 +50,12 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
         message = f"format {name} does not read {printable(dialogue)} texts"
         raise ConfigError("bad-setting", message, expected=", ".join(form.dialogues), kept="nothing was started")
     known = [name for key in form.keys for name in (key.name, *key.aliases)]
-    for wanted, name_there in columns:
+    for column, name_there in columns:
         if not isinstance(name_there, str) or not name_there:
-            message = f"columns: {wanted} is {printable(name_there)}, which is no name of a key"
+            message = f"columns: {column} is {printable(name_there)}, which is no name of a key"
             raise ConfigError("bad-setting", message, expected='names of keys, as in {"prompt": "question"}')
-        if wanted not in known:
-            message = f"format {name} has no {printable(wanted)}{suggestion(wanted, known)}"
+        if column not in known:
+            message = f"format {name} has no {printable(column)}{suggestion(column, known)}"
             raise ConfigError("unknown-key", message, expected=", ".join(known), kept="nothing was started")
     given = dict(columns)
     mapped = {

@@ -1,6 +1,6 @@
 """Finished chunks of paid work, kept beside the output until that is published: no answer is paid for twice.
 
-A chunk is a fixed number of input rows. Its result is one file under `<output>/_progress-<key[:8]>/`, created
+A chunk is a fixed number of input rows. Its result is one file under `<output>/_progress-<task_key[:8]>/`, created
 whole or not at all: a line of JSON (what it belongs to, sizes, SHA-256 of the rest), then the rows and the
 rejected rows as Arrow streams. A chunk is used again only if its hash is right and it belongs to this task
 and to these very input bytes.
@@ -30,16 +30,16 @@ _TRIES = 8
 
 @dataclass(frozen=True)
 class Chunks:
-    """The kept chunks of one task: `url` of the output, the task's `key`."""
+    """The kept chunks of one task: `url` of the output, its `task_key`."""
 
     url: str
-    key: str
+    task_key: str
 
     def keep(self, name: str, source: str, result: Result) -> Result:
         """Keep the result for input bytes `source`; returns what is kept, which may be a racing twin's."""
         store, folder = self._place()
         path = store.join(folder, name)
-        data = _packed(self.key, source, result)
+        data = _packed(self.task_key, source, result)
         for _ in range(_TRIES):
             try:
                 store.make_folder(folder)
@@ -55,7 +55,7 @@ class Chunks:
             store.remove(path)
         else:
             raise StorageError("kept-chunk", f"other processes keep writing or removing {name}", where=path)
-        kept_result = _unpacked(data, self.key, source)
+        kept_result = _unpacked(data, self.task_key, source)
         assert kept_result is not None, f"chunk {name} does not read back"
         return kept_result
 
@@ -66,7 +66,7 @@ class Chunks:
             data = store.read(store.join(folder, name), _LIMIT)
         except FileNotFoundError:
             return None
-        return _unpacked(data, self.key, source)
+        return _unpacked(data, self.task_key, source)
 
     def drop(self) -> None:
         """Remove all kept chunks: the output is published. A twin that still keeps some drops them itself."""
@@ -81,7 +81,7 @@ class Chunks:
 
     def _place(self) -> tuple[Store, str]:
         store, root = open_store(self.url)
-        return store, store.join(root, f"{_PREFIX}{self.key[:8]}")
+        return store, store.join(root, f"{_PREFIX}{self.task_key[:8]}")
 
 
 def remove_stale(url: str) -> None:
@@ -93,10 +93,10 @@ def remove_stale(url: str) -> None:
             Chunks(url, name.removeprefix(_PREFIX)).drop()
 
 
-def _packed(key: str, source: str, result: Result) -> bytes:
+def _packed(task_key: str, source: str, result: Result) -> bytes:
     bodies = [_stream(result.rows), b"" if result.rejected is None else _stream(result.rejected)]
     header = {
-        "key": key,
+        "key": task_key,
         "source": source,
         "sizes": [len(body) for body in bodies],
         "counts": dict(result.counts),
@@ -105,12 +105,12 @@ def _packed(key: str, source: str, result: Result) -> bytes:
     return b"\n".join([canonical(header).encode(), b"".join(bodies)])
 
 
-def _unpacked(data: bytes, key: str, source: str) -> Result | None:
+def _unpacked(data: bytes, task_key: str, source: str) -> Result | None:
     line, _, body = data.partition(b"\n")
     try:
         header = json.loads(line[:_HEADER_LIMIT])
         first, second = header["sizes"]
-        whole = header["key"] == key and header["source"] == source and len(body) == first + second
+        whole = header["key"] == task_key and header["source"] == source and len(body) == first + second
         if not whole or header["sha256"] != hashlib.sha256(body).hexdigest():
             return None
         counts = dict(header["counts"])

@@ -23,7 +23,7 @@ from schemas.store.storage import shown
 
 @dataclass(frozen=True, kw_only=True)
 class Adopt(Read):
-    """One VOCABULARIES row of the tokenizer at `path`: a folder, or the file that holds its vocabulary.
+    """One TOKENIZERS row of the tokenizer at `path`: a folder, or the file that holds its vocabulary.
 
     `template` (a name or Jinja source), `bos`, `eos` and `pad` take the place of what came with it. `legacy` is for
     sentencepiece models: whether text behind a control token gets a blank before it (None: as its settings say, else
@@ -48,7 +48,7 @@ class Adopt(Read):
             raise ConfigError("bad-setting", f"{self.name} names no path", kept="nothing was started")
 
     def gives(self, *inputs: Schema) -> Schema:
-        """VOCABULARIES."""
+        """TOKENIZERS."""
         return TOKENIZERS
 
     def pinned(self) -> Adopt:
@@ -84,9 +84,9 @@ class Adopt(Read):
     def _tokenizer(self, files: dict[str, bytes]) -> Tokenizer:
         row = row_in(files, self.path, self.legacy)
         given = {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad}
-        wanted = {name: token for name, token in given.items() if token is not None}
-        if wanted:
-            row["tokenizer_json"] = convert.specialised(str(row["tokenizer_json"]), list(wanted.values()))
+        named = {name: token for name, token in given.items() if token is not None}
+        if named:
+            row["tokenizer_json"] = convert.specialised(str(row["tokenizer_json"]), list(named.values()))
         if self.template is not None:
             row["chat_template"] = TEMPLATES.get(self.template, self.template)
-        return Tokenizer(self.vocabulary, **{**row, **wanted})  # type: ignore[arg-type]
+        return Tokenizer(self.vocabulary, **{**row, **named})  # type: ignore[arg-type]

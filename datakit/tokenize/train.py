@@ -25,7 +25,7 @@ _ROWS = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Train(GatherAll):
-    """One VOCABULARIES row of `vocab_size` tokens at most, learnt from `columns` (strings, and `messages`'
+    """One TOKENIZERS row of `vocab_size` tokens at most, learnt from `columns` (strings, and `messages`'
     contents).
 
     Control tokens come first: bos, eos, pad and `marks`; then the 256 bytes; then merges. `split_digits`
@@ -60,7 +60,7 @@ class Train(GatherAll):
         return Schema("texts", 1, tuple(Column(name, kind, "text to learn from") for name, kind in kinds.items()))
 
     def gives(self, *inputs: Schema) -> Schema:
-        """VOCABULARIES."""
+        """TOKENIZERS."""
         return TOKENIZERS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:

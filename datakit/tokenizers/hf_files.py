@@ -43,15 +43,15 @@ def files_at(path: str) -> dict[str, bytes]:
         return {name: _read(store.join(path.rstrip("/"), name)) for name in chosen}
     name = place.rpartition("/")[2]
     if _MODEL.fullmatch(name):
-        wanted = {name: name}
+        file_names = {name: name}
     elif name in (VOCAB, MERGES):
-        wanted = {VOCAB: VOCAB, MERGES: MERGES}
+        file_names = {VOCAB: VOCAB, MERGES: MERGES}
     else:
-        wanted = {TOKENS: name}
+        file_names = {TOKENS: name}
     if not name.endswith(".json") and name != MERGES and not _MODEL.fullmatch(name):
         raise _none(path, name)
     try:
-        return {known: _read(f"{path.removesuffix(name)}{file}") for known, file in wanted.items()}
+        return {known: _read(f"{path.removesuffix(name)}{file}") for known, file in file_names.items()}
     except FileNotFoundError as error:
         raise ConfigError("no-such-file", f"there is no file {shown(path)}", kept="nothing was started") from error
 
@@ -67,7 +67,7 @@ def digests_of(files: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
 
 
 def row_in(files: Mapping[str, bytes], where: str, legacy: bool | None = None) -> Row:
-    """The VOCABULARIES row (but for its name) that `files` of `files_at` describe. `legacy` as in
+    """The TOKENIZERS row (but for its name) that `files` of `files_at` describe. `legacy` as in
     `convert.of_sentencepiece`; None: as tokenizer_config.json says, else True.
     """
     with parsing(lambda words: _broken(where, words)):

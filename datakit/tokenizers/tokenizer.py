@@ -1,7 +1,7 @@
 """Text to token ids and back, with one rule: only text that a template wrote can become a control token.
 
 A `Tokenizer` is a `tokenizers` JSON with a chat template and the names of its special tokens; it comes from a
-VOCABULARIES dataset, a Hugging Face folder or a checkpoint folder. Pieces are encoded in stretches: a control
+TOKENIZERS dataset, a Hugging Face folder or a checkpoint folder. Pieces are encoded in stretches: a control
 token in template text is one id; everything between control tokens is encoded as plain text, joined over
 neighbouring pieces of the same `trained` flag, so that ids are those of the whole text wherever no content
 holds a control token's spelling. Where a stretch stands decides whether a sentencepiece-like tokenizer puts its blank
@@ -81,7 +81,7 @@ class Tokenizer:
 
     @staticmethod
     def of_dataset(dataset: Dataset) -> Tokenizer:
-        """The one row of a VOCABULARIES dataset."""
+        """The one row of a TOKENIZERS dataset."""
         return Tokenizer(**read_dataset(dataset))  # type: ignore[arg-type]
 
     @staticmethod
@@ -99,7 +99,7 @@ class Tokenizer:
 
     @property
     def row(self) -> pa.Table:
-        """As a VOCABULARIES table of one row."""
+        """As a TOKENIZERS table of one row."""
         values = {name: [getattr(self, name)] for name in TOKENIZERS.names}
         return TOKENIZERS.conform(pa.table(values, schema=TOKENIZERS.arrow))
 

@@ -55,7 +55,7 @@ class AlignmentIteration(Answering, Command):
         """What each improve step trains on, out of rewarded samples."""
 
     @functools.cached_property
-    def story(self) -> tuple[TaskSetup, Evaluation, list[IterationResult]]:
+    def graph(self) -> tuple[TaskSetup, Evaluation, list[IterationResult]]:
         """The source, the first policy's evaluation and all iterations up to this one."""
         if self.iteration < 1:
             raise ConfigError(
@@ -103,7 +103,7 @@ class AlignmentIteration(Answering, Command):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The last policy, all evaluations, and what the reward model is held against."""
-        source, before, steps = self.story
+        source, before, steps = self.graph
         others = [] if source.baselines is None else [source.baselines]
         return [before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy]
 
@@ -114,13 +114,13 @@ class AlignmentIteration(Answering, Command):
         if self.iteration == 1:
             return super().requires()
         earlier = self.clone(iteration=self.iteration - 1)
-        source, before, steps = self.story
+        source, before, steps = self.graph
         step = steps[earlier.iteration - 1]
-        vars(earlier).setdefault("story", (source, before, steps[: earlier.iteration]))
+        vars(earlier).setdefault("graph", (source, before, steps[: earlier.iteration]))
         vars(earlier).setdefault("targets", (step.evaluation.figures, step.policy))
         return [earlier, *super().requires()]
 
     def after(self) -> None:
         """The table, where the data lies, and how to go on."""
-        source, before, steps = self.story
+        source, before, steps = self.graph
         show(self.task_family, source, before, steps)

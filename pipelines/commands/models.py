@@ -122,7 +122,7 @@ def _adopt(folder: str, url: str, key: str, tokenizer: str | None) -> str:
 
     lines: list[str] = []
     facts = _turn_end(tokenizer or folder, lines).facts
-    adopt(folder, url, key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    adopt(folder, url, task_key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
     return ", ".join(lines)
 
 
@@ -145,12 +145,12 @@ def _export(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
     from trainers.engine.weights.export_hf import export
 
     lines: list[str] = []
-    export(source, url, key=key, say=lines.append, **chosen)
+    export(source, url, task_key=key, say=lines.append, **chosen)
     return ", ".join(lines)
 
 
 def _merge(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
     from trainers.engine.weights.lora_export import merge
 
-    manifest = merge(source, url, key=key, **chosen)
+    manifest = merge(source, url, task_key=key, **chosen)
     return f"weights {manifest.facts['weights_digest'][:12]}"

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 from pipelines.graph.nodes import Node, settled
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, printable
-from schemas.manifest import task_key
+from schemas.manifest import task_key_of
 from schemas.tokenizer import folder_identity
 
 _WEIGHTS = ".safetensors"
@@ -47,7 +47,7 @@ class ImportedModel(Node):
     @settled
     def task_key(self) -> str:
         """The folder's content, and the tokenizer where another was given."""
-        return task_key(self.work, {name: node.task_key for name, node in self.parents.items()}, {}, 0)
+        return task_key_of(self.work, {name: node.task_key for name, node in self.parents.items()}, {}, 0)
 
     @property
     def kind(self) -> str:
@@ -87,7 +87,7 @@ class ConvertedModel(Node):
     @settled
     def task_key(self) -> str:
         """The checkpoint and the settings."""
-        return task_key(self.work, {"checkpoint": self.model.task_key}, {}, 0)
+        return task_key_of(self.work, {"checkpoint": self.model.task_key}, {}, 0)
 
     @property
     def kind(self) -> str:
@@ -126,7 +126,7 @@ class Function(Node):
     @settled
     def task_key(self) -> str:
         """The function's name and its module's text: editing the file makes the scores anew."""
-        return task_key(self.work, {}, {}, 0)
+        return task_key_of(self.work, {}, {}, 0)
 
     @property
     def kind(self) -> str:

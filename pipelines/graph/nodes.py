@@ -20,7 +20,7 @@ from datakit.tokenize import Adopt
 from schemas import TOKENIZERS, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.manifest import Manifest, task_key
+from schemas.manifest import Manifest, task_key_of
 from schemas.store.commit import read_manifest
 from schemas.tokenizer import dataset_identity
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
@@ -159,7 +159,7 @@ class Table(Node):
     def task_key(self) -> str:
         """Operation, keys of inputs and resources, seed."""
         named = {name: resource_key(name, node) for name, node in self.resources.items()}
-        return task_key(self.work, [node.task_key for node in self.inputs], named, self.seed)
+        return task_key_of(self.work, [node.task_key for node in self.inputs], named, self.seed)
 
     @property
     def kind(self) -> str:
@@ -232,7 +232,7 @@ class TrainedCheckpoint(Node):
         from.
         """
         named = {name: resource_key(name, node) for name, node in self.parents.items() if name != "validation"}
-        return task_key(self.work, named, {}, self.run.seed)
+        return task_key_of(self.work, named, {}, self.run.seed)
 
     @property
     def kind(self) -> str:

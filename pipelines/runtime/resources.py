@@ -22,7 +22,7 @@ from schemas.tokenizer_lineage import FACT
 
 
 def open_tokenizer(url: str, kind: str) -> object:
-    """The tokenizer in a VOCABULARIES dataset or in a checkpoint."""
+    """The tokenizer in a TOKENIZERS dataset or in a checkpoint."""
     from datakit.tokenizers.tokenizer import Tokenizer
 
     return Tokenizer.of_folder(url) if kind == "checkpoint" else Tokenizer.of_dataset(Dataset.open(url))
@@ -76,7 +76,7 @@ def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
     key = resource_key(name, node)
     if isinstance(node, Function):
         return Resource(key, functools.partial(open_function, node.function, node.takes(rows or NOTHING)))
-    speaks = _vocabulary(node)
+    speaks = _tokenizer_id(node)
     if name == "tokenizer":
         return Resource(key, functools.partial(open_tokenizer, node.url, node.kind), tokenizer_id=speaks)
     if name not in _OPENERS:
@@ -85,7 +85,7 @@ def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
     return Resource(key, functools.partial(_OPENERS[name], node.url), takes, speaks)
 
 
-def _vocabulary(node: Node) -> str:
+def _tokenizer_id(node: Node) -> str:
     """The identity of the tokenizer that lies at `node`, or that the network there speaks."""
     if node.kind == "dataset":
         return dataset_identity(Dataset.open(node.url))

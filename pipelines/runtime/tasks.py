@@ -107,7 +107,7 @@ class Apply(Make):
             on_progress=lambda progress: stage.move(str(progress)),
             max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
             rows_per_shard=node.rows_per_shard,
-            key=node.task_key,
+            task_key=node.task_key,
             hang_seconds=quiver.hang_seconds,
         )
         for note in node.op.notes(made.manifest):

@@ -48,9 +48,9 @@ def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
     """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
     fills. Raises `ConfigError` for what cannot be placed.
     """
-    launch, cut = settings.launching(), node.run.parallel
-    ranks = node.ranks or launch.ranks or cut.min_world_size
-    start.check(cut, ranks, launch, node.label)
+    launch, parallel = settings.launching(), node.run.parallel
+    ranks = node.ranks or launch.ranks or parallel.min_world_size
+    start.check(parallel, ranks, launch, node.label)
     return launch, ranks
 
 

@@ -48,20 +48,20 @@ def read_manifest(url: str) -> Manifest | None:
     return _read(store, root)
 
 
-def find_existing(url: str, key: str, kind: str) -> Manifest | None:
+def find_existing(url: str, task_key: str, kind: str) -> Manifest | None:
     """What is at `url` already, if it is the `kind` with this task key; `ConflictError` if it is another's.
 
     Without a key a `kind` that stands there is None too: publishing finds out whether it has the same content.
     """
     manifest = read_manifest(url)
-    if manifest is None or (not key and manifest.kind == kind):
+    if manifest is None or (not task_key and manifest.kind == kind):
         return None
-    if manifest.kind == kind and manifest.task_key == key:
+    if manifest.kind == kind and manifest.task_key == task_key:
         return manifest
     raise ConflictError(
         "out-taken",
         f"{shown(url)} already holds a {manifest.kind} of another run",
-        expected=f"{kind}, key {key[:12]}",
+        expected=f"{kind}, key {task_key[:12]}",
         found=f"{manifest.kind}, key {manifest.task_key[:12]}",
         where=shown(url),
         kept="what is there; nothing was started",

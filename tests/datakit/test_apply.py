@@ -45,8 +45,8 @@ def test_the_manifest_says_where_rows_came_from(put, tmp_path):
     }
     assert [(p.url, p.content_digest) for p in out.manifest.parents] == [(given.url, given.content_digest)]
     assert out.manifest.seed == 5
-    assert out.key == apply(LENGTH, given, str(tmp_path / "again"), seed=5).key
-    assert out.key != apply(LENGTH, given, str(tmp_path / "other"), seed=6).key
+    assert out.task_key == apply(LENGTH, given, str(tmp_path / "again"), seed=5).task_key
+    assert out.task_key != apply(LENGTH, given, str(tmp_path / "other"), seed=6).task_key
 
 
 def test_keep_writes_what_goes_beside_it_with_the_reason(put, tmp_path):

@@ -101,7 +101,7 @@ def prepare(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     model = parse(ModelConfig, task["model"])
     network = louder(build(model, parallel.start()), _LOUDER)
-    checkpoint.save(task["folder"], model=network, vocabulary=vocabulary(model.vocab_size))
+    checkpoint.save(task["folder"], model=network, tokenizer_files=vocabulary(model.vocab_size))
     yield {"weights": sum(weight.numel() for weight in network.parameters()), "torch": torch.__version__}
 
 

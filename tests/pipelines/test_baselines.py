@@ -69,7 +69,7 @@ def test_the_run_has_the_longer_answer_among_its_own_figures(tmp_path: Path) -> 
     node = baselines(plan := Plan(str(tmp_path / "root")), "p", plan.existing(given.url, "dataset"))
     for made in node.ancestors():
         if isinstance(made, Table):
-            apply(made.op, [Dataset.open(one.url) for one in made.inputs], made.url, key=made.task_key)
+            apply(made.op, [Dataset.open(one.url) for one in made.inputs], made.url, task_key=made.task_key)
     chosen, rejected = (given.read([name])[name].to_pylist() for name in ("chosen", "rejected"))
     wins = [(len(good) > len(bad)) + (len(good) == len(bad)) / 2 for good, bad in zip(chosen, rejected, strict=True)]
     printed = Dataset.open(node.url).read().to_pylist()

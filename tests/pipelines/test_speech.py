@@ -37,7 +37,13 @@ def make(node: Table, tmp_path: Path) -> Existing:
             assert isinstance(one, Table)
             rows = one.inputs[0].schema if one.inputs else None
             made = {name: resource_of(name, given, rows) for name, given in one.resources.items()}
-            apply(one.op, [Dataset.open(given.url) for given in one.inputs], one.url, resources=made, key=one.task_key)
+            apply(
+                one.op,
+                [Dataset.open(given.url) for given in one.inputs],
+                one.url,
+                resources=made,
+                task_key=one.task_key,
+            )
     return Plan(str(tmp_path)).existing(node.url, "dataset")
 
 

@@ -18,7 +18,7 @@ from schemas import CHATS, PREFERENCES, SAMPLES, TOKENS
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
-from schemas.manifest import File, Manifest, Parent, canonical, task_key
+from schemas.manifest import File, Manifest, Parent, canonical, task_key_of
 from schemas.stats import measure, merge_measures, moments, std
 from tests.faults.writers import REJECTED, ROWS, write
 
@@ -149,15 +149,15 @@ def test_2000_damaged_manifests_are_refused_or_equal(tmp_path: Path) -> None:
 
 def test_a_key_is_a_function_of_what_changes_the_rows() -> None:
     op = {"name": "filter.where", "version": 1, "params": {"sql": "reward > 0"}}
-    key = task_key(op, ["a", "b"], {"tokenizer": "t"}, 3)
-    assert key == task_key(dict(reversed(op.items())), ("a", "b"), {"tokenizer": "t"}, 3)
+    key = task_key_of(op, ["a", "b"], {"tokenizer": "t"}, 3)
+    assert key == task_key_of(dict(reversed(op.items())), ("a", "b"), {"tokenizer": "t"}, 3)
     others = [
-        task_key({**op, "version": 2}, ["a", "b"], {"tokenizer": "t"}, 3),
-        task_key(op, ["b", "a"], {"tokenizer": "t"}, 3),
-        task_key(op, ["a", "b"], {"tokenizer": "u"}, 3),
-        task_key(op, ["a", "b"], {}, 3),
-        task_key(op, ["a", "b"], {"tokenizer": "t"}, 4),
-        task_key(op, {"x": "a", "y": "b"}, {"tokenizer": "t"}, 3),
+        task_key_of({**op, "version": 2}, ["a", "b"], {"tokenizer": "t"}, 3),
+        task_key_of(op, ["b", "a"], {"tokenizer": "t"}, 3),
+        task_key_of(op, ["a", "b"], {"tokenizer": "u"}, 3),
+        task_key_of(op, ["a", "b"], {}, 3),
+        task_key_of(op, ["a", "b"], {"tokenizer": "t"}, 4),
+        task_key_of(op, {"x": "a", "y": "b"}, {"tokenizer": "t"}, 3),
     ]
     assert len({key, *others}) == 7
 

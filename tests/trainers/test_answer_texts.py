@@ -132,7 +132,7 @@ def test_what_generation_config_names_ends_an_answer_too(folder: Path) -> None:
         "tokenizer.json": (folder / "tokenizer.json").read_text(),
         "tokenizer_config.json": '{"eos_token": "</s>"}',
     }
-    kept: Any = SimpleNamespace(folder="x", text=texts.get, vocabulary=lambda: texts, manifest=Manifest())
+    kept: Any = SimpleNamespace(folder="x", text=texts.get, tokenizer_files=lambda: texts, manifest=Manifest())
     kept.model = SimpleNamespace(vocab_size=VOCABULARY)
     assert generator.load_tokenizer(kept)[1].ids == (2,)
     for named in ([1, 2], 1):

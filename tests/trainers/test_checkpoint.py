@@ -52,11 +52,13 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     folder, net = str(tmp_path / "c"), network()
-    manifest = save(folder, model=net, vocabulary=vocabulary(), train_state={"step": 7}, facts={"mine": "t"}, key="k")
+    manifest = save(
+        folder, model=net, tokenizer_files=vocabulary(), train_state={"step": 7}, facts={"mine": "t"}, task_key="k"
+    )
     opened = open_checkpoint(folder)
     assert (opened.model, opened.manifest, opened.manifest.task_key) == (SMALL, manifest, "k")
     assert opened.train_state() == {"step": 7}
-    assert opened.vocabulary() == vocabulary()
+    assert opened.tokenizer_files() == vocabulary()
     assert opened.manifest.facts["mine"] == "t"
     assert same(weights(load_model(folder, here())), weights(net))
     assert not [name for name in os.listdir(folder) if name.startswith("_attempt")]
@@ -73,7 +75,7 @@ def test_saving_again_is_done_already_and_other_weights_conflict(tmp_path: Path)
 
 def test_the_digest_is_of_the_weights_alone(tmp_path: Path) -> None:
     digests = [
-        save(str(tmp_path / str(i)), model=network(seed), key=str(i)).facts["weights_digest"]
+        save(str(tmp_path / str(i)), model=network(seed), task_key=str(i)).facts["weights_digest"]
         for i, seed in enumerate((0, 0, 1))
     ]
     assert digests[0] == digests[1] != digests[2]

@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         toys.put(made / name, algorithm.rows, table.slice(0, 20), table.slice(20))
     toys.put(made / "tokens", registry.algorithms()["sft"].rows, toys.tokens(20), toys.tokens(11, seed=1, first=20))
     net = louder(build(toys.model(qkv_bias=True), here(), seed=3), 4.0)
-    checkpoint.save(str(made / "base"), model=net, vocabulary=vocabulary(toys.VOCABULARY))
+    checkpoint.save(str(made / "base"), model=net, tokenizer_files=vocabulary(toys.VOCABULARY))
     for name in ("sft", "rm"):
         start(made, out=str(made / f"{name}-adapters"), algorithm=name, data=str(made / name))
     return made
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_adapters_holds_them_alone(folder: Path) -> None:
     assert opened.adapters is not None and opened.adapters.base == digest(folder / "base")
     assert opened.model == checkpoint.open_checkpoint(str(folder / "base")).model
     assert [parent.name for parent in opened.manifest.parents] == ["data", "init", "base"]
-    assert opened.vocabulary() == vocabulary(toys.VOCABULARY)
+    assert opened.tokenizer_files() == vocabulary(toys.VOCABULARY)
 
 
 def test_only_adapters_are_held_in_training_and_only_they_change(folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_merged_equals_adapters_on(folder: Path, tmp_path: Path, name: str) -> N
     assert merged.shape != untouched.shape or (merged - untouched).abs().max() > 0.05
     opened = checkpoint.open_checkpoint(out)
     assert opened.adapters is None and [p.name for p in opened.manifest.parents] == ["adapters", "base"]
-    assert opened.vocabulary() == vocabulary(toys.VOCABULARY)
+    assert opened.tokenizer_files() == vocabulary(toys.VOCABULARY)
 
 
 def test_sampler_and_scorer_take_adapters(folder: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_peft_computes_the_same_from_its_own_format(folder: Path, tmp_path: Path
     if name == "rm":  # PEFT wants a base with a head of that kind; the adapters bring their own numbers
         net = checkpoint.load_model(base, here(), model=toys.model(qkv_bias=True, head="scalar"), seed=1)
         base = str(tmp_path / "scalar")
-        checkpoint.save(base, model=net, vocabulary=vocabulary(toys.VOCABULARY))
+        checkpoint.save(base, model=net, tokenizer_files=vocabulary(toys.VOCABULARY))
     export(base, hf, check="off")
     assert merge.main([source, out, "--peft", hf]) == 0
     kind = transformers.AutoModelForCausalLM if name == "sft" else transformers.AutoModelForSequenceClassification

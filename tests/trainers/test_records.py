@@ -67,7 +67,7 @@ def test_every_row_of_every_epoch_once_in_the_order_of_the_steps(straight: Run) 
     assert all(row["weight"] == counted[row["sample_id"]] for row in rows)
     assert all(row["source"] == origin[row["sample_id"]] for row in rows)
     data = Dataset.open(str(straight.records))
-    assert data.schema == records_of("sample_id") and data.key and data.facts == {"missing_steps": []}
+    assert data.schema == records_of("sample_id") and data.task_key and data.facts == {"missing_steps": []}
     assert data.manifest.op["name"] == "train.sft.records"
     assert [parent.name for parent in data.manifest.parents] == ["data"]
     assert not (straight.folder / "records").exists()

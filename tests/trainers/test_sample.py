@@ -227,13 +227,13 @@ def test_uniforms_are_splitmix64() -> None:
 
 def test_a_generator_opens_from_a_checkpoint(tmp_path: Any) -> None:
     net = louder(network())
-    checkpoint.save(str(tmp_path / "policy"), model=net, vocabulary=vocabulary())
+    checkpoint.save(str(tmp_path / "policy"), model=net, tokenizer_files=vocabulary())
     opened = open_generator(str(tmp_path / "policy"), batch_size=8)
     rows = prompts(3)
     assert opened.generate(rows, Sampling(), seeds(3)).equals(generator(net).generate(rows, Sampling(), seeds(3)))
     checkpoint.save(str(tmp_path / "bare"), model=net)
     with pytest.raises(ConfigError, match="no-tokenizer"):
         open_generator(str(tmp_path / "bare"))
-    checkpoint.save(str(tmp_path / "scalar"), model=network(head="scalar"), vocabulary=vocabulary())
+    checkpoint.save(str(tmp_path / "scalar"), model=network(head="scalar"), tokenizer_files=vocabulary())
     with pytest.raises(ConfigError, match="no-language-model"):
         open_generator(str(tmp_path / "scalar"))

@@ -57,7 +57,7 @@ def test_a_row_that_cannot_be_scored_is_named(ids: list[int]) -> None:
 
 def test_a_scorer_opens_from_a_checkpoint(tmp_path: Any) -> None:
     net = louder(network(head="scalar")).eval()
-    checkpoint.save(str(tmp_path / "rm"), model=net, vocabulary=vocabulary())
+    checkpoint.save(str(tmp_path / "rm"), model=net, tokenizer_files=vocabulary())
     assert open_scorer(str(tmp_path / "rm")).score(rows(5)) == Scorer(net).score(rows(5))
     checkpoint.save(str(tmp_path / "lm"), model=network())
     with pytest.raises(ConfigError, match="no-reward-model"):

@@ -19,7 +19,7 @@ from trainers.launch.local import PROGRAM
 from trainers.launch.rank import log_of
 from trainers.launch.settings import Launch
 from trainers.launch.slurm import Script
-from trainers.launch.watch import Places, Watch
+from trainers.launch.watch import RunFolder, Watch
 
 
 def check(parallel: Parallel, ranks: int, launch: Launch, what: str) -> None:
@@ -60,21 +60,21 @@ def prepare(
     where neither one process, nor `spawn`, nor Slurm is to do it.
     """
     folder = folder.absolute()
-    places = Places(folder)
+    files = RunFolder(folder)
     more: dict[str, Any] = {} if tell is None else {"tell": tell}
     if command:
         one = launch.launcher == "slurm" and launch.slurm.nodes == 1
-        log = places.launcher_log
-        return Watch(command, dict(os.environ), ranks, places, launch, log, what, one_host=one, **more)
+        log = files.launcher_log
+        return Watch(command, dict(os.environ), ranks, files, launch, log, what, one_host=one, **more)
     if launch.launcher == "slurm":
         script = Script(config=config, folder=folder, ranks=ranks, launch=launch, name=what, program=program)
         return Job(script, launch, what, **more)
     threads = environment.threads_of(ranks, launch.threads)
     given = environment.built(os.environ, threads, launch.environment)
-    given |= local.variables(ranks, places.logs)
-    log = places.launcher_log if ranks > 1 else log_of(places.logs, 0)
+    given |= local.variables(ranks, files.logs)
+    log = files.launcher_log if ranks > 1 else log_of(files.logs, 0)
     started = local.command(config, ranks, launch.save_seconds, program)
-    return Watch(started, given, ranks, places, launch, log, what, **more)
+    return Watch(started, given, ranks, files, launch, log, what, **more)
 
 
 def write_outcome(folder: Path, outcome: Mapping[str, Any], job: str) -> None:

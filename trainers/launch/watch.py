@@ -32,16 +32,16 @@ _DUMP_SECONDS = 0.7
 
 
 @dataclass
-class Places:
-    """Where a run in `folder` keeps what its launch needs. `key` tells one start from another."""
+class RunFolder:
+    """The files that the launch of a run keeps in the folder `path`. `key` tells one start from another."""
 
-    folder: Path
+    path: Path
     key: str = field(default_factory=lambda: os.urandom(6).hex())
 
     @property
     def logs(self) -> Path:
         """Log files: one for each rank, and the launcher's own."""
-        return self.folder / "logs"
+        return self.path / "logs"
 
     @property
     def launcher_log(self) -> Path:
@@ -51,7 +51,7 @@ class Places:
     @property
     def ranks(self) -> Path:
         """Presence files of this start; gone when it is over."""
-        return self.folder / f"ranks-{self.key}"
+        return self.path / f"ranks-{self.key}"
 
     @property
     def meeting(self) -> Path:
@@ -60,9 +60,9 @@ class Places:
 
     def open(self) -> None:
         """Make them, and remove those of starts whose watcher was killed."""
-        for old in self.folder.glob("ranks-*"):
+        for old in self.path.glob("ranks-*"):
             shutil.rmtree(old, ignore_errors=True)
-        own_folder(self.folder)
+        own_folder(self.path)
         own_folder(self.logs)
         self.ranks.mkdir()
         self.meeting.mkdir(mode=0o700)
@@ -96,7 +96,7 @@ class Watch:
     command: Sequence[str]
     environment: Mapping[str, str]
     ranks: int
-    places: Places
+    files: RunFolder
     launch: Launch
     log: Path
     what: str = "training"
@@ -116,15 +116,15 @@ class Watch:
 
         Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save.
         """
-        places = self.places
-        places.open()
-        sizes = {path: path.stat().st_size for path in places.logs.glob("*.log")}
+        files = self.files
+        files.open()
+        sizes = {path: path.stat().st_size for path in files.logs.glob("*.log")}
         variables = {
-            "QUIVER_RANKS": str(places.ranks),
+            "QUIVER_RANKS": str(files.ranks),
             "QUIVER_COLLECTIVE_SECONDS": str(self.launch.collective_seconds),
         }
         if self.one_host:
-            variables[MEETING] = str(places.meeting)
+            variables[MEETING] = str(files.meeting)
         child = start_child(self.command, self.log, {**self.environment, **variables})
         self._family = Family(child)
         try:
@@ -134,10 +134,10 @@ class Watch:
             self._look()
         finally:
             self._finish(child)
-            self._present = read_all(places.ranks)
-            shutil.rmtree(places.ranks, ignore_errors=True)
+            self._present = read_all(files.ranks)
+            shutil.rmtree(files.ranks, ignore_errors=True)
         self._observations.asked = self._asked
-        launch = FinishedLaunch(self.ranks, places.folder, sizes, child.returncode, self.what)
+        launch = FinishedLaunch(self.ranks, files.path, sizes, child.returncode, self.what)
         result = launch_result(self._present, self._observations, launch)
         if result.error is not None:
             if result.lines:
@@ -165,7 +165,7 @@ class Watch:
     def _look(self) -> None:
         """Note who failed, died or is stuck; the first of them begins the end."""
         now = time.monotonic()
-        self._present = read_all(self.places.ranks)
+        self._present = read_all(self.files.ranks)
         for rank in range(self.ranks):
             status = self._present.get(rank)
             beats = -1 if status is None else status.beats

@@ -308,7 +308,7 @@ def test_moving_a_file_changes_nothing(tmp_path: Path) -> None:
     shutil.copy(path, other)
     one = apply(Jsonl(files=(str(path),), format="prompts"), [], str(tmp_path / "one"))
     two = apply(Jsonl(files=(str(other),), format="prompts"), [], str(tmp_path / "two"))
-    assert (one.key, one.content_digest) == (two.key, two.content_digest)
+    assert (one.task_key, one.content_digest) == (two.task_key, two.content_digest)
     assert "files" not in one.manifest.op["params"]
 
 

@@ -210,7 +210,7 @@ def test_the_source_is_part_of_the_identity_and_the_folder_is_not(tmp_path: Path
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text('{"prompt": "a"}\n')
-        keys += [apply(Jsonl(files=(str(path),), format="prompts"), [], str(tmp_path / f"out{len(keys)}")).key]
+        keys += [apply(Jsonl(files=(str(path),), format="prompts"), [], str(tmp_path / f"out{len(keys)}")).task_key]
     assert keys[0] == keys[1] != keys[2]
     named = [Jsonl(files=(str(tmp_path / f"b/{name}.jsonl"),), format="prompts", source="s") for name in "xy"]
     assert named[0].params() == named[1].params()

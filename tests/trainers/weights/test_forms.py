@@ -135,7 +135,7 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     made = quietly(adopt, source, tmp_path / "c", tokenizer_from=dataset.url)
     assert made.facts["tokenizer"] == identity(words(80).to_str(), row)
     assert [parent.name for parent in made.parents] == ["tokenizer"]
-    carried = checkpoint.open_checkpoint(str(tmp_path / "c")).vocabulary()
+    carried = checkpoint.open_checkpoint(str(tmp_path / "c")).tokenizer_files()
     assert carried["tokenizer.json"] == row["tokenizer_json"]
     written, generation = (json.loads(carried[name]) for name in ("tokenizer_config.json", "generation_config.json"))
     assert {"chat_template": "t", "eos_token": "w1"}.items() <= written.items()

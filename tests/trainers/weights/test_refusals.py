@@ -270,13 +270,14 @@ def test_a_header_is_not_believed(tmp_path: Path, harm: Callable[[bytes], bytes]
 
 def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    first = adopt(str(llama), str(out), key="k", check="off", say=lambda line: None)
+    first = adopt(str(llama), str(out), task_key="k", check="off", say=lambda line: None)
     assert (
-        adopt("/nowhere", str(out), key="k", check="off", say=lambda line: None).content_digest == first.content_digest
+        adopt("/nowhere", str(out), task_key="k", check="off", say=lambda line: None).content_digest
+        == first.content_digest
     )
-    assert adopt(str(llama), str(tmp_path / "again"), key="k", check="off").content_digest == first.content_digest
+    assert adopt(str(llama), str(tmp_path / "again"), task_key="k", check="off").content_digest == first.content_digest
     with pytest.raises(ConflictError):
-        adopt(str(llama), str(out), key="other", check="off")
+        adopt(str(llama), str(out), task_key="other", check="off")
     with pytest.raises(QuiverError, match="not a complete checkpoint"):
         export(str(llama), str(tmp_path / "exported"))
     assert not (tmp_path / "exported").exists()

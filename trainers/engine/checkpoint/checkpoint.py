@@ -99,7 +99,7 @@ class Checkpoint:
                 raise TypeError(f"{type(state).__name__}, not an object")
             return state
 
-    def vocabulary(self) -> dict[str, str]:
+    def tokenizer_files(self) -> dict[str, str]:
         """Its tokenizer files by name, to hand on to the next checkpoint."""
         return {name: text for name in TOKENIZER if (text := self.text(name)) is not None}
 
@@ -156,9 +156,9 @@ def draft(
     model: torch.nn.Module,
     optimizer: Any = None,
     train_state: Mapping[str, Any] | None = None,
-    vocabulary: Mapping[str, str] | None = None,
+    tokenizer_files: Mapping[str, str] | None = None,
     facts: Mapping[str, Any] | None = None,
-    key: str = "",
+    task_key: str = "",
     op: Mapping[str, Any] | None = None,
     parents: tuple[Parent, ...] = (),
     seed: int = 0,
@@ -167,7 +167,7 @@ def draft(
 ) -> Draft:
     """A checkpoint to `publish`; with `copy` of the tensors as they are now, whatever becomes of them meanwhile.
 
-    model: a Network, wrapped or not. train_state: plain JSON. vocabulary: tokenizer files by name, whose identity is
+    model: a Network, wrapped or not. train_state: plain JSON. tokenizer_files: by name; their identity is
     the fact `tokenizer`.
     """
     network = _bare(model)
@@ -176,10 +176,10 @@ def draft(
         tensors[OPTIMIZER] = optimizer_state.to_save(optimizer, tensors[WEIGHTS])
     attempt = on_rank_zero(lambda: commit.begin_attempt(folder, tensors))
     path = _local(commit.attempt_path(folder, attempt))
-    texts = {MODEL: settings.canonical(network.architecture), **(vocabulary or {})}
+    texts = {MODEL: settings.canonical(network.architecture), **(tokenizer_files or {})}
     if train_state is not None:
         texts[TRAIN_STATE] = settings.canonical(train_state)
-    claims: dict[str, Any] = {"task_key": key, "op": dict(op or {}), "parents": parents, "seed": seed}
+    claims: dict[str, Any] = {"task_key": task_key, "op": dict(op or {}), "parents": parents, "seed": seed}
     claims |= {"facts": dict(facts or {}), "runtime_info": dict(runtime_info or {})}
     if (adaptation := adapting.of(network)) is not None:
         texts[LORA] = settings.canonical(lora_base.Adapters(lora=adaptation.lora, base=adaptation.base))
@@ -214,8 +214,8 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
             kept="everything; nothing was changed",
             next="run the training again; it goes on from its last complete checkpoint",
         )
-    wanted = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
-    on_rank_zero(functools.partial(_verify_all, path, wanted, verify))
+    files = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
+    on_rank_zero(functools.partial(_verify_all, path, files, verify))
     with safe_unpickle.reading(where := os.path.join(path, MODEL)):
         with open(where, encoding="utf-8") as file:
             model = settings.parse(ModelConfig, json.load(file), where=where)
@@ -251,14 +251,14 @@ def load_model(
     the checkpoint or new ones from `seed`.
     """
     source = open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    wanted, base, adapters = model or source.model, base_of(source), source.adapters
-    kind = (wanted.head, wanted.head_size)
+    target, base, adapters = model or source.model, base_of(source), source.adapters
+    kind = (target.head, target.head_size)
     own, heads = kind == (source.model.head, source.model.head_size), (base.model.head, base.model.head_size)
-    _same_trunk(source, wanted)
-    _same_trunk(base, wanted)
+    _same_trunk(source, target)
+    _same_trunk(base, target)
     fresh = not own and kind != heads
     options = {"precision": precision, "implementation": implementation, "inference": inference, **overrides}
-    network = build(wanted, layout, seed=seed if fresh else None, **options)
+    network = build(target, layout, seed=seed if fresh else None, **options)
     load_weights(network, base, head=kind == heads)
     settled = lora if adapters is None else lora or adapters.lora
     if settled is None:
@@ -343,11 +343,11 @@ def _read(request: dict[str, Any], folder: str) -> dict[str, Any]:
         return cast(dict[str, Any], dist_checkpointing.load(request, folder, strict=StrictHandling.LOG_UNEXPECTED))
 
 
-def _same_trunk(source: Checkpoint, wanted: ModelConfig) -> None:
-    free = {"head", "head_size"} | ({"max_sequence_length"} if wanted.position == "rope" else set())
-    if wanted.head == "scalar":
+def _same_trunk(source: Checkpoint, target: ModelConfig) -> None:
+    free = {"head", "head_size"} | ({"max_sequence_length"} if target.position == "rope" else set())
+    if target.head == "scalar":
         free.add("tie_embeddings")
-    have, want = settings.plain(source.model), settings.plain(wanted)
+    have, want = settings.plain(source.model), settings.plain(target)
     unlike = [f"{name} {have[name]} -> {want[name]}" for name in have if name not in free and have[name] != want[name]]
     if unlike:
         raise ConfigError(

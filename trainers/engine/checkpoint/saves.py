@@ -40,7 +40,7 @@ _REMOVED = "removed-"
 class Saves:
     """The saves of `run`; `identity` is what must not have changed when it goes on.
 
-    `vocabulary` and `facts` go into every save, so that one that stays can be started from like any checkpoint.
+    `tokenizer_files` and `facts` go into every save, so that one that stays can be started from like any checkpoint.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Saves:
         model: Any,
         optimizer: Any,
         identity: Mapping[str, Any],
-        vocabulary: Mapping[str, str] | None = None,
+        tokenizer_files: Mapping[str, str] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.folder, self.model, self.optimizer = run, run.folder / "saves", model, optimizer
-        self.identity, self.vocabulary, self.facts = dict(identity), dict(vocabulary or {}), dict(facts or {})
+        self.identity, self.tokenizer_files, self.facts = dict(identity), dict(tokenizer_files or {}), dict(facts or {})
         apart = run.save_async and dist.is_initialized() and dist.get_world_size() > 1
         self._group = dist.new_group(backend="gloo") if apart else None
         self._writing: Thread | None = None
@@ -82,7 +82,7 @@ class Saves:
             model=self.model,
             optimizer=self.optimizer,
             train_state={"step": step, "identity": self.identity},
-            vocabulary=self.vocabulary,
+            tokenizer_files=self.tokenizer_files,
             facts={**self.facts, "figures": {name: value for name, value in figures.items() if math.isfinite(value)}},
             copy=self.run.save_async,
         )

@@ -108,7 +108,13 @@ class DatasetLoader:
     def __init__(
         self, source: TokenRows, *, batch_rows: int, seed: int, cut: BatchSharding, shuffle: bool = True
     ) -> None:
-        self.source, self.batch_rows, self.seed, self.cut, self.shuffle = source, batch_rows, seed, cut, shuffle
+        self.source, self.batch_rows, self.seed, self.sharding, self.shuffle = (
+            source,
+            batch_rows,
+            seed,
+            sharding,
+            shuffle,
+        )
         self.steps_per_epoch = -(-len(source) // batch_rows)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._ahead: Future[GlobalBatch] | None = None
@@ -169,14 +175,14 @@ def shuffled(source: TokenRows, seed: int, epoch: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def split_over_dp(rows: np.ndarray, tokens: np.ndarray, cut: BatchSharding) -> list[np.ndarray]:
+def split_over_dp(rows: np.ndarray, tokens: np.ndarray, sharding: BatchSharding) -> list[np.ndarray]:
     """This replica's rows of a global batch, as micro-batches; one without rows when there are too few for all."""
     by_length = np.argsort(-tokens, kind="stable")
-    turn = np.arange(len(rows)) % (2 * cut.replicas)
-    replica = np.where(turn < cut.replicas, turn, 2 * cut.replicas - 1 - turn)
-    parts = _passes(by_length[replica == cut.replica], tokens, cut.budget)
-    if cut.even:
-        each = (_passes(by_length[replica == other], tokens, cut.budget) for other in range(cut.replicas))
+    turn = np.arange(len(rows)) % (2 * sharding.replicas)
+    replica = np.where(turn < sharding.replicas, turn, 2 * sharding.replicas - 1 - turn)
+    parts = _passes(by_length[replica == sharding.replica], tokens, sharding.budget)
+    if sharding.even:
+        each = (_passes(by_length[replica == other], tokens, sharding.budget) for other in range(sharding.replicas))
         parts += [[]] * (max(map(len, each)) - len(parts))
     return [rows[np.array(part, dtype=np.int64)] for part in parts]
 

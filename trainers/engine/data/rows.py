@@ -310,8 +310,8 @@ def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _source_column(schema: Schema, *, packed: bool) -> str | None:
     """The column that says where rows came from: `sources` (one per sequence of a pack), or `source`."""
-    wanted = {"sources": pa.list_(pa.string())} if packed else {}
-    for name, kind in (wanted | {"source": pa.string()}).items():
+    types = {"sources": pa.list_(pa.string())} if packed else {}
+    for name, kind in (types | {"source": pa.string()}).items():
         if name in schema and same_type(schema[name].type, kind):
             return name
     return None

@@ -71,16 +71,16 @@ def check_whole(adapters: Adapters | None, where: str) -> None:
         )
 
 
-def check_same(wanted: Lora, adapters: Adapters, where: str) -> None:
+def check_same(lora: Lora, adapters: Adapters, where: str) -> None:
     """Raise `ConfigError` where training of `wanted` cannot go on with these adapters; dropout may differ."""
     have = adapters.lora
     unlike = [
-        f"{name} {getattr(have, name)} -> {getattr(wanted, name)}"
+        f"{name} {getattr(have, name)} -> {getattr(lora, name)}"
         for name in ("rank", "alpha")
-        if getattr(have, name) != getattr(wanted, name)
+        if getattr(have, name) != getattr(lora, name)
     ]
-    if set(have.targets) != set(wanted.targets):
-        unlike.append(f"targets {', '.join(have.targets)} -> {', '.join(wanted.targets)}")
+    if set(have.targets) != set(lora.targets):
+        unlike.append(f"targets {', '.join(have.targets)} -> {', '.join(lora.targets)}")
     if unlike:
         raise ConfigError(
             "other-adapters",

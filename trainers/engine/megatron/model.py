@@ -217,6 +217,6 @@ def _mixture(model: ModelConfig) -> dict[str, Any]:
 
 def _check(model: ModelConfig, layout: Layout) -> None:
     tensor, pipeline, expert = layout.tensor, layout.pipeline, layout.expert
-    cut = Parallel(tensor=tensor, pipeline=pipeline, expert=expert, sequence=layout.sequence)
-    if faults := parallel_errors(model, cut, training=False):
+    parallel = Parallel(tensor=tensor, pipeline=pipeline, expert=expert, sequence=layout.sequence)
+    if faults := parallel_errors(model, parallel, training=False):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))

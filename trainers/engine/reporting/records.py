@@ -41,15 +41,15 @@ def records_key(run_key: str) -> str:
 class RecordsManifest:
     """What the manifest of the records says of the run."""
 
-    key: str
+    task_key: str
     op: Mapping[str, Any]
     parents: Sequence[Parent]
     seed: int
 
 
-def are_there(url: str, key: str) -> bool:
+def are_there(url: str, task_key: str) -> bool:
     """Whether the records of this very run are published; `ConflictError` when something else stands at `url`."""
-    return find_existing(url, key, "dataset") is not None
+    return find_existing(url, task_key, "dataset") is not None
 
 
 class Records:
@@ -103,12 +103,17 @@ class Records:
     def publish(self, url: str, manifest: RecordsManifest) -> None:
         """Make the dataset at `url`, unless it stands there, and remove the files."""
         self.flush()
-        if not are_there(url, manifest.key):
+        if not are_there(url, manifest.task_key):
             facts = {"missing_steps": [list(gap) for gap in self.missing]}
             with Attempt.begin(url, self.schema) as attempt:
                 files = list(_shards(attempt, _read(self.folder)))
                 attempt.commit(
-                    files, op=manifest.op, parents=manifest.parents, seed=manifest.seed, key=manifest.key, facts=facts
+                    files,
+                    op=manifest.op,
+                    parents=manifest.parents,
+                    seed=manifest.seed,
+                    task_key=manifest.task_key,
+                    facts=facts,
                 )
         shutil.rmtree(self.folder, ignore_errors=True)
 

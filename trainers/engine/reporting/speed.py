@@ -44,8 +44,8 @@ def peak_of(device: str) -> float | None:
     """Dense bf16 FLOP/s of a device by its name, as CUDA tells it; None if unknown."""
     words = device.upper().replace("-", " ").split()
     for name, peak in PEAKS:
-        wanted = name.split()
-        if wanted == [word for word in words if word in wanted]:
+        parts = name.split()
+        if parts == [word for word in words if word in parts]:
             return peak
     return None
 

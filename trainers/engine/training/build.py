@@ -196,10 +196,10 @@ def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -
     return index
 
 
-def _vocabulary(run: Run, init: Checkpoint | None) -> dict[str, str]:
+def _tokenizer_files(run: Run, init: Checkpoint | None) -> dict[str, str]:
     """The tokenizer files of the new checkpoint, by name."""
     if run.vocabulary is None:
-        return {} if init is None else init.vocabulary()
+        return {} if init is None else init.tokenizer_files()
     manifest = read_manifest(run.vocabulary)
     if manifest is None or manifest.kind == "checkpoint":
         row = read_folder(run.vocabulary)
@@ -213,7 +213,7 @@ def _vocabulary(run: Run, init: Checkpoint | None) -> dict[str, str]:
 
 
 def _facts(
-    run: Run, inputs: Inputs, algorithm: Algorithm, settings: Any, vocabulary: Mapping[str, str]
+    run: Run, inputs: Inputs, algorithm: Algorithm, settings: Any, tokenizer_files: Mapping[str, str]
 ) -> dict[str, Any]:
     """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
     known = {} if inputs.data is None else inputs.data.facts

@@ -51,8 +51,8 @@ def compare(
         if check == "on":
             raise ConfigError("no-check", f"logits cannot be compared: {reason}", next="check=auto or check=off")
         return CheckResult(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
-    wanted = scores and model.head == "scalar"
-    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": wanted})
+    with_scores = scores and model.head == "scalar"
+    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": with_scores})
     _judge(figures, "logits", folder)
     line = f"logits of {figures['tokens']} tokens equal transformers {figures['transformers']}: max difference "
     line += f"{figures['difference']:.3g}"

@@ -59,10 +59,10 @@ def reach(model: ModelConfig) -> int:
     """Tokens of a sequence in which everything in `model` that depends on length acts; 0 where `TOKENS` will do."""
     bounds = [model.window or 0, model.rope_scaling.original_length if model.rope_scaling else 0]
     bounds = [bound for bound in bounds if bound < model.max_sequence_length]
-    wanted = min(max(bounds, default=0) + BEYOND, model.max_sequence_length)
+    length = min(max(bounds, default=0) + BEYOND, model.max_sequence_length)
     if model.position == "learned":
-        wanted = model.max_sequence_length
-    return wanted if wanted > TOKENS else 0
+        length = model.max_sequence_length
+    return length if length > TOKENS else 0
 
 
 def opened(folder: str, head: str, **config: Any) -> Any:
@@ -125,9 +125,9 @@ def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
 @torch.no_grad()
 def our_end(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
     """The same of the first layers alone, at the last positions; on one process."""
-    cut = dataclasses.replace(model, num_layers=min(LAYERS, model.num_layers))
-    with _first_layers(place, cut, model) as shallow:
-        network = _loaded(shallow, cut, layout)
+    shallow = dataclasses.replace(model, num_layers=min(LAYERS, model.num_layers))
+    with _first_layers(place, shallow, model) as folder:
+        network = _loaded(folder, shallow, layout)
     length = ids.shape[1]
     plan = pack([length], device=layout.device)
     assert plan.positions is not None
@@ -202,16 +202,16 @@ def _loaded(place: str, model: ModelConfig, layout: Layout) -> Network:
 
 
 @contextlib.contextmanager
-def _first_layers(place: str, cut: ModelConfig, model: ModelConfig) -> Iterator[str]:
-    """A folder with the weights below `place` as far as `cut` has layers."""
-    if cut == model:
+def _first_layers(place: str, shallow: ModelConfig, model: ModelConfig) -> Iterator[str]:
+    """A folder with the weights below `place` as far as `shallow` has layers."""
+    if shallow == model:
         yield place
         return
     stored = Stored(os.path.join(place, checkpoint.WEIGHTS))
     with tempfile.TemporaryDirectory(prefix="quiver-check-") as folder:
-        wanted = [(stack, stored.dtype(name)) for name, stack in stacks(cut).items()]
+        weights = [(stack, stored.dtype(name)) for name, stack in stacks(shallow).items()]
         stream.write(
-            os.path.join(folder, checkpoint.WEIGHTS), wanted, lambda stack, index: stored.read(stack.name, index)
+            os.path.join(folder, checkpoint.WEIGHTS), weights, lambda stack, index: stored.read(stack.name, index)
         )
         yield folder
 

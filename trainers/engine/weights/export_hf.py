@@ -50,7 +50,7 @@ def export(
     dtype: Dtype = "keep",
     max_shard_bytes: int = 5_000_000_000,
     tokenizer_from: str | None = None,
-    key: str = "",
+    task_key: str = "",
     check: Check = "auto",
     say: Callable[[str], None] = print,
 ) -> Manifest:
@@ -58,15 +58,15 @@ def export(
 
     family: whose architecture it takes (default: the one it was adopted as, or the first that computes the same).
     dtype: "keep" writes every number as it is. max_shard_bytes: of one safetensors file, at least one tensor each.
-    tokenizer_from: a tokenizer dataset or folder, in place of the checkpoint's own. key: the task key. check: as in
-    `adopt`. say: takes a line of progress.
+    tokenizer_from: a tokenizer dataset or folder, in place of the checkpoint's own. task_key: the folder's. check: as
+    in `adopt`. say: takes a line of progress.
 
     `ConfigError` says by name what no architecture computes. One piece of one tensor is in memory at a time, and
-    nothing is left behind by a failure. The same content there already is success, and with the same `key` nothing is
-    even read.
+    nothing is left behind by a failure. The same content there already is success, and with the same `task_key` nothing
+    is even read.
     """
     began = time.monotonic()
-    if standing := commit.find_existing(out, key, "export"):
+    if standing := commit.find_existing(out, task_key, "export"):
         say(f"{out} is already there")
         return standing
     made = checkpoint.open_checkpoint(source)
@@ -88,7 +88,7 @@ def export(
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
             kind="export",
-            task_key=key,
+            task_key=task_key,
             op={"name": "export", "version": VERSION, "params": params},
             parents=(made.as_parent("checkpoint"), *words.parents),
             files=commit.hash_files(out, attempt),
@@ -167,10 +167,10 @@ def _planned(made: Checkpoint, family: Family, dtype: Dtype) -> Plan:
         if stack.name not in stored.tensors:
             raise _lacks(f"{stack.name} is missing")
         names.add(stack.name)
-        wanted = DTYPES.get(dtype) or stored.dtype(stack.name)
+        target = DTYPES.get(dtype) or stored.dtype(stack.name)
         for index in stack.indices():
             for number, part in enumerate(spellings[0].parts(stack, index, model)):
-                slots.append(Slot(part.name, wanted, part.shape, stack, index, number))
+                slots.append(Slot(part.name, target, part.shape, stack, index, number))
     if rest := sorted(stored.tensors.keys() - names):
         raise _lacks(f"{', '.join(rest)} belong to no network of this shape")
     return Plan(stored, family, model, sorted(slots, key=lambda slot: slot.order))

@@ -41,25 +41,25 @@ def adopt(
     out: str,
     *,
     tokenizer_from: str | None = None,
-    key: str = "",
+    task_key: str = "",
     facts: Mapping[str, Any] | None = None,
     check: Check = "auto",
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Write the model in the Hugging Face folder `source` as the checkpoint `out`; the manifest that stands there.
 
-    tokenizer_from: a tokenizer dataset or folder, in place of the folder's own tokenizer. key: the checkpoint's task
-    key, if it has one. facts: more facts for its manifest; `turn_end` is how its chat template ends a turn. check:
+    tokenizer_from: a tokenizer dataset or folder, in place of the folder's own tokenizer. task_key: the checkpoint's,
+    if it has one. facts: more facts for its manifest; `turn_end` is how its chat template ends a turn. check:
     "auto" compares logits with transformers where that is possible and says why it is not, "on" insists, "off" does
     not. say: takes a line of progress.
 
     One piece of one tensor is in memory at a time; the comparison runs in a process of its own. `ConfigError` for a
     config or folder that is not supported, `DataError` for missing, unexpected or misshapen tensors and for logits
     that differ: all by name, and nothing is left behind. The same content there already is success, and with the same
-    `key` nothing is even read.
+    `task_key` nothing is even read.
     """
     began = time.monotonic()
-    standing = commit.find_existing(out, key, "checkpoint")
+    standing = commit.find_existing(out, task_key, "checkpoint")
     if standing is not None:
         say(f"{out} is already there")
         return standing
@@ -83,7 +83,7 @@ def adopt(
             commit.discard_attempt(out, attempt)
         raise
     claims = {
-        "task_key": key,
+        "task_key": task_key,
         "op": {"name": "adopt", "version": VERSION, "params": {"family": family.name}},
         "parents": words.parents,
         "seed": 0,

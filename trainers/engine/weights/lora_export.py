@@ -35,10 +35,10 @@ _ROWS = (PLAIN, GROUPED, HALVES)
 """Transforms that move whole rows of a weight, and so those of B."""
 
 
-def merge(source: str, out: str, *, key: str = "") -> Manifest:
+def merge(source: str, out: str, *, task_key: str = "") -> Manifest:
     """Publish the adapters in `source`, added to their base, as the ordinary checkpoint `out`; its manifest.
 
-    key: the task key (default: a digest of the inputs).
+    task_key: of the checkpoint (default: a digest of the inputs).
     `ConfigError` when `source` holds none, `IntegrityError` when the base is gone or changed.
     """
     opened, _ = _adapters(source)
@@ -51,9 +51,9 @@ def merge(source: str, out: str, *, key: str = "") -> Manifest:
     return checkpoint.save(
         out,
         model=network,
-        vocabulary=opened.vocabulary(),
+        tokenizer_files=opened.tokenizer_files(),
         facts={name: fact for name, fact in opened.manifest.facts.items() if name != "weights_digest"},
-        key=key or settings.digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
+        task_key=task_key or settings.digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
         op=op,
         parents=parents,
         seed=opened.manifest.seed,

@@ -38,7 +38,7 @@ IDS = tuple(_KEYS.values())
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class TokenizerFiles:
     """A tokenizer's files by name, its identity, and the dataset it came from, if any."""
 
     files: Mapping[str, str]
@@ -51,7 +51,7 @@ class Vocabulary:
         return {"tokenizer": self.identity} if self.identity else {}
 
 
-def of_folder(path: str) -> Vocabulary:
+def of_folder(path: str) -> TokenizerFiles:
     """The tokenizer in a Hugging Face folder; `ConfigError` if it has no tokenizer.json."""
     if read_text(path, TOKENS) is None:
         raise ConfigError(
@@ -66,23 +66,23 @@ def of_folder(path: str) -> Vocabulary:
     row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
     columns = {name: value for name, value in row.items() if value is not None}
-    return Vocabulary({TOKENS: text, SETTINGS: as_text(settings | columns)}, identity(text, row))
+    return TokenizerFiles({TOKENS: text, SETTINGS: as_text(settings | columns)}, identity(text, row))
 
 
-def of_dataset(url: str) -> Vocabulary:
-    """The tokenizer in a dataset of one VOCABULARIES row."""
+def of_dataset(url: str) -> TokenizerFiles:
+    """The tokenizer in a dataset of one TOKENIZERS row."""
     dataset = Dataset.open(url)
     dataset.schema.requires(TOKENIZERS, "trainers.adopt")
     row = read_dataset(dataset)
-    return Vocabulary(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
+    return TokenizerFiles(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
 
 
-def of_checkpoint(source: Checkpoint) -> Vocabulary:
+def of_checkpoint(source: Checkpoint) -> TokenizerFiles:
     """The tokenizer that a checkpoint carries; no files if it has none."""
-    return Vocabulary(source.vocabulary(), str(source.manifest.facts.get("tokenizer", "")))
+    return TokenizerFiles(source.tokenizer_files(), str(source.manifest.facts.get("tokenizer", "")))
 
 
-def at(place: str) -> Vocabulary:
+def at(place: str) -> TokenizerFiles:
     """The tokenizer at `place`: a dataset, or a Hugging Face folder."""
     return of_dataset(place) if os.path.isfile(os.path.join(place, MANIFEST)) else of_folder(place)
 
@@ -93,7 +93,7 @@ def chosen(
     model: ModelConfig,
     say: Callable[[str], None] = print,
     taught: TurnEnd | None = None,
-) -> Vocabulary:
+) -> TokenizerFiles:
     """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model.
 
     `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
@@ -131,7 +131,7 @@ def chosen(
     generation = with_ends(generation, ends.only(CONFIG, GENERATION))
     if generation:
         files[GENERATION] = as_text(generation)
-    return Vocabulary(files, vocabulary.identity, vocabulary.parents)
+    return TokenizerFiles(files, vocabulary.identity, vocabulary.parents)
 
 
 def with_ends(generation: Mapping[str, Any], ends: EndTokens) -> dict[str, Any]:
