@@ -234,7 +234,7 @@ def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
         )
 
 
-def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes: int) -> Dataset:
+def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, processes: int) -> Dataset:
     counts: dict[str, float] = {}
     for shard in done:
         for name, count in shard.counts.items():
@@ -245,7 +245,7 @@ def _commit(job: Job, done: Sequence[Done], key: str, seconds: float, processes:
         op=job.op.to_json(),
         parents=[dataset.as_parent(str(number)) for number, dataset in enumerate(job.inputs)],
         seed=job.seed,
-        key=key,
+        task_key=task_key,
         stats={"counts": dict(sorted(counts.items()))},
         facts=facts_of(job.op, job.inputs, job.resources, job.attempt.schema) | dict(done[0].facts if done else {}),
         runtime_info={

@@ -101,7 +101,7 @@ class TestEveryAlgorithm:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
         stepper, results = learner(algorithm, layout, tmp_path).stepper, []
         for budget in (10_000, 40):
-            step = DatasetLoader(rows, batch_rows=7, seed=0, cut=BatchSharding(budget=budget)).step(0)
+            step = DatasetLoader(rows, batch_rows=7, seed=0, sharding=BatchSharding(budget=budget)).step(0)
             outcome = stepper.train(step.batches, rows=step.num_records)
             assert math.isclose(outcome.rows_RN[:, 0].sum() / outcome.rows_RN[:, 1].sum(), outcome.loss, rel_tol=1e-6)
             results.append(outcome.rows_RN)

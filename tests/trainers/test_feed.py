@@ -33,7 +33,7 @@ def names(feed: DatasetLoader, step: int) -> list[str]:
 
 def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
     steps = DatasetLoader(
-        source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, cut=BatchSharding()
+        source(tmp_path, toys.tokens(20), toys.tokens(11, 1, 20)), batch_rows=12, seed=3, sharding=BatchSharding()
     )
     assert steps.steps_per_epoch == 3
     epochs = [[name for step in range(e * 3, e * 3 + 3) for name in names(steps, step)] for e in range(3)]
@@ -47,11 +47,11 @@ def test_an_epoch_reads_every_row_once(tmp_path: Path) -> None:
 def test_the_order_depends_on_seed_and_epoch_alone(tmp_path: Path) -> None:
     read = source(tmp_path, toys.tokens(20))
     one, other = (
-        DatasetLoader(read, batch_rows=4, seed=3, cut=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2))
+        DatasetLoader(read, batch_rows=4, seed=3, sharding=cut) for cut in (BatchSharding(), BatchSharding(1, 2, 8, 2))
     )
     backwards = [names(other, step) for step in reversed(range(10))]
     assert [names(one, step) for step in range(10)] == backwards[::-1]
-    assert names(DatasetLoader(read, batch_rows=4, seed=4, cut=BatchSharding()), 0) != names(one, 0)
+    assert names(DatasetLoader(read, batch_rows=4, seed=4, sharding=BatchSharding()), 0) != names(one, 0)
 
 
 def test_windows_hold_whole_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

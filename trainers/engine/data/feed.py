@@ -66,13 +66,15 @@ class GlobalBatch:
         return self.source.labels(self.rows.tolist())
 
 
-def global_batch(source: TokenRows, rows: np.ndarray, cut: BatchSharding, *, number: int, epoch: int) -> GlobalBatch:
+def global_batch(
+    source: TokenRows, rows: np.ndarray, sharding: BatchSharding, *, number: int, epoch: int
+) -> GlobalBatch:
     """These rows of `source`, read and assembled as step `number`."""
     counts = source.counts(rows)
     starts, order = np.cumsum(counts) - counts, np.argsort(rows)
     batches = []
-    for part in split_over_dp(rows, source.lengths_NS[rows].sum(axis=1), cut):
-        batch = assemble(source.algorithm, source.rows(part.tolist()), multiple=cut.multiple)
+    for part in split_over_dp(rows, source.lengths_NS[rows].sum(axis=1), sharding):
+        batch = assemble(source.algorithm, source.rows(part.tolist()), multiple=sharding.multiple)
         at = order[np.searchsorted(rows, part, sorter=order)]
         places_B = torch.from_numpy(spread(starts[at], counts[at]))
         batches.append(replace(batch, places_B=places_B, sources_B=torch.from_numpy(source.sources_of(part))))
@@ -106,15 +108,10 @@ class DatasetLoader:
     """The steps of a run over `source`: `batch_rows` rows each."""
 
     def __init__(
-        self, source: TokenRows, *, batch_rows: int, seed: int, cut: BatchSharding, shuffle: bool = True
+        self, source: TokenRows, *, batch_rows: int, seed: int, sharding: BatchSharding, shuffle: bool = True
     ) -> None:
-        self.source, self.batch_rows, self.seed, self.sharding, self.shuffle = (
-            source,
-            batch_rows,
-            seed,
-            sharding,
-            shuffle,
-        )
+        self.source, self.batch_rows, self.seed = source, batch_rows, seed
+        self.sharding, self.shuffle = sharding, shuffle
         self.steps_per_epoch = -(-len(source) // batch_rows)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._ahead: Future[GlobalBatch] | None = None
@@ -148,7 +145,7 @@ class DatasetLoader:
 
     def step(self, number: int) -> GlobalBatch:
         """Step `number`, read and assembled."""
-        return global_batch(self.source, self.rows(number), self.cut, number=number, epoch=self.place(number)[0])
+        return global_batch(self.source, self.rows(number), self.sharding, number=number, epoch=self.place(number)[0])
 
     def steps(self, first: int, stop: int) -> Iterator[GlobalBatch]:
         """Steps `first` to `stop` - 1; the next one is read in the background while the caller works."""

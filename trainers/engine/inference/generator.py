@@ -266,7 +266,7 @@ def open_generator(checkpoint: str | Checkpoint, *, batch_size: int = 512, **how
 def load_tokenizer(source: Checkpoint) -> tuple[Tokenizer, EndTokens]:
     """The tokenizer in a checkpoint, and what ends an answer (`schemas.end_tokens`)."""
     taught = TurnEnd.of(source.manifest.facts)
-    return read_tokenizer(source.vocabulary(), taught, source.model.vocab_size, source.folder)
+    return read_tokenizer(source.tokenizer_files(), taught, source.model.vocab_size, source.folder)
 
 
 def read_tokenizer(

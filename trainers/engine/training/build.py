@@ -77,8 +77,8 @@ class Trainee:
 class Prepared:
     """A run that nothing of what can be checked speaks against; its network is not built yet.
 
-    `shape` is the network with the head that the algorithm asks, `vocabulary` the tokenizer files and `facts` the facts
-    of the checkpoint that will come of it.
+    `shape` is the network with the head that the algorithm asks, `tokenizer_files` and `facts` are those of the
+    checkpoint that will come of it.
     """
 
     run: Run
@@ -87,7 +87,7 @@ class Prepared:
     layout: Layout
     inputs: Inputs
     shape: ModelConfig
-    vocabulary: Mapping[str, str]
+    tokenizer_files: Mapping[str, str]
     facts: Mapping[str, Any]
 
     @property
@@ -104,10 +104,10 @@ def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepa
     algorithm, settings = registry.configured(run.algorithm, run.settings)
     layout = parallel.start(run.parallel, seed=run.seed, timeout=rank.collective_seconds())
     inputs = Inputs(data, validation, None if run.init is None else checkpoint.open_checkpoint(run.init))
-    vocabulary = _vocabulary(run, inputs.init)
-    facts = _facts(run, inputs, algorithm, settings, vocabulary)
+    tokenizer_files = _tokenizer_files(run, inputs.init)
+    facts = _facts(run, inputs, algorithm, settings, tokenizer_files)
     shape = _with_head(run, inputs.init, algorithm, settings)
-    return Prepared(run, algorithm, settings, layout, inputs, shape, vocabulary, facts)
+    return Prepared(run, algorithm, settings, layout, inputs, shape, tokenizer_files, facts)
 
 
 def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init: Checkpoint | None) -> Trainee:
@@ -177,7 +177,7 @@ def feed(
         dataset, algorithm, limits, parallel.on_rank_zero(lambda: _indexed(run, dataset, algorithm, limits))
     )
     cut = sharding(run, layout)
-    return DatasetLoader(source, batch_rows=run.global_batch_size, seed=run.seed, cut=cut, shuffle=shuffle)
+    return DatasetLoader(source, batch_rows=run.global_batch_size, seed=run.seed, sharding=cut, shuffle=shuffle)
 
 
 def sharding(run: Run, layout: Layout) -> BatchSharding:
@@ -218,7 +218,7 @@ def _facts(
     """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
     known = {} if inputs.data is None else inputs.data.facts
     facts = {**known, **run.facts}
-    one = files_identity(vocabulary) if vocabulary else ""
+    one = files_identity(tokenizer_files) if tokenizer_files else ""
     if not one and inputs.init is not None:
         one = str(inputs.init.manifest.facts.get(tokenizer_lineage.FACT, ""))
     for rows in (inputs.data, inputs.validation):

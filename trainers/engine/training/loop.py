@@ -45,7 +45,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * batches.steps_per_epoch
     with Trainer(prepared, last=last, key=key) as trainer:
         retention.check(run, _validated(prepared, checks), last, run.validate_every or batches.steps_per_epoch)
-        known = {"facts": prepared.facts, "vocabulary": prepared.vocabulary}
+        known = {"facts": prepared.facts, "tokenizer_files": prepared.tokenizer_files}
         saves = Saves(run, model=trainer.model, optimizer=trainer.optimizer, identity=_identity(prepared), **known)
         speed = Speed.of(run, prepared.shape, layout)
         loop = Loop(trainer, batches, checks, saves, speed, leads=layout.rank == 0, records=records is not None)
@@ -77,7 +77,7 @@ def _publish_records(prepared: Prepared, loop: Loop, key: str) -> None:
     run = prepared.run
     if loop.report.records is not None and run.records is not None:
         op = {**run.op, "name": f"{run.op['name']}.records"}
-        manifest = RecordsManifest(key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.seed)
+        manifest = RecordsManifest(task_key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.seed)
         loop.report.records.publish(run.records, manifest)
 
 

@@ -114,7 +114,7 @@ class Trainer:
         self._check_head("lm", "policy")
         facts, where = self.prepared.facts, self.run.init or self.run.out
         size = self.prepared.shape.vocab_size
-        tokenizer, ends = read_tokenizer(self.prepared.vocabulary, TurnEnd.of(facts), size, where)
+        tokenizer, ends = read_tokenizer(self.prepared.tokenizer_files, TurnEnd.of(facts), size, where)
         return Generator(self._inference, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
 
     def scorer(self, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192) -> Scorer:
@@ -146,9 +146,9 @@ class Trainer:
             folder or self.run.out,
             model=self.model,
             optimizer=self.optimizer if optimizer or self.run.carry_optimizer else None,
-            vocabulary=prepared.vocabulary,
+            tokenizer_files=prepared.tokenizer_files,
             facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
-            key=self._key or self.run.key or self._task_key,
+            task_key=self._key or self.run.key or self._task_key,
             op=self.run.op,
             parents=prepared.inputs.parents,
             seed=self.run.seed,
