@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup run test test-slow check bench fuzz gpu-kit notebooks clean
+.PHONY: help setup run test test-slow check docs bench fuzz gpu-kit notebooks clean
 
 help: ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ check: ## lint, format, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: ## write docs/reference.md anew, from the code
+	@bash setup.sh dev
+	@$(BIN)/python -m quiver.reference docs/reference.md
 
 bench: ## all benchmarks, as ratios against what one would use instead; ARGS="sampler small" runs one
 	@bash setup.sh dev

@@ -29,8 +29,8 @@ OPS: Mapping[str, type[Op]] = _gather()
 """Name ("label.length") to operation."""
 
 
-def op_of(name: str, params: Mapping[str, Any] | None = None) -> Op:
-    """The operation of that name with these settings; `ConfigError` for unknown names and bad settings."""
+def kind_of(name: str) -> type[Op]:
+    """The operation of that name; `ConfigError` where there is none."""
     if name not in OPS:
         raise ConfigError(
             "unknown-op",
@@ -38,4 +38,9 @@ def op_of(name: str, params: Mapping[str, Any] | None = None) -> Op:
             expected=", ".join(OPS),
             kept="nothing was started",
         )
-    return OPS[name].of(params or {})
+    return OPS[name]
+
+
+def op_of(name: str, params: Mapping[str, Any] | None = None) -> Op:
+    """The operation of that name with these settings; `ConfigError` for unknown names and bad settings."""
+    return kind_of(name).of(params or {})

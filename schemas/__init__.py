@@ -5,6 +5,7 @@ Depends on pyarrow and fsspec alone, so that every other room can stand on it.
 
 from __future__ import annotations
 
+from schemas.dataset import Dataset as Dataset
 from schemas.rows.attributed import ATTRIBUTED as ATTRIBUTED
 from schemas.rows.chats import CHATS as CHATS
 from schemas.rows.completions import COMPLETIONS as COMPLETIONS

@@ -12,20 +12,26 @@ process commits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import IntegrityError, QuiverError
+from schemas import display, frames
+from schemas.errors import DataError, IntegrityError, QuiverError, printable
 from schemas.manifest import MANIFEST, File, Manifest, Parent
 from schemas.migration import conformed, migrated
 from schemas.schema import Schema
 from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
 from schemas.store import commit
 from schemas.store.storage import normal, shown
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+    from pandas import DataFrame as PandasFrame
+    from polars import DataFrame, LazyFrame
 
 REJECTED = "rejected"
 _FEWEST_ROWS = 256
@@ -83,6 +89,51 @@ class Dataset:
             return commit.read_manifest(url) is not None
         except IntegrityError:
             return False
+
+    @staticmethod
+    def from_arrow(
+        rows: pa.Table,
+        schema: Schema,
+        url: str,
+        *,
+        op: Mapping[str, Any] | None = None,
+        parents: Mapping[str, Dataset] | None = None,
+    ) -> Dataset:
+        """Publish `rows` at `url` as a dataset of one shard; `DataError` where they break `schema`.
+
+        Columns that the schema does not name are refused. `parents` are the datasets that the rows came of, by the
+        name of their part in it; `op` says what was done. The same rows at the same place again are no error, others
+        are `ConflictError`.
+        """
+        extra = [name for name in rows.column_names if name not in schema]
+        if extra:
+            raise DataError(
+                "unknown-columns",
+                f"{schema.name} v{schema.version} has no columns {printable(', '.join(extra), 200)}",
+                expected=", ".join(schema.names),
+                found=printable(", ".join(rows.column_names), 200),
+                where=shown(normal(url)),
+                kept="nothing was written",
+                next="rows.select(schema.names), or schema.adding(Column(name, type, meaning))",
+            )
+        checked = schema.check(rows, shown(normal(url)))
+        with Attempt.begin(url, schema) as attempt, attempt.shard(0) as shard:
+            shard.write(checked)
+            made = {"name": "notebook.rows", "version": 1, "params": {}} if op is None else op
+            came_of = [dataset.as_parent(name) for name, dataset in (parents or {}).items()]
+            return attempt.commit([shard.finish()], op=made, parents=came_of)
+
+    @staticmethod
+    def from_polars(
+        frame: DataFrame | LazyFrame,
+        schema: Schema,
+        url: str,
+        *,
+        op: Mapping[str, Any] | None = None,
+        parents: Mapping[str, Dataset] | None = None,
+    ) -> Dataset:
+        """Publish a polars frame as `from_arrow` does; a lazy one is computed first."""
+        return Dataset.from_arrow(frames.from_polars(frame), schema, url, op=op, parents=parents)
 
     @property
     def schema(self) -> Schema:
@@ -150,7 +201,15 @@ class Dataset:
         parts = [self._read(file, schema, None) for file in self.rejected]
         return pa.concat_tables(parts) if parts else schema.empty()
 
-    def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def first(self, rows: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """At most `rows` rows of the first shard that has any; no other shard is opened."""
+        filled = next((index for index, file in enumerate(self.shards) if file.rows), None)
+        if filled is None or rows < 1:
+            return _selected(self.schema, columns).empty()
+        with contextlib.closing(self.batches(filled, rows, columns)) as batches:
+            return next(batches)
+
+    def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Generator[pa.Table]:
         """One shard in tables of `rows` rows (the last may be shorter), holding few of them at a time."""
         schema = _selected(self.schema, columns)
         waiting: list[pa.Table] = []
@@ -184,9 +243,41 @@ class Dataset:
 
     def lineage(self) -> str:
         """An indented text of the dataset and its ancestors, with sizes, as far as they can be read."""
-        lines: list[str] = []
-        _trace(self.url, self.manifest, lines, set())
-        return "\n".join(lines)
+        return display.lineage(self.url, self.manifest)
+
+    def __repr__(self) -> str:
+        return display.text(self)
+
+    def _repr_html_(self) -> str:
+        return display.html(self)
+
+    def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows as a pyarrow table: `read` by the name that its sisters have."""
+        return self.read(columns)
+
+    def head(self, rows: int = 5, columns: Sequence[str] | None = None) -> DataFrame:
+        """The first rows, at most as many as the first shard that has any holds: no other shard is opened."""
+        return frames.to_polars(self.first(rows, columns))
+
+    @overload
+    def polars(self, columns: Sequence[str] | None = None, *, lazy: Literal[False] = False) -> DataFrame: ...
+    @overload
+    def polars(self, columns: Sequence[str] | None = None, *, lazy: Literal[True]) -> LazyFrame: ...
+    def polars(self, columns: Sequence[str] | None = None, *, lazy: bool = False) -> DataFrame | LazyFrame:
+        """All rows as a polars frame; `lazy`: a scan that reads only the columns and as many rows as a query needs."""
+        return frames.scan(self, columns) if lazy else frames.to_polars(self.read(columns))
+
+    def pandas(self, columns: Sequence[str] | None = None) -> PandasFrame:
+        """All rows as a pandas frame (extra `pandas`)."""
+        return frames.to_pandas(self.read(columns))
+
+    def duckdb(self) -> DuckDBPyRelation:
+        """A relation on DuckDB's default connection: `duckdb.sql("FROM rows")` after `rows = dataset.duckdb()`."""
+        return frames.relation(self)
+
+    def sql(self, query: str, /, **others: Dataset) -> DuckDBPyRelation:
+        """What a query answers in which this dataset is the table `self`, and each of `others` one of its name."""
+        return frames.sql(query, {"self": self, **others})
 
     def _read(self, file: File, schema: Schema, columns: Sequence[str] | None) -> pa.Table:
         chosen = _selected(schema, columns)
@@ -295,45 +386,3 @@ def _stored(parquet: pq.ParquetFile, schema: Schema) -> list[str]:
     """Those columns that the file holds: one of an earlier version may lack some."""
     there = parquet.schema_arrow.names
     return [name for name in schema.names if name in there]
-
-
-def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = "") -> None:
-    op = manifest.op.get("name", manifest.kind)
-    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
-    rejected = sum(file.rows for file in manifest.rejected)
-    rejects = f", {rejected} rejected" if rejected else ""
-    label = f"{name}: " if name else ""
-    lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.content_digest[:12]}]  {shown(url)}")
-    if manifest.content_digest in seen:
-        return
-    seen.add(manifest.content_digest)
-    for parent in manifest.parents:
-        known = _reachable(url, parent)
-        if isinstance(known, Manifest):
-            _trace(parent.url, known, lines, seen, indent=indent + "  ", name=shown(parent.name))
-        else:
-            lines.append(
-                f"{indent}  {shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}"
-            )
-
-
-def _reachable(url: str, parent: Parent) -> Manifest | str:
-    """The parent's manifest if it is in the same kind of place and still the one that was used."""
-    if url.partition("://")[1:2] != parent.url.partition("://")[1:2] or len(parent.url) > 4096:
-        return "(in another store, not followed)"
-    try:
-        manifest = commit.read_manifest(parent.url)
-    except (QuiverError, OSError):
-        return "(cannot be read)"
-    if manifest is None:
-        return "(gone)"
-    return manifest if manifest.content_digest == parent.content_digest else "(replaced since)"
-
-
-def _human(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

@@ -10,18 +10,19 @@ import os
 import sys
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SCRIPTS = ("luigi", "quiver")
 _WORDS = b"error[75/stopped]: stopped on request\n  kept: nothing was started\n  next: run the same command again\n"
 
 
 def is_command() -> bool:
-    """Whether this process was started as `python -m` one of our modules, or as Luigi's command line."""
+    """Whether this process was started as `python -m` one of our modules, as Luigi's command line or as `quiver`."""
     name = sys.argv[0] if sys.argv else ""
-    return name == "-m" or os.path.basename(name) == "luigi" or name.endswith(os.path.join("luigi", "__main__.py"))
+    return name == "-m" or os.path.basename(name) in _SCRIPTS or name.endswith(os.path.join("luigi", "__main__.py"))
 
 
 def close() -> None:
     """Take the working folder out of `sys.path`; where our own packages lie there, it comes last."""
-    if getattr(sys.flags, "safe_path", False) or os.path.basename(sys.argv[0]) == "luigi":
+    if getattr(sys.flags, "safe_path", False) or os.path.basename(sys.argv[0]) in _SCRIPTS:
         return
     first = sys.path[0] if sys.path else None
     if first is not None and os.path.abspath(first) == os.getcwd():

@@ -1,0 +1,79 @@
+"""What there is, by name and in one line each: operations, formats, algorithms, recipes; without Luigi or torch.
+
+A recipe is a Luigi task, so what is said of it here is read from its source.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+Lines = Sequence[tuple[str, str, str]]
+"""Name, kind, and what it is in a sentence."""
+
+
+def operations() -> Lines:
+    """Every operation, the shape it has, and the first sentence about it."""
+    from datakit import op
+    from datakit.registry import OPS
+
+    shapes = (op.Read, op.Label, op.Keep, op.Expand, op.Gather, op.GatherAll, op.Blend)
+    return [
+        (name, next(shape.__name__ for shape in shapes if issubclass(kind, shape)), sentence(inspect.getdoc(kind)))
+        for name, kind in OPS.items()
+    ]
+
+
+def formats() -> Lines:
+    """Every format, the row kind it becomes, and the keys of a record."""
+    from datakit.formats.forms import FORMS
+
+    return [(name, form.schema.name, form.meaning) for name, form in FORMS.items()]
+
+
+def algorithms() -> Lines:
+    """Every algorithm, the rows it learns from, and the first sentence of its file."""
+    from trainers import registry
+
+    return [
+        (name, algorithm.rows.name, sentence(inspect.getdoc(inspect.getmodule(algorithm.loss))))
+        for name, algorithm in registry.algorithms().items()
+    ]
+
+
+def recipes() -> Lines:
+    """Every recipe, its file, and the first sentence of that file."""
+    package = importlib.util.find_spec("pipelines")
+    assert package is not None and package.submodule_search_locations is not None
+    folder = Path(package.submodule_search_locations[0]) / "recipes"
+    listed = []
+    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            file = folder / f"{(node.module or '').rpartition('.')[2]}.py"
+            about = sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
+            listed += [(alias.name, file.stem, about) for alias in node.names]
+    return listed
+
+
+def sentence(text: str | None) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = " ".join((text or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z`)\]][.;]) ", paragraph)[0].rstrip(".;:")
+
+
+def table(lines: Lines) -> Iterator[str]:
+    """The lines in columns as wide as the terminal, the last column wrapped."""
+    width = max(shutil.get_terminal_size((120, 24)).columns, 60)
+    first, second = (max(len(line[column]) for line in lines) for column in (0, 1))
+    indent = " " * (first + second + 4)
+    for name, kind, about in lines:
+        yield from textwrap.wrap(
+            f"{name:<{first}}  {kind:<{second}}  {about}", width, subsequent_indent=indent, break_on_hyphens=False,
+            drop_whitespace=True,
+        )  # fmt: skip

@@ -1,0 +1,133 @@
+"""The command `quiver`: lists and a look at a dataset, without Luigi or torch; Luigi's command line by a short name.
+
+quiver ops [NAME] | formats | algorithms | recipes       what there is; of one operation, its settings and columns
+quiver show URL                                          what is in a dataset, and what it was made of
+quiver RestIteration --iteration 2                       luigi --module pipelines RestIteration --iteration 2
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """What the words behind `quiver` ask for. A name in capitals is a Luigi task; all else is answered here."""
+    words = sys.argv[1:]
+    if words and words[0][:1].isupper():
+        _luigi(words)
+    import trainers  # noqa: F401 - signals end this command quietly from here on
+    from schemas.process import program
+
+    program.run(lambda: run(words))
+
+
+def run(words: Sequence[str]) -> int:
+    """Answer a lower-case command on standard output; its exit code. `ConfigError` for one that there is not."""
+    name, *arguments = words or ["--help"]
+    if name in ("-h", "--help", "help"):
+        _print([__doc__ or ""])
+    elif name == "--version":
+        from quiver import __version__
+
+        _print([f"quiver {__version__}"])
+    elif name in _COMMANDS:
+        _print(_COMMANDS[name](arguments))
+    else:
+        from schemas.errors import ConfigError, printable
+        from schemas.settings import suggestion
+
+        raise ConfigError(
+            "unknown-command",
+            f"there is no command {printable(name)}{suggestion(name, list(_COMMANDS))}",
+            expected=f"{', '.join(_COMMANDS)}, or the name of a task, as in quiver RestIteration",
+            found=printable(name),
+            kept="nothing was started",
+            next="quiver --help",
+        )
+    return 0
+
+
+def _luigi(words: Sequence[str]) -> NoReturn:
+    """Luigi's own command line, which finds itself called as if by its own name."""
+    sys.argv = [str(Path(sys.argv[0]).with_name("luigi")), "--module", "pipelines", *words]
+    from luigi.cmdline import luigi_run
+
+    luigi_run(sys.argv[1:])
+    raise SystemExit(0)
+
+
+def _ops(arguments: Sequence[str]) -> Iterable[str]:
+    from quiver import catalog, reference
+
+    if not _at_most(arguments, 1, "quiver ops [NAME]"):
+        return catalog.table(catalog.operations())
+    from datakit.registry import kind_of
+
+    return [reference.operation(kind_of(arguments[0]))]
+
+
+def _formats(arguments: Sequence[str]) -> Iterable[str]:
+    from quiver import catalog
+
+    _at_most(arguments, 0, "quiver formats")
+    return catalog.table(catalog.formats())
+
+
+def _algorithms(arguments: Sequence[str]) -> Iterable[str]:
+    from quiver import catalog
+
+    _at_most(arguments, 0, "quiver algorithms")
+    return catalog.table(catalog.algorithms())
+
+
+def _recipes(arguments: Sequence[str]) -> Iterable[str]:
+    from quiver import catalog
+
+    _at_most(arguments, 0, "quiver recipes")
+    return catalog.table(catalog.recipes())
+
+
+def _show(arguments: Sequence[str]) -> Iterable[str]:
+    from schemas import Dataset
+
+    _at_most(arguments, 1, "quiver show URL")
+    if not arguments:
+        raise _usage("quiver show URL", "no dataset")
+    dataset = Dataset.open(arguments[0])
+    return [repr(dataset), "", dataset.lineage()]
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {
+    "ops": _ops,
+    "formats": _formats,
+    "algorithms": _algorithms,
+    "recipes": _recipes,
+    "show": _show,
+}
+
+
+def _at_most(arguments: Sequence[str], number: int, usage: str) -> int:
+    """How many words there are behind a command; `ConfigError` where they are too many."""
+    if len(arguments) > number:
+        raise _usage(usage, " ".join(arguments))
+    return len(arguments)
+
+
+def _usage(usage: str, words: str) -> Exception:
+    from schemas.errors import ConfigError, printable
+
+    return ConfigError(
+        "bad-parameter",
+        f"{usage.split('[', maxsplit=1)[0].split(' URL', maxsplit=1)[0].strip()} is asked for with other words",
+        expected=usage,
+        found=printable(words),
+        kept="nothing was started",
+        next=usage,
+    )
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("\n".join(lines).rstrip("\n") + "\n")

@@ -1,0 +1,232 @@
+"""`python -m quiver.reference [PAGE]`: the page docs/reference.md, made of what the code itself says.
+
+Operations, formats, algorithms and run settings are dataclasses with docstrings, recipes are Luigi tasks with described
+parameters; a text below a field is its meaning. Nothing of the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+import textwrap
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+from datakit.op import Label, Op
+from datakit.registry import OPS
+from quiver import catalog
+from schemas.errors import QuiverError
+from schemas.schema import Column
+from schemas.settings import plain
+from trainers import config, registry
+from trainers.algorithm import Algorithm
+
+_HEAD = """# Reference
+
+Made by `make docs` from the code itself; a test fails where this page is older than the code. `quiver ops`,
+`quiver formats`, `quiver algorithms` and `quiver recipes` print the lists, `quiver ops label.length` one part.
+"""
+_EXAMPLES: dict[Any, Any] = {str: "column", int: 1, float: 1.0, bool: True}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        _HEAD,
+        "## Operations\n",
+        *(operation(kind) for kind in OPS.values()),
+        "## Formats\n\n`docs/formats.md` says more about each.\n",
+        _table(("format", "row kind", "keys of a record"), [(n, k, f"`{about}`") for n, k, about in catalog.formats()]),
+        "## Algorithms\n",
+        *(_algorithm(algorithm) for algorithm in registry.algorithms().values()),
+        "## Recipes\n",
+        *_recipes(),
+        "## Run settings\n\nOf `python -m trainers.run CONFIG.json`; `docs/config.md` shows them in one file.\n",
+        *(_dataclass(kind, f"### {title}\n") for title, kind in run_settings().items()),
+    ]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def operation(kind: type[Op]) -> str:
+    """One operation: what it does, what it reads and adds, its settings."""
+    example = _example(kind)
+    lines = [f"### {kind.name}\n", f"{_prose(kind)}\n"]
+    shape = next(shape for name, shape, _ in catalog.operations() if name == kind.name)
+    facts = [f"{shape}, version {kind.version}"]
+    facts += [f"needs {', '.join(kind.needs)}"] if kind.needs else []
+    if example is not None and example.takes.columns:
+        facts.append(f"reads {_columns(example.takes.columns)}")
+    lines.append("; ".join(facts) + ".\n")
+    if isinstance(example, Label):
+        added = [(column.name, _kind(column.type), column.meaning) for column in example.adds]
+        lines.append(_table(("column added", "type", "meaning"), added))
+    lines.append(_settings(kind))
+    return "\n".join(lines)
+
+
+def run_settings() -> dict[str, type]:
+    """The dataclass of a training run and those of its parts, by the key that they stand under."""
+    listed: dict[str, type] = {"The run": config.Run}
+    for name, hint in get_type_hints(config.Run).items():
+        for part in (hint, *get_args(hint)):
+            if dataclasses.is_dataclass(part) and isinstance(part, type):
+                listed[f"`{name}`"] = part
+                inner = get_type_hints(part).items()
+                nested = [(n, p) for n, h in inner for p in (h, *get_args(h)) if dataclasses.is_dataclass(p)]
+                listed |= {f"`{name}.{n}`": p for n, p in nested if isinstance(p, type)}
+    return listed
+
+
+def _algorithm(algorithm: Algorithm) -> str:
+    columns = [(column.name, _kind(column.type), column.meaning) for column in algorithm.rows.columns]
+    return "\n".join(
+        [
+            f"### {algorithm.name}\n",
+            f"{catalog.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
+            _table(("column of its rows", "type", "meaning"), columns),
+            f"Reports `loss`{''.join(f', `{name}`' for name in algorithm.metrics)}.\n",
+            _dataclass(algorithm.settings, ""),
+        ]
+    )
+
+
+def _recipes() -> Iterator[str]:
+    import luigi
+
+    from pipelines import recipes
+
+    for name, _, about in catalog.recipes():
+        task = getattr(recipes, name)
+        assert issubclass(task, luigi.Task), name
+        parameters = [
+            (flag.replace("_", "-"), _default(task, flag, parameter), _meaning(parameter))
+            for flag, parameter in task.get_params()
+        ]
+        yield f"### {name}\n\n{about}.\n"
+        yield _table(("flag", "default", "meaning"), [(f"--{flag}", *rest) for flag, *rest in parameters])
+
+
+def _meaning(parameter: Any) -> str:
+    """A flag's description, and its choices in an order that stays (Luigi writes them in that of a set)."""
+    about = (parameter.description or "").split("Choices:")[0].strip()
+    choices = getattr(parameter, "_choices", ())
+    return f"{about} ({', '.join(sorted(map(str, choices)))})" if choices else about
+
+
+def _default(task: Any, name: str, parameter: Any) -> str:
+    family = task.get_task_family()
+    if not parameter.has_task_value(family, name):
+        return "needed"
+    return f"`{parameter.serialize(parameter.task_value(family, name))}`"
+
+
+def _dataclass(kind: type, head: str) -> str:
+    return "\n".join(part for part in (head, f"{_prose(kind)}\n" if kind.__doc__ else "", _settings(kind)) if part)
+
+
+def _settings(kind: type) -> str:
+    hints, meanings = get_type_hints(kind), _meanings(kind)
+    rows = [
+        (field.name, words(hints[field.name]), _default_of(field), meanings.get(field.name, ""))
+        for field in dataclasses.fields(kind)
+        if field.init
+    ]
+    known = 4 if any(meaning for *_, meaning in rows) else 3
+    return _table(("setting", "type", "default", "meaning")[:known], [row[:known] for row in rows]) if rows else ""
+
+
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{json.dumps(plain(field.default), default=str)}`"
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{json.dumps(plain(field.default_factory()), default=str)}`"
+    return "needed"
+
+
+def words(hint: Any) -> str:
+    """A type in the words of JSON."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(words, args)))
+    if origin is Literal:
+        return " / ".join(map(str, args))
+    if origin is tuple:
+        return f"list of {words(args[0])}" if args else "list"
+    if origin is not None:
+        return "object"
+    if dataclasses.is_dataclass(hint):
+        return "object"
+    names = {str: "text", int: "whole number", float: "number", bool: "true / false", type(None): "null"}
+    return names.get(hint, "any" if hint is Any else str(getattr(hint, "__name__", hint)))
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """The texts that stand below the fields of a dataclass and of its bases."""
+    meanings = {}
+    for base in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for line, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    meanings[line.target.id] = " ".join(text.value.split())
+    return meanings
+
+
+def _example(kind: type[Op]) -> Op | None:
+    """The operation with its defaults, and the first value that comes to mind where it has none."""
+    hints = get_type_hints(kind)
+    given = {
+        field.name: _value(hints[field.name])
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    try:
+        return kind(**given)
+    except QuiverError:
+        return None
+
+
+def _value(hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        return get_args(hint)[0]
+    if get_origin(hint) is tuple:
+        return (_value(get_args(hint)[0]),)
+    return _EXAMPLES.get(hint)
+
+
+def _prose(kind: type) -> str:
+    """The docstring of a class; indented blocks stay what they are."""
+    return inspect.getdoc(kind) or ""
+
+
+def _columns(columns: Sequence[Column]) -> str:
+    return ", ".join(f"`{column.name}`" for column in columns)
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list of {_kind(kind.value_type)}"
+    return "struct" if pa.types.is_struct(kind) else str(kind)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    else:
+        sys.stdout.write(page())

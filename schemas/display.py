@@ -1,0 +1,150 @@
+"""What a person sees of a dataset: a few lines of text, a small HTML table, an indented tree of its ancestors.
+
+Whatever comes from a manifest or from rows is outside data: control characters are escaped, and HTML besides.
+"""
+
+from __future__ import annotations
+
+import html as markup
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from schemas.errors import QuiverError, printable
+from schemas.manifest import Manifest, Parent
+from schemas.stats import std
+from schemas.store import commit
+from schemas.store.storage import shown
+
+if TYPE_CHECKING:
+    from schemas.dataset import Dataset
+
+_WIDTH = 100
+_COLUMN_LINES = 4
+_ROWS_SHOWN = 5
+_CELL = 120
+_NUMBERS = {"count", "mean", "m2"}
+_HUGE = 1e300
+
+
+def text(dataset: Dataset) -> str:
+    """At most ten lines of what the manifest says; no file is read, so a dataset that is gone has them too."""
+    return "\n".join([f"Dataset {shown(dataset.url)}", *(f"  {line}" for line in _facts(dataset))])
+
+
+def html(dataset: Dataset) -> str:
+    """The same lines, and the first rows as a table; where they cannot be read, the error's lines instead."""
+    head = f"<pre>{markup.escape(text(dataset))}</pre>"
+    try:
+        rows = dataset.first(_ROWS_SHOWN)
+    except QuiverError as error:
+        return f"<div>{head}<pre>{markup.escape(error.render())}</pre></div>"
+    names = "".join(f"<th>{_cell(name)}</th>" for name in rows.column_names)
+    lines = (
+        "".join(f"<td>{_cell('' if value is None else value)}</td>" for value in row.values())
+        for row in rows.to_pylist()
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<div>{head}<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def lineage(url: str, manifest: Manifest) -> str:
+    """An indented text of a dataset and its ancestors, with sizes, as far as they can be read."""
+    lines: list[str] = []
+    _trace(url, manifest, lines, set())
+    return "\n".join(lines)
+
+
+def _facts(dataset: Dataset) -> Iterator[str]:
+    manifest, schema = dataset.manifest, dataset.schema
+    shards, key = len(dataset.shards), f", key {shown(', '.join(schema.key))}" if schema.key else ""
+    kind = f"{shown(schema.name)} v{schema.version}"
+    yield f"{dataset.num_rows:,} rows of {kind}, {shards} shard{'s' * (shards != 1)}, {_human(manifest.num_bytes)}{key}"
+    rejected = sum(file.rows for file in dataset.rejected)
+    if rejected:
+        reasons = ", ".join(
+            f"{shown(name)} {shown(count)}" for name, count in _object(dataset.stats, "rejected").items()
+        )
+        yield _cut(f"{rejected:,} rejected: {reasons}")
+    if manifest.op:
+        inputs = ", ".join(shown(parent.name) for parent in manifest.parents)
+        yield _cut(f"made by {shown(manifest.op.get('name', ''))}{f' of {inputs}' if inputs else ''}")
+    columns = ", ".join(f"{shown(column.name)}: {_kind(column.type)}" for column in schema.columns)
+    yield from textwrap.wrap(f"columns {columns}", _WIDTH - 2, max_lines=_COLUMN_LINES, placeholder=" ...")
+    means = [
+        f"{shown(column.name)} {figures['mean']:.4g} ± {std(figures):.2g}"
+        for column in schema.columns
+        if (figures := _numbers(dataset.stats, column.name)).keys() >= _NUMBERS and column.name not in schema.key
+    ]
+    if means:
+        yield _cut("mean ± deviation " + ", ".join(means))
+
+
+def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object inside a manifest; an empty one where it is something else."""
+    value = values.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(stats: Mapping[str, Any], column: str) -> dict[str, float]:
+    """The finite moments of a column."""
+    figures = _object(_object(stats, "columns"), column)
+    return {name: value for name, value in figures.items() if isinstance(value, int | float) and abs(value) < _HUGE}
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list[{_kind(kind.value_type)}]"
+    return "struct" if pa.types.is_struct(kind) else printable(kind, 24)
+
+
+def _cut(line: str) -> str:
+    return textwrap.shorten(line, _WIDTH - 2, placeholder=" ...")
+
+
+def _cell(value: Any) -> str:
+    return markup.escape(printable(value, _CELL))
+
+
+def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = "") -> None:
+    op = manifest.op.get("name", manifest.kind)
+    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
+    rejected = sum(file.rows for file in manifest.rejected)
+    rejects = f", {rejected} rejected" if rejected else ""
+    label = f"{name}: " if name else ""
+    lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.content_digest[:12]}]  {shown(url)}")
+    if manifest.content_digest in seen:
+        return
+    seen.add(manifest.content_digest)
+    for parent in manifest.parents:
+        known = _reachable(url, parent)
+        if isinstance(known, Manifest):
+            _trace(parent.url, known, lines, seen, indent=indent + "  ", name=shown(parent.name))
+        else:
+            lines.append(
+                f"{indent}  {shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}"
+            )
+
+
+def _reachable(url: str, parent: Parent) -> Manifest | str:
+    """The parent's manifest if it is in the same kind of place and still the one that was used."""
+    if url.partition("://")[1:2] != parent.url.partition("://")[1:2] or len(parent.url) > 4096:
+        return "(in another store, not followed)"
+    try:
+        manifest = commit.read_manifest(parent.url)
+    except (QuiverError, OSError):
+        return "(cannot be read)"
+    if manifest is None:
+        return "(gone)"
+    return manifest if manifest.content_digest == parent.content_digest else "(replaced since)"
+
+
+def _human(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

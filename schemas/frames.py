@@ -1,0 +1,107 @@
+"""Datasets as tables of other libraries: polars, pandas, DuckDB. Each is imported when it is first asked for.
+
+The one module of schemas that knows more than pyarrow; `Dataset.polars()`, `.pandas()`, `.duckdb()` and `.sql()` are
+its doors. Everything is read through `Dataset`, so that missing, torn or changed shards are `IntegrityError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from schemas.errors import ConfigError
+from schemas.shards import open_shard
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+    import polars
+
+    from schemas.dataset import Dataset
+
+_ROWS_PER_BATCH = 8192
+_REMOTE_OR_GLOB = re.compile(r"://|[*?\[\]{}]")
+
+
+def to_polars(rows: pa.Table) -> polars.DataFrame:
+    """A polars frame of an Arrow table, without a copy where the types allow."""
+    import polars
+
+    return polars.DataFrame(polars.from_arrow(rows))
+
+
+def from_polars(frame: polars.DataFrame | polars.LazyFrame) -> pa.Table:
+    """An Arrow table of a polars frame."""
+    import polars
+
+    return (frame.collect() if isinstance(frame, polars.LazyFrame) else frame).to_arrow()
+
+
+def to_pandas(rows: pa.Table) -> pandas.DataFrame:
+    """A pandas frame; `ConfigError` where pandas is not installed."""
+    try:
+        import pandas  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "no-pandas",
+            "pandas is not installed",
+            expected="the extra pandas",
+            found="none",
+            kept="nothing was read",
+            next=".venv/bin/pip install -e '.[pandas]', or use .polars()",
+        ) from None
+    return rows.to_pandas()
+
+
+def scan(dataset: Dataset, columns: Sequence[str] | None = None) -> polars.LazyFrame:
+    """A lazy frame whose source reads verified batches: the columns that a query uses, and no row after its limit."""
+    from polars.io.plugins import register_io_source
+
+    chosen = dataset.schema if columns is None else dataset.schema.selecting(*columns)
+
+    def source(
+        with_columns: list[str] | None, predicate: polars.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[polars.DataFrame]:
+        left = n_rows
+        for index in range(len(dataset.shards)):
+            if left == 0:
+                return
+            for batch in dataset.batches(index, batch_size or _ROWS_PER_BATCH, with_columns or chosen.names):
+                frame = to_polars(batch if left is None else batch.slice(0, left))
+                left = None if left is None else left - frame.height
+                yield frame if predicate is None else frame.filter(predicate)
+                if left == 0:
+                    break
+
+    return register_io_source(source, schema=to_polars(chosen.empty()).schema)
+
+
+def relation(dataset: Dataset) -> duckdb.DuckDBPyRelation:
+    """A relation on DuckDB's default connection; it stays readable for as long as its files stay."""
+    import duckdb
+
+    return _rows_in(duckdb.default_connection(), dataset)
+
+
+def sql(query: str, tables: Mapping[str, Dataset]) -> duckdb.DuckDBPyRelation:
+    """What `query` answers over `tables`, on a connection of its own, so that no name of one query meets another's."""
+    import duckdb
+
+    connection = duckdb.connect()
+    for name, dataset in tables.items():
+        _rows_in(connection, dataset).create_view(name)
+    return connection.sql(query)
+
+
+def _rows_in(connection: Any, dataset: Dataset) -> duckdb.DuckDBPyRelation:
+    """Local shards of today's schema are scanned where they lie, once each is verified; all others are read first."""
+    current = dataset.manifest.schema == dataset.schema
+    if not dataset.shards or not current or _REMOTE_OR_GLOB.search(dataset.url):
+        return connection.from_arrow(dataset.read())
+    for file in dataset.shards:
+        with open_shard(dataset.url, file, dataset.schema, dataset.verify):
+            pass
+    return connection.read_parquet(dataset.paths(), hive_partitioning=False)

@@ -1,0 +1,88 @@
+"""The command `quiver`, as a program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quiver
+from datakit.formats.forms import FORMS
+from datakit.registry import OPS
+from quiver import catalog, console
+from schemas import Dataset
+from schemas.errors import ConfigError
+from tests.faults.writers import write
+from trainers.registry import algorithms
+
+SCRIPT = Path(sys.executable).with_name("quiver")
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert console.run(words) == 0
+    return capsys.readouterr().out
+
+
+def first_words(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if not line.startswith(" ")]
+
+
+def test_the_lists_name_what_the_registries_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert first_words(answer(capsys, "ops")) == list(OPS)
+    assert first_words(answer(capsys, "formats")) == list(FORMS)
+    assert first_words(answer(capsys, "algorithms")) == list(algorithms())
+
+
+def test_the_recipes_are_those_of_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines import recipes
+
+    names = first_words(answer(capsys, "recipes"))
+    assert names == [name for name, value in vars(recipes).items() if isinstance(value, type)]
+    assert all(about for _, _, about in catalog.recipes())
+
+
+def test_one_operation_with_its_settings_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "ops", "label.length")
+    assert '| unit | characters / words / tokens | `"characters"` |' in text
+    assert "| response_characters | int64 |" in text
+
+
+def test_a_dataset_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write(str(tmp_path / "d"))
+    text = answer(capsys, "show", str(tmp_path / "d"))
+    assert text.startswith(repr(Dataset.open(str(tmp_path / "d"))))
+
+
+@pytest.mark.parametrize("words", ["opps", "ops label.lenght", "ops a b", "show", "formats x", "-x"])
+def test_what_there_is_not_is_an_error_with_a_next_step(words: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        console.run(words.split())
+    assert fault.value.code == 2 and (fault.value.next or fault.value.expected)
+
+
+def test_a_list_takes_less_than_a_second_and_loads_neither_luigi_nor_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['quiver']; from quiver import console\n"
+        "for word in ('ops', 'formats', 'algorithms', 'recipes', '--version', '--help'): console.run([word])\n"
+        "print('LOADED', *[name for name in ('luigi', 'torch', 'megatron', 'polars', 'duckdb') if name in sys.modules])"
+    )
+    code += "; import os; print(sum(os.times()[:2]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    loaded, seconds = done.stdout.splitlines()[-2:]
+    assert loaded == "LOADED"
+    assert float(seconds) < 1.0, "processor time, which other work beside this does not change"
+
+
+def test_the_script_and_its_exit_codes(tmp_path: Path) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert call("--version").stdout == f"quiver {quiver.__version__}\n"
+    unknown = call("opss")
+    assert unknown.returncode == 2 and unknown.stdout == "" and "did you mean ops?" in unknown.stderr
+    gone = call("show", str(tmp_path / "nothing"))
+    assert gone.returncode == 11 and "Traceback" not in gone.stderr
+    task = call("RestIteration", "--thresholds", "no list")
+    assert task.returncode == 2 and "error[2/" in task.stderr and "Traceback" not in task.stderr
