@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from schemas.dataset import Dataset as Dataset
 from schemas.rows.attributed import ATTRIBUTED as ATTRIBUTED
+from schemas.rows.attributed import ATTRIBUTED_TOKENS as ATTRIBUTED_TOKENS
 from schemas.rows.chats import CHATS as CHATS
 from schemas.rows.completions import COMPLETIONS as COMPLETIONS
 from schemas.rows.conversation import IDS as IDS
@@ -14,6 +15,8 @@ from schemas.rows.conversation import MESSAGES as MESSAGES
 from schemas.rows.conversation import PIECES as PIECES
 from schemas.rows.conversation import TOOLS as TOOLS
 from schemas.rows.conversation import TURN as TURN
+from schemas.rows.feedback import FEEDBACK as FEEDBACK
+from schemas.rows.feedback import FEEDBACK_TOKENS as FEEDBACK_TOKENS
 from schemas.rows.preferences import PREFERENCES as PREFERENCES
 from schemas.rows.prompts import PROMPTS as PROMPTS
 from schemas.rows.records import RECORDS as RECORDS

@@ -21,10 +21,9 @@ _ROLES = {"0>System": "system", "1>User": "user", "1>Assistant": "assistant"}
 
 def extra_id(text: str) -> Turns | None:
     """Turns of a text in NeMo-Aligner's template, contents stripped, an empty system turn left out; None if
-    it is none.
+    it is none. A mark at the end, of the next turn or of the attribute label, is no content.
     """
-    if text.endswith("\n<extra_id_1>"):
-        text = text[: -len("<extra_id_1>")]
+    text = re.sub(r"\n<extra_id_[12]>\Z", "\n", text)
     parts = _EXTRA.split(_overlap(text))
     if len(parts) < 3 or parts[0].strip():
         return None

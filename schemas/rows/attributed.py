@@ -1,23 +1,20 @@
-"""Answers with several judgements each: what a regression reward model eats."""
+"""Answers with several judgements each, as conversations and as tokens: what a regression reward model eats."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.rows.conversation import IDS
-from schemas.schema import Column, Schema
+from schemas.rows.completions import COMPLETIONS
+from schemas.rows.tokens import TOKENS
+from schemas.schema import Column
 
 NOT_JUDGED = -100.0
 """NeMo-Aligner's number for an attribute that nobody judged; no trainer takes it for one, wherever it came from."""
 
-ATTRIBUTED = Schema(
-    "attributed",
-    1,
-    (
-        Column("sample_id", pa.string(), "the row this was made from"),
-        Column("input_ids", IDS, "the conversation and the answer that was judged"),
-        Column("labels", pa.list_(pa.float32()), "one number per attribute, null where it was not judged"),
-        Column("source", pa.string(), "where the row came from", nullable=True),
-    ),
-    key=("sample_id",),
-)
+_ATTRIBUTES = Column("attributes", pa.list_(pa.float64()), "one value an attribute, null where unknown")
+
+ATTRIBUTED = COMPLETIONS.adding(_ATTRIBUTES).renamed("attributes", version=COMPLETIONS.version, key=COMPLETIONS.key)
+"""An answer and its attribute values, in the order of the attribute list."""
+
+ATTRIBUTED_TOKENS = TOKENS.dropping("loss_mask").adding(_ATTRIBUTES).renamed("attributed_tokens", key=TOKENS.key)
+"""The conversation and its answer in tokens, and its attribute values."""

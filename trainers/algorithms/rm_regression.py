@@ -3,7 +3,8 @@
     loss = sum_bk m_bk (r_bk - label_bk)^2 / sum_bk m_bk        over rows b and attributes k of the global batch
 
 r is the head's k-th number at the last token; m is 0 where an attribute was not judged (null, NaN or -100).
-NeMo-Aligner calls it `regression` and divides within each micro-batch.
+NeMo-Aligner calls it `regression` and divides within each micro-batch. docs/formats.md has the commands from a file of
+judged answers to the reward model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError
-from schemas.rows.attributed import ATTRIBUTED
+from schemas.rows.attributed import ATTRIBUTED_TOKENS
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
 from trainers.arithmetic import judged
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`attributes`: what the numbers of `labels` are, in order; the head gives as many. Default: HelpSteer's five."""
+    """`attributes`: what the numbers of the column of that name are, in order; the head gives as many. Default:
+    HelpSteer's five.
+    """
 
     attributes: tuple[str, ...] = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
@@ -34,7 +37,7 @@ class Settings:
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Mean squared error of a row's judged attributes [B], weighing as much as there are of them."""
-    labels_BK, scores_BK = rows["labels"], outputs["input_ids"].scores_BH
+    labels_BK, scores_BK = rows["attributes"], outputs["input_ids"].scores_BH
     judged_BK = judged(labels_BK)
     errors_BK = (scores_BK - labels_BK).where(judged_BK, scores_BK.new_zeros(()))
     judged_B = judgements(rows)
@@ -45,12 +48,12 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
 
 def judgements(rows: Rows) -> Tensor:
     """How many attributes of each row were judged [B]: what it weighs."""
-    return judged(rows["labels"]).sum(dim=1)
+    return judged(rows["attributes"]).sum(dim=1)
 
 
 RM_REGRESSION = Algorithm(
     name="rm_regression",
-    rows=ATTRIBUTED,
+    rows=ATTRIBUTED_TOKENS,
     sequences=(TokenColumn(ids="input_ids"),),
     needs=Needs.SCORES,
     per=Per.ROW,

@@ -14,19 +14,8 @@ from datakit.formats.forms.completions import DIALOGUES, PROMPT, RESPONSE, answe
 from datakit.formats.forms.form import SYSTEM, TOOLS, Built, Form
 from datakit.formats.forms.prompts import conversation
 from datakit.formats.keys import FLAG, NUMBERS, TEXT, TURNS, Key
-from schemas import COMPLETIONS, Column
+from schemas import ATTRIBUTED, FEEDBACK
 from schemas.rows.attributed import NOT_JUDGED
-
-FEEDBACK = COMPLETIONS.adding(Column("desirable", pa.bool_(), "whether the answer is wanted")).renamed(
-    "feedback", version=COMPLETIONS.version, key=("sample_id",)
-)
-"""An answer and whether it is wanted."""
-
-VALUES = pa.list_(pa.float64())
-ATTRIBUTES = COMPLETIONS.adding(Column("attributes", VALUES, "one value an attribute, null where unknown")).renamed(
-    "attributes", version=COMPLETIONS.version, key=("sample_id",)
-)
-"""An answer and its attribute values, in the order of the attribute list."""
 
 
 def _words(raw: pa.Table, dialogue: str) -> Built:
@@ -98,7 +87,7 @@ FORMS = (
         "attributes",
         "{text, label: [numbers]}, -100 where an attribute is unknown",
         (Key("text", TEXT), Key("label", NUMBERS)),
-        ATTRIBUTES,
+        ATTRIBUTED,
         _attributes,
         dialogues=DIALOGUES,
     ),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError, DataError
-from schemas.rows.attributed import ATTRIBUTED
+from schemas.rows.attributed import ATTRIBUTED_TOKENS
 from schemas.settings import parse
 from schemas.store import commit
 from tests.trainers import toys
@@ -25,7 +25,7 @@ NONE = float("nan")
 def loss_of(scores: list[list[float]], labels: list[list[float]]) -> tuple[Loss, torch.Tensor]:
     scores_BK = torch.tensor(scores, requires_grad=True)
     outputs = {"input_ids": ModelOutputs(torch.arange(len(scores)), len(scores), {Needs.SCORES: scores_BK})}
-    return RM_REGRESSION.loss(Settings(), outputs, {"labels": torch.tensor(labels)}), scores_BK
+    return RM_REGRESSION.loss(Settings(), outputs, {"attributes": torch.tensor(labels)}), scores_BK
 
 
 def test_attributes_that_were_not_judged_do_not_count() -> None:
@@ -51,9 +51,9 @@ def test_minus_a_hundred_is_no_judgement() -> None:
 
 def run_on(folder: Path, name: str, labels: list[list[float | None]]) -> Run:
     rows = toys.ids(len(labels), 3)
-    columns = {"sample_id": [f"s{i}" for i in range(len(rows))], "input_ids": rows, "labels": labels}
+    columns = {"sample_id": [f"s{i}" for i in range(len(rows))], "input_ids": rows, "attributes": labels}
     columns |= {"source": [None] * len(rows)}
-    data = toys.put(folder / name / "rows", ATTRIBUTED, pa.table(columns, schema=ATTRIBUTED.arrow))
+    data = toys.put(folder / name / "rows", ATTRIBUTED_TOKENS, pa.table(columns, schema=ATTRIBUTED_TOKENS.arrow))
     fixed = {"data": data.url, "out": str(folder / name / "rm"), "algorithm": "rm_regression", "max_steps": 4}
     run = parse(Run, toys.config(folder / name, settings={"attributes": ["helpfulness", "verbosity"]}, **fixed))
     torch.set_num_threads(1)
@@ -76,8 +76,13 @@ def test_rows_without_a_judgement_and_infinite_ones_are_refused(tmp_path: Path) 
     labels: list[list[float | None]] = [[1.0, 2.0], [None, -100.0], [math.inf, 1.0], [3.0, None]]
     with pytest.raises(DataError) as caught:
         run_on(tmp_path, "rows", labels)
-    assert "labels holds an infinite number: 1 rows, first s2" in caught.value.what
-    assert "labels holds no judgement (null, NaN and -100 are none): 1 rows, first s1" in caught.value.what
+    assert "attributes holds an infinite number: 1 rows, first s2" in caught.value.what
+    assert "attributes holds no judgement (null, NaN and -100 are none): 1 rows, first s1" in caught.value.what
+
+
+def test_rows_with_another_number_of_attributes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="attributes does not hold 2 numbers, as the head gives: 2 rows, first s1"):
+        run_on(tmp_path, "rows", [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]])
 
 
 def test_the_head_gives_one_number_per_attribute() -> None:
