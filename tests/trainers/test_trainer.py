@@ -40,7 +40,7 @@ def a_run(folder: Path, **changes: Any) -> Run:
     if not (folder / "init").exists():
         shape = {**toys.MODEL, "window": 8}
         net = louder(network(**shape), 3.0)
-        checkpoint.save(str(folder / "init"), model=net, vocabulary=vocabulary(toys.VOCABULARY))
+        checkpoint.save(str(folder / "init"), model=net, tokenizer_files=vocabulary(toys.VOCABULARY))
     settings = {"data": ..., "init": str(folder / "init"), "model": ..., "optim": CONSTANT, **changes}
     return parse(Run, toys.config(folder, **settings))
 
