@@ -14,10 +14,11 @@ import traceback
 from pathlib import Path
 
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, printable
+from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, StorageError, printable
 from schemas.manifest import Manifest
 from schemas.process import program
 from schemas.store.commit import find_existing, read_manifest
+from schemas.store.ownfiles import own_folder, replace_file
 from trainers import config, registry
 from trainers.config import Run
 from trainers.launch import rank
@@ -129,9 +130,9 @@ def _ours(error: Exception, folder: Path) -> QuiverError:
     text = "".join(traceback.format_exception(error))
     path = folder / f"traceback-{_rank()}.txt"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError:
+        own_folder(path.parent)
+        replace_file(path, text)
+    except StorageError:
         print(text, file=sys.stderr)
     message = str(error).splitlines()[0] if str(error) else ""
     bug = QuiverError("bug", f"{type(error).__name__}: {printable(message, 200)} (see {path})")

@@ -7,7 +7,6 @@ the outcome.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from datakit.columns.seeded import Keys, row_keys, text_keys
 from datakit.op import NOTHING, Context, GatherAll, Result
 from schemas import Schema
 from schemas.dataset import Dataset
+from schemas.store.scratch import Scratch
 
 _BUCKET_BYTES = 128 << 20
 _BATCH_ROWS = 65536
@@ -71,7 +71,7 @@ def permuted(keyed: Iterator[tuple[pa.Table, Keys]], bits: int) -> Iterator[Resu
         if parts:
             yield _sorted(pa.concat_tables(parts))
         return
-    with tempfile.TemporaryDirectory(prefix="quiver-shuffle-") as folder:
+    with Scratch("quiver-shuffle-") as folder:
         paths = [Path(folder) / f"{bucket:04d}.arrow" for bucket in range(1 << bits)]
         _deal(keyed, paths, bits)
         for path in paths:

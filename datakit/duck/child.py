@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -27,6 +26,7 @@ import pyarrow as pa
 from datakit.duck.session import CONFIG, LOCKS
 from schemas.errors import DataError, QuiverError, StorageError, printable
 from schemas.process import interpreter
+from schemas.store.scratch import Scratch
 
 BATCH_ROWS = 8192
 """Rows of a result that are held at once; rows with texts of 100 kB are 800 MB of them."""
@@ -53,7 +53,8 @@ class SqlProcess:
     def __init__(self, *, memory: int, seconds: float) -> None:
         self._memory, self._seconds = memory, seconds
         self._child: subprocess.Popen[bytes] | None = None
-        self._spill, self._owner, self._late = "", 0, False
+        self._spill: Scratch | None = None
+        self._owner, self._late = 0, False
 
     def __enter__(self) -> SqlProcess:
         return self
@@ -127,20 +128,21 @@ class SqlProcess:
             with suppress(OSError):
                 assert stream is not None, "the child was started without a pipe"
                 stream.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        assert self._spill is not None, "a child was started without a folder"
+        self._spill.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._owner == os.getpid():
             return self._child
-        self._spill, self._owner = tempfile.mkdtemp(prefix="quiver-sql-"), os.getpid()
+        self._spill, self._owner = Scratch("quiver-sql-"), os.getpid()
         self._child = subprocess.Popen(
             interpreter.script(str(_WORKER), options=("-s",)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={"PATH": os.defpath, "MALLOC_ARENA_MAX": "2"}, cwd="/", pipesize=_PIPE_BYTES,
         )  # fmt: skip
-        session = {"memory_limit": f"{self._memory}MiB", "threads": 1, "temp_directory": self._spill}
+        session = {"memory_limit": f"{self._memory}MiB", "threads": 1, "temp_directory": self._spill.path}
         head = {
-            "memory": (self._memory << 20) + _OVERHEAD, "spill": self._spill,
+            "memory": (self._memory << 20) + _OVERHEAD, "spill": self._spill.path,
             "config": {**session, **CONFIG}, "locks": LOCKS,
         }  # fmt: skip
         self._write(self._child, head)

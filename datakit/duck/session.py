@@ -7,7 +7,6 @@ goes with the session. SQL of users runs under the same configuration in a proce
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import DataError, printable
+from schemas.store.scratch import Scratch
 
 CONFIG = {
     "python_enable_replacements": False,
@@ -43,7 +43,7 @@ class Session:
         import duckdb
 
         with ExitStack() as stack:
-            spill = stack.enter_context(tempfile.TemporaryDirectory(prefix="quiver-sql-"))
+            spill = stack.enter_context(Scratch("quiver-sql-"))
             config = {"memory_limit": self._memory, "threads": 1, "temp_directory": spill}
             self._db = duckdb.connect(":memory:", config={**config, **CONFIG})
             stack.callback(self._db.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -17,6 +18,7 @@ from contextlib import suppress
 from datakit.run.shapes import kept_by
 from datakit.run.work import Job
 from schemas.errors import WorkerError
+from schemas.store.scratch import Scratch
 
 _DUMP_SECONDS = 5.0
 _START_SECONDS = 600.0
@@ -32,8 +34,9 @@ class Watch:
         self._heard: dict[int, tuple[float, float]] = {}
         self._began = time.monotonic()
         if job.hang_seconds is not None:
-            handle, self.stacks = tempfile.mkstemp(prefix="quiver-stacks-", suffix=".txt")
-            os.close(handle)
+            self._scratch = Scratch("quiver-watch-")
+            self.stacks = os.path.join(self._scratch.path, "stacks.txt")
+            open(self.stacks, "x").close()
 
     def heard(self, pid: int | None) -> None:
         """A worker said something."""
@@ -54,9 +57,9 @@ class Watch:
                 raise self._stuck(pid, piece, silent)
 
     def close(self) -> None:
-        """Remove the file of stacks, unless there is something in it."""
-        if self.stacks and os.path.exists(self.stacks) and not os.path.getsize(self.stacks):
-            os.unlink(self.stacks)
+        """Remove the file of stacks that workers write to; `_stuck` has put away what is told of."""
+        if self.stacks:
+            self._scratch.close()
 
     def _waits(self, pid: int, used: float, silent: float) -> bool:
         if not self.job.streams:
@@ -73,15 +76,25 @@ class Watch:
         until = time.monotonic() + _DUMP_SECONDS
         while not os.path.getsize(self.stacks) and time.monotonic() < until:
             time.sleep(0.1)
+        written = self._put_away()
         return WorkerError(
             "worker-stuck",
             f"a worker has said nothing for {silent:.0f} s while it did piece {piece} of {self.job.op.name}",
             expected="a sign of life after every chunk of rows (hang_seconds)",
-            found="what its threads were at stands in the file below" if os.path.getsize(self.stacks) else "silence",
-            where=self.stacks,
+            found="what its threads were at stands in the file below" if written else "silence",
+            where=written,
             kept=kept_by(self.job.op),
             next="run the same command again; with a longer hang_seconds if the work is that slow",
         )
+
+    def _put_away(self) -> str:
+        """The stacks in a new file that stays; empty where none were written."""
+        if not os.path.getsize(self.stacks):
+            return ""
+        handle, path = tempfile.mkstemp(prefix="quiver-stacks-", suffix=".txt")
+        with os.fdopen(handle, "wb") as file, open(self.stacks, "rb") as stacks:
+            shutil.copyfileobj(stacks, file)
+        return path
 
 
 def tell_stacks(path: str) -> None:

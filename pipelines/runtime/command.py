@@ -33,7 +33,7 @@ from pipelines.runtime import parameters, settings
 from pipelines.runtime.console import say
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.process import program
-from schemas.store.storage import guarded
+from schemas.store.ownfiles import own_folder, replace_file
 from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
@@ -223,12 +223,11 @@ def _task(parser: CmdlineParser) -> luigi.Task:
 def _log_to_file() -> Path:
     """Luigi's own lines, of this run alone; the file is new every time and the ten newest are kept."""
     folder = logs_folder()
-    with guarded("make folder", str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
     for old in sorted(folder.glob("luigi-*.log"))[:-9]:
         old.unlink(missing_ok=True)
     path = folder / f"luigi-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
-    handler = logging.FileHandler(path, delay=True)
+    handler = logging.FileHandler(path, mode="x", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)
@@ -294,11 +293,11 @@ def _bug(text: str) -> QuiverError:
     """A bug of ours: the traceback goes to a file, one line to the screen."""
     try:
         folder = logs_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, QuiverError):
+        own_folder(folder)
+        path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+        replace_file(path, text)
+    except QuiverError:
         return program.bug(text)
-    path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
-    path.write_text(text, encoding="utf-8")
     last = text.strip().splitlines()[-1] if text.strip() else "unknown"
     return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")
 

@@ -5,6 +5,7 @@ Folders are this user's own (0700): logs and figures may tell of private data.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +14,20 @@ from typing import BinaryIO
 from schemas.store.storage import guarded
 
 
-def replace_file(path: Path, data: str | bytes) -> None:
-    """Make `data` the content of `path`, whole or not at all; a link that stands there is replaced, not followed."""
+def replace_file(path: Path, data: str | bytes, *, durable: bool = False) -> None:
+    """Make `data` the content of `path`, whole or not at all; a link that stands there is replaced, not followed.
+
+    With `durable` it outlives a power cut.
+    """
     raw = data.encode("utf-8") if isinstance(data, str) else data
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     with guarded("write", str(path)):
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
                 file.write(raw)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(fresh, path)
         except BaseException:
             with suppress(OSError):
@@ -36,7 +43,9 @@ def append_file(path: Path) -> BinaryIO:
 
 
 def own_folder(path: Path) -> None:
-    """Make the folder `path`, for this user alone, and the folders above it."""
+    """Make the folder `path`, for this user alone, and those above it; `StorageError` where a link stands there."""
     with guarded("make folder", str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "a link stands where a folder of a run is written", str(path))

@@ -44,6 +44,7 @@ _SLUGS = {
     errno.ENOTDIR: "not-a-folder",
     errno.EEXIST: "not-a-folder",
     errno.ENAMETOOLONG: "name-too-long",
+    errno.ELOOP: "link",
 }
 _HINTS = {
     "no-space": "free some space, then run the same command again",
@@ -51,6 +52,7 @@ _HINTS = {
     "read-only": "write to another place, or remount this one",
     "denied": "check the owner and the permissions, then run the same command again",
     "not-a-folder": "a file stands where a folder is needed: move it, or write to another place",
+    "link": "a link stands where we write: put the folder or file itself there, or write to another place",
     "too-many-files": "raise `ulimit -n` or lower the number of processes, then run the same command again",
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from schemas.store.ownfiles import append_file
+from schemas.store.ownfiles import append_file, own_folder
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +30,7 @@ def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str
 
     It has a session of its own: the Ctrl-C of a terminal goes to the one that watches, which passes it on once.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(log.parent)
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     parent = os.getpid()
 

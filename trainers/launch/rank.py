@@ -19,9 +19,9 @@ from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
 
-from schemas.errors import ConfigError, QuiverError, printable
+from schemas.errors import ConfigError, QuiverError, StorageError, printable
 from schemas.store.owner import Owner
-from schemas.store.ownfiles import append_file
+from schemas.store.ownfiles import append_file, own_folder
 from trainers.launch.child import leave_with_parent
 from trainers.launch.local import MEETING
 from trainers.launch.rank_status import RankStatus
@@ -46,8 +46,8 @@ class _Pulse:
             try:
                 self.status.write(self.folder)
                 self._written = self.status.beats
-            except OSError as fault:
-                print(f"warning: {self.folder} cannot be written ({fault.strerror})", file=sys.stderr)
+            except StorageError as fault:
+                print(f"warning: {printable(fault.what, 300)}", file=sys.stderr)
 
     def _keep(self) -> None:
         while self.status.code is None:
@@ -64,7 +64,7 @@ def enter() -> None:
     if logs:
         leave_with_parent()
         path = log_of(Path(logs), rank)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         with append_file(path) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)

@@ -7,13 +7,13 @@ The file is replaced whole, so a reader never sees half of one.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import QuiverError, WorkerError
 from schemas.store.owner import Owner
+from schemas.store.ownfiles import replace_file
 
 PEER_LOST = "peer-lost"
 """Slug of the error of a rank that only lost touch with another one."""
@@ -43,10 +43,7 @@ class RankStatus:
 
     def write(self, folder: Path) -> None:
         """Replace this rank's file in `folder`."""
-        path = folder / f"rank-{self.rank:05d}.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(fresh, path)
+        replace_file(folder / f"rank-{self.rank:05d}.json", json.dumps(asdict(self)))
 
 
 def read_all(folder: Path) -> dict[int, RankStatus]:

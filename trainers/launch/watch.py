@@ -64,8 +64,8 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
         own_folder(self.path)
         own_folder(self.logs)
-        self.ranks.mkdir()
-        self.meeting.mkdir(mode=0o700)
+        own_folder(self.ranks)
+        own_folder(self.meeting)
 
 
 def stuck_ranks(seen: Mapping[int, tuple[int, float]], limits: Mapping[int, float]) -> list[int]:

@@ -95,7 +95,7 @@ def test_what_does_not_fit_spills():
         counts = process.table("SELECT count(*) AS n, count(DISTINCT text) AS m FROM rows")
         assert counts.to_pydict() == {"n": [200_000], "m": [200_000]}
         assert len(list(Path(tempfile.gettempdir()).glob("quiver-sql-*"))) >= 1
-        spill = process._spill
+        spill = process._spill.path
     assert not os.path.exists(spill)
 
 
@@ -135,7 +135,7 @@ def test_the_child_goes_when_its_parent_is_killed():
     from datakit.duck.child import SqlProcess
     process = SqlProcess(memory=64, seconds=600)
     process.table("SELECT 1")
-    print(process._child.pid, process._spill, flush=True)
+    print(process._child.pid, process._spill.path, flush=True)
     process.table({SLOW!r})
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as parent:

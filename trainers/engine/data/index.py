@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from schemas.dataset import Dataset
+from schemas.errors import StorageError
 from schemas.settings import digest
+from schemas.store.ownfiles import own_folder, replace_file
 from trainers.algorithm import Algorithm
 
 _FORMAT = 1
@@ -48,11 +49,9 @@ class Index:
         names = np.frombuffer(json.dumps(self.sources).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, sources=names, **arrays)
-        fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
-            os.replace(fresh, path)
+        with suppress(StorageError):
+            own_folder(path.parent)
+            replace_file(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
 
     @staticmethod
     def read(path: Path, dataset: Dataset) -> Index | None:

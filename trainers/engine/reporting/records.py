@@ -8,7 +8,6 @@ in the order of the steps and, within a step, of the data's order; neither depen
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from schemas.manifest import File, Parent
 from schemas.rows.records import records_of
 from schemas.settings import digest
 from schemas.store.commit import find_existing
+from schemas.store.ownfiles import own_folder, replace_file
 
 MOST_WAITING = 1 << 17
 ROWS_PER_SHARD = 1 << 20
@@ -183,19 +183,15 @@ def _table(path: Path) -> pa.Table:
 
 def _write(folder: Path, span: tuple[int, int], table: pa.Table) -> str:
     """Write one file, whole and durable; its name."""
-    path = _path(folder, span)
-    fresh = path.with_name(path.name + ".new")
+    path, buffer = _path(folder, span), pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
+        own_folder(folder)
+        replace_file(path, buffer.getvalue(), durable=True)
+    except StorageError as error:
         raise StorageError(
             "records-unwritten",
-            f"the records of steps {span[0]} to {span[1]} cannot be written: {error.strerror}",
+            f"the records of steps {span[0]} to {span[1]} cannot be written: {error.found}",
             where=str(path),
             kept="the saves, and the records of the steps before",
             next="make room and run the same command again",

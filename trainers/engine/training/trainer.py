@@ -27,6 +27,7 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.settings import digest
+from schemas.store.ownfiles import own_folder, replace_file
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.feed import GlobalBatch, global_batch
@@ -205,8 +206,8 @@ class Trainer:
             return
         number, names, path = batch.number + 1, batch.names(), self.run.folder / "unhealthy.json"
         if self.prepared.layout.rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"step": number, "what": what, "value": str(value), "rows": names}) + "\n")
+            own_folder(path.parent)
+            replace_file(path, json.dumps({"step": number, "what": what, "value": str(value), "rows": names}) + "\n")
         raise HealthError(
             "not-finite",
             f"the {what} of step {number} is {value}; its {len(names)} rows are named in {path}",

@@ -18,7 +18,6 @@ import gc
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from torch import Tensor
 from schemas.manifest import Manifest
 from schemas.process import program
 from schemas.settings import parse
+from schemas.store.scratch import Scratch
 from trainers.architecture import ModelConfig
 from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
@@ -208,7 +208,7 @@ def _first_layers(place: str, shallow: ModelConfig, model: ModelConfig) -> Itera
         yield place
         return
     stored = Stored(os.path.join(place, checkpoint.WEIGHTS))
-    with tempfile.TemporaryDirectory(prefix="quiver-check-") as folder:
+    with Scratch("quiver-check-") as folder:
         weights = [(stack, stored.dtype(name)) for name, stack in stacks(shallow).items()]
         stream.write(
             os.path.join(folder, checkpoint.WEIGHTS), weights, lambda stack, index: stored.read(stack.name, index)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from schemas.store.ownfiles import own_folder
 from trainers.engine.reporting.trackers.tracker import Facts, Status
 
 
@@ -29,9 +30,10 @@ class TensorBoard:
 
         self._event, self._summary = Event, Summary
         folder = facts.folder / "tensorboard"
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(facts.folder)
+        own_folder(folder)
         place = f"{time.time_ns() // 10**9:010d}.{time.time_ns() % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / f"events.out.tfevents.{place}").open("wb")
+        self._file = (folder / f"events.out.tfevents.{place}").open("xb")
         self._writer = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         self._write(step=facts.first + 1, session_log=SessionLog(status=SessionLog.START))

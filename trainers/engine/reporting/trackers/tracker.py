@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from schemas.store.ownfiles import replace_file
+from schemas.store.ownfiles import own_folder, replace_file
 
 Status = Literal["finished", "stopped", "failed"]
 
@@ -63,7 +63,7 @@ class Memory:
     def keep(self, run_id: str) -> None:
         """Remember the id."""
         self.id = run_id
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(self._path.parent)
         replace_file(self._path, json.dumps({"id": run_id}) + "\n")
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from schemas.store.ownfiles import own_folder
 from trainers.engine.reporting.trackers.tracker import Facts, Memory, Status
 
 
@@ -26,7 +27,7 @@ class Wandb:
 
         memory = Memory(self.name, facts)
         run_id = memory.id or uuid.uuid4().hex[:16]
-        facts.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(facts.folder)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "quiver"),
             name=os.environ.get("WANDB_NAME", facts.name),
