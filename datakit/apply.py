@@ -59,6 +59,7 @@ def apply(
     rows_per_chunk: int = ROWS_PER_CHUNK,
     task_key: str | None = None,
     hang_seconds: float | None = None,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> Dataset:
     """Run `op` over `inputs` and publish the result at the URL `into`.
 
@@ -67,12 +68,13 @@ def apply(
     a share of the input rows; None: the operation's own limit, mostly none. `task_key` where the caller knows
     it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
     a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has
-    failed (a stream may be, while it computes); None: it is waited for.
+    failed (a stream may be, while it computes); None: it is waited for. `environments`: what each of the `processes`
+    sets before it opens its resources, such as the device that is its own.
 
     Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation that raises
     (`op-failed`), too many rejected rows or a key that two rows have; `WorkerError` (14); `ConflictError` (15).
     """
-    assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0, (processes, rows_per_shard, rows_per_chunk)
+    assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0 and len(environments) in (0, processes), processes
     given, resources = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs), resources or {}
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
     check_tokenizers(op, given, resources)
@@ -96,6 +98,7 @@ def apply(
             rows_per_shard=rows_per_shard,
             max_rejected=_limit(op, max_rejected, given),
             hang_seconds=hang_seconds,
+            environments=tuple(environments),
         )
         done = _within_budget(job, run(job, processes, reporter), max_rejected)
         dataset = _commit(job, done, task_key, reporter.seconds, processes)

@@ -21,7 +21,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,11 @@ from schemas.settings import parse, plain
 
 NOTHING = Schema("nothing", 1, ())
 """What an operation takes that asks no column of its rows."""
+
+Capability = Literal["token_ids", "logprobs", "seeds", "top_k", "scores", "values"]
+"""What a model can give besides text: the tokens it read and drew, their log-probabilities, answers that follow from a
+seed, a cut to (or a list of) the k likeliest tokens, numbers of rows, numbers of tokens.
+"""
 
 REJECTION_COLUMNS = (
     Column("reason", pa.string(), "why the row was dropped"),
@@ -97,6 +102,11 @@ class Op(ABC):
     def rejects(self) -> tuple[Column, ...]:
         """What a rejected row holds besides the columns it came with and `REJECTION_COLUMNS`."""
         return ()
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        """What the model among its `needs` must be able to give; checked before anything runs."""
+        return frozenset()
 
     @property
     @abstractmethod

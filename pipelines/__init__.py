@@ -1,7 +1,7 @@
 """Luigi tasks over nodes: recipes and verbs, each a small graph of operations and training runs.
 
     luigi --module pipelines RestIteration                 a recipe
-    luigi --module pipelines Generate --policy ...         one stage
+    luigi --module pipelines Generate --model ...          one stage
 
     plan.py      the graph as plain values; keys, places, checks       (nothing runs)
     tasks.py     the generic Luigi tasks: Apply (datakit), Fit (trainers.run)

@@ -8,6 +8,7 @@ reads a rubric. Whoever calls
 from __future__ import annotations
 
 from datakit.clients.protocols import ANSWERS as ANSWERS
+from datakit.clients.protocols import TOKENIZED_PROMPTS as TOKENIZED_PROMPTS
 from datakit.clients.protocols import Generator as Generator
 from datakit.clients.protocols import Judge as Judge
 from datakit.clients.protocols import Scorer as Scorer

@@ -32,16 +32,24 @@ ANSWERS = Schema(
 )
 """What a generator returns; `error` may be left out."""
 
+TOKENIZED_PROMPTS = Schema(
+    "templated prompts",
+    1,
+    (Column("prompt", pa.string(), "the exact text that is read"), Column("prompt_ids", IDS, "its tokens")),
+)
+"""What a generator reads that is asked in tokens: the `takes` of its resource."""
+
 
 @runtime_checkable
 class Generator(Protocol):
     """A policy that answers prompts."""
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
-        """Answers (`ANSWERS`) to `rows["prompt_ids"]`, `sampling.samples_per_prompt` to each, in any order.
+        """Answers (`ANSWERS`) to `rows`, `sampling.samples_per_prompt` to each, in any order.
 
-        `seeds` holds one number a row; the answers to a row are a function of its tokens, the settings and
-        its seed.
+        Rows have the columns that the resource's `takes` names (`prompt_ids`, `prompt`, `messages`), and others.
+        `seeds` holds one number a row; where the generator can, the answers to a row are a function of what it reads,
+        the settings and its seed. One that sees no tokens leaves `response_ids` and `logprobs` empty.
         """
         ...
 

@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 from datakit.clients.protocols import ANSWERS, Generator
 from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
-from datakit.op import REJECTION_COLUMNS, Context, Expand, Result
-from schemas import IDS, SAMPLE_COLUMNS, SAMPLES, Column, Schema
+from datakit.op import REJECTION_COLUMNS, Capability, Context, Expand, Result
+from schemas import SAMPLE_COLUMNS, SAMPLES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
 from schemas.settings import digest
+
+_PROMPT = ("prompt", "prompt_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Complete(Expand):
     an assistant's turn. The draw of a prompt is a function of the run's seed and its `prompt_id`, so it depends neither
     on its neighbours nor on the order of work. `sample_id` differs between policies and between sampling settings;
     `(prompt_id, sample_index)` pairs their answers. Rejected rows carry the sample index as value and the generator's
-    words as threshold.
+    words as threshold. What the generator reads (tokens, templated text, messages) is its resource's `takes`.
     """
 
     name: ClassVar[str] = "generate.complete"
@@ -43,21 +45,18 @@ class Complete(Expand):
 
     @property
     def takes(self) -> Schema:
-        """Templated, tokenized prompts."""
-        return Schema(
-            "templated prompts",
-            1,
-            (
-                Column("prompt_id", pa.string(), "the question"),
-                Column("prompt", pa.string(), "the exact text that the model reads"),
-                Column("prompt_ids", IDS, "its tokens"),
-            ),
-            key=("prompt_id",),
-        )
+        """The name of each prompt: what is read besides, the generator says."""
+        return Schema("prompts", 1, (Column("prompt_id", pa.string(), "the question"),), key=("prompt_id",))
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        """A draw that is cut needs a generator that can."""
+        return frozenset({"top_k"} if self.sampling.top_k else ())
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The prompt's columns and those of its sample."""
-        return inputs[0].adding(*SAMPLE_COLUMNS).renamed("samples", version=SAMPLES.version, key=("sample_id",))
+        """The prompt's columns and those of its sample; text and tokens of a prompt where the rows have them."""
+        added = [column for column in SAMPLE_COLUMNS if column.name not in _PROMPT or column.name in inputs[0]]
+        return inputs[0].adding(*added).renamed("samples", version=SAMPLES.version, key=("sample_id",))
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """How the prompts' template ends an answer."""
@@ -97,9 +96,8 @@ def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.
 
     A fault that meets every prompt is not the prompts' and is raised.
     """
-    asked = rows.select(["prompt_id", "prompt", "prompt_ids"])
     try:
-        return generator.generate(asked, sampling, seeds)
+        return generator.generate(rows, sampling, seeds)
     except (QuiverError, MemoryError):
         raise
     except Exception:
@@ -108,7 +106,7 @@ def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.
             raise
         for row in range(rows.num_rows):
             try:
-                part = generator.generate(asked.slice(row, 1), sampling, seeds[row : row + 1])
+                part = generator.generate(rows.slice(row, 1), sampling, seeds[row : row + 1])
             except (QuiverError, MemoryError):
                 raise
             except Exception as fault:

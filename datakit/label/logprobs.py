@@ -11,7 +11,7 @@ import pyarrow as pa
 from datakit.clients.protocols import TokenModel
 from datakit.columns.conversations import starts
 from datakit.columns.token_lists import answered, finite_rows, mask_of, no_packs, row_sums, token_rows
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.rows.tokens import MASK
@@ -47,6 +47,10 @@ class Logprobs(Label):
                 f"{self.name}: columns names each new column once, and one at least",
                 kept="nothing was started",
             )
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        return frozenset({"logprobs"})
 
     @property
     def takes(self) -> Schema:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients.protocols import Scorer
-from datakit.op import NOTHING, Context, FilterDecision, Label, LabelResult
+from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
 from schemas.errors import ServiceError
 
@@ -33,6 +33,10 @@ class Reward(Label):
     """Name of the new column, so that several rewards can stand side by side."""
     rows_per_chunk: int = 1024
     """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        return frozenset({"scores"})
 
     @property
     def takes(self) -> Schema:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 
@@ -40,6 +40,10 @@ class TopK(Label):
             raise ConfigError(
                 "bad-setting", f"{self.name}: k must be at least 1, not {self.k}", kept="nothing was started"
             )
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        return frozenset({"logprobs", "top_k"})
 
     @property
     def takes(self) -> Schema:

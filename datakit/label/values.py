@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
 from schemas import IDS, Column, Schema
 
 
@@ -28,6 +28,10 @@ class Values(Label):
     column: str = "values"
     rows_per_chunk: int = 1024
     """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        return frozenset({"values"})
 
     @property
     def takes(self) -> Schema:

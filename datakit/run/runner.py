@@ -71,8 +71,8 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
     pieces = iter(range(job.tasks))
     watch = Watch(job)
     try:
-        for _ in range(processes):
-            worker = _start(context, job, processes, watch.stacks)
+        for number in range(processes):
+            worker = _start(context, job, number, processes, watch.stacks)
             workers.append(worker)
             _hand_out(worker, pieces)
         while busy := [worker for worker in workers if worker.piece is not None]:
@@ -96,9 +96,9 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
         watch.close()
 
 
-def _start(context: BaseContext, job: Job, processes: int, stacks: str) -> _Worker:
+def _start(context: BaseContext, job: Job, number: int, processes: int, stacks: str) -> _Worker:
     mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(job, theirs, processes, stacks))  # type: ignore[attr-defined]
+    process = context.Process(target=_serve, args=(job, theirs, number, processes, stacks))  # type: ignore[attr-defined]
     try:
         with safe_children():
             process.start()
@@ -159,13 +159,15 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if os.getpid() == _HOME else "spawn")
 
 
-def _serve(job: Job, pipe: Connection, processes: int, stacks: str) -> None:
-    """A worker's life."""
+def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str) -> None:
+    """Worker `number`: does one piece after another, until there is none or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell_stacks(stacks)
     pipe.send(0)
     threading.Thread(target=_leave_with_parent, name="quiver-parent-watch", daemon=True).start()
     _share_cores(processes)
+    if job.environments:
+        os.environ.update(job.environments[number])
     opened: dict[str, Any] = {}
     try:
         index = pipe.recv()

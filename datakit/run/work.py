@@ -42,6 +42,7 @@ class Job:
     rows_per_shard: int
     max_rejected: int | None = None
     hang_seconds: float | None = None
+    environments: tuple[Mapping[str, str], ...] = ()
 
     @property
     def streams(self) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import luigi
 
 from datakit.run.chunks import remove_stale
-from pipelines.graph.external import Function, place_of
+from pipelines.backends.backend import backend_of, roles_of
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.why import why
@@ -22,7 +22,6 @@ from pipelines.runtime.training import check
 from schemas.errors import StorageError, printable
 
 _SHOWN = 12
-_MODELS = {"generator", "scorer", "model"}
 
 
 class Command(luigi.Task):
@@ -63,10 +62,7 @@ class Command(luigi.Task):
                 check(node)
         disk_estimate.check(todo)
         say(f"{self.task_family}: {len(todo)} stages to do, {reuse}")
-        scorers = [given for node in todo if isinstance(node, Table) for given in node.resources.values()]
-        for function in sorted({given.function for given in scorers if isinstance(given, Function)}):
-            say(f"code of yours that runs: {printable(function)}, in {printable(place_of(function), 200)}")
-        preload(any(isinstance(node, Table) and _MODELS & set(node.resources) for node in todo))
+        _prepare_models(todo)
         causes = [(node, why(node)) for node in todo] if reused else []
         changed = [(node, cause) for node, cause in causes if cause != "first time"]
         for node, cause in changed[:_SHOWN]:
@@ -78,6 +74,23 @@ class Command(luigi.Task):
         """Say where the results lie."""
         for node in self.targets:
             print(f"{node.label:<32} {node.url}")
+
+
+def _prepare_models(todo: Sequence[Node]) -> None:
+    """See to the models that `todo` asks: those that are there must answer; say what a person should know of them."""
+    asked = [node.resources[role] for node in todo if isinstance(node, Table) for role in roles_of(node.op)]
+    modules: dict[str, None] = {}
+    notes: set[str] = set()
+    for model in {id(model): model for model in asked}.values():
+        backend = backend_of(model)
+        backend.health(model)
+        notes.update(backend.notes(model))
+        modules.update(dict.fromkeys(backend.preload))
+        if backend.reproducible == "none":
+            notes.add(f"{printable(model.name)} may answer otherwise another time: what it answers once is kept")
+    for note in sorted(notes):
+        say(note)
+    preload(modules)
 
 
 def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:

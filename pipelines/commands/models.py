@@ -17,11 +17,13 @@ from typing import Any
 
 import luigi
 
+from pipelines.backends.backend import checkpoint_at
+from pipelines.backends.hf_folder import imported_model
 from pipelines.commands.command import Command
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import adopted, model_at, stem
+from pipelines.graph.resolve import stem
 from pipelines.runtime.console import Stage
 from pipelines.runtime.processes import die_with_parent
 from pipelines.runtime.resources import open_tokenizer
@@ -65,7 +67,7 @@ class AdoptModel(Command):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
-        return [adopted(plan, self.folder, self.name, self.tokenizer)]
+        return [imported_model(plan, self.folder, self.name, self.tokenizer)]
 
 
 class ExportModel(Command):
@@ -82,7 +84,7 @@ class ExportModel(Command):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The folder."""
-        model = model_at(plan, self.checkpoint)
+        model = checkpoint_at(plan, self.checkpoint)
         chosen = {"dtype": self.dtype, **({"family": self.architecture} if self.architecture else {})}
         label = self.name or f"exported/{stem(self.checkpoint)}"
         made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))

@@ -1,15 +1,16 @@
 """Every stage as a command of its own, for someone with nothing but a checkpoint and a file.
 
     luigi --module pipelines Import   --files rows.jsonl.gz --format completions
-    luigi --module pipelines Generate --policy CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16
-    luigi --module pipelines Label    --data SAMPLES --op reward --reward-model CHECKPOINT
+    luigi --module pipelines Generate --model CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16
+    luigi --module pipelines Label    --data SAMPLES --op reward --model CHECKPOINT
     luigi --module pipelines Filter   --data SAMPLES --op where --params '{"predicate": "reward > 0"}'
     luigi --module pipelines Blend    --data A,B --op mix --params '{"sources": ["a", "b"], "weights": [1, 1]}'
     luigi --module pipelines Template --data ROWS --op chat --tokenizer CHECKPOINT
     luigi --module pipelines Tokenize --data TEXTS --op mask --tokenizer CHECKPOINT
-    luigi --module pipelines Train    --data TOKENS --algorithm sft --init CHECKPOINT
-    luigi --module pipelines Evaluate --policy CHECKPOINT --prompts prompts.jsonl
+    luigi --module pipelines Train    --data TOKENS --algorithm sft --model CHECKPOINT
+    luigi --module pipelines Evaluate --model CHECKPOINT --prompts prompts.jsonl
 
+A model is a checkpoint folder, a Hugging Face folder, `module:function` for scores: what `pipelines.backends` lists.
 Inputs are dataset folders, or files (`datakit.formats.layouts` says which), whose `--format` is a name of
 `datakit.formats.forms`. `--op` names an operation of the verb's family, `--params` its settings. Where a result lies is
 printed; the same command again does nothing.
@@ -26,17 +27,18 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.clients import Sampling
 from datakit.generate import Complete
-from datakit.label import Reward
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt
+from pipelines.backends.backend import checkpoint_at, model_at, roles_of
 from pipelines.commands.command import Command
+from pipelines.commands.references import model_parameter, reference
 from pipelines.commands.templated import Answering, Templated
 from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import any_at, imported, model_at, names_in, rows_at, scorer_at, stem
+from pipelines.graph.resolve import any_at, imported, names_in, rows_at, stem
 from pipelines.runtime import settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
@@ -48,7 +50,7 @@ from pipelines.runtime.parameters import (
     Whole,
     assigned_to,
 )
-from pipelines.stages.iteration import EvalSetup, evaluated, prompted, rewarded
+from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import normal
 
@@ -155,7 +157,8 @@ class Generate(Answering, StageCommand):
     family = "generate"
     usual_format = "prompts"
 
-    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
+    model = model_parameter("generator")
+    policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
     samples_per_prompt = Whole(default=1)
     temperature = Number(default=1.0)
@@ -166,7 +169,7 @@ class Generate(Answering, StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Templated, tokenized where that is not done yet, answered."""
-        policy, rows = model_at(plan, self.policy), self.rows(plan, self.prompts)
+        policy, rows = model_at(plan, reference(self, "policy"), "generator"), self.rows(plan, self.prompts)
         label = self.label(self.prompts)
         sampling = Sampling(
             samples_per_prompt=self.samples_per_prompt,
@@ -177,13 +180,7 @@ class Generate(Answering, StageCommand):
             stop=self.rendering.stop,
             greedy=self.greedy,
         )
-        if rows.schema is None or "prompt_ids" not in rows.schema:
-            rows = prompted(plan, label, policy, rows, None, self.rendering)
-        else:
-            self.nothing_templated("the prompts are tokens already")
-        return [
-            plan.table(label, Complete(sampling=sampling), rows, generator=policy, seed=settings.quiver_config().seed)
-        ]
+        return [self.asking(plan, label, Complete(sampling=sampling), rows, policy, seed=settings.quiver_config().seed)]
 
 
 class Label(Templated, _Operation):
@@ -191,26 +188,20 @@ class Label(Templated, _Operation):
 
     family = "label"
 
-    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder or module:function")
-    model = luigi.Parameter(default="", description="checkpoint or Hugging Face folder that is asked about tokens")
+    model = model_parameter("scorer, or that is asked about tokens")
+    reward_model = luigi.Parameter(default="", description="--model")
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
-        """As for other verbs; rows that a reward model is to read are templated and tokenized first."""
-        if "model" in op.needs:
-            self.nothing_templated(f"{op.name} reads tokens")
-            return plan.table(label, op, *inputs, model=model_at(plan, self.model) if self.model else None)
-        if not isinstance(op, Reward):
+        """As for other verbs; where the operation asks a model, what that reads is made first."""
+        roles = roles_of(op)
+        if not roles:
             self.nothing_templated(f"{op.name} reads no templated text")
             return super().node(plan, label, op, inputs)
-        if not self.reward_model or len(inputs) != 1:
-            raise ConfigError(
-                "missing-resource", "label.reward needs --reward-model and one --data", kept="nothing was started"
-            )
-        model = scorer_at(plan, self.reward_model)
-        if inputs[0].schema is not None and "input_ids" in inputs[0].schema:
-            self.nothing_templated("the rows are tokens already")
-            return plan.table(label, op, inputs[0], scorer=model)
-        return rewarded(plan, label, model, model, inputs[0], None, op, self.rendering)
+        if len(inputs) != 1:
+            raise ConfigError("bad-setting", f"{op.name} reads one --data", kept="nothing was started")
+        model = model_at(plan, reference(self, "reward_model"), roles[0])
+        tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
+        return self.asking(plan, label, op, inputs[0], model, tokenizer=tokenizer)
 
 
 class Filter(_Operation):
@@ -256,8 +247,9 @@ class Train(StageCommand):
 
     data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
     algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
-    init = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to start from")
-    model = ObjectParameter(default={}, description="a fresh network, as JSON (trainers.architecture.Model)")
+    model = model_parameter("start")
+    init = luigi.Parameter(default="", description="--model")
+    architecture = ObjectParameter(default={}, description="a fresh network, as JSON (trainers.architecture)")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset; needed for a fresh network")
     validation = luigi.Parameter(default="", description="dataset folder to validate on")
     learning = MergedParameter(
@@ -280,13 +272,14 @@ class Train(StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
-        if bool(self.init) == bool(self.model):
-            raise ConfigError("bad-setting", "give exactly one of --init and --model", kept="nothing was started")
-        if not (self.init or self.tokenizer):
+        start = reference(self, "init", required=not self.architecture)
+        if start and self.architecture:
+            raise ConfigError("bad-setting", "give one of --model and --architecture", kept="nothing was started")
+        if not (start or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
-        model = dict(self.model) or None
-        run = run_of(self.algorithm, self.settled, seed=settings.quiver_config().seed, model=model, where="--learning")
-        init = model_at(plan, self.init) if self.init else None
+        shape = dict(self.architecture) or None
+        run = run_of(self.algorithm, self.settled, seed=settings.quiver_config().seed, model=shape, where="--learning")
+        init = checkpoint_at(plan, start) if start else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
         return [
@@ -307,21 +300,23 @@ class Evaluate(Answering, StageCommand):
 
     usual_format = "prompts"
 
-    policy = luigi.Parameter(description="checkpoint or Hugging Face folder")
+    model = model_parameter("policy")
+    policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
-    reward_model = luigi.Parameter(default="", description="checkpoint, Hugging Face folder, module:function")
+    reward_model = luigi.Parameter(default="", description="model that scores the answers; empty: none")
     max_new_tokens = Whole(default=256)
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Answers, verdicts, rewards, figures."""
         verifier = recursively_unfreeze(dict(self.verifier))
-        policy = model_at(plan, self.policy)
+        place = reference(self, "policy")
+        policy = model_at(plan, place, "generator")
         eval_setup = EvalSetup(
-            name=self.label(self.policy, self.prompts),
+            name=self.label(place, self.prompts),
             held_out=self.rows(plan, self.prompts),
             tokenizer=policy,
-            reward_model=scorer_at(plan, self.reward_model) if self.reward_model else None,
+            reward_model=model_at(plan, self.reward_model, "scorer") if self.reward_model else None,
             verifier=op_of("label.verify", verifier) if verifier else None,
             max_new_tokens=self.max_new_tokens,
             rendering=self.rendering,

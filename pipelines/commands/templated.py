@@ -8,9 +8,13 @@ from typing import Any
 import luigi
 from luigi.freezing import recursively_unfreeze
 
+from datakit.op import Op
 from datakit.template import Rendering
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
 from pipelines.runtime.parameters import ListParameter, ObjectParameter
+from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
 
 
@@ -43,6 +47,16 @@ class Templated:
                 kept="nothing was started",
                 next="leave them out",
             )
+
+    def asking(
+        self, plan: Plan, label: str, op: Op, rows: Node, model: Node, *, seed: int = 0, tokenizer: Node | None = None
+    ) -> Node:
+        """`rows` with what `model` answers for `op`; what it reads is made first, written as the command says."""
+        reading = Reading(rendering=self.rendering, tokenizer=tokenizer)
+        if is_readable(op, rows, model) or not steps(op, rows, model, reading):
+            self.nothing_templated(f"{op.name} reads the rows as they are")
+            return asked(plan, label, op, rows, model, seed=seed)
+        return ask(plan, label, op, rows, model, reading=reading, seed=seed)
 
     def agreed(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """`params` of an operation that templates, and what else is set; `ConfigError` where command and `params`

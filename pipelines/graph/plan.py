@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from datakit.op import Op
-from pipelines.graph.external import Function
+from pipelines.backends.backend import backend_of, check_model, roles_of
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
-from pipelines.graph.tokenizer_check import SCORER_COLUMNS, check_tokenizer
+from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, printable
 from schemas.store.commit import read_manifest
@@ -35,7 +35,7 @@ MADE_BY = {
     '\'{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], '
     '["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}\'',
     "prompt_ids": 'Tokenize --op encode --tokenizer CHECKPOINT --params \'{"columns": [["pieces", "prompt_ids"]]}\'',
-    "reward": "Label --op reward --reward-model CHECKPOINT",
+    "reward": "Label --op reward --model CHECKPOINT",
     "score": """Label --op standardize --params '{"output": "score"}'""",
 }
 """The command that makes a column which other stages ask for."""
@@ -110,7 +110,7 @@ class Plan:
         return self._once(Existing(label=url.rsplit("/", 1)[-1], root=self.root, place=url, existing_manifest=manifest))
 
     def add(self, node: Node) -> Node:
-        """A node that stands for something outside: a model adopted or exported, a function."""
+        """A node that stands for something outside: a model imported or exported, one that lies elsewhere."""
         made: Node = self._once(node)
         return made
 
@@ -134,8 +134,6 @@ def _check_place(node: Node) -> None:
 
 
 def _check_table(node: Table) -> None:
-    for given in node.inputs:
-        _require(given, node.op.takes, f"{node.label} ({node.op.name})")
     missing = [name for name in node.op.needs if name not in node.resources]
     surplus = [name for name in node.resources if name not in node.op.needs]
     if missing or surplus:
@@ -146,12 +144,17 @@ def _check_table(node: Table) -> None:
             where=node.label,
             kept="nothing was started",
         )
-    for name, given in node.resources.items():
-        if isinstance(given, Function):
-            given.takes(rows_of(node.inputs[0]))
-            continue
-        columns = [*token_columns(node.op.takes), *(SCORER_COLUMNS if name == "scorer" else ())]
-        for rows in node.inputs:
+    roles = {role: node.resources[role] for role in roles_of(node.op)}
+    for role, model in roles.items():
+        check_model(node.label, node.op, role, model)
+    for rows in node.inputs:
+        _require(rows, node.op.takes, f"{node.label} ({node.op.name})")
+        reads: dict[str, Schema] = {}
+        for role, model in roles.items():
+            reads[role] = backend_of(model).takes(model, role, rows_of(rows))
+            _require(rows, reads[role], f"the {role} of {node.label} ({node.op.name})")
+        for name, given in node.resources.items():
+            columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
     assert node.schema is not None
 

@@ -1,22 +1,22 @@
-"""What a person may name on the command line: a dataset folder or a file, a checkpoint or a Hugging Face folder, a
-function; each becomes the node that it stands for.
+"""What a person may name on the command line besides models (`pipelines.backends`): a dataset folder or a file, what
+has a tokenizer; each becomes the node that it stands for.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from datakit.formats.layouts import reader_of
 from datakit.tokenize import Adopt
-from pipelines.graph.external import Function, ImportedModel, content_of
 from pipelines.graph.nodes import Node
-from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal
+
+if TYPE_CHECKING:
+    from pipelines.graph.plan import Plan
 
 
 def rows_at(plan: Plan, place: str, form: str, label: str = "", **params: Any) -> Node:
@@ -24,41 +24,6 @@ def rows_at(plan: Plan, place: str, form: str, label: str = "", **params: Any) -
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
     return imported(plan, (place,), form, label or f"imported/{stem(place)}", **params)
-
-
-def model_at(plan: Plan, place: str) -> Node:
-    """The checkpoint in the folder `place`, or the one that is made of the Hugging Face folder there."""
-    place = os.path.expanduser(place)
-    if "://" not in place and (Path(place) / "config.json").is_file() and read_manifest(place) is None:
-        return adopted(plan, place)
-    return plan.existing(place, "checkpoint")
-
-
-def adopted(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> Node:
-    """The checkpoint made of a Hugging Face folder, with the tokenizer at the place `tokenizer` or its own: that in
-    `tokenizer.json`, or else in a SentencePiece model.
-    """
-    folder = os.path.expanduser(folder)
-    model = Path(folder) / "tokenizer.model"
-    if not tokenizer and model.is_file() and not model.with_suffix(".json").is_file():
-        tokenizer = str(model)
-    return plan.add(
-        ImportedModel(
-            label=label or f"adopted/{stem(folder)}",
-            root=plan.root,
-            folder=str(Path(folder).absolute()),
-            content=content_of(folder),
-            tokenizer=any_at(plan, tokenizer) if tokenizer else None,
-        )
-    )
-
-
-def scorer_at(plan: Plan, place: str) -> Node:
-    """A reward model: a function (`module:function`), a checkpoint, or a Hugging Face folder."""
-    module, colon, name = place.partition(":")
-    if colon and name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return plan.add(Function(label=place, root=plan.root, function=place))
-    return model_at(plan, place)
 
 
 def any_at(plan: Plan, place: str) -> Node:

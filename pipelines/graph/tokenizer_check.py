@@ -14,9 +14,6 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
 
-SCORER_COLUMNS = ("input_ids",)
-"""The columns that a checkpoint's scorer reads."""
-
 
 def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
     """`DataError` if `other` (rows: in one of `columns`) speaks another tokenizer than `one`."""

@@ -120,4 +120,4 @@ def _where(title: str, steps: Sequence[IterationResult]) -> None:
     print("go on with")
     print(f'  python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
     print(f"  luigi --module pipelines {title} --iteration {last.number + 2 if last.number == 1 else last.number + 1}")
-    print(f"  luigi --module pipelines Generate --policy {os.path.relpath(last.policy.url)} --prompts FILE.jsonl")
+    print(f"  luigi --module pipelines Generate --model {os.path.relpath(last.policy.url)} --prompts FILE.jsonl")

@@ -92,18 +92,21 @@ class Apply(Make):
         """`datakit.apply` with the settings of `[quiver]`."""
         from datakit.apply import apply
         from pipelines.runtime.resources import resource_of
+        from pipelines.runtime.workers import workers_of
         from schemas.dataset import Dataset
 
         quiver = settings.quiver_config()
         verify: Any = quiver.verify
         rows = node.inputs[0].schema if node.inputs else None
+        processes, environments = workers_of(node, quiver.workers)
         made = apply(
             node.op,
             [Dataset.open(given.url, verify=verify) for given in node.inputs],
             node.url,
             resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
             seed=node.seed,
-            processes=quiver.workers,
+            processes=processes,
+            environments=environments,
             on_progress=lambda progress: stage.move(str(progress)),
             max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
             rows_per_shard=node.rows_per_shard,

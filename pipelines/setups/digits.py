@@ -25,7 +25,8 @@ from pipelines.setups.source import (
     reward_model,
     vocabulary,
 )
-from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, prompted, tokenized
+from pipelines.stages.ask import asked, readable
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 
 
 class digits(SetupConfig):
@@ -112,10 +113,9 @@ class digits(SetupConfig):
             max_new_tokens=eval_setup.max_new_tokens,
             stop=eval_setup.rendering.stop,
         )
-        tokens = prompted(
-            plan, "digits/pair-prompts", eval_setup.tokenizer, prompts, eval_setup.room, eval_setup.rendering
-        )
-        samples = plan.table("digits/pair-samples", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
+        complete = Complete(sampling=sampling)
+        tokens = readable(plan, "digits/pair-prompts", complete, prompts, policy, eval_setup.asking)
+        samples = asked(plan, "digits/pair-samples", complete, tokens, policy, seed=seed)
         assert eval_setup.verifier is not None
         verified = plan.table("digits/pair-verified", eval_setup.verifier, samples)
         rule = Pair(rule="right_vs_wrong", column="correct", max_pairs=self.pairs_per_prompt)

@@ -12,9 +12,10 @@ from datakit.blend import Split
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
+from pipelines.backends.backend import model_at
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import folder_name, model_at, rows_at, scorer_at
+from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter
 from pipelines.setups.source import SetupConfig, learning_of, max_length, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
@@ -62,8 +63,8 @@ class own(SetupConfig):
                 kept="nothing was started",
                 next=" ".join(f"--own-{name} ..." for name in missing),
             )
-        title, policy = self._title(), model_at(plan, self.policy)
-        reward = scorer_at(plan, self.reward)
+        title, policy = self._title(), model_at(plan, self.policy, "generator")
+        reward = model_at(plan, self.reward, "scorer")
         prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported")
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
         original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None

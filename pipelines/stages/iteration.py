@@ -18,12 +18,13 @@ from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
-from datakit.template import Chat, Rendering, RewardPrompt
-from datakit.tokenize import Encode, Mask
-from pipelines.graph.external import Function
+from datakit.template import Chat, Rendering
+from datakit.tokenize import Mask
+from pipelines.backends.backend import gives
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.stages.ask import Reading, ask, asked, readable
 from pipelines.stages.measure import Measure
 
 PROMPTS_PER_SHARD = 128
@@ -40,7 +41,7 @@ class EvalSetup:
     """What a policy is judged by: prompts that nothing is learnt from, and where there are any a verifier and a
     reward model.
 
-    `reward_model` is a checkpoint, or a function (`foreign.Function`). `max_length` bounds question and answer
+    `reward_model` is any model that scores (`pipelines.backends`). `max_length` bounds question and answer
     together, in tokens. `rendering` says how conversations are written and what ends an answer.
     """
 
@@ -57,6 +58,16 @@ class EvalSetup:
     def room(self) -> int | None:
         """Tokens of the longest question that leaves room for an answer."""
         return None if self.max_length is None else self.max_length - self.max_new_tokens
+
+    @property
+    def asking(self) -> Reading:
+        """How a policy reads prompts."""
+        return Reading(rendering=self.rendering, tokenizer=self.tokenizer, max_length=self.room)
+
+    @property
+    def scoring(self) -> Reading:
+        """How a reward model reads answers."""
+        return Reading(rendering=self.rendering, tokenizer=self.tokenizer, max_length=self.max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,43 +132,13 @@ class Method:
     seed: int
 
 
-def prompted(
-    plan: Plan, label: str, tokenizer: Node, prompts: Node, max_length: int | None, rendering: Rendering = PLAIN
-) -> Node:
-    """`prompts` as the policy reads them; those of more than `max_length` tokens go."""
-    texts = plan.table(f"{label}.texts", Chat(**rendering.settings, generation=True), prompts, tokenizer=tokenizer)
-    encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
-    return plan.table(f"{label}.tokens", encode, texts, tokenizer=tokenizer)
-
-
-def rewarded(
-    plan: Plan,
-    label: str,
-    tokenizer: Node,
-    reward_model: Node,
-    samples: Node,
-    max_length: int | None,
-    op: Reward | None = None,
-    rendering: Rendering = PLAIN,
-) -> Node:
-    """`samples` with the reward model's `reward`; a function is handed the samples as they are."""
-    if isinstance(reward_model, Function):
-        return plan.table(label, op or Reward(), samples, scorer=reward_model)
-    texts = plan.table(f"{label}.texts", RewardPrompt(**rendering.settings), samples, tokenizer=tokenizer)
-    encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
-    tokens = plan.table(f"{label}.tokens", encode, texts, tokenizer=tokenizer)
-    return plan.table(label, op or Reward(), tokens, scorer=reward_model)
-
-
 def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed: int) -> Evaluation:
     """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
     sampling = Sampling(max_new_tokens=eval_setup.max_new_tokens, stop=eval_setup.rendering.stop)
-    label_of_prompts = f"{eval_setup.name}/held-out"
-    tokens = prompted(
-        plan, label_of_prompts, eval_setup.tokenizer, eval_setup.held_out, eval_setup.room, eval_setup.rendering
-    )
-    answers: Node = plan.table(f"{label}/answers", Complete(sampling=sampling), tokens, generator=policy, seed=seed)
-    columns: tuple[str, ...] = ("response_ids.length",)
+    complete = Complete(sampling=sampling)
+    prompts = readable(plan, f"{eval_setup.name}/held-out", complete, eval_setup.held_out, policy, eval_setup.asking)
+    answers: Node = asked(plan, f"{label}/answers", complete, prompts, policy, seed=seed)
+    columns: tuple[str, ...] = ("response_ids.length",) if gives(policy, "generator", "token_ids") else ()
     if eval_setup.verifier is not None:
         answers = plan.table(f"{label}/answers.verified", eval_setup.verifier, answers)
         columns = ("correct", *columns)
@@ -170,9 +151,7 @@ def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed:
 
 def scored(plan: Plan, label: str, eval_setup: EvalSetup, reward_model: Node, samples: Node) -> Node:
     """`samples` with their `reward`, as on `eval_setup`."""
-    return rewarded(
-        plan, label, eval_setup.tokenizer, reward_model, samples, eval_setup.max_length, rendering=eval_setup.rendering
-    )
+    return ask(plan, label, Reward(), samples, reward_model, reading=eval_setup.scoring)
 
 
 def tokenized(
@@ -197,8 +176,9 @@ def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, pol
     prompts = plan.table(
         f"{label}/prompts", share, task_setup.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD
     )
-    tokens = prompted(plan, f"{label}/prompts", eval_setup.tokenizer, prompts, eval_setup.room, eval_setup.rendering)
-    samples = plan.table(f"{label}/samples", Complete(sampling=method.sampling), tokens, generator=policy, seed=seed)
+    complete = Complete(sampling=method.sampling)
+    tokens = readable(plan, f"{label}/prompts", complete, prompts, policy, eval_setup.asking)
+    samples = asked(plan, f"{label}/samples", complete, tokens, policy, seed=seed)
     rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
     kept = method.keeping(plan, label, rewards)
     for stage, rows in enumerate(kept, 1):

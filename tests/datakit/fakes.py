@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients import ANSWERS, Sampling
+from datakit.clients import ANSWERS, TOKENIZED_PROMPTS, Sampling
 from datakit.op import NOTHING, Context, Expand, FilterDecision, Gather, Keep, Label, Op, Read, Result
 from datakit.run.resource import Resource
 from schemas import PIECES, PROMPTS, REWARD, SAMPLES, TOKENS, Column, Schema
@@ -92,6 +92,19 @@ class LengthScorer:
         return {"reward": pa.array(numbers, pa.float64())}
 
 
+class DeviceScorer:
+    """Scores every answer with the number of the device that its process was given before it was opened."""
+
+    takes = LengthScorer.takes
+
+    def __init__(self) -> None:
+        self.device = float(os.environ.get("TOY_DEVICE", "nan"))
+
+    def score(self, rows: pa.Table) -> dict[str, pa.Array]:
+        time.sleep(0.2)
+        return {"reward": pa.array([self.device] * rows.num_rows, pa.float64())}
+
+
 class CountingModel:
     """A token model that says of a token its own id over 100, and `odd` of that id."""
 
@@ -117,7 +130,7 @@ def token_model(**settings: object) -> dict[str, Resource]:
 
 def generator(**settings: object) -> dict[str, Resource]:
     """`EchoGenerator` as the resources of `apply`."""
-    return {"generator": Resource("echo", functools.partial(EchoGenerator, **settings))}
+    return {"generator": Resource("echo", functools.partial(EchoGenerator, **settings), TOKENIZED_PROMPTS)}
 
 
 def scorer(**settings: object) -> dict[str, Resource]:

@@ -19,7 +19,18 @@ from datakit.run.resource import Resource
 from schemas import PROMPTS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, WorkerError
-from tests.datakit.fakes import Count, Dies, FirstOfShard, Short, Twice, generator, prompts, responses, scorer
+from tests.datakit.fakes import (
+    Count,
+    DeviceScorer,
+    Dies,
+    FirstOfShard,
+    Short,
+    Twice,
+    generator,
+    prompts,
+    responses,
+    scorer,
+)
 
 CASES = {
     "label": (Length(column="prompt_id"), lambda: PROMPTS.example(40), {}),
@@ -141,3 +152,12 @@ def test_memory_is_bounded_by_row_groups_not_by_shards(put, tmp_path, monkeypatc
         on_progress=lambda _: allocated.append(pa.total_allocated_bytes() - before),
     )
     assert max(allocated) < given.num_rows * 4000 * 0.55
+
+
+def test_each_worker_sets_its_own_variables_before_it_opens_a_model(put, tmp_path):
+    resources = {"scorer": Resource("devices", DeviceScorer, DeviceScorer.takes)}
+    environments = [{"TOY_DEVICE": "3"}, {"TOY_DEVICE": "5"}]
+    given, out = put(responses(*"abcdef"), (1, 1, 1, 3)), str(tmp_path / "out")
+    scored = apply(Reward(), given, out, resources=resources, processes=2, environments=environments)
+    assert set(scored.read()["reward"].to_pylist()) == {3.0, 5.0}
+    assert "TOY_DEVICE" not in os.environ

@@ -12,6 +12,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.blend import Mix
+from datakit.clients import TOKENIZED_PROMPTS
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.run.resource import Resource
@@ -59,7 +60,7 @@ def test_pieces_are_encoded_by_the_tokenizer_they_were_templated_for(run: Run) -
 def test_a_policy_and_a_reward_model_may_speak_differently_in_one_row(run: Run) -> None:
     pieces = run(Chat(generation=True), PROMPTS.example(4), **loaded("a"))
     prompts = run(Encode(columns=(("pieces", "prompt_ids"),)), pieces, **loaded("a"))
-    echo = functools.partial(Resource, "echo", EchoGenerator)
+    echo = functools.partial(Resource, "echo", EchoGenerator, TOKENIZED_PROMPTS)
     with pytest.raises(DataError, match=r"prompt_ids holds ids of another tokenizer than the generator"):
         run(Complete(), prompts, generator=echo(tokenizer_id="b"))
     samples = run(Complete(), prompts, generator=echo(tokenizer_id="a"))

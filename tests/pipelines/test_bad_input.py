@@ -274,7 +274,7 @@ FAULTS = {
     ),
     "no checkpoint": Fault(
         command="Generate --policy nowhere --prompts rows.jsonl",
-        line="error[2/not-found]: nowhere is not a checkpoint",
+        line="error[2/not-found]: nowhere is no model",
     ),
 }
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.graph.external import Function, content_of
+from pipelines.backends.backend import backend_of, model_at
+from pipelines.backends.hf_folder import content_of
+from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import scorer_at
 from schemas import SAMPLES
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -36,17 +37,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _function(name: str) -> Function:
-    scorer = scorer_at(Plan("data"), f"rewards_of_mine:{name}")
-    assert isinstance(scorer, Function)
-    return scorer
+def _function(name: str) -> Node:
+    return model_at(Plan("data"), name if ":" in name else f"rewards_of_mine:{name}", "scorer")
+
+
+def _takes(name: str) -> tuple[str, ...]:
+    function = _function(name)
+    return backend_of(function).takes(function, "scorer", SAMPLES).names
 
 
 def test_a_function_takes_the_columns_its_parameters_name(folder: Path) -> None:
-    assert _function("brevity").takes(SAMPLES).names == ("response",)
-    assert _function("twice").takes(SAMPLES).names == ("response",)
+    assert _takes("brevity") == _takes("twice") == ("response",)
     with pytest.raises(ConfigError, match="respons") as error:
-        _function("strange").takes(SAMPLES)
+        _takes("strange")
     assert error.value.code == 2
 
 
@@ -61,7 +64,7 @@ def test_a_functions_identity_is_its_name_and_its_modules_text(folder: Path) -> 
 @pytest.mark.parametrize("name", ["rewards_of_mine:absent", "no_such_module:brevity"])
 def test_a_function_that_is_not_there_is_refused_before_anything_runs(folder: Path, name: str) -> None:
     with pytest.raises(ConfigError) as error:
-        _ = scorer_at(Plan("data"), name).task_key, scorer_at(Plan("data"), name).takes(SAMPLES)  # type: ignore[attr-defined]
+        _takes(name)
     assert error.value.slug == "no-function"
 
 

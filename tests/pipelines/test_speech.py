@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import differ
 from pipelines.runtime.resources import resource_of
 from pipelines.runtime.training import vocabulary_size
-from pipelines.stages.iteration import prompted, tokenized
+from pipelines.stages.ask import Reading, readable
+from pipelines.stages.iteration import tokenized
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity, files_of
@@ -128,8 +128,10 @@ def test_tables_of_two_tokenizers_are_good_for_neither(plan: Plan, rows: Table, 
 def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: Table) -> None:
     trained, other = (plan.table("tokenizer", Train(vocab_size=size), rows) for size in (288, 300))
     policy = learn(plan, tokenized(plan, "rows", trained, rows, 32), trained)
-    tokens: Sequence[Table] = [prompted(plan, "prompts", node, rows, None) for node in (trained, other)]
     complete = Complete(sampling=Sampling())
+    tokens = [readable(plan, "prompts", complete, rows, policy, Reading(tokenizer=trained))]
+    texts = plan.table("prompts.texts", Chat(generation=True), rows, tokenizer=other)
+    tokens.append(plan.table("prompts.tokens", Encode(columns=(("pieces", "prompt_ids"),)), texts, tokenizer=other))
     samples = plan.table("samples", complete, tokens[0], generator=policy)
     assert (
         samples.tokenizer_by_column["response_ids"] == samples.tokenizer_by_column["prompt_ids"] == (trained.task_key,)

@@ -27,7 +27,7 @@ def test_the_command_that_is_told_makes_the_column(column: str) -> None:
     op = op_of(f"{getattr(stages, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
     assert isinstance(op, Label) and column in op.gives(op.takes)
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
-    assert ("scorer" in op.needs) is ("--reward-model" in options)
+    assert bool({"scorer", "model"} & {*op.needs}) is ("--model" in options)
 
 
 def made(folder: Path, *command: str) -> Dataset:

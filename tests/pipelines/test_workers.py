@@ -12,10 +12,11 @@ from tests.pipelines.commands import ROOT
 _ASKED = """
 import os
 from multiprocessing import get_context
+from pipelines.backends.checkpoint import Checkpoint
 from pipelines.runtime.processes import preload
 
 if __name__ == "__main__":
-    preload(True)
+    preload(Checkpoint.preload)
     with get_context("forkserver").Pool(1) as pool:
         print(pool.apply(os.getenv, ("PYTORCH_NVML_BASED_CUDA_CHECK",)))
 """

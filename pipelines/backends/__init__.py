@@ -1,0 +1,7 @@
+"""Ways to reach a model, one file each: this list is the registry. The contract is in `backend`."""
+
+from __future__ import annotations
+
+from pipelines.backends.checkpoint import Checkpoint as Checkpoint
+from pipelines.backends.function import Function as Function
+from pipelines.backends.hf_folder import HfFolder as HfFolder

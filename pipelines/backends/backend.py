@@ -1,0 +1,207 @@
+"""What a way to reach a model declares, and how the graph and the runtime ask for it.
+
+A reference on the command line (`--model quiver-data/demo/policy-3f2a91c0`, `--model my_rewards:score`) becomes a node
+of the graph; a node's `kind` says which backend opens it. Operations see the protocols of `datakit.clients` only, the
+graph sees what is declared here. Nothing here or in a backend's module imports a network: `Backend.open` does, in the
+worker process that asks the model.
+
+    reference -> Backend.recognises -> Backend.node -> steps before the stage -> Backend.open in its workers
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+from datakit.op import NOTHING, Capability, Op
+from datakit.run.resource import Resource
+from datakit.template import Rendering
+from pipelines.graph.nodes import Node, resource_key
+from schemas import Schema
+from schemas.errors import ConfigError, printable
+from schemas.store.commit import read_manifest
+
+if TYPE_CHECKING:
+    from pipelines.graph.plan import Plan
+
+Role = Literal["generator", "scorer", "model", "judge"]
+"""What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
+thinks of given tokens, reads a rubric.
+"""
+
+ROLES: tuple[Role, ...] = ("generator", "scorer", "model", "judge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a model answers.
+
+    `inside`: in the worker processes of the stage; `gpu`: on a GPU where there is one, and then one worker for each
+    GPU; otherwise one worker per core, each with `threads` threads (a number that may change the last bits of a
+    product, so it never follows the number of workers). Not `inside`: elsewhere, through one client that has
+    `concurrency` requests under way.
+    """
+
+    inside: bool = True
+    gpu: bool = False
+    threads: int = 1
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A stage that makes what a model reads: `op` over the rows, its label ending in `name`."""
+
+    name: str
+    op: Op
+
+
+class Backend(ABC):
+    """One way to reach a model, without state: everything a model is stands in its node."""
+
+    kind: ClassVar[str]
+    """The `kind` of the nodes that it opens."""
+    form: ClassVar[str]
+    """What a reference looks like, in words, and an example of one."""
+    example: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]] = ()
+    """What references begin with, before a colon: `("http", "https")`."""
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]]
+    """What it can be, and what it can give as such."""
+    placement: ClassVar[Placement] = Placement()
+    reproducible: ClassVar[Literal["exact", "batch", "none"]] = "exact"
+    """Whether the same rows give the same answers: always, in the same chunks, or not."""
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that workers need and that are slow to import: a fork server imports them once for all."""
+
+    def recognises(self, reference: str) -> bool:
+        """Whether `reference` is one of this backend's; looks at names and small files only."""
+        return reference.partition(":")[0] in self.schemes and ":" in reference
+
+    @abstractmethod
+    def node(self, plan: Plan, reference: str) -> Node:
+        """The node of the model that `reference` names, of the model's content and never of its address."""
+
+    @abstractmethod
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        """The columns of `rows` that the model at `node` reads in that role, besides those that the operation reads."""
+
+    def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
+        """The stages that make of `rows` (conversations, answers, pairs) what the model reads for `op`; rows of more
+        than `max_length` tokens go. Without any, it reads rows as they are.
+        """
+        return ()
+
+    @abstractmethod
+    def open(self, url: str, role: Role, takes: Schema) -> object:
+        """The client (`datakit.clients`) of the model at a node's `url`; called in the process that asks it. A method
+        `close` of the client is called at the end.
+        """
+
+    def health(self, node: Node) -> None:
+        """Raise `ServiceError` if the model cannot answer; called once, before any stage of a run begins."""
+        return
+
+    def notes(self, node: Node) -> Sequence[str]:
+        """What a person should read before a run that asks this model, a line each."""
+        return ()
+
+
+_BACKENDS: dict[str, Backend] = {}
+
+_B = TypeVar("_B", bound="type[Backend]")
+
+
+def register(backend: _B) -> _B:
+    """Class decorator: references may be of this backend from now on, and its nodes are opened by it."""
+    _BACKENDS[backend.__name__] = backend()
+    return backend
+
+
+def backends() -> Sequence[Backend]:
+    """All backends; those whose references begin with a scheme of their own come first."""
+    return sorted(_BACKENDS.values(), key=lambda backend: (not backend.schemes, type(backend).__name__))
+
+
+def backend_of(node: Node) -> Backend:
+    """The backend that opens `node`; `ConfigError` for what is no model."""
+    for backend in backends():
+        if backend.kind == node.kind:
+            return backend
+    raise ConfigError("wrong-kind", f"{node.label} is a {node.kind}, not a model", kept="nothing was started")
+
+
+def model_at(plan: Plan, reference: str, role: Role | None = None) -> Node:
+    """The model that `reference` names; `ConfigError` if none is there, or none that can be a `role`."""
+    able = [backend for backend in backends() if role is None or role in backend.roles]
+    for backend in backends():
+        if backend.recognises(reference):
+            if backend in able:
+                return plan.add(backend.node(plan, reference))
+            raise ConfigError(
+                "wrong-role",
+                f"{printable(reference, 200)} ({backend.form}) can be no {role}",
+                expected=_forms(able),
+                kept="nothing was started",
+            )
+    manifest = None if "://" in reference else read_manifest(reference)
+    raise ConfigError(
+        "not-found" if manifest is None else "wrong-kind",
+        f"{printable(reference, 200)} is no model",
+        expected=_forms(able),
+        found="nothing of the kind" if manifest is None else f"a {manifest.kind}",
+        kept="nothing was started",
+    )
+
+
+def checkpoint_at(plan: Plan, reference: str) -> Node:
+    """The checkpoint that `reference` names, or that is made of what it names; `ConfigError` for any other model."""
+    node = model_at(plan, reference)
+    if node.kind != "checkpoint":
+        raise ConfigError(
+            "wrong-kind",
+            f"{printable(reference, 200)} ({backend_of(node).form}) has no weights here to start from",
+            expected=_forms([backend for backend in backends() if backend.kind == "checkpoint"]),
+            kept="nothing was started",
+        )
+    return node
+
+
+def _forms(able: Sequence[Backend]) -> str:
+    return "; ".join(f"{backend.form} ({backend.example})" for backend in able)
+
+
+def roles_of(op: Op) -> list[Role]:
+    """What `op` asks models to be; mostly one, or none."""
+    return [role for role in ROLES if role in op.needs]
+
+
+def gives(node: Node, role: Role, capability: Capability) -> bool:
+    """Whether the model at `node` can give `capability` as a `role`."""
+    return capability in backend_of(node).roles.get(role, frozenset())
+
+
+def check_model(label: str, op: Op, role: Role, node: Node) -> None:
+    """`ConfigError` if the model at `node` cannot be a `role`, or cannot give what `op` asks of one."""
+    backend = backend_of(node)
+    lacks = sorted(op.asks - backend.roles[role]) if role in backend.roles else []
+    if role not in backend.roles or lacks:
+        able = [other for other in backends() if op.asks <= other.roles.get(role, frozenset()) and role in other.roles]
+        raise ConfigError(
+            "wrong-role" if role not in backend.roles else "no-capability",
+            f"{label}: {backend.form} {'gives no ' + ', '.join(lacks) if lacks else f'can be no {role}'}",
+            expected=_forms(able) or f"a backend that gives {', '.join(sorted(op.asks))}",
+            found=printable(node.name),
+            where=label,
+            kept="nothing was started",
+        )
+
+
+def model_resource(role: Role, node: Node, rows: Schema | None, tokenizer: str) -> Resource:
+    """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer`."""
+    backend = backend_of(node)
+    takes = backend.takes(node, role, rows or NOTHING)
+    return Resource(resource_key(role, node), functools.partial(backend.open, node.url, role, takes), takes, tokenizer)

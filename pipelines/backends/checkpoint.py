@@ -1,0 +1,95 @@
+"""Our own checkpoints: a policy to sample from, a reward model, a network that is asked about given tokens.
+
+Every worker has the network in its own process, on one thread of the CPU or on the GPU that is its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from datakit.clients import TOKENIZED_PROMPTS
+from datakit.op import NOTHING, Capability, Op
+from datakit.template import Chat, Rendering, RewardPrompt
+from datakit.tokenize import Encode, Mask, Sequences
+from pipelines.backends.backend import Backend, Placement, Role, Step, register
+from pipelines.graph.nodes import Node
+from schemas import IDS, Column, Schema
+from schemas.errors import ConfigError
+from schemas.store.commit import read_manifest
+
+if TYPE_CHECKING:
+    from pipelines.graph.plan import Plan
+
+_THREADS = 1
+
+_SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
+
+_READS: Mapping[str, Schema] = {"generator": TOKENIZED_PROMPTS, "scorer": _SCORED}
+
+
+@register
+class Checkpoint(Backend):
+    """A checkpoint folder, made here or there already."""
+
+    kind: ClassVar[str] = "checkpoint"
+    form: ClassVar[str] = "a checkpoint folder"
+    example: ClassVar[str] = "quiver-data/digits/policy-3f2a91c0"
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
+        "generator": frozenset({"token_ids", "logprobs", "seeds", "top_k"}),
+        "scorer": frozenset({"scores"}),
+        "model": frozenset({"token_ids", "logprobs", "top_k", "values"}),
+    }
+    placement: ClassVar[Placement] = Placement(gpu=True, threads=_THREADS)
+    preload: ClassVar[tuple[str, ...]] = (
+        "trainers.engine.inference.generator",
+        "trainers.engine.inference.scorer",
+    )
+
+    def recognises(self, reference: str) -> bool:
+        try:
+            manifest = read_manifest(os.path.expanduser(reference))
+        except ConfigError:
+            return False  # no place that Quiver opens
+        return manifest is not None and manifest.kind == "checkpoint"
+
+    def node(self, plan: Plan, reference: str) -> Node:
+        return plan.existing(os.path.expanduser(reference), "checkpoint")
+
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        return _READS.get(role, NOTHING)
+
+    def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
+        """Templated and tokenized: a prompt with an open answer, a whole conversation, or the pairs that `op` names."""
+        written = rendering.settings
+        if role == "generator":
+            encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
+            return Step(name="texts", op=Chat(**written, generation=True)), Step(name="tokens", op=encode)
+        if role == "scorer":
+            encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
+            return Step(name="texts", op=RewardPrompt(**written)), Step(name="tokens", op=encode)
+        pairs, row = Sequences(max_length=max_length), Mask(max_length=max_length)
+        if _gives(pairs, op.takes):
+            return Step(name="texts", op=RewardPrompt(**written, rows="preferences")), Step(name="tokens", op=pairs)
+        if _gives(row, op.takes):
+            chat = Chat(**written, response="response", learn="last") if "response" in rows else Chat(**written)
+            return Step(name="texts", op=chat), Step(name="tokens", op=row)
+        return ()
+
+    def open(self, url: str, role: Role, takes: Schema) -> object:
+        if role == "generator":
+            from trainers.engine.inference.generator import open_generator
+
+            return open_generator(url, threads=_THREADS)
+        if role == "scorer":
+            from trainers.engine.inference.scorer import open_scorer
+
+            return open_scorer(url, columns=takes.names, threads=_THREADS)
+        from trainers.engine.inference.frozen import open_frozen
+
+        return open_frozen(url, threads=_THREADS)
+
+
+def _gives(op: Sequences | Mask, needed: Schema) -> bool:
+    return {*needed.names} <= {column.name for column in op.adds}

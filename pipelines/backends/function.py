@@ -1,0 +1,126 @@
+"""A Python function as a scorer, `module:function`: handed columns as lists, by the names of its parameters.
+
+It is known by its name and its module's text, read without running it: editing the file makes the scores anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
+
+from datakit.op import Capability
+from pipelines.backends.backend import Backend, Role, register
+from pipelines.graph.external import ExternalModel
+from pipelines.graph.nodes import Node
+from schemas import Schema
+from schemas.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from pipelines.graph.plan import Plan
+
+
+@register
+class Function(Backend):
+    """A function called with the columns of its parameters that have no default; it returns a number a row."""
+
+    kind: ClassVar[str] = "function"
+    form: ClassVar[str] = "module:function"
+    example: ClassVar[str] = "my_rewards:brevity"
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"scorer": frozenset({"scores"})}
+
+    def recognises(self, reference: str) -> bool:
+        module, colon, name = reference.partition(":")
+        return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+    def node(self, plan: Plan, reference: str) -> Node:
+        text = hashlib.sha256(Path(place_of(reference)).read_text(encoding="utf-8").encode()).hexdigest()
+        identity = {"name": "python", "version": 1, "params": {"function": reference, "text": text}}
+        return ExternalModel(label=reference, root=plan.root, reference=reference, backend=self.kind, identity=identity)
+
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        """The columns that the function's parameters name."""
+        names = _parameters(node.url)
+        unknown = [name for name in names if name not in rows]
+        if unknown:
+            raise ConfigError(
+                "unknown-column",
+                f"{printable(node.url)} asks for {', '.join(map(printable, unknown))}",
+                expected=", ".join(rows.names),
+                kept="nothing was started",
+                next="name its parameters after columns",
+            )
+        return rows.selecting(*names)
+
+    def open(self, url: str, role: Role, takes: Schema) -> object:
+        from datakit.clients import PythonScorer
+
+        reach(url)
+        return PythonScorer(url, takes)
+
+    def notes(self, node: Node) -> Sequence[str]:
+        return (f"code of yours that runs: {printable(node.url)}, in {printable(place_of(node.url), 200)}",)
+
+
+class _Beside(MetaPathFinder):
+    """Finds one module in the working folder, after all that is installed; no other one that lies there."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, os.getcwd()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(fullname, [self.folder]) if fullname == self.name and path is None else None
+
+
+def reach(function: str) -> None:
+    """Let the module (or package) that holds `function`, and nothing else, be imported from the working folder."""
+    name = function.partition(":")[0].partition(".")[0]
+    finders = [each for each in sys.meta_path if isinstance(each, _Beside)]
+    if not any((each.name, each.folder) == (name, os.getcwd()) for each in finders):
+        sys.meta_path.append(_Beside(name))
+
+
+def place_of(function: str) -> str:
+    """The file that holds `function`, found without running it; `ConfigError` if there is none."""
+    reach(function)
+    module, colon, _ = function.partition(":")
+    try:
+        spec = importlib.util.find_spec(module) if colon else None
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
+        raise ConfigError(
+            "no-function",
+            f"there is no Python module for {printable(function)}",
+            expected="module:function, importable from the working folder",
+            kept="nothing was started",
+        )
+    return spec.origin
+
+
+def _parameters(function: str) -> list[str]:
+    name = function.partition(":")[2]
+    tree = ast.parse(Path(place_of(function)).read_text(encoding="utf-8"))
+    defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
+    if not defined:
+        raise ConfigError(
+            "no-function",
+            f"{printable(function)}: the module defines no such function",
+            expected=f"def {printable(name)}(response): ...",
+            kept="nothing was started",
+        )
+    given = defined[-1].args
+    positional = [*given.posonlyargs, *given.args]
+    needed = positional[: len(positional) - len(given.defaults)]
+    named = [arg for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None]
+    return [arg.arg for arg in (*needed, *named)]

@@ -1,0 +1,47 @@
+"""`--model`, in every command a reference to a model, and the older flags that mean the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import luigi
+
+from schemas.errors import ConfigError, printable
+
+
+def model_parameter(what: str) -> Any:
+    """`--model`; `what` it is here."""
+    return luigi.Parameter(default="", description=f"{what}: checkpoint, Hugging Face folder, module:function, ...")
+
+
+def reference(command: Any, alias: str, *, required: bool = True) -> str:
+    """The model that `command` names with `--model` or with the older flag `alias`; `ConfigError` for none, for two
+    that differ, and for the shape of a fresh network.
+    """
+    model, older = command.model, getattr(command, alias)
+    flag = f"--{alias.replace('_', '-')}"
+    if model and older and model != older:
+        raise ConfigError(
+            "bad-setting",
+            f"--model {printable(model, 100)} and {flag} {printable(older, 100)} are the same flag",
+            kept="nothing was started",
+            next=f"leave {flag} out",
+        )
+    given: str = model or older
+    if given.startswith("{"):
+        raise ConfigError(
+            "bad-setting",
+            "--model names a model; the shape of a fresh network is --architecture",
+            found=printable(given, 100),
+            kept="nothing was started",
+            next=f"--architecture '{printable(given, 300)}'",
+        )
+    if required and not given:
+        raise ConfigError(
+            "missing-resource",
+            f"{command.task_family} needs --model",
+            expected="a checkpoint folder, a Hugging Face folder, ...",
+            kept="nothing was started",
+            next=f"luigi --module pipelines {command.task_family} --model CHECKPOINT ...",
+        )
+    return given

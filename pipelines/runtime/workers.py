@@ -1,0 +1,53 @@
+"""How many processes a data stage gets, and the device of each: one worker for every GPU where a model runs on GPUs."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.backends.backend import Placement, backend_of, roles_of
+from pipelines.graph.nodes import Table
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def workers_of(node: Table, processes: int) -> tuple[int, Sequence[Mapping[str, str]]]:
+    """Worker processes of a stage that may have `processes`, and the variables that each sets before it opens a model.
+
+    On GPUs there is one worker for each, which sees that one alone; a model elsewhere is asked by one client.
+    """
+    placements = placements_of(node)
+    if any(not placement.inside for placement in placements):
+        return 1, ()
+    devices = visible_gpus() if any(placement.gpu for placement in placements) else ()
+    chosen = devices[:processes]
+    return (len(chosen), [{_VISIBLE: device} for device in chosen]) if chosen else (processes, ())
+
+
+def placements_of(node: Table) -> list[Placement]:
+    """Where the models answer that a stage asks."""
+    return [backend_of(node.resources[role]).placement for role in roles_of(node.op)]
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that a process may use, as `CUDA_VISIBLE_DEVICES` names them; none where torch is built without CUDA."""
+    if not _torch_has_cuda():
+        return ()
+    listed = os.environ.get(_VISIBLE)
+    if listed is None:
+        return tuple(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
+    names = [name.strip() for name in listed.split(",")]
+    ends = next((number for number, name in enumerate(names) if name in ("", "-1")), len(names))
+    return tuple(names[:ends])
+
+
+@functools.cache
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch can use a GPU, by the name of its build: torch is not imported for it."""
+    try:
+        return not importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False

@@ -1,0 +1,206 @@
+"""Ways to reach a model: a third one costs its own file, and the graph adds what each of them reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from commands import luigi
+from toy_backend import Parrot
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.io import Jsonl, Reversal
+from datakit.label import Logprobs, Reward, TopK, Values
+from datakit.op import Op
+from datakit.tokenize import Train
+from pipelines.backends.backend import Placement, backend_of, backends, model_at
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.runtime import workers
+from pipelines.runtime.resources import resource_of
+from pipelines.stages.ask import Reading, ask, readable, steps
+from pipelines.stages.iteration import tokenized
+from schemas import SAMPLES
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+
+SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(str(tmp_path))
+
+
+@pytest.fixture
+def rows(plan: Plan) -> Table:
+    return plan.table("rows", Reversal(rows=8, output="demonstrations"))
+
+
+@pytest.fixture
+def policy(plan: Plan, rows: Table) -> Node:
+    tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
+    run = run_of(
+        "sft",
+        {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}},
+        seed=0,
+        model={**SHAPE, "max_sequence_length": 32},
+    )
+    return plan.model("policy", run, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
+
+
+def ops(node: Node) -> list[str]:
+    """Names of the operations between the rows and `node`."""
+    made = []
+    while isinstance(node, Table) and node.label != "rows":
+        made.append(node.op.name)
+        node = node.inputs[0]
+    return made[::-1]
+
+
+# A third backend, by its own file alone
+
+
+def made(folder: Path, *command: str) -> Dataset:
+    done = luigi(folder, *command, module="toy_backend")
+    assert done.returncode == 0, done.stderr
+    return Dataset.open(done.stdout.split()[-1])
+
+
+def test_a_third_backend_answers_and_scores_through_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "me"}\n{"prompt": "hello"}\n')
+    asked = ("Generate", "--model", "parrot:hello", "--prompts", "prompts.jsonl", "--samples-per-prompt", "2")
+    done = luigi(tmp_path, *asked, module="toy_backend")
+    assert done.returncode == 0, done.stderr
+    assert "parrot:hello may answer otherwise another time" in done.stderr
+    samples = Dataset.open(done.stdout.split()[-1])
+    table = samples.read()
+    assert sorted(table["response"].to_pylist()) == ["hello hello"] * 2 + ["hello me"] * 2
+    assert set(table["response_ids"].to_pylist()[0]) == set() and "prompt_ids" not in table.column_names
+    scored = made(tmp_path, "Label", "--data", samples.url, "--op", "reward", "--model", "parrot:hello")
+    assert sorted(scored.read()["reward"].to_pylist()) == [1.0, 1.0, 2.0, 2.0]
+    assert {line.split()[1] for line in (tmp_path / "closed.txt").read_text().splitlines()} == {"hello"}
+    figures = luigi(
+        tmp_path, "Evaluate", "--model", "parrot:hello", "--prompts", "prompts.jsonl", "--reward-model", "parrot:me",
+        module="toy_backend",
+    )  # fmt: skip
+    assert figures.returncode == 0, figures.stderr
+    assert "reward.mean                  0.5000" in figures.stdout and "length" not in figures.stdout
+    down = luigi(tmp_path, *asked[:1], "--model", "parrot:dead", *asked[3:], module="toy_backend")
+    assert (down.returncode, "parrot:dead does not answer" in down.stderr) == (13, True)
+    refused = luigi(tmp_path, *asked, "--top-k", "5", module="toy_backend")
+    assert (refused.returncode, "a parrot gives no top_k" in refused.stderr) == (2, True)
+
+
+def test_an_identity_is_content_and_a_schemes_backend_comes_before_functions(plan: Plan) -> None:
+    one, other = (model_at(plan, f"parrot:{word}") for word in ("a", "b"))
+    assert one.task_key != other.task_key == model_at(Plan("elsewhere"), "parrot:b").task_key
+    assert isinstance(backend_of(one), Parrot)
+
+
+# References and roles
+
+
+def test_a_reference_that_is_none_is_refused_with_all_forms_and_an_example(plan: Plan, tmp_path: Path) -> None:
+    for reference in ("nowhere", "http://127.0.0.1/v1#model", str(tmp_path)):
+        with pytest.raises(ConfigError, match="is no model") as fault:
+            model_at(plan, reference, "scorer")
+        assert all(backend.example in fault.value.expected for backend in backends())
+    with pytest.raises(ConfigError, match="can be no generator") as fault:
+        model_at(plan, "my_rewards:brevity", "generator")
+    assert "my_rewards" not in fault.value.expected and "parrot:hello" in fault.value.expected
+
+
+def test_what_a_model_cannot_give_is_refused_while_the_graph_is_made(plan: Plan, rows: Table, policy: Node) -> None:
+    parrot = model_at(plan, "parrot:x")
+    with pytest.raises(ConfigError, match="a parrot can be no model"):
+        ask(plan, "top", TopK(), rows, parrot)
+    complete = Complete(sampling=Sampling(top_k=3))
+    with pytest.raises(ConfigError, match="a parrot gives no top_k"):
+        ask(plan, "answers", complete, rows, parrot)
+    assert ops(ask(plan, "answers", complete, rows, policy))[-1] == "generate.complete"
+
+
+# What a model reads
+
+
+@pytest.mark.parametrize(
+    ("op", "stages"),
+    [
+        (Complete(), ["template.chat", "tokenize.encode", "generate.complete"]),
+        (Reward(), ["template.reward_prompt", "tokenize.encode", "label.reward"]),
+        (Logprobs(), ["template.chat", "tokenize.mask", "label.logprobs"]),
+        (TopK(), ["template.chat", "tokenize.mask", "label.topk"]),
+        (Values(), ["template.chat", "tokenize.mask", "label.values"]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Op) else "",
+)
+def test_the_graph_adds_what_a_checkpoint_reads(plan: Plan, rows: Table, policy: Node, op: Op, stages: Any) -> None:
+    assert ops(ask(plan, "asked", op, rows, policy)) == stages
+
+
+def test_a_pair_is_read_by_a_reference_policy_and_a_parrot_reads_rows_as_they_are(
+    plan: Plan, rows: Table, policy: Node, tmp_path: Path
+) -> None:
+    columns = tuple((f"{side}_ids", f"{side}_mask", f"ref_{side}") for side in ("chosen", "rejected"))
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    read = Jsonl(files=(str(tmp_path / "pairs.jsonl"),), format="preferences")
+    pairs = plan.table("rows", read.pinned())
+    asked = ask(plan, "pairs", Logprobs(columns=columns, per="row"), pairs, policy)
+    assert ops(asked) == ["template.reward_prompt", "tokenize.sequences", "label.logprobs"]
+    parrot = model_at(plan, "parrot:x")
+    assert readable(plan, "x", Complete(), rows, parrot) is rows
+    assert steps(Reward(), rows, parrot) == ()
+
+
+def test_rows_are_read_with_the_tokenizer_of_the_model_where_another_is_at_hand(
+    plan: Plan, rows: Table, policy: Node
+) -> None:
+    other = plan.table("other", Train(vocab_size=300), rows)
+    asked = ask(plan, "scored", Reward(), rows, policy, reading=Reading(tokenizer=other))
+    assert asked.tokenizer_by_column["input_ids"] == (policy.tokenizer_id,)
+
+
+# Where a model answers
+
+
+def test_one_worker_for_each_gpu_one_client_for_what_is_elsewhere(
+    plan: Plan, rows: Table, policy: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ask(plan, "answers", Complete(), rows, policy)
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ("0", "1", "2"))
+    three = [{"CUDA_VISIBLE_DEVICES": name} for name in "012"]
+    assert workers.workers_of(asked, 8) == (3, three)
+    assert workers.workers_of(asked, 2) == (2, three[:2])
+    assert workers.workers_of(rows, 8) == (8, ())
+    parrot = ask(plan, "scored", Reward(), rows, model_at(plan, "parrot:x"))
+    assert workers.workers_of(parrot, 8) == (1, ()) and backend_of(parrot.resources["scorer"]).placement == Placement(
+        inside=False, concurrency=4
+    )
+    monkeypatch.setattr(workers, "visible_gpus", tuple)
+    assert workers.workers_of(asked, 8) == (8, ())
+
+
+@pytest.mark.parametrize(
+    ("listed", "gpus"), [("0,2", ("0", "2")), ("", ()), ("-1", ()), ("1,-1,2", ("1",)), ("GPU-5a, 1", ("GPU-5a", "1"))]
+)
+def test_the_gpus_of_a_stage_are_those_that_its_processes_may_use(
+    monkeypatch: pytest.MonkeyPatch, listed: str, gpus: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    monkeypatch.setattr(workers, "_torch_has_cuda", lambda: True)
+    assert workers.visible_gpus() == gpus
+    monkeypatch.setattr(workers, "_torch_has_cuda", lambda: False)
+    assert workers.visible_gpus() == ()
+
+
+def test_a_model_travels_to_its_worker_by_name(plan: Plan) -> None:
+    import pickle
+
+    resource = resource_of("scorer", model_at(plan, "parrot:x"), SAMPLES)
+    client = pickle.loads(pickle.dumps(resource)).open()
+    assert client.score(pa.table({"response": ["x x", "y"]}))["reward"].to_pylist() == [2.0, 0.0]

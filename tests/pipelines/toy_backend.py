@@ -1,0 +1,76 @@
+"""A third backend, made from a test: `parrot:WORD` answers with WORD and scores an answer by how often it says it.
+
+Nothing else in the project knows of it. It reads messages and answers as they are, has no tokenizer and no tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from datakit.clients import ANSWERS, Sampling
+from datakit.op import Capability
+from pipelines.backends.backend import Backend, Placement, Role, register
+from pipelines.graph.external import ExternalModel
+from pipelines.graph.nodes import Node
+from schemas import SAMPLES, Schema
+from schemas.errors import ServiceError
+
+if TYPE_CHECKING:
+    from pipelines.graph.plan import Plan
+
+
+class Client:
+    """Answers and scores with one word; `close` leaves a trace in the working folder."""
+
+    def __init__(self, word: str, takes: Schema) -> None:
+        self.word, self.takes = word, takes
+
+    def generate(self, rows: pa.Table, sampling: Sampling, seeds: np.ndarray) -> pa.Table:
+        asked = [turns[-1]["content"] for turns in rows["messages"].to_pylist()]
+        made = [(r, n, [], f"{self.word} {q}", [], "stop", None)
+                for r, q in enumerate(asked) for n in range(sampling.samples_per_prompt)]  # fmt: skip
+        columns = zip(*made, strict=True)
+        return pa.Table.from_arrays(
+            [pa.array(values, column.type) for values, column in zip(columns, ANSWERS.columns, strict=True)],
+            schema=ANSWERS.arrow,
+        )
+
+    def score(self, rows: pa.Table) -> dict[str, pa.Array]:
+        return {"reward": pa.array([float(text.count(self.word)) for text in rows["response"].to_pylist()])}
+
+    def close(self) -> None:
+        with Path("closed.txt").open("a") as file:
+            file.write(f"{os.getpid()} {self.word}\n")
+
+
+@register
+class Parrot(Backend):
+    """`parrot:WORD`."""
+
+    kind: ClassVar[str] = "parrot"
+    form: ClassVar[str] = "a parrot"
+    example: ClassVar[str] = "parrot:hello"
+    schemes: ClassVar[tuple[str, ...]] = ("parrot",)
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"generator": frozenset(), "scorer": frozenset({"scores"})}
+    placement: ClassVar[Placement] = Placement(inside=False, concurrency=4)
+    reproducible: ClassVar = "none"
+
+    def node(self, plan: Plan, reference: str) -> Node:
+        identity = {"name": "parrot", "version": 1, "params": {"word": reference.partition(":")[2]}}
+        return ExternalModel(label=reference, root=plan.root, reference=reference, backend=self.kind, identity=identity)
+
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        return rows.selecting("messages") if role == "generator" else SAMPLES.selecting("response")
+
+    def open(self, url: str, role: Role, takes: Schema) -> object:
+        return Client(url.partition(":")[2], takes)
+
+    def health(self, node: Node) -> None:
+        if node.url.endswith(":dead"):
+            raise ServiceError("model-down", f"{node.url} does not answer", kept="nothing was started")
