@@ -1,12 +1,16 @@
 """The algorithms, one file each: this list is the registry.
 
-A file here imports schemas, `trainers.algorithm` and `trainers.arithmetic`, nothing else of ours, and torch only inside
-a loss: what an algorithm eats and reports is known without it.
+A file here imports schemas, `trainers.algorithm`, `trainers.arithmetic` and `trainers.preference`, nothing else of
+ours, and torch only inside a loss: what an algorithm eats and reports is known without it.
 """
 
 from __future__ import annotations
 
 from trainers.algorithms.dpo import DPO as DPO
+from trainers.algorithms.ipo import IPO as IPO
+from trainers.algorithms.orpo import ORPO as ORPO
 from trainers.algorithms.rm import RM as RM
 from trainers.algorithms.rm_regression import RM_REGRESSION as RM_REGRESSION
+from trainers.algorithms.rpo import RPO as RPO
 from trainers.algorithms.sft import SFT as SFT
+from trainers.algorithms.simpo import SIMPO as SIMPO

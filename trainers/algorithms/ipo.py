@@ -1,0 +1,66 @@
+"""Identity preference optimization: the log-ratio of the pair aims at 1 / (2 beta), and no further.
+
+    D    = (log pi(c) - log pi_ref(c)) - (log pi(r) - log pi_ref(r))      sums over counted tokens, or means of them
+    loss = (D - 1 / (2 beta))^2  +  sft_weight * -log pi(c)               mean over pairs
+
+Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences" (2023, arXiv:2310.12036),
+where beta is tau. Sums are NeMo-Aligner's way and the paper's; TRL takes means: `average_log_probs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows
+from trainers.preference import (
+    METRICS,
+    REFERRED,
+    ROW_METRICS,
+    SEQUENCES,
+    check_ranges,
+    pair_logprobs,
+    pair_loss,
+    sft_loss,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`beta`: greater aims at a smaller log-ratio. `average_log_probs` divides both policies' sums, and that of the SFT
+    term, by the number of counted tokens. `sft_weight` weighs the chosen answer's own loss.
+    """
+
+    beta: float = 0.2
+    average_log_probs: bool = False
+    sft_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            "ipo",
+            beta=(self.beta, self.beta > 0, "above 0"),
+            sft_weight=(self.sft_weight, self.sft_weight >= 0, "at least 0"),
+        )
+
+
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+    """Squared distance from the aim per pair [B]."""
+    pair = pair_logprobs(outputs, rows)
+    chosen_B, rejected_B = pair.ratios(rows, average=settings.average_log_probs)
+    preference_B = (chosen_B - rejected_B - 1 / (2 * settings.beta)).square()
+    sft_B = sft_loss(pair, average=settings.average_log_probs)
+    rewards = settings.beta * chosen_B, settings.beta * rejected_B
+    return pair_loss(preference_B, sft_B, rewards, sft_weight=settings.sft_weight)
+
+
+IPO = Algorithm(
+    name="ipo",
+    rows=REFERRED,
+    sequences=SEQUENCES,
+    needs=Needs.LOGPROBS,
+    per=Per.ROW,
+    settings=Settings,
+    loss=loss,
+    metrics=METRICS,
+    row_metrics=ROW_METRICS,
+)

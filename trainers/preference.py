@@ -1,0 +1,110 @@
+"""What losses over pairs of answers share: log-probs of both answers, an SFT term, figures.
+
+Importing this module does not import torch: tensors come with their methods.
+
+Legend: B pairs, T predicted tokens of one side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from schemas.errors import ConfigError
+from schemas.rows.tokens import PAIRS
+from schemas.schema import Column
+from trainers.algorithm import Loss, ModelOutputs, Rows, TokenColumn, sum_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ANSWERS = PAIRS.dropping("source")
+"""Both answers of a pair, and nothing to hold them against."""
+REFERRED = ANSWERS.adding(
+    Column("ref_logprob_chosen", pa.float64(), "log-probability of chosen's counted tokens, by the reference policy"),
+    Column("ref_logprob_rejected", pa.float64(), "the same of rejected"),
+)
+"""Pairs with what a reference policy says of them (`label.logprobs`)."""
+SEQUENCES = (
+    TokenColumn(ids="chosen_ids", mask="chosen_mask"),
+    TokenColumn(ids="rejected_ids", mask="rejected_mask"),
+)
+METRICS = ("preference_loss", "sft_loss", "accuracy", "reward_chosen", "reward_rejected", "reward_margin")
+ROW_METRICS = ("reward_chosen", "reward_rejected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLogprobs:
+    """Log-probability of the counted tokens of each answer, summed [B], and how many tokens that are [B]."""
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+    chosen_tokens_B: Tensor
+    rejected_tokens_B: Tensor
+
+    def ratios(self, rows: Rows, *, average: bool = False) -> tuple[Tensor, Tensor]:
+        """log pi - log pi_ref of chosen and of rejected [B]; with `average` per counted token."""
+        chosen_B, rejected_B = (
+            self.chosen_B - rows["ref_logprob_chosen"],
+            self.rejected_B - rows["ref_logprob_rejected"],
+        )
+        return (
+            (chosen_B / self.chosen_tokens_B, rejected_B / self.rejected_tokens_B)
+            if average
+            else (chosen_B, rejected_B)
+        )
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Log-probability per counted token of chosen and of rejected [B]."""
+        return self.chosen_B / self.chosen_tokens_B, self.rejected_B / self.rejected_tokens_B
+
+
+def pair_logprobs(outputs: Mapping[str, ModelOutputs], rows: Rows) -> PairLogprobs:
+    """What the network says of both answers."""
+    chosen_B, chosen_tokens_B = _logprob(outputs["chosen_ids"], rows["chosen_mask"])
+    rejected_B, rejected_tokens_B = _logprob(outputs["rejected_ids"], rows["rejected_mask"])
+    return PairLogprobs(
+        chosen_B=chosen_B, rejected_B=rejected_B, chosen_tokens_B=chosen_tokens_B, rejected_tokens_B=rejected_tokens_B
+    )
+
+
+def _logprob(outputs: ModelOutputs, mask_T: Tensor) -> tuple[Tensor, Tensor]:
+    weights_T = mask_T.to(outputs.logprobs_T.dtype)
+    return outputs.sum_per_row(outputs.logprobs_T * weights_T), outputs.sum_per_row(weights_T)
+
+
+def sft_loss(pair: PairLogprobs, *, average: bool) -> Tensor:
+    """Cross-entropy of the chosen answer [B]: summed over its tokens, or with `average` per token."""
+    return -(pair.chosen_B / pair.chosen_tokens_B if average else pair.chosen_B)
+
+
+def pair_loss(preference_B: Tensor, sft_B: Tensor, rewards: tuple[Tensor, Tensor], *, sft_weight: float) -> Loss:
+    """preference + sft_weight * sft, per pair; `rewards` are the implicit ones of chosen and of rejected, and
+    `accuracy` counts those strictly greater only.
+    """
+    reward_chosen_B, reward_rejected_B = rewards
+    margin_B = reward_chosen_B - reward_rejected_B
+    figures = (preference_B, sft_B, margin_B > 0, reward_chosen_B, reward_rejected_B, margin_B)
+    values_B = preference_B + sft_weight * sft_B if sft_weight else preference_B
+    return Loss(
+        values=values_B,
+        weights=values_B.new_ones(values_B.shape),
+        metrics={name: sum_count(values) for name, values in zip(METRICS, figures, strict=True)},
+        row_metrics=dict(zip(ROW_METRICS, rewards, strict=True)),
+    )
+
+
+def check_ranges(algorithm: str, **bounds: tuple[float, bool, str]) -> None:
+    """`ConfigError` naming every setting that is out of its range: name=(value, whether it is in range, the range)."""
+    wrong = {name: bound for name, bound in bounds.items() if not bound[1]}
+    if wrong:
+        raise ConfigError(
+            "bad-setting",
+            f"{algorithm}: {', '.join(wrong)} out of range",
+            expected=", ".join(f"{name} {expected}" for name, (_, _, expected) in wrong.items()),
+            found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
+            kept="nothing was started",
+        )
