@@ -2,36 +2,85 @@
 
 from __future__ import annotations
 
-import functools
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import luigi
 
 from datakit.clients import Sampling
-from pipelines.commands.command import Command
+from pipelines.commands.recipe import Recipe
 from pipelines.commands.templated import Answering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
-from pipelines.report.table import show
-from pipelines.runtime import settings
-from pipelines.runtime.parameters import AssignmentsParameter, Number, OptionalWhole, Whole, assigned_to
-from pipelines.setups import source_kind, source_of
+from pipelines.graph.results import Results
+from pipelines.report.figures import FigureTable
+from pipelines.report.iterations import iteration_table, pair_table
+from pipelines.report.table import text
+from pipelines.runtime.parameters import Number, Whole
+from pipelines.stages.fine_tuning import fine_tuned
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
 from schemas.errors import ConfigError, printable
 
 
-class AlignmentIteration(Answering, Command):
+@dataclass(frozen=True, kw_only=True)
+class Iterations(Results):
+    """What the iterations of a recipe make. The last one's results have plain names (`samples`, `policy`), those of
+    others the iteration in front (`iter=1/samples`).
+    """
+
+    task_setup: TaskSetup
+    before: Evaluation
+    steps: tuple[IterationResult, ...]
+
+    @staticmethod
+    def named(
+        task_setup: TaskSetup, before: Evaluation, steps: tuple[IterationResult, ...], targets: tuple[Node, ...]
+    ) -> Iterations:
+        """All results under their names."""
+        datasets: dict[str, Node] = {}
+        checkpoints = {"first": task_setup.policy}
+        if task_setup.reward_model.kind == "checkpoint":
+            checkpoints["reward_model"] = task_setup.reward_model
+        figures = {"first": before.figures}
+        if task_setup.baselines is not None:
+            figures["baselines"] = task_setup.baselines
+        for step in steps:
+            prefix = "" if step is steps[-1] else f"iter={step.number}/"
+            datasets |= {f"{prefix}{name}": node for name, node in step.datasets.items()}
+            checkpoints[f"{prefix}policy"] = step.policy
+            figures[f"iter={step.number}"] = step.evaluation.figures
+        return Iterations(
+            targets=targets,
+            datasets=datasets,
+            checkpoints=checkpoints,
+            figures=figures,
+            task_setup=task_setup,
+            before=before,
+            steps=steps,
+        )
+
+    @property
+    def folder(self) -> str:
+        """Below the root, where every iteration has a folder."""
+        return self.steps[0].samples.label.rpartition("/iter=")[0]
+
+    def without_last(self) -> Iterations:
+        """All but the last iteration; wanted is what the one before it adds."""
+        steps = self.steps[:-1]
+        return Iterations.named(self.task_setup, self.before, steps, (steps[-1].evaluation.figures, steps[-1].policy))
+
+
+class AlignmentIteration(Answering, Recipe[Iterations]):
     """Iteration `iteration` of a recipe over a task source."""
 
+    training = "improve"
     title: ClassVar[str] = ""
 
     iteration = Whole(default=1, description="which iteration; those before it are required")
-    source = luigi.Parameter(
-        default="digits", description="task source: the section that says where prompts, data and models come from"
-    )
     prompts_per_iteration = Whole(
         default=1024, description="prompts of one iteration; each is used in one iteration only"
     )
@@ -42,31 +91,20 @@ class AlignmentIteration(Answering, Command):
     original_share = Number(
         default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
     )
-    set = AssignmentsParameter(
-        default=(),
-        description="a setting of the improve steps as key=value (optim.lr=1e-4), or of another training of the source "
-        "(base.epochs=2, reward.optim.lr=1e-4); may be repeated",
-    )
     experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the source")
-    seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
     @abstractmethod
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """What each improve step trains on, out of rewarded samples."""
 
-    @functools.cached_property
-    def graph(self) -> tuple[TaskSetup, Evaluation, list[IterationResult]]:
-        """The source, the first policy's evaluation and all iterations up to this one."""
-        if self.iteration < 1:
-            raise ConfigError(
-                "bad-parameter", f"iteration is {self.iteration}", expected="1 or more", kept="nothing was started"
-            )
-        quiver = settings.quiver_config()
-        plan = Plan(quiver.root)
-        seed = quiver.seed if self.seed is None else self.seed
-        changes = assigned_to(self.set, "improve", source_kind(self.source))
-        source = source_of(self.source, changes).source(plan, seed, self.rendering)
-        eval_setup = source.eval_setup
+    def improve(self, plan: Plan, label: str, task_setup: TaskSetup, rows: Node, policy: Node, seed: int) -> Node:
+        """`policy` after one improve step on `rows`; fine-tuning unless a recipe says otherwise."""
+        return fine_tuned(plan, label, task_setup, rows, policy, seed, self.original_share)
+
+    def results(self, plan: Plan) -> Iterations:
+        """The first policy's evaluation and all iterations up to this one."""
+        seed, task_setup = self.settled_seed, self.task_setup(plan)
+        eval_setup = task_setup.eval_setup
         method = Method(
             name=self.title,
             experiment=self._experiment(eval_setup.name),
@@ -80,15 +118,17 @@ class AlignmentIteration(Answering, Command):
                 stop=eval_setup.rendering.stop,
             ),
             keeping=self.keep,
-            original_share=self.original_share,
+            improving=self.improve,
             seed=seed,
         )
-        before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, source.policy, seed)
+        before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, task_setup.policy, seed)
         steps: list[IterationResult] = []
         for number in range(1, self.iteration + 1):
-            policy = steps[-1].policy if steps else source.policy
-            steps.append(iterated(plan, source, method, number, policy))
-        return source, before, steps
+            policy = steps[-1].policy if steps else task_setup.policy
+            steps.append(iterated(plan, task_setup, method, number, policy))
+        others = [] if task_setup.baselines is None else [task_setup.baselines]
+        targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
+        return Iterations.named(task_setup, before, tuple(steps), targets)
 
     def _experiment(self, title: str) -> str:
         """`--experiment`, or else the title of the source as the name of a folder."""
@@ -101,12 +141,6 @@ class AlignmentIteration(Answering, Command):
             )  # fmt: skip
         return name
 
-    def build(self, plan: Plan) -> Sequence[Node]:
-        """The last policy, all evaluations, and what the reward model is held against."""
-        source, before, steps = self.graph
-        others = [] if source.baselines is None else [source.baselines]
-        return [before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy]
-
     def requires(self) -> list[luigi.Task]:
         """The iteration before, and what this one wants. The one before is a part of the same graph: it is not planned
         anew, and answers for what it adds to its own predecessor alone.
@@ -114,13 +148,27 @@ class AlignmentIteration(Answering, Command):
         if self.iteration == 1:
             return super().requires()
         earlier = self.clone(iteration=self.iteration - 1)
-        source, before, steps = self.graph
-        step = steps[earlier.iteration - 1]
-        vars(earlier).setdefault("graph", (source, before, steps[: earlier.iteration]))
-        vars(earlier).setdefault("targets", (step.evaluation.figures, step.policy))
+        vars(earlier).setdefault("graph", self.graph.without_last())
         return [earlier, *super().requires()]
 
+    def report(self) -> Sequence[FigureTable]:
+        """A row for every iteration; how good the reward model is."""
+        title = f"{self.task_family} on {self.graph.task_setup.eval_setup.name}: {self.graph.folder}"
+        return [iteration_table(title, self.graph.before, self.graph.steps), pair_table(self.graph.task_setup)]
+
     def after(self) -> None:
-        """The table, where the data lies, and how to go on."""
-        source, before, steps = self.graph
-        show(self.task_family, source, before, steps)
+        """The tables, where the data lies, and how to go on."""
+        for table in self.report():
+            if table.rows:
+                print(f"\n{text(table)}")
+        last = self.graph.steps[-1]
+        root, rewards, policy = (_shown(place) for place in (last.policy.root, last.rewards.url, last.policy.url))
+        query = f"select prompt, response, reward from '{rewards}/*.parquet' order by reward desc limit 5"
+        print(f"\ndata lies in {root}: policy {last.policy.url.removeprefix(last.policy.root)[1:]}\ngo on with")
+        print(f'  python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
+        print(f"  luigi --module pipelines {self.task_family} --iteration {max(self.iteration + 1, 3)}")
+        print(f"  luigi --module pipelines Generate --model {policy} --prompts FILE.jsonl")
+
+
+def _shown(place: str) -> str:
+    return place if "://" in place else os.path.relpath(place)

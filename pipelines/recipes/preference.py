@@ -7,7 +7,6 @@ Optimization" (2023, arXiv:2305.18290). The held-out pairs are read by the polic
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import luigi
@@ -17,23 +16,15 @@ from datakit.label import Logprobs
 from datakit.sql import Query
 from datakit.template import RewardPrompt
 from datakit.tokenize import Sequences
-from pipelines.commands.command import Command
-from pipelines.commands.templated import Templated
+from pipelines.commands.recipe import Recipe
 from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime import settings
-from pipelines.runtime.parameters import (
-    AssignmentsParameter,
-    MergedParameter,
-    ObjectParameter,
-    OptionalWhole,
-    assigned_to,
-)
-from pipelines.setups import source_kind, source_of
+from pipelines.graph.results import Results
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.runtime.parameters import MergedParameter, ObjectParameter
 from pipelines.stages.iteration import EvalSetup
 from pipelines.stages.measure import Measure
-from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
 _ORDER = """
@@ -52,30 +43,27 @@ _LEARNING = {
 }
 """For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
 
+_COLUMNS = (
+    Figure("pairs", ",.0f"),
+    Figure("chosen likelier before", ".1%"),
+    Figure("after", ".1%"),
+    Figure("by implicit reward", ".1%"),
+)
 
-class PreferenceOptimization(Templated, Command):
+
+class PreferenceOptimization(Recipe[Results]):
     """A policy that prefers the chosen answers of a setup's pairs, and how often it does before and after."""
+
+    training = "learning"
 
     source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
     options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config.Run), over the defaults")
-    set = AssignmentsParameter(
-        default=(),
-        description="a setting of it as key=value (optim.lr=1e-4), or of a training of the source (base.epochs=2); may "
-        "be repeated",
-    )
-    seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
-    @functools.cached_property
-    def graph(self) -> tuple[Node, Node]:
-        """The policy and its figures."""
-        config = settings.quiver_config()
-        plan, seed = Plan(config.root), config.seed if self.seed is None else self.seed
-        changes = assigned_to(self.set, "learning", source_kind(self.source), PreferenceOptimization)
-        learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
-        learning = merged(learning, changes.pop("learning", {}))
-        task = source_of(self.source, changes).source(plan, seed, self.rendering)
+    def results(self, plan: Plan) -> Results:
+        """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""
+        task = self.task_setup(plan)
         if task.pairs is None:
             raise ConfigError(
                 "no-pairs",
@@ -84,24 +72,33 @@ class PreferenceOptimization(Templated, Command):
                 kept="nothing was started",
                 next="--source preferences",
             )
-        label = f"{self.algorithm}/{task.eval_setup.name}"
+        label, tokenizer = f"{self.algorithm}/{task.eval_setup.name}", task.eval_setup.tokenizer
         train, held_out = (
             self._referred(plan, f"{label}/pairs-{part}", task.eval_setup, task.policy, rows)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
-        run = run_of(self.algorithm, learning, seed=seed, where=f"learning of {label}")
+        learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
+        learning = merged(learning, self.changes.get("learning", {}))
+        run = run_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")
         policy = plan.model(
-            f"{label}/policy",
-            run,
-            data=train,
-            tokenizer=task.eval_setup.tokenizer,
-            init=task.policy,
-            validation=held_out,
+            f"{label}/policy", run, data=train, tokenizer=tokenizer, init=task.policy, validation=held_out
         )
-        asked = plan.table(f"{label}/held-out-read", _read_by("policy"), held_out, model=policy)
-        order = plan.table(f"{label}/held-out-order", Query(query=_ORDER, tables=("pairs",), key=("pair_id",)), asked)
+        read = plan.table(f"{label}/held-out-read", _read_by("policy"), held_out, model=policy)
+        order = plan.table(f"{label}/held-out-order", Query(query=_ORDER, tables=("pairs",), key=("pair_id",)), read)
         columns = ("before", "after", "implicit_reward")
-        return policy, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order)
+        evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order)
+        return Results(
+            targets=(policy, evaluation),
+            datasets={"pairs": train, "held_out": held_out, "read": read, "order": order},
+            checkpoints={"policy": policy, "first": task.policy},
+            figures={"evaluation": evaluation},
+        )
+
+    def report(self) -> Sequence[FigureTable]:
+        """How many held-out pairs stand in the right order."""
+        figures = metrics(self.graph.figures["evaluation"])
+        row = (figures["before.count"], *(figures[f"{name}.mean"] for name in ("before", "after", "implicit_reward")))
+        return [FigureTable(f"{self.task_family}: held-out pairs in the right order", _COLUMNS, (row,))]
 
     def _referred(self, plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, pairs: Node) -> Node:
         """PAIRS with the log-probs that `policy` gives both answers."""
@@ -111,19 +108,6 @@ class PreferenceOptimization(Templated, Command):
             f"{label}-tokens", Sequences(max_length=eval_setup.max_length), texts, tokenizer=eval_setup.tokenizer
         )
         return plan.table(label, _read_by("ref"), tokens, model=policy)
-
-    def build(self, plan: Plan) -> Sequence[Node]:
-        """The policy and its figures."""
-        return self.graph
-
-    def after(self) -> None:
-        """How many held-out pairs stand in the right order, and where the results lie."""
-        rows = Dataset.open(self.graph[1].url).read(columns=["metric", "value"]).to_pylist()
-        figures = {row["metric"]: row["value"] for row in rows}
-        print(f"\nheld-out pairs whose chosen answer is likelier: {figures['before.mean']:.1%} of ", end="")
-        print(f"{figures['before.count']:,.0f} before, {figures['after.mean']:.1%} after")
-        print(f"held-out pairs in the order of the implicit reward: {figures['implicit_reward.mean']:.1%}\n")
-        super().after()
 
 
 def _read_by(who: str) -> Logprobs:

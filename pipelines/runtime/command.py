@@ -100,6 +100,7 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     arguments = list(sys.argv[1:] if cmdline_args is None else cmdline_args)
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
+        Register.clear_instance_cache()
         with CmdlineParser.global_instance(arguments) as parser:
             settings.check()
             _check_scheduler()

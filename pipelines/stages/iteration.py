@@ -1,10 +1,10 @@
 """One iteration of an offline method: sample, score, keep, blend, train, evaluate; the graph that ReST, rejection
 sampling and their relatives share.
 
-    prompts of this iteration -> samples -> rewards -> kept -> with original data -> tokens -> policy -> evaluation
+    prompts of this iteration -> samples -> rewards -> kept -> improved policy -> evaluation
 
-`Source` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What is
-kept is the recipe's own matter.
+`TaskSetup` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What
+is kept and how the policy learns it is the recipe's own matter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datakit.blend import Mix, Shuffle, Split
+from datakit.blend import Split
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import Reward
@@ -21,7 +21,6 @@ from datakit.op import Op
 from datakit.template import Chat, Rendering
 from datakit.tokenize import Mask
 from pipelines.backends.backend import gives
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, ask, asked, readable
@@ -32,8 +31,6 @@ PROMPTS_PER_SHARD = 128
 
 PLAIN = Rendering()
 """The tokenizer's own template, and nothing besides."""
-
-BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +108,26 @@ class IterationResult:
     policy: Node
     evaluation: Evaluation
 
+    @property
+    def datasets(self) -> dict[str, Node]:
+        """Its datasets by name; `kept` is that of the last improve step."""
+        steps = {f"step={stage}/kept": rows for stage, rows in enumerate(self.kept, 1)}
+        answers = {"answers": self.evaluation.answers}
+        last = {"kept": self.kept[-1]} if self.kept else {}
+        return {"samples": self.samples, "rewards": self.rewards, **steps, **last, **answers}
+
 
 Keeping = Callable[[Plan, str, Node], list[Node]]
-"""Plan, label prefix and standardised rewards in; the rows that each improve step trains on out."""
+"""Plan, label prefix and rewarded samples in; the rows that each improve step trains on out."""
+
+Improving = Callable[[Plan, str, TaskSetup, Node, Node, int], Node]
+"""Plan, label, task setup, rows of one improve step, policy and seed in; the trained policy out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How an iteration is run: prompts and samples per iteration, sampling, what is kept, how much original data.
+    """How an iteration is run: prompts and samples per iteration, sampling, what is kept,
+    how the policy learns it.
 
     Its results lie below `<name>/<experiment>/`; a glob over that folder is about one experiment.
     """
@@ -128,7 +137,7 @@ class Method:
     prompts: int
     sampling: Sampling
     keeping: Keeping
-    original_share: float
+    improving: Improving
     seed: int
 
 
@@ -182,24 +191,7 @@ def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, pol
     rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
     kept = method.keeping(plan, label, rewards)
     for stage, rows in enumerate(kept, 1):
-        policy = _improved(plan, f"{label}/step={stage}", task_setup, method, rows, policy, seed)
+        policy = method.improving(plan, f"{label}/step={stage}", task_setup, rows, policy, seed)
     return IterationResult(
         number, samples, rewards, tuple(kept), policy, evaluated(plan, label, eval_setup, policy, method.seed)
     )
-
-
-def _improved(
-    plan: Plan, label: str, task_setup: TaskSetup, method: Method, kept: Node, policy: Node, seed: int
-) -> Node:
-    """`policy` after fine-tuning on what was kept, blended with original data."""
-    rows, eval_setup = kept, task_setup.eval_setup
-    if method.original_share and task_setup.original is not None:
-        weights = (1.0 - method.original_share, method.original_share)
-        mix = Mix(sources=("kept", "original"), weights=weights, columns=BLENDED)
-        rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
-    rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
-    tokens = tokenized(
-        plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering
-    )
-    run = run_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
-    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

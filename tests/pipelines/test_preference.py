@@ -11,6 +11,7 @@ from commands import luigi
 from schemas.dataset import Dataset
 from schemas.store.commit import read_manifest
 
+_MEASURED = ("before", "after", "implicit_reward")
 NETWORK = {
     "num_layers": 1,
     "hidden_size": 32,
@@ -59,7 +60,8 @@ def test_the_policy_learns_to_prefer_what_was_chosen(folder: Path) -> None:
     assert figures["before.count"] > 10
     assert figures["implicit_reward.mean"] == 1.0, "two kinds of answers are easily told apart"
     assert figures["after.mean"] >= figures["before.mean"]
-    assert f"{figures['after.mean']:.1%} after" in (folder / "out.txt").read_text()
+    row = (folder / "out.txt").read_text().split("by implicit reward")[1].splitlines()[2].split()
+    assert row == [f"{figures['before.count']:.0f}", *(f"{figures[f'{name}.mean']:.1%}" for name in _MEASURED)]
 
 
 def test_the_policy_started_from_its_reference(folder: Path) -> None:

@@ -1,0 +1,88 @@
+"""Figures of an iterative recipe: what every iteration sampled, kept and came to, and how good its reward model is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datakit.label import Longer
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.report.figures import Figure, FigureTable, Value, manifest_of, metrics
+from pipelines.stages.iteration import Evaluation, IterationResult, TaskSetup
+from schemas.manifest import Manifest
+
+_COLUMNS = (
+    Figure("iteration"),
+    Figure("samples", ","),
+    Figure("kept", ","),
+    Figure("share", ".0%"),
+    Figure("reward", "+.2f"),
+    Figure("kept reward", "+.2f"),
+    Figure("gold before", ".1%"),
+    Figure("gold after", ".1%"),
+    Figure("held-out reward", "+.2f", " -> "),
+    Figure("answer tokens", ".1f", " -> "),
+    Figure("seconds: sample, score, train, other", ".0f"),
+)
+
+
+def iteration_table(title: str, before: Evaluation, steps: Sequence[IterationResult]) -> FigureTable:
+    """A row for every iteration; `before` is the evaluation of the policy that the first one starts from."""
+    evaluations = [metrics(evaluation.figures) for evaluation in (before, *(step.evaluation for step in steps))]
+    rows = [_row(step, *pair) for step, pair in zip(steps, zip(evaluations, evaluations[1:]), strict=True)]  # noqa: B905, RUF007 - one shorter
+    return FigureTable(title, _COLUMNS, tuple(rows))
+
+
+def pair_table(task_setup: TaskSetup) -> FigureTable:
+    """Held-out pairs that the reward model puts in the right order, and a judge who takes the longer answer."""
+    manifest = task_setup.reward_model.manifest() if isinstance(task_setup.reward_model, TrainedCheckpoint) else None
+    stats: Any = {} if manifest is None else manifest.facts.get("stats", {})
+    shares: dict[str, float] = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
+    if task_setup.baselines is not None:
+        shares["longer answer"] = metrics(task_setup.baselines)[f"{Longer().output}.mean"]
+    columns = (Figure("judge"), Figure("right order", ".1%"))
+    return FigureTable("held-out pairs in the right order", columns, tuple(shares.items()))
+
+
+def _row(
+    step: IterationResult, before: Mapping[str, float], after: Mapping[str, float]
+) -> tuple[Value | tuple[Value, ...], ...]:
+    samples, kept = manifest_of(step.samples), [manifest_of(node) for node in step.kept]
+    gold, reward, length = (
+        (before.get(name), after.get(name)) for name in ("correct.mean", "reward.mean", "response_ids.length.mean")
+    )
+    return (
+        step.number,
+        samples.num_rows,
+        tuple(manifest.num_rows for manifest in kept),
+        tuple(manifest.num_rows / samples.num_rows for manifest in kept),
+        _mean(manifest_of(step.rewards)),
+        tuple(_mean(manifest) for manifest in kept),
+        *gold,
+        reward,
+        length,
+        _seconds(step),
+    )
+
+
+def _mean(manifest: Manifest) -> float | None:
+    mean = manifest.stats["columns"].get("reward", {}).get("mean")
+    return None if mean is None else float(mean)
+
+
+def _seconds(step: IterationResult) -> tuple[float, ...]:
+    """Seconds of sampling, of scoring, of training and of everything else in this iteration."""
+    spent = {"sample": 0.0, "score": 0.0, "train": 0.0, "other": 0.0}
+    folder = step.samples.label.rsplit("/", 1)[0]
+    for node in step.evaluation.figures.ancestors():
+        if node.label.startswith(f"{folder}/"):
+            manifest = node.manifest()
+            spent[_stage(node)] += 0.0 if manifest is None else float(manifest.runtime_info.get("seconds", 0.0))
+    return tuple(spent.values())
+
+
+def _stage(node: Node) -> str:
+    if isinstance(node, TrainedCheckpoint):
+        return "train"
+    roles = node.resources if isinstance(node, Table) else {}
+    return "sample" if "generator" in roles else "score" if "scorer" in roles else "other"

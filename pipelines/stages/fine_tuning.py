@@ -1,0 +1,27 @@
+"""A policy learns what was kept: blended with original data, shuffled, tokenized, trained by maximum likelihood."""
+
+from __future__ import annotations
+
+from datakit.blend import Mix, Shuffle
+from pipelines.graph.learning import run_of
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.stages.iteration import TaskSetup, tokenized
+
+BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
+
+
+def fine_tuned(
+    plan: Plan, label: str, task_setup: TaskSetup, kept: Node, policy: Node, seed: int, original_share: float
+) -> Node:
+    """`policy` after `train.sft` on `kept`, of which `original_share` (0..1) is replaced by original data."""
+    rows, eval_setup = kept, task_setup.eval_setup
+    if original_share and task_setup.original is not None:
+        mix = Mix(sources=("kept", "original"), weights=(1.0 - original_share, original_share), columns=BLENDED)
+        rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
+    rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
+    tokens = tokenized(
+        plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering
+    )
+    run = run_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
+    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)
