@@ -10,7 +10,6 @@ the keys of its inputs (`task_key`).
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
 from schemas.outside import parsing, strict_json
 from schemas.schema import Column, Schema
+from schemas.settings import digest
 from schemas.store.storage import inside, shown
 
 MANIFEST = "_manifest.json"
@@ -91,7 +91,7 @@ class Manifest:
         """SHA-256 in hex of the content; equal for equal results, wherever and whenever they were made."""
         content = self._content()
         content["parents"] = [{"name": p.name, "digest": p.content_digest, "key": p.task_key} for p in self.parents]
-        return _sha256(content)
+        return digest(content)
 
     def to_bytes(self) -> bytes:
         """The file, with its own checksum."""
@@ -101,7 +101,7 @@ class Manifest:
             "runtime_info": dict(self.runtime_info),
             "digest": self.content_digest,
         }
-        return (json.dumps({**body, "checksum": _sha256(body)}, indent=1, allow_nan=False) + "\n").encode()
+        return (json.dumps({**body, "checksum": digest(body)}, indent=1, allow_nan=False) + "\n").encode()
 
     @staticmethod
     def from_bytes(data: bytes, where: str) -> Manifest:
@@ -134,8 +134,8 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     if body.get("quiver") != FORMAT:
         raise _torn("manifest-format", where, FORMAT, body.get("quiver"))
     checksum = body.pop("checksum", None)
-    if checksum != _sha256(body):
-        raise _torn("manifest-torn", where, _sha256(body), checksum)
+    if checksum != digest(body):
+        raise _torn("manifest-torn", where, digest(body), checksum)
     manifest = _from_content(body["content"], body["runtime_info"])
     paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
     if len(set(paths)) != len(paths):
@@ -154,16 +154,7 @@ def task_key_of(
     `op` is {"name", "version", "params"}; `inputs` are task keys, in order or by name.
     """
     keys = dict(inputs) if isinstance(inputs, Mapping) else list(inputs)
-    return _sha256({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
-
-
-def canonical(value: Any) -> bytes:
-    """The one JSON spelling of a plain value: names sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(canonical(value)).hexdigest()
+    return digest({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
 
 
 def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:

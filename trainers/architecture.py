@@ -87,6 +87,15 @@ class ModelConfig:
         return int(self.head_channels * self.rotary_percent)
 
 
+_VOCABULARY_MULTIPLE = 8
+
+
+def padded_vocabulary(model: ModelConfig, tensor: int) -> int:
+    """Rows of the embedding: the vocabulary filled up so that `tensor` slices are equal and a multiple of 8."""
+    multiple = _VOCABULARY_MULTIPLE * tensor
+    return -(-model.vocab_size // multiple) * multiple
+
+
 CEILINGS = {
     "num_layers": 2048,
     "hidden_size": 1 << 17,

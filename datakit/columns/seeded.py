@@ -19,6 +19,8 @@ from datakit.columns.measurement import groups
 from datakit.duck.session import Session
 
 Keys = npt.NDArray[np.uint64]
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+"""The step of SplitMix64's counter."""
 
 
 def row_keys(start: int, count: int, *seed: object) -> Keys:
@@ -27,7 +29,11 @@ def row_keys(start: int, count: int, *seed: object) -> Keys:
     """
     text = "\x1f".join(map(str, seed))
     origin = np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-    state = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + origin
+    return mixed(np.arange(start + 1, start + count + 1, dtype=np.uint64) * GOLDEN_GAMMA + origin)
+
+
+def mixed(state: Keys) -> Keys:
+    """SplitMix64's output function: a bijection of 64 bits in which every bit of `state` moves half of the result's."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.seeded import GOLDEN_GAMMA, mixed
 from schemas import Schema
 from schemas.errors import printable
 from schemas.manifest import File
@@ -33,10 +34,10 @@ _NULL = np.uint64(0xA5A5A5A5A5A5A5A5)
 
 def hashes(rows: pa.Table, key: Sequence[str]) -> Hashes:
     """A 64-bit hash of the columns `key` for every row; equal for equal keys, in whatever process."""
-    mixed: Hashes = np.zeros(rows.num_rows, np.uint64)
+    state: Hashes = np.zeros(rows.num_rows, np.uint64)
     for name in key:
-        mixed = _mixed(mixed ^ _column(rows[name].combine_chunks()))
-    return mixed
+        state = mixed(GOLDEN_GAMMA + (state ^ _column(rows[name].combine_chunks())))
+    return state
 
 
 class Runs:
@@ -104,14 +105,14 @@ def _column(values: pa.Array) -> Hashes:
     kind = values.type
     if pa.types.is_floating(kind):
         floats: npt.NDArray[np.float64] = _filled(values.cast(pa.float64()), 0.0).astype(np.float64)
-        mixed: Hashes = _mixed((floats + 0.0).view(np.uint64))
+        state: Hashes = mixed(GOLDEN_GAMMA + (floats + 0.0).view(np.uint64))
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         plain = values.cast(pa.int8()) if pa.types.is_boolean(kind) else values
-        mixed = _mixed(_filled(plain, 0).astype(np.uint64))
+        state = mixed(GOLDEN_GAMMA + _filled(plain, 0).astype(np.uint64))
     else:
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        mixed = _texts(values if text else pa.array(map(repr, values.to_pylist()), pa.string()))
-    return np.where(np.asarray(values.is_null()), _NULL, mixed) if values.null_count else mixed
+        state = _texts(values if text else pa.array(map(repr, values.to_pylist()), pa.string()))
+    return np.where(np.asarray(values.is_null()), _NULL, state) if values.null_count else state
 
 
 def _filled(values: pa.Array, value: float) -> npt.NDArray[np.generic]:
@@ -121,9 +122,9 @@ def _filled(values: pa.Array, value: float) -> npt.NDArray[np.generic]:
 def _texts(values: pa.Array) -> Hashes:
     """Texts of one length at a time, eight bytes a step."""
     values = values.cast(pa.large_string())
-    mixed: Hashes = np.zeros(len(values), np.uint64)
+    state: Hashes = np.zeros(len(values), np.uint64)
     if not len(values):
-        return mixed
+        return state
     _, places, text = values.buffers()
     ends = np.frombuffer(places, np.int64, len(values) + 1, 8 * values.offset)
     data = np.frombuffer(text or b"", np.uint8)
@@ -132,8 +133,8 @@ def _texts(values: pa.Array) -> Hashes:
         chosen = np.flatnonzero(lengths == length)
         step = max(1, _GATHERED // max(1, length))
         for some in np.split(chosen, range(step, len(chosen), step)):
-            mixed[some] = _same_length(data, ends[some], length)
-    return mixed
+            state[some] = _same_length(data, ends[some], length)
+    return state
 
 
 def _same_length(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], length: int) -> Hashes:
@@ -142,15 +143,7 @@ def _same_length(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], len
         words[:, :length] = data[starts[0] : starts[0] + length * len(starts)].reshape(len(starts), length)
     else:
         words[:, :length] = data[starts[:, None] + np.arange(length)]
-    mixed: Hashes = np.full(len(starts), length + 1, np.uint64)
+    state: Hashes = np.full(len(starts), length + 1, np.uint64)
     for column in words.view(np.uint64).T:
-        mixed = _mixed(mixed ^ column)
-    return mixed
-
-
-def _mixed(state: Hashes) -> Hashes:
-    """One step of SplitMix64 (Steele, Lea, Flood 2014)."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+        state = mixed(GOLDEN_GAMMA + (state ^ column))
+    return state

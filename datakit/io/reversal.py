@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.columns.conversations import question
+from datakit.columns.seeded import mixed
 from datakit.formats.rows import Rows
 from datakit.op import Context, Read, Result
 from schemas import COMPLETIONS, PROMPTS, Schema
@@ -103,16 +104,10 @@ def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
     while todo.any():
         left, right = result[todo] >> half, result[todo] & mask
         for key in keys:
-            left, right = right, left ^ (_mixed(right + key) & mask)
+            left, right = right, left ^ (mixed(right + key) & mask)
         result[todo] = (left << half) | right
         todo[todo] = result[todo] >= size
     return result
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(values ^ (values >> np.uint64(31)))
 
 
 def spoilt(answer: str, seed: int, index: int) -> str:

@@ -23,6 +23,7 @@ from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.runtime.console import say
 from schemas.errors import StorageError
 from trainers import architecture
+from trainers.tensors import parameters
 
 _GZIP = 4
 _ROW_BYTES = 256
@@ -60,29 +61,6 @@ def check(todo: Sequence[Node]) -> None:
         )
     if free < likely:
         say(f"  {root} may become full: this run needs about {_shown(likely)}, {_shown(free)} are free")
-
-
-def parameters(model: architecture.ModelConfig) -> int:
-    """How many numbers a network of this shape learns."""
-    hidden, width = model.hidden_size, model.ffn_hidden_size
-    query = model.num_attention_heads * model.head_channels
-    key = model.num_query_groups * model.head_channels
-    norm = hidden * (2 if model.normalization == "LayerNorm" else 1)
-    up = width * (2 if model.gated else 1)
-    copies = 1 if model.experts is None else model.experts.number
-    mlp = copies * hidden * (up + width) + (0 if model.experts is None else copies * hidden)
-    bias = (query + 2 * key if model.qkv_bias or model.linear_bias else 0) + (
-        hidden + copies * (up + hidden) if model.linear_bias else 0
-    )
-    layer = hidden * (query + 2 * key) + query * hidden + mlp + bias + 2 * norm
-    layer += 2 * model.head_channels if model.qk_layernorm else 0
-    outside = norm + model.vocab_size * hidden
-    outside += model.max_sequence_length * hidden if model.position == "learned" else 0
-    if model.head == "scalar":
-        outside += hidden * model.head_size
-    elif not model.tie_embeddings:
-        outside += model.vocab_size * hidden
-    return model.num_layers * layer + outside
 
 
 def _size(node: Node, sizes: dict[int, Size]) -> Size:

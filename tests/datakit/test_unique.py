@@ -46,7 +46,7 @@ def test_rows_without_a_key_may_repeat(put, tmp_path):
 
 
 def test_equal_hashes_of_different_keys_are_no_fault(put, tmp_path, monkeypatch):
-    monkeypatch.setattr(unique, "_mixed", lambda state: state & np.uint64(1))
+    monkeypatch.setattr(unique, "mixed", lambda state: state & np.uint64(1))
     assert apply(Length(column="prompt_id"), put(prompts(*"abcdef"), (3,)), str(tmp_path / "out")).num_rows == 6
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from tests.trainers.networks import SMALL, llama, louder, network
+from tests.trainers.sampling import Sampling
 from trainers.engine.inference.generator import Generator
 from trainers.engine.megatron.model import Network
 
@@ -27,17 +27,6 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.5, "top_k": 20, "top_p": 0.9},
     {"temperature": 0.3, "top_p": 0.95},
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    samples_per_prompt: int = 1
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_new_tokens: int = 2
-    stop: tuple[str, ...] = ()
-    greedy: bool = False
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +85,7 @@ def test_draws_follow_the_distribution(
     prompts = pa.table({"prompt_ids": pa.array([PROMPT] * rows, pa.list_(pa.int32()))})
     drawing = Generator(net, tokenizer(missing), [], batch_size=COUNT)
     seeds = np.arange(rows, dtype=np.uint64) + np.uint64(11)
-    answers = drawing.generate(prompts, Sampling(samples_per_prompt=each, **settings), seeds)
+    answers = drawing.generate(prompts, Sampling(samples_per_prompt=each, max_new_tokens=2, **settings), seeds)
     drawn = np.array(answers["response_ids"].to_pylist())
     assert drawn.shape == (COUNT, 2)
     first = wanted(logits(net, PROMPT), missing, **settings)

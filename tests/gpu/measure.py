@@ -174,7 +174,7 @@ def check_room(task: Mapping[str, Any], there: int) -> None:
     """
     from schemas.settings import parse
     from trainers.architecture import ModelConfig
-    from trainers.engine.reporting.speed import active_weights
+    from trainers.tensors import active_weights
 
     needed = 18 * active_weights(parse(ModelConfig, task["model"]))
     if needed > there:

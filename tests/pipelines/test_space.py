@@ -18,10 +18,11 @@ from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.runtime import disk_estimate
-from pipelines.runtime.disk_estimate import Size, grown, parameters
+from pipelines.runtime.disk_estimate import Size, grown
 from pipelines.stages.iteration import tokenized
 from schemas.errors import StorageError
 from trainers import architecture
+from trainers.tensors import parameters
 
 SHAPE: dict[str, Any] = {
     "num_layers": 2,

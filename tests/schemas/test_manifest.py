@@ -18,7 +18,8 @@ from schemas import CHATS, PREFERENCES, SAMPLES, TOKENS
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
-from schemas.manifest import File, Manifest, Parent, canonical, task_key_of
+from schemas.manifest import File, Manifest, Parent, task_key_of
+from schemas.settings import canonical
 from schemas.stats import measure, merge_measures, moments, std
 from tests.faults.writers import REJECTED, ROWS, write
 
@@ -47,8 +48,8 @@ def sealed(change: object, keep_digest: bool = False) -> bytes:
     if not keep_digest and isinstance(body.get("content"), dict):
         content = dict(body["content"])
         content["parents"] = [{k: v for k, v in p.items() if k != "url"} for p in content.get("parents", [])]
-        body["digest"] = hashlib.sha256(canonical(content)).hexdigest()
-    return json.dumps({**body, "checksum": hashlib.sha256(canonical(body)).hexdigest()}).encode()
+        body["digest"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    return json.dumps({**body, "checksum": hashlib.sha256(canonical(body).encode()).hexdigest()}).encode()
 
 
 def test_a_manifest_comes_back_as_it_was() -> None:

@@ -56,7 +56,7 @@ def llama(net: Network) -> Any:
 
     model = net.architecture
     heads, groups = model.num_attention_heads, model.num_query_groups
-    size = model.kv_channels or model.hidden_size // heads
+    size = model.head_channels
     config = LlamaConfig(
         vocab_size=model.vocab_size,
         hidden_size=model.hidden_size,

@@ -17,8 +17,9 @@ from trainers.config import Run
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.report import by_source
-from trainers.engine.reporting.speed import Speed, active_weights, peak_of
+from trainers.engine.reporting.speed import Speed, peak_of
 from trainers.engine.training.step import StepResult
+from trainers.tensors import active_weights
 
 
 def outcome(tokens: int, places: int, pairs: float) -> StepResult:

@@ -24,7 +24,7 @@ from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import parallel
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import adopt
-from trainers.engine.weights.network import stacks
+from trainers.tensors import stacks
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

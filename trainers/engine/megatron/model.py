@@ -19,7 +19,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from trainers.architecture import ModelConfig
+from trainers.architecture import ModelConfig, padded_vocabulary
 from trainers.config import Parallel, parallel_errors
 from trainers.engine.megatron import rope, weight_init
 from trainers.engine.megatron.parallel import Layout
@@ -33,7 +33,6 @@ _ACTIVATIONS = {
     "gelu": functools.partial(F.gelu, approximate="tanh"),
     "squared_relu": squared_relu,
 }
-_VOCABULARY_MULTIPLE = 8
 
 
 class Network(GPTModel):
@@ -88,14 +87,6 @@ class ScalarHead(torch.nn.Module):
         if self.sequence_parallel:
             hidden = tensor_parallel.gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=False)
         return F.linear(hidden.float(), self.weight.float()), None
-
-
-def padded_vocabulary(model: ModelConfig, tensor: int) -> int:
-    """Rows of the embedding: the vocabulary filled up so that `tensor` slices are equal and a multiple of
-    8.
-    """
-    multiple = _VOCABULARY_MULTIPLE * tensor
-    return -(-model.vocab_size // multiple) * multiple
 
 
 def build(

@@ -15,6 +15,7 @@ from trainers.architecture import ModelConfig
 from trainers.config import Run
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training.step import StepResult
+from trainers.tensors import active_weights
 
 PEAKS = (
     ("GB200", 2500e12),
@@ -50,20 +51,6 @@ def peak_of(device: str) -> float | None:
     return None
 
 
-def active_weights(model: ModelConfig) -> int:
-    """Weights one token is multiplied with: attention, MLP (of the chosen experts only, with the router) and head.
-
-    Looking up an embedding multiplies nothing; norms and biases are left out.
-    """
-    width = model.kv_channels or model.hidden_size // model.num_attention_heads
-    attention = model.hidden_size * width * 2 * (model.num_attention_heads + model.num_query_groups)
-    mlp = model.hidden_size * model.ffn_hidden_size * (3 if model.gated else 2)
-    if model.experts is not None:
-        mlp = mlp * model.experts.per_token + model.hidden_size * model.experts.number
-    head = model.vocab_size if model.head == "lm" else model.head_size
-    return model.num_layers * (attention + mlp) + model.hidden_size * head
-
-
 @dataclass(frozen=True)
 class Speed:
     """What turns a step and its seconds into figures. `peak`: FLOP/s of all devices together, if known."""
@@ -75,13 +62,12 @@ class Speed:
     @staticmethod
     def of(run: Run, model: ModelConfig, layout: Layout) -> Speed:
         """Frozen weights (below adapters) get no gradient of their own: 4 N instead of 6 N. MFU in bf16 only."""
-        width = model.kv_channels or model.hidden_size // model.num_attention_heads
         known = None
         if run.precision == "bf16" and layout.device.type == "cuda":
             known = peak_of(torch.cuda.get_device_name(layout.device))
         return Speed(
             per_token=(6.0 if run.lora is None else 4.0) * active_weights(model),
-            per_pair=12.0 * model.num_layers * model.num_attention_heads * width,
+            per_pair=12.0 * model.num_layers * model.num_attention_heads * model.head_channels,
             peak=None if known is None else known * layout.world,
         )
 

@@ -38,7 +38,7 @@ from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.weights import stream
 from trainers.engine.weights.check import LAYERS
-from trainers.engine.weights.network import stacks
+from trainers.tensors import stacks
 
 ROWS, TOKENS = 2, 64
 LAST, BEYOND = 16, 64

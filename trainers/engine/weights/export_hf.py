@@ -32,8 +32,8 @@ from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family
 from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE, as_text
 from trainers.engine.weights.local_paths import local
-from trainers.engine.weights.network import Index, Stack
 from trainers.engine.weights.tensorfile import TensorWriter
+from trainers.tensors import Index, Stack
 
 VERSION = 2
 Dtype = Literal["keep", "fp32", "bf16", "fp16"]

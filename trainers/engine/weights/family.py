@@ -13,8 +13,8 @@ from typing import Any
 from schemas.errors import ConfigError, printable
 from trainers.architecture import ModelConfig, shape_faults
 from trainers.engine.weights.hfconfig import Config
-from trainers.engine.weights.network import Index, Stack, stacks
 from trainers.engine.weights.transforms import PLAIN, VOCABULARY, Shape, Transform
+from trainers.tensors import Index, Stack, stacks
 
 
 @dataclass(frozen=True)

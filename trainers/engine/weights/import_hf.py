@@ -27,8 +27,8 @@ from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family, Spelling
 from trainers.engine.weights.folder import CONFIG, Folder, listed
 from trainers.engine.weights.local_paths import local
-from trainers.engine.weights.network import Index, Stack
 from trainers.engine.weights.tensorfile import DTYPES
+from trainers.tensors import Index, Stack
 
 VERSION = 2
 _HEAD = "lm_head.weight"

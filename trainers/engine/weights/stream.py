@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.planner import (
 
 from trainers.engine.checkpoint import safe_unpickle
 from trainers.engine.megatron.quiet import quiet
-from trainers.engine.weights.network import Index, Stack
+from trainers.tensors import Index, Stack
 
 Make = Callable[[Stack, Index], Tensor]
 

@@ -132,7 +132,7 @@ def sizes_of(model: ModelConfig) -> dict[str, Any]:
 
 def head_size_of(model: ModelConfig) -> dict[str, Any]:
     """Numbers per head as config.json."""
-    return {"head_dim": model.kv_channels or model.hidden_size // model.num_attention_heads}
+    return {"head_dim": model.head_channels}
 
 
 def rope_keys(model: ModelConfig, share: bool = False) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def _vocabulary_to_whole(parts: Sequence[Tensor], shape: Shape, model: ModelConf
 
 
 def _head_size(model: ModelConfig) -> int:
-    return model.kv_channels or model.hidden_size // model.num_attention_heads
+    return model.head_channels
 
 
 def _rows(model: ModelConfig) -> list[int]:

@@ -1,15 +1,19 @@
-"""The tensors of a Megatron network as its checkpoints hold them: every layer's, and every expert's, in one stack."""
+"""The tensors of a Megatron network as its checkpoints hold them: every layer's, and every expert's, in one stack.
+
+What a network learns and what a token is multiplied with are counted from the same list; nothing here needs torch.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainers.architecture import ModelConfig
-from trainers.engine.megatron.model import padded_vocabulary
+from trainers.architecture import ModelConfig, padded_vocabulary
 
 Index = tuple[int, ...]
+_EMBEDDING, _HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Stack:
         return itertools.product(*map(range, self.lead))
 
 
-def stacks(model: ModelConfig) -> dict[str, Stack]:
-    """Every tensor of the network of `model`, by name, vocabulary rows filled up as at tensor size 1."""
+def stacks(model: ModelConfig, *, padded: bool = True) -> dict[str, Stack]:
+    """Every tensor of the network of `model`, by name; vocabulary rows filled up as at tensor size 1 where `padded`."""
     hidden, layers = model.hidden_size, (model.num_layers,)
-    rows = padded_vocabulary(model, 1)
-    stacked = [Stack("embedding.word_embeddings.weight", (rows, hidden))]
+    rows = padded_vocabulary(model, 1) if padded else model.vocab_size
+    stacked = [Stack(_EMBEDDING, (rows, hidden))]
     if model.position == "learned":
         stacked.append(Stack("embedding.position_embeddings.weight", (model.max_sequence_length, hidden)))
     stacked += [
@@ -43,15 +47,35 @@ def stacks(model: ModelConfig) -> dict[str, Stack]:
     ]
     stacked += _norm(model, "decoder.final_layernorm.", hidden, ())
     if model.head == "scalar":
-        stacked.append(Stack("output_layer.weight", (model.head_size, hidden)))
+        stacked.append(Stack(_HEAD, (model.head_size, hidden)))
     elif not model.tie_embeddings:
-        stacked.append(Stack("output_layer.weight", (rows, hidden)))
+        stacked.append(Stack(_HEAD, (rows, hidden)))
     return {stack.name: stack for stack in stacked}
+
+
+def parameters(model: ModelConfig) -> int:
+    """How many numbers a network of this shape learns; rows that only fill the vocabulary up are not counted."""
+    return sum(math.prod(stack.size) for stack in stacks(model, padded=False).values())
+
+
+def active_weights(model: ModelConfig) -> int:
+    """Weights one token is multiplied with: attention, MLP (of the chosen experts only, with the router) and head.
+
+    Looking up an embedding multiplies nothing; norms and biases are left out.
+    """
+    tensors = stacks(model, padded=False)
+    used = [stack for name, stack in tensors.items() if name.startswith("decoder.") and len(stack.shape) == 2]
+    count = math.prod(tensors.get(_HEAD, tensors[_EMBEDDING]).size)
+    for stack in used:
+        layers, *experts = stack.lead
+        chosen = model.experts.per_token if experts and model.experts is not None else 1
+        count += layers * chosen * math.prod(stack.shape)
+    return count
 
 
 def _attention(model: ModelConfig, layers: Index) -> list[Stack]:
     hidden, heads, groups = model.hidden_size, model.num_attention_heads, model.num_query_groups
-    size = model.kv_channels or hidden // heads
+    size = model.head_channels
     rows, here = (heads + 2 * groups) * size, "decoder.layers.self_attention."
     stacked = _norm(model, here + "linear_qkv.layer_norm_", hidden, layers)
     stacked += [Stack(here + "linear_qkv.weight", (rows, hidden), layers)]
