@@ -2,11 +2,11 @@
 
     luigi --module pipelines RestIteration                 a recipe
     luigi --module pipelines Generate --model ...          one stage
+    pipelines.run("RestIteration", iteration=1)            the same from Python
 
-    plan.py      the graph as plain values; keys, places, checks       (nothing runs)
-    tasks.py     the generic Luigi tasks: Apply (datakit), Fit (trainers.run)
-    goals.py     what a user asks for; verbs.py and recipes/ are goals
-    settings.py  packaged defaults (luigi.cfg) and a safe Luigi        command.py  errors, exit codes, signals
+    graph/       the graph as plain values: keys, places, checks       (nothing runs)
+    runtime/     generic Luigi tasks, settings, errors, exit codes, signals
+    commands/    what a user asks for; recipes/ are commands with a graph of several stages
 
 Importing this package makes Luigi safe (see `settings` and `command`). It loads neither torch nor Megatron nor polars.
 """
@@ -23,3 +23,4 @@ command.install()
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402
+from pipelines.commands.interactive import run as run  # noqa: E402

@@ -17,9 +17,10 @@ import sys
 import time
 import traceback
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import luigi
 import luigi.interface
@@ -38,6 +39,7 @@ from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
 _OTHERS_SECONDS = 2.0
+T = TypeVar("T")
 
 
 def install() -> None:
@@ -97,11 +99,35 @@ def door(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) ->
 
 def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> LuigiRunResult:
     """Parse, check, run, report. Raises `SystemExit` with the exit code unless everything asked for exists."""
-    arguments = list(sys.argv[1:] if cmdline_args is None else cmdline_args)
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        Register.clear_instance_cache()
-        with CmdlineParser.global_instance(arguments) as parser:
+        return execute(list(sys.argv[1:] if cmdline_args is None else cmdline_args), _report)
+    except QuiverError as error:
+        say(error.render())
+        raise SystemExit(error.code) from None
+    except (SystemExit, KeyboardInterrupt) as exit_:
+        if isinstance(exit_, KeyboardInterrupt) or _running.stop_requested:
+            say(_stopped().render())
+            raise SystemExit(Stopped.code) from None
+        raise
+    except Exception:
+        raise SystemExit(_own_bug(traceback.format_exc())) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:
+    """Parse, check and run; `then` is asked for the answer while the settings of the command line hold.
+
+    Nothing is left of a run when this returns or raises: no task, no log file, no signal handler of Luigi's. Raises
+    the `QuiverError` of what failed, and whatever else is raised in this process.
+    """
+    _running.arguments = list(arguments)
+    Register.clear_instance_cache()
+    handler, log_handlers = signal.getsignal(signal.SIGUSR1), list(_LOG.handlers)
+    try:
+        with CmdlineParser.global_instance(_running.arguments) as parser:
             settings.check()
             _check_scheduler()
             task = _task(parser)
@@ -111,26 +137,21 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
             log = _log_to_file()
             result = _scheduled(task)
             _raise_failures(result, log)
-            after = getattr(task, "after", None)
-            if after is not None and task.complete():
-                after()
-        return result
-    except QuiverError as error:
-        say(error.render())
-        raise SystemExit(error.code) from None
-    except (SystemExit, KeyboardInterrupt) as exit_:
-        if isinstance(exit_, KeyboardInterrupt) or _stopping.requested:
-            say(_stopped().render())
-            raise SystemExit(Stopped.code) from None
-        raise
+            return then(task, result)
     except RPCError as error:
-        say(_no_scheduler(str(error.sub_exception or error)).render())
-        raise SystemExit(ServiceError.code) from None
-    except Exception:
-        raise SystemExit(_own_bug(traceback.format_exc())) from None
+        raise _no_scheduler(str(error.sub_exception or error)) from None
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGUSR1, handler)
+        for one in set(_LOG.handlers) - set(log_handlers):
+            _LOG.removeHandler(one)
+            one.close()
+
+
+def _report(task: luigi.Task, result: LuigiRunResult) -> LuigiRunResult:
+    after = getattr(task, "after", None)
+    if after is not None and task.complete():
+        after()
+    return result
 
 
 def _scheduled(task: luigi.Task) -> LuigiRunResult:
@@ -141,7 +162,7 @@ def _scheduled(task: luigi.Task) -> LuigiRunResult:
     while True:
         result = luigi.interface._schedule_and_run([task])
         failed = any(status == "FAILED" for _, status, _ in result.worker._add_task_history)
-        if failed or _stopping.requested or not _get_external_workers(result.worker):
+        if failed or _running.stop_requested or not _get_external_workers(result.worker):
             return result
         if not waiting:
             say(f"{task.task_family}: waiting for stages that another command is at")
@@ -182,17 +203,19 @@ def failure_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-class _Stopping:
-    """Whether SIGTERM or SIGHUP came."""
+class _Running:
+    """The run of this process: its command line, and whether SIGTERM or SIGHUP came."""
 
-    requested = False
+    def __init__(self) -> None:
+        self.arguments: list[str] = []
+        self.stop_requested = False
 
 
-_stopping = _Stopping()
+_running = _Running()
 
 
 def _stop(number: int, _: object) -> None:
-    _stopping.requested = True
+    _running.stop_requested = True
     os.kill(os.getpid(), signal.SIGUSR1)
     raise SystemExit(Stopped.code)
 
@@ -202,7 +225,7 @@ def _stopped() -> Stopped:
         "stopped",
         "stopped on request",
         kept="every finished stage, and what paid stages had answered",
-        next=f"luigi {shlex.join(sys.argv[1:])}",
+        next=f"luigi {shlex.join(_running.arguments)}",
     )
 
 
@@ -215,7 +238,7 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         raise ConfigError(
             "bad-parameter",
             parameters.unreadable(parser._get_task_cls(), vars(parser.known_args)) or printable(fault, 300),
-            where=f"luigi {printable(shlex.join(sys.argv[1:]), 200)}",
+            where=f"luigi {printable(shlex.join(_running.arguments), 200)}",
             kept="nothing was started",
             next=f"luigi --module pipelines {parser.known_args.root_task} --help",
         ) from None
@@ -227,7 +250,7 @@ def _log_to_file() -> Path:
     own_folder(folder)
     for old in sorted(folder.glob("luigi-*.log"))[:-9]:
         old.unlink(missing_ok=True)
-    path = folder / f"luigi-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log"
+    path = folder / f"luigi-{datetime.now():%Y%m%dT%H%M%S.%f}-{os.getpid()}.log"
     handler = logging.FileHandler(path, mode="x", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOG.addHandler(handler)
@@ -242,7 +265,7 @@ def logs_folder() -> Path:
 
 
 def _raise_failures(result: LuigiRunResult, log: Path) -> None:
-    if _stopping.requested:
+    if _running.stop_requested:
         raise _stopped()
     worker = result.worker
     failed = {task.task_id: task for task, status, _ in worker._add_task_history if status == "FAILED"}
@@ -271,7 +294,7 @@ def _error_of(task: luigi.Task, failure: str) -> QuiverError:
             f"the process of {printable(task)} ended without a word",
             found=f"exit code {code}",
             kept="every finished stage",
-            next=f"luigi {shlex.join(sys.argv[1:])}",
+            next=f"luigi {shlex.join(_running.arguments)}",
         )
     return _bug(text)
 
