@@ -189,6 +189,12 @@ class Algorithm:
         return tuple(name for sequence in self.sequences for name in (sequence.ids, *sequence.columns))
 
     @property
+    def wide(self) -> tuple[str, ...]:
+        """The aligned columns that hold several entries per token."""
+        aligned = (name for sequence in self.sequences for name in sequence.aligned)
+        return tuple(name for name in aligned if pa.types.is_list(self.rows[name].type.value_type))
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """The number columns it reads: those of `rows` that are neither nullable nor part of the key."""
         return tuple(column.name for column in self._others() if _is_number(column.type))

@@ -73,7 +73,8 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
     for number, sequence in enumerate(algorithm.sequences):
         lists = columns[sequence.ids] = ids(rows, seed + number)
         for name in sequence.columns:
-            columns[name] = [random.normal(size=len(row)).tolist() for row in lists]
+            wide = () if not pa.types.is_list(algorithm.rows[name].type.value_type) else (3,)
+            columns[name] = [random.normal(size=(len(row), *wide)).tolist() for row in lists]
         if sequence.mask is not None:
             columns[sequence.mask] = [[int(i >= len(row) // 3) for i in range(len(row))] for row in lists]
         if sequence.gather_ids is not None:

@@ -103,6 +103,8 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
         for name in algorithm.vectors
     }
     numbers = {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers}
+    if not rows:
+        vectors |= {name: batch.rows[name][:, None] for name in algorithm.wide}
     return replace(batch, rows=batch.rows | numbers | vectors)
 
 
@@ -127,6 +129,8 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
         row_T = torch.from_numpy(np.repeat(np.arange(len(pieces)), lengths))
         along = {name: _along(name, rows, shift) for name in sequence.columns}
         gather_ids_TK = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
+        if gather_ids_TK is not None and not rows:
+            gather_ids_TK = gather_ids_TK[:, None]
         spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), gather_ids_TK)
         tensors |= along
         start = stop

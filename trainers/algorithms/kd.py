@@ -1,0 +1,91 @@
+"""Knowledge distillation: the student's distribution over the teacher's likeliest tokens becomes the teacher's.
+
+    p_t = softmax over K of teacher_scale * log p(teacher's id k | teacher)        renormalised over these K ids alone
+    p_s = softmax over K of student_scale * log p(teacher's id k | student)
+    forward  KL(p_t || p_s),  backward  KL(p_s || p_t)                             per token
+    loss = kd_weight * KL  +  sft_weight * -log p(token | student)                 mean over counted tokens
+
+Hinton et al., "Distilling the Knowledge in a Neural Network" (2015, arXiv:1503.02531), with the teacher's top K as
+columns (`label.topk`), as NeMo-Aligner has it: `target_logits_scale` and `logits_scale` are the two scales there. A
+constant of a token's logits cancels, so log-probabilities stand for logits. NeMo-Aligner scales the logits of the
+cross-entropy too; here it is the network's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from schemas.rows.conversation import IDS
+from schemas.rows.tokens import TOKENS
+from schemas.schema import Column
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
+from trainers.preference import check_ranges
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`direction`: forward covers what the teacher may say, backward seeks what it says most. The scales divide
+    temperatures: 0.5 is temperature 2.
+    """
+
+    direction: Literal["forward", "backward"] = "forward"
+    kd_weight: float = 1.0
+    sft_weight: float = 0.0
+    student_scale: float = 1.0
+    teacher_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            "kd",
+            kd_weight=(self.kd_weight, self.kd_weight > 0, "above 0"),
+            sft_weight=(self.sft_weight, self.sft_weight >= 0, "at least 0"),
+            student_scale=(self.student_scale, self.student_scale > 0, "above 0"),
+            teacher_scale=(self.teacher_scale, self.teacher_scale > 0, "above 0"),
+        )
+
+
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+    """Divergence and cross-entropy per token [T]."""
+    student = outputs["input_ids"]
+    mask_T = rows["loss_mask"].float()
+    teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
+    student_TK = (settings.student_scale * student.gathered_TK).log_softmax(-1)
+    forward = settings.direction == "forward"
+    kl_T = _kl(teacher_TK, student_TK) if forward else _kl(student_TK, teacher_TK)
+    sft_T = -student.logprobs_T
+    values_T = settings.kd_weight * kl_T
+    if settings.sft_weight:
+        values_T = values_T + settings.sft_weight * sft_T
+    same_T = teacher_TK.argmax(-1) == student_TK.argmax(-1)
+    figures = {"kd_loss": kl_T, "sft_loss": sft_T, "agreement": same_T}
+    metrics = {name: sum_count(figure_T, mask_T) for name, figure_T in figures.items()}
+    return Loss(values=values_T, weights=mask_T, metrics=metrics)
+
+
+def _kl(one_TK: Tensor, other_TK: Tensor) -> Tensor:
+    """KL of one distribution from another, both as log-probabilities [T, K]."""
+    return (one_TK.exp() * (one_TK - other_TK)).sum(-1)
+
+
+KD = Algorithm(
+    name="kd",
+    rows=TOKENS.dropping("source").adding(
+        Column("teacher_ids", pa.list_(IDS), "the teacher's likeliest ids at every token of input_ids"),
+        Column("teacher_logprobs", pa.list_(pa.list_(pa.float32())), "their log-probabilities in nats"),
+    ),
+    sequences=(
+        TokenColumn(ids="input_ids", mask="loss_mask", aligned=("teacher_logprobs",), gather_ids="teacher_ids"),
+    ),
+    needs=Needs.LOGPROBS | Needs.GATHERED,
+    per=Per.TOKEN,
+    settings=Settings,
+    loss=loss,
+    metrics=("kd_loss", "sft_loss", "agreement"),
+)
