@@ -109,6 +109,11 @@ class Op(ABC):
         return frozenset()
 
     @property
+    def token_bytes(self) -> int:
+        """Bytes of its columns for each token of the rows, before compression; 0 where they are not per token."""
+        return 0
+
+    @property
     @abstractmethod
     def takes(self) -> Schema:
         """The columns it reads; rows may hold others."""

@@ -53,6 +53,10 @@ class Logprobs(Label):
         return frozenset({"logprobs"})
 
     @property
+    def token_bytes(self) -> int:
+        return 0 if self.per == "row" else FLOATS[self.dtype].value_type.bit_width // 8
+
+    @property
     def takes(self) -> Schema:
         """Token ids and, where named, masks."""
         ids = {name: Column(name, IDS, "tokens that are read") for name, _, _ in self.columns}

@@ -46,6 +46,10 @@ class TopK(Label):
         return frozenset({"logprobs", "top_k"})
 
     @property
+    def token_bytes(self) -> int:
+        return self.k * (IDS.value_type.bit_width + FLOATS[self.dtype].bit_width) // 8
+
+    @property
     def takes(self) -> Schema:
         """The token ids."""
         return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))

@@ -34,6 +34,10 @@ class Values(Label):
         return frozenset({"values"})
 
     @property
+    def token_bytes(self) -> int:
+        return pa.float32().bit_width // 8
+
+    @property
     def takes(self) -> Schema:
         """The token ids."""
         return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))

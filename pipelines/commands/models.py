@@ -1,8 +1,8 @@
 """Models from and for other programs, as tasks and commands.
 
-    luigi --module pipelines AdoptModel  --folder llama-3.1-8b              a checkpoint of a Hugging Face folder
-    luigi --module pipelines ExportModel --checkpoint quiver-data/.../policy-3f2a91c0       and the way back
-    luigi --module pipelines MergeModel  --adapters quiver-data/.../policy-91b0c2de         LoRA into its base
+    luigi --module pipelines ImportModel --folder llama-3.1-8b              a checkpoint of a Hugging Face folder
+    luigi --module pipelines ExportModel --model quiver-data/.../policy-3f2a91c0       and the way back
+    luigi --module pipelines MergeModel  --model quiver-data/.../policy-91b0c2de         LoRA into its base
 
 Conversions run in a process of their own, which holds torch and ends with its memory.
 """
@@ -26,6 +26,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem
 from pipelines.runtime.console import Stage
 from pipelines.runtime.processes import die_with_parent
+from pipelines.runtime.references import model_parameter, reference
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.targets import CheckpointTarget
 from pipelines.runtime.tasks import Make, makes
@@ -41,7 +42,7 @@ class Adopt(Make):
     kind = CheckpointTarget
 
     def make(self, node: ImportedModel, stage: Stage) -> str:
-        """`trainers.adopt`."""
+        """`trainers.import_hf`."""
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
         return _apart(_adopt, node.folder, node.url, node.task_key, tokenizer)
 
@@ -56,7 +57,7 @@ class Convert(Make):
         return _apart(work, node.model.url, node.url, node.task_key, dict(node.settings))
 
 
-class AdoptModel(Command):
+class ImportModel(Command):
     """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes."""
 
     folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
@@ -70,23 +71,30 @@ class AdoptModel(Command):
         return [imported_model(plan, self.folder, self.name, self.tokenizer)]
 
 
+class AdoptModel(ImportModel):
+    """`ImportModel` under its older name."""
+
+
 class ExportModel(Command):
     """A checkpoint as a Hugging Face folder that transformers and vLLM load."""
 
-    checkpoint = luigi.Parameter(description="checkpoint")
+    model = model_parameter("what is exported")
+    checkpoint = luigi.Parameter(default="", description="--model")
     name = luigi.Parameter(
         default="", description="label of the folder under the root; empty: made of the checkpoint's"
     )
     dtype = luigi.ChoiceParameter(
         choices=["keep", "fp32", "bf16", "fp16"], default="keep", description="of the weights"
     )
-    architecture = luigi.Parameter(default="", description="family; empty: the one it was adopted as, or that fits")
+    family = luigi.Parameter(default="", description="whose architecture; empty: as it was imported, or that fits")
+    architecture = luigi.Parameter(default="", description="--family")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The folder."""
-        model = checkpoint_at(plan, self.checkpoint)
-        chosen = {"dtype": self.dtype, **({"family": self.architecture} if self.architecture else {})}
-        label = self.name or f"exported/{stem(self.checkpoint)}"
+        place, family = reference(self, "checkpoint"), self.family or self.architecture
+        model = checkpoint_at(plan, place)
+        chosen = {"dtype": self.dtype, **({"family": family} if family else {})}
+        label = self.name or f"exported/{stem(place)}"
         made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))
         return [plan.add(made)]
 
@@ -94,13 +102,14 @@ class ExportModel(Command):
 class MergeModel(Command):
     """Adapters (LoRA) and their base as one ordinary checkpoint."""
 
-    adapters = luigi.Parameter(description="checkpoint of a run with lora")
+    model = model_parameter("checkpoint of a run with lora")
+    adapters = luigi.Parameter(default="", description="--model")
     name = luigi.Parameter(default="", description="label under the root; empty: made of the adapters'")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
-        label = self.name or f"merged/{stem(self.adapters)}"
-        model = plan.existing(self.adapters, "checkpoint")
+        place = reference(self, "adapters")
+        label, model = self.name or f"merged/{stem(place)}", checkpoint_at(plan, place)
         return [plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="merge"))]
 
 

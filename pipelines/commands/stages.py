@@ -33,7 +33,6 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines.backends.backend import checkpoint_at, model_at, roles_of
 from pipelines.commands.command import Command
-from pipelines.commands.references import model_parameter, reference
 from pipelines.commands.templated import Answering, Templated
 from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
@@ -50,6 +49,7 @@ from pipelines.runtime.parameters import (
     Whole,
     assigned_to,
 )
+from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import normal

@@ -1,6 +1,6 @@
 """Models from other programs and for them: Hugging Face folders in and out, and models that lie elsewhere.
 
-ImportedModel     a checkpoint made of a Hugging Face folder (trainers.adopt)
+ImportedModel     a checkpoint made of a Hugging Face folder (trainers.import_hf)
 ConvertedModel    a Hugging Face folder made of a checkpoint (trainers.export); adapters merged (trainers.merge)
 ExternalModel     a function, a server, another engine's folder: asked where it is, never made
 """
@@ -19,7 +19,7 @@ from schemas.tokenizer import folder_identity
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImportedModel(Node):
-    """The checkpoint that `trainers.adopt` makes of the Hugging Face folder `folder`, with its tokenizer or another."""
+    """The checkpoint that `trainers.import_hf` makes of the folder `folder`, with its tokenizer or another."""
 
     folder: str
     content: str

@@ -22,6 +22,7 @@ from datakit.tokenize import Train
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.runtime.console import say
 from schemas.errors import StorageError
+from schemas.tokenizer_lineage import token_columns
 from trainers import architecture
 from trainers.tensors import parameters
 
@@ -49,6 +50,10 @@ def check(todo: Sequence[Node]) -> None:
     free = shutil.disk_usage(next(place for place in (Path(root), *Path(root).parents) if place.exists())).free
     sizes: dict[int, Size] = {}
     likely = sum(_size(node, sizes).bytes for node in todo)
+    for node in todo:
+        if isinstance(node, Table) and node.op.token_bytes:
+            wide = _tokens(node, sizes) * node.op.token_bytes
+            say(f"  {node.label}: {node.op.token_bytes} B for each token, about {_shown(wide)} before compression")
     least = sum(_model_bytes(node)[0] for node in todo if isinstance(node, TrainedCheckpoint))
     if free < least:
         raise StorageError(
@@ -73,12 +78,28 @@ def _size(node: Node, sizes: dict[int, Size]) -> Size:
         elif isinstance(node, Table):
             given = [_size(parent, sizes) for parent in node.inputs]
             whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
-            sizes[id(node)] = grown(node.op, whole)
+            size = grown(node.op, whole)
+            wide = _tokens(node, sizes) * node.op.token_bytes if node.op.token_bytes else 0.0
+            sizes[id(node)] = replace(size, bytes=size.bytes + wide)
         elif isinstance(node, TrainedCheckpoint):
             sizes[id(node)] = Size(0.0, _model_bytes(node)[1])
         else:
             sizes[id(node)] = Size()
     return sizes[id(node)]
+
+
+def _tokens(node: Table, sizes: dict[int, Size]) -> float:
+    """Tokens that the operation of `node` reads: counted where the rows are made, or else judged by their bytes."""
+    count = 0.0
+    for rows in node.inputs:
+        manifest = rows.manifest()
+        if manifest is None:
+            count += _size(rows, sizes).bytes / _TOKEN_BYTES
+            continue
+        columns = manifest.stats.get("columns", {})
+        lengths = [columns.get(f"{name}.length", {}) for name in token_columns(node.op.takes)]
+        count += sum(length.get("mean", 0.0) * length.get("count", 0) for length in lengths)
+    return count
 
 
 @functools.singledispatch

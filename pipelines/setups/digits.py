@@ -12,7 +12,7 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.learning import run_of
+from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Number, Whole
@@ -42,7 +42,10 @@ class digits(SetupConfig):
     pairs_per_prompt = Whole(default=3, description="pairs of a right and a wrong answer for each of them, at most")
     vocabulary = vocabulary(288)
     max_length = max_length(64)
-    model = network(num_layers=4, hidden_size=128, ffn_hidden_size=256, num_attention_heads=4, num_query_groups=4)
+    architecture = network(
+        num_layers=4, hidden_size=128, ffn_hidden_size=256, num_attention_heads=4, num_query_groups=4
+    )
+    model = network()
     base = learning_of(
         "the first policy",
         epochs=6,
@@ -69,7 +72,7 @@ class digits(SetupConfig):
         demonstrations = rows["demonstrations"]
         tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
         tokens = tokenized(plan, "digits/demonstrations", tokenizer, demonstrations, self.max_length, rendering)
-        shape = {"max_sequence_length": self.max_length, **self.model}
+        shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
         policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
         eval_setup = EvalSetup(

@@ -17,6 +17,7 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter
+from pipelines.runtime.references import model_parameter, reference
 from pipelines.setups.source import SetupConfig, learning_of, max_length, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
@@ -28,13 +29,12 @@ class own(SetupConfig):
     """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
 
     title = luigi.Parameter(default="", description="folder of the data; empty: made of the names of policy and reward")
-    policy = luigi.Parameter(default="", description="checkpoint or Hugging Face folder to improve")
+    model = model_parameter("policy to improve")
+    policy = luigi.Parameter(default="", description="model")
     prompts = luigi.Parameter(default="", description="dataset folder or file of prompts")
     format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
-    reward = luigi.Parameter(
-        default="", description="module:function, or a reward model: checkpoint or Hugging Face folder"
-    )
+    reward = model_parameter("reward model")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
     original_format = luigi.Parameter(
@@ -55,7 +55,8 @@ class own(SetupConfig):
 
     def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """The policy adopted where it comes from outside, the prompts in two parts, the reward."""
-        missing = [name for name in ("policy", "prompts", "reward") if not getattr(self, name)]
+        given = {"model": self.first, "prompts": self.prompts, "reward": self.reward}
+        missing = [name for name, value in given.items() if not value]
         if missing:
             raise ConfigError(
                 "missing-setting",
@@ -63,7 +64,7 @@ class own(SetupConfig):
                 kept="nothing was started",
                 next=" ".join(f"--own-{name} ..." for name in missing),
             )
-        title, policy = self._title(), model_at(plan, self.policy, "generator")
+        title, policy = self._title(), model_at(plan, self.first, "generator")
         reward = model_at(plan, self.reward, "scorer")
         prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported")
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
@@ -88,9 +89,14 @@ class own(SetupConfig):
             learning=self.improve,
         )
 
+    @property
+    def first(self) -> str:
+        """The policy that is improved, as it was named."""
+        return reference(self, "policy", required=False)
+
     def _title(self) -> str:
         """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""
-        places = (self.policy, self.reward)
+        places = (self.first, self.reward)
         return self.title or "+".join(folder_name(PurePosixPath(place.rstrip("/")).name) for place in places)
 
     def _part(self, plan: Plan, label: str, part: str, prompts: Node, seed: int) -> Node:

@@ -13,7 +13,7 @@ from datakit.io import Jsonl
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.learning import run_of
+from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number
@@ -50,7 +50,10 @@ class preferences(SetupConfig):
     vocabulary = vocabulary(2048)
     max_length = max_length(512)
     max_new_tokens = max_new_tokens(64)
-    model = network(num_layers=4, hidden_size=192, ffn_hidden_size=512, num_attention_heads=4, num_query_groups=4)
+    architecture = network(
+        num_layers=4, hidden_size=192, ffn_hidden_size=512, num_attention_heads=4, num_query_groups=4
+    )
+    model = network()
     base = learning_of(
         "the first policy",
         epochs=4,
@@ -90,7 +93,7 @@ class preferences(SetupConfig):
         sides: Any = self.learn
         answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
         tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length, rendering)
-        shape = {"max_sequence_length": self.max_length, **self.model}
+        shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
         run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
         policy = plan.model(f"{self.title}/policy", run, data=tokens, tokenizer=tokenizer)
         eval_setup = EvalSetup(

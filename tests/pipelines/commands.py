@@ -32,7 +32,7 @@ _SMALL = {
     "digits-pair-samples": 4,
     "digits-pairs-per-prompt": 2,
     "digits-max-length": 48,
-    "digits-model": _NETWORK,
+    "digits-architecture": _NETWORK,
     "digits-base": {"epochs": 12, "global_batch_size": 16, "save_every": 60, "optim": {"lr": 5e-3, **_STEADY}},
     "digits-reward": {
         "epochs": 1,

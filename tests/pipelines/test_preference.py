@@ -26,7 +26,7 @@ SMALL = {
     "preferences-vocabulary": 300,
     "preferences-held-out": 0.25,
     "preferences-learn": "both",
-    "preferences-model": {
+    "preferences-architecture": {
         "num_layers": 1,
         "hidden_size": 32,
         "ffn_hidden_size": 64,

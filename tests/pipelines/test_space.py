@@ -6,20 +6,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from datakit.blend import Split
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Jsonl, Reversal
+from datakit.label import Logprobs, TopK, Values
 from datakit.op import Op
 from datakit.tokenize import Train
 from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.runtime import disk_estimate
-from pipelines.runtime.disk_estimate import Size, grown
+from pipelines.runtime.disk_estimate import Size, _shown, grown
 from pipelines.stages.iteration import tokenized
+from schemas import TOKENS
+from schemas.dataset import Attempt
 from schemas.errors import StorageError
 from trainers import architecture
 from trainers.tensors import parameters
@@ -105,6 +109,33 @@ def test_a_place_that_is_no_folder_of_this_machine_is_not_judged(monkeypatch: py
 )
 def test_stages_grow_as_their_settings_say(op: Op, wanted: Size) -> None:
     assert grown(op, Size(100, 5000)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("op", "each"),
+    [
+        (TopK(k=100), 100 * (4 + 4)),
+        (TopK(k=100, dtype="float16"), 100 * (4 + 2)),
+        (Values(), 4),
+        (Logprobs(dtype="float16"), 2),
+        (Logprobs(per="row"), 0),
+    ],
+)
+def test_the_size_of_columns_that_hold_numbers_of_every_token_is_said_before_the_run(
+    op: Op, each: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempt = Attempt.begin(str(tmp_path / "tokens"), TOKENS)
+    writer = attempt.shard(0)
+    ids, masks = [[1] * 700, [2] * 300], [[1] * 700, [1] * 300]
+    writer.write(TOKENS.conform(pa.table({"sample_id": ["a", "b"], "input_ids": ids, "loss_mask": masks})))
+    attempt.commit([writer.finish()])
+    plan = Plan(str(tmp_path / "data"))
+    tokens = plan.existing(str(tmp_path / "tokens"), "dataset")
+    asked = plan.table("asked", op, tokens, model=model(tmp_path))
+    disk_estimate.check([asked])
+    expected = f"asked: {each} B for each token, about {_shown(each * 1000)} before compression"
+    assert (expected in capsys.readouterr().err) is bool(each)
+    assert asked.op.token_bytes == each
 
 
 def test_files_count_as_they_lie_there(tmp_path: Path) -> None:

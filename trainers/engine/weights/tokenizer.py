@@ -72,7 +72,7 @@ def of_folder(path: str) -> TokenizerFiles:
 def of_dataset(url: str) -> TokenizerFiles:
     """The tokenizer in a dataset of one TOKENIZERS row."""
     dataset = Dataset.open(url)
-    dataset.schema.requires(TOKENIZERS, "trainers.adopt")
+    dataset.schema.requires(TOKENIZERS, "trainers.import_hf")
     row = read_dataset(dataset)
     return TokenizerFiles(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
 

@@ -1,0 +1,82 @@
+"""Older names of commands, flags and settings: the same graph, to the key; `--model` names a model everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datakit.io import Reversal
+from datakit.tokenize import Train as TrainTokenizer
+from pipelines.commands import models, stages
+from pipelines.commands.command import Command
+from pipelines.graph.plan import Plan
+from pipelines.setups.digits import digits
+from pipelines.setups.own import own
+from pipelines.stages.iteration import PLAIN
+from schemas.errors import ConfigError
+
+SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
+
+PAIRS: dict[str, tuple[Callable[..., Command], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "Generate": (stages.Generate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
+    "Evaluate": (stages.Evaluate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
+    "Label": (stages.Label, {"data": "rows.jsonl", "op": "reward"}, {"model": "model"}, {"reward_model": "model"}),
+    "ExportModel": (
+        models.ExportModel,
+        {},
+        {"model": "model", "family": "llama"},
+        {"checkpoint": "model", "architecture": "llama"},
+    ),
+    "MergeModel": (models.MergeModel, {}, {"model": "model"}, {"adapters": "model"}),
+}
+
+
+def urls(command: Command) -> list[str]:
+    return [node.url for node in command.build(Plan("data"))]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_older_flag_asks_for_the_same(place: Path, name: str) -> None:
+    command, common, new, old = PAIRS[name]
+    assert urls(command(**common, **new)) == urls(command(**common, **old)) == urls(command(**common, **new, **old))
+    with pytest.raises(ConfigError, match="are the same flag"):
+        urls(command(**common, **{**new, "model": "elsewhere"}, **old))
+    with pytest.raises(ConfigError, match=f"{name} needs --model"):
+        urls(command(**common))
+
+
+def test_an_imported_model_has_the_label_and_key_that_an_adopted_one_had(place: Path) -> None:
+    assert urls(models.ImportModel(folder="model")) == urls(models.AdoptModel(folder="model"))
+    assert urls(models.ImportModel(folder="model"))[0].startswith(f"{place}/data/adopted/model-")
+
+
+def test_training_starts_from_a_model_or_from_an_architecture(place: Path, tmp_path: Path) -> None:
+    from tests.pipelines.test_speech import make
+
+    plan = Plan(str(tmp_path))
+    rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
+    data = make(rows, tmp_path).url
+    tokenizer = make(plan.table("tokenizer", TrainTokenizer(vocab_size=280), rows), tmp_path).url
+    given: dict[str, Any] = {"data": data, "tokenizer": tokenizer}
+    for wrong, text in (
+        ({}, "Train needs --model"),
+        ({"model": json.dumps(SHAPE)}, "is --architecture"),
+        ({"model": "model", "architecture": SHAPE}, "one of --model and --architecture"),
+        ({"model": "json:dumps"}, "has no weights here"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            urls(stages.Train(**given, **wrong))
+
+
+def test_the_policy_and_the_networks_of_task_sources_have_older_names(place: Path) -> None:
+    assert own(policy="model", reward="a:b").first == own(model="model", reward="a:b").first == "model"
+    plan = Plan("data")
+    keys = {
+        digits(**{name: {**SHAPE, "num_attention_heads": 4}}).source(plan, 0, PLAIN).policy.task_key
+        for name in ("architecture", "model")
+    }
+    assert len(keys) == 1 and digits().source(plan, 0, PLAIN).policy.task_key not in keys
