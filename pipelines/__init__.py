@@ -23,4 +23,7 @@ command.install()
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402
+from pipelines.commands import usage as usage  # noqa: E402
 from pipelines.commands.interactive import run as run  # noqa: E402
+
+usage.install()

@@ -70,7 +70,7 @@ def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
     if faults:
         unknown = [key for key in data if key not in _fields(kind)] if isinstance(data, Mapping) else []
         slug = "unknown-key" if all(fault.startswith("unknown key") for fault in faults) else "bad-setting"
-        expected = defaults(kind) if unknown else ""
+        expected = ", ".join(defaults(kind)) if unknown else ""
         raise ConfigError(slug, "; ".join(faults), expected=expected, where=where, kept="nothing was started")
     return cast(T, value)
 
@@ -95,8 +95,8 @@ def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[st
             _assign(kind, path, text, result, faults)
     if faults:
         unknown = all(fault.startswith("unknown key") for fault in faults)
-        raise ConfigError("unknown-key" if unknown else "bad-setting", "; ".join(faults), where=where,
-                          expected=defaults(kind) if unknown else "", kept="nothing was started")  # fmt: skip
+        slug, expected = ("unknown-key", ", ".join(defaults(kind))) if unknown else ("bad-setting", "")
+        raise ConfigError(slug, "; ".join(faults), where=where, expected=expected, kept="nothing was started")
     return result
 
 
@@ -173,8 +173,8 @@ def _nearest(kind: type, name: str) -> str:
     return f" (did you mean {paths[near[0]]}?)" if near else own
 
 
-def defaults(kind: type) -> str:
-    """The settings of the dataclass `kind` in one line, each with its default; `needed` where it has none."""
+def defaults(kind: type) -> list[str]:
+    """The settings of the dataclass `kind`, each with its default behind it; `needed` where it has none."""
     listed = []
     for name, field in _fields(kind).items():
         if field.default_factory is not dataclasses.MISSING:
@@ -183,7 +183,7 @@ def defaults(kind: type) -> str:
             needed = field.default is dataclasses.MISSING
             default = "needed" if needed else json.dumps(plain(field.default), default=str)
         listed.append(f"{name} ({printable(default, 40)})")
-    return ", ".join(listed)
+    return listed
 
 
 def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:

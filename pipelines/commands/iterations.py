@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
 from pipelines.graph.results import Results
+from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import iteration_table, pair_table
 from pipelines.report.table import text
@@ -161,14 +161,4 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
         for table in self.report():
             if table.rows:
                 print(f"\n{text(table)}")
-        last = self.graph.steps[-1]
-        root, rewards, policy = (_shown(place) for place in (last.policy.root, last.rewards.url, last.policy.url))
-        query = f"select prompt, response, reward from '{rewards}/*.parquet' order by reward desc limit 5"
-        print(f"\ndata lies in {root}: policy {last.policy.url.removeprefix(last.policy.root)[1:]}\ngo on with")
-        print(f'  python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
-        print(f"  luigi --module pipelines {self.task_family} --iteration {max(self.iteration + 1, 3)}")
-        print(f"  luigi --module pipelines Generate --model {policy} --prompts FILE.jsonl")
-
-
-def _shown(place: str) -> str:
-    return place if "://" in place else os.path.relpath(place)
+        print(suggestions.section(self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration))

@@ -76,7 +76,7 @@ class AdoptModel(ImportModel):
 
 
 class ExportModel(Command):
-    """A checkpoint as a Hugging Face folder that transformers and vLLM load."""
+    """A checkpoint as a Hugging Face folder, which transformers and vLLM load."""
 
     model = model_parameter("what is exported")
     checkpoint = luigi.Parameter(default="", description="--model")
@@ -100,7 +100,7 @@ class ExportModel(Command):
 
 
 class MergeModel(Command):
-    """Adapters (LoRA) and their base as one ordinary checkpoint."""
+    """LoRA adapters and their base as one ordinary checkpoint."""
 
     model = model_parameter("checkpoint of a run with lora")
     adapters = luigi.Parameter(default="", description="--model")

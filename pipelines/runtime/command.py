@@ -7,6 +7,8 @@ ours ends it with 1, one line and a file that holds the traceback.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import logging
 import os
@@ -30,8 +32,8 @@ from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines.runtime import parameters, settings
-from pipelines.runtime.console import say
+from pipelines.runtime import invocation, parameters, settings
+from pipelines.runtime.console import say, say_error
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.process import program
 from schemas.store.ownfiles import own_folder, replace_file
@@ -50,8 +52,8 @@ def install() -> None:
     def get_task_cls(name: str) -> type[luigi.Task]:
         try:
             return find(name)
-        except TaskClassNotFoundException as fault:
-            raise _UnknownTask(name, fault) from None
+        except TaskClassNotFoundException:
+            raise _UnknownTask(name) from None
 
     Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
     parameters.install()
@@ -61,23 +63,32 @@ def install() -> None:
 class _UnknownTask(SystemExit, TaskClassNotFoundException):
     """Ends a command line that names no task with exit code 2; for everyone else it is Luigi's own exception."""
 
-    def __init__(self, name: str, fault: Exception) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(ConfigError.code)
-        lines = str(fault).split("\n")
-        near = [line.strip() for line in lines[1:] if line.strip()]
-        families = [name for name, task in Register._get_reg().items() if _ours(task)]
+        kinds = {name: kind for name, kind in Register._get_reg().items() if isinstance(kind, type)}
+        ours = sorted(
+            name for name, kind in kinds.items()
+            if hasattr(kind, "before") and not inspect.isabstract(kind) and not name.startswith("_")
+        )  # fmt: skip
+        near = near_task(name, ours)
         error = ConfigError(
             "unknown-task",
             f"there is no task {printable(name)}",
-            expected=f"did you mean {near[0]}?" if near else ", ".join(sorted(families)),
+            expected=f"did you mean {near}?" if near else ", ".join(ours),
             kept="nothing was started",
-            next="luigi --module pipelines --help",
+            next=f"luigi --module pipelines {f'{near} ' if near else ''}--help",
         )
-        say(error.render())
+        say_error(error)
 
 
-def _ours(task: object) -> bool:
-    return getattr(task, "__module__", "").startswith(("pipelines.commands.stages", "pipelines.recipes."))
+def near_task(name: str, known: Sequence[str]) -> str:
+    """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
+    folded = {task.lower(): task for task in known}
+    near = difflib.get_close_matches(name.lower(), list(folded), 1, 0.7)
+    if near:
+        return folded[near[0]]
+    parts = [task for lower, task in folded.items() if len(name) > 2 and name.lower().replace("_", "") in lower]
+    return min(parts, key=len, default="")
 
 
 def hide_logs() -> None:
@@ -103,11 +114,11 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     try:
         return execute(list(sys.argv[1:] if cmdline_args is None else cmdline_args), _report)
     except QuiverError as error:
-        say(error.render())
+        say_error(error)
         raise SystemExit(error.code) from None
     except (SystemExit, KeyboardInterrupt) as exit_:
         if isinstance(exit_, KeyboardInterrupt) or _running.stop_requested:
-            say(_stopped().render())
+            say_error(_stopped())
             raise SystemExit(Stopped.code) from None
         raise
     except Exception:
@@ -123,11 +134,11 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
     Nothing is left of a run when this returns or raises: no task, no log file, no signal handler of Luigi's. Raises
     the `QuiverError` of what failed, and whatever else is raised in this process.
     """
-    _running.arguments = list(arguments)
+    invocation.given(arguments)
     Register.clear_instance_cache()
     handler, log_handlers = signal.getsignal(signal.SIGUSR1), list(_LOG.handlers)
     try:
-        with CmdlineParser.global_instance(_running.arguments) as parser:
+        with CmdlineParser.global_instance(list(arguments)) as parser:
             settings.check()
             _check_scheduler()
             task = _task(parser)
@@ -204,11 +215,9 @@ def failure_text(error: BaseException) -> str:
 
 
 class _Running:
-    """The run of this process: its command line, and whether SIGTERM or SIGHUP came."""
+    """Whether SIGTERM or SIGHUP came."""
 
-    def __init__(self) -> None:
-        self.arguments: list[str] = []
-        self.stop_requested = False
+    stop_requested = False
 
 
 _running = _Running()
@@ -225,7 +234,7 @@ def _stopped() -> Stopped:
         "stopped",
         "stopped on request",
         kept="every finished stage, and what paid stages had answered",
-        next=f"luigi {shlex.join(_running.arguments)}",
+        next=shlex.join(invocation.again()),
     )
 
 
@@ -238,7 +247,7 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         raise ConfigError(
             "bad-parameter",
             parameters.unreadable(parser._get_task_cls(), vars(parser.known_args)) or printable(fault, 300),
-            where=f"luigi {printable(shlex.join(_running.arguments), 200)}",
+            where=printable(shlex.join(invocation.again()), 200),
             kept="nothing was started",
             next=f"luigi --module pipelines {parser.known_args.root_task} --help",
         ) from None
@@ -271,7 +280,7 @@ def _raise_failures(result: LuigiRunResult, log: Path) -> None:
     failed = {task.task_id: task for task, status, _ in worker._add_task_history if status == "FAILED"}
     errors = [_error_of(task, worker._scheduler.fetch_error(task_id)["error"]) for task_id, task in failed.items()]
     for error in errors[1:]:
-        say(error.render())
+        say_error(error)
     if errors:
         raise errors[0]
     if not worker.add_succeeded:
@@ -294,7 +303,7 @@ def _error_of(task: luigi.Task, failure: str) -> QuiverError:
             f"the process of {printable(task)} ended without a word",
             found=f"exit code {code}",
             kept="every finished stage",
-            next=f"luigi {shlex.join(_running.arguments)}",
+            next=shlex.join(invocation.again()),
         )
     return _bug(text)
 
@@ -328,5 +337,5 @@ def _bug(text: str) -> QuiverError:
 
 def _own_bug(text: str) -> int:
     error = _bug(text)
-    say(error.render())
+    say_error(error)
     return error.code

@@ -6,11 +6,14 @@ elsewhere (a file, a CI log) it is printed at most every ten seconds.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
-from schemas.errors import escaped
+from pipelines.runtime import invocation
+from schemas.errors import QuiverError, escaped
 
+_WIDTH = 80
 _SLOW = 10.0
 _FAST = 0.2
 
@@ -18,6 +21,25 @@ _FAST = 0.2
 def say(text: str) -> None:
     """One line on stderr."""
     print(escaped(text), file=sys.stderr, flush=True)
+
+
+def say_error(error: QuiverError) -> None:
+    """An error's lines on stderr, its next command as it works here."""
+    error.next = invocation.runnable(error.next)
+    say(error.render())
+
+
+def width() -> int:
+    """Characters of a line: `COLUMNS`, or what the terminal says, or 80."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+        except (OSError, ValueError, AttributeError):
+            continue
+    return _WIDTH
 
 
 class Stage:

@@ -47,9 +47,10 @@ REST = ("RestIteration", *(text for name, value in _SMALL.items() for text in (f
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The caller's environment without any Luigi configuration, our packages importable."""
+    """The caller's environment without any Luigi configuration, our packages importable, our programs on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI")}
-    return {**kept, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", **more}
+    programs = os.pathsep.join([str(LUIGI.parent), os.environ.get("PATH", "")])
+    return {**kept, "PATH": programs, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", **more}
 
 
 def luigi(

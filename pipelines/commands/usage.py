@@ -1,0 +1,177 @@
+"""What `--help` shows: the commands in a line each; or one command, every flag once with its default, the names that
+its flags take, and the settings of its task source.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException, _no_value
+from luigi.task_register import Register
+
+from pipelines.commands.command import Command
+from pipelines.commands.stages import StageCommand
+from pipelines.runtime import console, invocation
+from schemas.errors import ConfigError
+from schemas.settings import defaults
+
+_COLUMN, _NAMES = 26, 28
+_GENERAL = ("quiver", "launch")
+_LUIGI = {
+    "workers": "tasks at the same time",
+    "scheduler-host": "a luigid to register with; none is needed",
+    "local-scheduler": "no luigid, whatever the configuration names",
+}
+
+
+def install() -> None:
+    """Answer `--help`, and a command line without a task, with pages of ours; the rest stays Luigi's."""
+    CmdlineParser._possibly_exit_with_help = staticmethod(_exit_with_help)  # type: ignore[method-assign,assignment]
+
+
+def _exit_with_help(parser: Any, known: Any) -> None:
+    asked = known.core_help or known.core_help_all
+    if known.root_task and asked:
+        _leave(page(Register.get_task_cls(known.root_task)), 0)
+    elif not known.root_task:
+        _leave(overview(), 0 if asked else ConfigError.code)
+
+
+def _leave(lines: Iterator[str], code: int) -> NoReturn:
+    print("\n".join(lines), flush=True)
+    sys.exit(code)
+
+
+def commands() -> dict[str, type[Command]]:
+    """Every command there is, by name."""
+    tasks = {name: kind for name, kind in Register._get_reg().items() if inspect.isclass(kind)}
+    return {
+        name: kind
+        for name, kind in sorted(tasks.items())
+        if issubclass(kind, Command) and not inspect.isabstract(kind) and not name.startswith("_")
+    }
+
+
+def overview() -> Iterator[str]:
+    """The commands, in a line each."""
+    yield "usage: luigi --module pipelines COMMAND --flag value ...  (COMMAND --help)"
+    stages = {name for name, kind in commands().items() if kind.__module__.startswith("pipelines.commands.")}
+    for title, wanted in (("Recipes", False), ("Stages", True)):
+        yield f"\n{title}"
+        for name, kind in commands().items():
+            if (name in stages) is wanted:
+                yield f"  {name:<{_NAMES}}{_short(_sentence(kind), console.width() - _NAMES - 2)}"
+
+
+def page(kind: type[luigi.Task]) -> Iterator[str]:
+    """One command: what it does, its flags, the names that they take, the settings of its source, general flags."""
+    family = kind.get_task_family()
+    yield from textwrap.wrap(f"{family}: {' '.join((inspect.getdoc(kind) or '').split())}", console.width())
+    yield ""
+    for name, parameter in kind.get_params():
+        yield from _flag(family, "", name, parameter)
+    if issubclass(kind, StageCommand):
+        yield from _names(kind)
+    section = _source(kind)
+    if section is not None:
+        yield f"\nSettings of the source {section.get_task_family()} (another one: --source NAME --help)"
+        yield from _section(section)
+    yield "\nSettings of every command"
+    for name in _GENERAL[:1]:
+        yield from _section(Register.get_task_cls(name))
+    for name, meaning in _LUIGI.items():
+        yield from _entry(f"--{name}", meaning)
+    launch = ", ".join(f"--launch-{name.replace('_', '-')}" for name, _ in Register.get_task_cls("launch").get_params())
+    yield from _entry("--launch-...", f"how training is started: {launch}")
+
+
+def _source(kind: type[luigi.Task]) -> type[luigi.Task] | None:
+    """The section of the task source that the command line names, or the default one; None where there is none."""
+    parameter = dict(kind.get_params()).get("source")
+    if parameter is None:
+        return None
+    section = Register._get_reg().get(
+        invocation.value("--source") or _value(kind.get_task_family(), "source", parameter)
+    )
+    return section if inspect.isclass(section) and issubclass(section, luigi.Config) else None
+
+
+def _names(kind: type[StageCommand]) -> Iterator[str]:
+    """Operations and formats of a stage; of the operation that is given, its settings."""
+    from datakit.formats.forms import FORMS
+    from datakit.registry import OPS
+
+    flags = {name for name, _ in kind.get_params()}
+    if "op" in flags:
+        yield f"\nOperations of {kind.get_task_family()} (settings of one: --op NAME --help)"
+        for name, op in OPS.items():
+            if name.startswith(f"{kind.family}."):
+                yield from _entry(name.partition(".")[2], _sentence(op))
+        chosen = invocation.value("--op")
+        op_kind = OPS.get(chosen if "." in chosen else f"{kind.family}.{chosen}")
+        if op_kind is not None:
+            yield f"\nSettings of {op_kind.name}, for --params"
+            yield from (f"  {setting}" for setting in defaults(op_kind))
+    if "format" in flags:
+        yield f"\nFormats of files (empty: {kind.usual_format})"
+        if kind.family == "io":
+            for name, form in FORMS.items():
+                yield from _entry(name, form.meaning)
+        else:
+            yield from textwrap.wrap(", ".join(FORMS), console.width(), initial_indent="  ", subsequent_indent="  ")
+
+
+def _section(section: type[luigi.Task]) -> Iterator[str]:
+    name = section.get_task_family()
+    for key, parameter in section.get_params():
+        yield from _flag(name, f"{name}-", key, parameter)
+
+
+def _flag(family: str, prefix: str, name: str, parameter: luigi.Parameter[Any]) -> Iterator[str]:
+    value = _value(family, name, parameter)
+    choices = getattr(parameter, "_choices", None)
+    about = (parameter.description or name.replace("_", " ")).partition(" Choices: {")[0]
+    about += f": {' or '.join(sorted(map(str, choices)))}" if choices else ""
+    default = "needed" if value is None else f"default: {value}" if value else "default: empty"
+    yield from _entry(f"--{prefix}{name.replace('_', '-')}", f"{about} [{default}]")
+
+
+def _value(family: str, name: str, parameter: luigi.Parameter[Any]) -> str | None:
+    """The default of a flag, as it would be written; None where there is none."""
+    try:
+        value = parameter._get_value(family, name)
+        return None if value is _no_value else str(parameter.serialize(value))
+    except (ParameterException, ValueError):
+        return None
+
+
+def _entry(name: str, about: str) -> Iterator[str]:
+    """A name and what it is, over as many lines as the terminal needs; a name that is too long stands alone."""
+    room = max(console.width() - _COLUMN, 30)
+    lines = textwrap.wrap(about, room, break_on_hyphens=False) or [""]
+    if len(name) + 4 > _COLUMN:
+        yield f"  {name}"
+    else:
+        yield f"  {name:<{_COLUMN - 2}}{lines.pop(0)}"
+    yield from (" " * _COLUMN + line for line in lines)
+
+
+def _sentence(kind: type) -> str:
+    text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+    return re.split(r"\.(?: (?=[A-Z])|$)", text)[0]
+
+
+def _short(text: str, room: int) -> str:
+    """As much of a sentence as has room, up to one of its pauses."""
+    for pause in ("", "; ", " (", ": ", ", "):
+        shorter = text.rsplit(pause, 1)[0] if pause else text
+        if len(shorter) <= room:
+            return shorter
+    return textwrap.shorten(text, room, placeholder=" ...")

@@ -1,0 +1,57 @@
+"""What to do after an iteration, as commands that run as they are printed: look, go on, sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+
+from pipelines.runtime import console, invocation
+from pipelines.stages.iteration import IterationResult, TaskSetup
+
+_INDENT = "  "
+
+
+def section(task_setup: TaskSetup, last: IterationResult, prompts: int) -> str:
+    """Where the data lies and how to go on after iteration `last`; `prompts` are those of one iteration."""
+    policy = last.policy.url.removeprefix(last.policy.root)[1:]
+    lines = [f"\ndata lies in {near(last.policy.root)}: policy {policy}", "go on with"]
+    lines += [_INDENT + text.replace("\n", f"\n{_INDENT}") for text in suggestions(task_setup, last, prompts)]
+    return "\n".join(lines)
+
+
+def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> Iterator[str]:
+    """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts."""
+    width, eval_setup = console.width() - len(_INDENT), task_setup.eval_setup
+    yield f"{shlex.quote(invocation.program('python'))} -c {_quoted(_best(last))}"
+    manifest, needed = task_setup.prompts.manifest(), prompts * (last.number + 1)
+    if manifest is None or manifest.num_rows >= needed:
+        yield invocation.folded(invocation.again(iteration=last.number + 1), width)
+    sample = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
+    written = eval_setup.rendering
+    sample += ["--template", written.template] if written.template else []
+    sample += ["--template-options", json.dumps(dict(written.options))] if written.options else []
+    sample += ["--date", written.date] if written.date else []
+    sample += ["--stop", json.dumps(list(written.stop))] if written.stop else []
+    sample += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
+    yield invocation.folded(invocation.command("Generate", *sample), width)
+
+
+def near(url: str) -> str:
+    """`url` as seen from the current folder."""
+    return url if "://" in url else os.path.relpath(url)
+
+
+def _best(last: IterationResult) -> str:
+    shards = f"{near(last.rewards.url)}/*.parquet".replace("'", "''")
+    query = f"select prompt, response, reward from '{shards}' order by reward desc limit 5"
+    return f"import duckdb; print(duckdb.sql({json.dumps(query)}))"
+
+
+def _quoted(code: str) -> str:
+    """`code` as one word of a shell; in double quotes where nothing in it means something there."""
+    if any(character in code for character in "$`!\\"):
+        return shlex.quote(code)
+    escaped = code.replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,127 @@
+"""What a run says to go on with is executed as it is printed, for every task source; and how a command is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import LUIGI, REST, environment, luigi
+
+from pipelines.runtime import invocation
+from schemas.store.commit import read_manifest
+
+_NETWORK = {"num_layers": 1, "hidden_size": 16, "ffn_hidden_size": 16, "num_attention_heads": 2, "num_query_groups": 2}
+_LEARNING = json.dumps({"max_steps": 2, "global_batch_size": 4, "optim": {"lr": 1e-3, "warmup_steps": 0}})
+_FEW = ("--prompts-per-iteration", "4", "--samples-per-prompt", "2", "--thresholds", "[0.5]")
+_PREFERENCES = (
+    *("RestIteration", "--source", "preferences", *_FEW, "--experiment", "a+b"),
+    *("--preferences-files", '["pairs.jsonl"]', "--preferences-vocabulary", "300", "--preferences-held-out", "0.5"),
+    *("--preferences-max-length", "64", "--preferences-max-new-tokens", "4", "--quiver-root", "here and there"),
+    *("--preferences-model", json.dumps(_NETWORK), "--preferences-base", _LEARNING, "--preferences-reward", _LEARNING),
+    *("--preferences-improve", _LEARNING, "--stop", '["$x", "a\'b"]'),
+)
+_OWN = ("RestIteration", "--source", "own", *_FEW, "--own-prompts", "prompts.jsonl", "--own-held-out", "0.5")
+_OWN += ("--own-reward", "score:length", "--own-max-length", "64", "--own-max-new-tokens", "4", "--template", "text")
+_OWN += ("--own-improve", _LEARNING)
+
+
+def suggested(stdout: str) -> list[str]:
+    """The commands under `go on with`, as a shell would be handed them."""
+    lines = stdout.split("go on with\n")[1].replace(" \\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def shell(folder: Path, text: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", text],
+        cwd=folder,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def run_all(folder: Path, *command: str) -> list[str]:
+    """What the command suggests, after every suggestion was executed in an environment that is not active."""
+    inactive = {"PATH": "/usr/bin:/bin"}
+    done = luigi(folder, *command, module="pipelines", COLUMNS="80", **inactive)
+    assert done.returncode == 0, done.stderr
+    commands = suggested(done.stdout)
+    assert len(commands) == 3 and all(str(LUIGI.parent) in text for text in commands), done.stdout
+    for text in commands:
+        again = shell(folder, text, **inactive)
+        assert again.returncode == 0, text + again.stderr
+        assert "0 stages to do" not in again.stderr
+    return commands
+
+
+def pairs(folder: Path) -> None:
+    rows = [{"prompt": f"Say {n}.", "chosen": f"It is {n}.", "rejected": f"No {n}."} for n in range(40)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def base_policy(folder: Path) -> str:
+    """A tiny checkpoint, prompts and a reward function in `folder`."""
+    rows = [{"prompt": f"Say {n}.", "response": f"It is {n}.", "reward": 1.0} for n in range(8)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(40)))
+    (folder / "score.py").write_text("def length(response):\n    return [float(len(text)) for text in response]\n")
+    assert luigi(folder, "Base").returncode == 0
+    [policy] = (folder / "quiver-data/base").glob("policy-????????")
+    return str(policy.relative_to(folder))
+
+
+@pytest.mark.slow
+def test_suggestions_on_digits_run_as_they_are_printed(tmp_path: Path) -> None:
+    commands = run_all(tmp_path, *REST, "--digits-prompts", "300")
+    words = shlex.split(commands[1])
+    assert words[words.index("--iteration") + 1] == "2"
+    assert set(REST) <= set(words), "every flag that was given stands there again"
+    assert list((tmp_path / "quiver-data/rest/digits/iter=2").glob("evaluation-*"))
+
+
+@pytest.mark.slow
+def test_suggestions_on_preference_files_run_as_they_are_printed(tmp_path: Path) -> None:
+    pairs(tmp_path)
+    commands = run_all(tmp_path, *_PREFERENCES)
+    assert set(_PREFERENCES) <= set(shlex.split(commands[1]))
+    [generated] = (tmp_path / "here and there/generate").glob("held-out-????????")
+    manifest = read_manifest(str(generated))
+    assert manifest is not None and manifest.op["params"]["sampling"]["stop"] == ["$x", "a'b"]
+
+
+@pytest.mark.slow
+def test_suggestions_on_ones_own_model_run_as_they_are_printed(tmp_path: Path) -> None:
+    commands = run_all(tmp_path, *_OWN, "--own-policy", base_policy(tmp_path))
+    assert all("--template text" in text for text in commands[1:])
+
+
+def test_a_command_is_repeated_whole_with_one_parameter_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocation, "_given", ["RestIteration", "--iteration=3", "--thresholds", "[0.1, 0.2]"])
+    monkeypatch.setenv("PATH", str(LUIGI.parent))
+    assert invocation.again(iteration=4) == (
+        ["luigi", "--module", "pipelines", "RestIteration", "--thresholds", "[0.1, 0.2]", "--iteration", "4"]
+    )
+    invocation.given(["--module", "toy", "Toy", "--iteration", "2", "--rows", "5"])
+    assert invocation.again(iteration=3) == ["luigi", "--module", "toy", "Toy", "--rows", "5", "--iteration", "3"]
+    assert invocation.runnable("--rows 6") == "luigi --module toy Toy --iteration 2 --rows 5 --rows 6"
+    assert invocation.runnable("remove it") == "remove it"
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    expected = min(str(LUIGI), os.path.relpath(LUIGI), key=len)
+    assert invocation.runnable("luigi --help") == f"{expected} --help"
+    assert Path(invocation.program("python")).samefile(sys.executable)
+
+
+def test_a_long_command_is_folded_at_flags_and_read_back_by_a_shell() -> None:
+    words = ["luigi", "--module", "pipelines", "RestIteration", "--stop", '["a b", "$HOME"]', "--thresholds", "[1, 2]"]
+    text = invocation.folded([*words, "--samples-per-prompt", "4"], 50)
+    assert all(len(line) <= 52 for line in text.splitlines()) and len(text.splitlines()) == 3
+    read = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True).stdout
+    assert read.splitlines() == [*words, "--samples-per-prompt", "4"]

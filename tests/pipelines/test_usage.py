@@ -1,0 +1,81 @@
+"""What `--help` lists: every command in one line, every flag once with its default, operations, formats, settings."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from commands import luigi
+
+from datakit.formats.forms import FORMS
+from datakit.registry import OPS
+from pipelines.commands import usage
+from pipelines.commands.stages import Filter, Import
+from pipelines.recipes import RestIteration
+from pipelines.runtime import invocation
+from pipelines.runtime.command import near_task
+from pipelines.setups import SOURCES
+
+
+def flags(text: str) -> Counter[str]:
+    """How often each flag stands at the beginning of a line."""
+    return Counter(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE))
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(invocation, "_given", [])
+
+
+def test_without_a_task_the_commands_are_listed_and_nothing_is_started(tmp_path: Path) -> None:
+    bare = luigi(tmp_path, module="pipelines", COLUMNS="80")
+    assert bare.returncode == 2 and not bare.stderr
+    lines = bare.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("RestIteration", "Import", "Generate", "Train", "AdoptModel", "PreferenceOptimization"):
+        assert len([line for line in lines if line.split()[:1] == [name] and len(line.split()) > 2]) == 1
+    asked = luigi(tmp_path, "Filter", "--op", "where", "--help", module="pipelines", COLUMNS="80")
+    assert asked.returncode == 0 and "predicate (needed)" in asked.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_shows_each_flag_once_with_its_default_and_the_names_that_flags_take() -> None:
+    text = "\n".join(usage.page(Filter))
+    counts = flags(text)
+    assert set(counts.values()) == {1} and {"--data", "--op", "--params", "--format", "--quiver-root"} <= set(counts)
+    assert "--Filter-op" not in text and max(map(len, text.splitlines())) <= 80
+    flat = " ".join(text.split())
+    assert "with or without its family [needed]" in flat and "[default: ./quiver-data]" in flat
+    for name in OPS:
+        assert (f"\n  {name.partition('.')[2]} " in text) is name.startswith("filter."), name
+    assert all(re.search(rf"\b{name}\b", text) for name in FORMS)
+    page = "\n".join(usage.page(Import))
+    assert all(f"\n  {name}" in page for name in FORMS)
+
+
+def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
+    for name, section in SOURCES.items():
+        invocation.given(["RestIteration", "--source", name, "--help"])
+        counts = flags("\n".join(usage.page(RestIteration)))
+        settings = [f"--{name}-{key.replace('_', '-')}" for key, _ in section.get_params()]
+        assert all(counts[flag] == 1 for flag in settings)
+        assert not [flag for other in SOURCES if other != name for flag in counts if flag.startswith(f"--{other}-")]
+    invocation.given(["RestIteration", "--help"])
+    assert "Settings of the source digits" in "\n".join(usage.page(RestIteration))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("RestIteraton", "RestIteration"), ("restiteration", "RestIteration"), ("rest", "RestIteration"),
+     ("generate", "Generate"), ("Tokenise", "Tokenize"), ("xyzzy", "")],
+)  # fmt: skip
+def test_an_unknown_command_is_told_the_near_one(given: str, meant: str) -> None:
+    assert near_task(given, sorted(usage.commands())) == meant
+
+
+def test_a_choice_names_its_values_always_in_the_same_order() -> None:
+    text = " ".join("\n".join(usage.page(RestIteration)).split())
+    assert "what thresholds are: absolute or quantile [default: quantile]" in text
