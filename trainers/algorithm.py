@@ -21,12 +21,13 @@ laid end to end), K choices per token or entries per row, H outputs of a scalar 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
+from schemas.rows.conversation import IDS
 from schemas.schema import Column, Schema
 from trainers.arithmetic import sum_per_row
 
@@ -208,9 +209,30 @@ class Algorithm:
         lists = (column for column in self._others() if pa.types.is_list(column.type))
         return tuple(c.name for c in lists if c.name not in self.lists and _is_number(c.type.value_type))
 
+    def packed(self, schema: Schema) -> bool:
+        """Whether rows of `schema` are packs: several sequences of each column laid end to end, lengths beside."""
+        lengths = [lengths_of(sequence.ids) for sequence in self.sequences]
+        return all(name in schema and name not in self.rows for name in lengths)
+
+    def reads(self, schema: Schema) -> Schema:
+        """What it reads of rows of `schema`; of packs the lengths too, and its numbers as lists."""
+        needed = self.rows.selecting(*self.lists, *self.vectors, *self.numbers)
+        if not self.packed(schema):
+            return needed
+        numbers = (
+            replace(column, type=pa.list_(column.type)) for column in needed.columns if column.name in self.numbers
+        )
+        lengths = (Column(lengths_of(sequence.ids), IDS, "tokens of each inside") for sequence in self.sequences)
+        return needed.adding(*numbers, *lengths)
+
     def _others(self) -> Iterator[Column]:
         key = self.rows.key
         return (column for column in self.rows.columns if not column.nullable and column.name not in key)
+
+
+def lengths_of(ids: str) -> str:
+    """The column of packs that holds how long each sequence in `ids` is: `lengths` of `input_ids`, `chosen_lengths`."""
+    return "lengths" if ids == "input_ids" else f"{ids.removesuffix('_ids')}_lengths"
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -18,11 +18,9 @@ import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, starts
 from datakit.op import REJECTION_COLUMNS, Context, Gather, Result
-from schemas import PACKS, TOKENS, Column, Schema
+from schemas import PACKS, TOKENS, Schema
 from schemas.errors import ConfigError
-
-SOURCES = Column("sources", pa.list_(pa.string()), "where each sequence inside came from")
-"""What packs have beside PACKS when their rows had a `source`."""
+from schemas.rows.tokens import SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +47,22 @@ class Pack(Gather):
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """The shard's packs, and the rows that fit in none."""
-        ids = flat(rows["input_ids"])
-        lengths = np.diff(starts(ids))
-        fits = (lengths <= self.capacity) & (lengths > 0)
-        bins = first_fit_decreasing(lengths[fits], self.capacity)
-        order = ctx.rng(self.name, ctx.shard).permutation(len(bins))
-        places = np.flatnonzero(fits)
-        packs = [places[bins[at]] for at in order]
-        tokens = int(lengths[fits].sum())
-        counts = {"tokens": float(tokens), "packed_rows": float(fits.sum()), "packs": float(len(packs))}
-        return Result(_packed(rows, packs), _rejected(rows, fits, lengths, self.capacity), counts)
+        lengths = np.diff(starts(flat(rows["input_ids"])))
+        fits, packs = packs_of(lengths, self.capacity, ctx.rng(self.name, ctx.shard))
+        return Result(_packed(rows, packs), rejected(rows, fits, lengths, self.capacity), counted(lengths, fits, packs))
+
+
+def packs_of(lengths: np.ndarray, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Which rows fit into a pack at all, and the rows of every pack, packs in an order drawn from `rng`."""
+    fits = (lengths <= capacity) & (lengths > 0)
+    bins = first_fit_decreasing(lengths[fits], capacity)
+    places = np.flatnonzero(fits)
+    return fits, [places[bins[at]] for at in rng.permutation(len(bins))]
+
+
+def counted(lengths: np.ndarray, fits: np.ndarray, packs: list[np.ndarray]) -> dict[str, float]:
+    """The counts of a shard: tokens and rows in packs, and packs."""
+    return {"tokens": float(lengths[fits].sum()), "packed_rows": float(fits.sum()), "packs": float(len(packs))}
 
 
 def first_fit_decreasing(lengths: np.ndarray, capacity: int) -> list[list[int]]:
@@ -92,10 +96,8 @@ def _packed(rows: pa.Table, packs: list[np.ndarray]) -> pa.Table:
     taken = {name: flat(rows[name]).take(order) for name in ("sample_id", "input_ids", "loss_mask")}
     lengths = pc.list_value_length(taken["input_ids"])
     tokens = starts(taken["input_ids"])[counts]
-    ids = taken["sample_id"].to_pylist()
-    names = [hashlib.sha256("\n".join(ids[a:b]).encode()).hexdigest()[:32] for a, b in pairwise(counts.tolist())]
     columns = {
-        "pack_id": pa.array(names, pa.string()),
+        "pack_id": pack_ids(taken["sample_id"], counts),
         "input_ids": pa.ListArray.from_arrays(pa.array(tokens), taken["input_ids"].flatten()),
         "loss_mask": pa.ListArray.from_arrays(pa.array(tokens), taken["loss_mask"].flatten()),
         "lengths": pa.ListArray.from_arrays(pa.array(counts), lengths),
@@ -108,7 +110,15 @@ def _packed(rows: pa.Table, packs: list[np.ndarray]) -> pa.Table:
     return kind.conform(pa.table(columns))
 
 
-def _rejected(rows: pa.Table, fits: np.ndarray, lengths: np.ndarray, capacity: int) -> pa.Table | None:
+def pack_ids(ids: pa.Array, counts: np.ndarray) -> pa.Array:
+    """A name for every pack, of the `ids` of its rows; pack n holds those from `counts[n]` to `counts[n + 1]`."""
+    texts = ids.to_pylist()
+    names = [hashlib.sha256("\n".join(texts[a:b]).encode()).hexdigest()[:32] for a, b in pairwise(counts.tolist())]
+    return pa.array(names, pa.string())
+
+
+def rejected(rows: pa.Table, fits: np.ndarray, lengths: np.ndarray, capacity: int) -> pa.Table | None:
+    """The rows that fit in no pack, with the reason; None where there are none."""
     if fits.all():
         return None
     lost = rows.filter(pa.array(~fits))

@@ -175,7 +175,9 @@ def _check_model(node: TrainedCheckpoint) -> None:
     algorithm, _ = configured(node.run.algorithm, node.run.settings, where=node.label)
     for given in (node.data, node.validation):
         if given is not None:
-            _require(given, algorithm.rows, f"{node.label} (train.{algorithm.name})")
+            packs = given.schema is not None and algorithm.packed(given.schema)
+            needed = algorithm.reads(rows_of(given)) if packs else algorithm.rows
+            _require(given, needed, f"{node.label} (train.{algorithm.name})")
     check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:

@@ -34,6 +34,9 @@ PACKS = Schema(
     key=("pack_id",),
 )
 
+SOURCES = Column("sources", pa.list_(pa.string()), "where each sequence inside came from")
+"""What packs have beside their kind's columns when their rows had a `source`."""
+
 PAIRS = Schema(
     "pairs",
     2,
@@ -46,4 +49,20 @@ PAIRS = Schema(
         Column("source", pa.string(), "where the row came from", nullable=True),
     ),
     key=("pair_id",),
+)
+
+PACKED_PAIRS = Schema(
+    "packed_pairs",
+    1,
+    (
+        Column("pack_id", pa.string(), "function of the pairs inside"),
+        Column("chosen_ids", IDS, "the better answers of several pairs laid end to end"),
+        Column("chosen_mask", MASK, "as in pairs"),
+        Column("chosen_lengths", IDS, "tokens of each of them, in order"),
+        Column("rejected_ids", IDS, "the worse ones"),
+        Column("rejected_mask", MASK, "as in pairs"),
+        Column("rejected_lengths", IDS, "tokens of each of them, in order"),
+        Column("pair_ids", pa.list_(pa.string()), "the pair of each"),
+    ),
+    key=("pack_id",),
 )

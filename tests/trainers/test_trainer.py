@@ -57,7 +57,7 @@ def learn(trainer: Trainer, *seeds: int) -> list[dict[str, float]]:
     return [trainer.learn(toys.tokens(9, seed=seed)) for seed in seeds]
 
 
-@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+@pytest.mark.parametrize("name", ["sft", "rm", "rm_regression", "dpo"])
 def test_learning_is_the_run_bit_for_bit(name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     algorithm = registry.algorithms()[name]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Needs, TokenColumn
+from trainers.algorithm import Algorithm, Needs, TokenColumn, lengths_of
 from trainers.engine.data.columns import Row
 from trainers.engine.data.packing import Packed, pack
 
@@ -102,7 +102,7 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
         name: _flat([np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1), np.float32)])
         for name in algorithm.vectors
     }
-    numbers = {name: _flat([np.array([row[name] for row in rows])]) for name in algorithm.numbers}
+    numbers = {name: _flat([np.atleast_1d(row[name]) for row in rows] or [np.zeros(0)]) for name in algorithm.numbers}
     if not rows:
         vectors |= {name: batch.rows[name][:, None] for name in algorithm.wide}
     return replace(batch, rows=batch.rows | numbers | vectors)
@@ -121,13 +121,14 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
     tensors: dict[str, Tensor] = {}
     start = 0
     for sequence in sequences:
-        pieces = _pieces(sequence.ids, rows)
+        inside = lengths_of(sequence.ids)
+        pieces = _pieces(sequence.ids, rows, inside)
         inputs += [piece[: len(piece) - shift] for piece in pieces]
         labels += [piece[shift:] for piece in pieces]
         lengths = np.array([len(piece) - shift for piece in pieces], dtype=np.int64)
         stop = start + int(lengths.sum())
         row_T = torch.from_numpy(np.repeat(np.arange(len(pieces)), lengths))
-        along = {name: _along(name, rows, shift) for name in sequence.columns}
+        along = {name: _along(name, rows, shift, inside) for name in sequence.columns}
         gather_ids_TK = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
         if gather_ids_TK is not None and not rows:
             gather_ids_TK = gather_ids_TK[:, None]
@@ -149,16 +150,16 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
     )
 
 
-def _pieces(name: str, rows: Many[Row]) -> list[np.ndarray]:
-    """The sequences in column `name`; a packed row holds several."""
+def _pieces(name: str, rows: Many[Row], inside: str) -> list[np.ndarray]:
+    """The sequences in column `name`; a packed row holds several, of the lengths in its column `inside`."""
     pieces: list[np.ndarray] = []
     for row in rows:
-        pieces += np.split(row[name], np.cumsum(row["lengths"])[:-1]) if "lengths" in row else [row[name]]
+        pieces += np.split(row[name], np.cumsum(row[inside])[:-1]) if inside in row else [row[name]]
     return pieces
 
 
-def _along(name: str, rows: Many[Row], shift: int) -> Tensor:
-    return _flat([piece[shift:] for piece in _pieces(name, rows)])
+def _along(name: str, rows: Many[Row], shift: int, inside: str) -> Tensor:
+    return _flat([piece[shift:] for piece in _pieces(name, rows, inside)])
 
 
 def _flat(pieces: list[np.ndarray]) -> Tensor:

@@ -64,11 +64,10 @@ class TableGroups:
         self.where, self.kept = "the rows given to learn", "the network and its optimizer, as they were"
         if not table.num_rows:
             raise DataError("no-rows", "a step needs rows", expected="at least one row", where=self.where)
-        packed = "lengths" in table.column_names and "lengths" not in algorithm.rows
-        needed = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
-        checked = (needed.adding(PACKS["lengths"]) if packed else needed).check(table, self.where)
+        table = table.replace_schema_metadata()  # it may speak of columns that the table has no more
+        checked = algorithm.reads(Schema.of_arrow(table.schema)).check(table, self.where)
         keys = [name for name in (*PACKS.key, *algorithm.rows.key) if name in table.column_names] or [_ROW]
-        for name in (*keys[:1], "sample_ids", "sources", "source"):
+        for name in (*keys[:1], *(f"{key}s" for key in algorithm.rows.key), "sources", "source"):
             if name in table.column_names and name not in checked.column_names:
                 checked = checked.append_column(table.schema.field(name), table[name])
         if keys == [_ROW]:

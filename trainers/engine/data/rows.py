@@ -24,7 +24,7 @@ import torch
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
-from trainers.algorithm import Algorithm, Needs, Per
+from trainers.algorithm import Algorithm, Needs, Per, lengths_of
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
@@ -64,14 +64,15 @@ class TokenRows:
     def __init__(self, groups: RowGroups, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
         self.row_groups, self.algorithm, self.limits = groups, algorithm, limits
         schema = groups.schema
-        self.packed = "lengths" in schema and "lengths" not in algorithm.rows
+        self.packed = algorithm.packed(schema)
+        key = (algorithm.rows.key or ("row",))[0]
         name = (schema.key or algorithm.rows.key or schema.names)[0]
         self.reads = Reads(
             columns=self._checked_columns(),
             ids=tuple(sequence.ids for sequence in algorithm.sequences),
             vectors=algorithm.vectors,
             name=name,
-            label="sample_ids" if self.packed and "sample_ids" in schema else name,
+            label=f"{key}s" if self.packed and f"{key}s" in schema else name,
             source=_source_column(schema, packed=self.packed),
         )
         self._cache: OrderedDict[int, Columns] = OrderedDict()
@@ -138,22 +139,27 @@ class TokenRows:
             names: list[str] = columns.labels[row].as_py()
             return names
         name = columns.name(row)
-        return [f"{name}/{place}" for place in range(len(columns.row(row)["lengths"]))] if self.packed else [name]
+        return [f"{name}/{place}" for place in range(len(columns.row(row)[self._lengths]))] if self.packed else [name]
+
+    @property
+    def _lengths(self) -> str:
+        """The column of packs that tells how many sequences each holds."""
+        return lengths_of(self.algorithm.sequences[0].ids)
 
     def _checked_columns(self) -> tuple[str, ...]:
         """The columns to read: lists along a sequence, vectors and numbers; text is only for naming rows."""
         algorithm = self.algorithm
-        needed = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
+        needed = algorithm.reads(self.row_groups.schema)
         self.row_groups.schema.requires(needed, f"trainers.{self.algorithm.name}")
-        if self.packed and (algorithm.per is not Per.TOKEN or algorithm.numbers or algorithm.vectors):
+        if self.packed and algorithm.vectors:
             raise DataError(
                 "packs",
-                f"{algorithm.name} needs numbers of every row and cannot read packs of several sequences",
+                f"{algorithm.name} needs a list of numbers of every row and cannot read packs of several sequences",
                 where=self.row_groups.where,
                 kept=self.row_groups.kept,
                 next="train on the rows before they were packed",
             )
-        return (*needed.names, "lengths") if self.packed else needed.names
+        return needed.names
 
     def _scanned(self) -> Index:
         """The index of all rows; `DataError` for those that cannot be trained on, or when there is none."""
@@ -202,7 +208,8 @@ class TokenRows:
         """[rows, sequences] numbers of tokens; what is wrong goes into `faults`."""
         columns = Columns(table, self.reads, self.row_groups.where)
         if self.packed:
-            inside.append(np.diff(columns.lists["lengths"][1]).astype(np.int32))
+            inside.append(np.diff(columns.lists[self._lengths][1]).astype(np.int32))
+            self._scan_packs(inside[-1], columns, faults)
         if columns.sources is not None:
             of_lists = pa.types.is_list(columns.sources.type)
             flat = columns.sources.flatten() if of_lists else columns.sources
@@ -222,7 +229,8 @@ class TokenRows:
             self._scan_lengths(sequence.ids, lengths, columns, faults)
             if sequence.mask is not None:
                 mask, mask_offsets = columns.lists[sequence.mask]
-                counted = _counted(mask != 0, mask_offsets, columns, self.packed)
+                lengths_inside = columns.lists[lengths_of(sequence.ids)] if self.packed else None
+                counted = _counted(mask != 0, mask_offsets, lengths_inside, self.algorithm.per)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
 
@@ -248,14 +256,21 @@ class TokenRows:
             faults.add(f"{ids} is longer than the {most} tokens the model can take", lengths > most, columns)
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
             return
-        inner, offsets = columns.lists["lengths"]
-        for labels, name in ((columns.labels, self.reads.label), (columns.sources, self.reads.source)):
-            if labels is not None and pa.types.is_list(labels.type):
-                faults.add(f"{name} are not as many as lengths", _list_lengths(labels) != np.diff(offsets), columns)
-        faults.add("lengths do not add up to input_ids", _sum_per_row(inner, offsets) != lengths, columns)
+        name = lengths_of(ids)
+        inner, offsets = columns.lists[name]
+        faults.add(f"{name} do not add up to {ids}", _sum_per_row(inner, offsets) != lengths, columns)
         long, short = (_sum_per_row(wrong, offsets) > 0 for wrong in (inner > most, inner < 1 + shift))
         faults.add(f"a sequence is longer than the {most} tokens the model can take", long, columns)
         faults.add(f"a sequence has fewer than {1 + shift} tokens", short, columns)
+
+    def _scan_packs(self, inside: np.ndarray, columns: Columns, faults: _Faults) -> None:
+        """Everything that packs have once for each of the `inside` sequences is there as often."""
+        for labels, name in ((columns.labels, self.reads.label), (columns.sources, self.reads.source)):
+            if labels is not None and pa.types.is_list(labels.type):
+                faults.add(f"{name} are not as many as {self._lengths}", _list_lengths(labels) != inside, columns)
+        others = [lengths_of(sequence.ids) for sequence in self.algorithm.sequences[1:]]
+        for name in (*others, *self.algorithm.numbers):
+            faults.add(f"{name} are not as many as {self._lengths}", np.diff(columns.lists[name][1]) != inside, columns)
 
 
 class TokenDataset(TokenRows):
@@ -327,13 +342,24 @@ def _sum_per_row(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.asarray(sums[offsets[1:]] - sums[offsets[:-1]])
 
 
-def _counted(mask: np.ndarray, offsets: np.ndarray, columns: Columns, packed: bool) -> np.ndarray:
-    """Counted tokens per row without the first of every sequence, which nothing predicts."""
+def _counted(
+    mask: np.ndarray, offsets: np.ndarray, inside: tuple[np.ndarray, np.ndarray] | None, per: Per
+) -> np.ndarray:
+    """Counted tokens per row without the first of every sequence, which nothing predicts; of packs, whose lengths are
+    `inside`, those of the sequence with the fewest where each counts by itself.
+    """
     starts = offsets[:-1][np.diff(offsets) > 0]
-    if packed:
-        inner, inner_offsets = columns.lists["lengths"]
-        ends = np.cumsum(inner[inner_offsets[0] : inner_offsets[-1]])
+    ends = np.empty(0, np.int64)
+    if inside is not None:
+        ends = np.cumsum(inside[0][inside[1][0] : inside[1][-1]])
         starts = offsets[0] + np.concatenate(([0], ends[:-1]))
     predicted = mask.copy()
     predicted[starts[starts < len(mask)]] = False
-    return _sum_per_row(predicted, offsets)
+    whole = _sum_per_row(predicted, offsets)
+    if inside is None or per is Per.TOKEN or not len(ends) or offsets[0] + ends[-1] != offsets[-1]:
+        return whole
+    each = _sum_per_row(predicted, offsets[0] + np.concatenate(([0], ends)))
+    firsts = (inside[1] - inside[1][0])[:-1]
+    filled = np.diff(inside[1]) > 0
+    whole[filled] = np.minimum.reduceat(each, firsts[filled])
+    return whole
