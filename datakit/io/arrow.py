@@ -21,6 +21,7 @@ class Arrow(Columnar):
     """
 
     name: ClassVar[str] = "io.arrow"
+    version: ClassVar[int] = 2
 
     split: str | None = None
 

@@ -34,6 +34,7 @@ class Csv(Columnar):
     """Rows of text `files` with a header; `delimiter` stands between cells. The rest is as in `Parquet`."""
 
     name: ClassVar[str] = "io.csv"
+    version: ClassVar[int] = 2
 
     delimiter: str = ","
 

@@ -39,6 +39,7 @@ class Jsonl(Read):
     """
 
     name: ClassVar[str] = "io.jsonl"
+    version: ClassVar[int] = 2
     max_rejected: ClassVar[int] = 0
 
     files: tuple[str, ...] = ()

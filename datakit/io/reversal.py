@@ -37,6 +37,7 @@ class Reversal(Read):
     """
 
     name: ClassVar[str] = "io.reversal"
+    version: ClassVar[int] = 2
 
     rows: int = 1024
     digits: int = 5

@@ -37,7 +37,10 @@ class HfFolder(Checkpoint):
 
     def recognises(self, reference: str) -> bool:
         folder = os.path.expanduser(reference)
-        return "://" not in folder and (Path(folder) / "config.json").is_file() and read_manifest(folder) is None
+        if "://" in folder or not (Path(folder) / "config.json").is_file():
+            return False
+        manifest = read_manifest(folder)
+        return manifest is None or manifest.kind == "export"
 
     def node(self, plan: Plan, reference: str) -> Node:
         return imported_model(plan, reference)

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from commands import luigi
 
+from pipelines.backends.backend import model_at
+from pipelines.graph.external import ImportedModel
+from pipelines.graph.plan import Plan
 from schemas.dataset import Dataset
+from schemas.manifest import Manifest
 
 ROWS = '{"prompt": "a", "response": "b"}\n'
 
@@ -42,3 +46,12 @@ def test_names_lists_and_settings_are_read_as_a_person_means_them(tmp_path: Path
     nothing = luigi(tmp_path, "Tokenize", "--op", "mask", module="pipelines", **home)
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("error[2/missing-input]: tokenize.mask reads rows; no --data was given")
+
+
+def test_a_folder_that_was_exported_here_is_a_hugging_face_folder_like_any_other(tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "_manifest.json").write_bytes(Manifest(kind="export").to_bytes())
+    node = model_at(Plan(str(tmp_path / "root")), str(folder))
+    assert isinstance(node, ImportedModel) and node.folder == str(folder)

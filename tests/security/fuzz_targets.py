@@ -84,7 +84,15 @@ _RUN = {
     "seed": 1,
     "epochs": 1,
     "global_batch_size": 4,
-    "model": {"num_layers": 1, "hidden_size": 8},
+    "model": {
+        "num_layers": 1,
+        "hidden_size": 8,
+        "ffn_hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_query_groups": 1,
+        "vocab_size": 8,
+        "max_sequence_length": 32,
+    },
     "optim": {"lr": 1e-3},
 }
 

@@ -142,6 +142,10 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     assert generation["eos_token_id"] == 2 and "bos_token_id" not in generation
     other = quietly(adopt, source, tmp_path / "other", tokenizer_from=str(tiny.write("llama", tmp_path / "two")))
     assert other.facts["tokenizer"] == own.facts["tokenizer"]
+    quietly(export, tmp_path / "c", tmp_path / "exported")
+    for name in ("exported", "c"):
+        again = quietly(adopt, source, tmp_path / f"from-{name}", tokenizer_from=str(tmp_path / name))
+        assert again.facts["tokenizer"] == made.facts["tokenizer"], f"{name} has a manifest and is no dataset"
 
 
 def hub_cache(source: Path, root: Path) -> Path:

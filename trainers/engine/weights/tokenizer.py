@@ -17,11 +17,12 @@ from tokenizers import Tokenizer
 from schemas.dataset import Dataset
 from schemas.end_tokens import KEY, EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError, printable
-from schemas.manifest import MANIFEST, Parent
+from schemas.manifest import Parent
+from schemas.store.commit import read_manifest
 from schemas.store.storage import shown
 from schemas.tokenizer import SPECIAL, TOKENIZERS, files_of, identity, read_dataset, read_folder
 from trainers.architecture import ModelConfig
-from trainers.engine.checkpoint.checkpoint import Checkpoint
+from trainers.engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from trainers.engine.weights import padding
 from trainers.engine.weights.folder import CONFIG, Folder, as_text, read_object, read_text
 
@@ -83,8 +84,14 @@ def of_checkpoint(source: Checkpoint) -> TokenizerFiles:
 
 
 def at(place: str) -> TokenizerFiles:
-    """The tokenizer at `place`: a dataset, or a Hugging Face folder."""
-    return of_dataset(place) if os.path.isfile(os.path.join(place, MANIFEST)) else of_folder(place)
+    """The tokenizer at `place`: a dataset, a checkpoint, or a Hugging Face folder, one that was exported here too."""
+    manifest = read_manifest(place)
+    if manifest is not None and manifest.kind == "dataset":
+        return of_dataset(place)
+    if manifest is not None and manifest.kind == "checkpoint":
+        made = of_checkpoint(open_checkpoint(place))
+        return made if made.files else of_folder(place)
+    return of_folder(place)
 
 
 def chosen(
