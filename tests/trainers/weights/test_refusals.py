@@ -283,3 +283,18 @@ def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path, capsys
     assert not (tmp_path / "exported").exists()
     assert command.main([str(tmp_path), str(tmp_path / "none")]) == 2
     assert "not a Hugging Face folder" in capsys.readouterr().err
+
+
+def test_settings_of_generation_that_no_sampler_of_ours_reads_are_named_once(llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "llama"
+    shutil.copytree(llama, folder)
+    idle = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.0, "min_p": None, "num_beams": 1}
+    lines: dict[str, list[str]] = {}
+    for name, more in (("idle", {}), ("asked", {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3})):
+        (folder / "generation_config.json").write_text(json.dumps({**idle, **more}))
+        adopt(str(folder), str(tmp_path / name), check="off", say=lines.setdefault(name, []).append)
+    unread = {name: [line for line in given if "sampler does not read" in line] for name, given in lines.items()}
+    assert not unread["idle"] and len(unread["asked"]) == 1
+    assert "repetition_penalty 1.3, no_repeat_ngram_size 3:" in unread["asked"][0]
+    carried = json.loads((tmp_path / "asked" / "generation_config.json").read_text())
+    assert carried["repetition_penalty"] == 1.3, "an export hands it on"

@@ -38,6 +38,16 @@ IDS = tuple(_KEYS.values())
 """The keys of config.json and generation_config.json that name special tokens."""
 
 
+_UNREAD: dict[str, Any] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "typical_p"), 1),
+    **dict.fromkeys(("num_beams", "guidance_scale"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_p", "min_length", "min_new_tokens", "penalty_alpha"), 0),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), 0),
+    **{name: [] for name in ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")},
+}
+"""Settings of generation beyond temperature, top_k and top_p, and the value at which each does nothing."""
+
+
 @dataclass(frozen=True)
 class TokenizerFiles:
     """A tokenizer's files by name, its identity, and the dataset it came from, if any."""
@@ -125,6 +135,8 @@ def chosen(
     if pad is not None and (model.head == "scalar" or generation.get(padding.PAD) is None):
         generation[padding.PAD] = pad
     config = {KEY: folder.config.get(KEY)}
+    if unread := _unread(generation):
+        say(f"{GENERATION} asks for {unread}: our sampler does not read these, an export keeps them")
     if wish is not None:  # a token that another tokenizer does not have is not read into it from the model's settings
         named = json.loads(files[SETTINGS])
         generation, config = (
@@ -139,6 +151,12 @@ def chosen(
     if generation:
         files[GENERATION] = as_text(generation)
     return TokenizerFiles(files, vocabulary.identity, vocabulary.parents)
+
+
+def _unread(generation: Mapping[str, Any]) -> str:
+    """The settings of generation that would change what is drawn and that no sampler of ours has."""
+    asked = {name: generation.get(name) for name, idle in _UNREAD.items() if generation.get(name) not in (None, idle)}
+    return printable(", ".join(f"{name} {value}" for name, value in asked.items()), 300)
 
 
 def with_ends(generation: Mapping[str, Any], ends: EndTokens) -> dict[str, Any]:
