@@ -1,4 +1,4 @@
-"""Luigi tasks over nodes: recipes and verbs, each a small graph of operations and training runs.
+"""Luigi tasks over nodes: recipes and stages, each a small graph of operations and training runs.
 
     luigi --module pipelines RestIteration                 a recipe
     luigi --module pipelines Generate --model ...          one stage

@@ -25,22 +25,9 @@ def judged(labels: Tensor) -> Tensor:
     return ~(labels.isnan() | (labels == NOT_JUDGED))
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` is not 0; 0 where the mask is empty."""
-    return masked_sum(values, mask) / (mask != 0).sum().clamp(min=1)
-
-
 def sum_per_row(values_T: Tensor, row_T: Tensor, num_rows: int) -> Tensor:
     """[B] sums of the tokens of every row; a row without tokens is 0. With log-probs: that of the whole sequence."""
     return values_T.new_zeros(num_rows).index_add(0, row_T, values_T)
-
-
-def mean_per_row(values_T: Tensor, weights_T: Tensor, row_T: Tensor, num_rows: int) -> Tensor:
-    """[B] means of the tokens of every row, weighted by `weights_T`; a row of weight 0 is 0."""
-    weights_T = weights_T.to(values_T.dtype)
-    sums_B = sum_per_row(values_T * weights_T, row_T, num_rows)
-    weights_B = sum_per_row(weights_T, row_T, num_rows)
-    return sums_B / weights_B.where(weights_B != 0, weights_B.new_ones(()))
 
 
 def bradley_terry(difference: Tensor) -> Tensor:

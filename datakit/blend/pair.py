@@ -69,7 +69,6 @@ class Pair(Gather):
         return SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").renamed("answers")
 
     def gives(self, *inputs: Schema) -> Schema:
-        """Preferences."""
         require_number(inputs[0], self.column, self.name)
         return PREFERENCES
 

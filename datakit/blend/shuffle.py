@@ -42,11 +42,9 @@ class Shuffle(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        """Any row."""
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         require_columns(inputs[0], (self.together,) if self.together else (), self.name)
         return inputs[0]
 

@@ -58,7 +58,6 @@ class Split(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        """The key."""
         return Schema(
             "keyed",
             1,
@@ -66,7 +65,6 @@ class Split(GatherAll):
         )
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         return inputs[0]
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:

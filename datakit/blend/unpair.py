@@ -26,11 +26,9 @@ class Unpair(Gather):
 
     @property
     def takes(self) -> Schema:
-        """Preferences."""
         return PREFERENCES.selecting("pair_id", "prompt_id", "messages", "tools", "chosen", "rejected", "source")
 
     def gives(self, *inputs: Schema) -> Schema:
-        """COMPLETIONS."""
         return COMPLETIONS
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:

@@ -57,7 +57,6 @@ class BestOf(Gather):
         return Schema("candidates", 1, columns)
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         require_number(inputs[0], self.column, self.name)
         return inputs[0]
 

@@ -49,7 +49,6 @@ class DedupExact(GatherAll):
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         require_columns(inputs[0], self.columns, self.name)
         return inputs[0]
 

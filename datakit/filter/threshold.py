@@ -67,7 +67,6 @@ class Threshold(Keep):
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         require_number(inputs[0], self.column, self.name)
         return inputs[0]
 

@@ -1,8 +1,8 @@
-"""A run of rows out of a dataset: the prompts of one iteration.
+"""A run of rows out of a dataset: NeMo-Aligner's `sample_split_size` and `sample_split_iter`.
 
-Iteration i of an iterative method reads `Window(offset=i * size, limit=size, wrap=True)`: past the end it
-goes on from the start, so that every iteration has its full number of prompts. (NeMo-Aligner's
-sample_split_size and sample_split_iter ran off the end of the file.)
+Split i is `Window(offset=i * size, limit=size)`. With `wrap=True` it goes on from the start past the end, so that every
+split has its full number of rows, where NeMo-Aligner's ran off the end of the file. For those who split prompts by
+hand; the iterations of a recipe take theirs by `blend.split`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ class Window(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        """Any row."""
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         return inputs[0]
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:

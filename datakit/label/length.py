@@ -31,11 +31,9 @@ class Length(Label):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The length."""
         return (Column(self.output or f"{self.column}_{self.unit}", pa.int64(), f"{self.unit} of {self.column}"),)
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.ChunkedArray]:
-        """Count."""
         values = rows[self.column]
         if self.unit == "tokens":
             lengths = pc.list_value_length(values)

@@ -65,7 +65,6 @@ class Logprobs(Label):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The log-probabilities."""
         if self.per == "row":
             return tuple(
                 Column(n, pa.float64(), f"log-probability of {ids}", finite=True) for ids, _, n in self.columns

@@ -25,16 +25,13 @@ class Longer(Label):
 
     @property
     def takes(self) -> Schema:
-        """Both answers."""
         return PREFERENCES.selecting("chosen", "rejected")
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The finding."""
         return (Column(self.output, pa.float64(), "1: the chosen answer is longer; 1/2: as long", finite=True),)
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.ChunkedArray]:
-        """Compare."""
         chosen, rejected = pc.utf8_length(rows["chosen"]), pc.utf8_length(rows["rejected"])
         halves = pc.add(pc.sign(pc.subtract(chosen, rejected)).cast(pa.float64()), 1.0)
         return {self.output: pc.divide(halves, 2.0)}

@@ -45,7 +45,6 @@ class Reward(Label):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The reward."""
         return (Column(self.column, pa.float64(), f"{self.reads}, higher is better", finite=True),)
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:

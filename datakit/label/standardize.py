@@ -44,12 +44,10 @@ class Standardize(Label):
 
     @property
     def takes(self) -> Schema:
-        """A finite number."""
         return Schema("numbers", 1, (Column(self.column, pa.float64(), "what is standardized", finite=True),))
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The standardized number."""
         name = self.output or self.column
         return (Column(name, pa.float64(), f"{self.column} less its mean, over its standard deviation", finite=True),)
 
@@ -68,7 +66,6 @@ class Standardize(Label):
         return {"mean": mean, "std": std}
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.ChunkedArray]:
-        """Shift and scale."""
         mean, std = ctx.prepared["mean"], ctx.prepared["std"]
         distance = pc.subtract(rows[self.column], pa.scalar(mean, pa.float64()))
         if std == 0:

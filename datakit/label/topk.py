@@ -51,12 +51,10 @@ class TopK(Label):
 
     @property
     def takes(self) -> Schema:
-        """The token ids."""
         return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """Ids and log-probabilities."""
         lists = pa.list_(pa.list_(FLOATS[self.dtype]))
         return (
             Column(f"{self.into}_ids", pa.list_(IDS), f"likeliest ids at every token of {self.ids}"),

@@ -39,12 +39,10 @@ class Values(Label):
 
     @property
     def takes(self) -> Schema:
-        """The token ids."""
         return Schema("token_rows", 1, (Column(self.ids, IDS, "tokens that are read"),))
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The values."""
         return (Column(self.column, pa.list_(pa.float32()), f"value before every token of {self.ids}"),)
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:

@@ -27,6 +27,7 @@ from datakit.run.watch import Watch, tell_stacks
 from datakit.run.work import Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError
 from schemas.process.interpreter import safe_children
+from schemas.process.parent import end_with_parent
 
 _HOME = os.getpid()
 _GRACE_SECONDS = 30.0
@@ -164,7 +165,7 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell_stacks(stacks)
     pipe.send(0)
-    threading.Thread(target=_leave_with_parent, name="quiver-parent-watch", daemon=True).start()
+    end_with_parent()
     _share_cores(processes)
     if job.environments:
         os.environ.update(job.environments[number])
@@ -182,13 +183,6 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
         pipe.send(fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url))
     finally:
         close_all(opened)
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has a parent"
-    wait([parent.sentinel])
-    os._exit(75)
 
 
 def _share_cores(processes: int) -> None:

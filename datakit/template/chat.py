@@ -70,7 +70,6 @@ class Chat(Templating):
         return Column(self.into, PIECES, "the text in pieces"), text
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
-        """Both columns."""
         turns = flat(rows["messages"])
         if self.response is not None:
             turns = with_response(turns, flat(rows[self.response]))

@@ -48,7 +48,6 @@ class Adopt(Read):
             raise ConfigError("bad-setting", f"{self.name} names no path", kept="nothing was started")
 
     def gives(self, *inputs: Schema) -> Schema:
-        """TOKENIZERS."""
         return TOKENIZERS
 
     def pinned(self) -> Adopt:

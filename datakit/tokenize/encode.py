@@ -39,12 +39,10 @@ class Encode(Label):
 
     @property
     def takes(self) -> Schema:
-        """The pieces columns."""
         return Schema("templated", 1, tuple(Column(pieces, PIECES, "templated text") for pieces, _ in self.columns))
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The ids columns."""
         return tuple(Column(ids, IDS, f"tokens of {pieces}") for pieces, ids in self.columns)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:

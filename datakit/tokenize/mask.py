@@ -55,7 +55,6 @@ class Mask(Label):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The token columns."""
         names = ("input_ids", "loss_mask") if self.id_column == "sample_id" else ("sample_id", "input_ids", "loss_mask")
         return tuple(TOKENS[name] for name in names)
 

@@ -38,7 +38,6 @@ class Pack(Gather):
 
     @property
     def takes(self) -> Schema:
-        """Token rows."""
         return TOKENS.dropping("source")
 
     def gives(self, *inputs: Schema) -> Schema:

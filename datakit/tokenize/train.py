@@ -55,16 +55,13 @@ class Train(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        """The text columns."""
         kinds = {name: MESSAGES if name == "messages" else pa.string() for name in self.columns}
         return Schema("texts", 1, tuple(Column(name, kind, "text to learn from") for name, kind in kinds.items()))
 
     def gives(self, *inputs: Schema) -> Schema:
-        """TOKENIZERS."""
         return TOKENIZERS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
-        """The one row."""
         tokenizer = self._untrained()
         tokenizer.train_from_iterator(self._texts(dataset), trainer=self._trainer())
         text = tokenizer.to_str(pretty=False)

@@ -25,13 +25,13 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem
 from pipelines.runtime.console import Stage
-from pipelines.runtime.processes import die_with_parent
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.targets import CheckpointTarget
 from pipelines.runtime.tasks import Make, makes
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, WorkerError
+from schemas.process.parent import end_with_parent
 from schemas.store.commit import read_manifest
 
 
@@ -114,7 +114,7 @@ class MergeModel(Command):
 
 
 def _apart(work: Callable[..., str], *given: Any) -> str:
-    with ProcessPoolExecutor(1, get_context("forkserver"), initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("forkserver"), initializer=end_with_parent) as pool:
         try:
             return pool.submit(work, *given).result()
         except BrokenProcessPool:

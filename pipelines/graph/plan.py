@@ -2,7 +2,7 @@
 
     plan = Plan("quiver-data")
     rows = plan.table("demo/rows", Jsonl(files=("rows.jsonl",), format="rewarded").pinned())
-    kept = plan.table("demo/kept", Where(sql="reward > 0"), rows)
+    kept = plan.table("demo/kept", Where(predicate="reward > 0"), rows)
     kept.url            quiver-data/demo/kept-3f2a91c0
 
 Every edge is checked when the node is made: an operation's `takes` against the schema that comes in, the resources it

@@ -1,16 +1,9 @@
-"""Workers of a pool die with their parent, whatever kills it.
-
-A process of a pool watches a pipe to its parent: the kernel's parent-death signal would watch the forkserver instead.
-(A training run is a child of another kind: `trainers.launch.child`.)
-"""
+"""The fork server of a run: what every worker needs is imported once."""
 
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 from collections.abc import Iterable
 from multiprocessing import forkserver
 
@@ -27,16 +20,3 @@ def preload(modules: Iterable[str]) -> None:
     multiprocessing.set_forkserver_preload(["pipelines", *modules])
     with safe_children():
         forkserver.ensure_running()
-
-
-def die_with_parent() -> None:
-    """In a child of `multiprocessing`: end this process at once when its parent is gone. Idempotent."""
-    parent = multiprocessing.parent_process()
-    if parent is None or any(thread.name == "parent-watch" for thread in threading.enumerate()):
-        return
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -17,10 +17,10 @@ from pipelines.graph.why import why
 from pipelines.runtime import settings
 from pipelines.runtime.command import failure_text
 from pipelines.runtime.console import Stage, say
-from pipelines.runtime.processes import die_with_parent
 from pipelines.runtime.targets import CheckpointTarget, DatasetTarget, NodeTarget
 from pipelines.runtime.training import train
 from schemas.errors import ConfigError
+from schemas.process.parent import end_with_parent
 
 _KINDS: dict[type[Node], type[Make]] = {}
 
@@ -72,7 +72,7 @@ class Make(luigi.Task):
 
     def run(self) -> None:
         """Make it, with one line before and one after."""
-        die_with_parent()
+        end_with_parent()
         node = self.planned()
         with Stage(node.label, f"{node.work['name']} ({why(node)})") as stage:
             stage.done(self.make(node, stage))

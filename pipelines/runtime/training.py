@@ -55,17 +55,15 @@ def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
 
 
 def placed(node: TrainedCheckpoint) -> Run:
-    """The node's run with its places, its key and its vocabulary's size filled in."""
+    """The node's run with its places, its task key and the size of its vocabulary filled in."""
     run = node.run
     model = None if run.model is None else replace(run.model, vocab_size=vocabulary_size(node.tokenizer))
-    local = "://" not in node.url
     return replace(
         run,
         data=node.data.url,
         validation=None if node.validation is None else node.validation.url,
         init=None if node.init is None else node.init.url,
         out=node.url,
-        work=None if local else str(Path("quiver-runs").absolute() / f"{node.name}-{node.task_key[:8]}"),
         model=model,
         key=node.task_key,
         records=f"{node.url}.records",

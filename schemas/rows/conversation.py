@@ -1,4 +1,4 @@
-"""The two nested types that every room speaks: a conversation, and a templated text."""
+"""The three nested types of columns: a conversation, a text in templated pieces, and token ids."""
 
 from __future__ import annotations
 

@@ -14,12 +14,6 @@ def test_masked_sum_leaves_out_what_is_masked_even_nan() -> None:
     assert arithmetic.masked_sum(values, torch.tensor([1, 0, 1, 0])).item() == 4.0
 
 
-def test_masked_mean_and_an_empty_mask() -> None:
-    values = torch.tensor([1.0, 2.0, 6.0])
-    assert arithmetic.masked_mean(values, torch.tensor([1, 0, 1])).item() == 3.5
-    assert arithmetic.masked_mean(values, torch.zeros(3)).item() == 0.0
-
-
 def test_sum_per_row_is_the_log_probability_of_a_sequence() -> None:
     logprobs_T = torch.tensor([-0.5, -1.0, -0.25, -2.0])
     sums_B = arithmetic.sum_per_row(logprobs_T, torch.tensor([0, 0, 2, 2]), 3)
@@ -31,12 +25,6 @@ def test_sum_per_row_spreads_the_gradient() -> None:
     sums_B = arithmetic.sum_per_row(logprobs_T, torch.tensor([0, 0, 1, 1]), 2)
     (sums_B * torch.tensor([2.0, 3.0])).sum().backward()
     assert logprobs_T.grad is not None and logprobs_T.grad.tolist() == [2.0, 2.0, 3.0, 3.0]
-
-
-def test_mean_per_row() -> None:
-    values_T = torch.tensor([1.0, 3.0, 10.0, 4.0])
-    means_B = arithmetic.mean_per_row(values_T, torch.tensor([1, 1, 0, 1]), torch.tensor([0, 0, 1, 2]), 3)
-    assert means_B.tolist() == [2.0, 0.0, 4.0]
 
 
 def test_bradley_terry() -> None:
