@@ -196,6 +196,10 @@ class Label(Templated, _Operation):
         roles = roles_of(op)
         if not roles:
             self.nothing_templated(f"{op.name} reads no templated text")
+            if self.model or self.reward_model:
+                raise ConfigError(
+                    "unknown-resource", f"{op.name} asks no model", kept="nothing was started", next="leave --model out"
+                )
             return super().node(plan, label, op, inputs)
         if len(inputs) != 1:
             raise ConfigError("bad-setting", f"{op.name} reads one --data", kept="nothing was started")

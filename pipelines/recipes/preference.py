@@ -14,16 +14,13 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.label import Logprobs
 from datakit.sql import Query
-from datakit.template import RewardPrompt
-from datakit.tokenize import Sequences
 from pipelines.commands.recipe import Recipe
 from pipelines.graph.learning import merged, run_of
-from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.runtime.parameters import MergedParameter, ObjectParameter
-from pipelines.stages.iteration import EvalSetup
+from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
 from schemas.errors import ConfigError
 
@@ -74,7 +71,7 @@ class PreferenceOptimization(Recipe[Results]):
             )
         label, tokenizer = f"{self.algorithm}/{task.eval_setup.name}", task.eval_setup.tokenizer
         train, held_out = (
-            self._referred(plan, f"{label}/pairs-{part}", task.eval_setup, task.policy, rows)
+            ask(plan, f"{label}/pairs-{part}", _read_by("ref"), rows, task.policy, reading=task.eval_setup.scoring)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
         learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
@@ -83,7 +80,7 @@ class PreferenceOptimization(Recipe[Results]):
         policy = plan.model(
             f"{label}/policy", run, data=train, tokenizer=tokenizer, init=task.policy, validation=held_out
         )
-        read = plan.table(f"{label}/held-out-read", _read_by("policy"), held_out, model=policy)
+        read = asked(plan, f"{label}/held-out-read", _read_by("policy"), held_out, policy)
         order = plan.table(f"{label}/held-out-order", Query(query=_ORDER, tables=("pairs",), key=("pair_id",)), read)
         columns = ("before", "after", "implicit_reward")
         evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order)
@@ -99,15 +96,6 @@ class PreferenceOptimization(Recipe[Results]):
         figures = metrics(self.graph.figures["evaluation"])
         row = (figures["before.count"], *(figures[f"{name}.mean"] for name in ("before", "after", "implicit_reward")))
         return [FigureTable(f"{self.task_family}: held-out pairs in the right order", _COLUMNS, (row,))]
-
-    def _referred(self, plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, pairs: Node) -> Node:
-        """PAIRS with the log-probs that `policy` gives both answers."""
-        write = RewardPrompt(**eval_setup.rendering.settings, rows="preferences")
-        texts = plan.table(f"{label}-texts", write, pairs, tokenizer=eval_setup.tokenizer)
-        tokens = plan.table(
-            f"{label}-tokens", Sequences(max_length=eval_setup.max_length), texts, tokenizer=eval_setup.tokenizer
-        )
-        return plan.table(label, _read_by("ref"), tokens, model=policy)
 
 
 def _read_by(who: str) -> Logprobs:

@@ -54,6 +54,13 @@ def test_an_imported_model_has_the_label_and_key_that_an_adopted_one_had(place: 
     assert urls(models.ImportModel(folder="model"))[0].startswith(f"{place}/data/adopted/model-")
 
 
+def test_a_model_that_is_never_asked_is_refused(place: Path) -> None:
+    length: dict[str, Any] = {"data": "rows.jsonl", "op": "length", "params": {"column": "response"}}
+    assert urls(stages.Label(**length))
+    with pytest.raises(ConfigError, match=r"label\.length asks no model"):
+        urls(stages.Label(**length, model="model"))
+
+
 def test_training_starts_from_a_model_or_from_an_architecture(place: Path, tmp_path: Path) -> None:
     from tests.pipelines.test_speech import make
 
