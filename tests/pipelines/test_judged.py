@@ -62,7 +62,7 @@ def test_judged_answers_become_a_reward_model(tmp_path: Path) -> None:
     Dataset.open(tokens).schema.requires(ATTRIBUTED_TOKENS, "rm_regression")
     settings = {"attributes": ["helpful", "verbose"]}
     learning = {"settings": settings, "epochs": 1, "global_batch_size": 5, "optim": {"lr": 0.0, "warmup_steps": 0}}
-    network = ("--model", json.dumps(NETWORK), "--tokenizer", words)
+    network = ("--architecture", json.dumps(NETWORK), "--tokenizer", words)
     train = ("Train", "--data", tokens, "--algorithm", "rm_regression", *network, "--learning")
     model = made(tmp_path, *train, json.dumps(learning))
 
@@ -78,7 +78,7 @@ def test_judged_answers_become_a_reward_model(tmp_path: Path) -> None:
     line = json.loads(Path(f"{model}.run/metrics.jsonl").read_text().splitlines()[0])
     assert line["loss"] == pytest.approx(squares.mean(), rel=1e-5)
 
-    label = ("Label", "--data", rows, "--op", "reward", "--reward-model", model, *plain)
+    label = ("Label", "--data", rows, "--op", "reward", "--model", model, *plain)
     rated = Dataset.open(made(tmp_path, *label, "--params", '{"reads": "verbose"}')).read()
     expected = dict(zip(read["sample_id"].to_pylist(), scores["verbose"].to_pylist(), strict=True))
     rewards = dict(zip(rated["sample_id"].to_pylist(), rated["reward"].to_pylist(), strict=True))
