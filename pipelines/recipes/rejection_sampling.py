@@ -1,6 +1,6 @@
 """Rejection sampling: the best of n answers to every prompt, by reward, are what the policy is trained on next.
 
-NeMo-Aligner ran it offline (sampler, labeler with processor `rs`, SFT on the winners) as a shell loop of 20 iterations.
+NeMo-Aligner ran it offline (sampler, labeler with processor rs, SFT on the winners) as a shell loop of 20 iterations.
 """
 
 from __future__ import annotations

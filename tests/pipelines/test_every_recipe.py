@@ -1,0 +1,187 @@
+"""Every recipe of the registry by one contract: parameters, planning, names, a tiny run, a second one without work."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from commands import ROOT, digests, environment
+
+from datakit.registry import OPS
+from pipelines import recipes
+from pipelines.commands.recipe import Recipe
+from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import MergedParameter
+from pipelines.setups import SOURCES
+from trainers.registry import algorithms
+
+RECIPES: dict[str, type[Recipe[Any]]] = {
+    name: kind for name, kind in vars(recipes).items() if inspect.isclass(kind) and issubclass(kind, Recipe)
+}
+PAIRS = [{"prompt": f"Say {n}.", "chosen": f"It is {n}, please.", "rejected": f"No, not {n}."} for n in range(60)]
+NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
+LEARNING = {"max_steps": 2, "global_batch_size": 16, "optim": {"lr": 1e-3, "warmup_steps": 1}}
+TINY: dict[str, Any] = {
+    "digits_digits": 3,
+    "digits_demonstrations": 384,
+    "digits_wrong_share": 0.2,
+    "digits_prompts": 160,
+    "digits_held_out": 24,
+    "digits_pair_prompts": 48,
+    "digits_pairs_per_prompt": 2,
+    "digits_max_length": 48,
+    "digits_model": NETWORK,
+    "digits_base": {"epochs": 12, "global_batch_size": 16, "optim": {"lr": 5e-3}},
+    "preferences_title": "toy",
+    "preferences_files": ["pairs.jsonl"],
+    "preferences_vocabulary": 300,
+    "preferences_held_out": 0.25,
+    "preferences_model": NETWORK,
+    **{f"{source}_{name}": LEARNING for source in ("digits", "preferences") for name in ("reward", "improve")},
+    "preferences_base": LEARNING,
+}
+"""Settings of the sources; what a recipe itself sets follows from the kinds of its parameters."""
+
+
+def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
+    """Settings with which a recipe runs in seconds."""
+    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4}
+    parameters = dict(kind.get_params())
+    given = {name: value for name, value in own.items() if name in parameters}
+    given |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    return {**TINY, **given}
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request: pytest.FixtureRequest) -> type[Recipe[Any]]:
+    return RECIPES[request.param]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A file for the sources that need one."""
+    place = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    place.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    config = luigi.configuration.get_config()
+    config.set("preferences", "files", json.dumps([str(place)]))
+    yield
+    config.remove_option("preferences", "files")
+
+
+def test_a_recipe_is_one_file_with_all_its_defaults(recipe: type[Recipe[Any]]) -> None:
+    module = importlib.import_module(recipe.__module__)
+    assert module.__name__.startswith("pipelines.recipes.") and inspect.getdoc(module) and recipe.__doc__
+    assert not inspect.isabstract(recipe)
+    for name, parameter in recipe.get_params():
+        assert parameter.description, name
+        assert parameter.has_task_value(recipe.get_task_family(), name), f"{name} has no default"
+    assert recipe().source in SOURCES
+
+
+def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path))
+    results = recipe(**dict.fromkeys(("iteration",) if "iteration" in dict(recipe.get_params()) else (), 2)).results(
+        plan
+    )
+    made = set(map(id, plan.nodes.values()))
+    named = [*results.datasets.values(), *results.checkpoints.values(), *results.figures.values()]
+    assert results.targets and results.checkpoints and results.figures
+    for node in (*named, *results.targets):
+        assert all(id(one) in made for one in node.ancestors()), node.label
+        assert node.root == plan.root
+    assert all(node.kind == "dataset" for node in results.datasets.values())
+    assert all(node.kind == "checkpoint" for node in results.checkpoints.values())
+    assert {node.schema.name for node in results.figures.values() if node.schema} == {"reports"}
+    reached = {id(one) for node in results.targets for one in node.ancestors()}
+    assert all(id(node) in reached for node in named), "what has a name is made"
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_is_planned_without_torch_in_a_third_of_a_second(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
+    code = f"""
+import sys, time, json, luigi, pipelines
+from pipelines.graph.plan import Plan
+luigi.configuration.get_config().set("preferences", "files", json.dumps(["pairs.jsonl"]))
+def seconds():
+    began = time.process_time()
+    results = pipelines.recipes.{recipe.__name__}().results(Plan("data"))
+    [node.url for target in results.targets for node in target.ancestors()]
+    return time.process_time() - began
+print(min(seconds() for _ in range(3)), [name for name in ("torch", "megatron", "polars") if name in sys.modules])
+"""
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, loaded = done.stdout.strip().split(" ", 1)
+    assert float(seconds) < 0.3 and loaded == "[]"
+
+
+def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
+    page = f"{inspect.getdoc(importlib.import_module(recipe.__module__))}\n{inspect.getdoc(recipe)}"
+    families = {name.partition(".")[0] for name in OPS}
+    for family, name in re.findall(r"`(\w+)\.(\w+)`", page):
+        if family in families:
+            assert f"{family}.{name}" in OPS
+        if family == "train":
+            assert name in algorithms()
+    names = set(dict(recipe.get_params())) | set(recipe().results(Plan("data")).datasets)
+    columns = {name for node in recipe().results(Plan("data")).datasets.values() for name in node.schema.names}  # type: ignore[union-attr]
+    for name in re.findall(r"`(\w+)`", page):
+        assert name in names | columns | set(algorithms()), f"{name} is neither a parameter, a dataset nor a column"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(rf"luigi --module pipelines {recipe.__name__}\b(.*?)(?:  #|\n)", readme)
+    assert commands, "the README has no command for it"
+    flags = {name.replace("_", "-") for name in dict(recipe.get_params())}
+    flags |= {f"{source}-{name}".replace("_", "-") for source, kind in SOURCES.items() for name, _ in kind.get_params()}
+    for flag in re.findall(r"--([\w-]+)", " ".join(commands)):
+        assert flag in flags, flag
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    (tmp_path / "program.py").write_text(
+        f"""
+import json, sys, time
+import pipelines
+if __name__ == "__main__":
+    began = time.monotonic()
+    result = pipelines.run({recipe.__name__!r}, **json.load(open("settings.json")))
+    seconds = time.monotonic() - began
+    rows = {{name: dataset.num_rows for name, dataset in result.datasets.items()}}
+    tables = [table.records() for table in result.tables]
+    print(json.dumps([seconds, rows, dict(result.checkpoints), dict(result.figures), tables, repr(result)]))
+"""
+    )
+    (tmp_path / "settings.json").write_text(json.dumps(tiny(recipe)))
+    (_, rows, checkpoints, figures, tables, shown), made = _run(tmp_path), digests(tmp_path)
+    assert rows and all(count > 0 for count in rows.values())
+    assert all((Path(place) / "_manifest.json").is_file() for place in checkpoints.values())
+    assert (
+        figures and all(figures.values()) and tables[0] and all(str(place) in shown for place in checkpoints.values())
+    )
+    began = time.monotonic()
+    again = _run(tmp_path)
+    assert again[1:] == [rows, checkpoints, figures, tables, shown] and digests(tmp_path) == made
+    assert again[0] < 3, f"nothing to do took {again[0]:.1f} s, {time.monotonic() - began:.1f} s with imports"
+
+
+def _run(folder: Path) -> list[Any]:
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
