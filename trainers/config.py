@@ -7,6 +7,7 @@ unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -233,6 +234,21 @@ def read_json(path: str | Path) -> Any:
             return strict_json(Path(path).read_bytes())
     except OSError as error:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def check_trackers(run: Run) -> None:
+    """Raise `ConfigError` where a tracker was asked for that is not installed; TensorBoard is the default, not asked
+    for.
+    """
+    missing = [name for name in run.track if name != "tensorboard" and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "no-tracker",
+            f"{', '.join(missing)} cannot be imported",
+            expected="every tracker that track names to be installed",
+            kept="nothing was started",
+            next="pip install 'quiver-align[track]', or leave it out of track",
+        )
 
 
 def parallel_errors(model: ModelConfig, parallel: Parallel, *, training: bool = True) -> list[str]:

@@ -7,7 +7,6 @@ traceback in a file. The configuration and the presence of the inputs are checke
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import traceback
@@ -49,7 +48,7 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
         rank.enter()
         run = config.read(path)
         folder = run.folder
-        _check_trackers(run)
+        config.check_trackers(run)
         execute(run)
     except QuiverError as error:
         return error.code, error
@@ -89,21 +88,6 @@ def execute(run: Run) -> None:
         raise
     finally:
         parallel.stop()
-
-
-def _check_trackers(run: Run) -> None:
-    """Raise `ConfigError` where a tracker was asked for that is not installed; TensorBoard is the default, not asked
-    for.
-    """
-    missing = [name for name in run.track if name != "tensorboard" and importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            "no-tracker",
-            f"{', '.join(missing)} cannot be imported",
-            expected="every tracker that track names to be installed",
-            kept="nothing was started",
-            next="pip install 'quiver-align[track]', or leave it out of track",
-        )
 
 
 def _init_manifest(init: str) -> Manifest:

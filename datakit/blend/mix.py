@@ -24,6 +24,7 @@ from datakit.op import NOTHING, Blend, Context, Result
 from schemas import Column, Schema, common
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
+from schemas.manifest import Manifest
 
 _MARKS = (
     Column("source", pa.string(), "the mixture's name for where the row came from"),
@@ -115,6 +116,16 @@ class Mix(Blend):
         yield Result(schema.empty(), counts={k: v for source in sources for k, v in source.counts.items()})
         for rows in interleaved(sources) if self.order == "interleaved" else concatenated(sources):
             yield Result(schema.conform(rows))
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """How much of each source the mixture leaves out, in the unit of `by`."""
+        counts = made.stats.get("counts", {})
+        used = {name: (counts.get(f"units.{name}", 0), counts.get(f"epochs.{name}", 0)) for name in self.sources}
+        partly = {name: (units, round(units / share)) for name, (units, share) in used.items() if 0 < share < 1}
+        return tuple(
+            f"{name} gives {units:,.0f} of its {size:,} {self.by}: {size - units:,.0f} are left out"
+            for name, (units, size) in partly.items()
+        )
 
     def _quotas(self, sizes: list[int]) -> list[int]:
         """How much each source gives, in the unit of `by`."""

@@ -6,9 +6,11 @@ told already (`QuiverError`) and those of the machine (memory, interrupts) pass 
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +33,12 @@ from datakit.op import (
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import DataError, QuiverError, printable
+
+_OURS = Path(__file__).parents[2]
+_NOT_THEIRS = (
+    *(f"{_OURS / package}/" for package in ("schemas", "datakit", "trainers", "pipelines")),
+    *(f"{sysconfig.get_paths()[kind]}/" for kind in ("stdlib", "purelib", "platlib")),
+)
 
 
 def result_of(op: Op, rows: pa.Table, ctx: Context, where: str) -> Result:
@@ -67,8 +75,8 @@ def results_of(op: Op, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Resu
 
 def failed(op: Op, fault: BaseException, row: str, where: str) -> DataError:
     """The error that blames `op` for raising `fault`."""
-    frames = traceback.extract_tb(fault.__traceback__)
-    place = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
+    frame = _blamed(fault)
+    place = f" (line {frame.lineno} of {frame.filename})" if frame else ""
     return DataError(
         "op-failed",
         f"{row} in {op.name}: {type(fault).__name__}: {printable(fault, 200)}",
@@ -77,6 +85,15 @@ def failed(op: Op, fault: BaseException, row: str, where: str) -> DataError:
         kept=kept_by(op),
         next=f"look at that row, or mend {op.name}; then run the same command again",
     )
+
+
+def _blamed(fault: BaseException) -> traceback.FrameSummary | None:
+    """Where the fault was made: the last line that is neither ours nor a library's, as in a user's function; else the
+    last of all.
+    """
+    frames = traceback.extract_tb(fault.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(("<", *_NOT_THEIRS))]
+    return next(reversed(theirs or frames), None)
 
 
 def kept_by(op: Op) -> str:

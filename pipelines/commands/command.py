@@ -17,7 +17,7 @@ from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
 from pipelines.runtime.console import say
 from pipelines.runtime.processes import preload
-from pipelines.runtime.tasks import complete, tasks_of
+from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
 from schemas.errors import StorageError, printable
 
@@ -60,6 +60,8 @@ class Command(luigi.Task):
         for node in todo:
             if isinstance(node, TrainedCheckpoint):
                 check(node)
+        for number, node in enumerate(todo, 1):
+            task_of(node).place = (number, len(todo))
         disk_estimate.check(todo)
         say(f"{self.task_family}: {len(todo)} stages to do, {reuse}")
         _prepare_models(todo)

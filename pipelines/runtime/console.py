@@ -71,7 +71,7 @@ class Stage:
         self._last = now
         if self._terminal:
             self._wipe()
-            print(f"\r{self.label:<34} {text}"[:150], end="", file=sys.stderr, flush=True)
+            print(f"\r{self.label:<34} {text}"[: width() - 1], end="", file=sys.stderr, flush=True)
             self._open = True
         else:
             say(f"{self.label:<34} {text}")

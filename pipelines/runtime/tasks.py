@@ -45,6 +45,13 @@ class Make(luigi.Task):
     node: Node
 
     kind: ClassVar[type[NodeTarget]] = NodeTarget
+    place: tuple[int, int] = (0, 0)
+    """Which stage of how many of the command that runs; (0, 0) where that is not known."""
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """Stages are done in the order in which they are counted."""
+        return self.place[1] - self.place[0]
 
     def planned(self) -> Any:
         """The node; `ConfigError` for a task that somebody made from its parameters alone."""
@@ -74,7 +81,8 @@ class Make(luigi.Task):
         """Make it, with one line before and one after."""
         end_with_parent()
         node = self.planned()
-        with Stage(node.label, f"{node.work['name']} ({why(node)})") as stage:
+        counted = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
+        with Stage(node.label, f"{node.work['name']} ({why(node)}){counted}") as stage:
             stage.done(self.make(node, stage))
 
     def make(self, node: Any, stage: Stage) -> str:

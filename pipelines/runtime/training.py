@@ -22,7 +22,7 @@ from schemas.store.commit import read_manifest
 from schemas.store.ownfiles import own_folder, replace_file
 from schemas.tokenizer import read_dataset, read_folder
 from schemas.tokenizer import vocabulary_size as size_of
-from trainers.config import Run
+from trainers.config import Run, check_trackers
 from trainers.launch import start
 from trainers.launch.settings import Launch
 
@@ -46,8 +46,9 @@ def train(node: TrainedCheckpoint, stage: Stage) -> str:
 
 def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
     """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
-    fills. Raises `ConfigError` for what cannot be placed.
+    fills. Raises `ConfigError` for what cannot be placed, and for a tracker that is not installed.
     """
+    check_trackers(node.run)
     launch, parallel = settings.launching(), node.run.parallel
     ranks = node.ranks or launch.ranks or parallel.min_world_size
     start.check(parallel, ranks, launch, node.label)

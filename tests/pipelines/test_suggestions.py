@@ -72,7 +72,9 @@ def base_policy(folder: Path) -> str:
     rows = [{"prompt": f"Say {n}.", "response": f"It is {n}.", "reward": 1.0} for n in range(8)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}."}) + "\n" for n in range(40)))
-    (folder / "score.py").write_text("def length(response):\n    return [float(len(text)) for text in response]\n")
+    (folder / "score.py").write_text(
+        "def length(response):\n    return [float(sum(map(ord, text))) for text in response]\n"
+    )
     assert luigi(folder, "Base").returncode == 0
     [policy] = (folder / "quiver-data/base").glob("policy-????????")
     return str(policy.relative_to(folder))
