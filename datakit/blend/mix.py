@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.columns.apportion import largest_remainder, largest_total, of_epochs
-from datakit.columns.interleave import Source, concatenated, interleaved, lengths_of
+from datakit.columns.interleave import Source, concatenated, interleaved, lengths_of, partial_use
 from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Blend, Context, Result
 from schemas import Column, Schema, common
@@ -119,12 +119,11 @@ class Mix(Blend):
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How much of each source the mixture leaves out, in the unit of `by`."""
-        counts = made.stats.get("counts", {})
-        used = {name: (counts.get(f"units.{name}", 0), counts.get(f"epochs.{name}", 0)) for name in self.sources}
-        partly = {name: (units, round(units / share)) for name, (units, share) in used.items() if 0 < share < 1}
+        used = {name: partial_use(made, name) for name in self.sources}
         return tuple(
-            f"{name} gives {units:,.0f} of its {size:,} {self.by}: {size - units:,.0f} are left out"
-            for name, (units, size) in partly.items()
+            f"{name} gives {units:,} of its {size:,} {self.by}: {size - units:,} are left out"
+            for name, (units, size) in used.items()
+            if units < size
         )
 
     def _quotas(self, sizes: list[int]) -> list[int]:

@@ -13,6 +13,7 @@ from datakit.columns.measurement import numbers
 from datakit.columns.seeded import row_keys, smallest
 from schemas.dataset import Dataset
 from schemas.errors import DataError
+from schemas.manifest import Manifest
 
 _BATCH_ROWS = 65536
 _BLOCK_ROWS = 65536
@@ -127,3 +128,12 @@ def interleaved(sources: Sequence[Source]) -> Iterator[pa.Table]:
 def _first(rows: int, block: int, blocks: int) -> int:
     """The first of `rows` whose place is in `block`: the least j with j + 1/2 >= rows * block / blocks."""
     return max(0, -((blocks - 2 * rows * block) // (2 * blocks)))
+
+
+def partial_use(made: Manifest, name: str) -> tuple[int, int]:
+    """Units that a finished mixture has of the source `name`, and those the source has, where it gave less than one
+    pass; otherwise (0, 0).
+    """
+    counts = made.stats.get("counts", {})
+    units, share = counts.get(f"units.{name}", 0), counts.get(f"epochs.{name}", 0)
+    return (round(units), round(units / share)) if 0 < share < 1 else (0, 0)
