@@ -119,12 +119,9 @@ class Mix(Blend):
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How much of each source the mixture leaves out, in the unit of `by`."""
-        used = {name: partial_use(made, name) for name in self.sources}
-        return tuple(
-            f"{name} gives {units:,} of its {size:,} {self.by}: {size - units:,} are left out"
-            for name, (units, size) in used.items()
-            if units < size
-        )
+        used = ((name, *partial_use(made, name)) for name in self.sources)
+        rest = [(name, units, size) for name, units, size in used if units < size]
+        return tuple(f"{name} gives {n:,} of its {m:,} {self.by}: {m - n:,} are left out" for name, n, m in rest)
 
     def _quotas(self, sizes: list[int]) -> list[int]:
         """How much each source gives, in the unit of `by`."""
