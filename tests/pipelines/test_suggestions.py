@@ -94,7 +94,7 @@ def test_suggestions_on_preference_files_run_as_they_are_printed(tmp_path: Path)
     pairs(tmp_path)
     commands = run_all(tmp_path, *_PREFERENCES)
     assert set(_PREFERENCES) <= set(shlex.split(commands[1]))
-    [generated] = (tmp_path / "here and there/generate").glob("held-out-????????")
+    [generated] = (tmp_path / "here and there/generate").glob("held-out-????????-????????")
     manifest = read_manifest(str(generated))
     assert manifest is not None and manifest.op["params"]["sampling"]["stop"] == ["$x", "a'b"]
 
