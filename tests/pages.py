@@ -1,0 +1,128 @@
+"""The fenced blocks of the pages, and a folder in which what they say can be run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from datakit.apply import apply
+from datakit.tokenize import Train
+from schemas import PROMPTS, TOKENS, Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNS = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable], "sql": [sys.executable, "-c"]}
+SHOWN = {"text", "json", "jsonc", "ini", "jinja"}
+SQL = "import duckdb, sys; rows = duckdb.sql(open(sys.argv[1]).read()).fetchall(); assert rows; print(rows[:3])"
+_BLOCK = re.compile(
+    r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
+)
+
+SETTINGS = """
+[RestIteration]
+prompts_per_iteration = 24
+samples_per_prompt = 2
+
+[RejectionSamplingIteration]
+prompts_per_iteration = 24
+samples_per_prompt = 2
+
+[digits]
+digits = 3
+demonstrations = 64
+prompts = 40
+held_out = 8
+pair_prompts = 16
+pair_samples = 4
+max_length = 48
+model = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
+base = {"epochs": 2, "global_batch_size": 16}
+reward = {"epochs": 1, "global_batch_size": 16}
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: `mark` is the comment above it ("slow", "not run: why", or none)."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    mark: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is executed at all."""
+        return self.language in RUNS and not self.mark.startswith("not run")
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page, in its order."""
+    text = page.read_text(encoding="utf-8")
+    listed = []
+    for match in _BLOCK.finditer(text):
+        body = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
+        line = text.count("\n", 0, match.start("text"))
+        listed.append(Block(page, line, match["language"], body, (match["mark"] or "").strip()))
+    return listed
+
+
+def prepare(folder: Path) -> None:
+    """What the pages suppose to be there: this repository's pages and environment, small settings, a tokenizer and
+    token rows.
+    """
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    (folder / "luigi.cfg").write_text(SETTINGS)
+    prompts = Dataset.from_arrow(PROMPTS.example(3), PROMPTS, str(folder / "prompts"))
+    tokenizer = apply(Train(vocab_size=288), prompts, str(folder / "tokenizer"))
+    rows = [[(7 * row + at) % 200 for at in range(12 + row % 9)] for row in range(24)]
+    columns = {"input_ids": rows, "loss_mask": [[0, *[1] * (len(row) - 1)] for row in rows]}
+    table = pa.table({"sample_id": [f"row-{number}" for number in range(24)], **columns})
+    tokens = Dataset.from_arrow(TOKENS.conform(table), TOKENS, str(folder / "tokens"), parents={"tokenizer": tokenizer})
+    assert tokens.num_rows == 24
+
+
+def model(folder: Path) -> None:
+    """A Llama folder of a few thousand weights with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 3)}
+    vocabulary = {"<|im_start|>": 0, "<|im_end|>": 1, "<pad>": 2, **letters}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    config = LlamaConfig(**sizes, **ids, num_key_value_heads=2, max_position_embeddings=512)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def execute(block: Block, folder: Path) -> None:
+    """Run the block in `folder` as a person who pastes it would; AssertionError with all that it printed."""
+    script = folder / f".block-{block.line}.{block.language}"
+    script.write_text(block.text, encoding="utf-8")
+    command = [*RUNS[block.language], *([SQL] if block.language == "sql" else []), str(script)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI", "PYTHONPATH"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )  # fmt: skip
+    place = f"{block.page.name}:{block.line}"
+    assert done.returncode == 0, f"{place}\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
