@@ -26,23 +26,25 @@ _BLOCK = re.compile(
 
 SETTINGS = """
 [RestIteration]
-prompts_per_iteration = 24
+prompts_per_iteration = 68
 samples_per_prompt = 2
 
 [RejectionSamplingIteration]
-prompts_per_iteration = 24
+prompts_per_iteration = 68
 samples_per_prompt = 2
 
 [digits]
 digits = 3
-demonstrations = 64
-prompts = 40
-held_out = 8
-pair_prompts = 16
+demonstrations = 384
+wrong_share = 0.2
+prompts = 160
+held_out = 24
+pair_prompts = 48
 pair_samples = 4
+pairs_per_prompt = 2
 max_length = 48
 model = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
-base = {"epochs": 2, "global_batch_size": 16}
+base = {"epochs": 12, "global_batch_size": 16, "optim": {"lr": 5e-3}}
 reward = {"epochs": 1, "global_batch_size": 16}
 """
 
