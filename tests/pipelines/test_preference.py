@@ -89,4 +89,4 @@ def test_a_source_without_pairs_is_refused(folder: Path) -> None:
 def test_without_files_the_command_that_names_them_is_said(folder: Path) -> None:
     done = luigi(folder, "PreferenceOptimization", module="pipelines")
     assert done.returncode == 2 and "error[2/missing-setting]: [preferences] needs files" in done.stderr
-    assert """next: --preferences-files '["pairs.jsonl"]'""" in done.stderr
+    assert """PreferenceOptimization --preferences-files '["pairs.jsonl"]'""" in done.stderr

@@ -36,7 +36,7 @@ def kept(folder: Path, **given: object) -> tuple[list[Node], list[list[float]]]:
     last = recipe.keep(plan, "rest", plan.existing(rewarded(str(folder / "given")), "dataset"))
     for node in plan.nodes.values():
         if isinstance(node, Table):
-            apply(node.op, [Dataset.open(one.url) for one in node.inputs], node.url, key=node.task_key)
+            apply(node.op, [Dataset.open(one.url) for one in node.inputs], node.url, task_key=node.task_key)
     rows = [Dataset.open(node.url).read(columns=["reward"])["reward"].to_pylist() for node in last]
     return [node for node in plan.nodes.values() if node.made], rows
 
