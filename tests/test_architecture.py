@@ -231,31 +231,6 @@ def test_no_file_is_a_landfill() -> None:
     assert not [str(p) for p in FILES + TESTS if p.stem in landfills or landfills & set(p.relative_to(ROOT).parts)]
 
 
-def names_given(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that a file gives to a variable, parameter, attribute, function, class or import, with its line."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
-            yield (node.id if isinstance(node, ast.Name) else node.attr), node.lineno
-        elif isinstance(node, ast.arg):
-            yield node.arg, node.lineno
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((alias.asname, node.lineno) for alias in node.names if alias.asname)
-        elif isinstance(node, (ast.stmt, ast.ExceptHandler, ast.pattern)) and (name := getattr(node, "name", None)):
-            yield name, node.lineno
-
-
-def test_no_name_tells_nothing() -> None:
-    """`found` is the field of an error, and given there alone."""
-    empty = {"told", "held", "said", "found", "hear", "tidy", "spoken"}
-    given = [
-        f"{path.relative_to(ROOT)}:{line} {name}"
-        for path in FILES + TESTS
-        for name, line in names_given(TREES[path])
-        if name in empty and not (name == "found" and path == ROOT / "schemas" / "errors.py")
-    ]
-    assert not given, "\n".join(given)
-
-
 def test_nothing_is_left_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
     lines = ((path, n, line) for path in FILES for n, line in enumerate(path.read_text("utf-8").splitlines(), 1))

@@ -52,22 +52,22 @@ class Report:
         *,
         first: int,
         last: int,
-        leads: bool,
+        is_rank_zero: bool,
         records: tuple[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.run, self.speed, self.last, self.leads = run, speed, last, leads
+        self.run, self.speed, self.last, self.is_rank_zero = run, speed, last, is_rank_zero
         folder = run.folder
-        self.metrics = Journal(folder / "metrics.jsonl" if leads else None, first, best_by=run.best_by)
-        self.rows = Journal(folder / "rows.jsonl" if leads and run.log_rows else None, first)
-        self.progress = Progress(first, last) if leads else None
+        self.metrics = Journal(folder / "metrics.jsonl" if is_rank_zero else None, first, best_by=run.best_by)
+        self.rows = Journal(folder / "rows.jsonl" if is_rank_zero and run.log_rows else None, first)
+        self.progress = Progress(first, last) if is_rank_zero else None
         self.records = None
-        if leads and records is not None:
+        if is_rank_zero and records is not None:
             self.records = Records(folder / "records", *records, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
         facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
-        self.trackers = Trackers([named[name]() for name in run.track if leads], facts, self.say)
+        self.trackers = Trackers([named[name]() for name in run.track if is_rank_zero], facts, self.say)
 
     def step(self, batch: GlobalBatch, done: TrainedStep, seconds: float, waited: float) -> None:
         """A step is done; it took `seconds` and before that `waited` for its rows."""

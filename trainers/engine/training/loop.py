@@ -48,7 +48,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
         known = {"facts": prepared.facts, "tokenizer_files": prepared.tokenizer_files}
         saves = Saves(run, model=trainer.model, optimizer=trainer.optimizer, identity=_identity(prepared), **known)
         speed = Speed.of(run, prepared.shape, layout)
-        loop = Loop(trainer, batches, checks, saves, speed, leads=layout.rank == 0, records=records is not None)
+        loop = Loop(trainer, batches, checks, saves, speed, is_rank_zero=layout.rank == 0, records=records is not None)
         with signals() as asked:
             trainer.stepper.stop_asked = lambda: asked() or saves.failed
             figures = loop.go(saves.resume())
@@ -90,7 +90,7 @@ class Loop:
     validation: BatchLoader | None
     saves: Saves
     speed: Speed
-    leads: bool
+    is_rank_zero: bool
     records: bool
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Loop:
         """
         span = {"first": first, "last": self.last}
         columns = (self.batches.label, self.trainer.prepared.algorithm.row_metrics) if self.records else None
-        self.report = Report(self.run, self.speed, **span, leads=self.leads, records=columns)
+        self.report = Report(self.run, self.speed, **span, is_rank_zero=self.is_rank_zero, records=columns)
         self.trainer.steps = first
         if first < self.last < (rising := self.run.optim.warmup_steps):
             lr = optim.learning_rate(self.run.optim, self.last, self.last)
