@@ -25,6 +25,7 @@ from datakit.templating.ending import control_of, turn_end
 from datakit.templating.learnt import CLOSE, OPEN, Lesson, Turns
 from datakit.templating.sandbox import Conversation, Sandbox
 from datakit.templating.segments import Segments, segments_of
+from datakit.templating.weights import weight_faults
 from schemas import PIECES
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
@@ -60,15 +61,19 @@ class Renderer:
         self, turns: pa.Array, *, tools: pa.Array | None = None, generation: bool = False, last: bool = False
     ) -> Pieces:
         """Pieces of each conversation, `tools` beside it as JSON text; `generation` leaves the assistant's header open
-        and learns nothing, `last` learns the last answer alone.
+        and learns nothing, `last` learns the last answer alone. Rows with weights that are no mask have no pieces.
         """
         turns = flat(turns)
         lesson = Lesson(generation, last, self.turn_end, self._control)
         own = _unusual(turns, tools)
         reasons, details = np.full(len(turns), None, object), np.full(len(turns), None, object)
-        order: list[np.ndarray] = []
-        parts: list[pa.Array] = []
-        for pattern, rows in _patterns(turns, own):
+        refused = np.zeros(len(turns), bool)
+        for fault, why, rows in [] if generation else weight_faults(turns, last):
+            reasons[rows], details[rows] = fault, why
+            refused |= rows
+        order = [np.flatnonzero(refused)]
+        parts = [_blank(len(order[0]))]
+        for pattern, rows in _patterns(turns, own | refused):
             known = self._segments_of(pattern, lesson)
             if known.alters or (known.fault and known.looked):
                 own[rows] = True
@@ -84,7 +89,7 @@ class Renderer:
                 if differ.any():
                     contents = _columns(turns, order[-1], len(pattern[1]))
                 parts.append(_joined(known, contents, len(order[-1])))
-        rest = np.flatnonzero(own)
+        rest = np.flatnonzero(own & ~refused)
         alignments = self._aligned(turns, tools, rest, lesson)
         order.append(rest)
         parts.append(_pieces_of(alignments))
@@ -209,7 +214,7 @@ def _patterns(turns: pa.Array, own: np.ndarray) -> list[tuple[Pattern, np.ndarra
     appearance.
     """
     kept = np.flatnonzero(~own)
-    turns = turns.take(pa.array(kept)) if own.any() else turns
+    turns = turns.take(pa.array(kept)) if len(kept) < len(turns) else turns
     inner = turns.flatten()
     blank = pc.equal(pc.utf8_trim_whitespace(inner.field("content")), "")
     silent = pc.fill_null(pc.equal(inner.field("weight"), pa.scalar(0, pa.float32())), False)

@@ -189,7 +189,7 @@ def test_turns_of_weight_0_are_not_learnt(name: str) -> None:
         whole = texts(TEMPLATES[name], table([chat]))[0]
         chat[1]["weight"] = 0.0
         first = texts(TEMPLATES[name], table([chat]))[0]
-        chat[1]["weight"], chat[3]["weight"] = 0.5, 0.0
+        chat[1]["weight"], chat[3]["weight"] = 1.0, 0.0
         second = texts(TEMPLATES[name], table([chat]))[0]
         assert whole[1] == first[1] == second[1]
         both, one, other = (trained(row[2]) for row in (whole, first, second))
