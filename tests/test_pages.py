@@ -41,6 +41,7 @@ def test_the_quick_commands_of_a_page_run(name: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [name for name in ALL if runs(name, slow=True) != runs(name, slow=False)])
 def test_all_commands_of_a_page_run(name: str, folder: Path) -> None:
     pages.model(folder / "my-model")
