@@ -72,16 +72,25 @@ def operation(kind: type[Op]) -> str:
 
 
 def run_settings() -> dict[str, type]:
-    """The dataclass of a training run and those of its parts, by the key that they stand under."""
-    listed: dict[str, type] = {"The run": config.Run}
-    for name, hint in get_type_hints(config.Run).items():
+    """The parts of a training run, and the dataclasses inside them by the key that they stand under."""
+    parts = {
+        "What is learnt": config.Learning,
+        "How it is executed": config.Execution,
+        "Where things lie": config.Paths,
+    }
+    listed: dict[str, type] = dict(parts)
+    for part in parts.values():
+        listed |= _inside(part)
+    return listed
+
+
+def _inside(kind: type, above: str = "") -> dict[str, type]:
+    kinds: dict[str, type] = {}
+    for name, hint in get_type_hints(kind).items():
         for part in (hint, *get_args(hint)):
             if dataclasses.is_dataclass(part) and isinstance(part, type):
-                listed[f"`{name}`"] = part
-                inner = get_type_hints(part).items()
-                nested = [(n, p) for n, h in inner for p in (h, *get_args(h)) if dataclasses.is_dataclass(p)]
-                listed |= {f"`{name}.{n}`": p for n, p in nested if isinstance(p, type)}
-    return listed
+                kinds |= {f"`{above}{name}`": part, **_inside(part, f"{above}{name}.")}
+    return kinds
 
 
 def _algorithm(algorithm: Algorithm) -> str:

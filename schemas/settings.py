@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -22,14 +23,35 @@ from schemas.errors import ConfigError, printable
 T = TypeVar("T")
 
 _NAMED = 5
+
+FLATTENED = {"flattened": True}
+"""Metadata of a field that is a dataclass: its fields stand in the JSON of the outer one as if they were its own."""
+
+DEFAULT_UNNAMED = {"default_unnamed": True}
+"""Metadata of a field that `identity_fields` leaves out at its default: added later, it leaves older digests alone."""
 _MAPPINGS = (dict, Mapping, collections.abc.Mapping)
 _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
+
+
+def identity_fields(value: Any) -> dict[str, Any]:
+    """The dataclass `value` as plain JSON for a digest."""
+    unnamed = {field.name for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
+    defaults_of = {field.name: field.default for field in dataclasses.fields(value)}
+    return {
+        name: item
+        for name, item in plain(value).items()
+        if name not in unnamed or getattr(value, name) != defaults_of[name]
+    }
 
 
 def plain(value: object) -> Any:
     """`value` as plain JSON: dataclasses become objects, tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        result: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            inner = plain(getattr(value, field.name))
+            result |= inner if "flattened" in field.metadata else {field.name: inner}
+        return result
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -111,7 +133,7 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: lis
                 before = "".join(f"{name}." for name in above[:depth])
                 faults.append(f"unknown key {printable(before + part)}{_nearest(outer, part)}")
                 return
-            hint = get_type_hints(outer)[part]
+            hint = _hints(outer)[part]
         elif hint is Any or get_origin(hint) in _MAPPINGS:
             hint = Any
         else:
@@ -156,11 +178,11 @@ def setting_of(kind: type, name: str) -> str:
 
 def _paths(kind: type) -> dict[str, str]:
     paths = {field: field for field in _fields(kind)}
-    for field, hint in get_type_hints(kind).items():
+    for field, hint in _hints(kind).items():
         inner = _dataclass_in(hint)
         if inner is not None:
             paths = {**{leaf: f"{field}.{leaf}" for leaf in _fields(inner)}, **paths}
-    return {**getattr(kind, "other_names", {}), **paths}
+    return {**_other_names(kind), **paths}
 
 
 def _nearest(kind: type, name: str) -> str:
@@ -187,15 +209,51 @@ def defaults(kind: type) -> list[str]:
 
 
 def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    return {field.name: field for field in dataclasses.fields(kind) if field.init}
+    """The settings of `kind` by name, those of its flattened fields among them."""
+    fields: dict[str, dataclasses.Field[Any]] = {}
+    for field, hint in _own_fields(kind):
+        fields |= _fields(hint) if "flattened" in field.metadata else {field.name: field}
+    return fields
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """The type of each of `_fields`."""
+    hints: dict[str, Any] = {}
+    for field, hint in _own_fields(kind):
+        hints |= _hints(hint) if "flattened" in field.metadata else {field.name: hint}
+    return hints
+
+
+@functools.cache
+def _own_fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = get_type_hints(kind)
+    return [(field, hints[field.name]) for field in dataclasses.fields(kind) if field.init]
+
+
+def _other_names(kind: type) -> dict[str, str]:
+    """What other programs call the settings of `kind`."""
+    names = dict(getattr(kind, "other_names", {}))
+    for field, hint in _own_fields(kind):
+        names |= _other_names(hint) if "flattened" in field.metadata else {}
+    return names
+
+
+def _made(kind: type, values: Mapping[str, Any]) -> Any:
+    """An instance of `kind`, each flattened field out of its share of the `values`."""
+    own = {}
+    for field, hint in _own_fields(kind):
+        if "flattened" in field.metadata:
+            own[field.name] = _made(hint, values)
+        elif field.name in values:
+            own[field.name] = values[field.name]
+    return kind(**own)
 
 
 def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
     if not isinstance(data, Mapping):
         faults.append(f"{path or kind.__name__}: {printable(data)} is not an object")
         return None
-    hints = get_type_hints(kind)
-    fields = _fields(kind)
+    hints, fields = _hints(kind), _fields(kind)
     before = len(faults)
     for key in data:
         if key not in fields:
@@ -206,7 +264,7 @@ def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
             values[name] = _value(hints[name], data[name], path + name, faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(f"{path}{name} is missing")
-    return kind(**values) if len(faults) == before else None
+    return _made(kind, values) if len(faults) == before else None
 
 
 def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:

@@ -81,9 +81,9 @@ def config() -> dict[str, object]:
 
 
 def test_the_commented_config_is_a_run() -> None:
-    assert parse(Run, config()).optim.schedule == "cosine"
+    assert parse(Run, config()).learning.optim.schedule == "cosine"
     (lora,) = [json.loads(block.text) for block in ALL["config.md"] if block.language == "json"]
-    assert parse(Run, lora).lora is not None
+    assert parse(Run, lora).learning.lora is not None
 
 
 def test_the_commented_config_has_every_key() -> None:

@@ -1,51 +1,27 @@
 """What a training run is: one frozen `Run`, read strictly from JSON before torch is imported.
 
-`Run` names the algorithm and its settings, the table to learn from, the network (a `Model`, or `init`: a checkpoint to
-start from), how it is cut over processes (`Parallel`), the optimizer (`Optim`), and where the checkpoint goes. Every
-unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists all faults at once; nothing was started.
+`Run` has three parts: `Learning` (algorithm, network, optimizer: what decides the weights), `Execution` (how the
+network is cut over processes, what is saved and reported) and `Paths` (the tables, the checkpoint to start from, where
+the new one goes). Every unknown key, wrong type or contradiction is a `ConfigError` (exit 2) that lists all faults at
+once; nothing was started.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
 from schemas.outside import parsing, strict_json
-from schemas.settings import digest, parse, plain
-from trainers.architecture import ModelConfig, shape_faults
+from schemas.settings import DEFAULT_UNNAMED, FLATTENED, digest, identity_fields, parse
+from trainers.architecture import ModelConfig
+from trainers.parallel import Parallel, below, parallel_errors, size_errors
 
 VERSION = 2
 """Rises when the same run gives other weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parallel:
-    """How the network is cut: tensor and pipeline sizes, `sequence` parallelism inside a tensor group.
-
-    What is left of the world is data parallel: WORLD_SIZE / (tensor * pipeline) replicas. `expert` deals the experts of
-    a mixture, each whole, over that many of a pipeline stage's tensor * data processes; with 1 they are cut by
-    `tensor` like all else. `distributed_optimizer` deals the optimizer's state over the replicas (ZeRO 1).
-    """
-
-    tensor: int = 1
-    pipeline: int = 1
-    sequence: bool = False
-    expert: int = 1
-    distributed_optimizer: bool = False
-
-    @property
-    def min_world_size(self) -> int:
-        """The smallest world that fills the cut; every world that does is a multiple of it."""
-        return self.pipeline * math.lcm(self.tensor, self.expert)
-
-    def __str__(self) -> str:
-        """The cut in words."""
-        return f"tensor {self.tensor} x pipeline {self.pipeline}" + f", expert {self.expert}" * (self.expert > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +62,13 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training run. `data` and `validation` may be any fsspec URL; `out` and `work` are folders that all ranks
-    share. `data` may be left out where rows are given to `trainers.engine.open` instead.
+class Learning:
+    """What is learnt: all that decides which weights come out, besides the inputs. It is a part of task keys.
 
-    `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `vocabulary`
-    is a dataset of one TOKENIZERS row whose tokenizer goes into the checkpoint (default: that of `init`).
-
-    `global_batch_size` counts rows per optimizer step; `micro_batch_tokens` bounds the tokens of one forward pass (a
-    row longer than that is a pass of its own). Neither the micro-batch nor the parallel sizes change what is learnt.
-    `implementation` is whose layers compute: Transformer Engine's (`te`), ours (`local`), or `te` where it is there.
-    `recompute` trades time for memory: activations of attention, or of whole layers, are computed again backwards.
-    `carry_optimizer` starts from the optimizer's state in `init`, where it has one, and leaves the new one in `out`.
-    `log_rows` writes the keys of every step's rows beside the metrics; `track` names where figures go besides;
-    `records` is the dataset of what training saw of every row (default: none).
-    Saves are made every `save_every` steps, in the background with `save_async`; the newest `keep_last` stay, and the
-    `keep_best` with the lowest `best_by` (with a leading "-" the highest), also when the run is complete.
-    `key` is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
+    `global_batch_size` counts rows per optimizer step. `model` is a fresh network; without one, a run starts from a
+    checkpoint, and with `carry_optimizer` from the state of the optimizer that it was saved with, where it has one; the
+    new one is then saved too. A field that is added here is a setting of `CONFIG.json`, `--learning`, `--set` and
+    `luigi.cfg`; one that older keys must not notice has `DEFAULT_UNNAMED` as its metadata.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {
@@ -120,105 +86,210 @@ class Run:
         "steps": "max_steps",
         "lora_r": "lora.rank",
         "lora_alpha": "lora.alpha",
-        "save_steps": "save_every",
-        "logging_steps": "log_every",
-        "eval_steps": "validate_every",
-        "report_to": "track",
     }
     """What transformers, TRL and NeMo call a setting, and its path here."""
 
     algorithm: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    data: str | None = None
-    validation: str | None = None
-    out: str
-    work: str | None = None
     model: ModelConfig | None = None
-    init: str | None = None
-    vocabulary: str | None = None
-    parallel: Parallel = Parallel()
     optim: Optim
     epochs: int | None = None
     max_steps: int | None = None
     global_batch_size: int
-    micro_batch_tokens: int = 16384
     precision: Literal["fp32", "bf16"] = "fp32"
+    lora: Lora | None = None
+    carry_optimizer: bool = field(default=False, metadata=DEFAULT_UNNAMED)
+    seed: int = 0
+
+    @property
+    def op(self) -> dict[str, Any]:
+        """What is done: `train.<algorithm>`, its version, and all settings that decide which weights come out."""
+        return {"name": f"train.{self.algorithm}", "version": VERSION, "params": identity_fields(self)}
+
+    def faults(self) -> list[str]:
+        """Why it contradicts itself; empty when it does not."""
+        faults: list[str] = []
+        if (self.epochs is None) == (self.max_steps is None):
+            faults.append(f"give exactly one of epochs and max_steps, not {0 if self.epochs is None else 2}")
+        below(faults, "", 1, **{name: getattr(self, name) for name in ("epochs", "max_steps", "global_batch_size")})
+        below(faults, "", 0, seed=self.seed)
+        if self.lora is not None:
+            faults += _lora_faults(self.lora)
+        if self.max_steps is not None and self.optim.warmup_steps > self.max_steps:
+            faults.append(f"optim.warmup_steps {self.optim.warmup_steps} is more than max_steps {self.max_steps}")
+        return faults + _optim_faults(self.optim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a run is executed and reported; none of it changes what is learnt.
+
+    `micro_batch_tokens` bounds the tokens of one forward pass (a row longer than that is a pass of its own).
+    `implementation` is whose layers compute: Transformer Engine's (`te`), ours (`local`), or `te` where it is there.
+    `recompute` trades time for memory: activations of attention, or of whole layers, are computed again backwards.
+    `log_rows` writes the keys of every step's rows beside the metrics; `track` names where figures go besides.
+    Saves are made every `save_every` steps, in the background with `save_async`; the newest `keep_last` stay, and the
+    `keep_best` with the lowest `best_by` (with a leading "-" the highest), also when the run is complete.
+    """
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "save_steps": "save_every",
+        "logging_steps": "log_every",
+        "eval_steps": "validate_every",
+        "report_to": "track",
+    }
+
+    parallel: Parallel = field(default_factory=Parallel)
+    micro_batch_tokens: int = 16384
     implementation: Literal["auto", "local", "te"] = "auto"
     recompute: Literal["none", "attention", "full"] = "none"
-    lora: Lora | None = None
-    carry_optimizer: bool = False
-    seed: int = 0
     threads: int | None = None
     log_every: int = 1
     log_rows: bool = False
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    records: str | None = None
     save_every: int | None = None
     save_async: bool = False
     keep_last: int = 2
     keep_best: int = 0
     best_by: str = "val_loss"
     validate_every: int | None = None
-    key: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        faults = _run_faults(self) + _optim_faults(self.optim)
-        cut = self.parallel
-        faults += _parallel_faults(cut) if self.model is None else parallel_errors(self.model, cut)
-        if faults:
-            raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
+    def faults(self) -> list[str]:
+        """Why it contradicts itself; empty when it does not."""
+        faults: list[str] = []
+        counts = ("micro_batch_tokens", "threads", "log_every", "save_every", "validate_every", "keep_last")
+        below(faults, "", 1, **{name: getattr(self, name) for name in counts})
+        below(faults, "", 0, keep_best=self.keep_best)
+        if self.keep_best and self.save_every is None:
+            faults.append("keep_best has no effect without save_every")
+        if self.save_async and self.save_every is None:
+            faults.append("save_async has no effect without save_every")
+        return faults + size_errors(self.parallel)
+
+    def unused(self) -> list[str]:
+        """What has no effect in a run that is not validated."""
+        given = {"keep_best": self.keep_best, "best_by": self.best_by != "val_loss",
+                 "validate_every": self.validate_every}  # fmt: skip
+        return [f"{name} has no effect without validation" for name, value in given.items() if value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Where things lie. `data` and `validation` may be any fsspec URL; `out`, `work` and `init` are folders that all
+    ranks share. `data` may be left out where rows are given to `trainers.engine.open` instead.
+
+    `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `init` is the
+    checkpoint to start from. `vocabulary` is a dataset of one TOKENIZERS row whose tokenizer goes into the checkpoint
+    (default: that of `init`). `records` is the dataset of what training saw of every row (default: none). `task_key`
+    is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
+    """
+
+    data: str | None = None
+    validation: str | None = None
+    init: str | None = None
+    vocabulary: str | None = None
+    out: str
+    work: str | None = None
+    records: str | None = None
+    task_key: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """The local folder of logs and periodic saves."""
         return Path(self.work if self.work is not None else f"{self.out.removeprefix('file://').rstrip('/')}.run")
 
-    def identity_fields(self) -> dict[str, Any]:
-        """The part of the run that decides which weights come out, as plain JSON."""
-        everything = plain(self)
-        fields = {name: value for name, value in everything.items() if name not in _RUNTIME}
-        if not self.carry_optimizer:
-            del fields["carry_optimizer"]  # it came later, and without it a run is what it was
-        return fields
-
-    @property
-    def op(self) -> dict[str, Any]:
-        """What is done: `train.<algorithm>`, its version, and `decisive()`."""
-        return {"name": f"train.{self.algorithm}", "version": VERSION, "params": self.identity_fields()}
-
-    def fingerprint(self, *inputs: str) -> str:
-        """`key` where one was given; else a digest of `op` and of the digests of the `inputs`."""
-        return self.key or digest({"run": self.op, "inputs": list(inputs)})
+    def faults(self) -> list[str]:
+        """Why it contradicts itself; empty when it does not."""
+        faults = []
+        for name in ("out", "work", "init"):
+            if "://" in (getattr(self, name) or "").removeprefix("file://"):
+                faults.append(f"{name} {printable(getattr(self, name))} is not a folder on a file system")
+        for name in ("data", "validation", "init"):
+            if getattr(self, name) == self.out:
+                faults.append(f"out is the same folder as {name}")
+        return faults
 
 
-_RUNTIME = frozenset(
-    (
-        "out",
-        "work",
-        "vocabulary",
-        "parallel",
-        "micro_batch_tokens",
-        "implementation",
-        "recompute",
-        "threads",
-        "log_every",
-        "log_rows",
-        "track",
-        "records",
-        "save_every",
-        "save_async",
-        "keep_last",
-        "keep_best",
-        "best_by",
-        "key",
-        "facts",
-        "validation",
-        "validate_every",
-        "data",
-        "init",
-    )
-)
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training without paths, as a graph holds it; `check` once it is known what it starts from."""
+
+    learning: Learning = field(metadata=FLATTENED)
+    execution: Execution = field(metadata=FLATTENED)
+
+    def check(self, *, init: bool, validation: bool, paths: Sequence[str] = (), where: str = "") -> None:
+        """Raise `ConfigError` with every contradiction: inside the parts, and with whether there is a checkpoint to
+        start from, and rows to validate on; `paths` are the faults of those.
+        """
+        learning, execution = self.learning, self.execution
+        faults = [*learning.faults(), *execution.faults(), *paths]
+        if init == (learning.model is not None):
+            faults.append(f"give exactly one of model and init, not {2 if init else 0}")
+        if learning.lora is not None and not init:
+            faults.append("lora needs init: the checkpoint that its adapters belong to")
+        if learning.model is not None and not size_errors(execution.parallel):
+            faults += parallel_errors(learning.model, execution.parallel)
+        faults += [] if validation else execution.unused()
+        if faults:
+            raise ConfigError("contradiction", "; ".join(faults), where=where, kept="nothing was started")
+
+    def placed(self, paths: Paths, **changes: Any) -> Run:
+        """The run with its paths, and with `changes` of what is learnt."""
+        return Run(learning=replace(self.learning, **changes), execution=self.execution, paths=paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run: what is learnt, how it is executed, where things lie. Its JSON is flat: a setting has one name,
+    whichever part it belongs to.
+    """
+
+    learning: Learning = field(metadata=FLATTENED)
+    execution: Execution = field(metadata=FLATTENED)
+    paths: Paths = field(metadata=FLATTENED)
+
+    def __post_init__(self) -> None:
+        training, paths = Training(learning=self.learning, execution=self.execution), self.paths
+        init, validation = paths.init is not None, paths.validation is not None
+        training.check(init=init, validation=validation, paths=paths.faults())
+
+    def task_key(self, *inputs: str) -> str:
+        """`paths.task_key` where one was given; else a digest of what is done and of the content of the `inputs`."""
+        return self.paths.task_key or digest({"run": self.learning.op, "inputs": list(inputs)})
+
+
+def training_of(
+    algorithm: str, settings: Mapping[str, Any], *, seed: int, model: Mapping[str, Any] | None = None, where: str = ""
+) -> Training:
+    """The training with these `settings` (fields of `Learning` and `Execution`), of a fresh `model` or (None) of a
+    checkpoint; `ConfigError` for any that is unknown. The size of the vocabulary comes from the tokenizer, later.
+    """
+    taken = sorted({"algorithm", "model", "seed"} & settings.keys())
+    if taken:
+        raise ConfigError(
+            "bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started"
+        )
+    fresh = {} if model is None else {"model": {"vocab_size": 1, **model}}
+    return parse(Training, {"algorithm": algorithm, "seed": seed, **fresh, **settings}, where=where)
+
+
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON: `defaults` with what is `given` in their place, object by object; a list is replaced whole.
+
+    What is given displaces the defaults that exclude it: `max_steps` the `epochs` and the other way round, a constant
+    rate the `min_lr` that it does not fall to.
+    """
+    rest = dict(defaults)
+    for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+        if given.get(one) is not None and given.get(other) is None:
+            rest.pop(other, None)
+    if given.get("schedule") == "constant":
+        rest.pop("min_lr", None)
+    for name, value in given.items():
+        below = rest.get(name)
+        rest[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return rest
 
 
 def read(path: str | Path) -> Run:
@@ -236,11 +307,11 @@ def read_json(path: str | Path) -> Any:
         raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def check_trackers(run: Run) -> None:
+def check_trackers(execution: Execution) -> None:
     """Raise `ConfigError` where a tracker was asked for that is not installed; TensorBoard is the default, not asked
     for.
     """
-    missing = [name for name in run.track if name != "tensorboard" and importlib.util.find_spec(name) is None]
+    missing = [name for name in execution.track if name != "tensorboard" and importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
             "no-tracker",
@@ -251,88 +322,14 @@ def check_trackers(run: Run) -> None:
         )
 
 
-def parallel_errors(model: ModelConfig, parallel: Parallel, *, training: bool = True) -> list[str]:
-    """Why `model` or `parallel` contradicts itself, or the one cannot be cut by the other; empty when it can."""
-    if contradictions := shape_faults(model) + _parallel_faults(parallel):
-        return contradictions
-    tp, pp = parallel.tensor, parallel.pipeline
-    sizes = {
-        "num_attention_heads": model.num_attention_heads,
-        "ffn_hidden_size": model.ffn_hidden_size,
-    }
-    faults = [
-        f"model.{name} {size} does not divide by parallel.tensor {tp}" for name, size in sizes.items() if size % tp
-    ]
-    if max(model.num_query_groups, tp) % min(model.num_query_groups, tp):
-        faults.append(f"model.num_query_groups {model.num_query_groups} and parallel.tensor {tp} do not divide")
-    if model.num_layers % pp:
-        faults.append(f"model.num_layers {model.num_layers} does not divide by parallel.pipeline {pp}")
-    return faults + _expert_cut_faults(model, parallel, training)
-
-
-def _expert_cut_faults(model: ModelConfig, parallel: Parallel, training: bool) -> list[str]:
-    ep, experts, faults = parallel.expert, model.experts, []
-    if ep > 1 and (experts is None or experts.number % ep):
-        number = 0 if experts is None else experts.number
-        faults.append(f"model.experts.number {number} does not divide by parallel.expert {ep}")
-    if experts is not None and parallel.tensor > 1 and not parallel.sequence and (training or ep > 1):
-        faults.append(f"a mixture of experts at parallel.tensor {parallel.tensor} needs parallel.sequence")
-    return faults
-
-
-def _below(faults: list[str], prefix: str, least: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            faults.append(f"{prefix}{name} {value} is below {least}")
-
-
-def _run_faults(run: Run) -> list[str]:
+def _lora_faults(lora: Lora) -> list[str]:
     faults: list[str] = []
-    for one, other in (("model", "init"), ("epochs", "max_steps")):
-        given = [name for name in (one, other) if getattr(run, name) is not None]
-        if len(given) != 1:
-            faults.append(f"give exactly one of {one} and {other}, not {len(given)}")
-    counts: tuple[str, ...] = ("epochs", "max_steps", "global_batch_size", "micro_batch_tokens", "threads", "log_every")
-    counts += ("save_every", "validate_every", "keep_last")
-    _below(faults, "", 1, **{name: getattr(run, name) for name in counts})
-    _below(faults, "", 0, seed=run.seed, keep_best=run.keep_best)
-    if run.lora is not None:
-        _below(faults, "lora.", 1, rank=run.lora.rank)
-        _below(faults, "lora.", 0, alpha=run.lora.alpha, dropout=run.lora.dropout)
-        faults += _lora_faults(run.lora, run.init)
-    if run.validate_every is not None and run.validation is None:
-        faults.append("validate_every has no effect without validation")
-    faults += _save_faults(run)
-    for name in ("out", "work", "init"):
-        if "://" in (getattr(run, name) or "").removeprefix("file://"):
-            faults.append(f"{name} {printable(getattr(run, name))} is not a folder on a file system")
-    for name in ("data", "validation", "init"):
-        if getattr(run, name) == run.out:
-            faults.append(f"out is the same folder as {name}")
-    if run.max_steps is not None and run.optim.warmup_steps > run.max_steps:
-        faults.append(f"optim.warmup_steps {run.optim.warmup_steps} is more than max_steps {run.max_steps}")
-    return faults
-
-
-def _lora_faults(lora: Lora, init: str | None) -> list[str]:
-    faults: list[str] = []
-    if init is None:
-        faults.append("lora needs init: the checkpoint that its adapters belong to")
+    below(faults, "lora.", 1, rank=lora.rank)
+    below(faults, "lora.", 0, alpha=lora.alpha, dropout=lora.dropout)
     if lora.dropout >= 1:
         faults.append(f"lora.dropout {lora.dropout} is not below 1")
     if not lora.targets or len(set(lora.targets)) != len(lora.targets):
         faults.append("lora.targets names each linear once, and one at least")
-    return faults
-
-
-def _save_faults(run: Run) -> list[str]:
-    faults: list[str] = []
-    if run.keep_best and (run.validation is None or run.save_every is None):
-        faults.append("keep_best has no effect without validation and save_every")
-    if run.save_async and run.save_every is None:
-        faults.append("save_async has no effect without save_every")
-    if run.best_by != "val_loss" and run.validation is None:
-        faults.append("best_by has no effect without validation")
     return faults
 
 
@@ -341,19 +338,11 @@ def _optim_faults(optim: Optim) -> list[str]:
     given = {
         name: getattr(optim, name) for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "clip_grad", "eps")
     }
-    _below(faults, "optim.", 0, **given)
+    below(faults, "optim.", 0, **given)
     if not all(0 <= beta < 1 for beta in optim.betas):
         faults.append(f"optim.betas {optim.betas} are not in [0, 1)")
     if optim.min_lr > optim.lr:
         faults.append(f"optim.min_lr {optim.min_lr} is above optim.lr {optim.lr}")
     if optim.schedule == "constant" and optim.min_lr:
         faults.append("optim.min_lr has no effect with schedule constant")
-    return faults
-
-
-def _parallel_faults(parallel: Parallel) -> list[str]:
-    faults: list[str] = []
-    _below(faults, "parallel.", 1, tensor=parallel.tensor, pipeline=parallel.pipeline, expert=parallel.expert)
-    if parallel.sequence and parallel.tensor == 1:
-        faults.append("parallel.sequence has no effect with tensor 1")
     return faults

@@ -47,8 +47,8 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
     try:
         rank.enter()
         run = config.read(path)
-        folder = run.folder
-        config.check_trackers(run)
+        folder = run.paths.folder
+        config.check_trackers(run.execution)
         execute(run)
     except QuiverError as error:
         return error.code, error
@@ -62,21 +62,21 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
 
 def execute(run: Run) -> None:
     """Train `run`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
-    registry.configured(run.algorithm, run.settings)
-    if run.data is None:
+    registry.configured(run.learning.algorithm, run.learning.settings)
+    if run.paths.data is None:
         raise ConfigError(
             "no-data", "the run has no data", expected="data: the dataset to learn from", kept="nothing was started"
         )
-    data = Dataset.open(run.data)
-    validation = None if run.validation is None else Dataset.open(run.validation)
+    data = Dataset.open(run.paths.data)
+    validation = None if run.paths.validation is None else Dataset.open(run.paths.validation)
     digests = [data.content_digest]
-    if run.init is not None:
-        init = _init_manifest(run.init)
+    if run.paths.init is not None:
+        init = _init_manifest(run.paths.init)
         digests.append(init.content_digest)
-    key = run.fingerprint(*digests)
-    if find_existing(run.out, key, "checkpoint") is not None:
+    key = run.task_key(*digests)
+    if find_existing(run.paths.out, key, "checkpoint") is not None:
         if _rank() == 0:
-            print(f"{run.out} is already finished", file=sys.stderr)
+            print(f"{run.paths.out} is already finished", file=sys.stderr)
         return
     from trainers.engine.megatron import parallel
     from trainers.engine.training import loop

@@ -34,7 +34,6 @@ from datakit.tokenize import Adopt
 from pipelines.backends.backend import checkpoint_at, model_at, roles_of
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Answering, Templated
-from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, names_in, rows_at, stem
@@ -53,6 +52,7 @@ from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import normal
+from trainers.config import merged, training_of
 
 
 class StageCommand(Command):
@@ -258,7 +258,7 @@ class Train(StageCommand):
     validation = luigi.Parameter(default="", description="dataset folder to validate on")
     learning = MergedParameter(
         default={"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}},
-        description="fields of trainers.config.Run, as JSON, over the defaults: optim, epochs, ...",
+        description="settings of training, as JSON, over the defaults: optim, epochs, ...",
     )
     set = AssignmentsParameter(default=(), description="one of them as key=value, e.g. optim.lr=1e-4; may be repeated")
     lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")
@@ -281,15 +281,15 @@ class Train(StageCommand):
             raise ConfigError("bad-setting", "give one of --model and --architecture", kept="nothing was started")
         if not (start or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
-        shape = dict(self.architecture) or None
-        run = run_of(self.algorithm, self.settled, seed=settings.quiver_config().seed, model=shape, where="--learning")
+        shape, seed = dict(self.architecture) or None, settings.quiver_config().seed
+        training = training_of(self.algorithm, self.settled, seed=seed, model=shape, where="--learning")
         init = checkpoint_at(plan, start) if start else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None
         return [
             plan.model(
                 self.label(self.data),
-                run,
+                training,
                 data=plan.existing(self.data, "dataset"),
                 tokenizer=tokenizer,
                 init=init,

@@ -24,7 +24,7 @@ from schemas.manifest import Manifest, task_key_of
 from schemas.store.commit import read_manifest
 from schemas.tokenizer import dataset_identity
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
-from trainers.config import Run
+from trainers.config import Training
 
 ROWS_PER_SHARD = 65_536
 """Rows of a shard where a stream is cut; shards are what processes share."""
@@ -215,11 +215,11 @@ class Table(Node):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainedCheckpoint(Node):
-    """A checkpoint made by a training run. `run` is complete but for places and vocabulary size; `ranks` is how many
-    processes train it (0: what `[launch]` says).
+    """A checkpoint made by a training; the size of a fresh vocabulary comes from the tokenizer. `ranks` is how many
+    processes run it (0: what `[launch]` says).
     """
 
-    run: Run
+    training: Training
     data: Node
     tokenizer: Node
     init: Node | None = None
@@ -232,7 +232,7 @@ class TrainedCheckpoint(Node):
         from.
         """
         named = {name: resource_key(name, node) for name, node in self.parents.items() if name != "validation"}
-        return task_key_of(self.work, named, {}, self.run.seed)
+        return task_key_of(self.work, named, {}, self.training.learning.seed)
 
     @property
     def kind(self) -> str:
@@ -242,7 +242,7 @@ class TrainedCheckpoint(Node):
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
         """`train.<algorithm>`, its version and the deciding part of the run."""
-        return self.run.op
+        return self.training.learning.op
 
     @property
     def schema(self) -> None:

@@ -22,7 +22,7 @@ from schemas.errors import ConfigError, DataError, printable
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal, shown
 from schemas.tokenizer_lineage import token_columns
-from trainers.config import Run
+from trainers.config import Training
 from trainers.registry import configured
 
 MADE_BY = {
@@ -73,7 +73,7 @@ class Plan:
     def model(
         self,
         label: str,
-        run: Run,
+        training: Training,
         *,
         data: Node,
         tokenizer: Node,
@@ -81,11 +81,11 @@ class Plan:
         validation: Node | None = None,
         ranks: int = 0,
     ) -> TrainedCheckpoint:
-        """The checkpoint that `run` makes of `data`; places in `run` are filled in when it runs."""
+        """The checkpoint that `training` makes of `data`."""
         node = TrainedCheckpoint(
             label=label,
             root=self.root,
-            run=run,
+            training=training,
             data=data,
             tokenizer=tokenizer,
             init=init,
@@ -172,7 +172,9 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
 
 
 def _check_model(node: TrainedCheckpoint) -> None:
-    algorithm, _ = configured(node.run.algorithm, node.run.settings, where=node.label)
+    learning, cut = node.training.learning, node.training.execution.parallel
+    node.training.check(init=node.init is not None, validation=node.validation is not None, where=node.label)
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
     for given in (node.data, node.validation):
         if given is not None:
             packs = given.schema is not None and algorithm.packed(given.schema)
@@ -182,11 +184,11 @@ def _check_model(node: TrainedCheckpoint) -> None:
     for given in (node.data, node.validation):
         if given is not None:
             check_tokenizer(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
-    if node.ranks % node.run.parallel.min_world_size:
+    if node.ranks % cut.min_world_size:
         raise ConfigError(
             "parallel-size",
-            f"{node.ranks} ranks do not fill {node.run.parallel}",
-            expected=f"a multiple of {node.run.parallel.min_world_size}",
+            f"{node.ranks} ranks do not fill {cut}",
+            expected=f"a multiple of {cut.min_world_size}",
             where=node.label,
             kept="nothing was started",
         )

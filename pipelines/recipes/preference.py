@@ -15,7 +15,6 @@ from luigi.freezing import recursively_unfreeze
 from datakit.label import Logprobs
 from datakit.sql import Query
 from pipelines.commands.recipe import Recipe
-from pipelines.graph.learning import merged, run_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -23,6 +22,7 @@ from pipelines.runtime.parameters import MergedParameter, ObjectParameter
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
 from schemas.errors import ConfigError
+from trainers.config import merged, training_of
 
 _ORDER = """
 SELECT pair_id,
@@ -56,7 +56,7 @@ class PreferenceOptimization(Recipe[Results]):
     source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
     options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
-    learning = MergedParameter(default=_LEARNING, description="learning (trainers.config.Run), over the defaults")
+    learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
 
     def results(self, plan: Plan) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""
@@ -76,9 +76,9 @@ class PreferenceOptimization(Recipe[Results]):
         )
         learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
         learning = merged(learning, self.changes.get("learning", {}))
-        run = run_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")
+        training = training_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")
         policy = plan.model(
-            f"{label}/policy", run, data=train, tokenizer=tokenizer, init=task.policy, validation=held_out
+            f"{label}/policy", training, data=train, tokenizer=tokenizer, init=task.policy, validation=held_out
         )
         read = asked(plan, f"{label}/held-out-read", _read_by("policy"), held_out, policy)
         order = plan.table(f"{label}/held-out-order", Query(query=_ORDER, tables=("pairs",), key=("pair_id",)), read)

@@ -153,20 +153,21 @@ def _model_bytes(node: TrainedCheckpoint) -> tuple[int, int]:
     if shape is None:
         manifest = None if node.init is None else node.init.manifest()
         weights = 0 if manifest is None else sum(file.bytes for file in manifest.files)
-        return (0 if node.run.lora else weights), weights
-    bare, saved = _PRECISION[node.run.precision]
+        return (0 if node.training.learning.lora else weights), weights
+    kept = node.training.execution
+    bare, saved = _PRECISION[node.training.learning.precision]
     count = parameters(shape)
-    saves = node.run.keep_last + node.run.keep_best + 1 if node.run.save_every else 0
-    return (0 if node.run.lora else count * bare), count * (bare + saves * saved)
+    saves = kept.keep_last + kept.keep_best + 1 if kept.save_every else 0
+    return (0 if node.training.learning.lora else count * bare), count * (bare + saves * saved)
 
 
 def _shape(node: Node) -> architecture.ModelConfig | None:
     """The shape of the network that `node` trains, where it or an ancestor of it says so."""
     while isinstance(node, TrainedCheckpoint):
-        if node.run.model is not None:
+        if node.training.learning.model is not None:
             made = isinstance(node.tokenizer, Table) and isinstance(node.tokenizer.op, Train)
-            size = node.tokenizer.op.vocab_size if made else node.run.model.vocab_size  # type: ignore[attr-defined]
-            return replace(node.run.model, vocab_size=size)
+            size = node.tokenizer.op.vocab_size if made else node.training.learning.model.vocab_size  # type: ignore[attr-defined]
+            return replace(node.training.learning.model, vocab_size=size)
         if node.init is None:
             return None
         node = node.init

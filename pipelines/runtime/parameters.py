@@ -20,11 +20,10 @@ from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from pipelines.graph.learning import merged
 from pipelines.runtime.console import say
 from schemas.errors import ConfigError, printable
 from schemas.settings import assigned, setting_of
-from trainers.config import Run
+from trainers.config import Training, merged
 
 _UNKNOWN = "unrecognized arguments: "
 _DIRECT = {"optim.lr": "lr", "epochs": "epochs", "global_batch_size": "batch-size"}
@@ -123,7 +122,7 @@ class MergedParameter(ObjectParameter):
     dataclass whose settings it holds: what `--set` may name.
     """
 
-    def __init__(self, *, default: dict[str, Any], kind: type = Run, **options: Any) -> None:
+    def __init__(self, *, default: dict[str, Any], kind: type = Training, **options: Any) -> None:
         super().__init__(default=default, **options)
         self.default, self.kind = default, kind
 
@@ -245,7 +244,7 @@ def _refusal(task: str | None, why: str) -> ConfigError:
 def _hint(task: str | None, flag: str) -> str:
     """Which flag of the command was meant, or of which command this one is."""
     known = flags_of(task)
-    path = setting_of(Run, flag.replace("-", "_"))
+    path = setting_of(Training, flag.replace("-", "_"))
     if path and "set" in known:
         direct = _DIRECT.get(path)
         return f" (did you mean {f'--{direct}' if direct in known else f'--set {path}=...'}?)"

@@ -22,7 +22,7 @@ from schemas.store.commit import read_manifest
 from schemas.store.ownfiles import own_folder, replace_file
 from schemas.tokenizer import read_dataset, read_folder
 from schemas.tokenizer import vocabulary_size as size_of
-from trainers.config import Run, check_trackers
+from trainers.config import Paths, Run, check_trackers
 from trainers.launch import start
 from trainers.launch.settings import Launch
 
@@ -30,7 +30,7 @@ from trainers.launch.settings import Launch
 def train(node: TrainedCheckpoint, stage: Stage) -> str:
     """Run `node` to its end and return what to say of it; errors of the run are raised here as they are."""
     run = placed(node)
-    folder = run.folder
+    folder = run.paths.folder
     own_folder(folder)
     config = folder / "config.json"
     replace_file(config, json.dumps(plain(run), indent=1))
@@ -48,29 +48,28 @@ def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
     """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
     fills. Raises `ConfigError` for what cannot be placed, and for a tracker that is not installed.
     """
-    check_trackers(node.run)
-    launch, parallel = settings.launching(), node.run.parallel
+    check_trackers(node.training.execution)
+    launch, parallel = settings.launching(), node.training.execution.parallel
     ranks = node.ranks or launch.ranks or parallel.min_world_size
     start.check(parallel, ranks, launch, node.label)
     return launch, ranks
 
 
 def placed(node: TrainedCheckpoint) -> Run:
-    """The node's run with its places, its task key and the size of its vocabulary filled in."""
-    run = node.run
-    model = None if run.model is None else replace(run.model, vocab_size=vocabulary_size(node.tokenizer))
-    return replace(
-        run,
+    """The node's training with its paths and the size of its vocabulary."""
+    model = node.training.learning.model
+    model = None if model is None else replace(model, vocab_size=vocabulary_size(node.tokenizer))
+    paths = Paths(
         data=node.data.url,
         validation=None if node.validation is None else node.validation.url,
         init=None if node.init is None else node.init.url,
         out=node.url,
-        model=model,
-        key=node.task_key,
+        task_key=node.task_key,
         records=f"{node.url}.records",
         vocabulary=None if node.init is not None else node.tokenizer.url,
-        facts={**run.facts, "tokenizer_key": node.tokenizer_id},
+        facts={"tokenizer_key": node.tokenizer_id},
     )
+    return node.training.placed(paths, model=model)
 
 
 def vocabulary_size(tokenizer: Node) -> int:
@@ -83,12 +82,13 @@ def vocabulary_size(tokenizer: Node) -> int:
 
 def _steps(node: TrainedCheckpoint) -> int | None:
     """How many steps the run has in all, where that can be told."""
-    if node.run.max_steps is not None:
-        return node.run.max_steps
+    learning = node.training.learning
+    if learning.max_steps is not None:
+        return learning.max_steps
     manifest = read_manifest(node.data.url)
-    if manifest is None or node.run.epochs is None:
+    if manifest is None or learning.epochs is None:
         return None
-    return node.run.epochs * -(-manifest.num_rows // node.run.global_batch_size)
+    return learning.epochs * -(-manifest.num_rows // learning.global_batch_size)
 
 
 class _Follower:

@@ -11,7 +11,6 @@ from typing import Any
 
 from luigi.freezing import recursively_unfreeze
 
-from pipelines.graph.learning import merged
 from pipelines.runtime.settings import configured
 from pipelines.setups.digits import digits as digits
 from pipelines.setups.own import own as own
@@ -19,6 +18,7 @@ from pipelines.setups.preferences import preferences as preferences
 from pipelines.setups.source import SetupConfig as SetupConfig
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
+from trainers.config import merged
 
 SOURCES: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
 """Sources by name."""

@@ -12,7 +12,6 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Number, Whole
@@ -27,6 +26,7 @@ from pipelines.setups.source import (
 )
 from pipelines.stages.ask import asked, readable
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
+from trainers.config import merged, training_of
 
 
 class digits(SetupConfig):
@@ -73,8 +73,8 @@ class digits(SetupConfig):
         tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
         tokens = tokenized(plan, "digits/demonstrations", tokenizer, demonstrations, self.max_length, rendering)
         shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
-        run = run_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
-        policy = plan.model("digits/policy", run, data=tokens, tokenizer=tokenizer)
+        training = training_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
+        policy = plan.model("digits/policy", training, data=tokens, tokenizer=tokenizer)
         eval_setup = EvalSetup(
             name="digits",
             held_out=rows["held_out"],

@@ -13,7 +13,6 @@ from datakit.io import Jsonl
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.learning import merged, run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number
@@ -30,6 +29,7 @@ from pipelines.setups.source import (
 )
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
 from schemas.errors import ConfigError
+from trainers.config import merged, training_of
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -94,8 +94,8 @@ class preferences(SetupConfig):
         answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
         tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length, rendering)
         shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
-        run = run_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
-        policy = plan.model(f"{self.title}/policy", run, data=tokens, tokenizer=tokenizer)
+        training = training_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
+        policy = plan.model(f"{self.title}/policy", training, data=tokens, tokenizer=tokenizer)
         eval_setup = EvalSetup(
             name=self.title,
             held_out=self._questions(plan, "held-out", held_out),

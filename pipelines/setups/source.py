@@ -12,13 +12,13 @@ from datakit.blend import Split
 from datakit.label import Longer
 from datakit.template import Rendering, RewardPrompt
 from datakit.tokenize import Encode
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup
 from pipelines.stages.measure import Measure
 from trainers.architecture import ModelConfig
+from trainers.config import training_of
 
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
@@ -55,7 +55,7 @@ def network(**default: Any) -> Any:
 
 def learning_of(what: str, **default: Any) -> Any:
     """The parameter that holds the settings of one training of a source."""
-    return MergedParameter(default=default, description=f"learning of {what} (trainers.config.Run)")
+    return MergedParameter(default=default, description=f"learning of {what} (trainers.config)")
 
 
 def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:
@@ -90,7 +90,12 @@ def reward_model(
         texts = plan.table(f"{name}.texts", op, rows, tokenizer=eval_setup.tokenizer)
         encode = Encode(columns=_PAIR_COLUMNS, max_length=eval_setup.max_length)
         tokens.append(plan.table(f"{name}.tokens", encode, texts, tokenizer=eval_setup.tokenizer))
-    run = run_of("rm", learning, seed=seed, where=f"reward model of {label}")
+    training = training_of("rm", learning, seed=seed, where=f"reward model of {label}")
     return plan.model(
-        f"{label}/reward-model", run, data=tokens[0], tokenizer=eval_setup.tokenizer, init=policy, validation=tokens[1]
+        f"{label}/reward-model",
+        training,
+        data=tokens[0],
+        tokenizer=eval_setup.tokenizer,
+        init=policy,
+        validation=tokens[1],
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datakit.blend import Mix, Shuffle
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import TaskSetup, tokenized
+from trainers.config import training_of
 
 BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
 
@@ -23,5 +23,5 @@ def fine_tuned(
     tokens = tokenized(
         plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering
     )
-    run = run_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
-    return plan.model(f"{label}/policy", run, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)
+    training = training_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
+    return plan.model(f"{label}/policy", training, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
+from schemas.settings import parse
 
 SHAPES = {
     # layers, hidden, ffn, heads, groups
@@ -37,7 +38,7 @@ def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, 
     """The feed of an SFT run over `data`, and what trains one step of it; `run` holds more fields of `Run`."""
     from trainers import registry
     from trainers.architecture import ModelConfig
-    from trainers.config import Optim, Run
+    from trainers.config import Run
     from trainers.engine.megatron import parallel
     from trainers.engine.training import build
 
@@ -51,7 +52,7 @@ def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, 
         vocab_size=vocabulary,
         max_sequence_length=longest,
     )
-    settings = Run(algorithm="sft", model=model, optim=Optim(lr=1e-4), **run)
+    settings = parse(Run, {"algorithm": "sft", "model": model, "optim": {"lr": 1e-4}, **run})
     algorithm, options = registry.configured("sft", {})
     layout = parallel.start()
     feed = build.feed(settings, Dataset.open(settings.data), algorithm, model, layout, shuffle=True)

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
+from schemas.settings import parse
 
 VOCABULARY, BATCH, PART = 32000, 64, 1 << 16
 
@@ -60,7 +61,7 @@ def ours(folder: Path) -> Iterator[int]:
     """First nothing, when everything is imported; then the tokens of every batch."""
     from trainers import registry
     from trainers.architecture import ModelConfig
-    from trainers.config import Optim, Run
+    from trainers.config import Run
     from trainers.engine.megatron.parallel import Layout
     from trainers.engine.training import build
 
@@ -68,10 +69,8 @@ def ours(folder: Path) -> Iterator[int]:
     size = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 1, "num_query_groups": 1}
     model = ModelConfig(**size, vocab_size=VOCABULARY, max_sequence_length=128)
     data = Dataset.open(str(folder / "rows"))
-    run = Run(
-        algorithm="sft", data=data.url, out=str(folder / "out"), model=model, optim=Optim(lr=1e-4), max_steps=1,
-        global_batch_size=BATCH,
-    )  # fmt: skip
+    settings = {"algorithm": "sft", "data": data.url, "out": str(folder / "out"), "model": model, "max_steps": 1}
+    run = parse(Run, {**settings, "optim": {"lr": 1e-4}, "global_batch_size": BATCH})
     feed = build.feed(run, data, registry.configured("sft", {})[0], model, Layout(), shuffle=True)
     for step in feed.steps(0, 1_000_000):
         yield sum(batch.num_tokens for batch in step.batches)

@@ -21,10 +21,10 @@ import torch
 
 from tests.trainers.networks import SMALL, llama, words
 from trainers.architecture import ModelConfig
-from trainers.config import Parallel
 from trainers.engine.inference.generator import Generator
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.model import build
+from trainers.parallel import Parallel
 
 SIZES = {
     "tiny": dataclasses.replace(

@@ -20,14 +20,16 @@ import torch
 
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
+from schemas.settings import parse
 from trainers import registry
 from trainers.architecture import ModelConfig
-from trainers.config import Optim, Parallel, Run
+from trainers.config import Run
 from trainers.engine.checkpoint.saves import Saves
 from trainers.engine.data.feed import DatasetLoader, GlobalBatch
 from trainers.engine.megatron import parallel
 from trainers.engine.training import build
 from trainers.engine.training.build import Trainee
+from trainers.parallel import Parallel
 
 LAYERS, VOCABULARY = 4, 8192
 
@@ -98,16 +100,17 @@ def main() -> None:
         data = rows(Path(name))
         stalls = {}
         for background in (False, True):
-            run = Run(
-                algorithm="sft", data=data.url, out=f"{name}/{background}", model=model, optim=Optim(lr=1e-4),
-                max_steps=10_000, global_batch_size=4, save_every=1, save_async=background, parallel=sizes,
-            )  # fmt: skip
+            settings = {"algorithm": "sft", "data": data.url, "out": f"{name}/{background}", "model": model}
+            settings |= {"optim": {"lr": 1e-4}, "max_steps": 10_000, "global_batch_size": 4, "parallel": sizes}
+            run = parse(Run, {**settings, "save_every": 1, "save_async": background})
             learner = build.trainee(run, algorithm, settings, layout, None)
             feed = build.feed(run, data, algorithm, model, layout, shuffle=True)
             figures = list(measure(run, learner, feed, given.rounds))
             stall, through, alone, meanwhile = (statistics.median(column) for column in zip(*figures, strict=True))
             stalls[background] = stall
-            bytes_ = sum(file.stat().st_size for file in run.folder.glob(f"saves/step-{given.rounds:08d}/**/*.distcp"))
+            bytes_ = sum(
+                file.stat().st_size for file in run.paths.folder.glob(f"saves/step-{given.rounds:08d}/**/*.distcp")
+            )
             print(
                 f"{'background' if background else 'at once':10}  {bytes_ / 1e6:6.0f} MB  stall {stall:6.3f} s  "
                 f"through {through:6.3f} s  step {alone:6.3f} s, meanwhile {meanwhile:6.3f} s",

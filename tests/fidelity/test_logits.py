@@ -10,11 +10,11 @@ import torch
 
 from tests.fidelity import folders
 from tests.fidelity.folders import ABSENT
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
 from trainers.engine.weights.import_hf import adopt
+from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

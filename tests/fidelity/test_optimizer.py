@@ -18,12 +18,13 @@ from tests.trainers import toys
 from tests.trainers.weights import tiny
 from trainers import registry
 from trainers import run as runs
-from trainers.config import Parallel, Run
+from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.training import build, optim
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import adopt
+from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -62,9 +63,9 @@ def trained(root: Path, **changes: Any) -> tuple[list[dict[str, Any]], dict[str,
     run = parse(Run, toys.config(root, **given))
     torch.set_num_threads(1)
     runs.execute(run)
-    quietly(export, Path(run.out), root / "out")
-    rows = [line["rows"] for line in toys.row_log(run.folder)]
-    return toys.curve(run.folder), load_file(root / "out" / "model.safetensors"), rows
+    quietly(export, Path(run.paths.out), root / "out")
+    rows = [line["rows"] for line in toys.row_log(run.paths.folder)]
+    return toys.curve(run.paths.folder), load_file(root / "out" / "model.safetensors"), rows
 
 
 def compared(name: str, root: Path, *, bf16: bool = False, **changes: Any) -> dict[str, float]:

@@ -153,9 +153,9 @@ def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         settings = {"algorithm": task["algorithm"], "data": data.url, "out": f"{folder}/out", "optim": {"lr": 1e-4}}
         settings |= {"max_steps": task["steps"], "global_batch_size": len(task["lengths"])}
         run = parse(Run, settings | {name: task[name] for name in _RUN if name in task})
-        algorithm, chosen = registry.configured(run.algorithm, {})
+        algorithm, chosen = registry.configured(run.learning.algorithm, {})
         layout = parallel.start()
-        init = None if run.init is None else checkpoint.open_checkpoint(run.init)
+        init = None if run.paths.init is None else checkpoint.open_checkpoint(run.paths.init)
         learner = build.trainee(run, algorithm, chosen, layout, init)
         shape = learner.stepper.shape
         feed = build.feed(run, data, algorithm, shape, layout, shuffle=False)

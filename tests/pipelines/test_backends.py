@@ -17,7 +17,6 @@ from datakit.label import Logprobs, Reward, TopK, Values
 from datakit.op import Op
 from datakit.tokenize import Train
 from pipelines.backends.backend import Placement, backend_of, backends, model_at
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers
@@ -27,6 +26,7 @@ from pipelines.stages.iteration import tokenized
 from schemas import SAMPLES
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from trainers.config import training_of
 
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
 
@@ -44,13 +44,13 @@ def rows(plan: Plan) -> Table:
 @pytest.fixture
 def policy(plan: Plan, rows: Table) -> Node:
     tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
-    run = run_of(
+    training = training_of(
         "sft",
         {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}},
         seed=0,
         model={**SHAPE, "max_sequence_length": 32},
     )
-    return plan.model("policy", run, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
+    return plan.model("policy", training, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
 
 
 def ops(node: Node) -> list[str]:

@@ -43,34 +43,29 @@ def test_flags_change_what_they_name_and_keep_the_rest(flags: str, changes: dict
 
 def test_a_recipe_changes_what_the_key_begins_with_and_without_a_first_word_its_own_training(tmp_path: Path) -> None:
     words = "RestIteration --set optim.lr=1e-4 --set improve.epochs=3 --set base.optim.lr=0.5 --set base.epochs=2"
-    runs = runs_of(f"{words} --set model.num_layers=2 --set reward.max_steps=700 --quiver-root {tmp_path}")
-    assert {run.optim.lr for run in runs["rest/digits/iter=1"]} == {1e-4}
-    assert {run.epochs for run in runs["rest/digits/iter=1"]} == {3}
-    assert [(run.optim.lr, run.epochs, run.model.num_layers, run.optim.warmup_steps) for run in runs["digits/policy"]] \
-        == [(0.5, 2, 2, 50)]  # fmt: skip
-    assert [(run.optim.lr, run.epochs, run.max_steps) for run in runs["digits/reward-model"]] == [(7e-4, None, 700)]
+    learnt = learnt_by(f"{words} --set model.num_layers=2 --set reward.max_steps=700 --quiver-root {tmp_path}")
+    first, reward = learnt["digits/policy"], learnt["digits/reward-model"]
+    for step in ("rest/digits/iter=1/step=1/policy", "rest/digits/iter=1/step=2/policy"):
+        assert (learnt[step].optim.lr, learnt[step].epochs, learnt[step].optim.warmup_steps) == (1e-4, 3, 10)
+    assert (first.optim.lr, first.epochs, first.model.num_layers, first.optim.warmup_steps) == (0.5, 2, 2, 50)
+    assert (reward.optim.lr, reward.epochs, reward.max_steps) == (7e-4, None, 700)
 
 
 def test_the_recipe_of_preferences_too(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     words = f"""PreferenceOptimization --preferences-files '["{tmp_path}/pairs.jsonl"]' --quiver-root {tmp_path}"""
-    runs = runs_of(f"{words} --set settings.beta=0.2 --set learning.optim.lr=1e-4 --set base.epochs=2")
-    [policy], [first] = runs["dpo/preferences"], runs["preferences/policy"]
+    learnt = learnt_by(f"{words} --set settings.beta=0.2 --set learning.optim.lr=1e-4 --set base.epochs=2")
+    policy, first = learnt["dpo/preferences/policy"], learnt["preferences/policy"]
     assert (policy.settings, policy.optim.lr, policy.epochs) == ({"beta": 0.2}, 1e-4, 4)
     assert (first.optim.lr, first.epochs) == (1e-3, 2)
 
 
-def runs_of(words: str) -> dict[str, list[Any]]:
-    """The training runs of a command's graph, by the folder of their label, or the label of the first two models."""
-    runs: dict[str, list[Any]] = {}
+def learnt_by(words: str) -> dict[str, Any]:
+    """What the trainings of a command's graph learn, by label."""
     with CmdlineParser.global_instance(shlex.split(words)) as parser:
         task: Any = parser.get_task_obj()
-        for node in ordered(task.targets):
-            if isinstance(node, TrainedCheckpoint):
-                label = node.label.partition("/step=")[0].removesuffix("/policy") if "/" in node.label else node.label
-                label = node.label if node.label.count("/") == 1 and node.init is None else label
-                runs.setdefault(label, []).append(node.run)
-    return runs
+        nodes = ordered(task.targets)
+    return {node.label: node.training.learning for node in nodes if isinstance(node, TrainedCheckpoint)}
 
 
 def test_steps_take_the_place_of_epochs() -> None:
@@ -89,7 +84,8 @@ def test_steps_take_the_place_of_epochs() -> None:
         (f"{TRAIN} --set epochs", "epochs is not of the form key=value"),
         (f"{TRAIN} --set epochs=1 --epochs 2", "epochs is given twice"),
         (f"{TRAIN} --set epochs.x=1", "epochs has no keys: it is a whole number or null"),
-        (f"{TRAIN} --set data=x", "data cannot be set here"),
+        (f"{TRAIN} --set data=x", "unknown key data"),
+        (f"{TRAIN} --set seed=1", "seed cannot be set here"),
         ("RestIteration --set learning_rate=1", "unknown key learning_rate (did you mean optim.lr?)"),
         ("RestIteration --set base.optim.lrr=1", "unknown key optim.lrr (did you mean lr?)"),
         ("RestIteration --set optim.lr=-1", "optim.lr -1.0 is below 0"),

@@ -73,21 +73,22 @@ def test_an_edge_that_cannot_work_is_refused_before_anything_runs(tmp_path: Path
 def test_rows_of_another_tokenizer_are_refused_before_anything_runs(tmp_path: Path) -> None:
     from datakit.io import Reversal
     from datakit.tokenize import Train
-    from pipelines.graph.learning import run_of
     from pipelines.stages.iteration import tokenized
+    from trainers.config import training_of
 
     plan = Plan(str(tmp_path))
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
     small, large = (plan.table("tokenizer", Train(vocab_size=size), rows) for size in (288, 300))
     learning = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
     shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
-    run = run_of("sft", learning, seed=0, model={**shape, "max_sequence_length": 32})
+    training = training_of("sft", learning, seed=0, model={**shape, "max_sequence_length": 32})
     tokens = tokenized(plan, "rows", small, rows, 32)
-    assert plan.model("policy", run, data=tokens, tokenizer=small).tokenizer_id == small.task_key
+    policy = plan.model("policy", training, data=tokens, tokenizer=small)
+    assert policy.tokenizer_id == small.task_key
     with pytest.raises(DataError, match="wrong-tokenizer"):
-        plan.model("policy", run, data=tokens, tokenizer=large)
+        plan.model("policy", training, data=tokens, tokenizer=large)
     with pytest.raises(DataError, match="no column chosen_ids"):
-        plan.model("judge", run_of("rm", learning, seed=0), data=tokens, tokenizer=small, init=None)
+        plan.model("judge", training_of("rm", learning, seed=0), data=tokens, tokenizer=small, init=policy)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,6 @@ from datakit.io import Jsonl, Reversal
 from datakit.label import Logprobs, TopK, Values
 from datakit.op import Op
 from datakit.tokenize import Train
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.runtime import disk_estimate
@@ -26,6 +25,7 @@ from schemas import TOKENS
 from schemas.dataset import Attempt
 from schemas.errors import StorageError
 from trainers import architecture
+from trainers.config import training_of
 from trainers.tensors import parameters
 
 SHAPE: dict[str, Any] = {
@@ -47,9 +47,9 @@ SHAPES: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("changes", SHAPES)
 def test_parameters_are_counted_as_the_network_has_them(changes: dict[str, Any]) -> None:
-    from trainers.config import Parallel
     from trainers.engine.megatron import parallel
     from trainers.engine.megatron.model import build
+    from trainers.parallel import Parallel
 
     shape = architecture.ModelConfig(**{**SHAPE, "vocab_size": 48, **changes})
     network = build(shape, parallel.start(Parallel()), seed=0)
@@ -61,8 +61,8 @@ def model(folder: Path, **learning: Any) -> TrainedCheckpoint:
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
     tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
     given = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}, **learning}
-    run = run_of("sft", given, seed=0, model=SHAPE)
-    return plan.model("policy", run, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
+    training = training_of("sft", given, seed=0, model=SHAPE)
+    return plan.model("policy", training, data=tokenized(plan, "rows", tokenizer, rows, 32), tokenizer=tokenizer)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

@@ -14,7 +14,6 @@ from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Train
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Existing, Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import differ
@@ -25,6 +24,7 @@ from pipelines.stages.iteration import tokenized
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity, files_of
+from trainers.config import training_of
 
 LEARNING = {"epochs": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
@@ -58,8 +58,8 @@ def rows(plan: Plan) -> Table:
 
 
 def learn(plan: Plan, data: Node, tokenizer: Node) -> Any:
-    run = run_of("sft", LEARNING, seed=0, model={**SHAPE, "max_sequence_length": 32})
-    return plan.model("policy", run, data=data, tokenizer=tokenizer)
+    training = training_of("sft", LEARNING, seed=0, model={**SHAPE, "max_sequence_length": 32})
+    return plan.model("policy", training, data=data, tokenizer=tokenizer)
 
 
 def saved(row: dict[str, Any], folder: Path) -> str:

@@ -16,11 +16,11 @@ from datakit.io import Jsonl
 from datakit.op import Context, FilterDecision, Keep, Label, Read, Result
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.commands.command import Command
-from pipelines.graph.learning import run_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import tokenized
 from schemas import Column, Schema
+from trainers.config import training_of
 
 NUMBERS = Schema(
     "numbers", 1, (Column("n", pa.int64(), "a number"), Column("prompt_id", pa.string(), "its name")), ("n",)
@@ -127,5 +127,5 @@ class Base(Command):
         shape = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 2}
         shape |= {"num_query_groups": 2, "max_sequence_length": 64}
         learning = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
-        run = run_of("sft", learning, seed=0, model=shape)
-        return [plan.model("base/policy", run, data=tokens, tokenizer=trained), others]
+        training = training_of("sft", learning, seed=0, model=shape)
+        return [plan.model("base/policy", training, data=tokens, tokenizer=trained), others]

@@ -18,11 +18,12 @@ from schemas.dataset import Dataset
 from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
-from trainers.config import Parallel, Run
+from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import lora, parallel
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training import build
+from trainers.parallel import Parallel
 
 STEPS = 4
 LORA = {"rank": 3, "alpha": 12, "dropout": 0.25}

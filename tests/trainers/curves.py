@@ -22,10 +22,11 @@ from schemas.dataset import Dataset
 from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
-from trainers.config import Parallel, Run
+from trainers.config import Run
 from trainers.engine.megatron import logprobs, parallel
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training import build
+from trainers.parallel import Parallel
 
 STEPS = 5
 EVEN = 24

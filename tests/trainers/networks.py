@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainers.architecture import ModelConfig
-from trainers.config import Parallel
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.model import Network, build
+from trainers.parallel import Parallel
 
 SMALL = ModelConfig(
     num_layers=2,

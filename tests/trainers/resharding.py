@@ -7,12 +7,13 @@ import sys
 import torch
 
 from tests.trainers.networks import SMALL
-from trainers.config import Optim, Parallel
+from trainers.config import Optim
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.packing import pack
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.model import build
 from trainers.engine.training import optim
+from trainers.parallel import Parallel
 
 LENGTHS = [5, 12, 3]
 

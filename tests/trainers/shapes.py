@@ -18,10 +18,11 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
+from schemas.settings import parse
 from tests.trainers.networks import SMALL, louder, words
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling
-from trainers.config import Optim, Parallel, Run
+from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.batch import MicroBatch, assemble
 from trainers.engine.data.packing import pack
@@ -31,6 +32,7 @@ from trainers.engine.megatron import parallel, stages
 from trainers.engine.megatron.logprobs import parallel_state
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training import build
+from trainers.parallel import Parallel
 
 KINDS: dict[str, dict[str, Any]] = {
     "nemotron": {
@@ -71,9 +73,9 @@ def batches() -> list[MicroBatch]:
 def trainee(model: ModelConfig, layout: Layout, *, dealt: bool = False, **changes: Any) -> Any:
     """A network under DDP with its optimizer and its stepper, as a run has them; `dealt`: distributed optimizer."""
     sizes = {"tensor": layout.tensor, "pipeline": layout.pipeline, "expert": layout.expert}
-    fixed = {"algorithm": "sft", "data": "d", "out": "o", "max_steps": 9, "global_batch_size": 3}
     cut = Parallel(**sizes, sequence=layout.sequence, distributed_optimizer=dealt)
-    run = Run(**fixed, model=model, parallel=cut, optim=Optim(lr=1e-2, clip_grad=0.1), **changes)
+    fixed = {"algorithm": "sft", "data": "d", "out": "o", "max_steps": 9, "global_batch_size": 3}
+    run = parse(Run, {**fixed, "model": model, "parallel": cut, "optim": {"lr": 1e-2, "clip_grad": 0.1}, **changes})
     return build.trainee(run, *registry.configured("sft", {}), layout, None)
 
 

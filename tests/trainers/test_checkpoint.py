@@ -19,11 +19,11 @@ import torch.distributed.checkpoint as dcp
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
 from tests.trainers.networks import SMALL, network, vocabulary
 from tests.trainers.resharding import steps_of, trained
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint, safe_unpickle
 from trainers.engine.checkpoint.checkpoint import load_model, load_optimizer, open_checkpoint, save
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.quiet import quiet
+from trainers.parallel import Parallel
 
 ROOT = Path(__file__).resolve().parents[2]
 

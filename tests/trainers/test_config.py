@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from schemas.errors import ConfigError
 from schemas.settings import parse, plain
 from trainers import registry
-from trainers.config import Run, read
+from trainers.config import Execution, Learning, Paths, Run, read, training_of
 
 MODEL = {
     "num_layers": 2,
@@ -24,6 +25,9 @@ MODEL = {
     "vocab_size": 64,
     "max_sequence_length": 32,
 }
+
+KEY = "348b8bf28024a74454b7727fd18f7c58c443281a172f3caa571dbdde6bfd301c"
+"""What `config()` on the content "d" was known by when a run was one dataclass (commit d857e53)."""
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -113,9 +117,9 @@ def test_identity_is_what_decides_the_weights() -> None:
     run = parse(Run, config())
     same = parse(Run, config(micro_batch_tokens=64, threads=1, log_every=7, out="elsewhere"))
     other = parse(Run, config(seed=1))
-    assert run.fingerprint("d") == same.fingerprint("d") != other.fingerprint("d")
-    assert run.fingerprint("d") != run.fingerprint("e")
-    assert parse(Run, config(key="k")).fingerprint("d") == "k"
+    assert run.task_key("d") == same.task_key("d") != other.task_key("d")
+    assert run.task_key("d") != run.task_key("e")
+    assert parse(Run, config(task_key="k")).task_key("d") == "k"
 
 
 def test_a_wrong_config_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
@@ -130,3 +134,24 @@ def test_a_wrong_config_is_refused_before_torch_is_imported(tmp_path: Path) -> N
     )
     assert done.returncode == 2, done.stderr
     assert "error[2/unknown-algorithm]" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_identity_of_a_run_is_what_it_was_before_it_had_parts() -> None:
+    assert parse(Run, config()).task_key("d") == KEY
+
+
+def test_a_setting_has_one_name_whichever_part_it_belongs_to() -> None:
+    parts = [{field.name for field in dataclasses.fields(kind)} for kind in (Learning, Execution, Paths)]
+    assert plain(parse(Run, config())).keys() == set.union(*parts)
+    assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_what_a_training_contradicts_depends_on_what_it_is_given() -> None:
+    settings = {"max_steps": 4, "global_batch_size": 2, "optim": {"lr": 1e-3}, "validate_every": 2}
+    training = training_of("sft", {**settings, "lora": {"rank": 2, "alpha": 4}}, seed=0)
+    training.check(init=True, validation=True)
+    with pytest.raises(ConfigError) as caught:
+        training.check(init=False, validation=False, where="policy")
+    for fault in ("exactly one of model and init, not 0", "lora needs init", "validate_every has no effect without"):
+        assert fault in caught.value.what
+    assert caught.value.slug == "contradiction" and caught.value.where == "policy"

@@ -27,7 +27,7 @@ from tests.trainers.test_run import go, stopping_after
 from tests.trainers.test_sample import Sampling
 from trainers import merge, registry
 from trainers.architecture import Experts
-from trainers.config import Lora, Parallel, Run
+from trainers.config import Lora, Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.packing import pack
 from trainers.engine.inference.generator import open_generator
@@ -37,6 +37,7 @@ from trainers.engine.megatron.lora_dropout import Dropout, token_keys
 from trainers.engine.megatron.model import build
 from trainers.engine.training import optim
 from trainers.engine.weights import lora_export
+from trainers.parallel import Parallel
 
 ALONE = "1,1,0"
 CUTS = {"data": ALONE, "tensor": "2,1,0", "sequence": "2,1,1", "pipeline": "1,2,0"}
@@ -210,17 +211,19 @@ def test_a_stopped_and_killed_run_goes_on_bit_for_bit(
     save = tmp_path / "parts.run" / "saves" / "step-00000004"
     assert all(".lora." in name for name in tensors(save / "weights")) and (save / "lora.json").exists()
     parts = start(folder, **settings)
-    assert toys.curve(parts.folder) == toys.curve(whole.folder) and digest(parts.out) == digest(whole.out)
+    assert toys.curve(parts.paths.folder) == toys.curve(whole.paths.folder) and digest(parts.paths.out) == digest(
+        whole.paths.out
+    )
 
 
 def test_a_run_goes_on_with_the_adapters_of_another(folder: Path, tmp_path: Path) -> None:
     first = str(folder / "sft-adapters")
     again = start(folder, out=str(tmp_path / "again"), init=first)
-    opened = checkpoint.open_checkpoint(again.out)
+    opened = checkpoint.open_checkpoint(again.paths.out)
     assert opened.adapters is not None and opened.adapters.base == digest(folder / "base")
-    assert digest(again.out) != digest(first)
+    assert digest(again.paths.out) != digest(first)
     whole = start(folder, out=str(tmp_path / "full"), init=first, lora=...)
-    assert checkpoint.open_checkpoint(whole.out).adapters is None
+    assert checkpoint.open_checkpoint(whole.paths.out).adapters is None
     with pytest.raises(ConfigError, match="other settings"):
         start(folder, out=str(tmp_path / "other"), init=first, lora={**LORA, "rank": 4})
 
@@ -266,8 +269,8 @@ def test_experts_keep_their_linears_and_attention_gets_adapters() -> None:
 
 def test_bf16_adapters_train_and_merge_into_the_type_of_their_base(folder: Path, tmp_path: Path) -> None:
     run = start(folder, out=str(tmp_path / "bf16"), precision="bf16", max_steps=2)
-    assert {t.dtype for t in tensors(Path(run.out) / "weights").values()} == {torch.bfloat16}
-    lora_export.merge(run.out, str(tmp_path / "merged"))
+    assert {t.dtype for t in tensors(Path(run.paths.out) / "weights").values()} == {torch.bfloat16}
+    lora_export.merge(run.paths.out, str(tmp_path / "merged"))
     assert {t.dtype for t in tensors(tmp_path / "merged" / "weights").values()} == {torch.float32}
 
 

@@ -10,11 +10,12 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 
 from tests.trainers.networks import SMALL
 from tests.trainers.resharding import steps_of
-from trainers.config import Optim, Parallel
+from trainers.config import Optim
 from trainers.engine.checkpoint import checkpoint, optimizer_state, safe_unpickle
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.model import build
 from trainers.engine.training import optim
+from trainers.parallel import Parallel
 
 Precision = Literal["fp32", "bf16"]
 

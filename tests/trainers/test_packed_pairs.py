@@ -11,7 +11,6 @@ import torch
 from datakit.apply import apply
 from datakit.tokenize import PackPairs
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.learning import run_of
 from pipelines.graph.plan import Plan
 from schemas import COMPLETIONS, PACKED_PAIRS, PACKS
 from schemas.dataset import Dataset
@@ -20,7 +19,7 @@ from schemas.settings import parse
 from tests.trainers import toys
 from trainers import engine, registry
 from trainers import run as runs
-from trainers.config import Run
+from trainers.config import Run, training_of
 
 NUMBERS = {"dpo": ("ref_logprob_chosen", "ref_logprob_rejected"), "rm": ()}
 
@@ -88,8 +87,8 @@ def test_a_graph_trains_on_packs(tmp_path: Path) -> None:
     model = {name: size for name, size in toys.MODEL.items() if name != "vocab_size"}
     for name, kind in (("sft", PACKS), ("rm", PACKED_PAIRS)):
         data = plan.existing(toys.put(tmp_path / kind.name, kind, kind.example(3)).url, "dataset")
-        run = run_of(name, learning, seed=0, model=model, where="here")
-        assert plan.model(name, run, data=data, tokenizer=tokenizer).data is data
-    run = run_of("dpo", learning, seed=0, model=model, where="here")
+        training = training_of(name, learning, seed=0, model=model, where="here")
+        assert plan.model(name, training, data=data, tokenizer=tokenizer).data is data
+    training = training_of("dpo", learning, seed=0, model=model, where="here")
     with pytest.raises(DataError, match="no column ref_logprob_chosen"):
-        plan.model("dpo", run, data=data, tokenizer=tokenizer)
+        plan.model("dpo", training, data=data, tokenizer=tokenizer)

@@ -47,8 +47,8 @@ def go(folder: Path, **changes: Any) -> Run:
 
 
 def seen(run: Run) -> list[dict[str, Any]]:
-    assert run.records is not None
-    return Dataset.open(run.records).read().to_pylist()
+    assert run.paths.records is not None
+    return Dataset.open(run.paths.records).read().to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_every_row_of_every_epoch_once_in_the_order_of_the_steps(straight: Run) -> None:
-    rows, log = seen(straight), toys.row_log(straight.folder)
+    rows, log = seen(straight), toys.row_log(straight.paths.folder)
     assert [(row["step"], row["sample_id"]) for row in rows] == [(li["step"], n) for li in log for n in li["rows"]]
     assert len({(row["sample_id"], row["epoch"]) for row in rows}) == len(rows) == 31 + 31 + 24
     counted = {row["sample_id"]: sum(row["loss_mask"][1:]) for row in sourced(31).to_pylist()}
@@ -70,7 +70,7 @@ def test_every_row_of_every_epoch_once_in_the_order_of_the_steps(straight: Run) 
     assert data.schema == records_of("sample_id") and data.task_key and data.facts == {"missing_steps": []}
     assert data.manifest.op["name"] == "train.sft.records"
     assert [parent.name for parent in data.manifest.parents] == ["data"]
-    assert not (straight.folder / "records").exists()
+    assert not (straight.paths.folder / "records").exists()
 
 
 def mean(rows: list[dict[str, Any]]) -> float:
@@ -79,7 +79,7 @@ def mean(rows: list[dict[str, Any]]) -> float:
 
 def test_they_add_up_to_the_loss_of_the_step_and_of_its_sources(straight: Run) -> None:
     rows = seen(straight)
-    lines = [line for line in toys.curve(straight.folder) if "loss" in line]
+    lines = [line for line in toys.curve(straight.paths.folder) if "loss" in line]
     assert len(lines) == 8
     for line in lines:
         here = [row for row in rows if row["step"] == line["step"]]
@@ -90,10 +90,10 @@ def test_they_add_up_to_the_loss_of_the_step_and_of_its_sources(straight: Run) -
 
 
 def test_validation_tells_sources_and_the_best_step(straight: Run) -> None:
-    lines = [line for line in toys.curve(straight.folder) if "val_loss" in line]
+    lines = [line for line in toys.curve(straight.paths.folder) if "val_loss" in line]
     assert [line["step"] for line in lines] == [3, 6, 8], "without validate_every at the end of every epoch"
     assert lines[0].keys() == {"step", "val_loss", "val_loss/books", "val_loss/web", "val_loss/other"}
-    manifest = read_manifest(straight.out)
+    manifest = read_manifest(straight.paths.out)
     assert manifest is not None
     best = min(lines, key=lambda line: float(line["val_loss"]))
     stats = manifest.facts["stats"]
@@ -167,7 +167,7 @@ def test_packs_are_recorded_sequence_by_sequence(tmp_path: Path) -> None:
         out = {"out": str(tmp_path / f"of-{name}"), "records": str(tmp_path / f"seen-{name}")}
         run = go(tmp_path, data=str(tmp_path / name), max_steps=1, optim={"lr": 1e-2}, **out)
         by_id.append({row["sample_id"]: row for row in seen(run)})
-        assert {"loss/books", "loss/web", "loss/other"} <= toys.curve(run.folder)[0].keys()
+        assert {"loss/books", "loss/web", "loss/other"} <= toys.curve(run.paths.folder)[0].keys()
     assert by_id[0].keys() == by_id[1].keys() == {f"s{i}" for i in range(10)}
     for name, row in by_id[0].items():
         other = by_id[1][name]
@@ -199,7 +199,7 @@ def test_records_asked_for_late_say_what_is_missing(
         go(tmp_path, records=None)
     run = go(tmp_path)
     assert "there will be no records of steps 1 to 2" in capfd.readouterr().err
-    assert Dataset.open(str(run.records)).facts == {"missing_steps": [[1, 2]]}
+    assert Dataset.open(str(run.paths.records)).facts == {"missing_steps": [[1, 2]]}
     assert {row["step"] for row in seen(run)} == set(range(3, 9))
 
 
@@ -217,7 +217,7 @@ def test_sources_are_counted_over_all_rows() -> None:
 
 
 def test_the_line_of_a_step_is_json(straight: Run) -> None:
-    line = json.loads((straight.folder / "metrics.jsonl").read_text().splitlines()[0])
+    line = json.loads((straight.paths.folder / "metrics.jsonl").read_text().splitlines()[0])
     wanted = {"step", "epoch", "loss", "lr", "grad_norm", "rows", "tokens", "seconds", "wait_seconds"}
     assert wanted | {"tokens_per_second", "padding"} <= line.keys() and 0 <= line["padding"] < 0.5
     rate = line["tokens"] / (line["seconds"] + line["wait_seconds"])

@@ -47,7 +47,7 @@ def go(folder: Path, **changes: Any) -> Run:
 
 
 def weights(run: Run) -> str:
-    manifest = read_manifest(run.out)
+    manifest = read_manifest(run.paths.out)
     assert manifest is not None
     return str(manifest.facts["weights_digest"])
 
@@ -73,15 +73,15 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_finished_run_is_a_checkpoint_that_tells_where_it_came_from(straight: Run) -> None:
-    manifest = read_manifest(straight.out)
+    manifest = read_manifest(straight.paths.out)
     assert manifest is not None and manifest.kind == "checkpoint"
     assert [parent.name for parent in manifest.parents] == ["data"]
     assert manifest.op["name"] == "train.sft" and manifest.facts["stats"]["steps"] == 8
-    lines = toys.curve(straight.folder)
+    lines = toys.curve(straight.paths.folder)
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert lines[-1]["loss"] < lines[0]["loss"] and lines[0]["lr"] == 5e-3
-    assert not (straight.folder / "saves").exists()
-    read = [name for line in toys.row_log(straight.folder)[:3] for name in line["rows"]]
+    assert not (straight.paths.folder / "saves").exists()
+    read = [name for line in toys.row_log(straight.paths.folder)[:3] for name in line["rows"]]
     assert sorted(read) == sorted(f"s{i}" for i in range(31))
 
 
@@ -103,8 +103,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     else:
         with stopping_after(step, monkeypatch):
             run = go(tmp_path)
-    assert toys.curve(run.folder) == toys.curve(straight.folder)
-    assert toys.row_log(run.folder) == toys.row_log(straight.folder)
+    assert toys.curve(run.paths.folder) == toys.curve(straight.paths.folder)
+    assert toys.row_log(run.paths.folder) == toys.row_log(straight.paths.folder)
     assert weights(run) == weights(straight)
 
 
@@ -114,23 +114,23 @@ def test_bf16_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with stopping_after(2, monkeypatch), pytest.raises(Stopped):
         go(tmp_path / "parts", **settings)
     parts = go(tmp_path / "parts", **settings)
-    assert toys.curve(parts.folder) == toys.curve(whole.folder) and weights(parts) == weights(whole)
+    assert toys.curve(parts.paths.folder) == toys.curve(whole.paths.folder) and weights(parts) == weights(whole)
 
 
 def test_validation_and_epochs(tmp_path: Path) -> None:
     toys.put(tmp_path / "held-out", TOKENS, toys.tokens(9, 5))
     held_out = {"validation": str(tmp_path / "held-out"), "validate_every": 4}
     run = go(tmp_path, epochs=2, max_steps=..., save_every=2, **held_out)
-    lines = toys.curve(run.folder)
+    lines = toys.curve(run.paths.folder)
     output = {line["step"]: line["val_loss"] for line in lines if "val_loss" in line}
     assert list(output) == [4, 6] and output[4] != output[6]
-    manifest = read_manifest(run.out)
+    manifest = read_manifest(run.paths.out)
     assert manifest is not None and manifest.facts["stats"]["val_loss"] == output[6]
 
 
 def test_a_run_that_ends_within_its_warm_up_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = go(tmp_path, epochs=1, max_steps=..., optim={"lr": 1e-2, "warmup_steps": 12})
-    assert toys.curve(run.folder)[-1]["lr"] == pytest.approx(1e-2 * 3 / 12)
+    assert toys.curve(run.paths.folder)[-1]["lr"] == pytest.approx(1e-2 * 3 / 12)
     output = "warning: 3 steps end within the warm-up of 12: the rate gets to 2.50e-03 and no further"
     assert output in capfd.readouterr().err
 
@@ -138,10 +138,10 @@ def test_a_run_that_ends_within_its_warm_up_says_so(tmp_path: Path, capfd: pytes
 def test_a_reward_model_starts_from_a_policy(straight: Run, tmp_path: Path) -> None:
     algorithm = registry.algorithms()["rm"]
     toys.put(tmp_path / "pairs", algorithm.rows, toys.rows_for(algorithm, 12))
-    run = go(tmp_path, algorithm="rm", data=str(tmp_path / "pairs"), init=straight.out, model=..., max_steps=3)
-    manifest = read_manifest(run.out)
+    run = go(tmp_path, algorithm="rm", data=str(tmp_path / "pairs"), init=straight.paths.out, model=..., max_steps=3)
+    manifest = read_manifest(run.paths.out)
     assert manifest is not None and [parent.name for parent in manifest.parents] == ["data", "init"]
-    assert json.loads((Path(run.out) / "model.json").read_text())["head"] == "scalar"
+    assert json.loads((Path(run.paths.out) / "model.json").read_text())["head"] == "scalar"
 
 
 def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
@@ -149,10 +149,14 @@ def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
     row |= {"bos_token": None, "pad_token": None}
     toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
-    second = go(tmp_path, init=first.out, model=..., out=str(tmp_path / "second"), max_steps=2)
-    output = json.loads((Path(second.out) / "tokenizer_config.json").read_text())
+    second = go(tmp_path, init=first.paths.out, model=..., out=str(tmp_path / "second"), max_steps=2)
+    output = json.loads((Path(second.paths.out) / "tokenizer_config.json").read_text())
     assert (output["chat_template"], output["eos_token"], "bos_token" in output) == ("{{ messages }}", "</s>", False)
-    assert folder_identity(first.out) == folder_identity(second.out) == read_manifest(second.out).facts["tokenizer"]
+    assert (
+        folder_identity(first.paths.out)
+        == folder_identity(second.paths.out)
+        == read_manifest(second.paths.out).facts["tokenizer"]
+    )
 
 
 def test_a_changed_configuration_is_refused_with_the_differences(
@@ -176,7 +180,7 @@ def test_a_damaged_save_is_told_and_the_one_before_is_taken(
     damage(saves / "step-00000005")
     run = go(tmp_path, save_every=2)
     assert "the save of step 5 is damaged" in capfd.readouterr().err
-    assert toys.curve(run.folder) == toys.curve(straight.folder) and weights(run) == weights(straight)
+    assert toys.curve(run.paths.folder) == toys.curve(straight.paths.folder) and weights(run) == weights(straight)
 
 
 def test_when_all_saves_are_damaged_nothing_starts_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Pa
 
 def test_out_of_another_run_is_left_alone(straight: Run, tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
-        go(tmp_path, out=straight.out, seed=5)
+        go(tmp_path, out=straight.paths.out, seed=5)
 
 
 def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) -> None:
@@ -222,7 +226,7 @@ def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) ->
     first = go(tmp_path, facts={"tokenizer": "one"}, out=str(tmp_path / "one"), max_steps=2)
     other = toys.put(tmp_path / "other", TOKENS, toys.tokens(4), facts={"tokenizer": "two"})
     with pytest.raises(DataError, match="another tokenizer"):
-        go(tmp_path, init=first.out, model=..., data=other.url)
+        go(tmp_path, init=first.paths.out, model=..., data=other.url)
     row = {"name": "toy", "tokenizer_json": "{}", "chat_template": None} | dict.fromkeys(SPECIAL)
     words = toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     with pytest.raises(DataError, match="another tokenizer"):
@@ -277,8 +281,8 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     _, output = last.communicate(timeout=120)
     assert last.returncode == 0, output
     assert "error" not in output and "Warning" not in output, output
-    assert toys.curve(parts / "policy.run") == toys.curve(whole.folder)
-    assert toys.row_log(parts / "policy.run") == toys.row_log(whole.folder)
+    assert toys.curve(parts / "policy.run") == toys.curve(whole.paths.folder)
+    assert toys.row_log(parts / "policy.run") == toys.row_log(whole.paths.folder)
     again = parse(Run, toys.config(parts, max_steps=60))
     assert weights(again) == weights(whole)
     assert Dataset.open(records).shards == Dataset.open(str(tmp_path / "seen")).shards

@@ -13,7 +13,7 @@ import torch
 
 from schemas import TOKENS
 from schemas.errors import ConfigError, IntegrityError, StorageError
-from schemas.settings import parse
+from schemas.settings import identity_fields, parse
 from schemas.store import commit
 from schemas.store.commit import read_manifest
 from tests.trainers import toys
@@ -48,7 +48,7 @@ def kept(folder: Path) -> list[int]:
 
 
 def same(run: Run, other: Run) -> bool:
-    return toys.curve(run.folder) == toys.curve(other.folder) and weights(run) == weights(other)
+    return toys.curve(run.paths.folder) == toys.curve(other.paths.folder) and weights(run) == weights(other)
 
 
 # --- in the background
@@ -155,15 +155,17 @@ def test_the_newest_and_the_best_stay(tmp_path: Path, capfd: pytest.CaptureFixtu
     settings: dict[str, Any] = {"validation": str(tmp_path / "held-out"), "validate_every": 1, "save_every": 1}
     settings |= {"optim": {"lr": 5e-2}, "max_steps": 10, "keep_last": 1, "keep_best": 2, "save_async": True}
     run = go(tmp_path, **settings)
-    losses = {line["step"]: line["val_loss"] for line in toys.curve(run.folder) if "val_loss" in line}
+    losses = {line["step"]: line["val_loss"] for line in toys.curve(run.paths.folder) if "val_loss" in line}
     assert list(losses) == list(range(1, 11))
     best = sorted(sorted(range(1, 10), key=lambda step: (losses[step], step))[:2])
     assert kept(tmp_path) == best
     stderr = capfd.readouterr().err
     assert "saved step 9 (" in stderr and "kept: " in stderr and "the best saves stay in" in stderr
     assert all(f"{step} (val_loss {losses[step]:.4g})" in stderr for step in best)
-    chosen = go(tmp_path, init=str(run.folder / "saves" / f"step-{best[0]:08d}"), model=..., out=str(tmp_path / "next"))
-    assert read_manifest(chosen.out) is not None
+    chosen = go(
+        tmp_path, init=str(run.paths.folder / "saves" / f"step-{best[0]:08d}"), model=..., out=str(tmp_path / "next")
+    )
+    assert read_manifest(chosen.paths.out) is not None
 
 
 def test_names_of_figures_are_checked_before_the_start(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_removal_that_stops_half_way_leaves_no_half_of_a_save(
     assert kept(tmp_path) == [2]
     assert list((tmp_path / "policy.run" / "saves").glob("removed-*"))
     run = go(tmp_path, save_every=4, keep_last=1)
-    assert same(run, straight) and not (run.folder / "saves").exists()
+    assert same(run, straight) and not (run.paths.folder / "saves").exists()
 
 
 def die(*_: Any) -> None:
@@ -259,11 +261,11 @@ def resumed(folder: Path) -> int:
 
     run = parse(Run, toys.config(folder, save_every=2))
     torch.set_num_threads(1)
-    layout = parallel.start(run.parallel, seed=run.seed)
-    algorithm, settings = build.registry.configured(run.algorithm, run.settings)
+    layout = parallel.start(run.execution.parallel, seed=run.learning.seed)
+    algorithm, settings = build.registry.configured(run.learning.algorithm, run.learning.settings)
     learner = build.trainee(run, algorithm, settings, layout, None)
-    data = build.Dataset.open(run.data)
-    identity = {"run": run.identity_fields(), "version": VERSION, "inputs": [data.content_digest]}
+    data = build.Dataset.open(run.paths.data)
+    identity = {"run": identity_fields(run.learning), "version": VERSION, "inputs": [data.content_digest]}
     return saves.Saves(run, model=learner.model, optimizer=learner.optimizer, identity=identity).resume()
 
 

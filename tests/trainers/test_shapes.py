@@ -21,13 +21,13 @@ from tests.trainers.shapes import KINDS, shape
 from tests.trainers.test_sample import Sampling, generator, prompts, seeds, without_cache
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling, shape_faults
-from trainers.config import Parallel, parallel_errors
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.feed import BatchSharding, split_over_dp
 from trainers.engine.megatron import mixture, parallel, rope
 from trainers.engine.megatron.forward import extract_outputs, forward
 from trainers.engine.megatron.model import Network, build
 from trainers.engine.megatron.parallel import Layout
+from trainers.parallel import Parallel, parallel_errors
 
 DENSE = ["2,1,0,1", "2,1,1,1", "1,2,0,1"]
 CUTS = [*DENSE, "1,1,0,1", "1,1,0,2", "2,1,1,2"]

@@ -15,10 +15,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from schemas.errors import ConfigError
 from tests.trainers.networks import SMALL, llama, louder, network
 from trainers.architecture import ModelConfig
-from trainers.config import Parallel
 from trainers.engine.data.packing import pack
 from trainers.engine.megatron import parallel, specs
 from trainers.engine.megatron.model import build
+from trainers.parallel import Parallel
 
 LENGTHS = [5, 9, 30, 1, 12, 30, 2]
 

@@ -16,7 +16,7 @@ from schemas.settings import parse
 from tests.trainers import toys
 from tests.trainers.test_run import stopping_after
 from trainers import run as runs
-from trainers.config import Run
+from trainers.config import Execution, Run
 from trainers.engine.reporting import report
 from trainers.engine.reporting.report import all_trackers
 from trainers.engine.reporting.trackers.tracker import Facts, Trackers
@@ -45,7 +45,7 @@ def log_to(name: str, folder: Path) -> None:
 
 
 def test_the_configuration_knows_every_tracker() -> None:
-    assert set(get_args(get_args(get_type_hints(Run)["track"])[0])) == set(all_trackers())
+    assert set(get_args(get_args(get_type_hints(Execution)["track"])[0])) == set(all_trackers())
 
 
 @needs("tensorboard")
@@ -168,10 +168,10 @@ def test_a_run_tells_tensorboard_through_a_stop(tmp_path: Path, monkeypatch: pyt
     with stopping_after(3, monkeypatch), pytest.raises(Stopped):
         go(tmp_path)
     run = go(tmp_path)
-    shown = EventAccumulator(str(run.folder / "tensorboard"))
+    shown = EventAccumulator(str(run.paths.folder / "tensorboard"))
     shown.Reload()
     points = [(point.step, point.value) for point in shown.Scalars("loss")]
-    assert points == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in toys.curve(run.folder)]
+    assert points == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in toys.curve(run.paths.folder)]
 
 
 def test_a_run_goes_on_without_its_trackers(

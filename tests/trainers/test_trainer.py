@@ -69,13 +69,13 @@ def test_learning_is_the_run_bit_for_bit(name: str, tmp_path: Path) -> None:
     changes = {"data": ..., "out": str(tmp_path / "object"), "global_batch_size": 1}
     figures = []
     with engine.open(parse(Run, toys.config(tmp_path, algorithm=name, **changes))) as trainer:
-        for line in toys.row_log(whole.folder):
+        for line in toys.row_log(whole.paths.folder):
             figures.append(trainer.learn(table.take([place[key] for key in line["rows"]])))
         saved = trainer.save()
-    lines = toys.curve(whole.folder)
+    lines = toys.curve(whole.paths.folder)
     assert len(figures) == 8 and all(name in figures[0] for name in ("loss", "lr", "grad_norm", *algorithm.metrics))
     assert figures == [{name: line[name] for name in figures[0]} for line in lines]
-    manifest = read_manifest(whole.out)
+    manifest = read_manifest(whole.paths.out)
     assert manifest is not None and saved.facts["weights_digest"] == manifest.facts["weights_digest"]
     assert saved.facts["stats"]["steps"] == 8 and saved.facts["stats"]["loss"] == figures[-1]["loss"]
 
@@ -238,13 +238,13 @@ def test_the_optimizer_is_carried_from_run_to_run(tmp_path: Path, capsys: pytest
     assert digests[True] == whole != digests[False]
     assert capsys.readouterr().err.count("has no optimizer state to carry on") == 1
     bare, carrying = a_run(tmp_path), a_run(tmp_path, carry_optimizer=True)
-    assert "carry_optimizer" not in bare.identity_fields() and bare.fingerprint() != carrying.fingerprint()
+    assert "carry_optimizer" not in bare.learning.op["params"] and bare.task_key() != carrying.task_key()
     with pytest.raises(ConfigError, match="precision fp32 -> bf16"):
         engine.open(a_run(tmp_path, init=str(tmp_path / "first-True"), carry_optimizer=True, precision="bf16"))
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    init = a_run(tmp_path).init
+    init = a_run(tmp_path).paths.init
     assert Dataset.exists(str(tmp_path / "tokens"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -37,14 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = config.read(options.config)
         launch = read(options.settings)
-        ranks = options.ranks or launch.ranks or run.parallel.min_world_size
-        start.check(run.parallel, ranks, launch, options.name)
+        ranks = options.ranks or launch.ranks or run.execution.parallel.min_world_size
+        start.check(run.execution.parallel, ranks, launch, options.name)
     except QuiverError as error:
         print(error.render(), file=sys.stderr)
         return error.code
     lines: list[str] = []
     more: dict[str, Any] = {"what": options.name, "command": command, "tell": lines.append}
-    started = start.prepare(Path(options.config).resolve(), run.folder, ranks, launch, **more)
+    started = start.prepare(Path(options.config).resolve(), run.paths.folder, ranks, launch, **more)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: started.stop())
     code, error_json = 0, "{}"
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(*lines, error.render(), sep="\n", file=sys.stderr)
         code, error_json = error.code, error.as_json()
     outcome = {"code": code, "error": json.loads(error_json), "said": lines}
-    start.write_outcome(run.folder, outcome, os.environ.get("SLURM_JOB_ID", ""))
+    start.write_outcome(run.paths.folder, outcome, os.environ.get("SLURM_JOB_ID", ""))
     return code
 
 

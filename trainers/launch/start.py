@@ -12,7 +12,6 @@ from typing import Any
 from schemas.errors import ConfigError
 from schemas.settings import plain
 from schemas.store.ownfiles import own_folder, replace_file
-from trainers.config import Parallel
 from trainers.launch import environment, local
 from trainers.launch.jobs import Job
 from trainers.launch.local import PROGRAM
@@ -20,6 +19,7 @@ from trainers.launch.rank import log_of
 from trainers.launch.settings import Launch
 from trainers.launch.slurm import Script
 from trainers.launch.watch import RunFolder, Watch
+from trainers.parallel import Parallel
 
 
 def check(parallel: Parallel, ranks: int, launch: Launch, what: str) -> None:

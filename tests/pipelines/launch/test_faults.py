@@ -31,7 +31,7 @@ class Started:
     def go(self, launch: Launch = LAUNCH) -> None:
         self.messages.clear()
         given: dict[str, Any] = {"what": "sft", "program": PROGRAM, "tell": self.messages.append}
-        start.prepare(self.config, self.run.folder, 2, launch, **given).run()
+        start.prepare(self.config, self.run.paths.folder, 2, launch, **given).run()
 
     def fails(self, fault: str, monkeypatch: pytest.MonkeyPatch) -> QuiverError:
         """The error of a start with that fault; nothing runs on, no presence is left."""
@@ -39,12 +39,12 @@ class Started:
         with pytest.raises(QuiverError) as caught:
             self.go()
         assert not alive(self.folder), "orphans"
-        assert not list(self.run.folder.glob("ranks-*"))
-        assert read_manifest(self.run.out) is None
+        assert not list(self.run.paths.folder.glob("ranks-*"))
+        assert read_manifest(self.run.paths.out) is None
         return caught.value
 
     def digest(self) -> str:
-        manifest = read_manifest(self.run.out)
+        manifest = read_manifest(self.run.paths.out)
         assert manifest is not None
         return str(manifest.facts["weights_digest"])
 
@@ -72,13 +72,13 @@ def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypat
 
     error = parts.fails("raise@6", monkeypatch)
     assert error.render().startswith("error[1/bug]: KeyError: 'the fault of rank 1' (see "), error.render()
-    assert "Traceback" in (parts.run.folder / "traceback-1.txt").read_text()
+    assert "Traceback" in (parts.run.paths.folder / "traceback-1.txt").read_text()
 
     monkeypatch.setenv("QUIVER_FAULT", "none@0")
     parts.go()
-    assert toys.curve(parts.run.folder) == toys.curve(whole.run.folder)
+    assert toys.curve(parts.run.paths.folder) == toys.curve(whole.run.paths.folder)
     assert parts.digest() == whole.digest()
-    assert sorted(path.name for path in (parts.run.folder / "logs").iterdir()) == [
+    assert sorted(path.name for path in (parts.run.paths.folder / "logs").iterdir()) == [
         "launcher.log",
         "rank-00000.log",
         "rank-00001.log",

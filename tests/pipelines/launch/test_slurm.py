@@ -17,12 +17,12 @@ from schemas.errors import ConfigError, QuiverError, ServiceError
 from schemas.store.commit import read_manifest
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
-from trainers.config import Parallel
 from trainers.launch import start
 from trainers.launch.jobs import Job
 from trainers.launch.rank import world_from_slurm
 from trainers.launch.settings import Launch, Slurm
 from trainers.launch.slurm import Script
+from trainers.parallel import Parallel
 
 FOLDER = Path(__file__).parent
 GOLDEN = FOLDER / "golden"

@@ -67,7 +67,7 @@ def test_training_learns_the_same_however_a_missing_judgement_is_written(tmp_pat
     for name, missing in (("null", None), ("nan", NONE), ("number", -100.0)):
         labels = [[row[0], missing] if i % 3 == 0 else row for i, row in enumerate(judged)]
         run = run_on(tmp_path, name, labels)
-        losses[name] = (toys.curve(run.folder), commit.read_manifest(run.out).facts["weights_digest"])
+        losses[name] = (toys.curve(run.paths.folder), commit.read_manifest(run.paths.out).facts["weights_digest"])
     assert losses["null"] == losses["nan"] == losses["number"]
     assert losses["null"][0][0]["loss"] < 20
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
+from trainers.parallel import Parallel
 
 
 def main(root: str) -> None:

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainers.weights import tiny
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison, registry
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import adopt
+from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

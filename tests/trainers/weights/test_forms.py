@@ -18,12 +18,12 @@ from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.tokenizer import TOKENIZERS, folder_identity, identity
 from tests.trainers.networks import words
 from tests.trainers.weights import tiny
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import parallel
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import adopt
+from trainers.parallel import Parallel
 from trainers.tensors import stacks
 
 pytest.importorskip("transformers")

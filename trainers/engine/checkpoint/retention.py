@@ -23,21 +23,23 @@ def best(scores: Mapping[int, float | None], number: int, by: str) -> set[int]:
 
 def stay(scores: Mapping[int, float | None], run: Run) -> set[int]:
     """The steps of the saves that stay while the run goes on."""
-    return set(sorted(scores)[-run.keep_last :]) | best(scores, run.keep_best, run.best_by)
+    kept = run.execution
+    return set(sorted(scores)[-kept.keep_last :]) | best(scores, kept.keep_best, kept.best_by)
 
 
 def check(run: Run, known: Sequence[str], last: int, validates: int) -> None:
     """`ConfigError` unless `best_by` is one of the `known` figures and some save before step `last` will have it."""
-    name = run.best_by.removeprefix("-")
-    if run.validation is not None and name not in known:
+    best_by = run.execution.best_by
+    name = best_by.removeprefix("-")
+    if run.paths.validation is not None and name not in known:
         raise ConfigError(
             "best-by",
-            f"best_by {printable(run.best_by)} is no figure of this validation{suggestion(name, list(known))}",
+            f"best_by {printable(best_by)} is no figure of this validation{suggestion(name, list(known))}",
             expected=f"one of {', '.join(map(printable, known))}; with a leading - the highest is best",
             kept="nothing was started",
         )
-    both = math.lcm(run.save_every or last, validates)
-    if run.keep_best and both >= last:
+    both = math.lcm(run.execution.save_every or last, validates)
+    if run.execution.keep_best and both >= last:
         raise ConfigError(
             "best-by",
             f"no save would ever be among the best: the first at a validated step is that of step {both} of {last}",

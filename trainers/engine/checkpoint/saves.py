@@ -53,9 +53,9 @@ class Saves:
         tokenizer_files: Mapping[str, str] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run, self.folder, self.model, self.optimizer = run, run.folder / "saves", model, optimizer
+        self.run, self.folder, self.model, self.optimizer = run, run.paths.folder / "saves", model, optimizer
         self.identity, self.tokenizer_files, self.facts = dict(identity), dict(tokenizer_files or {}), dict(facts or {})
-        apart = run.save_async and dist.is_initialized() and dist.get_world_size() > 1
+        apart = run.execution.save_async and dist.is_initialized() and dist.get_world_size() > 1
         self._group = dist.new_group(backend="gloo") if apart else None
         self._writing: Thread | None = None
         self._fault: BaseException | None = None
@@ -84,9 +84,9 @@ class Saves:
             train_state={"step": step, "identity": self.identity},
             tokenizer_files=self.tokenizer_files,
             facts={**self.facts, "figures": {name: value for name, value in figures.items() if math.isfinite(value)}},
-            copy=self.run.save_async,
+            copy=self.run.execution.save_async,
         )
-        if not self.run.save_async:
+        if not self.run.execution.save_async:
             self._publish(step, draft, began, 0.0)
             return
         waited = time.perf_counter() - began
@@ -137,7 +137,7 @@ class Saves:
     def finish(self) -> None:
         """Remove the saves of the complete run, except those that stay as the best."""
         if is_rank_zero():
-            stay = retention.best(self._scores(), self.run.keep_best, self.run.best_by)
+            stay = retention.best(self._scores(), self.run.execution.keep_best, self.run.execution.best_by)
             for step, path in self._steps().items():
                 if step not in stay:
                     self._remove(path)
@@ -160,13 +160,13 @@ class Saves:
         for old in paths.keys() - stay - {step}:
             self._remove(paths[old])
         spent = time.perf_counter() - began
-        duration = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.save_async else "")
+        duration = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.execution.save_async else "")
         self._news.put(f"saved step {step} ({duration}); kept: {self._listed(stay)}")
 
     def _listed(self, steps: set[int]) -> str:
-        scores, name = self._scores(), self.run.best_by.removeprefix("-")
+        scores, name = self._scores(), self.run.execution.best_by.removeprefix("-")
         texts = {step: "" if scores.get(step) is None else f" ({name} {scores[step]:.4g})" for step in sorted(steps)}
-        return ", ".join(f"{step}{text if self.run.keep_best else ''}" for step, text in texts.items())
+        return ", ".join(f"{step}{text if self.run.execution.keep_best else ''}" for step, text in texts.items())
 
     def _scores(self) -> dict[int, float | None]:
         """The validation figure of every complete save that decides which are best; None where it has none."""
@@ -175,7 +175,7 @@ class Saves:
             with suppress(IntegrityError):
                 manifest = commit.read_manifest(str(path))
                 if manifest is not None:
-                    scores[step] = manifest.facts.get("figures", {}).get(self.run.best_by.removeprefix("-"))
+                    scores[step] = manifest.facts.get("figures", {}).get(self.run.execution.best_by.removeprefix("-"))
         return scores
 
     def _remove(self, path: Path) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from schemas.errors import ConfigError, DataError
 from trainers.algorithm import ModelOutputs, Needs, TokenColumn
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint as checkpoints
 from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.data.batch import MicroBatch, packed
@@ -28,6 +27,7 @@ from trainers.engine.megatron import logprobs, parallel, stages
 from trainers.engine.megatron.forward import extract_outputs, forward
 from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.specs import Implementation
+from trainers.parallel import Parallel
 
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
 """Token rows, one array of ids each."""

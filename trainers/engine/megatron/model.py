@@ -20,11 +20,11 @@ from torch import Tensor
 
 from schemas.errors import ConfigError
 from trainers.architecture import ModelConfig, padded_vocabulary
-from trainers.config import Parallel, parallel_errors
 from trainers.engine.megatron import rope, weight_init
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.megatron.quiet import quiet
 from trainers.engine.megatron.specs import Implementation, block_spec, choose
+from trainers.parallel import Parallel, parallel_errors
 
 Precision = Literal["fp32", "bf16"]
 

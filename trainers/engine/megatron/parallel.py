@@ -24,8 +24,8 @@ import torch
 import torch.distributed as dist
 
 from schemas.errors import ConfigError
-from trainers.config import Parallel
 from trainers.engine.megatron import meeting
+from trainers.parallel import Parallel
 
 T = TypeVar("T")
 

@@ -56,9 +56,9 @@ class Report:
         records: tuple[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.run, self.speed, self.last, self.is_rank_zero = run, speed, last, is_rank_zero
-        folder = run.folder
-        self.metrics = Journal(folder / "metrics.jsonl" if is_rank_zero else None, first, best_by=run.best_by)
-        self.rows = Journal(folder / "rows.jsonl" if is_rank_zero and run.log_rows else None, first)
+        folder = run.paths.folder
+        self.metrics = Journal(folder / "metrics.jsonl" if is_rank_zero else None, first, best_by=run.execution.best_by)
+        self.rows = Journal(folder / "rows.jsonl" if is_rank_zero and run.execution.log_rows else None, first)
         self.progress = Progress(first, last) if is_rank_zero else None
         self.records = None
         if is_rank_zero and records is not None:
@@ -67,7 +67,7 @@ class Report:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
         facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
-        self.trackers = Trackers([named[name]() for name in run.track if is_rank_zero], facts, self.say)
+        self.trackers = Trackers([named[name]() for name in run.execution.track if is_rank_zero], facts, self.say)
 
     def step(self, batch: GlobalBatch, done: TrainedStep, seconds: float, waited: float) -> None:
         """A step is done; it took `seconds` and before that `waited` for its rows."""
@@ -79,10 +79,10 @@ class Report:
         figures |= {"seconds": round(seconds, 6), "wait_seconds": round(waited, 6)}
         figures |= self.speed.figures(result, seconds + waited)
         self.progress.step(number, figures)
-        if number % self.run.log_every == 0 or number == self.last:
+        if number % self.run.execution.log_every == 0 or number == self.last:
             self.metrics.write({"step": number, "epoch": batch.epoch, **figures})
             self.trackers.log(number, {"epoch": batch.epoch, **figures})
-        if self.run.log_rows:
+        if self.run.execution.log_rows:
             self.rows.write({"step": number, "rows": batch.names()})
         if self.records is not None:
             self.records.add(number, batch.epoch, *batch.labels(), result.rows_RN)

@@ -63,10 +63,10 @@ class Speed:
     def of(run: Run, model: ModelConfig, layout: Layout) -> Speed:
         """Frozen weights (below adapters) get no gradient of their own: 4 N instead of 6 N. MFU in bf16 only."""
         known = None
-        if run.precision == "bf16" and layout.device.type == "cuda":
+        if run.learning.precision == "bf16" and layout.device.type == "cuda":
             known = peak_of(torch.cuda.get_device_name(layout.device))
         return Speed(
-            per_token=(6.0 if run.lora is None else 4.0) * active_weights(model),
+            per_token=(6.0 if run.learning.lora is None else 4.0) * active_weights(model),
             per_pair=12.0 * model.num_layers * model.num_attention_heads * model.head_channels,
             peak=None if known is None else known * layout.world,
         )

@@ -25,7 +25,7 @@ from schemas.tokenizer import TOKENIZERS, files_identity, files_of, read_dataset
 from trainers import registry
 from trainers.algorithm import Algorithm
 from trainers.architecture import ModelConfig
-from trainers.config import Run, parallel_errors
+from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.checkpoint import OUTPUT_NAMES, Checkpoint
 from trainers.engine.checkpoint.stored import Stored
@@ -39,6 +39,7 @@ from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training import optim as optimizers
 from trainers.engine.training.step import Stepper
 from trainers.launch import rank
+from trainers.parallel import parallel_errors
 
 _RECOMPUTE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -99,11 +100,11 @@ class Prepared:
 def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepared:
     """Start this process's groups and check `run` against what it reads; `data` None: its rows are yet to come."""
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # Megatron's order of kernels and communication needs it
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    algorithm, settings = registry.configured(run.algorithm, run.settings)
-    layout = parallel.start(run.parallel, seed=run.seed, timeout=rank.collective_seconds())
-    inputs = Inputs(data, validation, None if run.init is None else checkpoint.open_checkpoint(run.init))
+    if run.execution.threads is not None:
+        torch.set_num_threads(run.execution.threads)
+    algorithm, settings = registry.configured(run.learning.algorithm, run.learning.settings)
+    layout = parallel.start(run.execution.parallel, seed=run.learning.seed, timeout=rank.collective_seconds())
+    inputs = Inputs(data, validation, None if run.paths.init is None else checkpoint.open_checkpoint(run.paths.init))
     tokenizer_files = _tokenizer_files(run, inputs.init)
     facts = _facts(run, inputs, algorithm, settings, tokenizer_files)
     shape = _with_head(run, inputs.init, algorithm, settings)
@@ -113,23 +114,24 @@ def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepa
 def trainee(run: Run, algorithm: Algorithm, settings: Any, layout: Layout, init: Checkpoint | None) -> Trainee:
     """The network of `run` with the head that `algorithm` asks, fresh or from `init`, ready to be stepped."""
     shape = _with_head(run, init, algorithm, settings)
-    if faults := parallel_errors(shape, run.parallel):
+    if faults := parallel_errors(shape, run.execution.parallel):
         raise ConfigError("parallel-size", "the model cannot be cut so", found="; ".join(faults))
-    options: dict[str, Any] = {"implementation": run.implementation, "calculate_per_token_loss": True}
-    options |= _RECOMPUTE[run.recompute]
+    learning = run.learning
+    options: dict[str, Any] = {"implementation": run.execution.implementation, "calculate_per_token_loss": True}
+    options |= _RECOMPUTE[run.execution.recompute]
     if init is not None:
-        options |= {"model": shape, "precision": run.precision, "seed": run.seed, "lora": run.lora}
+        options |= {"model": shape, "precision": learning.precision, "seed": learning.seed, "lora": learning.lora}
         network = checkpoint.load_model(init, layout, **options)
     else:
-        network = networks.build(shape, layout, precision=run.precision, seed=run.seed, **options)
+        network = networks.build(shape, layout, precision=learning.precision, seed=learning.seed, **options)
     ddp = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         overlap_grad_reduce=False,
-        use_distributed_optimizer=run.parallel.distributed_optimizer,
+        use_distributed_optimizer=run.execution.parallel.distributed_optimizer,
     )
     wrapped = DistributedDataParallel(network.config, ddp, network)
-    optimizer = optimizers.build(run.optim, wrapped, bf16=run.precision == "bf16")
-    if run.carry_optimizer and init is not None:
+    optimizer = optimizers.build(learning.optim, wrapped, bf16=learning.precision == "bf16")
+    if run.learning.carry_optimizer and init is not None:
         _carry(run, init, shape, wrapped, optimizer)
     stepper = Stepper(wrapped, shape, algorithm, settings, layout)
     return Trainee(wrapped, optimizer, stepper)
@@ -144,7 +146,7 @@ def _carry(run: Run, init: Checkpoint, shape: ModelConfig, model: Any, optimizer
     masters = any("fp32_param" in name for name in Stored(os.path.join(init.folder, checkpoint.OPTIMIZER)).tensors)
     precision = "bf16" if masters else "fp32"
     before = (init.model.head, init.model.head_size, init.adapters is not None, precision)
-    now = (shape.head, shape.head_size, run.lora is not None, run.precision)
+    now = (shape.head, shape.head_size, run.learning.lora is not None, run.learning.precision)
     if before != now:
         what = ("head", "head_size", "adapters", "precision")
         unlike = [f"{name} {b} -> {n}" for name, b, n in zip(what, before, now, strict=True) if b != n]
@@ -160,7 +162,7 @@ def _carry(run: Run, init: Checkpoint, shape: ModelConfig, model: Any, optimizer
 
 
 def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings: Any) -> ModelConfig:
-    model = init.model if init is not None else run.model
+    model = init.model if init is not None else run.learning.model
     assert model is not None, "a run has a model or a checkpoint to start from"
     if not algorithm.needs.scalar:
         return replace(model, head="lm", head_size=1)
@@ -177,18 +179,20 @@ def feed(
         dataset, algorithm, limits, parallel.on_rank_zero(lambda: _indexed(run, dataset, algorithm, limits))
     )
     cut = sharding(run, layout)
-    return DatasetLoader(source, batch_rows=run.global_batch_size, seed=run.seed, sharding=cut, shuffle=shuffle)
+    rows, seed = run.learning.global_batch_size, run.learning.seed
+    return DatasetLoader(source, batch_rows=rows, seed=seed, sharding=cut, shuffle=shuffle)
 
 
 def sharding(run: Run, layout: Layout) -> BatchSharding:
     """How this process takes its part of a global batch."""
     multiple = layout.tensor if layout.sequence else 1
-    return BatchSharding(layout.data_rank, layout.data, run.micro_batch_tokens, multiple, even=layout.expert > 1)
+    tokens = run.execution.micro_batch_tokens
+    return BatchSharding(layout.data_rank, layout.data, tokens, multiple, even=layout.expert > 1)
 
 
 def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -> Index:
     """The index of `dataset`: the one that an earlier launch of the run left, or that of a scan."""
-    path = indexes.place(run.folder, dataset, algorithm, vars(limits))
+    path = indexes.place(run.paths.folder, dataset, algorithm, vars(limits))
     index = Index.read(path, dataset)
     if index is None:
         index = TokenDataset(dataset, algorithm, limits).index
@@ -198,17 +202,18 @@ def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -
 
 def _tokenizer_files(run: Run, init: Checkpoint | None) -> dict[str, str]:
     """The tokenizer files of the new checkpoint, by name."""
-    if run.vocabulary is None:
+    place = run.paths.vocabulary
+    if place is None:
         return {} if init is None else init.tokenizer_files()
-    manifest = read_manifest(run.vocabulary)
+    manifest = read_manifest(place)
     if manifest is None or manifest.kind == "checkpoint":
-        row = read_folder(run.vocabulary)
+        row = read_folder(place)
     else:
-        dataset = Dataset.open(run.vocabulary)
+        dataset = Dataset.open(place)
         dataset.schema.requires(TOKENIZERS, "trainers.run")
         row = read_dataset(dataset)
     if row is None:
-        raise ConfigError("no-tokenizer", f"there is no tokenizer at {run.vocabulary}", kept="nothing was started")
+        raise ConfigError("no-tokenizer", f"there is no tokenizer at {place}", kept="nothing was started")
     return files_of(row)
 
 
@@ -217,7 +222,7 @@ def _facts(
 ) -> dict[str, Any]:
     """The facts of the new checkpoint; `DataError` for rows in ids of another tokenizer than it speaks."""
     known = {} if inputs.data is None else inputs.data.facts
-    facts = {**known, **run.facts}
+    facts = {**known, **run.paths.facts}
     one = files_identity(tokenizer_files) if tokenizer_files else ""
     if not one and inputs.init is not None:
         one = str(inputs.init.manifest.facts.get(tokenizer_lineage.FACT, ""))
@@ -225,7 +230,7 @@ def _facts(
         if rows is not None:
             tokenizers = tokenizer_lineage.tokenizers_of(rows.schema, rows.facts)
             tokenizer_lineage.check(
-                tokenizers, algorithm.rows.names, one, run.init or "the tokenizer of the run", rows.url
+                tokenizers, algorithm.rows.names, one, run.paths.init or "the tokenizer of the run", rows.url
             )
     taught = TurnEnd.of(known)
     if inputs.init is not None:

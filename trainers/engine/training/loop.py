@@ -17,6 +17,7 @@ from typing import Any
 
 from schemas.dataset import Dataset
 from schemas.errors import HealthError, Stopped
+from schemas.settings import identity_fields
 from trainers.config import VERSION, Run
 from trainers.engine.checkpoint import retention
 from trainers.engine.checkpoint.saves import Saves
@@ -36,15 +37,17 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
     """Train `run` to its end, from its newest save if there is one, and publish the checkpoint; its last figures."""
     prepared = build.prepare(run, data, validation)
     layout = prepared.layout
-    records = run.records
-    if records is not None and parallel.on_rank_zero(lambda: are_there(run.records or "", records_key(key))):
+    records = run.paths.records
+    if records is not None and parallel.on_rank_zero(lambda: are_there(run.paths.records or "", records_key(key))):
         records = None
     part = (prepared.algorithm, prepared.shape, layout)
     batches = build.feed(run, data, *part, shuffle=True)
     checks = None if validation is None else build.feed(run, validation, *part, shuffle=False)
-    last = run.max_steps if run.max_steps is not None else (run.epochs or 0) * batches.steps_per_epoch
+    last = run.learning.max_steps or (run.learning.epochs or 0) * batches.steps_per_epoch
     with Trainer(prepared, last=last, key=key) as trainer:
-        retention.check(run, _validated(prepared, checks), last, run.validate_every or batches.steps_per_epoch)
+        retention.check(
+            run, _validated(prepared, checks), last, run.execution.validate_every or batches.steps_per_epoch
+        )
         known = {"facts": prepared.facts, "tokenizer_files": prepared.tokenizer_files}
         saves = Saves(run, model=trainer.model, optimizer=trainer.optimizer, identity=_identity(prepared), **known)
         speed = Speed.of(run, prepared.shape, layout)
@@ -62,7 +65,7 @@ def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapp
 def _identity(prepared: Prepared) -> dict[str, Any]:
     """What must not have changed when a run goes on from a save."""
     inputs = [parent.content_digest for parent in prepared.inputs.parents]
-    return {"run": prepared.run.identity_fields(), "version": VERSION, "inputs": inputs}
+    return {"run": identity_fields(prepared.run.learning), "version": VERSION, "inputs": inputs}
 
 
 def _validated(prepared: Prepared, checks: BatchLoader | None) -> list[str]:
@@ -75,10 +78,12 @@ def _validated(prepared: Prepared, checks: BatchLoader | None) -> list[str]:
 def _publish_records(prepared: Prepared, loop: Loop, key: str) -> None:
     """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
     run = prepared.run
-    if loop.report.records is not None and run.records is not None:
-        op = {**run.op, "name": f"{run.op['name']}.records"}
-        manifest = RecordsManifest(task_key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.seed)
-        loop.report.records.publish(run.records, manifest)
+    if loop.report.records is not None and run.paths.records is not None:
+        op = {**run.learning.op, "name": f"{run.learning.op['name']}.records"}
+        manifest = RecordsManifest(
+            task_key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.learning.seed
+        )
+        loop.report.records.publish(run.paths.records, manifest)
 
 
 @dataclass
@@ -106,8 +111,8 @@ class Loop:
         columns = (self.batches.label, self.trainer.prepared.algorithm.row_metrics) if self.records else None
         self.report = Report(self.run, self.speed, **span, is_rank_zero=self.is_rank_zero, records=columns)
         self.trainer.steps = first
-        if first < self.last < (rising := self.run.optim.warmup_steps):
-            lr = optim.learning_rate(self.run.optim, self.last, self.last)
+        if first < self.last < (rising := self.run.learning.optim.warmup_steps):
+            lr = optim.learning_rate(self.run.learning.optim, self.last, self.last)
             self.report.say(
                 f"warning: {self.last} steps end within the warm-up of {rising}: "
                 f"the rate gets to {lr:.2e} and no further"
@@ -147,7 +152,7 @@ class Loop:
 
     def _validates(self, number: int) -> bool:
         """Every `validate_every` steps; without that at the end of every epoch."""
-        every = self.run.validate_every or self.batches.steps_per_epoch
+        every = self.run.execution.validate_every or self.batches.steps_per_epoch
         return self.validation is not None and number % every == 0
 
     def _validate(self, number: int) -> dict[str, float]:
@@ -164,7 +169,7 @@ class Loop:
         return figures
 
     def _save(self, number: int, stop: bool, validated: Mapping[str, float]) -> None:
-        every = self.run.save_every
+        every = self.run.execution.save_every
         if stop:
             self.saves.settle()
         goes_on = number < self.last

@@ -97,7 +97,7 @@ class Trainer:
         rows = batch.num_records if records else 0
         result = self.stepper.train(batch.batches, sources=len(sources), rows=rows)
         self._check_finite(batch, "loss", result.loss, "the weights as they were before this step")
-        rate = optim.learning_rate(self.run.optim, number, number if self.last is None else self.last)
+        rate = optim.learning_rate(self.run.learning.optim, number, number if self.last is None else self.last)
         optim.set_learning_rate(self.optimizer, rate)
         _, norm, _ = self.optimizer.step()
         grad_norm = float(norm) if norm is not None else 0.0
@@ -113,7 +113,7 @@ class Trainer:
         """
         self._check_open()
         self._check_head("lm", "policy")
-        facts, where = self.prepared.facts, self.run.init or self.run.out
+        facts, where = self.prepared.facts, self.run.paths.init or self.run.paths.out
         size = self.prepared.shape.vocab_size
         tokenizer, ends = read_tokenizer(self.prepared.tokenizer_files, TurnEnd.of(facts), size, where)
         return Generator(self._inference, tokenizer, ends.ids, stop=ends.texts, batch_size=batch_size)
@@ -144,15 +144,15 @@ class Trainer:
         self._check_open()
         prepared = self.prepared
         return checkpoint.save(
-            folder or self.run.out,
+            folder or self.run.paths.out,
             model=self.model,
-            optimizer=self.optimizer if optimizer or self.run.carry_optimizer else None,
+            optimizer=self.optimizer if optimizer or self.run.learning.carry_optimizer else None,
             tokenizer_files=prepared.tokenizer_files,
             facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
-            task_key=self._key or self.run.key or self._task_key,
-            op=self.run.op,
+            task_key=self._key or self.run.paths.task_key or self._task_key,
+            op=self.run.learning.op,
             parents=prepared.inputs.parents,
-            seed=self.run.seed,
+            seed=self.run.learning.seed,
             runtime_info={"seconds": round(time.monotonic() - self._began, 3)},
         )
 
@@ -168,13 +168,14 @@ class Trainer:
 
     @cached_property
     def _inference(self) -> Network:
-        how: dict[str, Any] = {"precision": self.run.precision, "implementation": self.run.implementation}
+        learning, execution = self.run.learning, self.run.execution
+        how: dict[str, Any] = {"precision": learning.precision, "implementation": execution.implementation}
         return inference_network(self.model, **how)
 
     @property
     def _task_key(self) -> str:
         inputs = [parent.content_digest for parent in self.prepared.inputs.parents]
-        return digest({"run": self.run.op, "inputs": inputs, "learnt": self._learnt})
+        return digest({"run": self.run.learning.op, "inputs": inputs, "learnt": self._learnt})
 
     def _agreed(self, rows: Any) -> TokenTable:
         """`rows` as this process reads them, once all processes have seen that they were given the same."""
@@ -204,7 +205,7 @@ class Trainer:
         """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
         if math.isfinite(value):
             return
-        number, names, path = batch.number + 1, batch.names(), self.run.folder / "unhealthy.json"
+        number, names, path = batch.number + 1, batch.names(), self.run.paths.folder / "unhealthy.json"
         if self.prepared.layout.rank == 0:
             own_folder(path.parent)
             replace_file(path, json.dumps({"step": number, "what": what, "value": str(value), "rows": names}) + "\n")
@@ -221,7 +222,7 @@ class Trainer:
         if self.prepared.shape.head != head:
             raise ConfigError(
                 "wrong-head",
-                f"{self.run.algorithm} trains no {what}",
+                f"{self.run.learning.algorithm} trains no {what}",
                 expected=f"an algorithm whose network has the head {head}",
                 found=f"the head {self.prepared.shape.head}",
                 kept="the trainer, as it was",
@@ -233,19 +234,19 @@ class Trainer:
 
 
 def open_trainer(run: Run) -> Trainer:
-    """The trainer of `run`, ready for its first step. `run.data` is not read; what its manifest says of the rows goes
-    into the checkpoint. Python's, NumPy's and torch's generators are seeded with `run.seed`.
+    """The trainer of `run`, ready for its first step. The rows of `data` are not read; what its manifest says of
+    them goes into the checkpoint. Python's, NumPy's and torch's generators are seeded with `seed`.
 
     `ConfigError` for a schedule that falls towards a last step that nobody named.
     """
-    data = None if run.data is None else Dataset.open(run.data)
-    last = run.max_steps
+    data = None if run.paths.data is None else Dataset.open(run.paths.data)
+    last = run.learning.max_steps
     if last is None and data is not None:
-        last = (run.epochs or 0) * -(-data.num_rows // run.global_batch_size)
-    if last is None and run.optim.schedule != "constant":
+        last = (run.learning.epochs or 0) * -(-data.num_rows // run.learning.global_batch_size)
+    if last is None and (schedule := run.learning.optim.schedule) != "constant":
         raise ConfigError(
             "no-last-step",
-            f"the schedule {run.optim.schedule} comes down at a last step, and epochs of unknown rows have none",
+            f"the schedule {schedule} comes down at a last step, and epochs of unknown rows have none",
             expected="max_steps, or data",
             kept="nothing was started",
             next="give max_steps, or the schedule constant",

@@ -29,7 +29,6 @@ from schemas.process import program
 from schemas.settings import parse
 from schemas.store.scratch import Scratch
 from trainers.architecture import ModelConfig
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.data.packing import pack
@@ -38,6 +37,7 @@ from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.weights import stream
 from trainers.engine.weights.check import LAYERS
+from trainers.parallel import Parallel
 from trainers.tensors import stacks
 
 ROWS, TOKENS = 2, 64

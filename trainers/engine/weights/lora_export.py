@@ -21,7 +21,6 @@ from schemas.errors import ConfigError, ConflictError
 from schemas.manifest import Manifest, Parent
 from schemas.store.storage import guarded, shown
 from trainers.architecture import ModelConfig
-from trainers.config import Parallel
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.checkpoint import WEIGHTS, Checkpoint
 from trainers.engine.checkpoint.stored import Stored
@@ -30,6 +29,7 @@ from trainers.engine.weights import registry
 from trainers.engine.weights.family import Family
 from trainers.engine.weights.tensorfile import TensorWriter
 from trainers.engine.weights.transforms import GROUPED, HALVES, PLAIN
+from trainers.parallel import Parallel
 
 _ROWS = (PLAIN, GROUPED, HALVES)
 """Transforms that move whole rows of a weight, and so those of B."""
