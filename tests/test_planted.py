@@ -104,7 +104,7 @@ def test_ranks_and_what_starts_them(folder: Path) -> None:
 
 def test_a_reward_of_ones_own_is_named_and_brings_nothing_else(folder: Path) -> None:
     from datakit.clients.python import imported
-    from pipelines.graph.external import place_of, reach
+    from pipelines.backends.function import place_of, reach
 
     (folder / "my_planted_reward.py").write_text("def score(response):\n    return [1.0 for _ in response]\n")
     here = Path.cwd()

@@ -44,6 +44,9 @@ class Needs(Flag):
     """entropy in nats of the distribution that token was drawn from, [T]"""
     GATHERED = auto()
     """log-probabilities of the ids in the sequence's `gather_ids` column, [T, K]"""
+    GATHERED_LOGITS = auto()
+    """logits of those ids less a constant of each token, [T, K]: what no other id has a part in, so that rounding gives
+    none of them a gradient"""
     VALUES = auto()
     """output of the scalar head at the position before every token after the first, [T, H]"""
     SCORES = auto()
@@ -104,6 +107,11 @@ class ModelOutputs:
     def gathered_TK(self) -> Tensor:
         """Log-probabilities of the ids in the `gather_ids` column."""
         return self.answers[Needs.GATHERED]
+
+    @property
+    def gathered_logits_TK(self) -> Tensor:
+        """Logits of the ids in the `gather_ids` column, less a constant of each token."""
+        return self.answers[Needs.GATHERED_LOGITS]
 
     @property
     def values_TH(self) -> Tensor:
@@ -176,7 +184,8 @@ class Algorithm:
         assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
         assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
-        both = self.needs.scalar and self.needs & (Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED)
+        vocabulary = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS
+        both = self.needs.scalar and self.needs & vocabulary
         assert not both, f"{self.name} asks two heads: {self.needs}"
         assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"
 

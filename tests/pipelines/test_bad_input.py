@@ -185,9 +185,9 @@ FAULTS = {
         line="error[2/parallel-size]: 3 ranks do not fill tensor 2 x pipeline 1",
     ),
     "no room for the weights": Fault(
-        command='Train --data @a.tokens --tokenizer @tokenizer --model \'{"num_layers": 200, "hidden_size": 65536, '
-        '"ffn_hidden_size": 262144, "num_attention_heads": 64, "num_query_groups": 64, '
-        '"max_sequence_length": 64}\' --learning '
+        command="Train --data @a.tokens --tokenizer @tokenizer --architecture "
+        '\'{"num_layers": 200, "hidden_size": 65536, "ffn_hidden_size": 262144, "num_attention_heads": 64, '
+        '"num_query_groups": 64, "max_sequence_length": 64}\' --learning '
         '\'{"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}\'',
         line="error[12/no-space]: need about 55.0 TB, * * free",
     ),
@@ -236,7 +236,7 @@ FAULTS = {
     "root is a file": Fault(
         command=f"{IMPORT} --quiver-root bad.jsonl",
         spoil=lines(),
-        line="error[12/not-a-folder]: could not make folder bad.jsonl/logs: ENOTDIR",
+        line="error[12/not-a-folder]: could not make folder bad.jsonl/logs: EEXIST",
         then=IMPORT,
     ),
     "folder without permission": Fault(

@@ -88,7 +88,8 @@ def test_it_is_of_these_rows_for_this_network_and_algorithm(tmp_path: Path, data
     assert len(kept(tmp_path)) == 4
     limits = {"max_sequence_length": 48}
     places = {index.place(tmp_path, dataset, algorithm, limits) for algorithm in ALGORITHMS.values()}
-    assert len(places) == len(ALGORITHMS)
+    reads = {(one.sequences, one.numbers, one.vectors, one.per) for one in ALGORITHMS.values()}
+    assert len(places) == len(reads) > 4, "one index for algorithms that read the same, as dpo and ipo do"
 
 
 def test_shards_are_verified_as_without_an_index(tmp_path: Path, dataset: Dataset) -> None:

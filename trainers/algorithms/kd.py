@@ -56,7 +56,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     student = outputs["input_ids"]
     mask_T = rows["loss_mask"].float()
     teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
-    student_TK = (settings.student_scale * student.gathered_TK).log_softmax(-1)
+    student_TK = (settings.student_scale * student.gathered_logits_TK).log_softmax(-1)
     forward = settings.direction == "forward"
     kl_T = _kl(teacher_TK, student_TK) if forward else _kl(student_TK, teacher_TK)
     sft_T = -student.logprobs_T
@@ -83,7 +83,7 @@ KD = Algorithm(
     sequences=(
         TokenColumn(ids="input_ids", mask="loss_mask", aligned=("teacher_logprobs",), gather_ids="teacher_ids"),
     ),
-    needs=Needs.LOGPROBS | Needs.GATHERED,
+    needs=Needs.LOGPROBS | Needs.GATHERED_LOGITS,
     per=Per.TOKEN,
     settings=Settings,
     loss=loss,

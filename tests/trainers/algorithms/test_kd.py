@@ -19,7 +19,9 @@ TEACHER = np.log(np.array([[0.5, 0.2, 0.1], [0.6, 0.3, 0.05], [0.9, 0.05, 0.01],
 
 def loss_of(settings: Settings, gathered: np.ndarray, logprobs: np.ndarray) -> tuple[Loss, list[torch.Tensor]]:
     parts = [torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in (gathered, logprobs)]
-    outputs = ModelOutputs(torch.tensor([0, 0, 0, 1, 1]), 2, {Needs.GATHERED: parts[0], Needs.LOGPROBS: parts[1]})
+    outputs = ModelOutputs(
+        torch.tensor([0, 0, 0, 1, 1]), 2, {Needs.GATHERED_LOGITS: parts[0], Needs.LOGPROBS: parts[1]}
+    )
     rows = {"loss_mask": torch.tensor(MASK), "teacher_logprobs": torch.tensor(TEACHER, dtype=torch.float64)}
     return KD.loss(settings, {"input_ids": outputs}, rows), parts
 
@@ -77,7 +79,7 @@ def test_both_directions_by_hand() -> None:
         outputs = ModelOutputs(
             torch.tensor([0] * 5),
             1,
-            {Needs.GATHERED: torch.zeros(5, 3, dtype=torch.float64), Needs.LOGPROBS: torch.zeros(5)},
+            {Needs.GATHERED_LOGITS: torch.zeros(5, 3, dtype=torch.float64), Needs.LOGPROBS: torch.zeros(5)},
         )
         rows = {"loss_mask": torch.tensor(MASK), "teacher_logprobs": torch.tensor(teacher)}
         loss = KD.loss(Settings(direction=direction), {"input_ids": outputs}, rows)  # type: ignore[arg-type]

@@ -51,9 +51,10 @@ def _answers(
         answers[Needs.SCORES] = output_t[span.last_B]
     if Needs.VALUES in needs:
         answers[Needs.VALUES] = here
-    if Needs.GATHERED in needs:
-        assert span.gather_ids_TK is not None, f"{name} has no column of ids to gather"
-        answers[Needs.GATHERED] = logprobs.logprobs_at(here, span.gather_ids_TK)
+    for gathered, read_at in ((Needs.GATHERED, logprobs.logprobs_at), (Needs.GATHERED_LOGITS, logprobs.logits_at)):
+        if gathered in needs:
+            assert span.gather_ids_TK is not None, f"{name} has no column of ids to gather"
+            answers[gathered] = read_at(here, span.gather_ids_TK)
     if Needs.ENTROPY in needs:
         answers[Needs.ENTROPY] = logprobs.entropy(here)
     if logprobs_t is not None:

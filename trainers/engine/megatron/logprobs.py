@@ -36,11 +36,19 @@ def token_logprobs(logits_tV: Tensor, ids_t: Tensor) -> Tensor:
 def logprobs_at(logits_tV: Tensor, ids_tK: Tensor) -> Tensor:
     """log pi of any K ids per token, [t, K]."""
     shifted_tV, log_total_t = _normalized(logits_tV)
-    local_tK = ids_tK - _first_id(logits_tV)
-    here = (local_tK >= 0) & (local_tK < logits_tV.shape[-1])
-    found_tK = shifted_tV.gather(-1, local_tK.clamp(0, logits_tV.shape[-1] - 1))
-    found_tK = torch.where(here, found_tK, torch.zeros_like(found_tK))
-    return _sum_over_group(found_tK) - log_total_t[:, None]
+    return _gathered_at(shifted_tV, ids_tK) - log_total_t[:, None]
+
+
+def logits_at(logits_tV: Tensor, ids_tK: Tensor) -> Tensor:
+    """Logits of any K ids per token less the token's greatest, [t, K] in fp32; only these ids get a gradient."""
+    return _gathered_at(_shifted(logits_tV), ids_tK)
+
+
+def _gathered_at(shifted_tV: Tensor, ids_tK: Tensor) -> Tensor:
+    local_tK = ids_tK - _first_id(shifted_tV)
+    here = (local_tK >= 0) & (local_tK < shifted_tV.shape[-1])
+    values_tK = shifted_tV.gather(-1, local_tK.clamp(0, shifted_tV.shape[-1] - 1))
+    return _sum_over_group(torch.where(here, values_tK, torch.zeros_like(values_tK)))
 
 
 def entropy(logits_tV: Tensor) -> Tensor:
@@ -64,13 +72,18 @@ def top_k(logits_tV: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _normalized(logits_tV: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits minus their greatest over the whole vocabulary (fp32), and the log of the sum of their exponentials."""
+    """Shifted logits (see `_shifted`), and the log of the sum of their exponentials over the whole vocabulary."""
+    shifted_tV = _shifted(logits_tV)
+    return shifted_tV, _sum_over_group(shifted_tV.exp().sum(-1)).log()
+
+
+def _shifted(logits_tV: Tensor) -> Tensor:
+    """Logits minus their greatest over the whole vocabulary, fp32."""
     logits_tV = logits_tV.float()
     greatest_t = logits_tV.detach().amax(-1)
     if parallel_state.get_tensor_model_parallel_world_size() > 1:
         dist.all_reduce(greatest_t, op=dist.ReduceOp.MAX, group=parallel_state.get_tensor_model_parallel_group())
-    shifted_tV = logits_tV - greatest_t[:, None]
-    return shifted_tV, _sum_over_group(shifted_tV.exp().sum(-1)).log()
+    return logits_tV - greatest_t[:, None]
 
 
 def _sum_over_group(values: Tensor) -> Tensor:
