@@ -69,7 +69,8 @@ class Checkpoint(Backend):
         if role == "scorer":
             encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
             return Step(name="texts", op=RewardPrompt(**written)), Step(name="tokens", op=encode)
-        pairs, row = Sequences(max_length=max_length), Mask(max_length=max_length)
+        named = "chat_id" if "chat_id" in rows and "sample_id" not in rows else "sample_id"
+        pairs, row = Sequences(max_length=max_length), Mask(max_length=max_length, id_column=named)
         if _gives(pairs, op.takes):
             return Step(name="texts", op=RewardPrompt(**written, rows="preferences")), Step(name="tokens", op=pairs)
         if _gives(row, op.takes):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,7 @@ from trainers.engine.data.batch import assemble
 from trainers.engine.data.feed import BatchSharding, DatasetLoader, split_over_dp
 from trainers.engine.data.rows import Limits, TokenDataset
 
-SFT, RM = registry.algorithms()["sft"], registry.algorithms()["rm"]
+SFT, RM, KD = (registry.algorithms()[name] for name in ("sft", "rm", "kd"))
 LIMITS = Limits(48, toys.VOCABULARY)
 
 
@@ -143,6 +145,43 @@ def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
         "loss_mask counts no token that can be predicted: 2 rows, first r2, r4",
     ):
         assert fault in message, message
+
+
+def test_columns_that_run_along_are_whole_and_as_wide_as_their_ids(tmp_path: Path) -> None:
+    """What is broadcast, or filled in, would be learnt without a word."""
+
+    def fault_of(column: str, change: Callable[[list[list[Any]], int], None], *, shards: int = 1) -> str:
+        table = toys.rows_for(KD, 6)
+        values = table[column].to_pylist()
+        for number, row in enumerate(values):
+            change(row, number)
+        at = table.column_names.index(column)
+        changed = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+        parts = [changed.slice(start, 6 // shards) for start in range(0, 6, 6 // shards)]
+        with pytest.raises(DataError) as caught:
+            TokenDataset(toys.put(tmp_path / f"kd-{len(list(tmp_path.iterdir()))}", KD.rows, *parts), KD, LIMITS)
+        return caught.value.what
+
+    def narrow(row: list[list[Any]], number: int) -> None:
+        row[:] = [entries[:1] for entries in row]
+
+    def narrow_late(row: list[list[Any]], number: int) -> None:
+        row[:] = [entries[:2] for entries in row] if number >= 3 else row
+
+    def emptied(row: list[list[Any]], number: int) -> None:
+        row[2] = [row[2][0], None, row[2][2]] if number == 4 else row[2]
+
+    def infinite(row: list[list[Any]], number: int) -> None:
+        row[1] = [row[1][0], float("-inf"), float("nan")] if number in (1, 4) else row[1]
+
+    assert fault_of("teacher_ids", narrow) == "teacher_logprobs holds 3 entries per token where teacher_ids holds 1"
+    assert fault_of("teacher_logprobs", narrow).endswith("holds 1 entries per token where teacher_ids holds 3")
+    assert fault_of("teacher_logprobs", narrow_late, shards=2).endswith(
+        "holds 2 entries per token where teacher_ids holds 3"
+    )
+    assert fault_of("teacher_ids", emptied) == "teacher_ids holds nulls among its entries"
+    assert fault_of("teacher_logprobs", emptied) == "teacher_logprobs holds nulls among its entries"
+    assert "teacher_logprobs holds a number that is not finite: 2 rows" in fault_of("teacher_logprobs", infinite)
 
 
 def test_the_longest_row_that_fits(tmp_path: Path) -> None:

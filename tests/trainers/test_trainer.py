@@ -138,6 +138,19 @@ def test_a_reward_model_scores_as_it_stands(tmp_path: Path) -> None:
             trainer.generator()
 
 
+def test_a_head_keeps_the_names_of_its_numbers(tmp_path: Path) -> None:
+    """As many numbers under other names would be learnt, and scored, in each other's places."""
+    rows = toys.rows_for(registry.algorithms()["rm_regression"], 9)
+    with engine.open(a_run(tmp_path, algorithm="rm_regression", init=..., model=toys.MODEL)) as trainer:
+        trainer.learn(rows)
+        trainer.save(str(tmp_path / "scorer"))
+    names = ["correctness", "helpfulness", "coherence", "complexity", "verbosity"]
+    swapped = {"algorithm": "rm_regression", "init": str(tmp_path / "scorer"), "settings": {"attributes": names}}
+    with pytest.raises(ConfigError, match="other names") as caught:
+        engine.open(a_run(tmp_path, **swapped))
+    assert caught.value.found.startswith("correctness, helpfulness")
+
+
 def test_closed_it_makes_room_for_another_network(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     trainer = engine.open(a_run(tmp_path, threads=2))

@@ -98,7 +98,10 @@ def _list(column: pa.Array, name: str, where: str, *, vector: bool) -> tuple[np.
         if len(widths) > 1:
             raise DataError("ragged", f"{name} holds {widths.min()} to {widths.max()} entries per token", where=where)
         start, stop = inner[offsets[0]], inner[offsets[-1]]
-        flat = _numbers(values.values.slice(start, stop - start))
+        entries = values.values.slice(start, stop - start)
+        if values.null_count or entries.null_count:
+            raise DataError("null", f"{name} holds nulls among its entries", where=where)
+        flat = _numbers(entries)
         return flat.reshape(-1, int(widths[0]) if len(widths) else 1), offsets - offsets[0]
     if values.null_count and not vector:
         raise DataError("null", f"{name} holds nulls among its entries", where=where)

@@ -24,7 +24,7 @@ import torch
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
-from trainers.algorithm import Algorithm, Needs, Per, lengths_of
+from trainers.algorithm import Algorithm, Needs, Per, TokenColumn, lengths_of
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
@@ -77,6 +77,7 @@ class TokenRows:
         )
         self._cache: OrderedDict[int, Columns] = OrderedDict()
         self._cached_tokens = 0
+        self._widths: dict[str, tuple[str, int]] = {}
         self._lock = Lock()
         self.index = index if index is not None else self._scanned()
         self.lengths_NS, self.inside_N = self.index.lengths_NS, self.index.inside_N
@@ -224,6 +225,7 @@ class TokenRows:
                 faults.add(
                     f"{name} is not as long as {sequence.ids}", np.diff(columns.lists[name][1]) != lengths, columns
                 )
+            self._scan_aligned(sequence, columns, faults)
             for name in (sequence.ids, *([sequence.gather_ids] if sequence.gather_ids is not None else [])):
                 self._scan_ids(name, columns, faults)
             self._scan_lengths(sequence.ids, lengths, columns, faults)
@@ -233,6 +235,26 @@ class TokenRows:
                 counted = _counted(mask != 0, mask_offsets, lengths_inside, self.algorithm.per)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
+
+    def _scan_aligned(self, sequence: TokenColumn, columns: Columns, faults: _Faults) -> None:
+        """Aligned columns hold finite numbers, and those with several per token as many as `gather_ids`, throughout."""
+        for name in sequence.aligned:
+            values, offsets = columns.lists[name]
+            strange = ~np.isfinite(values)
+            wrong = _sum_per_row(np.asarray(strange.any(axis=-1)) if strange.ndim > 1 else strange, offsets) > 0
+            faults.add(f"{name} holds a number that is not finite", wrong, columns)
+        for name in (*([sequence.gather_ids] if sequence.gather_ids is not None else []), *sequence.aligned):
+            values = columns.lists[name][0]
+            if values.ndim > 1 and len(values):
+                first, width = self._widths.setdefault(sequence.ids, (name, values.shape[1]))
+                if values.shape[1] != width:
+                    raise DataError(
+                        "ragged",
+                        f"{name} holds {values.shape[1]} entries per token where {first} holds {width}",
+                        expected="as many for every token, of both",
+                        where=self.row_groups.where,
+                        kept="nothing was started",
+                    )
 
     def _scan_ids(self, name: str, columns: Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]

@@ -33,6 +33,7 @@ from trainers.engine.data import index as indexes
 from trainers.engine.data.feed import BatchSharding, DatasetLoader
 from trainers.engine.data.index import Index
 from trainers.engine.data.rows import Limits, TokenDataset
+from trainers.engine.inference.scorer import output_names
 from trainers.engine.megatron import model as networks
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.parallel import Layout
@@ -167,7 +168,24 @@ def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings
     if not algorithm.needs.scalar:
         return replace(model, head="lm", head_size=1)
     size = algorithm.num_outputs(settings, model.head_size)
+    if init is not None and algorithm.output_names is not None:
+        _check_outputs(init, algorithm.output_names(settings))
     return replace(model, head="scalar", head_size=size, tie_embeddings=False)
+
+
+def _check_outputs(init: Checkpoint, names: tuple[str, ...]) -> None:
+    """`ConfigError` where the head that is kept gives as many numbers under other names."""
+    before = output_names(init) if init.model.head == "scalar" else ()
+    if before and len(before) == len(names) and before != names:
+        raise ConfigError(
+            "other-outputs",
+            "the numbers of the head in init have other names than those that are to be learnt",
+            expected=", ".join(before),
+            found=", ".join(names),
+            where=init.folder,
+            kept="nothing was started",
+            next="give the attributes the names, and the order, that init has; or start from a model without that head",
+        )
 
 
 def feed(
