@@ -95,6 +95,8 @@ class Op(ABC):
     """Whether its outputs are kept chunk by chunk, so that a crash never makes anyone pay twice."""
     renames: ClassVar[bool] = False
     """Whether a column that comes out may hold what another column of that name or of any other held."""
+    replaced_facts: ClassVar[frozenset[str]] = frozenset()
+    """Facts of its inputs that do not hold for its result; what holds instead says `facts`."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
 

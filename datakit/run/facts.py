@@ -33,7 +33,8 @@ def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource
     tokenizer of each column of ids.
     """
     facts: dict[str, Any] = {}
-    for name in sorted({name for dataset in inputs for name in dataset.facts} - {tokenizer_lineage.FACT}):
+    passed_over = {tokenizer_lineage.FACT, *op.replaced_facts}
+    for name in sorted({name for dataset in inputs for name in dataset.facts} - passed_over):
         distinct = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
         values = [json.loads(text) for text in distinct]
         facts[name] = values[0] if len(values) == 1 else values

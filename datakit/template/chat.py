@@ -79,8 +79,8 @@ class Chat(Templating):
         return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
 
     def facts(self, ctx: Context) -> Mapping[str, Any]:
-        """How the template ends an assistant's turn."""
-        return renderer_of(self.rendering, ctx).turn_end.facts
+        """Which template it was, and how that ends an assistant's turn."""
+        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
         """Rows that do not teach where to stop."""

@@ -62,5 +62,5 @@ class RewardPrompt(Templating):
         return labelled(columns, *done)
 
     def facts(self, ctx: Context) -> Mapping[str, Any]:
-        """How the template ends an assistant's turn."""
-        return renderer_of(self.rendering, ctx).turn_end.facts
+        """Which template it was, and how that ends an assistant's turn."""
+        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from datakit.op import Label
 from datakit.templating.named import TEMPLATES
+from schemas.chat_template import FACT, ChatTemplate
 from schemas.errors import ConfigError, printable
 from schemas.settings import canonical, suggestion
 
@@ -52,6 +53,12 @@ class Rendering:
         """What the operations that template take."""
         return {"template": self.template, "options": self.options, "date": self.date}
 
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """What is remembered of it with the rows and the checkpoints that learn from them; a date is not."""
+        source = None if self.template is None else TEMPLATES.get(self.template, self.template)
+        return ChatTemplate(self.template, source, self.options)
+
     def over(self, other: Rendering) -> Rendering:
         """What is set here, and what `other` sets besides."""
         return Rendering(
@@ -68,6 +75,7 @@ class Templating(Label):
 
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
     max_rejected: ClassVar[int] = 0
+    replaced_facts: ClassVar[frozenset[str]] = frozenset({FACT})
 
     template: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
-from schemas import tokenizer_lineage
+from schemas import chat_template, tokenizer_lineage
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
@@ -250,10 +250,11 @@ def _facts(
             tokenizer_lineage.check(
                 tokenizers, algorithm.rows.names, one, run.paths.init or "the tokenizer of the run", rows.url
             )
-    taught = TurnEnd.of(known)
-    if inputs.init is not None:
-        taught = taught.after(TurnEnd.of(inputs.init.manifest.facts))
+    earlier = {} if inputs.init is None else inputs.init.manifest.facts
+    taught = TurnEnd.of(known).after(TurnEnd.of(earlier))
     facts |= taught.facts if taught.stop else {}
+    facts.pop(chat_template.FACT, None)
+    facts |= chat_template.learnt(known, earlier).facts
     if one or not isinstance(facts.get(tokenizer_lineage.FACT), str):
         facts[tokenizer_lineage.FACT] = one
     if inputs.init is not None and "family" in inputs.init.manifest.facts:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from schemas.chat_template import ChatTemplate
 from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
 from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest
@@ -230,7 +231,7 @@ def _texts(plan: Plan, words: Mapping[str, str], made: Checkpoint, say: Callable
         if plan.model.head == "scalar":
             words = _padded(config, words, plan.model, say)
     config_text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    return {CONFIG: config_text, **tokenizer.exported(words, made.folder)}
+    return {CONFIG: config_text, **tokenizer.exported(words, made.folder, ChatTemplate.of(made.manifest.facts))}
 
 
 def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> EndTokens:

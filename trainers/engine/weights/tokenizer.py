@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
 from schemas.end_tokens import KEY, EndTokens, TurnEnd, end_tokens
 from schemas.errors import ConfigError, DataError, printable
@@ -192,16 +193,22 @@ def ids(files: Mapping[str, str], where: str) -> dict[str, int]:
     return special
 
 
-def exported(files: Mapping[str, str], where: str) -> dict[str, str]:
-    """The files of an exported folder: settings that name a class, the chat template as a file too, generation."""
+def exported(files: Mapping[str, str], where: str, learnt: ChatTemplate) -> dict[str, str]:
+    """The files of an exported folder: settings that name a class, the chat template (that which the weights have
+    `learnt`, over the tokenizer's own) as a file too, generation.
+    """
     if TOKENS not in files:
         return {}
     settings = json.loads(files.get(SETTINGS, "{}"))
     settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    own = settings.get("chat_template")
+    template = learnt.jinja(own if isinstance(own, str) else None)
+    if template is not None:
+        settings["chat_template"] = template
     generation = json.loads(files.get(GENERATION, "{}"))
     if not generation.keys() - {padding.PAD, KEY}:
         generation = {"_from_model_config": True, **ids(files, where), **generation}
     out = {TOKENS: files[TOKENS], SETTINGS: as_text(settings), GENERATION: as_text(generation)}
-    if isinstance(settings.get("chat_template"), str):
-        out[TEMPLATE] = settings["chat_template"]
+    if template is not None:
+        out[TEMPLATE] = template
     return out
