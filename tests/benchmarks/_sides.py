@@ -55,7 +55,7 @@ def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, 
     settings = parse(Run, {"algorithm": "sft", "model": model, "optim": {"lr": 1e-4}, **run})
     algorithm, options = registry.configured("sft", {})
     layout = parallel.start()
-    feed = build.feed(settings, Dataset.open(settings.data), algorithm, model, layout, shuffle=True)
+    feed = build.feed(settings, Dataset.open(settings.paths.data), algorithm, model, layout, shuffle=True)
     learner = build.trainee(settings, algorithm, options, layout, None)
 
     def train(read: Any) -> Any:

@@ -66,7 +66,7 @@ def test_every_row_of_every_epoch_once_in_the_order_of_the_steps(straight: Run) 
     origin = {row["sample_id"]: row["source"] for row in sourced(31).to_pylist()}
     assert all(row["weight"] == counted[row["sample_id"]] for row in rows)
     assert all(row["source"] == origin[row["sample_id"]] for row in rows)
-    data = Dataset.open(str(straight.records))
+    data = Dataset.open(str(straight.paths.records))
     assert data.schema == records_of("sample_id") and data.task_key and data.facts == {"missing_steps": []}
     assert data.manifest.op["name"] == "train.sft.records"
     assert [parent.name for parent in data.manifest.parents] == ["data"]
@@ -112,7 +112,7 @@ def test_a_stopped_run_has_the_same_records(
     spooled = (tmp_path / "policy.run" / "records" / "steps-000000001-000000001.parquet").exists()
     assert spooled == (1 in steps)
     assert seen(go(tmp_path)) == seen(straight)
-    shards = [Dataset.open(str(place)).shards[0].sha256 for place in (straight.records, tmp_path / "seen")]
+    shards = [Dataset.open(str(place)).shards[0].sha256 for place in (straight.paths.records, tmp_path / "seen")]
     assert shards[0] == shards[1]
 
 
@@ -188,7 +188,7 @@ def test_an_algorithm_tells_its_own_of_every_row(tmp_path: Path) -> None:
 
 def test_another_dataset_in_the_place_is_left_alone(straight: Run, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="already holds a dataset of another run"):
-        go(tmp_path, records=straight.records, seed=3)
+        go(tmp_path, records=straight.paths.records, seed=3)
     assert not (tmp_path / "policy.run" / "metrics.jsonl").exists()
 
 
