@@ -61,6 +61,7 @@ def test_a_thread_of_a_library_cannot_take_the_exit_code() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_no_exit_code_of_500_is_lost_under_load() -> None:
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: ended(BUSY, "ours").returncode, range(500)))

@@ -15,11 +15,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -35,9 +35,13 @@ _OVERHEAD = 2 << 30
 """Address space beside DuckDB's own memory: the interpreter, libraries, rows on their way in and out."""
 
 _LARGEST_REPLY = 1 << 32
+_LIMITS = ("space", "time", "memory", "limit")
 _PIPE_BYTES = 1 << 20
 _WORKER = Path(__file__).with_name("sql_worker.py")
 _Stream = tuple[pa.Schema, Iterable[pa.RecordBatch]]
+
+
+_T = TypeVar("_T")
 
 
 class SqlError(Exception):
@@ -68,11 +72,15 @@ class SqlProcess:
         """The serialized syntax tree of each text, or an object whose `error` is true."""
         with self._limited(self._seconds):
             self._send({"parse": texts})
-            trees = self._reply()["trees"]
+            trees = self._reply().get("trees")
+        if not isinstance(trees, list) or len(trees) != len(texts):
+            raise self._ended()
         try:
-            return [json.loads(tree) for tree in trees]
+            return [dict(json.loads(tree)) for tree in trees]
         except RecursionError as error:
             raise SqlError("the statement is nested too deep") from error
+        except (TypeError, ValueError):
+            raise self._ended() from None
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         """Stream `batches` into a table that spills where memory ends."""
@@ -91,7 +99,7 @@ class SqlProcess:
             while not whole:
                 started = time.monotonic()
                 with self._limited(left):
-                    batch, whole = self._batch()
+                    batch, whole = self._batch(batch.schema)
                 left -= time.monotonic() - started
                 yield batch
         except SqlError:
@@ -108,7 +116,7 @@ class SqlProcess:
                 batch, whole = self._asked(sql, tables or {})
                 batches = [batch]
                 while not whole:
-                    batch, whole = self._batch()
+                    batch, whole = self._batch(batch.schema)
                     batches.append(batch)
         except SqlError:
             raise
@@ -171,17 +179,20 @@ class SqlProcess:
         """The next reply; a fault in it, or an end of the child, is raised."""
         child = self._child
         assert child is not None and child.stdout is not None, "a reply is read of a child that was started"
-        line = child.stdout.readline()
+        line = child.stdout.readline(_LARGEST_REPLY)
         if not line.endswith(b"\n"):
             raise self._ended()
-        reply: dict[str, Any] = json.loads(line)
+        reply = self._understood(lambda: dict(json.loads(line)))
         kind = reply.get("fault")
         if kind is None:
             return reply
+        message = str(reply.get("message"))
         if kind == "sql":
-            raise SqlError(reply["message"])
+            raise SqlError(message)
+        if kind not in _LIMITS:
+            raise self._ended()
         self.close()
-        raise self._stopped(kind, printable(str(reply["message"]).split("\n", 1)[0], 200))
+        raise self._stopped(kind, printable(message.split("\n", 1)[0], 200))
 
     def _asked(self, sql: str, tables: Mapping[str, pa.Table]) -> tuple[pa.RecordBatch, bool]:
         """Send the query; its first batch."""
@@ -189,18 +200,22 @@ class SqlProcess:
         self._send({"ask": sql, "tables": list(tables), "rows": BATCH_ROWS}, streams)
         return self._batch()
 
-    def _batch(self) -> tuple[pa.RecordBatch, bool]:
-        """The next batch of a result, and whether it is the last."""
+    def _batch(self, schema: pa.Schema | None = None) -> tuple[pa.RecordBatch, bool]:
+        """The next batch of a result, of the `schema` of those before it, and whether it is the last."""
         reply = self._reply()
-        child, size = self._child, reply["bytes"]
+        child, size = self._child, reply.get("bytes")
         assert child is not None and child.stdout is not None, "a reply was read of a child that was started"
-        body = child.stdout.read(size) if 0 < size <= _LARGEST_REPLY else b""
+        body = child.stdout.read(size) if isinstance(size, int) and 0 < size <= _LARGEST_REPLY else b""
         if len(body) != size:
             raise self._ended()
-        with pa.ipc.open_stream(body) as stream:
-            batch = stream.read_next_batch()
-        batch.validate(full=True)
-        return batch, bool(reply["last"])
+        return self._understood(lambda: _batch_in(body, schema)), bool(reply.get("last"))
+
+    def _understood(self, read: Callable[[], _T]) -> _T:
+        """What `read` makes of the child's bytes; a child that does not answer as agreed is ended."""
+        try:
+            return read()
+        except Exception:  # whatever a parser makes of bytes that are not those of our worker
+            raise self._ended() from None
 
     @contextmanager
     def _limited(self, seconds: float) -> Iterator[None]:
@@ -242,6 +257,16 @@ class SqlProcess:
             slug, what, expected=limit, found=actual, kept="nothing of this output",
             next="make the statement smaller: fewer or shorter texts at once, no endless ranges",
         )  # fmt: skip
+
+
+def _batch_in(body: bytes, schema: pa.Schema | None) -> pa.RecordBatch:
+    """The batch of an Arrow stream, every value of it valid; `ValueError` for one of another `schema`."""
+    with pa.ipc.open_stream(body) as stream:
+        batch = stream.read_next_batch()
+    batch.validate(full=True)
+    if schema is not None and batch.schema != schema:
+        raise ValueError("another schema")
+    return batch
 
 
 _KEPT = SqlProcess(memory=1024, seconds=600)

@@ -65,6 +65,12 @@ class Make(luigi.Task):
             )
         return node
 
+    def process_resources(self) -> dict[str, int]:
+        """The GPUs of this machine, where the stage uses them."""
+        from pipelines.runtime.workers import resources_of
+
+        return resources_of(self.planned())
+
     def requires(self) -> list[luigi.Task]:
         """Tasks of everything the node is made of."""
         return tasks_of(self.planned().parents.values())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.backends.backend import Placement, backend_of, roles_of
-from pipelines.graph.nodes import Table
+from pipelines.graph.nodes import Node, Table
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -25,6 +26,14 @@ def workers_of(node: Table, processes: int) -> tuple[int, Sequence[Mapping[str, 
     devices = visible_gpus() if any(placement.gpu for placement in placements) else ()
     chosen = devices[:processes]
     return (len(chosen), [{_VISIBLE: device} for device in chosen]) if chosen else (processes, ())
+
+
+def resources_of(node: Node) -> dict[str, int]:
+    """What Luigi has to set aside for a stage: this machine's GPUs, all of them, where it uses them. Luigi gives out
+    one of what is not configured, so that such stages run one after the other, whatever `--workers` is.
+    """
+    asks = any(placement.gpu for placement in placements_of(node)) if isinstance(node, Table) else True
+    return {f"gpus-{socket.gethostname()}": 1} if asks and visible_gpus() else {}
 
 
 def placements_of(node: Table) -> list[Placement]:

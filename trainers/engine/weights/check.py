@@ -40,11 +40,19 @@ class CheckResult:
 
 
 def compare(
-    folder: str, place: str, model: ModelConfig, check: Check, numel: int, *, scores: bool = False
+    folder: str,
+    place: str,
+    model: ModelConfig,
+    check: Check,
+    numel: int,
+    *,
+    scores: bool = False,
+    rounded: str | None = None,
 ) -> CheckResult:
     """Hold the Hugging Face folder against the weights of `model` in `place`, a checkpoint's folder; `DataError` if
     their logits differ. numel: numbers in all tensors. scores: also those of a padded batch, as a reward model's users
-    get them from the folder.
+    get them from the folder. rounded: torch's name of the type that the folder's weights were rounded to; the
+    checkpoint's are rounded alike, so that the tolerance stays that of fp32 and hides no fault.
     """
     reason = _reason(check, numel)
     if reason is not None:
@@ -52,10 +60,10 @@ def compare(
             raise ConfigError("no-check", f"logits cannot be compared: {reason}", next="check=auto or check=off")
         return CheckResult(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
     with_scores = scores and model.head == "scalar"
-    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": with_scores})
+    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": with_scores, "rounded": rounded})
     _judge(figures, "logits", folder)
     line = f"logits of {figures['tokens']} tokens equal transformers {figures['transformers']}: max difference "
-    line += f"{figures['difference']:.3g}"
+    line += f"{figures['difference']:.3g}{f' (weights in {rounded})' if rounded else ''}"
     fact = {"logits": "equal", "tolerance": TOLERANCE}
     if beyond := figures["beyond"]:
         line += "; " + _past(beyond, model, folder)

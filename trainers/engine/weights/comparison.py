@@ -1,6 +1,7 @@
 """What transformers and the engine compute for the same ids: the program behind `check`, in a process of its own.
 
-Three looks, one network in memory at a time, all in fp32:
+Three looks, one network in memory at a time, all computed in fp32; where the folder holds the weights in another type
+than the checkpoint, the engine's are rounded to that type first, as the writing did:
 
     full depth    the whole network over `TOKENS` tokens
     beyond        its first `LAYERS` layers past the window of attention and past the length that rope was stretched
@@ -103,9 +104,11 @@ def their_end(folder: str, ids: Tensor, head: str) -> Tensor:
 
 
 @torch.no_grad()
-def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
-    """What the engine computes, from the weights below `place`, on all processes of `layout` together."""
-    network = _loaded(place, model, layout)
+def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout, rounded: torch.dtype | None = None) -> Tensor:
+    """What the engine computes, from the weights below `place` (`rounded` to that type), on all processes of `layout`
+    together.
+    """
+    network = _loaded(place, model, layout, rounded)
     rows, length = ids.shape
     plan = pack([length] * rows, device=layout.device)
     flat = ids.reshape(1, -1).to(layout.device)
@@ -123,11 +126,11 @@ def ours(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
 
 
 @torch.no_grad()
-def our_end(place: str, model: ModelConfig, ids: Tensor, layout: Layout) -> Tensor:
+def our_end(place: str, model: ModelConfig, ids: Tensor, layout: Layout, rounded: torch.dtype | None = None) -> Tensor:
     """The same of the first layers alone, at the last positions; on one process."""
     shallow = dataclasses.replace(model, num_layers=min(LAYERS, model.num_layers))
     with _first_layers(place, shallow, model) as folder:
-        network = _loaded(folder, shallow, layout)
+        network = _loaded(folder, shallow, layout, rounded)
     length = ids.shape[1]
     plan = pack([length], device=layout.device)
     assert plan.positions is not None
@@ -188,17 +191,22 @@ def _batch(folder: str, rows: list[list[int]], pad: int, side: str) -> tuple[Ten
 
 
 @torch.no_grad()
-def our_scores(place: str, model: ModelConfig, rows: list[list[int]], layout: Layout) -> Tensor:
+def our_scores(
+    place: str, model: ModelConfig, rows: list[list[int]], layout: Layout, rounded: torch.dtype | None = None
+) -> Tensor:
     """The same by the engine: the numbers at every row's last token."""
-    network = _loaded(place, model, layout)
+    network = _loaded(place, model, layout, rounded)
     plan = pack(list(map(len, rows)), device=layout.device)
     ids = torch.tensor([[number for row in rows for number in row]], device=layout.device)
     output: Tensor = network(ids, plan.positions, None, packed_seq_params=plan)
     return output[0, plan.last].float().cpu()
 
 
-def _loaded(place: str, model: ModelConfig, layout: Layout) -> Network:
-    return checkpoint.load_model(checkpoint.Checkpoint(place, Manifest(kind="checkpoint"), model), layout).eval()
+def _loaded(place: str, model: ModelConfig, layout: Layout, rounded: torch.dtype | None) -> Network:
+    network = checkpoint.load_model(checkpoint.Checkpoint(place, Manifest(kind="checkpoint"), model), layout).eval()
+    for parameter in network.parameters() if rounded is not None else ():
+        parameter.data.copy_(parameter.data.to(rounded))
+    return network
 
 
 @contextlib.contextmanager
@@ -232,7 +240,7 @@ def beyond(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[s
     ids = sample_ids(model, length, rows=1)
     expected = their_end(job["folder"], ids, model.head)
     gc.collect()
-    return {"tokens": length, **_differ(our_end(job["place"], model, ids, layout), expected)}
+    return {"tokens": length, **_differ(our_end(job["place"], model, ids, layout, _rounded(job)), expected)}
 
 
 def _too_much(model: ModelConfig, length: int) -> str | None:
@@ -253,10 +261,16 @@ def scores(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[s
     ends = config.eos_token_id
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     rows = scored_rows(model, ends, config.pad_token_id)
-    actual = our_scores(job["place"], model, rows, layout)
+    actual = our_scores(job["place"], model, rows, layout, _rounded(job))
     gc.collect()
     expected = torch.stack([their_scores(job["folder"], model, rows, side) for side in ("left", "right")])
     return {"rows": len(rows), **_differ(actual, expected)}
+
+
+def _rounded(job: Mapping[str, Any]) -> torch.dtype | None:
+    """The type that the folder's weights were rounded to when they were written; None where they were kept."""
+    name = job.get("rounded")
+    return getattr(torch, name) if name else None
 
 
 def main() -> int:
@@ -268,7 +282,7 @@ def main() -> int:
     ids, layout = sample_ids(model), parallel.start(Parallel())
     expected = theirs(job["folder"], ids, model.head)
     gc.collect()
-    figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout), expected)
+    figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout, _rounded(job)), expected)
     gc.collect()
     figures |= {"tokens": ids.numel(), "transformers": transformers.__version__}
     figures["beyond"] = beyond(job, model, layout)

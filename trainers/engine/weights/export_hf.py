@@ -84,7 +84,7 @@ def export(
             for name, text in _texts(plan, words.files, made, say).items():
                 _put(here, name, text)
         say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
-        compared = _compared(plan, here, made.folder, check if dtype == "keep" or check == "on" else "off")
+        compared = _compared(plan, here, made.folder, check, dtype)
         say(compared.line)
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
         manifest = Manifest(
@@ -149,8 +149,10 @@ class Plan:
                 yield slot, _cast(parts[slot.number], slot)
 
 
-def _compared(plan: Plan, here: str, place: str, check: Check) -> checks.CheckResult:
-    return checks.compare(here, place, plan.model, check, sum(slot.numel for slot in plan.slots), scores=True)
+def _compared(plan: Plan, here: str, place: str, check: Check, dtype: Dtype) -> checks.CheckResult:
+    numel = sum(slot.numel for slot in plan.slots)
+    rounded = str(DTYPES[dtype]).removeprefix("torch.") if dtype in DTYPES else None
+    return checks.compare(here, place, plan.model, check, numel, scores=True, rounded=rounded)
 
 
 def _family(made: Checkpoint, wish: str | None) -> Family:
