@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import DataError, printable
+from schemas.errors import ConfigError, DataError, printable
 
 _METADATA_KEY = b"quiver.schema"
 
@@ -79,6 +79,16 @@ class Schema:
 
     def selecting(self, *names: str) -> Schema:
         """This schema with only the named columns, in the order given."""
+        unknown = [str(name) for name in names if name not in self]
+        if unknown or len(set(names)) < len(names):
+            raise ConfigError(
+                "unknown-column" if unknown else "bad-setting",
+                f"{self.name} has no column {', '.join(map(printable, unknown))}"
+                if unknown
+                else "a column is named twice",
+                expected=", ".join(self.names),
+                found=", ".join(printable(name) for name in names),
+            )
         columns = tuple(self[name] for name in names)
         return replace(self, columns=columns, key=self.key if set(self.key) <= set(names) else ())
 

@@ -139,8 +139,12 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: lis
         else:
             faults.append(f"{printable('.'.join(above[:depth]))} has no keys: it is {_words(hint)}")
             return
-    for part in above:
-        result = result.setdefault(part, {})
+    for depth, part in enumerate(above):
+        within = result.setdefault(part, {})
+        if not isinstance(within, dict):
+            faults.append(f"{printable('.'.join(above[: depth + 1]))} is given as {printable(within)} and by its keys")
+            return
+        result = within
     result[last] = _read(hint, text, path, faults)
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import os
+import shlex
 import sys
+import tokenize
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,7 +42,7 @@ class Function(Backend):
         return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
     def node(self, plan: Plan, reference: str) -> Node:
-        text = hashlib.sha256(Path(place_of(reference)).read_text(encoding="utf-8").encode()).hexdigest()
+        text = hashlib.sha256(_text(reference).encode()).hexdigest()
         identity = {"name": "python", "version": 1, "params": {"function": reference, "text": text}}
         return ExternalModel(label=reference, root=plan.root, reference=reference, backend=self.kind, identity=identity)
 
@@ -92,12 +92,8 @@ def reach(function: str) -> None:
 
 def place_of(function: str) -> str:
     """The file that holds `function`, found without running it; `ConfigError` if there is none."""
-    reach(function)
     module, colon, _ = function.partition(":")
-    try:
-        spec = importlib.util.find_spec(module) if colon else None
-    except (ImportError, ValueError, AttributeError):
-        spec = None
+    spec = _spec(module) if colon else None
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         raise ConfigError(
             "no-function",
@@ -108,9 +104,48 @@ def place_of(function: str) -> str:
     return spec.origin
 
 
+def _spec(module: str) -> ModuleSpec | None:
+    """The spec of a module, asked of path after path: `importlib.util.find_spec` runs the packages that hold it."""
+    top, *parts = module.split(".")
+    spec = PathFinder.find_spec(top) or PathFinder.find_spec(top, [os.getcwd()])
+    name = top
+    for part in parts:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    return spec
+
+
+def _text(function: str) -> str:
+    """The module's text, as its own coding line says; `ConfigError` where Python could not read it either."""
+    place = place_of(function)
+    try:
+        with tokenize.open(place) as file:
+            return file.read()
+    except (OSError, SyntaxError, UnicodeError) as fault:
+        raise _unreadable(function, place, fault) from fault
+
+
+def _unreadable(function: str, place: str, fault: BaseException) -> ConfigError:
+    line = getattr(fault, "lineno", None)
+    return ConfigError(
+        "no-function",
+        f"the module of {printable(function)} is not Python that can be read",
+        found=f"{type(fault).__name__}: {printable(fault, 200)}",
+        where=printable(place, 200) + (f", line {line}" if line else ""),
+        kept="nothing was started",
+        next=f"mend it until this works: {sys.executable} -m py_compile {shlex.quote(place)}",
+    )
+
+
 def _parameters(function: str) -> list[str]:
     name = function.partition(":")[2]
-    tree = ast.parse(Path(place_of(function)).read_text(encoding="utf-8"))
+    text, place = _text(function), place_of(function)
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
+        raise _unreadable(function, place, fault) from fault
     defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
     if not defined:
         raise ConfigError(

@@ -140,7 +140,7 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
     for name in re.findall(r"`(\w+)`", page):
         assert name in names | columns | set(algorithms()), f"{name} is neither a parameter, a dataset nor a column"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(rf"luigi --module pipelines {recipe.__name__}\b(.*?)(?:  #|\n)", readme)
+    commands = re.findall(rf"(?:luigi --module pipelines|quiver) {recipe.__name__}\b(.*?)(?:  #|\n)", readme)
     assert commands, "the README has no command for it"
     flags = {name.replace("_", "-") for name in dict(recipe.get_params())}
     flags |= {f"{source}-{name}".replace("_", "-") for source, kind in SOURCES.items() for name, _ in kind.get_params()}

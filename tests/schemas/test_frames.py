@@ -179,3 +179,10 @@ def test_rows_as_a_pandas_frame(dataset: Dataset) -> None:
     pytest.importorskip("pandas", reason="an extra that the tests do not ask for: it slows pyarrow's imports")
     frame = dataset.pandas()
     assert frame.to_dict("records") == expected()
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(dataset: Dataset) -> None:
+    for read in (dataset.arrow, dataset.polars, dataset.read):
+        with pytest.raises(QuiverError, match="has no column rewrad") as caught:
+            read(["rewrad"])
+        assert "reward" in caught.value.expected

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from schemas.errors import ConfigError
-from schemas.settings import parse
+from schemas.settings import assigned, parse
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,13 @@ def test_an_unknown_key_lists_the_settings_with_their_defaults() -> None:
     assert caught.value.slug == "unknown-key"
     assert caught.value.what == "unknown key size (did you mean sizes?)"
     assert caught.value.expected.startswith('names ([]), sizes ([]), loose ([]), deep ({}), way ("a"), limit (null)')
+
+
+@dataclass(frozen=True)
+class Optional:
+    inner: Inner | None = None
+
+
+def test_a_key_is_not_set_inside_what_is_set_to_nothing() -> None:
+    with pytest.raises(ConfigError, match="inner is given as None and by its keys"):
+        assigned(Optional, ["inner=null", "inner.rate=1"], where="--set")
