@@ -32,18 +32,24 @@ def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource
     """The facts of the inputs' manifests (a list where they differ), the keys of the resources by name, and the
     tokenizer of each column of ids.
     """
-    facts: dict[str, Any] = {}
     passed_over = {tokenizer_lineage.FACT, *op.replaced_facts}
-    for name in sorted({name for dataset in inputs for name in dataset.facts} - passed_over):
-        distinct = sorted({canonical(dataset.facts[name]) for dataset in inputs if name in dataset.facts})
-        values = [json.loads(text) for text in distinct]
-        facts[name] = values[0] if len(values) == 1 else values
+    facts = joined([{k: v for k, v in one.facts.items() if k not in passed_over} for one in inputs])
     for name, resource in sorted(resources.items()):
         facts[_KEY if name == tokenizer_lineage.FACT else name] = resource.key
     before = [tokenizer_lineage.tokenizers_of(dataset.schema, dataset.facts) for dataset in inputs]
     return facts | tokenizer_lineage.fact(
         tokenizers_after(op, [d.schema for d in inputs], before, schema, tokenizer_of(resources))
     )
+
+
+def joined(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts of several manifests: a list of values where they differ."""
+    facts: dict[str, Any] = {}
+    for name in sorted({name for one in inputs for name in one}):
+        distinct = sorted({canonical(one[name]) for one in inputs if name in one})
+        values = [json.loads(text) for text in distinct]
+        facts[name] = values[0] if len(values) == 1 else values
+    return facts
 
 
 def tokenizers_after(

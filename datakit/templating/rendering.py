@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date as calendar_date
 from typing import Any, ClassVar
 
@@ -58,6 +58,14 @@ class Rendering:
         """What is remembered of it with the rows and the checkpoints that learn from them; a date is not."""
         source = None if self.template is None else TEMPLATES.get(self.template, self.template)
         return ChatTemplate(self.template, source, self.options)
+
+    def for_model(self, learnt: ChatTemplate) -> Rendering:
+        """For a model that has `learnt` this template: its template where none is set here, and its options where that
+        is the template.
+        """
+        if self.template is not None and self.template != learnt.name:
+            return self
+        return replace(self, template=learnt.name, options={**learnt.options, **self.options})
 
     def over(self, other: Rendering) -> Rendering:
         """What is set here, and what `other` sets besides."""

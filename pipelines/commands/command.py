@@ -19,6 +19,8 @@ from pipelines.runtime.console import say
 from pipelines.runtime.processes import preload
 from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
+from schemas import end_tokens
+from schemas.chat_template import ChatTemplate
 from schemas.errors import StorageError, printable
 
 _SHOWN = 12
@@ -90,9 +92,21 @@ def _prepare_models(todo: Sequence[Node]) -> None:
         modules.update(dict.fromkeys(backend.preload))
         if backend.reproducible == "none":
             notes.add(f"{printable(model.name)} may answer otherwise another time: what it answers once is kept")
-    for note in sorted(notes):
+    notes.update(written_otherwise(node) for node in todo if isinstance(node, Table))
+    for note in sorted(notes - {""}):
         say(note)
     preload(modules)
+
+
+def written_otherwise(node: Table) -> str:
+    """A line where a model is asked about rows that were written with another template than it learnt; else empty."""
+    rows = [one.written_facts for one in node.inputs]
+    for role in roles_of(node.op):
+        model = node.resources[role]
+        written = [ChatTemplate.of(facts) for facts in rows if end_tokens.FACT in facts]
+        if model.learnt.facts and any(one != model.learnt for one in written):
+            return f"{printable(model.name)} was trained with another chat template than it is asked with: {node.label}"
+    return ""
 
 
 def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:

@@ -91,6 +91,11 @@ class ConvertedModel(Node):
         return self.model.tokenizer_id
 
     @property
+    def written_facts(self) -> Mapping[str, Any]:
+        """The checkpoint's."""
+        return self.model.written_facts
+
+    @property
     def parents(self) -> Mapping[str, Node]:
         """The checkpoint."""
         return {"checkpoint": self.model}

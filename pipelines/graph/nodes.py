@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from datakit.op import Op
-from datakit.run.facts import tokenizers_after
+from datakit.run.facts import joined, tokenizers_after
+from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
-from schemas import TOKENIZERS, Schema
+from schemas import TOKENIZERS, Schema, chat_template, end_tokens
+from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest, task_key_of
@@ -89,6 +91,16 @@ class Node(ABC):
     def tokenizer_by_column(self) -> TokenizerByColumn:
         """The tokenizer that each column of ids or templated pieces speaks."""
         return {}
+
+    @property
+    def written_facts(self) -> Mapping[str, Any]:
+        """What its manifest says, or will say, of the template that its rows were written with, or that it learnt."""
+        return {}
+
+    @property
+    def learnt(self) -> ChatTemplate:
+        """The template that it was trained with, before it is made as after."""
+        return ChatTemplate.of(self.written_facts)
 
     @property
     def work(self) -> Mapping[str, Any]:
@@ -206,6 +218,13 @@ class Table(Node):
             self.op, schemas, [node.tokenizer_by_column for node in self.inputs], self.schema, speaks
         )
 
+    @settled
+    def written_facts(self) -> Mapping[str, Any]:
+        """Those of a template's own work; else of its inputs, a list where they differ (`datakit.run.facts`)."""
+        if isinstance(self.op, Templating):
+            return {end_tokens.FACT: True, **self.op.rendering.chat_template.facts}
+        return joined([node.written_facts for node in self.inputs])
+
     @property
     def parents(self) -> Mapping[str, Node]:
         """Inputs by number (a single one is `input`), resources by name."""
@@ -252,6 +271,12 @@ class TrainedCheckpoint(Node):
     def tokenizer_id(self) -> str:
         """Its tokenizer's."""
         return self.tokenizer.tokenizer_id or self.tokenizer.task_key
+
+    @settled
+    def written_facts(self) -> Mapping[str, Any]:
+        """What training makes of those of the data and of the checkpoint it starts from."""
+        earlier = {} if self.init is None else self.init.written_facts
+        return chat_template.learnt(self.data.written_facts, earlier).facts
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -301,6 +326,11 @@ class Existing(Node):
     def tokenizer_by_column(self) -> TokenizerByColumn:
         """As its manifest says."""
         return tokenizers_of(self.existing_manifest.schema, self.existing_manifest.facts)
+
+    @property
+    def written_facts(self) -> Mapping[str, Any]:
+        """As its manifest says."""
+        return self.existing_manifest.facts
 
     @property
     def parents(self) -> Mapping[str, Node]:

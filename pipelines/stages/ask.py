@@ -20,8 +20,9 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How conversations become what a model reads: `rendering`; the `tokenizer` where it is there before the model is
-    (None: the model's own); rows of more than `max_length` tokens go.
+    """How conversations become what a model reads: `rendering`, and what that leaves open as the model learnt to read;
+    the `tokenizer` where it is there before the model is (None: the model's own); rows of more than `max_length` tokens
+    go.
     """
 
     rendering: Rendering = field(default_factory=Rendering)
@@ -56,8 +57,8 @@ def readable(plan: Plan, label: str, op: Op, rows: Node, model: Node, reading: R
 
 def steps(op: Op, rows: Node, model: Node, reading: Reading = PLAIN) -> tuple[Step, ...]:
     """The stages before `model` can be asked about `rows`."""
-    backend = backend_of(model)
-    return tuple(backend.steps(op, role_of(op), rows_of(rows), reading.rendering, reading.max_length))
+    backend, rendering = backend_of(model), reading.rendering.for_model(model.learnt)
+    return tuple(backend.steps(op, role_of(op), rows_of(rows), rendering, reading.max_length))
 
 
 def is_readable(op: Op, rows: Node, model: Node) -> bool:

@@ -21,7 +21,12 @@ def fine_tuned(
         rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
     tokens = tokenized(
-        plan, f"{label}/shuffled", eval_setup.tokenizer, rows, eval_setup.max_length, eval_setup.rendering
+        plan,
+        f"{label}/shuffled",
+        eval_setup.tokenizer,
+        rows,
+        eval_setup.max_length,
+        eval_setup.rendering.for_model(policy.learnt),
     )
     training = training_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", training, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

@@ -11,13 +11,17 @@ import pytest
 
 from datakit.generate import Complete
 from datakit.op import Op
+from datakit.template import Rendering
 from datakit.templating.rendering import Templating
 from pipelines.commands import stages
-from pipelines.commands.command import Command
-from pipelines.graph.nodes import Node, Table
+from pipelines.commands.command import Command, written_otherwise
+from pipelines.graph.nodes import Existing, Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RejectionSamplingIteration, RestIteration
+from pipelines.stages.ask import Reading, ask
+from pipelines.stages.fine_tuning import fine_tuned
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
 
 ASKED: dict[str, Any] = {
     "template": "{{ messages }}",
@@ -86,3 +90,33 @@ def test_what_is_given_twice_or_for_nothing_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match="have no use here"):
         stages.Label(data="rows.jsonl", date="2025-01-01", **length).build(Plan("data"))
     assert stages.Label(data="rows.jsonl", **length).build(Plan("data"))
+
+
+def test_the_template_a_policy_was_trained_with_is_the_usual_one_before_it_is_made_and_after(place: Path) -> None:
+    given = RestIteration(source="digits", **ASKED)
+    plan, task, policy = Plan("data"), given.graph.task_setup, given.graph.task_setup.policy
+    facts = {"template": {"name": ASKED["template"], "source": ASKED["template"], "options": EXPECTED["options"]}}
+    facts |= {"tokenizer": policy.tokenizer_id}
+    manifest = Manifest(kind="checkpoint", task_key=policy.task_key, facts=facts)
+    made = Existing(label="policy", root="data", place="data/policy", existing_manifest=manifest)
+    learnt = {**EXPECTED, "date": None}
+    for model in (policy, made):
+        assert model.learnt.facts == {"template": facts["template"]}
+        asked = [
+            ask(plan, f"{type(model).__name__}/{n}", Complete(), task.prompts, model, reading=Reading(rendering=one))
+            for n, one in enumerate([Rendering(), Rendering(template="plain"), Rendering(options={"more": 1})])
+        ]
+        texts = [one.inputs[0].inputs[0].op.rendering.settings for one in asked]  # type: ignore[attr-defined]
+        own = {"template": "plain", "options": {}, "date": None}
+        assert texts == [learnt, own, {**learnt, "options": {**EXPECTED["options"], "more": 1}}]
+        assert [bool(written_otherwise(one)) for one in asked] == [False, True, True]
+    same = [ask(plan, "answers", Complete(), task.prompts, model).task_key for model in (policy, made)]
+    assert same[0] == same[1]
+
+
+def test_what_a_policy_learns_next_is_written_as_it_learnt_before(place: Path) -> None:
+    graph = RestIteration(source="digits", **ASKED).graph
+    plain = RestIteration(source="digits").graph.task_setup
+    policy = fine_tuned(Plan("data"), "next", plain, graph.steps[0].kept[0], graph.task_setup.policy, 0, 0.0)
+    assert policy.learnt == graph.task_setup.policy.learnt and policy.learnt.name == ASKED["template"]
+    assert not plain.policy.learnt.facts
