@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from schemas.errors import ConfigError
 from schemas.rows.tokens import MASK
 
 FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
+
+_SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,10 @@ class Logprobs(Label):
     needs: ClassVar[tuple[str, ...]] = ("model",)
     paid: ClassVar[bool] = True
     max_rejected: ClassVar[int | None] = 0
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"per": "row", "columns": [[f"{side}_ids", f"{side}_mask", f"ref_logprob_{side}"] for side in _SIDES]},
+    )
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
     per: Literal["token", "row"] = "token"

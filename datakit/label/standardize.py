@@ -26,6 +26,7 @@ class Standardize(Label):
     """
 
     name: ClassVar[str] = "label.standardize"
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"output": "score"},)
 
     column: str = "reward"
     output: str = ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -28,6 +29,8 @@ class Verify(Label):
     """
 
     name: ClassVar[str] = "label.verify"
+
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"kind": "number"},)
     max_rejected: ClassVar[int | None] = 0
 
     kind: Literal["number", "choice", "text"]

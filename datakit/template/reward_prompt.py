@@ -29,6 +29,7 @@ class RewardPrompt(Templating):
 
     name: ClassVar[str] = "template.reward_prompt"
     version: ClassVar[int] = 2
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"rows": "preferences"})
 
     rows: Literal["samples", "preferences"] = "samples"
 

@@ -29,6 +29,7 @@ class Encode(Label):
 
     name: ClassVar[str] = "tokenize.encode"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"columns": [["pieces", "prompt_ids"]]},)
 
     columns: tuple[tuple[str, str], ...] = (("pieces", "input_ids"),)
     max_length: int | None = None

@@ -96,9 +96,10 @@ class Backend(ABC):
         return ()
 
     @abstractmethod
-    def open(self, url: str, role: Role, takes: Schema) -> object:
-        """The client (`datakit.clients`) of the model at a node's `url`; called in the process that asks it. A method
-        `close` of the client is called at the end.
+    def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
+        """The client (`datakit.clients`) of the model at a node's `url`; called in the process that asks it, which has
+        `placement.threads`, or once with `placement.concurrency` requests that the client has under way itself. A
+        method `close` of the client is called at the end.
         """
 
     def health(self, node: Node) -> None:
@@ -112,13 +113,43 @@ class Backend(ABC):
 
 _BACKENDS: dict[str, Backend] = {}
 
+_OF_A_KIND = ("roles", "placement", "reproducible", "preload", "takes", "steps", "open", "health", "notes")
+"""What is asked of the opener of a kind: one backend has the word on it."""
+
 _B = TypeVar("_B", bound="type[Backend]")
 
 
 def register(backend: _B) -> _B:
-    """Class decorator: references may be of this backend from now on, and its nodes are opened by it."""
-    _BACKENDS[backend.__name__] = backend()
+    """Class decorator: references may be of this backend from now on, and nodes of its kind are opened by it.
+
+    A subclass that keeps its parent's kind adds references only; its parent opens what they name. `ConfigError` where
+    the kind or a scheme belongs to another backend. The same class defined anew (a notebook's cell) takes its place.
+    """
+    name = f"{backend.__module__}.{backend.__qualname__}"
+    others = [given for other, given in _BACKENDS.items() if other != name]
+    for given in others:
+        for scheme in sorted({*backend.schemes} & {*given.schemes}):
+            raise _taken(name, f"references that begin with {scheme}:", given, "a scheme of its own")
+    opener = next((given for given in _BACKENDS.values() if given.kind == backend.kind), None)
+    if opener is not None and opener is not _BACKENDS.get(name):
+        base = type(opener)
+        changed = [part for part in _OF_A_KIND if getattr(backend, part) is not getattr(base, part)]
+        if not issubclass(backend, base):
+            raise _taken(name, f"the kind {backend.kind}", opener, "a kind of its own")
+        if changed:
+            raise _taken(name, f"{', '.join(changed)} of the kind {backend.kind}", opener, "a kind of its own")
+    _BACKENDS[name] = backend()
     return backend
+
+
+def _taken(name: str, what: str, other: Backend, expected: str) -> ConfigError:
+    return ConfigError(
+        "taken",
+        f"the backend {name} claims {what}, which {type(other).__name__} has",
+        expected=expected,
+        where=name,
+        kept="the backends that were there",
+    )
 
 
 def backends() -> Sequence[Backend]:
@@ -128,9 +159,9 @@ def backends() -> Sequence[Backend]:
 
 def backend_of(node: Node) -> Backend:
     """The backend that opens `node`; `ConfigError` for what is no model."""
-    for backend in backends():
+    for backend in _BACKENDS.values():
         if backend.kind == node.kind:
-            return backend
+            return backend  # the first of its kind: those after it are its subclasses, which add references
     raise ConfigError("wrong-kind", f"{node.label} is a {node.kind}, not a model", kept="nothing was started")
 
 
@@ -204,4 +235,5 @@ def model_resource(role: Role, node: Node, rows: Schema | None, tokenizer: str) 
     """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer`."""
     backend = backend_of(node)
     takes = backend.takes(node, role, rows or NOTHING)
-    return Resource(resource_key(role, node), functools.partial(backend.open, node.url, role, takes), takes, tokenizer)
+    opened = functools.partial(backend.open, node.url, role, takes, backend.placement)
+    return Resource(resource_key(role, node), opened, takes, tokenizer)

@@ -22,8 +22,6 @@ from schemas.store.commit import read_manifest
 if TYPE_CHECKING:
     from pipelines.graph.plan import Plan
 
-_THREADS = 1
-
 _SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
 
 _READS: Mapping[str, Schema] = {"generator": TOKENIZED_PROMPTS, "scorer": _SCORED}
@@ -41,7 +39,7 @@ class Checkpoint(Backend):
         "scorer": frozenset({"scores"}),
         "model": frozenset({"token_ids", "logprobs", "top_k", "values"}),
     }
-    placement: ClassVar[Placement] = Placement(gpu=True, threads=_THREADS)
+    placement: ClassVar[Placement] = Placement(gpu=True, threads=1)
     preload: ClassVar[tuple[str, ...]] = (
         "trainers.engine.inference.generator",
         "trainers.engine.inference.scorer",
@@ -78,18 +76,18 @@ class Checkpoint(Backend):
             return Step(name="texts", op=chat), Step(name="tokens", op=row)
         return ()
 
-    def open(self, url: str, role: Role, takes: Schema) -> object:
+    def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         if role == "generator":
             from trainers.engine.inference.generator import open_generator
 
-            return open_generator(url, threads=_THREADS)
+            return open_generator(url, threads=placement.threads)
         if role == "scorer":
             from trainers.engine.inference.scorer import open_scorer
 
-            return open_scorer(url, columns=takes.names, threads=_THREADS)
+            return open_scorer(url, columns=takes.names, threads=placement.threads)
         from trainers.engine.inference.frozen import open_frozen
 
-        return open_frozen(url, threads=_THREADS)
+        return open_frozen(url, threads=placement.threads)
 
 
 def _gives(op: Sequences | Mask, needed: Schema) -> bool:

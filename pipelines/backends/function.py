@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 from datakit.op import Capability
-from pipelines.backends.backend import Backend, Role, register
+from pipelines.backends.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import Node
 from schemas import Schema
@@ -60,7 +60,7 @@ class Function(Backend):
             )
         return rows.selecting(*names)
 
-    def open(self, url: str, role: Role, takes: Schema) -> object:
+    def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         from datakit.clients import PythonScorer
 
         reach(url)

@@ -15,6 +15,7 @@ from typing import Any
 
 from datakit.op import Op
 from pipelines.backends.backend import backend_of, check_model, roles_of
+from pipelines.graph.made_by import next_command
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
@@ -24,21 +25,6 @@ from schemas.store.storage import normal, shown
 from schemas.tokenizer_lineage import token_columns
 from trainers.config import Training
 from trainers.registry import configured
-
-MADE_BY = {
-    "pieces": "Template --op chat --tokenizer CHECKPOINT",
-    "chosen_pieces": 'Template --op reward_prompt --tokenizer CHECKPOINT --params \'{"rows": "preferences"}\'',
-    "input_ids": "Tokenize --op mask --tokenizer CHECKPOINT",
-    "chosen_ids": "Tokenize --op sequences --tokenizer CHECKPOINT",
-    "chosen_mask": "Tokenize --op sequences --tokenizer CHECKPOINT",
-    "ref_logprob_chosen": "Label --op logprobs --model CHECKPOINT --params "
-    '\'{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], '
-    '["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}\'',
-    "prompt_ids": 'Tokenize --op encode --tokenizer CHECKPOINT --params \'{"columns": [["pieces", "prompt_ids"]]}\'',
-    "reward": "Label --op reward --model CHECKPOINT",
-    "score": """Label --op standardize --params '{"output": "score"}'""",
-}
-"""The command that makes a column which other stages ask for."""
 
 
 class Plan:
@@ -165,9 +151,7 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
     try:
         schema.requires(needed, who)
     except DataError as error:
-        made_by = [MADE_BY[name] for name in needed.names if name not in schema and name in MADE_BY]
-        if made_by:
-            error.next = f"luigi --module pipelines {made_by[0]} --data {shown(rows.url)}"
+        error.next = next_command([name for name in needed.names if name not in schema], schema, shown(rows.url))
         raise
 
 

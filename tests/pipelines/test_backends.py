@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
@@ -17,16 +19,20 @@ from datakit.io import Jsonl, Reversal
 from datakit.label import Logprobs, Reward, TopK, Values
 from datakit.op import Op
 from datakit.tokenize import Train
-from pipelines.backends.backend import Placement, backend_of, backends, model_at
+from pipelines.backends import backend
+from pipelines.backends import checkpoint as backends_checkpoint
+from pipelines.backends.backend import Backend, Placement, Role, backend_of, backends, model_at, register
+from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers
 from pipelines.runtime.resources import resource_of
 from pipelines.stages.ask import Reading, ask, readable, steps
 from pipelines.stages.iteration import tokenized
-from schemas import SAMPLES
+from schemas import SAMPLES, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from tests.trainers.weights import tiny
 from trainers.config import training_of
 
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
@@ -110,7 +116,7 @@ def test_a_reference_that_is_none_is_refused_with_all_forms_and_an_example(plan:
     for reference in ("nowhere", "http://127.0.0.1/v1#model", str(tmp_path)):
         with pytest.raises(ConfigError, match="is no model") as fault:
             model_at(plan, reference, "scorer")
-        assert all(backend.example in fault.value.expected for backend in backends())
+        assert all(each.example in fault.value.expected for each in backends())
     with pytest.raises(ConfigError, match="can be no generator") as fault:
         model_at(plan, "my_rewards:brevity", "generator")
     assert "my_rewards" not in fault.value.expected and "parrot:hello" in fault.value.expected
@@ -205,6 +211,7 @@ def test_a_model_travels_to_its_worker_by_name(plan: Plan) -> None:
     resource = resource_of("scorer", model_at(plan, "parrot:x"), SAMPLES)
     client = pickle.loads(pickle.dumps(resource)).open()
     assert client.score(pa.table({"response": ["x x", "y"]}))["reward"].to_pylist() == [2.0, 0.0]
+    assert client.concurrency == Parrot.placement.concurrency == 4
 
 
 def test_a_functions_module_is_read_and_no_package_around_it_runs(
@@ -245,3 +252,92 @@ def test_a_functions_module_of_another_coding_is_read(tmp_path: Path, monkeypatc
     (tmp_path / "old_rewards.py").write_bytes(text.encode("latin-1"))
     node = model_at(Plan(str(tmp_path)), "old_rewards:score", "scorer")
     assert backend_of(node).takes(node, "scorer", SAMPLES).names == ("response",)
+
+
+def test_a_checkpoint_is_opened_with_the_threads_of_its_placement(tmp_path: Path) -> None:
+    import torch
+
+    folder = tiny.write("llama", tmp_path / "hf")
+    done = luigi(tmp_path, "ImportModel", "--folder", str(folder), module="pipelines")
+    assert done.returncode == 0, done.stderr
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            Checkpoint().open(done.stdout.split()[-1], "model", SAMPLES, Placement(threads=threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+# The registry
+
+
+def test_a_subclass_adds_references_and_its_parent_opens_them(plan: Plan, policy: Node) -> None:
+    class Acme(Checkpoint):
+        """Sorts before `Checkpoint`."""
+
+        form: ClassVar[str] = "an acme name"
+        example: ClassVar[str] = "acme:policy"
+        schemes: ClassVar[tuple[str, ...]] = ("acme",)
+
+        def recognises(self, reference: str) -> bool:
+            return reference.startswith("acme:")
+
+        def node(self, plan: Plan, reference: str) -> Node:
+            return policy
+
+    with registered(Acme):
+        assert type(backend_of(policy)) is Checkpoint
+        assert model_at(plan, "acme:policy") is policy
+        assert type(backend_of(model_at(plan, "acme:policy"))) is Checkpoint
+    assert "acme" not in {scheme for each in backends() for scheme in each.schemes}
+
+
+def test_what_belongs_to_another_backend_is_refused(policy: Node) -> None:
+    class Reopened(Checkpoint):
+        def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
+            return None
+
+    class SecondKind(Parrot):
+        kind: ClassVar[str] = "function"
+        schemes: ClassVar[tuple[str, ...]] = ()
+
+    class SecondScheme(Parrot):
+        kind: ClassVar[str] = "budgerigar"
+
+    for claims, words in (
+        (Reopened, "claims open of the kind checkpoint, which Checkpoint has"),
+        (SecondKind, "claims the kind function, which Function has"),
+        (SecondScheme, "claims references that begin with parrot:"),
+    ):
+        before = dict(backend._BACKENDS)
+        with pytest.raises(ConfigError, match=words), registered(claims):
+            pass
+        assert before == backend._BACKENDS
+    assert type(backend_of(policy)) is Checkpoint
+
+
+def test_a_class_of_the_same_name_elsewhere_replaces_none_and_one_defined_anew_itself(policy: Node) -> None:
+    def defined() -> type[Backend]:
+        class Checkpoint(Parrot):
+            kind: ClassVar[str] = "budgerigar"
+            schemes: ClassVar[tuple[str, ...]] = ("budgerigar",)
+
+        return Checkpoint
+
+    count = len(backends())
+    with registered(defined()), registered(defined()):
+        assert type(backend_of(policy)) is backends_checkpoint.Checkpoint
+        assert len(backends()) == count + 1
+
+
+@contextlib.contextmanager
+def registered(kind: type[Backend]) -> Iterator[None]:
+    """The backend among the others for as long as the block runs."""
+    before = dict(backend._BACKENDS)
+    try:
+        register(kind)
+        yield
+    finally:
+        backend._BACKENDS.clear()
+        backend._BACKENDS.update(before)

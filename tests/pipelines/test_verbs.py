@@ -6,28 +6,66 @@ import json
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from commands import luigi
 
+from datakit.formats.forms import FORMS
 from datakit.op import Label
 from datakit.registry import op_of
 from pipelines.commands import stages
-from pipelines.graph.plan import MADE_BY
+from pipelines.graph.made_by import Maker, makers, next_command
+from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.store.commit import read_manifest
 from tests.trainers.weights import tiny
+from trainers.registry import algorithm_of
 
 PLAIN = {"template": "plain"}
 
 
-@pytest.mark.parametrize("column", MADE_BY)
-def test_the_command_that_is_told_makes_the_column(column: str) -> None:
-    verb, *words = shlex.split(MADE_BY[column])
+@pytest.mark.parametrize("maker", makers(), ids=lambda maker: maker.command)
+def test_the_command_that_an_error_names_makes_the_columns(maker: Maker) -> None:
+    verb, *words = shlex.split(maker.command)
     options = dict(zip(words[::2], words[1::2], strict=True))
+    if verb == "Import":
+        assert maker.adds == {*FORMS[options["--format"]].schema.names}
+        return
     op = op_of(f"{getattr(stages, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
-    assert isinstance(op, Label) and column in op.gives(op.takes)
+    assert isinstance(op, Label) and maker.adds <= {*op.gives(op.takes).names} and maker.takes == {*op.takes.names}
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
     assert bool({"scorer", "model"} & {*op.needs}) is ("--model" in options)
+
+
+IDS_AND_MASKS = [f"{side}_{part}" for side in ("chosen", "rejected") for part in ("ids", "mask")]
+REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], \
+["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}' --data rows"""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "rows", "command"),
+    [
+        ("kd", ["messages", "response"], "Template --op chat --tokenizer CHECKPOINT --data rows"),
+        ("kd", ["sample_id", "pieces"], "Tokenize --op mask --tokenizer CHECKPOINT --data rows"),
+        ("kd", ["input_ids", "loss_mask"], "Label --op topk --model CHECKPOINT --data rows"),
+        ("rm_regression", ["input_ids"], "Import --files FILE --format attributes"),
+        (
+            "rpo",
+            [*IDS_AND_MASKS, "ref_logprob_chosen", "ref_logprob_rejected"],
+            "Import --files FILE --format preferences",
+        ),
+        ("dpo", IDS_AND_MASKS, f"Label --op logprobs --model CHECKPOINT {REFERENCE}"),
+        ("dpo", ["chosen_pieces", "rejected_pieces"], "Tokenize --op sequences --tokenizer CHECKPOINT --data rows"),
+    ],
+)
+def test_rows_that_an_algorithm_cannot_eat_are_refused_with_the_next_command(
+    algorithm: str, rows: list[str], command: str
+) -> None:
+    given = Schema("rows", 1, tuple(Column(name, pa.string(), "given") for name in rows))
+    learns = algorithm_of(algorithm)
+    missing = [name for name in learns.reads(learns.rows).names if name not in rows]
+    assert next_command(missing, given, "rows") == f"luigi --module pipelines {command}"
+    assert next_command(["nobody_makes_it"], given, "rows") == ""
 
 
 def made(folder: Path, *command: str) -> Dataset:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Client:
     """Answers and scores with one word; `close` leaves a trace in the working folder."""
 
-    def __init__(self, word: str, takes: Schema) -> None:
-        self.word, self.takes = word, takes
+    def __init__(self, word: str, takes: Schema, concurrency: int) -> None:
+        self.word, self.takes, self.concurrency = word, takes, concurrency
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: np.ndarray) -> pa.Table:
         asked = [turns[-1]["content"] for turns in rows["messages"].to_pylist()]
@@ -68,8 +68,8 @@ class Parrot(Backend):
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
         return rows.selecting("messages") if role == "generator" else SAMPLES.selecting("response")
 
-    def open(self, url: str, role: Role, takes: Schema) -> object:
-        return Client(url.partition(":")[2], takes)
+    def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
+        return Client(url.partition(":")[2], takes, placement.concurrency)
 
     def health(self, node: Node) -> None:
         if node.url.endswith(":dead"):

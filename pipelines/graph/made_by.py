@@ -1,0 +1,66 @@
+"""The command that makes a column which rows lack, read off what operations add and which rows formats become."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from datakit.formats.forms import FORMS
+from datakit.op import Label
+from datakit.registry import OPS
+from pipelines.backends.backend import roles_of
+from schemas import Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """A command, the columns that its rows must hold and those that it adds."""
+
+    command: str
+    takes: frozenset[str]
+    adds: frozenset[str]
+
+
+@functools.cache
+def makers() -> Sequence[Maker]:
+    """Every operation that adds columns to rows, by the settings it names (`Op.makes`), then every import."""
+    labels = []
+    for kind in OPS.values():
+        for params in kind.makes if issubclass(kind, Label) else ():
+            op = kind.of(params)
+            assert isinstance(op, Label)
+            family, name = op.name.split(".")
+            words = [family.capitalize(), "--op", name]
+            words += ["--tokenizer", "CHECKPOINT"] if "tokenizer" in op.needs else []
+            words += ["--model", "CHECKPOINT"] if roles_of(op) else []
+            words += ["--params", f"'{json.dumps(params)}'"] if params else []
+            adds = frozenset(column.name for column in op.adds) - {*op.takes.names}
+            labels.append(Maker(command=" ".join(words), takes=frozenset(op.takes.names), adds=adds))
+    imports = (
+        Maker(command=f"Import --files FILE --format {form.name}", takes=frozenset(), adds=frozenset(form.schema.names))
+        for form in FORMS.values()
+    )
+    return [*labels, *imports]
+
+
+def next_command(missing: Collection[str], rows: Schema, place: str) -> str:
+    """What to run over the rows at `place` so that they come closer to holding `missing`; empty where nothing does.
+
+    Of the commands that add some of it: one that can run at once before one that cannot, then the one that adds most.
+    Where none can run, the one that makes what the best of them lacks.
+    """
+    tried: set[str] = set()
+    lacking = {*missing}
+    while True:
+        useful = [maker for maker in makers() if maker.adds & lacking and maker.command not in tried]
+        if not useful:
+            return ""
+        lacks = {maker.command: maker.takes - {*rows.names} for maker in useful}
+        best = min(useful, key=lambda maker: (len(lacks[maker.command]), -len(maker.adds & lacking)))
+        if not lacks[best.command]:
+            over = "" if best.command.startswith("Import ") else f" --data {place}"
+            return f"luigi --module pipelines {best.command}{over}"
+        tried.add(best.command)
+        lacking = {*lacks[best.command]}
