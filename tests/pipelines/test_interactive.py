@@ -85,19 +85,23 @@ def interrupt():
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
 
-threading.Thread(target=interrupt, daemon=True).start()
-began = time.monotonic()
+interrupting = threading.Thread(target=interrupt, daemon=True)
+interrupting.start()
 try:
     pipelines.run("Toy", seconds=5.0, **given)
     print("not interrupted")
 except KeyboardInterrupt:
     print("interrupted", os.path.isdir(glob.glob("quiver-data/toy/counted-*")[0]))
 print(handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)])
-print(threading.active_count())
+interrupting.join()
+end = time.monotonic() + 10
+while threading.active_count() > 1 and time.monotonic() < end:
+    time.sleep(0.02)
+print([thread.name for thread in threading.enumerate()])
 print(pipelines.run("Toy", **given).datasets["again"].num_rows > 100)
 """,
     )
-    assert done.stdout.splitlines() == ["interrupted True", "True", "1", "True"]
+    assert done.stdout.splitlines() == ["interrupted True", "True", "['MainThread']", "True"]
     assert len(digests(tmp_path)) == 4 and damaged(tmp_path) == [] and leftovers(tmp_path) == []
     assert alive_in(tmp_path) == []
 
