@@ -124,7 +124,7 @@ def _attempt(into: str, schema: Schema, rejected: Schema) -> Iterator[Attempt]:
 
 
 def check(op: Op, inputs: Sequence[Schema], resources: Mapping[str, Resource]) -> Schema:
-    """The schema that would come out; raises what can be told without rows."""
+    """The schema that would come out; raises what can be known without rows."""
     arity = "no input" if isinstance(op, Read) else "one input or more" if isinstance(op, Blend) else "one input"
     fits = {
         "no input": len(inputs) == 0,
@@ -184,7 +184,7 @@ def _prepared(op: Op, inputs: Sequence[Dataset]) -> Mapping[str, Any]:
 
 
 def _limit(op: Op, max_rejected: int | float | None, inputs: Sequence[Dataset]) -> int | None:
-    """The number of rejected rows at which work may stop; None where it cannot be told before the end."""
+    """The number of rejected rows at which work may stop; None where it cannot be known before the end."""
     if max_rejected is None:
         return op.max_rejected
     if isinstance(max_rejected, int):

@@ -139,7 +139,7 @@ class Op(ABC):
         return ""
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
-        """What a person should be told, once, of the finished result: a line each."""
+        """Notes for a person on the finished result, printed once: a line each."""
         return ()
 
     def params(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Label(Op):
 
     @abstractmethod
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array | pa.ChunkedArray] | LabelResult:
-        """The added columns, each as long as `rows`; `Labelled` where some rows cannot be labelled and must go."""
+        """The added columns, each as long as `rows`; `LabelResult` where some rows cannot be labelled and must go."""
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
         """Counts over the rows that come out; the manifest has their sums over all rows (`stats`, `counts`)."""

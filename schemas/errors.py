@@ -1,4 +1,4 @@
-"""What a user is told when something is wrong, and with which exit code a process ends.
+"""Error messages, and with which exit code a process ends.
 
 Every fault a user can cause or meet has five short fields: what; expected and found; where; what was kept; the next
 command. The class decides the exit code, so a script can tell "fix the config" from "run it again".

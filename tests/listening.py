@@ -1,4 +1,4 @@
-"""Every socket that a process and all that it starts ever hear on: looked at from its start to its end, in /proc."""
+"""Every socket that a process and all that it starts ever listen on: looked at from its start to its end, in /proc."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def listen(
     seconds: float = 240,
 ) -> Listening:
     """Run `command` in `folder` to its end, looking every few milliseconds; `on_look` is called each time."""
-    log = folder / "heard.log"
+    log = folder / "listening.log"
     listening, until = Listening(-1, ""), time.monotonic() + seconds
     with log.open("wb") as output:
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)

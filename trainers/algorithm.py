@@ -1,8 +1,8 @@
 """The contract between an algorithm and the engine.
 
-An algorithm is arithmetic: it is told what one network says of the tokens of some rows (`Said`) and what the rows hold
-besides (reference log-probs, advantages, rewards: columns that datakit wrote), and answers with values that are NOT
-reduced. The engine runs the network, and divides by the sum of the weights over the whole global batch, so no loss
+An algorithm is arithmetic: it gets what one network says of the tokens of some rows (`ModelOutputs`) and what the rows
+hold besides (reference log-probs, advantages, rewards: columns that datakit wrote), and answers with values that are
+NOT reduced. The engine runs the network, and divides by the sum of the weights over the whole global batch, so no loss
 depends on how a batch is cut into micro-batches, data-parallel, tensor-parallel or pipeline parts.
 
 Everything an algorithm compares itself with is a column: there is one trainable network and no second forward pass.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
+from schemas.errors import ConfigError
 from schemas.rows.conversation import IDS
 from schemas.schema import Column, Schema
 from trainers.arithmetic import sum_per_row
@@ -140,7 +141,7 @@ class Loss:
     """Unreduced: `values` and `weights` are both [B] or both [T]; the loss is sum(values * weights) / sum(weights).
 
     Values per token are those of the first sequence column. `metrics` are (sum, count) pairs; what is reported is the
-    quotient of the sums over the global batch. `notes` are numbers of every row, [B], for the records of the run.
+    quotient of the sums over the global batch. `row_metrics` are numbers of every row, [B], for the records of the run.
     """
 
     values: Tensor
@@ -158,9 +159,9 @@ class Algorithm:
     """A way of learning: the rows it eats, what it asks of the network, and its loss.
 
     `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`,
-    `notes` what it tells of every row, and `statistics` (with the function `statistics_of`) what it must know of the
-    whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for each row,
-    or what the mask says of each token). `output_names` says what the numbers of the scalar head are called under some
+    `row_metrics` what it reports of every row, and `statistics` (with the function `statistics_of`) what it must know
+    of the whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for each
+    row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called under some
     settings (default: as many as the model says, without names); the vector columns hold as many.
     """
 
@@ -255,3 +256,16 @@ def sum_count(values: Tensor, weights: Tensor | None = None) -> SumCount:
         return values.sum(), values.new_tensor(float(values.numel()))
     weights = weights.float()
     return (values * weights).sum(), weights.sum()
+
+
+def check_ranges(algorithm: str, **bounds: tuple[float, bool, str]) -> None:
+    """`ConfigError` naming every setting that is out of its range: name=(value, whether it is in range, the range)."""
+    wrong = {name: bound for name, bound in bounds.items() if not bound[1]}
+    if wrong:
+        raise ConfigError(
+            "bad-setting",
+            f"{algorithm}: {', '.join(wrong)} out of range",
+            expected=", ".join(f"{name} {expected}" for name, (_, _, expected) in wrong.items()),
+            found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
+            kept="nothing was started",
+        )

@@ -2,7 +2,7 @@
 
 Importing this module does not import torch: tensors come with their methods.
 
-Legend: T tokens of several rows laid end to end, B rows. Rows are told apart by `row_T`, the row of every token.
+Legend: T tokens of several rows laid end to end, B rows. Rows are distinguished by `row_T`, the row of every token.
 """
 
 from __future__ import annotations

@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from schemas.errors import ConfigError
 from schemas.rows.tokens import PAIRS
-from schemas.schema import Column
-from trainers.algorithm import Loss, ModelOutputs, Rows, TokenColumn, sum_count
+from schemas.schema import Column, Schema
+from trainers.algorithm import (
+    Algorithm,
+    Loss,
+    LossFn,
+    ModelOutputs,
+    Needs,
+    Per,
+    Rows,
+    TokenColumn,
+    sum_count,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,14 +106,16 @@ def pair_loss(preference_B: Tensor, sft_B: Tensor, rewards: tuple[Tensor, Tensor
     )
 
 
-def check_ranges(algorithm: str, **bounds: tuple[float, bool, str]) -> None:
-    """`ConfigError` naming every setting that is out of its range: name=(value, whether it is in range, the range)."""
-    wrong = {name: bound for name, bound in bounds.items() if not bound[1]}
-    if wrong:
-        raise ConfigError(
-            "bad-setting",
-            f"{algorithm}: {', '.join(wrong)} out of range",
-            expected=", ".join(f"{name} {expected}" for name, (_, _, expected) in wrong.items()),
-            found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
-            kept="nothing was started",
-        )
+def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Algorithm:
+    """An algorithm over both answers of a pair, whose loss is made by `pair_loss`."""
+    return Algorithm(
+        name=name,
+        rows=rows,
+        sequences=SEQUENCES,
+        needs=Needs.LOGPROBS,
+        per=Per.ROW,
+        settings=settings,
+        loss=loss,
+        metrics=METRICS,
+        row_metrics=ROW_METRICS,
+    )

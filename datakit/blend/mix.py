@@ -2,7 +2,7 @@
 
     Mix(sources=("math", "chat"), weights=(0.7, 0.3), total=10_000)
 
-Counts are apportioned exactly (`blend.apportion`). A source gives whole passes over its rows and, of the last
+Counts are apportioned exactly (`columns.apportion`). A source gives whole passes over its rows and, of the last
 pass, a seeded choice without replacement. Sources are laid into each other evenly: the j-th of m rows stands
 at (j + 1/2) / m, fixed, as in NeMo-Aligner's greedy blending. Shuffle afterwards
 with `blend.shuffle`.

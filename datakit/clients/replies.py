@@ -1,4 +1,4 @@
-"""A generator's reply, checked: every prompt and sample once, each whole or told to be missing."""
+"""A generator's reply, checked: every prompt and sample once, each whole or marked as missing."""
 
 from __future__ import annotations
 

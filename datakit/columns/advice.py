@@ -1,4 +1,4 @@
-"""What a user is told whose threshold no row passes: where values lie, and a threshold that keeps a tenth."""
+"""The advice where no row passes a threshold: where values lie, and a threshold that keeps a tenth."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ else.
 
 The text is parsed by DuckDB and its syntax tree is held against the lists of `tree` and `functions`: no
 sub-select, no window, no parameter, only known columns, only functions whose value depends on their arguments
-alone. Then it is bound against the empty schema, so that an unknown function or a wrong type is told before
+alone. Then it is bound against the empty schema, so that an unknown function or a wrong type is refused before
 anything has run. All of that, and the run itself, happens in the child process of `child`.
 
 A NaN is read as NULL and an error in a row (a failed cast, a division by zero) gives NULL: DuckDB by itself

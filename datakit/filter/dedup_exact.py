@@ -88,7 +88,7 @@ class DedupExact(GatherAll):
 
 
 def _parted(dataset: Dataset, places: Iterator[pa.RecordBatch]) -> Iterator[Result]:
-    """Every row of the dataset, parted by the ascending row numbers in `told`, read in step with the rows."""
+    """Every row of the dataset, parted by the ascending row numbers in `places`, read in step with the rows."""
     waiting = pa.table({"n": pa.array([], pa.int64()), "first_id": pa.array([], pa.string())})
     start = 0
     for shard in range(len(dataset.shards)):

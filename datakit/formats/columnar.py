@@ -38,7 +38,7 @@ KINDS: dict[str, Schema] = {schema.name: schema for schema in vars(schemas).valu
 @dataclass(frozen=True)
 class Batch:
     """Rows of a file, their numbers in it from 1, and rows that could not be read; `others` are columns that were not
-    asked for, with the rows that have a value there in the whole file, told once.
+    asked for, with the rows that have a value there in the whole file, reported once.
     """
 
     table: pa.Table

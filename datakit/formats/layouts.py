@@ -77,8 +77,8 @@ def json_layout(head: bytes, whole: bool, record_keys: Collection[str]) -> tuple
     """`lines`, `array` or `object` of a JSON file that begins with `head` (`whole`: that is all of it), and for an
     object the key of its list.
 
-    `wanted` are the keys that a record may have: an object with one of them is a record, one without and with a list of
-    objects holds its records there.
+    `record_keys` are the keys that a record may have: an object with one of them is a record, one without and with a
+    list of objects holds its records there.
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):

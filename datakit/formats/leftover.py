@@ -1,4 +1,4 @@
-"""What outside files hold besides the keys that a format reads: counted and told, or typed to be carried along."""
+"""What outside files hold besides the keys that a format reads: counted and reported, or typed to be carried along."""
 
 from __future__ import annotations
 

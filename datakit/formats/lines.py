@@ -1,7 +1,7 @@
 """Bytes to blocks of lines, one JSON object a line, each with its number in the file; memory holds one block.
 
 A block is normal: no byte order mark, no carriage returns, no blank lines. A line over the limit is skipped
-and told. An array file (one JSON list) gives the same blocks: its elements' outer newlines become blanks.
+and counted. An array file (one JSON list) gives the same blocks: its elements' outer newlines become blanks.
 """
 
 from __future__ import annotations

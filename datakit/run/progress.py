@@ -26,7 +26,7 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the mean rate; None while that cannot be told."""
+        """Seconds left at the mean rate; None while that is unknown."""
         if self.total is None or self.rows == 0 or self.seconds <= 0:
             return None
         return (self.total - self.rows) / self.rows_per_second

@@ -79,7 +79,7 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
         while busy := [worker for worker in workers if worker.piece is not None]:
             pipes = {worker.pipe: worker for worker in busy}
             for pipe in wait(list(pipes), timeout=INTERVAL):
-                watch.heard(pipes[pipe].process.pid)  # type: ignore[index]
+                watch.progressed(pipes[pipe].process.pid)  # type: ignore[index]
                 done = _hear(pipes[pipe], job, reporter)  # type: ignore[index]
                 if done is not None:
                     _hand_out(pipes[pipe], pieces)  # type: ignore[index]

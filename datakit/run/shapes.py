@@ -1,7 +1,7 @@
 """The six shapes at work: how each turns rows into a `Result`, with its input checked and its failures named.
 
 An operation that raises is blamed with its name, the fault and the first row it cannot do. Faults that are
-told already (`QuiverError`) and those of the machine (memory, interrupts) pass as they are.
+reported already (`QuiverError`) and those of the machine (memory, interrupts) pass as they are.
 """
 
 from __future__ import annotations

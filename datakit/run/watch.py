@@ -31,17 +31,17 @@ class Watch:
 
     def __init__(self, job: Job) -> None:
         self.job, self.stacks = job, ""
-        self._heard: dict[int, tuple[float, float]] = {}
+        self._last_sign: dict[int, tuple[float, float]] = {}
         self._began = time.monotonic()
         if job.hang_seconds is not None:
             self._scratch = Scratch("quiver-watch-")
             self.stacks = os.path.join(self._scratch.path, "stacks.txt")
             open(self.stacks, "x").close()
 
-    def heard(self, pid: int | None) -> None:
-        """A worker said something."""
+    def progressed(self, pid: int | None) -> None:
+        """A worker has sent a sign of progress."""
         if self.job.hang_seconds is not None and pid is not None:
-            self._heard[pid] = (time.monotonic(), _busy_seconds(pid))
+            self._last_sign[pid] = (time.monotonic(), _busy_seconds(pid))
 
     def check(self, busy: Mapping[int | None, int]) -> None:
         """Raise `WorkerError` for a worker that hangs; `busy` are the pieces that processes work on, by pid."""
@@ -51,13 +51,13 @@ class Watch:
         for pid, piece in busy.items():
             if pid is None:
                 continue
-            since, used = self._heard.get(pid, (self._began, 0.0))
-            silent, spoke = time.monotonic() - since, pid in self._heard
+            since, used = self._last_sign.get(pid, (self._began, 0.0))
+            silent, spoke = time.monotonic() - since, pid in self._last_sign
             if silent > (limit if spoke else max(limit, _START_SECONDS)) and self._waits(pid, used, silent):
                 raise self._stuck(pid, piece, silent)
 
     def close(self) -> None:
-        """Remove the file of stacks that workers write to; `_stuck` has put away what is told of."""
+        """Remove the file of stacks that workers write to; `_stuck` has put away what is reported."""
         if self.stacks:
             self._scratch.close()
 
@@ -67,7 +67,7 @@ class Watch:
         now = _busy_seconds(pid)
         if now - used <= _IDLE * silent:
             return True
-        self.heard(pid)
+        self.progressed(pid)
         return False
 
     def _stuck(self, pid: int, piece: int, silent: float) -> WorkerError:

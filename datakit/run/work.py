@@ -55,7 +55,7 @@ class Job:
         return 1 if self.streams else len(self.inputs[0].shards)
 
     def context(self, shard: int, opened: Mapping[str, Any]) -> Context:
-        """What the operation is told about where it stands."""
+        """The context in which the operation works."""
         keys = {name: resource.key for name, resource in self.resources.items()}
         return Context(seed=self.seed, shard=shard, prepared=self.prepared, resources=opened, keys=keys)
 
@@ -67,7 +67,7 @@ class Job:
 def work(
     job: Job, index: int, opened: Mapping[str, Any], advance: Advance, turn: AbstractContextManager[Any] | None = None
 ) -> list[Done]:
-    """Do one piece of work; `advance` is told of every few input rows (of a stream: output rows) done.
+    """Do one piece of work; `advance` is called for every few input rows (of a stream: output rows) done.
 
     Where two threads work on two pieces, `turn` lets the operation itself run in one of them at a time.
     """

@@ -36,7 +36,7 @@ class Chat(Templating):
     `response` if named.
 
     `template`, `options` and `date` as in `Rendering`. `learn`: all assistant turns, or the last. Rows that the
-    template refuses, or whose contents cannot be told from what it writes, are rejected.
+    template refuses, or whose contents cannot be located in what it writes, are rejected.
     """
 
     name: ClassVar[str] = "template.chat"

@@ -1,1 +1,1 @@
-"""Chat templates: Jinja in a sandboxed child process, and text in pieces that are told apart."""
+"""Chat templates: Jinja in a sandboxed child process, and text in pieces, each marked as trained or not."""

@@ -78,7 +78,7 @@ def odd_role(roles: Sequence[str]) -> str:
 
 
 def _strips(padded: Rendered, contents: tuple[str, ...]) -> tuple[frozenset[int], frozenset[int], bool]:
-    """Which contents came out without their leading and trailing white space; whether it cannot be told."""
+    """Which contents came out without their leading and trailing white space; whether that is unknown."""
     text = padded.text.replace(OPEN, "").replace(CLOSE, "")
     there = [slot for slot, content in enumerate(contents) if content]
     left = frozenset(slot for slot in there if f" \n{contents[slot]}" not in text)

@@ -1,9 +1,9 @@
 """What a graph is made of, as plain values: tables, training runs, models from outside, and what is there already.
 
-A `Table` is one operation over tables, a `Model` one training run, a `Found` a dataset or checkpoint that lies
-somewhere already; `foreign` has those that come from and go to other programs. A node's `key` is the identity of what
-it makes, known before anything has run: the settings that change rows or weights and the keys of everything it is made
-of. Paths, processes and threads are not in it. The key stands in the place behind a readable label.
+A `Table` is one operation over tables, a `TrainedCheckpoint` one training run, an `Existing` a dataset or checkpoint
+that is there already; `external` has those that come from and go to other programs. A node's `task_key` is the identity
+of what it makes, known before anything has run: the settings that change rows or weights and the keys of everything it
+is made of. Paths, processes and threads are not in it. The key stands in the place behind a readable label.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def _raise_failures(result: LuigiRunResult, log: Path) -> None:
 
 
 def _error_of(task: luigi.Task, failure: str) -> QuiverError:
-    """The error behind a failed task, from what it told the scheduler (JSON twice over)."""
+    """The error behind a failed task, from what it reported to the scheduler (JSON twice over)."""
     text = _unquoted(failure)
     try:
         fields = json.loads(text)

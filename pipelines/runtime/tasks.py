@@ -80,7 +80,7 @@ class Make(luigi.Task):
         return self.kind(self.planned())
 
     def on_failure(self, exception: BaseException) -> str:
-        """What the process that started all this is told."""
+        """Results and notes for the process that started all this."""
         return failure_text(exception)
 
     def run(self) -> None:

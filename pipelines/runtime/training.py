@@ -81,7 +81,7 @@ def vocabulary_size(tokenizer: Node) -> int:
 
 
 def _steps(node: TrainedCheckpoint) -> int | None:
-    """How many steps the run has in all, where that can be told."""
+    """How many steps the run has in all, where that is known."""
     learning = node.training.learning
     if learning.max_steps is not None:
         return learning.max_steps

@@ -82,7 +82,7 @@ def interrupt_on_signals() -> None:
 
 
 def stopped(kept: str = "what was finished; nothing half-written is left") -> Stopped:
-    """What is told of a command that was asked to stop and had nothing to save."""
+    """The error of a command that was asked to stop and had nothing to save."""
     return Stopped("stopped", "stopped on request", kept=kept, next="run the same command again")
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told apart from later ones with the same pid by its start, boot and pid namespace."""
+    """A process, distinguished from later ones with the same pid by its start, boot and pid namespace."""
 
     host: str
     boot: str

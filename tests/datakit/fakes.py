@@ -198,7 +198,7 @@ class Dies(Fails):
 
 @dataclass(frozen=True, kw_only=True)
 class Lies(Label):
-    """Promises a finite number and gives what it is told to."""
+    """Promises a finite number and gives what it is set to."""
 
     name: ClassVar[str] = "test.lies"
     gives_what: str = "nan"

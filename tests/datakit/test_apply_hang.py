@@ -1,4 +1,4 @@
-"""A worker that hangs is told with what its threads were at, and nothing of it stays; slow work is waited for."""
+"""A worker that hangs is reported with what its threads were at, and nothing of it stays; slow work is waited for."""
 
 from __future__ import annotations
 

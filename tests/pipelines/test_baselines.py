@@ -1,4 +1,4 @@
-"""The judges without a network of `docs/examples/hh`: right where the answers tell, and told in the run's own table."""
+"""The judges without a network of `docs/examples/hh`: right where the answers tell, as in the run's own table."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_the_policy_learns_to_prefer_what_was_chosen(folder: Path) -> None:
     [evaluation] = (folder / "quiver-data/dpo/toy").glob("evaluation-*")
     figures = {row["metric"]: row["value"] for row in Dataset.open(str(evaluation)).read().to_pylist()}
     assert figures["before.count"] > 10
-    assert figures["implicit_reward.mean"] == 1.0, "two kinds of answers are easily told apart"
+    assert figures["implicit_reward.mean"] == 1.0, "two kinds of answers are easily distinguished"
     assert figures["after.mean"] >= figures["before.mean"]
     row = (folder / "out.txt").read_text().split("by implicit reward")[1].splitlines()[2].split()
     assert row == [f"{figures['before.count']:.0f}", *(f"{figures[f'{name}.mean']:.1%}" for name in _MEASURED)]

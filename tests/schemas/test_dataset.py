@@ -1,4 +1,4 @@
-"""Datasets as they are meant to be used: written, read, queried, traced; and what a user is told when one is
+"""Datasets as they are meant to be used: written, read, queried, traced; and the error when one is
 not right.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The plain distribution, unless told otherwise."""
+    """The plain distribution, unless set otherwise."""
 
     samples_per_prompt: int = 1
     temperature: float = 1.0

@@ -1,4 +1,4 @@
-"""Trackers: what a run tells them, that a step told twice is shown once, and that none of them stops a run."""
+"""Trackers: what a run tells them, that a step logged twice is shown once, and that none of them stops a run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def history(data: bytes) -> list[dict[str, Any]]:
 
 
 class Broken:
-    """Counts its calls and fails where it is told to."""
+    """Counts its calls and fails where it is set to."""
 
     name: ClassVar[str] = "broken"
     package: ClassVar[str] = "no_such_package"

@@ -14,18 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows
+from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import (
-    METRICS,
-    REFERRED,
-    ROW_METRICS,
-    SEQUENCES,
-    check_ranges,
-    pair_logprobs,
-    pair_loss,
-    sft_loss,
-)
+from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +53,4 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     return pair_loss(preference_B, sft_loss(pair, average=averaged), rewards, sft_weight=settings.sft_weight)
 
 
-DPO = Algorithm(
-    name="dpo",
-    rows=REFERRED,
-    sequences=SEQUENCES,
-    needs=Needs.LOGPROBS,
-    per=Per.ROW,
-    settings=Settings,
-    loss=loss,
-    metrics=METRICS,
-    row_metrics=ROW_METRICS,
-)
+DPO = pair_algorithm("dpo", REFERRED, Settings, loss)

@@ -12,17 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows
-from trainers.preference import (
-    METRICS,
-    REFERRED,
-    ROW_METRICS,
-    SEQUENCES,
-    check_ranges,
-    pair_logprobs,
-    pair_loss,
-    sft_loss,
-)
+from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
+from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +44,4 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     return pair_loss(preference_B, sft_B, rewards, sft_weight=settings.sft_weight)
 
 
-IPO = Algorithm(
-    name="ipo",
-    rows=REFERRED,
-    sequences=SEQUENCES,
-    needs=Needs.LOGPROBS,
-    per=Per.ROW,
-    settings=Settings,
-    loss=loss,
-    metrics=METRICS,
-    row_metrics=ROW_METRICS,
-)
+IPO = pair_algorithm("ipo", REFERRED, Settings, loss)

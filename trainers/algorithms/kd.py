@@ -22,8 +22,7 @@ import pyarrow as pa
 from schemas.rows.conversation import IDS
 from schemas.rows.tokens import TOKENS
 from schemas.schema import Column
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
-from trainers.preference import check_ranges
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, check_ranges, sum_count
 
 if TYPE_CHECKING:
     from torch import Tensor

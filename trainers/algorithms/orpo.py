@@ -13,18 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows
+from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import (
-    ANSWERS,
-    METRICS,
-    ROW_METRICS,
-    SEQUENCES,
-    check_ranges,
-    pair_logprobs,
-    pair_loss,
-    sft_loss,
-)
+from trainers.preference import ANSWERS, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,14 +49,4 @@ def _log_odds(mean_B: Tensor) -> Tensor:
     return certain_B - (-certain_B.expm1()).log()
 
 
-ORPO = Algorithm(
-    name="orpo",
-    rows=ANSWERS,
-    sequences=SEQUENCES,
-    needs=Needs.LOGPROBS,
-    per=Per.ROW,
-    settings=Settings,
-    loss=loss,
-    metrics=METRICS,
-    row_metrics=ROW_METRICS,
-)
+ORPO = pair_algorithm("orpo", ANSWERS, Settings, loss)

@@ -19,18 +19,9 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from schemas.schema import Column
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows
+from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import (
-    METRICS,
-    REFERRED,
-    ROW_METRICS,
-    SEQUENCES,
-    check_ranges,
-    pair_logprobs,
-    pair_loss,
-    sft_loss,
-)
+from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,17 +71,12 @@ def _bernoulli_kl(one_B: Tensor, other_B: Tensor) -> Tensor:
     return wins + (-one_B).sigmoid() * (bradley_terry(-other_B) - bradley_terry(-one_B))
 
 
-RPO = Algorithm(
-    name="rpo",
-    rows=REFERRED.adding(
+RPO = pair_algorithm(
+    "rpo",
+    REFERRED.adding(
         Column("chosen_reward", pa.float64(), "known reward of the better answer"),
         Column("rejected_reward", pa.float64(), "known reward of the worse one"),
     ),
-    sequences=SEQUENCES,
-    needs=Needs.LOGPROBS,
-    per=Per.ROW,
-    settings=Settings,
-    loss=loss,
-    metrics=METRICS,
-    row_metrics=ROW_METRICS,
+    Settings,
+    loss,
 )

@@ -1,6 +1,6 @@
 """A run as a Slurm job: submitted, waited for, stopped; found again when whoever waited was killed.
 
-How it ended is told by the watch inside the job, in `outcome.json`; Slurm's own state is asked only where that is
+How it ended is written by the watch inside the job, in `outcome.json`; Slurm's own state is asked only where that is
 missing. A job that still runs when the same run is started again is waited for, not submitted twice.
 """
 

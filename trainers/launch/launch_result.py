@@ -2,7 +2,7 @@
 
 When one rank fails, the others fail too: their collective operations lose a partner. What a rank says of itself comes
 first (bad data, a loss that is not finite, our own bug), then a rank that is stuck or that died without a word; that
-a rank lost touch with the others is told only when nothing else is known.
+a rank lost touch with the others is reported only when nothing else is known.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def command(config: Path, ranks: int, save_seconds: float, program: str = PROGRA
 
 
 def variables(ranks: int, logs: Path) -> dict[str, str]:
-    """What the ranks are told besides: where several of them write."""
+    """What the ranks get besides: where several of them write."""
     return {} if ranks == 1 else {"QUIVER_LOGS": str(logs)}
 
 

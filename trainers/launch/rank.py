@@ -130,7 +130,7 @@ def _first_host(environment: MutableMapping[str, str]) -> str:
     if not hosts:
         raise ConfigError(
             "no-master",
-            "the first host of this Slurm job cannot be told",
+            "the first host of this Slurm job is unknown",
             expected="MASTER_ADDR, or scontrol on the PATH",
             found=printable(message or "no host", 200),
             kept="nothing was started",

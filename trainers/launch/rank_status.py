@@ -21,7 +21,7 @@ PEER_LOST = "peer-lost"
 
 @dataclass(frozen=True, kw_only=True)
 class RankStatus:
-    """What a rank last told: who it is, its count, what it was doing, and (`code` not None) how it left and when."""
+    """What a rank wrote last: who it is, its count, what it was doing, and (`code` not None) how it left and when."""
 
     rank: int
     owner: Owner
@@ -47,7 +47,7 @@ class RankStatus:
 
 
 def read_all(folder: Path) -> dict[int, RankStatus]:
-    """Every rank that has told something, by rank; what cannot be read is left out."""
+    """Every rank that has reported something, by rank; what cannot be read is left out."""
     statuses = {}
     for path in folder.glob("rank-*.json"):
         try:

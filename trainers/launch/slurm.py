@@ -79,7 +79,7 @@ class Script:
         ours = {name: shlex.quote(value) for name, value in sorted(environment.ours(cores).items())}
         return [
             "set -euo pipefail",
-            "trap : TERM  # the ranks are told by themselves, and this shell waits for them",
+            "trap : TERM  # the ranks get the signal themselves, and this shell waits for them",
             *(f"export {name}={value}" for name, value in ours.items()),
             'mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
             'export MASTER_ADDR="${hosts[0]}"',

@@ -59,7 +59,7 @@ class _Ranks:
 
 
 def place(rank: int, ranks: int) -> dict[str, str]:
-    """What `rank` of `ranks` processes on one machine is told of its place, in torchrun's variables."""
+    """What `rank` of `ranks` processes on one machine gets of its place, in torchrun's variables."""
     return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
 
 

@@ -112,7 +112,7 @@ class Watch:
         self._family: Family | None = None
 
     def run(self, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Start it and wait for its end; raises the run's error, after the log lines it is about were told.
+        """Start it and wait for its end; raises the run's error, after the log lines it is about were printed.
 
         Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save.
         """
@@ -145,7 +145,7 @@ class Watch:
             raise result.error
 
     def stop(self) -> None:
-        """Ask the run to save and leave; a second call does nothing. Inside a Slurm job the ranks are told by Slurm."""
+        """Ask the run to save and leave; a second call does nothing. In a Slurm job it is Slurm that asks the ranks."""
         if not self._asked and self._family is not None:
             self._asked = True
             self._ending = self._ending or time.monotonic() + self.launch.save_seconds

@@ -34,10 +34,10 @@ Floats = npt.NDArray[np.float32]
 
 def newest(folder: Path, name: str) -> Path:
     """The newest dataset or checkpoint called `name`."""
-    found = [path.parent for path in folder.glob(f"{name}-????????/_manifest.json")]
-    if not found:
+    finished = [path.parent for path in folder.glob(f"{name}-????????/_manifest.json")]
+    if not finished:
         raise SystemExit(f"{folder} holds no finished {name}: run RestIteration first, or name its folder")
-    return max(found, key=lambda path: (path / "_manifest.json").stat().st_mtime)
+    return max(finished, key=lambda path: (path / "_manifest.json").stat().st_mtime)
 
 
 def bags(texts: Sequence[str]) -> list[Counter[str]]:
@@ -47,12 +47,12 @@ def bags(texts: Sequence[str]) -> list[Counter[str]]:
 
 def differences(chosen: list[Counter[str]], rejected: list[Counter[str]], columns: dict[str, int]) -> Floats:
     """Word counts of the chosen answer less those of the rejected one, a row for each pair."""
-    told = np.zeros((len(chosen), len(columns)), np.float32)
+    counts = np.zeros((len(chosen), len(columns)), np.float32)
     for row, (good, bad) in enumerate(zip(chosen, rejected, strict=True)):
         for sign, bag in ((1.0, good), (-1.0, bad)):
             for word in bag.keys() & columns.keys():
-                told[row, columns[word]] += sign * bag[word]
-    return told
+                counts[row, columns[word]] += sign * bag[word]
+    return counts
 
 
 def fitted(rows: Floats, penalty: float) -> Floats:
@@ -74,11 +74,11 @@ def right(rows: Floats, weights: Floats) -> float:
 def chosen_penalty(rows: Floats) -> float:
     """The penalty under which what is learnt from four fifths of the pairs is most often right about the fifth."""
     fold = np.arange(len(rows)) % FOLDS
-    told = {
+    accuracy = {
         penalty: sum(right(rows[fold == f], fitted(rows[fold != f], penalty)) for f in range(FOLDS))
         for penalty in PENALTIES
     }
-    return max(told, key=lambda penalty: told[penalty])
+    return max(accuracy, key=lambda penalty: accuracy[penalty])
 
 
 def bag_of_words(train: Dataset, held_out: Dataset) -> float:

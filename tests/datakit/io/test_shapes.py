@@ -1,4 +1,4 @@
-"""Shapes of public sets: what a key may hold, what is refused by name, what is left out and told, what is kept."""
+"""Shapes of public sets: what a key may hold, what is refused by name, what is left out and reported, what is kept."""
 
 from __future__ import annotations
 

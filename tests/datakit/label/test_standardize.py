@@ -1,4 +1,4 @@
-"""label.standardize: equal to numpy over the whole; where there is no scale, that is told, not divided by."""
+"""label.standardize: equal to numpy over the whole; where there is no scale, that is an error, not divided by."""
 
 from __future__ import annotations
 

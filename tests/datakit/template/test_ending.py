@@ -167,7 +167,7 @@ def test_every_generator_is_asked_to_end_where_the_template_does(tmp_path: Path,
     chats = Chat(generation=True)
     texts = apply(chats, prompts, str(tmp_path / "texts"), resources=resources, max_rejected=2)
     assert TurnEnd.of(texts.facts) == end
-    assert any("User:" in line for line in chats.notes(texts.manifest)) == bool(end.texts), "a text is told"
+    assert any("User:" in line for line in chats.notes(texts.manifest)) == bool(end.texts), "a text is noted"
     encode = Encode(columns=(("pieces", "prompt_ids"),))
     tokens = apply(encode, texts, str(tmp_path / "tokens"), resources=resources)
     answers = Resource("stops", functools.partial(Stops, log=str(tmp_path / "log")))

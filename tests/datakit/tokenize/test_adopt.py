@@ -140,7 +140,7 @@ def test_one_content_has_one_identity(shared_data: Path, tmp_path: Path, name: s
 
 
 def folder_of(tmp_path: Path, change: Callable[[dict[str, Any]], object] | None = None, **files: Any) -> str:
-    """A folder of the words, changed by `told`, with more files (JSON by name, dots as `__`)."""
+    """A folder of the words, changed by `change`, with more files (JSON by name, dots as `__`)."""
     data = json.loads(WORDS.read_text())
     if change is not None:
         change(data)

@@ -1,4 +1,4 @@
-"""Two ranks, one of which is killed, raises, or hangs: told by name, all ended, and the same command goes on."""
+"""Two ranks, one of which is killed, raises, or hangs: reported by name, all ended, and the same command goes on."""
 
 from __future__ import annotations
 

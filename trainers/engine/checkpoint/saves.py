@@ -63,7 +63,7 @@ class Saves:
 
     @property
     def failed(self) -> bool:
-        """Whether a save in the background has failed that `settle` has not told of yet."""
+        """Whether a save in the background has failed that `settle` has not reported yet."""
         return self._fault is not None
 
     def newest(self) -> int:
@@ -112,7 +112,7 @@ class Saves:
             print(f"warning: the last save failed: {message}", file=sys.stderr)
 
     def news(self) -> list[str]:
-        """What was saved since the last call, and what stays: lines to be told, on the first rank."""
+        """What was saved since the last call, and what stays: lines to print on the first rank."""
         return [self._news.get() for _ in range(self._news.qsize())]
 
     def resume(self) -> int:

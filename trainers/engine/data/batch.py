@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass reads, and what the loss is told besides.
+    """What one forward pass reads, and what the loss gets besides.
 
     `places_B` says where each row stands among the rows of its step, `sources_B` which source it came from (without
     rows of a step or sources: empty).

@@ -56,7 +56,7 @@ class Prompt:
 
 
 class Decoder:
-    """Decodes one chunk. rooms_j: most tokens of each answer; ended: told answers' numbers, says which the
+    """Decodes one chunk. rooms_j: most tokens of each answer; ended: given answers' numbers, returns which the
     model ended; barred_V: ids that are never drawn (None: every id may be).
     """
 

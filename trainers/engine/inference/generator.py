@@ -31,7 +31,7 @@ _NO_LETTER = "\ufffd"
 
 
 class Sampling(Protocol):
-    """How answers are drawn; see `draw.Distribution` for the first four. `stop` are texts that end an
+    """How answers are drawn; see `token_sampling.Distribution` for the first four. `stop` are texts that end an
     answer.
     """
 

@@ -1,7 +1,7 @@
 """What a checkpoint of adapters says of itself in `lora.json`, and where the base it belongs to is found.
 
-The base is told by the digest of its weights. It is looked for where it was when the adapters were written, then at the
-same place relative to them (both were moved together); anything else there is refused.
+The base is known by the digest of its weights. It is looked for where it was when the adapters were written, then at
+the same place relative to them (both were moved together); anything else there is refused.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check_whole(adapters: Adapters | None, where: str) -> None:
 
 
 def check_same(lora: Lora, adapters: Adapters, where: str) -> None:
-    """Raise `ConfigError` where training of `wanted` cannot go on with these adapters; dropout may differ."""
+    """Raise `ConfigError` where training of `lora` cannot go on with these adapters; dropout may differ."""
     have = adapters.lora
     unlike = [
         f"{name} {getattr(have, name)} -> {getattr(lora, name)}"

@@ -84,7 +84,7 @@ def _loopback() -> str:
 
 
 def _towards(host: str) -> str:
-    """The interface through which this machine reaches `host`; empty where that cannot be told."""
+    """The interface through which this machine reaches `host`; empty where that is unknown."""
     import psutil
 
     try:

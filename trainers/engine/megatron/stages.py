@@ -1,7 +1,7 @@
 """One network over several processes, asked for answers: from pipeline stage to stage, and from the last one to all.
 
 Training leaves this to Megatron's schedules. Here all processes of a network read the same rows at the same time, each
-with its stage and its slice; hidden states travel down the stages, and what the last one finds is told to all, so that
+with its stage and its slice; hidden states travel down the stages, and what the last one finds is sent to all, so that
 every process goes on with the very same numbers. Processes that share experts are of one network, too.
 
 Tensor suffixes: s sequence, b batch, h hidden size.

@@ -102,7 +102,7 @@ class Report:
         return {f"best_{self.metrics.best_by}": value, "best_step": step}
 
     def before_save(self) -> None:
-        """Put on disk what must not be told again after a save."""
+        """Put on disk what must not be reported again after a save."""
         if self.records is not None:
             self.records.flush()
 

@@ -78,7 +78,7 @@ class Stepper:
         self._statistics: dict[str, Tensor] = {}
 
     def train(self, batches: Many[MicroBatch], *, sources: int = 0, rows: int = 0) -> StepResult:
-        """Leave the gradient of the global mean loss in the model; `sources` and `rows`: how many are told apart."""
+        """Leave the gradient of the global mean loss in the model; `sources` and `rows`: how many are distinguished."""
         self._gather_statistics(batches)
         if self.shape.experts is not None and self.shape.experts.balance > 0:
             mixture.weigh(self.model, batches, self.algorithm)

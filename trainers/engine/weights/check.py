@@ -32,7 +32,7 @@ LAYERS = 2
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a comparison told: a line to print, what is always so (`fact`), and the figures of this machine."""
+    """The result of a comparison: a line to print, what is always so (`fact`), and the figures of this machine."""
 
     line: str
     fact: Mapping[str, Any]

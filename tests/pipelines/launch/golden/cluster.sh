@@ -17,7 +17,7 @@
 #SBATCH --exclusive
 
 set -euo pipefail
-trap : TERM  # the ranks are told by themselves, and this shell waits for them
+trap : TERM  # the ranks get the signal themselves, and this shell waits for them
 export OMP_NUM_THREADS=12
 export OMP_WAIT_POLICY=PASSIVE
 export PYTHONPATH=/opt/quiver

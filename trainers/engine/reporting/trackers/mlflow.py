@@ -1,6 +1,6 @@
 """MLflow: a file store in `<folder>/mlruns`, or the server that `MLFLOW_TRACKING_URI` names.
 
-A later start goes on with the same run; its history cannot be rewritten, so steps told before are left out. In names
+A later start goes on with the same run; its history cannot be rewritten, so steps logged before are left out. In names
 of figures `/` becomes `.`: the file store would take `loss` for a folder of `loss/...`.
 """
 

@@ -1,7 +1,7 @@
 """What a tracker is: three calls. And all trackers of a run, of which none can stop it.
 
-A run that is killed goes on from its newest save, so some steps are told twice. A tracker must show each once: one that
-can rewrite its history goes back to `Facts.first`, the others leave out what they were told before (`Memory`).
+A run that is killed goes on from its newest save, so some steps are logged twice. A tracker must show each once: one
+that can rewrite its history goes back to `Facts.first`, the others leave out what they logged before (`Memory`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Status = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as a tracker is told of it.
+    """A run as a tracker sees it.
 
     `folder` is the run's own; `settings` are its configuration as dotted names. This start goes on after step `first`;
-    starts before it told steps up to `last_logged` (0: none).
+    starts before it logged steps up to `last_logged` (0: none).
     """
 
     name: str

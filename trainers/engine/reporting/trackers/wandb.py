@@ -1,7 +1,7 @@
 """Weights & Biases: offline in `<folder>/wandb` (`wandb sync` sends it later), online where the user is logged in.
 
 `WANDB_MODE`, `WANDB_PROJECT` and the other variables of its own hold as ever. A later start goes on with the same run
-id; its history cannot be rewritten, so steps told before are left out.
+id; its history cannot be rewritten, so steps logged before are left out.
 """
 
 from __future__ import annotations
