@@ -160,9 +160,9 @@ class Algorithm:
 
     `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`,
     `row_metrics` what it reports of every row, and `statistics` (with the function `statistics_of`) what it must know
-    of the whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for each
-    row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called under some
-    settings (default: as many as the model says, without names); the vector columns hold as many.
+    of the whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for
+    each row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called
+    under some settings (default: as many as the model says, without names); the vector columns hold as many.
     """
 
     name: str

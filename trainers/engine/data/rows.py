@@ -57,8 +57,8 @@ class Limits:
 class TokenRows:
     """Rows at random access, for one algorithm.
 
-    `sources` names where the rows came from (empty: unknown). `labels` are what a step's figures name: of a row its key,
-    of a packed one the keys of the rows inside.
+    `sources` names where the rows came from (empty: unknown). `labels` are what a step's figures name: of a row its
+    key, of a packed one the keys of the rows inside.
     """
 
     def __init__(self, groups: RowGroups, algorithm: Algorithm, limits: Limits, index: Index | None = None) -> None:
