@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import luigi
@@ -98,7 +97,6 @@ WAYS = (("1", "1"), ("2", "2"), ("1", "3"), ("2", "0"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif("QUIVER_IDENTITY" not in os.environ, reason="takes minutes; QUIVER_IDENTITY=1 asks for it")
 def test_a_real_iteration_is_the_same_to_the_byte_however_it_is_spread(tmp_path: Path) -> None:
     made = []
     for number, (workers, processes) in enumerate(WAYS):
