@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -32,11 +33,14 @@ OPS: Mapping[str, type[Op]] = _gather()
 def kind_of(name: str) -> type[Op]:
     """The operation of that name; `ConfigError` where there is none."""
     if name not in OPS:
+        family = [known for known in OPS if known.partition(".")[0] == name.partition(".")[0]]
+        near = difflib.get_close_matches(name, OPS, 1)
         raise ConfigError(
             "unknown-op",
             f"there is no operation {printable(name)}{suggestion(name, list(OPS))}",
-            expected=", ".join(OPS),
+            expected=", ".join(family) or f"an operation of {', '.join(FAMILIES)}",
             kept="nothing was started",
+            next=f"quiver ops {near[0]}" if near else "quiver ops",
         )
     return OPS[name]
 

@@ -4,6 +4,7 @@ reason.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -44,7 +45,14 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
     """
     if name not in FORMS:
         message = f"there is no format {printable(name)}{suggestion(name, list(FORMS))}"
-        raise ConfigError("unknown-format", message, expected=", ".join(FORMS), kept="nothing was started")
+        near = difflib.get_close_matches(name, FORMS, 1)
+        raise ConfigError(
+            "unknown-format",
+            message,
+            expected=", ".join(FORMS),
+            kept="nothing was started",
+            next=f"--format {near[0]}" if near else "quiver formats",
+        )
     form = FORMS[name]
     if dialogue not in form.dialogues:
         message = f"format {name} does not read {printable(dialogue)} texts"

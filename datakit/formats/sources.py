@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from datakit.formats.compression import CHUNK, beginning, plain
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.store.opening import named_file
+from schemas.store.opening import named_file, no_such_file
 from schemas.store.storage import guarded, shown
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def opened(url: str) -> Iterator[BinaryIO]:
         try:
             stream = store.open(path)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise ConfigError("no-such-file", f"there is no file {shown(url)}", kept="nothing was started") from error
+            raise no_such_file(url) from error
         with stream:
             yield stream
 

@@ -19,7 +19,7 @@ from typing import Any
 from datakit.tokenizers import convert, spm
 from schemas.errors import ConfigError, DataError, printable
 from schemas.outside import parsing
-from schemas.store.opening import named_file, open_store
+from schemas.store.opening import named_file, no_such_file, open_store
 from schemas.store.storage import shown
 from schemas.tokenizer import LIMIT, SETTINGS, SOURCES, SPECIAL, TOKENS, Row, parsed, row_of
 
@@ -53,7 +53,7 @@ def files_at(path: str) -> dict[str, bytes]:
     try:
         return {known: _read(f"{path.removesuffix(name)}{file}") for known, file in file_names.items()}
     except FileNotFoundError as error:
-        raise ConfigError("no-such-file", f"there is no file {shown(path)}", kept="nothing was started") from error
+        raise no_such_file(path) from error
 
 
 def _read(url: str) -> bytes:

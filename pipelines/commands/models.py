@@ -100,7 +100,7 @@ class ExportModel(Command):
 
 
 class MergeModel(Command):
-    """LoRA adapters and their base as one ordinary checkpoint."""
+    """LoRA adapters and their base as one checkpoint."""
 
     model = model_parameter("checkpoint of a run with lora")
     adapters = luigi.Parameter(default="", description="--model")

@@ -98,6 +98,7 @@ class StageCommand(Command):
                 f"{full} is no {self.family} operation",
                 expected=f"{self.family}.*",
                 kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} --help",
             )
         return settings.operation(full, recursively_unfreeze(dict(params)))
 

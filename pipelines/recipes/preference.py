@@ -49,7 +49,10 @@ _COLUMNS = (
 
 
 class PreferenceOptimization(Recipe[Results]):
-    """A policy that prefers the chosen answers of a setup's pairs, and how often it does before and after."""
+    """A policy that prefers the chosen answers of pairs.
+
+    How often it does is measured on held-out pairs, before and after.
+    """
 
     training = "learning"
 

@@ -20,6 +20,7 @@ import time
 import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -34,6 +35,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from pipelines.runtime import invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
+from pipelines.runtime.logfile import LogFile
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.process import program
 from schemas.store.ownfiles import own_folder, replace_file
@@ -121,7 +123,11 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
             say_error(_stopped())
             raise SystemExit(Stopped.code) from None
         raise
-    except Exception:
+    except Exception as fault:
+        disk = program.disk_fault(fault)
+        if disk is not None:
+            say_error(disk)
+            raise SystemExit(disk.code) from None
         raise SystemExit(_own_bug(traceback.format_exc())) from None
     finally:
         for number, handler in handlers.items():
@@ -209,8 +215,9 @@ def _no_scheduler(reason: str) -> ServiceError:
 
 def failure_text(error: BaseException) -> str:
     """What a failed task tells the scheduler: the fields of a `QuiverError`, or a traceback."""
-    if isinstance(error, QuiverError):
-        return error.as_json()
+    known = error if isinstance(error, QuiverError) else program.disk_fault(error)
+    if known is not None:
+        return known.as_json()
     return "".join(traceback.format_exception(error))
 
 
@@ -258,9 +265,10 @@ def _log_to_file() -> Path:
     folder = logs_folder()
     own_folder(folder)
     for old in sorted(folder.glob("luigi-*.log"))[:-9]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):
+            old.unlink(missing_ok=True)
     path = folder / f"luigi-{datetime.now():%Y%m%dT%H%M%S.%f}-{os.getpid()}.log"
-    handler = logging.FileHandler(path, mode="x", delay=True)
+    handler = LogFile(path, mode="x", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)

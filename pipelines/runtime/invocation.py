@@ -52,9 +52,12 @@ def again(**changed: object) -> list[str]:
 
 
 def runnable(text: str) -> str:
-    """A command that an error names, as it works here: flags alone are added to the command that was given."""
+    """A command that an error names, as it works here: flags alone take the place of those that the command had."""
     if text.startswith("--"):
-        return f"{shlex.join(again())} {text}"
+        words = again()
+        for word in text.split():
+            words = _without(word, words) if word.startswith("--") else words
+        return f"{shlex.join(words)} {text}"
     name, blank, rest = text.partition(" ")
     return f"{shlex.quote(program(name))}{blank}{rest}" if name in _PROGRAMS else text
 

@@ -20,7 +20,7 @@ from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from pipelines.runtime.console import say
+from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.settings import assigned, setting_of
 from trainers.config import Training, merged
@@ -225,7 +225,7 @@ def flags_of(task: str | None) -> list[str]:
 
 
 def _refuse(task: str | None, why: str) -> NoReturn:
-    say(_refusal(task, why).render())
+    say_error(_refusal(task, why))
     raise SystemExit(ConfigError.code)
 
 
@@ -236,9 +236,8 @@ def _refusal(task: str | None, why: str) -> ConfigError:
         what, slug = printable(why, 300), "command-line"
     else:
         what, slug = f"there is no parameter {printable(flag)}{_hint(task, flag.lstrip('-'))}", "unknown-parameter"
-    return ConfigError(
-        slug, what, kept="nothing was started", next=f"luigi --module pipelines {printable(task or 'TASK')} --help"
-    )
+    page = f"{printable(task)} --help" if task else "--help"
+    return ConfigError(slug, what, kept="nothing was started", next=f"luigi --module pipelines {page}")
 
 
 def _hint(task: str | None, flag: str) -> str:

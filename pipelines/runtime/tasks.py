@@ -7,7 +7,9 @@ to do hangs on it as `node` and travels with it to worker processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 import luigi
@@ -89,11 +91,24 @@ class Make(luigi.Task):
         node = self.planned()
         counted = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
         with Stage(node.label, f"{node.work['name']} ({why(node)}){counted}") as stage:
-            stage.done(self.make(node, stage))
+            try:
+                stage.done(self.make(node, stage))
+            except BaseException:
+                _remove_empty(node)
+                raise
 
     def make(self, node: Any, stage: Stage) -> str:
         """Do the work; returns what to say of it."""
         raise AssertionError(f"{type(self).__name__} makes nothing")
+
+
+def _remove_empty(node: Node) -> None:
+    """Remove the folders of a label in which a stage that failed left nothing."""
+    folder = os.path.dirname(node.url)
+    with suppress(OSError):
+        while "://" not in node.root and folder.startswith(f"{node.root}/"):
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
 
 
 @makes(Table)
@@ -112,10 +127,11 @@ class Apply(Make):
         quiver = settings.quiver_config()
         verify: Any = quiver.verify
         rows = node.inputs[0].schema if node.inputs else None
+        inputs = [Dataset.open(given.url, verify=verify) for given in node.inputs]
         processes, environments = workers_of(node, quiver.workers)
         made = apply(
             node.op,
-            [Dataset.open(given.url, verify=verify) for given in node.inputs],
+            inputs,
             node.url,
             resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
             seed=node.seed,
@@ -130,6 +146,9 @@ class Apply(Make):
         for note in node.op.notes(made.manifest):
             say(f"{node.label:<34} note: {note}")
         rejected = sum(file.rows for file in made.manifest.rejected)
+        if not made.num_rows:
+            came = f"of {sum(given.num_rows for given in inputs):,} rows none is left" if inputs else "there is no row"
+            say(f"{node.label:<34} note: {came}{f', {rejected:,} were set aside' if rejected else ''}")
         return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
 
 

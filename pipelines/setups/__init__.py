@@ -7,6 +7,7 @@ is the registry. All are made of the same nodes as everything else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from luigi.freezing import recursively_unfreeze
@@ -41,5 +42,6 @@ def source_kind(name: str) -> type[SetupConfig]:
             f"there is no source {printable(name)}{suggestion(name, list(SOURCES))}",
             expected=", ".join(SOURCES),
             kept="nothing was started",
+            next=f"--source {(get_close_matches(name, SOURCES, 1) or list(SOURCES))[0]}",
         )
     return SOURCES[name]

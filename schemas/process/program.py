@@ -25,6 +25,8 @@ from schemas.store.storage import storage_error
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a command to stop."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run the `main` of a command and leave with its exit code, or with that of what it raised.
@@ -42,12 +44,17 @@ def run(main: Callable[[], int]) -> NoReturn:
     except QuiverError as error:
         code = _told(error)
     except OSError as error:
-        known = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-        refused = storage_error(error, "write", error.filename or "standard output") if known else None
-        code = _told(refused or bug("".join(traceback.format_exception(error))))
+        code = _told(disk_fault(error) or bug("".join(traceback.format_exception(error))))
     except Exception as error:
         code = _told(bug("".join(traceback.format_exception(error))))
     leave(code)
+
+
+def disk_fault(error: BaseException) -> StorageError | None:
+    """What is said of a disk that is full, over its quota, read-only or broken; None for every other fault."""
+    if not isinstance(error, OSError) or isinstance(error, StorageError) or error.errno not in _DISK:
+        return None
+    return storage_error(error, "write", error.filename or "standard output")
 
 
 def leave(code: int) -> NoReturn:

@@ -92,6 +92,7 @@ def begin_attempt(url: str, folders: Iterable[str] = (), lease: float = LEASE_SE
         except BaseException:
             with suppress(QuiverError, OSError):
                 store.remove_tree(attempt)
+                store.remove_empty(root)
             raise
     return name
 
@@ -123,7 +124,9 @@ def publish_folder(url: str, attempt: str, manifest: Manifest) -> Manifest:
 
 
 def discard_attempt(url: str, attempt: str) -> None:
-    """Remove an attempt, and what it had promoted before it failed; fine if it is gone already."""
+    """Remove an attempt, what it had promoted before it failed, and its folder where nothing else is in it; fine if it
+    is gone already.
+    """
     store, root = open_store(url)
     folder = store.join(root, inside(attempt, url))
     if not store.names(folder):
@@ -131,6 +134,7 @@ def discard_attempt(url: str, attempt: str) -> None:
         return
     with store.exclusive(root):
         _remove(store, root, attempt, _read(store, root))
+        store.remove_empty(root)
 
 
 def sweep(url: str, lease: float = LEASE_SECONDS) -> list[str]:

@@ -154,13 +154,17 @@ class LocalStore:
     def make_folder(self, folder: str) -> None:
         """Make missing parents first, each synced into its own parent."""
         with guarded("make folder", folder):
-            if os.path.isdir(folder):
-                return
             parent = os.path.dirname(folder)
-            self.make_folder(parent)
-            with suppress(FileExistsError):
-                os.mkdir(folder)
-            self.sync(parent)
+            while not os.path.isdir(folder):
+                self.make_folder(parent)
+                try:
+                    os.mkdir(folder)
+                    self.sync(parent)
+                except FileExistsError:
+                    if not os.path.isdir(folder):
+                        raise
+                except FileNotFoundError:
+                    continue
 
     def sync(self, path: str) -> None:
         """Fsync."""
@@ -193,11 +197,12 @@ class LocalStore:
 
     @contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
-        """`flock` on the folder itself: nothing to leave behind, and the kernel lets go of the dead."""
-        with guarded("lock", folder):
-            number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """`flock` on the folder itself, made where there is none: nothing to leave behind, and the kernel lets go of
+        the dead. A folder that was removed while it was waited for is made again.
+        """
+        while (number := _locked(folder)) is None:
+            self.make_folder(folder)
         try:
-            _lock(number, folder)
             yield
         finally:
             with suppress(OSError):
@@ -209,6 +214,26 @@ class LocalStore:
                 return stat.S_ISDIR(os.lstat(path).st_mode)
             except FileNotFoundError:
                 return False
+
+
+def _locked(folder: str) -> int | None:
+    """A descriptor that holds `folder`; None where there is none, or where it was removed while it was waited for."""
+    with guarded("lock", folder):
+        try:
+            number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            _lock(number, folder)
+            if os.path.samestat(os.fstat(number), os.stat(folder)):
+                return number
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(number)
+            raise
+        os.close(number)
+        return None
 
 
 def _lock(number: int, folder: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 
+from schemas.errors import ConfigError
+from schemas.settings import suggestion
 from schemas.store.local import LocalStore
-from schemas.store.storage import Store, normal
+from schemas.store.storage import Store, normal, shown
 
 
 def open_store(url: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -27,3 +31,14 @@ def named_file(url: str | os.PathLike[str]) -> tuple[Store, str]:
     """
     store, path = open_store(url)
     return store, path if "://" in normal(url) else os.path.realpath(path)
+
+
+def no_such_file(url: str) -> ConfigError:
+    """What is said of a file that a person named and that is not there: the near name in its folder, how to look."""
+    place = normal(url)
+    near, next_ = "", "look at what lies there, and name a file of it"
+    if "://" not in place:
+        folder = next(parent for parent in Path(place).parents if parent.is_dir())
+        near = suggestion(Path(place).name, [entry.name for entry in folder.iterdir() if entry.is_file()])
+        next_ = f"ls {shlex.quote(os.path.relpath(folder))}"
+    return ConfigError("no-such-file", f"there is no file {shown(url)}{near}", kept="nothing was started", next=next_)

@@ -34,6 +34,7 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9._=+\-]*")
 _SLUGS = {
     errno.ENOSPC: "no-space",
     errno.EDQUOT: "quota",
+    errno.EFBIG: "file-limit",
     errno.EROFS: "read-only",
     errno.EACCES: "denied",
     errno.EPERM: "denied",
@@ -49,6 +50,7 @@ _SLUGS = {
 _HINTS = {
     "no-space": "free some space, then run the same command again",
     "quota": "free some of the quota, then run the same command again",
+    "file-limit": "raise `ulimit -f` or write to a file system with larger files, then run the same command again",
     "read-only": "write to another place, or remount this one",
     "denied": "check the owner and the permissions, then run the same command again",
     "not-a-folder": "a file stands where a folder is needed: move it, or write to another place",

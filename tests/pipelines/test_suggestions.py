@@ -113,7 +113,7 @@ def test_a_command_is_repeated_whole_with_one_parameter_changed(monkeypatch: pyt
     )
     invocation.given(["--module", "toy", "Toy", "--iteration", "2", "--rows", "5"])
     assert invocation.again(iteration=3) == ["luigi", "--module", "toy", "Toy", "--rows", "5", "--iteration", "3"]
-    assert invocation.runnable("--rows 6") == "luigi --module toy Toy --iteration 2 --rows 5 --rows 6"
+    assert invocation.runnable("--rows 6") == "luigi --module toy Toy --iteration 2 --rows 6"
     assert invocation.runnable("remove it") == "remove it"
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     expected = min(str(LUIGI), os.path.relpath(LUIGI), key=len)
