@@ -17,6 +17,7 @@ from schemas.errors import ConfigError, ConflictError, IntegrityError
 from schemas.store.storage import guarded, shown
 
 WAIT_SECONDS = 60.0
+_TURNS = 10
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -152,19 +153,21 @@ class LocalStore:
         return sorted(files)
 
     def make_folder(self, folder: str) -> None:
-        """Make missing parents first, each synced into its own parent."""
+        """Make missing parents first, each synced into its own parent; again where one was removed meanwhile."""
         with guarded("make folder", folder):
-            parent = os.path.dirname(folder)
-            while not os.path.isdir(folder):
-                self.make_folder(parent)
+            for turn in range(_TURNS):
+                if os.path.isdir(folder):
+                    return
+                self.make_folder(os.path.dirname(folder))
                 try:
                     os.mkdir(folder)
-                    self.sync(parent)
                 except FileExistsError:
-                    if not os.path.isdir(folder):
-                        raise
+                    return
                 except FileNotFoundError:
-                    continue
+                    if turn == _TURNS - 1:
+                        raise
+                else:
+                    self.sync(os.path.dirname(folder))
 
     def sync(self, path: str) -> None:
         """Fsync."""

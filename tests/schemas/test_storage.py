@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.dataset import Attempt, Dataset
-from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
+from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError, StorageError
 from schemas.store.local import LocalStore
 from schemas.store.opening import open_store
 from schemas.store.owner import Owner
@@ -141,3 +141,15 @@ def test_owners_are_told_apart() -> None:
     assert mine.is_this_process()
     for data in (b"", b"{}", b"[]", b"null", b'{"pid": "x"}', b"\xff", b"[" * 5000):
         assert Owner.from_bytes(data) is None
+
+
+def test_a_folder_below_a_link_to_nowhere_is_refused_and_one_that_goes_meanwhile_is_made_again(tmp_path: Path) -> None:
+    store, folder = LocalStore(), str(tmp_path / "a/b")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match="not-there"):
+        store.make_folder(str(tmp_path / "nowhere/b"))
+    with store.exclusive(folder):
+        assert os.path.isdir(folder)
+        store.remove_empty(folder)
+    with store.exclusive(folder):
+        assert os.listdir(tmp_path / "a") == ["b"]
