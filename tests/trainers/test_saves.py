@@ -102,7 +102,7 @@ def test_a_save_that_fails_is_an_error_and_the_one_before_it_is_good(
         with pytest.raises(StorageError, match="cannot be written") as caught:
             go(tmp_path, save_every=2, save_async=background)
     assert caught.value.code == 12 and "No space left" in caught.value.found
-    assert [path.name for path in (tmp_path / "policy.run" / "saves" / "step-00000004").iterdir()] == []
+    assert not (tmp_path / "policy.run" / "saves" / "step-00000004").exists()
     assert 4 <= toys.curve(tmp_path / "policy.run")[-1]["step"] <= 6
     assert same(go(tmp_path, save_every=2, save_async=background), straight)
 
@@ -299,4 +299,4 @@ def test_a_draft_that_is_not_published_leaves_nothing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(checkpoint.Draft, "_publish", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(str(tmp_path / "c"), model=network())
-    assert list((tmp_path / "c").iterdir()) == []
+    assert not (tmp_path / "c").exists()
