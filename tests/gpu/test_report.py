@@ -35,6 +35,7 @@ def runs(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_part_that_needs_no_second_folder(tmp_path: Path) -> None:
     for absent in ("polars", "duckdb", "luigi"):
         (tmp_path / f"{absent}.py").write_text("raise ModuleNotFoundError(__name__)\n")

@@ -61,7 +61,15 @@ def every_point(job: Callable[[str], object], folder: Path, kind: str, step: int
     return len(range(1, count + 1, step))
 
 
-@pytest.mark.parametrize("kind", ["kill", "power", "ENOSPC", "EIO", "EROFS", "EDQUOT", "EACCES", "EMFILE"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "kill",
+        "power",
+        "ENOSPC",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("EIO", "EROFS", "EDQUOT", "EACCES", "EMFILE")),
+    ],
+)
 def test_every_point_of_a_run_may_fail(kind: str, tmp_path: Path) -> None:
     count = every_point(write, tmp_path, kind, step=1 if kind in ("kill", "power", "ENOSPC", "EIO") else 3)
     print(f"{kind}: {count} points, 0 torn, 0 lost")

@@ -157,6 +157,7 @@ def job(folder: Path, messages: list[str], program: str = "trainers.run") -> Job
     return made
 
 
+@pytest.mark.slow
 def test_a_run_through_slurm(tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank dies; the time limit comes and the job queues again; whoever waits is killed and finds the job again."""
     folder, messages = tmp_path / "my runs 100% $(id)", list[str]()
