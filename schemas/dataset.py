@@ -246,10 +246,10 @@ class Dataset:
         return display.lineage(self.url, self.manifest)
 
     def __repr__(self) -> str:
-        return display.text(self)
+        return display.text(self.url, self.manifest, self.schema)
 
     def _repr_html_(self) -> str:
-        return display.html(self)
+        return display.html(repr(self), self.first)
 
     def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as a pyarrow table: `read` by the name that its sisters have."""

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import html as markup
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest, Parent
+from schemas.schema import Schema
 from schemas.stats import std
 from schemas.store import commit
 from schemas.store.storage import shown
-
-if TYPE_CHECKING:
-    from schemas.dataset import Dataset
 
 _WIDTH = 100
 _COLUMN_LINES = 4
@@ -29,16 +27,18 @@ _NUMBERS = {"count", "mean", "m2"}
 _HUGE = 1e300
 
 
-def text(dataset: Dataset) -> str:
-    """At most ten lines of what the manifest says; no file is read, so a dataset that is gone has them too."""
-    return "\n".join([f"Dataset {shown(dataset.url)}", *(f"  {line}" for line in _facts(dataset))])
+def text(url: str, manifest: Manifest, schema: Schema) -> str:
+    """At most ten lines of what the manifest says; no file is read, so a dataset that is gone has them too. `schema` is
+    that of its rows as they are read.
+    """
+    return "\n".join([f"Dataset {shown(url)}", *(f"  {line}" for line in _facts(manifest, schema))])
 
 
-def html(dataset: Dataset) -> str:
-    """The same lines, and the first rows as a table; where they cannot be read, the error's lines instead."""
-    head = f"<pre>{markup.escape(text(dataset))}</pre>"
+def html(facts: str, first: Callable[[int], pa.Table]) -> str:
+    """Lines of `text`, and the `first` rows as a table; where they cannot be read, the error's lines instead."""
+    head = f"<pre>{markup.escape(facts)}</pre>"
     try:
-        rows = dataset.first(_ROWS_SHOWN)
+        rows = first(_ROWS_SHOWN)
     except QuiverError as error:
         return f"<div>{head}<pre>{markup.escape(error.render())}</pre></div>"
     names = "".join(f"<th>{_cell(name)}</th>" for name in rows.column_names)
@@ -57,15 +57,15 @@ def lineage(url: str, manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _facts(dataset: Dataset) -> Iterator[str]:
-    manifest, schema = dataset.manifest, dataset.schema
-    shards, key = len(dataset.shards), f", key {shown(', '.join(schema.key))}" if schema.key else ""
+def _facts(manifest: Manifest, schema: Schema) -> Iterator[str]:
+    shards, key = len(manifest.files), f", key {shown(', '.join(schema.key))}" if schema.key else ""
     kind = f"{shown(schema.name)} v{schema.version}"
-    yield f"{dataset.num_rows:,} rows of {kind}, {shards} shard{'s' * (shards != 1)}, {_human(manifest.num_bytes)}{key}"
-    rejected = sum(file.rows for file in dataset.rejected)
+    plural, size = "s" * (shards != 1), _human(manifest.num_bytes)
+    yield f"{manifest.num_rows:,} rows of {kind}, {shards} shard{plural}, {size}{key}"
+    rejected = sum(file.rows for file in manifest.rejected)
     if rejected:
         reasons = ", ".join(
-            f"{shown(name)} {shown(count)}" for name, count in _object(dataset.stats, "rejected").items()
+            f"{shown(name)} {shown(count)}" for name, count in _object(manifest.stats, "rejected").items()
         )
         yield _cut(f"{rejected:,} rejected: {reasons}")
     if manifest.op:
@@ -76,7 +76,7 @@ def _facts(dataset: Dataset) -> Iterator[str]:
     means = [
         f"{shown(column.name)} {figures['mean']:.4g} ± {std(figures):.2g}"
         for column in schema.columns
-        if (figures := _numbers(dataset.stats, column.name)).keys() >= _NUMBERS and column.name not in schema.key
+        if (figures := _numbers(manifest.stats, column.name)).keys() >= _NUMBERS and column.name not in schema.key
     ]
     if means:
         yield _cut("mean ± deviation " + ", ".join(means))

@@ -8,22 +8,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from schemas.errors import ConfigError
-from schemas.shards import open_shard
+from schemas.manifest import File, Manifest
+from schemas.schema import Schema
+from schemas.shards import Verify, open_shard
 
 if TYPE_CHECKING:
     import duckdb
     import pandas
     import polars
 
-    from schemas.dataset import Dataset
-
 _ROWS_PER_BATCH = 8192
 _REMOTE_OR_GLOB = re.compile(r"://|[*?\[\]{}]")
+
+
+class Shards(Protocol):
+    """What is read of a `Dataset`: verified rows, and where they lie."""
+
+    url: str
+    manifest: Manifest
+    verify: Verify
+
+    @property
+    def schema(self) -> Schema:
+        """Of the rows as they are read."""
+
+    @property
+    def shards(self) -> tuple[File, ...]:
+        """The files, in order."""
+
+    def paths(self) -> list[str]:
+        """Their URLs."""
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows."""
+
+    def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of one shard, `rows` at a time."""
 
 
 def to_polars(rows: pa.Table) -> polars.DataFrame:
@@ -56,7 +81,7 @@ def to_pandas(rows: pa.Table) -> pandas.DataFrame:
     return rows.to_pandas()
 
 
-def scan(dataset: Dataset, columns: Sequence[str] | None = None) -> polars.LazyFrame:
+def scan(dataset: Shards, columns: Sequence[str] | None = None) -> polars.LazyFrame:
     """A lazy frame whose source reads verified batches: the columns that a query uses, and no row after its limit."""
     from polars.io.plugins import register_io_source
 
@@ -79,14 +104,14 @@ def scan(dataset: Dataset, columns: Sequence[str] | None = None) -> polars.LazyF
     return register_io_source(source, schema=to_polars(chosen.empty()).schema)
 
 
-def relation(dataset: Dataset) -> duckdb.DuckDBPyRelation:
+def relation(dataset: Shards) -> duckdb.DuckDBPyRelation:
     """A relation on DuckDB's default connection; it stays readable for as long as its files stay."""
     import duckdb
 
     return _rows_in(duckdb.default_connection(), dataset)
 
 
-def sql(query: str, tables: Mapping[str, Dataset]) -> duckdb.DuckDBPyRelation:
+def sql(query: str, tables: Mapping[str, Shards]) -> duckdb.DuckDBPyRelation:
     """What `query` answers over `tables`, on a connection of its own, so that no name of one query meets another's."""
     import duckdb
 
@@ -96,7 +121,7 @@ def sql(query: str, tables: Mapping[str, Dataset]) -> duckdb.DuckDBPyRelation:
     return connection.sql(query)
 
 
-def _rows_in(connection: Any, dataset: Dataset) -> duckdb.DuckDBPyRelation:
+def _rows_in(connection: Any, dataset: Shards) -> duckdb.DuckDBPyRelation:
     """Local shards of today's schema are scanned where they lie, once each is verified; all others are read first."""
     current = dataset.manifest.schema == dataset.schema
     if not dataset.shards or not current or _REMOTE_OR_GLOB.search(dataset.url):

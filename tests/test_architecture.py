@@ -1,7 +1,6 @@
-"""The house's own rules, held by tests: floors, registries, ceilings, names, docstrings, the README's tree.
+"""The house's own rules, held by tests: registries, ceilings, names, docstrings, the README's tree.
 
-Everything is read from the sources (imports inside functions count); only the last tests start Python, to see
-what an import loads.
+Everything is read from the sources.
 """
 
 from __future__ import annotations
@@ -16,117 +15,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("schemas", "datakit", "trainers", "pipelines", "quiver")
+from tests.sources import FILES, MODULES, ROOT, TESTS, TREES, imports
+
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LOCAL = {".git", ".venv", ".setup.lock", ".hypothesis", "__pycache__", "build", "dist", "quiver-data"}
-
-
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {name_of(path): path for path in FILES}
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES + TESTS}
-
-
-def imports(path: Path, *, at_import: bool = False) -> Iterator[tuple[str, int]]:
-    """Absolute names a file imports, with lines; `at_import`: only what runs when it is imported itself."""
-    waiting: list[ast.AST] = [TREES[path]]
-    while waiting:
-        node = waiting.pop()
-        if at_import and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            waiting += node.orelse
-            continue
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names = [f"{base}.{alias.name}" for alias in node.names]
-            yield from ((name if name in MODULES else base, node.lineno) for name in names)
-        waiting += ast.iter_child_nodes(node)
-
-
-def within(name: str, *packages: str) -> bool:
-    return any(name == package or name.startswith(package + ".") for package in packages)
-
-
-ENGINE = tuple(name for name in MODULES if within(name, "trainers.engine"))
-LEARNING = ("torch", "megatron", "luigi", "transformer_engine", "tensorrt_llm")
-RULES = [
-    # who, never imports, though these may
-    (
-        ("schemas",),
-        ("datakit", "trainers", "pipelines", "numpy", "transformers", *LEARNING),
-        (),
-    ),
-    (("schemas",), ("polars", "pandas", "duckdb"), ("schemas.frames",)),
-    (("quiver",), ("torch", "megatron", "transformer_engine", "trainers.engine"), ()),
-    (("datakit",), ("trainers", "pipelines", *LEARNING), ()),
-    (("trainers",), ("datakit", "pipelines", "luigi"), ()),
-    (("trainers",), ("megatron", "transformer_engine"), ENGINE),
-    (("trainers.algorithms",), ("trainers.engine", "trainers.run", "pyarrow.parquet", "fsspec"), ()),
-    (("trainers.engine",), ("trainers.algorithms",), ()),
-    (("pipelines",), ("megatron", "transformer_engine"), ()),
-    (PACKAGES, ("tests", "notebooks", "pytest", "unittest"), ()),
-]
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{'+'.join(rule[0])}-not-{rule[1][0]}")
-def test_no_floor_is_skipped(rule: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]) -> None:
-    who, never, exempt = rule
-    broken = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for module, path in MODULES.items()
-        if within(module, *who) and module not in exempt
-        for name, line in imports(path)
-        if within(name, *never)
-    ]
-    assert not broken, "\n".join(broken)
-
-
-def test_heavy_libraries_are_imported_where_they_are_used() -> None:
-    heavy = {
-        "schemas": ("polars", "pandas", "duckdb"),
-        "quiver": ("luigi", "pipelines", "polars", "duckdb"),
-        "datakit": ("polars", "duckdb", "transformers", "tokenizers"),
-        "pipelines": ("polars", "torch", "duckdb", "transformers", "tokenizers"),
-    }
-    broken = [
-        f"{path.relative_to(ROOT)}:{line} imports {name} when it is imported itself"
-        for module, path in MODULES.items()
-        for name, line in imports(path, at_import=True)
-        if within(name, *heavy.get(module.split(".")[0], ()))
-    ]
-    assert not broken, "\n".join(broken)
-
-
-def test_import_linter_agrees() -> None:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-
-
-def test_there_is_no_circle_of_modules() -> None:
-    """An import inside a function counts as one at the top."""
-    edges = {module: {name for name, _ in imports(path)} for module, path in MODULES.items()}
-    done: set[str] = set()
-
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, "circle: " + " -> ".join([*trail[trail.index(module) :], module])
-        if module not in done:
-            for name in sorted(edges[module] & edges.keys() - {module}):
-                visit(name, (*trail, module))
-            done.add(module)
-
-    for module in sorted(edges):
-        visit(module, ())
 
 
 def test_every_file_is_used() -> None:
@@ -318,45 +210,6 @@ def test_every_address_is_of_a_known_kind() -> None:
         if host not in known and not made_up.fullmatch(host)
     ]
     assert not foreign, "\n".join(foreign)
-
-
-def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\ndependencies = [")[1].split("\n]")[0]
-    declared = set(re.findall(r'^  "([a-z0-9-]+)', text, re.MULTILINE))
-    names = {"megatron": "megatron-core"}
-    outside = {name.split(".")[0] for path in FILES for name, _ in imports(path)} - set(PACKAGES)
-    outside = {names.get(name, name) for name in outside - set(sys.stdlib_module_names)}
-    optional = {"transformer_engine", "tensorrt_llm", "ray", "s3fs", "botocore"}
-    optional |= {"transformers", "tensorboard", "wandb", "mlflow", "pandas"}
-    assert outside - optional <= declared, f"not declared: {sorted(outside - optional - declared)}"
-    through_others = {"psutil", "transformers", "jinja2"}  # Luigi's time limits; chat templates
-    assert declared - outside <= through_others, f"never imported: {sorted(declared - outside - through_others)}"
-
-
-# What an import loads
-
-
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
-
-
-@pytest.mark.parametrize("package", ["schemas", "datakit", "pipelines", "quiver.console"])
-def test_an_import_is_light(package: str) -> None:
-    heavy = {"torch", "megatron", "polars", "duckdb", "transformers", "tokenizers", "pandas", "matplotlib"}
-    assert not heavy & loaded_by(f"import {package}")
-
-
-def test_what_algorithms_are_is_known_without_torch() -> None:
-    loaded = loaded_by("from trainers import registry; assert registry.algorithms()")
-    assert not {"torch", "megatron", "luigi"} & loaded
-
-
-def test_every_file_can_be_imported() -> None:
-    names = [name for name in MODULES if not name.endswith("__main__")]
-    assert "torch" in loaded_by("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names))
 
 
 def test_tested_versions_lie_in_the_declared_ranges() -> None:

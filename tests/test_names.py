@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from tests.test_architecture import FILES, MODULES, ROOT, TESTS, TREES, within
+from tests.sources import FILES, MODULES, ROOT, TESTS, TREES, within
 
 
 def names_given(tree: ast.AST) -> Iterator[tuple[str, int]]:

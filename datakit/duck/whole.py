@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.duck.session import Session
-from datakit.run.overlap import overlapped
+from datakit.overlap import overlapped
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 

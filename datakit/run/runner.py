@@ -18,8 +18,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from datakit.overlap import overlapped
 from datakit.run.output import Done
-from datakit.run.overlap import overlapped
 from datakit.run.progress import INTERVAL, Reporter
 from datakit.run.resource import close_all, open_all
 from datakit.run.shapes import failed, kept_by

@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from datakit.columns.rejections import rejected_rows, with_column
 from datakit.op import (
-    REJECTION_COLUMNS,
     Blend,
     Context,
     Expand,
@@ -110,25 +109,6 @@ def row_name(rows: pa.Table, row: int) -> str:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             return f"{name}={printable(column[row].as_py())}"
     return str(row)
-
-
-def rejected_rows(rows: pa.Table, kept: FilterDecision) -> pa.Table:
-    """The rows that `kept` lets go, with reason, value and threshold."""
-    goes = pc.invert(kept.keep)
-    count = rows.num_rows
-    reason = pa.repeat(kept.reason, count) if isinstance(kept.reason, str) else kept.reason
-    value = pa.nulls(count, pa.float64()) if kept.value is None else kept.value
-    known = kept.threshold is None or isinstance(kept.threshold, str)
-    threshold = pa.repeat(pa.scalar(kept.threshold, pa.string()), count) if known else kept.threshold
-    for column, values in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
-        rows = with_column(rows, column.name, values)
-    return rows.filter(goes)
-
-
-def with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """`rows` with that column replaced in place, or added at the end."""
-    at = rows.schema.get_field_index(name)
-    return rows.append_column(name, values) if at < 0 else rows.set_column(at, name, values)
 
 
 def _checked(takes: Schema, rows: pa.Table, where: str) -> pa.Table:

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from datakit.clients import TOKENIZED_PROMPTS
 from datakit.op import NOTHING, Capability, Op
 from datakit.template import Chat, Rendering, RewardPrompt
 from datakit.tokenize import Encode, Mask, Sequences
-from pipelines.backends.backend import Backend, Placement, Role, Step, register
-from pipelines.graph.nodes import Node
+from pipelines.graph.backend import Backend, Placement, Role, Step, register
+from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.store.commit import read_manifest
-
-if TYPE_CHECKING:
-    from pipelines.graph.plan import Plan
 
 _SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
 
@@ -52,7 +49,7 @@ class Checkpoint(Backend):
             return False  # no place that Quiver opens
         return manifest is not None and manifest.kind == "checkpoint"
 
-    def node(self, plan: Plan, reference: str) -> Node:
+    def node(self, plan: GraphBuilder, reference: str) -> Node:
         return plan.existing(os.path.expanduser(reference), "checkpoint")
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:

@@ -15,17 +15,14 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from datakit.op import Capability
-from pipelines.backends.backend import Backend, Placement, Role, register
+from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-
-if TYPE_CHECKING:
-    from pipelines.graph.plan import Plan
 
 
 @register
@@ -41,7 +38,7 @@ class Function(Backend):
         module, colon, name = reference.partition(":")
         return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
-    def node(self, plan: Plan, reference: str) -> Node:
+    def node(self, plan: GraphBuilder, reference: str) -> Node:
         text = hashlib.sha256(_text(reference).encode()).hexdigest()
         identity = {"name": "python", "version": 1, "params": {"function": reference, "text": text}}
         return ExternalModel(label=reference, root=plan.root, reference=reference, backend=self.kind, identity=identity)

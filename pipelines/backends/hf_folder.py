@@ -10,18 +10,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from pipelines.backends.backend import register
 from pipelines.backends.checkpoint import Checkpoint
+from pipelines.graph.backend import register
 from pipelines.graph.external import ImportedModel
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
 from schemas.errors import ConfigError, DataError, printable
 from schemas.store.commit import read_manifest
-
-if TYPE_CHECKING:
-    from pipelines.graph.plan import Plan
 
 _WEIGHTS = ".safetensors"
 _SMALL_FILE = 64 << 20
@@ -42,11 +39,11 @@ class HfFolder(Checkpoint):
         manifest = read_manifest(folder)
         return manifest is None or manifest.kind == "export"
 
-    def node(self, plan: Plan, reference: str) -> Node:
+    def node(self, plan: GraphBuilder, reference: str) -> Node:
         return imported_model(plan, reference)
 
 
-def imported_model(plan: Plan, folder: str, label: str = "", tokenizer: str = "") -> Node:
+def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: str = "") -> Node:
     """The checkpoint made of a Hugging Face folder, with the tokenizer at the place `tokenizer` or its own: that in
     `tokenizer.json`, or else in a SentencePiece model.
     """

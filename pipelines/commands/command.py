@@ -10,7 +10,7 @@ from contextlib import suppress
 import luigi
 
 from datakit.run.chunks import remove_stale
-from pipelines.backends.backend import backend_of, roles_of
+from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.why import why

@@ -17,9 +17,9 @@ from typing import Any
 
 import luigi
 
-from pipelines.backends.backend import checkpoint_at
 from pipelines.backends.hf_folder import imported_model
 from pipelines.commands.command import Command
+from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan

@@ -31,9 +31,9 @@ from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt
-from pipelines.backends.backend import checkpoint_at, model_at, roles_of
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Answering, Templated
+from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, names_in, rows_at, stem
@@ -100,7 +100,8 @@ class StageCommand(Command):
                 kept="nothing was started",
                 next=f"luigi --module pipelines {self.task_family} --help",
             )
-        return settings.operation(full, recursively_unfreeze(dict(params)))
+        with settings.own_settings(params):
+            return op_of(full, recursively_unfreeze(dict(params)))
 
 
 class _Operation(StageCommand):
@@ -149,7 +150,8 @@ class Import(StageCommand):
         """The dataset."""
         files = tuple(names_in(self.files))
         params = {**self.reading, **recursively_unfreeze(dict(self.params))}
-        return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
+        with settings.own_settings(params):
+            return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
 class Generate(Answering, StageCommand):

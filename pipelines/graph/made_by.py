@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datakit.formats.forms import FORMS
 from datakit.op import Label
 from datakit.registry import OPS
-from pipelines.backends.backend import roles_of
+from pipelines.graph.backend import roles_of
 from schemas import Schema
 
 

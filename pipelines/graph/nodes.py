@@ -12,7 +12,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
@@ -336,6 +336,21 @@ class Existing(Node):
     def parents(self) -> Mapping[str, Node]:
         """Nothing that would have to be made."""
         return {}
+
+
+class GraphBuilder(Protocol):
+    """What nodes are made with, as backends see it: the `Plan` of a graph."""
+
+    root: str
+
+    def table(self, label: str, op: Op, *inputs: Node, seed: int = 0, **resources: Node | None) -> Node:
+        """The dataset that `op` makes of `inputs`."""
+
+    def existing(self, place: str, kind: str) -> Node:
+        """The dataset or checkpoint at `place`."""
+
+    def add(self, node: Node) -> Node:
+        """A node that stands for something outside."""
 
 
 def resource_key(name: str, node: Node) -> str:

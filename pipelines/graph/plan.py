@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from datakit.op import Op
-from pipelines.backends.backend import backend_of, check_model, roles_of
+from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.made_by import next_command
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.tokenizer_check import check_tokenizer

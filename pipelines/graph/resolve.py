@@ -6,27 +6,24 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datakit.formats.layouts import reader_of
+from datakit.registry import op_of
 from datakit.tokenize import Adopt
-from pipelines.graph.nodes import Node
-from pipelines.runtime import settings
+from pipelines.graph.nodes import GraphBuilder, Node
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal
 
-if TYPE_CHECKING:
-    from pipelines.graph.plan import Plan
 
-
-def rows_at(plan: Plan, place: str, form: str, label: str = "", **params: Any) -> Node:
+def rows_at(plan: GraphBuilder, place: str, form: str, label: str = "", **params: Any) -> Node:
     """The dataset in the folder `place`, or what an import of the file there makes; `params` say how it is read."""
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
     return imported(plan, (place,), form, label or f"imported/{stem(place)}", **params)
 
 
-def any_at(plan: Plan, place: str) -> Node:
+def any_at(plan: GraphBuilder, place: str) -> Node:
     """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
@@ -34,11 +31,11 @@ def any_at(plan: Plan, place: str) -> Node:
     return plan.table(f"adopted/{stem(place)}.tokenizer", Adopt(path=normal(place)).pinned())
 
 
-def imported(plan: Plan, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
+def imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
     """What the reader of `files` makes of them (`datakit.formats.layouts`)."""
     name, params_of_files = reader_of(files)
     kind = {} if "kind" in params else {"format": form}
-    op: Any = settings.operation(name, {"files": list(files), **kind, **params_of_files, **params})
+    op: Any = op_of(name, {"files": list(files), **kind, **params_of_files, **params})
     return plan.table(label, op.pinned())
 
 

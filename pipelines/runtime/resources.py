@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 from datakit.run.resource import Resource
-from pipelines.backends.backend import ROLES, model_resource
+from pipelines.graph.backend import ROLES, model_resource
 from pipelines.graph.nodes import Node, resource_key
 from schemas import Schema
 from schemas.dataset import Dataset

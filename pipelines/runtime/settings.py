@@ -14,7 +14,8 @@ import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +25,6 @@ import luigi.configuration
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from datakit.op import Op
-from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.runtime.parameters import ListParameter, Number, Whole, unreadable
 from schemas.errors import ConfigError, printable
@@ -120,10 +119,11 @@ def templating() -> Rendering:
         raise
 
 
-def operation(name: str, params: Mapping[str, Any]) -> Op:
-    """The operation of that name with these settings; `ConfigError` says where a setting of `[quiver]` belongs."""
+@contextmanager
+def own_settings(params: Mapping[str, Any]) -> Iterator[None]:
+    """Around what reads `params` of an operation: the error about one that belongs to `[quiver]` says so."""
     try:
-        return op_of(name, params)
+        yield
     except ConfigError as fault:
         ours = [key for key in params if key in dict(quiver.get_params()) and f"unknown key {key}" in fault.what]
         if ours and fault.slug == "unknown-key":

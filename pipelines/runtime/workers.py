@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.backends.backend import Placement, backend_of, roles_of
+from pipelines.graph.backend import Placement, backend_of, roles_of
 from pipelines.graph.nodes import Node, Table
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -12,7 +12,7 @@ from datakit.blend import Split
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.backends.backend import model_at
+from pipelines.graph.backend import model_at
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at

@@ -11,7 +11,7 @@ from typing import Any
 
 from datakit.op import Op
 from datakit.template import Rendering
-from pipelines.backends.backend import Role, Step, backend_of, roles_of
+from pipelines.graph.backend import Role, Step, backend_of, roles_of
 from pipelines.graph.nodes import Node, Table, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import differ

@@ -20,7 +20,7 @@ from datakit.label import Reward
 from datakit.op import Op
 from datakit.template import Chat, Rendering
 from datakit.tokenize import Mask
-from pipelines.backends.backend import gives
+from pipelines.graph.backend import gives
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, ask, asked, readable

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from datakit.run.overlap import THREADS, overlapped
+from datakit.overlap import THREADS, overlapped
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])

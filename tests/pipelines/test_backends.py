@@ -19,10 +19,10 @@ from datakit.io import Jsonl, Reversal
 from datakit.label import Logprobs, Reward, TopK, Values
 from datakit.op import Op
 from datakit.tokenize import Train
-from pipelines.backends import backend
 from pipelines.backends import checkpoint as backends_checkpoint
-from pipelines.backends.backend import Backend, Placement, Role, backend_of, backends, model_at, register
 from pipelines.backends.checkpoint import Checkpoint
+from pipelines.graph import backend
+from pipelines.graph.backend import Backend, Placement, Role, backend_of, backends, model_at, register
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers

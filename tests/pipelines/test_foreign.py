@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.backends.backend import backend_of, model_at
 from pipelines.backends.hf_folder import content_of
+from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES

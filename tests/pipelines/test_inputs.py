@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands import luigi
 
-from pipelines.backends.backend import model_at
+from pipelines.graph.backend import model_at
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.plan import Plan
 from schemas.dataset import Dataset

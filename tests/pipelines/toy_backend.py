@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from datakit.clients import ANSWERS, Sampling
 from datakit.op import Capability
-from pipelines.backends.backend import Backend, Placement, Role, register
+from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import Node
 from schemas import SAMPLES, Schema

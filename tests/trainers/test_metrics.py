@@ -17,8 +17,8 @@ from trainers.config import Run
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.report import by_source
+from trainers.engine.reporting.results import StepResult
 from trainers.engine.reporting.speed import Speed, peak_of
-from trainers.engine.training.step import StepResult
 from trainers.tensors import active_weights
 
 

@@ -17,9 +17,9 @@ from trainers.engine.data.feed import GlobalBatch
 from trainers.engine.reporting import trackers
 from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.records import Records
+from trainers.engine.reporting.results import TrainedStep
 from trainers.engine.reporting.speed import Speed
 from trainers.engine.reporting.trackers.tracker import Facts, Status, Tracker, Trackers
-from trainers.engine.training.step import TrainedStep
 
 _NAME = 80
 """Characters of a source that stand in the name of its figure."""

@@ -14,7 +14,7 @@ import torch
 from trainers.architecture import ModelConfig
 from trainers.config import Run
 from trainers.engine.megatron.parallel import Layout
-from trainers.engine.training.step import StepResult
+from trainers.engine.reporting.results import StepResult
 from trainers.tensors import active_weights
 
 PEAKS = (

@@ -7,9 +7,8 @@ added up unscaled and divided by the global weight at the end, so no cut of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,39 +26,9 @@ from trainers.engine.megatron import mixture
 from trainers.engine.megatron.forward import extract_outputs, forward
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.megatron.specs import choose
+from trainers.engine.reporting.results import StepResult
 from trainers.engine.training.step_sums import WEIGHT, StepSums
 from trainers.launch import rank
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """A step over the global batch: the mean loss, its weight, the metrics' means, and whether someone asked to
-    stop.
-
-    `tokens` were read, `padded_tokens` what attention computed for them, `pairs` the (query, key)
-    pairs within the window, later keys included. `sources` holds the mean loss of every source, by its place;
-    `rows_RN` the sum of the loss, its weight and the notes of every row, in the order of the step, where asked for.
-    """
-
-    loss: float
-    weight: float
-    metrics: Mapping[str, float]
-    tokens: int
-    padded_tokens: int
-    pairs: float
-    sources: Mapping[int, float]
-    rows_RN: np.ndarray
-    stop: bool
-
-
-@dataclass(frozen=True)
-class TrainedStep:
-    """A step that the optimizer made: what the batch gave, its figures by name, the rate, the gradient's norm."""
-
-    result: StepResult
-    figures: Mapping[str, float]
-    lr: float
-    grad_norm: float
 
 
 class Stepper:

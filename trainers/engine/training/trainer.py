@@ -39,9 +39,9 @@ from trainers.engine.inference.scorer import Scorer
 from trainers.engine.megatron import lora, parallel
 from trainers.engine.megatron.model import Network
 from trainers.engine.reporting.report import by_source
+from trainers.engine.reporting.results import TrainedStep
 from trainers.engine.training import build, optim
 from trainers.engine.training.build import Prepared
-from trainers.engine.training.step import TrainedStep
 from trainers.launch import rank
 
 

@@ -14,18 +14,15 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from datakit.op import NOTHING, Capability, Op
 from datakit.run.resource import Resource
 from datakit.template import Rendering
-from pipelines.graph.nodes import Node, resource_key
+from pipelines.graph.nodes import GraphBuilder, Node, resource_key
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
-
-if TYPE_CHECKING:
-    from pipelines.graph.plan import Plan
 
 Role = Literal["generator", "scorer", "model", "judge"]
 """What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
@@ -82,7 +79,7 @@ class Backend(ABC):
         return reference.partition(":")[0] in self.schemes and ":" in reference
 
     @abstractmethod
-    def node(self, plan: Plan, reference: str) -> Node:
+    def node(self, plan: GraphBuilder, reference: str) -> Node:
         """The node of the model that `reference` names, of the model's content and never of its address."""
 
     @abstractmethod
@@ -165,7 +162,7 @@ def backend_of(node: Node) -> Backend:
     raise ConfigError("wrong-kind", f"{node.label} is a {node.kind}, not a model", kept="nothing was started")
 
 
-def model_at(plan: Plan, reference: str, role: Role | None = None) -> Node:
+def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> Node:
     """The model that `reference` names; `ConfigError` if none is there, or none that can be a `role`."""
     able = [backend for backend in backends() if role is None or role in backend.roles]
     for backend in backends():
@@ -188,7 +185,7 @@ def model_at(plan: Plan, reference: str, role: Role | None = None) -> Node:
     )
 
 
-def checkpoint_at(plan: Plan, reference: str) -> Node:
+def checkpoint_at(plan: GraphBuilder, reference: str) -> Node:
     """The checkpoint that `reference` names, or that is made of what it names; `ConfigError` for any other model."""
     node = model_at(plan, reference)
     if node.kind != "checkpoint":
