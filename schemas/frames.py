@@ -29,9 +29,17 @@ _REMOTE_OR_GLOB = re.compile(r"://|[*?\[\]{}]")
 class Shards(Protocol):
     """What is read of a `Dataset`: verified rows, and where they lie."""
 
-    url: str
-    manifest: Manifest
-    verify: Verify
+    @property
+    def url(self) -> str:
+        """Where they lie."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What says so."""
+
+    @property
+    def verify(self) -> Verify:
+        """How they are checked."""
 
     @property
     def schema(self) -> Schema:

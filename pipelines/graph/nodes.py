@@ -343,7 +343,15 @@ class GraphBuilder(Protocol):
 
     root: str
 
-    def table(self, label: str, op: Op, *inputs: Node, seed: int = 0, **resources: Node | None) -> Node:
+    def table(
+        self,
+        label: str,
+        op: Op,
+        *inputs: Node,
+        seed: int = 0,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        **resources: Node | None,
+    ) -> Node:
         """The dataset that `op` makes of `inputs`."""
 
     def existing(self, place: str, kind: str) -> Node:
