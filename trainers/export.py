@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m trainers.export", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("out", help="folder that transformers and vLLM load")
-    parser.add_argument("--family", help="whose architecture (default: the one it was adopted as, or that fits)")
+    parser.add_argument("--family", help="whose architecture (default: the one it was imported as, or that fits)")
     parser.add_argument("--dtype", choices=("keep", "fp32", "bf16", "fp16"), default="keep", help="type of the weights")
     parser.add_argument("--max-shard-bytes", type=int, default=5_000_000_000, help="greatest size of one file")
     parser.add_argument("--tokenizer", help="tokenizer dataset or folder, in place of the checkpoint's own")

@@ -22,10 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--key", default="", help="task key of the checkpoint")
     parser.add_argument("--check", choices=("auto", "on", "off"), default="auto", help="compare with transformers")
     given = parser.parse_args(arguments)
-    from trainers.engine.weights.import_hf import adopt
+    from trainers.engine.weights.import_hf import import_hf
 
     try:
-        adopt(given.source, given.out, tokenizer_from=given.tokenizer, task_key=given.key, check=given.check)
+        import_hf(given.source, given.out, tokenizer_from=given.tokenizer, task_key=given.key, check=given.check)
     except QuiverError as error:
         print(error.render(), file=sys.stderr, flush=True)
         return error.code

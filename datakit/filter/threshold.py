@@ -77,7 +77,7 @@ class Threshold(Keep):
         stays = any(self._inside(values, bounds).any() for values in finite.chunks())
         if not (stays or self.allow_empty or dataset.num_rows == 0):
             upward = low is not None
-            raise nothing_kept(self.column, self._said(bounds), dataset.num_rows, finite, upward=upward)
+            raise nothing_kept(self.column, self._bounds_text(bounds), dataset.num_rows, finite, upward=upward)
         return {"minimum": low, "maximum": high}
 
     def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
@@ -88,7 +88,7 @@ class Threshold(Keep):
         below = np.zeros(len(values), bool) if low is None else (values <= low if self.strict else values < low)
         reason = np.select([np.isnan(values), below], [NOT_FINITE, "below"], "above")
         keep = pa.array(self._inside(values, bounds))
-        return FilterDecision(keep, pa.array(reason, pa.string()), measured(values), self._said(bounds))
+        return FilterDecision(keep, pa.array(reason, pa.string()), measured(values), self._bounds_text(bounds))
 
     def _bounds(self, finite: FiniteValues) -> Bounds:
         def bound(number: float | None, quantile: float | None) -> float | None:
@@ -105,7 +105,7 @@ class Threshold(Keep):
             inside &= values < high if self.strict else values <= high
         return inside
 
-    def _said(self, bounds: Bounds) -> str:
+    def _bounds_text(self, bounds: Bounds) -> str:
         signs = (">", "<") if self.strict else (">=", "<=")
         parts = [f"{sign} {bound:.6g}" for sign, bound in zip(signs, bounds, strict=True) if bound is not None]
         return " and ".join(parts)

@@ -26,7 +26,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text
 from pipelines.runtime.command import execute
-from pipelines.runtime.parameters import AssignmentsParameter
+from pipelines.runtime.parameters import AssignmentsParameter, older_names
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
@@ -101,7 +101,7 @@ def _parameters(task: str) -> dict[str, luigi.Parameter[Any]]:
             flags[name] = parameter
         if issubclass(kinds.get(owner, object), luigi.Config):
             flags[f"{owner}_{name}"] = parameter
-    return flags
+    return flags | {older: flags[name] for older, name in older_names(kinds[task]).items()}
 
 
 def _words(task: str, flags: Mapping[str, luigi.Parameter[Any]], name: str, value: Any) -> list[str]:

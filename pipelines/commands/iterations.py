@@ -75,7 +75,7 @@ class Iterations(Results):
 
 
 class AlignmentIteration(Answering, Recipe[Iterations]):
-    """Iteration `iteration` of a recipe over a task source."""
+    """Iteration `iteration` of a recipe over a task setup."""
 
     training = "improve"
     title: ClassVar[str] = ""
@@ -91,7 +91,7 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
     original_share = Number(
         default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
     )
-    experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the source")
+    experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the setup")
 
     @abstractmethod
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
@@ -131,7 +131,7 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
         return Iterations.named(task_setup, before, tuple(steps), targets)
 
     def _experiment(self, title: str) -> str:
-        """`--experiment`, or else the title of the source as the name of a folder."""
+        """`--experiment`, or else the title of the setup as the name of a folder."""
         name = folder_name(self.experiment or title)
         if self.experiment and name != self.experiment:
             raise ConfigError(

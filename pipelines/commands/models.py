@@ -36,7 +36,7 @@ from schemas.store.commit import read_manifest
 
 
 @makes(ImportedModel)
-class Adopt(Make):
+class ImportHF(Make):
     """Makes a checkpoint of a Hugging Face folder."""
 
     kind = CheckpointTarget
@@ -44,7 +44,7 @@ class Adopt(Make):
     def make(self, node: ImportedModel, stage: Stage) -> str:
         """`trainers.import_hf`."""
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
-        return _apart(_adopt, node.folder, node.url, node.task_key, tokenizer)
+        return _apart(_import, node.folder, node.url, node.task_key, tokenizer)
 
 
 @makes(ConvertedModel)
@@ -128,12 +128,12 @@ def _apart(work: Callable[..., str], *given: Any) -> str:
             ) from None
 
 
-def _adopt(folder: str, url: str, key: str, tokenizer: str | None) -> str:
-    from trainers.engine.weights.import_hf import adopt
+def _import(folder: str, url: str, key: str, tokenizer: str | None) -> str:
+    from trainers.engine.weights.import_hf import import_hf
 
     lines: list[str] = []
     facts = _turn_end(tokenizer or folder, lines).facts
-    adopt(folder, url, task_key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    import_hf(folder, url, task_key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
     return ", ".join(lines)
 
 

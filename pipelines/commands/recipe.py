@@ -11,8 +11,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
-import luigi
-
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
 from pipelines.graph.nodes import Node
@@ -21,26 +19,28 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.table import text
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import AssignmentsParameter, OptionalWhole, assigned_to
-from pipelines.setups import source_kind, source_of
+from pipelines.runtime.parameters import AssignmentsParameter, OptionalWhole, RenamedParameter, assigned_to
+from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
 
 R = TypeVar("R", bound=Results)
 
 
 class Recipe(Templated, Command, Generic[R]):
-    """A graph over a task source, whose datasets, checkpoints and figures have names."""
+    """A graph over a task setup, whose datasets, checkpoints and figures have names."""
 
     training: ClassVar[str]
-    """The parameter, of the recipe or of its source, that `--set optim.lr=...` without a first word is about."""
+    """The parameter, of the recipe or of its setup, that `--set optim.lr=...` without a first word is about."""
 
-    source = luigi.Parameter(
-        default="digits", description="task source: the section that says where prompts, data and models come from"
+    setup = RenamedParameter(
+        older="source",
+        default="digits",
+        description="task setup: the section that says where prompts, data and models come from",
     )
     set = AssignmentsParameter(
         default=(),
         description="a setting of the recipe's training as key=value (optim.lr=1e-4), or of another training of the "
-        "source (base.epochs=2, reward.optim.lr=1e-4); may be repeated",
+        "setup (base.epochs=2, reward.optim.lr=1e-4); may be repeated",
     )
     seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
 
@@ -74,13 +74,13 @@ class Recipe(Templated, Command, Generic[R]):
     @functools.cached_property
     def changes(self) -> dict[str, dict[str, object]]:
         """What `--set` says, by the parameter that it is about."""
-        return assigned_to(self.set, self.training, source_kind(self.source), type(self))
+        return assigned_to(self.set, self.training, setup_kind(self.setup), type(self))
 
     def task_setup(self, plan: Plan) -> TaskSetup:
-        """What the source gives, with the changes that concern it."""
+        """What the setup gives, with the changes that concern it."""
         own = {name for name, _ in self.get_params()}
         changes = {name: change for name, change in self.changes.items() if name not in own}
-        return source_of(self.source, changes).source(plan, self.settled_seed, self.rendering)
+        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering)
 
     def after(self) -> None:
         """The tables, and where the results lie."""

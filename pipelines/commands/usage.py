@@ -1,5 +1,5 @@
 """What `--help` shows: the commands in a line each; or one command, every flag once with its default, the names that
-its flags take, and the settings of its task source.
+its flags take, and the settings of its setup.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from schemas.errors import ConfigError
 from schemas.settings import defaults
 
 _COLUMN, _NAMES = 26, 28
-_GENERAL = ("quiver", "launch")
 _LUIGI = {
     "workers": "tasks at the same time",
     "scheduler-host": "a luigid to register with; none is needed",
@@ -63,15 +62,15 @@ def overview() -> Iterator[str]:
     """The commands, in a line each."""
     yield "usage: luigi --module pipelines COMMAND --flag value ...  (COMMAND --help)"
     stages = {name for name, kind in commands().items() if kind.__module__.startswith("pipelines.commands.")}
-    for title, wanted in (("Recipes", False), ("Stages", True)):
+    for title, of_stages in (("Recipes", False), ("Stages", True)):
         yield f"\n{title}"
         for name, kind in commands().items():
-            if (name in stages) is wanted:
+            if (name in stages) is of_stages:
                 yield f"  {name:<{_NAMES}}{_short(_sentence(kind), console.width() - _NAMES - 2)}"
 
 
 def page(kind: type[luigi.Task]) -> Iterator[str]:
-    """One command: what it does, its flags, the names that they take, the settings of its source, general flags."""
+    """One command: what it does, its flags, the names that they take, the settings of its setup, general flags."""
     family = kind.get_task_family()
     yield from textwrap.wrap(f"{family}: {' '.join((inspect.getdoc(kind) or '').split())}", console.width())
     yield ""
@@ -79,27 +78,25 @@ def page(kind: type[luigi.Task]) -> Iterator[str]:
         yield from _flag(family, "", name, parameter)
     if issubclass(kind, StageCommand):
         yield from _names(kind)
-    section = _source(kind)
+    section = _setup(kind)
     if section is not None:
-        yield f"\nSettings of the source {section.get_task_family()} (another one: --source NAME --help)"
+        yield f"\nSettings of the setup {section.get_task_family()} (another one: --setup NAME --help)"
         yield from _section(section)
     yield "\nSettings of every command"
-    for name in _GENERAL[:1]:
-        yield from _section(Register.get_task_cls(name))
+    yield from _section(Register.get_task_cls("quiver"))
     for name, meaning in _LUIGI.items():
         yield from _entry(f"--{name}", meaning)
     launch = ", ".join(f"--launch-{name.replace('_', '-')}" for name, _ in Register.get_task_cls("launch").get_params())
     yield from _entry("--launch-...", f"how training is started: {launch}")
 
 
-def _source(kind: type[luigi.Task]) -> type[luigi.Task] | None:
-    """The section of the task source that the command line names, or the default one; None where there is none."""
-    parameter = dict(kind.get_params()).get("source")
+def _setup(kind: type[luigi.Task]) -> type[luigi.Task] | None:
+    """The section of the setup that the command line names, or the default one; None where there is none."""
+    parameter = dict(kind.get_params()).get("setup")
     if parameter is None:
         return None
-    section = Register._get_reg().get(
-        invocation.value("--source") or _value(kind.get_task_family(), "source", parameter)
-    )
+    given = invocation.value("--setup") or invocation.value("--source")
+    section = Register._get_reg().get(given or _value(kind.get_task_family(), "setup", parameter))
     return section if inspect.isclass(section) and issubclass(section, luigi.Config) else None
 
 

@@ -37,7 +37,7 @@ class ImportedModel(Node):
 
     @property
     def work(self) -> Mapping[str, Any]:
-        """`adopt`, and what is adopted."""
+        """The import, under the name that it has in keys, and what is imported."""
         return {"name": "adopt", "version": 2, "params": {"content": self.content}}
 
     @property

@@ -1,7 +1,7 @@
 """Whether two nodes speak the same tokenizer, as far as that is known before anything has run.
 
-A tokenizer that was adopted is known by its identity from the start, one that has yet to be trained only by its key;
-once it is made, both are known. What cannot be known here is refused by the stage itself (`datakit.run.facts`,
+A tokenizer that came from outside is known by its identity from the start, one that has yet to be trained only by its
+key; once it is made, both are known. What cannot be known here is refused by the stage itself (`datakit.run.facts`,
 `trainers.run`), which always knows identities.
 """
 

@@ -18,7 +18,7 @@ from pipelines.commands.recipe import Recipe
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.runtime.parameters import MergedParameter, ObjectParameter
+from pipelines.runtime.parameters import MergedParameter, ObjectParameter, RenamedParameter
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
 from schemas.errors import ConfigError
@@ -56,7 +56,9 @@ class PreferenceOptimization(Recipe[Results]):
 
     training = "learning"
 
-    source = luigi.Parameter(default="preferences", description="task source of the pairs and of the policy")
+    setup = RenamedParameter(
+        older="source", default="preferences", description="task setup of the pairs and of the policy"
+    )
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
     options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
@@ -67,10 +69,10 @@ class PreferenceOptimization(Recipe[Results]):
         if task.pairs is None:
             raise ConfigError(
                 "no-pairs",
-                f"the source {self.source} has no preference pairs",
-                expected="a source such as preferences",
+                f"the setup {self.setup} has no preference pairs",
+                expected="a setup such as preferences",
                 kept="nothing was started",
-                next="--source preferences",
+                next="--setup preferences",
             )
         label, tokenizer = f"{self.algorithm}/{task.eval_setup.name}", task.eval_setup.tokenizer
         train, held_out = (

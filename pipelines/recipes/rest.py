@@ -20,7 +20,7 @@ from schemas.errors import ConfigError, printable
 
 
 class RestIteration(AlignmentIteration):
-    """Iteration `iteration` of ReST; it requires all iterations before it, down to the source's first policy."""
+    """Iteration `iteration` of ReST; it requires all iterations before it, down to the setup's first policy."""
 
     title = "rest"
 

@@ -17,7 +17,7 @@ import luigi
 import luigi.configuration
 from luigi.cmdline_parser import CmdlineParser
 from luigi.freezing import recursively_freeze, recursively_unfreeze
-from luigi.parameter import ParameterException
+from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
 from pipelines.runtime.console import say_error
@@ -139,6 +139,27 @@ class MergedParameter(ObjectParameter):
         return recursively_freeze(whole)
 
 
+class RenamedParameter(luigi.Parameter[Any]):
+    """A text whose flag and configuration key were called `older` once, which still works."""
+
+    def __init__(self, *, older: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.older = older
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        super().__set_name__(owner, name)
+        owner.ignore_unconsumed = {*getattr(owner, "ignore_unconsumed", ()), self.older}
+
+    def _get_value_from_config(self, section: str, name: str) -> Any:
+        value = super()._get_value_from_config(section, name)
+        return super()._get_value_from_config(section, self.older) if value is _no_value else value
+
+
+def older_names(kind: type[luigi.Task]) -> dict[str, str]:
+    """Names that parameters of `kind` had once, each with today's."""
+    return {parameter.older: name for name, parameter in kind.get_params() if isinstance(parameter, RenamedParameter)}
+
+
 class AssignmentsParameter(luigi.Parameter[Any]):
     """Texts `key=value`; the flag may be given again and again."""
 
@@ -184,11 +205,17 @@ def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:
 
 
 def install() -> None:
-    """Have Luigi's parser end the process with our error (exit code 2) where argparse would print its usage."""
+    """Have Luigi's parser know the older names of flags, and end the process with our error (exit code 2) where
+    argparse would print its usage.
+    """
     build = CmdlineParser._build_parser
 
     def refusing(root_task: str | None = None, **options: Any) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = build(root_task=root_task, **options)
+        if root_task:
+            parameters = dict(Register.get_task_cls(root_task).get_params())
+            for older, name in older_names(Register.get_task_cls(root_task)).items():
+                parser.add_argument(f"--{older}", help=argparse.SUPPRESS, **parameters[name]._parser_kwargs(name))
         parser.error = functools.partial(_refuse, root_task)  # type: ignore[method-assign,assignment]
         return parser
 

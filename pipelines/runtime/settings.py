@@ -26,7 +26,7 @@ from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
 from datakit.template import Rendering
-from pipelines.runtime.parameters import ListParameter, Number, Whole, unreadable
+from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from trainers.launch.settings import Launch
@@ -197,7 +197,7 @@ def check() -> None:
     for section in config.sections():
         keys = set(config.options(section)) - general
         if section in ours:
-            _check_keys(section, keys, {name for name, _ in ours[section].get_params()})
+            _check_keys(section, keys, {*older_names(ours[section]), *(name for name, _ in ours[section].get_params())})
         elif section not in families and (near := difflib.get_close_matches(section, ours, 1, 0.8)):
             raise ConfigError(
                 "unknown-section",

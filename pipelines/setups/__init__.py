@@ -1,6 +1,6 @@
-"""Task sources: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
+"""Task setups: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
 
-A source is a section of the configuration; `source = digits` in a recipe's section names it. One file each; this list
+A setup is a section of the configuration; `setup = digits` in a recipe's section names it. One file each; this list
 is the registry. All are made of the same nodes as everything else.
 """
 
@@ -16,32 +16,32 @@ from pipelines.runtime.settings import configured
 from pipelines.setups.digits import digits as digits
 from pipelines.setups.own import own as own
 from pipelines.setups.preferences import preferences as preferences
-from pipelines.setups.source import SetupConfig as SetupConfig
+from pipelines.setups.setup_config import SetupConfig as SetupConfig
 from schemas.errors import ConfigError, printable
 from schemas.settings import suggestion
 from trainers.config import merged
 
-SOURCES: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
-"""Sources by name."""
+SETUPS: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
+"""Setups by name."""
 
 
-def source_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig:
-    """The source of that name, configured, with `changes` over its settings in JSON, by name; `ConfigError` if there
+def setup_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig:
+    """The setup of that name, configured, with `changes` over its settings in JSON, by name; `ConfigError` if there
     is none.
     """
-    section = configured(source_kind(name))
+    section = configured(setup_kind(name))
     changed = {key: merged(recursively_unfreeze(getattr(section, key)), change) for key, change in changes.items()}
     return section.clone(**changed) if changed else section
 
 
-def source_kind(name: str) -> type[SetupConfig]:
-    """The section that is the source of that name; `ConfigError` if there is none."""
-    if name not in SOURCES:
+def setup_kind(name: str) -> type[SetupConfig]:
+    """The section that is the setup of that name; `ConfigError` if there is none."""
+    if name not in SETUPS:
         raise ConfigError(
-            "unknown-source",
-            f"there is no source {printable(name)}{suggestion(name, list(SOURCES))}",
-            expected=", ".join(SOURCES),
+            "unknown-setup",
+            f"there is no setup {printable(name)}{suggestion(name, list(SETUPS))}",
+            expected=", ".join(SETUPS),
             kept="nothing was started",
-            next=f"--source {(get_close_matches(name, SOURCES, 1) or list(SOURCES))[0]}",
+            next=f"--setup {(get_close_matches(name, SETUPS, 1) or list(SETUPS))[0]}",
         )
-    return SOURCES[name]
+    return SETUPS[name]

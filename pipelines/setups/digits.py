@@ -15,7 +15,7 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Number, Whole
-from pipelines.setups.source import (
+from pipelines.setups.setup_config import (
     SetupConfig,
     held_apart,
     learning_of,
@@ -66,7 +66,7 @@ class digits(SetupConfig):
         optim={"lr": 5e-4, "warmup_steps": 10, "schedule": "cosine", "min_lr": 5e-5},
     )
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]

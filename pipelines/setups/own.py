@@ -18,7 +18,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter
 from pipelines.runtime.references import model_parameter, reference
-from pipelines.setups.source import SetupConfig, learning_of, max_length, max_new_tokens
+from pipelines.setups.setup_config import SetupConfig, learning_of, max_length, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
@@ -53,8 +53,8 @@ class own(SetupConfig):
         optim={"lr": 1e-5, "warmup_steps": 5, "schedule": "cosine"},
     )
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
-        """The policy adopted where it comes from outside, the prompts in two parts, the reward."""
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+        """The policy imported where it comes from outside, the prompts in two parts, the reward."""
         given = {"model": self.first, "prompts": self.prompts, "reward": self.reward}
         missing = [name for name, value in given.items() if not value]
         if missing:

@@ -16,7 +16,7 @@ from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number
-from pipelines.setups.source import (
+from pipelines.setups.setup_config import (
     SetupConfig,
     baselines,
     held_apart,
@@ -73,7 +73,7 @@ class preferences(SetupConfig):
         optim={"lr": 2e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 2e-5},
     )
 
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
         if not files:

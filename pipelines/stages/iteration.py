@@ -3,7 +3,7 @@ sampling and their relatives share.
 
     prompts of this iteration -> samples -> rewards -> kept -> improved policy -> evaluation
 
-`TaskSetup` is what a task source gives: prompts, original data, tokenizer, first policy, reward model, verifier. What
+`TaskSetup` is what a setup gives: prompts, original data, tokenizer, first policy, reward model, verifier. What
 is kept and how the policy learns it is the recipe's own matter.
 """
 

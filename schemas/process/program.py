@@ -40,13 +40,13 @@ def run(main: Callable[[], int]) -> NoReturn:
     except SystemExit as exit_:
         code = _code(exit_)
     except KeyboardInterrupt:
-        code = _told(stopped())
+        code = _print(stopped())
     except QuiverError as error:
-        code = _told(error)
+        code = _print(error)
     except OSError as error:
-        code = _told(disk_fault(error) or bug("".join(traceback.format_exception(error))))
+        code = _print(disk_fault(error) or bug("".join(traceback.format_exception(error))))
     except Exception as error:
-        code = _told(bug("".join(traceback.format_exception(error))))
+        code = _print(bug("".join(traceback.format_exception(error))))
     leave(code)
 
 
@@ -106,7 +106,7 @@ def bug(text: str) -> QuiverError:
     return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")
 
 
-def _told(error: QuiverError) -> int:
+def _print(error: QuiverError) -> int:
     print(error.render(), file=sys.stderr, flush=True)
     return error.code
 

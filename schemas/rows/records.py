@@ -24,12 +24,12 @@ RECORDS = Schema(
 )
 
 
-def records_of(key: str, notes: Sequence[str] = ()) -> Schema:
+def records_of(key: str, row_metrics: Sequence[str] = ()) -> Schema:
     """RECORDS of rows whose key column is `key`, with the algorithm's own float32 numbers behind.
 
     The key stays `row_id` where `key` is the name of another column.
     """
-    name = key if key not in (*RECORDS.names, *notes) else "row_id"
+    name = key if key not in (*RECORDS.names, *row_metrics) else "row_id"
     columns = (replace(RECORDS["row_id"], name=name), *RECORDS.columns[1:])
-    more = tuple(Column(note, pa.float32(), "told by the algorithm") for note in notes)
+    more = tuple(Column(metric, pa.float32(), "a row metric of the algorithm") for metric in row_metrics)
     return Schema(RECORDS.name, RECORDS.version, (*columns, *more), key=(name, "epoch"))

@@ -61,9 +61,9 @@ def engine(shape: str, vocabulary: int, longest: int, **run: Any) -> tuple[Any, 
     def train(read: Any) -> Any:
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
-        outcome = learner.stepper.train(read.batches)
+        result = learner.stepper.train(read.batches)
         learner.optimizer.step()
-        return outcome
+        return result
 
     return feed, train
 

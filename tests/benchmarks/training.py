@@ -46,8 +46,8 @@ def ours(folder: Path, shape: str, precision: str) -> Callable[[int], tuple[floa
     feed, train = engine(shape, vocabulary, LONGEST, **size, **places)
 
     def step(number: int) -> tuple[float, int]:
-        outcome = train(feed.step(number))
-        return outcome.loss, outcome.tokens
+        result = train(feed.step(number))
+        return result.loss, result.tokens
 
     return step
 

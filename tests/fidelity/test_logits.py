@@ -13,7 +13,7 @@ from tests.fidelity.folders import ABSENT
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
@@ -113,7 +113,7 @@ FORMS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def difference(source: Path, root: Path, length: int) -> float:
     """Of all logits of one sequence of `length` tokens, relative to the greatest where that is above 1."""
-    adopt(str(source), str(root / "checkpoint"), check="off", say=lambda line: None)
+    import_hf(str(source), str(root / "checkpoint"), check="off", say=lambda line: None)
     model = checkpoint.open_checkpoint(str(root / "checkpoint"), verify="off").model
     ids = comparison.sample_ids(model, length, rows=1)
     assert ids.shape == (1, length)
@@ -161,7 +161,7 @@ REACHES = {
 def test_the_check_runs_past_the_window_and_the_stretch(tmp_path: Path, case: str) -> None:
     kind, settings, length = REACHES[case]
     source = folders.write(tmp_path / "source", kind, settings)
-    adopt(str(source), str(tmp_path / "checkpoint"), check="off", say=lambda line: None)
+    import_hf(str(source), str(tmp_path / "checkpoint"), check="off", say=lambda line: None)
     model = checkpoint.open_checkpoint(str(tmp_path / "checkpoint"), verify="off").model
     job = {"folder": str(source), "place": str(tmp_path / "checkpoint")}
     seen = comparison.beyond(job, model, parallel.start(Parallel()))
@@ -181,7 +181,7 @@ def test_what_shows_in_long_texts_alone_is_seen(
     tmp_path: Path, kind: str, settings: dict[str, Any], wrong: dict[str, Any]
 ) -> None:
     source = folders.write(tmp_path / "source", kind, settings)
-    adopt(str(source), str(tmp_path / "checkpoint"), check="off", say=lambda line: None)
+    import_hf(str(source), str(tmp_path / "checkpoint"), check="off", say=lambda line: None)
     right = checkpoint.open_checkpoint(str(tmp_path / "checkpoint"), verify="off").model
     model = type(right)(**{**vars(right), **wrong})
     layout, place = parallel.start(Parallel()), str(tmp_path / "checkpoint")

@@ -23,7 +23,7 @@ from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.training import build, optim
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
@@ -53,7 +53,7 @@ def family(name: str, root: Path) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config |= {"router_aux_loss_coef": 0.0} if "router_aux_loss_coef" in config else {}
     (folder / "config.json").write_text(json.dumps(config))
-    quietly(adopt, folder, root / "init")
+    quietly(import_hf, folder, root / "init")
     return folder
 
 

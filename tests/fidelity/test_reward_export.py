@@ -16,7 +16,7 @@ from tests.trainers.networks import words
 from trainers.engine.inference.scorer import open_scorer
 from trainers.engine.weights import comparison, padding
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -118,7 +118,7 @@ def by_the_engine(checkpoint: Path, rows: list[list[int]]) -> torch.Tensor:
 
 def converted(source: Path, root: Path, lines: list[str] | None = None) -> tuple[Path, Path]:
     say = (lambda line: None) if lines is None else lines.append
-    adopt(str(source), str(root / "checkpoint"), check="off", say=say)
+    import_hf(str(source), str(root / "checkpoint"), check="off", say=say)
     export(str(root / "checkpoint"), str(root / "exported"), check="off", say=say)
     return root / "checkpoint", root / "exported"
 

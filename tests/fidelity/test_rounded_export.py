@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import DataError
 from tests.fidelity import folders
 from trainers.engine.weights import export_hf
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -30,7 +30,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("rounded")
     for name, (kind, settings) in KINDS.items():
         folders.write(root / name, kind, settings)
-        adopt(str(root / name), str(root / f"{name}-checkpoint"), check="off", say=lambda line: None)
+        import_hf(str(root / name), str(root / f"{name}-checkpoint"), check="off", say=lambda line: None)
     return {name: root / f"{name}-checkpoint" for name in KINDS}
 
 

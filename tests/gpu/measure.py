@@ -162,9 +162,9 @@ def train(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         speed = Speed.of(run, shape, layout)
         for number in range(task["steps"]):
             batches = feed.step(number).batches
-            seconds, (outcome, norm) = _timed(lambda batches=batches: _stepped(learner, batches))
-            figures = {"loss": outcome.loss, "norm": float(norm), "tokens": outcome.tokens, "seconds": seconds}
-            yield {**figures, "memory_b": _peak_memory(), **speed.figures(outcome, seconds)}
+            seconds, (result, norm) = _timed(lambda batches=batches: _stepped(learner, batches))
+            figures = {"loss": result.loss, "norm": float(norm), "tokens": result.tokens, "seconds": seconds}
+            yield {**figures, "memory_b": _peak_memory(), **speed.figures(result, seconds)}
 
 
 def check_room(task: Mapping[str, Any], there: int) -> None:
@@ -184,8 +184,8 @@ def check_room(task: Mapping[str, Any], there: int) -> None:
 def _stepped(learner: Any, batches: Any) -> tuple[Any, Any]:
     learner.model.zero_grad_buffer()
     learner.optimizer.zero_grad()
-    outcome = learner.stepper.train(batches)
-    return outcome, learner.optimizer.step()[1]
+    result = learner.stepper.train(batches)
+    return result, learner.optimizer.step()[1]
 
 
 def sample(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import luigi
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 
+import pipelines
 from datakit.io import Reversal
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.commands import models, stages
 from pipelines.commands.command import Command
 from pipelines.graph.plan import Plan
+from pipelines.runtime import settings
 from pipelines.setups.digits import digits
 from pipelines.setups.own import own
 from pipelines.stages.iteration import PLAIN
@@ -62,7 +67,7 @@ def test_a_model_that_is_never_asked_is_refused(place: Path) -> None:
 
 
 def test_training_starts_from_a_model_or_from_an_architecture(place: Path, tmp_path: Path) -> None:
-    from tests.pipelines.test_speech import make
+    from tests.pipelines.test_tokenizer_check import make
 
     plan = Plan(str(tmp_path))
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
@@ -83,7 +88,28 @@ def test_the_policy_and_the_networks_of_task_sources_have_older_names(place: Pat
     assert own(policy="model", reward="a:b").first == own(model="model", reward="a:b").first == "model"
     plan = Plan("data")
     keys = {
-        digits(**{name: {**SHAPE, "num_attention_heads": 4}}).source(plan, 0, PLAIN).policy.task_key
+        digits(**{name: {**SHAPE, "num_attention_heads": 4}}).task_setup(plan, 0, PLAIN).policy.task_key
         for name in ("architecture", "model")
     }
-    assert len(keys) == 1 and digits().source(plan, 0, PLAIN).policy.task_key not in keys
+    assert len(keys) == 1 and digits().task_setup(plan, 0, PLAIN).policy.task_key not in keys
+
+
+def test_the_setup_of_a_recipe_has_an_older_flag_and_key(place: Path) -> None:
+    def setup_of(*flags: str) -> str:
+        with CmdlineParser.global_instance(["RestIteration", *flags]) as parser:
+            return str(parser.get_task_obj().setup)
+
+    assert setup_of() == "digits" and setup_of("--source", "own") == setup_of("--setup", "own") == "own"
+    assert setup_of("--source", "preferences", "--setup", "own") == "own"
+    with pytest.raises(ConfigError, match="there is no setup digts"):
+        pipelines.run("RestIteration", source="digts")
+    config = luigi.configuration.get_config()
+    assert isinstance(config, configparser.ConfigParser)
+    try:
+        config.set("RestIteration", "source", "preferences")
+        settings.check()
+        assert setup_of() == "preferences" and setup_of("--setup", "own") == "own"
+        config.set("RestIteration", "setup", "own")
+        assert setup_of() == "own" and setup_of("--source", "digits") == "digits"
+    finally:
+        config.remove_section("RestIteration")

@@ -251,9 +251,9 @@ FAULTS = {
         command="RestIteration --iteration 0",
         line="error[2/bad-parameter]: iteration: 0 is below 1, the least there can be",
     ),
-    "unknown source": Fault(
-        command="RestIteration --source digts",
-        line="error[2/unknown-source]: there is no source digts (did you mean digits?)",
+    "unknown setup": Fault(
+        command="RestIteration --setup digts",
+        line="error[2/unknown-setup]: there is no setup digts (did you mean digits?)",
     ),
     "falling thresholds": Fault(
         command="RestIteration --thresholds '[1, 0]'",

@@ -21,7 +21,7 @@ from pipelines import recipes
 from pipelines.commands.recipe import Recipe
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter
-from pipelines.setups import SOURCES
+from pipelines.setups import SETUPS
 from trainers.registry import algorithms
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
@@ -46,10 +46,10 @@ TINY: dict[str, Any] = {
     "preferences_vocabulary": 300,
     "preferences_held_out": 0.25,
     "preferences_model": NETWORK,
-    **{f"{source}_{name}": LEARNING for source in ("digits", "preferences") for name in ("reward", "improve")},
+    **{f"{setup}_{name}": LEARNING for setup in ("digits", "preferences") for name in ("reward", "improve")},
     "preferences_base": LEARNING,
 }
-"""Settings of the sources; what a recipe itself sets follows from the kinds of its parameters."""
+"""Settings of the setups; what a recipe itself sets follows from the kinds of its parameters."""
 
 
 def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def recipe(request: pytest.FixtureRequest) -> type[Recipe[Any]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A file for the sources that need one."""
+    """A file for the setups that need one."""
     place = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     place.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     config = luigi.configuration.get_config()
@@ -84,7 +84,7 @@ def test_a_recipe_is_one_file_with_all_its_defaults(recipe: type[Recipe[Any]]) -
     for name, parameter in recipe.get_params():
         assert parameter.description, name
         assert parameter.has_task_value(recipe.get_task_family(), name), f"{name} has no default"
-    assert recipe().source in SOURCES
+    assert recipe().setup in SETUPS
 
 
 def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
     commands = re.findall(rf"(?:luigi --module pipelines|quiver) {recipe.__name__}\b(.*?)(?:  #|\n)", readme)
     assert commands, "the README has no command for it"
     flags = {name.replace("_", "-") for name in dict(recipe.get_params())}
-    flags |= {f"{source}-{name}".replace("_", "-") for source, kind in SOURCES.items() for name, _ in kind.get_params()}
+    flags |= {f"{setup}-{name}".replace("_", "-") for setup, kind in SETUPS.items() for name, _ in kind.get_params()}
     for flag in re.findall(r"--([\w-]+)", " ".join(commands)):
         assert flag in flags, flag
 

@@ -17,7 +17,7 @@ from datakit.formats.sources import digests_of
 from datakit.registry import kind_of
 from pipelines.runtime.command import failure_text
 from pipelines.runtime.logfile import LogFile
-from pipelines.setups import source_kind
+from pipelines.setups import setup_kind
 from schemas.errors import ConfigError
 
 
@@ -63,7 +63,7 @@ def test_names_that_are_not_there_are_answered_with_a_command(tmp_path: Path) ->
     assert op.next == "quiver ops filter.where" and all(n.startswith("filter.") for n in op.expected.split(", "))
     assert next_of(form_of, "complations", (), "plain").next == "--format completions"
     assert next_of(form_of, "zzz", (), "plain").next == "quiver formats"
-    assert next_of(source_kind, "digit").next == "--source digits"
+    assert next_of(setup_kind, "digit").next == "--setup digits"
     lost = next_of(digests_of, (str(tmp_path / "row.jsonl"),))
     assert "did you mean rows.jsonl?" in lost.what
     listed = subprocess.run(["sh", "-c", lost.next], capture_output=True, text=True, check=True).stdout

@@ -82,7 +82,7 @@ def test_a_second_run_has_nothing_to_do(folder: Path) -> None:
 
 
 def test_a_source_without_pairs_is_refused(folder: Path) -> None:
-    done = luigi(folder, "PreferenceOptimization", "--source", "digits", module="pipelines")
+    done = luigi(folder, "PreferenceOptimization", "--setup", "digits", module="pipelines")
     assert done.returncode == 2 and "error[2/no-pairs]" in done.stderr
 
 

@@ -56,7 +56,7 @@ def test_every_verb_that_templates(place: Path) -> None:
 
 @pytest.mark.parametrize("recipe", [RestIteration, RejectionSamplingIteration])
 def test_every_text_of_a_recipe(place: Path, recipe: type[Any]) -> None:
-    given = recipe(iteration=2, source="digits", stop=["END"], **ASKED)
+    given = recipe(iteration=2, setup="digits", stop=["END"], **ASKED)
     rendered = templating(given.targets)
     assert len(rendered) > 8 and all(one == EXPECTED for one in rendered)
     assert {op.sampling.stop for op in operations(given.targets) if isinstance(op, Complete)} == {("END",)}
@@ -93,7 +93,7 @@ def test_what_is_given_twice_or_for_nothing_is_refused(place: Path) -> None:
 
 
 def test_the_template_a_policy_was_trained_with_is_the_usual_one_before_it_is_made_and_after(place: Path) -> None:
-    given = RestIteration(source="digits", **ASKED)
+    given = RestIteration(setup="digits", **ASKED)
     plan, task, policy = Plan("data"), given.graph.task_setup, given.graph.task_setup.policy
     facts = {"template": {"name": ASKED["template"], "source": ASKED["template"], "options": EXPECTED["options"]}}
     facts |= {"tokenizer": policy.tokenizer_id}
@@ -115,8 +115,8 @@ def test_the_template_a_policy_was_trained_with_is_the_usual_one_before_it_is_ma
 
 
 def test_what_a_policy_learns_next_is_written_as_it_learnt_before(place: Path) -> None:
-    graph = RestIteration(source="digits", **ASKED).graph
-    plain = RestIteration(source="digits").graph.task_setup
+    graph = RestIteration(setup="digits", **ASKED).graph
+    plain = RestIteration(setup="digits").graph.task_setup
     policy = fine_tuned(Plan("data"), "next", plain, graph.steps[0].kept[0], graph.task_setup.policy, 0, 0.0)
     assert policy.learnt == graph.task_setup.policy.learnt and policy.learnt.name == ASKED["template"]
     assert not plain.policy.learnt.facts

@@ -32,7 +32,7 @@ def rewarded(url: str) -> str:
 def kept(folder: Path, **given: object) -> tuple[list[Node], list[list[float]]]:
     """What is made on the way, and the rewards that each improve step keeps."""
     plan = Plan(str(folder / "root"))
-    recipe = RestIteration(iteration=1, source="digits", **given)
+    recipe = RestIteration(iteration=1, setup="digits", **given)
     last = recipe.keep(plan, "rest", plan.existing(rewarded(str(folder / "given")), "dataset"))
     for node in plan.nodes.values():
         if isinstance(node, Table):

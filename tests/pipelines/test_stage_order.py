@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import luigi
-from test_space import model
+from test_disk_estimate import model
 
 from pipelines.runtime.training import check
 from schemas.errors import ConfigError

@@ -1,4 +1,4 @@
-"""What a run says to go on with is executed as it is printed, for every task source; and how a command is written."""
+"""What a run says to go on with is executed as it is printed, for every setup; and how a command is written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NETWORK = {"num_layers": 1, "hidden_size": 16, "ffn_hidden_size": 16, "num_atte
 _LEARNING = json.dumps({"max_steps": 2, "global_batch_size": 4, "optim": {"lr": 1e-3, "warmup_steps": 0}})
 _FEW = ("--prompts-per-iteration", "4", "--samples-per-prompt", "2", "--thresholds", "[0.5]")
 _PREFERENCES = (
-    *("RestIteration", "--source", "preferences", *_FEW, "--experiment", "a+b"),
+    *("RestIteration", "--setup", "preferences", *_FEW, "--experiment", "a+b"),
     *("--preferences-files", '["pairs.jsonl"]', "--preferences-vocabulary", "300", "--preferences-held-out", "0.5"),
     *("--preferences-max-length", "64", "--preferences-max-new-tokens", "4", "--quiver-root", "here and there"),
     *("--preferences-model", json.dumps(_NETWORK), "--preferences-base", _LEARNING, "--preferences-reward", _LEARNING),
     *("--preferences-improve", _LEARNING, "--stop", '["$x", "a\'b"]'),
 )
-_OWN = ("RestIteration", "--source", "own", *_FEW, "--own-prompts", "prompts.jsonl", "--own-held-out", "0.5")
+_OWN = ("RestIteration", "--setup", "own", *_FEW, "--own-prompts", "prompts.jsonl", "--own-held-out", "0.5")
 _OWN += ("--own-reward", "score:length", "--own-max-length", "64", "--own-max-new-tokens", "4", "--template", "text")
 _OWN += ("--own-improve", _LEARNING)
 

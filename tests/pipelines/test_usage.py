@@ -16,7 +16,7 @@ from pipelines.commands.stages import Filter, Import
 from pipelines.recipes import RestIteration
 from pipelines.runtime import invocation
 from pipelines.runtime.command import near_task
-from pipelines.setups import SOURCES
+from pipelines.setups import SETUPS
 
 
 def flags(text: str) -> Counter[str]:
@@ -57,14 +57,14 @@ def test_a_stage_shows_each_flag_once_with_its_default_and_the_names_that_flags_
 
 
 def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
-    for name, section in SOURCES.items():
-        invocation.given(["RestIteration", "--source", name, "--help"])
+    for name, section in SETUPS.items():
+        invocation.given(["RestIteration", "--setup", name, "--help"])
         counts = flags("\n".join(usage.page(RestIteration)))
         settings = [f"--{name}-{key.replace('_', '-')}" for key, _ in section.get_params()]
         assert all(counts[flag] == 1 for flag in settings)
-        assert not [flag for other in SOURCES if other != name for flag in counts if flag.startswith(f"--{other}-")]
+        assert not [flag for other in SETUPS if other != name for flag in counts if flag.startswith(f"--{other}-")]
     invocation.given(["RestIteration", "--help"])
-    assert "Settings of the source digits" in "\n".join(usage.page(RestIteration))
+    assert "Settings of the setup digits" in "\n".join(usage.page(RestIteration))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from tests.trainers import toys
 from tests.trainers.adapted import trained
 from tests.trainers.networks import louder, vocabulary
 from tests.trainers.test_checkpoint import tensors
+from tests.trainers.test_generator import Sampling
 from tests.trainers.test_run import go, stopping_after
-from tests.trainers.test_sample import Sampling
 from trainers import merge, registry
 from trainers.architecture import Experts
 from trainers.config import Lora, Run

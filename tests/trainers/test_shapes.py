@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 from tests.trainers import shapes
 from tests.trainers.networks import SMALL, louder, network
 from tests.trainers.shapes import KINDS, shape
-from tests.trainers.test_sample import Sampling, generator, prompts, seeds, without_cache
+from tests.trainers.test_generator import Sampling, generator, prompts, seeds, without_cache
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling, shape_faults
 from trainers.engine.checkpoint import checkpoint

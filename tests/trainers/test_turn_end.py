@@ -31,7 +31,7 @@ from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.inference.generator import open_generator
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -116,7 +116,7 @@ def adopted(tmp_path: Path, config: Any, generation: Any = None, **options: Any)
     (source / "config.json").write_text(json.dumps({**written, "eos_token_id": config}))
     if generation is not None:
         (source / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
-    adopt(str(source), str(tmp_path / "policy"), check="off", say=lines.append, **options)
+    import_hf(str(source), str(tmp_path / "policy"), check="off", say=lines.append, **options)
     return tmp_path / "policy", lines
 
 

@@ -39,8 +39,8 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
         "reward_rejected": sum_count(rejected_B),
         "reward_margin": sum_count(chosen_B - rejected_B),
     }
-    notes = {"reward_chosen": chosen_B, "reward_rejected": rejected_B}
-    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, row_metrics=notes)
+    row_metrics = {"reward_chosen": chosen_B, "reward_rejected": rejected_B}
+    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, row_metrics=row_metrics)
 
 
 RM = Algorithm(

@@ -32,7 +32,7 @@ def _truth(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _said(value: Any) -> bool:
+def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
@@ -45,7 +45,7 @@ LEARNT: Mapping[str, Callable[[Any], bool]] = {
     **ASKED,
     **dict.fromkeys(("weight", "loss_weight", "train", "mask", "loss_mask", "tool_calls", "function_call"), _any),
     **dict.fromkeys(("label", "desirable"), _truth),
-    **dict.fromkeys(("reasoning", "reasoning_content", "thinking"), _said),
+    **dict.fromkeys(("reasoning", "reasoning_content", "thinking"), _text),
 }
 """Those, and the names that change which answer is learnt, or how."""
 

@@ -2,7 +2,7 @@
 
     python baselines.py [quiver-data/hh]
 
-Reads the training and the held-out pairs of a finished run (any run of the source `preferences`: name the folder that
+Reads the training and the held-out pairs of a finished run (any run of the setup `preferences`: name the folder that
 its datasets lie in). The bag of words is a logistic regression on the differences of word counts; its L2 penalty is
 the one that does best in cross-validation on the training pairs. Words in fewer than five of them are left out.
 """

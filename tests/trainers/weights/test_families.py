@@ -17,7 +17,7 @@ from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison, registry
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
 
 pytest.importorskip("transformers")
@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("families")
     for name in tiny.FOLDERS:
         tiny.write(name, root / name / "source")
-        adopt(str(root / name / "source"), str(root / name / "checkpoint"), check="off", say=lambda line: None)
+        import_hf(str(root / name / "source"), str(root / name / "checkpoint"), check="off", say=lambda line: None)
         export(str(root / name / "checkpoint"), str(root / name / "exported"), check="off", say=lambda line: None)
     return {name: root / name for name in tiny.FOLDERS}
 

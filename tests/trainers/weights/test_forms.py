@@ -22,7 +22,7 @@ from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.megatron import parallel
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
 from trainers.tensors import stacks
 
@@ -46,7 +46,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_half_types_and_shards_keep_every_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     source = tiny.write("qwen3", tmp_path / "source", dtype, max_shard_size="40KB")
     assert len(list(source.glob("*.safetensors"))) > 1
-    quietly(adopt, source, tmp_path / "c")
+    quietly(import_hf, source, tmp_path / "c")
     quietly(export, tmp_path / "c", tmp_path / "out", max_shard_bytes=30_000)
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
@@ -58,7 +58,7 @@ def test_half_types_and_shards_keep_every_bit(tmp_path: Path, dtype: torch.dtype
 
 def test_a_checkpoint_is_what_saving_the_network_makes(tmp_path: Path) -> None:
     for name in ("mixtral", "gpt2"):
-        made = quietly(adopt, tiny.write(name, tmp_path / name), tmp_path / f"{name}-c")
+        made = quietly(import_hf, tiny.write(name, tmp_path / name), tmp_path / f"{name}-c")
         opened = checkpoint.open_checkpoint(str(tmp_path / f"{name}-c"))
         network = checkpoint.load_model(opened, parallel.start(Parallel()))
         again = checkpoint.save(str(tmp_path / f"{name}-again"), model=network)
@@ -101,10 +101,10 @@ def with_head(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("name", "change"), [("mixtral", stacked), ("gpt2", bare), ("qwen2", with_head)])
 def test_other_spellings_are_the_same_weights(tmp_path: Path, name: str, change: Any) -> None:
     source = tiny.write(name, tmp_path / "source")
-    before = quietly(adopt, source, tmp_path / "before")
+    before = quietly(import_hf, source, tmp_path / "before")
     whole = tensors(source)
     rewrite(source, change)
-    after = quietly(adopt, source, tmp_path / "after")
+    after = quietly(import_hf, source, tmp_path / "after")
     assert before.facts["weights_digest"] == after.facts["weights_digest"]
     quietly(export, tmp_path / "after", tmp_path / "out")
     assert same(whole, tensors(tmp_path / "out"))
@@ -112,11 +112,11 @@ def test_other_spellings_are_the_same_weights(tmp_path: Path, name: str, change:
 
 def test_export_casts_when_asked_and_never_to_infinity(tmp_path: Path) -> None:
     source = tiny.write("llama", tmp_path / "source")
-    quietly(adopt, source, tmp_path / "c")
+    quietly(import_hf, source, tmp_path / "c")
     quietly(export, tmp_path / "c", tmp_path / "out", dtype="bf16")
     assert same({k: v.bfloat16() for k, v in tensors(source).items()}, tensors(tmp_path / "out"))
     rewrite(source, lambda state: {**state, "model.norm.weight": torch.full((64,), 1e6)})
-    quietly(adopt, source, tmp_path / "large")
+    quietly(import_hf, source, tmp_path / "large")
     with pytest.raises(DataError, match=r"model\.norm\.weight"):
         quietly(export, tmp_path / "large", tmp_path / "half", dtype="fp16")
     assert not list((tmp_path / "half").iterdir())
@@ -124,7 +124,7 @@ def test_export_casts_when_asked_and_never_to_infinity(tmp_path: Path) -> None:
 
 def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> None:
     source = tiny.write("llama", tmp_path / "source")
-    own = quietly(adopt, source, tmp_path / "own")
+    own = quietly(import_hf, source, tmp_path / "own")
     assert own.facts["tokenizer"] == folder_identity(str(source))
     (source / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     attempt = Attempt.begin(str(tmp_path / "words"), TOKENIZERS)
@@ -132,7 +132,7 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     writer = attempt.shard(0)
     writer.write(pa.Table.from_pylist([{**row, "bos_token": None, "pad_token": None}], schema=TOKENIZERS.arrow))
     dataset = attempt.commit(files=[writer.finish()])
-    made = quietly(adopt, source, tmp_path / "c", tokenizer_from=dataset.url)
+    made = quietly(import_hf, source, tmp_path / "c", tokenizer_from=dataset.url)
     assert made.facts["tokenizer"] == identity(words(80).to_str(), row)
     assert [parent.name for parent in made.parents] == ["tokenizer"]
     carried = checkpoint.open_checkpoint(str(tmp_path / "c")).tokenizer_files()
@@ -140,11 +140,11 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     written, generation = (json.loads(carried[name]) for name in ("tokenizer_config.json", "generation_config.json"))
     assert {"chat_template": "t", "eos_token": "w1"}.items() <= written.items()
     assert generation["eos_token_id"] == 2 and "bos_token_id" not in generation
-    other = quietly(adopt, source, tmp_path / "other", tokenizer_from=str(tiny.write("llama", tmp_path / "two")))
+    other = quietly(import_hf, source, tmp_path / "other", tokenizer_from=str(tiny.write("llama", tmp_path / "two")))
     assert other.facts["tokenizer"] == own.facts["tokenizer"]
     quietly(export, tmp_path / "c", tmp_path / "exported")
     for name in ("exported", "c"):
-        again = quietly(adopt, source, tmp_path / f"from-{name}", tokenizer_from=str(tmp_path / name))
+        again = quietly(import_hf, source, tmp_path / f"from-{name}", tokenizer_from=str(tmp_path / name))
         assert again.facts["tokenizer"] == made.facts["tokenizer"], f"{name} has a manifest and is no dataset"
 
 
@@ -161,20 +161,20 @@ def hub_cache(source: Path, root: Path) -> Path:
 
 def test_a_folder_of_links_is_the_folder_they_lead_to(tmp_path: Path) -> None:
     source = tiny.write("llama", tmp_path / "source", max_shard_size="40KB")
-    plain, speaks = quietly(adopt, source, tmp_path / "plain"), folder_identity(str(source))
+    plain, speaks = quietly(import_hf, source, tmp_path / "plain"), folder_identity(str(source))
     linked = hub_cache(source, tmp_path / "hub")
-    again = quietly(adopt, linked, tmp_path / "again")
+    again = quietly(import_hf, linked, tmp_path / "again")
     assert plain.facts["weights_digest"] == again.facts["weights_digest"] and plain.facts == again.facts
     assert folder_identity(str(linked)) == speaks != ""
     assert Tokenizer.of_folder(str(linked)).chat_template == "{{ messages }}"
     (linked / "tokenizer.json").unlink()
     (linked / "tokenizer.json").symlink_to("/nowhere")
     with pytest.raises(QuiverError, match="tokenizer"):
-        quietly(adopt, linked, tmp_path / "dangling")
+        quietly(import_hf, linked, tmp_path / "dangling")
 
 
 def test_links_in_a_checkpoint_of_ours_are_not_followed(tmp_path: Path) -> None:
-    quietly(adopt, tiny.write("llama", tmp_path / "source"), tmp_path / "c")
+    quietly(import_hf, tiny.write("llama", tmp_path / "source"), tmp_path / "c")
     (tmp_path / "c/tokenizer.json").rename(tmp_path / "elsewhere.json")
     (tmp_path / "c/tokenizer.json").symlink_to("../elsewhere.json")
     with pytest.raises(IntegrityError, match="link"):

@@ -20,7 +20,7 @@ from trainers import adopt as command
 from trainers.architecture import Experts, ModelConfig
 from trainers.engine.weights import registry
 from trainers.engine.weights.export_hf import export
-from trainers.engine.weights.import_hf import adopt
+from trainers.engine.weights.import_hf import import_hf
 from trainers.engine.weights.tensorfile import TensorFile
 
 pytest.importorskip("transformers")
@@ -139,7 +139,7 @@ def test_a_folder_that_lacks_all_of_a_great_many_tensors_is_refused_at_once(tmp_
     edit_config(source, num_hidden_layers=2000, num_local_experts=4000)
     began = time.monotonic()
     with pytest.raises(DataError, match="missing") as error:
-        adopt(str(source), str(tmp_path / "out"), check="off", say=lambda line: None)
+        import_hf(str(source), str(tmp_path / "out"), check="off", say=lambda line: None)
     assert time.monotonic() - began < 10 and len(error.value.render()) < 5000
 
 
@@ -225,7 +225,7 @@ def test_a_folder_that_is_not_what_it_says_is_refused(llama: Path, tmp_path: Pat
     shutil.copytree(llama, folder)
     change(folder)
     with pytest.raises((DataError, ConfigError)) as error:
-        adopt(str(folder), str(tmp_path / "out"), check="off", say=lambda line: None)
+        import_hf(str(folder), str(tmp_path / "out"), check="off", say=lambda line: None)
     assert message in error.value.render()
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
@@ -239,7 +239,7 @@ def test_logits_that_differ_leave_nothing_behind(llama: Path, tmp_path: Path, mo
         lambda job: {"difference": 0.5, "greatest": 1.0, "tokens": 1, "transformers": "", "beyond": {}, "scores": {}},
     )
     with pytest.raises(DataError, match="logits-differ"):
-        adopt(str(llama), str(tmp_path / "out"), check="on", say=lambda line: None)
+        import_hf(str(llama), str(tmp_path / "out"), check="on", say=lambda line: None)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -270,14 +270,16 @@ def test_a_header_is_not_believed(tmp_path: Path, harm: Callable[[bytes], bytes]
 
 def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    first = adopt(str(llama), str(out), task_key="k", check="off", say=lambda line: None)
+    first = import_hf(str(llama), str(out), task_key="k", check="off", say=lambda line: None)
     assert (
-        adopt("/nowhere", str(out), task_key="k", check="off", say=lambda line: None).content_digest
+        import_hf("/nowhere", str(out), task_key="k", check="off", say=lambda line: None).content_digest
         == first.content_digest
     )
-    assert adopt(str(llama), str(tmp_path / "again"), task_key="k", check="off").content_digest == first.content_digest
+    assert (
+        import_hf(str(llama), str(tmp_path / "again"), task_key="k", check="off").content_digest == first.content_digest
+    )
     with pytest.raises(ConflictError):
-        adopt(str(llama), str(out), task_key="other", check="off")
+        import_hf(str(llama), str(out), task_key="other", check="off")
     with pytest.raises(QuiverError, match="not a complete checkpoint"):
         export(str(llama), str(tmp_path / "exported"))
     assert not (tmp_path / "exported").exists()
@@ -292,7 +294,7 @@ def test_settings_of_generation_that_no_sampler_of_ours_reads_are_named_once(lla
     lines: dict[str, list[str]] = {}
     for name, more in (("idle", {}), ("asked", {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3})):
         (folder / "generation_config.json").write_text(json.dumps({**idle, **more}))
-        adopt(str(folder), str(tmp_path / name), check="off", say=lines.setdefault(name, []).append)
+        import_hf(str(folder), str(tmp_path / name), check="off", say=lines.setdefault(name, []).append)
     unread = {name: [line for line in given if "sampler does not read" in line] for name, given in lines.items()}
     assert not unread["idle"] and len(unread["asked"]) == 1
     assert "repetition_penalty 1.3, no_repeat_ngram_size 3:" in unread["asked"][0]

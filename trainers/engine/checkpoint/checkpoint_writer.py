@@ -49,10 +49,10 @@ class Part:
             FileSystemWriterAsync.write_preloaded_data(
                 [self.writer.transforms], 0, bucket, results, turns, use_fsync=True
             )
-            _, outcome = results.get()
-            if isinstance(outcome, Exception):
-                raise outcome
-            written += outcome
+            _, result = results.get()
+            if isinstance(result, Exception):
+                raise result
+            written += result
         return written
 
     def finish(self, results: Sequence[list[WriteResult]]) -> None:

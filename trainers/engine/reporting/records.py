@@ -55,8 +55,8 @@ def are_there(url: str, task_key: str) -> bool:
 class Records:
     """The records of a run in `folder`; used by its first process only. `first`: the step it goes on after."""
 
-    def __init__(self, folder: Path, key: str, notes: Sequence[str], first: int) -> None:
-        self.folder, self.schema = folder, records_of(key, notes)
+    def __init__(self, folder: Path, key: str, row_metrics: Sequence[str], first: int) -> None:
+        self.folder, self.schema = folder, records_of(key, row_metrics)
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
         self._since = self._until = first
@@ -75,7 +75,7 @@ class Records:
     def add(
         self, step: int, epoch: int, names: Sequence[str], sources: Sequence[str | None] | None, rows_RN: np.ndarray
     ) -> None:
-        """The rows of step `step` (from 1): their keys, sources, and [R, 2 + N] sums, weights and notes."""
+        """The rows of step `step` (from 1): their keys, sources, and [R, 2 + N] sums, weights and row metrics."""
         assert len(names) == len(rows_RN), f"{len(names)} keys, {len(rows_RN)} rows"
         weights = rows_RN[:, 1]
         losses = np.divide(rows_RN[:, 0], weights, out=np.zeros(len(rows_RN)), where=weights > 0)
@@ -86,7 +86,7 @@ class Records:
             pa.nulls(len(names), pa.string()) if sources is None else pa.array(sources, pa.string()),
             pa.array(weights),
             pa.array(losses.astype(np.float32), mask=weights <= 0),
-            *(pa.array(note) for note in rows_RN[:, 2:].astype(np.float32).T),
+            *(pa.array(values) for values in rows_RN[:, 2:].astype(np.float32).T),
         ]
         self._waiting.append(pa.Table.from_arrays(columns, schema=self.schema.arrow))
         self._num_waiting += len(names)

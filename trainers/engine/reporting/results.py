@@ -15,7 +15,8 @@ class StepResult:
 
     `tokens` were read, `padded_tokens` what attention computed for them, `pairs` the (query, key)
     pairs within the window, later keys included. `sources` holds the mean loss of every source, by its place;
-    `rows_RN` the sum of the loss, its weight and the notes of every row, in the order of the step, where asked for.
+    `rows_RN` the sum of the loss, its weight and the row metrics of every row, in the order of the step, where asked
+    for.
     """
 
     loss: float

@@ -71,13 +71,13 @@ class Speed:
             peak=None if known is None else known * layout.world,
         )
 
-    def figures(self, outcome: StepResult, seconds: float) -> dict[str, float]:
+    def figures(self, result: StepResult, seconds: float) -> dict[str, float]:
         """`tokens_per_second`; `padding`: share of attention's positions that carry no token; `mfu` if it is known."""
         figures = {
-            "tokens_per_second": outcome.tokens / seconds,
-            "padding": 1 - outcome.tokens / max(1, outcome.padded_tokens),
+            "tokens_per_second": result.tokens / seconds,
+            "padding": 1 - result.tokens / max(1, result.padded_tokens),
         }
         if self.peak is not None:
-            flops = self.per_token * outcome.tokens + self.per_pair * outcome.pairs
+            flops = self.per_token * result.tokens + self.per_pair * result.pairs
             figures["mfu"] = flops / seconds / self.peak
         return figures

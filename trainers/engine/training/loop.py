@@ -161,9 +161,9 @@ class Loop:
         steps = checks.steps(0, checks.steps_per_epoch)
         rank.heartbeat(f"the validation after step {number}")
         trainer.model.eval()
-        outcome = trainer.stepper.evaluate((step.batches for step in steps), sources=len(sources))
+        result = trainer.stepper.evaluate((step.batches for step in steps), sources=len(sources))
         trainer.model.train()
-        figures = {"loss": outcome.loss, **by_source("loss", outcome.sources, sources), **outcome.metrics}
+        figures = {"loss": result.loss, **by_source("loss", result.sources, sources), **result.metrics}
         figures = {f"val_{name}": value for name, value in figures.items()}
         self.report.validation(number, figures)
         return figures

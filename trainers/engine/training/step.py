@@ -58,10 +58,10 @@ class Stepper:
     @torch.no_grad()
     def evaluate(self, steps: Iterator[Many[MicroBatch]], *, sources: int = 0) -> StepResult:
         """The mean loss and metrics over all micro-batches of all `steps`, without gradients."""
-        self._sums = tally = self._started(sources)
+        self._sums = sums = self._started(sources)
         for batches in steps:
             self._gather_statistics(batches)
-            self._sums = tally
+            self._sums = sums
             rank.heartbeat()
             self._forward(batches, self._loss, forward_only=True)
         self._reduce()
@@ -123,7 +123,7 @@ class Stepper:
         self._statistics = {n: torch.tensor(v, device=self.layout.device) for n, v in means.items()}
 
     def _started(self, sources: int, rows: int = 0) -> StepSums:
-        sizes = {"metrics": len(self.algorithm.metrics), "notes": len(self.algorithm.row_metrics)}
+        sizes = {"metrics": len(self.algorithm.metrics), "row_metrics": len(self.algorithm.row_metrics)}
         return StepSums(self.layout.device, sources=sources, rows=rows, **sizes)
 
     def _padded_tokens(self, batch: MicroBatch) -> int:

@@ -1,6 +1,6 @@
 """What a step adds up over the world, in one float64 vector: one collective per step, however much is asked.
 
-Legend: M metrics, S sources, R rows of the step (over all replicas), N notes of the algorithm.
+Legend: M metrics, S sources, R rows of the step (over all replicas), N row metrics of the algorithm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from trainers.algorithm import Loss, ModelOutputs, Per
 from trainers.arithmetic import sum_per_row
 
-LOSS, WEIGHT, TOKENS, PLACES, PAIRS = range(5)
+LOSS, WEIGHT, TOKENS, PADDED_TOKENS, PAIRS = range(5)
 """Entries of `StepSums.head`: sums of the loss and its weight, tokens read, tokens with padding, and pairs
 of tokens (query, key) within the window."""
 
@@ -21,18 +21,18 @@ class StepSums:
     """Sums of one step; its parts are views of `all`.
 
     `head` [5] and `stop` (requests to stop); `metrics_M2` sums and counts; `sources_S2` sums and weights of every
-    source; `rows_RN` sums and weights of every row, then the algorithm's notes.
+    source; `rows_RN` sums and weights of every row, then the algorithm's row metrics.
     """
 
     def __init__(
-        self, device: torch.device | str, *, metrics: int = 0, sources: int = 0, rows: int = 0, notes: int = 0
+        self, device: torch.device | str, *, metrics: int = 0, sources: int = 0, rows: int = 0, row_metrics: int = 0
     ) -> None:
-        sizes = (5, 2 * metrics, 2 * sources, rows * (2 + notes), 1)
+        sizes = (5, 2 * metrics, 2 * sources, rows * (2 + row_metrics), 1)
         self.all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
         head, pairs, by_source, by_row, stop = self.all.split(sizes)
         self.head, self.stop = head, stop
         self.metrics_M2, self.sources_S2 = pairs.view(-1, 2), by_source.view(-1, 2)
-        self.rows_RN = by_row.view(rows, 2 + notes)
+        self.rows_RN = by_row.view(rows, 2 + row_metrics)
         self._counts = [0.0, 0.0, 0.0]
 
     @torch.no_grad()
@@ -59,8 +59,8 @@ class StepSums:
         if of_sources:
             self.sources_S2.index_add_(0, sources_B, torch.stack(both, dim=1))
         if of_rows:
-            notes = [values_B.double() for values_B in loss.row_metrics.values()]
-            self.rows_RN[places_B] = torch.stack([*both, *notes], dim=1)
+            row_metrics = [values_B.double() for values_B in loss.row_metrics.values()]
+            self.rows_RN[places_B] = torch.stack([*both, *row_metrics], dim=1)
 
     def reduce(self, *, speaks: bool, stop: bool, world: int) -> None:
         """Sum over the world: only ranks that speak bring their sums, anyone may ask to stop."""

@@ -57,10 +57,10 @@ def export(
 ) -> Manifest:
     """Write the checkpoint `source` as the Hugging Face folder `out`; its manifest (`_manifest.json`, kind "export").
 
-    family: whose architecture it takes (default: the one it was adopted as, or the first that computes the same).
+    family: whose architecture it takes (default: the one it was imported as, or the first that computes the same).
     dtype: "keep" writes every number as it is. max_shard_bytes: of one safetensors file, at least one tensor each.
     tokenizer_from: a tokenizer dataset or folder, in place of the checkpoint's own. task_key: the folder's. check: as
-    in `adopt`. say: takes a line of progress.
+    in `import_hf`. say: takes a line of progress.
 
     `ConfigError` says by name what no architecture computes. One piece of one tensor is in memory at a time, and
     nothing is left behind by a failure. The same content there already is success, and with the same `task_key` nothing
@@ -156,7 +156,7 @@ def _compared(plan: Plan, here: str, place: str, check: Check, dtype: Dtype) -> 
 
 
 def _family(made: Checkpoint, wish: str | None) -> Family:
-    """The one that was asked for, or the one it was adopted as if it still fits, or the first that fits."""
+    """The one that was asked for, or the one it was imported as if it still fits, or the first that fits."""
     name = str(made.manifest.facts.get("family", ""))
     if wish is None and name in registry.FAMILIES and not registry.FAMILIES[name].faults(made.model):
         return registry.FAMILIES[name]

@@ -36,7 +36,7 @@ _ENOUGH = 10_000
 """Missing tensors after which a folder is refused without looking for more."""
 
 
-def adopt(
+def import_hf(
     source: str,
     out: str,
     *,

@@ -1,4 +1,4 @@
-"""What a task source is, the parameters that several have, and the reward model that most of them train."""
+"""What a task setup is, the parameters that several have, and the reward model that most of them train."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class SetupConfig(luigi.Config):
     """A section that can say what an iteration stands on."""
 
     @abstractmethod
-    def source(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
         """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
 
 
 def vocabulary(default: int) -> Whole:
-    """The parameter of a source that trains a tokenizer."""
+    """The parameter of a setup that trains a tokenizer."""
     return Whole(default=default, description="size of the tokenizer that is trained")
 
 
@@ -47,14 +47,14 @@ def max_new_tokens(default: int) -> Whole:
 
 
 def network(**default: Any) -> Any:
-    """The parameter of a source that trains its policy from nothing."""
+    """The parameter of a setup that trains its policy from nothing."""
     return MergedParameter(
         kind=ModelConfig, default=default, description="shape of the network (trainers.architecture.ModelConfig)"
     )
 
 
 def learning_of(what: str, **default: Any) -> Any:
-    """The parameter that holds the settings of one training of a source."""
+    """The parameter that holds the settings of one training of a setup."""
     return MergedParameter(default=default, description=f"learning of {what} (trainers.config)")
 
 

@@ -1,7 +1,7 @@
 """Import and export of a random Llama folder of about 1 GB, beside transformers' own loading and saving of it.
 
-`python -m tests.benchmarks.adopt [GIGABYTES]` prints seconds and peak memory over the size of the model, each measured
-in a process of its own: adopt (without the logit check), export, and `from_pretrained` + `save_pretrained`.
+`python -m tests.benchmarks.import_export [GIGABYTES]` prints seconds and peak memory over the size of the model, each
+measured in a process of its own: import (without the logit check), export, and `from_pretrained` + `save_pretrained`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-WAYS = ("adopt", "export", "transformers")
+WAYS = ("import", "export", "transformers")
 
 
 def make(folder: Path, gigabytes: float) -> None:
@@ -45,13 +45,13 @@ def one(way: str, root: Path) -> None:
         network.save_pretrained(root / "transformers")
     else:
         from trainers.engine.weights.export_hf import export
-        from trainers.engine.weights.import_hf import adopt
+        from trainers.engine.weights.import_hf import import_hf
 
         before, began = peak(), clock()
-        if way == "adopt":
-            adopt(str(root / "source"), str(root / "adopt"), check="off", say=lambda line: None)
+        if way == "import":
+            import_hf(str(root / "source"), str(root / "import"), check="off", say=lambda line: None)
         else:
-            export(str(root / "adopt"), str(root / "export"), check="off", say=lambda line: None)
+            export(str(root / "import"), str(root / "export"), check="off", say=lambda line: None)
     print(json.dumps([*(b - a for a, b in zip(began, clock(), strict=True)), peak(), before]))
 
 
@@ -75,13 +75,13 @@ def main(gigabytes: float) -> None:
         print(f"model: {size / 1e9:.2f} GB")
         seconds = {}
         for way in WAYS:
-            command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.adopt", way, place]
+            command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.import_export", way, place]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             wall, seconds[way], most, before = json.loads(done.stdout.splitlines()[-1])
             summary = f"peak {most / size:.2f}x the model ({(most - before) / size:.2f}x above the idle process)"
             print(f"{way:12} {wall:6.1f} s, {seconds[way]:5.1f} s of a core   {summary}", flush=True)
-        both = seconds["adopt"] + seconds["export"]
-        print(f"adopt + export over transformers' load + save: {both / seconds['transformers']:.2f}x a core's time")
+        both = seconds["import"] + seconds["export"]
+        print(f"import + export over transformers' load + save: {both / seconds['transformers']:.2f}x a core's time")
 
 
 if __name__ == "__main__":

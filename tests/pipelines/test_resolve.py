@@ -31,7 +31,7 @@ REMOTE = "s3://bucket/data"
 
 @pytest.fixture(scope="module", autouse=True)
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A file for the source `preferences`."""
+    """A file for the setup `preferences`."""
     place = tmp_path_factory.mktemp("places") / "pairs.jsonl"
     place.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     config = get_config()
@@ -52,9 +52,9 @@ def caught(nodes: list[Node]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("recipe", [RestIteration, RejectionSamplingIteration])
-@pytest.mark.parametrize("source", ["digits", "preferences"])
-def test_the_glob_of_a_result_matches_no_other_stage(recipe: type[AlignmentIteration], source: str) -> None:
-    nodes = planned(recipe, iteration=2, source=source)
+@pytest.mark.parametrize("setup", ["digits", "preferences"])
+def test_the_glob_of_a_result_matches_no_other_stage(recipe: type[AlignmentIteration], setup: str) -> None:
+    nodes = planned(recipe, iteration=2, setup=setup)
     assert len(nodes) > 40
     assert caught(nodes) == []
 
@@ -77,19 +77,19 @@ def samples_of(nodes: list[Node]) -> set[str]:
 
 
 def test_an_experiment_is_a_folder_that_defaults_to_the_title_of_the_source() -> None:
-    assert samples_of(planned(RestIteration, source="digits")) == {"rest/digits"}
-    assert samples_of(planned(RestIteration, source="preferences")) == {"rest/preferences"}
-    assert samples_of(planned(RejectionSamplingIteration, source="digits")) == {"rejection-sampling/digits"}
-    mine = planned(RestIteration, source="digits", experiment="warm_0.7")
+    assert samples_of(planned(RestIteration, setup="digits")) == {"rest/digits"}
+    assert samples_of(planned(RestIteration, setup="preferences")) == {"rest/preferences"}
+    assert samples_of(planned(RejectionSamplingIteration, setup="digits")) == {"rejection-sampling/digits"}
+    mine = planned(RestIteration, setup="digits", experiment="warm_0.7")
     assert samples_of(mine) == {"rest/warm_0.7"}
-    shared = {node.url for node in mine} & {node.url for node in planned(RestIteration, source="digits")}
+    shared = {node.url for node in mine} & {node.url for node in planned(RestIteration, setup="digits")}
     assert {url.rsplit("/", 1)[-1].rsplit("-", 1)[0] for url in shared} >= {"policy", "reward-model", "tokenizer"}
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "iter=1", "a*", ".hidden", "two words"])
 def test_an_experiment_is_the_name_of_one_folder(name: str) -> None:
     with pytest.raises(ConfigError, match="bad-parameter") as refused:
-        planned(RestIteration, source="digits", experiment=name)
+        planned(RestIteration, setup="digits", experiment=name)
     assert refused.value.next
 
 
