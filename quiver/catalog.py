@@ -37,6 +37,13 @@ def formats() -> Lines:
     return [(name, form.schema.name, form.meaning) for name, form in FORMS.items()]
 
 
+def exports() -> Lines:
+    """Every format that rows are exported in, the format that reads it again, and a line's keys."""
+    from datakit.formats.exports import EXPORTS
+
+    return [(name, form.back, form.meaning) for name, form in EXPORTS.items()]
+
+
 def algorithms() -> Lines:
     """Every algorithm, the rows it learns from, and the first sentence of its file."""
     from trainers import registry

@@ -2,6 +2,7 @@
 
 quiver ops [NAME] | formats | algorithms | recipes       what there is; of one operation, its settings and columns
 quiver show URL                                          what is in a dataset, and what it was made of
+quiver export URL --to trl --out rows.jsonl              its rows as another toolkit's file; alone: the formats
 quiver RestIteration --iteration 2                       luigi --module pipelines RestIteration --iteration 2
 """
 
@@ -100,13 +101,47 @@ def _show(arguments: Sequence[str]) -> Iterable[str]:
     return [repr(dataset), "", dataset.lineage()]
 
 
+def _export(arguments: Sequence[str]) -> Iterable[str]:
+    from datakit.formats.exports.write import export
+    from quiver import catalog
+    from schemas import Dataset
+
+    usage = "quiver export URL --to FORMAT --out FILE [--keep COLUMN,...] [--max-rejected N]"
+    if not arguments:
+        return catalog.table(catalog.exports())
+    words, options = _options(arguments, ("to", "out", "keep", "max-rejected"), usage)
+    most = options.get("max-rejected", "0")
+    if len(words) != 1 or not {"to", "out"} <= options.keys() or not most.isdecimal():
+        raise _usage(usage, " ".join(arguments))
+    keep = [name for name in options.get("keep", "").split(",") if name]
+    return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
+
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "ops": _ops,
     "formats": _formats,
     "algorithms": _algorithms,
     "recipes": _recipes,
     "show": _show,
+    "export": _export,
 }
+
+
+def _options(arguments: Sequence[str], names: Sequence[str], usage: str) -> tuple[list[str], dict[str, str]]:
+    """The plain words of a command, and its `--name value` options; `ConfigError` for other ones."""
+    words: list[str] = []
+    options: dict[str, str] = {}
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        name, given, text = word[2:].partition("=")
+        if name not in names or name in options or not (given or waiting):
+            raise _usage(usage, " ".join(arguments))
+        options[name] = text if given else waiting.pop(0)
+    return words, options
 
 
 def _at_most(arguments: Sequence[str], number: int, usage: str) -> int:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import quiver
@@ -86,3 +87,32 @@ def test_the_script_and_its_exit_codes(tmp_path: Path) -> None:
     assert gone.returncode == 11 and "Traceback" not in gone.stderr
     task = call("RestIteration", "--thresholds", "no list")
     assert task.returncode == 2 and "error[2/" in task.stderr and "Traceback" not in task.stderr
+
+
+def test_rows_are_exported_and_the_formats_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from datakit.formats.exports import EXPORTS
+    from schemas import MESSAGES, PROMPTS
+
+    assert first_words(answer(capsys, "export")) == list(EXPORTS)
+    table = pa.table(
+        {
+            "prompt_id": pa.array(["a"]),
+            "messages": pa.array([[{"role": "user", "content": "2 + 3?"}]], MESSAGES),
+            "tools": pa.array([None], pa.string()),
+            "answer": pa.array(["5"]),
+            "source": pa.array([None], pa.string()),
+        }
+    )
+    made = Dataset.from_arrow(table, PROMPTS, str(tmp_path / "d"))
+    text = answer(capsys, "export", made.url, "--to", "trl.prompt-only-text", f"--out={tmp_path / 'rows.jsonl'}")
+    assert (
+        text.startswith("1 rows in") and (tmp_path / "rows.jsonl").read_text() == '{"prompt":"2 + 3?","answer":"5"}\n'
+    )
+    for words in (
+        f"export {made.url} --to trl",
+        "export a --to",
+        "export a --up b",
+        f"export {made.url} x --to a --out b",
+    ):
+        with pytest.raises(ConfigError, match="other words"):
+            console.run(words.split())

@@ -22,6 +22,7 @@ from datakit.formats.forms.prompts import conversation
 from datakit.formats.keys import ANSWER, HISTORY, INDEX, NUMBER, QUESTION, TEXT, Key
 from schemas import COMPLETIONS, REWARD, SAMPLES
 
+_NEXT_TURN = "\n<extra_id_1>"
 PROMPT = Key("prompt", QUESTION, aliases=("input",))
 RESPONSE = Key("response", ANSWER, aliases=("output", "completion"))
 INSTRUCTION = (
@@ -59,13 +60,21 @@ def answered(raw: pa.Table, dialogue: str) -> Built:
     """`messages` and `response` of the columns `prompt` and `response`."""
     built = conversation(raw, "prompt", dialogue)
     given, faults = of_turns(flat(raw["response"]))
-    return completed(Built(built.columns, built.faults + faults), concatenated(built.columns["messages"], given))
+    turns = concatenated(built.columns["messages"], given)
+    return completed(Built(built.columns, built.faults + faults), turns, dialogue)
 
 
-def completed(built: Built, turns: pa.Array) -> Built:
+def bare(answers: pa.Array, dialogue: str) -> pa.Array:
+    """Answers without the mark of the next turn, with which NeMo-Aligner's texts close them."""
+    if dialogue != "extra_id":
+        return answers
+    return pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(answers, _NEXT_TURN, max_splits=1), 0))
+
+
+def completed(built: Built, turns: pa.Array, dialogue: str = "plain") -> Built:
     """`built` with the last of `turns` as the answer to those before it."""
     own = answer(turns)
-    columns = {**built.columns, **own.columns}
+    columns = {**built.columns, **own.columns, "response": bare(own.columns["response"], dialogue)}
     grammatical = grammar(columns["messages"], ends_with_user=True)
     return Built(columns, [*built.faults, *grammatical, *own.faults, (blank(columns["response"]), "blank-response")])
 

@@ -21,7 +21,7 @@ from datakit.columns.conversations import (
     with_system,
 )
 from datakit.formats.dialogues import Turns, turns_of
-from datakit.formats.forms.completions import DIALOGUES, INSTRUCTION, answer, instructed
+from datakit.formats.forms.completions import DIALOGUES, INSTRUCTION, answer, bare, instructed
 from datakit.formats.forms.form import SYSTEM, TOOLS, Built, Form
 from datakit.formats.forms.prompts import conversation
 from datakit.formats.ids import content_ids
@@ -33,7 +33,6 @@ REWARDS = (
     Key("rejected_reward", NUMBER, required=False, aliases=("score_rejected", "rejected_score")),
 )
 _SIDES = ("chosen", "rejected")
-_STOP = "\n<extra_id_1>"
 
 
 def compared(columns: dict[str, pa.Array], raw: pa.Table | None, answers: list[pa.Array], faults: Faults) -> Built:
@@ -60,10 +59,7 @@ def _preferences(raw: pa.Table, dialogue: str) -> Built:
     faults.append((np.asarray(pc.not_equal(*map(content_ids, befores))), "prompts-differ"))
     turns, unlike = _joined(prompt.columns["messages"], befores[0])
     turns = with_system(flat(raw["system"]), turns)
-    if dialogue == "extra_id":
-        answers = [
-            pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(a, _STOP, max_splits=1), 0)) for a in answers
-        ]
+    answers = [bare(texts, dialogue) for texts in answers]
     faults += [(unlike, "prompts-differ"), *grammar(turns, ends_with_user=True)]
     return compared({"messages": turns, "tools": prompt.columns["tools"]}, raw, answers, faults)
 

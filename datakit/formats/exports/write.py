@@ -1,0 +1,249 @@
+"""A dataset written as a file of another toolkit: streamed, whole or not at all, over nothing that is there.
+
+What the format has no place for is counted: columns by name, and rows by reason, which lie in `<file>.rejected.jsonl`
+with their number in the dataset and their key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.formats.exports import EXPORTS
+from datakit.formats.exports.export import Export
+from datakit.formats.exports.json_columns import TEXT, joined, record, value
+from schemas import Dataset, Schema
+from schemas.errors import ConfigError, ConflictError, DataError, printable
+from schemas.settings import suggestion
+from schemas.store.opening import open_store
+from schemas.store.storage import Store, shown
+
+_ROWS = 8192
+_MADE_AGAIN = ("prompt_id", "chat_id", "sample_id", "pair_id")
+_WEIGHTLESS = "trl."
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written where, the columns that were not (with the rows that have a value there), and the rows."""
+
+    path: str
+    export: Export
+    rows: int
+    left_out: dict[str, int]
+    rejected: dict[str, int]
+    weighted: int = 0
+
+    def __str__(self) -> str:
+        back = f"--format {self.export.back}" + (
+            f" --dialogue {self.export.dialogue}" * (self.export.dialogue != "plain")
+        )
+        lines = [f"{self.rows:,} rows in {shown(self.path)}, {self.export.name}: {self.export.meaning}"]
+        if self.left_out:
+            listed = ", ".join(f"{printable(name)} ({count:,} rows)" for name, count in self.left_out.items())
+            lines.append(f"not written: {listed}; ids are made again of the same content by Import {back}")
+        if self.weighted:
+            lines.append(
+                f"turns of weight 0 in {self.weighted:,} rows carry `weight`, which TRL does not read: it learns them"
+            )
+        if self.rejected:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.items())
+            lines.append(
+                f"{sum(self.rejected.values()):,} rows set aside ({reasons}) in {shown(self.path)}.rejected.jsonl"
+            )
+        return "\n".join(lines)
+
+
+def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_rejected: int = 0) -> Written:
+    """Write `dataset` in the format `to` (a name of `EXPORTS`, or a toolkit's) to the file `path`.
+
+    `keep` are columns of texts, numbers or truth values that become keys of their own. `ConfigError` for what there is
+    not; `ConflictError` where there is a file already; `DataError` where more than `max_rejected` rows do not fit.
+    """
+    form = export_for(to, dataset.schema)
+    columns = form.columns(dataset.schema)
+    _check_kept(form, dataset.schema, columns, keep)
+    store, place = open_store(path)
+    if any(store.size(each) is not None for each in (place, _beside(place))):
+        raise _taken(path)
+    folder, _, name = place.rpartition("/")
+    store.make_folder(folder)
+    scratch = f"{folder}/.{name}.{os.urandom(6).hex()}"
+    try:
+        written = _streamed(dataset, form, columns, keep, store, (path, scratch))
+        if sum(written.rejected.values()) > max_rejected:
+            raise _unfit(written, max_rejected)
+        with store.exclusive(folder):
+            if any(store.size(each) is not None for each in (place, _beside(place))):
+                raise _taken(path)
+            if written.rejected:
+                store.move(_beside(scratch), _beside(place))
+            store.move(scratch, place)
+            store.sync(folder)
+    finally:
+        store.remove(scratch)
+        store.remove(_beside(scratch))
+    return written
+
+
+def export_for(to: str, schema: Schema) -> Export:
+    """The format of that name, or the first of a toolkit's that rows of `schema` can be written in."""
+    name = to.replace("-", "_")
+    forms = [form for form in EXPORTS.values() if name in (form.name, form.name.partition(".")[0])]
+    if not forms:
+        toolkits = [form.partition(".")[0] for form in EXPORTS]
+        raise ConfigError(
+            "unknown-format",
+            f"there is no format {printable(to)} to export to{suggestion(name, [*EXPORTS, *toolkits])}",
+            expected=", ".join([*dict.fromkeys(toolkits), *EXPORTS]),
+            kept="nothing was started",
+            next="quiver export lists them",
+        )
+    fitting = next((form for form in forms if form.columns(schema)), None)
+    if fitting is None:
+        others = [form.name for form in EXPORTS.values() if form.columns(schema)]
+        raise ConfigError(
+            "wrong-rows",
+            f"rows of {printable(schema.name)} cannot be written as {printable(to)}",
+            expected=" | ".join(" + ".join(one) for form in forms for one in form.takes),
+            found=printable(", ".join(schema.names), 200),
+            kept="nothing was started",
+            next=f"--to {others[0]}" if others else "export the rows that these were made of",
+        )
+    return fitting
+
+
+def _streamed(
+    dataset: Dataset, form: Export, columns: Sequence[str], keep: Sequence[str], store: Store, places: tuple[str, str]
+) -> Written:
+    """Write all rows below the scratch name, and the rejected ones beside them."""
+    path, scratch = places
+    lost = [column for column in dataset.schema.columns if column.name not in {*columns, *keep, *_MADE_AGAIN}]
+    nullable = [column.name for column in lost if column.nullable and not pa.types.is_nested(column.type)]
+    counts = Counter({column.name: 0 for column in lost})
+    reasons: Counter[str] = Counter()
+    rows = weighted = first = 0
+    sink, aside = store.create(scratch), store.create(_beside(scratch))
+    try:
+        for batch in _batches(dataset, [*dict.fromkeys([*columns, *keep, *nullable, *dataset.schema.key])]):
+            lines = form.lines(batch)
+            text = _with_kept(lines.text, batch, keep)
+            why = _reasons(lines.faults, batch.num_rows)
+            good = np.array([not reason for reason in why], bool)
+            sink.write(_bytes(text.filter(pa.array(good))))
+            if not good.all():
+                aside.write(_bytes(_set_aside(batch, why, first, dataset.schema.key).filter(pa.array(~good))))
+            reasons.update(reason for reason in why if reason)
+            counts.update(
+                {c.name: batch.num_rows - (batch[c.name].null_count if c.name in nullable else 0) for c in lost}
+            )
+            rows, first = rows + int(good.sum()), first + batch.num_rows
+            weighted += _silent(batch, good) if form.name.startswith(_WEIGHTLESS) else 0
+        sink.finish()
+        aside.finish()
+    except BaseException:
+        sink.abort()
+        aside.abort()
+        raise
+    left_out = {name: count for name, count in counts.items() if count}
+    return Written(path, form, rows, left_out, dict(reasons.most_common()), weighted)
+
+
+def _batches(dataset: Dataset, columns: list[str]) -> Iterator[pa.Table]:
+    for shard in range(len(dataset.shards)):
+        for batch in dataset.batches(shard, _ROWS, columns):
+            yield batch.combine_chunks()
+
+
+def _reasons(faults: Sequence[tuple[np.ndarray, str]], count: int) -> list[str]:
+    """The first reason of each row; empty where it is written."""
+    why = np.full(count, "", object)
+    for mask, reason in reversed(faults):
+        why[mask] = reason
+    texts: list[str] = why.tolist()
+    return texts
+
+
+def _with_kept(text: pa.Array, batch: pa.Table, keep: Sequence[str]) -> pa.Array:
+    """The lines with more keys in front of each closing brace."""
+    if not keep:
+        return text
+    more = record({name: pc.fill_null(value(batch[name]), "null") for name in keep})
+    return joined(pc.utf8_slice_codeunits(text, 0, -1), ",", pc.utf8_slice_codeunits(more, 1))
+
+
+def _set_aside(batch: pa.Table, why: Sequence[str], first: int, key: Sequence[str]) -> pa.Array:
+    numbers = pa.array(np.arange(first, first + batch.num_rows))
+    return record(
+        {"row": value(numbers), "reason": value(pa.array(why, pa.string())), **{k: value(batch[k]) for k in key}}
+    )
+
+
+def _silent(batch: pa.Table, good: np.ndarray) -> int:
+    """Rows among those written with an assistant's turn that is not to be learnt."""
+    turns = batch["messages"].combine_chunks().filter(pa.array(good))
+    inner = turns.flatten()
+    silent = pc.and_(pc.equal(inner.field("weight"), 0), pc.equal(inner.field("role"), "assistant"))
+    return len(pc.unique(pc.list_parent_indices(turns).filter(pc.fill_null(silent, False))))
+
+
+def _bytes(lines: pa.Array) -> bytes:
+    whole = pc.binary_join(pa.LargeListArray.from_arrays(pa.array([0, len(lines)]), lines), pa.scalar("\n", TEXT))
+    return f"{whole[0].as_py()}\n".encode() if len(lines) else b""
+
+
+def _beside(place: str) -> str:
+    return f"{place}.rejected.jsonl"
+
+
+def _check_kept(form: Export, schema: Schema, columns: Sequence[str], keep: Sequence[str]) -> None:
+    own = set(json.loads(form.lines(_one_row(schema, columns)).text[0].as_py().split("\n")[0])) if keep else set()
+    for name in keep:
+        plain = name in schema and not pa.types.is_nested(schema[name].type)
+        if plain and name not in own and keep.count(name) == 1 and form.back != "comparisons":
+            continue
+        raise ConfigError(
+            "bad-setting",
+            f"keep: {printable(name)} cannot become a key of {form.name}{suggestion(name, list(schema.names))}",
+            expected="columns of texts, numbers or truth values, under names that the format does not use",
+            kept="nothing was started",
+        )
+
+
+def _one_row(schema: Schema, columns: Sequence[str]) -> pa.Table:
+    """A row of `columns`, for the keys of its line."""
+    example = {
+        "messages": [{"role": "user", "content": "x"}], "tools": "[]", "desirable": True, "attributes": [1.0],
+        "labels": None, "chosen_reward": 1.0, "rejected_reward": 0.0,
+    }  # fmt: skip
+    return pa.table({name: pa.array([example.get(name, "x")], schema[name].type) for name in columns})
+
+
+def _taken(path: str) -> ConflictError:
+    return ConflictError(
+        "file-exists",
+        f"there is a file at {shown(path)} already, or rejected rows beside it",
+        expected="a new name: an export overwrites nothing",
+        where=shown(path),
+        kept="what is there",
+        next="--out with another name, or remove the file",
+    )
+
+
+def _unfit(written: Written, most: int) -> DataError:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in written.rejected.items())
+    total = sum(written.rejected.values())
+    return DataError(
+        "rows-do-not-fit",
+        f"{total:,} of {total + written.rows:,} rows have no place in {written.export.name}: {reasons}",
+        expected=f"at most {most}",
+        kept="nothing was written",
+        next=f"--max-rejected {total} writes the others, and these rows' numbers beside them",
+    )
