@@ -76,12 +76,15 @@ class Result:
 
 @dataclass(frozen=True)
 class FilterDecision:
-    """The decision over each row: `keep` (bool, no nulls); for the rows that go, reason, value and threshold."""
+    """The decision over each row: `keep` (bool, no nulls); for the rows that go, reason, value and threshold.
+    `counts` are summed in the manifest.
+    """
 
     keep: pa.Array
     reason: pa.Array | str
     value: pa.Array | None = None
     threshold: pa.Array | str | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

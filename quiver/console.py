@@ -8,6 +8,8 @@ quiver RestIteration --iteration 2                       luigi --module pipeline
 
 from __future__ import annotations
 
+import trainers  # noqa: F401  # isort: skip - signals end this command quietly from here on
+
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +21,6 @@ def main() -> NoReturn:
     words = sys.argv[1:]
     if words and words[0][:1].isupper():
         _luigi(words)
-    import trainers  # noqa: F401 - signals end this command quietly from here on
     from schemas.process import program
 
     program.run(lambda: run(words))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.process import interpreter, program
+from schemas.process import interpreter
 from tests.pipelines.commands import LUIGI, environment
 
 BUSY = """
@@ -154,7 +154,7 @@ def test_a_signal_in_the_middle_lets_a_command_clean_up(tmp_path: Path) -> None:
         "        print('clean')\n"
         "program.run(main)"
     )
-    for number in program.STOPS:
+    for number in interpreter.STOPS:
         done = ended(code, number.name)
         assert (done.returncode, done.stdout) == (75, "clean\n"), number
         assert "Traceback" not in done.stderr and done.stderr.startswith("error[75/stopped]")

@@ -15,7 +15,12 @@ _WORDS = b"error[75/stopped]: stopped on request\n  kept: nothing was started\n 
 
 
 def is_command() -> bool:
-    """Whether this process was started as `python -m` one of our modules, as Luigi's command line or as `quiver`."""
+    """Whether this process was started as `python -m` one of our modules, as Luigi's command line or as `quiver`; a
+    worker of such a process, which has its arguments, was not.
+    """
+    workers = sys.modules.get("multiprocessing.process")
+    if workers is not None and workers.parent_process() is not None:
+        return False
     name = sys.argv[0] if sys.argv else ""
     return name == "-m" or os.path.basename(name) in _SCRIPTS or name.endswith(os.path.join("luigi", "__main__.py"))
 

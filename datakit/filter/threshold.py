@@ -2,8 +2,10 @@
 
 The bounds are strict by default, as in ReST (Gulcehre et al. 2023, arXiv:2308.08998: reward > threshold). A
 quantile is that of all rows of all shards (finite values, exact, linear interpolation), asked once before the
-work in one scan of the column, so that the cut into shards changes nothing. A threshold that no row passes stops
-the run before any shard is read in full, unless `allow_empty` says that an empty outcome is fine.
+work in one scan of the column, so that the cut into shards changes nothing. Where values are so tied that none lies
+beyond a quantile (rewards that are all 1), the rows that equal it stay, and a note says how many. A threshold that no
+row passes even so stops the run before any shard is read in full, unless `allow_empty` says that an empty outcome is
+fine; then bounds stay strict.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ from datakit.op import NOTHING, Context, FilterDecision, Keep
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
 
 Bounds = tuple[float | None, float | None]
+
+_TIES = "ties"
+"""What is prepared, and counted in the manifest, where rows that equal a quantile stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold(Keep):
     """Keep rows with `minimum` < `column` < `maximum` (<= where not `strict`); each bound a number or a
-    quantile.
+    quantile. Where ties leave no row beyond a quantile, those that equal it are kept (not with `allow_empty`).
     """
 
     name: ClassVar[str] = "filter.threshold"
@@ -71,24 +77,41 @@ class Threshold(Keep):
         return inputs[0]
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
-        """The two bounds as numbers. `DataError` where no row would stay."""
+        """The two bounds as numbers, and whether rows that equal a quantile stay. `DataError` where no row would."""
         finite = FiniteValues(dataset, self.column)
         low, high = bounds = self._bounds(finite)
-        stays = any(self._inside(values, bounds).any() for values in finite.chunks())
-        if not (stays or self.allow_empty or dataset.num_rows == 0):
-            upward = low is not None
-            raise nothing_kept(self.column, self._bounds_text(bounds), dataset.num_rows, finite, upward=upward)
-        return {"minimum": low, "maximum": high}
+        if self.allow_empty or dataset.num_rows == 0 or self._any_inside(finite, bounds):
+            return {"minimum": low, "maximum": high}
+        if self.strict and self._any_inside(finite, bounds, ties=True):
+            return {"minimum": low, "maximum": high, _TIES: True}
+        upward = low is not None
+        raise nothing_kept(self.column, self._bounds_text(bounds), dataset.num_rows, finite, upward=upward)
 
     def keep(self, rows: pa.Table, ctx: Context) -> FilterDecision:
         """A null, NaN or infinite value never stays."""
-        values = numbers(rows[self.column])
+        values, ties = numbers(rows[self.column]), bool(ctx.prepared.get(_TIES))
         bounds = (ctx.prepared["minimum"], ctx.prepared["maximum"])
-        low, _ = bounds
-        below = np.zeros(len(values), bool) if low is None else (values <= low if self.strict else values < low)
+        below = ~np.isnan(values) & ~self._inside(values, (bounds[0], None), ties)
         reason = np.select([np.isnan(values), below], [NOT_FINITE, "below"], "above")
-        keep = pa.array(self._inside(values, bounds))
-        return FilterDecision(keep, pa.array(reason, pa.string()), measured(values), self._bounds_text(bounds))
+        keep = self._inside(values, bounds, ties)
+        counts = {_TIES: float(keep.sum())} if ties else {}
+        asked = self._bounds_text(bounds, ties)
+        return FilterDecision(pa.array(keep), pa.array(reason, pa.string()), measured(values), asked, counts)
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """How many rows stay although none lies beyond the quantile."""
+        ties = int(made.stats.get("counts", {}).get(_TIES, 0))
+        if not ties:
+            return ()
+        bounds = [(self.minimum_quantile, "above"), (self.maximum_quantile, "below")]
+        asked = " and ".join(f"{side} the quantile {bound:g}" for bound, side in bounds if bound is not None)
+        rows, value = (
+            made.num_rows + sum(file.rows for file in made.rejected),
+            made.stats["columns"][self.column]["min"],
+        )
+        return (
+            f"no {self.column} lies {asked}, which many share: the {ties:,} of {rows:,} rows at {value:g} are kept",
+        )
 
     def _bounds(self, finite: FiniteValues) -> Bounds:
         def bound(number: float | None, quantile: float | None) -> float | None:
@@ -96,16 +119,25 @@ class Threshold(Keep):
 
         return bound(self.minimum, self.minimum_quantile), bound(self.maximum, self.maximum_quantile)
 
-    def _inside(self, values: Floats, bounds: Bounds) -> npt.NDArray[np.bool_]:
-        low, high = bounds
+    def _any_inside(self, finite: FiniteValues, bounds: Bounds, ties: bool = False) -> bool:
+        return any(self._inside(values, bounds, ties).any() for values in finite.chunks())
+
+    def _strict(self, ties: bool) -> tuple[bool, bool]:
+        """Whether a value at the lower, at the upper bound goes; `ties`: at a quantile it stays."""
+        quantiles = (self.minimum_quantile, self.maximum_quantile)
+        low, high = (self.strict and not (ties and quantile is not None) for quantile in quantiles)
+        return low, high
+
+    def _inside(self, values: Floats, bounds: Bounds, ties: bool = False) -> npt.NDArray[np.bool_]:
+        (low, high), (above, below) = bounds, self._strict(ties)
         inside = ~np.isnan(values)
         if low is not None:
-            inside &= values > low if self.strict else values >= low
+            inside &= values > low if above else values >= low
         if high is not None:
-            inside &= values < high if self.strict else values <= high
+            inside &= values < high if below else values <= high
         return inside
 
-    def _bounds_text(self, bounds: Bounds) -> str:
-        signs = (">", "<") if self.strict else (">=", "<=")
-        parts = [f"{sign} {bound:.6g}" for sign, bound in zip(signs, bounds, strict=True) if bound is not None]
+    def _bounds_text(self, bounds: Bounds, ties: bool = False) -> str:
+        signs = zip("><", self._strict(ties), bounds, strict=True)
+        parts = [f"{sign}{'' if strict else '='} {bound:.6g}" for sign, strict, bound in signs if bound is not None]
         return " and ".join(parts)

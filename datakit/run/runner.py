@@ -90,9 +90,9 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
             worker.process.join(_GRACE_SECONDS)
     finally:
         for worker in workers:
-            worker.pipe.close()
             if worker.process.is_alive():
                 worker.process.kill()
+            worker.pipe.close()
             worker.process.join()
         watch.close()
 
@@ -164,20 +164,20 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
     """Worker `number`: does one piece after another, until there is none or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell_stacks(stacks)
-    pipe.send(0)
     end_with_parent()
     _share_cores(processes)
     if job.environments:
         os.environ.update(job.environments[number])
     opened: dict[str, Any] = {}
     try:
+        pipe.send(0)
         index = pipe.recv()
         if index is not None:
             opened = open_all(job.resources)
         while index is not None:
             pipe.send(work(job, index, opened, pipe.send))
             index = pipe.recv()
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except BaseException as fault:
         pipe.send(fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url))

@@ -128,7 +128,7 @@ def _apply(op: Op, rows: pa.Table, ctx: Context) -> Result:
     if isinstance(op, Keep):
         kept = op.keep(rows, ctx)
         _whole(op, kept, rows)
-        return Result(rows.filter(kept.keep), rejected_rows(rows, kept))
+        return Result(rows.filter(kept.keep), rejected_rows(rows, kept), kept.counts)
     if isinstance(op, Expand):
         return op.expand(rows, ctx)
     assert isinstance(op, Gather), f"{op.name} has no shape that works on rows: {type(op).__mro__}"

@@ -98,9 +98,13 @@ class Watch:
 
 
 def tell_stacks(path: str) -> None:
-    """In a worker: write the stacks of all threads to the file `path` on SIGUSR2."""
+    """In a worker: write the stacks of all threads to the file `path` on SIGUSR2; a parent that has given up meanwhile
+    has removed its folder.
+    """
     if path and hasattr(faulthandler, "register"):
-        faulthandler.register(signal.SIGUSR2, file=open(path, "a"), all_threads=True)  # noqa: SIM115 - for its lifetime
+        with suppress(FileNotFoundError):
+            file = open(path, "a")  # noqa: SIM115 - for the lifetime of the process
+            faulthandler.register(signal.SIGUSR2, file=file, all_threads=True)
 
 
 def _busy_seconds(pid: int) -> float:

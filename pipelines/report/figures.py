@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.graph.nodes import Node
 from schemas.dataset import Dataset
-from schemas.errors import IntegrityError
-from schemas.manifest import Manifest
+from schemas.errors import printable
 
 Value = str | float | None
 """A figure; None where nothing was measured."""
@@ -25,11 +24,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class FigureTable:
-    """Rows of figures under their names; a cell with several numbers is a tuple."""
+    """Rows of figures under their names; a cell with several numbers is a tuple. `notes` say why some are missing."""
 
     title: str
     columns: tuple[Figure, ...]
     rows: tuple[tuple[Value | tuple[Value, ...], ...], ...]
+    notes: tuple[str, ...] = ()
 
     def records(self) -> list[dict[str, Value | tuple[Value, ...]]]:
         """A mapping for every row, as a data frame is made of."""
@@ -43,17 +43,8 @@ def metrics(report: Node) -> Mapping[str, float]:
     return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
 
 
-def manifest_of(node: Node) -> Manifest:
-    """The manifest of what a figure is about; `IntegrityError` where it was removed since."""
-    manifest = node.manifest()
-    if manifest is None:
-        raise IntegrityError(
-            "result-gone",
-            f"{node.label} is gone: the report lacks its figures",
-            expected="every dataset of the iterations that are reported",
-            found="no manifest",
-            where=node.url,
-            kept="every other result; the policy is complete",
-            next=f"remove what was made of {node.label} too, and run the same command again: it is made anew",
-        )
-    return manifest
+def gone(nodes: Sequence[Node]) -> tuple[str, ...]:
+    """A line for each of `nodes` that was removed since it was made: a table lacks its figures."""
+    return tuple(
+        f"{printable(node.url, 200)} is gone: its figures are left out" for node in nodes if not node.manifest()
+    )

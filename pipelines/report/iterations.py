@@ -7,9 +7,8 @@ from typing import Any
 
 from datakit.label import Longer
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
-from pipelines.report.figures import Figure, FigureTable, Value, manifest_of, metrics
+from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
 from pipelines.stages.iteration import Evaluation, IterationResult, TaskSetup
-from schemas.manifest import Manifest
 
 _COLUMNS = (
     Figure("iteration"),
@@ -30,7 +29,7 @@ def iteration_table(title: str, before: Evaluation, steps: Sequence[IterationRes
     """A row for every iteration; `before` is the evaluation of the policy that the first one starts from."""
     evaluations = [metrics(evaluation.figures) for evaluation in (before, *(step.evaluation for step in steps))]
     rows = [_row(step, *pair) for step, pair in zip(steps, zip(evaluations, evaluations[1:]), strict=True)]  # noqa: B905, RUF007 - one shorter
-    return FigureTable(title, _COLUMNS, tuple(rows))
+    return FigureTable(title, _COLUMNS, tuple(rows), gone([node for step in steps for node in _measured(step)]))
 
 
 def pair_table(task_setup: TaskSetup) -> FigureTable:
@@ -47,17 +46,17 @@ def pair_table(task_setup: TaskSetup) -> FigureTable:
 def _row(
     step: IterationResult, before: Mapping[str, float], after: Mapping[str, float]
 ) -> tuple[Value | tuple[Value, ...], ...]:
-    samples, kept = manifest_of(step.samples), [manifest_of(node) for node in step.kept]
+    sampled, kept = _rows(step.samples), tuple(map(_rows, step.kept))
     gold, reward, length = (
         (before.get(name), after.get(name)) for name in ("correct.mean", "reward.mean", "response_ids.length.mean")
     )
     return (
         step.number,
-        samples.num_rows,
-        tuple(manifest.num_rows for manifest in kept),
-        tuple(manifest.num_rows / samples.num_rows for manifest in kept),
-        _mean(manifest_of(step.rewards)),
-        tuple(_mean(manifest) for manifest in kept),
+        sampled,
+        kept,
+        tuple(None if count is None or not sampled else count / sampled for count in kept),
+        _mean(step.rewards),
+        tuple(map(_mean, step.kept)),
         *gold,
         reward,
         length,
@@ -65,8 +64,19 @@ def _row(
     )
 
 
-def _mean(manifest: Manifest) -> float | None:
-    mean = manifest.stats["columns"].get("reward", {}).get("mean")
+def _measured(step: IterationResult) -> tuple[Node, ...]:
+    """The datasets whose rows are counted or whose rewards are averaged."""
+    return (step.samples, step.rewards, *step.kept)
+
+
+def _rows(node: Node) -> int | None:
+    manifest = node.manifest()
+    return None if manifest is None else manifest.num_rows
+
+
+def _mean(node: Node) -> float | None:
+    manifest = node.manifest()
+    mean = None if manifest is None else manifest.stats["columns"].get("reward", {}).get("mean")
     return None if mean is None else float(mean)
 
 

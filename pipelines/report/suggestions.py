@@ -22,12 +22,17 @@ def section(task_setup: TaskSetup, last: IterationResult, prompts: int) -> str:
 
 
 def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> Iterator[str]:
-    """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts."""
+    """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts; nothing
+    that reads a dataset which was removed since.
+    """
     width, eval_setup = console.width() - len(_INDENT), task_setup.eval_setup
-    yield f"{shlex.quote(invocation.program('python'))} -c {_quoted(_best(last))}"
+    if last.rewards.manifest():
+        yield f"{shlex.quote(invocation.program('python'))} -c {_quoted(_best(last))}"
     manifest, needed = task_setup.prompts.manifest(), prompts * (last.number + 1)
     if manifest is None or manifest.num_rows >= needed:
         yield invocation.folded(invocation.again(iteration=last.number + 1), width)
+    if not eval_setup.held_out.manifest():
+        return
     sample = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
     written = eval_setup.rendering
     sample += ["--template", written.template] if written.template else []

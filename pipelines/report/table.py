@@ -6,12 +6,12 @@ from pipelines.report.figures import Figure, FigureTable, Value
 
 
 def text(table: FigureTable) -> str:
-    """The title, the names of the columns, and a line for every row, all flush right."""
+    """The title, the names of the columns, a line for every row, all flush right, and the notes."""
     head = [column.name for column in table.columns]
     rows = [[_cell(*pair) for pair in zip(table.columns, row, strict=True)] for row in table.rows]
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
     aligned = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-    return "\n".join([table.title, aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
+    return "\n".join([table.title, aligned[0], "  ".join("-" * width for width in widths), *aligned[1:], *table.notes])
 
 
 def _cell(column: Figure, value: Value | tuple[Value, ...]) -> str:

@@ -36,6 +36,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from pipelines.runtime import invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.logfile import LogFile
+from pipelines.runtime.processes import start_whole
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.process import program
 from schemas.store.ownfiles import own_folder, replace_file
@@ -58,6 +59,7 @@ def install() -> None:
             raise _UnknownTask(name) from None
 
     Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
+    start_whole()
     parameters.install()
     hide_logs()
 
@@ -232,7 +234,8 @@ _running = _Running()
 
 def _stop(number: int, _: object) -> None:
     _running.stop_requested = True
-    os.kill(os.getpid(), signal.SIGUSR1)
+    if callable(signal.getsignal(signal.SIGUSR1)):
+        signal.raise_signal(signal.SIGUSR1)  # Luigi's worker takes no more work; without one it would end us
     raise SystemExit(Stopped.code)
 
 

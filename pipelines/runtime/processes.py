@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable
 from multiprocessing import forkserver
 
-from schemas.process.interpreter import safe_children
+import luigi.worker
+
+from schemas.process.interpreter import safe_children, stops_deferred
 
 
 def preload(modules: Iterable[str]) -> None:
@@ -20,3 +22,19 @@ def preload(modules: Iterable[str]) -> None:
     multiprocessing.set_forkserver_preload(["pipelines", *modules])
     with safe_children():
         forkserver.ensure_running()
+
+
+def start_whole() -> None:
+    """Have Luigi start the process of a task whole or not at all: one that is cut off by a signal while it is started
+    would outlive this process for a moment, and end with a traceback.
+    """
+    start = luigi.worker.TaskProcess.start
+
+    def whole(process: luigi.worker.TaskProcess) -> None:
+        ready = multiprocessing.Process(target=os.getpid)
+        ready.start()  # waits, and may be interrupted, until the fork server has imported everything
+        ready.join()
+        with stops_deferred():
+            start(process)
+
+    luigi.worker.TaskProcess.start = whole  # type: ignore[method-assign,assignment]

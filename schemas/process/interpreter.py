@@ -13,6 +13,10 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a command to stop."""
 
 HAS_SAFE_PATH = sys.version_info >= (3, 11)
 
@@ -44,25 +48,45 @@ def importable() -> str:
 @contextmanager
 def safe_children(safe_path: bool = HAS_SAFE_PATH) -> Iterator[None]:
     """While this is open, interpreters that libraries start (the fork server of `multiprocessing`) are safe too, and
-    deaf to the Ctrl-C of a terminal: it is their parent that ends them.
+    deaf to the Ctrl-C of a terminal: it is their parent that ends them. They inherit SIGINT blocked, which loses none
+    here, as ignoring it would.
     """
     before, here = os.environ.get("PYTHONSAFEPATH"), os.getcwd() if not safe_path else ""
     os.environ["PYTHONSAFEPATH"] = "1"
-    main = threading.current_thread() is threading.main_thread()
-    heeds = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    resource_tracker.ensure_running()  # started later, it would unblock SIGINT on its way
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         if not safe_path:
-            from multiprocessing import forkserver
-
             os.chdir("/")
             forkserver.ensure_running()
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGINT, heeds)
         if not safe_path:
             os.chdir(here)
         if before is None:
             os.environ.pop("PYTHONSAFEPATH", None)
         else:
             os.environ["PYTHONSAFEPATH"] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def stops_deferred() -> Iterator[None]:
+    """While this is open, signals that ask the program to stop wait; its handlers get them afterwards. In other threads
+    than the main one, which never run handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in STOPS}
+    heeded = [number for number, handler in before.items() if callable(handler)]
+    for number in heeded:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
+        for one in came:
+            signal.raise_signal(one)

@@ -20,10 +20,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from schemas.errors import QuiverError, Stopped, StorageError, printable
+from schemas.process.interpreter import STOPS
 from schemas.store.storage import storage_error
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that ask a command to stop."""
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
+import pyarrow as pa
 
 from pipelines.graph.plan import Plan
-from pipelines.report.figures import Figure, FigureTable, manifest_of
+from pipelines.report.figures import Figure, FigureTable
+from pipelines.report.iterations import iteration_table
 from pipelines.report.table import text
-from schemas.errors import IntegrityError
-from tests.pipelines.toy import Count
+from pipelines.stages.iteration import Evaluation, IterationResult
+from schemas import REPORTS, Dataset
+from tests.pipelines.toy import Above, Count, Draw
 
 TABLE = FigureTable(
     "two iterations",
@@ -35,8 +37,25 @@ def test_a_table_as_records() -> None:
     assert second["reward"] == (None, 2.0)
 
 
-def test_figures_of_a_removed_dataset_are_said_to_be_gone(tmp_path: Path) -> None:
-    node = Plan(str(tmp_path)).table("numbers", Count(rows=3))
-    with pytest.raises(IntegrityError, match="numbers is gone") as fault:
-        manifest_of(node)
-    assert fault.value.slug == "result-gone" and fault.value.where == node.url
+def test_figures_of_a_removed_dataset_are_left_out_and_the_table_says_so(tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path))
+    numbers = plan.table("toy/iter=1/samples", Count(rows=8))
+    rewards = plan.table("toy/iter=1/rewards", Draw(), numbers)
+    kept = [plan.table(f"toy/iter=1/step={n}/kept", Above(minimum=n / 4), rewards) for n in (1, 2)]
+    figures = []
+    for number, (stage, correct) in enumerate((("first", 0.25), ("after", 0.5))):
+        table = pa.table({"stage": [stage], "metric": ["correct.mean"], "value": [correct]})
+        Dataset.from_arrow(table, REPORTS, str(tmp_path / f"evaluation-{number}"))
+        figures.append(plan.existing(str(tmp_path / f"evaluation-{number}"), "dataset"))
+    step = IterationResult(1, numbers, rewards, tuple(kept), numbers, Evaluation(numbers, figures[1]))
+    for node, rows in ((numbers, {"n": [1, 2, 3, 4]}), (kept[1], {"n": [3], "reward": [0.75]})):
+        given = {**rows, "prompt_id": [f"p{n}" for n in rows["n"]]}
+        Dataset.from_arrow(pa.table(given), node.schema, node.url)
+    table = iteration_table("one iteration", Evaluation(numbers, figures[0]), [step])
+    [row] = table.records()
+    assert [row[name] for name in ("samples", "kept", "share", "reward", "kept reward")] == (
+        [4, (None, 1), (None, 0.25), None, (None, 0.75)]
+    )
+    assert (row["gold before"], row["gold after"]) == (0.25, 0.5)
+    assert table.notes == tuple(f"{node.url} is gone: its figures are left out" for node in (rewards, kept[0]))
+    assert text(table).splitlines()[-2:] == list(table.notes)

@@ -25,7 +25,7 @@ class _Ranks:
 
     def __init__(self, ranks: int, module: str, config: str, save_seconds: float) -> None:
         self.save_seconds, self.asked = save_seconds, False
-        for number in program.STOPS:
+        for number in interpreter.STOPS:
             signal.signal(number, self._ask)
         command = interpreter.module(module, config)
         self._running = {

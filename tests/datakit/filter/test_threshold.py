@@ -93,6 +93,49 @@ def test_advice_over_ties_keeps_something(put):
         Threshold(minimum=1.0).prepare(put(column([NAN, None])))
 
 
+@pytest.mark.parametrize(
+    ("values", "bounds", "kept", "threshold", "note"),
+    [
+        # all tied: the quantile is the one value there is
+        (
+            [2.0] * 4,
+            {"minimum_quantile": 0.4},
+            4,
+            None,
+            "lies above the quantile 0.4, which many share: the 4 of 4 rows at 2",
+        ),
+        # nine tenths tied at the top: the quantile 0.4 of [0, 1 x 9] is 1, and nothing lies above it
+        ([0.0] + [1.0] * 9, {"minimum_quantile": 0.4}, 9, ">= 1", "the 9 of 10 rows at 1"),
+        ([0.0] * 9 + [1.0], {"maximum_quantile": 0.5}, 9, "<= 0", "lies below the quantile 0.5"),
+        # tied at the bottom only: 0 is the quantile 0.4, the ones lie above it, and the zeros go as ever
+        ([0.0] * 6 + [1.0] * 4, {"minimum_quantile": 0.4}, 4, "> 0", None),
+        # a row that is not a number is no tie
+        ([1.0, NAN, 1.0, None], {"minimum_quantile": 0.9}, 2, ">= 1", "the 2 of 4 rows at 1"),
+        # an absolute bound beside it stays strict
+        ([1.0, 1.0, 3.0], {"minimum_quantile": 0.0, "maximum": 3.0}, 2, ">= 1 and < 3", "the 2 of 3 rows at 1"),
+    ],
+)
+def test_rows_tied_at_a_quantile_stay_where_nothing_lies_beyond_it(
+    put, tmp_path, values, bounds, kept, threshold, note
+):
+    op = Threshold(**bounds)
+    out = apply(op, put(column(values), (1,)), str(tmp_path / "o"))
+    notes = op.notes(out.manifest)
+    assert (out.num_rows, len(notes)) == (kept, note is not None)
+    assert note is None or note in notes[0]
+    assert threshold is None or set(out.read_rejected()["threshold"].to_pylist()) == {threshold}
+    assert out.stats["counts"] == ({"ties": kept} if note else {})
+
+
+def test_ties_are_kept_for_quantiles_alone(put, tmp_path):
+    ones = put(column([1.0] * 5))
+    with pytest.raises(DataError, match="keeps none of 5 rows"):
+        apply(Threshold(minimum=1.0), ones, str(tmp_path / "a"))
+    assert apply(Threshold(minimum_quantile=0.5, allow_empty=True), ones, str(tmp_path / "b")).num_rows == 0
+    with pytest.raises(DataError, match=r"reward > 1 and < 1 keeps none"):
+        apply(Threshold(minimum_quantile=0.5, maximum=1.0), ones, str(tmp_path / "c"))
+
+
 def test_an_empty_dataset_stays_empty(put, tmp_path):
     assert apply(Threshold(minimum=0.0), put(column([])), str(tmp_path / "o")).num_rows == 0
 
