@@ -27,6 +27,7 @@ from schemas.schema import Schema
 from schemas.shards import ROWS_PER_GROUP, ShardWriter, Verify, open_shard, shard_name, stats_of
 from schemas.store import commit
 from schemas.store.storage import normal, shown
+from schemas.valid import require_valid
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -39,9 +40,7 @@ _FEWEST_ROWS = 256
 
 @dataclass(frozen=True)
 class Dataset:
-    """A committed dataset: its place, its manifest as it was when opened, and how much is verified on
-    reading.
-    """
+    """A committed dataset: its place, its manifest as it was when opened, and how much is verified on reading."""
 
     url: str
     manifest: Manifest
@@ -99,7 +98,8 @@ class Dataset:
         op: Mapping[str, Any] | None = None,
         parents: Mapping[str, Dataset] | None = None,
     ) -> Dataset:
-        """Publish `rows` at `url` as a dataset of one shard; `DataError` where they break `schema`.
+        """Publish `rows` at `url` as a dataset of one shard; `DataError` where they break `schema`
+        or two have the same key.
 
         Columns that the schema does not name are refused. `parents` are the datasets that the rows came of, by the
         name of their part in it; `op` says what was done. The same rows at the same place again are no error, others
@@ -117,6 +117,7 @@ class Dataset:
                 next="rows.select(schema.names), or schema.adding(Column(name, type, meaning))",
             )
         checked = schema.check(rows, shown(normal(url)))
+        schema.require_unique(checked, shown(normal(url)))
         with Attempt.begin(url, schema) as attempt, attempt.shard(0) as shard:
             shard.write(checked)
             made = {"name": "notebook.rows", "version": 1, "params": {}} if op is None else op
@@ -218,7 +219,7 @@ class Dataset:
             # In slices, never a whole row group: few stored bytes can be many rows of one long text.
             step = min(max(rows, _FEWEST_ROWS), ROWS_PER_GROUP)
             for batch in parquet.iter_batches(step, columns=_stored(parquet, schema)):
-                table = conformed(pa.Table.from_batches([batch]), schema)
+                table = self._checked(pa.Table.from_batches([batch]), self.shards[index], schema)
                 start = 0
                 while buffered + table.num_rows - start >= rows:
                     waiting.append(table.slice(start, rows - buffered))
@@ -239,7 +240,7 @@ class Dataset:
         for file, schema in pairs:
             with open_shard(self.url, file, schema, "full") as parquet:
                 for group in range(parquet.num_row_groups):
-                    parquet.read_row_group(group)
+                    self._checked(parquet.read_row_group(group), file, schema)
 
     def lineage(self) -> str:
         """An indented text of the dataset and its ancestors, with sizes, as far as they can be read."""
@@ -272,17 +273,26 @@ class Dataset:
         return frames.to_pandas(self.read(columns))
 
     def duckdb(self) -> DuckDBPyRelation:
-        """A relation on DuckDB's default connection: `duckdb.sql("FROM rows")` after `rows = dataset.duckdb()`."""
+        """A relation on DuckDB's default connection: `duckdb.sql("FROM rows")` after `rows = dataset.duckdb()`.
+
+        Shards are verified here, and again where a query opens a file that is another by then: it answers about the
+        rows of this manifest, or ends in `duckdb.Error` with our error in it.
+        """
         return frames.relation(self)
 
     def sql(self, query: str, /, **others: Dataset) -> DuckDBPyRelation:
-        """What a query answers in which this dataset is the table `self`, and each of `others` one of its name."""
+        """What a query over the table `self` and `others` by their names answers; verified as `duckdb` says."""
         return frames.sql(query, {"self": self, **others})
 
     def _read(self, file: File, schema: Schema, columns: Sequence[str] | None) -> pa.Table:
         chosen = _selected(schema, columns)
         with open_shard(self.url, file, schema, self.verify) as parquet:
-            return conformed(parquet.read(columns=_stored(parquet, chosen)), chosen)
+            return self._checked(parquet.read(columns=_stored(parquet, chosen)), file, chosen)
+
+    def _checked(self, stored: pa.Table, file: File, schema: Schema) -> pa.Table:
+        """Rows of a file as those of `schema`; `DataError` for values that no library could take (`require_valid`)."""
+        require_valid(stored, f"{shown(self.url)}: {file.path}")
+        return conformed(stored, schema)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ its doors. Everything is read through `Dataset`, so that missing, torn or change
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import polars
 
 _ROWS_PER_BATCH = 8192
-_REMOTE_OR_GLOB = re.compile(r"://|[*?\[\]{}]")
 
 
 class Shards(Protocol):
@@ -113,7 +111,7 @@ def scan(dataset: Shards, columns: Sequence[str] | None = None) -> polars.LazyFr
 
 
 def relation(dataset: Shards) -> duckdb.DuckDBPyRelation:
-    """A relation on DuckDB's default connection; it stays readable for as long as its files stay."""
+    """A relation on DuckDB's default connection; it stays readable for as long as its files stay (`Dataset.duckdb`)."""
     import duckdb
 
     return _rows_in(duckdb.default_connection(), dataset)
@@ -130,11 +128,17 @@ def sql(query: str, tables: Mapping[str, Shards]) -> duckdb.DuckDBPyRelation:
 
 
 def _rows_in(connection: Any, dataset: Shards) -> duckdb.DuckDBPyRelation:
-    """Local shards of today's schema are scanned where they lie, once each is verified; all others are read first."""
-    current = dataset.manifest.schema == dataset.schema
-    if not dataset.shards or not current or _REMOTE_OR_GLOB.search(dataset.url):
+    """Shards of today's schema are scanned where they lie, through `VerifiedFiles`; all others are read first."""
+    from schemas.verified_files import FILES
+
+    if not dataset.shards or dataset.manifest.schema != dataset.schema:
         return connection.from_arrow(dataset.read())
     for file in dataset.shards:
         with open_shard(dataset.url, file, dataset.schema, dataset.verify):
             pass
-    return connection.read_parquet(dataset.paths(), hive_partitioning=False)
+    if FILES.protocol not in connection.list_filesystems():
+        connection.register_filesystem(FILES)
+    return connection.read_parquet(
+        FILES.name_shards(dataset.url, dataset.manifest.content_digest, dataset.shards, dataset.verify),
+        hive_partitioning=False,
+    )

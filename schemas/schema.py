@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import ConfigError, DataError, printable
+from schemas.valid import require_valid
 
 _METADATA_KEY = b"quiver.schema"
 
@@ -144,13 +145,36 @@ class Schema:
         return pa.Table.from_arrays(arrays, schema=self.arrow)
 
     def check(self, table: pa.Table, where: str = "") -> pa.Table:
-        """`conform`, then nulls and non-finite numbers; `DataError` lists all faults with the first rows at fault."""
+        """`conform` of values that are what their types say (`require_valid`), then nulls and non-finite numbers;
+        `DataError` lists all faults with the first rows at fault.
+        """
+        require_valid(table.select([name for name in self.names if name in table.column_names]), where)
         table = self.conform(table, where)
         faults = [fault for column in self.columns for fault in _value_faults(column, table)]
         if faults:
             slug, texts = faults[0][0], "; ".join(text for _, text in faults)
             raise DataError(slug, f"rows break {self.name} v{self.version}: {texts}", where=where)
         return table
+
+    def require_unique(self, table: pa.Table, where: str = "") -> None:
+        """`DataError` where two rows of `table` have the same key; fine for rows without one."""
+        if not self.key:
+            return
+        key = [_grouped(table[name]) for name in self.key]
+        places = pa.table([*key, pa.array(range(table.num_rows), pa.int64())], names=[*self.key, "at row"])
+        groups = places.group_by(list(self.key)).aggregate([("at row", "min"), ("at row", "max"), ("at row", "count")])
+        twice = groups.filter(pc.greater(groups["at row_count"], 1)).sort_by("at row_min")
+        if twice.num_rows:
+            names = ", ".join(printable(twice[name][0].as_py()) for name in self.key)
+            raise DataError(
+                "duplicate-id",
+                f"{twice.num_rows} {', '.join(self.key)} stand in several rows, first {names} in row "
+                f"{twice['at row_min'][0]} and row {twice['at row_max'][0]}",
+                expected=f"rows of kind {self.name} with a {', '.join(self.key)} of their own",
+                where=where,
+                kept="nothing was written",
+                next="mend those ids, or name a schema without a key: schema.renamed(name, key=())",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A plain description: name, version, key and columns with their types as text."""
@@ -226,6 +250,11 @@ def _cast(values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_nested(kind) and not (pa.types.is_nested(values.type) or pa.types.is_null(values.type)):
         raise pa.ArrowTypeError(f"{values.type} is not {kind}")
     return values.cast(kind, safe=True)
+
+
+def _grouped(values: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A key column as what Arrow can group by: lists and structs as their text."""
+    return pa.array(map(repr, values.to_pylist()), pa.string()) if pa.types.is_nested(values.type) else values
 
 
 def _value_faults(column: Column, table: pa.Table) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 The writer cuts rows into row groups of a fixed size however they arrive, hashes while it writes, and
 publishes nothing by itself: `finish` gives the `File` for the manifest, `abort` (and leaving a `with` block
 without `finish`) removes everything. The reader checks size and SHA-256 against the manifest on the first
-read in a process, and page checksums on every read.
+read in a process, again when the file it opens is not the one that it verified, and page checksums on every read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Verify = Literal["full", "size", "off"]
 ROWS_PER_GROUP = 8192
 _FLUSH_BYTES = 4 << 20
 _IN_MEMORY_BYTES = 64 << 20
-_verified: set[tuple[str, str, float]] = set()
+_verified: set[tuple[str, str, tuple[Any, ...]]] = set()
 
 
 def shard_name(index: int) -> str:
@@ -168,10 +168,8 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
     """A verified Parquet reader of one file; every way in which it is not what the manifest says is
     `IntegrityError`.
     """
-    store, root = open_store(url)
-    path = store.join(root, file.path)
     with contextlib.ExitStack() as stack, _explained(url, file):
-        source = stack.enter_context(contextlib.closing(_verified_source(store, path, url, file, verify)))
+        source = stack.enter_context(contextlib.closing(verified_bytes(url, file, verify)))
         parquet = pq.ParquetFile(source, page_checksum_verification=verify != "off", pre_buffer=False)
         stack.enter_context(parquet)
         if parquet.metadata.num_rows != file.rows:
@@ -181,6 +179,13 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
         if [(c.name, c.type) for c in now.columns] != [(c.name, c.type) for c in schema.columns]:
             raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(actual.names))
         yield parquet
+
+
+def verified_bytes(url: str, file: File, verify: Verify) -> BinaryIO:
+    """The bytes of one file for another library's Parquet reader: those of the manifest, or `IntegrityError`."""
+    store, root = open_store(url)
+    with _explained(url, file):
+        return _verified_source(store, store.join(root, file.path), url, file, verify)
 
 
 @contextlib.contextmanager
@@ -196,17 +201,19 @@ def _explained(url: str, file: File) -> Iterator[None]:
 
 
 def _verified_source(store: Store, path: str, url: str, file: File, verify: Verify) -> BinaryIO:
+    source = store.open(path)
     if verify == "off":
-        return store.open(path)
-    size = store.size(path)
-    if size is None:
-        raise FileNotFoundError(path)
+        return source
+    size = source.seek(0, 2)
+    source.seek(0)
     if size != file.bytes:
+        source.close()
         slug = "shard-truncated" if size < file.bytes else "shard-size"
         raise _broken(slug, url, file, f"{file.bytes} bytes, sha256 {file.sha256[:12]}", f"{size} bytes")
-    mark = (path, file.sha256, store.modified(path))
-    source = store.open(path)
-    if verify == "size" or mark in _verified:
+    if verify == "size":
+        return source
+    mark = (path, file.sha256, store.version(path, source))
+    if mark in _verified:
         return source
     try:
         if file.bytes <= _IN_MEMORY_BYTES:

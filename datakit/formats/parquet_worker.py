@@ -25,7 +25,7 @@ def main() -> int:
     import pyarrow as pa
 
     pa.set_cpu_count(1)
-    given = 0
+    given = rows = 0
     try:
         schema, batches, others = _opened(request)
         names = [name for name in schema.names if name not in others] or schema.names[:1]
@@ -39,7 +39,8 @@ def main() -> int:
                     print(given, file=sys.stderr)
                     return 4
                 bare = pa.RecordBatch.from_arrays([batch.column(name) for name in names], schema=schema)
-                bare.validate(full=True)
+                _validate(bare, rows)
+                rows += bare.num_rows
                 writer.write_batch(bare)
     except MemoryError:
         print(request["memory"], file=sys.stderr)
@@ -48,6 +49,17 @@ def main() -> int:
         print(f"{type(error).__name__}: {error}"[:500], file=sys.stderr)
         return 3
     return 0
+
+
+def _validate(batch: Any, before: int) -> None:
+    """`ValueError` that names the column where values are not what their types say: text that is no UTF-8, say."""
+    import pyarrow as pa
+
+    for name in batch.schema.names:
+        try:
+            batch.column(name).validate(full=True)
+        except pa.ArrowInvalid as fault:
+            raise ValueError(f"column {name}, rows from {before + 1}: {fault}") from fault
 
 
 def _opened(request: dict[str, Any]) -> tuple[Any, Any, dict[str, int]]:

@@ -133,6 +133,11 @@ class ObjectStore:
         moment = facts.get("LastModified") or facts.get("created") or facts.get("mtime")
         return moment.timestamp() if isinstance(moment, datetime) else float(moment or 0.0)
 
+    def version(self, path: str, opened: BinaryIO) -> tuple[Any, ...]:
+        """What the store says of the object."""
+        facts = self._info(path) or {}
+        return (facts.get("size"), facts.get("ETag"), self.modified(path))
+
     def names(self, folder: str) -> list[str]:
         """First path parts below a prefix."""
         return sorted({path.split("/", 1)[0] for path in self.walk(folder)})

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from schemas.errors import ConfigError, IntegrityError, QuiverError, StorageError, printable
 
@@ -100,6 +100,11 @@ class Store(Protocol):
 
     def modified(self, path: str) -> float:
         """When a file was written, in seconds, by the store's own clock."""
+
+    def version(self, path: str, opened: BinaryIO) -> tuple[Any, ...]:
+        """What no two contents of a file share: of `opened`, not of what may stand at `path` by now, where the store
+        can say so.
+        """
 
     def names(self, folder: str) -> list[str]:
         """Sorted names directly in a folder; none if there is no such folder."""

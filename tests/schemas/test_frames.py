@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -74,8 +76,45 @@ def test_sql_names_this_dataset_and_others(dataset: Dataset, tmp_path: Path) -> 
     assert first.fetchall() + joined.fetchall() == [(120,), (len(good), min(good))]
 
 
+@pytest.mark.parametrize("kept_time", [False, True])
+def test_a_relation_reads_the_rows_that_were_verified_or_none(
+    kept_time: bool, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Another file takes a shard's place between the call and the query: it has its size, and a time that was set."""
+    here, there = dataset.duckdb(), dataset.sql("FROM self")
+    path = Path(dataset.paths()[1])
+    before = path.stat()
+    assert len(here.fetchall()) == len(there.fetchall()) == 120
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    (tmp_path / "other").write_bytes(data)
+    (tmp_path / "other").replace(path)
+    if kept_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for query in (here, there):
+        with pytest.raises(duckdb.Error, match="shard-hash"):
+            query.filter("reward > 0").fetchall()
+
+
+def test_a_relation_outlives_a_copy_of_the_same_bytes(dataset: Dataset, tmp_path: Path) -> None:
+    here = dataset.duckdb()
+    for path in map(Path, dataset.paths()):
+        (tmp_path / "other").write_bytes(path.read_bytes())
+        (tmp_path / "other").replace(path)
+    assert here.to_arrow_table().to_pylist() == expected()
+
+
+def test_columns_and_rows_of_a_large_relation_are_those_of_the_dataset(tmp_path: Path) -> None:
+    rows = pa.table({"n": range(300_000), "text": [f"text {n % 977}" for n in range(300_000)]})
+    kinds = Schema("rows", 1, (Column("n", pa.int64(), ""), Column("text", pa.string(), "")))
+    dataset = Dataset.from_arrow(rows, kinds, str(tmp_path / "a%b'c;d"))
+    [(count, first, last)] = dataset.sql("SELECT count(*), min(n), max(n) FROM self WHERE text = 'text 5'").fetchall()
+    assert (count, first, last) == (len(range(5, 300_000, 977)), 5, range(5, 300_000, 977)[-1])
+    assert dataset.sql("FROM self").to_arrow_table().equals(rows)
+
+
 @pytest.mark.parametrize("place", ["memory", "glob"])
-def test_places_that_duckdb_cannot_name_are_read_first(place: str, tmp_path: Path) -> None:
+def test_places_that_duckdb_cannot_name_are_read(place: str, tmp_path: Path) -> None:
     url = f"memory://{tmp_path.name}/frames" if place == "memory" else str(tmp_path / "a*[1]?{b}")
     write(url)
     assert Dataset.open(url).sql("FROM self").to_arrow_table().to_pylist() == expected()
@@ -114,6 +153,21 @@ def test_rows_of_a_notebook_become_a_dataset(dataset: Dataset, tmp_path: Path) -
     with pytest.raises(DataError, match="reward"):
         Dataset.from_polars(frame.with_columns(reward=pl.lit(float("nan"))), ROWS, str(tmp_path / "other"))
     assert not list((tmp_path / "other").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    "door", [Dataset.from_arrow, lambda rows, *more: Dataset.from_polars(pl.from_arrow(rows), *more)]
+)
+def test_a_key_that_stands_twice_is_refused(door: Callable[..., Dataset], tmp_path: Path) -> None:
+    twice = pa.table({"sample_id": ["a", "b", "c", "b", "a"], "reward": [0.0, 1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(DataError, match="2 sample_id stand in several rows, first a in row 0 and row 4") as caught:
+        door(twice, ROWS, str(tmp_path / "x"))
+    assert caught.value.slug == "duplicate-id" and not (tmp_path / "x").exists()
+    both = ROWS.renamed("rows", key=("sample_id", "reward"))
+    assert door(twice, both, str(tmp_path / "both")).num_rows == 5
+    assert door(twice, ROWS.renamed("rows", key=()), str(tmp_path / "none")).num_rows == 5
+    with pytest.raises(DataError, match="duplicate-id"):
+        door(pa.concat_tables([twice, twice.slice(3, 1)]), both, str(tmp_path / "y"))
 
 
 def test_ten_lines_say_what_it_is(dataset: Dataset) -> None:

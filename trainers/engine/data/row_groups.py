@@ -7,12 +7,15 @@ from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.rows.tokens import PACKS
 from schemas.schema import Schema
 from schemas.shards import open_shard
+from schemas.store.storage import shown
+from schemas.valid import require_valid
 from trainers.algorithm import Algorithm
 
 _ROW = "row"
@@ -46,12 +49,17 @@ class ShardGroups:
         for shard, file in enumerate(self.dataset.shards):
             with open_shard(self.where, file, self.schema, self.dataset.verify) as opened:
                 for number in range(opened.num_row_groups):
-                    yield shard, number, opened.read_row_group(number, columns=list(columns))
+                    yield shard, number, self._group(opened, number, columns)
 
     def read(self, shard: int, number: int, columns: Sequence[str]) -> pa.Table:
         """One row group."""
         with open_shard(self.where, self.dataset.shards[shard], self.schema, self.dataset.verify) as opened:
-            return opened.read_row_group(number, columns=list(columns))
+            return self._group(opened, number, columns)
+
+    def _group(self, opened: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
+        table = opened.read_row_group(number, columns=list(columns))
+        require_valid(table, shown(self.where))
+        return table
 
 
 class TableGroups:
