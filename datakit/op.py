@@ -100,7 +100,7 @@ class Op(ABC):
     """Whether a column that comes out may hold what another column of that name or of any other held."""
     replaced_facts: ClassVar[frozenset[str]] = frozenset()
     """Facts of its inputs that do not hold for its result; what holds instead says `facts`."""
-    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """Settings under which it makes columns that others ask for: what an error says to run where one is missing."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
@@ -177,6 +177,8 @@ class Read(Op):
 @dataclass(frozen=True, kw_only=True)
 class Label(Op):
     """Each row stays and gains (or replaces) the columns that `adds` declares."""
+
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     @property
     @abstractmethod

@@ -72,13 +72,15 @@ class TokenColumn:
 
     `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `gather_ids` holds
     K ids per token. The engine drops the entry of the first token, which nothing predicts. A row whose mask counts no
-    token is refused before the first step.
+    token is refused before the first step. A column that is `statistics_only` is read in the pass for the algorithm's
+    statistics, which then reads no other, and not in the pass with gradient.
     """
 
     ids: str
     mask: str | None = None
     aligned: tuple[str, ...] = ()
     gather_ids: str | None = None
+    statistics_only: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -188,6 +190,7 @@ class Algorithm:
         vocabulary = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS
         both = self.needs.scalar and self.needs & vocabulary
         assert not both, f"{self.name} asks two heads: {self.needs}"
+        assert self.learnt and self.learnt[0] == self.sequences[0], f"{self.name}: its first sequence is not learnt"
         assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"
 
     def num_outputs(self, settings: Any, default: int = 1) -> int:
@@ -198,6 +201,16 @@ class Algorithm:
     def lists(self) -> tuple[str, ...]:
         """The list columns it reads: token ids and what runs along with them."""
         return tuple(name for sequence in self.sequences for name in (sequence.ids, *sequence.columns))
+
+    @property
+    def learnt(self) -> tuple[TokenColumn, ...]:
+        """The sequences that the loss is of."""
+        return tuple(sequence for sequence in self.sequences if not sequence.statistics_only)
+
+    @property
+    def measured(self) -> tuple[TokenColumn, ...]:
+        """The sequences that the statistics are of: those that are there for them alone, or all."""
+        return tuple(sequence for sequence in self.sequences if sequence.statistics_only) or self.sequences
 
     @property
     def wide(self) -> tuple[str, ...]:

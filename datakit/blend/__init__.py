@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datakit.blend.mismatch import Mismatch as Mismatch
 from datakit.blend.mix import Mix as Mix
 from datakit.blend.pair import Pair as Pair
 from datakit.blend.shuffle import Shuffle as Shuffle

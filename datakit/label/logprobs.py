@@ -20,6 +20,7 @@ from schemas.rows.tokens import MASK
 FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
 
 _SIDES = ("chosen", "rejected")
+_MISMATCHED = ["mismatched_ids", "mismatched_mask", "ref_logprob_mismatched"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Logprobs(Label):
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"per": "row", "columns": [[f"{side}_ids", f"{side}_mask", f"ref_logprob_{side}"] for side in _SIDES]},
+        {"per": "row", "columns": [["input_ids", "loss_mask", "ref_logprob"], _MISMATCHED]},
     )
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)

@@ -41,6 +41,10 @@ class Chat(Templating):
 
     name: ClassVar[str] = "template.chat"
     version: ClassVar[int] = 2
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"response": "mismatched", "learn": "last", "into": "mismatched_pieces"},
+    )
 
     response: str | None = None
     generation: bool = False

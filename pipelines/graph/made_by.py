@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from datakit.formats.forms import FORMS
-from datakit.op import Label
 from datakit.registry import OPS
 from pipelines.graph.backend import roles_of
 from schemas import Schema
@@ -28,15 +27,14 @@ def makers() -> Sequence[Maker]:
     """Every operation that adds columns to rows, by the settings it names (`Op.makes`), then every import."""
     labels = []
     for kind in OPS.values():
-        for params in kind.makes if issubclass(kind, Label) else ():
+        for params in kind.makes:
             op = kind.of(params)
-            assert isinstance(op, Label)
             family, name = op.name.split(".")
             words = [family.capitalize(), "--op", name]
             words += ["--tokenizer", "CHECKPOINT"] if "tokenizer" in op.needs else []
             words += ["--model", "CHECKPOINT"] if roles_of(op) else []
             words += ["--params", f"'{json.dumps(params)}'"] if params else []
-            adds = frozenset(column.name for column in op.adds) - {*op.takes.names}
+            adds = frozenset(op.gives(op.takes).names) - {*op.takes.names}
             labels.append(Maker(command=" ".join(words), takes=frozenset(op.takes.names), adds=adds))
     imports = (
         Maker(command=f"Import --files FILE --format {form.name}", takes=frozenset(), adds=frozenset(form.schema.names))

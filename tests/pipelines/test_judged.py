@@ -11,15 +11,20 @@ import pytest
 from commands import luigi
 
 from datakit.apply import apply
+from datakit.blend import Mismatch
 from datakit.formats.dialogues import extra_id
 from datakit.io import Jsonl
+from datakit.label import Logprobs
 from datakit.run.resource import Resource
 from datakit.template import Chat
-from datakit.tokenize import Mask
+from datakit.tokenize import Mask, Sequences
 from datakit.tokenize import Train as TrainTokenizer
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import ATTRIBUTED, ATTRIBUTED_TOKENS, FEEDBACK, FEEDBACK_TOKENS
 from schemas.dataset import Dataset
+from schemas.settings import parse
+from trainers import engine
+from trainers.config import Run
 from trainers.engine.inference.scorer import open_scorer
 
 JUDGED: list[tuple[str, str, list[float]]] = [
@@ -37,6 +42,8 @@ NETWORK = {
     "num_query_groups": 1,
     "max_sequence_length": 256,
 }
+
+_MISMATCHED = ("mismatched_ids", "mismatched_mask", "ref_logprob_mismatched")
 
 
 def made(folder: Path, *command: str) -> str:
@@ -102,6 +109,39 @@ def test_wanted_and_unwanted_answers_become_tokens(tmp_path: Path) -> None:
     read = tokens.read().select(["response", "desirable", "loss_mask"]).to_pylist()
     assert {row["response"]: row["desirable"] for row in read} == {"Water.": True, "Sand.": False}
     assert all(sum(row["loss_mask"]) >= len(row["response"]) // 2 for row in read)
+
+
+def test_wanted_and_unwanted_answers_become_a_policy(tmp_path: Path) -> None:
+    """The reference is the first policy: no answer has gained anything, so each loses sigma(0) until it has learnt."""
+    answers = [(f"What is {n} and {n}?", f"It is {n + n}.", n % 3 > 0) for n in range(12)]
+    lines = [{"prompt": prompt, "completion": answer, "label": label} for prompt, answer, label in answers]
+    path = tmp_path / "kto.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = apply(Jsonl(files=(str(path),), format="kto_labels"), [], str(tmp_path / "rows"))
+    words = apply(TrainTokenizer(columns=("response",), vocab_size=280), rows, str(tmp_path / "words"))
+    run = {"algorithm": "kto", "model": {**NETWORK, "vocab_size": 280}, "optim": {"lr": 0.01}, "max_steps": 3}
+    with engine.open(parse(Run, {**run, "global_batch_size": 12, "out": str(tmp_path / "policy")})) as trainer:
+        known = {
+            "tokenizer": Resource("words", lambda: Tokenizer.of_dataset(words)),
+            "model": Resource("first", trainer.token_model),
+        }
+        columns = (("input_ids", "loss_mask", "ref_logprob"), _MISMATCHED)
+        for number, op in enumerate(
+            (
+                Mismatch(),
+                Chat(template="plain", response="response", learn="last"),
+                Mask(),
+                Chat(template="plain", response="mismatched", learn="last", into="mismatched_pieces"),
+                Sequences(names=("mismatched",)),
+                Logprobs(columns=columns, per="row"),
+            )
+        ):
+            rows = apply(op, rows, str(tmp_path / f"{number}"), resources={name: known[name] for name in op.needs})
+        read = rows.read()
+        figures = [trainer.learn(read) for _ in range(3)]
+    assert all(row["mismatched"] != row["response"] for row in read.to_pylist())
+    assert figures[0]["loss"] == pytest.approx(0.5, abs=1e-5) and figures[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert figures[2]["loss"] < 0.49 and figures[2]["reward_desirable"] > figures[2]["reward_undesirable"]
 
 
 def test_the_kinds_of_judged_rows_hang_together() -> None:

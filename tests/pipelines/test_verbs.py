@@ -38,6 +38,9 @@ def test_the_command_that_an_error_names_makes_the_columns(maker: Maker) -> None
 
 
 IDS_AND_MASKS = [f"{side}_{part}" for side in ("chosen", "rejected") for part in ("ids", "mask")]
+WANTED, MISMATCHED = ["input_ids", "loss_mask", "desirable"], ["mismatched_ids", "mismatched_mask"]
+GAINED = """--params '{"per": "row", "columns": [["input_ids", "loss_mask", "ref_logprob"], """
+GAINED += """["mismatched_ids", "mismatched_mask", "ref_logprob_mismatched"]]}'"""
 REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask", "ref_logprob_chosen"], \
 ["rejected_ids", "rejected_mask", "ref_logprob_rejected"]]}' --data rows"""
 
@@ -56,6 +59,8 @@ REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask"
         ),
         ("dpo", IDS_AND_MASKS, f"Label --op logprobs --model CHECKPOINT {REFERENCE}"),
         ("dpo", ["chosen_pieces", "rejected_pieces"], "Tokenize --op sequences --tokenizer CHECKPOINT --data rows"),
+        ("kto", ["sample_id", "prompt_id", "response", *WANTED], "Blend --op mismatch --data rows"),
+        ("kto", [*WANTED, *MISMATCHED], f"Label --op logprobs --model CHECKPOINT {GAINED} --data rows"),
     ],
 )
 def test_rows_that_an_algorithm_cannot_eat_are_refused_with_the_next_command(

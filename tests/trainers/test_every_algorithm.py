@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch import tensor
 
 from schemas import PACKS, PAIRS, TOKENS
 from schemas.dataset import Dataset
@@ -114,7 +115,9 @@ class TestEveryAlgorithm:
         network = learner(algorithm, layout, tmp_path).model
         batch = assemble(algorithm, rows.rows(range(5)))
         outputs = extract_outputs(forward(network, batch), batch, algorithm.needs, toys.VOCABULARY)
-        loss = algorithm.loss(algorithm.settings(), outputs, batch.rows)
+        loss = algorithm.loss(
+            algorithm.settings(), outputs, batch.rows | dict.fromkeys(algorithm.statistics, tensor(0.5))
+        )
         assert loss.values.requires_grad and not loss.weights.requires_grad
         tokens = {len(one.row_T) for one in outputs.values()}
         assert loss.values.shape == loss.weights.shape

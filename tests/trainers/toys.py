@@ -66,7 +66,8 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
     if "source" in columns:
         columns["source"] = [("web", "books", None)[i % 3] for i in range(rows)]
     for name in algorithm.numbers:
-        columns[name] = random.normal(size=rows).tolist()
+        numbers = random.normal(size=rows)
+        columns[name] = (numbers > 0 if pa.types.is_boolean(algorithm.rows[name].type) else numbers).tolist()
     for name in algorithm.vectors:
         width = algorithm.num_outputs(algorithm.settings())
         columns[name] = random.normal(size=(rows, width)).tolist()

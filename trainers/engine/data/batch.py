@@ -37,7 +37,8 @@ class MicroBatch:
     """What one forward pass reads, and what the loss gets besides.
 
     `places_B` says where each row stands among the rows of its step, `sources_B` which source it came from (without
-    rows of a step or sources: empty).
+    rows of a step or sources: empty). `statistics` is what the pass for the algorithm's statistics reads, where that is
+    something else.
     """
 
     tokens_1t: Tensor
@@ -48,6 +49,7 @@ class MicroBatch:
     num_rows: int
     places_B: Tensor
     sources_B: Tensor
+    statistics: MicroBatch | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -92,12 +94,13 @@ class MicroBatch:
         }
         rows = {name: values.to(device) for name, values in self.rows.items()}
         moved = {name: getattr(self, name).to(device) for name in ("tokens_1t", "labels_1t", "places_B", "sources_B")}
-        return replace(self, spans=spans, rows=rows, **moved)
+        statistics = None if self.statistics is None else self.statistics.to(device)
+        return replace(self, spans=spans, rows=rows, statistics=statistics, **moved)
 
 
 def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:
     """The micro-batch that `algorithm` reads of `rows`, its number and vector columns included (see `packed`)."""
-    batch = packed(algorithm.sequences, algorithm.needs, rows, multiple=multiple)
+    batch = packed(algorithm.learnt, algorithm.needs, rows, multiple=multiple)
     vectors = {
         name: _flat([np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1), np.float32)])
         for name in algorithm.vectors
@@ -105,7 +108,11 @@ def assemble(algorithm: Algorithm, rows: Many[Row], *, multiple: int = 1) -> Mic
     numbers = {name: _flat([np.atleast_1d(row[name]) for row in rows] or [np.zeros(0)]) for name in algorithm.numbers}
     if not rows:
         vectors |= {name: batch.rows[name][:, None] for name in algorithm.wide}
-    return replace(batch, rows=batch.rows | numbers | vectors)
+    batch = replace(batch, rows=batch.rows | numbers | vectors)
+    if algorithm.learnt == algorithm.sequences:
+        return batch
+    measured = packed(algorithm.measured, algorithm.needs, rows, multiple=multiple)
+    return replace(batch, statistics=replace(measured, rows=measured.rows | numbers | vectors))
 
 
 def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multiple: int = 1) -> MicroBatch:

@@ -117,7 +117,7 @@ class Stepper:
 
         self._sums = StepSums(self.layout.device, metrics=len(self.algorithm.statistics))
         with torch.no_grad():
-            self._forward(batches, collect, forward_only=True)
+            self._forward([batch.statistics or batch for batch in batches], collect, forward_only=True)
         self._reduce()
         means = self._means(self.algorithm.statistics)
         self._statistics = {n: torch.tensor(v, device=self.layout.device) for n, v in means.items()}
