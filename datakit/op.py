@@ -29,7 +29,7 @@ import pyarrow as pa
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest
-from schemas.settings import parse, plain
+from schemas.settings import identity_fields, parse
 
 NOTHING = Schema("nothing", 1, ())
 """What an operation takes that asks no column of its rows."""
@@ -146,9 +146,8 @@ class Op(ABC):
         return ()
 
     def params(self) -> dict[str, Any]:
-        """The settings as plain JSON."""
-        settings: dict[str, Any] = plain(self)
-        return settings
+        """The settings as plain JSON; one that was added later (`DEFAULT_UNNAMED`) only where it is not its default."""
+        return identity_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         """Name, version and settings: what the manifest records and the task key is taken of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,26 +10,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Context, Gather, Result
-from schemas import COMPLETIONS, PREFERENCES, Schema
+from schemas import COMPLETIONS, FEEDBACK, PREFERENCES, Schema
+from schemas.settings import DEFAULT_UNNAMED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unpair(Gather):
     """The answers of each pair as rows of their own, the chosen one first where `sides` is both.
 
-    `sample_id` is the pair's id and the side, so an answer that stands in two pairs comes out twice.
+    `sample_id` is the pair's id and the side, so an answer that stands in two pairs comes out twice. With `desirable`
+    rows say whether theirs is the chosen one (FEEDBACK).
     """
 
     name: ClassVar[str] = "blend.unpair"
 
     sides: Literal["chosen", "rejected", "both"] = "both"
+    desirable: bool = field(default=False, metadata=DEFAULT_UNNAMED)
 
     @property
     def takes(self) -> Schema:
         return PREFERENCES.selecting("pair_id", "prompt_id", "messages", "tools", "chosen", "rejected", "source")
 
     def gives(self, *inputs: Schema) -> Schema:
-        return COMPLETIONS
+        return FEEDBACK if self.desirable else COMPLETIONS
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """One row or two for each pair, pairs in their order."""
@@ -39,6 +42,8 @@ class Unpair(Gather):
         for side in sides:
             part = rows.select(list(asked)).append_column("response", rows[side])
             ids = pc.binary_join_element_wise(rows["pair_id"], side, "-")
+            if self.desirable:
+                part = part.append_column("desirable", pa.repeat(side == "chosen", part.num_rows))
             parts.append(part.append_column("sample_id", ids))
         order = np.arange(len(sides) * rows.num_rows).reshape(len(sides), -1).T.ravel()
         return Result(pa.concat_tables(parts).take(pa.array(order)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datakit.clients import TOKENIZED_PROMPTS
 from datakit.op import NOTHING, Capability, Op
@@ -64,14 +64,10 @@ class Checkpoint(Backend):
         if role == "scorer":
             encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
             return Step(name="texts", op=RewardPrompt(**written)), Step(name="tokens", op=encode)
-        named = "chat_id" if "chat_id" in rows and "sample_id" not in rows else "sample_id"
-        pairs, row = Sequences(max_length=max_length), Mask(max_length=max_length, id_column=named)
-        if _gives(pairs, op.takes):
+        pairs = Sequences(max_length=max_length)
+        if {*op.takes.names} <= {column.name for column in pairs.adds}:
             return Step(name="texts", op=RewardPrompt(**written, rows="preferences")), Step(name="tokens", op=pairs)
-        if _gives(row, op.takes):
-            chat = Chat(**written, response="response", learn="last") if "response" in rows else Chat(**written)
-            return Step(name="texts", op=chat), Step(name="tokens", op=row)
-        return ()
+        return _answers(op.takes, rows, written, max_length)
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         if role == "generator":
@@ -87,5 +83,18 @@ class Checkpoint(Backend):
         return open_frozen(url, threads=placement.threads)
 
 
-def _gives(op: Sequences | Mask, needed: Schema) -> bool:
-    return {*needed.names} <= {column.name for column in op.adds}
+def _answers(takes: Schema, rows: Schema, written: Mapping[str, Any], max_length: int | None) -> Sequence[Step]:
+    """Whole conversations with the answer that rows have, as `input_ids`; with any other text of theirs for an answer,
+    which stands in a column `<name>`, as `<name>_ids`. Nothing where that is not all that is read.
+    """
+    named = "chat_id" if "chat_id" in rows and "sample_id" not in rows else "sample_id"
+    own, needed = Mask(max_length=max_length, id_column=named), {*takes.names}
+    chat = Chat(**written, response="response", learn="last") if "response" in rows else Chat(**written)
+    steps = [Step(name="texts", op=chat), Step(name="tokens", op=own)]
+    for name in (ids.removesuffix("_ids") for ids in takes.names if ids.endswith("_ids")):
+        if name in rows:
+            chat = Chat(**written, response=name, learn="last", into=f"{name}_pieces")
+            other = Sequences(names=(name,), max_length=max_length)
+            steps += [Step(name=f"{name}.texts", op=chat), Step(name=f"{name}.tokens", op=other)]
+            needed -= {column.name for column in other.adds}
+    return steps if needed <= {column.name for column in own.adds} else ()

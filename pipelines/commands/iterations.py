@@ -19,7 +19,6 @@ from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import iteration_table, pair_table
-from pipelines.report.table import text
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.stages.fine_tuning import fine_tuned
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
@@ -156,9 +155,6 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
         title = f"{self.task_family} on {self.graph.task_setup.eval_setup.name}: {self.graph.folder}"
         return [iteration_table(title, self.graph.before, self.graph.steps), pair_table(self.graph.task_setup)]
 
-    def after(self) -> None:
-        """The tables, where the data lies, and how to go on."""
-        for table in self.report():
-            if table.rows:
-                print(f"\n{text(table)}")
+    def go_on(self) -> None:
+        """Where the data lies, and how to go on."""
         print(suggestions.section(self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration))

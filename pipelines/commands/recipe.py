@@ -17,7 +17,8 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
-from pipelines.report.table import text
+from pipelines.report.registry import rendered
+from pipelines.report.renderer import Report
 from pipelines.runtime import settings
 from pipelines.runtime.parameters import AssignmentsParameter, OptionalWhole, RenamedParameter, assigned_to
 from pipelines.setups import setup_kind, setup_of
@@ -83,9 +84,14 @@ class Recipe(Templated, Command, Generic[R]):
         return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering)
 
     def after(self) -> None:
-        """The tables, and where the results lie."""
-        for table in self.report():
-            if table.rows:
-                print(f"\n{text(table)}")
+        """The figures, in every way that there is to show them, and how to go on."""
+        tables = tuple(table for table in self.report() if table.rows)
+        shown = rendered(Report(title=self.task_family, folder=self.targets[-1].url.rpartition("/")[0], tables=tables))
+        if shown:
+            print(shown)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Where the results lie."""
         print()
         super().after()

@@ -8,18 +8,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from datakit.formats.forms import FORMS
+from datakit.op import Op
 from datakit.registry import OPS
 from pipelines.graph.backend import roles_of
 from schemas import Schema
+from schemas.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """A command, the columns that its rows must hold and those that it adds."""
+    """A command, the columns that its rows must hold and those that it adds; the operation that it runs over rows."""
 
     command: str
     takes: frozenset[str]
     adds: frozenset[str]
+    op: Op | None = None
 
 
 @functools.cache
@@ -35,12 +38,20 @@ def makers() -> Sequence[Maker]:
             words += ["--model", "CHECKPOINT"] if roles_of(op) else []
             words += ["--params", f"'{json.dumps(params)}'"] if params else []
             adds = frozenset(op.gives(op.takes).names) - {*op.takes.names}
-            labels.append(Maker(command=" ".join(words), takes=frozenset(op.takes.names), adds=adds))
+            labels.append(Maker(command=" ".join(words), takes=frozenset(op.takes.names), adds=adds, op=op))
     imports = (
         Maker(command=f"Import --files FILE --format {form.name}", takes=frozenset(), adds=frozenset(form.schema.names))
         for form in FORMS.values()
     )
     return [*labels, *imports]
+
+
+def adding(column: str, rows: Schema) -> Op:
+    """The operation that needs nothing but `rows` to add `column`; `ConfigError` where there is none."""
+    for maker in makers():
+        if maker.op is not None and not maker.op.needs and column in maker.adds and maker.takes <= {*rows.names}:
+            return maker.op
+    raise ConfigError("no-column", f"no operation adds {column} to rows of {rows.name}", kept="nothing was started")
 
 
 def next_command(missing: Collection[str], rows: Schema, place: str) -> str:

@@ -2,7 +2,8 @@
 
 The setup's first policy says once what it thinks of both answers of every pair (`label.logprobs`, per row); those are
 the reference columns of the algorithm, so the trainer has one network. Rafailov et al., "Direct Preference
-Optimization" (2023, arXiv:2305.18290). The held-out pairs are read by the policy before and after.
+Optimization" (2023, arXiv:2305.18290). An algorithm that reads wanted and unwanted answers one by one (`--algorithm
+kto`) gets the pairs taken apart. The held-out pairs are read by the policy before and after.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 import luigi
 from luigi.freezing import recursively_unfreeze
 
-from datakit.label import Logprobs
 from datakit.sql import Query
 from pipelines.commands.recipe import Recipe
 from pipelines.graph.plan import Plan
@@ -21,8 +21,10 @@ from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.runtime.parameters import MergedParameter, ObjectParameter, RenamedParameter
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
+from pipelines.stages.preferred import is_of_pairs, learnt_rows, of_pairs
 from schemas.errors import ConfigError
 from trainers.config import merged, training_of
+from trainers.registry import algorithm_of
 
 _ORDER = """
 SELECT pair_id,
@@ -59,7 +61,7 @@ class PreferenceOptimization(Recipe[Results]):
     setup = RenamedParameter(
         older="source", default="preferences", description="task setup of the pairs and of the policy"
     )
-    algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs with reference log-probs")
+    algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
 
@@ -75,23 +77,26 @@ class PreferenceOptimization(Recipe[Results]):
                 next="--setup preferences",
             )
         label, tokenizer = f"{self.algorithm}/{task.eval_setup.name}", task.eval_setup.tokenizer
-        train, held_out = (
-            ask(plan, f"{label}/pairs-{part}", _read_by("ref"), rows, task.policy, reading=task.eval_setup.scoring)
+        algorithm, reading = algorithm_of(self.algorithm), task.eval_setup.scoring
+        held_out = ask(plan, f"{label}/pairs-held-out", of_pairs("ref"), task.pairs[1], task.policy, reading=reading)
+        kind = "pairs" if is_of_pairs(algorithm) else "feedback"
+        train, validation = (
+            learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, task.policy, reading, self.settled_seed)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
         learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
         learning = merged(learning, self.changes.get("learning", {}))
         training = training_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")
         policy = plan.model(
-            f"{label}/policy", training, data=train, tokenizer=tokenizer, init=task.policy, validation=held_out
+            f"{label}/policy", training, data=train, tokenizer=tokenizer, init=task.policy, validation=validation
         )
-        read = asked(plan, f"{label}/held-out-read", _read_by("policy"), held_out, policy)
+        read = asked(plan, f"{label}/held-out-read", of_pairs("policy"), held_out, policy)
         order = plan.table(f"{label}/held-out-order", Query(query=_ORDER, tables=("pairs",), key=("pair_id",)), read)
         columns = ("before", "after", "implicit_reward")
         evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order)
         return Results(
             targets=(policy, evaluation),
-            datasets={"pairs": train, "held_out": held_out, "read": read, "order": order},
+            datasets={kind: train, "held_out": held_out, "read": read, "order": order},
             checkpoints={"policy": policy, "first": task.policy},
             figures={"evaluation": evaluation},
         )
@@ -101,8 +106,3 @@ class PreferenceOptimization(Recipe[Results]):
         figures = metrics(self.graph.figures["evaluation"])
         row = (figures["before.count"], *(figures[f"{name}.mean"] for name in ("before", "after", "implicit_reward")))
         return [FigureTable(f"{self.task_family}: held-out pairs in the right order", _COLUMNS, (row,))]
-
-
-def _read_by(who: str) -> Logprobs:
-    columns = tuple((f"{side}_ids", f"{side}_mask", f"{who}_logprob_{side}") for side in ("chosen", "rejected"))
-    return Logprobs(columns=columns, per="row")

@@ -1,1 +1,5 @@
-"""Figures of a run, apart from how they are shown."""
+"""Figures of a run, and the ways to show them, one file each: this list is the registry."""
+
+from __future__ import annotations
+
+from pipelines.report.table import TABLE as TABLE

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pipelines.report.figures import Figure, FigureTable, Value
+from pipelines.report.renderer import Renderer, Report
+
+
+def texts(report: Report) -> str:
+    """All tables, an empty line in front of each."""
+    return "\n".join(f"\n{text(table)}" for table in report.tables)
 
 
 def text(table: FigureTable) -> str:
@@ -23,3 +29,6 @@ def _shown(value: Value, form: str) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else f"{value:{form}}"
+
+
+TABLE = Renderer(name="table", render=texts)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+import pipelines.report
 from pipelines.graph.plan import Plan
 from pipelines.report.figures import Figure, FigureTable
 from pipelines.report.iterations import iteration_table
+from pipelines.report.registry import rendered, renderers
+from pipelines.report.renderer import Renderer, Report
 from pipelines.report.table import text
 from pipelines.stages.iteration import Evaluation, IterationResult
 from schemas import REPORTS, Dataset
@@ -29,6 +33,23 @@ def test_a_table_as_text() -> None:
         "        1  1,200, 30  -0.50 -> +1.25     rm",
         "        2          7      - -> +2.00     rm",
     ]
+
+
+def test_every_renderer_of_the_list_shows_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page would be: one file with a `Renderer`, and one line in the list."""
+
+    def write(report: Report) -> str:
+        page = Path(report.folder, "report.html")
+        page.write_text("".join(f"<h1>{table.title}</h1>" for table in report.tables))
+        return f"a page of it: {page}"
+
+    report = Report(title="Some", folder=str(tmp_path), tables=(TABLE,))
+    alone = rendered(report)
+    assert alone == f"\n{text(TABLE)}" and [renderer.name for renderer in renderers()] == ["table"]
+    monkeypatch.setattr(pipelines.report, "PAGE", Renderer(name="page", render=write), raising=False)
+    assert rendered(report) == f"{alone}\na page of it: {tmp_path}/report.html"
+    assert (tmp_path / "report.html").read_text() == "<h1>two iterations</h1>"
+    assert rendered(Report(title="Some", folder=str(tmp_path), tables=())) == ""
 
 
 def test_a_table_as_records() -> None:

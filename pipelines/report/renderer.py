@@ -1,0 +1,27 @@
+"""The contract of a renderer: figures in, a text for the terminal out; what it writes besides goes into one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.report.figures import FigureTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a recipe measured: `tables` that have rows; `folder` (any fsspec URL) is where its results lie."""
+
+    title: str
+    folder: str
+    tables: tuple[FigureTable, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renderer:
+    """A way to show figures: `render` says what is printed at the end of a recipe, the figures themselves or where a
+    page of them was written.
+    """
+
+    name: str
+    render: Callable[[Report], str]
