@@ -21,7 +21,18 @@ from datakit.formats.leftover import left_counts, left_out, types_of
 from datakit.formats.lines import Fault
 from datakit.formats.parquet_columns import check_columns, raw_columns, wrong_rows
 from datakit.formats.parse import Parsed
-from datakit.formats.rows import PLACE_COLUMNS, Columns, Dialogue, Rows, form_of, kept_keys, parser_of, schema_of
+from datakit.formats.rows import (
+    PLACE_COLUMNS,
+    Columns,
+    Dialogue,
+    Rows,
+    draw_of,
+    form_of,
+    kept_keys,
+    parser_of,
+    schema_of,
+    without_place,
+)
 from datakit.formats.sources import base_name, check_files, empty, pinned_to_files
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
@@ -68,6 +79,7 @@ class Columnar(Read):
     ignore: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     types: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(sorted(dict(self.columns).items())))
@@ -121,14 +133,14 @@ class Columnar(Read):
 
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests in place of their names."""
-        return {name: value for name, value in super(Columnar, self.pinned()).params().items() if name != "files"}
+        return without_place(super(Columnar, self.pinned()).params(), None if self.format is None else self._form)
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a batch, files in the order given."""
         pinned = self.pinned()
         keys, form = self._keys(), None if self.format is None else self._form
         kept = () if form is None else kept_keys(form, pinned.types)
-        rows = Rows(self.gives(), self.source, self.dialogue, kept)
+        rows = Rows(self.gives(), self.source, self.dialogue, kept, draw_of(self.seed))
         more = () if form is None else (*form.refused, *form.roots)
         for url, digest in zip(self.files, pinned.digests, strict=True):
             count = 0

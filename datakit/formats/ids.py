@@ -21,14 +21,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "sample_id": ("prompt_id", "response"),
     "pair_id": ("prompt_id", "chosen", "rejected"),
 }
-"""Which columns an id is a function of, `tools` where there are any."""
+"""Which columns an id is a function of, `tools` where there are any; rows of tokens alone go by their `input_ids`."""
 
 _TURN_PARTS = {"tool_calls": "c", "tool_call_id": "t", "reasoning": "r"}
 """Fields of a turn that enter its id where they are not null, each behind its letter."""
 
 
 def content_ids(*parts: pa.Array) -> pa.Array:
-    """128-bit hexadecimal ids of rows; each part is a string column or a MESSAGES column.
+    """128-bit hexadecimal ids of rows; each part is a column of strings, MESSAGES or token ids.
 
     A null part leaves no trace, so rows that have no tools (or turns without calls) keep the ids they had before there
     was a place for them.
@@ -46,6 +46,8 @@ def _text(part: pa.Array) -> pa.Array:
         part = part.combine_chunks()
     if not pa.types.is_list(part.type):
         return _measured(part)
+    if pa.types.is_integer(part.type.value_type):
+        return _measured(pc.binary_join(part.cast(pa.list_(pa.string())), ","))
     turns = part.flatten()
     lines = _joined(_measured(turns.field("role")), _measured(turns.field("content")))
     for name, letter in _TURN_PARTS.items():

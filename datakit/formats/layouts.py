@@ -1,4 +1,4 @@
-"""What an outside file is, seen by its first bytes, and the operation that reads it.
+r"""What an outside file is, seen by its first bytes, and the operation that reads it.
 
     PAR1                             Parquet              io.parquet
     ARROW1, or an Arrow stream       Arrow                io.arrow; also a folder that `datasets` saved
@@ -6,6 +6,7 @@
     [                                one JSON list        io.jsonl, layout array
     { over the whole file            an object of a list  io.jsonl, layout object
     .csv, .tsv                       columns of text      io.csv
+    \x93NUMPY                        packed sequences     io.npy
 
 Endings may be in any case, and a compression's ending may follow: `.gz .bz2 .xz .zst`.
 """
@@ -25,12 +26,12 @@ from schemas.store.storage import normal
 
 ENDINGS = {
     ".json": "io.jsonl", ".jsonl": "io.jsonl", ".ndjson": "io.jsonl", ".csv": "io.csv", ".tsv": "io.csv",
-    ".parquet": "io.parquet", ".arrow": "io.arrow",
+    ".parquet": "io.parquet", ".arrow": "io.arrow", ".npy": "io.npy",
 }  # fmt: skip
 """Endings of names, in lower case, and the operation that reads such a file."""
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_MAGIC = {b"PAR1": "io.parquet", b"ARROW1": "io.arrow", b"\xff\xff\xff\xff": "io.arrow"}
+_MAGIC = {b"PAR1": "io.parquet", b"ARROW1": "io.arrow", b"\xff\xff\xff\xff": "io.arrow", b"\x93NUMPY": "io.npy"}
 _OPEN_LIST = re.compile(rb"\s*\[\s*(\{|\]|\Z)")
 _DECODER = json.JSONDecoder()
 
@@ -61,7 +62,7 @@ def _reader(file: str) -> str | None:
     head = head_of(file, 64).removeprefix(b"\xef\xbb\xbf")
     by_magic = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
     named = ENDINGS.get(_ending(file))
-    if by_magic is not None or named in ("io.parquet", "io.arrow"):
+    if by_magic is not None or named in ("io.parquet", "io.arrow", "io.npy"):
         return by_magic or named
     return named or ("io.jsonl" if head.lstrip()[:1] in (b"{", b"[") else None)
 

@@ -1,5 +1,5 @@
-"""Batches of an outside Parquet or Arrow file, read by a child process; the file's digest is checked before anything
-is parsed.
+"""Batches of an outside Parquet, Arrow or NumPy file, read by a child process; the file's digest is checked before
+anything is parsed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from datakit.formats.compression import FLOOR, RATIO, too_large
 from datakit.formats.sources import checked, opened
-from schemas.errors import DataError
+from schemas.errors import DataError, QuiverError
 from schemas.process import interpreter
 from schemas.store.opening import named_file
 from schemas.store.storage import normal, shown
@@ -43,11 +43,19 @@ def _local(url: str, digest: str) -> Iterator[str]:
             yield file.name
 
 
-def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") -> Iterator[pa.Table]:
-    """The batches that the child sends; `DataError` if the file is broken or the child died of it."""
+def batches(
+    url: str,
+    digest: str,
+    columns: list[str],
+    kind: str = "Parquet",
+    *,
+    worker: Path = _WORKER,
+    error: type[QuiverError] = DataError,
+) -> Iterator[pa.Table]:
+    """The batches that the child sends, which runs `worker`; `error` if the file is broken or the child died of it."""
     with _local(url, digest) as path, tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
-            interpreter.script(str(_WORKER)),
+            interpreter.script(str(worker)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={"PATH": os.defpath},
         )  # fmt: skip
         assert child.stdin is not None, "the child was started without a pipe"
@@ -79,7 +87,7 @@ def batches(url: str, digest: str, columns: list[str], kind: str = "Parquet") ->
                 if code == 3
                 else f"the reader ended with {code}"
             )
-            raise DataError(
+            raise error(
                 f"broken-{kind.lower()}",
                 f"{shown(url)} is not a sound {kind} file",
                 found=why,

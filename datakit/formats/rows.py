@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +101,21 @@ def parser_of(form: Form, keys: tuple[Key, ...], types: Sequence[tuple[str, str]
     )
 
 
+def without_place(params: dict[str, Any], form: Form | None) -> dict[str, Any]:
+    """Settings of a reader that count: not where its files lie, nor the seed of a format that draws nothing."""
+    seedless = form is None or form.draws is None
+    return {name: value for name, value in params.items() if name != "files" and not (name == "seed" and seedless)}
+
+
+def draw_of(seed: int) -> np.random.RandomState:
+    """The generator of one import: NumPy's legacy one, which NeMo's scripts draw from; `ConfigError` for a seed that it
+    does not take.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise ConfigError("bad-setting", f"seed: {seed}", expected="0 .. 2**32 - 1", kept="nothing was started")
+    return np.random.RandomState(seed)
+
+
 @dataclass
 class Rows:
     """Turns parsed records of one import into rows, file after file; remembers ids so that keys stay
@@ -111,6 +126,7 @@ class Rows:
     source: str | None = None
     dialogue: str = "plain"
     carried: tuple[Key, ...] = ()
+    draw: np.random.RandomState = field(default_factory=lambda: np.random.RandomState(0))
     met: Occurrences = field(default_factory=Occurrences)
     asked: Occurrences = field(default_factory=Occurrences)
 
@@ -119,6 +135,8 @@ class Rows:
         raw, numbers, faults = parsed.table, parsed.numbers, parsed.faults
         if form.pairs:
             raw, numbers, faults = _whole_pairs(raw, numbers, faults)
+        if form.draws is not None:
+            raw = form.draws(raw, self.draw)
         built = form.build(raw, self.dialogue)
         columns = dict(built.columns)
         columns |= {key.name: raw[key.name].combine_chunks() for key in self.carried}
@@ -154,7 +172,8 @@ class Rows:
         columns = {column: rows[column].combine_chunks() for column in rows.column_names}
         for column in PARTS:
             if column in self.schema and column not in columns:
-                ids = content_ids(*[columns[part] for part in PARTS[column] if part in columns])
+                parts = [part for part in PARTS[column] if part in columns] or ["input_ids"]
+                ids = content_ids(*[columns[part] for part in parts])
                 columns[column] = self.met.unique(ids) if self.schema.key == (column,) else ids
         if "source" in self.schema:
             given = columns.get("source", pa.nulls(rows.num_rows, pa.string()))

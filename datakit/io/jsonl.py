@@ -15,10 +15,22 @@ from typing import Any, ClassVar, Literal
 
 from datakit.formats.advice import advice
 from datakit.formats.compression import beginning, plain
+from datakit.formats.forms import FORMS
 from datakit.formats.layouts import json_layout
 from datakit.formats.leftover import left_counts, left_out, types_in
 from datakit.formats.lines import Block, array_blocks, blocks, even
-from datakit.formats.rows import PLACE_COLUMNS, Columns, Dialogue, Rows, form_of, kept_keys, parser_of, schema_of
+from datakit.formats.rows import (
+    PLACE_COLUMNS,
+    Columns,
+    Dialogue,
+    Rows,
+    draw_of,
+    form_of,
+    kept_keys,
+    parser_of,
+    schema_of,
+    without_place,
+)
 from datakit.formats.sources import ahead, base_name, check_files, checked, empty, opened, pinned_to_files
 from datakit.op import Context, Read, Result
 from schemas import Column, Schema
@@ -34,8 +46,8 @@ class Jsonl(Read):
     that are left out on purpose. `dialogue` says how texts that hold several turns are written. `source` fills the
     source column; without it that is the name of the row's file. `layout` is `array` for files that are one JSON list,
     `object` for those that hold it under a key of one object, `auto`: as the first bytes say. `max_line` bounds a
-    record in bytes. `digests` (SHA-256 of each file), `names` of the files and `types` of kept keys are taken from the
-    files where not given.
+    record in bytes. `seed` is that of formats which draw (`dolly`). `digests` (SHA-256 of each file), `names` of the
+    files and `types` of kept keys are taken from the files where not given.
     """
 
     name: ClassVar[str] = "io.jsonl"
@@ -54,6 +66,7 @@ class Jsonl(Read):
     names: tuple[str, ...] = ()
     types: tuple[tuple[str, str], ...] = ()
     max_line: int = 1 << 24
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(sorted(dict(self.columns).items())))
@@ -93,14 +106,16 @@ class Jsonl(Read):
 
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests in place of their names."""
-        return {name: value for name, value in super(Jsonl, self.pinned()).params().items() if name != "files"}
+        return without_place(super(Jsonl, self.pinned()).params(), FORMS[self.format])
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a block, files in the order given; `DataError` for a file without a single record."""
         pinned = self.pinned()
         form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
         parser = parser_of(form, keys, pinned.types, self.ignore)
-        rows = Rows(schema_of(form, pinned.types), self.source, self.dialogue, kept_keys(form, pinned.types))
+        rows = Rows(
+            schema_of(form, pinned.types), self.source, self.dialogue, kept_keys(form, pinned.types), draw_of(self.seed)
+        )
         for url, digest in zip(self.files, pinned.digests, strict=True):
             some = False
             for parsed in ahead(parser.parse(block) for block in self._blocks(url, digest)):

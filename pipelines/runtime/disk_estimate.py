@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datakit.blend import Split
 from datakit.generate import Complete
-from datakit.io import Arrow, Csv, Jsonl, Parquet, Reversal
+from datakit.io import Arrow, Csv, Jsonl, Npy, Parquet, Reversal
 from datakit.op import Op
 from datakit.tokenize import Train
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
@@ -112,7 +112,8 @@ def grown(op: Op, given: Size) -> Size:
 @grown.register(Parquet)
 @grown.register(Csv)
 @grown.register(Arrow)
-def _(op: Jsonl | Parquet | Csv | Arrow, given: Size) -> Size:
+@grown.register(Npy)
+def _(op: Jsonl | Parquet | Csv | Arrow | Npy, given: Size) -> Size:
     local = [(name, os.stat(name).st_size) for name in op.files if "://" not in name and os.path.exists(name)]
     size = float(
         sum(_GZIP * size if name.lower().endswith((".gz", ".bz2", ".xz", ".zst")) else size for name, size in local)

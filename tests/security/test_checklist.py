@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -33,7 +34,9 @@ Row = Callable[[Path], object]
 
 
 def s01_pickle(folder: Path) -> None:
-    """Nothing but the vetted index reader unpickles, and that refuses what is no index."""
+    """Nothing but two vetted readers unpickles, and they refuse what is no index and no packed sequence."""
+    from datakit.io import Npy
+    from datakit.op import Context
     from trainers.engine.checkpoint.safe_unpickle import INDEX, read_index
 
     canary = folder / "canary"
@@ -45,6 +48,11 @@ def s01_pickle(folder: Path) -> None:
     (folder / INDEX).write_bytes(pickle.dumps(Hostile()))
     with pytest.raises(IntegrityError):
         read_index(str(folder))
+    items = np.empty(1, object)
+    items[0] = {"input_ids": Hostile()}
+    np.save(folder / "packs.npy", items, allow_pickle=True)
+    with pytest.raises(IntegrityError):
+        list(Npy(files=(str(folder / "packs.npy"),), format="packed_sft").read(Context()))
     assert not canary.exists()
 
 

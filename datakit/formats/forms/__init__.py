@@ -4,13 +4,23 @@ how.
 
 from __future__ import annotations
 
-from datakit.formats.forms import chats, comparisons, completions, feedback, preferences, prompts, trees
+from datakit.formats.forms import (
+    chats,
+    comparisons,
+    completions,
+    feedback,
+    preferences,
+    prompts,
+    published,
+    teacher,
+    trees,
+)
 from datakit.formats.forms.form import Built as Built
 from datakit.formats.forms.form import Form as Form
 
 FORMS: dict[str, Form] = {
     form.name: form
-    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees)
+    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees, published, teacher)
     for form in module.FORMS
 }
 """Name -> format."""

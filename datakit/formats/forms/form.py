@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from datakit.columns.conversations import Faults
@@ -59,6 +60,7 @@ class Form:
     is one turn).
 
     `refused` and `bare` are as in `datakit.formats.parse.Parser`; `records` makes flat records of one that is not flat.
+    `draws` adds columns of chance to the records', out of one generator for the whole import.
     """
 
     name: str
@@ -73,3 +75,4 @@ class Form:
     records: Callable[[Any], Iterator[dict[str, Any]]] | None = None
     roots: tuple[str, ...] = ()
     """What `records` reads of a record."""
+    draws: Callable[[pa.Table, np.random.RandomState], pa.Table] | None = None
