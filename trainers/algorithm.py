@@ -197,6 +197,12 @@ class Algorithm:
         """How many numbers the scalar head gives under `settings`; `default` where the algorithm leaves that open."""
         return default if self.output_names is None else len(self.output_names(settings))
 
+    def longest(self, positions: int) -> int:
+        """Tokens of the longest sequence for a network of so many positions: the last token is only predicted, never
+        read, unless a score is read there.
+        """
+        return positions + (Needs.SCORES not in self.needs)
+
     @property
     def lists(self) -> tuple[str, ...]:
         """The list columns it reads: token ids and what runs along with them."""

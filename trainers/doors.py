@@ -19,8 +19,10 @@ def is_command() -> bool:
     worker of such a process, which has its arguments, was not.
     """
     workers = sys.modules.get("multiprocessing.process")
-    if workers is not None and workers.parent_process() is not None:
-        return False
+    if workers is not None:
+        starting = getattr(workers.current_process(), "_inheriting", False)
+        if starting or workers.parent_process() is not None:
+            return False
     name = sys.argv[0] if sys.argv else ""
     return name == "-m" or os.path.basename(name) in _SCRIPTS or name.endswith(os.path.join("luigi", "__main__.py"))
 

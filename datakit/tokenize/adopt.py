@@ -57,6 +57,13 @@ class Adopt(Read):
         files = files_at(self.path)
         return replace(self, digests=digests_of(files), identity=self._tokenizer(files).digest)
 
+    @property
+    def has_chat_template(self) -> bool | None:
+        """Whether a template was given or came with the files; None where they are not at hand."""
+        if self.template is not None:
+            return True
+        return self._tokenizer(files_at(self.path)).chat_template is not None if self.path else None
+
     def params(self) -> dict[str, Any]:
         """Settings with the files' digests and the identity in place of the path."""
         return {name: value for name, value in super(Adopt, self.pinned()).params().items() if name != "path"}

@@ -11,7 +11,9 @@ import luigi
 
 from datakit.run.chunks import remove_stale
 from pipelines.graph.backend import backend_of, roles_of
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, ordered
+from pipelines.graph.limits import check_rows
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
@@ -60,6 +62,7 @@ class Command(luigi.Task):
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
         for node in todo:
+            check_rows(node)
             if isinstance(node, TrainedCheckpoint):
                 check(node)
         for number, node in enumerate(todo, 1):

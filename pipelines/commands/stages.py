@@ -30,9 +30,10 @@ from datakit.generate import Complete
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Chat
+from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
-from pipelines.commands.templated import Answering, Templated
+from pipelines.commands.templated import Answering, Bounded, Templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
@@ -154,7 +155,7 @@ class Import(StageCommand):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Answering, StageCommand):
+class Generate(Answering, Bounded, StageCommand):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -183,10 +184,11 @@ class Generate(Answering, StageCommand):
             stop=self.rendering.stop,
             greedy=self.greedy,
         )
-        return [self.asking(plan, label, Complete(sampling=sampling), rows, policy, seed=settings.quiver_config().seed)]
+        room, seed = self.room([policy], self.max_new_tokens), settings.quiver_config().seed
+        return [self.asking(plan, label, Complete(sampling=sampling), rows, policy, seed=seed, max_length=room)]
 
 
-class Label(Templated, _Operation):
+class Label(Templated, Bounded, _Operation):
     """A number or a finding on every row."""
 
     family = "label"
@@ -208,7 +210,8 @@ class Label(Templated, _Operation):
             raise ConfigError("bad-setting", f"{op.name} reads one --data", kept="nothing was started")
         model = model_at(plan, reference(self, "reward_model"), roles[0])
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
-        return self.asking(plan, label, op, inputs[0], model, tokenizer=tokenizer)
+        room = self.room([model], 0)
+        return self.asking(plan, label, op, inputs[0], model, tokenizer=tokenizer, max_length=room)
 
 
 class Filter(_Operation):
@@ -225,7 +228,9 @@ class Blend(_Operation):
 
 
 class Template(Templated, _Operation):
-    """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without)."""
+    """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without); as a
+    checkpoint that is given as tokenizer learnt to read them.
+    """
 
     family = "template"
 
@@ -238,6 +243,9 @@ class Template(Templated, _Operation):
         answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
         if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
             op = replace(op, response="response")
+        if isinstance(op, Templating) and self.tokenizer:
+            written = op.rendering.for_model(any_at(plan, self.tokenizer).learnt)
+            op = replace(op, template=written.template, options=written.options)
         return super().node(plan, label, op, inputs)
 
 
@@ -302,7 +310,7 @@ class Train(StageCommand):
         ]
 
 
-class Evaluate(Answering, StageCommand):
+class Evaluate(Answering, Bounded, StageCommand):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"
@@ -319,13 +327,16 @@ class Evaluate(Answering, StageCommand):
         verifier = recursively_unfreeze(dict(self.verifier))
         place = reference(self, "policy")
         policy = model_at(plan, place, "generator")
+        reward_model = model_at(plan, self.reward_model, "scorer") if self.reward_model else None
+        self.room([policy, reward_model], self.max_new_tokens)
         eval_setup = EvalSetup(
             name=self.label(place, self.prompts),
             held_out=self.rows(plan, self.prompts),
             tokenizer=policy,
-            reward_model=model_at(plan, self.reward_model, "scorer") if self.reward_model else None,
+            reward_model=reward_model,
             verifier=op_of("label.verify", verifier) if verifier else None,
             max_new_tokens=self.max_new_tokens,
+            max_length=self.max_length,
             rendering=self.rendering,
         )
         return [evaluated(plan, eval_setup.name, eval_setup, policy, settings.quiver_config().seed).figures]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import luigi
@@ -10,10 +10,11 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.op import Op
 from datakit.template import Rendering
+from pipelines.graph.limits import check_length, check_room
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import ListParameter, ObjectParameter
+from pipelines.runtime.parameters import ListParameter, ObjectParameter, OptionalWhole
 from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
 
@@ -49,12 +50,30 @@ class Templated:
             )
 
     def asking(
-        self, plan: Plan, label: str, op: Op, rows: Node, model: Node, *, seed: int = 0, tokenizer: Node | None = None
+        self,
+        plan: Plan,
+        label: str,
+        op: Op,
+        rows: Node,
+        model: Node,
+        *,
+        seed: int = 0,
+        tokenizer: Node | None = None,
+        max_length: int | None = None,
     ) -> Node:
-        """`rows` with what `model` answers for `op`; what it reads is made first, written as the command says."""
-        reading = Reading(rendering=self.rendering, tokenizer=tokenizer)
+        """`rows` with what `model` answers for `op`; what it reads is made first, written as the command says; rows of
+        more than `max_length` tokens go.
+        """
+        reading = Reading(rendering=self.rendering, tokenizer=tokenizer, max_length=max_length)
         if is_readable(op, rows, model) or not steps(op, rows, model, reading):
             self.nothing_templated(f"{op.name} reads the rows as they are")
+            if max_length is not None:
+                raise ConfigError(
+                    "bad-setting",
+                    f"--max-length has no use here: {op.name} reads the rows as they are",
+                    kept="nothing was started",
+                    next="leave it out",
+                )
             return asked(plan, label, op, rows, model, seed=seed)
         return ask(plan, label, op, rows, model, reading=reading, seed=seed)
 
@@ -73,6 +92,21 @@ class Templated:
                 )
         rest = {name: value for name, value in self.rendering.settings.items() if value}
         return {**rest, **asked, **params}
+
+
+class Bounded:
+    """Of a command whose model reads rows that the command tokenizes."""
+
+    max_length = OptionalWhole(
+        description="tokens of question and answer together; longer rows go. Empty: none goes, and one that the model "
+        "cannot read is an error"
+    )
+
+    def room(self, models: Sequence[Node | None], max_new_tokens: int) -> int | None:
+        """Tokens of the longest question; `ConfigError` where `models` do not reach, or answers leave no room."""
+        check_length(self.max_length, models, "--max-length")
+        check_room(self.max_length, max_new_tokens, "--max-new-tokens")
+        return None if self.max_length is None else self.max_length - max_new_tokens
 
 
 class Answering(Templated):

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pipelines.graph.nodes import Node, settled
+from pipelines.graph.nodes import Node
+from pipelines.graph.order import settled
+from pipelines.graph.positions import positions_in
 from schemas.manifest import task_key_of
-from schemas.tokenizer import folder_identity
+from schemas.tokenizer import folder_identity, read_folder
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,6 +50,19 @@ class ImportedModel(Node):
     def tokenizer_id(self) -> str:
         """The identity of its tokenizer."""
         return folder_identity(self.folder) if self.tokenizer is None else self.tokenizer.tokenizer_id
+
+    @functools.cached_property
+    def has_chat_template(self) -> bool | None:
+        """That of its tokenizer."""
+        if self.tokenizer is not None:
+            return self.tokenizer.has_chat_template
+        row = read_folder(self.folder)
+        return None if row is None else row["chat_template"] is not None
+
+    @functools.cached_property
+    def max_sequence_length(self) -> int | None:
+        """As the folder's config.json says."""
+        return positions_in(self.folder)
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -89,6 +104,16 @@ class ConvertedModel(Node):
     def tokenizer_id(self) -> str:
         """The checkpoint's."""
         return self.model.tokenizer_id
+
+    @property
+    def has_chat_template(self) -> bool | None:
+        """The checkpoint's."""
+        return self.model.has_chat_template
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """The checkpoint's."""
+        return self.model.max_sequence_length
 
     @property
     def written_facts(self) -> Mapping[str, Any]:

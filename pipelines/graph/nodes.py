@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -18,13 +18,15 @@ from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
 from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
+from pipelines.graph.order import ordered, settled
+from pipelines.graph.positions import positions_in
 from schemas import TOKENIZERS, Schema, chat_template, end_tokens
 from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest, task_key_of
 from schemas.store.commit import read_manifest
-from schemas.tokenizer import dataset_identity
+from schemas.tokenizer import dataset_identity, read_dataset, read_folder
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
 from trainers.config import Training
 
@@ -32,22 +34,6 @@ ROWS_PER_SHARD = 65_536
 """Rows of a shard where a stream is cut; shards are what processes share."""
 
 _KEY_CHARACTERS = 8
-
-
-class settled(functools.cached_property):
-    """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
-    that a graph a thousand stages deep needs no deeper stack than one.
-    """
-
-    def __get__(self, node: Any, owner: type | None = None) -> Any:
-        """The value; first that of every ancestor that has none yet."""
-        name = self.attrname
-        if node is None or name is None or name in node.__dict__:
-            return super().__get__(node, owner)
-        for one in ordered([node], ends=lambda one: name in one.__dict__):
-            if one is not node:
-                getattr(one, name)
-        return super().__get__(node, owner)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,6 +77,16 @@ class Node(ABC):
     def tokenizer_by_column(self) -> TokenizerByColumn:
         """The tokenizer that each column of ids or templated pieces speaks."""
         return {}
+
+    @property
+    def has_chat_template(self) -> bool | None:
+        """Whether the tokenizer that it is, or speaks, has a chat template; None where that is not known yet."""
+        return None
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        """Positions of the model that it is: tokens of the longest row; None where that is not known."""
+        return None
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
@@ -138,25 +134,6 @@ class Node(ABC):
         return read_manifest(self.url)
 
 
-def ordered(targets: Sequence[Node], ends: Callable[[Node], bool] = lambda node: False) -> list[Node]:
-    """The wanted nodes and all they are made of, each once and behind what it is made of, in bounded stack.
-
-    What a node for which `ends` holds is made of is not looked at.
-    """
-    done: dict[int, Node] = {}
-    stack = [(node, False) for node in reversed(targets)]
-    while stack:
-        node, expanded = stack.pop()
-        if id(node) in done:
-            continue
-        if expanded or ends(node):
-            done[id(node)] = node
-            continue
-        stack.append((node, True))
-        stack += [(parent, False) for parent in reversed(list(node.parents.values()))]
-    return list(done.values())
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Table(Node):
     """A dataset made by an operation. `rows_per_shard` cuts streams into the shards that processes share."""
@@ -199,6 +176,11 @@ class Table(Node):
             return self.task_key
         tokenizers = {one for several in self.tokenizer_by_column.values() for one in several}
         return tokenizers.pop() if len(tokenizers) == 1 else ""
+
+    @functools.cached_property
+    def has_chat_template(self) -> bool | None:
+        """That of a tokenizer that is adopted; one that is trained here always has one."""
+        return self.op.has_chat_template if isinstance(self.op, Adopt) else None
 
     @settled
     def trained_tokenizers(self) -> Mapping[str, Node]:
@@ -272,6 +254,17 @@ class TrainedCheckpoint(Node):
         """Its tokenizer's."""
         return self.tokenizer.tokenizer_id or self.tokenizer.task_key
 
+    @property
+    def has_chat_template(self) -> bool | None:
+        """Its tokenizer's."""
+        return self.tokenizer.has_chat_template
+
+    @settled
+    def max_sequence_length(self) -> int | None:
+        """As set, or that of the checkpoint it starts from."""
+        shape = self.training.learning.model if self.init is None else self.init
+        return None if shape is None else shape.max_sequence_length
+
     @settled
     def written_facts(self) -> Mapping[str, Any]:
         """What training makes of those of the data and of the checkpoint it starts from."""
@@ -321,6 +314,22 @@ class Existing(Node):
             return dataset_identity(Dataset.open(self.place))
         tokenizer = self.existing_manifest.facts.get("tokenizer", "")
         return tokenizer if isinstance(tokenizer, str) else ""
+
+    @functools.cached_property
+    def has_chat_template(self) -> bool | None:
+        """As its tokenizer's row or files say."""
+        if self.kind == "checkpoint":
+            row = read_folder(self.place)
+        elif self.schema is not None and self.schema.name == TOKENIZERS.name:
+            row = read_dataset(Dataset.open(self.place))
+        else:
+            row = None
+        return None if row is None else row["chat_template"] is not None
+
+    @functools.cached_property
+    def max_sequence_length(self) -> int | None:
+        """As the checkpoint's small file says."""
+        return positions_in(self.place) if self.kind == "checkpoint" else None
 
     @property
     def tokenizer_by_column(self) -> TokenizerByColumn:

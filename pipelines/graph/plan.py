@@ -15,6 +15,7 @@ from typing import Any
 
 from datakit.op import Op
 from pipelines.graph.backend import backend_of, check_model, roles_of
+from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.made_by import next_command
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.tokenizer_check import check_tokenizer
@@ -143,6 +144,8 @@ def _check_table(node: Table) -> None:
             columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
     assert node.schema is not None
+    check_template(node)
+    check_settings(node)
 
 
 def _require(rows: Node, needed: Schema, who: str) -> None:
@@ -168,6 +171,7 @@ def _check_model(node: TrainedCheckpoint) -> None:
     for given in (node.data, node.validation):
         if given is not None:
             check_tokenizer(node.label, node.init or node.tokenizer, given, algorithm.rows.names)
+    check_settings(node)
     if node.ranks % cut.min_world_size:
         raise ConfigError(
             "parallel-size",

@@ -4,6 +4,7 @@ has a tokenizer; each becomes the node that it stands for.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import PurePosixPath
 from typing import Any
@@ -54,3 +55,8 @@ def stem(place: str) -> str:
 def folder_name(text: str) -> str:
     """`text` as one part of a path that no glob and no `key=value` partition takes for more than a name."""
     return re.sub(r"[^\w.+-]", "-", text).strip("-.") or "unnamed"
+
+
+def near(url: str) -> str:
+    """`url` as seen from the current folder."""
+    return url if "://" in url else os.path.relpath(url)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 
+from pipelines.graph.resolve import near
 from pipelines.runtime import console, invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup
 
@@ -41,11 +41,6 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     sample += ["--stop", json.dumps(list(written.stop))] if written.stop else []
     sample += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
     yield invocation.folded(invocation.command("Generate", *sample), width)
-
-
-def near(url: str) -> str:
-    """`url` as seen from the current folder."""
-    return url if "://" in url else os.path.relpath(url)
 
 
 def _best(last: IterationResult) -> str:

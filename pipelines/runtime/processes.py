@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterable
-from multiprocessing import forkserver
 
 import luigi.worker
 
@@ -21,7 +20,7 @@ def preload(modules: Iterable[str]) -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     multiprocessing.set_forkserver_preload(["pipelines", *modules])
     with safe_children():
-        forkserver.ensure_running()
+        pass  # on the way in it starts the fork server
 
 
 def start_whole() -> None:

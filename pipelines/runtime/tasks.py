@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import luigi
 
+from pipelines.graph.limits import check_rows
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.why import why
 from pipelines.runtime import settings
@@ -92,6 +93,7 @@ class Make(luigi.Task):
         counted = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
         with Stage(node.label, f"{node.work['name']} ({why(node)}){counted}") as stage:
             try:
+                check_rows(node)
                 stage.done(self.make(node, stage))
             except BaseException:
                 _remove_empty(node)

@@ -13,14 +13,18 @@ from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.graph.backend import model_at
+from pipelines.graph.limits import check_length, check_room
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
-from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter
+from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
 from pipelines.runtime.references import model_parameter, reference
-from pipelines.setups.setup_config import SetupConfig, learning_of, max_length, max_new_tokens
+from pipelines.setups.setup_config import SetupConfig, learning_of, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
+
+_LONGEST = 2048
+"""Tokens of a row, at most, where models read more and nobody asks for it: it bounds memory."""
 
 _PARTS = ("train", "held-out")
 
@@ -44,7 +48,9 @@ class own(SetupConfig):
         default="", description="chat template, by name or as Jinja text; empty: the tokenizer's own"
     )
     stop = ListParameter(default=(), description="texts that end an answer, beside the end token")
-    max_length = max_length(2048)
+    max_length = OptionalWhole(
+        description="tokens of question and answer together; longer rows go; empty: what the models read, 2048 at most"
+    )
     max_new_tokens = max_new_tokens(512)
     improve = learning_of(
         "an improve step",
@@ -70,6 +76,8 @@ class own(SetupConfig):
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
         original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
+        max_length = self._max_length(policy, reward)
+        check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
         eval_setup = EvalSetup(
             name=title,
             held_out=held_out,
@@ -77,7 +85,7 @@ class own(SetupConfig):
             reward_model=reward,
             verifier=self._verify(),
             max_new_tokens=self.max_new_tokens,
-            max_length=self.max_length,
+            max_length=max_length,
             rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
         )
         return TaskSetup(
@@ -93,6 +101,12 @@ class own(SetupConfig):
     def first(self) -> str:
         """The policy that is improved, as it was named."""
         return reference(self, "policy", required=False)
+
+    def _max_length(self, *models: Node) -> int:
+        """What is given; or else as many as all models read, up to a bound."""
+        check_length(self.max_length, models, "--own-max-length")
+        read = [most for model in models if (most := model.max_sequence_length) is not None]
+        return self.max_length or min([_LONGEST, *read])
 
     def _title(self) -> str:
         """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""

@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a command to stop."""
+
+_HOME = os.getpid()
 
 HAS_SAFE_PATH = sys.version_info >= (3, 11)
 
@@ -48,17 +50,15 @@ def importable() -> str:
 @contextmanager
 def safe_children(safe_path: bool = HAS_SAFE_PATH) -> Iterator[None]:
     """While this is open, interpreters that libraries start (the fork server of `multiprocessing`) are safe too, and
-    deaf to the Ctrl-C of a terminal: it is their parent that ends them. They inherit SIGINT blocked, which loses none
-    here, as ignoring it would.
+    deaf to the Ctrl-C of a terminal: it is their parent that ends them.
     """
     before, here = os.environ.get("PYTHONSAFEPATH"), os.getcwd() if not safe_path else ""
     os.environ["PYTHONSAFEPATH"] = "1"
-    resource_tracker.ensure_running()  # started later, it would unblock SIGINT on its way
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         if not safe_path:
             os.chdir("/")
-            forkserver.ensure_running()
+        if os.getpid() == _HOME:
+            _start_fork_server()
         yield
     finally:
         if not safe_path:
@@ -67,7 +67,24 @@ def safe_children(safe_path: bool = HAS_SAFE_PATH) -> Iterator[None]:
             os.environ.pop("PYTHONSAFEPATH", None)
         else:
             os.environ["PYTHONSAFEPATH"] = before
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _start_fork_server() -> None:
+    """It and its children inherit SIGINT blocked. One that comes here meanwhile waits: an ignored one would be lost."""
+    resource_tracker.ensure_running()  # started later, it would unblock SIGINT on its way
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_fork_server() -> None:
+    """End the fork server of this process, if it has one: it would notice that only once its imports are done."""
+    number = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if number is not None and os.getpid() == _HOME:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from schemas.errors import QuiverError, Stopped, StorageError, printable
-from schemas.process.interpreter import STOPS
+from schemas.process.interpreter import STOPS, end_fork_server
 from schemas.store.storage import storage_error
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -62,6 +62,7 @@ def leave(code: int) -> NoReturn:
             signal.signal(number, lambda *_: os._exit(code))
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    end_fork_server()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

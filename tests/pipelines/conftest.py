@@ -28,4 +28,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     words = tokenizers.models.WordLevel({"a": 0, "q": 1}, unk_token="a")
     tokenizers.Tokenizer(words).save(str(folder / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     return tmp_path

@@ -10,7 +10,8 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.freezing import recursively_unfreeze
 
-from pipelines.graph.nodes import TrainedCheckpoint, ordered
+from pipelines.graph.nodes import TrainedCheckpoint
+from pipelines.graph.order import ordered
 from pipelines.runtime import command
 
 TRAIN = "Train --data rows --init policy"

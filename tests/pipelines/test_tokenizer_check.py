@@ -114,7 +114,8 @@ def test_what_is_not_made_yet_is_left_to_the_stage_itself(plan: Plan, rows: Tabl
 
 def test_tables_of_two_tokenizers_are_good_for_neither(plan: Plan, rows: Table, tmp_path: Path) -> None:
     words = Path(__file__).parents[1] / "datakit/tokenize/words.json"
-    one, other = (plan.table(name, Adopt(path=str(words), eos=name).pinned()) for name in ("w2", "w3"))
+    ops = [Adopt(path=str(words), eos=name, template="plain").pinned() for name in ("w2", "w3")]
+    one, other = (plan.table(op.eos, op) for op in ops)
     parts = [tokenized(plan, f"rows-{node.name}", node, rows, 32) for node in (one, other)]
     mixed = plan.table("mixed", Mix(sources=("a", "b"), epochs=(1.0, 1.0)), *parts)
     assert mixed.tokenizer_id == ""

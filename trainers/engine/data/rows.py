@@ -24,7 +24,7 @@ import torch
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
-from trainers.algorithm import Algorithm, Needs, Per, TokenColumn, lengths_of
+from trainers.algorithm import Algorithm, Per, TokenColumn, lengths_of
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
@@ -272,8 +272,8 @@ class TokenRows:
         faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
     def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
-        shift = 0 if Needs.SCORES in self.algorithm.needs else 1
-        most = self.limits.max_sequence_length + shift
+        most = self.algorithm.longest(self.limits.max_sequence_length)
+        shift = most - self.limits.max_sequence_length
         if not self.packed:
             faults.add(f"{ids} is longer than the {most} tokens the model can take", lengths > most, columns)
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)

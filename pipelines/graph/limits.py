@@ -1,0 +1,155 @@
+"""What a model cannot read, found before anything runs: texts that no template writes, rows beyond its positions.
+
+What a setting allows is checked as the graph is made; what rows hold, by their manifests, as soon as they are there.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from datakit.op import Op
+from datakit.registry import kind_of
+from datakit.templating.named import TEMPLATES
+from datakit.templating.rendering import Templating
+from pipelines.graph.backend import backend_of, roles_of
+from pipelines.graph.external import ImportedModel
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.resolve import near
+from schemas.errors import ConfigError, DataError, printable
+from schemas.manifest import Manifest
+from schemas.store.storage import shown
+from schemas.tokenizer_lineage import token_columns
+from trainers.registry import algorithm_of
+
+
+def check_template(node: Table) -> None:
+    """`ConfigError` where `node` writes with its tokenizer's chat template and that has none."""
+    tokenizer = node.resources.get("tokenizer")
+    if tokenizer is None or not isinstance(node.op, Templating) or node.op.template is not None:
+        return
+    if tokenizer.has_chat_template is False:
+        raise ConfigError(
+            "no-template",
+            f"{node.label}: {printable(tokenizer.name)} has no chat template, and none was given",
+            expected=", ".join(TEMPLATES),
+            where=shown(tokenizer.url),
+            kept="nothing was started",
+            next="--template text",
+        )
+
+
+def check_length(max_length: int | None, models: Sequence[Node | None], flag: str) -> None:
+    """`ConfigError` where `max_length`, as `flag` gives it, is beyond the positions of one of `models`."""
+    for model in models:
+        most = None if model is None else model.max_sequence_length
+        if model is not None and most is not None and max_length is not None and max_length > most:
+            raise beyond(f"{flag} {max_length}", model, max_length, most, f"{flag} {most}")
+
+
+def check_room(max_length: int | None, max_new_tokens: int, flag: str) -> None:
+    """`ConfigError` where an answer of `max_new_tokens`, as `flag` gives them, leaves no room for a question."""
+    if max_length is not None and max_new_tokens >= max_length:
+        raise ConfigError(
+            "no-room",
+            f"answers of {max_new_tokens} tokens leave no room for a question: both together are {max_length} at most",
+            expected=f"{flag} below {max_length}",
+            found=str(max_new_tokens),
+            kept="nothing was started",
+            next=f"{flag} {max(1, max_length // 2)}",
+        )
+
+
+def check_settings(node: Table | TrainedCheckpoint) -> None:
+    """`ConfigError` where rows that `node` reads may be longer than its model's positions by their own setting."""
+    for rows, model, _, most in _read(node):
+        limit = getattr(rows.op, "max_length", None) if isinstance(rows, Table) else None
+        if isinstance(limit, int) and limit > most:
+            reads = model.max_sequence_length or most
+            raise beyond(f"{rows.label}: max_length {limit}", model, limit, reads, f"set max_length to {reads}")
+
+
+def beyond(what: str, model: Node, given: int, most: int, command: str) -> ConfigError:
+    """The error of a length that a model does not reach."""
+    return ConfigError(
+        "beyond-model",
+        f"{what} is more than the {most} tokens that {printable(model.name)} reads",
+        expected=f"at most {most}",
+        found=str(given),
+        where=shown(model.url),
+        kept="nothing was started",
+        next=command,
+    )
+
+
+def check_rows(node: Node) -> None:
+    """`DataError` where `node` reads rows that are there and hold one that its model cannot read. A generator sets such
+    rows aside itself.
+    """
+    if not isinstance(node, Table | TrainedCheckpoint) or (isinstance(node, Table) and "generator" in node.resources):
+        return
+    for rows, model, column, most in _read(node):
+        manifest = rows.manifest()
+        longest = 0 if manifest is None else manifest.stats.get("columns", {}).get(f"{column}.length", {}).get("max", 0)
+        if manifest is not None and longest > most:
+            raise DataError(
+                "too-long",
+                f"{rows.label} holds a row of {longest:.0f} tokens, and {printable(model.name)} reads {most}",
+                expected=f"{column} of at most {most} tokens",
+                found=f"{longest:.0f}",
+                where=shown(rows.url),
+                kept="nothing was started" if not rows.made else "every finished stage",
+                next=_shorter(rows, manifest, model, most),
+            )
+
+
+def _read(node: Table | TrainedCheckpoint) -> Iterator[tuple[Node, Node, str, int]]:
+    """Rows of which `node` reads a column of ids, the model that reads them, the column, and the longest row it can."""
+    if isinstance(node, TrainedCheckpoint):
+        algorithm = algorithm_of(node.training.learning.algorithm)
+        given = [rows for rows in (node.data, node.validation) if rows is not None]
+        reads: dict[str, Sequence[str]] = {"": [sequence.ids for sequence in algorithm.sequences]}
+        models: Mapping[str, Node] = {"": node.init or node}
+        given = [rows for rows in given if not algorithm.packed(rows_of(rows))]
+    else:
+        models = {role: node.resources[role] for role in roles_of(node.op)}
+        given = list(node.inputs)
+        reads = {role: _columns(node.op, role, model, given) for role, model in models.items()}
+    for role, model in models.items():
+        positions = model.max_sequence_length
+        most = positions if positions is None or role else algorithm.longest(positions)
+        if most is not None:
+            yield from ((rows, model, column, most) for rows in given for column in reads[role])
+
+
+def _columns(op: Op, role: str, model: Node, given: Sequence[Node]) -> list[str]:
+    """The columns of ids that `model` reads for `op`."""
+    takes: Any = role
+    names = [*token_columns(op.takes)]
+    for rows in given:
+        names += token_columns(backend_of(model).takes(model, takes, rows_of(rows)))
+    return list(dict.fromkeys(name for name in names if not name.endswith("pieces")))
+
+
+def _shorter(rows: Node, manifest: Manifest, model: Node, most: int) -> str:
+    """The command that makes rows which the model can read: the one that made these, with a limit."""
+    name, params = str(manifest.op.get("name", "")), dict(manifest.op.get("params", {}))
+    if rows.made:
+        return f"--max-length {most}"
+    if not name.startswith("tokenize.") or "max_length" not in params or not manifest.parents:
+        return f"tokenize the rows with max_length {most}"
+    usual = kind_of(name).of({}).params()
+    changed = {key: value for key, value in params.items() if usual.get(key) != value} | {"max_length": most}
+    op = name.removeprefix("tokenize.")
+    words = ["--data", near(manifest.parents[0].url), "--tokenizer", _tokenizer_at(model), "--op", op]
+    words += ["--params", json.dumps(changed)]
+    return f"luigi --module pipelines Tokenize {shlex.join(words)}"
+
+
+def _tokenizer_at(model: Node) -> str:
+    """Where the tokenizer of `model` lies already."""
+    if isinstance(model, TrainedCheckpoint):
+        model = model.tokenizer
+    return near(model.folder if isinstance(model, ImportedModel) and not model.manifest() else model.url)

@@ -1,0 +1,163 @@
+"""What a model cannot read is found as the graph is made, or where its rows first are: templates, positions, rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from datakit.template import Chat
+from datakit.tokenize import Mask
+from pipelines.commands import stages
+from pipelines.commands.command import Command
+from pipelines.graph.limits import check_rows
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.order import ordered
+from pipelines.graph.plan import Plan
+from pipelines.recipes import RestIteration
+from pipelines.setups.own import own
+from schemas import TOKENS, Dataset
+from schemas.errors import ConfigError, DataError
+from schemas.manifest import MANIFEST, Manifest
+from schemas.tokenizer import folder_identity
+
+
+@pytest.fixture
+def bare(place: Path) -> Path:
+    """The place, its model without a chat template."""
+    (place / "model/tokenizer_config.json").unlink()
+    return place
+
+
+def goals(**more: Any) -> list[Command]:
+    """Every command that templates for the model."""
+    return [
+        stages.Generate(model="model", prompts="prompts.jsonl", **more),
+        stages.Evaluate(model="model", prompts="prompts.jsonl", **more),
+        stages.Label(data="rows.jsonl", op="reward", model="model", **more),
+        stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
+        stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **more),
+        stages.Template(data="rows.jsonl", op="reward_prompt", tokenizer="model", **more),
+    ]
+
+
+def test_a_missing_template_is_found_as_the_graph_is_made(bare: Path) -> None:
+    for goal in goals():
+        with pytest.raises(ConfigError, match=r"model.* has no chat template, and none was given") as fault:
+            goal.build(Plan("data"))
+        assert (fault.value.slug, fault.value.next) == ("no-template", "--template text"), type(goal).__name__
+    assert all(goal.build(Plan("data")) for goal in goals(template="text"))
+    assert not (bare / "data").exists()
+
+
+def test_a_template_that_came_with_the_model_or_that_a_checkpoint_remembers_will_do(place: Path) -> None:
+    assert all(goal.build(Plan("data")) for goal in goals())
+    facts = {"tokenizer": folder_identity("model"), "template": {"name": "text", "source": "{{ x }}", "options": {}}}
+    learnt = checkpoint("learnt", facts)
+    for name, expected in ((learnt, "text"), ("model", None)):
+        [texts] = stages.Template(data="rows.jsonl", op="chat", tokenizer=name).build(Plan("data"))
+        assert isinstance(texts, Table) and isinstance(texts.op, Chat) and texts.op.template == expected
+    (place / "learnt/tokenizer_config.json").unlink()
+    assert stages.Template(data="rows.jsonl", op="chat", tokenizer=learnt).build(Plan("data"))
+    forgotten = checkpoint("forgotten", {"tokenizer": folder_identity("learnt")})
+    (place / "forgotten/tokenizer_config.json").unlink()
+    with pytest.raises(ConfigError, match="forgotten has no chat template"):
+        stages.Template(data="rows.jsonl", op="chat", tokenizer=forgotten).build(Plan("data"))
+
+
+def checkpoint(name: str, facts: dict[str, Any]) -> str:
+    """A folder that is planned with as a checkpoint: the model's tokenizer, 64 positions, these facts."""
+    shutil.copytree("model", name)
+    (Path(name) / "config.json").unlink()
+    (Path(name) / "model.json").write_text(json.dumps({"max_sequence_length": 64}))
+    (Path(name) / MANIFEST).write_bytes(Manifest(kind="checkpoint", facts=facts, task_key="0" * 64).to_bytes())
+    return name
+
+
+_TASK_SETUP = own.task_setup
+
+
+def wanted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Sequence[Node]:
+    """What an iteration over one's own model wants, with these settings of `[own]`."""
+    given = {"model": "model", "prompts": "prompts.jsonl", "reward": "model", "held_out": 0.5, **settings}
+    monkeypatch.setattr(own, "task_setup", lambda section, *more: _TASK_SETUP(section.clone(**given), *more))
+    return RestIteration(setup="own", prompts_per_iteration=1).results(Plan("data")).targets
+
+
+def lengths(targets: Any) -> set[int]:
+    """Bounds of all rows of a graph."""
+    nodes = [node for node in ordered(targets) if isinstance(node, Table)]
+    return {length for node in nodes if (length := getattr(node.op, "max_length", None)) is not None}
+
+
+def test_max_length_is_what_the_models_read_unless_it_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lengths(wanted(monkeypatch, max_new_tokens=16)) == {64, 48}, (
+        "the model's 64 positions, and what a question may take of them"
+    )
+    config = json.loads((place / "model/config.json").read_text())
+    (place / "model/config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    keys = [
+        [node.task_key for node in wanted(monkeypatch, max_new_tokens=16, **more)]
+        for more in ({}, {"max_length": 2048})
+    ]
+    assert keys[0] == keys[1], "a model that reads more keeps the keys it had when 2048 was the default"
+    assert lengths(wanted(monkeypatch, max_new_tokens=16, max_length=4096)) == {4096, 4080}
+
+
+def test_a_length_beyond_the_model_is_found_as_the_graph_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="65 is more than the 64 tokens that model reads") as fault:
+        wanted(monkeypatch, max_new_tokens=16, max_length=65)
+    assert (fault.value.slug, fault.value.next) == ("beyond-model", "--own-max-length 64")
+    with pytest.raises(ConfigError, match="answers of 512 tokens leave no room for a question") as fault:
+        wanted(monkeypatch)
+    assert fault.value.next == "--own-max-new-tokens 32"
+    for goal in bounded(max_length=65):
+        with pytest.raises(ConfigError, match="--max-length 65 is more") as fault:
+            goal.build(Plan("data"))
+        assert fault.value.next == "--max-length 64"
+    assert [lengths(goal.build(Plan("data"))) for goal in bounded(max_length=40)] == [{24}, {24, 40}, {40}, {40}]
+    assert [lengths(goal.build(Plan("data"))) for goal in bounded()] == [set()] * 4, "keys are what they were"
+
+
+def bounded(**more: Any) -> list[Command]:
+    asking = {"model": "model", "prompts": "prompts.jsonl", "max_new_tokens": 16, **more}
+    return [
+        stages.Generate(**asking),
+        stages.Evaluate(**asking, reward_model="model"),
+        stages.Label(data="rows.jsonl", op="reward", model="model", **more),
+        stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
+    ]
+
+
+def tokens(place: str, length: int, **how: Any) -> Dataset:
+    """Two rows of tokens, the longer one of `length`, as `tokenize.mask` would have made them of `texts`."""
+    ids = [[1, 2], [0] * length]
+    rows = {"sample_id": ["a", "b"], "input_ids": ids, "loss_mask": [[1] * len(one) for one in ids]}
+    texts = Dataset.from_arrow(pa.table({"sample_id": ["a", "b"]}), TOKENS.selecting("sample_id"), "texts")
+    table = pa.table({name: pa.array(values, TOKENS[name].type) for name, values in rows.items()})
+    op = {"name": "tokenize.mask", "version": 1, "params": {**Mask().params(), **how}}
+    return Dataset.from_arrow(table, TOKENS, place, op=op, parents={"0": texts})
+
+
+def test_rows_longer_than_the_model_are_found_before_a_stage_runs(place: Path) -> None:
+    tokens("fits", 65)
+    tokens("long", 66, append_eos=True)
+    plan = Plan("data")
+    sft = [stages.Train(data=data, model="model").build(plan)[0] for data in ("fits", "long")]
+    check_rows(sft[0])  # the last token is predicted and never read
+    with pytest.raises(DataError, match=r"long holds a row of 66 tokens, and .* reads 65") as fault:
+        check_rows(sft[1])
+    words = shlex.split(fault.value.next)
+    assert words[:4] == ["luigi", "--module", "pipelines", "Tokenize"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    assert json.loads(options.pop("--params")) == {"append_eos": True, "max_length": 65}
+    assert options == {"--data": "texts", "--tokenizer": "model", "--op": "mask"}
+    scored = stages.Label(data="fits", op="reward", model="model").build(plan)[0]
+    with pytest.raises(DataError, match="fits holds a row of 65 tokens, and model reads 64"):
+        check_rows(scored)
