@@ -17,10 +17,10 @@ from typing import Any
 
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
-from schemas.outside import parsing, strict_json
 from schemas.schema import Column, Schema
 from schemas.settings import digest
 from schemas.store.storage import inside, shown
+from schemas.untrusted import parsing, strict_json
 
 MANIFEST = "_manifest.json"
 FORMAT = "quiver-manifest/1"
@@ -89,15 +89,15 @@ class Manifest:
     @functools.cached_property
     def content_digest(self) -> str:
         """SHA-256 in hex of the content; equal for equal results, wherever and whenever they were made."""
-        content = self._content()
-        content["parents"] = [{"name": p.name, "digest": p.content_digest, "key": p.task_key} for p in self.parents]
-        return digest(content)
+        fields = self._fields()
+        fields["parents"] = [{"name": p.name, "digest": p.content_digest, "key": p.task_key} for p in self.parents]
+        return digest(fields)
 
     def to_bytes(self) -> bytes:
         """The file, with its own checksum."""
         body = {
             "quiver": FORMAT,
-            "content": self._content(),
+            "content": self._fields(),
             "runtime_info": dict(self.runtime_info),
             "digest": self.content_digest,
         }
@@ -111,7 +111,7 @@ class Manifest:
         with parsing(lambda words: _torn("manifest-malformed", where, "the fields of a manifest", words)):
             return _whole(_parse(data, where), where)
 
-    def _content(self) -> dict[str, Any]:
+    def _fields(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "schema": _schema_to_json(self.schema),
@@ -136,7 +136,7 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     checksum = body.pop("checksum", None)
     if checksum != digest(body):
         raise _torn("manifest-torn", where, digest(body), checksum)
-    manifest = _from_content(body["content"], body["runtime_info"])
+    manifest = _from_fields(body["content"], body["runtime_info"])
     paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
     if len(set(paths)) != len(paths):
         raise _torn("manifest-malformed", where, "every file once", "a file named twice")
@@ -196,34 +196,34 @@ def _file_from_json(data: Any) -> File:
     return File(_text(data["path"]), _count(data["rows"]), _count(data["bytes"]), sha256)
 
 
-def _from_content(content: Mapping[str, Any], runtime_info: Mapping[str, Any]) -> Manifest:
-    if content["kind"] not in KINDS:
-        raise ValueError(f"kind {shown(content['kind'])}")
-    if not isinstance(content["seed"], int) or not isinstance(runtime_info, dict):
+def _from_fields(fields: Mapping[str, Any], runtime_info: Mapping[str, Any]) -> Manifest:
+    if fields["kind"] not in KINDS:
+        raise ValueError(f"kind {shown(fields['kind'])}")
+    if not isinstance(fields["seed"], int) or not isinstance(runtime_info, dict):
         raise TypeError("seed or runtime_info")
     for name in ("op", "stats", "facts"):
-        if not isinstance(content[name], dict):
+        if not isinstance(fields[name], dict):
             raise TypeError(name)
     for name in ("parents", "files", "rejected"):
-        if not isinstance(content[name], list):
+        if not isinstance(fields[name], list):
             raise TypeError(name)
-    schema = _schema_from_json(content["schema"])
-    if content["kind"] == "dataset" and schema is None:
+    schema = _schema_from_json(fields["schema"])
+    if fields["kind"] == "dataset" and schema is None:
         raise ValueError("a dataset without a schema")
     return Manifest(
-        kind=content["kind"],
+        kind=fields["kind"],
         schema=schema,
-        rejected_schema=_schema_from_json(content["rejected_schema"]),
-        task_key=_text(content["key"]),
-        op=content["op"],
+        rejected_schema=_schema_from_json(fields["rejected_schema"]),
+        task_key=_text(fields["key"]),
+        op=fields["op"],
         parents=tuple(
-            Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"])) for p in content["parents"]
+            Parent(_text(p["name"]), _text(p["url"]), _text(p["digest"]), _text(p["key"])) for p in fields["parents"]
         ),
-        seed=content["seed"],
-        files=tuple(_file_from_json(file) for file in content["files"]),
-        rejected=tuple(_file_from_json(file) for file in content["rejected"]),
-        stats=content["stats"],
-        facts=content["facts"],
+        seed=fields["seed"],
+        files=tuple(_file_from_json(file) for file in fields["files"]),
+        rejected=tuple(_file_from_json(file) for file in fields["rejected"]),
+        stats=fields["stats"],
+        facts=fields["facts"],
         runtime_info=runtime_info,
     )
 

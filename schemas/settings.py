@@ -1,7 +1,8 @@
 """Frozen dataclasses from plain JSON and back, strictly: unknown keys, missing keys and wrong types are all listed.
 
 An operation and a training run are configured by the dataclass they are. `parse` is the one door by which outside
-settings come in; `plain` is what manifests and fingerprints hold.
+settings come in, also under names that they had before (`older_names` of their dataclass); `plain` is what manifests
+and digests hold.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def _paths(kind: type) -> dict[str, str]:
         inner = _dataclass_in(hint)
         if inner is not None:
             paths = {**{leaf: f"{field}.{leaf}" for leaf in _fields(inner)}, **paths}
-    return {**_other_names(kind), **paths}
+    return {**_aliases(kind, "other_names"), **paths}
 
 
 def _nearest(kind: type, name: str) -> str:
@@ -234,11 +235,11 @@ def _own_fields(kind: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     return [(field, hints[field.name]) for field in dataclasses.fields(kind) if field.init]
 
 
-def _other_names(kind: type) -> dict[str, str]:
-    """What other programs call the settings of `kind`."""
-    names = dict(getattr(kind, "other_names", {}))
+def _aliases(kind: type, which: Literal["older_names", "other_names"]) -> dict[str, str]:
+    """Other words for the settings of `kind`, each with its setting: names that it had, or has in other programs."""
+    names = dict(getattr(kind, which, {}))
     for field, hint in _own_fields(kind):
-        names |= _other_names(hint) if "flattened" in field.metadata else {}
+        names |= _aliases(hint, which) if "flattened" in field.metadata else {}
     return names
 
 
@@ -259,9 +260,13 @@ def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
         return None
     hints, fields = _hints(kind), _fields(kind)
     before = len(faults)
+    older = _aliases(kind, "older_names")
     for key in data:
-        if key not in fields:
+        if key not in fields and key not in older:
             faults.append(f"unknown key {printable(path + key)}{_nearest(kind, key)}")
+        elif older.get(key) in data:
+            faults.append(f"{path}{key} is the older name of {older[key]}, which is given too")
+    data = {older.get(key, key): value for key, value in data.items()}
     values = {}
     for name, field in fields.items():
         if name in data:

@@ -222,10 +222,10 @@ def _verified_source(store: Store, path: str, url: str, file: File, verify: Veri
             source.close()
             source = pa.BufferReader(data)
         else:
-            digest = hashlib.sha256()
+            state = hashlib.sha256()
             while block := source.read(1 << 20):
-                digest.update(block)
-            actual = digest.hexdigest()
+                state.update(block)
+            actual = state.hexdigest()
             source.seek(0)
         if actual != file.sha256:
             raise _broken("shard-hash", url, file, f"sha256 {file.sha256[:12]}", f"sha256 {actual[:12]}")

@@ -1,7 +1,7 @@
 """A tokenizer as a row, as files and as an identity: the one place that reads a Hugging Face tokenizer folder.
 
     row = read_folder("models/llama")      tokenizer_json, chat_template, bos_token, eos_token, pad_token
-    identity(row["tokenizer_json"], row)   what rows, checkpoints and plans compare
+    tokenizer_identity(row["tokenizer_json"], row)   what rows, checkpoints and plans compare
 
 The identity is of what changes ids or texts: the vocabulary, how text is cut into it, the chat template and the special
 tokens. Spelling of the JSON, padding, truncation and post-processors (nothing here adds tokens behind a template's
@@ -22,10 +22,10 @@ import pyarrow as pa
 from schemas.dataset import Dataset
 from schemas.errors import DataError, IntegrityError, printable
 from schemas.manifest import MANIFEST
-from schemas.outside import parsing
 from schemas.schema import Column, Schema
 from schemas.store.opening import named_file, open_store
 from schemas.store.storage import normal, shown
+from schemas.untrusted import parsing
 
 TOKENIZERS = Schema(
     "vocabularies",
@@ -68,7 +68,7 @@ _FROM_MODEL = {"bos_token": "bos_token_id", "eos_token": "eos_token_id"}
 Row = dict[str, str | None]
 
 
-def identity(tokenizer_json: str, options: Mapping[str, Any]) -> str:
+def tokenizer_identity(tokenizer_json: str, options: Mapping[str, Any]) -> str:
     """SHA-256 in hex of a tokenizer's content: its JSON, chat template and special tokens; `DataError` if broken.
 
     `options` holds `chat_template`, `bos_token`, `eos_token` and `pad_token`; absent and None are the same. Both
@@ -162,19 +162,19 @@ def files_of(row: Mapping[str, Any]) -> dict[str, str]:
 def files_identity(texts: Mapping[str, str]) -> str:
     """The identity of the tokenizer that a folder's files (by name) are."""
     row = row_of(texts)
-    return identity(str(row["tokenizer_json"]), row)
+    return tokenizer_identity(str(row["tokenizer_json"]), row)
 
 
 def folder_identity(url: str | os.PathLike[str]) -> str:
     """The identity of the tokenizer in a Hugging Face or checkpoint folder; empty without a `tokenizer.json`."""
     row = read_folder(url)
-    return "" if row is None else identity(str(row["tokenizer_json"]), row)
+    return "" if row is None else tokenizer_identity(str(row["tokenizer_json"]), row)
 
 
 def dataset_identity(dataset: Dataset) -> str:
     """The identity of the tokenizer in a TOKENIZERS dataset."""
     row = read_dataset(dataset)
-    return identity(str(row["tokenizer_json"]), row)
+    return tokenizer_identity(str(row["tokenizer_json"]), row)
 
 
 def ids_of(tokenizer_json: str, where: str = "") -> dict[str, int]:

@@ -1,9 +1,9 @@
 """Which tokenizer's ids the columns of a table hold, column by column, from one manifest to the next.
 
 Columns of token ids and of templated pieces belong to a tokenizer. Under the fact `tokenizer` a manifest has the
-identity (`schemas.tokenizer.identity`) of the one that all such columns have or, where they differ, each column's:
-a policy's `prompt_ids` and a reward model's `input_ids` may stand in one row. Whoever hands ids to a network or to a
-decoder calls `check`.
+identity (`schemas.tokenizer.tokenizer_identity`) of the one that all such columns have or, where they differ, each
+column's: a policy's `prompt_ids` and a reward model's `input_ids` may stand in one row. Whoever hands ids to a network
+or to a decoder calls `check`.
 """
 
 from __future__ import annotations

@@ -187,8 +187,8 @@ class Algorithm:
         assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
         assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
-        vocabulary = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS
-        both = self.needs.scalar and self.needs & vocabulary
+        of_tokens = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS
+        both = self.needs.scalar and self.needs & of_tokens
         assert not both, f"{self.name} asks two heads: {self.needs}"
         assert self.learnt and self.learnt[0] == self.sequences[0], f"{self.name}: its first sequence is not learnt"
         assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.outside import parsing, strict_json
 from schemas.settings import DEFAULT_UNNAMED, FLATTENED, digest, identity_fields, parse
+from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, below, parallel_errors, size_errors
 
@@ -179,7 +179,7 @@ class Paths:
     ranks share. `data` may be left out where rows are given to `trainers.engine.open` instead.
 
     `work` (default `<out>.run`) holds metrics, periodic saves and, after a fault of ours, the traceback. `init` is the
-    checkpoint to start from. `vocabulary` is a dataset of one TOKENIZERS row whose tokenizer goes into the checkpoint
+    checkpoint to start from. `tokenizer` is a dataset of one TOKENIZERS row whose tokenizer goes into the checkpoint
     (default: that of `init`). `records` is the dataset of what training saw of every row (default: none). `task_key`
     is the identity of the result (default: a digest of what decides it); `facts` are written in its manifest.
     """
@@ -187,12 +187,14 @@ class Paths:
     data: str | None = None
     validation: str | None = None
     init: str | None = None
-    vocabulary: str | None = None
+    tokenizer: str | None = None
     out: str
     work: str | None = None
     records: str | None = None
     task_key: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    older_names: ClassVar[Mapping[str, str]] = {"vocabulary": "tokenizer"}
 
     @property
     def folder(self) -> Path:

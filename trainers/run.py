@@ -73,8 +73,8 @@ def execute(run: Run) -> None:
     if run.paths.init is not None:
         init = _init_manifest(run.paths.init)
         digests.append(init.content_digest)
-    key = run.task_key(*digests)
-    if find_existing(run.paths.out, key, "checkpoint") is not None:
+    task_key = run.task_key(*digests)
+    if find_existing(run.paths.out, task_key, "checkpoint") is not None:
         if _rank() == 0:
             print(f"{run.paths.out} is already finished", file=sys.stderr)
         return
@@ -82,7 +82,7 @@ def execute(run: Run) -> None:
     from trainers.engine.training import loop
 
     try:
-        loop.train(run, data, validation, key)
+        loop.train(run, data, validation, task_key)
     except QuiverError as error:
         rank.leave(error.code, error)  # before the groups are left, which may take for ever
         raise

@@ -107,6 +107,6 @@ def _bits(dataset: Dataset) -> int:
     if dataset.num_rows == 0:
         return 0
     shard = next(i for i, file in enumerate(dataset.shards) if file.rows)
-    sample = next(iter(dataset.batches(shard, 1024)))
-    size = dataset.num_rows * sample.nbytes / sample.num_rows
+    first = next(iter(dataset.batches(shard, 1024)))
+    size = dataset.num_rows * first.nbytes / first.num_rows
     return int(np.ceil(np.log2(np.clip(size / _BUCKET_BYTES, 1, _MOST_BUCKETS))))

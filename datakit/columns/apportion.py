@@ -11,7 +11,7 @@ from fractions import Fraction
 
 def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     """Whole numbers with the sum `total`, each within one of its exact share; ties: the earlier source."""
-    exact = [share * total for share in shares(weights)]
+    exact = [share * total for share in exact_shares(weights)]
     whole = [int(quota) for quota in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
     for i in by_remainder[: total - sum(whole)]:
@@ -22,10 +22,10 @@ def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
 def largest_total(weights: Sequence[float], sizes: Sequence[int], epochs: float) -> int:
     """The largest total at which no source gives more than `epochs` times its size."""
     bound = Fraction(repr(float(epochs)))
-    return min(int(bound * size / share) for size, share in zip(sizes, shares(weights), strict=True))
+    return min(int(bound * size / share) for size, share in zip(sizes, exact_shares(weights), strict=True))
 
 
-def shares(weights: Sequence[float]) -> list[Fraction]:
+def exact_shares(weights: Sequence[float]) -> list[Fraction]:
     """`weights` over their sum."""
     exact = [Fraction(repr(float(weight))) for weight in weights]
     return [weight / sum(exact) for weight in exact]

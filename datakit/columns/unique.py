@@ -45,13 +45,13 @@ class Runs:
 
     def __init__(self) -> None:
         self._runs: list[Hashes] = []
-        self._held = 0
+        self._in_memory = 0
 
     def add(self, run: Hashes) -> None:
         """Take the sorted hashes of one more shard."""
         self._runs.append(run)
-        self._held += len(run)
-        if self._held > IN_MEMORY:
+        self._in_memory += len(run)
+        if self._in_memory > IN_MEMORY:
             self._spill()
 
     def suspects(self) -> Hashes:
@@ -80,7 +80,7 @@ class Runs:
                     file.write(run.tobytes())
                     file.flush()
                     self._runs[number] = np.memmap(file, np.uint64, "r", start, run.shape)
-        self._held = 0
+        self._in_memory = 0
 
 
 def repeated(folder: str, files: Sequence[File], schema: Schema, suspects: Hashes) -> list[str]:

@@ -74,8 +74,9 @@ class BestOf(Gather):
         reason = pc.if_else(pc.is_null(lost), NOT_FINITE, "not-best")
         named = (self.key, "sample_id")
         light = [f.name for f in rows.schema if f.name in named or pa.types.is_primitive(f.type)]
-        aside = set_aside(rows.select(light).filter(pa.array(~keep)), reason, lost, needed.take(pa.array(group[~keep])))
-        return Result(rows.filter(pa.array(keep)), aside)
+        lighter = rows.select(light).filter(pa.array(~keep))
+        rejected = set_aside(lighter, reason, lost, needed.take(pa.array(group[~keep])))
+        return Result(rows.filter(pa.array(keep)), rejected)
 
 
 def winners(

@@ -103,6 +103,6 @@ def _parted(dataset: Dataset, places: Iterator[pa.RecordBatch]) -> Iterator[Resu
             keep = np.ones(rows.num_rows, bool)
             keep[goes] = False
             ids = waiting["first_id"].slice(0, here)
-            aside = set_aside(rows.take(pa.array(goes)), "duplicate", threshold=ids)
-            yield Result(rows.filter(pa.array(keep)), aside)
+            rejected = set_aside(rows.take(pa.array(goes)), "duplicate", threshold=ids)
+            yield Result(rows.filter(pa.array(keep)), rejected)
             waiting, start = waiting.slice(here), stop

@@ -45,16 +45,16 @@ class Window(GatherAll):
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The rows of the window; only shards that it touches are read."""
-        total, outside = dataset.num_rows, 0
+        total, left_out = dataset.num_rows, 0
         for start, stop in self._runs(dataset):
-            outside -= stop - start
+            left_out -= stop - start
             first = 0
             for shard, file in enumerate(dataset.shards):
                 low, high = max(start, first), min(stop, first + file.rows)
                 if low < high:
                     yield Result(dataset.read_shard(shard).slice(low - first, high - low))
                 first += file.rows
-        yield Result(dataset.schema.empty(), counts={"rows.outside": total + outside})
+        yield Result(dataset.schema.empty(), counts={"rows.outside": total + left_out})
 
     def _runs(self, dataset: Dataset) -> list[tuple[int, int]]:
         """The window as one or two runs of row numbers."""

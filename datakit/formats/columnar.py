@@ -121,8 +121,8 @@ class Columnar(Read):
             roots = [path.split(".")[0] for path in self.keep]
             parts = (
                 part.table
-                for url, digest in zip(self.files, pinned.digests, strict=True)
-                for part in self.batches(url, digest, (), roots)
+                for url, sha256 in zip(self.files, pinned.digests, strict=True)
+                for part in self.batches(url, sha256, (), roots)
             )
             pinned = replace(pinned, types=types_of(self.keep, parts))
         return pinned
@@ -142,9 +142,9 @@ class Columnar(Read):
         kept = () if form is None else kept_keys(form, pinned.types)
         rows = Rows(self.gives(), self.source, self.dialogue, kept, draw_of(self.seed))
         more = () if form is None else (*form.refused, *form.roots)
-        for url, digest in zip(self.files, pinned.digests, strict=True):
+        for url, sha256 in zip(self.files, pinned.digests, strict=True):
             count = 0
-            for part in self.batches(url, digest, (*keys, *kept), more):
+            for part in self.batches(url, sha256, (*keys, *kept), more):
                 if form is None:
                     raw = raw_columns(part.table, keys, url, count)
                     yield self._of_kind(rows, raw, part, base_name(url))
@@ -163,7 +163,7 @@ class Columnar(Read):
                 raise empty(url)
 
     @abstractmethod
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """The file's rows in its own types, those columns that `keys` or `more` name."""
 
     def _keys(self) -> tuple[Key, ...]:

@@ -27,17 +27,17 @@ _WORKER = Path(__file__).with_name("parquet_worker.py")
 
 
 @contextmanager
-def _local(url: str, digest: str) -> Iterator[str]:
+def _local(url: str, sha256: str) -> Iterator[str]:
     """A path of a local file with the bytes of `url`, whose digest is checked before anything is parsed."""
     place = normal(url) if "://" in normal(url) else named_file(url)[1]
     with opened(url) as stream:
         if "://" not in place:
-            for _ in checked(url, stream, digest):
+            for _ in checked(url, stream, sha256):
                 pass
             yield place
             return
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            for data in checked(url, stream, digest):
+            for data in checked(url, stream, sha256):
                 file.write(data)
             file.flush()
             yield file.name
@@ -45,7 +45,7 @@ def _local(url: str, digest: str) -> Iterator[str]:
 
 def batches(
     url: str,
-    digest: str,
+    sha256: str,
     columns: list[str],
     kind: str = "Parquet",
     *,
@@ -53,7 +53,7 @@ def batches(
     error: type[QuiverError] = DataError,
 ) -> Iterator[pa.Table]:
     """The batches that the child sends, which runs `worker`; `error` if the file is broken or the child died of it."""
-    with _local(url, digest) as path, tempfile.TemporaryFile() as stderr:
+    with _local(url, sha256) as path, tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
             interpreter.script(str(worker)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={"PATH": os.defpath},

@@ -49,19 +49,19 @@ def _sha256(stream: BinaryIO) -> str:
     return state.hexdigest()
 
 
-def checked(url: str, stream: BinaryIO, digest: str) -> Iterator[bytes]:
+def checked(url: str, stream: BinaryIO, sha256: str) -> Iterator[bytes]:
     """The stored bytes of `stream` in chunks; `IntegrityError` at the end if they are not those of
-    `digest`.
+    `sha256`.
     """
     state = hashlib.sha256()
     while data := stream.read(CHUNK):
         state.update(data)
         yield data
-    if state.hexdigest() != digest:
+    if state.hexdigest() != sha256:
         raise IntegrityError(
             "source-changed",
             f"{shown(url)} is not the file that was named",
-            expected=f"sha256 {digest}",
+            expected=f"sha256 {sha256}",
             found=f"sha256 {state.hexdigest()}",
             kept="nothing was published",
             next="name the file again, so that its new content gets its own identity",

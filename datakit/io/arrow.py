@@ -36,6 +36,6 @@ class Arrow(Columnar):
         """One table a batch, files in their order."""
         return super(Arrow, self.pinned()).read(ctx)
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """Batches of rows in the order of the file."""
-        yield from numbered(url, digest, keys, more, "Arrow")
+        yield from numbered(url, sha256, keys, more, "Arrow")

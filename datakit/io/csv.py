@@ -44,12 +44,12 @@ class Csv(Columnar):
             message = f"{self.name}: {printable(self.delimiter)!r} is no delimiter"
             raise ConfigError("bad-setting", message, expected="one ASCII character", kept="nothing was started")
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """One batch a block of the file."""
         import pyarrow.csv as pv
 
         with opened(url) as stream:
-            chunks = plain(url, checked(url, stream, digest))
+            chunks = plain(url, checked(url, stream, sha256))
             head, _ = beginning(chunks)
             names = self._header(url, head)
             skipped = _Skipped()

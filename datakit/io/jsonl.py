@@ -99,7 +99,7 @@ class Jsonl(Read):
         pinned = pinned_to_files(self)
         if self.keep and not self.types:
             lines = chain.from_iterable(
-                pinned._blocks(url, digest) for url, digest in zip(self.files, pinned.digests, strict=True)
+                pinned._blocks(url, sha256) for url, sha256 in zip(self.files, pinned.digests, strict=True)
             )
             pinned = replace(pinned, types=types_in(self.keep, lines))
         return pinned
@@ -116,18 +116,18 @@ class Jsonl(Read):
         rows = Rows(
             schema_of(form, pinned.types), self.source, self.dialogue, kept_keys(form, pinned.types), draw_of(self.seed)
         )
-        for url, digest in zip(self.files, pinned.digests, strict=True):
+        for url, sha256 in zip(self.files, pinned.digests, strict=True):
             some = False
-            for parsed in ahead(parser.parse(block) for block in self._blocks(url, digest)):
+            for parsed in ahead(parser.parse(block) for block in self._blocks(url, sha256)):
                 some = some or bool(len(parsed.numbers) or parsed.faults)
                 yield Result(*rows.of_records(form, parsed, base_name(url)), counts=left_counts(parsed))
             if not some:
                 raise empty(url)
 
-    def _blocks(self, url: str, digest: str) -> Iterator[Block]:
+    def _blocks(self, url: str, sha256: str) -> Iterator[Block]:
         with opened(url) as stream:
             form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
-            chunks = plain(url, checked(url, stream, digest))
+            chunks = plain(url, checked(url, stream, sha256))
             head, whole = beginning(chunks)
             names = {name for key in keys for full in key.names for name in (full, full.partition(".")[0])}
             layout, key = json_layout(head, whole, names)

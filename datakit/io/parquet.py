@@ -28,15 +28,15 @@ class Parquet(Columnar):
     name: ClassVar[str] = "io.parquet"
     version: ClassVar[int] = 2
 
-    def batches(self, url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """Batches of rows in the order of the file."""
-        yield from numbered(url, digest, keys, more, "Parquet")
+        yield from numbered(url, sha256, keys, more, "Parquet")
 
 
-def numbered(url: str, digest: str, keys: tuple[Key, ...], more: Sequence[str], kind: str) -> Iterator[Batch]:
+def numbered(url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str], kind: str) -> Iterator[Batch]:
     """What the child reads of a file of that kind, with the rows' numbers."""
     count = 0
-    for table in batches(url, digest, list(dict.fromkeys((*(n for key in keys for n in key.roots), *more))), kind):
+    for table in batches(url, sha256, list(dict.fromkeys((*(n for key in keys for n in key.roots), *more))), kind):
         others = json.loads((table.schema.metadata or {}).get(b"others", b"{}"))
         yield Batch(table, np.arange(count + 1, count + 1 + table.num_rows), others={} if count else others)
         count += table.num_rows

@@ -21,7 +21,7 @@ class Standardize(Label):
     """`column` brought to mean 0 and standard deviation 1, in float64.
 
     `mean` and `std` are both given, or both measured over the input (`std` unbiased, n - 1, from the
-    manifest's moments). Where all values are equal there is no scale: `zero_std` says whether that is an
+    manifest's stats). Where all values are equal there is no scale: `zero_std` says whether that is an
     error or gives 0 everywhere.
     """
 
@@ -76,7 +76,7 @@ class Standardize(Label):
     def _measured(self, dataset: Dataset) -> tuple[float, float]:
         if dataset.num_rows == 0:
             return 0.0, 1.0
-        moments = dataset.stats["columns"][self.column]
-        if moments["min"] == moments["max"] or moments["count"] == 1:
-            return moments["min"], 0.0
-        return moments["mean"], math.sqrt(moments["m2"] / (moments["count"] - 1))
+        stats = dataset.stats["columns"][self.column]
+        if stats["min"] == stats["max"] or stats["count"] == 1:
+            return stats["min"], 0.0
+        return stats["mean"], math.sqrt(stats["m2"] / (stats["count"] - 1))

@@ -80,7 +80,7 @@ def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]
             pipes = {worker.pipe: worker for worker in busy}
             for pipe in wait(list(pipes), timeout=INTERVAL):
                 watch.progressed(pipes[pipe].process.pid)  # type: ignore[index]
-                done = _hear(pipes[pipe], job, reporter)  # type: ignore[index]
+                done = _receive(pipes[pipe], job, reporter)  # type: ignore[index]
                 if done is not None:
                     _hand_out(pipes[pipe], pieces)  # type: ignore[index]
                     yield done
@@ -125,7 +125,7 @@ def _hand_out(worker: _Worker, pieces: Iterator[int]) -> None:
         worker.pipe.send(worker.piece)
 
 
-def _hear(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None:
+def _receive(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None:
     """Take one message: rows done (None is returned), a finished piece, or an error, which is raised."""
     try:
         message = worker.pipe.recv()

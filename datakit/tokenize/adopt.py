@@ -55,7 +55,7 @@ class Adopt(Read):
         if self.digests and self.identity:
             return self
         files = files_at(self.path)
-        return replace(self, digests=digests_of(files), identity=self._tokenizer(files).digest)
+        return replace(self, digests=digests_of(files), identity=self._tokenizer(files).identity)
 
     @property
     def has_chat_template(self) -> bool | None:
@@ -74,7 +74,7 @@ class Adopt(Read):
         made = self._tokenizer(files)
         for what, expected, actual in (
             ("the files", self.digests, digests_of(files)),
-            ("the identity", self.identity, made.digest),
+            ("the identity", self.identity, made.identity),
         ):
             if expected and expected != actual:
                 raise IntegrityError(

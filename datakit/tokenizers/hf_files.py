@@ -18,10 +18,10 @@ from typing import Any
 
 from datakit.tokenizers import convert, spm
 from schemas.errors import ConfigError, DataError, printable
-from schemas.outside import parsing
 from schemas.store.opening import named_file, no_such_file, open_store
 from schemas.store.storage import shown
 from schemas.tokenizer import LIMIT, SETTINGS, SOURCES, SPECIAL, TOKENS, Row, parsed, row_of
+from schemas.untrusted import parsing
 
 VOCAB, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
 

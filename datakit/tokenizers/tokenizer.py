@@ -28,7 +28,7 @@ from schemas import TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.store.storage import shown
-from schemas.tokenizer import SPECIAL, TOKENS, files_of, identity, parsed, read_dataset, read_folder
+from schemas.tokenizer import SPECIAL, TOKENS, files_of, parsed, read_dataset, read_folder, tokenizer_identity
 
 _BATCH = 4096
 _START, _BEHIND, _INSIDE = range(3)
@@ -110,9 +110,10 @@ class Tokenizer:
         return {name: text.encode() for name, text in texts.items()}
 
     @cached_property
-    def digest(self) -> str:
-        """`schemas.tokenizer.identity`: SHA-256 (hex) of what changes ids or texts."""
-        return identity(self.tokenizer_json, {name: getattr(self, name) for name in ("chat_template", *SPECIAL)})
+    def identity(self) -> str:
+        """`schemas.tokenizer.tokenizer_identity`: SHA-256 (hex) of what changes ids or texts."""
+        options = {name: getattr(self, name) for name in ("chat_template", *SPECIAL)}
+        return tokenizer_identity(self.tokenizer_json, options)
 
     @cached_property
     def control(self) -> tuple[str, ...]:

@@ -56,13 +56,13 @@ def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: 
             label=label or f"adopted/{stem(folder)}",
             root=plan.root,
             folder=str(Path(folder).absolute()),
-            content=content_of(folder),
+            content_digest=content_digest_of(folder),
             tokenizer=any_at(plan, tokenizer) if tokenizer else None,
         )
     )
 
 
-def content_of(folder: str) -> str:
+def content_digest_of(folder: str) -> str:
     """SHA-256 in hex of what makes a Hugging Face folder what it is; `ConfigError` if it is none."""
     root = Path(folder)
     if not (root / "config.json").is_file():

@@ -128,12 +128,12 @@ def _apart(work: Callable[..., str], *given: Any) -> str:
             ) from None
 
 
-def _import(folder: str, url: str, key: str, tokenizer: str | None) -> str:
+def _import(folder: str, url: str, task_key: str, tokenizer: str | None) -> str:
     from trainers.engine.weights.import_hf import import_hf
 
     lines: list[str] = []
     facts = _turn_end(tokenizer or folder, lines).facts
-    import_hf(folder, url, task_key=key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    import_hf(folder, url, task_key=task_key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
     return ", ".join(lines)
 
 
@@ -152,16 +152,16 @@ def _turn_end(place: str, lines: list[str]) -> TurnEnd:
         return TurnEnd()
 
 
-def _export(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
+def _export(source: str, url: str, task_key: str, chosen: dict[str, Any]) -> str:
     from trainers.engine.weights.export_hf import export
 
     lines: list[str] = []
-    export(source, url, task_key=key, say=lines.append, **chosen)
+    export(source, url, task_key=task_key, say=lines.append, **chosen)
     return ", ".join(lines)
 
 
-def _merge(source: str, url: str, key: str, chosen: dict[str, Any]) -> str:
+def _merge(source: str, url: str, task_key: str, chosen: dict[str, Any]) -> str:
     from trainers.engine.weights.lora_export import merge
 
-    manifest = merge(source, url, task_key=key, **chosen)
+    manifest = merge(source, url, task_key=task_key, **chosen)
     return f"weights {manifest.facts['weights_digest'][:12]}"

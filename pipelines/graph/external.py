@@ -24,7 +24,7 @@ class ImportedModel(Node):
     """The checkpoint that `trainers.import_hf` makes of the folder `folder`, with its tokenizer or another."""
 
     folder: str
-    content: str
+    content_digest: str
     tokenizer: Node | None = None
 
     @settled
@@ -40,7 +40,7 @@ class ImportedModel(Node):
     @property
     def work(self) -> Mapping[str, Any]:
         """The import, under the name that it has in keys, and what is imported."""
-        return {"name": "adopt", "version": 2, "params": {"content": self.content}}
+        return {"name": "adopt", "version": 2, "params": {"content": self.content_digest}}
 
     @property
     def schema(self) -> None:

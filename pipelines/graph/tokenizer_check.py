@@ -45,9 +45,9 @@ def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:
     return bool(first and second and first != second)
 
 
-def _settled(vocabulary: str, trained: Mapping[str, Node]) -> str:
+def _settled(tokenizer_id: str, trained: Mapping[str, Node]) -> str:
     """The identity behind a key; empty while the tokenizer is not made."""
-    node = trained.get(vocabulary)
+    node = trained.get(tokenizer_id)
     if node is None:
-        return vocabulary
+        return tokenizer_id
     return "" if node.manifest() is None else dataset_identity(Dataset.open(node.url))

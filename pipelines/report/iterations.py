@@ -36,11 +36,11 @@ def pair_table(task_setup: TaskSetup) -> FigureTable:
     """Held-out pairs that the reward model puts in the right order, and a judge who takes the longer answer."""
     manifest = task_setup.reward_model.manifest() if isinstance(task_setup.reward_model, TrainedCheckpoint) else None
     stats: Any = {} if manifest is None else manifest.facts.get("stats", {})
-    shares: dict[str, float] = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
+    accuracies: dict[str, float] = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
     if task_setup.baselines is not None:
-        shares["longer answer"] = metrics(task_setup.baselines)[f"{Longer().output}.mean"]
+        accuracies["longer answer"] = metrics(task_setup.baselines)[f"{Longer().output}.mean"]
     columns = (Figure("judge"), Figure("right order", ".1%"))
-    return FigureTable("held-out pairs in the right order", columns, tuple(shares.items()))
+    return FigureTable("held-out pairs in the right order", columns, tuple(accuracies.items()))
 
 
 def _row(

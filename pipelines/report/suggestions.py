@@ -33,14 +33,14 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
         yield invocation.folded(invocation.again(iteration=last.number + 1), width)
     if not eval_setup.held_out.manifest():
         return
-    sample = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
+    generate = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
     written = eval_setup.rendering
-    sample += ["--template", written.template] if written.template else []
-    sample += ["--template-options", json.dumps(dict(written.options))] if written.options else []
-    sample += ["--date", written.date] if written.date else []
-    sample += ["--stop", json.dumps(list(written.stop))] if written.stop else []
-    sample += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
-    yield invocation.folded(invocation.command("Generate", *sample), width)
+    generate += ["--template", written.template] if written.template else []
+    generate += ["--template-options", json.dumps(dict(written.options))] if written.options else []
+    generate += ["--date", written.date] if written.date else []
+    generate += ["--stop", json.dumps(list(written.stop))] if written.stop else []
+    generate += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
+    yield invocation.folded(invocation.command("Generate", *generate), width)
 
 
 def _best(last: IterationResult) -> str:

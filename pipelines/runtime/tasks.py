@@ -41,10 +41,10 @@ def makes(kind: type[Node]) -> Callable[[_Task], _Task]:
 
 
 class Make(luigi.Task):
-    """Makes one node. `label` says what to call it, `key` says which of all its versions."""
+    """Makes one node. `label` says what to call it, `task_key` says which of all its versions."""
 
     label = luigi.Parameter()
-    key = luigi.Parameter()
+    task_key = luigi.Parameter()
     node: Node
 
     kind: ClassVar[type[NodeTarget]] = NodeTarget
@@ -168,7 +168,7 @@ class Fit(Make):
 def task_of(node: Node) -> Make:
     """The task that makes `node`."""
     kind: Any = _KINDS[type(node)]
-    task: Make = kind(label=node.label, key=node.task_key)
+    task: Make = kind(label=node.label, task_key=node.task_key)
     task.node = node
     return task
 

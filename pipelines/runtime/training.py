@@ -66,7 +66,7 @@ def placed(node: TrainedCheckpoint) -> Run:
         out=node.url,
         task_key=node.task_key,
         records=f"{node.url}.records",
-        vocabulary=None if node.init is not None else node.tokenizer.url,
+        tokenizer=None if node.init is not None else node.tokenizer.url,
         facts={"tokenizer_key": node.tokenizer_id},
     )
     return node.training.placed(paths, model=model)

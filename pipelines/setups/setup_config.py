@@ -60,9 +60,14 @@ def learning_of(what: str, **default: Any) -> Any:
 
 def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:
     """`rows` in two parts that share no prompt: what is learnt from, and about `share` of the prompts to judge by."""
-    parts, shares = ("train", "held-out"), (1 - share, share)
     train, held_out = (
-        plan.table(f"{label}.{part}", Split(part=part, parts=parts, shares=shares), rows, seed=seed) for part in parts
+        plan.table(
+            f"{label}.{part}",
+            Split(part=part, parts=("train", "held-out"), shares=(1 - share, share)),
+            rows,
+            seed=seed,
+        )
+        for part in ("train", "held-out")
     )
     return train, held_out
 

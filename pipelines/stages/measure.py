@@ -46,15 +46,15 @@ class Measure(GatherAll):
         """Three rows a column."""
         rows = []
         for column in self.columns:
-            moments = dataset.stats["columns"].get(column)
-            if moments is None:
+            stats = dataset.stats["columns"].get(column)
+            if stats is None:
                 raise ConfigError(
                     "not-a-number",
                     f"{self.name} needs a number in {column}, and there is none",
                     kept="nothing was published",
                     next=f"CAST({column} AS DOUBLE) in the query that makes it",
                 )
-            figures = {"mean": moments.get("mean", math.nan), "std": std(moments), "count": moments["count"]}
+            figures = {"mean": stats.get("mean", math.nan), "std": std(stats), "count": stats["count"]}
             rows += [(self.stage, f"{column}.{name}", float(value)) for name, value in figures.items()]
         names = ("stage", "metric", "value")
         finite = [row for row in rows if math.isfinite(row[2])]

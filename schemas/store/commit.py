@@ -192,12 +192,12 @@ def attempt_path(url: str, attempt: str) -> str:
 
 
 def _hash(store: Store, path: str) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
+    state, size = hashlib.sha256(), 0
     with store.open(path) as file:
         while block := file.read(1 << 20):
-            digest.update(block)
+            state.update(block)
             size += len(block)
-    return size, digest.hexdigest()
+    return size, state.hexdigest()
 
 
 def _damaged(slug: str, root: str, name: str, expected: str, actual: str) -> IntegrityError:

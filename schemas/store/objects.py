@@ -25,7 +25,7 @@ WAIT_SECONDS = 60.0
 CLAIM_LEASE_SECONDS = 900.0
 _CLAIM = "_claim.json"
 _memory_lock = threading.RLock()
-_held: set[bytes] = set()  # claims of this process; another one in its name is one that could not be removed
+_claims: set[bytes] = set()  # claims of this process; another one in its name is one that could not be removed
 
 
 class ObjectSink:
@@ -180,12 +180,12 @@ class ObjectStore:
                 yield
             return
         mine, path = Owner.mine().to_bytes(), self.join(folder, _CLAIM)
-        _held.add(mine)
+        _claims.add(mine)
         try:
             self._claim(path, mine)
             yield
         finally:
-            _held.discard(mine)
+            _claims.discard(mine)
             self._let_go(path, mine)
 
     def _let_go(self, path: str, mine: bytes) -> None:
@@ -222,7 +222,7 @@ class ObjectStore:
         except FileNotFoundError:
             return False
         owner = Owner.from_bytes(data)
-        let_go = owner is not None and owner.is_this_process() and data not in _held
+        let_go = owner is not None and owner.is_this_process() and data not in _claims
         if not let_go and (owner is None or owner.dead() is not True):
             age = datetime.now(facts["LastModified"].tzinfo) - facts["LastModified"]
             if age.total_seconds() < CLAIM_LEASE_SECONDS:

@@ -77,7 +77,7 @@ def measure(
         began = time.perf_counter()
         saves.write(number, {})
         stall, meanwhile = time.perf_counter() - began, [alone]
-        while saves._writing is not None and saves._writing.is_alive():
+        while saves._thread is not None and saves._thread.is_alive():
             meanwhile.append(learn(learner, next(steps)))
         saves.settle()
         yield stall, time.perf_counter() - began, alone, statistics.median(meanwhile[1:] or meanwhile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -76,3 +76,21 @@ class Optional:
 def test_a_key_is_not_set_inside_what_is_set_to_nothing() -> None:
     with pytest.raises(ConfigError, match="inner is given as None and by its keys"):
         assigned(Optional, ["inner=null", "inner.rate=1"], where="--set")
+
+
+@dataclass(frozen=True)
+class Renamed:
+    older_names: ClassVar[Mapping[str, str]] = {"pace": "rate"}
+
+    rate: float = 0.5
+    inner: Inner = Inner()
+
+
+def test_a_setting_is_read_under_its_older_name() -> None:
+    assert parse(Renamed, {"pace": 2}) == parse(Renamed, {"rate": 2}) == Renamed(rate=2.0)
+    with pytest.raises(ConfigError, match="pace is the older name of rate, which is given too"):
+        parse(Renamed, {"pace": 2, "rate": 2})
+    with pytest.raises(ConfigError, match="rate: true is not a finite number"):
+        parse(Renamed, {"pace": True})
+    with pytest.raises(ConfigError, match=r"unknown key inner\.pace"):
+        parse(Renamed, {"inner": {"pace": 1}})

@@ -12,8 +12,8 @@ from datakit.run.chunks import _unpacked
 from datakit.tokenizers.hf_files import row_in
 from schemas.errors import ConfigError, DataError, IntegrityError, QuiverError
 from schemas.manifest import Manifest
-from schemas.outside import parsing, strict_json
 from schemas.store.owner import Owner
+from schemas.untrusted import parsing, strict_json
 from trainers.config import read_json
 from trainers.engine.weights.folder import read_object
 from trainers.engine.weights.tensorfile import TensorFile

@@ -38,7 +38,7 @@ OPTIONS = {"enable_thinking": False, "empty": 'it\'s "ü"\n'}
 
 def speaking() -> dict[str, Resource]:
     tokenizer: Any = letters(OWN)
-    return {"tokenizer": Resource("letters", functools.partial(letters, OWN), tokenizer_id=tokenizer.digest)}
+    return {"tokenizer": Resource("letters", functools.partial(letters, OWN), tokenizer_id=tokenizer.identity)}
 
 
 def templated(folder: Path, name: str, op: Chat) -> Dataset:
@@ -55,7 +55,7 @@ def trained(folder: Path, name: str, texts: Dataset, **changes: Any) -> str:
         toys.put(folder / "tokenizer", TOKENIZERS, tokenizer.row)
     torch.set_num_threads(1)
     usual = {"max_steps": 2, "log_rows": False, "global_batch_size": 1, "out": str(folder / name)}
-    usual |= {} if "init" in changes else {"vocabulary": str(folder / "tokenizer")}
+    usual |= {} if "init" in changes else {"tokenizer": str(folder / "tokenizer")}
     model = {**toys.MODEL, "vocab_size": tokenizer.size, "max_sequence_length": 128}
     usual |= {"model": ... if "init" in changes else model}
     runs.execute(parse(Run, toys.config(folder, data=tokens.url, **{**usual, **changes})))

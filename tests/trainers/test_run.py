@@ -148,7 +148,7 @@ def test_the_vocabulary_travels_with_the_weights(tmp_path: Path) -> None:
     row = {"name": "toy", "tokenizer_json": "{}", "chat_template": "{{ messages }}", "eos_token": "</s>"}
     row |= {"bos_token": None, "pad_token": None}
     toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
-    first = go(tmp_path, vocabulary=str(tmp_path / "words"), max_steps=2)
+    first = go(tmp_path, tokenizer=str(tmp_path / "words"), max_steps=2)
     second = go(tmp_path, init=first.paths.out, model=..., out=str(tmp_path / "second"), max_steps=2)
     output = json.loads((Path(second.paths.out) / "tokenizer_config.json").read_text())
     assert (output["chat_template"], output["eos_token"], "bos_token" in output) == ("{{ messages }}", "</s>", False)
@@ -230,9 +230,9 @@ def test_missing_inputs_and_strange_tokenizers(straight: Run, tmp_path: Path) ->
     row = {"name": "toy", "tokenizer_json": "{}", "chat_template": None} | dict.fromkeys(SPECIAL)
     words = toys.put(tmp_path / "words", TOKENIZERS, pa.Table.from_pylist([row], schema=TOKENIZERS.arrow))
     with pytest.raises(DataError, match="another tokenizer"):
-        go(tmp_path, vocabulary=words.url, data=other.url, out=str(tmp_path / "fresh"))
+        go(tmp_path, tokenizer=words.url, data=other.url, out=str(tmp_path / "fresh"))
     with pytest.raises(DataError, match="another tokenizer"):
-        go(tmp_path, vocabulary=words.url, validation=other.url, out=str(tmp_path / "checked"))
+        go(tmp_path, tokenizer=words.url, validation=other.url, out=str(tmp_path / "checked"))
 
 
 def test_a_fault_of_ours_is_one_line_and_a_file(

@@ -65,11 +65,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toys.put(folder / "tokenizer", TOKENIZERS, tokenizer.row)
     texts = {"prompt_id": list(ANSWERS), "sample_id": list(ANSWERS), "messages": list(map(asked, ANSWERS))}
     given = toys.put(folder / "rows", COMPLETIONS, rows(COMPLETIONS, **texts, response=list(ANSWERS.values())))
-    speaking = {"tokenizer": Resource("letters", functools.partial(letters, TEMPLATE), tokenizer_id=tokenizer.digest)}
+    speaking = {"tokenizer": Resource("letters", functools.partial(letters, TEMPLATE), tokenizer_id=tokenizer.identity)}
     written = apply(Chat(response="response"), given, str(folder / "texts"), resources=speaking)
     tokens = apply(Mask(), written, str(folder / "tokens"), resources=speaking)
     torch.set_num_threads(1)
-    changes = {"vocabulary": str(folder / "tokenizer"), "max_steps": 60, "log_rows": False, "global_batch_size": 3}
+    changes = {"tokenizer": str(folder / "tokenizer"), "max_steps": 60, "log_rows": False, "global_batch_size": 3}
     model = {**toys.MODEL, "vocab_size": tokenizer.size}
     optim = {"lr": 1e-2, "schedule": "constant"}
     runs.execute(parse(Run, toys.config(folder, data=tokens.url, model=model, optim=optim, **changes)))

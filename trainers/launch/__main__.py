@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     except QuiverError as error:
         print(*lines, error.render(), sep="\n", file=sys.stderr)
         code, error_json = error.code, error.as_json()
-    outcome = {"code": code, "error": json.loads(error_json), "said": lines}
-    start.write_outcome(run.paths.folder, outcome, os.environ.get("SLURM_JOB_ID", ""))
+    ended = {"code": code, "error": json.loads(error_json), "said": lines}
+    start.write_outcome(run.paths.folder, ended, os.environ.get("SLURM_JOB_ID", ""))
     return code
 
 

@@ -136,22 +136,22 @@ class Job:
             self._sleep()
 
     def _raise(self, state: str) -> None:
-        outcome = self._outcome()
-        if outcome is None:
+        ended = self._ended()
+        if ended is None:
             raise self._unknown(state)
-        for text in outcome["said"]:
+        for text in ended["said"]:
             self.tell(text)
-        if outcome["code"]:
-            raise error_of({**outcome["error"], "code": outcome["code"]})
+        if ended["code"]:
+            raise error_of({**ended["error"], "code": ended["code"]})
 
-    def _outcome(self) -> dict[str, Any] | None:
+    def _ended(self) -> dict[str, Any] | None:
         """How the job ended; a shared file system may show it a little late."""
         path, until = self.script.folder / "outcome.json", time.monotonic() + _OUTCOME_SECONDS
         while True:
             try:
-                outcome = json.loads(path.read_text(encoding="utf-8"))
-                if str(outcome["job"]) == self.number:
-                    return dict(outcome)
+                ended = json.loads(path.read_text(encoding="utf-8"))
+                if str(ended["job"]) == self.number:
+                    return dict(ended)
             except (OSError, ValueError, KeyError, TypeError):
                 pass
             if time.monotonic() > until or self._asked:

@@ -77,10 +77,10 @@ def prepare(
     return Watch(started, given, ranks, files, launch, log, what, **more)
 
 
-def write_outcome(folder: Path, outcome: Mapping[str, Any], job: str) -> None:
+def write_outcome(folder: Path, ended: Mapping[str, Any], job: str) -> None:
     """Leave in `folder` how a start ended (`code`, the `error`'s fields, log lines `said`), for whoever waits
     elsewhere.
     """
     path = folder / "outcome.json"
     own_folder(folder)
-    replace_file(path, json.dumps({"job": job, **plain(outcome)}) + "\n")
+    replace_file(path, json.dumps({"job": job, **plain(ended)}) + "\n")

@@ -132,7 +132,7 @@ def test_one_content_has_one_identity(shared_data: Path, tmp_path: Path, name: s
         (checkpoint / file).write_text(text)
     identities = {dataset_identity(first), dataset_identity(second), Adopt(path=str(place)).pinned().identity}
     identities |= {folder_identity(place), folder_identity(moved), folder_identity(checkpoint)}
-    identities |= {Tokenizer.of_dataset(first).digest, Tokenizer.of_folder(str(checkpoint)).digest}
+    identities |= {Tokenizer.of_dataset(first).identity, Tokenizer.of_folder(str(checkpoint)).identity}
     assert len(identities) == 1
     assert Adopt(path=str(place), template="chatml").pinned().identity not in identities
     assert Adopt(path=str(place)).pinned() == Adopt(path=str(place)).pinned().pinned()
@@ -215,7 +215,7 @@ def test_there_is_exactly_one_opening_token(tmp_path: Path) -> None:
 def identity_without_template(place: str, tmp_path: Path) -> str:
     row = read_folder(place)
     assert row is not None
-    return Tokenizer("x", **{**row, "chat_template": None}).digest
+    return Tokenizer("x", **{**row, "chat_template": None}).identity
 
 
 def test_ids_that_contradict_each_other_are_refused(tmp_path: Path) -> None:

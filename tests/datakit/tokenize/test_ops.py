@@ -88,7 +88,7 @@ def test_training_again_gives_the_same_vocabulary(
 
 
 def test_the_whole_way_from_rows_to_packs(folder: Path, demonstrations: Dataset, tokenizer: Tokenizer) -> None:
-    needs = {"tokenizer": Resource(tokenizer.digest, functools.partial(_same, tokenizer))}
+    needs = {"tokenizer": Resource(tokenizer.identity, functools.partial(_same, tokenizer))}
     text = apply(Chat(response="response"), demonstrations, str(folder / "text"), resources=needs)
     tokens = apply(Mask(max_length=64), text, str(folder / "tokens"), resources=needs)
     packs = apply(Pack(capacity=100), tokens, str(folder / "packs"), seed=1)

@@ -135,9 +135,9 @@ class Draft:
         for name, text in self.texts.items():
             with guarded("write", path), open(os.path.join(path, name), "w", encoding="utf-8") as file:
                 file.write(text)
-        digest = weights_digest(os.path.join(path, WEIGHTS), self.model, self.texts.get(LORA, ""))
+        of_weights = weights_digest(os.path.join(path, WEIGHTS), self.model, self.texts.get(LORA, ""))
         speaks = {"tokenizer": files_identity(self.texts)} if TOKENIZER[0] in self.texts else {}
-        claims = {**self.claims, "facts": {**self.claims["facts"], **speaks, "weights_digest": digest}}
+        claims = {**self.claims, "facts": {**self.claims["facts"], **speaks, "weights_digest": of_weights}}
         manifest = Manifest(kind="checkpoint", files=commit.hash_files(self.folder, self.attempt), **claims)
         return commit.publish_folder(self.folder, self.attempt, manifest)
 
@@ -308,15 +308,15 @@ def weights_digest(folder: str, model: ModelConfig, lora: str = "") -> str:
     """
     stored, total = Stored(folder), hashlib.sha256(lora.encode())
     for name in stored.tensors:
-        vocabulary = name == "embedding.word_embeddings.weight"
-        vocabulary |= name == "output_layer.weight" and model.head == "lm"
+        over_vocab = name == "embedding.word_embeddings.weight"
+        over_vocab |= name == "output_layer.weight" and model.head == "lm"
         size = list(stored.size(name))
-        if vocabulary:
+        if over_vocab:
             size[0] = model.vocab_size
         total.update(json.dumps([name, str(stored.dtype(name)), size]).encode())
         for index in itertools.product(*map(range, size[:-2])):
             piece = stored.read(name, index)
-            piece = piece[: model.vocab_size] if vocabulary else piece
+            piece = piece[: model.vocab_size] if over_vocab else piece
             total.update(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 

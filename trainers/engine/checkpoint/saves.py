@@ -38,7 +38,7 @@ _REMOVED = "removed-"
 
 
 class Saves:
-    """The saves of `run`; `identity` is what must not have changed when it goes on.
+    """The saves of `run`; `identity_fields` is what must not have changed when it goes on.
 
     `tokenizer_files` and `facts` go into every save, so that one that stays can be started from like any checkpoint.
     """
@@ -49,15 +49,16 @@ class Saves:
         *,
         model: Any,
         optimizer: Any,
-        identity: Mapping[str, Any],
+        identity_fields: Mapping[str, Any],
         tokenizer_files: Mapping[str, str] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.folder, self.model, self.optimizer = run, run.paths.folder / "saves", model, optimizer
-        self.identity, self.tokenizer_files, self.facts = dict(identity), dict(tokenizer_files or {}), dict(facts or {})
+        self.identity_fields = dict(identity_fields)
+        self.tokenizer_files, self.facts = dict(tokenizer_files or {}), dict(facts or {})
         apart = run.execution.save_async and dist.is_initialized() and dist.get_world_size() > 1
         self._group = dist.new_group(backend="gloo") if apart else None
-        self._writing: Thread | None = None
+        self._thread: Thread | None = None
         self._fault: BaseException | None = None
         self._news: SimpleQueue[str] = SimpleQueue()
 
@@ -81,7 +82,7 @@ class Saves:
             str(self._path(step)),
             model=self.model,
             optimizer=self.optimizer,
-            train_state={"step": step, "identity": self.identity},
+            train_state={"step": step, "identity": self.identity_fields},
             tokenizer_files=self.tokenizer_files,
             facts={**self.facts, "figures": {name: value for name, value in figures.items() if math.isfinite(value)}},
             copy=self.run.execution.save_async,
@@ -91,14 +92,14 @@ class Saves:
             return
         waited = time.perf_counter() - began
         given = (step, draft, began, waited)
-        self._writing = Thread(target=self._in_background, args=given, name="save", daemon=True)
-        self._writing.start()
+        self._thread = Thread(target=self._in_background, args=given, name="save", daemon=True)
+        self._thread.start()
 
     def settle(self) -> None:
         """Wait for the save that is under way; raises what it failed with, on all ranks."""
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
@@ -203,12 +204,12 @@ class Saves:
     def _load(self, step: int) -> None:
         parts = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
         saved = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
-        self._check_identity(saved.train_state().get("identity", {}))
+        self._check_unchanged(saved.train_state().get("identity", {}))
         checkpoint.load_weights(self.model, saved)
         checkpoint.load_optimizer(saved, model=self.model, optimizer=self.optimizer)
 
-    def _check_identity(self, before: Mapping[str, Any]) -> None:
-        now = _flat(self.identity)
+    def _check_unchanged(self, before: Mapping[str, Any]) -> None:
+        now = _flat(self.identity_fields)
         then = _flat(before)
         changed = [n for n in sorted(now.keys() | then.keys()) if now.get(n) != then.get(n)]
         if changed:

@@ -73,7 +73,7 @@ class Columns:
             row[name] = values[number]
         return row
 
-    def digest(self) -> bytes:
+    def content_digest(self) -> bytes:
         """SHA-256 of all that is learnt from: lists and numbers, names left out."""
         total = hashlib.sha256()
         for name, (values, offsets) in sorted(self.lists.items()):

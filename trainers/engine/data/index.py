@@ -74,5 +74,5 @@ def place(folder: Path, dataset: Dataset, algorithm: Algorithm, limits: Mapping[
     sequences = [vars(sequence) for sequence in algorithm.sequences]
     read: dict[str, Any] = {"sequences": sequences, "numbers": algorithm.numbers, "vectors": algorithm.vectors}
     read |= {"needs": algorithm.needs.value, "per": algorithm.per.value}
-    identity = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
-    return folder / "index" / digest(identity)[:32]
+    fields = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
+    return folder / "index" / digest(fields)[:32]

@@ -128,11 +128,11 @@ class TokenRows:
         return self.reads.label.removesuffix("s") if self.reads.label != self.reads.name else self.reads.name
 
     @property
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 in hex of everything that would be learnt from these rows, in their order."""
         total = hashlib.sha256()
         for number in range(len(self.groups)):
-            total.update(self._cached(number).digest())
+            total.update(self._cached(number).content_digest())
         return total.hexdigest()
 
     def _inside(self, columns: Columns, row: int) -> list[str]:
@@ -259,8 +259,8 @@ class TokenRows:
     def _scan_ids(self, name: str, columns: Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]
         wrong = (values < 0) | (values >= self.limits.vocab_size)
-        outside = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
-        faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", outside, columns)
+        at_fault = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
+        faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", at_fault, columns)
 
     def _scan_vector(self, name: str, columns: Columns, faults: _Faults) -> None:
         values, offsets = columns.lists[name]

@@ -75,7 +75,7 @@ class Decoder:
         self.network, self.distribution, self.ended, self.refill = network, distribution, ended, refill
         self.rows, self.streams_j, self.rooms_j = rows, streams_j, rooms_j
         self.device = next(network.parameters()).device
-        self.vocabulary = network.architecture.vocab_size
+        self.vocab_size = network.architecture.vocab_size
         self.barred_V = None if barred_V is None else barred_V.to(self.device)
         shape = (len(rooms_j), int(rooms_j.max(initial=0)))
         counts, stopped = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.bool_)
@@ -199,4 +199,4 @@ class Decoder:
         network = self.network
         shared = network.shared_embedding_or_output_weight() if network.share_embeddings_and_output_weights else None
         logits, _ = network.output_layer(hidden_1bh, weight=shared, runtime_gather_output=True)
-        return logits[0, :, : self.vocabulary].float()
+        return logits[0, :, : self.vocab_size].float()

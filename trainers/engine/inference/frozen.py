@@ -130,13 +130,13 @@ class FrozenModel:
 
     def check(self, rows: Ids) -> None:
         """`DataError` for a row without tokens, too long for the model, or with ids outside its vocabulary."""
-        longest, vocabulary = self.network.architecture.max_sequence_length, self.network.architecture.vocab_size
+        longest, vocab_size = self.network.architecture.max_sequence_length, self.network.architecture.vocab_size
         for number, ids in enumerate(rows):
-            if not 0 < len(ids) <= longest or ids.min() < 0 or ids.max() >= vocabulary:
+            if not 0 < len(ids) <= longest or ids.min() < 0 or ids.max() >= vocab_size:
                 raise DataError(
                     "cannot-score",
                     f"row {number} cannot be scored",
-                    expected=f"1 to {longest} tokens, ids in 0 .. {vocabulary - 1}",
+                    expected=f"1 to {longest} tokens, ids in 0 .. {vocab_size - 1}",
                     found=f"{len(ids)} tokens, ids {ids.min(initial=0)} .. {ids.max(initial=0)}",
                 )
 

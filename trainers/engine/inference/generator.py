@@ -112,13 +112,13 @@ class Generator:
         return self._table(decoder.run(units), prompts, faults, each, stops)
 
     def _fault(self, ids: Ints) -> str | None:
-        longest, vocabulary = self.network.architecture.max_sequence_length, len(self._ends)
+        longest, vocab_size = self.network.architecture.max_sequence_length, len(self._ends)
         if len(ids) == 0:
             return "the prompt has no token"
         if len(ids) >= longest:
             return f"the prompt has {len(ids)} tokens and the model reads {longest}: no room for an answer"
-        if ids.min() < 0 or ids.max() >= vocabulary:
-            return f"a token id of the prompt is not in 0 .. {vocabulary - 1}"
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            return f"a token id of the prompt is not in 0 .. {vocab_size - 1}"
         return None
 
     def _ended(self, answer: Ints, answers: Answers, stops: StopTexts) -> npt.NDArray[np.bool_]:
@@ -170,16 +170,16 @@ class Generator:
         return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(decoded, inside, strict=True)]
 
 
-def _with_token(tokenizer: Tokenizer, vocabulary: int) -> npt.NDArray[np.bool_]:
+def _with_token(tokenizer: Tokenizer, vocab_size: int) -> npt.NDArray[np.bool_]:
     """Which of a model's ids have a token, [V]: embeddings are often padded beyond the tokenizer, or it has gaps.
 
     `ConfigError` where none has.
     """
     ids = np.fromiter(tokenizer.get_vocab(with_added_tokens=True).values(), np.int64)
-    known = np.zeros(vocabulary, np.bool_)
-    known[ids[ids < vocabulary]] = True
+    known = np.zeros(vocab_size, np.bool_)
+    known[ids[ids < vocab_size]] = True
     if not known.any():
-        raise ConfigError("no-tokens", f"none of the model's {vocabulary} ids has a token in its tokenizer")
+        raise ConfigError("no-tokens", f"none of the model's {vocab_size} ids has a token in its tokenizer")
     return known
 
 
@@ -211,17 +211,17 @@ class StopTexts:
     def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], ends: npt.NDArray[np.bool_]) -> None:
         special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
         numbers = [special[text] for text in texts if text in special]
-        vocabulary, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
+        vocab_size, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
         texts = tuple(text for text in texts if text not in special and text not in known)
         self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
-        self.ends[[number for number in numbers if number < vocabulary]] = True
+        self.ends[[number for number in numbers if number < vocab_size]] = True
         self.spells_bytes = '"ByteFallback"' in _decoder(tokenizer)
         self.tail = max((len(text.encode()) for text in texts), default=0) + 4
-        self.may_end = np.zeros(vocabulary, np.bool_)
+        self.may_end = np.zeros(vocab_size, np.bool_)
         if texts:
             lasts = {text[-1] for text in texts}
             blank = any(last.isspace() for last in lasts)
-            for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocabulary)])):
+            for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocab_size)])):
                 self.may_end[number] = blank or not text or _NO_LETTER in text or not lasts.isdisjoint(text)
 
     def ends_in(self, ids: npt.NDArray[np.int32]) -> bool:

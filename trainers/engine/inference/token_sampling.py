@@ -64,8 +64,8 @@ class Distribution:
         return torch.cat([self._draw(logits, points) for logits, points in parts])
 
     def _draw(self, logits_bV: Tensor, points_b: Tensor) -> Tensor:
-        scaled_bV, vocabulary = logits_bV / self.temperature, logits_bV.shape[1]
-        if 0 < self.top_k < vocabulary:
+        scaled_bV, vocab_size = logits_bV / self.temperature, logits_bV.shape[1]
+        if 0 < self.top_k < vocab_size:
             values_bk, ids_bk = scaled_bV.topk(self.top_k, dim=-1)
             return ids_bk.gather(1, _inverse(_nucleus(values_bk.softmax(-1), self.top_p), points_b)[:, None])[:, 0]
         if self.top_p >= 1:

@@ -43,14 +43,14 @@ def place_of(adapters: Adapters, folder: str, manifest: Manifest) -> str:
     for place in places:
         if (base := commit.read_manifest(place)) is not None:
             there[place] = str(base.facts.get("weights_digest", f"a {base.kind} without"))
-    for place, digest in there.items():
-        if digest == adapters.base:
+    for place, weights in there.items():
+        if weights == adapters.base:
             return place
     raise IntegrityError(
         "base-changed" if there else "base-missing",
         f"the base of the adapters in {shown(folder)} " + ("has other weights by now" if there else "is not there"),
         expected=f"weights {adapters.base[:12]}, in {' or '.join(map(shown, places))}",
-        found=f"weights {', '.join(digest[:12] for digest in there.values())}" if there else "no checkpoint",
+        found=f"weights {', '.join(weights[:12] for weights in there.values())}" if there else "no checkpoint",
         where=shown(folder),
         kept="the adapters; nothing was changed",
         next="put the base back there (merging the adapters makes a checkpoint that needs none)",

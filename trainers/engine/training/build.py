@@ -220,7 +220,7 @@ def _indexed(run: Run, dataset: Dataset, algorithm: Algorithm, limits: Limits) -
 
 def _tokenizer_files(run: Run, init: Checkpoint | None) -> dict[str, str]:
     """The tokenizer files of the new checkpoint, by name."""
-    place = run.paths.vocabulary
+    place = run.paths.tokenizer
     if place is None:
         return {} if init is None else init.tokenizer_files()
     manifest = read_manifest(place)

@@ -33,36 +33,38 @@ from trainers.engine.training.trainer import Trainer
 from trainers.launch import rank
 
 
-def train(run: Run, data: Dataset, validation: Dataset | None, key: str) -> Mapping[str, float]:
+def train(run: Run, data: Dataset, validation: Dataset | None, task_key: str) -> Mapping[str, float]:
     """Train `run` to its end, from its newest save if there is one, and publish the checkpoint; its last figures."""
     prepared = build.prepare(run, data, validation)
     layout = prepared.layout
     records = run.paths.records
-    if records is not None and parallel.on_rank_zero(lambda: are_there(run.paths.records or "", records_key(key))):
+    if records is not None and parallel.on_rank_zero(lambda: are_there(run.paths.records or "", records_key(task_key))):
         records = None
     part = (prepared.algorithm, prepared.shape, layout)
     batches = build.feed(run, data, *part, shuffle=True)
     checks = None if validation is None else build.feed(run, validation, *part, shuffle=False)
     last = run.learning.max_steps or (run.learning.epochs or 0) * batches.steps_per_epoch
-    with Trainer(prepared, last=last, key=key) as trainer:
+    with Trainer(prepared, last=last, task_key=task_key) as trainer:
         retention.check(
             run, _validated(prepared, checks), last, run.execution.validate_every or batches.steps_per_epoch
         )
         known = {"facts": prepared.facts, "tokenizer_files": prepared.tokenizer_files}
-        saves = Saves(run, model=trainer.model, optimizer=trainer.optimizer, identity=_identity(prepared), **known)
+        saves = Saves(
+            run, model=trainer.model, optimizer=trainer.optimizer, identity_fields=_identity_fields(prepared), **known
+        )
         speed = Speed.of(run, prepared.shape, layout)
         loop = Loop(trainer, batches, checks, saves, speed, is_rank_zero=layout.rank == 0, records=records is not None)
         with signals() as asked:
             trainer.stepper.stop_asked = lambda: asked() or saves.failed
             figures = loop.go(saves.resume())
-            parallel.on_rank_zero(lambda: _publish_records(prepared, loop, key))
+            parallel.on_rank_zero(lambda: _publish_records(prepared, loop, task_key))
             rank.heartbeat("the checkpoint")
             trainer.save(stats=figures)
             saves.finish()
     return figures
 
 
-def _identity(prepared: Prepared) -> dict[str, Any]:
+def _identity_fields(prepared: Prepared) -> dict[str, Any]:
     """What must not have changed when a run goes on from a save."""
     inputs = [parent.content_digest for parent in prepared.inputs.parents]
     return {"run": identity_fields(prepared.run.learning), "version": VERSION, "inputs": inputs}
@@ -75,13 +77,13 @@ def _validated(prepared: Prepared, checks: BatchLoader | None) -> list[str]:
     return [f"val_{name}" for name in ("loss", *losses, *prepared.algorithm.metrics)]
 
 
-def _publish_records(prepared: Prepared, loop: Loop, key: str) -> None:
+def _publish_records(prepared: Prepared, loop: Loop, task_key: str) -> None:
     """Make the dataset of what training saw, if one was asked for and is not there; on the first process."""
     run = prepared.run
     if loop.report.records is not None and run.paths.records is not None:
         op = {**run.learning.op, "name": f"{run.learning.op['name']}.records"}
         manifest = RecordsManifest(
-            task_key=records_key(key), op=op, parents=prepared.inputs.parents, seed=run.learning.seed
+            task_key=records_key(task_key), op=op, parents=prepared.inputs.parents, seed=run.learning.seed
         )
         loop.report.records.publish(run.paths.records, manifest)
 

@@ -48,20 +48,20 @@ from trainers.launch import rank
 class Trainer:
     """The network of a run, its optimizer, and how many `steps` they made.
 
-    `last` is the step at which the learning rate has come down (None: it never does); it stays there afterwards. `key`
-    is the identity of what comes of it (None: follows from the run and from all rows given to `learn`). `resources` are
-    let go by `close`.
+    `last` is the step at which the learning rate has come down (None: it never does); it stays there afterwards.
+    `task_key` is the identity of what comes of it (None: follows from the run and from all rows given to `learn`).
+    `resources` are let go by `close`.
     """
 
     def __init__(
-        self, prepared: Prepared, *, last: int | None, key: str | None = None, resources: ExitStack | None = None
+        self, prepared: Prepared, *, last: int | None, task_key: str | None = None, resources: ExitStack | None = None
     ) -> None:
         self.prepared, self.run, self.last = prepared, prepared.run, last
         parts = (prepared.algorithm, prepared.settings, prepared.layout, prepared.inputs.init)
         learner = build.trainee(prepared.run, *parts)
         self.model, self.optimizer, self.stepper = learner.model, learner.optimizer, learner.stepper
         self.steps = 0
-        self._key, self._learnt, self._figures = key, "", dict[str, float]()
+        self._given_key, self._learnt, self._figures = task_key, "", dict[str, float]()
         self._began, self._resources, self._closed = time.monotonic(), resources or ExitStack(), False
 
     def __enter__(self) -> Trainer:
@@ -83,7 +83,7 @@ class Trainer:
         table = self._agreed(rows)
         cut = build.sharding(self.run, self.prepared.layout)
         done = self.step(global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0))
-        self._learnt = hashlib.sha256(f"{self._learnt} {table.digest}".encode()).hexdigest()
+        self._learnt = hashlib.sha256(f"{self._learnt} {table.content_digest}".encode()).hexdigest()
         made = {"lr": done.lr, "grad_norm": done.grad_norm, "rows": len(table), "tokens": done.result.tokens}
         return {**done.figures, **made}
 
@@ -149,7 +149,7 @@ class Trainer:
             optimizer=self.optimizer if optimizer or self.run.learning.carry_optimizer else None,
             tokenizer_files=prepared.tokenizer_files,
             facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
-            task_key=self._key or self.run.paths.task_key or self._task_key,
+            task_key=self._given_key or self.run.paths.task_key or self._task_key,
             op=self.run.learning.op,
             parents=prepared.inputs.parents,
             seed=self.run.learning.seed,
@@ -182,7 +182,7 @@ class Trainer:
         fault: QuiverError | None = None
         try:
             table = TokenTable(_table(rows), self.prepared.algorithm, self.prepared.limits)
-            seen = table.digest
+            seen = table.content_digest
         except QuiverError as error:
             error.kept = "the network and its optimizer, as they were"
             fault, seen = error, error.render()

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from schemas.errors import ConfigError, DataError, printable
-from schemas.outside import parsing, strict_json
 from schemas.store.storage import shown
+from schemas.untrusted import parsing, strict_json
 from trainers.engine.weights.tensorfile import DTYPES, TensorFile
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from schemas.errors import DataError, printable
-from schemas.outside import parsing, strict_json
 from schemas.store.storage import shown
+from schemas.untrusted import parsing, strict_json
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The types that weights may have."""

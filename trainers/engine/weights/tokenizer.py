@@ -21,7 +21,7 @@ from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import Parent
 from schemas.store.commit import read_manifest
 from schemas.store.storage import shown
-from schemas.tokenizer import SPECIAL, TOKENIZERS, files_of, identity, read_dataset, read_folder
+from schemas.tokenizer import SPECIAL, TOKENIZERS, files_of, read_dataset, read_folder, tokenizer_identity
 from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from trainers.engine.weights import padding
@@ -78,7 +78,7 @@ def of_folder(path: str) -> TokenizerFiles:
     row = read_folder(path) or {}
     text = str(row.pop("tokenizer_json"))
     columns = {name: value for name, value in row.items() if value is not None}
-    return TokenizerFiles({TOKENS: text, SETTINGS: as_text(settings | columns)}, identity(text, row))
+    return TokenizerFiles({TOKENS: text, SETTINGS: as_text(settings | columns)}, tokenizer_identity(text, row))
 
 
 def of_dataset(url: str) -> TokenizerFiles:
@@ -86,7 +86,9 @@ def of_dataset(url: str) -> TokenizerFiles:
     dataset = Dataset.open(url)
     dataset.schema.requires(TOKENIZERS, "trainers.import_hf")
     row = read_dataset(dataset)
-    return TokenizerFiles(files_of(row), identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),))
+    return TokenizerFiles(
+        files_of(row), tokenizer_identity(str(row["tokenizer_json"]), row), (dataset.as_parent("tokenizer"),)
+    )
 
 
 def of_checkpoint(source: Checkpoint) -> TokenizerFiles:
@@ -117,8 +119,8 @@ def chosen(
     `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
     tokens that end an answer there. taught: how its chat template ends a turn.
     """
-    vocabulary = of_folder(folder.path) if wish is None else at(wish)
-    own = opened(vocabulary.files[TOKENS], folder.path)
+    chosen_files = of_folder(folder.path) if wish is None else at(wish)
+    own = opened(chosen_files.files[TOKENS], folder.path)
     largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= model.vocab_size:
         raise DataError(
@@ -129,7 +131,7 @@ def chosen(
             where=shown(wish or folder.path),
             kept="nothing was written",
         )
-    files, generation = dict(vocabulary.files), folder.json(GENERATION)
+    files, generation = dict(chosen_files.files), folder.json(GENERATION)
     pad, passed_over = padding.wished(folder.config, model.vocab_size)
     if passed_over is not None:
         say(passed_over)
@@ -151,7 +153,7 @@ def chosen(
     generation = with_ends(generation, ends.only(CONFIG, GENERATION))
     if generation:
         files[GENERATION] = as_text(generation)
-    return TokenizerFiles(files, vocabulary.identity, vocabulary.parents)
+    return TokenizerFiles(files, chosen_files.identity, chosen_files.parents)
 
 
 def _unread(generation: Mapping[str, Any]) -> str:
