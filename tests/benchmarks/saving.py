@@ -69,7 +69,7 @@ def measure(
     run: Run, learner: Trainee, feed: DatasetLoader, rounds: int
 ) -> Iterator[tuple[float, float, float, float]]:
     """(stall, through, step alone, step meanwhile) of every save."""
-    saves = Saves(run, model=learner.model, optimizer=learner.optimizer, identity={})
+    saves = Saves(run, model=learner.model, optimizer=learner.optimizer, identity_fields={})
     steps = feed.steps(0, 10_000)
     learn(learner, next(steps))
     for number in range(1, rounds + 1):

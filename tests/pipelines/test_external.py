@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.backends.hf_folder import content_of
+from pipelines.backends.hf_folder import content_digest_of
 from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
@@ -81,16 +81,16 @@ def test_a_folders_content_follows_config_and_weights_and_nothing_else(tmp_path:
     two = _hugging_face_folder(tmp_path / "two", bytes(100_000))
     (two / "README.md").write_text("a card")
     (two / ".cache").write_text("x")
-    assert content_of(str(one)) == content_of(str(two))
+    assert content_digest_of(str(one)) == content_digest_of(str(two))
     three = _hugging_face_folder(tmp_path / "three", bytes(99_999) + b"\x01")
-    assert content_of(str(one)) != content_of(str(three))
+    assert content_digest_of(str(one)) != content_digest_of(str(three))
     (one / "config.json").write_text('{"architectures": ["MistralForCausalLM"]}')
-    assert content_of(str(one)) != content_of(str(two))
+    assert content_digest_of(str(one)) != content_digest_of(str(two))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a Hugging Face folder"):
-        content_of(str(tmp_path))
+        content_digest_of(str(tmp_path))
 
 
 def test_label_reward_with_a_function_through_the_command(tmp_path: Path) -> None:
