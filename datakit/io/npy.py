@@ -55,9 +55,9 @@ class Npy(Read):
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a batch, files in the order given."""
         met = Occurrences()
-        for url, digest in zip(self.files, self.pinned().digests, strict=True):
+        for url, sha256 in zip(self.files, self.pinned().digests, strict=True):
             worker, count = Path(npy_worker.__file__), 0
-            for items in batches(url, digest, [], "npy", worker=worker, error=IntegrityError):
+            for items in batches(url, sha256, [], "npy", worker=worker, error=IntegrityError):
                 missing = [name for name in KEYS[self.format] if name not in items.column_names]
                 if missing:
                     raise unfit(url, f"items without {', '.join(missing)}")
