@@ -1,4 +1,4 @@
-"""What losses over pairs of answers share: log-probs of both answers, an SFT term, figures.
+"""What losses over pairs of answers share: log-probs or scores of both answers, an SFT term, figures.
 
 Importing this module does not import torch: tensors come with their methods.
 
@@ -37,17 +37,24 @@ REFERRED = ANSWERS.adding(
     Column("ref_logprob_rejected", pa.float64(), "the same of rejected"),
 )
 """Pairs with what a reference policy says of them (`label.logprobs`)."""
+KNOWN_REWARDS = (
+    Column("chosen_reward", pa.float64(), "known reward of the better answer"),
+    Column("rejected_reward", pa.float64(), "known reward of the worse one"),
+)
+SCORED = PAIRS.dropping("chosen_mask", "rejected_mask", "source")
+"""Both answers of a pair, whole: what a reward model reads."""
 SEQUENCES = (
     TokenColumn(ids="chosen_ids", mask="chosen_mask"),
     TokenColumn(ids="rejected_ids", mask="rejected_mask"),
 )
 METRICS = ("preference_loss", "sft_loss", "accuracy", "reward_chosen", "reward_rejected", "reward_margin")
+SCORE_METRICS = ("accuracy", "reward_chosen", "reward_rejected", "reward_margin")
 ROW_METRICS = ("reward_chosen", "reward_rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairLogprobs:
-    """Log-probability of the counted tokens of each answer, summed [B], and how many tokens that are [B]."""
+    """Log-probability of the counted tokens of each answer, summed [B], and how many that are, at least 1 [B]."""
 
     chosen_B: Tensor
     rejected_B: Tensor
@@ -56,15 +63,11 @@ class PairLogprobs:
 
     def ratios(self, rows: Rows, *, average: bool = False) -> tuple[Tensor, Tensor]:
         """log pi - log pi_ref of chosen and of rejected [B]; with `average` per counted token."""
-        chosen_B, rejected_B = (
-            self.chosen_B - rows["ref_logprob_chosen"],
-            self.rejected_B - rows["ref_logprob_rejected"],
-        )
-        return (
-            (chosen_B / self.chosen_tokens_B, rejected_B / self.rejected_tokens_B)
-            if average
-            else (chosen_B, rejected_B)
-        )
+        chosen_B = self.chosen_B - rows["ref_logprob_chosen"]
+        rejected_B = self.rejected_B - rows["ref_logprob_rejected"]
+        if not average:
+            return chosen_B, rejected_B
+        return chosen_B / self.chosen_tokens_B, rejected_B / self.rejected_tokens_B
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Log-probability per counted token of chosen and of rejected [B]."""
@@ -81,8 +84,9 @@ def pair_logprobs(outputs: Mapping[str, ModelOutputs], rows: Rows) -> PairLogpro
 
 
 def _logprob(outputs: ModelOutputs, mask_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the counted tokens, and how many there are; 1 where there are none, so that their mean is 0."""
     weights_T = mask_T.to(outputs.logprobs_T.dtype)
-    return outputs.sum_per_row(outputs.logprobs_T * weights_T), outputs.sum_per_row(weights_T)
+    return outputs.sum_per_row(outputs.logprobs_T * weights_T), outputs.sum_per_row(weights_T).clamp(min=1)
 
 
 def sft_loss(pair: PairLogprobs, *, average: bool) -> Tensor:
@@ -117,5 +121,37 @@ def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Alg
         settings=settings,
         loss=loss,
         metrics=METRICS,
+        row_metrics=ROW_METRICS,
+    )
+
+
+def pair_scores(outputs: Mapping[str, ModelOutputs]) -> tuple[Tensor, Tensor]:
+    """The scalar head at the last token of chosen and of rejected [B]."""
+    return outputs["chosen_ids"].scores_BH[:, 0], outputs["rejected_ids"].scores_BH[:, 0]
+
+
+def score_loss(values_B: Tensor, scores: tuple[Tensor, Tensor]) -> Loss:
+    """The loss of a reward model with these `scores`; `accuracy` counts strictly greater ones only."""
+    chosen_B, rejected_B = scores
+    figures = (chosen_B > rejected_B, chosen_B, rejected_B, chosen_B - rejected_B)
+    return Loss(
+        values=values_B,
+        weights=values_B.new_ones(values_B.shape),
+        metrics={name: sum_count(values) for name, values in zip(SCORE_METRICS, figures, strict=True)},
+        row_metrics=dict(zip(ROW_METRICS, scores, strict=True)),
+    )
+
+
+def score_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Algorithm:
+    """A reward model over both answers of a pair, whose loss is made by `score_loss`."""
+    return Algorithm(
+        name=name,
+        rows=rows,
+        sequences=(TokenColumn(ids="chosen_ids"), TokenColumn(ids="rejected_ids")),
+        needs=Needs.SCORES,
+        per=Per.ROW,
+        settings=settings,
+        loss=loss,
+        metrics=SCORE_METRICS,
         row_metrics=ROW_METRICS,
     )

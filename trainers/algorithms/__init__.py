@@ -12,6 +12,7 @@ from trainers.algorithms.kd import KD as KD
 from trainers.algorithms.kto import KTO as KTO
 from trainers.algorithms.orpo import ORPO as ORPO
 from trainers.algorithms.rm import RM as RM
+from trainers.algorithms.rm_margin import RM_MARGIN as RM_MARGIN
 from trainers.algorithms.rm_regression import RM_REGRESSION as RM_REGRESSION
 from trainers.algorithms.rpo import RPO as RPO
 from trainers.algorithms.sft import SFT as SFT

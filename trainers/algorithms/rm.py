@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.rows.tokens import PAIRS
-from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
+from trainers.algorithm import Loss, ModelOutputs, Rows
 from trainers.arithmetic import bradley_terry
+from trainers.preference import SCORED, pair_scores, score_algorithm, score_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,30 +27,10 @@ class Settings:
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
-    """Surprise at the preference, and distance from zero, per pair [B]; `accuracy` counts strictly greater rewards
-    only.
-    """
-    chosen_B = outputs["chosen_ids"].scores_BH[:, 0]
-    rejected_B = outputs["rejected_ids"].scores_BH[:, 0]
+    """Surprise at the preference, and distance from zero, per pair [B]."""
+    chosen_B, rejected_B = scores = pair_scores(outputs)
     values_B = bradley_terry(chosen_B - rejected_B) + settings.center * (chosen_B + rejected_B).square()
-    metrics = {
-        "accuracy": sum_count(chosen_B > rejected_B),
-        "reward_chosen": sum_count(chosen_B),
-        "reward_rejected": sum_count(rejected_B),
-        "reward_margin": sum_count(chosen_B - rejected_B),
-    }
-    row_metrics = {"reward_chosen": chosen_B, "reward_rejected": rejected_B}
-    return Loss(values=values_B, weights=values_B.new_ones(values_B.shape), metrics=metrics, row_metrics=row_metrics)
+    return score_loss(values_B, scores)
 
 
-RM = Algorithm(
-    name="rm",
-    rows=PAIRS.dropping("chosen_mask", "rejected_mask", "source"),
-    sequences=(TokenColumn(ids="chosen_ids"), TokenColumn(ids="rejected_ids")),
-    needs=Needs.SCORES,
-    per=Per.ROW,
-    settings=Settings,
-    loss=loss,
-    metrics=("accuracy", "reward_chosen", "reward_rejected", "reward_margin"),
-    row_metrics=("reward_chosen", "reward_rejected"),
-)
+RM = score_algorithm("rm", SCORED, Settings, loss)

@@ -16,12 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-
-from schemas.schema import Column
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import KNOWN_REWARDS, REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,12 +68,4 @@ def _bernoulli_kl(one_B: Tensor, other_B: Tensor) -> Tensor:
     return wins + (-one_B).sigmoid() * (bradley_terry(-other_B) - bradley_terry(-one_B))
 
 
-RPO = pair_algorithm(
-    "rpo",
-    REFERRED.adding(
-        Column("chosen_reward", pa.float64(), "known reward of the better answer"),
-        Column("rejected_reward", pa.float64(), "known reward of the worse one"),
-    ),
-    Settings,
-    loss,
-)
+RPO = pair_algorithm("rpo", REFERRED.adding(*KNOWN_REWARDS), Settings, loss)
