@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from schemas.dataset import Dataset
 from schemas.settings import parse
 from tests.trainers import toys
@@ -34,7 +36,7 @@ def frozen(network: Any) -> str:
     total = hashlib.sha256()
     for name, value in network.named_parameters():
         if not value.requires_grad:
-            total.update(name.encode() + value.detach().numpy().tobytes())
+            total.update(name.encode() + value.detach().contiguous().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 

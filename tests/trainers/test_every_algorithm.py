@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import tensor
 
-from schemas import PACKS, PAIRS, TOKENS
-from schemas.dataset import Dataset
+from schemas import PAIRS, TOKENS
 from schemas.errors import ConfigError, DataError
 from schemas.schema import Column
 from schemas.settings import parse, plain
@@ -24,7 +23,7 @@ from trainers import registry
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, TokenColumn, sum_count
 from trainers.architecture import ModelConfig
 from trainers.config import Run
-from trainers.engine.data.batch import assemble
+from trainers.engine.data.batch import MicroBatch, assemble
 from trainers.engine.data.feed import BatchSharding, DatasetLoader
 from trainers.engine.data.rows import Limits, TokenDataset
 from trainers.engine.megatron import mixture, parallel
@@ -64,6 +63,26 @@ def gradient(stepper: Stepper, parts: list[Any]) -> tuple[Any, torch.Tensor]:
     return outcome, torch.cat([p.main_grad.flatten() for p in stepper.model.parameters()]).clone()
 
 
+def same(one: tuple[Any, torch.Tensor], other: tuple[Any, torch.Tensor]) -> None:
+    """Loss, weight, metrics and gradient agree to 1e-5."""
+    (a, a_grad), (b, b_grad) = one, other
+    assert math.isclose(a.loss, b.loss, rel_tol=1e-5) and a.weight == b.weight
+    assert a.metrics == pytest.approx(b.metrics, rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(a_grad, b_grad, rtol=1e-4, atol=1e-6 * max(1.0, a_grad.abs().max().item()))
+
+
+def answers_of(algorithm: Algorithm, *, tokens: int, counted: int) -> pa.Table:
+    """Four rows of so many tokens, the last `counted` of which are masked in."""
+    rows = toys.rows_for(algorithm, 4).to_pylist()
+    masks = {sequence.mask for sequence in algorithm.sequences}
+    for row in rows:
+        for name in algorithm.lists:
+            row[name] = row[name][:tokens]
+            if name in masks:
+                row[name] = [int(tokens - at <= counted) for at in range(tokens)]
+    return pa.Table.from_pylist(rows, schema=algorithm.rows.arrow)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 class TestEveryAlgorithm:
     def test_is_finite_on_its_own_example(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
@@ -99,6 +118,29 @@ class TestEveryAlgorithm:
                 assert math.isclose(value, parts.metrics[name], rel_tol=1e-5, abs_tol=1e-6), name
             torch.testing.assert_close(whole_grad, parts_grad, rtol=1e-4, atol=rounding)
 
+    def test_padding_does_not_matter(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        """Behind the last row, where sequence parallelism fills a micro-batch up."""
+        rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 5)).rows(range(5))
+        stepper = learner(algorithm, layout, tmp_path).stepper
+        plain, filled = assemble(algorithm, rows), assemble(algorithm, rows, multiple=256)
+        assert filled.num_tokens % 256 == 0 and filled.num_tokens > filled.num_read == plain.num_tokens
+        same(gradient(stepper, [plain]), gradient(stepper, [filled]))
+
+    def test_packs_do_not_matter(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        table = toys.rows_for(algorithm, 7)
+        rows = source(algorithm, tmp_path, table)
+        schema, packs = toys.packed_rows(algorithm, table, (3, 1, 2, 1))
+        data, limits = toys.put(tmp_path / "packs", schema, packs), Limits(48, toys.VOCABULARY)
+        if algorithm.vectors:
+            with pytest.raises(DataError, match="cannot read packs"):
+                TokenDataset(data, algorithm, limits)
+            return
+        inside = TokenDataset(data, algorithm, limits)
+        stepper = learner(algorithm, layout, tmp_path).stepper
+        whole = gradient(stepper, [assemble(algorithm, rows.rows(range(7)))])
+        same(whole, gradient(stepper, [assemble(algorithm, inside.rows(range(4)))]))
+        same(whole, gradient(stepper, [assemble(algorithm, inside.rows(part)) for part in ([3, 0], [2, 1])]))
+
     def test_its_records_do_not_depend_on_the_cut(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         rows = source(algorithm, tmp_path, toys.rows_for(algorithm, 7))
         stepper, results = learner(algorithm, layout, tmp_path).stepper, []
@@ -123,6 +165,64 @@ class TestEveryAlgorithm:
         assert loss.values.shape == loss.weights.shape
         assert len(loss.values) in ({5} if algorithm.per is Per.ROW else tokens)
         assert all(not number.requires_grad for pair in loss.metrics.values() for number in pair)
+
+    def test_the_gradient_is_that_of_the_loss_alone(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        """Reference columns and statistics of the batch are constants of it."""
+        batch = assemble(algorithm, source(algorithm, tmp_path, toys.rows_for(algorithm, 5)).rows(range(5)))
+        trainee = learner(algorithm, layout, tmp_path)
+        outcome, ours = gradient(trainee.stepper, [batch])
+
+        def outputs(of: MicroBatch) -> dict[str, ModelOutputs]:
+            return extract_outputs(forward(trainee.model, of), of, algorithm.needs, toys.VOCABULARY)
+
+        constants: dict[str, torch.Tensor] = {}
+        if algorithm.statistics_of is not None:
+            read = batch.statistics or batch
+            open_means = algorithm.statistics_of(algorithm.settings(), outputs(read), read.rows)
+            constants = {name: (total / count).detach() for name, (total, count) in open_means.items()}
+        loss = algorithm.loss(algorithm.settings(), outputs(batch), batch.rows | constants)
+        mean = (loss.values * loss.weights).sum() / loss.weights.sum()
+        assert math.isclose(mean.item(), outcome.loss, rel_tol=1e-5)
+        trainee.model.zero_grad_buffer()
+        mean.backward()
+        theirs = torch.cat([p.main_grad.flatten() for p in trainee.model.parameters()])
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * max(1.0, ours.abs().max().item()))
+
+    def test_the_shortest_answers_are_finite(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
+        """One counted token each, behind one of the question."""
+        table = answers_of(algorithm, tokens=2, counted=1)
+        rows = source(algorithm, tmp_path, table)
+        outcome, grad = gradient(
+            learner(algorithm, layout, tmp_path).stepper, [assemble(algorithm, rows.rows(range(table.num_rows)))]
+        )
+        assert math.isfinite(outcome.loss) and outcome.weight > 0 and torch.isfinite(grad).all()
+
+    def test_answers_without_a_token_are_refused_before_the_first_step(
+        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match=f"{algorithm.sequences[0].ids} has fewer than [12] tokens"):
+            source(algorithm, tmp_path / "empty", answers_of(algorithm, tokens=0, counted=0))
+        masked = answers_of(algorithm, tokens=3, counted=0)
+        masks = [sequence.mask for sequence in algorithm.sequences if sequence.mask is not None]
+        if masks:
+            with pytest.raises(DataError, match=f"{masks[0]} counts no token that can be predicted: 4 rows"):
+                source(algorithm, tmp_path / "masked", masked)
+        else:
+            assert len(source(algorithm, tmp_path / "masked", masked)) == 4
+
+    def test_a_masked_answer_that_gets_through_is_finite(
+        self, algorithm: Algorithm, layout: Layout, tmp_path: Path
+    ) -> None:
+        """Handed to the loss itself, past the check of the rows: it teaches nothing, and spoils no other row."""
+        batch = assemble(algorithm, source(algorithm, tmp_path, toys.rows_for(algorithm, 3)).rows(range(3)))
+        masks = {s.mask: s.ids for s in algorithm.sequences if s.mask is not None and s.mask in batch.rows}
+        rows = dict(batch.rows) | dict.fromkeys(algorithm.statistics, tensor(0.5))
+        for mask, ids in masks.items():
+            rows[mask] = rows[mask] * (batch.spans[ids].row_T != 1)
+        network = learner(algorithm, layout, tmp_path).model
+        outputs = extract_outputs(forward(network, batch), batch, algorithm.needs, toys.VOCABULARY)
+        loss = algorithm.loss(algorithm.settings(), outputs, rows)
+        assert torch.isfinite(loss.values).all() and torch.isfinite(loss.weights).all() and loss.weights.sum() > 0
 
     def test_settings_are_their_own_json(self, algorithm: Algorithm, layout: Layout, tmp_path: Path) -> None:
         settings = algorithm.settings()
@@ -197,21 +297,6 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
     for algorithm in (policy, critic, pair):
         suite = TestEveryAlgorithm()
         suite.test_does_not_depend_on_the_cut(algorithm, layout, tmp_path)
-
-
-def test_packs_are_the_rows_they_hold(layout: Layout, tmp_path: Path) -> None:
-    algorithm, table = ALGORITHMS["sft"], toys.tokens(10)
-    rows = toys.put(tmp_path / "rows", TOKENS, table)
-    packs = toys.put(tmp_path / "packs", PACKS, toys.packed(table, (4, 1, 5)))
-    stepper = learner(algorithm, layout, tmp_path).stepper
-    results = []
-    for data, number in ((rows, 10), (packs, 3)):
-        read = TokenDataset(data, algorithm, Limits(48, toys.VOCABULARY))
-        results.append(gradient(stepper, [assemble(algorithm, read.rows(range(number)))]))
-    (one, one_grad), (other, other_grad) = results
-    assert math.isclose(one.loss, other.loss, rel_tol=1e-6) and one.weight == other.weight
-    torch.testing.assert_close(one_grad, other_grad, rtol=1e-4, atol=1e-6)
-    assert Dataset.open(packs.url).num_rows == 3
 
 
 def test_padding_of_the_vocabulary_has_no_probability(layout: Layout, tmp_path: Path) -> None:

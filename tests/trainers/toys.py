@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow as pa
 
 from schemas import PACKS, TOKENS, Schema
 from schemas.dataset import Attempt, Dataset
-from trainers.algorithm import Algorithm
+from schemas.schema import Column
+from trainers.algorithm import Algorithm, lengths_of
+from trainers.algorithms import SFT
 from trainers.architecture import ModelConfig
 
 VOCABULARY = 60
@@ -83,21 +86,32 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
     return pa.Table.from_pydict(columns, schema=algorithm.rows.arrow)
 
 
-def packed(table: pa.Table, sizes: Sequence[int]) -> pa.Table:
-    """The rows of a TOKENS table laid end to end in packs of `sizes` rows."""
+def packed_rows(algorithm: Algorithm, table: pa.Table, sizes: Sequence[int]) -> tuple[Schema, pa.Table]:
+    """Rows of `algorithm` laid end to end in packs of `sizes` rows: what it reads of packs, and the key of the rows."""
+    key = algorithm.rows.key[0]
+    inside = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
+    names = Column(f"{key}s", pa.list_(pa.string()), "the row of each sequence inside")
+    lengths = (Column(lengths_of(s.ids), pa.list_(pa.int32()), "tokens of each inside") for s in algorithm.sequences)
+    whole = (replace(inside[name], type=pa.list_(inside[name].type)) for name in algorithm.numbers)
+    schema = (
+        PACKS.selecting("pack_id").adding(*inside.columns, *whole, names, *lengths).renamed("packs", key=("pack_id",))
+    )
     rows, packs = iter(table.to_pylist()), []
     for number, size in enumerate(sizes):
-        inside = [next(rows) for _ in range(size)]
-        packs.append(
-            {
-                "pack_id": f"k{number}",
-                "input_ids": [i for row in inside for i in row["input_ids"]],
-                "loss_mask": [m for row in inside for m in row["loss_mask"]],
-                "lengths": [len(row["input_ids"]) for row in inside],
-                "sample_ids": [row["sample_id"] for row in inside],
-            }
-        )
-    return pa.Table.from_pylist(packs, schema=PACKS.arrow)
+        chosen = [next(rows) for _ in range(size)]
+        pack: dict[str, Any] = {"pack_id": f"k{number}", names.name: [row[key] for row in chosen]}
+        pack |= {name: [row[name] for row in chosen] for name in algorithm.numbers}
+        pack |= {
+            name: [value for row in chosen for value in row[name]] for name in (*algorithm.lists, *algorithm.vectors)
+        }
+        pack |= {lengths_of(s.ids): [len(row[s.ids]) for row in chosen] for s in algorithm.sequences}
+        packs.append(pack)
+    return schema, pa.Table.from_pylist(packs, schema=schema.arrow)
+
+
+def packed(table: pa.Table, sizes: Sequence[int]) -> pa.Table:
+    """The rows of a TOKENS table laid end to end in packs of `sizes` rows."""
+    return PACKS.conform(packed_rows(SFT, table, sizes)[1])
 
 
 def put(
