@@ -22,9 +22,15 @@ test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: ## the long tail that `make test` leaves out
+test-slow: build/trl/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(ARGS)
+
+build/trl/.installed: tests/fidelity/trl.txt
+	@bash setup.sh dev
+	@rm -rf build/trl
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/trl -r $<
+	@mkdir -p build/trl && touch $@
 
 check: ## lint, format, types, floors
 	@bash setup.sh dev

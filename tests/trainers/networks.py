@@ -51,8 +51,8 @@ def vocabulary(size: int = SMALL.vocab_size) -> dict[str, str]:
 
 
 def llama(net: Network) -> Any:
-    """`net` as transformers' LlamaForCausalLM."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """`net` as transformers' LlamaForCausalLM; with a scalar head as its LlamaForSequenceClassification."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     model = net.architecture
     heads, groups = model.num_attention_heads, model.num_query_groups
@@ -70,10 +70,13 @@ def llama(net: Network) -> Any:
         rope_theta=model.rope_base,
         tie_word_embeddings=False,
         attention_bias=False,
+        num_labels=1,
+        pad_token_id=0,
     )
     theirs, ours = {}, net.state_dict()
     theirs["model.embed_tokens.weight"] = ours["embedding.word_embeddings.weight"][: model.vocab_size]
-    theirs["lm_head.weight"] = ours["output_layer.weight"][: model.vocab_size]
+    head = "score.weight" if model.head == "scalar" else "lm_head.weight"
+    theirs[head] = ours["output_layer.weight"][: model.vocab_size]
     theirs["model.norm.weight"] = ours["decoder.final_layernorm.weight"]
     for i in range(model.num_layers):
         here, there = f"decoder.layers.{i}.", f"model.layers.{i}."
@@ -87,6 +90,7 @@ def llama(net: Network) -> Any:
         theirs[there + "mlp.down_proj.weight"] = ours[here + "mlp.linear_fc2.weight"]
         theirs[there + "input_layernorm.weight"] = ours[here + "input_layernorm.weight"]
         theirs[there + "post_attention_layernorm.weight"] = ours[here + "pre_mlp_layernorm.weight"]
-    hf = LlamaForCausalLM(config).eval()
+    kind = LlamaForSequenceClassification if model.head == "scalar" else LlamaForCausalLM
+    hf = kind(config).eval()
     hf.load_state_dict(theirs)
     return hf
