@@ -39,22 +39,37 @@ _LLAMA3 = (
     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 
-_EXTRA_ID = (
-    "{% if messages and messages[0]['role'] == 'system' %}"
-    "{{ '<extra_id_0>System\\n' + messages[0]['content'] + '\\n' }}{% set turns = messages[1:] %}"
-    "{% else %}{{ '<extra_id_0>System\\n\\n' }}{% set turns = messages %}{% endif %}"
-    "{% for message in turns %}"
-    "{{ '<extra_id_1>' + message['role'] | capitalize + '\\n' + message['content'] + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<extra_id_1>Assistant\\n' }}"
-    "{% elif turns and turns[-1]['role'] == 'assistant' %}{{ '<extra_id_1>' }}{% endif %}"
-)
+
+def extra_id(
+    system_turn_start: str = "<extra_id_0>",
+    turn_start: str = "<extra_id_1>",
+    end_of_turn: str = "\n",
+    end_of_name: str = "\n",
+) -> str:
+    """The source of NeMo-Aligner's template with these of its `chat_prompt_tokens`."""
+    system, turn, close, name = map(_quoted, (system_turn_start, turn_start, end_of_turn, end_of_name))
+    return (
+        "{% if messages and messages[0]['role'] == 'system' %}"
+        f"{{{{ '{system}System{name}' + messages[0]['content'] + '{close}' }}}}{{% set turns = messages[1:] %}}"
+        f"{{% else %}}{{{{ '{system}System{name}{close}' }}}}{{% set turns = messages %}}{{% endif %}}"
+        "{% for message in turns %}"
+        f"{{{{ '{turn}' + message['role'] | capitalize + '{name}' + message['content'] + '{close}' }}}}"
+        "{% endfor %}"
+        f"{{% if add_generation_prompt %}}{{{{ '{turn}Assistant{name}' }}}}"
+        f"{{% elif turns and turns[-1]['role'] == 'assistant' %}}{{{{ '{turn}' }}}}{{% endif %}}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """`text` inside one of Jinja's strings."""
+    return text.encode("unicode_escape").decode().replace("'", "\\'")
+
 
 TEMPLATES: Mapping[str, str] = {
     "plain": _PLAIN,
     "text": _TEXT,
     "chatml": _CHATML,
     "llama3": _LLAMA3,
-    "extra_id": _EXTRA_ID,
+    "extra_id": extra_id(),
 }
 """Name -> Jinja source."""

@@ -16,15 +16,15 @@ from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError, DataError
 
-Overlong = Literal["drop", "truncate-left", "error"]
+Overlong = Literal["drop", "truncate-left", "truncate-right", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(Label):
     """Adds an ids column for each (pieces column, ids column) of `columns`.
 
-    A sequence over `max_length` is dropped with its row, cut on its left (`truncate-left`), or stops the run
-    (`error`).
+    A sequence over `max_length` is dropped with its row, cut on its left (`truncate-left`) or right
+    (`truncate-right`), or stops the run (`error`).
     """
 
     name: ClassVar[str] = "tokenize.encode"
@@ -52,8 +52,7 @@ class Encode(Label):
         for pieces, ids in self.columns:
             encoded = tokenizer_of(ctx).encode_pieces(rows[pieces])
             longest = np.maximum(longest, encoded.lengths)
-            if self.overlong == "truncate-left":
-                encoded = cut_left(encoded, self.max_length)
+            encoded = shortened(encoded, self.max_length, self.overlong)
             columns[ids] = as_lists(encoded.ids, encoded.offsets)
         kept = within(longest, self.max_length, self.overlong, self.name)
         return columns if kept is None else LabelResult(columns, kept)
@@ -77,7 +76,7 @@ def check_length(who: str, max_length: int | None) -> None:
 def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who: str) -> FilterDecision | None:
     """Which rows fit (None: all stay); `DataError` with the count if none may be too long."""
     over = lengths > (max_length if max_length is not None else np.inf)
-    if overlong == "truncate-left" or not over.any():
+    if overlong.startswith("truncate") or not over.any():
         return None
     if overlong == "error":
         raise DataError(
@@ -85,18 +84,21 @@ def within(lengths: np.ndarray, max_length: int | None, overlong: Overlong, who:
             f"{who}: {int(over.sum())} of {len(over)} rows are too long, first row {int(np.argmax(over))}",
             expected=f"at most {max_length} tokens",
             found=f"{int(lengths.max())} tokens",
-            next="raise max_length, or set overlong to drop or truncate-left",
+            next="raise max_length, or set overlong to drop, truncate-left or truncate-right",
         )
     return FilterDecision(pa.array(~over), "too-long", pa.array(lengths.astype(np.float64)), f"{max_length} tokens")
 
 
-def cut_left(encoded: Encoded, max_length: int | None) -> Encoded:
-    """Only the last `max_length` tokens of each row."""
-    if max_length is None or not (encoded.lengths > max_length).any():
+def shortened(encoded: Encoded, max_length: int | None, overlong: Overlong) -> Encoded:
+    """Only the last (`truncate-left`) or the first (`truncate-right`) `max_length` tokens of each row."""
+    if max_length is None or not overlong.startswith("truncate") or not (encoded.lengths > max_length).any():
         return encoded
     lengths = np.minimum(encoded.lengths, max_length)
-    ends = np.repeat(encoded.offsets[1:], encoded.lengths)
-    keep = ends - np.arange(len(encoded.ids)) <= max_length
+    places = np.arange(len(encoded.ids))
+    if overlong == "truncate-left":
+        keep = np.repeat(encoded.offsets[1:], encoded.lengths) - places <= max_length
+    else:
+        keep = places - np.repeat(encoded.offsets[:-1], encoded.lengths) < max_length
     return Encoded(encoded.ids[keep], encoded.trained[keep], np.concatenate([[0], np.cumsum(lengths)]))
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
 from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
+from datakit.tokenize.encode import Overlong, as_lists, check_length, shortened, tokenizer_of, within
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import PIECES, TOKENS, Column, Schema
 from schemas.dataset import Dataset
@@ -29,7 +29,8 @@ class Mask(Label):
     by another id.
 
     `append_eos` adds the end token, trained, to rows that end in a trained piece and not in that token
-    already. A row of which no token is trained is rejected. `max_length` and `overlong` as in `Encode`.
+    already. A row of which no token is trained, or none is left by a cut, is rejected. `max_length` and `overlong` as
+    in `Encode`.
     """
 
     name: ClassVar[str] = "tokenize.mask"
@@ -82,8 +83,7 @@ class Mask(Label):
                 raise ConfigError("no-eos", f"{self.name}: the tokenizer has no end token to append")
             encoded = ended(encoded, end)
         kept = within(encoded.lengths, self.max_length, self.overlong, self.name)
-        if self.overlong == "truncate-left":
-            encoded = cut_left(encoded, self.max_length)
+        encoded = shortened(encoded, self.max_length, self.overlong)
         columns = {
             "input_ids": as_lists(encoded.ids, encoded.offsets),
             "loss_mask": as_lists(encoded.trained.astype(np.int8), encoded.offsets),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.tokenize.encode import Overlong, as_lists, check_length, cut_left, tokenizer_of, within
+from datakit.tokenize.encode import Overlong, as_lists, check_length, shortened, tokenizer_of, within
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError
@@ -68,8 +68,7 @@ class Sequences(Label):
         for name in self.names:
             encoded: Encoded = tokenizer_of(ctx).encode_pieces(rows[f"{name}_pieces"])
             longest = np.maximum(longest, encoded.lengths)
-            if self.overlong == "truncate-left":
-                encoded = cut_left(encoded, self.max_length)
+            encoded = shortened(encoded, self.max_length, self.overlong)
             first = first_trained(encoded)
             taught &= predicts(encoded)
             columns[f"{name}_ids"] = as_lists(encoded.ids, encoded.offsets)

@@ -1,0 +1,118 @@
+"""template.fit: conversations that a model's context holds: those that are too long go, or lose whole turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from datakit.columns.conversations import flat, with_response
+from datakit.op import Context, FilterDecision, LabelResult
+from datakit.template.chat import renderer_of, tools_of
+from datakit.templating.rendering import Templating
+from schemas import MESSAGES, Column, Schema
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Templating):
+    """Keeps conversations of at most `max_length` tokens, as the template writes them, and adds `turns_cut`.
+
+    A longer one goes (`drop`), or loses as few whole turns as will do: from the front (`cut-front`; the system turn
+    stays, what is left begins with a question) or at the end (`cut-end`; what is left ends with an answer). Where not
+    even one exchange fits, the row goes too (`no-exchange-fits`). Ids stay those of the whole conversation. `template`,
+    `options` and `date` as in `Rendering`; `response` names the column of the last answer, where rows have one.
+    """
+
+    name: ClassVar[str] = "template.fit"
+    max_rejected: ClassVar[None] = None  # type: ignore[assignment] # dropping rows is its work, unlike its siblings'
+    replaced_facts: ClassVar[frozenset[str]] = frozenset()
+
+    max_length: int
+    overlong: Literal["drop", "cut-front", "cut-end"] = "drop"
+    response: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length < 1 or (self.overlong == "cut-end" and self.response is not None):
+            why = "the last answer is not cut off" if self.max_length > 0 else f"max_length is {self.max_length}"
+            raise ConfigError("bad-setting", f"{self.name}: {why}", kept="nothing was started")
+
+    @property
+    def takes(self) -> Schema:
+        columns = [Column("messages", MESSAGES, "the conversation")]
+        if self.response is not None:
+            columns.append(Column(self.response, pa.string(), "the answer"))
+        return Schema("conversations", 1, tuple(columns))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        cut = Column("turns_cut", pa.int32(), "turns that were cut off")
+        return (cut,) if self.overlong == "drop" else (Column("messages", MESSAGES, "what is left of it"), cut)
+
+    def gives(self, *inputs: Schema) -> Schema:
+        """The input's columns; `ConfigError` for labels of turns, which would not follow their turns."""
+        if "labels" in inputs[0] and self.overlong != "drop":
+            raise ConfigError(
+                "bad-setting",
+                f"{self.name}: labels are one a turn, and turns would be cut",
+                kept="nothing was started",
+                next="overlong=drop, or overlong=truncate-right of tokenize.mask",
+            )
+        return super().gives(*inputs)
+
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
+        """The shortest cut of each row, by halving; a row that the template refuses goes with its reason."""
+        turns = flat(rows["messages"])
+        lengths, faults = self._lengths(turns, np.arange(len(turns)), rows, ctx)
+        cut, made = np.zeros(len(turns), np.int64), turns.to_pylist() if self.overlong != "drop" else []
+        reasons = np.where(lengths > self.max_length, "too-long", "").astype(object)
+        long = np.flatnonzero(lengths > self.max_length) if made else np.empty(0, np.int64)
+        ways = {row: self._ways(made[row]) for row in long.tolist()}
+        low, high = dict.fromkeys(ways, 0), {row: len(several) for row, several in ways.items()}
+        while open_rows := [row for row in ways if low[row] < high[row]]:
+            middle = {row: (low[row] + high[row]) // 2 for row in open_rows}
+            tried = pa.array([ways[row][middle[row]] for row in open_rows], MESSAGES)
+            fits = self._lengths(tried, np.array(open_rows), rows, ctx)[0] <= self.max_length
+            for row, good in zip(open_rows, fits.tolist(), strict=True):
+                high[row] = middle[row] if good else high[row]
+                low[row] = low[row] if good else middle[row] + 1
+        for row, several in ways.items():
+            reasons[row] = "" if low[row] < len(several) else "no-exchange-fits"
+            if low[row] < len(several):
+                cut[row] = len(made[row]) - len(several[low[row]])
+                made[row] = several[low[row]]
+        reasons = np.where(faults != "", faults, reasons)
+        columns = {"turns_cut": pa.array(cut, pa.int32())}
+        if self.overlong != "drop":
+            columns["messages"] = pa.array(made, MESSAGES)
+        keep = FilterDecision(
+            pa.array(reasons == ""), pa.array(reasons.tolist(), pa.string()), pa.array(lengths.astype(np.float64)),
+            f"{self.max_length} tokens",
+        )  # fmt: skip
+        return columns if (reasons == "").all() else LabelResult(columns, keep)
+
+    def _lengths(
+        self, turns: pa.Array, places: np.ndarray, rows: pa.Table, ctx: Context
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each conversation, which is that of the row at its place; why the template refuses it, or empty."""
+        tools, which = tools_of(rows), pa.array(places)
+        if self.response is not None:
+            turns = with_response(turns, flat(rows[self.response]).take(which))
+        done = renderer_of(self.rendering, ctx).pieces(turns, tools=None if tools is None else tools.take(which))
+        encoded = ctx.resources["tokenizer"].encode_pieces(done.pieces)
+        return encoded.lengths, np.array([reason or "" for reason in done.reason.to_pylist()], object)
+
+    def _ways(self, turns: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """What can be left of a conversation, the longest first."""
+        first = int(bool(turns) and turns[0]["role"] == "system")
+        roles = [turn["role"] for turn in turns]
+        if self.overlong == "cut-end":
+            ends = [at + 1 for at in range(first, len(turns) - 1) if roles[at] == "assistant"]
+            return [turns[:end] for end in reversed(ends) if "user" in roles[first:end]]
+        begins = [at for at in range(first + 1, len(turns)) if roles[at] == "user"]
+        answered = self.response is not None
+        return [turns[:first] + turns[at:] for at in begins if answered or "assistant" in roles[at:]]

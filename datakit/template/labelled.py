@@ -1,0 +1,102 @@
+"""template.labelled: NeMo-Aligner's chats with attribute labels as text, a label given (VALUE_TO_TEXT) or learnt
+(TEXT_TO_VALUE), row by row as the file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.columns import learnt_ends
+from datakit.columns.conversations import flat, starts
+from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.template.chat import end_of, renderer_of
+from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
+from datakit.templating.named import extra_id
+from datakit.templating.rendering import Rendering
+from datakit.templating.weights import weight_faults
+from schemas import MESSAGES, PIECES, Column, Schema
+from schemas.chat_template import FACT
+from schemas.manifest import Manifest
+
+_LABELS = pa.list_(pa.string())
+_CURE = "rows end in an assistant's turn where their last turn is to teach its end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Label):
+    """Adds `pieces` and `text` of `messages`, with the `labels` of turns and the `label_type` of each row where rows
+    have them (format `chats`), as NeMo-Aligner writes chats: label before the value, or behind it and learnt.
+
+    `marks` are its `chat_prompt_tokens`. `learn`: all turns that may be, or the last. Turns of weight 0 are not learnt.
+    With TEXT_TO_VALUE a turn without a label is not learnt (NeMo-Aligner learns its text).
+    """
+
+    name: ClassVar[str] = "template.labelled"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    max_rejected: ClassVar[int] = 0
+    replaced_facts: ClassVar[frozenset[str]] = frozenset({FACT})
+
+    marks: ChatMarks = field(default_factory=ChatMarks)
+    learn: Literal["all", "last"] = "all"
+
+    @property
+    def rendering(self) -> Rendering:
+        """The chat template of the same text without labels, by which a model is asked."""
+        if self.marks == ChatMarks():
+            return Rendering(template="extra_id")
+        given = {name: text for name, text in asdict(self.marks).items() if name != "label_start"}
+        return Rendering(template=extra_id(**given))
+
+    @property
+    def takes(self) -> Schema:
+        return Schema("conversations", 1, (Column("messages", MESSAGES, "the conversation"),))
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        return Column("pieces", PIECES, "the text in pieces"), Column("text", pa.string(), "the exact text")
+
+    def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
+        """The columns; rows with labels that are not one a turn, or weights that are no mask, go."""
+        turns, count = flat(rows["messages"]), rows.num_rows
+        labels = flat(rows["labels"]) if "labels" in rows.column_names else pa.nulls(count, _LABELS)
+        kinds = flat(rows["label_type"]) if "label_type" in rows.column_names else pa.nulls(count, pa.string())
+        reasons = np.full(count, None, object)
+        for reason, _, wrong in weight_faults(turns, self.learn == "last"):
+            reasons[wrong] = reason
+        lengths, given = np.diff(starts(turns)), np.diff(starts(labels))
+        reasons[np.asarray(labels.is_valid()) & (lengths != given)] = "labels-are-not-one-a-turn"
+        reasons[np.asarray(pc.invert(pc.is_in(kinds, pa.array([GIVEN, LEARNT, None]))))] = "unknown-label-type"
+        good = np.array([reason is None for reason in reasons], bool)
+        each = np.repeat(np.asarray(labels.is_valid()) & good, lengths)
+        place = np.arange(len(each)) + np.repeat(starts(labels)[:-1] - starts(turns)[:-1], lengths)
+        of_turns = labels.flatten().take(pa.array(np.where(each, place, 0), mask=~each)) if each.any() else None
+        if of_turns is None:
+            of_turns = pa.nulls(len(each), pa.string())
+        pieces = pieces_of(turns, of_turns, kinds, self.marks, self.learn == "last")
+        columns = {"pieces": pieces, "text": _texts(pieces)}
+        if good.all():
+            return columns
+        return LabelResult(columns, FilterDecision(pa.array(good), pa.array(reasons, pa.string()).fill_null("")))
+
+    def facts(self, ctx: Context) -> Mapping[str, Any]:
+        """Which template it was, and how that ends an assistant's turn."""
+        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}
+
+    def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
+        """Rows that do not teach where to stop."""
+        return learnt_ends.counts(rows["pieces"], (*end_of(ctx), *renderer_of(self.rendering, ctx).turn_end.stop))
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """Whether all rows teach an end."""
+        return learnt_ends.notes(made, _CURE)
+
+
+def _texts(pieces: pa.Array) -> pa.Array:
+    rows = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
+    return pc.binary_join(rows, "")
