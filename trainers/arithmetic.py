@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of `values` where `mask` is not 0; what stands elsewhere, even NaN, does not count."""
-    return values.where(mask != 0, values.new_zeros(())).sum()
-
-
 def judged(labels: Tensor) -> Tensor:
     """Where a label is a judgement: neither NaN (a null in the table) nor -100."""
     return ~(labels.isnan() | (labels == NOT_JUDGED))

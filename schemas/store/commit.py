@@ -162,30 +162,6 @@ def hash_files(url: str, attempt: str) -> tuple[File, ...]:
     return tuple(files)
 
 
-def verify_folder(url: str) -> Manifest:
-    """The manifest of a folder after reading every file it names; `IntegrityError` names the first that
-    differs.
-    """
-    store, root = open_store(url)
-    manifest = _read(store, root)
-    if manifest is None:
-        raise _damaged("folder-missing", root, MANIFEST, "a manifest", "nothing complete")
-    for file in (*manifest.files, *manifest.rejected):
-        path = store.join(root, file.path)
-        try:
-            size, sha256 = _hash(store, path)
-        except FileNotFoundError as error:
-            raise _damaged("file-missing", root, file.path, f"{file.bytes} bytes", "no file") from error
-        if (size, sha256) != (file.bytes, file.sha256):
-            slug = "file-size" if size != file.bytes else "file-hash"
-            expected, actual = (
-                f"{file.bytes} bytes, sha256 {file.sha256[:12]}",
-                f"{size} bytes, sha256 {sha256[:12]}",
-            )
-            raise _damaged(slug, root, file.path, expected, actual)
-    return manifest
-
-
 def attempt_path(url: str, attempt: str) -> str:
     """URL of an attempt folder."""
     return f"{normal(url)}/{attempt}"
@@ -198,18 +174,6 @@ def _hash(store: Store, path: str) -> tuple[int, str]:
             state.update(block)
             size += len(block)
     return size, state.hexdigest()
-
-
-def _damaged(slug: str, root: str, name: str, expected: str, actual: str) -> IntegrityError:
-    return IntegrityError(
-        slug,
-        f"{shown(root)}: {name} is not what was published",
-        expected=expected,
-        found=actual,
-        where=shown(root),
-        kept="all other files; nothing was changed",
-        next=f"remove {shown(root)} and run its task again, or copy the folder again",
-    )
 
 
 def _read(store: Store, root: str) -> Manifest | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import subprocess
@@ -110,15 +111,16 @@ def leftovers(folder: Path) -> list[str]:
 
 def damaged(folder: Path) -> list[str]:
     """What is wrong with any dataset or checkpoint below the root, every byte read."""
-    from schemas.errors import QuiverError
-    from schemas.store.commit import verify_folder
+    from schemas.store.commit import read_manifest
 
     faults = []
     for path in sorted((folder / "quiver-data").rglob("_manifest.json")):
-        try:
-            verify_folder(str(path.parent))
-        except QuiverError as error:
-            faults.append(error.render())
+        manifest = read_manifest(str(path.parent))
+        assert manifest is not None, path
+        for file in (*manifest.files, *manifest.rejected):
+            data = path.parent / file.path
+            if not data.is_file() or hashlib.sha256(data.read_bytes()).hexdigest() != file.sha256:
+                faults.append(str(data))
     return faults
 
 

@@ -9,11 +9,6 @@ import torch
 from trainers import arithmetic
 
 
-def test_masked_sum_leaves_out_what_is_masked_even_nan() -> None:
-    values = torch.tensor([1.0, math.nan, 3.0, -5.0])
-    assert arithmetic.masked_sum(values, torch.tensor([1, 0, 1, 0])).item() == 4.0
-
-
 def test_sum_per_row_is_the_log_probability_of_a_sequence() -> None:
     logprobs_T = torch.tensor([-0.5, -1.0, -0.25, -2.0])
     sums_B = arithmetic.sum_per_row(logprobs_T, torch.tensor([0, 0, 2, 2]), 3)
