@@ -158,3 +158,52 @@ def test_a_signal_in_the_middle_lets_a_command_clean_up(tmp_path: Path) -> None:
         done = ended(code, number.name)
         assert (done.returncode, done.stdout) == (75, "clean\n"), number
         assert "Traceback" not in done.stderr and done.stderr.startswith("error[75/stopped]")
+
+
+QUIVER = str(LUIGI.with_name("quiver"))
+HELP = interpreter.module("trainers.run", "--help")
+IMPORT = [str(LUIGI), "--module", "pipelines", "Import", "--files", "a.jsonl", "--format", "prompts"]
+ENDS = [
+    ("quiver ops", [QUIVER, "ops"], 0),
+    ("quiver nosuch", [QUIVER, "nosuch"], 2),
+    ("luigi --help", [str(LUIGI), "--module", "pipelines", "--help"], 0),
+    ("luigi without a folder", DOORS["luigi"], 2),
+    ("run --help", HELP, 0),
+    ("run without a file", DOORS["run"], 2),
+]
+
+
+def with_streams(command: list[str], streams: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`command` started by a shell that closes its standard streams, or points them elsewhere."""
+    shell = ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", *command]
+    return subprocess.run(
+        shell, cwd=folder, env=environment(TMPDIR=str(folder)), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("name", "command", "code"), ENDS, ids=[name for name, _, _ in ENDS])
+def test_streams_that_are_closed_or_full_take_no_exit_code(
+    name: str, command: list[str], code: int, tmp_path: Path
+) -> None:
+    closed = with_streams(command, "<&- >&- 2>&-", tmp_path)
+    assert (closed.returncode, closed.stdout, closed.stderr) == (code, "", "")
+    deaf = with_streams(command, "2>/dev/full", tmp_path)
+    assert deaf.returncode == code and (code == 0) == bool(deaf.stdout)
+    full = with_streams(command, ">/dev/full", tmp_path)
+    assert full.returncode == (code or 12) and f"error[{code or 12}/" in full.stderr
+    assert "Traceback" not in full.stderr and not list(tmp_path.glob("quiver-bug-*"))
+
+
+def test_work_is_done_though_nothing_can_be_printed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "1+1?"}\n')
+    for number, streams in enumerate(("<&- >&- 2>&-", "2>/dev/full")):
+        done = with_streams([*IMPORT, "--name", f"rows{number}"], streams, tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(list(tmp_path.rglob("_manifest.json"))) == 2
+
+
+def test_a_reader_that_leaves_early_is_no_fault(tmp_path: Path) -> None:
+    code = "from schemas.process import program; program.run(lambda: print('x' * 10_000_000) or 0)"
+    done = with_streams([sys.executable, "-c", code], "| head -c 1", tmp_path)
+    assert (done.stdout, done.stderr) == ("x", "") and not list(tmp_path.glob("quiver-bug-*"))

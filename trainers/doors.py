@@ -2,7 +2,8 @@
 
 `python -m` puts the working folder before all that is installed: a file `torch.py` beside somebody's data would run.
 It is taken out here, before the first import that it could answer; and a signal that asks the command to stop ends it
-without a traceback while it still imports. Nothing but `sys` and `os`, which Python itself has loaded, may be imported
+without a traceback while it still imports. Standard streams that are closed, or cannot be written, do not take its work
+or its exit code along. Nothing but `sys` and `os`, which Python itself has loaded, may be imported
 above: not even `__future__`.
 """
 
@@ -52,6 +53,51 @@ def _stop(*_):  # type: ignore[no-untyped-def]
     os._exit(75)
 
 
+class Notes:
+    """Standard error of a command. What cannot be written there (the disk behind it is full, its reader is gone) is
+    lost; the work goes on, and the exit code tells of it.
+    """
+
+    def __init__(self, stream):  # type: ignore[no-untyped-def]
+        self._stream = stream
+
+    def write(self, text):  # type: ignore[no-untyped-def]
+        """As much of `text` as can be written."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self):  # type: ignore[no-untyped-def]
+        """What waits goes out, if it can."""
+        try:
+            self._stream.flush()
+        except OSError:
+            pass
+
+    def __getattr__(self, name):  # type: ignore[no-untyped-def]
+        return getattr(self._stream, name)
+
+
+def fill_streams():  # type: ignore[no-untyped-def]
+    """Put the null device behind standard streams that are closed: the next file that is opened would take their
+    number, and what libraries print would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            taken = os.open(os.devnull, os.O_RDWR)
+            os.dup2(taken, number, inheritable=True)
+            if taken != number:
+                os.close(taken)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - for good
+    sys.stderr = Notes(sys.stderr)
+
+
 if is_command():
     close()
+    fill_streams()
     stop_quietly()

@@ -8,8 +8,9 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,9 +21,17 @@ from schemas.errors import DataError, QuiverError
 from schemas.process import interpreter
 from schemas.store.opening import named_file
 from schemas.store.storage import normal, shown
+from schemas.valid import require_valid
 
 _ROWS = 4096
 _MEMORY = 8 << 30
+_SECONDS = 600.0
+"""How long one piece of a reply is waited for."""
+
+_GRACE_SECONDS = 30.0
+_OVERHEAD = 64 << 20
+"""What messages hold beside the values: schema, sizes, padding."""
+
 _WORKER = Path(__file__).with_name("parquet_worker.py")
 
 
@@ -52,28 +61,34 @@ def batches(
     worker: Path = _WORKER,
     error: type[QuiverError] = DataError,
 ) -> Iterator[pa.Table]:
-    """The batches that the child sends, which runs `worker`; `error` if the file is broken or the child died of it."""
+    """The batches that the child sends, which runs `worker`; `error` if the file is broken, the child died of it, or it
+    answers what was not agreed: too much, nothing for too long, values that are not what their types say.
+    """
     with _local(url, sha256) as path, tempfile.TemporaryFile() as stderr:
+        stored = os.stat(path).st_size
+        most = max(FLOOR, RATIO * stored)
+        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most}
         child = subprocess.Popen(
             interpreter.script(str(worker)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={"PATH": os.defpath},
         )  # fmt: skip
         assert child.stdin is not None, "the child was started without a pipe"
         assert child.stdout is not None, "the child was started without a pipe"
-        stored = os.stat(path).st_size
-        most = max(FLOOR, RATIO * stored)
-        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most}
+        fault = ""
         try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.close()
+            with suppress(BrokenPipeError):
+                child.stdin.write(json.dumps(request).encode() + b"\n")
+                child.stdin.close()
+            replies = pa.PythonFile(_Replies(child, most + most // 2 + _OVERHEAD), mode="r")
             try:
-                with pa.ipc.open_stream(child.stdout) as stream:
+                with pa.ipc.open_stream(replies) as stream:
                     for batch in stream:
-                        yield pa.Table.from_batches([batch])
-            except pa.ArrowException:
-                if child.wait() == 0:
-                    raise
-            code = child.wait()
+                        table = pa.Table.from_batches([batch])
+                        require_valid(table, shown(url))
+                        yield table
+            except (pa.ArrowException, DataError, ValueError, OSError) as wrong:
+                fault = f"its reader answered what was not agreed: {shown(wrong)}"
+            code = _ended(child)
         finally:
             child.kill()
             child.wait()
@@ -81,15 +96,47 @@ def batches(
         stderr.seek(0)
         if code == 4:
             raise too_large(url, most, stored)
-        if code:
-            why = (
-                shown(stderr.read(500).decode("utf-8", "replace").strip())
-                if code == 3
-                else f"the reader ended with {code}"
-            )
+        if code or fault:
+            why = shown(stderr.read(500).decode("utf-8", "replace").strip()) if code == 3 else fault
             raise error(
                 f"broken-{kind.lower()}",
                 f"{shown(url)} is not a sound {kind} file",
-                found=why,
+                found=why if code in (0, 3) else f"the reader ended with {code}",
                 kept="nothing was published",
             )
+
+
+class _Replies:
+    """What the child says, up to a size; it is killed where it says nothing for too long."""
+
+    closed = False
+
+    def __init__(self, child: subprocess.Popen[bytes], most: int) -> None:
+        assert child.stdout is not None, "the child was started without a pipe"
+        self._child, self._source, self._left = child, child.stdout, most
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end; `ValueError` for more than was agreed."""
+        if not 0 <= size <= self._left:
+            raise ValueError("more than its file could hold")
+        timer = threading.Timer(_SECONDS, self._child.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            data = self._source.read(size)
+        finally:
+            timer.cancel()
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """The pipe is closed by who opened it."""
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    """The child's exit code; one that does not leave after its last word is killed."""
+    try:
+        return child.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()

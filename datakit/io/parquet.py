@@ -5,7 +5,6 @@ Every value is validated; page checksums are checked where the file has them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +14,7 @@ import numpy as np
 from datakit.formats.columnar import Batch, Columnar
 from datakit.formats.keys import Key
 from datakit.formats.parquet_child import batches
+from schemas.untrusted import strict_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,16 @@ def numbered(url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str], 
     """What the child reads of a file of that kind, with the rows' numbers."""
     count = 0
     for table in batches(url, sha256, list(dict.fromkeys((*(n for key in keys for n in key.roots), *more))), kind):
-        others = json.loads((table.schema.metadata or {}).get(b"others", b"{}"))
+        others = _counts((table.schema.metadata or {}).get(b"others", b"{}"))
         yield Batch(table, np.arange(count + 1, count + 1 + table.num_rows), others={} if count else others)
         count += table.num_rows
+
+
+def _counts(text: bytes) -> dict[str, int]:
+    """Rows by column, as the child counts them; none where it says something else."""
+    try:
+        counts = strict_json(text)
+    except (ValueError, RecursionError):
+        return {}
+    known = counts.items() if isinstance(counts, dict) else ()
+    return {name: count for name, count in known if type(count) is int}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import selectors
+import re
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,16 @@ from typing import Any
 
 from schemas.errors import DataError, printable
 from schemas.process import interpreter
+from schemas.untrusted import strict_json
 
 MEMORY = 1 << 30
 SECONDS = 2.0
 OUTPUT = 1 << 20
 _WALL = 120.0
 _WORKER = Path(__file__).with_name("jinja_worker.py")
+_NOT_AGREED = "the renderer answered what was not agreed"
+_FIELDS = {"text": str, "runs": list, "looked": bool, "fault": str, "detail": str}
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,13 @@ class Sandbox:
         if not conversations:
             return []
         child = self._started()
-        request = [vars(one) for one in conversations]
-        return [Rendered(**answer) for answer in self._asked(child, request)]
+        answers = self._asked(child, [vars(one) for one in conversations])
+        try:
+            if not isinstance(answers, list) or len(answers) != len(conversations):
+                raise ValueError("another number of answers")
+            return [_rendered(answer) for answer in answers]
+        except ValueError:
+            raise self._stopped(_NOT_AGREED) from None
 
     def close(self) -> None:
         """End the child."""
@@ -102,45 +112,61 @@ class Sandbox:
             "memory": MEMORY, "seconds": self.seconds, "output": OUTPUT,
         }  # fmt: skip
         answer = self._asked(self._child, head)
-        if answer:
+        if answer != {}:
+            fault, detail = (answer.get("fault"), answer.get("detail")) if isinstance(answer, dict) else (None, None)
+            if fault != "template-syntax" or not isinstance(detail, str):
+                raise self._stopped(_NOT_AGREED)
             self.close()
-            raise DataError(answer["fault"], f"the chat template cannot be used: {printable(answer['detail'], 200)}")
+            raise DataError(fault, f"the chat template cannot be used: {printable(detail, 200)}")
         return self._child
 
     def _asked(self, child: subprocess.Popen[bytes], request: Any) -> Any:
+        """What the child answers, as JSON; `DataError`, and the child's end, for what is none."""
         assert child.stdin is not None, "the child was started without a pipe"
         assert child.stdout is not None, "the child was started without a pipe"
+        timer = threading.Timer(_WALL, child.kill)
+        timer.daemon = True
+        timer.start()
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
-            line = _line(child.stdout.fileno())
+            line = child.stdout.readline(MEMORY)
         except BrokenPipeError:
             line = b""
+        finally:
+            timer.cancel()
         if not line.endswith(b"\n"):
             child.kill()
-            code = child.wait()
-            self.close()
-            raise DataError(
-                "template-limit",
-                "the chat template broke a limit and was stopped",
-                expected=f"at most {self.seconds:g} s of CPU and {MEMORY >> 20} MiB a conversation",
-                found=f"the renderer ended with {code}",
-                kept="nothing of this output",
-                next="use a template without heavy loops",
-            )
-        return json.loads(line)
+            raise self._stopped(f"the renderer ended with {child.wait()}")
+        try:
+            return strict_json(line)
+        except (ValueError, RecursionError):
+            raise self._stopped(_NOT_AGREED) from None
+
+    def _stopped(self, actual: str) -> DataError:
+        self.close()
+        return DataError(
+            "template-limit",
+            "the chat template broke a limit and was stopped",
+            expected=f"at most {self.seconds:g} s of CPU and {MEMORY >> 20} MiB a conversation",
+            found=actual,
+            kept="nothing of this output",
+            next="use a template without heavy loops",
+        )
 
 
-def _line(file: int) -> bytes:
-    """One reply, or what came of it before the end or the time limit."""
-    data = bytearray()
-    with selectors.DefaultSelector() as selector:
-        selector.register(file, selectors.EVENT_READ)
-        while not data.endswith(b"\n"):
-            if not selector.select(_WALL):
-                break
-            part = os.read(file, 1 << 20)
-            if not part:
-                break
-            data += part
-    return bytes(data)
+def _rendered(answer: Any) -> Rendered:
+    """One answer of the child; `ValueError` where it is not as agreed."""
+    if not isinstance(answer, dict) or not answer.keys() <= _FIELDS.keys():
+        raise ValueError("other fields")
+    if any(type(value) is not _FIELDS[name] for name, value in answer.items()):
+        raise ValueError("other types")
+    made = Rendered(**answer)
+    for run in made.runs:
+        if type(run) is not list or [type(number) for number in run] != [int] * 3:
+            raise ValueError("other runs")
+        if not 0 <= run[0] <= run[1] <= len(made.text):
+            raise ValueError("runs outside of the text")
+    if not made.text.isascii() and _HALF.search(made.text):
+        return Rendered(fault="template-failed", detail="the template writes half a character (a lone surrogate)")
+    return made

@@ -20,7 +20,9 @@ from pipelines.commands.command import Command
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import console, invocation
 from schemas.errors import ConfigError
+from schemas.process import program
 from schemas.settings import defaults
+from trainers import doors
 
 _COLUMN, _NAMES = 26, 28
 _LUIGI = {
@@ -44,8 +46,13 @@ def _exit_with_help(parser: Any, known: Any) -> None:
 
 
 def _leave(lines: Iterator[str], code: int) -> NoReturn:
-    print("\n".join(lines), flush=True)
-    sys.exit(code)
+    def main() -> int:
+        print("\n".join(lines), flush=True)
+        return code
+
+    if doors.is_command():
+        program.run(main)
+    sys.exit(main())
 
 
 def commands() -> dict[str, type[Command]]:

@@ -126,6 +126,8 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
             raise SystemExit(Stopped.code) from None
         raise
     except Exception as fault:
+        if program.reader_is_gone(fault):
+            raise SystemExit(0) from None
         disk = program.disk_fault(fault)
         if disk is not None:
             say_error(disk)

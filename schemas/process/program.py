@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -42,7 +43,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     except QuiverError as error:
         code = _print(error)
     except OSError as error:
-        code = _print(disk_fault(error) or bug("".join(traceback.format_exception(error))))
+        gone = reader_is_gone(error)
+        code = 0 if gone else _print(disk_fault(error) or bug("".join(traceback.format_exception(error))))
     except Exception as error:
         code = _print(bug("".join(traceback.format_exception(error))))
     leave(code)
@@ -53,6 +55,15 @@ def disk_fault(error: BaseException) -> StorageError | None:
     if not isinstance(error, OSError) or isinstance(error, StorageError) or error.errno not in _DISK:
         return None
     return storage_error(error, "write", error.filename or "standard output")
+
+
+def reader_is_gone(error: BaseException) -> bool:
+    """Whether `error` says that nobody reads standard output any more (`... | head -1`), which is no fault."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    look = select.poll()
+    look.register(1, 0)
+    return any(events & select.POLLERR for _, events in look.poll(0))
 
 
 def leave(code: int) -> NoReturn:

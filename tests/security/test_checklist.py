@@ -196,6 +196,8 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     ),
     "S10": (
         "tests/datakit/sql/test_replies.py::test_a_mutated_reply_has_a_name_and_the_next_statement_runs",
+        "tests/datakit/template/test_replies.py::test_what_is_not_has_a_name",
+        "tests/datakit/io/test_replies.py::test_what_is_not_has_a_name",
         "tests/security/test_parse_borders.py::test_owner_and_kept_chunk",
         "tests/security/test_parse_borders.py::test_a_kept_chunk_with_a_right_digest_and_no_arrow_stream_is_worked_out_again",
     ),
