@@ -162,7 +162,7 @@ def _rendered(answer: Any) -> Rendered:
     if any(type(value) is not _FIELDS[name] for name, value in answer.items()):
         raise ValueError("other types")
     made = Rendered(**answer)
-    for run in made.runs:
+    for run in answer.get("runs", []):
         if type(run) is not list or [type(number) for number in run] != [int] * 3:
             raise ValueError("other runs")
         if not 0 <= run[0] <= run[1] <= len(made.text):
