@@ -66,7 +66,7 @@ def expected(turns: list[dict[str, str]], limit: int, how: str, answer: str | No
     ("how", "answered"), [("drop", 0), ("cut-front", 0), ("cut-end", 0), ("cut-front", 1), ("drop", 1)]
 )
 def test_as_few_turns_as_will_do(how: Any, answered: int) -> None:
-    draw, limit = random.Random(3), 170 if answered else 120
+    draw, limit = random.Random(3), 150 if answered else 120
     rows = [drawn(draw) for _ in range(80)]
     table = pa.table({"messages": pa.array(rows, MESSAGES), "response": ["answer"] * len(rows)})
     op = Fit(max_length=limit, overlong=how, template="chatml", response="response" if answered else None)
