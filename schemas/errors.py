@@ -41,6 +41,8 @@ class QuiverError(Exception):
     """A fault with a name (`slug`), a message of five fields and an exit code; base of all errors raised on purpose."""
 
     code: ClassVar[int] = 1
+    missing: tuple[str, ...] = ()
+    """Columns that rows lack, for whoever knows the command that makes them; it goes no further than this process."""
 
     def __init__(
         self,

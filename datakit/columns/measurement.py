@@ -45,13 +45,15 @@ def require_columns(schema: Schema, columns: Iterable[str], who: str) -> None:
     """Raise `ConfigError` naming every one of `columns` that `schema` lacks."""
     missing = [name for name in columns if name not in schema]
     if missing:
-        raise ConfigError(
+        error = ConfigError(
             "unknown-column",
             f"{who} names columns that are not there: "
             + ", ".join(name + suggestion(name, list(schema.names)) for name in missing),
             found=", ".join(schema.names),
             kept="nothing was started",
         )
+        error.missing = tuple(missing)
+        raise error
 
 
 def numbers(values: pa.ChunkedArray | pa.Array) -> Floats:

@@ -131,7 +131,9 @@ def _columns(text: str, tree: dict[str, Any], schema: Schema) -> tuple[str, ...]
             read.add(known[name])
         elif name not in bound:
             guess = suggestion(name, list(schema.names))
-            raise _fault("unknown-column", text, f"reads a column {printable(name)} that is not there{guess}", schema)
+            fault = _fault("unknown-column", text, f"reads a column {printable(name)} that is not there{guess}", schema)
+            fault.missing = (name,)
+            raise fault
     return tuple(name for name in schema.names if name in read)
 
 

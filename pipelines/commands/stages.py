@@ -70,6 +70,8 @@ class StageCommand(Command):
     ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
     source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
     usual_format: ClassVar[str] = "completions"
+    other_formats: ClassVar[tuple[str, ...]] = ()
+    """Formats that a file is read in where it does not fit the usual one and none is given."""
 
     def label(self, *places: str) -> str:
         """Where the result stands below the root."""
@@ -77,7 +79,7 @@ class StageCommand(Command):
 
     def rows(self, plan: Plan, place: str) -> Node:
         """The dataset in the folder `place`, or what an import makes of the file `place`."""
-        return rows_at(plan, place, self.format or self.usual_format, **self.reading)
+        return rows_at(plan, place, self.format or (self.usual_format, *self.other_formats), **self.reading)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -219,6 +221,7 @@ class Filter(_Operation):
 
     family = "filter"
     usual_format = "rewarded"
+    other_formats = ("completions", "prompts")
 
 
 class Blend(_Operation):

@@ -18,11 +18,12 @@ from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.made_by import next_command
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.resolve import source_of
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
-from schemas.errors import ConfigError, DataError, printable
+from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.store.commit import read_manifest
-from schemas.store.storage import normal, shown
+from schemas.store.storage import normal
 from schemas.tokenizer_lineage import token_columns
 from trainers.config import Training
 from trainers.registry import configured
@@ -143,9 +144,22 @@ def _check_table(node: Table) -> None:
         for name, given in node.resources.items():
             columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
-    assert node.schema is not None
+    _check_given(node)
     check_template(node)
     check_settings(node)
+
+
+def _check_given(node: Table) -> None:
+    """What the operation makes of its inputs' schemas; an error for columns that its settings name and that are not
+    there, with the command that makes them.
+    """
+    try:
+        assert node.schema is not None
+    except QuiverError as error:
+        lacking = [rows for rows in node.inputs if any(name not in rows_of(rows) for name in error.missing)]
+        if lacking and not error.next:
+            error.next = next_command(error.missing, rows_of(lacking[0]), source_of(lacking[0]))
+        raise
 
 
 def _require(rows: Node, needed: Schema, who: str) -> None:
@@ -154,7 +168,7 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
     try:
         schema.requires(needed, who)
     except DataError as error:
-        error.next = next_command([name for name in needed.names if name not in schema], schema, shown(rows.url))
+        error.next = next_command([name for name in needed.names if name not in schema], schema, source_of(rows))
         raise
 
 

@@ -6,22 +6,44 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from datakit.formats.layouts import reader_of
+from datakit.op import Context
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.nodes import GraphBuilder, Node
+from schemas.errors import DataError
 from schemas.store.commit import read_manifest
-from schemas.store.storage import normal
+from schemas.store.storage import normal, shown
 
 
-def rows_at(plan: GraphBuilder, place: str, form: str, label: str = "", **params: Any) -> Node:
-    """The dataset in the folder `place`, or what an import of the file there makes; `params` say how it is read."""
+def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:
+    """The dataset in the folder `place`, or what an import of the file there makes in the first of `forms` that its
+    first rows fit (in the first of all where they fit none); `params` say how it is read.
+    """
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
-    return imported(plan, (place,), form, label or f"imported/{stem(place)}", **params)
+    label = label or f"imported/{stem(place)}"
+    first, *others = (forms,) if isinstance(forms, str) else forms
+    made = imported(plan, (place,), first, label, **params)
+    if others and not _fits(made):
+        rest = (imported(plan, (place,), form, label, **params) for form in others)
+        return next((other for other in rest if _fits(other)), made)
+    return made
+
+
+def _fits(node: Node) -> bool:
+    """Whether the reader of a file can make rows of its beginning."""
+    read: Any = getattr(node, "op", None)
+    try:
+        first = next(iter(read.read(Context())), None)
+    except DataError:
+        return False
+    return first is None or first.rows.num_rows > 0
 
 
 def any_at(plan: GraphBuilder, place: str) -> Node:
@@ -55,6 +77,14 @@ def stem(place: str) -> str:
 def folder_name(text: str) -> str:
     """`text` as one part of a path that no glob and no `key=value` partition takes for more than a name."""
     return re.sub(r"[^\w.+-]", "-", text).strip("-.") or "unnamed"
+
+
+def source_of(rows: Node) -> str:
+    """What a command is given to have these rows: where they are, or the files that they will be read from."""
+    files = getattr(getattr(rows, "op", None), "files", ())
+    if files and rows.manifest() is None:
+        return ",".join(shlex.quote(shown(file)) for file in files)
+    return shlex.quote(shown(rows.url))
 
 
 def near(url: str) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Context, GatherAll, Result
 from schemas import REPORTS, Schema
 from schemas.dataset import Dataset
@@ -34,26 +35,28 @@ class Measure(GatherAll):
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """REPORTS."""
-        missing = [name for name in self.columns if name.removesuffix(".length") not in inputs[0]]
-        if missing:
-            raise ConfigError(
-                "unknown-column", f"{self.name}: no column {', '.join(missing)}", kept="nothing was started"
-            )
+        """REPORTS; `ConfigError` for a column that is not there or has no moments."""
+        require_columns(inputs[0], [name.removesuffix(".length") for name in self.columns], self.name)
+        for name in self.columns:
+            column = name.removesuffix(".length")
+            kind = inputs[0][column].type
+            wanted, fits = "list", pa.types.is_list(kind)
+            if column == name:
+                wanted, fits = "number", pa.types.is_integer(kind) or pa.types.is_floating(kind)
+            if not fits:
+                raise ConfigError(
+                    "not-a-number",
+                    f"{self.name} needs a {wanted} in {column}, which is {kind}",
+                    kept="nothing was started",
+                    next=f"CAST({column} AS DOUBLE) in the query that makes it" if column == name else "",
+                )
         return REPORTS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """Three rows a column."""
         rows = []
         for column in self.columns:
-            stats = dataset.stats["columns"].get(column)
-            if stats is None:
-                raise ConfigError(
-                    "not-a-number",
-                    f"{self.name} needs a number in {column}, and there is none",
-                    kept="nothing was published",
-                    next=f"CAST({column} AS DOUBLE) in the query that makes it",
-                )
+            stats = dataset.stats["columns"][column]
             figures = {"mean": stats.get("mean", math.nan), "std": std(stats), "count": stats["count"]}
             rows += [(self.stage, f"{column}.{name}", float(value)) for name, value in figures.items()]
         names = ("stage", "metric", "value")
