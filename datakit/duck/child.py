@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -46,6 +47,11 @@ _T = TypeVar("_T")
 
 class SqlError(Exception):
     """The statement is wrong, or wrong for these rows; the message is DuckDB's."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The columns that DuckDB's binder does not find."""
+        return tuple(re.findall(r'(?:Referenced column|have a column named) "([^"]+)"', str(self)))
 
 
 class SqlProcess:

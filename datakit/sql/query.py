@@ -11,7 +11,6 @@ without ORDER BY) is the same in every run of one version of DuckDB. Write ORDER
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -31,8 +30,6 @@ _BATCH_BYTES = 64 << 20
 _MEMORY = 4096
 _SECONDS = 3600
 _LONGEST = 100_000
-_LACKING = re.compile(r'(?:Referenced column|have a column named) "([^"]+)"')
-"""The columns that DuckDB's binder misses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ class Query(Blend):
                 bound = self._bound(process, empty)
             except SqlError as error:
                 fault = self._fault(f"cannot be bound: {printable(error, 200)}")
-                fault.missing = tuple(_LACKING.findall(str(error)))
+                fault.missing = error.missing
                 raise fault from error
             except DataError as error:  # a limit of the child: met by the text itself, before any row
                 raise self._fault(f"cannot be worked out: {error.what}") from error
