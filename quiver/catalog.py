@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Lines = Sequence[tuple[str, str, str]]
 """Name, kind, and what it is in a sentence."""
@@ -45,13 +47,22 @@ def exports() -> Lines:
 
 
 def algorithms() -> Lines:
-    """Every algorithm, the rows it learns from, and the first sentence of its file."""
+    """Every algorithm, the rows it learns from, and the first sentence of its file; behind each its presets."""
     from trainers import registry
 
-    return [
-        (name, algorithm.rows.name, sentence(inspect.getdoc(inspect.getmodule(algorithm.loss))))
-        for name, algorithm in registry.algorithms().items()
-    ]
+    lines: list[tuple[str, str, str]] = []
+    for name, algorithm in registry.algorithms().items():
+        lines.append((name, algorithm.rows.name, sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))))
+        lines += [
+            (one, algorithm.rows.name, f"{name} with {spelled(algorithm.presets[one])}") for one in algorithm.presets
+        ]
+    return lines
+
+
+def spelled(preset: Mapping[str, Any]) -> str:
+    """The settings that a preset stands for: `beta 0.1, average_log_probs true`."""
+    values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in preset.items()}
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def recipes() -> Lines:

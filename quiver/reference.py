@@ -101,6 +101,7 @@ def _algorithm(algorithm: Algorithm) -> str:
             f"{catalog.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
             _table(("column of its rows", "type", "meaning"), columns),
             f"Reports `loss`{''.join(f', `{name}`' for name in algorithm.metrics)}.\n",
+            *(f"`{name}` is this with {catalog.spelled(preset)}.\n" for name, preset in algorithm.presets.items()),
             _dataclass(algorithm.settings, ""),
         ]
     )

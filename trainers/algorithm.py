@@ -164,7 +164,8 @@ class Algorithm:
     `row_metrics` what it reports of every row, and `statistics` (with the function `statistics_of`) what it must know
     of the whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for
     each row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called
-    under some settings (default: as many as the model says, without names); the vector columns hold as many.
+    under some settings (default: as many as the model says, without names); the vector columns hold as many. `presets`
+    are settings with a name of their own, which stands wherever an algorithm's does: what else is set goes over them.
     """
 
     name: str
@@ -180,6 +181,7 @@ class Algorithm:
     statistics: tuple[str, ...] = ()
     statistics_of: StatisticsFn | None = None
     weights_of: Callable[[Rows], Tensor] | None = None
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         used = self.lists

@@ -19,6 +19,7 @@ from schemas.settings import DEFAULT_UNNAMED, FLATTENED, digest, identity_fields
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, below, parallel_errors, size_errors
+from trainers.registry import spelled_out
 
 VERSION = 2
 """Rises when the same run gives other weights."""
@@ -100,6 +101,11 @@ class Learning:
     lora: Lora | None = None
     carry_optimizer: bool = field(default=False, metadata=DEFAULT_UNNAMED)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        algorithm, settings = spelled_out(self.algorithm, self.settings)
+        object.__setattr__(self, "algorithm", algorithm)  # a preset and what it stands for are one
+        object.__setattr__(self, "settings", settings)
 
     @property
     def op(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -110,7 +110,10 @@ def pair_loss(preference_B: Tensor, sft_B: Tensor, rewards: tuple[Tensor, Tensor
     )
 
 
-def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Algorithm:
+Presets: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+
+
+def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn, presets: Presets | None = None) -> Algorithm:
     """An algorithm over both answers of a pair, whose loss is made by `pair_loss`."""
     return Algorithm(
         name=name,
@@ -122,6 +125,7 @@ def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Alg
         loss=loss,
         metrics=METRICS,
         row_metrics=ROW_METRICS,
+        presets=presets or {},
     )
 
 
@@ -142,7 +146,7 @@ def score_loss(values_B: Tensor, scores: tuple[Tensor, Tensor]) -> Loss:
     )
 
 
-def score_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Algorithm:
+def score_algorithm(name: str, rows: Schema, settings: type, loss: LossFn, presets: Presets | None = None) -> Algorithm:
     """A reward model over both answers of a pair, whose loss is made by `score_loss`."""
     return Algorithm(
         name=name,
@@ -154,4 +158,5 @@ def score_algorithm(name: str, rows: Schema, settings: type, loss: LossFn) -> Al
         loss=loss,
         metrics=SCORE_METRICS,
         row_metrics=ROW_METRICS,
+        presets=presets or {},
     )

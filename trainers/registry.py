@@ -19,19 +19,39 @@ def algorithms() -> Mapping[str, Algorithm]:
     return {algorithm.name: algorithm for algorithm in sorted(listed, key=lambda algorithm: algorithm.name)}
 
 
+@functools.cache
+def presets() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Every preset by name: the algorithm it is one of, and its settings."""
+    return {
+        name: (algorithm.name, settings)
+        for algorithm in algorithms().values()
+        for name, settings in algorithm.presets.items()
+    }
+
+
+def spelled_out(name: str, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The algorithm's own name, and the `settings` over those of the preset, where `name` is a preset's."""
+    if name not in presets():
+        return name, settings
+    algorithm, preset = presets()[name]
+    return algorithm, {**preset, **settings}
+
+
 def algorithm_of(name: str) -> Algorithm:
-    """The algorithm of that name; `ConfigError` where there is none."""
-    if name not in algorithms():
+    """The algorithm of that name, or whose preset has it; `ConfigError` where there is none."""
+    known, _ = spelled_out(name, {})
+    if known not in algorithms():
+        names = [*algorithms(), *presets()]
         raise ConfigError(
             "unknown-algorithm",
-            f"there is no algorithm {printable(name)}{suggestion(name, list(algorithms()))}",
-            expected=", ".join(algorithms()),
+            f"there is no algorithm {printable(name)}{suggestion(name, names)}",
+            expected=", ".join(names),
             kept="nothing was started",
         )
-    return algorithms()[name]
+    return algorithms()[known]
 
 
 def configured(name: str, settings: Mapping[str, Any], where: str = "") -> tuple[Algorithm, Any]:
     """The algorithm and an instance of its settings; `ConfigError` for an unknown name or setting."""
     algorithm = algorithm_of(name)
-    return algorithm, parse(algorithm.settings, settings, where=where)
+    return algorithm, parse(algorithm.settings, spelled_out(name, settings)[1], where=where)

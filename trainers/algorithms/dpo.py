@@ -6,7 +6,9 @@
 Rafailov et al., "Direct Preference Optimization" (2023, arXiv:2305.18290); e is `label_smoothing`, conservative DPO of
 Mitchell, "A note on DPO with noisy preferences" (2023). The reference's log-probs are columns (`label.logprobs`), so
 there is one network here. NeMo-Aligner calls beta `ref_policy_kl_penalty`; its reported rewards lack the beta that
-these have.
+these have. Presets: `cdpo` is conservative DPO; `dpo_norm` is length-normalised as in Lambert et al., "Tulu 3" (2024,
+arXiv:2411.15124); `spin` is that of self-play, Chen et al. (2024, arXiv:2401.01335), whose rejected answers are the
+policy's own.
 """
 
 from __future__ import annotations
@@ -53,4 +55,14 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     return pair_loss(preference_B, sft_loss(pair, average=averaged), rewards, sft_weight=settings.sft_weight)
 
 
-DPO = pair_algorithm("dpo", REFERRED, Settings, loss)
+DPO = pair_algorithm(
+    "dpo",
+    REFERRED,
+    Settings,
+    loss,
+    presets={
+        "cdpo": {"label_smoothing": 0.1},
+        "dpo_norm": {"average_log_probs": True, "beta": 5.0},
+        "spin": {"beta": 0.1},
+    },
+)

@@ -50,4 +50,10 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     return score_loss(values_B + settings.center * (chosen_B + rejected_B).square(), scores)
 
 
-RM_MARGIN = score_algorithm("rm_margin", SCORED.adding(*KNOWN_REWARDS), Settings, loss)
+RM_MARGIN = score_algorithm(
+    "rm_margin",
+    SCORED.adding(*KNOWN_REWARDS),
+    Settings,
+    loss,
+    presets={"rm_scaled": {"strength": "scaled"}},
+)

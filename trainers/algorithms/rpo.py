@@ -68,4 +68,10 @@ def _bernoulli_kl(one_B: Tensor, other_B: Tensor) -> Tensor:
     return wins + (-one_B).sigmoid() * (bradley_terry(-other_B) - bradley_terry(-one_B))
 
 
-RPO = pair_algorithm("rpo", REFERRED.adding(*KNOWN_REWARDS), Settings, loss)
+RPO = pair_algorithm(
+    "rpo",
+    REFERRED.adding(*KNOWN_REWARDS),
+    Settings,
+    loss,
+    presets={f"rpo_{distance}": {"distance": distance} for distance in ("sq", "bwd_kl", "fwd_kl")},
+)
