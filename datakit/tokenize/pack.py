@@ -1,5 +1,4 @@
-"""Token rows laid end to end into packs of a fixed capacity: first fit, longest first. No token is lost or
-cut.
+"""Token rows laid end to end into packs of a fixed capacity, longest first. No token is lost or cut.
 
 Which rows share a pack changes no loss (sub-sequences do not see each other); packs come in an order drawn
 from the seed.
@@ -16,21 +15,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.bins import PACKINGS, Packing
 from datakit.columns.conversations import flat, starts
 from datakit.op import REJECTION_COLUMNS, Context, Gather, Result
 from schemas import PACKS, TOKENS, Schema
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
 from schemas.rows.tokens import SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack(Gather):
-    """PACKS of at most `capacity` tokens out of the TOKENS of a shard; a row longer than that is rejected."""
+    """PACKS of at most `capacity` tokens out of the TOKENS of a shard; a row longer than that is rejected. `packing`: a
+    row goes to the first pack with room, or to the one that it fills best.
+    """
 
     name: ClassVar[str] = "tokenize.pack"
     version: ClassVar[int] = 2
 
     capacity: int
+    packing: Packing = "first-fit-decreasing"
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -44,49 +48,40 @@ class Pack(Gather):
         """PACKS, with the sequences' sources where the rows tell theirs."""
         return PACKS.adding(SOURCES) if "source" in inputs[0] else PACKS
 
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """How full the packs are."""
+        return fullness(made, self.capacity)
+
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """The shard's packs, and the rows that fit in none."""
         lengths = np.diff(starts(flat(rows["input_ids"])))
-        fits, packs = packs_of(lengths, self.capacity, ctx.rng(self.name, ctx.shard))
+        fits, packs = packs_of(lengths, self.capacity, self.packing, ctx.rng(self.name, ctx.shard))
         return Result(_packed(rows, packs), rejected(rows, fits, lengths, self.capacity), counted(lengths, fits, packs))
 
 
-def packs_of(lengths: np.ndarray, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+def packs_of(
+    lengths: np.ndarray, capacity: int, packing: Packing, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """Which rows fit into a pack at all, and the rows of every pack, packs in an order drawn from `rng`."""
     fits = (lengths <= capacity) & (lengths > 0)
-    bins = first_fit_decreasing(lengths[fits], capacity)
+    bins = PACKINGS[packing](lengths[fits], capacity)
     places = np.flatnonzero(fits)
     return fits, [places[bins[at]] for at in rng.permutation(len(bins))]
+
+
+def fullness(made: Manifest, capacity: int) -> tuple[str, ...]:
+    """How full the packs are, and how many rows one holds: by that number a batch counts more rows."""
+    counts = made.stats.get("counts", {})
+    packs = counts.get("packs", 0)
+    if not packs:
+        return ()
+    share = counts["tokens"] / (packs * capacity)
+    return (f"{packs:,.0f} packs, {share:.2%} full, {counts['packed_rows'] / packs:.1f} rows in one",)
 
 
 def counted(lengths: np.ndarray, fits: np.ndarray, packs: list[np.ndarray]) -> dict[str, float]:
     """The counts of a shard: tokens and rows in packs, and packs."""
     return {"tokens": float(lengths[fits].sum()), "packed_rows": float(fits.sum()), "packs": float(len(packs))}
-
-
-def first_fit_decreasing(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Rows of each bin: every row, longest first (ties by place), goes to the first bin that has room.
-
-    The bins' room is a tree of maxima, so that a row finds its bin in logarithmic time.
-    """
-    count = len(lengths)
-    leaves = 1 << max(0, count - 1).bit_length()
-    room = [capacity] * (2 * leaves)
-    bins: list[list[int]] = []
-    for row in np.argsort(-lengths, kind="stable").tolist():
-        length, node = int(lengths[row]), 1
-        while node < leaves:
-            node *= 2
-            if room[node] < length:
-                node += 1
-        if node - leaves == len(bins):
-            bins.append([])
-        bins[node - leaves].append(row)
-        room[node] -= length
-        while node > 1:
-            node //= 2
-            room[node] = max(room[2 * node], room[2 * node + 1])
-    return bins
 
 
 def _packed(rows: pa.Table, packs: list[np.ndarray]) -> pa.Table:

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.bins import Packing
 from datakit.columns.conversations import flat, starts
 from datakit.op import Context, Gather, Result
-from datakit.tokenize.pack import counted, pack_ids, packs_of, rejected
+from datakit.tokenize.pack import counted, fullness, pack_ids, packs_of, rejected
 from schemas import PACKED_PAIRS, PAIRS, Column, Schema
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
 from schemas.rows.tokens import SOURCES
 
 _SIDES = ("chosen", "rejected")
@@ -22,12 +24,14 @@ _SIDES = ("chosen", "rejected")
 @dataclass(frozen=True, kw_only=True)
 class PackPairs(Gather):
     """PACKED_PAIRS of at most `capacity` tokens, both sides together, out of the PAIRS of a shard; a longer pair is
-    rejected. `numbers` are number columns of the pairs that go along, as lists with one entry per pair inside.
+    rejected. `packing` as in `Pack`; `numbers` are number columns of the pairs that go along, as lists with one entry
+    per pair inside.
     """
 
     name: ClassVar[str] = "tokenize.pack_pairs"
 
     capacity: int
+    packing: Packing = "first-fit-decreasing"
     numbers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,11 +52,15 @@ class PackPairs(Gather):
         )
         return kind.adding(SOURCES) if "source" in inputs[0] else kind
 
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """How full the packs are."""
+        return fullness(made, self.capacity)
+
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """The shard's packs, and the pairs that fit in none."""
         sides = [np.diff(starts(flat(rows[f"{side}_ids"]))) for side in _SIDES]
         lengths = np.where(np.minimum(*sides) > 0, np.add(*sides), 0)
-        fits, packs = packs_of(lengths, self.capacity, ctx.rng(self.name, ctx.shard))
+        fits, packs = packs_of(lengths, self.capacity, self.packing, ctx.rng(self.name, ctx.shard))
         return Result(
             self._packed(rows, packs), rejected(rows, fits, lengths, self.capacity), counted(lengths, fits, packs)
         )

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datakit.apply import apply
+from datakit.columns.bins import first_fit_decreasing
 from datakit.io import Reversal
 from datakit.op import Context, LabelResult
 from datakit.run.resource import Resource
 from datakit.template import Chat
 from datakit.tokenize import Encode, Mask, Pack, Train
-from datakit.tokenize.pack import first_fit_decreasing
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import PIECES, TOKENS
 from schemas.dataset import Dataset
