@@ -25,6 +25,8 @@ _ROWS_SHOWN = 5
 _CELL = 120
 _NUMBERS = {"count", "mean", "m2"}
 _HUGE = 1e300
+_DEEPEST, _INPUTS, _LINES = 30, 50, 200
+"""Of a tree of ancestors: generations, inputs of one dataset, lines after which no more inputs are named."""
 
 
 def text(url: str, manifest: Manifest, schema: Schema) -> str:
@@ -51,7 +53,9 @@ def html(facts: str, first: Callable[[int], pa.Table]) -> str:
 
 
 def lineage(url: str, manifest: Manifest) -> str:
-    """An indented text of a dataset and its ancestors, with sizes, as far as they can be read."""
+    """An indented text of a dataset and its ancestors, with sizes, as far as they can be read. Where there are too many
+    for a screen, a line says what is left out and how it is seen.
+    """
     lines: list[str] = []
     _trace(url, manifest, lines, set())
     return "\n".join(lines)
@@ -108,24 +112,30 @@ def _cell(value: Any) -> str:
     return markup.escape(printable(value, _CELL))
 
 
-def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, indent: str = "", name: str = "") -> None:
+def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, depth: int = 0, name: str = "") -> None:
     op = manifest.op.get("name", manifest.kind)
     size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
     rejected = sum(file.rows for file in manifest.rejected)
     rejects = f", {rejected} rejected" if rejected else ""
     label = f"{name}: " if name else ""
+    indent, below = "  " * depth, "  " * (depth + 1)
     lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.content_digest[:12]}]  {shown(url)}")
-    if manifest.content_digest in seen:
+    if manifest.content_digest in seen or not manifest.parents:
         return
     seen.add(manifest.content_digest)
-    for parent in manifest.parents:
+    if depth == _DEEPEST:
+        lines.append(f"{below}... what that was made of: quiver show {shown(url)}")
+        return
+    for number, parent in enumerate(manifest.parents):
+        if number == _INPUTS or len(lines) >= _LINES:
+            left = len(manifest.parents) - number
+            lines.append(f"{below}... {left:,} more input{'s' * (left != 1)}: quiver show {shown(url)}")
+            return
         known = _reachable(url, parent)
         if isinstance(known, Manifest):
-            _trace(parent.url, known, lines, seen, indent=indent + "  ", name=shown(parent.name))
+            _trace(parent.url, known, lines, seen, depth=depth + 1, name=shown(parent.name))
         else:
-            lines.append(
-                f"{indent}  {shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}"
-            )
+            lines.append(f"{below}{shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}")
 
 
 def _reachable(url: str, parent: Parent) -> Manifest | str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from datakit.overlap import overlapped
@@ -25,7 +26,7 @@ from datakit.run.resource import close_all, open_all
 from datakit.run.shapes import failed, kept_by
 from datakit.run.watch import Watch, tell_stacks
 from datakit.run.work import Job, work
-from schemas.errors import ConfigError, QuiverError, WorkerError
+from schemas.errors import ConfigError, QuiverError, WorkerError, printable
 from schemas.process.interpreter import safe_children
 from schemas.process.parent import end_with_parent
 
@@ -64,6 +65,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     piece: int | None = None
+    began: bool = False
 
 
 def _pooled(job: Job, processes: int, reporter: Reporter) -> Iterator[list[Done]]:
@@ -106,16 +108,39 @@ def _start(context: BaseContext, job: Job, number: int, processes: int, stacks: 
     except OSError:
         raise
     except Exception as fault:
-        raise ConfigError(
-            "not-picklable",
-            f"{job.op.name} or one of its resources cannot travel to a worker process: {fault}",
-            expected="ops and resources made of importable classes and functions",
-            kept="nothing was started",
-            next="move it into a module, or work inline with processes=0",
-        ) from fault
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise _not_started("this script starts worker processes whenever it is imported, as workers do") from fault
+        raise _not_picklable(job) from fault
     finally:
         theirs.close()
     return _Worker(process, mine)
+
+
+def _not_picklable(job: Job) -> ConfigError:
+    """What to say of work that cannot be sent to another process: which part, and why as far as its name tells."""
+    parts = {job.op.name: job.op, **{f"its resource {name}": one.open for name, one in job.resources.items()}}
+    name, part = next(((name, part) for name, part in parts.items() if not _travels(part)), (job.op.name, job.op))
+    known = getattr(part, "__qualname__", type(part).__qualname__)
+    hidden = "<" in known
+    why = (
+        "a lambda, or stands inside a function, where no other process finds it" if hidden else "bound to this process"
+    )
+    return ConfigError(
+        "not-picklable",
+        f"{job.op.name} cannot be sent to a worker process: {name} ({printable(known)}) is {why}",
+        expected="operations and resources made of classes and functions at the top level of a module",
+        kept="nothing was started",
+        next="put it at the top level of a module or of your script, arguments in functools.partial, or work here with "
+        "processes=0",
+    )
+
+
+def _travels(part: object) -> bool:
+    try:
+        ForkingPickler.dumps(part)
+    except Exception:  # whatever a class raises that is asked for its state
+        return False
+    return True
 
 
 def _hand_out(worker: _Worker, pieces: Iterator[int]) -> None:
@@ -132,6 +157,7 @@ def _receive(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None
     except (EOFError, ConnectionResetError) as fault:
         worker.process.join(_GRACE_SECONDS)
         raise _died(worker, job) from fault
+    worker.began = True
     if isinstance(message, BaseException):
         raise message
     if isinstance(message, int):
@@ -141,8 +167,21 @@ def _receive(worker: _Worker, job: Job, reporter: Reporter) -> list[Done] | None
     return done
 
 
+def _not_started(what: str) -> WorkerError:
+    return WorkerError(
+        "worker-not-started",
+        what,
+        expected="a script whose work stands under `if __name__ == '__main__':`, and functions of a module",
+        found="a script without that line, or a function of a notebook or of standard input",
+        kept="nothing of this output",
+        next="put the work under `if __name__ == '__main__':` and functions into a module, or work here: processes=0",
+    )
+
+
 def _died(worker: _Worker, job: Job) -> WorkerError:
     code = worker.process.exitcode or 0
+    if not worker.began and code > 0:
+        return _not_started(f"a worker process ended with {code} before its work began: it imports what started it")
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
     return WorkerError(
         "oom" if code == -signal.SIGKILL else "worker-died",
@@ -150,8 +189,7 @@ def _died(worker: _Worker, job: Job) -> WorkerError:
         expected="workers that live until their work is done",
         found=f"exit code {code}" + (", as the system does when memory runs out" if code == -signal.SIGKILL else ""),
         kept=kept_by(job.op),
-        next="run the same command again with fewer processes; a script that starts processes "
-        "keeps its work under `if __name__ == '__main__':`",
+        next="run the same command again with fewer processes",
     )
 
 

@@ -75,9 +75,37 @@ def test_what_cannot_travel_is_refused(put, tmp_path):
     with pytest.raises(ConfigError, match="not-picklable"):
         apply(Hidden(column="prompt_id"), given, str(tmp_path / "a"), processes=1)
     lambdas = {"scorer": Resource("x", lambda: None)}
-    with pytest.raises(ConfigError, match="processes=0"):
+    with pytest.raises(ConfigError, match=r"its resource scorer \(.*<lambda>\) is a lambda(.|\n)*processes=0"):
         apply(Reward(), put(responses("a")), str(tmp_path / "b"), resources=lambdas, processes=1)
     assert apply(op, given, str(tmp_path / "a")).num_rows == 3
+
+
+UNGUARDED = """
+import sys
+from datakit.apply import apply
+from datakit.run.resource import Resource
+from datakit.label import Reward
+from schemas.dataset import Dataset
+
+def mine():
+    return None
+
+apply(Reward(), Dataset.open(sys.argv[1]), sys.argv[2], resources={"scorer": Resource("k", mine)}, processes=1)
+"""
+
+
+@pytest.mark.parametrize("by", ["file", "standard input"])
+def test_a_script_without_a_guard_is_told_to_have_one(put, tmp_path, by):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    source = script.read_text() if by == "standard input" else ""
+    command = [sys.executable, "-" if source else str(script), put(responses("a")).url, str(tmp_path / "out")]
+    done = subprocess.run(
+        command, input=source, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    last = done.stderr[done.stderr.rindex("error[14/worker-not-started]") :]
+    assert done.returncode == 1 and "next: put the work under `if __name__ == '__main__':`" in last, done.stderr
 
 
 PARENT = """

@@ -180,6 +180,31 @@ def test_ten_lines_say_what_it_is(dataset: Dataset) -> None:
     assert lines[5].startswith(f"  mean ± deviation reward {mean:.4g} ±")
 
 
+def chain(tmp_path: Path, length: int) -> Dataset:
+    """A dataset made of one made of one, so many in all."""
+    last = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / "0"))
+    for number in range(1, length):
+        last = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / str(number)), parents={"before": last})
+    return last
+
+
+def test_a_long_line_of_ancestors_is_cut_and_says_where_it_goes_on(tmp_path: Path) -> None:
+    last = chain(tmp_path, 45)
+    text = last.lineage().splitlines()
+    assert len(text) == 32 and max(map(len, text)) < 400
+    assert text[0].endswith(f"{tmp_path}/44") and text[30].endswith(f"{tmp_path}/14")
+    assert text[31].strip() == f"... what that was made of: quiver show {tmp_path}/14"
+    rest = Dataset.open(text[31].split()[-1]).lineage().splitlines()
+    assert len(rest) == 15 and rest[-1].endswith(f"{tmp_path}/0")
+
+
+def test_many_inputs_are_cut_and_counted(tmp_path: Path) -> None:
+    one = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / "one"))
+    wide = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / "wide"), parents={f"input {n}": one for n in range(1200)})
+    text = wide.lineage().splitlines()
+    assert len(text) == 52 and text[-1] == f"  ... 1,150 more inputs: quiver show {wide.url}"
+
+
 def test_many_columns_still_make_ten_lines(tmp_path: Path) -> None:
     columns = [Column(f"a_column_with_quite_a_long_name_{n}", pa.float64(), "x") for n in range(200)]
     wide = Schema("wide", 1, tuple(columns))
