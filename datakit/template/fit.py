@@ -30,6 +30,7 @@ class Fit(Templating):
     name: ClassVar[str] = "template.fit"
     max_rejected: ClassVar[None] = None  # type: ignore[assignment] # dropping rows is its work, unlike its siblings'
     replaced_facts: ClassVar[frozenset[str]] = frozenset()
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     max_length: int
     overlong: Literal["drop", "cut-front", "cut-end"] = "drop"

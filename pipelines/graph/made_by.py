@@ -58,18 +58,31 @@ def next_command(missing: Collection[str], rows: Schema, place: str) -> str:
     """What to run over the rows at `place` so that they come closer to holding `missing`; empty where nothing does.
 
     Of the commands that add some of it: one that can run at once before one that cannot, then the one that adds most.
-    Where none can run, the one that makes what the best of them lacks.
+    Where none can run, the one that makes what the best of them lacks. Only where no command over these rows comes of
+    that, an import of others.
     """
+    operations = [maker for maker in makers() if maker.op is not None]
+    made = _closer(operations, missing, rows)
+    if made is not None:
+        return f"luigi --module pipelines {made.command} --data {place}"
+    made = _closer(makers(), missing, rows)
+    return "" if made is None else f"luigi --module pipelines {made.command}"
+
+
+def _closer(known: Sequence[Maker], missing: Collection[str], rows: Schema) -> Maker | None:
+    """One of `known` that `rows` suffice for; a way that ends where nothing helps is left for the next best."""
     tried: set[str] = set()
     lacking = {*missing}
     while True:
-        useful = [maker for maker in makers() if maker.adds & lacking and maker.command not in tried]
+        useful = [maker for maker in known if maker.adds & lacking and maker.command not in tried]
+        if not useful and lacking == {*missing}:
+            return None
         if not useful:
-            return ""
+            lacking = {*missing}
+            continue
         lacks = {maker.command: maker.takes - {*rows.names} for maker in useful}
         best = min(useful, key=lambda maker: (len(lacks[maker.command]), -len(maker.adds & lacking)))
         if not lacks[best.command]:
-            over = "" if best.command.startswith("Import ") else f" --data {place}"
-            return f"luigi --module pipelines {best.command}{over}"
+            return best
         tried.add(best.command)
         lacking = {*lacks[best.command]}
