@@ -50,7 +50,7 @@ def passed_on(
         else:
             before = before or [one for given in inputs for one in given.values()]
             tokenizers[name] = tuple(sorted({one for several in before for one in several}))
-    return {name: identities for name, identities in tokenizers.items() if identities}
+    return {name: several for name, several in tokenizers.items() if several}
 
 
 def fact(tokenizers: TokenizerByColumn) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.test_architecture import FILES, ROOT, TREES
+from tests.sources import FILES, ROOT, TREES
 
 ANY = "*"
 UNREAD = {"errors.py", "predicate.py", "rank_status.py", "output.py", "sandbox.py", "schema.py"}

@@ -21,7 +21,7 @@ from schemas.store.commit import read_manifest
 
 _SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
 
-_READS: Mapping[str, Schema] = {"generator": TOKENIZED_PROMPTS, "scorer": _SCORED}
+_TAKES: Mapping[str, Schema] = {"generator": TOKENIZED_PROMPTS, "scorer": _SCORED}
 
 
 @register
@@ -53,7 +53,7 @@ class Checkpoint(Backend):
         return plan.existing(os.path.expanduser(reference), "checkpoint")
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
-        return _READS.get(role, NOTHING)
+        return _TAKES.get(role, NOTHING)
 
     def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
         """Templated and tokenized: a prompt with an open answer, a whole conversation, or the pairs that `op` names."""

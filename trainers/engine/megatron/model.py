@@ -1,8 +1,8 @@
-"""A `Model` as a Megatron-Core network: one pipeline stage's slice of it, with the same weights at every
+"""A `ModelConfig` as a Megatron-Core network: one pipeline stage's slice of it, with the same weights at every
 layout.
 
-`build` makes this process's part of the network for its `Layout`; what it starts from is said in `initial`, rope in
-`rope`, the mixture of experts in `mixture`, the layers in `specs`.
+`build` makes this process's part of the network for its `Layout`; what it starts from is said in `weight_init`, rope
+in `rope`, the mixture of experts in `mixture`, the layers in `specs`.
 """
 
 from __future__ import annotations
