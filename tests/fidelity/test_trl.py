@@ -74,6 +74,7 @@ SCORES = {
 LOGITS = {
     "kd forward": ({}, {"beta": 0}),
     "kd backward": ({"direction": "backward"}, {"beta": 1}),
+    "kd between": ({"direction": "jsd", "jsd_weight": 0.3}, {"beta": 0.3}),
     "kd at temperature 2": ({"student_scale": 0.5, "teacher_scale": 0.5}, {"beta": 0, "temperature": 2.0}),
 }
 WEIGHTS = {

@@ -3,16 +3,19 @@
     p_t = softmax over K of teacher_scale * log p(teacher's id k | teacher)        renormalised over these K ids alone
     p_s = softmax over K of student_scale * log p(teacher's id k | student)
     forward  KL(p_t || p_s),  backward  KL(p_s || p_t)                             per token
-    loss = kd_weight * KL  +  sft_weight * -log p(token | student)                 mean over counted tokens
+    jsd      w KL(p_t || m) + (1 - w) KL(p_s || m)  with  m = w p_t + (1 - w) p_s
+    loss = kd_weight * that  +  sft_weight * -log p(token | student)               mean over counted tokens
 
 Hinton et al., "Distilling the Knowledge in a Neural Network" (2015, arXiv:1503.02531), with the teacher's top K as
-columns (`label.topk`), as NeMo-Aligner has it: `target_logits_scale` and `logits_scale` are the two scales there. A
-constant of a token's logits cancels, so log-probabilities stand for logits. NeMo-Aligner scales the logits of the
-cross-entropy too; here it is the network's own.
+columns (`label.topk`), as NeMo-Aligner has it: `target_logits_scale` and `logits_scale` are the two scales there. The
+generalized Jensen-Shannon divergence is that of Agarwal et al., "On-Policy Distillation of Language Models" (2023,
+arXiv:2306.13649), whose beta is w, as in TRL's GKD. A constant of a token's logits cancels, so log-probabilities stand
+for logits. NeMo-Aligner scales the logits of the cross-entropy too; here it is the network's own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -27,14 +30,17 @@ from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NOT_BOTH = "at least 0, and not 0 together with kd_weight"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`direction`: forward covers what the teacher may say, backward seeks what it says most. The scales divide
-    temperatures: 0.5 is temperature 2.
+    """`direction`: forward covers what the teacher may say, backward seeks what it says most, jsd lies between: nearer
+    to forward the smaller `jsd_weight` (w) is. The scales divide temperatures: 0.5 is temperature 2.
     """
 
-    direction: Literal["forward", "backward"] = "forward"
+    direction: Literal["forward", "backward", "jsd"] = "forward"
+    jsd_weight: float = 0.5
     kd_weight: float = 1.0
     sft_weight: float = 0.0
     student_scale: float = 1.0
@@ -43,8 +49,9 @@ class Settings:
     def __post_init__(self) -> None:
         check_ranges(
             "kd",
-            kd_weight=(self.kd_weight, self.kd_weight > 0, "above 0"),
-            sft_weight=(self.sft_weight, self.sft_weight >= 0, "at least 0"),
+            jsd_weight=(self.jsd_weight, 0 < self.jsd_weight < 1, "in (0, 1)"),
+            kd_weight=(self.kd_weight, self.kd_weight >= 0, "at least 0"),
+            sft_weight=(self.sft_weight, self.sft_weight >= 0 and self.sft_weight + self.kd_weight > 0, _NOT_BOTH),
             student_scale=(self.student_scale, self.student_scale > 0, "above 0"),
             teacher_scale=(self.teacher_scale, self.teacher_scale > 0, "above 0"),
         )
@@ -56,8 +63,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     mask_T = rows["loss_mask"].float()
     teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
     student_TK = (settings.student_scale * student.gathered_logits_TK).log_softmax(-1)
-    forward = settings.direction == "forward"
-    kl_T = _kl(teacher_TK, student_TK) if forward else _kl(student_TK, teacher_TK)
+    kl_T = _divergence(settings, teacher_TK, student_TK)
     sft_T = -student.logprobs_T
     values_T = settings.kd_weight * kl_T
     if settings.sft_weight:
@@ -66,6 +72,17 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     figures = {"kd_loss": kl_T, "sft_loss": sft_T, "agreement": same_T}
     metrics = {name: sum_count(figure_T, mask_T) for name, figure_T in figures.items()}
     return Loss(values=values_T, weights=mask_T, metrics=metrics)
+
+
+def _divergence(settings: Settings, teacher_TK: Tensor, student_TK: Tensor) -> Tensor:
+    """Between the two distributions, both as log-probabilities [T, K]."""
+    if settings.direction == "forward":
+        return _kl(teacher_TK, student_TK)
+    if settings.direction == "backward":
+        return _kl(student_TK, teacher_TK)
+    weight = settings.jsd_weight
+    mixture_TK = (teacher_TK + math.log(weight)).logaddexp(student_TK + math.log1p(-weight))
+    return weight * _kl(teacher_TK, mixture_TK) + (1 - weight) * _kl(student_TK, mixture_TK)
 
 
 def _kl(one_TK: Tensor, other_TK: Tensor) -> Tensor:

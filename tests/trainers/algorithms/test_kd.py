@@ -33,16 +33,31 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def by_the_formula(settings: Settings, gathered: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
     teacher, student = softmax(settings.teacher_scale * TEACHER), softmax(settings.student_scale * gathered)
-    one, other = (teacher, student) if settings.direction == "forward" else (student, teacher)
-    return settings.kd_weight * (one * np.log(one / other)).sum(-1) - settings.sft_weight * logprobs
+    weight = settings.jsd_weight
+    mixture = weight * teacher + (1 - weight) * student
+    distance = {
+        "forward": kl(teacher, student),
+        "backward": kl(student, teacher),
+        "jsd": weight * kl(teacher, mixture) + (1 - weight) * kl(student, mixture),
+    }[settings.direction]
+    return np.asarray(settings.kd_weight * distance - settings.sft_weight * logprobs)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+def kl(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.asarray((one * np.log(one / other)).sum(-1))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "jsd"])
 @pytest.mark.parametrize(
-    "more", [{}, {"sft_weight": 0.4, "kd_weight": 2.0, "student_scale": 0.5, "teacher_scale": 2.0}]
+    "more",
+    [
+        {},
+        {"sft_weight": 0.4, "kd_weight": 2.0, "student_scale": 0.5, "teacher_scale": 2.0, "jsd_weight": 0.2},
+        {"sft_weight": 1.0, "kd_weight": 0.0},
+    ],
 )
 def test_value_and_gradient_are_those_of_the_formula(
-    direction: Literal["forward", "backward"], more: dict[str, float]
+    direction: Literal["forward", "backward", "jsd"], more: dict[str, float]
 ) -> None:
     random = np.random.default_rng(0)
     gathered, logprobs = -random.exponential(1.5, TEACHER.shape), -random.exponential(1.5, len(TEACHER))
@@ -72,9 +87,13 @@ def test_a_student_like_its_teacher_has_nothing_to_learn() -> None:
 
 
 def test_both_directions_by_hand() -> None:
-    """Teacher (1/2, 1/4, 1/4) and a uniform student: log 3 - 3/2 log 2 forward, 5/3 log 2 - log 3 backward."""
+    """Teacher (1/2, 1/4, 1/4) and a uniform student: log 3 - 3/2 log 2 forward, 5/3 log 2 - log 3 backward; half way
+    between, (5/12, 7/24, 7/24).
+    """
     teacher = np.log(np.array([[0.5, 0.25, 0.25]] * 5))
     expected = {"forward": math.log(3) - 1.5 * math.log(2), "backward": 5 / 3 * math.log(2) - math.log(3)}
+    ours, students = math.log(6 / 5) / 2 + math.log(6 / 7) / 2, math.log(4 / 5) / 3 + 2 * math.log(8 / 7) / 3
+    expected["jsd"] = (ours + students) / 2
     for direction, value in expected.items():
         outputs = ModelOutputs(
             torch.tensor([0] * 5),
@@ -86,7 +105,9 @@ def test_both_directions_by_hand() -> None:
         np.testing.assert_allclose(loss.values.numpy(), [value] * 5, rtol=1e-12)
 
 
-@pytest.mark.parametrize("setting", [{"kd_weight": 0.0}, {"sft_weight": -1.0}, {"student_scale": 0.0}])
+@pytest.mark.parametrize(
+    "setting", [{"kd_weight": 0.0}, {"sft_weight": -1.0}, {"student_scale": 0.0}, {"jsd_weight": 1.0}]
+)
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="range"):
         Settings(**setting)  # type: ignore[arg-type]
