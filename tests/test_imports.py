@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import FILES, MODULES, PACKAGES, ROOT, TREES, imports, within
+from tests.sources import FILES, MODULES, PACKAGES, ROOT, TESTS, TREES, imports, within
 
 ENGINE = tuple(name for name in MODULES if within(name, "trainers.engine"))
 LEARNING = ("torch", "megatron", "luigi", "transformer_engine", "tensorrt_llm")
@@ -163,6 +163,17 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert not eager, f"optional, and imported at the top: {eager}"
     unused = declared - set().union(*map(tops, FILES))
     assert unused <= {"psutil", "jinja2"}, f"never imported: {unused}"  # Luigi's time limits; chat templates
+
+
+def test_every_module_of_pipelines_is_imported_by_a_test() -> None:
+    """By name, or through a package that hands its names on: a registry's list, `pipelines.run`."""
+    used, waiting = set[str](), {name for path in TESTS for name, _ in imports(path, for_types=True)} & MODULES.keys()
+    while waiting:
+        used |= waiting
+        lists = (name for name in waiting if MODULES[name].name == "__init__.py")
+        waiting = {other for name in lists for other in EDGES[name]} - used
+    idle = {name for name in MODULES if within(name, "pipelines")} - used
+    assert {name for name in idle if MODULES[name].name != "__init__.py"} == set()
 
 
 # What an import loads

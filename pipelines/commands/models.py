@@ -27,7 +27,6 @@ from pipelines.graph.resolve import stem
 from pipelines.runtime.console import Stage
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.runtime.resources import open_tokenizer
-from pipelines.runtime.targets import CheckpointTarget
 from pipelines.runtime.tasks import Make, makes
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, WorkerError
@@ -38,8 +37,6 @@ from schemas.store.commit import read_manifest
 @makes(ImportedModel)
 class ImportHF(Make):
     """Makes a checkpoint of a Hugging Face folder."""
-
-    kind = CheckpointTarget
 
     def make(self, node: ImportedModel, stage: Stage) -> str:
         """`trainers.import_hf`."""

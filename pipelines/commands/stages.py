@@ -47,13 +47,13 @@ from pipelines.runtime.parameters import (
     OptionalNumber,
     OptionalWhole,
     Whole,
-    assigned_to,
+    learning_of,
 )
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import normal
-from trainers.config import merged, training_of
+from trainers.config import training_of
 
 
 class StageCommand(Command):
@@ -280,14 +280,6 @@ class Train(StageCommand):
     batch_size = OptionalWhole(description="rows of an optimizer step; the same as --set global_batch_size=...")
     ranks = Whole(least=0, default=0, description="processes; 0: what [launch] says", significant=False)
 
-    @property
-    def settled(self) -> Mapping[str, Any]:
-        """The learning that all flags together ask for."""
-        flags = {"optim.lr": self.lr, "epochs": self.epochs, "global_batch_size": self.batch_size}
-        given = [f"{path}={value}" for path, value in flags.items() if value is not None]
-        changes = assigned_to([*self.set, *given], "learning", Train)
-        return merged(recursively_unfreeze(self.learning), changes.get("learning", {}))
-
     def build(self, plan: Plan) -> Sequence[Node]:
         """The checkpoint."""
         start = reference(self, "init", required=not self.architecture)
@@ -296,7 +288,7 @@ class Train(StageCommand):
         if not (start or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         shape, seed = dict(self.architecture) or None, settings.quiver_config().seed
-        training = training_of(self.algorithm, self.settled, seed=seed, model=shape, where="--learning")
+        training = training_of(self.algorithm, learning_of(self), seed=seed, model=shape, where="--learning")
         init = checkpoint_at(plan, start) if start else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None

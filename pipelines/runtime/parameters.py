@@ -26,7 +26,8 @@ from schemas.settings import assigned, setting_of
 from trainers.config import Training, merged
 
 _UNKNOWN = "unrecognized arguments: "
-_DIRECT = {"optim.lr": "lr", "epochs": "epochs", "global_batch_size": "batch-size"}
+LEARNING_FLAGS = {"lr": "optim.lr", "epochs": "epochs", "batch_size": "global_batch_size"}
+"""Parameters of a command that are settings of its `learning`, and what they are called there."""
 
 
 class Whole(luigi.IntParameter):
@@ -194,6 +195,16 @@ def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task
     return {name: assigned(kinds[name], texts, where=f"--set of {name}") for name, texts in about.items()}
 
 
+def learning_of(command: Any) -> dict[str, Any]:
+    """What `--learning` asks for, and over it `--set` and the flags of `LEARNING_FLAGS`; `ConfigError` for a setting
+    that two of these give.
+    """
+    flags = {path: getattr(command, name) for name, path in LEARNING_FLAGS.items()}
+    given = [f"{path}={value}" for path, value in flags.items() if value is not None]
+    changes = assigned_to([*command.set, *given], "learning", type(command))
+    return merged(recursively_unfreeze(command.learning), changes.get("learning", {}))
+
+
 def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:
     try:
         value = parse(text)
@@ -272,7 +283,7 @@ def _hint(task: str | None, flag: str) -> str:
     known = flags_of(task)
     path = setting_of(Training, flag.replace("-", "_"))
     if path and "set" in known:
-        direct = _DIRECT.get(path)
+        direct = next((name.replace("_", "-") for name, own in LEARNING_FLAGS.items() if own == path), "")
         return f" (did you mean {f'--{direct}' if direct in known else f'--set {path}=...'}?)"
     having = {owner for owner, _, name, _ in Register.get_all_params() if name.replace("_", "-") == flag}
     owners = [owner for owner in having if not inspect.isabstract(Register.get_task_cls(owner))]

@@ -39,11 +39,3 @@ class NodeTarget(luigi.Target):
                 next=f"move {self.node.url} away, or choose another [quiver] root",
             )
         return True
-
-
-class DatasetTarget(NodeTarget):
-    """A dataset."""
-
-
-class CheckpointTarget(NodeTarget):
-    """A checkpoint."""

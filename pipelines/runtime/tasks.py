@@ -1,4 +1,4 @@
-"""The few generic Luigi tasks: one makes a table, one trains a model.
+"""The generic Luigi task, and the one that makes a table; what makes other nodes registers itself (`makes`).
 
 A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter`
 gives two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has
@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import luigi
 
 from pipelines.graph.limits import check_rows
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.nodes import Node, Table
 from pipelines.graph.why import why
 from pipelines.runtime import settings
 from pipelines.runtime.command import failure_text
 from pipelines.runtime.console import Stage, say
-from pipelines.runtime.targets import CheckpointTarget, DatasetTarget, NodeTarget
-from pipelines.runtime.training import train
+from pipelines.runtime.targets import NodeTarget
 from schemas.errors import ConfigError
 from schemas.process.parent import end_with_parent
 
@@ -47,7 +46,6 @@ class Make(luigi.Task):
     task_key = luigi.Parameter()
     node: Node
 
-    kind: ClassVar[type[NodeTarget]] = NodeTarget
     place: tuple[int, int] = (0, 0)
     """Which stage of how many of the command that runs; (0, 0) where that is not known."""
 
@@ -80,7 +78,7 @@ class Make(luigi.Task):
 
     def output(self) -> NodeTarget:
         """Its dataset or checkpoint."""
-        return self.kind(self.planned())
+        return NodeTarget(self.planned())
 
     def on_failure(self, exception: BaseException) -> str:
         """Results and notes for the process that started all this."""
@@ -117,8 +115,6 @@ def _remove_empty(node: Node) -> None:
 class Apply(Make):
     """Makes a table: one operation, in child processes."""
 
-    kind = DatasetTarget
-
     def make(self, node: Table, stage: Stage) -> str:
         """`datakit.apply` with the settings of `[quiver]`."""
         from datakit.apply import apply
@@ -152,17 +148,6 @@ class Apply(Make):
             came = f"of {sum(given.num_rows for given in inputs):,} rows none is left" if inputs else "there is no row"
             say(f"{node.label:<34} note: {came}{f', {rejected:,} were set aside' if rejected else ''}")
         return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
-
-
-@makes(TrainedCheckpoint)
-class Fit(Make):
-    """Makes a checkpoint: one training run, in a process of its own."""
-
-    kind = CheckpointTarget
-
-    def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
-        """`python -m trainers.run`, in one process or several."""
-        return train(node, stage)
 
 
 def task_of(node: Node) -> Make:

@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.graph.nodes import Node, TrainedCheckpoint
 from pipelines.runtime import settings
 from pipelines.runtime.console import Stage, say
+from pipelines.runtime.tasks import Make, makes
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.settings import plain
@@ -27,21 +28,25 @@ from trainers.launch import start
 from trainers.launch.settings import Launch
 
 
-def train(node: TrainedCheckpoint, stage: Stage) -> str:
-    """Run `node` to its end and return what to say of it; errors of the run are raised here as they are."""
-    run = placed(node)
-    folder = run.paths.folder
-    own_folder(folder)
-    config = folder / "config.json"
-    replace_file(config, json.dumps(plain(run), indent=1))
-    launch, ranks = check(node)
-    metrics = folder / "metrics.jsonl"
-    started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
-    started.run(_Follower(metrics, _steps(node), stage))
-    manifest = read_manifest(node.url)
-    assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
-    figures = _last(metrics)
-    return f"{figures.get('step', 0):,} steps, loss {figures.get('loss', float('nan')):.4f}"
+@makes(TrainedCheckpoint)
+class Fit(Make):
+    """Makes a checkpoint: one training run, in a process of its own."""
+
+    def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
+        """`python -m trainers.run`, in one process or several; errors of the run are raised here as they are."""
+        run = placed(node)
+        folder = run.paths.folder
+        own_folder(folder)
+        config = folder / "config.json"
+        replace_file(config, json.dumps(plain(run), indent=1))
+        launch, ranks = check(node)
+        metrics = folder / "metrics.jsonl"
+        started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
+        started.run(_Follower(metrics, _steps(node), stage))
+        manifest = read_manifest(node.url)
+        assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
+        figures = _last(metrics)
+        return f"{figures.get('step', 0):,} steps, loss {figures.get('loss', float('nan')):.4f}"
 
 
 def check(node: TrainedCheckpoint) -> tuple[Launch, int]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from luigi.cmdline_parser import CmdlineParser
-from luigi.freezing import recursively_unfreeze
 
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.runtime import command
+from pipelines.runtime.parameters import learning_of
 
 TRAIN = "Train --data rows --init policy"
 DEFAULT = {"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}}
@@ -22,8 +22,7 @@ def learning(flags: str) -> dict[str, Any]:
     """What the command learns with."""
     with CmdlineParser.global_instance(shlex.split(f"{TRAIN} {flags}")) as parser:
         task: Any = parser.get_task_obj()
-        settled: dict[str, Any] = recursively_unfreeze(task.settled)
-        return settled
+        return learning_of(task)
 
 
 @pytest.mark.parametrize(

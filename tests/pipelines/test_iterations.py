@@ -1,0 +1,51 @@
+"""How iterations stand on each other, and what their results are called: planned only."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.commands.iterations import Iterations
+from pipelines.graph.plan import Plan
+from pipelines.recipes import RestIteration
+from schemas.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Iterations:
+    return RestIteration(iteration=2, thresholds=[0.1, 0.2]).results(Plan(str(tmp_path_factory.mktemp("data"))))
+
+
+def test_the_last_iteration_has_plain_names(twice: Iterations) -> None:
+    first, last = twice.steps
+    assert twice.datasets["samples"] is last.samples and twice.datasets["iter=1/samples"] is first.samples
+    assert twice.datasets["kept"] is twice.datasets["step=2/kept"] is last.kept[1]
+    assert twice.checkpoints["policy"] is last.policy and twice.checkpoints["iter=1/policy"] is first.policy
+    assert list(twice.figures) == ["first", "iter=1", "iter=2"] and twice.folder == "rest/digits"
+
+
+def test_an_iteration_samples_from_the_policy_of_the_one_before(twice: Iterations) -> None:
+    first, last = twice.steps
+    assert last.samples.parents["generator"] is first.policy and first.policy in last.policy.ancestors()
+    assert twice.checkpoints["first"] in twice.before.answers.ancestors()
+    assert first.policy not in twice.before.answers.ancestors()
+
+
+def test_without_the_last_it_is_the_iteration_before(twice: Iterations) -> None:
+    earlier = twice.without_last()
+    assert earlier.datasets["samples"] is twice.steps[0].samples
+    assert earlier.targets == (twice.steps[0].evaluation.figures, twice.steps[0].policy)
+
+
+def test_prompts_of_an_iteration_are_used_in_no_other(twice: Iterations) -> None:
+    shares = [
+        next(one for one in step.samples.ancestors() if one.name == "prompts" and "iter=" in one.label)
+        for step in twice.steps
+    ]
+    assert [share.op.part for share in shares] == ["1", "2"]
+    assert [share.op.counts for share in shares] == [(1024, -1), (1024, 1024, -1)]
+
+
+def test_an_experiment_is_one_folder() -> None:
+    with pytest.raises(ConfigError, match="is no name of one folder") as fault:
+        RestIteration(experiment="a/b").results(Plan("data"))
+    assert fault.value.next.endswith("--experiment a-b")

@@ -1,0 +1,73 @@
+"""Figures of a dataset, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from pipelines.stages.measure import Measure
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+
+ROWS = Schema(
+    "rows",
+    1,
+    (
+        Column("n", pa.float64(), "numbers", nullable=True),
+        Column("text", pa.string(), "no numbers"),
+        Column("ids", pa.list_(pa.int32()), "lists of 0, 2 and 4"),
+        Column("none", pa.float64(), "nulls alone", nullable=True),
+    ),
+)
+TABLE = pa.table(
+    {
+        "n": pa.array([1.0, None, 5.0]),
+        "text": ["a", "b", "c"],
+        "ids": pa.array([[], [1, 2], [1, 2, 3, 4]], pa.list_(pa.int32())),
+        "none": pa.array([None, None, None], pa.float64()),
+    }
+)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Dataset:
+    return Dataset.from_arrow(TABLE, ROWS, str(tmp_path / "rows"))
+
+
+def figures(rows: Dataset, folder: Path, *columns: str) -> dict[str, float]:
+    made = apply(Measure(stage="some/stage", columns=columns), rows, str(folder / "report"), processes=1).read()
+    assert set(made["stage"].to_pylist()) == {"some/stage"}
+    return dict(zip(made["metric"].to_pylist(), made["value"].to_pylist(), strict=True))
+
+
+def test_mean_deviation_and_count_of_each_column(rows: Dataset, tmp_path: Path) -> None:
+    made = figures(rows, tmp_path, "n", "ids.length")
+    assert made == {
+        "n.mean": 3.0,
+        "n.std": 2.0,
+        "n.count": 2.0,
+        "ids.length.mean": 2.0,
+        "ids.length.std": pytest.approx((8 / 3) ** 0.5),
+        "ids.length.count": 3.0,
+    }
+
+
+def test_without_a_value_there_is_a_count_and_no_mean(rows: Dataset, tmp_path: Path) -> None:
+    made = figures(rows, tmp_path, "none")
+    assert made["none.count"] == 0.0 and "none.mean" not in made
+
+
+def test_a_column_that_is_not_there_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="columns that are not there: other, more"):
+        Measure(stage="s", columns=("n", "other", "more.length")).gives(ROWS)
+
+
+@pytest.mark.parametrize("column", ["text", "n.length", "ids"])
+def test_a_column_without_numbers_is_refused_before_anything_runs(column: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        Measure(stage="s", columns=(column,)).gives(ROWS)
+    assert fault.value.slug == "not-a-number"

@@ -1,0 +1,77 @@
+"""`--model`, its older names, and the settings of templating, read off a command."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from datakit.template import Rendering
+from pipelines.commands.stages import Train
+from pipelines.commands.templated import Answering
+from pipelines.runtime.parameters import learning_of
+from pipelines.runtime.references import reference
+from schemas.errors import ConfigError
+
+
+def named(model: str = "", policy: str = "") -> SimpleNamespace:
+    return SimpleNamespace(model=model, policy=policy, task_family="Generate")
+
+
+@pytest.mark.parametrize("given", [("a", ""), ("", "a"), ("a", "a")])
+def test_the_model_has_two_names(given: tuple[str, str]) -> None:
+    assert reference(named(*given), "policy") == "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "following"),
+    [
+        (("a", "b"), "--model a and --policy b are the same flag", "leave --policy out"),
+        (('{"num_layers": 2}', ""), "the shape of a fresh network is --architecture", "--architecture"),
+        (("", ""), "Generate needs --model", "luigi --module pipelines Generate --model CHECKPOINT ..."),
+    ],
+)
+def test_what_names_no_model_is_refused(given: tuple[str, str], what: str, following: str) -> None:
+    with pytest.raises(ConfigError, match=what) as fault:
+        reference(named(*given), "policy")
+    assert fault.value.next.startswith(following)
+
+
+def test_a_model_may_be_left_out_where_something_else_will_do() -> None:
+    assert reference(named(), "policy", required=False) == ""
+
+
+class Saying(Answering):
+    """A command with settings of its own."""
+
+    def __init__(self, **given: object) -> None:
+        vars(self).update({"template": "", "template_options": {}, "date": "", "stop": ()} | given)
+
+
+def test_settings_of_templating_are_one_rendering() -> None:
+    shown = Saying(template="chatml", template_options={"deep": {"a": 1}}, stop=("END", 3)).asked
+    assert shown == Rendering(template="chatml", options={"deep": {"a": 1}}, stop=("END", "3"))
+    assert Saying().asked == Rendering()
+
+
+def test_what_is_set_without_use_is_refused_but_for_what_ends_an_answer() -> None:
+    Saying(stop=("END",)).nothing_templated("nothing is written")
+    with pytest.raises(ConfigError, match="have no use here: nothing is written"):
+        Saying(template="chatml").nothing_templated("nothing is written")
+
+
+def test_flag_and_params_may_agree_but_not_differ() -> None:
+    command = Saying(template="chatml")
+    assert command.agreed({"template": "chatml", "learn": "all"}) == {"template": "chatml", "learn": "all"}
+    assert command.agreed({})["template"] == "chatml"
+    with pytest.raises(ConfigError, match="template is given twice: chatml and, in --params, text"):
+        command.agreed({"template": "text"})
+
+
+def test_assignments_and_flags_lie_over_learning() -> None:
+    given = {"data": "rows", "learning": {"optim": {"lr": 1.0, "eps": 1e-6}}}
+    train = Train(**given, set=("max_steps=5",), lr=3.0, batch_size=8)
+    asked = {"optim": {"lr": 3.0, "eps": 1e-6}, "max_steps": 5, "global_batch_size": 8}
+    assert learning_of(train) == asked, "max_steps displaces the epochs that are the default"
+    with pytest.raises(ConfigError, match=r"optim\.lr is given twice"):
+        learning_of(Train(**given, set=("optim.lr=2",), lr=3.0))
