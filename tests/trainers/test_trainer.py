@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,42 @@ def test_the_key_of_what_was_saved_follows_the_rows(tmp_path: Path) -> None:
             learn(trainer, *seeds)
             keys.append(trainer.save().task_key)
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_two_threads_are_one_too_many_and_closed_is_closed(tmp_path: Path) -> None:
+    """The second thread comes while the first is inside its step, however long that takes."""
+    inside, go_on, figures = threading.Event(), threading.Event(), list[dict[str, float]]()
+    with engine.open(a_run(tmp_path)) as trainer:
+        train = trainer.stepper.train
+
+        def slowly(*batches: Any, **options: Any) -> Any:
+            inside.set()
+            assert go_on.wait(60)
+            return train(*batches, **options)
+
+        trainer.stepper.train = slowly  # type: ignore[method-assign]
+        first = threading.Thread(target=lambda: figures.extend(learn(trainer, 1)))
+        first.start()
+        assert inside.wait(60)
+        for call in (lambda: learn(trainer, 2), trainer.save, trainer.close):
+            with pytest.raises(ConfigError, match="trainer-busy"):
+                call()
+        go_on.set()
+        first.join()
+        assert trainer.steps == len(figures) == 1
+        assert learn(trainer, 2)[0]["rows"] == 9
+    for call in (lambda: learn(trainer, 3), trainer.save, trainer.generator, trainer.token_model):
+        with pytest.raises(ConfigError, match="this trainer is closed"):
+            call()
+    trainer.close()
+
+
+def test_two_open_trainers_learn_what_each_learns_alone(tmp_path: Path) -> None:
+    with engine.open(a_run(tmp_path)) as alone:
+        expected = learn(alone, 1, 2, 3)
+    with engine.open(a_run(tmp_path)) as one, engine.open(a_run(tmp_path)) as other:
+        steps = [(learn(one, seed)[0], learn(other, seed)[0]) for seed in (1, 2, 3)]
+    assert [step for step, _ in steps] == expected and [step for _, step in steps] == expected
 
 
 def test_a_falling_schedule_needs_its_last_step(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import gc
 import hashlib
 import json
 import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Any
@@ -63,6 +64,7 @@ class Trainer:
         self.steps = 0
         self._given_key, self._learnt, self._figures = task_key, "", dict[str, float]()
         self._began, self._resources, self._closed = time.monotonic(), resources or ExitStack(), False
+        self._one_at_a_time = threading.RLock()
 
     def __enter__(self) -> Trainer:
         return self
@@ -75,20 +77,25 @@ class Trainer:
         `lr`, `grad_norm`, `rows`, `tokens`.
 
         rows: an Arrow table of what the algorithm reads, or what becomes one (a dict of columns, a data frame); rows
-        without a key are called by their number. `DataError`, and no step, for columns that are missing or of another
+        without a key are called by their number. `ConfigError` while another thread is at this trainer, and once it is
+        closed; `DataError`, and no step, for columns that are missing or of another
         type, for rows that cannot be trained on, and where processes were given different rows; `HealthError` for a
         loss that is not finite.
         """
-        self._check_open()
-        table = self._agreed(rows)
-        cut = build.sharding(self.run, self.prepared.layout)
-        done = self.step(global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0))
-        self._learnt = hashlib.sha256(f"{self._learnt} {table.content_digest}".encode()).hexdigest()
+        with self._alone():
+            table = self._agreed(rows)
+            cut = build.sharding(self.run, self.prepared.layout)
+            done = self.step(global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0))
+            self._learnt = hashlib.sha256(f"{self._learnt} {table.content_digest}".encode()).hexdigest()
         made = {"lr": done.lr, "grad_norm": done.grad_norm, "rows": len(table), "tokens": done.result.tokens}
         return {**done.figures, **made}
 
     def step(self, batch: GlobalBatch, *, records: bool = False) -> TrainedStep:
         """One optimizer step; with `records` of every row, too. `HealthError` where loss or gradient are not finite."""
+        with self._alone():
+            return self._step(batch, records)
+
+    def _step(self, batch: GlobalBatch, records: bool) -> TrainedStep:
         number, sources = batch.number + 1, batch.source.sources
         rank.heartbeat(f"step {number}")
         self.model.zero_grad_buffer()
@@ -141,7 +148,10 @@ class Trainer:
         state where asked for, or where the run carries it on. stats: the figures of its facts (default: those of the
         last step). Other content in the folder is `ConflictError`.
         """
-        self._check_open()
+        with self._alone():
+            return self._save(folder, optimizer, stats)
+
+    def _save(self, folder: str | None, optimizer: bool, stats: Mapping[str, float] | None) -> Manifest:
         prepared = self.prepared
         return checkpoint.save(
             folder or self.run.paths.out,
@@ -160,7 +170,8 @@ class Trainer:
         """Let go of network and optimizer; the process may open another trainer. A second call does nothing."""
         if self._closed:
             return
-        self._closed = True
+        with self._alone():
+            self._closed = True
         self.__dict__.pop("_inference", None)
         del self.model, self.optimizer, self.stepper
         gc.collect()  # Megatron's modules and hooks refer to each other
@@ -227,6 +238,23 @@ class Trainer:
                 found=f"the head {self.prepared.shape.head}",
                 kept="the trainer, as it was",
             )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one thread at a time at the network; `ConfigError` for a second one, and once it is closed."""
+        if not self._one_at_a_time.acquire(blocking=False):
+            raise ConfigError(
+                "trainer-busy",
+                "another thread is learning, saving or closing this trainer",
+                expected="one thread at a time",
+                kept="the trainer, as that thread leaves it",
+                next="call it from one thread, or under a lock of your own",
+            )
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     def _check_open(self) -> None:
         if self._closed:
