@@ -2,6 +2,7 @@
 
 quiver ops [NAME] | formats | algorithms | recipes       what there is; of one operation, its settings and columns
 quiver show URL                                          what is in a dataset, and what it was made of
+quiver show URL --mask [--rows N] [--tokenizer FOLDER]   its first rows, with what is learnt in colour
 quiver export URL --to trl --out rows.jsonl              its rows as another toolkit's file; alone: the formats
 quiver RestIteration --iteration 2                       luigi --module pipelines RestIteration --iteration 2
 """
@@ -10,10 +11,14 @@ from __future__ import annotations
 
 import trainers  # noqa: F401  # isort: skip - signals end this command quietly from here on
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from schemas import Dataset
 
 
 def main() -> NoReturn:
@@ -95,11 +100,27 @@ def _recipes(arguments: Sequence[str]) -> Iterable[str]:
 def _show(arguments: Sequence[str]) -> Iterable[str]:
     from schemas import Dataset
 
-    _at_most(arguments, 1, "quiver show URL")
-    if not arguments:
-        raise _usage("quiver show URL", "no dataset")
-    dataset = Dataset.open(arguments[0])
-    return [repr(dataset), "", dataset.lineage()]
+    usage = "quiver show URL [--mask [--rows N] [--tokenizer FOLDER]]"
+    words, options = _options(arguments, ("rows", "tokenizer"), usage, flags=("mask",))
+    count = options.get("rows", "3")
+    if len(words) != 1 or not count.isdecimal() or (options and "mask" not in options):
+        raise _usage(usage, " ".join(arguments) or "no dataset")
+    dataset = Dataset.open(words[0])
+    return _masked(dataset, int(count), options) if "mask" in options else [repr(dataset), "", dataset.lineage()]
+
+
+def _masked(dataset: Dataset, rows: int, options: Mapping[str, str]) -> Iterable[str]:
+    from datakit.tokenizers.masked_text import masked_text
+    from datakit.tokenizers.tokenizer import Tokenizer
+    from schemas import Dataset
+
+    place = options.get("tokenizer")
+    tokenizer = None
+    if place is not None:
+        known = Dataset.exists(place) and Dataset.open(place)
+        tokenizer = Tokenizer.of_dataset(known) if known else Tokenizer.of_folder(place)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return [masked_text(dataset, rows, tokenizer).text(colour)]
 
 
 def _export(arguments: Sequence[str]) -> Iterable[str]:
@@ -128,8 +149,10 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {
 }
 
 
-def _options(arguments: Sequence[str], names: Sequence[str], usage: str) -> tuple[list[str], dict[str, str]]:
-    """The plain words of a command, and its `--name value` options; `ConfigError` for other ones."""
+def _options(
+    arguments: Sequence[str], names: Sequence[str], usage: str, flags: Sequence[str] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """The plain words of a command, its `--name value` options and its flags; `ConfigError` for other ones."""
     words: list[str] = []
     options: dict[str, str] = {}
     waiting = list(arguments)
@@ -139,6 +162,9 @@ def _options(arguments: Sequence[str], names: Sequence[str], usage: str) -> tupl
             words.append(word)
             continue
         name, given, text = word[2:].partition("=")
+        if word[2:] in flags and word[2:] not in options:
+            options[name] = ""
+            continue
         if name not in names or name in options or not (given or waiting):
             raise _usage(usage, " ".join(arguments))
         options[name] = text if given else waiting.pop(0)

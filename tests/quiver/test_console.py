@@ -13,7 +13,7 @@ import quiver
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from quiver import catalog, console
-from schemas import Dataset
+from schemas import Dataset, Schema
 from schemas.errors import ConfigError
 from tests.faults.writers import write
 from trainers.registry import algorithms
@@ -117,3 +117,17 @@ def test_rows_are_exported_and_the_formats_listed(capsys: pytest.CaptureFixture[
     ):
         with pytest.raises(ConfigError, match="other words"):
             console.run(words.split())
+
+
+def test_masks_are_shown_without_colour_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from tests.datakit.fakes import pieces
+
+    table = pieces(5)
+    made = Dataset.from_arrow(table, Schema.of_arrow(table.schema), str(tmp_path / "d"))
+    text = answer(capsys, "show", made.url, "--mask", "--rows", "2")
+    assert text.count("[[answer") == 2 and "question 1[[answer 1]]" in text and "\x1b" not in text
+    for words in ("--rows 2", "--mask --rows x", "--mask --mask", "--masks"):
+        with pytest.raises(ConfigError, match="other words"):
+            console.run(["show", made.url, *words.split()])

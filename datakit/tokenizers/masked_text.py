@@ -1,0 +1,188 @@
+"""Rows as a person reads them, with what is learnt of them marked: on a terminal, as plain text, in a notebook.
+
+    print(masked_text(dataset, tokenizer=Tokenizer.of_folder("./my-model")))     [[ ]] around what is learnt
+    masked_text(dataset)                                                         in a notebook: marked HTML
+
+Token rows, pairs and packs are decoded by their tokenizer; templated rows (`pieces`) need none.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from operator import itemgetter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.columns.conversations import flat
+from datakit.tokenizers.tokenizer import Tokenizer
+from schemas import IDS, PIECES, Dataset
+from schemas.errors import ConfigError, escaped, printable
+from schemas.rows.tokens import MASK
+from schemas.store.storage import shown
+from schemas.tokenizer_lineage import check, tokenizers_of
+
+Segment = tuple[str, bool]
+"""A stretch of text, and whether it is learnt."""
+
+_COLOUR, _PLAIN = ("\x1b[1;32m", "\x1b[0m"), ("[[", "]]")
+_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class MaskedRow:
+    """A text column of one row: its sequences (several in a pack), each in segments; how much of it is learnt."""
+
+    name: str
+    column: str
+    sequences: tuple[tuple[Segment, ...], ...]
+    learnt: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """The first rows of a dataset, and the share of its `unit` (tokens or characters) that is learnt, of all rows."""
+
+    url: str
+    rows: tuple[MaskedRow, ...]
+    learnt: int
+    total: int
+    unit: str
+
+    @property
+    def share(self) -> float:
+        """The part of all tokens that is learnt."""
+        return self.learnt / self.total if self.total else 0.0
+
+    def text(self, colour: bool) -> str:
+        """Lines for a terminal: what is learnt in colour, or between `[[` and `]]`."""
+        opens, closes = _COLOUR if colour else _PLAIN
+        return "\n\n".join(self._shown(lambda text: f"{opens}{text}{closes}", lambda text: text))
+
+    def __str__(self) -> str:
+        return self.text(colour=False)
+
+    def _repr_html_(self) -> str:
+        def marked(text: str) -> str:
+            return f"<mark>{text}</mark>"
+
+        parts = self._shown(marked, html.escape)
+        return "<div>" + "".join(f'<pre style="white-space: pre-wrap">{part}</pre>' for part in parts) + "</div>"
+
+    def _shown(self, marked: Callable[[str], str], quoted: Callable[[str], str]) -> Iterator[str]:
+        yield quoted(f"{shown(self.url)}: {self.learnt:,} of {self.total:,} {self.unit} are learnt ({self.share:.1%})")
+        for row in self.rows:
+            head = quoted(f"{printable(row.column)} of {printable(row.name)}: {row.learnt} of {row.total} {row.unit}")
+            sequences = (
+                "".join(marked(quoted(escaped(text))) if learnt else quoted(escaped(text)) for text, learnt in segments)
+                for segments in row.sequences
+            )
+            yield "\n".join([head, *sequences])
+
+
+@dataclass(frozen=True)
+class _View:
+    """Where a text stands: token ids with their mask and, in packs, lengths; or templated pieces."""
+
+    ids: str
+    mask: str = ""
+    lengths: str = ""
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (self.ids, self.mask, self.lengths) if name]
+
+
+def masked_text(dataset: Dataset, rows: int = 3, tokenizer: Tokenizer | None = None) -> MaskedText:
+    """The first `rows` rows of `dataset`; `ConfigError` for one that holds nothing masked, or token ids alone without
+    their `tokenizer`; `DataError` for ids of another tokenizer.
+    """
+    tokens, pieces = _views(dataset)
+    views = tokens if tokens and (tokenizer is not None or not pieces) else pieces
+    if not views:
+        raise ConfigError(
+            "nothing-masked",
+            f"{shown(dataset.url)} holds neither token ids with a mask nor templated pieces",
+            expected="input_ids and loss_mask, chosen_ids and chosen_mask, ..., or pieces",
+            found=printable(", ".join(dataset.schema.names), 200),
+            kept="nothing was changed",
+            next="Template --op chat, then Tokenize --op mask",
+        )
+    if views is tokens and tokenizer is None:
+        raise ConfigError(
+            "no-tokenizer",
+            f"{shown(dataset.url)} holds token ids and no text",
+            expected="the tokenizer that made them",
+            kept="nothing was changed",
+            next="--tokenizer FOLDER",
+        )
+    if tokenizer is not None and views is tokens:
+        named = [view.ids for view in views]
+        check(tokenizers_of(dataset.schema, dataset.facts), named, tokenizer.identity, tokenizer.name, dataset.url)
+    key = [name for name in dataset.schema.key if name in dataset.schema]
+    first = dataset.first(rows, [*dict.fromkeys([*key, *(name for view in views for name in view.columns)])])
+    made = tuple(_row(first, at, view, key, tokenizer) for at in range(first.num_rows) for view in views)
+    learnt, total = _counted(dataset, tokens or pieces)
+    return MaskedText(dataset.url, made, learnt, total, "tokens" if tokens else "characters")
+
+
+def _views(dataset: Dataset) -> tuple[list[_View], list[_View]]:
+    """The token ids that have a mask, and the pieces, of a dataset."""
+    schema = dataset.schema
+    tokens = []
+    for ids in (column.name for column in schema.columns if column.type == IDS):
+        stem = ids.removesuffix("_ids")
+        mask, lengths = ("loss_mask", "lengths") if ids == "input_ids" else (f"{stem}_mask", f"{stem}_lengths")
+        if mask in schema and schema[mask].type == MASK:
+            tokens.append(_View(ids, mask, lengths if lengths in schema else ""))
+    return tokens, [_View(column.name) for column in schema.columns if column.type == PIECES]
+
+
+def _row(rows: pa.Table, at: int, view: _View, key: Sequence[str], tokenizer: Tokenizer | None) -> MaskedRow:
+    name = ", ".join(str(rows[part][at].as_py()) for part in key) or f"row {at}"
+    if not view.mask:
+        pieces = rows[view.ids][at].as_py() or []
+        runs = groupby((piece for piece in pieces if piece["text"]), key=itemgetter("trained"))
+        segments = tuple(("".join(piece["text"] for piece in run), trained) for trained, run in runs)
+        learnt = sum(len(text) for text, trained in segments if trained)
+        return MaskedRow(name, view.ids, (segments,), learnt, sum(len(text) for text, _ in segments), "characters")
+    assert tokenizer is not None, "ids are shown by their tokenizer"
+    ids, mask = rows[view.ids][at].as_py() or [], rows[view.mask][at].as_py() or []
+    lengths = rows[view.lengths][at].as_py() if view.lengths else [len(ids)]
+    ends = np.cumsum([0, *lengths]).tolist()
+    sequences = tuple(_decoded(tokenizer, ids[a:b], mask[a:b]) for a, b in pairwise(ends))
+    return MaskedRow(name, view.ids, sequences, sum(mask), len(ids), "tokens")
+
+
+def _decoded(tokenizer: Tokenizer, ids: list[int], mask: list[int]) -> tuple[Segment, ...]:
+    """The text of a sequence cut where its mask changes: each stretch is what the text up to its end has more than the
+    text before, because a token's text may depend on those before it (or, inside a letter of several tokens, its own).
+    """
+    cuts = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
+    texts = tokenizer.decode([ids[:cut] for cut in cuts], control=True)
+    segments = []
+    for (start, end), (before, whole) in zip(pairwise(cuts), pairwise(texts), strict=True):
+        if start < end:
+            own = whole[len(before) :] if whole.startswith(before) else tokenizer.decode([ids[start:end]], True)[0]
+            segments.append((own, bool(mask[start])))
+    return tuple(segments)
+
+
+def _counted(dataset: Dataset, views: Sequence[_View]) -> tuple[int, int]:
+    """What is learnt, and all there is, over all rows: tokens by their masks, or characters of pieces."""
+    learnt = total = 0
+    for shard in range(len(dataset.shards)):
+        for batch in dataset.batches(shard, _ROWS, [view.mask or view.ids for view in views]):
+            for view in views:
+                inner = flat(batch[view.mask or view.ids]).flatten()
+                sizes = inner if view.mask else pc.utf8_length(inner.field("text"))
+                trained = inner if view.mask else pc.if_else(inner.field("trained"), sizes, 0)
+                learnt += pc.sum(trained).as_py() or 0
+                total += len(inner) if view.mask else pc.sum(sizes).as_py() or 0
+    return learnt, total
