@@ -37,7 +37,7 @@ _EXAMPLES: dict[Any, Any] = {str: "column", int: 1, float: 1.0, bool: True}
 
 
 def page() -> str:
-    """The whole page."""
+    """The text of docs/reference.md."""
     parts = [
         _HEAD,
         "## Operations\n",

@@ -29,15 +29,15 @@ class Shards(Protocol):
 
     @property
     def url(self) -> str:
-        """Where they lie."""
+        """The folder of the dataset, an fsspec URL."""
 
     @property
     def manifest(self) -> Manifest:
-        """What says so."""
+        """The manifest that names the files and their hashes."""
 
     @property
     def verify(self) -> Verify:
-        """How they are checked."""
+        """How much of every file is checked when it is read: `full`, `size` or `off`."""
 
     @property
     def schema(self) -> Schema:
@@ -45,13 +45,13 @@ class Shards(Protocol):
 
     @property
     def shards(self) -> tuple[File, ...]:
-        """The files, in order."""
+        """The files of the dataset, in the order of its rows."""
 
     def paths(self) -> list[str]:
-        """Their URLs."""
+        """The URLs of the files, in the order of `shards`."""
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows."""
+        """All rows, verified, as one table in memory."""
 
     def batches(self, index: int, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one shard, `rows` at a time."""

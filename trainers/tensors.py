@@ -26,7 +26,7 @@ class Stack:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Shape of the whole."""
+        """Shape of the whole tensor, before it is cut over ranks."""
         return self.lead + self.shape
 
     def indices(self) -> Iterator[Index]:

@@ -49,7 +49,7 @@ class Mismatch(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        """Ids and answers."""
+        """The columns of ids and answers that are read."""
         return COMPLETIONS.selecting("sample_id", "prompt_id", "response")
 
     def gives(self, *inputs: Schema) -> Schema:

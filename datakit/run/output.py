@@ -66,7 +66,7 @@ class Output:
             self._reject(result.rejected, f"rejected rows of {self._op.name}, shard {self._index}")
 
     def finish(self) -> Done:
-        """Close both files."""
+        """Close the shards of kept and of rejected rows; both are durable then."""
         file = self._writer.finish()
         side = self._side.finish() if self._side is not None else None
         reasons, counts = dict(sorted(self._reasons.items())), dict(sorted(self._counts.items()))
@@ -74,7 +74,7 @@ class Output:
         return Done(file, side, reasons, counts, tuple(self._examples), self._rows_in, keys, dict(self._details))
 
     def abort(self) -> None:
-        """Give both files up."""
+        """Drop the shards of kept and of rejected rows."""
         self._writer.abort()
         if self._side is not None:
             self._side.abort()

@@ -42,7 +42,7 @@ class Generation(Extension):
     tags = {"generation"}  # noqa: RUF012  (a plain attribute in the base class)
 
     def parse(self, parser: Any) -> Any:
-        """One call block."""
+        """The body of one `{% generation %}` block, as a call block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
@@ -56,7 +56,7 @@ class Undated(Exception):
 
 
 def environment(kind: type[ImmutableSandboxedEnvironment], date: str | None) -> ImmutableSandboxedEnvironment:
-    """The sandbox."""
+    """The sandboxed Jinja environment in which chat templates run: as transformers has it, without loaders."""
     env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
 
     def raise_exception(message: str) -> str:

@@ -25,7 +25,7 @@ _NAMES = {_UNIGRAM: "Unigram", _BPE: "BPE", 3: "WORD", 4: "CHAR"}
 
 
 class Kind(enum.IntEnum):
-    """What a piece is."""
+    """The type of a piece, as `sentencepiece_model.proto` numbers it."""
 
     NORMAL = 1
     UNKNOWN = 2

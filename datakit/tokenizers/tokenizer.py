@@ -268,7 +268,7 @@ class _Stretches:
             self._flush(row, pending, flag, place)
 
     def encoded(self, rows: int) -> Encoded:
-        """Everything encoded."""
+        """The ids of all rows, in the order of the pieces."""
         # Samples of one prompt repeat it, and conversations their system turn: each text is encoded once.
         once = {pair: at for at, pair in enumerate(dict.fromkeys(zip(self._text, self._place, strict=True)))}
         known = self._tokenizer._plain(*([list(part) for part in zip(*once, strict=True)] or [[], []]))

@@ -299,12 +299,12 @@ class Existing(Node):
 
     @property
     def kind(self) -> str:
-        """As its manifest says."""
+        """What its manifest has."""
         return self.existing_manifest.kind
 
     @property
     def schema(self) -> Schema | None:
-        """As its manifest says."""
+        """What its manifest has."""
         return self.existing_manifest.schema
 
     @settled
@@ -333,12 +333,12 @@ class Existing(Node):
 
     @property
     def tokenizer_by_column(self) -> TokenizerByColumn:
-        """As its manifest says."""
+        """What its manifest has."""
         return tokenizers_of(self.existing_manifest.schema, self.existing_manifest.facts)
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
-        """As its manifest says."""
+        """What its manifest has."""
         return self.existing_manifest.facts
 
     @property

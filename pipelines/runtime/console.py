@@ -19,7 +19,7 @@ _FAST = 0.2
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
+    """Print one line of progress on standard error."""
     print(escaped(text), file=sys.stderr, flush=True)
 
 

@@ -40,20 +40,20 @@ class Measure(GatherAll):
         for name in self.columns:
             column = name.removesuffix(".length")
             kind = inputs[0][column].type
-            wanted, fits = "list", pa.types.is_list(kind)
+            kind_read, fits = "list", pa.types.is_list(kind)
             if column == name:
-                wanted, fits = "number", pa.types.is_integer(kind) or pa.types.is_floating(kind)
+                kind_read, fits = "number", pa.types.is_integer(kind) or pa.types.is_floating(kind)
             if not fits:
                 raise ConfigError(
                     "not-a-number",
-                    f"{self.name} needs a {wanted} in {column}, which is {kind}",
+                    f"{self.name} needs a {kind_read} in {column}, which is {kind}",
                     kept="nothing was started",
                     next=f"CAST({column} AS DOUBLE) in the query that makes it" if column == name else "",
                 )
         return REPORTS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
-        """Three rows a column."""
+        """Mean, standard deviation and count of every column, as three rows of (metric, value)."""
         rows = []
         for column in self.columns:
             stats = dataset.stats["columns"][column]

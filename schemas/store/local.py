@@ -38,13 +38,13 @@ class LocalSink:
                 view = view[os.write(self._file, view) :]
 
     def finish(self) -> None:
-        """Fsync and close."""
+        """Make the bytes durable (fsync of the file), then close it."""
         with guarded("finish", self._path):
             os.fsync(self._file)
             self._close()
 
     def abort(self) -> None:
-        """Close and remove."""
+        """Close the file and remove what was written of it."""
         with suppress(OSError):
             self._close()
         with suppress(OSError):
@@ -176,7 +176,7 @@ class LocalStore:
                     self.sync(os.path.dirname(folder))
 
     def sync(self, path: str) -> None:
-        """Fsync."""
+        """Make the names in the folder durable (fsync of the folder)."""
         with guarded("sync", path):
             number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:

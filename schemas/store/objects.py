@@ -57,7 +57,7 @@ class ObjectSink:
 
 
 class ObjectStore:
-    """Buckets and memory."""
+    """Object stores by fsspec: buckets, and the memory file system of tests."""
 
     def __init__(self, protocol: str) -> None:
         self._protocol, self._memory = protocol, protocol == "memory"

@@ -42,7 +42,7 @@ class Owner:
         return replace(self, nonce="") == replace(Owner.mine(), nonce="")
 
     def to_bytes(self) -> bytes:
-        """As stored."""
+        """The JSON in which a claim is written."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @staticmethod

@@ -45,7 +45,7 @@ class Script:
         return self.folder / "launch.json"
 
     def text(self) -> str:
-        """The whole script."""
+        """The batch script, as sbatch takes it."""
         lines = ["#!/bin/bash", *self._options(), "", *self._environment(), "", *self._run(), ""]
         if faults := [line for line in lines if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line)]:
             raise ConfigError(

@@ -118,7 +118,7 @@ class Progress:
         self.stream.flush()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line that the progress line does not overwrite."""
         self.stream.write(f"\r\033[K{text}\n" if self.terminal else text + "\n")
         self.stream.flush()
 

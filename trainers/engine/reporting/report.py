@@ -113,7 +113,7 @@ class Report:
             journal.close()
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Print a line, on the first process only."""
         if self.progress is not None:
             self.progress.say(text)
 

@@ -116,12 +116,12 @@ class Slot:
 
     @property
     def numel(self) -> int:
-        """Numbers in it."""
+        """How many numbers the tensor has."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Bytes of it."""
+        """How many bytes the tensor takes in the file."""
         return self.numel * self.dtype.itemsize
 
     @property
