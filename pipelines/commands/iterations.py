@@ -9,9 +9,8 @@ from typing import ClassVar
 
 import luigi
 
-from datakit.clients import Sampling
 from pipelines.commands.recipe import Recipe
-from pipelines.commands.templated import Answering
+from pipelines.commands.templated import Sampled
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
@@ -73,7 +72,7 @@ class Iterations(Results):
         return Iterations.named(self.task_setup, self.before, steps, (steps[-1].evaluation.figures, steps[-1].policy))
 
 
-class AlignmentIteration(Answering, Recipe[Iterations]):
+class AlignmentIteration(Sampled, Recipe[Iterations]):
     """Iteration `iteration` of a recipe over a task setup."""
 
     training = "improve"
@@ -84,9 +83,6 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
         default=1024, description="prompts of one iteration; each is used in one iteration only"
     )
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
-    temperature = Number(default=1.0, description="of sampling")
-    top_k = Whole(default=0, least=0, description="likeliest tokens to choose from; 0: all")
-    top_p = Number(default=1.0, least=0, most=1, description="probability mass to choose from")
     original_share = Number(
         default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
     )
@@ -108,14 +104,7 @@ class AlignmentIteration(Answering, Recipe[Iterations]):
             name=self.title,
             experiment=self._experiment(eval_setup.name),
             prompts=self.prompts_per_iteration,
-            sampling=Sampling(
-                samples_per_prompt=self.samples_per_prompt,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                max_new_tokens=eval_setup.max_new_tokens,
-                stop=eval_setup.rendering.stop,
-            ),
+            sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop),
             keeping=self.keep,
             improving=self.improve,
             seed=seed,

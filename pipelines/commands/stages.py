@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 import luigi
 from luigi.freezing import recursively_unfreeze
 
-from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.op import Op
 from datakit.registry import op_of
@@ -33,7 +32,7 @@ from datakit.template import Chat
 from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
-from pipelines.commands.templated import Answering, Bounded, Templated
+from pipelines.commands.templated import Answering, Bounded, Sampled, Templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
@@ -42,7 +41,6 @@ from pipelines.runtime import settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
     MergedParameter,
-    Number,
     ObjectParameter,
     OptionalNumber,
     OptionalWhole,
@@ -157,7 +155,7 @@ class Import(StageCommand):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Answering, Bounded, StageCommand):
+class Generate(Sampled, Bounded, StageCommand):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -166,10 +164,6 @@ class Generate(Answering, Bounded, StageCommand):
     model = model_parameter("generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
-    samples_per_prompt = Whole(default=1)
-    temperature = Number(default=1.0)
-    top_k = Whole(least=0, default=0)
-    top_p = Number(least=0, most=1, default=1.0)
     max_new_tokens = Whole(default=256)
     greedy = luigi.BoolParameter(default=False)
 
@@ -177,15 +171,7 @@ class Generate(Answering, Bounded, StageCommand):
         """Templated, tokenized where that is not done yet, answered."""
         policy, rows = model_at(plan, reference(self, "policy"), "generator"), self.rows(plan, self.prompts)
         label = self.label(self.prompts)
-        sampling = Sampling(
-            samples_per_prompt=self.samples_per_prompt,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            stop=self.rendering.stop,
-            greedy=self.greedy,
-        )
+        sampling = self.sampling(self.max_new_tokens, self.rendering.stop, greedy=self.greedy)
         room, seed = self.room([policy], self.max_new_tokens), settings.quiver_config().seed
         return [self.asking(plan, label, Complete(sampling=sampling), rows, policy, seed=seed, max_length=room)]
 

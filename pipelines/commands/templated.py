@@ -8,13 +8,14 @@ from typing import Any
 import luigi
 from luigi.freezing import recursively_unfreeze
 
+from datakit.clients import Sampling
 from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.graph.limits import check_length, check_room
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import ListParameter, ObjectParameter, OptionalWhole
+from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
 from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
 
@@ -118,3 +119,24 @@ class Answering(Templated):
     def asked(self) -> Rendering:
         """What the command itself says, texts that end an answer too."""
         return Rendering(stop=tuple(map(str, recursively_unfreeze(self.stop)))).over(super().asked)
+
+
+class Sampled(Answering):
+    """Of a command that draws answers as its own settings say."""
+
+    samples_per_prompt = Whole(default=1, description="answers to each prompt")
+    temperature = Number(default=1.0, description="of sampling")
+    top_k = Whole(least=0, default=0, description="likeliest tokens to choose from; 0: all")
+    top_p = Number(least=0, most=1, default=1.0, description="probability mass to choose from")
+
+    def sampling(self, max_new_tokens: int, stop: tuple[str, ...], *, greedy: bool = False) -> Sampling:
+        """How answers of at most `max_new_tokens` are drawn; texts of `stop` end one."""
+        return Sampling(
+            samples_per_prompt=self.samples_per_prompt,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            greedy=greedy,
+        )

@@ -17,6 +17,7 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups.setup_config import (
     SetupConfig,
+    first_policy,
     held_apart,
     learning_of,
     max_length,
@@ -25,8 +26,7 @@ from pipelines.setups.setup_config import (
     vocabulary,
 )
 from pipelines.stages.ask import asked, readable
-from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
-from trainers.config import merged, training_of
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 
 
 class digits(SetupConfig):
@@ -71,10 +71,7 @@ class digits(SetupConfig):
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]
         tokenizer = plan.table("digits/tokenizer", TrainTokenizer(vocab_size=self.vocabulary), demonstrations)
-        tokens = tokenized(plan, "digits/demonstrations", tokenizer, demonstrations, self.max_length, rendering)
-        shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
-        training = training_of("sft", self.base, seed=seed, model=shape, where="[digits] base")
-        policy = plan.model("digits/policy", training, data=tokens, tokenizer=tokenizer)
+        policy = first_policy(plan, "digits", self, tokenizer, demonstrations, rendering, seed)
         eval_setup = EvalSetup(
             name="digits",
             held_out=rows["held_out"],

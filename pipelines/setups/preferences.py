@@ -19,6 +19,7 @@ from pipelines.runtime.parameters import ListParameter, Number
 from pipelines.setups.setup_config import (
     SetupConfig,
     baselines,
+    first_policy,
     held_apart,
     learning_of,
     max_length,
@@ -27,9 +28,8 @@ from pipelines.setups.setup_config import (
     reward_model,
     vocabulary,
 )
-from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup, tokenized
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
-from trainers.config import merged, training_of
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
@@ -92,10 +92,7 @@ class preferences(SetupConfig):
         tokenizer = plan.table(f"{self.title}/tokenizer", learnt, train)
         sides: Any = self.learn
         answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
-        tokens = tokenized(plan, f"{self.title}/answers", tokenizer, answers, self.max_length, rendering)
-        shape = {"max_sequence_length": self.max_length, **merged(self.architecture, self.model)}
-        training = training_of("sft", self.base, seed=seed, model=shape, where="[preferences] base")
-        policy = plan.model(f"{self.title}/policy", training, data=tokens, tokenizer=tokenizer)
+        policy = first_policy(plan, self.title, self, tokenizer, answers, rendering, seed)
         eval_setup = EvalSetup(
             name=self.title,
             held_out=self._questions(plan, "held-out", held_out),

@@ -1,4 +1,4 @@
-"""What a task setup is, the parameters that several have, and the reward model that most of them train."""
+"""What a task setup is, the parameters that several have, and the two models that most of them train."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from datakit.tokenize import Encode
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter, Whole
-from pipelines.stages.iteration import EvalSetup, TaskSetup
+from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.measure import Measure
 from trainers.architecture import ModelConfig
-from trainers.config import training_of
+from trainers.config import merged, training_of
 
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
@@ -70,6 +70,16 @@ def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> t
         for part in ("train", "held-out")
     )
     return train, held_out
+
+
+def first_policy(
+    plan: Plan, label: str, config: Any, tokenizer: Node, answers: Node, rendering: Rendering, seed: int
+) -> Node:
+    """A policy from nothing, taught `answers` as `max_length`, `architecture`, `model` and `base` of `config` say."""
+    tokens = tokenized(plan, answers.label, tokenizer, answers, config.max_length, rendering)
+    shape = {"max_sequence_length": config.max_length, **merged(config.architecture, config.model)}
+    training = training_of("sft", config.base, seed=seed, model=shape, where=f"[{type(config).__name__}] base")
+    return plan.model(f"{label}/policy", training, data=tokens, tokenizer=tokenizer)
 
 
 def baselines(plan: Plan, label: str, pairs: Node) -> Node:
