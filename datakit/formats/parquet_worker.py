@@ -25,13 +25,20 @@ def main() -> int:
     import pyarrow as pa
 
     pa.set_cpu_count(1)
+    return answer(request, sys.stdout.buffer)
+
+
+def answer(request: dict[str, Any], sink: Any) -> int:
+    """Write the batches that are asked for; the exit code."""
+    import pyarrow as pa
+
     given = rows = 0
     try:
         schema, batches, others = _opened(request)
         names = [name for name in schema.names if name not in others] or schema.names[:1]
         fields = [schema.field(name).with_metadata(None) for name in names]
         schema = pa.schema(fields, metadata={"others": json.dumps(others).encode()})
-        with pa.ipc.new_stream(sys.stdout.buffer, schema) as writer:
+        with pa.ipc.new_stream(sink, schema) as writer:
             for batch in batches(names):
                 # Rows count too: a column of nulls, or a run of one value, has nearly no bytes however long it is.
                 given += max(batch.nbytes, 8 * batch.num_rows)

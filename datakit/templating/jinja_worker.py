@@ -73,6 +73,11 @@ def environment(kind: type[ImmutableSandboxedEnvironment], date: str | None) -> 
     return env
 
 
+def compiled(text: str, date: str | None) -> list[Any]:
+    """The template as it is, and as it follows characters to their turns."""
+    return [environment(kind, date).from_string(text) for kind in (ImmutableSandboxedEnvironment, Tracing)]
+
+
 def traced(value: Any, turn: int) -> Any:
     """`value` with every text of it known to come from `turn`."""
     if isinstance(value, str):
@@ -139,10 +144,7 @@ def main() -> int:
     replies = sys.stdout.buffer
     signal.setitimer(signal.ITIMER_PROF, head["seconds"])
     try:
-        templates = [
-            environment(kind, head["date"]).from_string(head["template"])
-            for kind in (ImmutableSandboxedEnvironment, Tracing)
-        ]
+        templates = compiled(head["template"], head["date"])
     except Exception as error:
         replies.write(json.dumps({"fault": "template-syntax", "detail": f"{error}"[:300]}).encode() + b"\n")
         return 0

@@ -50,10 +50,14 @@ class Owner:
         """Inverse of `to_bytes`; None for anything else."""
         try:
             fields = json.loads(data)
-            host, boot, namespace = str(fields["host"]), str(fields["boot"]), str(fields["namespace"])
-            return Owner(host, boot, namespace, int(fields["pid"]), str(fields["started"]), str(fields["nonce"]))
+            texts = [fields[name] for name in ("host", "boot", "namespace", "started", "nonce")]
+            pid = fields["pid"]
         except Exception:  # torn or hostile bytes: whatever the parser makes of them, nobody known has written them
             return None
+        if any(type(text) is not str for text in texts) or type(pid) is not int or not 0 < pid < 1 << 32:
+            return None
+        host, boot, namespace, started, nonce = texts
+        return Owner(host, boot, namespace, pid, started, nonce)
 
 
 @functools.cache

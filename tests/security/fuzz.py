@@ -34,6 +34,9 @@ WALL_SECONDS = 200
 MEMORY = 4 << 30
 """Address space beyond what the parent has."""
 
+_SHARE = 200
+"""Of so many inputs one is done by a process of its own."""
+
 _TOKENS = (
     b"1e999",
     b"NaN",
@@ -137,6 +140,22 @@ def batch(parse: Parse, inputs: Sequence[bytes], folder: str) -> Iterator[tuple[
             done += 1
 
 
+def tried(target: Target, inputs: Sequence[bytes], folder: str) -> Iterator[tuple[bytes, str, str]]:
+    """The outcome of each input. Of a parser with a process of its own most are done without it; one in `_SHARE`, and
+    one that a limit would have stopped there, is done with it, and that counts.
+    """
+    if target.here is None:
+        yield from batch(target.parse, inputs, folder)
+        return
+    again = list(inputs[::_SHARE])
+    for data, kind, fault in batch(target.here, inputs, folder):
+        if kind in ("accepted", "refused", "traceback"):
+            yield data, kind, fault
+        else:
+            again.append(data)
+    yield from batch(target.parse, again, folder)
+
+
 def _serve(parse: Parse, inputs: Sequence[bytes], folder: str, writer: int) -> None:
     """The child's life: one line an input."""
     faulthandler.disable()
@@ -170,7 +189,7 @@ def fuzz(wanted: Mapping[str, Target], seconds: float, seed: int, keep: Path) ->
             name = min(spent, key=lambda name: spent[name])
             started, target, tally = time.monotonic(), wanted[name], counts[name]
             inputs = [mutated(rng[name], target.seeds) for _ in range(target.batch)]
-            for data, kind, fault in batch(target.parse, inputs, folder):
+            for data, kind, fault in tried(target, inputs, folder):
                 tally.outcomes[kind] += 1
                 if kind not in ("accepted", "refused"):
                     tally.faults[f"{kind}: {fault}"] += 1

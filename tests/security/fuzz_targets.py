@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datakit.io import Jsonl, Parquet
+from datakit.formats import parquet_worker
+from datakit.io import Jsonl, Parquet, parquet
 from datakit.op import Context
 from datakit.sql import Predicate, Query
-from datakit.templating.sandbox import Conversation, Sandbox
+from datakit.templating import jinja_worker, sandbox
+from datakit.templating.sandbox import OUTPUT, Conversation, Sandbox
 from datakit.tokenizers.hf_files import row_in
 from schemas import Column, Schema
+from schemas.errors import DataError
 from schemas.manifest import File, Manifest
 from schemas.store.owner import Owner
 
@@ -26,15 +31,21 @@ Parse = Callable[[bytes, str], object]
 
 ROWS = Schema("rows", 1, (Column("id", pa.string(), ""), Column("reward", pa.float64(), "")), key=("id",))
 _MOST_SEED_BYTES = 1 << 16
+_OWNER = Owner("host", "boot", "pid:[1]", 7, "8", "9")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One parser: how it is called, what is mutated, and how many inputs one child is given."""
+    """One parser: how it is called, what is mutated, and how many inputs one child is given.
+
+    Where `parse` starts a process for every input, `here` does that process's work in the fuzzer's own child: a share
+    of the inputs, and whatever a limit would stop, goes through `parse` too.
+    """
 
     parse: Parse
     seeds: tuple[bytes, ...]
     batch: int = 50
+    here: Parse | None = None
 
 
 def targets(data: str = "") -> dict[str, Target]:
@@ -44,8 +55,8 @@ def targets(data: str = "") -> dict[str, Target]:
         if data:
             files = [path for path in sorted(Path(data).rglob(pattern)) if path.is_file() and not path.is_symlink()]
             seeds[name] += tuple(path.read_bytes()[:_MOST_SEED_BYTES] for path in files[:20] if path.stat().st_size)
-    slow = {"predicate": 20, "query": 20, "template": 4, "rows-parquet": 4}
-    return {name: Target(parse, seeds[name], slow.get(name, 50)) for name, parse in _PARSES.items()}
+    sizes = {"predicate": 20, "query": 20, "template": 200, "rows-parquet": 200}
+    return {name: Target(parse, seeds[name], sizes.get(name, 50), _HERE.get(name)) for name, parse in _PARSES.items()}
 
 
 _PATTERNS = {
@@ -120,7 +131,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "rows-csv": (b'prompt,response\na,"b\n""c"""\nd,e\n', "prompt\tresponse\nü\tz\n".encode()),
         "rows-parquet": (bytes(sink.getvalue()),),
         "manifest": (manifest.to_bytes(),),
-        "owner": (Owner("host", "boot", "pid:[1]", 7, "8", "9").to_bytes(),),
+        "owner": (_OWNER.to_bytes(),),
         "config": (plain(_LLAMA).encode(),),
         "tokenizer": (plain(tokenizer).encode(),),
         "sentencepiece": (
@@ -191,11 +202,57 @@ def _sentencepiece(data: bytes, folder: str) -> None:
 
 
 def _template(data: bytes, folder: str) -> None:
-    sandbox = Sandbox(os.fsdecode(data), {"bos": "<s>"})
+    asked = Sandbox(os.fsdecode(data), {"bos": "<s>"})
     try:
-        sandbox.render([Conversation(("user",), ("hi",))])
+        asked.render([Conversation.of(("user",), ("hi",)), Conversation.of(("user",), ("hi",), traced=True)])
     finally:
-        sandbox.close()
+        asked.close()
+
+
+def _template_here(data: bytes, folder: str) -> None:
+    """What the renderer's process does with a template, and what is made of its answers."""
+    try:
+        templates = jinja_worker.compiled(os.fsdecode(data), None)
+    except Exception as fault:  # as the process itself does
+        raise DataError("template-syntax", str(fault)) from fault
+    for template in templates:
+        turns = [{"role": "user", "content": "hi"}]
+        item = {"messages": turns, "open": False, "traced": template is templates[1]}
+        answer = jinja_worker.rendered(template, item, {"bos": "<s>"}, OUTPUT)
+        sandbox._rendered(json.loads(json.dumps(answer)))
+
+
+def _parquet_here(data: bytes, folder: str) -> None:
+    """What the reader's process does with a file, and what is made of its answers."""
+    with patch.object(parquet, "batches", _batches_here):
+        _parquet(data, folder)
+
+
+def _batches_here(url: str, sha256: str, columns: list[str], kind: str) -> Iterator[pa.Table]:
+    sink = io.BytesIO()
+    request = {"path": url, "columns": columns, "rows": 4096, "memory": 0, "most": 1 << 26}
+    if parquet_worker.answer(request, sink):
+        raise DataError("broken-parquet", "not a sound file")
+    with pa.ipc.open_stream(sink.getvalue()) as stream:
+        for batch in stream:
+            yield pa.Table.from_batches([batch])
+
+
+def _owner(data: bytes, folder: str) -> None:
+    """An owner is what JSON says it is, field by field; who is refused does not say that much."""
+    owner = Owner.from_bytes(data)
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        fields = None
+    named = isinstance(fields, dict) and vars(_OWNER).keys() <= fields.keys()
+    kinds = named and all(type(fields[name]) is (int if name == "pid" else str) for name in vars(_OWNER))
+    whole = kinds and 0 < fields["pid"] < 1 << 32
+    assert (owner is not None) == bool(whole), f"{owner} of {fields}"
+    if owner is None:
+        raise DataError("no-owner", "not the bytes of an owner")
+    assert vars(owner) == {name: fields[name] for name in vars(owner)}
+    assert Owner.from_bytes(owner.to_bytes()) == owner
 
 
 def _predicate(data: bytes, folder: str) -> None:
@@ -236,7 +293,7 @@ _PARSES: dict[str, Parse] = {
     "rows-csv": _csv,
     "rows-parquet": _parquet,
     "manifest": Manifest.from_bytes,
-    "owner": lambda d, f: Owner.from_bytes(d),
+    "owner": _owner,
     "config": _config,
     "tokenizer": _tokenizer,
     "sentencepiece": _sentencepiece,
@@ -247,3 +304,5 @@ _PARSES: dict[str, Parse] = {
     "safetensors": _safetensors,
     "torch-index": _torch_index,
 }
+
+_HERE: dict[str, Parse] = {"template": _template_here, "rows-parquet": _parquet_here}

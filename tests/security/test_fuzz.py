@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import DataError
-from tests.security.fuzz import batch, fuzz, main, mutated, report
+from schemas.store.owner import Owner
+from tests.security.fuzz import batch, fuzz, main, mutated, outcome, report, tried
 from tests.security.fuzz_targets import Target, targets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,3 +99,30 @@ def test_equal_seeds_make_equal_inputs():
     one, two = (mutated(random.Random(5), seeds) for _ in range(2))
     assert one == two
     assert main(["--seconds", "0", "--only", "manifest"]) == 0
+
+
+def test_work_without_its_process_is_judged_by_the_process_where_a_limit_would_stop_it(tmp_path):
+    def here(data: bytes, folder: str) -> None:
+        if data == b"crash":
+            ctypes.string_at(0)
+        raise KeyError("bug") if data == b"bug" else DataError("x", "no")
+
+    def whole(data: bytes, folder: str) -> None:
+        with Path(folder, "whole").open("ab") as file:
+            file.write(data + b"\n")
+        if data == b"crash":
+            raise DataError("x", "stopped")
+
+    given = [b"1", b"bug", b"crash", b"2"]
+    kinds = {data: kind for data, kind, _ in tried(Target(whole, (), 4, here), given, str(tmp_path))}
+    assert kinds == {b"1": "accepted", b"bug": "traceback", b"crash": "refused", b"2": "refused"}
+    assert Path(tmp_path, "whole").read_bytes().split() == [b"1", b"crash"]
+
+
+def test_the_oracle_of_owners_can_fail(monkeypatch):
+    [owner] = targets()["owner"].seeds
+    parse = targets()["owner"].parse
+    assert outcome(parse, owner, "") == ("accepted", "") and outcome(parse, owner[:-1], "") == ("refused", "")
+    for lax in (lambda data: Owner("", "", "", 1, "", ""), lambda data: None):
+        monkeypatch.setattr(Owner, "from_bytes", staticmethod(lax))
+        assert "traceback" in {outcome(parse, data, "")[0] for data in (owner, owner[:-1])}
