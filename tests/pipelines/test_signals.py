@@ -1,0 +1,97 @@
+"""SIGINT and SIGTERM at moments of a run, from its imports to its report: one error, exit code 75, nobody left, and the
+same command goes on.
+
+`make test` has three chosen moments; `make test-slow` ten of a real iteration, whose seed is printed and can be given as
+QUIVER_SIGNAL_SEED.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import REST, alive_in, damaged, digests, leftovers, luigi, started
+
+SEED = int(os.environ.get("QUIVER_SIGNAL_SEED", str(random.SystemRandom().randrange(1 << 32))))
+MOMENTS = 10
+
+
+def until(run: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Wait for `reached`; the run must not end before."""
+    end = time.monotonic() + 120
+    while not reached():
+        assert run.poll() is None and time.monotonic() < end, run.communicate()
+        time.sleep(0.005)
+
+
+def imports(run: subprocess.Popen[str]) -> None:
+    """Wait until our packages are being imported: what Luigi itself imports before comes without our handlers."""
+    until(run, lambda: "libarrow" in Path(f"/proc/{run.pid}/maps").read_text())
+
+
+def stopped(folder: Path, run: subprocess.Popen[str], number: signal.Signals, group: bool) -> str:
+    """What the run said after the signal; it is to have ended well-behaved."""
+    (os.killpg if group else os.kill)(run.pid, number)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 75, (run.returncode, errors)
+    assert errors.count("error[") == errors.count("error[75/stopped]") == 1, errors
+    assert "Traceback" not in errors and "Exception" not in errors, errors
+    assert alive_in(folder) == []
+    return errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_it_imports(tmp_path: Path, number: signal.Signals) -> None:
+    run = started(tmp_path, "RestIteration", module="pipelines")
+    imports(run)
+    assert "next: " in stopped(tmp_path, run, number, group=True)
+    assert list(tmp_path.rglob("_manifest.json")) == []
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_in_the_middle_of_a_stage(tmp_path: Path, number: signal.Signals, workers: str) -> None:
+    goal = ("Toy", "--seconds", "0.4", "--workers", workers)
+    run = started(tmp_path, *goal)
+    until(run, lambda: any((tmp_path / "quiver-data/toy").glob("drawn-*/_progress-*/*")))
+    assert "next: luigi --module toy Toy" in stopped(tmp_path, run, number, group=workers == "2")
+    done = luigi(tmp_path, *goal)
+    assert done.returncode == 0 and "3 stages to do, 1 reused" in done.stderr
+    assert damaged(tmp_path) == [] and leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_moments_of_an_iteration(tmp_path: Path) -> None:
+    print(f"QUIVER_SIGNAL_SEED={SEED}")
+    rng = random.Random(SEED)
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    undisturbed.mkdir()
+    disturbed.mkdir()
+    began = time.monotonic()
+    assert luigi(undisturbed, *REST, module="pipelines", timeout=900).returncode == 0
+    seconds = time.monotonic() - began
+    for moment in range(MOMENTS):
+        run = started(disturbed, *REST, "--workers", rng.choice(("1", "2")), module="pipelines")
+        imports(run)
+        # what is left to do is not known: a part of all there was, less from run to run
+        number, group = rng.choice((signal.SIGINT, signal.SIGTERM)), rng.random() < 0.5
+        wait = rng.uniform(0, seconds / 4)
+        print(f"moment {moment}: {number.name} after {wait:.1f} s, {len(digests(disturbed))} stages done", flush=True)
+        try:
+            _, errors = run.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            stopped(disturbed, run, number, group)
+        else:
+            assert run.returncode == 0, errors
+            last = max((disturbed / "quiver-data").rglob("_manifest.json"), key=lambda path: path.stat().st_mtime)
+            last.unlink()  # there is something to do again: the end of it, and the report
+    done = luigi(disturbed, *REST, module="pipelines", timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert digests(disturbed) == digests(undisturbed)
+    assert damaged(disturbed) == [] and leftovers(disturbed) == []
