@@ -12,6 +12,8 @@ Settings are the flags of the command line with underscores: those of the task, 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +68,11 @@ class RunResult:
 def run(task: str, **settings: Any) -> RunResult:
     """Run the recipe or stage `task` with these settings, and return what it made; what is there already is reused.
 
-    Raises the `QuiverError` of what went wrong, and `KeyboardInterrupt` where it is interrupted.
+    Raises the `QuiverError` of what went wrong, and `KeyboardInterrupt` where it is interrupted. A run may be in any
+    thread, one at a time.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(1)  # a worker that imports a script without a `__main__` guard: whoever started it says so
     flags = _parameters(task)
     words = [word for name, value in settings.items() for word in _words(task, flags, name, value)]
     return execute(["--module", "pipelines", task, *words], lambda made, _: _result(made))
@@ -114,10 +119,51 @@ def _words(task: str, flags: Mapping[str, luigi.Parameter[Any]], name: str, valu
             next=f"luigi --module pipelines {task} --help",
         )
     flag, parameter = f"--{name.replace('_', '-')}", flags[name]
-    if isinstance(parameter, AssignmentsParameter):
-        return [word for one in ([value] if isinstance(value, str) else value) for word in (flag, str(one))]
     if isinstance(parameter, luigi.BoolParameter) and parameter.parsing == luigi.BoolParameter.IMPLICIT_PARSING:
         return [flag] if value else []
-    if isinstance(value, Mapping | list | tuple):
-        return [flag, json.dumps(recursively_unfreeze(value))]
-    return [flag, "" if value is None else str(value)]
+    if isinstance(parameter, AssignmentsParameter):
+        return [f"{flag}={one}" for one in _assignments(name, value)]
+    if isinstance(value, Mapping | list | tuple) and isinstance(parameter, luigi.DictParameter | luigi.ListParameter):
+        return [f"{flag}={_json(name, recursively_unfreeze(value))}"]
+    if isinstance(value, list | tuple):
+        return [f"{flag}={','.join(map(str, value))}"]
+    if isinstance(value, Mapping | set | frozenset | bytes):
+        raise _wrong(name, value, "a text, a number, or a list of texts")
+    return [f"{flag}={'' if value is None else value}"]
+
+
+def _assignments(name: str, value: Any) -> list[str]:
+    """Texts `key=value` of one, of several, or of a mapping."""
+    if isinstance(value, Mapping):
+        return [f"{key}={_json(name, one)}" for key, one in value.items()]
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    if not isinstance(value, list | tuple):
+        raise _wrong(name, value, "texts such as 'optim.lr=1e-4', or a mapping of keys to values")
+    return [str(one) for one in value]
+
+
+def _json(name: str, value: Any) -> str:
+    """JSON of a Python value, of numpy's numbers and of paths too."""
+
+    def plain(one: Any) -> Any:
+        if isinstance(one, os.PathLike):
+            return os.fspath(one)
+        if hasattr(one, "item"):
+            return one.item()
+        raise TypeError
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError):
+        raise _wrong(name, value, "a value that JSON can hold") from None
+
+
+def _wrong(name: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(
+        "bad-parameter",
+        f"{name}: {printable(repr(value))} cannot be handed on",
+        expected=expected,
+        found=f"a {type(value).__name__}",
+        kept="nothing was started",
+    )

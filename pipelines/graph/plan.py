@@ -28,6 +28,9 @@ from schemas.tokenizer_lineage import token_columns
 from trainers.config import Training
 from trainers.registry import configured
 
+_LONGEST = 150
+"""Characters of a part of a label: file systems take 255 bytes, and a key and the names of attempts follow it."""
+
 
 class Plan:
     """Makes nodes below one root, checks each as it is made, and never makes the same one twice."""
@@ -108,7 +111,17 @@ class Plan:
 
 
 def _check_place(node: Node) -> None:
-    """A checkpoint that is to be made needs a folder on a file system; datasets may lie elsewhere."""
+    """What is made lies below the root. A checkpoint needs a folder on a file system; datasets may lie elsewhere."""
+    parts = node.label.split("/")
+    if node.made and any(part in ("", ".", "..") or printable(part, _LONGEST) != part for part in parts):
+        raise ConfigError(
+            "bad-parameter",
+            f"{printable(node.label, 200)} names no folder below the root of data",
+            expected=f"parts divided by /, none empty, . or .., of at most {_LONGEST} visible characters",
+            found=printable(node.label, 200),
+            kept="nothing was started",
+            next="choose another name, such as demo/rows",
+        )
     if node.made and node.kind != "dataset" and "://" in node.root:
         raise ConfigError(
             "remote-checkpoint",

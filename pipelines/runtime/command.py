@@ -16,6 +16,7 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 import urllib.parse
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import luigi
+import luigi.configuration
 import luigi.interface
 from luigi.cmdline_parser import CmdlineParser
 from luigi.execution_summary import LuigiRunResult, _get_external_workers
@@ -37,13 +39,16 @@ from pipelines.runtime import invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.logfile import LogFile
 from pipelines.runtime.processes import start_whole
-from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, WorkerError, printable
 from schemas.process import program
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
 _OTHERS_SECONDS = 2.0
+_RUNS = threading.Lock()
+"""Luigi's parser, and the command that was given, are there once in a process."""
+
 T = TypeVar("T")
 
 
@@ -144,8 +149,25 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
     Nothing is left of a run when this returns or raises: no task, no log file, no signal handler of Luigi's. Raises
     the `QuiverError` of what failed, and whatever else is raised in this process.
     """
+    if not _RUNS.acquire(blocking=False):
+        raise ConflictError(
+            "busy",
+            "another thread of this process is at a run",
+            expected="one run at a time in a process",
+            kept="nothing was started",
+            next="wait for it, or start the other one as a process of its own",
+        )
+    try:
+        return _executed(arguments, then)
+    finally:
+        _RUNS.release()
+
+
+def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:
+    main = threading.current_thread() is threading.main_thread()
     invocation.given(arguments)
     Register.clear_instance_cache()
+    luigi.configuration.get_config().set("worker", "no_install_shutdown_handler", "false" if main else "true")
     handler, log_handlers = signal.getsignal(signal.SIGUSR1), list(_LOG.handlers)
     try:
         with CmdlineParser.global_instance(list(arguments)) as parser:
@@ -162,7 +184,8 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
     except RPCError as error:
         raise _no_scheduler(str(error.sub_exception or error)) from None
     finally:
-        signal.signal(signal.SIGUSR1, handler)
+        if main:
+            signal.signal(signal.SIGUSR1, handler)
         for one in set(_LOG.handlers) - set(log_handlers):
             _LOG.removeHandler(one)
             one.close()

@@ -106,6 +106,95 @@ print(pipelines.run("Toy", **given).datasets["again"].num_rows > 100)
     assert alive_in(tmp_path) == []
 
 
+def test_values_of_python_and_names_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "q", "response": "a"}\n')
+    (tmp_path / "more.jsonl").write_text('{"prompt": "r", "response": "b"}\n')
+    done = program(
+        tmp_path,
+        """
+import pathlib
+import numpy as np
+two = ["rows.jsonl", pathlib.Path("more.jsonl")]
+for name, settings in (
+    ("Import", {"files": two}),
+    ("Import", {"files": "rows.jsonl", "params": {"source": "mine"}, "columns": None}),
+    ("Filter", {"data": pathlib.Path("rows.jsonl"), "op": "window", "params": {"limit": np.int64(1)}}),
+    ("--help", {}),
+    ("Import", {"--files": "rows.jsonl"}),
+    ("Import", {"files": {"a": 1}}),
+    ("Import", {"files": "rows.jsonl", "params": {"source": {1, 2}}}),
+    ("Import", {"files": "rows.jsonl", "format": "--help"}),
+    ("Import", {"files": "rows.jsonl", "name": "../x"}),
+    ("Import", {"files": "rows.jsonl", "name": "/abs"}),
+    ("Import", {"files": "rows.jsonl", "name": b"x\\xff".decode(errors="surrogateescape")}),
+    ("Import", {"files": "rows.jsonl", "name": "a//b"}),
+    ("Train", {"data": "rows.jsonl", "set": 3}),
+    ("Train", {"data": "rows.jsonl", "set": {"epochs": 0}, "architecture": {"num_layers": 1}, "tokenizer": "x"}),
+    ("RestIteration", {"set": None, "thresholds": ["a"]}),
+):
+    try:
+        [made] = pipelines.run(name, quiver_root="quiver-data", **settings).datasets.values()
+        print(name, made.num_rows)
+    except QuiverError as error:
+        print(name, error.code, error.slug, error.what)
+print(sorted(os.listdir(".")))
+""",
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["Import 2", "Import 1", "Filter 1"], lines
+    expected = [
+        "--help 2 unknown-task there is no task --help",
+        "Import 2 unknown-parameter ",
+        "Import 2 bad-parameter files: ",
+        "Import 2 bad-parameter params: ",
+        "Import 2 ",
+        "Import 2 bad-parameter ../x names no folder below the root of data",
+        "Import 2 bad-parameter /abs names no folder below the root of data",
+        "Import 2 bad-parameter x\\udcff names no folder below the root of data",
+        "Import 2 bad-parameter a//b names no folder below the root of data",
+        "Train 2 bad-parameter set: 3",
+        "Train 2 ",
+        "RestIteration 2 bad-setting thresholds holds 'a'",
+    ]
+    pairs = zip(lines[3:-1], expected, strict=True)
+    assert [line for line, start in pairs if not line.startswith(start)] == []
+    assert lines[-1] == str(sorted(["more.jsonl", "program.py", "quiver-data", "rows.jsonl"]))
+    assert not list(tmp_path.parent.glob("x-*")) and "Traceback" not in done.stderr
+
+
+def test_a_run_in_another_thread_works_and_two_at_once_are_refused(tmp_path: Path) -> None:
+    done = program(
+        tmp_path,
+        """
+import glob
+made = []
+thread = threading.Thread(target=lambda: made.append(pipelines.run("Toy", seconds=1.0, **given)))
+thread.start()
+while not glob.glob("quiver-data/toy/drawn-*/_attempt-*"):
+    time.sleep(0.02)
+try:
+    pipelines.run("Toy", **given)
+except QuiverError as error:
+    print(error.slug, error.what)
+thread.join()
+print(made[0].datasets["again"].num_rows > 100)
+print(pipelines.run("Toy", **given).datasets["again"].num_rows > 100)
+""",
+    )
+    assert done.stdout.splitlines() == ["busy another thread of this process is at a run", "True", "True"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_without_a_guard_ends_with_the_line_to_write(tmp_path: Path) -> None:
+    script = 'import pipelines, toy\npipelines.run("Toy", quiver_root="quiver-data", quiver_processes=2)\n'
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1, done.stderr
+    assert "worker-not-started" in done.stderr and "put the work under `if __name__ == '__main__':`" in done.stderr
+    assert done.stderr.count("error[") == 1 and done.stderr.count("stages to do") == 1
+
+
 def test_what_is_imported_for_it_is_light() -> None:
     code = "import sys, pipelines; pipelines.run; print([m for m in ('torch', 'polars', 'duckdb') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
 """SIGINT and SIGTERM at moments of a run, from its imports to its report: one error, exit code 75, nobody left, and the
 same command goes on.
 
-`make test` has three chosen moments; `make test-slow` ten of a real iteration, whose seed is printed and can be given as
-QUIVER_SIGNAL_SEED.
+`make test` has four chosen moments; `make test-slow` ten of a real iteration, whose seed is printed and can be given
+as QUIVER_SIGNAL_SEED.
 """
 
 from __future__ import annotations
