@@ -3,6 +3,7 @@
 One Grow step (samples of this iteration's prompts, scored) and `thresholds` Improve steps: each trains the policy of
 the step before on the samples whose reward is above its threshold, with rising thresholds, blended with original data.
 Thresholds are quantiles of the iteration's rewards, or absolute numbers that standardised rewards are compared with.
+Where rewards are so tied that none lies above a quantile, as when all answers are right, the rows at it are kept.
 Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023, arXiv:2308.08998).
 """
 
