@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.errors import DataError, printable
+
 _PLAIN = {
     str(kind): kind
     for kind in (
@@ -24,7 +26,7 @@ _DEPTH = 32
 
 
 def type_to_json(kind: pa.DataType) -> Any:
-    """A name, or `{"list": field}`, `{"struct": [field, ...]}`; ValueError for types that datasets do not
+    """A name, or `{"list": field}`, `{"struct": [field, ...]}`; `DataError` for types that datasets do not
     hold.
     """
     if str(kind) in _PLAIN:
@@ -37,7 +39,13 @@ def type_to_json(kind: pa.DataType) -> Any:
         return {"large_list": _field_to_json(kind.value_field)}
     if pa.types.is_struct(kind):
         return {"struct": [_field_to_json(field) for field in kind]}
-    raise ValueError(f"datasets hold no columns of type {kind}")
+    raise DataError(
+        "column-type",
+        f"datasets hold no columns of type {printable(kind)}",
+        expected="text, bytes, numbers, times (of no zone or UTC), lists and structs of these",
+        kept="nothing was written",
+        next="cast that column: a map to a list of structs, a dictionary to its values, a time to UTC",
+    )
 
 
 def type_from_json(data: Any, depth: int = 0) -> pa.DataType:

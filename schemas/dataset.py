@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import display, frames
-from schemas.errors import DataError, IntegrityError, QuiverError, printable
+from schemas.errors import IntegrityError, QuiverError
 from schemas.manifest import MANIFEST, File, Manifest, Parent
 from schemas.migration import conformed, migrated
 from schemas.schema import Schema
@@ -105,17 +105,7 @@ class Dataset:
         name of their part in it; `op` says what was done. The same rows at the same place again are no error, others
         are `ConflictError`.
         """
-        extra = [name for name in rows.column_names if name not in schema]
-        if extra:
-            raise DataError(
-                "unknown-columns",
-                f"{schema.name} v{schema.version} has no columns {printable(', '.join(extra), 200)}",
-                expected=", ".join(schema.names),
-                found=printable(", ".join(rows.column_names), 200),
-                where=shown(normal(url)),
-                kept="nothing was written",
-                next="rows.select(schema.names), or schema.adding(Column(name, type, meaning))",
-            )
+        schema.require_known(rows, shown(normal(url)))
         checked = schema.check(rows, shown(normal(url)))
         schema.require_unique(checked, shown(normal(url)))
         with Attempt.begin(url, schema) as attempt, attempt.shard(0) as shard:

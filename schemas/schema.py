@@ -8,6 +8,7 @@ what Arrow cannot say (no nulls where none may be, finite numbers) and lists eve
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,13 +119,16 @@ class Schema:
 
     def conform(self, table: pa.Table, where: str = "") -> pa.Table:
         """`table` with exactly these columns, in this order, cast without loss; `DataError` lists all faults."""
-        faults, arrays = [], []
+        faults, arrays, there = [], [], Counter(table.column_names)
         for column in self.columns:
-            if column.name not in table.column_names:
+            if not there[column.name]:
                 if column.nullable:
                     arrays.append(pa.nulls(table.num_rows, column.type))
                 else:
                     faults.append(f"no column {column.name}")
+                continue
+            if there[column.name] > 1:
+                faults.append(f"{column.name} stands there twice")
                 continue
             values = table[column.name]
             if values.type != column.type:
@@ -148,13 +152,37 @@ class Schema:
         """`conform` of values that are what their types say (`require_valid`), then nulls and non-finite numbers;
         `DataError` lists all faults with the first rows at fault.
         """
-        require_valid(table.select([name for name in self.names if name in table.column_names]), where)
+        there = Counter(table.column_names)
+        require_valid(table.select([name for name in self.names if there[name] == 1]), where)
         table = self.conform(table, where)
         faults = [fault for column in self.columns for fault in _value_faults(column, table)]
         if faults:
             slug, texts = faults[0][0], "; ".join(text for _, text in faults)
             raise DataError(slug, f"rows break {self.name} v{self.version}: {texts}", where=where)
         return table
+
+    def require_known(self, table: pa.Table, where: str = "") -> None:
+        """`DataError` where `table` is none, or has columns that are not named here."""
+        if not isinstance(table, pa.Table):
+            raise DataError(
+                "no-table",
+                f"rows of {self.name} are an Arrow table",
+                found=type(table).__name__,
+                where=where,
+                kept="nothing was written",
+                next="pyarrow.table(...) of a dict of columns or a pandas frame; Dataset.from_polars for polars",
+            )
+        extra = [name for name in table.column_names if name not in self]
+        if extra:
+            raise DataError(
+                "unknown-columns",
+                f"{self.name} v{self.version} has no columns {printable(', '.join(extra), 200)}",
+                expected=", ".join(self.names),
+                found=printable(", ".join(table.column_names), 200),
+                where=where,
+                kept="nothing was written",
+                next="rows.select(schema.names), or schema.adding(Column(name, type, meaning))",
+            )
 
     def require_unique(self, table: pa.Table, where: str = "") -> None:
         """`DataError` where two rows of `table` have the same key; fine for rows without one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,9 @@ def answer(request: dict[str, Any], sink: Any) -> int:
     try:
         schema, batches, others = _opened(request)
         names = [name for name in schema.names if name not in others] or schema.names[:1]
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"two columns are called {twice}")
         fields = [schema.field(name).with_metadata(None) for name in names]
         schema = pa.schema(fields, metadata={"others": json.dumps(others).encode()})
         with pa.ipc.new_stream(sink, schema) as writer:

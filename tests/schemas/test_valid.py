@@ -131,3 +131,31 @@ def test_a_slice_is_looked_at_and_not_what_it_was_cut_from() -> None:
     require_valid(pa.table({"x": lists(texts()).slice(0, 1)}), "here")
     with pytest.raises(DataError, match="first in row 0"):
         require_valid(pa.table({"x": column.slice(1)}), "here")
+
+
+TIMES = pa.timestamp("us", "Europe/Berlin")
+TABLES: dict[str, tuple[object, pa.DataType]] = {
+    "no-table": ({"x": ["a"]}, TEXT),
+    "unknown-columns": (pa.table({"y": ["a"]}), TEXT),
+    "schema": (pa.table([pa.array(["a"]), pa.array(["b"])], names=["x", "x"]), TEXT),
+    "column-type": (pa.table({"x": pa.array([[("a", "b")]], pa.map_(TEXT, TEXT))}), pa.map_(TEXT, TEXT)),
+}
+
+
+@pytest.mark.parametrize("slug", TABLES)
+def test_what_is_no_table_of_the_schema_has_a_name(slug: str, tmp_path: Path) -> None:
+    rows, kind = TABLES[slug]
+    with pytest.raises(DataError) as caught:
+        Dataset.from_arrow(rows, Schema("rows", 1, (Column("x", kind, ""),)), str(tmp_path / "x"))
+    assert caught.value.slug == slug and not list(tmp_path.rglob("*.parquet"))
+    with pytest.raises(DataError, match="Berlin"):
+        Dataset.from_arrow(
+            pa.table({"x": pa.array([1], TIMES)}), Schema("r", 1, (Column("x", TIMES, ""),)), str(tmp_path / "y")
+        )
+
+
+def test_two_columns_of_one_name_in_an_outside_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table([pa.array(["a"])] * 3, names=["prompt", "prompt", "response"]), path)
+    with pytest.raises(DataError, match="two columns are called prompt"):
+        list(Parquet(files=(str(path),), format="completions").read(Context()))
