@@ -7,8 +7,7 @@ from __future__ import annotations
 import luigi
 
 from pipelines.graph.nodes import Node
-from schemas.errors import ConflictError
-from schemas.manifest import Manifest
+from schemas.store.commit import find_existing
 
 
 class NodeTarget(luigi.Target):
@@ -24,18 +23,4 @@ class NodeTarget(luigi.Target):
         """Whether the manifest is there and whole; `IntegrityError` if it is torn, `ConflictError` if it is
         another's.
         """
-        manifest = self.node.manifest()
-        return manifest is not None and self._mine(manifest)
-
-    def _mine(self, manifest: Manifest) -> bool:
-        if manifest.kind != self.node.kind or manifest.task_key not in ("", self.node.task_key):
-            raise ConflictError(
-                "foreign-output",
-                f"{self.node.url} holds what another task made",
-                expected=f"{self.node.kind} with key {self.node.task_key[:16]}",
-                found=f"{manifest.kind} with key {manifest.task_key[:16]}",
-                where=self.node.url,
-                kept="everything; nothing was overwritten",
-                next=f"move {self.node.url} away, or choose another [quiver] root",
-            )
-        return True
+        return find_existing(self.node.url, self.node.task_key, self.node.kind) is not None

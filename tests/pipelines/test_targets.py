@@ -29,9 +29,9 @@ def test_a_target_exists_once_its_dataset_is_published(tmp_path: Path) -> None:
 
 def test_what_another_task_made_is_not_taken_for_it(tmp_path: Path) -> None:
     target = made(tmp_path, key="ab" * 32)
-    with pytest.raises(ConflictError, match="holds what another task made") as fault:
+    with pytest.raises(ConflictError, match="already holds a dataset of another run") as fault:
         target.exists()
-    assert fault.value.found == f"dataset with key {'ab' * 8}" and fault.value.where == target.node.url
+    assert fault.value.found == f"dataset, key {'ab' * 6}" and fault.value.where == target.node.url
 
 
 def test_a_torn_manifest_is_no_result(tmp_path: Path) -> None:
