@@ -52,6 +52,9 @@ class Needs(Flag):
     """output of the scalar head at the position before every token after the first, [T, H]"""
     SCORES = auto()
     """output of the scalar head at the last token of every row, [B, H]"""
+    RANKED_LOGITS = auto()
+    """the K largest logits less a constant of each token, greatest first, [T, K]; K is how wide the sequence's `ranked`
+    column is"""
 
     @property
     def scalar(self) -> bool:
@@ -71,15 +74,17 @@ class TokenColumn:
     """A column of token ids that the network reads, and the list columns that run along with it.
 
     `mask` (1 = predicted and counted) and every `aligned` column hold one entry per token of `ids`; `gather_ids` holds
-    K ids per token. The engine drops the entry of the first token, which nothing predicts. A row whose mask counts no
-    token is refused before the first step. A column that is `statistics_only` is read in the pass for the algorithm's
-    statistics, which then reads no other, and not in the pass with gradient.
+    K ids per token, `ranked` (one of the aligned) K numbers, of a teacher's likeliest first. The engine drops the entry
+    of the first token, which nothing predicts. A row whose mask counts no token is refused before the first step. A
+    column that is `statistics_only` is read in the pass for the algorithm's statistics, which then reads no other, and
+    not in the pass with gradient.
     """
 
     ids: str
     mask: str | None = None
     aligned: tuple[str, ...] = ()
     gather_ids: str | None = None
+    ranked: str | None = None
     statistics_only: bool = False
 
     @property
@@ -115,6 +120,11 @@ class ModelOutputs:
     def gathered_logits_TK(self) -> Tensor:
         """Logits of the ids in the `gather_ids` column, less a constant of each token."""
         return self.answers[Needs.GATHERED_LOGITS]
+
+    @property
+    def ranked_logits_TK(self) -> Tensor:
+        """The largest logits, greatest first, less a constant of each token."""
+        return self.answers[Needs.RANKED_LOGITS]
 
     @property
     def values_TH(self) -> Tensor:
@@ -189,7 +199,7 @@ class Algorithm:
         assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
         assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
-        of_tokens = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS
+        of_tokens = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS | Needs.RANKED_LOGITS
         both = self.needs.scalar and self.needs & of_tokens
         assert not both, f"{self.name} asks two heads: {self.needs}"
         assert self.learnt and self.learnt[0] == self.sequences[0], f"{self.name}: its first sequence is not learnt"

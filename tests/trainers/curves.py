@@ -69,11 +69,20 @@ def vocabulary_answers(layout: Layout) -> dict[str, Any]:
     top, top_ids = logprobs.top_k(logits_tV, 4)
     logits_tK = logprobs.logits_at(logits_tV, ids_tK)
     taken_t = logprobs.token_logprobs(logits_tV.clone(), ids_tK[:, 0])
-    (at_tK.sum() + 2 * entropy_t.sum() + 3 * taken_t.sum() + (logits_tK**2).sum()).backward()
+    ranked = logprobs.largest_logits(logits_tV, 4)
+    (at_tK.sum() + 2 * entropy_t.sum() + 3 * taken_t.sum() + (logits_tK**2).sum() + (ranked**3).sum()).backward()
     assert mine_tV.grad is not None
     parts = [torch.zeros_like(mine_tV.grad) for _ in range(layout.tensor)]
     dist.all_gather(parts, mine_tV.grad, group=logprobs.parallel_state.get_tensor_model_parallel_group())
-    answers = {"at": at_tK, "logits": logits_tK, "entropy": entropy_t, "taken": taken_t, "top": top, "top_ids": top_ids}
+    answers = {
+        "at": at_tK,
+        "logits": logits_tK,
+        "ranked": ranked,
+        "entropy": entropy_t,
+        "taken": taken_t,
+        "top": top,
+        "top_ids": top_ids,
+    }
     answers["gradient"] = torch.cat(parts, dim=-1)
     return {name: value.detach().tolist() for name, value in answers.items()}
 

@@ -121,11 +121,14 @@ def test_log_probs_over_a_cut_vocabulary(answers: dict[str, Any], cut: str) -> N
     dense_tV = torch.log_softmax(whole_tV[:, :14], dim=-1)
     at_tK, entropy_t = dense_tV.gather(-1, ids_tK), -(dense_tV.exp() * dense_tV).sum(-1)
     logits_tK = (whole_tV - whole_tV.detach()[:, :14].amax(-1, keepdim=True)).gather(-1, ids_tK)
-    (at_tK.sum() + 2 * entropy_t.sum() + 3 * at_tK[:, 0].sum() + (logits_tK**2).sum()).backward()
+    ranked_tK = whole_tV[:, :14].sort(descending=True).values[:, :4]
+    ranked_tK = ranked_tK - ranked_tK[:, :1].detach()
+    (at_tK.sum() + 2 * entropy_t.sum() + 3 * at_tK[:, 0].sum() + (logits_tK**2).sum() + (ranked_tK**3).sum()).backward()
     top, top_ids = dense_tV.topk(4, dim=-1)
     close = {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(measured["at"], at_tK.detach(), **close)
     torch.testing.assert_close(measured["logits"], logits_tK.detach(), **close)
+    torch.testing.assert_close(measured["ranked"], ranked_tK.detach(), **close)
     torch.testing.assert_close(measured["taken"], at_tK[:, 0].detach(), **close)
     torch.testing.assert_close(measured["entropy"], entropy_t.detach(), **close)
     torch.testing.assert_close(measured["top"], top.detach(), **close)

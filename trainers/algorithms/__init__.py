@@ -9,6 +9,7 @@ from __future__ import annotations
 from trainers.algorithms.dpo import DPO as DPO
 from trainers.algorithms.ipo import IPO as IPO
 from trainers.algorithms.kd import KD as KD
+from trainers.algorithms.kd_ranked import KD_RANKED as KD_RANKED
 from trainers.algorithms.kto import KTO as KTO
 from trainers.algorithms.orpo import ORPO as ORPO
 from trainers.algorithms.rm import RM as RM

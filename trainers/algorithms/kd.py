@@ -60,9 +60,14 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Divergence and cross-entropy per token [T]."""
     student = outputs["input_ids"]
+    return distilled(settings, student.gathered_logits_TK, student, rows)
+
+
+def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows: Rows) -> Loss:
+    """The loss where `logits_TK` are those of the student that stand against the teacher's log-probabilities."""
     mask_T = rows["loss_mask"].float()
     teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
-    student_TK = (settings.student_scale * student.gathered_logits_TK).log_softmax(-1)
+    student_TK = (settings.student_scale * logits_TK).log_softmax(-1)
     kl_T = _divergence(settings, teacher_TK, student_TK)
     sft_T = -student.logprobs_T
     values_T = settings.kd_weight * kl_T

@@ -23,13 +23,17 @@ from trainers.engine.data.packing import Packed, pack
 
 @dataclass(frozen=True)
 class Span:
-    """Where one sequence column stands in the micro-batch, and the row of each of its tokens; `last_B` if scored."""
+    """Where one sequence column stands in the micro-batch, and the row of each of its tokens; `last_B` if scored.
+
+    `choices`: K of its ranked column.
+    """
 
     start: int
     stop: int
     row_T: Tensor
     last_B: Tensor
     gather_ids_TK: Tensor | None
+    choices: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class MicroBatch:
                 span.row_T.to(device),
                 span.last_B.to(device),
                 None if span.gather_ids_TK is None else span.gather_ids_TK.to(device),
+                span.choices,
             )
             for name, span in self.spans.items()
         }
@@ -139,7 +144,9 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
         gather_ids_TK = along.pop(sequence.gather_ids).long() if sequence.gather_ids is not None else None
         if gather_ids_TK is not None and not rows:
             gather_ids_TK = gather_ids_TK[:, None]
-        spans[sequence.ids] = Span(start, stop, row_T, torch.from_numpy(start + lengths.cumsum() - 1), gather_ids_TK)
+        last_B = torch.from_numpy(start + lengths.cumsum() - 1)
+        choices = along[sequence.ranked].shape[-1] if sequence.ranked is not None and rows else 1
+        spans[sequence.ids] = Span(start, stop, row_T, last_B, gather_ids_TK, choices)
         tensors |= along
         start = stop
     fill = -start % multiple if start else multiple

@@ -247,6 +247,14 @@ class TokenRows:
             values = columns.lists[name][0]
             if values.ndim > 1 and len(values):
                 first, width = self._widths.setdefault(sequence.ids, (name, values.shape[1]))
+                if name == sequence.ranked and width > self.limits.vocab_size:
+                    raise DataError(
+                        "ragged",
+                        f"{name} holds {width} entries per token, more than the vocabulary",
+                        expected=f"at most {self.limits.vocab_size}",
+                        where=self.row_groups.where,
+                        kept="nothing was started",
+                    )
                 if values.shape[1] != width:
                     raise DataError(
                         "ragged",

@@ -44,6 +44,11 @@ def logits_at(logits_tV: Tensor, ids_tK: Tensor) -> Tensor:
     return _gathered_at(_shifted(logits_tV), ids_tK)
 
 
+def largest_logits(logits_tV: Tensor, k: int) -> Tensor:
+    """The k largest logits of every token less the greatest, in that order, [t, k] in fp32; only they get a gradient."""
+    return logits_at(logits_tV, top_k(logits_tV, k)[1])
+
+
 def _gathered_at(shifted_tV: Tensor, ids_tK: Tensor) -> Tensor:
     local_tK = ids_tK - _first_id(shifted_tV)
     here = (local_tK >= 0) & (local_tK < shifted_tV.shape[-1])

@@ -1,0 +1,64 @@
+"""Distillation by rank against its formula in numpy float64, value and gradient, and of a network's own logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from schemas.errors import DataError
+from tests.trainers import toys
+from trainers.algorithm import ModelOutputs, Needs
+from trainers.algorithms.kd import Settings
+from trainers.algorithms.kd_ranked import KD_RANKED
+from trainers.engine.data.rows import Limits, TokenDataset
+
+TEACHER = np.log(np.array([[0.5, 0.2, 0.1], [0.6, 0.3, 0.05], [0.9, 0.05, 0.01]]))
+MASK = [1, 0, 1]
+
+
+def by_the_formula(settings: Settings, logits: np.ndarray, logprobs: np.ndarray) -> np.ndarray:
+    """Of whole rows of logits: their three largest stand against the teacher's, whatever they are of."""
+    largest = np.sort(settings.student_scale * logits, axis=-1)[:, :-4:-1]
+    student, teacher = (np.exp(values) for values in (largest, settings.teacher_scale * TEACHER))
+    student, teacher = student / student.sum(-1, keepdims=True), teacher / teacher.sum(-1, keepdims=True)
+    one, other = (teacher, student) if settings.direction == "forward" else (student, teacher)
+    return np.asarray(settings.kd_weight * (one * np.log(one / other)).sum(-1) - settings.sft_weight * logprobs)
+
+
+@pytest.mark.parametrize(
+    "settings", [Settings(), Settings(direction="backward", sft_weight=0.4, student_scale=0.5, teacher_scale=2.0)]
+)
+def test_value_and_gradient_are_those_of_the_formula(settings: Settings) -> None:
+    random = np.random.default_rng(1)
+    logits, logprobs = random.normal(size=(3, 7)), -random.exponential(size=3)
+    whole = torch.tensor(logits, requires_grad=True)
+    largest = whole.sort(descending=True).values[:, :3]
+    answers = {Needs.RANKED_LOGITS: largest, Needs.LOGPROBS: torch.tensor(logprobs)}
+    rows = {"loss_mask": torch.tensor(MASK), "teacher_logprobs": torch.tensor(TEACHER)}
+    outputs = {"input_ids": ModelOutputs(torch.zeros(3, dtype=torch.long), 1, answers)}
+    loss = KD_RANKED.loss(settings, outputs, rows)
+    np.testing.assert_allclose(loss.values.detach().numpy(), by_the_formula(settings, logits, logprobs), rtol=1e-12)
+    assert loss.weights.tolist() == MASK and tuple(loss.metrics) == KD_RANKED.metrics
+    loss.values.sum().backward()
+    assert whole.grad is not None
+    for place in np.ndindex(logits.shape):
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = logits.copy()
+            moved[place] += step
+            ends.append(by_the_formula(settings, moved, logprobs).sum())
+        assert whole.grad[place].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-8)
+
+
+def test_more_ranks_than_the_student_has_tokens_are_refused(tmp_path: Path) -> None:
+    row = toys.rows_for(KD_RANKED, 1).to_pylist()[0]
+    row["teacher_logprobs"] = [[0.0] * 9 for _ in row["input_ids"]]
+    row["input_ids"] = [value % 8 for value in row["input_ids"]]
+    data = toys.put(tmp_path / "rows", KD_RANKED.rows, pa.Table.from_pylist([row], schema=KD_RANKED.rows.arrow))
+    with pytest.raises(DataError, match="9 entries per token, more than the vocabulary"):
+        TokenDataset(data, KD_RANKED, Limits(48, 8))
+    assert len(TokenDataset(data, KD_RANKED, Limits(48, 9))) == 1

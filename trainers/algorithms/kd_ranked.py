@@ -1,0 +1,48 @@
+"""Knowledge distillation across tokenizers: the student's likeliest tokens become as likely as the teacher's, by rank.
+
+    p_t = softmax over K of teacher_scale * the teacher's K largest log-probabilities, greatest first
+    p_s = softmax over K of student_scale * the student's own K largest logits, greatest first
+    loss as in `kd`
+
+NeMo-Aligner's `cross_tokenizer`: a teacher with another vocabulary can say how sure to be, but not of what; that comes
+of the cross-entropy (`sft_weight`). The rows hold the teacher's log-probabilities along the student's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+
+from schemas.rows.tokens import TOKENS
+from schemas.schema import Column
+from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn
+from trainers.algorithms.kd import Settings, distilled
+
+METRICS = ("kd_loss", "sft_loss")
+
+
+def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
+    """Divergence by rank and cross-entropy per token [T]."""
+    student = outputs["input_ids"]
+    made = distilled(settings, student.ranked_logits_TK, student, rows)
+    return replace(made, metrics={name: made.metrics[name] for name in METRICS})
+
+
+KD_RANKED = Algorithm(
+    name="kd_ranked",
+    rows=TOKENS.dropping("source").adding(
+        Column(
+            "teacher_logprobs", pa.list_(pa.list_(pa.float32())), "the teacher's likeliest, in nats, greatest first"
+        ),
+    ),
+    sequences=(
+        TokenColumn(ids="input_ids", mask="loss_mask", aligned=("teacher_logprobs",), ranked="teacher_logprobs"),
+    ),
+    needs=Needs.LOGPROBS | Needs.RANKED_LOGITS,
+    per=Per.TOKEN,
+    settings=Settings,
+    loss=loss,
+    metrics=METRICS,
+)
