@@ -45,7 +45,7 @@ def logits_at(logits_tV: Tensor, ids_tK: Tensor) -> Tensor:
 
 
 def largest_logits(logits_tV: Tensor, k: int) -> Tensor:
-    """The k largest logits of every token less the greatest, in that order, [t, k] in fp32; only they get a gradient."""
+    """The k largest logits of every token less the greatest, in order, [t, k] in fp32; only they get a gradient."""
     return logits_at(logits_tV, top_k(logits_tV, k)[1])
 
 
