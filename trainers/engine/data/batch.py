@@ -25,7 +25,7 @@ from trainers.engine.data.packing import Packed, pack
 class Span:
     """Where one sequence column stands in the micro-batch, and the row of each of its tokens; `last_B` if scored.
 
-    `choices`: K of its ranked column.
+    `ranks`: K of its ranked column.
     """
 
     start: int
@@ -33,7 +33,7 @@ class Span:
     row_T: Tensor
     last_B: Tensor
     gather_ids_TK: Tensor | None
-    choices: int = 1
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class MicroBatch:
                 span.row_T.to(device),
                 span.last_B.to(device),
                 None if span.gather_ids_TK is None else span.gather_ids_TK.to(device),
-                span.choices,
+                span.ranks,
             )
             for name, span in self.spans.items()
         }
@@ -145,8 +145,8 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
         if gather_ids_TK is not None and not rows:
             gather_ids_TK = gather_ids_TK[:, None]
         last_B = torch.from_numpy(start + lengths.cumsum() - 1)
-        choices = along[sequence.ranked].shape[-1] if sequence.ranked is not None and rows else 1
-        spans[sequence.ids] = Span(start, stop, row_T, last_B, gather_ids_TK, choices)
+        ranks = along[sequence.ranked].shape[-1] if sequence.ranked is not None and rows else 1
+        spans[sequence.ids] = Span(start, stop, row_T, last_B, gather_ids_TK, ranks)
         tensors |= along
         start = stop
     fill = -start % multiple if start else multiple

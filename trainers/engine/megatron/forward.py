@@ -56,7 +56,7 @@ def _answers(
             assert span.gather_ids_TK is not None, f"{name} has no column of ids to gather"
             answers[gathered] = read_at(here, span.gather_ids_TK)
     if Needs.RANKED_LOGITS in needs:
-        answers[Needs.RANKED_LOGITS] = logprobs.largest_logits(here, span.choices)
+        answers[Needs.RANKED_LOGITS] = logprobs.largest_logits(here, span.ranks)
     if Needs.ENTROPY in needs:
         answers[Needs.ENTROPY] = logprobs.entropy(here)
     if logprobs_t is not None:
