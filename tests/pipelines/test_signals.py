@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,12 @@ SEED = int(os.environ.get("QUIVER_SIGNAL_SEED", str(random.SystemRandom().randra
 MOMENTS = 10
 
 
-def until(run: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+def until(run: subprocess.Popen[str], reached: Callable[[], bool], poll: float = 0.005) -> None:
     """Wait for `reached`; the run must not end before."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not reached():
         assert run.poll() is None and time.monotonic() < end, run.communicate()
-        time.sleep(0.005)
+        time.sleep(poll)
 
 
 def imports(run: subprocess.Popen[str]) -> None:
@@ -68,30 +69,40 @@ def test_in_the_middle_of_a_stage(tmp_path: Path, number: signal.Signals, worker
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_moments_of_an_iteration(tmp_path: Path) -> None:
+    """Spread over its stages, from the first to the report; trainings are among them."""
     print(f"QUIVER_SIGNAL_SEED={SEED}")
     rng = random.Random(SEED)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()
     disturbed.mkdir()
-    began = time.monotonic()
     assert luigi(undisturbed, *REST, module="pipelines", timeout=900).returncode == 0
-    seconds = time.monotonic() - began
+    stages = len(digests(undisturbed))
+    trained = 0
     for moment in range(MOMENTS):
+        number, group = rng.choice((signal.SIGINT, signal.SIGTERM)), rng.random() < 0.5
         run = started(disturbed, *REST, "--workers", rng.choice(("1", "2")), module="pipelines")
         imports(run)
-        # what is left to do is not known: a part of all there was, less from run to run
-        number, group = rng.choice((signal.SIGINT, signal.SIGTERM)), rng.random() < 0.5
-        wait = rng.uniform(0, seconds / 4)
-        print(f"moment {moment}: {number.name} after {wait:.1f} s, {len(digests(disturbed))} stages done", flush=True)
-        try:
-            _, errors = run.communicate(timeout=wait)
-        except subprocess.TimeoutExpired:
-            stopped(disturbed, run, number, group)
-        else:
-            assert run.returncode == 0, errors
-            last = max((disturbed / "quiver-data").rglob("_manifest.json"), key=lambda path: path.stat().st_mtime)
-            last.unlink()  # there is something to do again: the end of it, and the report
+        until(run, lambda done=stages * moment // MOMENTS: len(manifests(disturbed)) >= done, poll=0.05)  # type: ignore[misc]
+        with suppress(subprocess.TimeoutExpired):
+            run.communicate(timeout=rng.uniform(0, 2))
+        training = [path for path in disturbed.rglob("*.run") if not (path.with_suffix("") / "_manifest.json").exists()]
+        trained += bool(training)
+        print(
+            f"moment {moment}: {number.name}, {len(manifests(disturbed))} of {stages} stages, {len(training)} trainings"
+        )
+        stopped(disturbed, run, number, group)
+    until_report = started(disturbed, *REST, module="pipelines")
+    until(until_report, lambda: len(manifests(disturbed)) == stages, poll=0.02)
+    until_report.send_signal(signal.SIGTERM)
+    _, errors = until_report.communicate(timeout=120)
+    assert until_report.returncode in (0, 75) and "Traceback" not in errors, errors
+    assert trained, "no training was met: another seed"
     done = luigi(disturbed, *REST, module="pipelines", timeout=900)
     assert done.returncode == 0, done.stderr
     assert digests(disturbed) == digests(undisturbed)
     assert damaged(disturbed) == [] and leftovers(disturbed) == []
+
+
+def manifests(folder: Path) -> list[Path]:
+    """All that is finished below the root."""
+    return list((folder / "quiver-data").rglob("_manifest.json"))
