@@ -156,7 +156,7 @@ class Op(ABC):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Op:
         """The operation with these settings; `ConfigError` names every unknown key and wrong type."""
-        return parse(cls, params, where=f"settings of {cls.name}")
+        return parse(cls, params, where=f"settings of {cls.name}", next=f"quiver ops {cls.name}")
 
 
 @dataclass(frozen=True, kw_only=True)

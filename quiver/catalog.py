@@ -10,11 +10,22 @@ import importlib.util
 import inspect
 import json
 import re
-import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from schemas.process import terminal
+
+VERBS = {
+    "label": "Label",
+    "filter": "Filter",
+    "blend": "Blend",
+    "template": "Template",
+    "tokenize": "Tokenize",
+}
+"""The command that runs an operation of a family by its name."""
+
+_STAGES = ("stages", "models")
 
 Lines = Sequence[tuple[str, str, str]]
 """Name, kind, and what it is in a sentence."""
@@ -67,9 +78,7 @@ def spelled(preset: Mapping[str, Any]) -> str:
 
 def recipes() -> Lines:
     """Every recipe, its file, and the first sentence of that file."""
-    package = importlib.util.find_spec("pipelines")
-    assert package is not None and package.submodule_search_locations is not None
-    folder = Path(package.submodule_search_locations[0]) / "recipes"
+    folder = _pipelines() / "recipes"
     listed = []
     for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -79,19 +88,32 @@ def recipes() -> Lines:
     return listed
 
 
+def stages() -> Lines:
+    """Every command of one stage, the file that it stands in, and the first sentence about it."""
+    listed = []
+    for name in _STAGES:
+        tree = ast.parse((_pipelines() / f"commands/{name}.py").read_text(encoding="utf-8"))
+        kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.decorator_list]
+        listed += [
+            (kind.name, name, sentence(ast.get_docstring(kind)))
+            for kind in kinds
+            if kind.name[0] != "_" and kind.name != "StageCommand"
+        ]
+    return listed
+
+
+def _pipelines() -> Path:
+    package = importlib.util.find_spec("pipelines")
+    assert package is not None and package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0])
+
+
 def sentence(text: str | None) -> str:
     """The first sentence of a docstring, on one line."""
     paragraph = " ".join((text or "").split("\n\n")[0].split())
-    return re.split(r"(?<=[a-z`)\]][.;]) ", paragraph)[0].rstrip(".;:")
+    return re.split(r"(?<=[a-z`)\]][.;])(?<! al\.) ", paragraph)[0].rstrip(".;:")
 
 
 def table(lines: Lines) -> Iterator[str]:
-    """The lines in columns as wide as the terminal, the last column wrapped."""
-    width = max(shutil.get_terminal_size((120, 24)).columns, 60)
-    first, second = (max(len(line[column]) for line in lines) for column in (0, 1))
-    indent = " " * (first + second + 4)
-    for name, kind, about in lines:
-        yield from textwrap.wrap(
-            f"{name:<{first}}  {kind:<{second}}  {about}", width, subsequent_indent=indent, break_on_hyphens=False,
-            drop_whitespace=True,
-        )  # fmt: skip
+    """The lines in columns, the last column wrapped at the terminal's width."""
+    yield from terminal.table(lines)

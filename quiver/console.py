@@ -1,11 +1,4 @@
-"""The command `quiver`: lists and a look at a dataset, without Luigi or torch; Luigi's command line by a short name.
-
-quiver ops [NAME] | formats | algorithms | recipes       what there is; of one operation, its settings and columns
-quiver show URL                                          what is in a dataset, and what it was made of
-quiver show URL --mask [--rows N] [--tokenizer FOLDER]   its first rows, with what is learnt in colour
-quiver export URL --to trl --out rows.jsonl              its rows as another toolkit's file; alone: the formats
-quiver RestIteration --iteration 2                       luigi --module pipelines RestIteration --iteration 2
-"""
+"""The command `quiver`: lists and a look at a dataset, without Luigi or torch; Luigi's command line by a short name."""
 
 from __future__ import annotations
 
@@ -14,11 +7,14 @@ import trainers  # noqa: F401  # isort: skip - signals end this command quietly 
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from schemas import Dataset
+
+from schemas.process import terminal
+
+_HELP = ("-h", "--help", "help")
 
 
 def main() -> NoReturn:
@@ -34,12 +30,15 @@ def main() -> NoReturn:
 def run(words: Sequence[str]) -> int:
     """Answer a lower-case command on standard output; its exit code. `ConfigError` for one that there is not."""
     name, *arguments = words or ["--help"]
-    if name in ("-h", "--help", "help"):
-        _print([__doc__ or ""])
+    if name in _HELP:
+        _print(_overview())
     elif name == "--version":
         from quiver import __version__
 
         _print([f"quiver {__version__}"])
+    elif name in _COMMANDS and {*arguments} & {*_HELP}:
+        usage, meaning = _MEANINGS[name]
+        _print([f"usage: {usage}", "", f"  {meaning}"])
     elif name in _COMMANDS:
         _print(_COMMANDS[name](arguments))
     else:
@@ -58,22 +57,34 @@ def run(words: Sequence[str]) -> int:
 
 
 def _luigi(words: Sequence[str]) -> NoReturn:
-    """Luigi's own command line, which finds itself called as if by its own name."""
-    sys.argv = [str(Path(sys.argv[0]).with_name("luigi")), "--module", "pipelines", *words]
+    """Luigi's own command line."""
+    sys.argv[1:] = ["--module", "pipelines", *words]
     from luigi.cmdline import luigi_run
 
     luigi_run(sys.argv[1:])
     raise SystemExit(0)
 
 
+def _overview() -> Iterable[str]:
+    """All that can stand behind `quiver`."""
+    from quiver import catalog
+
+    yield "usage: quiver COMMAND ...   (COMMAND --help says more)"
+    yield from ("", "Lists and looks")
+    yield from terminal.table(_MEANINGS.values(), "  ")
+    for title, lines in (("Stages", catalog.stages()), ("Recipes", catalog.recipes())):
+        yield from ("", terminal.wrapped(f"{title} (the same as luigi --module pipelines NAME ...)"))
+        yield from terminal.table([(name, about) for name, _, about in lines], "  ")
+
+
 def _ops(arguments: Sequence[str]) -> Iterable[str]:
-    from quiver import catalog, reference
+    from quiver import catalog, one_operation
 
     if not _at_most(arguments, 1, "quiver ops [NAME]"):
         return catalog.table(catalog.operations())
     from datakit.registry import kind_of
 
-    return [reference.operation(kind_of(arguments[0]))]
+    return one_operation.lines(kind_of(arguments[0]))
 
 
 def _formats(arguments: Sequence[str]) -> Iterable[str]:
@@ -139,6 +150,21 @@ def _export(arguments: Sequence[str]) -> Iterable[str]:
     return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
 
 
+_MEANINGS = {
+    "ops": ("quiver ops [NAME]", "operations; of one of them its settings and columns"),
+    "formats": ("quiver formats", "what the records of a file may be"),
+    "algorithms": ("quiver algorithms", "ways of learning, and the rows they learn from"),
+    "recipes": ("quiver recipes", "arrangements of many stages"),
+    "export": (
+        "quiver export URL --to FORMAT --out FILE",
+        "rows as another toolkit's file; without more, the formats",
+    ),
+    "show": ("quiver show URL", "what is in a dataset, and what it was made of"),
+    "show --mask": (
+        "quiver show URL --mask [--rows N]",
+        "its first rows, with what is learnt in colour (--tokenizer FOLDER: another tokenizer)",
+    ),
+}
 _COMMANDS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "ops": _ops,
     "formats": _formats,

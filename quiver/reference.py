@@ -56,19 +56,23 @@ def page() -> str:
 
 def operation(kind: type[Op]) -> str:
     """One operation: what it does, what it reads and adds, its settings."""
-    example = _example(kind)
-    lines = [f"### {kind.name}\n", f"{_prose(kind)}\n"]
-    shape = next(shape for name, shape, _ in catalog.operations() if name == kind.name)
-    facts = [f"{shape}, version {kind.version}"]
-    facts += [f"needs {', '.join(kind.needs)}"] if kind.needs else []
-    if example is not None and example.takes.columns:
-        facts.append(f"reads {_columns(example.takes.columns)}")
-    lines.append("; ".join(facts) + ".\n")
-    if isinstance(example, Label):
-        added = [(column.name, _kind(column.type), column.meaning) for column in example.adds]
+    made = example(kind)
+    lines = [f"### {kind.name}\n", f"{prose(kind)}\n", f"{facts(kind, made)}\n"]
+    if isinstance(made, Label):
+        added = [(column.name, kind_of(column.type), column.meaning) for column in made.adds]
         lines.append(_table(("column added", "type", "meaning"), added))
     lines.append(_settings(kind))
     return "\n".join(lines)
+
+
+def facts(kind: type[Op], made: Op | None) -> str:
+    """Shape, version, what it needs and what an example of it reads, as a sentence."""
+    shape = next(shape for name, shape, _ in catalog.operations() if name == kind.name)
+    parts = [f"{shape}, version {kind.version}"]
+    parts += [f"needs {', '.join(kind.needs)}"] if kind.needs else []
+    if made is not None and made.takes.columns:
+        parts.append(f"reads {_columns(made.takes.columns)}")
+    return "; ".join(parts) + "."
 
 
 def run_settings() -> dict[str, type]:
@@ -94,7 +98,7 @@ def _inside(kind: type, above: str = "") -> dict[str, type]:
 
 
 def _algorithm(algorithm: Algorithm) -> str:
-    columns = [(column.name, _kind(column.type), column.meaning) for column in algorithm.rows.columns]
+    columns = [(column.name, kind_of(column.type), column.meaning) for column in algorithm.rows.columns]
     return "\n".join(
         [
             f"### {algorithm.name}\n",
@@ -138,16 +142,21 @@ def _default(task: Any, name: str, parameter: Any) -> str:
 
 
 def _dataclass(kind: type, head: str) -> str:
-    return "\n".join(part for part in (head, f"{_prose(kind)}\n" if kind.__doc__ else "", _settings(kind)) if part)
+    return "\n".join(part for part in (head, f"{prose(kind)}\n" if kind.__doc__ else "", _settings(kind)) if part)
 
 
-def _settings(kind: type) -> str:
+def settings(kind: type) -> list[tuple[str, str, str, str]]:
+    """The fields of a dataclass: name, type in the words of JSON, default, meaning."""
     hints, meanings = get_type_hints(kind), _meanings(kind)
-    rows = [
+    return [
         (field.name, words(hints[field.name]), _default_of(field), meanings.get(field.name, ""))
         for field in dataclasses.fields(kind)
         if field.init
     ]
+
+
+def _settings(kind: type) -> str:
+    rows = settings(kind)
     known = 4 if any(meaning for *_, meaning in rows) else 3
     return _table(("setting", "type", "default", "meaning")[:known], [row[:known] for row in rows]) if rows else ""
 
@@ -193,7 +202,7 @@ def _meanings(kind: type) -> dict[str, str]:
     return meanings
 
 
-def _example(kind: type[Op]) -> Op | None:
+def example(kind: type[Op]) -> Op | None:
     """The operation with its defaults, and the first value that comes to mind where it has none."""
     hints = get_type_hints(kind)
     given = {
@@ -215,7 +224,7 @@ def _value(hint: Any) -> Any:
     return _EXAMPLES.get(hint)
 
 
-def _prose(kind: type) -> str:
+def prose(kind: type) -> str:
     """The docstring of a class; indented blocks stay what they are."""
     return inspect.getdoc(kind) or ""
 
@@ -224,9 +233,10 @@ def _columns(columns: Sequence[Column]) -> str:
     return ", ".join(f"`{column.name}`" for column in columns)
 
 
-def _kind(kind: pa.DataType) -> str:
+def kind_of(kind: pa.DataType) -> str:
+    """An Arrow type in a word or two."""
     if pa.types.is_list(kind):
-        return f"list of {_kind(kind.value_type)}"
+        return f"list of {kind_of(kind.value_type)}"
     return "struct" if pa.types.is_struct(kind) else str(kind)
 
 

@@ -65,8 +65,14 @@ class QuiverError(Exception):
     def __str__(self) -> str:
         return self.render()
 
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """The fields behind the headline that have something to say, by name."""
+        return [(name, value) for name in _FIELDS[2:] if (value := getattr(self, name))]
+
     def render(self) -> str:
-        """The message as a user sees it: one headline and the fields that have something to say, fit for a terminal.
+        """The message: one headline and the fields that have something to say, safe on a terminal whatever its width
+        (`schemas.process.terminal.error_text` breaks its lines).
 
         Escaping happens here, once, for all fields and every place that prints: a caller may forget it.
         """

@@ -15,15 +15,15 @@ import hashlib
 import json
 import math
 import types
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
+from schemas.untrusted import exact_json
 
 T = TypeVar("T")
 
-_NAMED = 5
+_LISTED = 8
 
 FLATTENED = {"flattened": True}
 """Metadata of a field that is a dataclass: its fields stand in the JSON of the outer one as if they were its own."""
@@ -70,14 +70,40 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `object_pairs_hook` of strict JSON: `ValueError` for a key that is given twice."""
-    given = dict(pairs)
-    if len(given) != len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = sorted(name for name, count in counts.items() if count > 1)[:_NAMED]
-        raise ValueError(f"key given twice: {', '.join(map(printable, twice))}")
-    return given
+class Faults(list[str]):
+    """What is wrong with settings, in words; `levels` has where unknown keys were: path, dataclass, first such key."""
+
+    def __init__(self, faults: Iterable[str] = ()) -> None:
+        super().__init__(faults)
+        self.levels: dict[str, tuple[type, str]] = {}
+
+    def unknown(self, kind: type, path: str, key: str) -> None:
+        """A `key` below `path` that the dataclass `kind` there does not have."""
+        self.append(f"unknown key {printable(path + key)}{_nearest(kind, key, path)}")
+        self.levels.setdefault(path, (kind, str(key)))
+
+    def add(self, others: Faults) -> None:
+        """Take in `others`."""
+        self.extend(others)
+        self.levels = {**others.levels, **self.levels}
+
+    def raise_any(self, where: str, next: str = "") -> None:
+        """`ConfigError` with all of them, where there are any."""
+        if not self:
+            return
+        slug = "unknown-key" if all(fault.startswith("unknown key") for fault in self) else "bad-setting"
+        expected = "; ".join(_listed(kind, path, key) for path, (kind, key) in self.levels.items())
+        raise ConfigError(slug, "; ".join(self), expected=expected, where=where, kept="nothing was started", next=next)
+
+
+def _listed(kind: type, path: str, key: str) -> str:
+    """The settings at a level with their defaults: those nearest to `key` first, and no more than a person reads."""
+    known = defaults(kind)
+    names = list(dict.fromkeys([*difflib.get_close_matches(key, known, _LISTED, 0.4), *known]))
+    shown = names if len(names) <= _LISTED + 1 else names[:_LISTED]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    text = ", ".join(f"{name} ({known[name]})" for name in shown)
+    return f"settings of {path.rstrip('.')}: {text}{more}" if path else f"{text}{more}"
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -86,15 +112,11 @@ def suggestion(name: str, known: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def parse(kind: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """An instance of the dataclass `kind` from plain JSON; `ConfigError` (exit 2) lists every fault at once."""
-    faults: list[str] = []
+def parse(kind: type[T], data: Mapping[str, Any], where: str = "", next: str = "") -> T:
+    """An instance of the dataclass `kind` from plain JSON; `ConfigError` (exit 2, with `next`) lists every fault."""
+    faults = Faults()
     value = _object(kind, data, "", faults)
-    if faults:
-        unknown = [key for key in data if key not in _fields(kind)] if isinstance(data, Mapping) else []
-        slug = "unknown-key" if all(fault.startswith("unknown key") for fault in faults) else "bad-setting"
-        expected = ", ".join(defaults(kind)) if unknown else ""
-        raise ConfigError(slug, "; ".join(faults), expected=expected, where=where, kept="nothing was started")
+    faults.raise_any(where, next)
     return cast(T, value)
 
 
@@ -104,7 +126,7 @@ def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[st
 
     A value is JSON, or the bare text; a list may be written with commas alone. A path that is given twice is a fault.
     """
-    faults: list[str] = []
+    faults = Faults()
     result: dict[str, Any] = {}
     given: set[str] = set()
     for assignment in assignments:
@@ -116,14 +138,11 @@ def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[st
         else:
             given.add(path)
             _assign(kind, path, text, result, faults)
-    if faults:
-        unknown = all(fault.startswith("unknown key") for fault in faults)
-        slug, expected = ("unknown-key", ", ".join(defaults(kind))) if unknown else ("bad-setting", "")
-        raise ConfigError(slug, "; ".join(faults), where=where, expected=expected, kept="nothing was started")
+    faults.raise_any(where)
     return result
 
 
-def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: list[str]) -> None:
+def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: Faults) -> None:
     """Put what `text` says at the dotted `path` of `result`."""
     *above, last = path.split(".")
     hint: Any = kind
@@ -131,8 +150,7 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: lis
         outer = _dataclass_in(hint)
         if outer is not None:
             if part not in _fields(outer):
-                before = "".join(f"{name}." for name in above[:depth])
-                faults.append(f"unknown key {printable(before + part)}{_nearest(outer, part)}")
+                faults.unknown(outer, "".join(f"{name}." for name in above[:depth]), part)
                 return
             hint = _hints(outer)[part]
         elif hint is Any or get_origin(hint) in _MAPPINGS:
@@ -149,23 +167,23 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: lis
     result[last] = _read(hint, text, path, faults)
 
 
-def _read(hint: Any, text: str, path: str, faults: list[str]) -> Any:
+def _read(hint: Any, text: str, path: str, faults: Faults) -> Any:
     """The first reading of `text` that is of the type `hint`; the faults of its nearest reading where there is none."""
     readings = [value for one in (text, text.lower(), f"[{text}]") for value in _json(one)]
-    first: list[str] = []
+    first = Faults()
     for value in (*readings[:1], text, *readings[1:], text.split(",")):
-        own: list[str] = []
+        own = Faults()
         _value(hint, value, path, own)
         if not own:
             return value
         first = first or own
-    faults += first
+    faults.add(first)
     return None
 
 
 def _json(text: str) -> Iterator[Any]:
     try:
-        yield json.loads(text)
+        yield exact_json(text)
     except (ValueError, RecursionError):
         return
 
@@ -190,26 +208,35 @@ def _paths(kind: type) -> dict[str, str]:
     return {**_aliases(kind, "other_names"), **paths}
 
 
-def _nearest(kind: type, name: str) -> str:
-    """As `suggestion`, over the fields of `kind`, those of the dataclasses inside it, and the names that other programs
-    give them (`other_names` of `kind`).
+def _nearest(kind: type, name: str, path: str) -> str:
+    """As `suggestion`, over the fields of `kind`, which stands below `path`, those of the dataclasses inside it, and
+    the names that other programs give them (`other_names` of `kind`).
     """
     paths = _paths(kind)
-    own = suggestion(name, list(_fields(kind)))
-    near = [name] if name in paths else [] if own else difflib.get_close_matches(name, paths, n=1)
-    return f" (did you mean {paths[near[0]]}?)" if near else own
+    own = difflib.get_close_matches(name, list(_fields(kind)), n=1)
+    near = [name] if name in paths else own or difflib.get_close_matches(name, paths, n=1)
+    return f" (did you mean {path}{paths[near[0]]}?)" if near else ""
 
 
-def defaults(kind: type) -> list[str]:
-    """The settings of the dataclass `kind`, each with its default behind it; `needed` where it has none."""
-    listed = []
+def every_setting(kind: type, path: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted path and default of every setting that may be given for the dataclass `kind` and those inside it."""
+    for name, default in defaults(kind).items():
+        inner = _dataclass_in(_hints(kind)[name])
+        yield from [(path + name, default)] if inner is None else every_setting(inner, f"{path}{name}.")
+
+
+def defaults(kind: type) -> dict[str, str]:
+    """The default of each setting of the dataclass `kind` (or `needed`), without what is `given_apart`."""
+    listed = {}
     for name, field in _fields(kind).items():
+        if name in getattr(kind, "given_apart", ()):
+            continue
         if field.default_factory is not dataclasses.MISSING:
             default = json.dumps(plain(field.default_factory()), default=str)
         else:
             needed = field.default is dataclasses.MISSING
             default = "needed" if needed else json.dumps(plain(field.default), default=str)
-        listed.append(f"{name} ({printable(default, 40)})")
+        listed[name] = printable(default, 40)
     return listed
 
 
@@ -254,16 +281,16 @@ def _made(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**own)
 
 
-def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
+def _object(kind: type, data: Any, path: str, faults: Faults) -> Any:
     if not isinstance(data, Mapping):
-        faults.append(f"{path or kind.__name__}: {printable(data)} is not an object")
+        faults.append(f"{path.rstrip('.') or kind.__name__}: {printable(data)} is not an object")
         return None
     hints, fields = _hints(kind), _fields(kind)
     before = len(faults)
     older = _aliases(kind, "older_names")
     for key in data:
         if key not in fields and key not in older:
-            faults.append(f"unknown key {printable(path + key)}{_nearest(kind, key)}")
+            faults.unknown(kind, path, key)
         elif older.get(key) in data:
             faults.append(f"{path}{key} is the older name of {older[key]}, which is given too")
     data = {older.get(key, key): value for key, value in data.items()}
@@ -276,7 +303,7 @@ def _object(kind: type, data: Any, path: str, faults: list[str]) -> Any:
     return _made(kind, values) if len(faults) == before else None
 
 
-def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
+def _value(hint: Any, value: Any, path: str, faults: Faults) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _union(args, value, path, faults)
@@ -306,14 +333,12 @@ def _value(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
     return None
 
 
-def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> Any:
+def _union(args: tuple[Any, ...], value: Any, path: str, faults: Faults) -> Any:
     if value is None and type(None) in args:
         return None
     tries = []
-    for arg in args:
-        if arg is type(None):
-            continue
-        own: list[str] = []
+    for arg in (one for one in args if one is not type(None)):
+        own = Faults()
         result = _value(arg, value, path, own)
         if not own:
             return result
@@ -322,7 +347,7 @@ def _union(args: tuple[Any, ...], value: Any, path: str, faults: list[str]) -> A
     fitting = [own for fits, own in tries if fits]
     expected = " or ".join(dict.fromkeys(map(_words, args)))
     message = f"{path}: {printable(json.dumps(plain(value), default=str))} is not {expected}"
-    faults.extend(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else [message])
+    faults.add(fitting[0] if fitting else tries[0][1] if len(tries) == 1 else Faults([message]))
     return None
 
 

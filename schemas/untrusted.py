@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from schemas.errors import QuiverError
-from schemas.settings import once
+from schemas.errors import QuiverError, printable
+
+_NAMED = 5
 
 
 @contextmanager
@@ -31,6 +33,21 @@ def parsing(error_of: Callable[[str], QuiverError]) -> Iterator[None]:
         raise error_of(_words(fault)) from fault
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of strict JSON: `ValueError` for a key that is given twice."""
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)[:_NAMED]
+        raise ValueError(f"key given twice: {', '.join(map(printable, twice))}")
+    return given
+
+
+def exact_json(text: str) -> Any:
+    """JSON of a setting that a person wrote: as `strict_json`, and no number that would be read as 0 and is not."""
+    return json.loads(text, object_pairs_hook=once, parse_constant=_no_constant, parse_float=_exact)
+
+
 def strict_json(data: bytes | str) -> Any:
     """JSON of clean text, every key once, every number finite; `ValueError` and others for anything else."""
     text = data.decode("utf-8") if isinstance(data, bytes) else data
@@ -45,6 +62,13 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+def _exact(text: str) -> float:
+    number = _finite(text)
+    if number == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+        raise ValueError(f"{text[:20]} is too small a number: it would be read as 0")
     return number
 
 

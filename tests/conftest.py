@@ -28,6 +28,20 @@ hypothesis.settings.register_profile("quiver", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("quiver")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest's own lines as wide as the terminal, whatever a test says of it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter._tw.fullwidth = reporter._tw.fullwidth
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which no text needs a second line; tests of what a narrow one shows set `COLUMNS` themselves."""
+    monkeypatch.setenv("COLUMNS", "2000")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the optional sample data; skips the test where it is absent."""

@@ -223,6 +223,9 @@ class Paths:
 class Training:
     """A training without paths, as a graph holds it; `check` once it is known what it starts from."""
 
+    given_apart: ClassVar[tuple[str, ...]] = ("algorithm", "model", "seed")
+    """What is no setting of it to whoever gives settings: commands have flags of their own for these."""
+
     learning: Learning = field(metadata=FLATTENED)
     execution: Execution = field(metadata=FLATTENED)
 
@@ -273,7 +276,7 @@ def training_of(
     """The training with these `settings` (fields of `Learning` and `Execution`), of a fresh `model` or (None) of a
     checkpoint; `ConfigError` for any that is unknown. The size of the vocabulary comes from the tokenizer, later.
     """
-    taken = sorted({"algorithm", "model", "seed"} & settings.keys())
+    taken = sorted({*Training.given_apart} & settings.keys())
     if taken:
         raise ConfigError(
             "bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started"

@@ -11,6 +11,7 @@ import sys
 
 from schemas.errors import QuiverError
 from schemas.process import program
+from schemas.process.terminal import error_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             check=given.check,
         )
     except QuiverError as error:
-        print(error.render(), file=sys.stderr, flush=True)
+        print(error_text(error), file=sys.stderr, flush=True)
         return error.code
     return 0
 

@@ -11,6 +11,7 @@ import sys
 
 from schemas.errors import QuiverError
 from schemas.process import program
+from schemas.process.terminal import error_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import_hf(given.source, given.out, tokenizer_from=given.tokenizer, task_key=given.key, check=given.check)
     except QuiverError as error:
-        print(error.render(), file=sys.stderr, flush=True)
+        print(error_text(error), file=sys.stderr, flush=True)
         return error.code
     return 0
 

@@ -12,6 +12,7 @@ import sys
 
 from schemas.errors import QuiverError
 from schemas.process import program
+from schemas.process.terminal import error_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             manifest = lora_export.merge(given.adapters, given.out)
             print(f"{given.out}: weights {manifest.facts['weights_digest'][:12]}")
     except QuiverError as error:
-        print(error.render(), file=sys.stderr, flush=True)
+        print(error_text(error), file=sys.stderr, flush=True)
         return error.code
     finally:
         parallel.stop()

@@ -16,6 +16,7 @@ from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, StorageError, printable
 from schemas.manifest import Manifest
 from schemas.process import program
+from schemas.process.terminal import error_text
 from schemas.store.commit import find_existing, read_manifest
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers import config, registry
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         rank.leave(exit_.code if isinstance(exit_.code, int) else 1)
         raise
     if error is not None and (_rank() == 0 or error.code not in (2, 10, 20, 75)):
-        print(error.render(), file=sys.stderr, flush=True)
+        print(error_text(error), file=sys.stderr, flush=True)
     rank.leave(code, error)
     return code
 

@@ -117,6 +117,8 @@ class FiniteValues:
         part = place - low
         if part == 0:
             return below
+        if not np.isfinite(above - below):
+            return below * (1 - part) + above * part
         return below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)
 
 

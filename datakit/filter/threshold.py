@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,12 @@ class Threshold(Keep):
     def __post_init__(self) -> None:
         faults = []
         bounds = (self.minimum, self.maximum, self.minimum_quantile, self.maximum_quantile)
+        unread = [bound for bound in bounds if bound is not None and not isinstance(bound, Real)]
+        if unread:
+            raise ConfigError(
+                "bad-setting", f"filter.threshold: {', '.join(map(repr, unread))} is no number",
+                expected="numbers as bounds", kept="nothing was started", next=f"quiver ops {self.name}",
+            )  # fmt: skip
         if all(bound is None for bound in bounds):
             faults.append("no bound is given")
         if any(bound is not None and not np.isfinite(bound) for bound in bounds):

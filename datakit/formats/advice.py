@@ -43,9 +43,7 @@ def renamed(missing: Sequence[Key], there: Sequence[str]) -> str:
         if alike:
             free.remove(alike)
     text = printable(json.dumps(columns, ensure_ascii=False), 300)
-    return (
-        f"name the keys that hold them: --params '{{\"columns\": {text}}}' of Import, --columns '{text}' of other verbs"
-    )
+    return f"--columns '{text}'"
 
 
 def advice(keys: Sequence[Key], reason: str, detail: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,12 +115,12 @@ def check_budget(
     slug = max(sorted(reasons), key=lambda reason: reasons[reason])
     why = {reason: f" ({printable(detail, 300)})" for reason, detail in details.items()}
     counts = ", ".join(f"{reason} {count}{why.get(reason, '')}" for reason, count in sorted(reasons.items()))
+    share = math.ceil(100 * total / max(rows_in, total)) / 100
     raise DataError(
         slug,
         f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
-        expected=f"at most {max_rejected} rejected rows",
+        expected=f"at most {max_rejected} rejected rows (max_rejected)",
         found=counts,
         kept=kept_by(op),
-        next=op.advice(slug, details.get(slug, ""))
-        or "mend those rows, or allow more with max_rejected, then run the same command again",
+        next=op.advice(slug, details.get(slug, "")) or f"--quiver-max-rejected {share:g}",
     )

@@ -6,6 +6,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import luigi
 
@@ -17,7 +18,7 @@ from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
-from pipelines.runtime.console import say
+from pipelines.runtime.console import counted, labelled, say, say_of
 from pipelines.runtime.processes import preload
 from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
@@ -30,6 +31,9 @@ _SHOWN = 12
 
 class Command(luigi.Task):
     """A task that makes nothing itself: it is complete when the last nodes of its graph are."""
+
+    example: ClassVar[str] = ""
+    """Flags that show what a command needs; words in capitals are a user's own."""
 
     @abstractmethod
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -68,19 +72,19 @@ class Command(luigi.Task):
         for number, node in enumerate(todo, 1):
             task_of(node).place = (number, len(todo))
         disk_estimate.check(todo)
-        say(f"{self.task_family}: {len(todo)} stages to do, {reuse}")
+        say(f"{self.task_family}: {counted(len(todo), 'stage')} to do, {reuse}")
         _prepare_models(todo)
         causes = [(node, why(node)) for node in todo] if reused else []
         changed = [(node, cause) for node, cause in causes if cause != "first time"]
         for node, cause in changed[:_SHOWN]:
-            say(f"  {node.label:<32} {cause}")
+            say_of(f"  {node.label}", cause)
         if len(changed) > _SHOWN:
-            say(f"  and {len(changed) - _SHOWN} stages behind them")
+            say(f"  and {counted(len(changed) - _SHOWN, 'stage')} behind them")
 
     def after(self) -> None:
         """Say where the results lie."""
         for node in self.targets:
-            print(f"{node.label:<32} {node.url}")
+            print(labelled(node.label, node.url))
 
 
 def _prepare_models(todo: Sequence[Node]) -> None:

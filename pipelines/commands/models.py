@@ -57,6 +57,8 @@ class Convert(Make):
 class ImportModel(Command):
     """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes."""
 
+    example = "--folder ./llama-3.1-8b"
+
     folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset, folder or file; empty: the folder's own")
     name = luigi.Parameter(
@@ -74,6 +76,8 @@ class AdoptModel(ImportModel):
 
 class ExportModel(Command):
     """A checkpoint as a Hugging Face folder, which transformers and vLLM load."""
+
+    example = "--model CHECKPOINT"
 
     model = model_parameter("what is exported")
     checkpoint = luigi.Parameter(default="", description="--model")
@@ -98,6 +102,8 @@ class ExportModel(Command):
 
 class MergeModel(Command):
     """LoRA adapters and their base as one checkpoint."""
+
+    example = "--model CHECKPOINT"
 
     model = model_parameter("checkpoint of a run with lora")
     adapters = luigi.Parameter(default="", description="--model")

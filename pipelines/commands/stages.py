@@ -36,8 +36,8 @@ from pipelines.commands.templated import Answering, Bounded, Sampled, Templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import any_at, imported, names_in, rows_at, stem
-from pipelines.runtime import settings
+from pipelines.graph.resolve import any_at, imported, names_in, places_in, rows_at, stem
+from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
     MergedParameter,
@@ -49,7 +49,7 @@ from pipelines.runtime.parameters import (
 )
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError
 from schemas.store.storage import normal
 from trainers.config import training_of
 
@@ -117,7 +117,7 @@ class _Operation(StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The inputs, and the operation over them."""
-        places = names_in(self.data)
+        places = places_in(self.data)
         op = self.operation(self.op, self.params)
         if isinstance(op, Adopt):
             op = replace(op, path=normal(op.path)).pinned() if op.path else op
@@ -125,7 +125,7 @@ class _Operation(StageCommand):
         if not places:
             raise ConfigError(
                 "missing-input", f"{op.name} reads rows; no --data was given", kept="nothing was started",
-                next=f"luigi --module pipelines {self.task_family} --data FOLDER_OR_FILE --op {printable(self.op)}",
+                next=invocation.completed("--data FOLDER_OR_FILE"),
             )  # fmt: skip
         inputs = [self.rows(plan, place) for place in places]
         return [self.node(plan, self.label(*places), op, inputs)]
@@ -141,6 +141,7 @@ class Import(StageCommand):
     """Outside files to a dataset."""
 
     family = "io"
+    example = "--files rows.jsonl.gz --format completions"
 
     files = luigi.Parameter(
         description="files, divided by commas: JSON Lines, JSON, CSV, TSV or Parquet, compressed or not"
@@ -149,7 +150,7 @@ class Import(StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """The dataset."""
-        files = tuple(names_in(self.files))
+        files = tuple(places_in(self.files))
         params = {**self.reading, **recursively_unfreeze(dict(self.params))}
         with settings.own_settings(params):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
@@ -159,6 +160,7 @@ class Generate(Sampled, Bounded, StageCommand):
     """Answers of a policy to prompts."""
 
     family = "generate"
+    example = "--model CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16"
     usual_format = "prompts"
 
     model = model_parameter("generator")
@@ -180,6 +182,7 @@ class Label(Templated, Bounded, _Operation):
     """A number or a finding on every row."""
 
     family = "label"
+    example = "--data SAMPLES --op reward --model CHECKPOINT"
 
     model = model_parameter("scorer, or that is asked about tokens")
     reward_model = luigi.Parameter(default="", description="--model")
@@ -206,6 +209,7 @@ class Filter(_Operation):
     """A decision over every row; rows that go stand beside the result with their reason."""
 
     family = "filter"
+    example = '--data SAMPLES --op where --params \'{"predicate": "reward > 0"}\''
     usual_format = "rewarded"
     other_formats = ("completions", "prompts")
 
@@ -214,6 +218,7 @@ class Blend(_Operation):
     """Datasets mixed, shuffled, split or paired."""
 
     family = "blend"
+    example = '--data A,B --op mix --params \'{"sources": ["a", "b"], "weights": [1, 1]}\''
 
 
 class Template(Templated, _Operation):
@@ -222,6 +227,7 @@ class Template(Templated, _Operation):
     """
 
     family = "template"
+    example = "--data ROWS --op chat --tokenizer CHECKPOINT"
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """As for other verbs, with what the command and the configuration say of templating."""
@@ -242,12 +248,14 @@ class Tokenize(_Operation):
     """Text to tokens; `--op train` makes a tokenizer, `--op adopt --params '{"path": PLACE}'` takes one in."""
 
     family = "tokenize"
+    example = "--data TEXTS --op mask --tokenizer CHECKPOINT"
 
 
 class Train(StageCommand):
     """A training run on token rows."""
 
     family = "train"
+    example = "--data TOKENS --algorithm sft --model CHECKPOINT"
 
     data = luigi.Parameter(description="dataset folder of token rows (tokenize.mask) or token pairs")
     algorithm = luigi.Parameter(default="sft", description="name of an algorithm of trainers.algorithms")
@@ -295,6 +303,7 @@ class Evaluate(Answering, Bounded, StageCommand):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"
+    example = "--model CHECKPOINT --prompts prompts.jsonl"
 
     model = model_parameter("policy")
     policy = luigi.Parameter(default="", description="--model")

@@ -4,6 +4,7 @@ its flags take, and the settings of its setup.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import sys
@@ -18,13 +19,17 @@ from luigi.task_register import Register
 
 from pipelines.commands.command import Command
 from pipelines.commands.stages import StageCommand
-from pipelines.runtime import console, invocation
+from pipelines.runtime import invocation
+from pipelines.runtime.parameters import MergedParameter
 from schemas.errors import ConfigError
-from schemas.process import program
-from schemas.settings import defaults
+from schemas.process import program, terminal
+from schemas.settings import defaults, every_setting
 from trainers import doors
+from trainers.config import Training
+from trainers.registry import algorithms
 
 _COLUMN, _NAMES = 26, 28
+_INDENT = "  "
 _LUIGI = {
     "workers": "tasks at the same time",
     "scheduler-host": "a luigid to register with; none is needed",
@@ -34,6 +39,14 @@ _LUIGI = {
 
 def install() -> None:
     """Answer `--help`, and a command line without a task, with pages of ours; the rest stays Luigi's."""
+    build = CmdlineParser._build_parser
+
+    def with_short_help(root_task: str | None = None, **options: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = build(root_task=root_task, **options)
+        parser.add_argument("-h", dest="core_help", action="store_true", help=argparse.SUPPRESS)
+        return parser
+
+    CmdlineParser._build_parser = staticmethod(with_short_help)  # type: ignore[method-assign,assignment]
     CmdlineParser._possibly_exit_with_help = staticmethod(_exit_with_help)  # type: ignore[method-assign,assignment]
 
 
@@ -67,34 +80,44 @@ def commands() -> dict[str, type[Command]]:
 
 def overview() -> Iterator[str]:
     """The commands, in a line each."""
-    yield "usage: luigi --module pipelines COMMAND --flag value ...  (COMMAND --help)"
+    yield terminal.wrapped(f"usage: {invocation.typed('COMMAND')} --flag value ... (COMMAND --help)")
     stages = {name for name, kind in commands().items() if kind.__module__.startswith("pipelines.commands.")}
     for title, of_stages in (("Recipes", False), ("Stages", True)):
-        yield f"\n{title}"
+        yield terminal.wrapped(f"\n{title}")
         for name, kind in commands().items():
             if (name in stages) is of_stages:
-                yield f"  {name:<{_NAMES}}{_short(_sentence(kind), console.width() - _NAMES - 2)}"
+                yield f"  {name:<{_NAMES}}{_short(_sentence(kind), terminal.width() - _NAMES - 2)}"
 
 
 def page(kind: type[luigi.Task]) -> Iterator[str]:
     """One command: what it does, its flags, the names that they take, the settings of its setup, general flags."""
     family = kind.get_task_family()
-    yield from textwrap.wrap(f"{family}: {' '.join((inspect.getdoc(kind) or '').split())}", console.width())
+    yield terminal.wrapped(f"{family}: {' '.join((inspect.getdoc(kind) or '').split())}", "")
+    if issubclass(kind, Command) and kind.example:
+        yield f"\nfor example\n{_INDENT}{example(kind)}"
     yield ""
     for name, parameter in kind.get_params():
         yield from _flag(family, "", name, parameter)
     if issubclass(kind, StageCommand):
         yield from _names(kind)
+    yield from _algorithms(kind)
     section = _setup(kind)
     if section is not None:
-        yield f"\nSettings of the setup {section.get_task_family()} (another one: --setup NAME --help)"
+        title = f"\nSettings of the setup {section.get_task_family()} (another one: --setup NAME --help)"
+        yield terminal.wrapped(title)
         yield from _section(section)
-    yield "\nSettings of every command"
+    yield terminal.wrapped("\nSettings of every command")
     yield from _section(Register.get_task_cls("quiver"))
     for name, meaning in _LUIGI.items():
         yield from _entry(f"--{name}", meaning)
     launch = ", ".join(f"--launch-{name.replace('_', '-')}" for name, _ in Register.get_task_cls("launch").get_params())
     yield from _entry("--launch-...", f"how training is started: {launch}")
+
+
+def example(kind: type[Command]) -> str:
+    """A command of `kind` to start from, as a shell takes it."""
+    words = terminal.shell_words(invocation.typed(kind.get_task_family(), kind.example))
+    return terminal.folded(words, terminal.width() - len(_INDENT))
 
 
 def _setup(kind: type[luigi.Task]) -> type[luigi.Task] | None:
@@ -114,22 +137,35 @@ def _names(kind: type[StageCommand]) -> Iterator[str]:
 
     flags = {name for name, _ in kind.get_params()}
     if "op" in flags:
-        yield f"\nOperations of {kind.get_task_family()} (settings of one: --op NAME --help)"
+        yield terminal.wrapped(f"\nOperations of {kind.get_task_family()} (settings of one: --op NAME --help)")
         for name, op in OPS.items():
             if name.startswith(f"{kind.family}."):
                 yield from _entry(name.partition(".")[2], _sentence(op))
         chosen = invocation.value("--op")
         op_kind = OPS.get(chosen if "." in chosen else f"{kind.family}.{chosen}")
         if op_kind is not None:
-            yield f"\nSettings of {op_kind.name}, for --params"
-            yield from (f"  {setting}" for setting in defaults(op_kind))
+            yield terminal.wrapped(f"\nSettings of {op_kind.name}, for --params")
+            yield from (terminal.wrapped(f"  {name} ({default})") for name, default in defaults(op_kind).items())
     if "format" in flags:
-        yield f"\nFormats of files (empty: {kind.usual_format})"
+        yield terminal.wrapped(f"\nFormats of files (empty: {kind.usual_format})")
         if kind.family == "io":
             for name, form in FORMS.items():
                 yield from _entry(name, form.meaning)
         else:
-            yield from textwrap.wrap(", ".join(FORMS), console.width(), initial_indent="  ", subsequent_indent="  ")
+            yield terminal.wrapped(f"  {', '.join(FORMS)}", "  ")
+
+
+def _algorithms(kind: type[luigi.Task]) -> Iterator[str]:
+    """What `--algorithm` may name, and the settings of training."""
+    flags = dict(kind.get_params())
+    if "algorithm" in flags:
+        yield terminal.wrapped(f"\nAlgorithms of {kind.get_task_family()} (what each learns from: quiver algorithms)")
+        for name, algorithm in algorithms().items():
+            yield from _entry(name, _sentence_of(inspect.getdoc(inspect.getmodule(algorithm.loss))))
+    if isinstance(flags.get("learning"), MergedParameter):
+        yield terminal.wrapped("\nSettings of training, for --set KEY=VALUE (docs/config.md says more)")
+        for key, default in every_setting(Training):
+            yield from _entry(key, default if default == "needed" else f"default: {default}")
 
 
 def _section(section: type[luigi.Task]) -> Iterator[str]:
@@ -158,8 +194,8 @@ def _value(family: str, name: str, parameter: luigi.Parameter[Any]) -> str | Non
 
 def _entry(name: str, about: str) -> Iterator[str]:
     """A name and what it is, over as many lines as the terminal needs; a name that is too long stands alone."""
-    room = max(console.width() - _COLUMN, 30)
-    lines = textwrap.wrap(about, room, break_on_hyphens=False) or [""]
+    room = max(terminal.width() - _COLUMN, 14)
+    lines = textwrap.wrap(about, room, break_long_words=False, break_on_hyphens=False) or [""]
     if len(name) + 4 > _COLUMN:
         yield f"  {name}"
     else:
@@ -168,7 +204,11 @@ def _entry(name: str, about: str) -> Iterator[str]:
 
 
 def _sentence(kind: type) -> str:
-    text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+    return _sentence_of(inspect.getdoc(kind))
+
+
+def _sentence_of(doc: str | None) -> str:
+    text = " ".join((doc or "").split("\n\n")[0].split())
     return re.split(r"\.(?: (?=[A-Z])|$)", text)[0]
 
 

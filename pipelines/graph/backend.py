@@ -23,6 +23,7 @@ from pipelines.graph.nodes import GraphBuilder, Node, resource_key
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
+from schemas.store.opening import only_match
 
 Role = Literal["generator", "scorer", "model", "judge"]
 """What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
@@ -164,6 +165,7 @@ def backend_of(node: Node) -> Backend:
 
 def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> Node:
     """The model that `reference` names; `ConfigError` if none is there, or none that can be a `role`."""
+    reference = only_match(reference)
     able = [backend for backend in backends() if role is None or role in backend.roles]
     for backend in backends():
         if backend.recognises(reference):

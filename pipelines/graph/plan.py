@@ -23,6 +23,7 @@ from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.store.commit import read_manifest
+from schemas.store.opening import only_match
 from schemas.store.storage import normal
 from schemas.tokenizer_lineage import token_columns
 from trainers.config import Training
@@ -88,7 +89,7 @@ class Plan:
 
     def existing(self, place: str, kind: str) -> Existing:
         """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
-        url = normal(place)
+        url = normal(only_match(place))
         manifest = read_manifest(url)
         if manifest is None or manifest.kind != kind:
             raise ConfigError(
@@ -144,6 +145,7 @@ def _check_table(node: Table) -> None:
             found=", ".join(node.resources) or "none",
             where=node.label,
             kept="nothing was started",
+            next=" ".join(f"--{'tokenizer' if name == 'tokenizer' else 'model'} CHECKPOINT" for name in missing),
         )
     roles = {role: node.resources[role] for role in roles_of(node.op)}
     for role, model in roles.items():

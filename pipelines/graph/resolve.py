@@ -18,6 +18,7 @@ from datakit.tokenize import Adopt
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest
+from schemas.store.opening import only_match
 from schemas.store.storage import normal, shown
 
 
@@ -25,6 +26,7 @@ def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: s
     """The dataset in the folder `place`, or what an import of the file there makes in the first of `forms` that its
     first rows fit (in the first of all where they fit none); `params` say how it is read.
     """
+    place = only_match(place)
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
     label = label or f"imported/{stem(place)}"
@@ -48,6 +50,7 @@ def _fits(node: Node) -> bool:
 
 def any_at(plan: GraphBuilder, place: str) -> Node:
     """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
+    place = only_match(place)
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
         return plan.existing(place, manifest.kind)
@@ -65,6 +68,11 @@ def imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, 
 def names_in(text: str) -> list[str]:
     """The places named in `text`, divided by commas; blanks around a comma are no part of a name."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def places_in(text: str) -> list[str]:
+    """The places named in `text`, divided by commas, each as `only_match` has it."""
+    return [only_match(place) for place in names_in(text)]
 
 
 def stem(place: str) -> str:

@@ -25,6 +25,7 @@ def differences(node: Node, before: Manifest) -> Iterator[str]:
     old = before.op
     if old.get("name") != node.work.get("name"):
         yield f"{old.get('name')} -> {node.work.get('name')}"
+        return
     if old.get("version") != node.work.get("version"):
         yield f"version {old.get('version')} -> {node.work.get('version')} of {node.work.get('name')}"
     yield from _changed("", old.get("params", {}), node.work.get("params", {}))

@@ -43,10 +43,10 @@ _LEARNING = {
 """For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
 
 _COLUMNS = (
-    Figure("pairs", ",.0f"),
-    Figure("chosen likelier before", ".1%"),
-    Figure("after", ".1%"),
-    Figure("by implicit reward", ".1%"),
+    Figure("pairs", ",.0f", meaning="held-out pairs"),
+    Figure("chosen likelier before", ".1%", meaning="pairs whose chosen answer the first policy finds likelier"),
+    Figure("after", ".1%", meaning="the same by the trained policy"),
+    Figure("by implicit reward", ".1%", meaning="pairs whose chosen answer gained more by training than the other"),
 )
 
 

@@ -15,11 +15,14 @@ Value = str | float | None
 
 @dataclass(frozen=True)
 class Figure:
-    """A column of a table: `form` is how Python formats its numbers, `between` joins those of a cell with several."""
+    """A column of a table: `form` is how Python formats its numbers, `between` joins those of a cell with several,
+    `meaning` is printed below the table.
+    """
 
     name: str
     form: str = ""
     between: str = ", "
+    meaning: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from pipelines.stages.iteration import Evaluation, IterationResult, TaskSetup
 
 _COLUMNS = (
     Figure("iteration"),
-    Figure("samples", ","),
-    Figure("kept", ","),
-    Figure("share", ".0%"),
-    Figure("reward", "+.2f"),
-    Figure("kept reward", "+.2f"),
-    Figure("gold before", ".1%"),
-    Figure("gold after", ".1%"),
-    Figure("held-out reward", "+.2f", " -> "),
-    Figure("answer tokens", ".1f", " -> "),
-    Figure("seconds: sample, score, train, other", ".0f"),
+    Figure("samples", ",", meaning="answers that the policy gave"),
+    Figure("kept", ",", meaning="rows left by the filter of each improve step"),
+    Figure("share", ".0%", meaning="those of the samples"),
+    Figure("reward", "+.2f", meaning="mean reward of all samples"),
+    Figure("kept reward", "+.2f", meaning="of those kept"),
+    Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
+    Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it"),
+    Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
+    Figure("answer tokens", ".1f", " -> ", "mean length of these answers: does reward pay for length?"),
+    Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else"),
 )
 
 
@@ -39,7 +39,7 @@ def pair_table(task_setup: TaskSetup) -> FigureTable:
     accuracies: dict[str, float] = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
     if task_setup.baselines is not None:
         accuracies["longer answer"] = metrics(task_setup.baselines)[f"{Longer().output}.mean"]
-    columns = (Figure("judge"), Figure("right order", ".1%"))
+    columns = (Figure("judge"), Figure("right order", ".1%", meaning="pairs whose chosen answer is rated higher"))
     return FigureTable("held-out pairs in the right order", columns, tuple(accuracies.items()))
 
 

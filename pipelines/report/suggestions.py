@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from collections.abc import Iterator
 
 from pipelines.graph.resolve import near
-from pipelines.runtime import console, invocation
+from pipelines.runtime import invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup
+from schemas.process import terminal
 
 _INDENT = "  "
 
@@ -16,7 +18,7 @@ _INDENT = "  "
 def section(task_setup: TaskSetup, last: IterationResult, prompts: int) -> str:
     """Where the data lies and how to go on after iteration `last`; `prompts` are those of one iteration."""
     policy = last.policy.url.removeprefix(last.policy.root)[1:]
-    lines = [f"\ndata lies in {near(last.policy.root)}: policy {policy}", "go on with"]
+    lines = [terminal.wrapped(f"\ndata lies in {near(last.policy.root)}: policy {policy}"), "go on with"]
     lines += [_INDENT + text.replace("\n", f"\n{_INDENT}") for text in suggestions(task_setup, last, prompts)]
     return "\n".join(lines)
 
@@ -25,12 +27,15 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts; nothing
     that reads a dataset which was removed since.
     """
-    width, eval_setup = console.width() - len(_INDENT), task_setup.eval_setup
+    width, eval_setup = terminal.width() - len(_INDENT), task_setup.eval_setup
     if last.rewards.manifest():
-        yield f"{shlex.quote(invocation.program('python'))} -c {_quoted(_best(last))}"
+        code = _quoted(_best(last))
+        best = f"{shlex.quote(invocation.program('python'))} -c {code}"
+        lines = textwrap.wrap(best, width - 2, break_long_words=False, break_on_hyphens=False)
+        yield " \\\n".join(lines) if code.startswith('"') else best
     manifest, needed = task_setup.prompts.manifest(), prompts * (last.number + 1)
     if manifest is None or manifest.num_rows >= needed:
-        yield invocation.folded(invocation.again(iteration=last.number + 1), width)
+        yield _folded(invocation.again(iteration=last.number + 1), width)
     if not eval_setup.held_out.manifest():
         return
     generate = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
@@ -40,7 +45,11 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     generate += ["--date", written.date] if written.date else []
     generate += ["--stop", json.dumps(list(written.stop))] if written.stop else []
     generate += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
-    yield invocation.folded(invocation.command("Generate", *generate), width)
+    yield _folded(invocation.command("Generate", *generate), width)
+
+
+def _folded(words: list[str], width: int) -> str:
+    return terminal.folded([shlex.quote(word) for word in words], width)
 
 
 def _best(last: IterationResult) -> str:

@@ -1,9 +1,14 @@
-"""Tables of figures as text, for a terminal."""
+"""Tables of figures as text that fits a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from pipelines.report.figures import Figure, FigureTable, Value
 from pipelines.report.renderer import Renderer, Report
+from schemas.process import terminal
+
+Cells = Sequence[Sequence[str]]
 
 
 def texts(report: Report) -> str:
@@ -12,12 +17,46 @@ def texts(report: Report) -> str:
 
 
 def text(table: FigureTable) -> str:
-    """The title, the names of the columns, a line for every row, all flush right, and the notes."""
-    head = [column.name for column in table.columns]
+    """The title; the figures, a line for each row where that fits, and otherwise a column for each row, in as many
+    blocks as needed; what the figures mean; and its notes.
+    """
+    names = [column.name for column in table.columns]
     rows = [[_cell(*pair) for pair in zip(table.columns, row, strict=True)] for row in table.rows]
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    aligned = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-    return "\n".join([table.title, aligned[0], "  ".join("-" * width for width in widths), *aligned[1:], *table.notes])
+    across = _aligned([names, *rows])
+    ruled = [across[0], "  ".join("-" * width for width in _widths([names, *rows])), *across[1:]]
+    body = ruled if len(ruled[0]) <= terminal.width() else list(_blocks(names, rows))
+    meanings = [(column.name, column.meaning) for column in table.columns if column.meaning]
+    notes = [terminal.wrapped(note) for note in table.notes]
+    return "\n".join([terminal.wrapped(table.title), *body, *terminal.table(meanings, "  "), *notes])
+
+
+def _blocks(names: Sequence[str], rows: Cells) -> Iterator[str]:
+    """The names down the left side, and beside them as many rows as there is room for, each as a column."""
+    rest = list(rows)
+    while rest:
+        count = len(rest)
+        while count > 1 and len(_beside(names, rest[:count])[0]) > terminal.width():
+            count -= 1
+        yield from _beside(names, rest[:count])
+        rest = rest[count:]
+        if rest:
+            yield ""
+
+
+def _beside(names: Sequence[str], rows: Cells) -> list[str]:
+    left = max(map(len, names))
+    columns = _aligned(list(zip(*rows, strict=True)))
+    return [f"{name:<{left}}  {cells}" for name, cells in zip(names, columns, strict=True)]
+
+
+def _widths(rows: Cells) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _aligned(rows: Cells) -> list[str]:
+    """Each row as a line, its cells flush right below each other."""
+    widths = _widths(rows)
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _cell(column: Figure, value: Value | tuple[Value, ...]) -> str:

@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import socket
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import luigi
 import luigi.configuration
@@ -82,10 +83,10 @@ class _UnknownTask(SystemExit, TaskClassNotFoundException):
         near = near_task(name, ours)
         error = ConfigError(
             "unknown-task",
-            f"there is no task {printable(name)}",
-            expected=f"did you mean {near}?" if near else ", ".join(ours),
+            f"there is no task {printable(name)}{f' (did you mean {near}?)' if near else ''}",
+            expected="" if near else ", ".join(ours),
             kept="nothing was started",
-            next=f"luigi --module pipelines {f'{near} ' if near else ''}--help",
+            next=invocation.renamed(name, near) if near else "luigi --module pipelines --help",
         )
         say_error(error)
 
@@ -123,6 +124,7 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     try:
         return execute(list(sys.argv[1:] if cmdline_args is None else cmdline_args), _report)
     except QuiverError as error:
+        error.next = _next(error)
         say_error(error)
         raise SystemExit(error.code) from None
     except (SystemExit, KeyboardInterrupt) as exit_:
@@ -141,6 +143,21 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _next(error: QuiverError) -> str:
+    """What to do: what the error says; for a setting with a near name the command with that name; where a command line
+    is wrong in another way, the page about it.
+    """
+    if error.slug == "several-matches":
+        several = invocation.task() in ("Import", "Blend")
+        places = error.found.split(", ")
+        return invocation.renamed(error.what.partition(" matches ")[0], ",".join(places) if several else places[-1])
+    unknown = re.findall(r"unknown key (\S+)(?: \(did you mean (\S+)\?\))?", error.what)
+    if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
+        return error.next
+    corrected = invocation.corrected(*unknown[0]) if len(unknown) == 1 and unknown[0][1] else ""
+    return corrected or error.next or invocation.typed(f"{invocation.task()} --help")
 
 
 def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:
@@ -279,12 +296,22 @@ def _task(parser: CmdlineParser) -> luigi.Task:
     except QuiverError:
         raise
     except (ParameterException, ValueError) as fault:
+        kind: Any = parser._get_task_cls()
+        needed = parameters.missing(kind, vars(parser.known_args))
+        if needed:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
+            raise ConfigError(
+                "missing-parameter",
+                f"{kind.get_task_family()} needs {flags}",
+                expected="; ".join(f"{name.replace('_', '-')}: {about}" for name, about in needed.items()),
+                kept="nothing was started",
+                next=invocation.completed(getattr(kind, "example", "")),
+            ) from None
         raise ConfigError(
             "bad-parameter",
-            parameters.unreadable(parser._get_task_cls(), vars(parser.known_args)) or printable(fault, 300),
-            where=printable(shlex.join(invocation.again()), 200),
+            parameters.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),
             kept="nothing was started",
-            next=f"luigi --module pipelines {parser.known_args.root_task} --help",
+            next=parameters.readable(kind, vars(parser.known_args)),
         ) from None
 
 

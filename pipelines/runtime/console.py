@@ -6,40 +6,49 @@ elsewhere (a file, a CI log) it is printed at most every ten seconds.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 from pipelines.runtime import invocation
 from schemas.errors import QuiverError, escaped
+from schemas.process.terminal import error_text, width, wrapped
 
-_WIDTH = 80
+_COLUMN = 34
 _SLOW = 10.0
 _FAST = 0.2
 
 
 def say(text: str) -> None:
-    """Print one line of progress on standard error."""
-    print(escaped(text), file=sys.stderr, flush=True)
+    """Print a line of progress on standard error, or as many as the terminal needs."""
+    print(wrapped(escaped(text)), file=sys.stderr, flush=True)
+
+
+def say_of(label: str, text: str) -> None:
+    """A line about a stage: what belongs to its label stands in a column of its own."""
+    print(escaped(labelled(label, text)), file=sys.stderr, flush=True)
+
+
+def labelled(label: str, text: str, column: int = _COLUMN) -> str:
+    """`label` and `text` side by side where they fit, and otherwise the text in lines below."""
+    line = f"{label:<{column}} {text}"
+    if len(line) <= width():
+        return line
+    margin = " " * (column + 1)
+    room = width() - len(margin)
+    if len(label) <= column and room >= _COLUMN and max(map(len, text.split()), default=0) <= room:
+        return wrapped(line, margin)
+    return f"{label}\n{wrapped(f'  {text}')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 stage`, `1,024 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def say_error(error: QuiverError) -> None:
     """An error's lines on stderr, its next command as it works here."""
     error.next = invocation.runnable(error.next)
-    say(error.render())
-
-
-def width() -> int:
-    """Characters of a line: `COLUMNS`, or what the terminal says, or 80."""
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) > 0:
-        return int(columns)
-    for stream in (sys.stderr, sys.stdout):
-        try:
-            return os.get_terminal_size(stream.fileno()).columns or _WIDTH
-        except (OSError, ValueError, AttributeError):
-            continue
-    return _WIDTH
+    print(error_text(error), file=sys.stderr, flush=True)
 
 
 class Stage:
@@ -52,7 +61,7 @@ class Stage:
         self._open = False
 
     def __enter__(self) -> Stage:
-        say(f"{self.label:<34} {self.what}")
+        say_of(self.label, self.what)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,15 +80,15 @@ class Stage:
         self._last = now
         if self._terminal:
             self._wipe()
-            print(f"\r{self.label:<34} {text}"[: width() - 1], end="", file=sys.stderr, flush=True)
+            print(f"\r{self.label:<{_COLUMN}} {text}"[: width() - 1], end="", file=sys.stderr, flush=True)
             self._open = True
         else:
-            say(f"{self.label:<34} {text}")
+            say_of(self.label, text)
 
     def done(self, text: str) -> None:
         """The last line of a stage that went well."""
         self._wipe()
-        say(f"{self.label:<34} {text}, {self.seconds:.1f} s")
+        say_of(self.label, f"{text}, {self.seconds:.1f} s")
 
     def _wipe(self) -> None:
         if self._open:

@@ -4,14 +4,17 @@ programs in front wherever the shell would not run them by their bare names.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_PROGRAMS = ("luigi", "quiver", "python", "pip")
+from schemas.process.terminal import PROGRAMS
+
 _MODULE = ["--module", "pipelines"]
 _given: list[str] = sys.argv[1:]
 
@@ -31,9 +34,29 @@ def program(name: str) -> str:
     return near if len(near) < len(str(own)) else str(own)
 
 
+def is_short() -> bool:
+    """Whether the command was given as `quiver NAME`, and not to Luigi's own command line."""
+    return os.path.basename(sys.argv[0]) == "quiver"
+
+
 def command(*words: str) -> list[str]:
     """The words of another command of the same program, below the same root of data."""
-    return [program("luigi"), *_MODULE, *words, *_values("--quiver-root", _given)]
+    return [*_head(_MODULE), *words, *_values("--quiver-root", _given)]
+
+
+def typed(*words: str) -> str:
+    """The command line of `words`, called as this one was."""
+    return shlex.join(_head(_MODULE)) + "".join(f" {word}" for word in words)
+
+
+def completed(example: str) -> str:
+    """The command that was given, with those flags of an `example` of it that it lacks."""
+    words, missing = again(), []
+    for group in re.split(r" (?=--)", example) if example else ["--help"]:
+        flag = group.split(" ")[0]
+        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
+            missing.append(group)
+    return " ".join([shlex.join(words), *missing])
 
 
 def value(flag: str) -> str:
@@ -48,36 +71,79 @@ def again(**changed: object) -> list[str]:
     for name, value in changed.items():
         flag = f"--{name.replace('_', '-')}"
         words = [*_without(flag, words), flag, str(value)]
-    return [program("luigi"), *([] if _values("--module", words) else _MODULE), *words]
+    module = _values("--module", words) or _MODULE
+    return [*_head(module), *_without("--module", words)]
+
+
+def _head(module: Sequence[str]) -> list[str]:
+    """What stands before the name of a command, in the words of the user."""
+    return [program("quiver")] if is_short() and list(module) == _MODULE else [program("luigi"), *module]
+
+
+def before(word: str) -> tuple[str, str]:
+    """The flag and its value that stand before `word` in the command that was given; empty where none does."""
+    place = _given.index(word) if word in _given else 0
+    flag, value = _given[place - 2 : place] if place > 1 else ("", "")
+    return (flag, value) if flag.startswith("--") else ("", "")
+
+
+def replaced(flag: str, *words: str, drop: Sequence[str] = ()) -> str:
+    """The command that was given with `words` in place of `flag` and its value, which `{}` in them stands for; without
+    those words that are to `drop`.
+    """
+    given, new = [word for word in again() if word not in drop], []
+    while given:
+        word = given.pop(0)
+        name, equals, value = word.partition("=")
+        if name != flag:
+            new.append(word)
+            continue
+        if not equals and given and not given[0].startswith("--"):
+            value = given.pop(0)
+        new += [one.replace("{}", value) for one in words if one != "{}" or value]
+    return shlex.join(new)
+
+
+def renamed(task: str, other: str) -> str:
+    """The command that was given, with the name of another task."""
+    return shlex.join(other if word == task else word for word in again())
+
+
+def task() -> str:
+    """The name of the command that was given; empty where there is none."""
+    words = _without("--module", _given)
+    return words[0] if words and not words[0].startswith("-") else ""
+
+
+def corrected(wrong: str, right: str) -> str:
+    """The command that was given with the setting `right` in place of `wrong`, both dotted paths, where it stands as
+    `wrong=...` or as a key of JSON; empty where it does not, or where that is not certain.
+    """
+    words, above, key = again(), wrong.rpartition(".")[0], wrong.rpartition(".")[2]
+    for place, word in enumerate(words):
+        path, equals, value = word.partition("=")
+        if equals and (path == wrong or path.endswith(f".{wrong}")):
+            words[place] = f"{path[: len(path) - len(wrong)]}{right}={value}"
+            return shlex.join(words)
+        if word.count(f'"{key}"') == 1 and word.startswith("{") and right.rpartition(".")[0] == above:
+            words[place] = word.replace(f'"{key}"', json.dumps(right.rpartition(".")[2]))
+            return shlex.join(words)
+    return ""
 
 
 def runnable(text: str) -> str:
     """A command that an error names, as it works here: flags alone take the place of those that the command had."""
+    text = text.replace(f" {os.getcwd()}/", " ")
     if text.startswith("--"):
         words = again()
         for word in text.split():
             words = _without(word, words) if word.startswith("--") else words
         return f"{shlex.join(words)} {text}"
+    head = re.match(r"luigi --module pipelines (?=[A-Z])|quiver (?=[A-Z])", text)
+    if head:
+        return f"{shlex.join(_head(_MODULE))} {text[head.end() :]}"
     name, blank, rest = text.partition(" ")
-    return f"{shlex.quote(program(name))}{blank}{rest}" if name in _PROGRAMS else text
-
-
-def folded(words: Sequence[str], width: int) -> str:
-    """A command as a shell takes it, over lines of `width` characters where that can be; a flag and its value stay on
-    one line.
-    """
-    groups: list[list[str]] = [[]]
-    for word in words:
-        if word.startswith("--"):
-            groups.append([])
-        groups[-1].append(shlex.quote(word))
-    lines = [" ".join(groups[0])]
-    for group in map(" ".join, groups[1:]):
-        if len(lines[-1]) + len(group) + 3 > width:
-            lines.append(f"    {group}")
-        else:
-            lines[-1] += f" {group}"
-    return " \\\n".join(lines)
+    return f"{shlex.quote(program(name))}{blank}{rest}" if name in PROGRAMS else text
 
 
 def _without(flag: str, words: Sequence[str]) -> list[str]:

@@ -20,9 +20,11 @@ from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
+from pipelines.runtime import invocation
 from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.settings import assigned, setting_of
+from schemas.untrusted import exact_json
 from trainers.config import Training, merged
 
 _UNKNOWN = "unrecognized arguments: "
@@ -109,11 +111,7 @@ class ListParameter(luigi.ListParameter):
 
     def parse(self, x: str) -> Any:
         """The list; `ValueError` for any other JSON."""
-        try:
-            inside = json.dumps([json.loads(x)])
-        except (ValueError, TypeError, RecursionError):
-            inside = json.dumps([x])
-        return _of_kind(super().parse, x, list | tuple, f"a list: {shlex.quote(inside)}")
+        return _of_kind(super().parse, x, list | tuple, f"a list: {shlex.quote(_listed(x))}")
 
 
 class MergedParameter(ObjectParameter):
@@ -208,8 +206,12 @@ def learning_of(command: Any) -> dict[str, Any]:
 def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:
     try:
         value = parse(text)
-    except (ValueError, TypeError, RecursionError):
+        if isinstance(text, str):
+            exact_json(text)
+    except (json.JSONDecodeError, TypeError, RecursionError):
         value = None
+    except ValueError as fault:
+        raise ValueError(f"{text}: {fault}") from None
     if not isinstance(value, kind):
         raise ValueError(f"{text} is not JSON of {words}")
     return value
@@ -251,6 +253,34 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
     return ""
 
 
+def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
+    """The command with a list where a bare value stands for one; the page about it where nothing is as certain."""
+    for name, parameter in kind.get_params():
+        text = given.get(name)
+        if text and isinstance(parameter, ListParameter) and not text.startswith("["):
+            flag = f"--{name.replace('_', '-')}"
+            return invocation.replaced(flag, flag, _listed(text))
+    return invocation.typed(f"{kind.get_task_family()} --help")
+
+
+def _listed(text: str) -> str:
+    """`text` as a JSON list of one."""
+    try:
+        return json.dumps([json.loads(text)])
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps([text])
+
+
+def missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> dict[str, str]:
+    """The parameters of `kind` that have no default and that nothing gives, with their descriptions."""
+    family = kind.get_task_family()
+    return {
+        name: parameter.description or ""
+        for name, parameter in kind.get_params()
+        if not given.get(name) and not parameter.has_task_value(family, name)
+    }
+
+
 def flags_of(task: str | None) -> list[str]:
     """The flags that a command takes, without their dashes: its own, those of sections, and Luigi's."""
     flags = []
@@ -270,24 +300,43 @@ def _refuse(task: str | None, why: str) -> NoReturn:
 def _refusal(task: str | None, why: str) -> ConfigError:
     words = why.removeprefix(_UNKNOWN).split()
     flag = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
-    if not why.startswith(_UNKNOWN) or not flag:
-        what, slug = printable(why, 300), "command-line"
-    else:
-        what, slug = f"there is no parameter {printable(flag)}{_hint(task, flag.lstrip('-'))}", "unknown-parameter"
-    page = f"{printable(task)} --help" if task else "--help"
-    return ConfigError(slug, what, kept="nothing was started", next=f"luigi --module pipelines {page}")
+    page = invocation.typed(f"{printable(task)} --help" if task else "--help")
+    if why.startswith(_UNKNOWN) and flag:
+        hint, command = _hint(task, flag)
+        what = f"there is no parameter {printable(flag)}{hint}"
+        return ConfigError("unknown-parameter", what, kept="nothing was started", next=command or page)
+    if why.startswith(_UNKNOWN) and task:
+        return _stray(words, page)
+    return ConfigError("command-line", printable(why, 300), kept="nothing was started", next=page)
 
 
-def _hint(task: str | None, flag: str) -> str:
-    """Which flag of the command was meant, or of which command this one is."""
-    known = flags_of(task)
+def _stray(words: Sequence[str], page: str) -> ConfigError:
+    """What is said of words that stand behind no flag: mostly matches of a pattern, which the shell has put there."""
+    flag, value = invocation.before(words[0])
+    several = [value, *words]
+    return ConfigError(
+        "stray-words",
+        f"{flag} was given {len(several)} values" if flag else f"{printable(words[0])} stands behind no flag",
+        expected="one value for each flag; where a flag takes several places, commas between them",
+        found=printable(", ".join(filter(None, several)), 300),
+        kept="nothing was started",
+        next=invocation.replaced(flag, flag, value, drop=words) if flag else page,
+    )
+
+
+def _hint(task: str | None, given: str) -> tuple[str, str]:
+    """Which flag of the command was meant, or of which command this one is; and the command with what was meant."""
+    known, flag = flags_of(task), given.lstrip("-")
     path = setting_of(Training, flag.replace("-", "_"))
     if path and "set" in known:
         direct = next((name.replace("_", "-") for name, own in LEARNING_FLAGS.items() if own == path), "")
-        return f" (did you mean {f'--{direct}' if direct in known else f'--set {path}=...'}?)"
+        if direct in known:
+            return f" (did you mean --{direct}?)", invocation.replaced(given, f"--{direct}", "{}")
+        return f" (did you mean --set {path}=...?)", invocation.replaced(given, "--set", f"{path}={{}}")
     having = {owner for owner, _, name, _ in Register.get_all_params() if name.replace("_", "-") == flag}
-    owners = [owner for owner in having if not inspect.isabstract(Register.get_task_cls(owner))]
+    owners = [owner for owner in having if owner[0] != "_" and hasattr(Register.get_task_cls(owner), "before")]
+    owners = [owner for owner in owners if not inspect.isabstract(Register.get_task_cls(owner))]
     if owners and task:
-        return f" of {printable(task)}; it belongs to {', '.join(sorted(owners)[:6])}"
+        return f" of {printable(task)}; it belongs to {', '.join(sorted(owners)[:6])}", ""
     near = difflib.get_close_matches(flag, known, 1, 0.6)
-    return f" (did you mean --{near[0]}?)" if near else ""
+    return (f" (did you mean --{near[0]}?)", invocation.replaced(given, f"--{near[0]}", "{}")) if near else ("", "")

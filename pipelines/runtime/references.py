@@ -6,6 +6,7 @@ from typing import Any
 
 import luigi
 
+from pipelines.runtime import invocation
 from schemas.errors import ConfigError, printable
 
 
@@ -42,6 +43,6 @@ def reference(command: Any, alias: str, *, required: bool = True) -> str:
             f"{command.task_family} needs --model",
             expected="a checkpoint folder, a Hugging Face folder, ...",
             kept="nothing was started",
-            next=f"luigi --module pipelines {command.task_family} --model CHECKPOINT ...",
+            next=invocation.completed(command.example),
         )
     return given

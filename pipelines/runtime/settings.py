@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import json
 import multiprocessing
 import os
-import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -26,6 +26,7 @@ from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
 from datakit.template import Rendering
+from pipelines.runtime import invocation
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
@@ -112,8 +113,9 @@ def launching() -> Launch:
 
 def templating() -> Rendering:
     """What `[quiver]` says of templating; `ConfigError` for a date that there is not."""
+    date = quiver_config().date or None
     try:
-        return Rendering(date=quiver_config().date or None)
+        return Rendering(date=date)
     except ConfigError as error:
         error.where, error.next = "[quiver] date", "correct [quiver] date in luigi.cfg"
         raise
@@ -127,10 +129,20 @@ def own_settings(params: Mapping[str, Any]) -> Iterator[None]:
     except ConfigError as fault:
         ours = [key for key in params if key in dict(quiver.get_params()) and f"unknown key {key}" in fault.what]
         if ours and fault.slug == "unknown-key":
-            flags = " ".join(f"--quiver-{key.replace('_', '-')} {shlex.quote(str(params[key]))}" for key in ours)
-            share = ", as a share of the rows from 0 to 1" if "max_rejected" in ours else ""
-            fault.next = f"set {', '.join(ours)} in section [quiver] of luigi.cfg, or give {flags}{share}"
+            fault.what += f": {', '.join(ours)} stands in section [quiver] of luigi.cfg, or behind a flag"
+            fault.expected = "a share of the rows, from 0 to 1" if "max_rejected" in ours else ""
+            flags = [word for key in ours for word in (f"--quiver-{key.replace('_', '-')}", str(params[key]))]
+            fault.next = invocation.replaced("--params", *_without(ours), *flags)
         raise
+
+
+def _without(keys: Sequence[str]) -> list[str]:
+    """`--params` as the command gives it, less these keys."""
+    try:
+        rest = {key: value for key, value in json.loads(invocation.value("--params")).items() if key not in keys}
+    except (ValueError, AttributeError):
+        return []
+    return ["--params", json.dumps(rest)] if rest else []
 
 
 def quiver_config() -> quiver:

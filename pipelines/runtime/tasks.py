@@ -16,10 +16,12 @@ import luigi
 
 from pipelines.graph.limits import check_rows
 from pipelines.graph.nodes import Node, Table
+from pipelines.graph.resolve import near
 from pipelines.graph.why import why
 from pipelines.runtime import settings
 from pipelines.runtime.command import failure_text
-from pipelines.runtime.console import Stage, say
+from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.reuse import linked
 from pipelines.runtime.targets import NodeTarget
 from schemas.errors import ConfigError
 from schemas.process.parent import end_with_parent
@@ -91,8 +93,10 @@ class Make(luigi.Task):
         counted = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
         with Stage(node.label, f"{node.work['name']} ({why(node)}){counted}") as stage:
             try:
-                check_rows(node)
-                stage.done(self.make(node, stage))
+                place = linked(node)
+                if not place:
+                    check_rows(node)
+                stage.done(f"{near(place)} is the same: nothing was computed" if place else self.make(node, stage))
             except BaseException:
                 _remove_empty(node)
                 raise
@@ -142,12 +146,15 @@ class Apply(Make):
             hang_seconds=quiver.hang_seconds,
         )
         for note in node.op.notes(made.manifest):
-            say(f"{node.label:<34} note: {note}")
+            say_of(node.label, f"note: {note}")
         rejected = sum(file.rows for file in made.manifest.rejected)
         if not made.num_rows:
-            came = f"of {sum(given.num_rows for given in inputs):,} rows none is left" if inputs else "there is no row"
-            say(f"{node.label:<34} note: {came}{f', {rejected:,} were set aside' if rejected else ''}")
-        return f"{made.num_rows:,} rows" + (f", {rejected:,} set aside" if rejected else "")
+            came = "no row was read"
+            if inputs:
+                came = f"no row is left of {counted(sum(given.num_rows for given in inputs), 'row')}"
+            aside = f", {rejected:,} set aside with the reason" if rejected else ""
+            say_of(node.label, f"note: {came}{aside}")
+        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "")
 
 
 def task_of(node: Node) -> Make:

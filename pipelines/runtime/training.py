@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.graph.nodes import Node, TrainedCheckpoint
 from pipelines.runtime import settings
-from pipelines.runtime.console import Stage, say
+from pipelines.runtime.console import Stage, counted, say
 from pipelines.runtime.tasks import Make, makes
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -46,7 +46,7 @@ class Fit(Make):
         manifest = read_manifest(node.url)
         assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
         figures = _last(metrics)
-        return f"{figures.get('step', 0):,} steps, loss {figures.get('loss', float('nan')):.4f}"
+        return f"{counted(figures.get('step', 0), 'step')}, loss {figures.get('loss', float('nan')):.4f}"
 
 
 def check(node: TrainedCheckpoint) -> tuple[Launch, int]:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from schemas.errors import QuiverError, Stopped, StorageError, printable
 from schemas.process.interpreter import STOPS, end_fork_server
+from schemas.process.terminal import error_text
 from schemas.store.storage import storage_error
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -117,7 +118,7 @@ def bug(text: str) -> QuiverError:
 
 
 def _print(error: QuiverError) -> int:
-    print(error.render(), file=sys.stderr, flush=True)
+    print(error_text(error), file=sys.stderr, flush=True)
     return error.code
 
 

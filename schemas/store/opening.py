@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 from pathlib import Path
@@ -31,6 +32,30 @@ def named_file(url: str | os.PathLike[str]) -> tuple[Store, str]:
     """
     store, path = open_store(url)
     return store, path if "://" in normal(url) else os.path.realpath(path)
+
+
+def only_match(place: str) -> str:
+    """What the pattern `place` matches, which the shell has left as it is; `place` itself where it is no pattern.
+    `ConfigError` for none and for several matches.
+    """
+    if "://" in place or not glob.has_magic(place) or os.path.lexists(place):
+        return place
+    matches = sorted(glob.glob(place))
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(
+            "several-matches",
+            f"{shown(place)} matches {len(matches)} places; one is needed",
+            found=shown(", ".join(matches)),
+            kept="nothing was started",
+            next=f"name one of them: {shlex.quote(matches[-1])}",
+        )
+    above = next(parent for parent in Path(place).parents if not glob.has_magic(str(parent)))
+    raise ConfigError(
+        "no-match", f"nothing matches {shown(place)}", kept="nothing was started",
+        next=f"ls {shlex.quote(str(above if above.is_dir() else Path('.')))}",
+    )  # fmt: skip
 
 
 def no_such_file(url: str) -> ConfigError:

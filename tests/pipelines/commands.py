@@ -51,7 +51,7 @@ def environment(**more: str) -> dict[str, str]:
     """The caller's environment without any Luigi configuration, our packages importable, our programs on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LUIGI")}
     programs = os.pathsep.join([str(LUIGI.parent), os.environ.get("PATH", "")])
-    return {**kept, "PATH": programs, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", **more}
+    return {**kept, "PATH": programs, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "COLUMNS": "2000", **more}
 
 
 def luigi(

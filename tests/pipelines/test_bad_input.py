@@ -261,7 +261,7 @@ FAULTS = {
     ),
     "unknown learning": Fault(
         command='RestIteration --digits-base \'{"epochs": 1, "global_batch_size": 8, "optim": {"lrr": 1}}\'',
-        line="error[2/unknown-key]: unknown key optim.lrr (did you mean lr?)",
+        line="error[2/unknown-key]: unknown key optim.lrr (did you mean optim.lr?)",
     ),
     "cold sampling": Fault(
         command="RestIteration --temperature 0",

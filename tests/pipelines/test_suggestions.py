@@ -13,6 +13,7 @@ import pytest
 from commands import LUIGI, REST, environment, luigi
 
 from pipelines.runtime import invocation
+from schemas.process import terminal
 from schemas.store.commit import read_manifest
 
 _NETWORK = {"num_layers": 1, "hidden_size": 16, "ffn_hidden_size": 16, "num_attention_heads": 2, "num_query_groups": 2}
@@ -123,7 +124,7 @@ def test_a_command_is_repeated_whole_with_one_parameter_changed(monkeypatch: pyt
 
 def test_a_long_command_is_folded_at_flags_and_read_back_by_a_shell() -> None:
     words = ["luigi", "--module", "pipelines", "RestIteration", "--stop", '["a b", "$HOME"]', "--thresholds", "[1, 2]"]
-    text = invocation.folded([*words, "--samples-per-prompt", "4"], 50)
-    assert all(len(line) <= 52 for line in text.splitlines()) and len(text.splitlines()) == 3
+    text = terminal.folded([shlex.quote(word) for word in (*words, "--samples-per-prompt", "4")], 50)
+    assert all(len(line) <= 50 for line in text.splitlines()) and len(text.splitlines()) == 3
     read = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True).stdout
     assert read.splitlines() == [*words, "--samples-per-prompt", "4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> Non
     speaking = ("--tokenizer", tokenizer.url)
 
     done = luigi(tmp_path, "Tokenize", "--data", read.url, "--op", "mask", *speaking, module="pipelines")
-    stderr = f"  next: luigi --module pipelines Template --op chat --tokenizer CHECKPOINT --data {read.url}\n"
+    place = os.path.relpath(read.url, tmp_path)
+    stderr = f"  next: luigi --module pipelines Template --op chat --tokenizer CHECKPOINT --data {place}\n"
     assert done.returncode == 10 and done.stderr.endswith(stderr)
 
     chat = ("Template", "--data", read.url, "--op", "chat", *speaking, "--params")

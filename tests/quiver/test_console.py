@@ -47,8 +47,8 @@ def test_the_recipes_are_those_of_the_registry(capsys: pytest.CaptureFixture[str
 
 def test_one_operation_with_its_settings_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
     text = answer(capsys, "ops", "label.length")
-    assert '| unit | characters / words / tokens | `"characters"` |' in text
-    assert "| response_characters | int64 |" in text
+    assert '  unit    characters / words / tokens; default "characters"' in text
+    assert "  response_characters  int64: characters of response" in text
 
 
 def test_a_dataset_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_run_is_its_own_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optim": {"lrr": 1e-3}}, "unknown key optim.lrr (did you mean lr?)"),
+        ({"optim": {"lrr": 1e-3}}, "unknown key optim.lrr (did you mean optim.lr?)"),
         ({"optimm": {}}, "unknown key optimm (did you mean optim?)"),
         ({"global_batch_size": "8"}, 'global_batch_size: "8" is not a whole number'),
         ({"global_batch_size": True}, "global_batch_size: true is not a whole number"),

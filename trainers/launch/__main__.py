@@ -17,6 +17,7 @@ from typing import Any
 
 from schemas.errors import QuiverError
 from schemas.process import program
+from schemas.process.terminal import error_text
 from schemas.settings import parse
 from trainers import config
 from trainers.launch import start
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         ranks = options.ranks or launch.ranks or run.execution.parallel.min_world_size
         start.check(run.execution.parallel, ranks, launch, options.name)
     except QuiverError as error:
-        print(error.render(), file=sys.stderr)
+        print(error_text(error), file=sys.stderr)
         return error.code
     lines: list[str] = []
     more: dict[str, Any] = {"what": options.name, "command": command, "tell": lines.append}
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         started.run()
     except QuiverError as error:
-        print(*lines, error.render(), sep="\n", file=sys.stderr)
+        print(*lines, error_text(error), sep="\n", file=sys.stderr)
         code, error_json = error.code, error.as_json()
     ended = {"code": code, "error": json.loads(error_json), "said": lines}
     start.write_outcome(run.paths.folder, ended, os.environ.get("SLURM_JOB_ID", ""))
