@@ -184,8 +184,9 @@ def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch:
 
 def test_every_command_has_an_example_of_its_own_flags_and_is_listed_by_quiver() -> None:
     listed = {name for name, *_ in (*catalog.stages(), *catalog.recipes())}
-    assert listed == set(usage.commands()) and not any(name.startswith("_") for name in listed)
-    for name, kind in usage.commands().items():
+    ours = {name: kind for name, kind in usage.commands().items() if kind.__module__.startswith("pipelines.")}
+    assert listed == set(ours) and not any(name.startswith("_") for name in listed)
+    for name, kind in ours.items():
         flags = set(re.findall("--([a-z-]+)", kind.example))
         assert flags <= {flag.replace("_", "-") for flag, _ in kind.get_params()}, name
         needed = {flag for flag, parameter in kind.get_params() if not parameter.has_task_value(name, flag)}

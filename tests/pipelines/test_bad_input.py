@@ -122,7 +122,7 @@ FAULTS = {
         command=f"{FILTER} threshold --params", line="error[2/command-line]: argument --params: expected one argument"
     ),
     "unknown task": Fault(
-        command="Filtre", line="error[2/unknown-task]: there is no task Filtre", more="did you mean Filter?"
+        command="Filtre", line="error[2/unknown-task]: there is no task Filtre (did you mean Filter?)"
     ),
     "parameter of another type": Fault(
         command="RestIteration --iteration x",

@@ -199,7 +199,7 @@ def test_an_error_names_the_key_what_is_there_and_the_setting_that_helps(tmp_pat
 
     error = failed({"question": "q", "solution": "s"})
     assert "prompt | input (there: question, solution)" in error.found
-    assert """--params '{"columns": {"prompt": "question", "response": "solution"}}'""" in error.next
+    assert error.next == """--columns '{"prompt": "question", "response": "solution"}'"""
     assert "response: text" in failed({"prompt": "q", "response": 4}).found
     assert """--params '{"ignore": ["label"]}'""" in failed({"prompt": "q", "response": "4", "label": True}).next
 
