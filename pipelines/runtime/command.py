@@ -297,16 +297,7 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         raise
     except (ParameterException, ValueError) as fault:
         kind: Any = parser._get_task_cls()
-        needed = parameters.missing(kind, vars(parser.known_args))
-        if needed:
-            flags = " and ".join(f"--{name.replace('_', '-')}" for name in needed)
-            raise ConfigError(
-                "missing-parameter",
-                f"{kind.get_task_family()} needs {flags}",
-                expected="; ".join(f"{name.replace('_', '-')}: {about}" for name, about in needed.items()),
-                kept="nothing was started",
-                next=invocation.completed(getattr(kind, "example", "")),
-            ) from None
+        parameters.refuse_missing(kind, vars(parser.known_args))
         raise ConfigError(
             "bad-parameter",
             parameters.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),

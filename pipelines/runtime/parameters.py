@@ -271,14 +271,22 @@ def _listed(text: str) -> str:
         return json.dumps([text])
 
 
-def missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> dict[str, str]:
-    """The parameters of `kind` that have no default and that nothing gives, with their descriptions."""
+def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> None:
+    """`ConfigError` for parameters of `kind` that have no default and that nothing gives, with an example of it."""
     family = kind.get_task_family()
-    return {
-        name: parameter.description or ""
+    needed = {
+        name.replace("_", "-"): parameter.description or ""
         for name, parameter in kind.get_params()
         if not given.get(name) and not parameter.has_task_value(family, name)
     }
+    if needed:
+        raise ConfigError(
+            "missing-parameter",
+            f"{family} needs {' and '.join(f'--{name}' for name in needed)}",
+            expected="; ".join(f"{name}: {about}" for name, about in needed.items()),
+            kept="nothing was started",
+            next=invocation.completed(getattr(kind, "example", "")),
+        ) from None
 
 
 def flags_of(task: str | None) -> list[str]:
