@@ -51,11 +51,11 @@ def _same(node: Node) -> Iterator[str]:
 def _whole(place: str, manifest: Manifest) -> bool:
     """Whether every file there holds the bytes that were published."""
     for file in (*manifest.files, *manifest.rejected):
-        digest = hashlib.sha256()
+        hasher = hashlib.sha256()
         with open(f"{place}/{file.path}", "rb") as opened:
             while block := opened.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != file.sha256:
+                hasher.update(block)
+        if hasher.hexdigest() != file.sha256:
             return False
     return True
 
