@@ -16,7 +16,7 @@ from datakit.tokenize import Train
 from schemas import PROMPTS, TOKENS, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/methods").glob("*.md"))]
 RUNS = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable], "sql": [sys.executable, "-c"]}
 SHOWN = {"text", "json", "jsonc", "ini", "jinja"}
 SQL = "import duckdb, sys; rows = duckdb.sql(open(sys.argv[1]).read()).fetchall(); assert rows; print(rows[:3])"

@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/*.md is executed as it stands there, in the page's order.
+"""Every command of README.md, docs/*.md and docs/methods/*.md is executed as it stands there, in the page's order.
 
 Blocks below `<!-- slow -->` run with `make test-slow`; the few below `<!-- not run: why -->` never do. SQL of the
 README runs in test_readme.py, over rows of every iteration.

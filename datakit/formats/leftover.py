@@ -12,18 +12,19 @@ from datakit.formats.lines import Block, Fault
 from datakit.formats.parse import Parsed, loaded
 from schemas.manifest import Manifest
 
-_PREFIX = "left_out."
+LEFT_OUT = "left_out."
+"""What counts of names that were not read begin with."""
 
 
 def left_counts(parsed: Parsed) -> dict[str, float]:
     """Counts for a result: how many rows held each name that was not read."""
-    return {_PREFIX + name: float(count) for name, count in parsed.left.items()}
+    return {LEFT_OUT + name: float(count) for name, count in parsed.left.items()}
 
 
 def left_out(manifest: Manifest) -> tuple[str, ...]:
     """One line about all names that were not read, most rows first; none where everything was."""
     counts = manifest.stats.get("counts", {})
-    names = {name.removeprefix(_PREFIX): int(count) for name, count in counts.items() if name.startswith(_PREFIX)}
+    names = {name.removeprefix(LEFT_OUT): int(count) for name, count in counts.items() if name.startswith(LEFT_OUT)}
     if not names:
         return ()
     ordered = sorted(names, key=lambda name: (-names[name], name))

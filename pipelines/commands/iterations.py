@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import luigi
 
-from pipelines.commands.recipe import Recipe
+from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import folder_name
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
@@ -21,7 +20,6 @@ from pipelines.report.iterations import iteration_table, pair_table
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.stages.fine_tuning import fine_tuned
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
-from schemas.errors import ConfigError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class Iterations(Results):
         return Iterations.named(self.task_setup, self.before, steps, (steps[-1].evaluation.figures, steps[-1].policy))
 
 
-class AlignmentIteration(Sampled, Recipe[Iterations]):
+class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
     """Iteration `iteration` of a recipe over a task setup."""
 
     training = "improve"
@@ -86,7 +84,6 @@ class AlignmentIteration(Sampled, Recipe[Iterations]):
     original_share = Number(
         default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
     )
-    experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the title of the setup")
 
     @abstractmethod
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
@@ -102,7 +99,7 @@ class AlignmentIteration(Sampled, Recipe[Iterations]):
         eval_setup = task_setup.eval_setup
         method = Method(
             name=self.title,
-            experiment=self._experiment(eval_setup.name),
+            experiment=self.folder(eval_setup.name),
             prompts=self.prompts_per_iteration,
             sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop),
             keeping=self.keep,
@@ -117,17 +114,6 @@ class AlignmentIteration(Sampled, Recipe[Iterations]):
         others = [] if task_setup.baselines is None else [task_setup.baselines]
         targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
         return Iterations.named(task_setup, before, tuple(steps), targets)
-
-    def _experiment(self, title: str) -> str:
-        """`--experiment`, or else the title of the setup as the name of a folder."""
-        name = folder_name(self.experiment or title)
-        if self.experiment and name != self.experiment:
-            raise ConfigError(
-                "bad-parameter", f"experiment {printable(self.experiment, 80)} is no name of one folder",
-                expected="letters, digits, _, +, - and . inside", kept="nothing was started",
-                next=f"luigi --module pipelines {self.task_family} --experiment {name}",
-            )  # fmt: skip
-        return name
 
     def requires(self) -> list[luigi.Task]:
         """The iteration before, and what this one wants. The one before is a part of the same graph: it is not planned

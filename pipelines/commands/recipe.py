@@ -11,10 +11,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
+import luigi
+
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import folder_name
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.registry import rendered
@@ -23,27 +26,24 @@ from pipelines.runtime import settings
 from pipelines.runtime.parameters import AssignmentsParameter, OptionalWhole, RenamedParameter, assigned_to
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
+from schemas.errors import ConfigError, printable
 
 R = TypeVar("R", bound=Results)
 
 
 class Recipe(Templated, Command, Generic[R]):
-    """A graph over a task setup, whose datasets, checkpoints and figures have names."""
+    """A graph whose datasets, checkpoints and figures have names."""
 
     training: ClassVar[str]
     """The parameter, of the recipe or of its setup, that `--set optim.lr=...` without a first word is about."""
 
-    setup = RenamedParameter(
-        older="source",
-        default="digits",
-        description="task setup: the section that says where prompts, data and models come from",
-    )
     set = AssignmentsParameter(
         default=(),
         description="a setting of the recipe's training as key=value (optim.lr=1e-4), or of another training of the "
         "setup (base.epochs=2, reward.optim.lr=1e-4); may be repeated",
     )
     seed = OptionalWhole(least=0, default=None, description="of everything; empty: that of [quiver]")
+    experiment = luigi.Parameter(default="", description="folder below the recipe's; empty: the name of the data")
 
     @abstractmethod
     def results(self, plan: Plan) -> R:
@@ -75,13 +75,28 @@ class Recipe(Templated, Command, Generic[R]):
     @functools.cached_property
     def changes(self) -> dict[str, dict[str, object]]:
         """What `--set` says, by the parameter that it is about."""
-        return assigned_to(self.set, self.training, setup_kind(self.setup), type(self))
+        return assigned_to(self.assignments, self.training, *self.sections)
 
-    def task_setup(self, plan: Plan) -> TaskSetup:
-        """What the setup gives, with the changes that concern it."""
-        own = {name for name, _ in self.get_params()}
-        changes = {name: change for name, change in self.changes.items() if name not in own}
-        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering)
+    @property
+    def assignments(self) -> Sequence[str]:
+        """Settings of trainings as texts `key=value`."""
+        return tuple(self.set)
+
+    @property
+    def sections(self) -> tuple[type[luigi.Task], ...]:
+        """Where the trainings have their parameters."""
+        return (type(self),)
+
+    def folder(self, title: str) -> str:
+        """`--experiment`, or else the `title` of the data, as the name of a folder."""
+        name = folder_name(self.experiment or title)
+        if self.experiment and name != self.experiment:
+            raise ConfigError(
+                "bad-parameter", f"experiment {printable(self.experiment, 80)} is no name of one folder",
+                expected="letters, digits, _, +, - and . inside", kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} --experiment {name}",
+            )  # fmt: skip
+        return name
 
     def after(self) -> None:
         """The figures, in every way that there is to show them, and how to go on."""
@@ -95,3 +110,24 @@ class Recipe(Templated, Command, Generic[R]):
         """Where the results lie."""
         print()
         super().after()
+
+
+class SetupRecipe(Recipe[R]):
+    """A recipe over a task setup."""
+
+    setup = RenamedParameter(
+        older="source",
+        default="digits",
+        description="task setup: the section that says where prompts, data and models come from",
+    )
+
+    @property
+    def sections(self) -> tuple[type[luigi.Task], ...]:
+        """Those of the setup too."""
+        return (setup_kind(self.setup), type(self))
+
+    def task_setup(self, plan: Plan) -> TaskSetup:
+        """What the setup gives, with the changes that concern it."""
+        own = {name for name, _ in self.get_params()}
+        changes = {name: change for name, change in self.changes.items() if name not in own}
+        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering)

@@ -32,18 +32,18 @@ from datakit.template import Chat
 from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
+from pipelines.commands.files import ReadsFiles
+from pipelines.commands.learning import Learns
 from pipelines.commands.templated import Answering, Bounded, Sampled, Templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import any_at, imported, names_in, places_in, rows_at, stem
+from pipelines.graph.resolve import any_at, imported, names_in, places_in, stem
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
     MergedParameter,
     ObjectParameter,
-    OptionalNumber,
-    OptionalWhole,
     Whole,
     learning_of,
 )
@@ -54,41 +54,16 @@ from schemas.store.storage import normal
 from trainers.config import training_of
 
 
-class StageCommand(Command):
+class StageCommand(ReadsFiles, Command):
     """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
 
     family: ClassVar[str] = ""
 
     name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
-    format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
-    columns = ObjectParameter(
-        default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
-    )
-    keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
-    ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
-    source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
-    usual_format: ClassVar[str] = "completions"
-    other_formats: ClassVar[tuple[str, ...]] = ()
-    """Formats that a file is read in where it does not fit the usual one and none is given."""
 
     def label(self, *places: str) -> str:
         """Where the result stands below the root."""
         return self.name or f"{self.task_family.lower()}/{'+'.join(stem(place) for place in places)}"
-
-    def rows(self, plan: Plan, place: str) -> Node:
-        """The dataset in the folder `place`, or what an import makes of the file `place`."""
-        return rows_at(plan, place, self.format or (self.usual_format, *self.other_formats), **self.reading)
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """What the command says of the reading of files, besides their format."""
-        given = {
-            "columns": recursively_unfreeze(dict(self.columns)),
-            "keep": names_in(self.keep),
-            "ignore": names_in(self.ignore),
-            "source": self.source_name or None,
-        }
-        return {name: value for name, value in given.items() if value}
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """The operation of this verb's family."""
@@ -251,7 +226,7 @@ class Tokenize(_Operation):
     example = "--data TEXTS --op mask --tokenizer CHECKPOINT"
 
 
-class Train(StageCommand):
+class Train(Learns, StageCommand):
     """A training run on token rows."""
 
     family = "train"
@@ -269,9 +244,6 @@ class Train(StageCommand):
         description="settings of training, as JSON, over the defaults: optim, epochs, ...",
     )
     set = AssignmentsParameter(default=(), description="one of them as key=value, e.g. optim.lr=1e-4; may be repeated")
-    lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")
-    epochs = OptionalWhole(description="the same as --set epochs=...")
-    batch_size = OptionalWhole(description="rows of an optimizer step; the same as --set global_batch_size=...")
     ranks = Whole(least=0, default=0, description="processes; 0: what [launch] says", significant=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:

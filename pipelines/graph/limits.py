@@ -24,6 +24,9 @@ from schemas.store.storage import shown
 from schemas.tokenizer_lineage import token_columns
 from trainers.registry import algorithm_of
 
+_LONGEST = 2048
+"""Tokens of a row, at most, where models read more and nobody asks for it."""
+
 
 def check_template(node: Table) -> None:
     """`ConfigError` where `node` writes with its tokenizer's chat template and that has none."""
@@ -47,6 +50,14 @@ def check_length(max_length: int | None, models: Sequence[Node | None], flag: st
         most = None if model is None else model.max_sequence_length
         if model is not None and most is not None and max_length is not None and max_length > most:
             raise beyond(f"{flag} {max_length}", model, max_length, most, f"{flag} {most}")
+
+
+def longest_row(max_length: int | None, models: Sequence[Node], flag: str) -> int:
+    """`max_length`, as `flag` gives it; or else as many tokens as all `models` read, 2048 at most, which bounds memory.
+    `ConfigError` where one does not reach.
+    """
+    check_length(max_length, models, flag)
+    return max_length or min([_LONGEST, *(most for model in models if (most := model.max_sequence_length) is not None)])
 
 
 def check_room(max_length: int | None, max_new_tokens: int, flag: str) -> None:

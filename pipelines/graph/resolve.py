@@ -7,12 +7,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
-from datakit.op import Context
+from datakit.formats.leftover import LEFT_OUT
+from datakit.op import Context, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.nodes import GraphBuilder, Node
@@ -23,29 +25,47 @@ from schemas.store.storage import normal, shown
 
 
 def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:
-    """The dataset in the folder `place`, or what an import of the file there makes in the first of `forms` that its
-    first rows fit (in the first of all where they fit none); `params` say how it is read.
+    """The dataset in the folder `place`, or what an import of the file there makes in that one of `forms` that its
+    first rows fit and that leaves the fewest names unread (the first of these; the first of all where they fit none);
+    `params` say how it is read.
     """
     place = only_match(place)
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
     label = label or f"imported/{stem(place)}"
-    first, *others = (forms,) if isinstance(forms, str) else forms
-    made = imported(plan, (place,), first, label, **params)
-    if others and not _fits(made):
-        rest = (imported(plan, (place,), form, label, **params) for form in others)
-        return next((other for other in rest if _fits(other)), made)
-    return made
+    first, *others = (forms,) if isinstance(forms, str) else _knowing(forms, params.get("columns", {}))
+    made: Any = imported(plan, (place,), first, label, **params)
+    best, least = made, unread(made) if others else 0
+    for form in others:
+        if least == 0:
+            break
+        other = imported(plan, (place,), form, label, **{**params, "digests": list(made.op.digests)})
+        left = unread(other)
+        if left is not None and (least is None or left < least):
+            best, least = other, left
+    return best
 
 
-def _fits(node: Node) -> bool:
-    """Whether the reader of a file can make rows of its beginning."""
-    read: Any = getattr(node, "op", None)
+def _knowing(forms: Sequence[str], columns: Collection[str]) -> Sequence[str]:
+    """Those of `forms` that have all keys that `columns` names; the first where none has."""
+    keys = {form: {name for key in FORMS[form].keys for name in (key.name, *key.aliases)} for form in forms}
+    return [form for form in forms if keys[form].issuperset(columns)] or forms[:1]
+
+
+def unread(node: Node) -> int | None:
+    """How many names the reader of a file leaves out of its first rows; None where it makes no row of them, 0 for
+    what no reader makes.
+    """
+    read = getattr(node, "op", None)
+    if not isinstance(read, Read):
+        return 0
     try:
         first = next(iter(read.read(Context())), None)
     except DataError:
-        return False
-    return first is None or first.rows.num_rows > 0
+        return None
+    if first is None:
+        return 0
+    return sum(name.startswith(LEFT_OUT) for name in first.counts) if first.rows.num_rows else None
 
 
 def any_at(plan: GraphBuilder, place: str) -> Node:

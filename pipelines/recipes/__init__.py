@@ -5,3 +5,4 @@ from __future__ import annotations
 from pipelines.recipes.preference import PreferenceOptimization as PreferenceOptimization
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
 from pipelines.recipes.rest import RestIteration as RestIteration
+from pipelines.recipes.sft import Sft as Sft

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import luigi
-from luigi.freezing import recursively_unfreeze
 
 from datakit.sql import Query
-from pipelines.commands.recipe import Recipe
+from pipelines.commands.learning import ByAlgorithm
+from pipelines.commands.recipe import SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -23,7 +23,6 @@ from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
 from pipelines.stages.preferred import is_of_pairs, learnt_rows, of_pairs
 from schemas.errors import ConfigError
-from trainers.config import merged, training_of
 from trainers.registry import algorithm_of
 
 _ORDER = """
@@ -50,7 +49,7 @@ _COLUMNS = (
 )
 
 
-class PreferenceOptimization(Recipe[Results]):
+class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
     """A policy that prefers the chosen answers of pairs.
 
     How often it does is measured on held-out pairs, before and after.
@@ -76,7 +75,7 @@ class PreferenceOptimization(Recipe[Results]):
                 kept="nothing was started",
                 next="--setup preferences",
             )
-        label, tokenizer = f"{self.algorithm}/{task.eval_setup.name}", task.eval_setup.tokenizer
+        label, tokenizer = f"{self.algorithm}/{self.folder(task.eval_setup.name)}", task.eval_setup.tokenizer
         algorithm, reading = algorithm_of(self.algorithm), task.eval_setup.scoring
         held_out = ask(plan, f"{label}/pairs-held-out", of_pairs("ref"), task.pairs[1], task.policy, reading=reading)
         kind = "pairs" if is_of_pairs(algorithm) else "feedback"
@@ -84,9 +83,7 @@ class PreferenceOptimization(Recipe[Results]):
             learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, task.policy, reading, self.settled_seed)
             for part, rows in zip(("train", "held-out"), task.pairs, strict=True)
         )
-        learning = merged({"settings": recursively_unfreeze(self.options)}, recursively_unfreeze(self.learning))
-        learning = merged(learning, self.changes.get("learning", {}))
-        training = training_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")
+        training = self.training_for(label)
         policy = plan.model(
             f"{label}/policy", training, data=train, tokenizer=tokenizer, init=task.policy, validation=validation
         )

@@ -193,13 +193,17 @@ def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task
     return {name: assigned(kinds[name], texts, where=f"--set of {name}") for name, texts in about.items()}
 
 
+def assignments_of(command: Any) -> list[str]:
+    """What `--set` and the flags of `LEARNING_FLAGS` say, as texts `key=value`."""
+    flags = {path: getattr(command, name) for name, path in LEARNING_FLAGS.items()}
+    return [*command.set, *(f"{path}={value}" for path, value in flags.items() if value is not None)]
+
+
 def learning_of(command: Any) -> dict[str, Any]:
     """What `--learning` asks for, and over it `--set` and the flags of `LEARNING_FLAGS`; `ConfigError` for a setting
     that two of these give.
     """
-    flags = {path: getattr(command, name) for name, path in LEARNING_FLAGS.items()}
-    given = [f"{path}={value}" for path, value in flags.items() if value is not None]
-    changes = assigned_to([*command.set, *given], "learning", type(command))
+    changes = assigned_to(assignments_of(command), "learning", type(command))
     return merged(recursively_unfreeze(command.learning), changes.get("learning", {}))
 
 

@@ -13,7 +13,7 @@ from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.graph.backend import model_at
-from pipelines.graph.limits import check_length, check_room
+from pipelines.graph.limits import check_room, longest_row
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
@@ -22,9 +22,6 @@ from pipelines.runtime.references import model_parameter, reference
 from pipelines.setups.setup_config import SetupConfig, learning_of, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
-
-_LONGEST = 2048
-"""Tokens of a row, at most, where models read more and nobody asks for it: it bounds memory."""
 
 _PARTS = ("train", "held-out")
 
@@ -76,7 +73,7 @@ class own(SetupConfig):
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
         original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        max_length = self._max_length(policy, reward)
+        max_length = longest_row(self.max_length, (policy, reward), "--own-max-length")
         check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
         eval_setup = EvalSetup(
             name=title,
@@ -101,12 +98,6 @@ class own(SetupConfig):
     def first(self) -> str:
         """The policy that is improved, as it was named."""
         return reference(self, "policy", required=False)
-
-    def _max_length(self, *models: Node) -> int:
-        """What is given; or else as many as all models read, up to a bound."""
-        check_length(self.max_length, models, "--own-max-length")
-        read = [most for model in models if (most := model.max_sequence_length) is not None]
-        return self.max_length or min([_LONGEST, *read])
 
     def _title(self) -> str:
         """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""

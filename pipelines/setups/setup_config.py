@@ -58,12 +58,14 @@ def learning_of(what: str, **default: Any) -> Any:
     return MergedParameter(default=default, description=f"learning of {what} (trainers.config)")
 
 
-def held_apart(plan: Plan, label: str, rows: Node, share: float, seed: int) -> tuple[Node, Node]:
-    """`rows` in two parts that share no prompt: what is learnt from, and about `share` of the prompts to judge by."""
+def held_apart(
+    plan: Plan, label: str, rows: Node, share: float, seed: int, *, key: str = "prompt_id"
+) -> tuple[Node, Node]:
+    """`rows` in two parts that share no `key`: what is learnt from, and about `share` of the keys to judge by."""
     train, held_out = (
         plan.table(
             f"{label}.{part}",
-            Split(part=part, parts=("train", "held-out"), shares=(1 - share, share)),
+            Split(part=part, parts=("train", "held-out"), shares=(1 - share, share), key=key),
             rows,
             seed=seed,
         )

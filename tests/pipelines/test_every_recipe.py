@@ -18,16 +18,21 @@ from commands import ROOT, digests, environment
 
 from datakit.registry import OPS
 from pipelines import recipes
-from pipelines.commands.recipe import Recipe
+from pipelines.commands.one_shot import OneShot
+from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter
 from pipelines.setups import SETUPS
+from tests import pages
+from tests.pipelines import small_model
 from trainers.registry import algorithms
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
     name: kind for name, kind in vars(recipes).items() if inspect.isclass(kind) and issubclass(kind, Recipe)
 }
 PAIRS = [{"prompt": f"Say {n}.", "chosen": f"It is {n}, please.", "rejected": f"No, not {n}."} for n in range(60)]
+ROWS = [{"prompt": f"Say {n}.", "response": f"It is {n}, please."} for n in range(60)]
+FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS}
 NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
 LEARNING = {"max_steps": 2, "global_batch_size": 16, "optim": {"lr": 1e-3, "warmup_steps": 1}}
 TINY: dict[str, Any] = {
@@ -52,13 +57,28 @@ TINY: dict[str, Any] = {
 """Settings of the setups; what a recipe itself sets follows from the kinds of its parameters."""
 
 
+def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
+    """Settings without which a recipe has nothing to work on, in a folder made by `furnish`."""
+    if not issubclass(kind, OneShot):
+        return {}
+    files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl"}
+    return {name: files[kind.usual_format] if name == "data" else "model" for name in kind.needed}
+
+
 def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     """Settings with which a recipe runs in seconds."""
-    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4}
+    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4, "eval_share": 0.25}
     parameters = dict(kind.get_params())
-    given = {name: value for name, value in own.items() if name in parameters}
-    given |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
-    return {**TINY, **given}
+    chosen = {name: value for name, value in own.items() if name in parameters}
+    chosen |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    setup = TINY if issubclass(kind, SetupRecipe) else {}
+    return {**setup, **chosen, **given(kind)}
+
+
+def furnish(folder: Path) -> None:
+    """Puts the files that recipes and setups are given into `folder`."""
+    for name, rows in FILES.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(params=RECIPES)
@@ -67,14 +87,21 @@ def recipe(request: pytest.FixtureRequest) -> type[Recipe[Any]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A file for the setups that need one."""
-    place = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    place.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Files for the setups and recipes that need some, and a configuration that names them."""
+    place = tmp_path_factory.mktemp("files")
+    furnish(place)
+    small_model.write(place / "model")
     config = luigi.configuration.get_config()
-    config.set("preferences", "files", json.dumps([str(place)]))
-    yield
-    config.remove_option("preferences", "files")
+    sections = {name: {key: str(place / file) for key, file in given(kind).items()} for name, kind in RECIPES.items()}
+    sections["preferences"] = {"files": json.dumps([str(place / "pairs.jsonl")])}
+    for section, settings in sections.items():
+        for name, value in settings.items():
+            config.set(section, name, value)
+    yield place, sections
+    for section, settings in sections.items():
+        for name in settings:
+            config.remove_option(section, name)
 
 
 def test_a_recipe_is_one_file_with_all_its_defaults(recipe: type[Recipe[Any]]) -> None:
@@ -84,7 +111,7 @@ def test_a_recipe_is_one_file_with_all_its_defaults(recipe: type[Recipe[Any]]) -
     for name, parameter in recipe.get_params():
         assert parameter.description, name
         assert parameter.has_task_value(recipe.get_task_family(), name), f"{name} has no default"
-    assert recipe().setup in SETUPS
+    assert not issubclass(recipe, SetupRecipe) or recipe().setup in SETUPS
 
 
 def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
@@ -106,11 +133,14 @@ def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]]
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_planned_without_torch_in_a_third_of_a_second(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
+def test_it_is_planned_without_torch_in_a_third_of_a_second(recipe: type[Recipe[Any]], files: Any) -> None:
+    place, sections = files
     code = f"""
 import sys, time, json, luigi, pipelines
 from pipelines.graph.plan import Plan
-luigi.configuration.get_config().set("preferences", "files", json.dumps(["pairs.jsonl"]))
+for section, settings in {sections!r}.items():
+    for name, value in settings.items():
+        luigi.configuration.get_config().set(section, name, value)
 def seconds():
     began = time.process_time()
     results = pipelines.recipes.{recipe.__name__}().results(Plan("data"))
@@ -118,9 +148,8 @@ def seconds():
     return time.process_time() - began
 print(min(seconds() for _ in range(3)), [name for name in ("torch", "megatron", "polars") if name in sys.modules])
 """
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=place, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     seconds, loaded = done.stdout.strip().split(" ", 1)
@@ -151,7 +180,9 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    furnish(tmp_path)
+    if issubclass(recipe, OneShot):
+        pages.model(tmp_path / "model")
     (tmp_path / "program.py").write_text(
         f"""
 import json, sys, time

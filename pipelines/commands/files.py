@@ -1,0 +1,44 @@
+"""The settings of reading files, as every command that takes a file has them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import names_in, rows_at
+from pipelines.runtime.parameters import ObjectParameter
+
+
+class ReadsFiles:
+    """Of a command whose rows may be files."""
+
+    usual_format: ClassVar[str] = "completions"
+    other_formats: ClassVar[tuple[str, ...]] = ()
+    """Formats that a file is read in where it does not fit the usual one and none is given."""
+
+    format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
+    columns = ObjectParameter(
+        default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
+    )
+    keep = luigi.Parameter(default="", description="other keys of files that become columns, divided by commas")
+    ignore = luigi.Parameter(default="", description="keys of files that are left out on purpose, divided by commas")
+    source_name = luigi.Parameter(default="", description="what stands in `source`; empty: the name of the row's file")
+
+    def rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder `place`, or what an import makes of the file `place`."""
+        return rows_at(plan, place, self.format or (self.usual_format, *self.other_formats), **self.reading)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the command says of the reading of files, besides their format."""
+        given = {
+            "columns": recursively_unfreeze(dict(self.columns)),
+            "keep": names_in(self.keep),
+            "ignore": names_in(self.ignore),
+            "source": self.source_name or None,
+        }
+        return {name: value for name, value in given.items() if value}

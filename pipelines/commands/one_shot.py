@@ -1,0 +1,155 @@
+"""One training from a model and a file, with a table at its end: what the recipes of that kind ask of the command line,
+and what they stand on.
+
+    --model  -> checkpoint ------------------------------------------> trained, read before and after
+    --data   -> rows -> train     -> what the algorithm learns from ->/
+                     -> held out  -> what it is judged by
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import luigi
+
+from pipelines.commands.files import ReadsFiles
+from pipelines.commands.learning import ByAlgorithm, Learns
+from pipelines.commands.recipe import Recipe
+from pipelines.graph.backend import checkpoint_at
+from pipelines.graph.limits import longest_row
+from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import stem, unread
+from pipelines.graph.results import Results
+from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole, assignments_of
+from pipelines.runtime.references import model_parameter
+from pipelines.setups.setup_config import held_apart
+from pipelines.stages.ask import Reading
+from schemas.errors import ConfigError, printable
+
+_KEYS = ("prompt_id", "chat_id", "sample_id", "pair_id")
+"""Columns whose equal values stay together when rows are held out: the first that there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShotSetup:
+    """What one training stands on: the checkpoint it starts from, rows to learn from and to judge by, and how models
+    read them. Results lie below `label`.
+    """
+
+    label: str
+    model: Node
+    train: Node
+    held_out: Node
+    reading: Reading
+
+    @property
+    def parts(self) -> dict[str, Node]:
+        """Both kinds of rows, by name."""
+        return {"train": self.train, "held-out": self.held_out}
+
+
+def learning_over(**default: Any) -> Any:
+    """The parameter of the training, with its defaults."""
+    return MergedParameter(
+        default={"epochs": 1, "global_batch_size": 32, **default},
+        description="learning (trainers.config), over the defaults",
+    )
+
+
+class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
+    """One training of `model` on `data`, judged on rows that it does not learn from."""
+
+    training = "learning"
+    title: ClassVar[str]
+    """The folder of its results below the root."""
+    reads: ClassVar[tuple[tuple[str, ...], ...]]
+    """Columns by which rows are known to be such: all of one entry."""
+    needed: ClassVar[tuple[str, ...]] = ("model", "data")
+    """Parameters that must be given."""
+
+    model = model_parameter("start")
+    data = luigi.Parameter(default="", description="file or dataset folder to learn from")
+    format = luigi.Parameter(
+        default="", description="format of the files (datakit.formats.forms); empty: recognized by the first rows"
+    )
+    eval_data = luigi.Parameter(default="", description="file or dataset folder to judge by; empty: a share of --data")
+    eval_share = Number(
+        default=0.05, least=0, most=1, description="share of --data that nothing is learnt from, drawn by prompt"
+    )
+    eval_steps = OptionalWhole(description="validate every so many steps; the same as --set validate_every=...")
+    max_length = OptionalWhole(
+        description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"
+    )
+
+    @property
+    def assignments(self) -> Sequence[str]:
+        """With `--eval-steps`."""
+        more = [] if self.eval_steps is None else [f"validate_every={self.eval_steps}"]
+        return [*assignments_of(self), *more]
+
+    def one_shot_setup(self, plan: Plan) -> OneShotSetup:
+        """The model imported where it comes from outside, the rows imported and split; `ConfigError` for what is
+        missing or cannot be.
+        """
+        missing = [f"--{name}" for name in self.needed if not getattr(self, name)]
+        if missing:
+            raise ConfigError(
+                "missing-setting",
+                f"{self.task_family} needs {', '.join(missing)}",
+                expected="a model (checkpoint, Hugging Face folder) and rows (file, dataset folder)",
+                kept="nothing was started",
+                next=f"luigi --module pipelines {self.task_family} "
+                + " ".join(f"--{name} {'rows.jsonl' if name == 'data' else 'FOLDER'}" for name in self.needed),
+            )
+        model = checkpoint_at(plan, self.model)
+        label = f"{self.title}/{self.folder(stem(self.data))}"
+        rows = self.rows(plan, self.data)
+        if self.eval_data:
+            train, held_out = rows, self.rows(plan, self.eval_data)
+        else:
+            train, held_out = self._apart(plan, f"{label}/rows", rows)
+        reading = Reading(
+            rendering=self.rendering,
+            tokenizer=model,
+            max_length=longest_row(self.max_length, [model], "--max-length"),
+        )
+        return OneShotSetup(label=label, model=model, train=train, held_out=held_out, reading=reading)
+
+    def rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder `place`, or what an import of the file makes; `ConfigError` for rows of a kind that
+        nothing here is learnt from.
+        """
+        rows = super().rows(plan, place)
+        schema = rows_of(rows)
+        if unread(rows) is None:
+            raise self._wrong(f"no format reads the first rows of {printable(place, 200)}", "")
+        if not any({*names} <= {*schema.names} for names in self.reads):
+            raise self._wrong(f"{self.task_family} learns nothing from rows of {schema.name}", ", ".join(schema.names))
+        return rows
+
+    def _wrong(self, what: str, there: str) -> ConfigError:
+        columns = " or ".join(", ".join(names) for names in self.reads)
+        formats = ", ".join((self.usual_format, *self.other_formats))
+        return ConfigError(
+            "wrong-rows",
+            what,
+            expected=f"a file in {formats}, a --format, or names of its keys as --columns; or rows with {columns}",
+            found=printable(there, 200),
+            kept="nothing was started",
+            next="quiver formats",
+        )
+
+    def _apart(self, plan: Plan, label: str, rows: Node) -> tuple[Node, Node]:
+        if not 0 < self.eval_share < 1:
+            raise ConfigError(
+                "bad-setting",
+                f"--eval-share {self.eval_share:g} leaves nothing to {'learn from' if self.eval_share else 'judge by'}",
+                expected="between 0 and 1",
+                kept="nothing was started",
+                next="--eval-share 0.05",
+            )
+        key = next((name for name in _KEYS if name in rows_of(rows)), _KEYS[0])
+        return held_apart(plan, label, rows, self.eval_share, self.settled_seed, key=key)

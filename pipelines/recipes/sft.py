@@ -1,0 +1,92 @@
+"""Supervised fine-tuning: a model learns the answers of a file, and is held against itself on rows that it never saw.
+
+    --data -> train    -> template -> tokens, mask -> (packs) -> training -> policy
+           -> held out -> template -> tokens, mask -> loss before, loss after -> table
+
+Of a question with an answer the answer is learnt, of a conversation every turn of the assistant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import luigi
+
+from datakit.tokenize import Pack
+from pipelines.commands.one_shot import OneShot, learning_over
+from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.stages.losses import learnt_share, losses, token_rows
+from schemas.errors import ConfigError
+from schemas.rows.tokens import TOKENS
+from trainers.algorithm import Needs
+from trainers.registry import algorithm_of
+
+_COLUMNS = (
+    Figure("rows", ",.0f"),
+    Figure("trained tokens", ".1%"),
+    Figure("held-out rows", ",.0f"),
+    Figure("eval loss before", ".4f"),
+    Figure("eval loss after", ".4f"),
+    Figure("perplexity before", ",.2f"),
+    Figure("perplexity after", ",.2f"),
+)
+
+
+class Sft(OneShot):
+    """A model that learnt the answers of `data`; `eval_data`, or a share of them, says how well."""
+
+    title = "sft"
+    other_formats = ("alpaca", "messages", "sharegpt", "chats", "dolly")
+    reads = (("messages", "response"), ("messages", "chat_id"), ("input_ids", "loss_mask"))
+
+    algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
+    learning = learning_over(optim={"lr": 1e-5})
+    packing = luigi.BoolParameter(description="learn from packs of max_length tokens; batch_size then counts packs")
+
+    def results(self, plan: Plan) -> Results:
+        """Both kinds of rows as tokens, the policy, and its loss on the rows that it did not learn from."""
+        self._check_algorithm()
+        given = self.one_shot_setup(plan)
+        label, first = given.label, given.model
+        train, held_out = (
+            token_rows(plan, f"{label}/{part}", rows, first, given.reading) for part, rows in given.parts.items()
+        )
+        share = learnt_share(plan, label, train)
+        if self.packing:
+            assert given.reading.max_length is not None
+            train = plan.table(f"{label}/packs", Pack(capacity=given.reading.max_length), train, seed=self.settled_seed)
+        policy = plan.model(
+            f"{label}/policy", self.training_for(label), data=train, tokenizer=first, init=first, validation=held_out
+        )
+        judged = losses(plan, label, held_out, {"before": first, "after": policy})
+        return Results(
+            targets=(share, judged.figures, policy),
+            datasets={"train": train, "held_out": held_out, "losses": judged.rows},
+            checkpoints={"first": first, "policy": policy},
+            figures={"learnt": share, "evaluation": judged.figures},
+        )
+
+    def report(self) -> Sequence[FigureTable]:
+        """What was learnt from, and the loss on what was not."""
+        learnt, figures = (metrics(self.graph.figures[name]) for name in ("learnt", "evaluation"))
+        before, after = (figures[f"loss_{when}.mean"] / figures["tokens.mean"] for when in ("before", "after"))
+        share = learnt["learnt.mean"] / learnt["tokens.mean"]
+        judged = (figures["tokens.count"], before, after, math.exp(before), math.exp(after))
+        row = (learnt["tokens.count"], share, *judged)
+        return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['policy'].label}", _COLUMNS, (row,))]
+
+    def _check_algorithm(self) -> None:
+        """`ConfigError` for an algorithm that reads more than answers one by one."""
+        algorithm = algorithm_of(self.algorithm)
+        if not {*algorithm.rows.names} <= {*TOKENS.names} or algorithm.needs & Needs.SCORES:
+            raise ConfigError(
+                "bad-setting",
+                f"{algorithm.name} does not learn from answers one by one",
+                expected="an algorithm over input_ids and loss_mask (sft), or another recipe (quiver recipes)",
+                found=f"it reads {', '.join(algorithm.rows.names)}",
+                kept="nothing was started",
+                next="--algorithm sft",
+            )

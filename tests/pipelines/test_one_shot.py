@@ -1,0 +1,147 @@
+"""What recipes of one training stand on, planned: formats recognized, rows split, what cannot be refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datakit.apply import apply
+from datakit.blend import Split
+from pipelines.commands.one_shot import OneShotSetup
+from pipelines.graph.nodes import Table
+from pipelines.graph.plan import Plan
+from pipelines.recipes import Sft
+from schemas import PROMPTS, Dataset
+from schemas.errors import ConfigError
+
+ANSWERED = [{"prompt": f"Say {n}.", "response": f"It is {n}."} for n in range(400)]
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+SHARE = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+NEMO = {"conversations": [{"from": "User", "value": "Hi"}, {"from": "Assistant", "value": "Ho"}], "mask": "User"}
+RECORDS = {
+    "completions": {"prompt": "Hi", "completion": "Ho"},
+    "alpaca": {"instruction": "Say it", "input": "Ho", "output": "Ho"},
+    "dolly": {"instruction": "Say it", "context": "Ho", "response": "Ho", "category": "open_qa"},
+    "messages": {"messages": TURNS, "tools": []},
+    "chats": {"system": "Be good", "type": "VALUE_TO_TEXT", **NEMO},
+}
+NO_RECORD = {"prompt": "Hi", "chosen": "Ho", "rejected": "No"}
+
+
+def write(path: Path, rows: Sequence[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def planned(place: Path, data: str, **settings: Any) -> OneShotSetup:
+    return Sft(model=str(place / "model"), data=data, **settings).one_shot_setup(Plan(str(place / "out")))
+
+
+def imports(setup: OneShotSetup) -> Any:
+    """The operation that reads the rows that are learnt from."""
+    [first] = [node for node in setup.train.ancestors() if isinstance(node, Table) and not node.inputs]
+    return first.op
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_file_is_read_in_the_format_that_leaves_least_unread(place: Path, name: str) -> None:
+    assert imports(planned(place, write(place / "some.jsonl", [RECORDS[name]]))).format == name
+
+
+def test_a_file_of_columns_is_recognized_too(place: Path) -> None:
+    pq.write_table(pa.table({"instruction": ["Say it"], "output": ["Ho"]}), place / "some.parquet")
+    read = imports(planned(place, str(place / "some.parquet")))
+    assert (read.name, read.format) == ("io.parquet", "alpaca")
+
+
+def test_conversations_of_other_names_are_messages(place: Path) -> None:
+    assert imports(planned(place, write(place / "some.jsonl", [{"conversations": SHARE}]))).format == "messages"
+
+
+def test_names_that_are_mapped_choose_the_format_that_has_them(place: Path) -> None:
+    data = write(place / "some.jsonl", [{"dialog": TURNS}])
+    assert imports(planned(place, data, columns={"messages": "dialog"})).format == "messages"
+
+
+def test_a_file_that_nothing_reads_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="no format reads the first rows") as fault:
+        planned(place, write(place / "some.jsonl", [NO_RECORD]))
+    assert fault.value.slug == "wrong-rows" and "completions, alpaca, messages" in fault.value.expected
+
+
+def test_rows_of_another_kind_are_refused(place: Path) -> None:
+    prompts = Dataset.from_arrow(PROMPTS.example(3), PROMPTS, str(place / "prompts"))
+    with pytest.raises(ConfigError, match="Sft learns nothing from rows of prompts") as fault:
+        planned(place, prompts.url)
+    assert fault.value.found == ", ".join(PROMPTS.names)
+
+
+def test_what_is_missing_is_said_with_a_whole_command(place: Path) -> None:
+    with pytest.raises(ConfigError, match="Sft needs --model, --data") as fault:
+        Sft().one_shot_setup(Plan(str(place / "out")))
+    assert fault.value.next == "luigi --module pipelines Sft --model FOLDER --data rows.jsonl"
+
+
+@pytest.mark.parametrize(("share", "nothing"), [(0.0, "judge by"), (1.0, "learn from")])
+def test_a_share_that_leaves_nothing_is_refused(place: Path, share: float, nothing: str) -> None:
+    data = write(place / "some.jsonl", ANSWERED)
+    with pytest.raises(ConfigError, match=f"leaves nothing to {nothing}"):
+        planned(place, data, eval_share=share)
+    assert planned(place, data, eval_data=data, eval_share=share).held_out.label == "imported/some"
+
+
+def test_a_question_stands_in_one_part_wherever_it_stands_in_the_file(place: Path) -> None:
+    """Each question has two answers; the second file holds the same rows in another order, and some more."""
+    rows = [*ANSWERED, *({**row, "response": "Guess."} for row in ANSWERED)]
+    more = [*rows, *({"prompt": f"Sing {n}.", "response": "La."} for n in range(100))]
+    random.Random(3).shuffle(more)
+    held_out = []
+    for name, given in (("one", rows), ("other", more)):
+        setup = planned(place, write(place / f"{name}.jsonl", given), eval_share=0.2)
+        parts = [part_of(place / name, setup, part) for part in ("train", "held_out")]
+        assert not parts[0] & parts[1] and parts[0] | parts[1] == {row["prompt"] for row in given}
+        held_out.append(parts[1])
+    assert held_out[0] == {question for question in held_out[1] if question.startswith("Say")}
+    assert 50 < len(held_out[0]) < 110, "a fifth of 400"
+
+
+def part_of(folder: Path, setup: OneShotSetup, part: str) -> set[str]:
+    """The questions of a part, made as the plan says."""
+    node = getattr(setup, part)
+    assert isinstance(node, Table) and isinstance(node.op, Split)
+    rows = apply(imports(setup), [], str(folder / f"{part}-rows"))
+    split = apply(node.op, rows, str(folder / part), seed=node.seed)
+    return {turns[-1]["content"] for turns in split.read()["messages"].to_pylist()}
+
+
+def test_rows_are_as_long_as_the_model_reads(place: Path) -> None:
+    data = write(place / "some.jsonl", ANSWERED)
+    assert planned(place, data).reading.max_length == 64
+    with pytest.raises(ConfigError, match="more than the 64 tokens") as fault:
+        planned(place, data, max_length=65)
+    assert fault.value.next == "--max-length 64"
+
+
+def test_sft_refuses_an_algorithm_of_pairs(place: Path) -> None:
+    data = write(place / "some.jsonl", ANSWERED)
+    with pytest.raises(ConfigError, match="dpo does not learn from answers one by one"):
+        Sft(model=str(place / "model"), data=data, algorithm="dpo").results(Plan(str(place / "out")))
+
+
+def test_flags_and_settings_are_one_learning(place: Path) -> None:
+    data = write(place / "some.jsonl", ANSWERED)
+    recipe = Sft(model=str(place / "model"), data=data, lr=3e-4, epochs=2, batch_size=4, eval_steps=5, set=("seed_=1",))
+    with pytest.raises(ConfigError, match="unknown key seed_"):
+        recipe.training_for("here")
+    training = Sft(**{**recipe.param_kwargs, "set": ("lora.rank=4", "lora.alpha=8")}).training_for("here")
+    learning = training.learning
+    assert (learning.optim.lr, learning.optim.schedule, learning.epochs) == (3e-4, "constant", 2)
+    assert (learning.global_batch_size, training.execution.validate_every) == (4, 5)
+    assert learning.lora is not None and learning.lora.rank == 4
