@@ -38,7 +38,7 @@ from pipelines.commands.templated import Answering, Bounded, Sampled, Templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import any_at, imported, names_in, places_in, stem
+from pipelines.graph.resolve import any_at, imported, places_in, stem
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,

@@ -25,19 +25,20 @@ from trainers.algorithm import Needs
 from trainers.registry import algorithm_of
 
 _COLUMNS = (
-    Figure("rows", ",.0f"),
-    Figure("trained tokens", ".1%"),
-    Figure("held-out rows", ",.0f"),
-    Figure("eval loss before", ".4f"),
-    Figure("eval loss after", ".4f"),
-    Figure("perplexity before", ",.2f"),
-    Figure("perplexity after", ",.2f"),
+    Figure("rows", ",.0f", meaning="rows that are learnt from"),
+    Figure("trained tokens", ".1%", meaning="share of their tokens that is learnt"),
+    Figure("held-out rows", ",.0f", meaning="rows that the model is judged by"),
+    Figure("eval loss before", ".4f", meaning="nats for a learnt token of these, by the model as it came"),
+    Figure("eval loss after", ".4f", meaning="the same by the trained model"),
+    Figure("perplexity before", ",.2f", meaning="exp of that loss"),
+    Figure("perplexity after", ",.2f", meaning="the same by the trained model"),
 )
 
 
 class Sft(OneShot):
     """A model that learnt the answers of `data`; `eval_data`, or a share of them, says how well."""
 
+    example = "--model FOLDER --data rows.jsonl --lr 1e-5"
     title = "sft"
     other_formats = ("alpaca", "messages", "sharegpt", "chats", "dolly")
     reads = (("messages", "response"), ("messages", "chat_id"), ("input_ids", "loss_mask"))

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages.model(place / "model")
     rows = [{"prompt": f"What is {n} + 1?", "response": f"It is {n + 1}."} for n in range(60)]
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = luigi(place, *COMMAND, module="pipelines")
+    done = luigi(place, *COMMAND, module="pipelines", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     (place / "out.txt").write_text(done.stdout)
     return place
@@ -71,7 +71,7 @@ def test_the_table_holds_the_losses_that_transformers_gives(folder: Path) -> Non
 
 @pytest.mark.slow
 def test_packs_are_learnt_too_and_what_was_measured_before_is_kept(folder: Path) -> None:
-    done = luigi(folder, *COMMAND, "--packing", "--max-length", "512", module="pipelines")
+    done = luigi(folder, *COMMAND, "--packing", "--max-length", "512", module="pipelines", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     assert "sft/rows/held-out-before  " not in done.stderr, "it is there already"
     packs, train = only(folder, "packs").read(), only(folder, "train.tokens").read()
