@@ -14,10 +14,14 @@ import pytest
 
 from datakit.apply import apply
 from datakit.blend import Split
+from pipelines.commands.files import ReadsFiles
+from pipelines.commands.learning import Learns
 from pipelines.commands.one_shot import OneShotSetup
+from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
+from pipelines.runtime.parameters import LEARNING_FLAGS
 from schemas import PROMPTS, Dataset
 from schemas.errors import ConfigError
 
@@ -145,3 +149,14 @@ def test_flags_and_settings_are_one_learning(place: Path) -> None:
     assert (learning.optim.lr, learning.optim.schedule, learning.epochs) == (3e-4, "constant", 2)
     assert (learning.global_batch_size, training.execution.validate_every) == (4, 5)
     assert learning.lora is not None and learning.lora.rank == 4
+
+
+def test_commands_share_the_flags_of_files_and_of_training() -> None:
+    """What names a format reads files; what has a learning rate has every flag of `LEARNING_FLAGS`."""
+    kinds = commands().values()
+    flags = {kind: {name for name, _ in kind.get_params()} for kind in kinds}
+    assert {kind for kind in kinds if "ignore" in flags[kind]} == {
+        kind for kind in kinds if issubclass(kind, ReadsFiles)
+    }
+    trains = {kind for kind in kinds if "lr" in flags[kind]}
+    assert Sft in trains and all(issubclass(kind, Learns) and flags[kind] >= {*LEARNING_FLAGS} for kind in trains)
