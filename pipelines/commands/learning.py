@@ -9,6 +9,12 @@ from luigi.freezing import recursively_unfreeze
 
 from pipelines.runtime.parameters import ObjectParameter, OptionalNumber, OptionalWhole
 from trainers.config import Training, merged, training_of
+from trainers.registry import algorithm_of, spelled_out
+
+_USUAL: Mapping[str, Mapping[str, Any]] = {"dpo": {"beta": 0.1}}
+"""What recipes set of an algorithm, below a preset and what the user sets: the paper's beta, where the algorithm's own is
+NeMo-Aligner's.
+"""
 
 
 class Learns:
@@ -27,11 +33,15 @@ class ByAlgorithm:
     changes: Any
     settled_seed: Any
 
-    options = ObjectParameter(default={}, description="settings of the algorithm, as JSON")
+    options = ObjectParameter(
+        default={}, description="settings of the algorithm, as JSON, over a preset's and its own (beta of dpo: 0.1)"
+    )
 
     def training_for(self, label: str, more: Mapping[str, Any] | None = None) -> Training:
         """The training that all flags together ask for; `more` are settings below those of `learning`."""
-        learning = merged({"settings": recursively_unfreeze(self.options)}, more or {})
+        _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
+        settings = {**_USUAL.get(algorithm_of(self.algorithm).name, {}), **options}
+        learning = merged({"settings": settings} if settings else {}, more or {})
         for given in (recursively_unfreeze(self.learning), self.changes.get("learning", {})):
             learning = merged(learning, given)
         return training_of(self.algorithm, learning, seed=self.settled_seed, where=f"learning of {label}")

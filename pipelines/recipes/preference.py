@@ -18,7 +18,7 @@ from pipelines.commands.recipe import SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.runtime.parameters import MergedParameter, ObjectParameter, RenamedParameter
+from pipelines.runtime.parameters import MergedParameter, RenamedParameter
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.measure import Measure
 from pipelines.stages.preferred import is_of_pairs, learnt_rows, of_pairs
@@ -61,7 +61,6 @@ class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
         older="source", default="preferences", description="task setup of the pairs and of the policy"
     )
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
-    options = ObjectParameter(default={"beta": 0.1}, description="settings of the algorithm, as JSON")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
 
     def results(self, plan: Plan) -> Results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import luigi
 import pyarrow as pa
@@ -25,6 +26,7 @@ from schemas.rows.tokens import MASK
 from schemas.schema import Column
 from trainers.algorithm import Algorithm, TokenColumn
 from trainers.algorithms import DPO, KTO, SFT
+from trainers.registry import configured
 
 WANTED = replace(
     DPO,
@@ -47,16 +49,43 @@ BESIDE = replace(
 
 
 @pytest.fixture
-def learnt(tmp_path: Path):
-    """Rows of an algorithm, planned over a file of pairs with the policy that the setup trains."""
+def plan(tmp_path: Path):
+    """A plan, with a file of pairs in the configuration."""
     place = tmp_path / "pairs.jsonl"
     place.write_text(json.dumps({"prompt": "Say 1.", "chosen": "one", "rejected": "two"}) + "\n")
     config = luigi.configuration.get_config()
     config.set("preferences", "files", json.dumps([str(place)]))
-    plan = Plan(str(tmp_path / "data"))
-    setup = PreferenceOptimization().task_setup(plan)
-    yield lambda algorithm: learnt_rows(plan, "some/rows", algorithm, setup.pairs[0], setup.policy, PLAIN, 7)
+    yield Plan(str(tmp_path / "data"))
     config.remove_option("preferences", "files")
+
+
+@pytest.fixture
+def learnt(plan: Plan):
+    """Rows of an algorithm, planned over a file of pairs with the policy that the setup trains."""
+    setup = PreferenceOptimization().task_setup(plan)
+    return lambda algorithm: learnt_rows(plan, "some/rows", algorithm, setup.pairs[0], setup.policy, PLAIN, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "beta"),
+    [
+        ({}, 0.1),
+        ({"algorithm": "dpo", "options": {"label_smoothing": 0.2}}, 0.1),
+        ({"algorithm": "cdpo"}, 0.1),
+        ({"algorithm": "spin"}, 0.1),
+        ({"algorithm": "dpo_norm"}, 5.0),
+        ({"algorithm": "dpo_norm", "options": {"beta": 3.0}}, 3.0),
+        ({"algorithm": "simpo"}, 2.0),
+        ({"algorithm": "ipo"}, 0.2),
+        ({"algorithm": "kto"}, 0.2),
+        ({"algorithm": "orpo", "set": ("settings.beta=0.4",)}, 0.4),
+    ],
+    ids=str,
+)
+def test_beta_is_that_of_the_algorithm_or_of_its_preset(plan: Plan, words: dict[str, Any], beta: float) -> None:
+    policy = PreferenceOptimization(**words).results(plan).checkpoints["policy"]
+    learning = policy.training.learning
+    assert configured(learning.algorithm, learning.settings)[1].beta == beta
 
 
 @pytest.mark.parametrize("algorithm", [DPO, WANTED, BESIDE, KTO], ids=lambda algorithm: algorithm.name)
