@@ -12,7 +12,7 @@ from trainers.config import Training, merged, training_of
 from trainers.registry import algorithm_of, spelled_out
 
 _USUAL: Mapping[str, Mapping[str, Any]] = {"dpo": {"beta": 0.1}}
-"""What recipes set of an algorithm, below a preset and what the user sets: the paper's beta, where the algorithm's own is
+"""What recipes set of an algorithm, below a preset and the user: the paper's beta, where the algorithm's own is
 NeMo-Aligner's.
 """
 
