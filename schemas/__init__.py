@@ -8,6 +8,7 @@ from __future__ import annotations
 from schemas.dataset import Dataset as Dataset
 from schemas.rows.attributed import ATTRIBUTED as ATTRIBUTED
 from schemas.rows.attributed import ATTRIBUTED_TOKENS as ATTRIBUTED_TOKENS
+from schemas.rows.attributed import STEERLM_ATTRIBUTES as STEERLM_ATTRIBUTES
 from schemas.rows.chats import CHATS as CHATS
 from schemas.rows.completions import COMPLETIONS as COMPLETIONS
 from schemas.rows.conversation import IDS as IDS

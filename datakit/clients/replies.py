@@ -1,12 +1,17 @@
-"""A generator's reply, checked: every prompt and sample once, each whole or marked as missing."""
+"""Replies, checked: a generator's has every prompt and sample once, each whole or marked as missing; a scorer's has
+one number a row.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import ANSWERS
+from datakit.clients.protocols import ANSWERS, Scorer
+from datakit.op import Context
 from schemas.errors import DataError, ServiceError
 
 
@@ -51,6 +56,38 @@ def missing(places: list[tuple[int, int]], error: str) -> pa.Table:
     }
     arrays = [columns.get(c.name, pa.nulls(len(places), c.type)) for c in ANSWERS.columns]
     return pa.Table.from_arrays(arrays, schema=ANSWERS.arrow)
+
+
+def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...]) -> list[pa.Array]:
+    """What the scorer says of `rows` under each of `names`, as float64; `ServiceError` where it does not answer with
+    one number a row.
+    """
+    scorer = ctx.resources["scorer"]
+    assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
+    reply = scorer.score(scorer.takes.conform(rows, "what the scorer reads"))
+    return [_numbers(reply, name, rows.num_rows) for name in names]
+
+
+def _numbers(reply: Mapping[str, pa.Array], name: str, rows: int) -> pa.Array:
+    values = reply.get(name)
+    if values is None:
+        raise _bad_score(f"there is no {name}", name, ", ".join(reply) or "nothing")
+    if len(values) != rows:
+        raise _bad_score(f"asked {rows} scores, got {len(values)}", str(rows), str(len(values)))
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise _bad_score(f"{name} is no number", "numbers", str(values.type))
+    return values.cast(pa.float64())
+
+
+def _bad_score(what: str, expected: str, actual: str) -> ServiceError:
+    return ServiceError(
+        "bad-reply",
+        f"the scorer's reply cannot be used: {what}",
+        expected=expected,
+        found=actual,
+        kept="finished chunks; no score was made up",
+        next="mend the scorer, then run the same command again",
+    )
 
 
 def _bad(what: str) -> ServiceError:

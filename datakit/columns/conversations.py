@@ -137,6 +137,12 @@ def with_response(turns: pa.Array, response: pa.Array) -> pa.Array:
     return messages(ends, both.take(pa.array(order)))
 
 
+def joined(pieces: pa.Array) -> pa.Array:
+    """The whole text of each row of a PIECES column."""
+    rows = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
+    return pc.binary_join(rows, "")
+
+
 def blank(texts: pa.Array) -> np.ndarray:
     """Rows whose text is empty or white space."""
     # Nearly every text holds a printable ASCII character near its beginning; few need the slow look.

@@ -8,10 +8,9 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import Scorer
+from datakit.clients.replies import scores
 from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
-from schemas.errors import ServiceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +48,6 @@ class Reward(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row."""
-        scorer = ctx.resources["scorer"]
-        assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
-        reply = scorer.score(scorer.takes.conform(rows, "what the scorer reads"))
-        values = reply.get(self.reads)
-        if values is None:
-            raise _bad(f"there is no {self.reads}", self.reads, ", ".join(reply) or "nothing")
-        if len(values) != rows.num_rows:
-            raise _bad(f"asked {rows.num_rows} scores, got {len(values)}", str(rows.num_rows), str(len(values)))
-        if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-            raise _bad(f"{self.reads} is no number", "numbers", str(values.type))
-        values = values.cast(pa.float64())
+        [values] = scores(ctx, rows, (self.reads,))
         finite = pc.fill_null(pc.is_finite(values), False)
         return LabelResult({self.column: values}, FilterDecision(finite, "reward-not-finite", values, "finite"))
-
-
-def _bad(what: str, expected: str, actual: str) -> ServiceError:
-    return ServiceError(
-        "bad-reply",
-        f"the scorer's reply cannot be used: {what}",
-        expected=expected,
-        found=actual,
-        kept="finished chunks; no score was made up",
-        next="mend the scorer, then run the same command again",
-    )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
-from datakit.columns.conversations import flat, starts
+from datakit.columns.conversations import flat, joined, starts
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.template.chat import end_of, renderer_of
 from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
@@ -79,7 +79,7 @@ class Labelled(Label):
         if of_turns is None:
             of_turns = pa.nulls(len(each), pa.string())
         pieces = pieces_of(turns, of_turns, kinds, self.marks, self.learn == "last")
-        columns = {"pieces": pieces, "text": _texts(pieces)}
+        columns = {"pieces": pieces, "text": joined(pieces)}
         if good.all():
             return columns
         return LabelResult(columns, FilterDecision(pa.array(good), pa.array(reasons, pa.string()).fill_null("")))
@@ -95,8 +95,3 @@ class Labelled(Label):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end."""
         return learnt_ends.notes(made, _CURE)
-
-
-def _texts(pieces: pa.Array) -> pa.Array:
-    rows = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))
-    return pc.binary_join(rows, "")

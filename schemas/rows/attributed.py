@@ -11,6 +11,19 @@ from schemas.schema import Column
 NOT_JUDGED = -100.0
 """NeMo-Aligner's number for an attribute that nobody judged; no trainer takes it for one, wherever it came from."""
 
+STEERLM_ATTRIBUTES = (
+    "quality",
+    "toxicity",
+    "humor",
+    "creativity",
+    "helpfulness",
+    "correctness",
+    "coherence",
+    "complexity",
+    "verbosity",
+)
+"""NeMo-Aligner's nine in its order: four of Open Assistant, five of HelpSteer; 0..4 each."""
+
 _ATTRIBUTES = Column("attributes", pa.list_(pa.float64()), "one value an attribute, null where unknown")
 
 ATTRIBUTED = COMPLETIONS.adding(_ATTRIBUTES).renamed("attributes", version=COMPLETIONS.version, key=COMPLETIONS.key)

@@ -1,0 +1,68 @@
+"""label.attributes: several of a reward model's numbers for every row, asked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from datakit.clients.replies import scores
+from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
+from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column, Schema
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes(Label):
+    """Adds `attributes`: the scorer's `names`, in that order, as a list<double> a row.
+
+    A regression reward model calls its numbers after its attributes; its `takes` says what it reads. A row with a
+    number that is null, NaN or infinite is rejected as `attribute-not-finite`.
+    """
+
+    name: ClassVar[str] = "label.attributes"
+    needs: ClassVar[tuple[str, ...]] = ("scorer",)
+    paid: ClassVar[bool] = True
+    max_rejected: ClassVar[int | None] = 0
+
+    names: tuple[str, ...] = STEERLM_ATTRIBUTES
+    """Which of the scorer's numbers. Default: NeMo-Aligner's nine."""
+    column: str = "attributes"
+    rows_per_chunk: int = 1024
+    """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
+
+    def __post_init__(self) -> None:
+        check_names(self.name, self.names)
+
+    @property
+    def asks(self) -> frozenset[Capability]:
+        return frozenset({"scores"})
+
+    @property
+    def takes(self) -> Schema:
+        """Nothing of its own: the scorer's columns are checked through its resource."""
+        return NOTHING
+
+    @property
+    def adds(self) -> tuple[Column, ...]:
+        return (Column(self.column, ATTRIBUTED["attributes"].type, ", ".join(self.names)),)
+
+    def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
+        """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row for each of `names`."""
+        values = np.stack([array.to_numpy(zero_copy_only=False) for array in scores(ctx, rows, self.names)], axis=1)
+        finite = np.isfinite(values).all(axis=1)
+        starts = pa.array(np.arange(rows.num_rows + 1) * len(self.names), pa.int32())
+        lists = pa.ListArray.from_arrays(starts, pa.array(values.ravel(), pa.float64()))
+        return LabelResult(
+            {self.column: lists}, FilterDecision(pa.array(finite), "attribute-not-finite", None, "finite")
+        )
+
+
+def check_names(name: str, names: tuple[str, ...]) -> None:
+    """`ConfigError` for `names` of attributes that are none, or not different."""
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            "attributes", f"{name}: names must be different names, not {names}", kept="nothing was started"
+        )
