@@ -129,6 +129,12 @@ class Op(ABC):
     def gives(self, *inputs: Schema) -> Schema:
         """The schema that comes out for inputs of these schemas (already known to satisfy `takes`)."""
 
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Op:
+        """The operation over models that call their numbers so, by the name of each in `needs` (empty: only the answers
+        tell). Itself, but for an operation whose columns follow those names; `ConfigError` where it asks for others.
+        """
+        return self
+
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """Plain values over the whole first input (a quantile, a mean), asked once; they come back in the context."""
         return {}

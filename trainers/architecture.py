@@ -87,6 +87,24 @@ class ModelConfig:
         return int(self.head_channels * self.rotary_percent)
 
 
+OUTPUT_NAMES = "output_names"
+"""The fact under which a checkpoint says what the numbers of its scalar head are called."""
+
+
+def recorded_outputs(recorded: object, size: int) -> tuple[str, ...]:
+    """The names that a checkpoint `recorded` (`OUTPUT_NAMES`) for the `size` numbers of its scalar head; empty unless
+    they are as many, and different.
+    """
+    names = tuple(recorded) if isinstance(recorded, list) and all(isinstance(name, str) for name in recorded) else ()
+    return names if len(set(names)) == len(names) == size else ()
+
+
+def output_names(recorded: object, size: int) -> tuple[str, ...]:
+    """What the `size` numbers of a scalar head are called: as `recorded`, or `reward`, of several `reward_0` on."""
+    usual = ("reward",) if size == 1 else tuple(f"reward_{number}" for number in range(size))
+    return recorded_outputs(recorded, size) or usual
+
+
 _VOCABULARY_MULTIPLE = 8
 
 

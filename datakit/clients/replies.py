@@ -4,7 +4,7 @@ one number a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from datakit.clients.protocols import ANSWERS, Scorer
 from datakit.op import Context
-from schemas.errors import DataError, ServiceError
+from schemas.errors import ConfigError, DataError, ServiceError, printable
 
 
 def checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
@@ -56,6 +56,20 @@ def missing(places: list[tuple[int, int]], error: str) -> pa.Table:
     }
     arrays = [columns.get(c.name, pa.nulls(len(places), c.type)) for c in ANSWERS.columns]
     return pa.Table.from_arrays(arrays, schema=ANSWERS.arrow)
+
+
+def check_outputs(op: str, asked: Sequence[str], given: Sequence[str]) -> None:
+    """`ConfigError` where `op` asks for numbers that a scorer, which gives those (empty: unknown), does not have."""
+    unknown = [name for name in asked if name not in given] if given else []
+    if unknown:
+        raise ConfigError(
+            "unknown-output",
+            f"{op}: the scorer gives no {', '.join(map(printable, unknown))}",
+            expected=", ".join(given),
+            found=", ".join(map(printable, asked)),
+            kept="nothing was started",
+            next="ask for numbers that it gives",
+        )
 
 
 def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...]) -> list[pa.Array]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from datakit.clients.replies import scores
+from datakit.clients.replies import check_outputs, scores
 from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
 from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column, Schema
 from schemas.errors import ConfigError
@@ -48,6 +49,10 @@ class Attributes(Label):
     @property
     def adds(self) -> tuple[Column, ...]:
         return (Column(self.column, ATTRIBUTED["attributes"].type, ", ".join(self.names)),)
+
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Attributes:
+        check_outputs(self.name, self.names, outputs.get("scorer", ()))
+        return self
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row for each of `names`."""

@@ -1,24 +1,28 @@
-"""label.reward: a reward model's (or a function's) number for every row."""
+"""label.reward: the numbers that a reward model (or a function) puts on every row, in one pass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.replies import scores
+from datakit.clients.replies import check_outputs, scores
 from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
 from schemas import Column, Schema
+from schemas.errors import ConfigError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reward(Label):
-    """Adds the scorer's `reads` as the finite `column`; its resource's `takes` says what the scorer reads.
+    """Adds the scorer's numbers as finite columns; its resource's `takes` says what the scorer reads.
 
-    A row whose reward is null, NaN or infinite is rejected as `reward-not-finite`. No such row is allowed
-    unless the run says how many (`max_rejected`): a broken reward must never become the best one.
+    A reward model that has names for its numbers (`rm_regression`: its attributes) gives them all, each as the column
+    of its name; one that has none, or a function, gives `reward`. A row with a number that is null, NaN or infinite is
+    rejected as `reward-not-finite`. No such row is allowed unless the run says how many (`max_rejected`): a broken
+    reward must never become the best one.
     """
 
     name: ClassVar[str] = "label.reward"
@@ -26,10 +30,10 @@ class Reward(Label):
     paid: ClassVar[bool] = True
     max_rejected: ClassVar[int | None] = 0
 
-    reads: str = "reward"
-    """Which of the scorer's numbers."""
+    reads: str | tuple[str, ...] = ()
+    """Which of the scorer's numbers: one, as `column`, or several under their own names; by default all of them."""
     column: str = "reward"
-    """Name of the new column, so that several rewards can stand side by side."""
+    """Name of the new column where there is one number, so that several rewards can stand side by side."""
     rows_per_chunk: int = 1024
     """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
 
@@ -44,10 +48,54 @@ class Reward(Label):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        return (Column(self.column, pa.float64(), f"{self.reads}, higher is better", finite=True),)
+        return tuple(
+            Column(column, pa.float64(), f"{number}, higher is better", finite=True)
+            for column, number in self._columns.items()
+        )
+
+    @property
+    def _columns(self) -> Mapping[str, str]:
+        """The scorer's number that each new column is."""
+        if isinstance(self.reads, str):
+            return {self.column: self.reads}
+        numbers = self.reads or ("reward",)
+        renamed = len(numbers) == 1 and self.column != type(self).column
+        return {self.column: numbers[0]} if renamed else dict(zip(numbers, numbers, strict=True))
+
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Reward:
+        given = outputs.get("scorer", ())
+        asked = (self.reads,) if isinstance(self.reads, str) else self.reads or given
+        check_outputs(self.name, asked, given)
+        return self if isinstance(self.reads, str) else replace(self, reads=asked)
+
+    def __post_init__(self) -> None:
+        several = not isinstance(self.reads, str) and len(self.reads) > 1
+        if several and (self.column != type(self).column or len(set(self.reads)) < len(self.reads)):
+            raise ConfigError(
+                "bad-setting",
+                f"{self.name}: several numbers are columns of their own names",
+                expected="different names in reads, and no column",
+                found=f"reads {', '.join(map(printable, self.reads))}, column {printable(self.column)}",
+                kept="nothing was started",
+            )
+
+    def params(self) -> dict[str, Any]:
+        """One number as its text, whether it was named or is the only one there is."""
+        columns = self._columns
+        one = next(iter(columns.items())) if len(columns) == 1 else None
+        return super().params() | ({} if one is None else {"column": one[0], "reads": one[1]})
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
-        """Ask the scorer; `ServiceError` (13) if it does not answer with one number per row."""
-        [values] = scores(ctx, rows, (self.reads,))
-        finite = pc.fill_null(pc.is_finite(values), False)
-        return LabelResult({self.column: values}, FilterDecision(finite, "reward-not-finite", values, "finite"))
+        """Ask the scorer once; `ServiceError` (13) if it does not answer with a number per row of each name."""
+        columns = dict(zip(self._columns, scores(ctx, rows, tuple(self._columns.values())), strict=True))
+        return LabelResult(columns, _decision(columns))
+
+
+def _decision(columns: Mapping[str, pa.Array]) -> FilterDecision:
+    """Rows stay whose numbers are all finite; the others have the first that is not, and of several which it is."""
+    finite, value, threshold = pa.scalar(True), pa.scalar(None, pa.float64()), pa.scalar("finite")
+    for column, values in columns.items():
+        value = pc.if_else(finite, values, value)
+        threshold = pc.if_else(finite, f"finite {column}", threshold)
+        finite = pc.and_(finite, pc.fill_null(pc.is_finite(values), False))
+    return FilterDecision(finite, "reward-not-finite", value, threshold if len(columns) > 1 else "finite")

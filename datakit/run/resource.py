@@ -24,12 +24,14 @@ class Resource:
     `takes` are the columns it reads; `apply` checks them before any work. What `apply` opens and has a
     `close` method, it closes. `tokenizer_id` is the identity of the tokenizer that it is, or whose ids it reads and
     writes: `apply` refuses rows in ids of another one, and records it with the columns of ids that come out.
+    `outputs` are what it calls the numbers that it puts on rows, where that is known before it answers.
     """
 
     key: str
     open: Callable[[], object]
     takes: Schema = NOTHING
     tokenizer_id: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 def check_needs(op: Op, resources: Mapping[str, Resource]) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.nodes import Node
 from pipelines.graph.order import settled
-from pipelines.graph.positions import positions_in
 from schemas.manifest import task_key_of
 from schemas.tokenizer import folder_identity, read_folder
 
@@ -61,8 +61,11 @@ class ImportedModel(Node):
 
     @functools.cached_property
     def max_sequence_length(self) -> int | None:
-        """As the folder's config.json says."""
         return positions_in(self.folder)
+
+    @functools.cached_property
+    def output_names(self) -> tuple[str, ...]:
+        return outputs_in(self.folder, {})
 
     @property
     def parents(self) -> Mapping[str, Node]:
@@ -112,8 +115,11 @@ class ConvertedModel(Node):
 
     @property
     def max_sequence_length(self) -> int | None:
-        """The checkpoint's."""
         return self.model.max_sequence_length
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.model.output_names
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
@@ -132,6 +138,7 @@ class ExternalModel(Node):
 
     `identity` is its content as `name`, `version` and `params`, never its address; `tokenizer` the identity of the
     tokenizer whose ids it reads, empty for a reader of text. `backend` is the kind of the backend that opens it.
+    `outputs` are the names of the numbers that it puts on a row, where they are known before it is asked.
     """
 
     made: ClassVar[bool] = False
@@ -140,10 +147,10 @@ class ExternalModel(Node):
     backend: str
     identity: Mapping[str, Any]
     tokenizer: str = ""
+    outputs: tuple[str, ...] = ()
 
     @settled
     def task_key(self) -> str:
-        """Its identity."""
         return task_key_of(self.work, {}, {}, 0)
 
     @property
@@ -167,8 +174,11 @@ class ExternalModel(Node):
 
     @property
     def tokenizer_id(self) -> str:
-        """The tokenizer whose ids it reads."""
         return self.tokenizer
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.outputs
 
     @property
     def parents(self) -> Mapping[str, Node]:

@@ -18,8 +18,8 @@ from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
 from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
+from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.order import ordered, settled
-from pipelines.graph.positions import positions_in
 from schemas import TOKENIZERS, Schema, chat_template, end_tokens
 from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
@@ -28,7 +28,9 @@ from schemas.manifest import Manifest, task_key_of
 from schemas.store.commit import read_manifest
 from schemas.tokenizer import dataset_identity, read_dataset, read_folder
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
+from trainers.architecture import output_names
 from trainers.config import Training
+from trainers.registry import configured
 
 ROWS_PER_SHARD = 65_536
 """Rows of a shard where a stream is cut; shards are what processes share."""
@@ -87,6 +89,13 @@ class Node(ABC):
     def max_sequence_length(self) -> int | None:
         """Positions of the model that it is: tokens of the longest row; None where that is not known."""
         return None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the numbers are called that the model that it is puts on a row; empty where it puts none, or where only
+        its answers tell.
+        """
+        return ()
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
@@ -152,17 +161,14 @@ class Table(Node):
 
     @property
     def kind(self) -> str:
-        """A dataset."""
         return "dataset"
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        """The operation's JSON."""
         return self.op.to_json()
 
     @settled
     def schema(self) -> Schema:
-        """What the operation gives for its inputs' schemas."""
         return self.op.gives(*(rows_of(node) for node in self.inputs))
 
     @settled
@@ -237,33 +243,38 @@ class TrainedCheckpoint(Node):
 
     @property
     def kind(self) -> str:
-        """A checkpoint."""
         return "checkpoint"
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        """`train.<algorithm>`, its version and the deciding part of the run."""
         return self.training.learning.op
 
     @property
     def schema(self) -> None:
-        """A checkpoint has no rows."""
+        return None
 
     @property
     def tokenizer_id(self) -> str:
-        """Its tokenizer's."""
         return self.tokenizer.tokenizer_id or self.tokenizer.task_key
 
     @property
     def has_chat_template(self) -> bool | None:
-        """Its tokenizer's."""
         return self.tokenizer.has_chat_template
 
     @settled
     def max_sequence_length(self) -> int | None:
-        """As set, or that of the checkpoint it starts from."""
         shape = self.training.learning.model if self.init is None else self.init
         return None if shape is None else shape.max_sequence_length
+
+    @settled
+    def output_names(self) -> tuple[str, ...]:
+        learning = self.training.learning
+        algorithm, settings = configured(learning.algorithm, learning.settings, where=self.label)
+        if algorithm.output_names is not None:
+            return tuple(algorithm.output_names(settings))
+        size = learning.model.head_size if learning.model is not None and self.init is None else 1
+        earlier = () if self.init is None else self.init.output_names
+        return output_names(None, len(earlier) or size) if algorithm.needs.scalar else ()
 
     @settled
     def written_facts(self) -> Mapping[str, Any]:
@@ -294,22 +305,18 @@ class Existing(Node):
 
     @functools.cached_property
     def url(self) -> str:
-        """Where it lies."""
         return self.place
 
     @property
     def kind(self) -> str:
-        """What its manifest has."""
         return self.existing_manifest.kind
 
     @property
     def schema(self) -> Schema | None:
-        """What its manifest has."""
         return self.existing_manifest.schema
 
     @settled
     def tokenizer_id(self) -> str:
-        """The identity of the tokenizer that it is, or that was recorded with it."""
         if self.existing_manifest.schema is not None and self.existing_manifest.schema.name == TOKENIZERS.name:
             return dataset_identity(Dataset.open(self.place))
         tokenizer = self.existing_manifest.facts.get("tokenizer", "")
@@ -317,7 +324,6 @@ class Existing(Node):
 
     @functools.cached_property
     def has_chat_template(self) -> bool | None:
-        """As its tokenizer's row or files say."""
         if self.kind == "checkpoint":
             row = read_folder(self.place)
         elif self.schema is not None and self.schema.name == TOKENIZERS.name:
@@ -328,8 +334,11 @@ class Existing(Node):
 
     @functools.cached_property
     def max_sequence_length(self) -> int | None:
-        """As the checkpoint's small file says."""
         return positions_in(self.place) if self.kind == "checkpoint" else None
+
+    @functools.cached_property
+    def output_names(self) -> tuple[str, ...]:
+        return outputs_in(self.place, self.existing_manifest.facts) if self.kind == "checkpoint" else ()
 
     @property
     def tokenizer_by_column(self) -> TokenizerByColumn:

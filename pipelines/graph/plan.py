@@ -50,12 +50,13 @@ class Plan:
         **resources: Node | None,
     ) -> Table:
         """The dataset that `op` makes of `inputs`; raises at once for what could only fail later."""
+        used = {name: given for name, given in resources.items() if given is not None}
         node = Table(
             label=label,
             root=self.root,
-            op=op,
+            op=op.with_outputs({name: given.output_names for name, given in used.items()}),
             inputs=inputs,
-            resources={name: given for name, given in resources.items() if given is not None},
+            resources=used,
             seed=seed,
             rows_per_shard=rows_per_shard,
         )

@@ -16,9 +16,10 @@ from toy_backend import Parrot
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Jsonl, Reversal
-from datakit.label import Logprobs, Reward, TopK, Values
+from datakit.label import Attributes, Logprobs, Reward, TopK, Values
 from datakit.op import Op
-from datakit.tokenize import Train
+from datakit.template import Chat
+from datakit.tokenize import Encode, Train
 from pipelines.backends import checkpoint as backends_checkpoint
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph import backend
@@ -170,6 +171,29 @@ def test_rows_are_read_with_the_tokenizer_of_the_model_where_another_is_at_hand(
     other = plan.table("other", Train(vocab_size=300), rows)
     asked = ask(plan, "scored", Reward(), rows, policy, reading=Reading(tokenizer=other))
     assert asked.tokenizer_by_column["input_ids"] == (policy.tokenizer_id,)
+
+
+def test_columns_of_rewards_follow_the_names_that_a_model_will_have_for_its_numbers(plan: Plan, tmp_path: Path) -> None:
+    rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
+    tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
+    (tmp_path / "judged.jsonl").write_text('{"prompt": "q", "response": "a", "attributes": [1, 2]}\n')
+    judged = plan.table("judged", Jsonl(files=(str(tmp_path / "judged.jsonl"),), format="attributed").pinned())
+    texts = plan.table("texts", Chat(template="plain"), judged, tokenizer=tokenizer)
+    data = plan.table("tokens", Encode(), texts, tokenizer=tokenizer)
+    shape = {**SHAPE, "max_sequence_length": 32}
+    learning = {
+        "settings": {"attributes": ["good", "brief"]},
+        "epochs": 1,
+        "global_batch_size": 1,
+        "optim": {"lr": 1e-3},
+    }
+    training = training_of("rm_regression", learning, seed=0, model=shape)
+    model = plan.model("judge", training, data=data, tokenizer=tokenizer)
+    assert ask(plan, "both", Reward(), rows, model).schema.names[-2:] == ("good", "brief")
+    with pytest.raises(ConfigError, match="the scorer gives no reward"):
+        ask(plan, "none", Reward(reads="reward"), rows, model)
+    with pytest.raises(ConfigError, match="the scorer gives no tone"):
+        ask(plan, "none", Attributes(names=("good", "tone")), rows, model)
 
 
 # Where a model answers

@@ -86,10 +86,15 @@ def test_judged_answers_become_a_reward_model(tmp_path: Path) -> None:
     assert line["loss"] == pytest.approx(squares.mean(), rel=1e-5)
 
     label = ("Label", "--data", rows, "--op", "reward", "--model", model, *plain)
-    rated = Dataset.open(made(tmp_path, *label, "--params", '{"reads": "verbose"}')).read()
-    expected = dict(zip(read["sample_id"].to_pylist(), scores["verbose"].to_pylist(), strict=True))
-    rewards = dict(zip(rated["sample_id"].to_pylist(), rated["reward"].to_pylist(), strict=True))
-    assert rewards == pytest.approx(expected)
+    all_of_them = Dataset.open(made(tmp_path, *label)).read()
+    one = Dataset.open(made(tmp_path, *label, "--params", '{"reads": "verbose"}')).read()
+    for rated, column, name in ((all_of_them, "helpful", "helpful"), (all_of_them, "verbose", "verbose"),
+                                (one, "reward", "verbose")):  # fmt: skip
+        expected = dict(zip(read["sample_id"].to_pylist(), scores[name].to_pylist(), strict=True))
+        rewards = dict(zip(rated["sample_id"].to_pylist(), rated[column].to_pylist(), strict=True))
+        assert rewards == pytest.approx(expected)
+    refused = luigi(tmp_path, *label, "--params", '{"reads": "reward"}', module="pipelines")
+    assert refused.returncode == 2 and "the scorer gives no reward" in refused.stderr
 
 
 def test_wanted_and_unwanted_answers_become_tokens(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -71,6 +72,73 @@ def test_rewards_stand_side_by_side(put, tmp_path):
         {"length": 1.0, "odd": 1.0},
         {"length": 2.0, "odd": 0.0},
     ]
+
+
+COUNTS = {"vowels": "aeiou", "blanks": " ", "stops": "."}
+
+
+class CountsScorer(LengthScorer):
+    """Three numbers a row; each call leaves a line in `calls`. A row of no characters has no blanks."""
+
+    calls: ClassVar[list[int]] = []
+
+    def score(self, rows):
+        texts = rows["response"].to_pylist()
+        self.calls.append(len(texts))
+        return {
+            name: pa.array([None if not text and name == "blanks" else sum(map(text.count, of)) for text in texts])
+            for name, of in COUNTS.items()
+        }
+
+
+def counting() -> dict[str, Resource]:
+    CountsScorer.calls.clear()
+    return {"scorer": Resource("counts", CountsScorer, TAKES, outputs=tuple(COUNTS))}
+
+
+def test_all_numbers_of_a_scorer_are_columns_of_one_pass(put, tmp_path):
+    given = put(responses("a b.", "xyz", "oo  "))
+    out = apply(Reward(), given, str(tmp_path / "out"), resources=counting())
+    assert out.read().select([*COUNTS]).to_pydict() == {"vowels": [1, 0, 2], "blanks": [1, 0, 2], "stops": [1, 0, 0]}
+    assert CountsScorer.calls == [3] and "reward" not in out.schema
+    assert out.manifest.op["params"]["reads"] == [*COUNTS]
+    some = apply(Reward(reads=("stops", "vowels")), given, str(tmp_path / "some"), resources=counting())
+    assert some.schema.names[-2:] == ("stops", "vowels") and "blanks" not in some.schema
+    one = apply(Reward(reads="stops"), given, str(tmp_path / "one"), resources=counting())
+    assert one.read()["reward"].to_pylist() == [1, 0, 0]
+
+
+def test_a_row_goes_whose_numbers_are_not_all_finite_and_the_one_is_named(put, tmp_path):
+    given = put(responses("a", "", "o"))
+    out = apply(Reward(), given, str(tmp_path / "out"), resources=counting(), max_rejected=1)
+    assert out.read()["vowels"].to_pylist() == [1, 1]
+    assert out.read_rejected().select(["reason", "value", "threshold"]).to_pylist() == [
+        {"reason": "reward-not-finite", "value": None, "threshold": "finite blanks"}
+    ]
+
+
+@pytest.mark.parametrize("reads", ["reward", ("vowels", "reward")])
+def test_a_number_that_the_scorer_does_not_have_is_refused_before_it_is_asked(put, tmp_path, reads):
+    with pytest.raises(ConfigError, match=r"unknown-output.* the scorer gives no reward") as caught:
+        apply(Reward(reads=reads), put(responses("a")), str(tmp_path / "out"), resources=counting())
+    assert caught.value.expected == "vowels, blanks, stops" and not CountsScorer.calls
+
+
+def test_several_numbers_have_no_other_name(put, tmp_path):
+    for wrong in ({"reads": ("a", "a")}, {"reads": ("a", "b"), "column": "c"}):
+        with pytest.raises(ConfigError, match="several numbers are columns of their own names"):
+            Reward(**wrong)
+    with pytest.raises(ConfigError, match="several numbers"):
+        apply(Reward(column="c"), put(responses("a")), str(tmp_path / "out"), resources=counting())
+
+
+def test_one_number_has_the_identity_that_it_always_had():
+    for op in (Reward(), Reward().with_outputs({"scorer": ("reward",)}), Reward(reads="reward")):
+        assert op.params() == {"reads": "reward", "column": "reward", "rows_per_chunk": 1024}
+    assert Reward(column="other").with_outputs({"scorer": ("reward",)}).params()["column"] == "other"
+    named = Reward().with_outputs({"scorer": ("quality",)})
+    assert named.params() == Reward(reads="quality", column="quality").params()
+    assert Reward.of(named.params()).adds == named.adds
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None], ids=str)

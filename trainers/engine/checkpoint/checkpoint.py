@@ -51,8 +51,6 @@ from trainers.engine.megatron.specs import Implementation
 
 WEIGHTS, OPTIMIZER, MODEL, TRAIN_STATE = "weights", "optimizer", "model.json", "train_state.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-OUTPUT_NAMES = "output_names"
-"""The fact under which a checkpoint says what the numbers of its scalar head are called."""
 Verify = Literal["full", "size", "off"]
 
 

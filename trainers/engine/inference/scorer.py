@@ -11,8 +11,9 @@ import pyarrow as pa
 from schemas.errors import ConfigError
 from schemas.rows.conversation import IDS
 from schemas.schema import Column, Schema
+from trainers.architecture import OUTPUT_NAMES, output_names
 from trainers.engine.checkpoint import checkpoint as checkpoints
-from trainers.engine.checkpoint.checkpoint import OUTPUT_NAMES, Checkpoint
+from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.inference.frozen import FrozenModel, open_network
 from trainers.engine.megatron.model import Network
 
@@ -33,8 +34,7 @@ class Scorer:
         self.network, self.columns = network, tuple(columns)
         self.model = FrozenModel(network, batch_tokens=batch_tokens)
         size = network.architecture.head_size
-        usual = ("reward",) if size == 1 else tuple(f"reward_{number}" for number in range(size))
-        self.names = tuple(names) or usual
+        self.names = tuple(names) or output_names(None, size)
         assert len(self.names) == size, f"{size} numbers are not called {self.names}"
 
     @property
@@ -64,13 +64,6 @@ def open_scorer(
         raise ConfigError(
             "no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder
         )
+    names = output_names(source.manifest.facts.get(OUTPUT_NAMES), source.model.head_size)
     network = open_network(source, **how)
-    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=output_names(source))
-
-
-def output_names(source: Checkpoint) -> tuple[str, ...]:
-    """What the numbers of a scalar head are called, as its checkpoint records; empty where nothing is."""
-    named = source.manifest.facts.get(OUTPUT_NAMES)
-    size = source.model.head_size
-    listed = tuple(named) if isinstance(named, list) and all(isinstance(name, str) for name in named) else ()
-    return listed if len(listed) == size and len(set(listed)) == size else ()
+    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=names)

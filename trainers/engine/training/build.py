@@ -24,16 +24,15 @@ from schemas.store.commit import read_manifest
 from schemas.tokenizer import TOKENIZERS, files_identity, files_of, read_dataset, read_folder
 from trainers import registry
 from trainers.algorithm import Algorithm
-from trainers.architecture import ModelConfig
+from trainers.architecture import OUTPUT_NAMES, ModelConfig, recorded_outputs
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
-from trainers.engine.checkpoint.checkpoint import OUTPUT_NAMES, Checkpoint
+from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.checkpoint.stored import Stored
 from trainers.engine.data import index as indexes
 from trainers.engine.data.feed import BatchSharding, DatasetLoader
 from trainers.engine.data.index import Index
 from trainers.engine.data.rows import Limits, TokenDataset
-from trainers.engine.inference.scorer import output_names
 from trainers.engine.megatron import model as networks
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.parallel import Layout
@@ -175,8 +174,8 @@ def _with_head(run: Run, init: Checkpoint | None, algorithm: Algorithm, settings
 
 def _check_outputs(init: Checkpoint, names: tuple[str, ...]) -> None:
     """`ConfigError` where the head that is kept gives as many numbers under other names."""
-    before = output_names(init) if init.model.head == "scalar" else ()
-    if before and len(before) == len(names) and before != names:
+    before = recorded_outputs(init.manifest.facts.get(OUTPUT_NAMES), len(names)) if init.model.head == "scalar" else ()
+    if before and before != names:
         raise ConfigError(
             "other-outputs",
             "the numbers of the head in init have other names than those that are to be learnt",

@@ -1,0 +1,60 @@
+"""What the one small file of a model's folder says: its positions, and what the numbers of its head are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import QuiverError
+from trainers.architecture import OUTPUT_NAMES, output_names
+from trainers.config import read_json
+
+_POSITIONS = {
+    "model.json": ("max_sequence_length",),
+    "config.json": ("max_position_embeddings", "n_positions"),
+}
+"""Of a checkpoint and of a Hugging Face folder: the file, and the keys under which families have the number."""
+
+_USUAL_LABELS = 2
+"""Numbers of a classifier whose config.json names none, as in transformers."""
+
+
+def positions_in(folder: str) -> int | None:
+    """Positions of the model in a checkpoint or a Hugging Face folder; None where no file says a sound number: whoever
+    opens the model refuses such a file in words of its own.
+    """
+    name, settings = _settings(folder)
+    return next((value for key in _POSITIONS.get(name, ()) if (value := _count(settings.get(key)))), None)
+
+
+def outputs_in(folder: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the numbers are called that a reward model, in a checkpoint with these `facts` or in a Hugging Face folder,
+    puts on a row; empty for any other model.
+    """
+    name, settings = _settings(folder)
+    if name == "model.json":
+        size = _count(settings.get("head_size")) if settings.get("head") == "scalar" else None
+    else:
+        kinds, labels = settings.get("architectures"), settings.get("id2label")
+        scalar = isinstance(kinds, list) and len(kinds) == 1 and str(kinds[0]).endswith("ForSequenceClassification")
+        named = len(labels) if isinstance(labels, dict) else 0
+        size = (_count(settings.get("num_labels")) or named or _USUAL_LABELS) if scalar else None
+    return output_names(facts.get(OUTPUT_NAMES), size) if size else ()
+
+
+def _settings(folder: str) -> tuple[str, Mapping[str, Any]]:
+    """The small file's name and what it holds; nothing where it cannot be read."""
+    for name in _POSITIONS:
+        path = Path(folder.removeprefix("file://")) / name
+        if path.is_file():
+            try:
+                settings = read_json(path)
+            except QuiverError:
+                settings = None
+            return name, settings if isinstance(settings, dict) else {}
+    return "", {}
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
