@@ -176,8 +176,8 @@ def test_rows_are_read_with_the_tokenizer_of_the_model_where_another_is_at_hand(
 def test_columns_of_rewards_follow_the_names_that_a_model_will_have_for_its_numbers(plan: Plan, tmp_path: Path) -> None:
     rows = plan.table("rows", Reversal(rows=8, output="demonstrations"))
     tokenizer = plan.table("tokenizer", Train(vocab_size=288), rows)
-    (tmp_path / "judged.jsonl").write_text('{"prompt": "q", "response": "a", "attributes": [1, 2]}\n')
-    judged = plan.table("judged", Jsonl(files=(str(tmp_path / "judged.jsonl"),), format="attributed").pinned())
+    (tmp_path / "judged.jsonl").write_text('{"prompt": "q", "response": "a", "helpfulness": 1}\n')
+    judged = plan.table("judged", Jsonl(files=(str(tmp_path / "judged.jsonl"),), format="helpsteer").pinned())
     texts = plan.table("texts", Chat(template="plain"), judged, tokenizer=tokenizer)
     data = plan.table("tokens", Encode(), texts, tokenizer=tokenizer)
     shape = {**SHAPE, "max_sequence_length": 32}
