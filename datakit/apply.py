@@ -67,9 +67,8 @@ def apply(
     bytes as result. `max_rejected` is how many rows may be rejected before the run fails, as a number or (a float) as
     a share of the input rows; None: the operation's own limit, mostly none. `task_key` where the caller knows
     it already; a dataset of that key at `into` is returned as it is. Finished chunks of paid operations survive
-    a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has
-    failed (a stream may be, while it computes); None: it is waited for. `environments`: what each of the `processes`
-    sets before it opens its resources, such as the device that is its own.
+    a failure and are used again by the next run of the same task. A worker that is silent for `hang_seconds` has failed
+    (a stream may be, while it computes); None: wait. `environments`: what each process sets before it opens resources.
 
     Raises `ConfigError` (2) before any work; `DataError` (10) for rows that break a contract, an operation that raises
     (`op-failed`), too many rejected rows or a key that two rows have; `WorkerError` (14); `ConflictError` (15).
@@ -85,8 +84,8 @@ def apply(
         remove_stale(into)
         return standing
     reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
-    rejected, prepared = rejected_schema(op, given, schema), _prepared(op, given)
-    with _attempt(into, schema, rejected) as attempt:
+    prepared = _prepared(op, given)
+    with _attempt(into, schema, rejected_schema(op, given, schema)) as attempt:
         job = Job(
             op=op,
             inputs=given,
