@@ -153,3 +153,18 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             )
         key = next((name for name in _KEYS if name in rows_of(rows)), _KEYS[0])
         return held_apart(plan, label, rows, self.eval_share, self.settled_seed, key=key)
+
+
+class OneShotOfPairs(OneShot):
+    """One training on pairs of a better and a worse answer."""
+
+    usual_format = "preferences"
+    other_formats = (
+        "preference_messages",
+        "preference_chats",
+        "sharegpt_preferences",
+        "alpaca_preferences",
+        "hh",
+        "helpsteer_preferences",
+    )
+    reads = (("messages", "chosen", "rejected"),)

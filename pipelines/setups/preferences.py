@@ -18,7 +18,6 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number
 from pipelines.setups.setup_config import (
     SetupConfig,
-    baselines,
     first_policy,
     held_apart,
     learning_of,
@@ -29,6 +28,7 @@ from pipelines.setups.setup_config import (
     vocabulary,
 )
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
+from pipelines.stages.rewards import baselines
 from schemas.errors import ConfigError
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"

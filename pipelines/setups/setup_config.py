@@ -9,18 +9,14 @@ from typing import Any
 import luigi
 
 from datakit.blend import Split
-from datakit.label import Longer
-from datakit.template import Rendering, RewardPrompt
-from datakit.tokenize import Encode
+from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
-from pipelines.stages.measure import Measure
+from pipelines.stages.rewards import pair_tokens
 from trainers.architecture import ModelConfig
 from trainers.config import merged, training_of
-
-_PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
 
 class SetupConfig(luigi.Config):
@@ -84,12 +80,6 @@ def first_policy(
     return plan.model(f"{label}/policy", training, data=tokens, tokenizer=tokenizer)
 
 
-def baselines(plan: Plan, label: str, pairs: Node) -> Node:
-    """How often the longer answer of a held-out pair is the better one, as figures."""
-    compared = plan.table(f"{label}/pairs.held-out.longer", Longer(), pairs)
-    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), compared)
-
-
 def reward_model(
     plan: Plan,
     label: str,
@@ -100,13 +90,12 @@ def reward_model(
     seed: int,
 ) -> Node:
     """A Bradley-Terry reward model, from the policy's weights, on the first of `pairs`; validated on the second."""
-    tokens = []
-    for part, rows in zip(("train", "held-out"), pairs, strict=True):
-        name = f"{label}/pairs.{part}"
-        op = RewardPrompt(**eval_setup.rendering.settings, rows="preferences")
-        texts = plan.table(f"{name}.texts", op, rows, tokenizer=eval_setup.tokenizer)
-        encode = Encode(columns=_PAIR_COLUMNS, max_length=eval_setup.max_length)
-        tokens.append(plan.table(f"{name}.tokens", encode, texts, tokenizer=eval_setup.tokenizer))
+    tokens = [
+        pair_tokens(
+            plan, f"{label}/pairs.{part}", rows, eval_setup.tokenizer, eval_setup.rendering, eval_setup.max_length
+        )
+        for part, rows in zip(("train", "held-out"), pairs, strict=True)
+    ]
     training = training_of("rm", learning, seed=seed, where=f"reward model of {label}")
     return plan.model(
         f"{label}/reward-model",

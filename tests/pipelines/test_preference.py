@@ -11,7 +11,6 @@ from commands import luigi
 from schemas.dataset import Dataset
 from schemas.store.commit import read_manifest
 
-_MEASURED = ("before", "after", "implicit_reward")
 NETWORK = {
     "num_layers": 1,
     "hidden_size": 32,
@@ -48,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(80)
     ]
     (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = luigi(place, "PreferenceOptimization", *COMMAND, module="pipelines")
+    done = luigi(place, "PreferenceOptimization", *COMMAND, module="pipelines", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     (place / "out.txt").write_text(done.stdout)
     return place
@@ -58,10 +57,14 @@ def test_the_policy_learns_to_prefer_what_was_chosen(folder: Path) -> None:
     [evaluation] = (folder / "quiver-data/dpo/toy").glob("evaluation-*")
     figures = {row["metric"]: row["value"] for row in Dataset.open(str(evaluation)).read().to_pylist()}
     assert figures["before.count"] > 10
-    assert figures["implicit_reward.mean"] == 1.0, "two kinds of answers are easily distinguished"
+    assert figures["accuracy.mean"] == 1.0, "two kinds of answers are easily distinguished"
     assert figures["after.mean"] >= figures["before.mean"]
-    row = (folder / "out.txt").read_text().split("by implicit reward")[1].splitlines()[2].split()
-    assert row == [f"{figures['before.count']:.0f}", *(f"{figures[f'{name}.mean']:.1%}" for name in _MEASURED)]
+    margin = figures["reward_chosen.mean"] - figures["reward_rejected.mean"]
+    assert figures["reward_margin.mean"] == pytest.approx(margin) and margin > 0
+    row = (folder / "out.txt").read_text().split("rewards/rejected")[1].splitlines()[2].split()
+    shares = [f"{figures[f'{name}.mean']:.1%}" for name in ("before", "after", "accuracy")]
+    rewards = [f"{figures[f'reward_{name}.mean']:.4f}" for name in ("margin", "chosen", "rejected")]
+    assert row == [f"{figures['before.count']:.0f}", *shares, *rewards]
 
 
 def test_the_policy_started_from_its_reference(folder: Path) -> None:

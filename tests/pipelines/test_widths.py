@@ -89,7 +89,7 @@ def test_a_table_of_many_iterations_turns_and_breaks(monkeypatch: pytest.MonkeyP
 
 
 def test_each_column_of_a_recipes_table_has_a_meaning() -> None:
-    from pipelines.recipes.preference import _COLUMNS as pairs
+    from pipelines.report.pairs import _COLUMNS as pairs
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = {

@@ -1,0 +1,97 @@
+"""A reward model of a model and a file of pairs, after Bradley and Terry: the better answer gets the greater number.
+
+    --data -> train    -> template -> tokens of both answers -> training -> reward model
+           -> held out -> answers  -> rewards -> order, calibration, mean and spread -> table
+
+The reward is a scalar head at the last token. How sure it is of a pair, sigma of the difference, is held against how
+often it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import luigi
+
+from datakit.label import Longer
+from pipelines.commands.one_shot import OneShotOfPairs, learning_over
+from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.stages.rewards import pair_figures, pair_tokens
+from schemas.errors import ConfigError
+from trainers.algorithm import Needs
+from trainers.registry import algorithm_of
+
+_COLUMNS = (
+    Figure("pairs", ",.0f", meaning="held-out pairs"),
+    Figure("accuracy", ".1%", meaning="pairs whose chosen answer has the greater reward"),
+    Figure("longer answer", ".1%", meaning="the same by a judge who takes the longer answer"),
+    Figure("calibration error", ".1%", meaning="how far sigma of a difference is from how often it is right"),
+    Figure("rewards/margins", ".4f", meaning="mean difference of a pair's rewards"),
+    Figure("mean reward", ".4f", meaning="of held-out answers: what label.standardize takes as mean"),
+    Figure("spread", ".4f", meaning="standard deviation of these: what it takes as std"),
+)
+
+
+class RewardModel(OneShotOfPairs):
+    """A model that gives the chosen answers of the pairs in `data` greater rewards than the rejected ones."""
+
+    example = "--model FOLDER --data pairs.jsonl --lr 1e-5"
+    title = "reward-model"
+
+    algorithm = luigi.Parameter(default="rm", description="algorithm over both answers of a pair that learns a score")
+    learning = learning_over(optim={"lr": 1e-5})
+
+    def results(self, plan: Plan) -> Results:
+        """Both kinds of pairs as tokens, the reward model, and its rewards of the pairs that it did not learn from."""
+        self._check_algorithm()
+        given = self.one_shot_setup(plan)
+        label, first, reading = given.label, given.model, given.reading
+        rendering = reading.rendering.for_model(first.learnt)
+        tokens = [
+            pair_tokens(plan, f"{label}/{part}", rows, first, rendering, reading.max_length)
+            for part, rows in given.parts.items()
+        ]
+        model = plan.model(
+            f"{label}/model",
+            self.training_for(label),
+            data=tokens[0],
+            tokenizer=first,
+            init=first,
+            validation=tokens[1],
+        )
+        judged = pair_figures(plan, label, given.held_out, model, reading)
+        return Results(
+            targets=(*judged.figures.values(), model),
+            datasets={"train": tokens[0], "held_out": tokens[1], "rewards": judged.rewards, "order": judged.order},
+            checkpoints={"first": first, "model": model},
+            figures=judged.figures,
+        )
+
+    def report(self) -> Sequence[FigureTable]:
+        """How well it orders held-out pairs, and what its rewards are like."""
+        order, rewards, longer = (metrics(self.graph.figures[name]) for name in ("evaluation", "rewards", "baselines"))
+        means = (order["accuracy.mean"], longer[f"{Longer().output}.mean"], order["calibration_error.mean"])
+        row = (
+            order["accuracy.count"],
+            *means,
+            order["reward_margin.mean"],
+            rewards["reward.mean"],
+            rewards["reward.std"],
+        )
+        return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['model'].label}", _COLUMNS, (row,))]
+
+    def _check_algorithm(self) -> None:
+        """`ConfigError` for an algorithm that scores no pairs."""
+        algorithm = algorithm_of(self.algorithm)
+        if not algorithm.needs & Needs.SCORES or len(algorithm.sequences) != 2:
+            raise ConfigError(
+                "bad-setting",
+                f"{algorithm.name} learns no rewards from pairs",
+                expected="an algorithm over both answers of a pair (rm, rm_margin, rm_scaled); judged attributes are "
+                "learnt by the commands of docs/formats.md",
+                found=f"it reads {', '.join(algorithm.rows.names)}",
+                kept="nothing was started",
+                next="--algorithm rm",
+            )

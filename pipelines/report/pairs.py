@@ -1,0 +1,24 @@
+"""How a policy orders pairs that it did not learn from, as a table."""
+
+from __future__ import annotations
+
+from pipelines.graph.nodes import Node
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.stages.preference_training import MEASURED
+
+_COLUMNS = (
+    Figure("pairs", ",.0f", meaning="held-out pairs"),
+    Figure("chosen likelier before", ".1%", meaning="pairs whose chosen answer the first policy finds likelier"),
+    Figure("after", ".1%", meaning="the same by the trained policy"),
+    Figure("rewards/accuracies", ".1%", meaning="pairs whose chosen answer has the greater reward"),
+    Figure("rewards/margins", ".4f", meaning="mean difference of the rewards"),
+    Figure("rewards/chosen", ".4f", meaning="mean reward: beta times what log-probability gained by training"),
+    Figure("rewards/rejected", ".4f", meaning="the same of the other answers"),
+)
+
+
+def preference_table(title: str, evaluation: Node) -> FigureTable:
+    """The figures of `evaluation` under TRL's names."""
+    figures = metrics(evaluation)
+    row = (figures["before.count"], *(figures[f"{name}.mean"] for name in MEASURED))
+    return FigureTable(f"{title}: held-out pairs", _COLUMNS, (row,))

@@ -1,0 +1,80 @@
+"""A policy learns from pairs, and is held against what it thought of them before: the graph of every recipe that does.
+
+The policy says once what it thinks of both answers of every pair (`label.logprobs`, per row); those are the reference
+columns of the algorithm, so the trainer has one network. The held-out pairs are read before and after.
+"""
+
+from __future__ import annotations
+
+from datakit.sql import Query
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
+from pipelines.stages.ask import Reading, ask, asked
+from pipelines.stages.measure import Measure
+from pipelines.stages.preferred import REFERENCE, is_of_pairs, learnt_rows, of_pairs
+from trainers.config import Training
+from trainers.registry import configured
+
+MEASURED = ("before", "after", "accuracy", "reward_margin", "reward_chosen", "reward_rejected")
+"""What is measured of every held-out pair: whether the chosen answer is the likelier one, before and after; whether its
+reward is the greater one, the difference, and both rewards.
+"""
+
+
+def trained_on_pairs(
+    plan: Plan,
+    label: str,
+    training: Training,
+    pairs: tuple[Node, Node],
+    policy: Node,
+    tokenizer: Node,
+    reading: Reading,
+    seed: int,
+) -> Results:
+    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second."""
+    learning = training.learning
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
+    held_out = ask(plan, f"{label}/pairs-held-out", of_pairs("ref"), pairs[1], policy, reading=reading)
+    kind = "pairs" if is_of_pairs(algorithm) else "feedback"
+    train, validation = (
+        learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
+        for part, rows in zip(("train", "held-out"), pairs, strict=True)
+    )
+    trained = plan.model(
+        f"{label}/policy", training, data=train, tokenizer=tokenizer, init=policy, validation=validation
+    )
+    read = asked(plan, f"{label}/held-out-read", of_pairs("policy"), held_out, trained)
+    query = Query(query=rewards_query(training, label), tables=("pairs",), key=("pair_id",))
+    order = plan.table(f"{label}/held-out-order", query, read)
+    evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=MEASURED), order)
+    return Results(
+        targets=(trained, evaluation),
+        datasets={kind: train, "held_out": held_out, "read": read, "order": order},
+        checkpoints={"policy": trained, "first": policy},
+        figures={"evaluation": evaluation},
+    )
+
+
+def rewards_query(training: Training, where: str) -> str:
+    """The query for `MEASURED`, with the rewards that the algorithm gives answers: beta times what an answer gained
+    over the reference, or without one times its mean log-probability; gains are means too where the settings say so.
+    """
+    learning = training.learning
+    algorithm, settings = configured(learning.algorithm, learning.settings, where=where)
+    referred = any(name.startswith(REFERENCE) for name in algorithm.numbers)
+    mean, beta = not referred or getattr(settings, "average_log_probs", False), getattr(settings, "beta", 1.0)
+    rewards = []
+    for side in ("chosen", "rejected"):
+        gain = f"policy_logprob_{side}" + (f" - ref_logprob_{side}" if referred else "")
+        tokens = f" / greatest(list_sum({side}_mask[2:]), 1)" if mean else ""
+        rewards.append(f"CAST({float(beta)!r} AS DOUBLE) * ({gain}){tokens} AS reward_{side}")
+    return f"""
+WITH rewarded AS (SELECT *, {", ".join(rewards)} FROM pairs)
+SELECT pair_id,
+  CAST(ref_logprob_chosen > ref_logprob_rejected AS DOUBLE) AS before,
+  CAST(policy_logprob_chosen > policy_logprob_rejected AS DOUBLE) AS after,
+  CAST(reward_chosen > reward_rejected AS DOUBLE) AS accuracy,
+  reward_chosen - reward_rejected AS reward_margin, reward_chosen, reward_rejected
+FROM rewarded ORDER BY pair_id
+"""

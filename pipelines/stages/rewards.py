@@ -1,0 +1,77 @@
+"""Pairs as a reward model reads them, and what its rewards of them are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datakit.blend import Unpair
+from datakit.label import Longer, Reward
+from datakit.sql import Query
+from datakit.template import Rendering, RewardPrompt
+from datakit.tokenize import Encode
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.stages.ask import Reading, ask
+from pipelines.stages.measure import Measure
+
+_PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
+
+_ORDERED = """
+WITH sides AS (
+  SELECT regexp_replace(sample_id, '-(chosen|rejected)$', '') AS pair_id, desirable, reward FROM rewards
+), pairs AS (
+  SELECT pair_id, max(CASE WHEN desirable THEN reward END) AS reward_chosen,
+    max(CASE WHEN NOT desirable THEN reward END) AS reward_rejected
+  FROM sides GROUP BY pair_id
+), judged AS (
+  SELECT *, reward_chosen - reward_rejected AS reward_margin,
+    CAST(reward_chosen > reward_rejected AS DOUBLE) AS accuracy,
+    1 / (1 + exp(-abs(reward_chosen - reward_rejected))) AS confidence
+  FROM pairs WHERE reward_chosen IS NOT NULL AND reward_rejected IS NOT NULL
+), binned AS (SELECT *, CAST(least(floor(confidence * 20) - 10, 9) AS INTEGER) AS bin FROM judged)
+SELECT *, abs(avg(confidence) OVER (PARTITION BY bin) - avg(accuracy) OVER (PARTITION BY bin)) AS calibration_error
+FROM binned ORDER BY pair_id
+"""
+"""A row for every pair: which answer has the greater reward, how sure sigma(|difference|) is of that, and how far those
+of its bin (ten from 1/2 to 1) are off on average; the mean of that is the expected calibration error (Guo et al. 2017).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFigures:
+    """Rewards of held-out answers, the pairs in order, and the figures of both and of a judge of lengths."""
+
+    rewards: Table
+    order: Table
+    figures: dict[str, Node]
+
+
+def pair_tokens(
+    plan: Plan, label: str, pairs: Node, tokenizer: Node, rendering: Rendering, max_length: int | None
+) -> Table:
+    """`pairs` (PREFERENCES) with `chosen_ids` and `rejected_ids`, whole conversations as a reward model reads them."""
+    op = RewardPrompt(**rendering.settings, rows="preferences")
+    texts = plan.table(f"{label}.texts", op, pairs, tokenizer=tokenizer)
+    return plan.table(
+        f"{label}.tokens", Encode(columns=_PAIR_COLUMNS, max_length=max_length), texts, tokenizer=tokenizer
+    )
+
+
+def baselines(plan: Plan, label: str, pairs: Node) -> Node:
+    """How often the longer answer of a held-out pair is the better one, as figures."""
+    compared = plan.table(f"{label}/pairs.held-out.longer", Longer(), pairs)
+    return plan.table(f"{label}/baselines", Measure(stage=f"{label}/pairs", columns=(Longer().output,)), compared)
+
+
+def pair_figures(plan: Plan, label: str, pairs: Node, model: Node, reading: Reading) -> PairFigures:
+    """What the reward model `model` makes of `pairs`, which it did not learn from."""
+    answers = plan.table(f"{label}/held-out.answers", Unpair(desirable=True), pairs)
+    rewards = ask(plan, f"{label}/held-out.rewards", Reward(), answers, model, reading=reading)
+    order = plan.table(f"{label}/held-out-order", Query(query=_ORDERED, tables=("rewards",), key=("pair_id",)), rewards)
+    columns = ("accuracy", "reward_margin", "calibration_error")
+    figures = {
+        "evaluation": plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order),
+        "rewards": plan.table(f"{label}/rewards", Measure(stage=f"{label}/rewards", columns=("reward",)), rewards),
+        "baselines": baselines(plan, label, pairs),
+    }
+    return PairFigures(rewards=rewards, order=order, figures=figures)

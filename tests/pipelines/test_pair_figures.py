@@ -1,0 +1,79 @@
+"""Figures of held-out pairs by hand: rewards of a policy, order and calibration of a reward model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.sql import Query
+from pipelines.stages import rewards
+from pipelines.stages.preference_training import MEASURED, rewards_query
+from schemas import Dataset, Schema
+from trainers.config import training_of
+
+LEARNING = {"epochs": 1, "global_batch_size": 1, "optim": {"lr": 1e-3}}
+READ = {
+    "pair_id": ["a", "b"],
+    "chosen_mask": [[1, 0, 1, 1], [0, 1]],
+    "rejected_mask": [[0, 1, 1, 1, 1], [1, 1]],
+    "ref_logprob_chosen": [-4.0, -1.0],
+    "ref_logprob_rejected": [-6.0, -3.0],
+    "policy_logprob_chosen": [-3.0, -2.0],
+    "policy_logprob_rejected": [-8.0, -1.0],
+}
+
+
+def queried(folder: Path, query: str, table: str, columns: dict[str, Any]) -> list[dict[str, Any]]:
+    given = pa.table(columns)
+    rows = Dataset.from_arrow(given, Schema.of_arrow(given.schema), str(folder / "rows"))
+    op = Query(query=query, tables=(table,), key=("pair_id",))
+    made: list[dict[str, Any]] = apply(op, rows, str(folder / "made")).read().to_pylist()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "chosen", "rejected"),
+    [
+        ("dpo", {"beta": 0.5}, [0.5, -0.5], [-1.0, 1.0]),
+        ("kto", {"beta": 0.5}, [0.5, -0.5], [-1.0, 1.0]),
+        ("dpo", {"beta": 0.5, "average_log_probs": True}, [0.25, -0.5], [-0.25, 1.0]),
+        ("simpo", {"beta": 2.0}, [-3.0, -4.0], [-4.0, -2.0]),
+        ("orpo", {"beta": 0.1}, [-0.15, -0.2], [-0.2, -0.1]),
+    ],
+)
+def test_the_rewards_of_a_policy(
+    tmp_path: Path, algorithm: str, settings: dict[str, Any], chosen: list[float], rejected: list[float]
+) -> None:
+    """The first answer has 2 counted tokens behind its first, the others 4, 1 and 1."""
+    training = training_of(algorithm, {**LEARNING, "settings": settings}, seed=0)
+    made = queried(tmp_path, rewards_query(training, "here"), "pairs", READ)
+    assert list(made[0]) == ["pair_id", *MEASURED]
+    assert [row["reward_chosen"] for row in made] == pytest.approx(chosen)
+    assert [row["reward_rejected"] for row in made] == pytest.approx(rejected)
+    assert [row["reward_margin"] for row in made] == pytest.approx(
+        [c - r for c, r in zip(chosen, rejected, strict=True)]
+    )
+    assert [row["accuracy"] for row in made] == [float(c > r) for c, r in zip(chosen, rejected, strict=True)]
+    assert [(row["before"], row["after"]) for row in made] == [(1.0, 1.0), (1.0, 0.0)]
+
+
+def test_order_and_calibration_of_a_reward_model(tmp_path: Path) -> None:
+    """Margins 2, -2 and 0.1; two share the bin of sigma(2) = 0.88, of which one is right; a side is missing of `d`."""
+    pairs = {"a": (3.0, 1.0), "b": (0.0, 2.0), "c": (0.1, 0.0)}
+    columns: dict[str, list[Any]] = {"sample_id": ["d-chosen"], "desirable": [True], "reward": [9.0]}
+    for name, answers in pairs.items():
+        columns["sample_id"] += [f"{name}-chosen", f"{name}-rejected"]
+        columns["desirable"] += [True, False]
+        columns["reward"] += answers
+    made = queried(tmp_path, rewards._ORDERED, "rewards", columns)
+    assert [row["pair_id"] for row in made] == ["a", "b", "c"]
+    assert [row["accuracy"] for row in made] == [1.0, 0.0, 1.0]
+    assert [row["reward_margin"] for row in made] == pytest.approx([2.0, -2.0, 0.1])
+    sure, unsure = (1 / (1 + math.exp(-margin)) for margin in (2.0, 0.1))
+    assert [row["bin"] for row in made] == [7, 7, 0]
+    assert [row["calibration_error"] for row in made] == pytest.approx([sure - 0.5, sure - 0.5, 1 - unsure])
