@@ -95,6 +95,10 @@ class TokenModel(Protocol):
         """The k likeliest ids at every token, likeliest first, and their log-probabilities: lists of lists."""
         ...
 
+    def logprobs_at(self, rows: TokenRows, ids: TokenRows) -> pa.Array:
+        """Log-probabilities of the `ids` that are named for every token of each row, [T, K] a row: a list of lists."""
+        ...
+
 
 @runtime_checkable
 class Judge(Protocol):

@@ -155,6 +155,13 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         return held_apart(plan, label, rows, self.eval_share, self.settled_seed, key=key)
 
 
+class OneShotOfAnswers(OneShot):
+    """One training on answers to questions, or on whole conversations."""
+
+    other_formats = ("alpaca", "messages", "sharegpt", "chats", "dolly")
+    reads = (("messages", "response"), ("messages", "chat_id"), ("input_ids", "loss_mask"))
+
+
 class OneShotOfPairs(OneShot):
     """One training on pairs of a better and a worse answer."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.preference import Preference as Preference
 from pipelines.recipes.preference_optimization import PreferenceOptimization as PreferenceOptimization
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration

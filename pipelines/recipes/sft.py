@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import luigi
 
 from datakit.tokenize import Pack
-from pipelines.commands.one_shot import OneShot, learning_over
+from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -35,13 +35,11 @@ _COLUMNS = (
 )
 
 
-class Sft(OneShot):
+class Sft(OneShotOfAnswers):
     """A model that learnt the answers of `data`; `eval_data`, or a share of them, says how well."""
 
     example = "--model FOLDER --data rows.jsonl --lr 1e-5"
     title = "sft"
-    other_formats = ("alpaca", "messages", "sharegpt", "chats", "dolly")
-    reads = (("messages", "response"), ("messages", "chat_id"), ("input_ids", "loss_mask"))
 
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
     learning = learning_over(optim={"lr": 1e-5})

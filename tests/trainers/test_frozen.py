@@ -41,6 +41,19 @@ def test_what_is_said_of_every_token_equals_the_plain_logits() -> None:
         np.testing.assert_allclose(top_logprobs[number], [[0.0] * 3, *best.values.tolist()], atol=2e-5)
 
 
+def test_ids_that_are_named_get_their_plain_logprobs() -> None:
+    net, rows = louder(network()).eval(), texts()
+    draw = np.random.default_rng(5)
+    named = [draw.integers(0, SMALL.vocab_size, (len(ids), 4)) for ids in rows]
+    answers = FrozenModel(net, batch_tokens=40).logprobs_at(rows, named).to_pylist()
+    for ids, choices, answer in zip(rows, named, answers, strict=True):
+        plain = logits_of(net, ids).log_softmax(-1)[:-1]
+        expected = plain.gather(-1, torch.from_numpy(choices[1:]))
+        np.testing.assert_allclose(answer, [[0.0] * 4, *expected.tolist()], atol=2e-5)
+    with pytest.raises(DataError, match="row 0 names ids"):
+        FrozenModel(net).logprobs_at(rows[:1], [np.full((len(rows[0]), 1), SMALL.vocab_size)])
+
+
 def test_values_stand_before_the_token_they_belong_to() -> None:
     net, rows = louder(network(head="scalar")).eval(), texts(1)
     values = FrozenModel(net, batch_tokens=40).values(rows).to_pylist()
