@@ -46,9 +46,9 @@ def test_ids_that_are_named_get_their_plain_logprobs() -> None:
     draw = np.random.default_rng(5)
     named = [draw.integers(0, SMALL.vocab_size, (len(ids), 4)) for ids in rows]
     answers = FrozenModel(net, batch_tokens=40).logprobs_at(rows, named).to_pylist()
-    for ids, choices, answer in zip(rows, named, answers, strict=True):
+    for ids, asked, answer in zip(rows, named, answers, strict=True):
         plain = logits_of(net, ids).log_softmax(-1)[:-1]
-        expected = plain.gather(-1, torch.from_numpy(choices[1:]))
+        expected = plain.gather(-1, torch.from_numpy(asked[1:]))
         np.testing.assert_allclose(answer, [[0.0] * 4, *expected.tolist()], atol=2e-5)
     with pytest.raises(DataError, match="row 0 names ids"):
         FrozenModel(net).logprobs_at(rows[:1], [np.full((len(rows[0]), 1), SMALL.vocab_size)])

@@ -32,7 +32,7 @@ from trainers.parallel import Parallel
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
 """Token rows, one array of ids each."""
 
-_IDS, _CHOICES = "ids", "choices"
+_IDS, _ASKED = "ids", "asked"
 _Answer: TypeAlias = Callable[[Tensor, MicroBatch], Tensor]
 
 
@@ -93,13 +93,13 @@ class FrozenModel:
         list<list<float32>> as long as each row, 0 at the first token. `DataError` for an id outside the vocabulary.
         """
         vocab_size = self.network.architecture.vocab_size
-        for number, choices_TK in enumerate(ids):
-            if choices_TK.min(initial=0) < 0 or choices_TK.max(initial=0) >= vocab_size:
+        for number, asked_TK in enumerate(ids):
+            if asked_TK.min(initial=0) < 0 or asked_TK.max(initial=0) >= vocab_size:
                 raise DataError(
                     "cannot-score",
                     f"row {number} names ids that the model does not have",
                     expected=f"ids in 0 .. {vocab_size - 1}",
-                    found=f"{choices_TK.min()} .. {choices_TK.max()}",
+                    found=f"{asked_TK.min()} .. {asked_TK.max()}",
                 )
         size = ids[0].shape[1] if len(ids) else 0
         along = self._along(rows, Needs.GATHERED, (size,), self._outputs(Needs.GATHERED, "gathered_TK"), ids)
@@ -119,27 +119,27 @@ class FrozenModel:
         return _lists((along[:, 0] if size else along).astype(np.float32), rows)
 
     def _along(
-        self, rows: Ids, needs: Needs, shape: tuple[int, ...], answer: _Answer, choices: Ids | None = None
+        self, rows: Ids, needs: Needs, shape: tuple[int, ...], answer: _Answer, asked: Ids | None = None
     ) -> npt.NDArray[np.float64]:
         """What is answered of every token, the rows laid end to end, with a 0 for each row's first token."""
         self.check(rows)
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         along = np.zeros((int(starts[-1]), *shape))
         longer = [number for number, row in enumerate(rows) if len(row) > 1]
-        named = None if choices is None else [choices[n] for n in longer]
-        for chosen, part in self._ask([rows[n] for n in longer], needs, shape, answer, named):
+        of_longer = None if asked is None else [asked[n] for n in longer]
+        for chosen, part in self._ask([rows[n] for n in longer], needs, shape, answer, of_longer):
             at = [np.arange(starts[longer[n]] + 1, starts[longer[n] + 1]) for n in chosen]
             along[np.concatenate(at)] = part
         return along
 
     @torch.inference_mode()
     def _ask(
-        self, rows: Ids, needs: Needs, shape: tuple[int, ...], answer: _Answer, choices: Ids | None = None
+        self, rows: Ids, needs: Needs, shape: tuple[int, ...], answer: _Answer, asked: Ids | None = None
     ) -> Iterator[tuple[list[int], npt.NDArray[np.float64]]]:
         """Passes over `rows`: which rows were read, and what was answered, [rows, ...] or [tokens, ...]."""
         for chosen in self._passes(rows):
-            column = TokenColumn(ids=_IDS, gather_ids=None if choices is None else _CHOICES)
-            given = [{_IDS: rows[n], **({} if choices is None else {_CHOICES: choices[n]})} for n in chosen]
+            column = TokenColumn(ids=_IDS, gather_ids=None if asked is None else _ASKED)
+            given = [{_IDS: rows[n], **({} if asked is None else {_ASKED: asked[n]})} for n in chosen]
             batch = packed((column,), needs, given).to(self.device)
             output = stages.through(self.network, functools.partial(forward, self.network, batch), batch.num_tokens)
             count = len(chosen) if needs is Needs.SCORES else batch.num_read
