@@ -21,7 +21,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ import pyarrow as pa
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest
-from schemas.settings import identity_fields, parse
+from schemas.settings import choice_faults, identity_fields, parse
 
 NOTHING = Schema("nothing", 1, ())
 """What an operation takes that asks no column of its rows."""
@@ -104,6 +104,11 @@ class Op(ABC):
     """Settings under which it makes columns that others ask for: what an error says to run where one is missing."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
+
+    def __new__(cls, **settings: Any) -> Self:
+        """`ConfigError` for a setting that is one of a few texts, and none of these, before anything reads it."""
+        choice_faults(cls, settings).raise_any(f"settings of {cls.name}", f"quiver ops {cls.name}")
+        return super().__new__(cls)
 
     @property
     def rejects(self) -> tuple[Column, ...]:

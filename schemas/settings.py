@@ -22,7 +22,6 @@ from schemas.errors import ConfigError, printable
 from schemas.untrusted import exact_json
 
 T = TypeVar("T")
-
 _LISTED = 8
 
 FLATTENED = {"flattened": True}
@@ -118,6 +117,18 @@ def parse(kind: type[T], data: Mapping[str, Any], where: str = "", next: str = "
     value = _object(kind, data, "", faults)
     faults.raise_any(where, next)
     return cast(T, value)
+
+
+def choice_faults(kind: type, given: Mapping[str, Any], path: str = "") -> Faults:
+    """Which of the settings that Python gives the dataclass `kind`, or one among them, are none of their `Literal`."""
+    faults = Faults()
+    for field, hint in _own_fields(kind):
+        value = given.get(field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            faults.add(choice_faults(type(value), vars(value), f"{path}{field.name}."))
+        elif field.name in given and "Literal[" in str(hint):
+            _value(hint, value, path + field.name, faults)
+    return faults
 
 
 def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[str, Any]:

@@ -69,6 +69,18 @@ def next_command(missing: Collection[str], rows: Schema, place: str) -> str:
     return "" if made is None else f"luigi --module pipelines {made.command}"
 
 
+def unsure(needed: Schema, rows: Schema) -> tuple[str, ...]:
+    """Columns of `needed` that may be null in rows of the schema `rows`, and may not in those that are needed."""
+    return tuple(one.name for one in needed.columns if one.name in rows and rows[one.name].nullable > one.nullable)
+
+
+def without_nulls(needed: Schema, rows: Schema, place: str) -> str:
+    """What to run over the rows at `place` so that no column of `needed` may be null; empty where none is."""
+    columns = unsure(needed, rows)
+    params = json.dumps({"columns": columns})
+    return f"luigi --module pipelines Filter --op not_null --params '{params}' --data {place}" if columns else ""
+
+
 def _closer(known: Sequence[Maker], missing: Collection[str], rows: Schema) -> Maker | None:
     """One of `known` that `rows` suffice for; a way that ends where nothing helps is left for the next best."""
     tried: set[str] = set()

@@ -16,7 +16,7 @@ from typing import Any
 from datakit.op import Op
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
-from pipelines.graph.made_by import next_command
+from pipelines.graph.made_by import next_command, without_nulls
 from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.resolve import source_of
 from pipelines.graph.tokenizer_check import check_tokenizer
@@ -184,7 +184,8 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
     try:
         schema.requires(needed, who)
     except DataError as error:
-        error.next = next_command([name for name in needed.names if name not in schema], schema, source_of(rows))
+        lacking, place = [name for name in needed.names if name not in schema], source_of(rows)
+        error.next = next_command(lacking, schema, place) if lacking else without_nulls(needed, schema, place)
         raise
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datakit.blend import Unpair
+from datakit.filter import NotNull
 from datakit.label import Logprobs
-from pipelines.graph.made_by import adding
+from pipelines.graph.made_by import adding, unsure
 from pipelines.graph.nodes import Node, Table, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, ask
@@ -26,9 +27,12 @@ def learnt_rows(
 ) -> Table:
     """`pairs` (PREFERENCES) as rows of `algorithm`, with the log-probabilities that the model `reference` gives them.
 
-    Texts that the algorithm reads besides, each as tokens (`mismatched_ids`), come of the operations that add them.
+    Rows without a value that it needs (a known reward) are set aside first. Texts that the algorithm reads besides,
+    each as tokens (`mismatched_ids`), come of the operations that add them.
     """
     rows, asking = pairs, references(algorithm)
+    if columns := unsure(algorithm.rows, rows_of(rows)):
+        rows = plan.table(f"{label}.not-null", NotNull(columns=columns), rows)
     if not is_of_pairs(algorithm):
         rows = plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
         for sequence in algorithm.sequences[1:]:

@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import pickle
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,6 +171,21 @@ def test_a_setting_of_a_wrong_type_is_refused(example):
             else:
                 assert type(op).of(json.loads(canonical(op))) == op, (name, value)
     assert refused, "nothing was refused"
+
+
+def _is_choice(kind: type[Op], name: str) -> bool:
+    return "Literal[" in str(typing.get_type_hints(kind)[name])
+
+
+CHOICES = [(kind, f.name) for kind in OPS.values() for f in dataclasses.fields(kind) if _is_choice(kind, f.name)]
+
+
+@pytest.mark.parametrize(("kind", "name"), [pytest.param(*case, id=f"{case[0].name}-{case[1]}") for case in CHOICES])
+def test_a_choice_that_python_gives_wrongly_is_refused_at_once(kind, name):
+    """With no other setting given: the fault is that of the choice, before any of the operation's own."""
+    with pytest.raises(ConfigError, match=f"{name}: .*no-such-choice.* is not ") as fault:
+        kind(**{name: "no-such-choice"})
+    assert fault.value.slug == "bad-setting" and fault.value.next == f"quiver ops {kind.name}"
 
 
 @every_example

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from datakit.blend import Mismatch, Unpair
+from datakit.filter import NotNull
 from datakit.label import Logprobs
 from datakit.tokenize import Sequences
 from pipelines.graph.nodes import Table
@@ -25,7 +26,7 @@ from schemas.rows.feedback import FEEDBACK_TOKENS
 from schemas.rows.tokens import MASK
 from schemas.schema import Column
 from trainers.algorithm import Algorithm, TokenColumn
-from trainers.algorithms import DPO, KTO, SFT
+from trainers.algorithms import DPO, KTO, RPO, SFT
 from trainers.registry import configured
 
 WANTED = replace(
@@ -88,14 +89,16 @@ def test_beta_is_that_of_the_algorithm_or_of_its_preset(plan: Plan, words: dict[
     assert configured(learning.algorithm, learning.settings)[1].beta == beta
 
 
-@pytest.mark.parametrize("algorithm", [DPO, WANTED, BESIDE, KTO], ids=lambda algorithm: algorithm.name)
+@pytest.mark.parametrize("algorithm", [DPO, RPO, WANTED, BESIDE, KTO], ids=lambda algorithm: algorithm.name)
 def test_rows_hold_what_the_algorithm_reads(learnt, algorithm: Algorithm) -> None:
     rows: Table = learnt(algorithm)
     rows.schema.requires(algorithm.rows, algorithm.name)
     assert isinstance(rows.op, Logprobs) and rows.op.per == "row"
     unpaired = [node for node in rows.ancestors() if isinstance(node, Table) and isinstance(node.op, Unpair)]
     wanted = [node for node in unpaired if node.op.desirable]
-    assert len(wanted) == (algorithm is not DPO)
+    assert len(wanted) == (algorithm not in (DPO, RPO))
+    known = [node.op for node in rows.ancestors() if isinstance(node, Table) and isinstance(node.op, NotNull)]
+    assert known == [NotNull(columns=("chosen_reward", "rejected_reward"))] * (algorithm is RPO)
 
 
 def test_a_text_beside_the_answer_becomes_tokens_of_its_own(learnt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +15,12 @@ from commands import luigi
 from datakit.formats.forms import FORMS
 from datakit.registry import op_of
 from pipelines.commands import stages
-from pipelines.graph.made_by import Maker, makers, next_command
+from pipelines.graph.made_by import Maker, makers, next_command, without_nulls
+from pipelines.graph.nodes import Existing
+from pipelines.graph.plan import _require
 from schemas import Column, Schema
 from schemas.dataset import Dataset
+from schemas.errors import DataError
 from schemas.store.commit import read_manifest
 from tests.trainers.weights import tiny
 from trainers.registry import algorithm_of
@@ -71,6 +75,28 @@ def test_rows_that_an_algorithm_cannot_eat_are_refused_with_the_next_command(
     missing = [name for name in learns.reads(learns.rows).names if name not in rows]
     assert next_command(missing, given, "rows") == f"luigi --module pipelines {command}"
     assert next_command(["nobody_makes_it"], given, "rows") == ""
+
+
+@pytest.mark.parametrize("algorithm", ["rpo", "rm_margin"])
+def test_rows_that_may_be_null_are_refused_with_the_command_that_makes_them_sure(
+    algorithm: str, tmp_path: Path
+) -> None:
+    needed = algorithm_of(algorithm).rows
+    unsure = (replace(one, nullable=one.name.endswith("_reward")) for one in needed.columns)
+    given = replace(needed, columns=tuple(unsure))
+    verb, *words = shlex.split(without_nulls(needed, given, "rows"))[3:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert (verb, options["--op"], options["--data"]) == ("Filter", "not_null", "rows")
+    op_of("filter.not_null", json.loads(options["--params"])).gives(given).requires(needed, algorithm)
+    rows = Dataset.from_arrow(given.example(3), given, str(tmp_path / "rows"))
+    with pytest.raises(DataError, match="chosen_reward may be null; rejected_reward may be null") as fault:
+        _require(
+            Existing(label="rows", place=rows.url, existing_manifest=rows.manifest, root=str(tmp_path)),
+            needed,
+            algorithm,
+        )
+    assert fault.value.next.startswith("luigi --module pipelines Filter --op not_null ")
+    assert without_nulls(needed, needed, "rows") == ""
 
 
 def made(folder: Path, *command: str) -> Dataset:

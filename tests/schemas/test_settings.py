@@ -44,7 +44,7 @@ class Example:
         ({"way": True}, "way: True is not one of a, 1"),
         ({"limit": "x"}, 'limit: "x" is not a whole number or a finite number or null'),
         ({"inner": {"rate": True}}, "inner.rate: true is not a finite number"),
-        ({"inner": 1}, "inner.: 1 is not an object"),
+        ({"inner": 1}, "inner: 1 is not an object"),
     ],
 )
 def test_a_wrong_type_is_named_with_its_place(given: dict[str, Any], message: str) -> None:

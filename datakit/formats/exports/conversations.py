@@ -67,7 +67,9 @@ def open_faults(turns: pa.Array) -> Faults:
 
 
 def plain_faults(turns: pa.Array, tools: pa.Array) -> Faults:
-    """Rows that hold what a format of roles and contents alone would lose, or would let be learnt."""
+    """Rows that hold what a format of roles and contents alone would lose, or would let be learnt, and those with a
+    system turn that is not the first, for which NeMo-Aligner has no place.
+    """
     offsets, inner = starts(turns), turns.flatten()
     silent = flags(pc.equal(inner.field("weight"), 0)) & flags(pc.equal(inner.field("role"), "assistant"))
     fractional = inner.field("weight").is_valid().to_numpy(zero_copy_only=False) & ~flags(
@@ -75,7 +77,10 @@ def plain_faults(turns: pa.Array, tools: pa.Array) -> Faults:
     )
     calls = pc.or_(inner.field("tool_calls").is_valid(), inner.field("tool_call_id").is_valid())
     used = flags(pc.or_(calls, pc.equal(inner.field("role"), "tool")))
+    inside = flags(pc.equal(inner.field("role"), "system"))
+    inside[offsets[:-1][np.diff(offsets) > 0]] = False
     return [
+        (any_turn(offsets, inside), "system-turn-inside"),
         (np.asarray(tools.is_valid()) | any_turn(offsets, used), "tools"),
         (any_turn(offsets, np.asarray(inner.field("reasoning").is_valid())), "reasoning"),
         (any_turn(offsets, silent | fractional), "turn-weight"),

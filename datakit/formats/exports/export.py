@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from datakit.columns.conversations import Faults
+from datakit.columns.conversations import Faults, any_turn, flat, starts
 from schemas import MESSAGES, Schema
 
 LABELS = pa.list_(pa.string())
@@ -65,6 +66,23 @@ class Export:
 def column(rows: pa.Table, name: str) -> pa.Array:
     """A column in one piece; nulls where rows have none."""
     return rows[name].combine_chunks() if name in rows.column_names else pa.nulls(rows.num_rows, TYPES[name])
+
+
+def not_finite(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Rows with a number in these columns that JSON cannot write: infinite, or NaN (which among attributes means that
+    nobody judged).
+    """
+    wrong = np.zeros(rows.num_rows, bool)
+    for name in names:
+        values = flat(rows[name])
+        if pa.types.is_floating(values.type):
+            wrong |= ~np.asarray(pc.fill_null(pc.is_finite(values), True))
+        elif name == "attributes":
+            wrong |= any_turn(starts(values), flags(pc.is_inf(values.flatten())))
+        elif values.type == MESSAGES:
+            weights = values.flatten().field("weight")
+            wrong |= any_turn(starts(values), ~np.asarray(pc.fill_null(pc.is_finite(weights), True)))
+    return wrong
 
 
 def flags(values: pa.Array) -> np.ndarray:

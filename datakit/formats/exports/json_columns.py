@@ -24,7 +24,7 @@ _BREAKS = "\u0085\u2028\u2029"
 
 def value(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """JSON text of each value of a column of texts, numbers, truth values, or lists of these; null stays null. A
-    number that is not finite has no JSON and is null.
+    number that is not finite has no JSON and is null (rows with one are set aside before: `export.not_finite`).
     """
     column = flat(column)
     kind = column.type

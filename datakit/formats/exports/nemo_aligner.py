@@ -56,7 +56,9 @@ def _chat_sft(rows: pa.Table) -> Lines:
         "label": pc.fill_null(value(_per_turn(labels, offsets)), "null"),
     }
     bounds = offsets - np.concatenate([[0], np.cumsum(first)])
-    items = record(fields).filter(pa.array(~system))
+    opens = np.zeros(len(inner), bool)
+    opens[offsets[:-1][first]] = True
+    items = record(fields).filter(pa.array(~opens))
     conversations = {"system": value(opening), "conversations": listed(bounds, items), "mask": '"User"'}
     kind = pc.fill_null(value(column(rows, "label_type")), "null")
     odd = np.asarray(labels.is_valid()) & (np.diff(starts(labels)) != np.diff(offsets))
@@ -111,7 +113,8 @@ def _regression(rows: pa.Table) -> Lines:
     turns, faults = _asked(rows)
     text, marks = nemo_text(with_response(turns, column(rows, "response")), opens=False)
     given = column(rows, "attributes")
-    known = pc.fill_null(given.flatten(), NOT_JUDGED)
+    flat = given.flatten()
+    known = pc.if_else(pc.fill_null(pc.is_nan(flat), True), NOT_JUDGED, flat)
     label = pa.ListArray.from_arrays(pa.array(starts(given)), known)
     return lines_of({"text": value(joined(text, "<extra_id_2>")), "label": value(label)}, [*faults, *marks])
 

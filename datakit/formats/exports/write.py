@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.measurement import NOT_FINITE
 from datakit.formats.exports import EXPORTS
-from datakit.formats.exports.export import Export
+from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, joined, record, value
 from schemas import Dataset, Schema
 from schemas.errors import ConfigError, ConflictError, DataError, printable
@@ -135,7 +136,8 @@ def _streamed(
         for batch in _batches(dataset, [*dict.fromkeys([*columns, *keep, *nullable, *dataset.schema.key])]):
             lines = form.lines(batch)
             text = _with_kept(lines.text, batch, keep)
-            why = _reasons(lines.faults, batch.num_rows)
+            unwritable = (not_finite(batch, [*columns, *keep]), NOT_FINITE)
+            why = _reasons([unwritable, *lines.faults], batch.num_rows)
             good = np.array([not reason for reason in why], bool)
             sink.write(_bytes(text.filter(pa.array(good))))
             if not good.all():
