@@ -82,6 +82,11 @@ class Checkpoint(Backend):
 
         return open_frozen(url, threads=placement.threads)
 
+    def tokenizer(self, url: str) -> object:
+        from datakit.tokenizers.tokenizer import Tokenizer
+
+        return Tokenizer.of_folder(url)
+
 
 def _answers(takes: Schema, rows: Schema, written: Mapping[str, Any], max_length: int | None) -> Sequence[Step]:
     """Whole conversations with the answer that rows have, as `input_ids`; with any other text of theirs for an answer,

@@ -100,6 +100,12 @@ class Backend(ABC):
         method `close` of the client is called at the end.
         """
 
+    def tokenizer(self, url: str) -> object:
+        """The tokenizer (`datakit.tokenizers.tokenizer`) of the model at a node's `url`, opened where it is used; for a
+        backend whose nodes name one (`ExternalModel.tokenizer`).
+        """
+        raise ConfigError("no-tokenizer", f"{printable(url, 200)} ({self.form}) has no tokenizer", where=url)
+
     def health(self, node: Node) -> None:
         """Raise `ServiceError` if the model cannot answer; called once, before any stage of a run begins."""
         return
@@ -111,7 +117,7 @@ class Backend(ABC):
 
 _BACKENDS: dict[str, Backend] = {}
 
-_OF_A_KIND = ("roles", "placement", "reproducible", "preload", "takes", "steps", "open", "health", "notes")
+_OF_A_KIND = ("roles", "placement", "reproducible", "preload", "takes", "steps", "open", "tokenizer", "health", "notes")
 """What is asked of the opener of a kind: one backend has the word on it."""
 
 _B = TypeVar("_B", bound="type[Backend]")

@@ -138,6 +138,7 @@ class ExternalModel(Node):
 
     `identity` is its content as `name`, `version` and `params`, never its address; `tokenizer` the identity of the
     tokenizer whose ids it reads, empty for a reader of text. `backend` is the kind of the backend that opens it.
+    `chat_template` says whether that tokenizer has one, `positions` how many tokens a row may have (None: not known).
     `outputs` are the names of the numbers that it puts on a row, where they are known before it is asked.
     """
 
@@ -147,6 +148,8 @@ class ExternalModel(Node):
     backend: str
     identity: Mapping[str, Any]
     tokenizer: str = ""
+    chat_template: bool | None = None
+    positions: int | None = None
     outputs: tuple[str, ...] = ()
 
     @settled
@@ -175,6 +178,14 @@ class ExternalModel(Node):
     @property
     def tokenizer_id(self) -> str:
         return self.tokenizer
+
+    @property
+    def has_chat_template(self) -> bool | None:
+        return self.chat_template
+
+    @property
+    def max_sequence_length(self) -> int | None:
+        return self.positions
 
     @property
     def output_names(self) -> tuple[str, ...]:

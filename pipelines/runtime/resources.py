@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 from datakit.run.resource import Resource
-from pipelines.graph.backend import ROLES, model_resource
+from pipelines.graph.backend import ROLES, backend_of, model_resource
 from pipelines.graph.nodes import Node, resource_key
 from schemas import Schema
 from schemas.dataset import Dataset
@@ -18,21 +18,18 @@ from schemas.tokenizer import dataset_identity
 from schemas.tokenizer_lineage import FACT
 
 
-def open_tokenizer(url: str, kind: str) -> object:
-    """The tokenizer in a TOKENIZERS dataset or in a checkpoint."""
+def open_tokenizer(url: str) -> object:
+    """The tokenizer in a TOKENIZERS dataset."""
     from datakit.tokenizers.tokenizer import Tokenizer
 
-    return Tokenizer.of_folder(url) if kind == "checkpoint" else Tokenizer.of_dataset(Dataset.open(url))
+    return Tokenizer.of_dataset(Dataset.open(url))
 
 
 def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
     """The resource that an operation over `rows` calls `name` and that `node` makes."""
     if name == "tokenizer":
-        return Resource(
-            resource_key(name, node),
-            functools.partial(open_tokenizer, node.url, node.kind),
-            tokenizer_id=_tokenizer_id(node),
-        )
+        opened = open_tokenizer if node.kind == "dataset" else backend_of(node).tokenizer
+        return Resource(resource_key(name, node), functools.partial(opened, node.url), tokenizer_id=_tokenizer_id(node))
     for role in ROLES:
         if role == name:
             return model_resource(role, node, rows, _tokenizer_id(node))

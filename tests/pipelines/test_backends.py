@@ -13,12 +13,13 @@ import pytest
 from commands import luigi
 from toy_backend import Parrot
 
+from datakit.apply import apply
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Jsonl, Reversal
 from datakit.label import Attributes, Logprobs, Reward, TopK, Values
 from datakit.op import Op
-from datakit.template import Chat
+from datakit.template import Chat, Rendering
 from datakit.tokenize import Encode, Train
 from pipelines.backends import checkpoint as backends_checkpoint
 from pipelines.backends.checkpoint import Checkpoint
@@ -102,6 +103,26 @@ def test_a_third_backend_answers_and_scores_through_the_command_line(tmp_path: P
     assert (down.returncode, "parrot:dead does not answer" in down.stderr) == (13, True)
     refused = luigi(tmp_path, *asked, "--top-k", "5", module="toy_backend")
     assert (refused.returncode, "a parrot gives no top_k" in refused.stderr) == (2, True)
+
+
+def test_a_model_elsewhere_that_reads_ids_brings_its_tokenizer(plan: Plan, tmp_path: Path) -> None:
+    model = model_at(plan, f"counter:{tiny.write('llama', tmp_path / 'hf')}", "scorer")
+    table = plan.table("rows", Reversal(rows=3, output="demonstrations"))
+    rows = apply(table.op, [], table.url, task_key=table.task_key)
+    with pytest.raises(ConfigError, match="has no chat template"):
+        ask(plan, "none", Reward(), table, model)
+    plain = Rendering(template="plain")
+    asked = ask(plan, "scored", Reward(), table, model, reading=Reading(rendering=plain))
+    stages = [node for node in asked.ancestors() if isinstance(node, Table) and node.label != "rows"]
+    for node in stages:
+        made = {name: resource_of(name, given, rows.schema) for name, given in node.resources.items()}
+        rows = apply(node.op, rows, node.url, resources=made, task_key=node.task_key)
+    assert [node.op.name for node in stages] == ["template.reward_prompt", "tokenize.encode", "label.reward"]
+    read = rows.read()
+    assert read["tokens"].to_pylist() == [float(len(ids)) for ids in read["input_ids"].to_pylist()]
+    assert rows.facts["tokenizer"] == model.tokenizer_id and min(read["tokens"].to_pylist()) > 1
+    with pytest.raises(ConfigError, match="more than the 64 tokens"):
+        ask(plan, "long", Reward(), table, model, reading=Reading(rendering=plain, max_length=65))
 
 
 def test_an_identity_is_content_and_a_schemes_backend_comes_before_functions(plan: Plan) -> None:

@@ -6,7 +6,7 @@ Nothing else in the project knows of it. It reads messages and answers as they a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.clients import ANSWERS, Sampling
-from datakit.op import Capability
-from pipelines.graph.backend import Backend, Placement, Role, register
+from datakit.op import Capability, Op
+from datakit.template import Rendering, RewardPrompt
+from datakit.tokenize import Encode
+from pipelines.graph.backend import Backend, Placement, Role, Step, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import Node
-from schemas import SAMPLES, Schema
+from schemas import IDS, SAMPLES, Column, Schema
 from schemas.errors import ServiceError
+from schemas.tokenizer import folder_identity
 
 if TYPE_CHECKING:
     from pipelines.graph.plan import Plan
@@ -74,3 +77,46 @@ class Parrot(Backend):
     def health(self, node: Node) -> None:
         if node.url.endswith(":dead"):
             raise ServiceError("model-down", f"{node.url} does not answer", kept="nothing was started")
+
+
+class Counter:
+    """Scores a row of ids by how many there are."""
+
+    takes = Schema("tokens", 1, (Column("input_ids", IDS, "what is counted"),))
+
+    def score(self, rows: pa.Table) -> dict[str, pa.Array]:
+        return {"tokens": pa.array([float(len(ids)) for ids in rows["input_ids"].to_pylist()])}
+
+
+@register
+class TokenCounter(Backend):
+    """`counter:FOLDER`: a scorer that reads ids of the tokenizer in FOLDER, which no stage makes."""
+
+    kind: ClassVar[str] = "counter"
+    form: ClassVar[str] = "a counter of tokens"
+    example: ClassVar[str] = "counter:./tokenizer"
+    schemes: ClassVar[tuple[str, ...]] = ("counter",)
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"scorer": frozenset({"scores"})}
+
+    def node(self, plan: Plan, reference: str) -> Node:
+        tokenizer = folder_identity(reference.partition(":")[2])
+        identity = {"name": "counter", "version": 1, "params": {"tokenizer": tokenizer}}
+        return ExternalModel(
+            label="counter", root=plan.root, reference=reference, backend=self.kind, identity=identity,
+            tokenizer=tokenizer, chat_template=False, positions=64, outputs=("tokens",),
+        )  # fmt: skip
+
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        return Counter.takes
+
+    def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
+        encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
+        return Step(name="texts", op=RewardPrompt(**rendering.settings)), Step(name="tokens", op=encode)
+
+    def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
+        return Counter()
+
+    def tokenizer(self, url: str) -> object:
+        from datakit.tokenizers.tokenizer import Tokenizer
+
+        return Tokenizer.of_folder(url.partition(":")[2])
