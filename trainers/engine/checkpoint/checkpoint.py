@@ -128,8 +128,6 @@ class Draft:
 
     def _publish(self) -> Manifest:
         path = _local(commit.attempt_path(self.folder, self.attempt))
-        for part in self.parts:
-            safe_unpickle.normalise(part.folder)
         for name, text in self.texts.items():
             with guarded("write", path), open(os.path.join(path, name), "w", encoding="utf-8") as file:
                 file.write(text)

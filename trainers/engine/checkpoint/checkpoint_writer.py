@@ -23,8 +23,9 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.storage import WriteResult
 
-from schemas.errors import QuiverError, StorageError, printable
-from schemas.store.storage import shown
+from schemas.errors import printable
+from trainers.engine.checkpoint import safe_unpickle
+from trainers.engine.checkpoint.disk_faults import torch_writing, unwritten, writer_fault
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.quiet import quiet
 
@@ -56,10 +57,11 @@ class Part:
         return written
 
     def finish(self, results: Sequence[list[WriteResult]]) -> None:
-        """Write the index over the files of all ranks; for the first rank."""
+        """Write the index over the files of all ranks, with nothing of this run or place in it; for the first rank."""
         assert self.index is not None, f"{self.folder} was planned on another rank"
         self.writer.finish(self.index, list(results))
         save_config(CheckpointingConfig(*_BACKEND), self.folder)
+        safe_unpickle.normalise(self.folder)
 
 
 def plan(tensors: Mapping[str, Any], folder: str, *, copy: bool) -> Part:
@@ -68,7 +70,7 @@ def plan(tensors: Mapping[str, Any], folder: str, *, copy: bool) -> Part:
         # Never read here; Megatron's own is a server process, which outlives a killed run with its pipes open.
         filesystem_async._results_queue = queue.Queue()
     strategy = _Planned()
-    with quiet():
+    with torch_writing(folder), quiet():
         dist_checkpointing.save({"model": dict(tensors)}, folder, strategy, async_sharded_save=True)
     assert strategy.part is not None, f"{folder}: nothing was planned"
     writer, index = strategy.part
@@ -83,7 +85,8 @@ def write(parts: Sequence[Part], group: Any = None) -> None:
     try:
         mine = [part.write() for part in parts]
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into RuntimeError
-        fault = printable(error.__cause__ or error.__context__ or error)
+        known = writer_fault(error, parts[0].folder)
+        fault = known.found if known is not None else printable(error.__cause__ or error.__context__ or error)
     world = dist.get_world_size() if dist.is_initialized() else 1
     gathered: list[Any] = [(mine, fault)] * world
     if world > 1:
@@ -100,19 +103,6 @@ def write(parts: Sequence[Part], group: Any = None) -> None:
                 raise unwritten(part.folder, printable(error)) from error
 
     parallel.on_rank_zero(finish, group)
-
-
-def unwritten(folder: str, reason: str) -> QuiverError:
-    """The error for a checkpoint that cannot be put on disk."""
-    return StorageError(
-        "checkpoint-unwritten",
-        f"a checkpoint cannot be written to {shown(folder)}",
-        expected="a folder that takes the files of all ranks",
-        found=reason,
-        where=shown(folder),
-        kept="the checkpoints before it",
-        next="make room or repair the storage, then run the same command again",
-    )
 
 
 class _Planned(TorchDistSaveShardedStrategy):
