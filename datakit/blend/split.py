@@ -29,8 +29,9 @@ _WHOLE = 1 << 64
 class Split(GatherAll):
     """The rows of the part named `part`; run it once for each part, with the same seed.
 
-    `parts` names all parts. `shares` (sum 1) or `counts` (numbers of distinct keys; -1 once, for the rest)
-    gives their sizes. Rows of other parts are counted, not rejected: they stand in the other parts' datasets.
+    `parts` names all parts. `shares` (sum 1) or `counts` (numbers of distinct keys; -1 once, for the rest,
+    which may be empty unless it is asked for) gives their sizes. Rows of other parts are counted,
+    not rejected: they stand in the other parts' datasets.
     """
 
     name: ClassVar[str] = "blend.split"
@@ -86,13 +87,15 @@ class Split(GatherAll):
     def _ends_by_count(self, keys: list[Keys]) -> list[int]:
         distinct = np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))
         rest = len(distinct) - sum(count for count in self.counts if count > 0)
-        if rest < 0 or (rest == 0 and -1 in self.counts):
+        of_rest = self.counts[self.parts.index(self.part)] == -1
+        if rest < of_rest:
             raise DataError(
                 "too-few-keys",
                 f"blend.split cannot cut {len(distinct)} values of {self.key} into parts of {self.counts}",
-                expected=f"at least {len(distinct) - rest + self.counts.count(-1)}",
+                expected=f"at least {len(distinct) - rest + of_rest}",
                 found=str(len(distinct)),
                 kept="nothing was written",
+                next="lower the counts, or give rows with more values",
             )
         ends = np.cumsum([rest if count == -1 else count for count in self.counts])
         return [int(distinct[end]) if end < len(distinct) else _WHOLE for end in ends]

@@ -18,8 +18,11 @@ from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import iteration_table, pair_table
 from pipelines.runtime.parameters import Number, Whole
+from pipelines.setups import setup_kind
 from pipelines.stages.fine_tuning import fine_tuned
 from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
+from schemas.errors import DataError
+from schemas.store.storage import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
         """The first policy's evaluation and all iterations up to this one."""
         seed, task_setup = self.settled_seed, self.task_setup(plan)
         eval_setup = task_setup.eval_setup
+        self._enough(task_setup.prompts)
         method = Method(
             name=self.title,
             experiment=self.folder(eval_setup.name),
@@ -115,6 +119,29 @@ class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
         targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
         return Iterations.named(task_setup, before, tuple(steps), targets)
 
+    def _enough(self, prompts: Node) -> None:
+        """`DataError` where it is known that the `prompts` do not suffice for so many iterations."""
+        manifest, needed = prompts.manifest(), self.prompts_per_iteration * self.iteration
+        if manifest is None or manifest.num_rows >= needed:
+            return
+        fewer = manifest.num_rows // self.iteration
+        raise DataError(
+            "too-few-prompts",
+            f"{self.iteration} iterations of {self.prompts_per_iteration} prompts need {needed}, and "
+            f"{prompts.label} has {manifest.num_rows}",
+            expected=f"lower {self.fewer_prompts}, or more prompts",
+            found=f"{manifest.num_rows} prompts",
+            where=shown(prompts.url),
+            kept="nothing was started",
+            next=f"--prompts-per-iteration {fewer}" if fewer else "give a file with more prompts",
+        )
+
+    @property
+    def fewer_prompts(self) -> str:
+        """The flags that decide for how many iterations prompts suffice."""
+        share = f" or --{self.setup}-held-out" if hasattr(setup_kind(self.setup), "held_out") else ""
+        return f"--prompts-per-iteration{share}"
+
     def requires(self) -> list[luigi.Task]:
         """The iteration before, and what this one wants. The one before is a part of the same graph: it is not planned
         anew, and answers for what it adds to its own predecessor alone.
@@ -132,4 +159,8 @@ class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
 
     def go_on(self) -> None:
         """Where the data lies, and how to go on."""
-        print(suggestions.section(self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration))
+        print(
+            suggestions.section(
+                self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration, self.fewer_prompts
+            )
+        )

@@ -15,10 +15,21 @@ from schemas.process import terminal
 _INDENT = "  "
 
 
-def section(task_setup: TaskSetup, last: IterationResult, prompts: int) -> str:
-    """Where the data lies and how to go on after iteration `last`; `prompts` are those of one iteration."""
+def section(task_setup: TaskSetup, last: IterationResult, prompts: int, fewer: str) -> str:
+    """Where the data lies and how to go on after iteration `last`; `prompts` are those of one iteration, `fewer` names
+    the flags to lower where none are left for another.
+    """
     policy = last.policy.url.removeprefix(last.policy.root)[1:]
-    lines = [terminal.wrapped(f"\ndata lies in {near(last.policy.root)}: policy {policy}"), "go on with"]
+    lines = [terminal.wrapped(f"\ndata lies in {near(last.policy.root)}: policy {policy}")]
+    left = _left(task_setup, last, prompts)
+    if left is not None and left < prompts:
+        lines.append(
+            terminal.wrapped(
+                f"prompts left for iteration {last.number + 1}: {left} of the {prompts} that it takes; lower {fewer}, "
+                "or give more prompts"
+            )
+        )
+    lines.append("go on with")
     lines += [_INDENT + text.replace("\n", f"\n{_INDENT}") for text in suggestions(task_setup, last, prompts)]
     return "\n".join(lines)
 
@@ -33,8 +44,8 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
         best = f"{shlex.quote(invocation.program('python'))} -c {code}"
         lines = textwrap.wrap(best, width - 2, break_long_words=False, break_on_hyphens=False)
         yield " \\\n".join(lines) if code.startswith('"') else best
-    manifest, needed = task_setup.prompts.manifest(), prompts * (last.number + 1)
-    if manifest is None or manifest.num_rows >= needed:
+    left = _left(task_setup, last, prompts)
+    if left is None or left >= prompts:
         yield _folded(invocation.again(iteration=last.number + 1), width)
     if not eval_setup.held_out.manifest():
         return
@@ -46,6 +57,12 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     generate += ["--stop", json.dumps(list(written.stop))] if written.stop else []
     generate += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
     yield _folded(invocation.command("Generate", *generate), width)
+
+
+def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | None:
+    """Prompts that no iteration up to `last` has taken; None where that is not known."""
+    manifest = task_setup.prompts.manifest()
+    return None if manifest is None else manifest.num_rows - prompts * last.number
 
 
 def _folded(words: list[str], width: int) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.commands.iterations import Iterations
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
-from schemas.errors import ConfigError
+from pipelines.report import suggestions
+from schemas import PROMPTS
+from schemas.dataset import Attempt
+from schemas.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +54,22 @@ def test_an_experiment_is_one_folder() -> None:
     with pytest.raises(ConfigError, match="is no name of one folder") as fault:
         RestIteration(experiment="a/b").results(Plan("data"))
     assert fault.value.next.endswith("--experiment a-b")
+
+
+def test_prompts_that_do_not_suffice_are_an_error_of_the_plan(tmp_path: Path) -> None:
+    def planned(iteration: int, prompts: int) -> Iterations:
+        recipe = RestIteration(iteration=iteration, prompts_per_iteration=prompts, thresholds=[0.5])
+        return recipe.results(Plan(str(tmp_path)))
+
+    first = planned(1, 4)
+    attempt = Attempt.begin(first.task_setup.prompts.url, PROMPTS)
+    with attempt.shard(0) as writer:
+        writer.write(PROMPTS.conform(PROMPTS.example(7)))
+        attempt.commit([writer.finish()])
+    with pytest.raises(DataError, match="2 iterations of 4 prompts need 8") as caught:
+        planned(2, 4)
+    assert caught.value.next == "--prompts-per-iteration 3" and "7 prompts" in caught.value.found
+    assert planned(2, 3).steps[1].number == 2
+    text = suggestions.section(first.task_setup, first.steps[-1], 4, "--prompts-per-iteration")
+    assert "prompts left for iteration 2: 3 of the 4" in text and "--iteration 2" not in text
+    assert "prompts left" not in suggestions.section(first.task_setup, first.steps[-1], 3, "--prompts-per-iteration")

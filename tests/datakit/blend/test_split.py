@@ -62,6 +62,16 @@ def test_counts_are_exact(put):
     assert [rows.num_rows for rows in part(dataset, counts=(20, 5))] == [40, 10], "the rest is left out"
 
 
+def test_the_rest_may_be_empty_where_another_part_is_asked_for(put, tmp_path):
+    dataset, parts = put(table(list("abcd"))), ("1", "2", "rest")
+    made = [
+        apply(Split(part=name, parts=parts, counts=(2, 2, -1)), dataset, str(tmp_path / name)).read() for name in "12"
+    ]
+    assert sorted(key for rows in made for key in rows["prompt_id"].to_pylist()) == list("abcd")
+    with pytest.raises(DataError, match="4 values"):
+        apply(Split(part="rest", parts=parts, counts=(2, 2, -1)), dataset, str(tmp_path / "rest"))
+
+
 def test_rows_of_other_parts_are_counted(put, tmp_path):
     dataset = put(table(list("abcd")))
     out = apply(Split(part="train", parts=PARTS, counts=(3, 1)), dataset, str(tmp_path / "o"))
