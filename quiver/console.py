@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> int:
         _print([f"quiver {__version__}"])
     elif name in _COMMANDS and {*arguments} & {*_HELP}:
         usage, meaning = _MEANINGS[name]
-        _print([f"usage: {usage}", "", f"  {meaning}"])
+        _print([f"usage: {usage}", "", terminal.wrapped(f"  {meaning}", "  "), *_FLAGS.get(name, ())])
     elif name in _COMMANDS:
         _print(_COMMANDS[name](arguments))
     else:
@@ -109,15 +109,17 @@ def _recipes(arguments: Sequence[str]) -> Iterable[str]:
 
 
 def _show(arguments: Sequence[str]) -> Iterable[str]:
+    from quiver import show
     from schemas import Dataset
 
-    usage = "quiver show URL [--mask [--rows N] [--tokenizer FOLDER]]"
+    usage = "quiver show URL [--rows N] [--mask [--tokenizer FOLDER]]"
     words, options = _options(arguments, ("rows", "tokenizer"), usage, flags=("mask",))
     count = options.get("rows", "3")
-    if len(words) != 1 or not count.isdecimal() or (options and "mask" not in options):
+    if len(words) != 1 or not count.isdecimal() or ("tokenizer" in options and "mask" not in options):
         raise _usage(usage, " ".join(arguments) or "no dataset")
-    dataset = Dataset.open(words[0])
-    return _masked(dataset, int(count), options) if "mask" in options else [repr(dataset), "", dataset.lineage()]
+    return (
+        _masked(Dataset.open(words[0]), int(count), options) if "mask" in options else show.lines(words[0], int(count))
+    )
 
 
 def _masked(dataset: Dataset, rows: int, options: Mapping[str, str]) -> Iterable[str]:
@@ -159,12 +161,20 @@ _MEANINGS = {
         "quiver export URL --to FORMAT --out FILE",
         "rows as another toolkit's file; without more, the formats",
     ),
-    "show": ("quiver show URL", "what is in a dataset, and what it was made of"),
-    "show --mask": (
-        "quiver show URL --mask [--rows N]",
-        "its first rows, with what is learnt in colour (--tokenizer FOLDER: another tokenizer)",
+    "show": (
+        "quiver show URL [--rows N] [--mask]",
+        "what is in a dataset (with its first rows), a checkpoint or a folder; --mask: with what is learnt in colour",
     ),
 }
+_FLAGS = {
+    "show": (
+        "",
+        "  --rows N            first rows that are printed (3)",
+        "  --mask              print them as tokens, with what is learnt in colour",
+        "  --tokenizer FOLDER  with --mask: another tokenizer than the rows' own",
+    ),
+}
+"""The flags of a command, for its help."""
 _COMMANDS: dict[str, Callable[[Sequence[str]], Iterable[str]]] = {
     "ops": _ops,
     "formats": _formats,

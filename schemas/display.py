@@ -29,11 +29,11 @@ _DEEPEST, _INPUTS, _LINES = 30, 50, 200
 """Of a tree of ancestors: generations, inputs of one dataset, lines after which no more inputs are named."""
 
 
-def text(url: str, manifest: Manifest, schema: Schema) -> str:
-    """At most ten lines of what the manifest says; no file is read, so a dataset that is gone has them too. `schema` is
-    that of its rows as they are read.
+def text(url: str, manifest: Manifest, schema: Schema, width: int = _WIDTH) -> str:
+    """At most ten lines of `width` characters of what the manifest says; no file is read, so a dataset that is gone has
+    them too. `schema` is that of its rows as they are read.
     """
-    return "\n".join([f"Dataset {shown(url)}", *(f"  {line}" for line in _facts(manifest, schema))])
+    return "\n".join([f"Dataset {shown(url)}", *(f"  {line}" for line in _facts(manifest, schema, width - 2))])
 
 
 def html(facts: str, first: Callable[[int], pa.Table]) -> str:
@@ -61,7 +61,7 @@ def lineage(url: str, manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _facts(manifest: Manifest, schema: Schema) -> Iterator[str]:
+def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
     shards, key = len(manifest.files), f", key {shown(', '.join(schema.key))}" if schema.key else ""
     kind = f"{shown(schema.name)} v{schema.version}"
     plural, size = "s" * (shards != 1), _human(manifest.num_bytes)
@@ -71,19 +71,34 @@ def _facts(manifest: Manifest, schema: Schema) -> Iterator[str]:
         reasons = ", ".join(
             f"{shown(name)} {shown(count)}" for name, count in _object(manifest.stats, "rejected").items()
         )
-        yield _cut(f"{rejected:,} rejected: {reasons}")
+        yield _cut(f"{rejected:,} rejected: {reasons}", width)
     if manifest.op:
-        inputs = ", ".join(shown(parent.name) for parent in manifest.parents)
-        yield _cut(f"made by {shown(manifest.op.get('name', ''))}{f' of {inputs}' if inputs else ''}")
+        inputs = ", ".join(_input(parent) for parent in manifest.parents)
+        yield _cut(f"made by {shown(manifest.op.get('name', ''))}{f' of {inputs}' if inputs else ''}", width)
+        if settings := ", ".join(_settings(_object(manifest.op, "params"))):
+            yield _cut(f"with {settings}", width)
     columns = ", ".join(f"{shown(column.name)}: {_kind(column.type)}" for column in schema.columns)
-    yield from textwrap.wrap(f"columns {columns}", _WIDTH - 2, max_lines=_COLUMN_LINES, placeholder=" ...")
+    yield from textwrap.wrap(f"columns {columns}", width, max_lines=_COLUMN_LINES, placeholder=" ...")
     means = [
         f"{shown(column.name)} {figures['mean']:.4g} ± {std(figures):.2g}"
         for column in schema.columns
         if (figures := _numbers(manifest.stats, column.name)).keys() >= _NUMBERS and column.name not in schema.key
     ]
     if means:
-        yield _cut("mean ± deviation " + ", ".join(means))
+        yield _cut("mean ± deviation " + ", ".join(means), width)
+
+
+def _input(parent: Parent) -> str:
+    """What a parent is called: an input by the last part of its place, a resource by its role too."""
+    place = shown(parent.url.rstrip("/").rpartition("/")[2])
+    return place if parent.name.isdecimal() else f"{place} ({shown(parent.name)})"
+
+
+def _settings(params: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of an operation that say something, one value each."""
+    for name, value in params.items():
+        if isinstance(value, str | int | float) and value is not False and value != "":
+            yield f"{shown(name)} {printable(value)}"
 
 
 def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -104,8 +119,8 @@ def _kind(kind: pa.DataType) -> str:
     return "struct" if pa.types.is_struct(kind) else printable(kind, 24)
 
 
-def _cut(line: str) -> str:
-    return textwrap.shorten(line, _WIDTH - 2, placeholder=" ...")
+def _cut(line: str, width: int) -> str:
+    return textwrap.shorten(line, width, placeholder=" ...")
 
 
 def _cell(value: Any) -> str:
@@ -117,7 +132,7 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, de
     size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
     rejected = sum(file.rows for file in manifest.rejected)
     rejects = f", {rejected} rejected" if rejected else ""
-    label = f"{name}: " if name else ""
+    label = f"{name}: " if name and not name.isdecimal() else ""
     indent, below = "  " * depth, "  " * (depth + 1)
     lines.append(f"{indent}{label}{shown(op)}  {size}{rejects}  [{manifest.content_digest[:12]}]  {shown(url)}")
     if manifest.content_digest in seen or not manifest.parents:

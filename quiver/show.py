@@ -1,0 +1,142 @@
+"""`quiver show PLACE`: a dataset with its first rows, a checkpoint its shape and figures, or what a folder holds.
+
+Nothing of torch is imported, and of a checkpoint only its manifest and its one small file are read.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas import Dataset, display
+from schemas.errors import IntegrityError, QuiverError, printable
+from schemas.manifest import Manifest
+from schemas.process import terminal
+from schemas.settings import suggestion
+from schemas.store.commit import read_manifest
+from schemas.store.storage import normal, shown
+from schemas.untrusted import strict_json
+
+_DEEP, _MOST = 4, 40
+"""Of a folder: how deep its datasets are looked for, and how many are listed."""
+
+
+def lines(place: str, rows: int) -> Iterator[str]:
+    """What stands at `place`, in lines of the terminal's width, with the first `rows` of a dataset; `IntegrityError`,
+    with the nearest name, where nothing does.
+    """
+    manifest = read_manifest(normal(place))
+    if manifest is None:
+        yield from _folder(place)
+    elif manifest.kind == "dataset":
+        yield from _dataset(Dataset.open(place), rows)
+    else:
+        yield from _checkpoint(place, manifest)
+
+
+def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
+    facts = display.text(dataset.url, dataset.manifest, dataset.schema, terminal.width())
+    yield from (_near(line) for line in facts.splitlines())
+    first = dataset.first(rows).to_pylist() if rows else []
+    for number, row in enumerate(first):
+        yield from ("", f"row {number}")
+        yield from _fields(row)
+    yield ""
+    yield from (_near(line) for line in dataset.lineage().splitlines())
+
+
+def _fields(values: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each value, cut at the terminal's width."""
+    column = max((len(printable(name)) for name in values), default=0)
+    for name, value in values.items():
+        head = f"  {printable(name):<{column}}  "
+        yield head + printable(value, max(20, terminal.width() - len(head)))
+
+
+def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
+    yield _near(f"{manifest.kind} {shown(normal(place))}")
+    size = sum(file.bytes for file in manifest.files)
+    yield f"  {len(manifest.files)} files, {size / 1e6:,.1f} MB, made by {shown(manifest.op.get('name', 'no task'))}"
+    for parent in manifest.parents:
+        yield _near(f"  {shown(parent.name)}: {shown(parent.url)}")
+    for title, values in (("architecture", _architecture(place)), ("figures", manifest.facts.get("stats", {}))):
+        if isinstance(values, Mapping) and values:
+            yield from ("", title)
+            yield from _fields({name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()})
+
+
+def _architecture(place: str) -> Mapping[str, Any]:
+    """The settings of the network that are not off; none where the checkpoint has no such file."""
+    path = Path(normal(place)) / "model.json"
+    try:
+        settings = strict_json(path.read_bytes())
+    except (OSError, ValueError, QuiverError):
+        return {}
+    return {k: v for k, v in settings.items() if v not in (None, False)} if isinstance(settings, dict) else {}
+
+
+def _folder(place: str) -> Iterator[str]:
+    """The datasets and checkpoints below `place`."""
+    where = normal(place)
+    if "://" in where or not os.path.isdir(where):
+        raise _nothing(place)
+    listed = sorted(_below(where))
+    if not listed:
+        raise _nothing(place)
+    yield f"{shown(place)} holds"
+    column = max(len(name) for name, _ in listed[:_MOST])
+    yield from (f"  {name:<{column}}  {what}" for name, what in listed[:_MOST])
+    if len(listed) > _MOST:
+        yield f"  ... {len(listed) - _MOST} more"
+    first = os.path.join(place, listed[0][0])
+    yield from ("", f"next: quiver show {shlex.quote(first)}")
+
+
+def _below(where: str) -> Iterator[tuple[str, str]]:
+    for above, folders, files in os.walk(where):
+        name = os.path.relpath(above, where)
+        if "_manifest.json" in files:
+            folders.clear()
+            yield printable(name, 200), _what(above)
+        elif name.count("/") >= _DEEP:
+            folders.clear()
+
+
+def _what(folder: str) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except (QuiverError, OSError):
+        return "cannot be read"
+    if manifest is None or manifest.kind != "dataset" or manifest.schema is None:
+        return "nothing" if manifest is None else manifest.kind
+    return f"{manifest.num_rows:,} rows of {shown(manifest.schema.name)}"
+
+
+def _nothing(place: str) -> IntegrityError:
+    """The error of a place where nothing is, with the near name of its folder."""
+    where, near, command = normal(place), "", ""
+    if "://" not in where:
+        folder = next(parent for parent in Path(where).parents if parent.is_dir())
+        missing = Path(where).relative_to(folder).parts[0]
+        near = suggestion(missing, [entry.name for entry in folder.iterdir()])
+        right = near[len(" (did you mean ") : -len("?)")]
+        rest = Path(where).relative_to(folder).parts[1:]
+        listing = f"ls {shlex.quote(os.path.relpath(folder))}"
+        command = f"quiver show {shlex.quote(os.path.relpath(folder.joinpath(right, *rest)))}" if near else listing
+    return IntegrityError(
+        "dataset-missing",
+        f"no dataset or checkpoint at {shown(place)}{near}",
+        expected="a folder with _manifest.json, which is written last, or a folder of such folders",
+        found="a folder without any" if os.path.isdir(where) else "no such folder",
+        kept="nothing was changed",
+        next=command or "run the task that makes it, or correct the path",
+    )
+
+
+def _near(line: str) -> str:
+    """`line` at the terminal's width, with places as seen from the current folder."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return terminal.wrapped(line.replace(f" {os.getcwd()}/", " "), indent)

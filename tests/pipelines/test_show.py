@@ -1,0 +1,87 @@
+"""`quiver show`: rows, checkpoints, folders and misspelt places, in 80 columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.filter import Where
+from quiver import console
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, IntegrityError
+from schemas.manifest import Manifest, Parent
+from schemas.store import commit
+
+ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset, what is kept of it, and a checkpoint, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = pa.table({"text": ["long " * 100, "two", "three", "four"], "n": [1, 2, 3, 4]})
+    given = Dataset.from_arrow(rows, ROWS, str(tmp_path / "data/given-1"))
+    apply(Where(predicate="n > 1"), given, str(tmp_path / "data/kept-2"), processes=0)
+    attempt = commit.begin_attempt(str(tmp_path / "data/policy-3"), ["weights"])
+    place = Path(commit.attempt_path(str(tmp_path / "data/policy-3"), attempt))
+    (place / "model.json").write_text(json.dumps({"num_layers": 7, "window": None, "head": "lm"}))
+    manifest = Manifest(
+        kind="checkpoint",
+        files=commit.hash_files(str(tmp_path / "data/policy-3"), attempt),
+        op={"name": "train.sft"},
+        parents=(Parent("data", given.url, given.content_digest, ""),),
+        facts={"stats": {"loss": 0.25, "steps": 12}},
+    )
+    commit.publish_folder(str(tmp_path / "data/policy-3"), attempt, manifest)
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert console.run(["show", *words]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    return out
+
+
+def test_a_dataset_shows_its_rows_its_settings_and_its_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = printed(capsys, "data/kept-2")
+    assert "1 rejected: false 1" in kept and "with predicate n > 1" in kept and "filter.where of given-1" in kept
+    assert "row 2\n  text  four\n  n     4\n" in kept and "data/given-1" in kept
+    assert "row 1" not in printed(capsys, "data/kept-2", "--rows", "1")
+    assert "long long" in printed(capsys, "data/given-1") and "…" in printed(capsys, "data/given-1", "--rows=1")
+
+
+def test_a_checkpoint_shows_its_shape_its_parents_and_its_figures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line.split() for line in printed(capsys, "data/policy-3").splitlines()]
+    assert ["num_layers", "7"] in lines and ["data:", "data/given-1"] in lines
+    assert ["loss", "0.25"] in lines and ["steps", "12"] in lines and not any("window" in line for line in lines)
+
+
+def test_a_folder_lists_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line.split(maxsplit=1) for line in printed(capsys, "data").splitlines()]
+    for line in (["given-1", "4 rows of rows"], ["kept-2", "3 rows of rows"], ["policy-3", "checkpoint"]):
+        assert line in lines
+
+
+@pytest.mark.parametrize(("place", "right"), [("data/kpt-2", "data/kept-2"), ("daat/kept-2", "data/kept-2")])
+def test_a_misspelt_place_gets_the_command_with_the_right_one(folder: Path, place: str, right: str) -> None:
+    with pytest.raises(IntegrityError, match="did you mean") as caught:
+        console.run(["show", place])
+    assert caught.value.next == f"quiver show {right}"
+
+
+def test_a_place_like_no_other_and_other_words_are_refused(folder: Path) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        console.run(["show", "zzzzzzz"])
+    assert caught.value.next == "ls ." and caught.value.code == 11
+    with pytest.raises(ConfigError):
+        console.run(["show", "data/kept-2", "--tokenizer", "x"])
