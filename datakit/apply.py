@@ -34,10 +34,8 @@ from schemas import Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
 from schemas.manifest import task_key_of
+from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import attempt_path
-
-ROWS_PER_SHARD = 65_536
-"""Rows of a shard that is cut from a stream."""
 
 ROWS_PER_CHUNK = 8_192
 """Rows that a Label or Keep works on at a time; bounds memory, never changes rows."""

@@ -27,6 +27,8 @@ from schemas.store.storage import Sink, Store, shown
 Verify = Literal["full", "size", "off"]
 
 ROWS_PER_GROUP = 8192
+ROWS_PER_SHARD = 65_536
+"""Rows of a shard that is cut from a stream; shards are what processes share."""
 _FLUSH_BYTES = 4 << 20
 _IN_MEMORY_BYTES = 64 << 20
 _verified: set[tuple[str, str, tuple[Any, ...]]] = set()

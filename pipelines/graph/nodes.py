@@ -25,15 +25,13 @@ from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest, task_key_of
+from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.tokenizer import dataset_identity, read_dataset, read_folder
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
 from trainers.architecture import output_names
 from trainers.config import Training
 from trainers.registry import configured
-
-ROWS_PER_SHARD = 65_536
-"""Rows of a shard where a stream is cut; shards are what processes share."""
 
 _KEY_CHARACTERS = 8
 

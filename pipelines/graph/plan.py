@@ -17,11 +17,12 @@ from datakit.op import Op
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.made_by import next_command, without_nulls
-from pipelines.graph.nodes import ROWS_PER_SHARD, Existing, Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.resolve import source_of
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal

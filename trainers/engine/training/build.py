@@ -94,7 +94,7 @@ class Prepared:
     @property
     def limits(self) -> Limits:
         """What the network can read and say."""
-        return Limits(self.shape.max_sequence_length, self.shape.vocab_size, self.shape.head_size)
+        return limits_of(self.shape)
 
 
 def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepared:
@@ -187,11 +187,16 @@ def _check_outputs(init: Checkpoint, names: tuple[str, ...]) -> None:
         )
 
 
+def limits_of(shape: ModelConfig) -> Limits:
+    """What a network of this shape can read and say."""
+    return Limits(shape.max_sequence_length, shape.vocab_size, shape.head_size)
+
+
 def feed(
     run: Run, dataset: Dataset, algorithm: Algorithm, shape: ModelConfig, layout: Layout, *, shuffle: bool
 ) -> DatasetLoader:
     """The steps of `dataset` as this process reads them; `DataError` if some row cannot be trained on."""
-    limits = Limits(shape.max_sequence_length, shape.vocab_size, shape.head_size)
+    limits = limits_of(shape)
     source = TokenDataset(
         dataset, algorithm, limits, parallel.on_rank_zero(lambda: _indexed(run, dataset, algorithm, limits))
     )
