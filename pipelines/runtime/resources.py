@@ -18,18 +18,19 @@ from schemas.tokenizer import dataset_identity
 from schemas.tokenizer_lineage import FACT
 
 
-def open_tokenizer(url: str) -> object:
-    """The tokenizer in a TOKENIZERS dataset."""
+def open_tokenizer(url: str, kind: str) -> object:
+    """The tokenizer in a TOKENIZERS dataset or in a checkpoint."""
     from datakit.tokenizers.tokenizer import Tokenizer
 
-    return Tokenizer.of_dataset(Dataset.open(url))
+    return Tokenizer.of_folder(url) if kind == "checkpoint" else Tokenizer.of_dataset(Dataset.open(url))
 
 
 def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
     """The resource that an operation over `rows` calls `name` and that `node` makes."""
     if name == "tokenizer":
-        opened = open_tokenizer if node.kind == "dataset" else backend_of(node).tokenizer
-        return Resource(resource_key(name, node), functools.partial(opened, node.url), tokenizer_id=_tokenizer_id(node))
+        of_rows = functools.partial(open_tokenizer, node.url, node.kind)
+        opened = of_rows if node.kind == "dataset" else functools.partial(backend_of(node).tokenizer, node.url)
+        return Resource(resource_key(name, node), opened, tokenizer_id=_tokenizer_id(node))
     for role in ROLES:
         if role == name:
             return model_resource(role, node, rows, _tokenizer_id(node))
