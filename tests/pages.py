@@ -33,6 +33,13 @@ samples_per_prompt = 2
 prompts_per_iteration = 68
 samples_per_prompt = 2
 
+[DpoIteration]
+prompts_per_iteration = 68
+samples_per_prompt = 2
+
+[SpinIteration]
+prompts_per_iteration = 68
+
 [digits]
 digits = 3
 demonstrations = 384

@@ -2,19 +2,21 @@
 
 Which pairs of a question's answers are candidates is the rule's matter; the reward of the better one is
 always higher by more than `margin`, so ties never pair, and neither do answers of equal text. A null, NaN or
-infinite reward never pairs. Choices among candidates are seeded and depend on the answers' ids alone, not on
-their order or on the cut into shards.
+infinite reward never pairs. With `max_length_ratio` the longer answer of a pair has at most so many times the
+characters of the other, so that preferring is not choosing by length. Choices among candidates are seeded and
+depend on the answers' ids alone, not on their order or on the cut into shards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datakit.columns.measurement import groups, measured, numbers, require_number
 from datakit.columns.rejections import set_aside
@@ -26,6 +28,7 @@ from datakit.op import Context, Gather, Result
 from schemas import PREFERENCES, SAMPLES, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.settings import DEFAULT_UNNAMED
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -33,6 +36,7 @@ Floats = npt.NDArray[np.float64]
 _MEMORY = "4GB"
 _ORDER = {
     "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
+    "best_vs_random": "a.value DESC, a.place, b.lot",
     "all_pairs": "xor(a.lot, b.lot)",
     "right_vs_wrong": "xor(a.lot, b.lot)",
 }
@@ -43,25 +47,34 @@ class Pair(Gather):
     """Up to `max_pairs` pairs of every prompt, by `column`.
 
     `best_vs_worst`: the highest against the lowest (of equals the first by sample index), then against the
-    next lowest; `all_pairs`: any two, chosen by lot; `right_vs_wrong`: one at or above `right_from` against
-    one below, by lot. A prompt that yields no pair is rejected with the reason fewer-than-two, tied,
-    none-right, none-wrong or within-margin; its value is the distance between its highest and its lowest
-    reward.
+    next lowest; `best_vs_random`: the highest against a lower one, by lot; `all_pairs`: any two, chosen by
+    lot; `right_vs_wrong`: one at or above `right_from` against one below, by lot. A prompt that yields no pair
+    is rejected with the reason fewer-than-two, tied, none-right, none-wrong, lengths-apart or within-margin;
+    its value is the distance between its highest and its lowest reward.
     """
 
     name: ClassVar[str] = "blend.pair"
 
-    rule: Literal["best_vs_worst", "all_pairs", "right_vs_wrong"] = "best_vs_worst"
+    rule: Literal["best_vs_worst", "best_vs_random", "all_pairs", "right_vs_wrong"] = "best_vs_worst"
     column: str = "reward"
     margin: float = 0.0
     right_from: float = 1.0
     max_pairs: int = 1
+    max_length_ratio: float | None = field(default=None, metadata=DEFAULT_UNNAMED)
 
     def __post_init__(self) -> None:
-        finite = np.isfinite([self.margin, self.right_from]).all()
-        if not (finite and self.margin >= 0 and self.max_pairs >= 1):
-            settings = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}"
-            raise ConfigError("bad-setting", f"blend.pair: {settings}", expected="finite, margin >= 0, max_pairs >= 1")
+        ratio = 1.0 if self.max_length_ratio is None else self.max_length_ratio
+        finite = np.isfinite([self.margin, self.right_from, ratio]).all()
+        if not (finite and self.margin >= 0 and self.max_pairs >= 1 and ratio >= 1):
+            settings = (
+                f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}, "
+                f"max_length_ratio {self.max_length_ratio}"
+            )
+            raise ConfigError(
+                "bad-setting",
+                f"blend.pair: {settings}",
+                expected="finite, margin >= 0, max_pairs >= 1, max_length_ratio >= 1",
+            )
 
     @property
     def takes(self) -> Schema:
@@ -103,16 +116,21 @@ class Pair(Gather):
             "value": values[finite],
             "place": np.asarray(rows["sample_index"])[finite],
             "text": groups(rows["response"])[finite],
+            "size": np.asarray(pc.utf8_length(rows["response"]))[finite],
             "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
         }
         order = f"{_ORDER[self.rule]}, a.place, b.place"
         right = f"AND a.value >= {self.right_from!r} AND b.value < {self.right_from!r}"
+        rules = [right] if self.rule == "right_vs_wrong" else []
+        if self.max_length_ratio is not None:
+            ratio = f"{self.max_length_ratio!r} * least(a.size, b.size)"
+            rules.append(f"AND greatest(a.size, b.size) <= {ratio}")
         with Session(memory=_MEMORY) as session:
             session.add("answers", pa.table(light))
             pairs = session.table(
                 "SELECT a.row AS chosen, b.row AS rejected FROM answers a JOIN answers b "
                 f"ON a.prompt = b.prompt AND a.value - b.value > {self.margin!r} AND a.text <> b.text "
-                f"{right if self.rule == 'right_vs_wrong' else ''} "
+                f"{' '.join(rules)} "
                 f"QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {self.max_pairs} "
                 f"ORDER BY a.prompt, {order}"
             )
@@ -132,6 +150,7 @@ class Pair(Gather):
             (judged & (high < self.right_from), "none-right"),
             (judged & (low >= self.right_from), "none-wrong"),
             (high == low, "tied"),
+            ((self.max_length_ratio is not None) & (high - low > self.margin), "lengths-apart"),
         ]
         reason = np.select([c for c, _ in cases], [name for _, name in cases], "within-margin")
         without = np.flatnonzero(~np.isin(np.arange(count), paired))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import luigi
 
@@ -20,7 +20,17 @@ from pipelines.report.iterations import iteration_table, pair_table
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups import setup_kind
 from pipelines.stages.fine_tuning import fine_tuned
-from pipelines.stages.iteration import Evaluation, IterationResult, Method, TaskSetup, evaluated, iterated
+from pipelines.stages.iteration import (
+    Evaluation,
+    Grown,
+    IterationResult,
+    Method,
+    TaskSetup,
+    drawn_prompts,
+    evaluated,
+    iterated,
+    next_prompts,
+)
 from schemas.errors import DataError
 from schemas.store.storage import shown
 
@@ -73,28 +83,39 @@ class Iterations(Results):
         return Iterations.named(self.task_setup, self.before, steps, (steps[-1].evaluation.figures, steps[-1].policy))
 
 
-class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
-    """Iteration `iteration` of a recipe over a task setup."""
+class SampledIteration(Sampled, SetupRecipe[Iterations]):
+    """Iteration `iteration` of a recipe over a task setup that learns from its own answers."""
 
-    training = "improve"
     title: ClassVar[str] = ""
+    scores: ClassVar[bool] = True
+    """Whether the setup's reward model scores the answers."""
 
     iteration = Whole(default=1, description="which iteration; those before it are required")
     prompts_per_iteration = Whole(
         default=1024, description="prompts of one iteration; each is used in one iteration only"
     )
-    samples_per_prompt = Whole(default=8, description="answers to each prompt")
-    original_share = Number(
-        default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
+    prompt_order = luigi.ChoiceParameter(
+        default="drawn",
+        choices=["drawn", "rows"],
+        description="prompts of an iteration: drawn by lot, or the next in the order of the rows (sample_split of "
+        "NeMo-Aligner)",
     )
+    samples_per_prompt = Whole(default=8, description="answers to each prompt")
+
+    def prompts(self, plan: Plan, label: str, task_setup: TaskSetup, number: int) -> Node:
+        """The prompts that iteration `number` answers."""
+        rows, count = task_setup.prompts, self.prompts_per_iteration
+        if self.prompt_order == "rows":
+            return next_prompts(plan, label, rows, count, number)
+        return drawn_prompts(plan, label, rows, count, number, self.settled_seed)
 
     @abstractmethod
-    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
-        """What each improve step trains on, out of rewarded samples."""
+    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+        """What each improve step trains on, out of the samples."""
 
-    def improve(self, plan: Plan, label: str, task_setup: TaskSetup, rows: Node, policy: Node, seed: int) -> Node:
-        """`policy` after one improve step on `rows`; fine-tuning unless a recipe says otherwise."""
-        return fine_tuned(plan, label, task_setup, rows, policy, seed, self.original_share)
+    @abstractmethod
+    def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
+        """`policy` after improve step number `step` (from 1) on `rows`."""
 
     def results(self, plan: Plan) -> Iterations:
         """The first policy's evaluation and all iterations up to this one."""
@@ -104,17 +125,17 @@ class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
         method = Method(
             name=self.title,
             experiment=self.folder(eval_setup.name),
-            prompts=self.prompts_per_iteration,
+            prompting=self.prompts,
             sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop),
-            keeping=self.keep,
+            scoring=self.scores,
+            keeping=self.learnt,
             improving=self.improve,
             seed=seed,
         )
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, task_setup.policy, seed)
         steps: list[IterationResult] = []
-        for number in range(1, self.iteration + 1):
-            policy = steps[-1].policy if steps else task_setup.policy
-            steps.append(iterated(plan, task_setup, method, number, policy))
+        while len(steps) < self.iteration:
+            steps.append(iterated(plan, task_setup, method, tuple(steps)))
         others = [] if task_setup.baselines is None else [task_setup.baselines]
         targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
         return Iterations.named(task_setup, before, tuple(steps), targets)
@@ -164,3 +185,31 @@ class AlignmentIteration(Sampled, SetupRecipe[Iterations]):
                 self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration, self.fewer_prompts
             )
         )
+
+
+class AlignmentIteration(SampledIteration):
+    """An iteration whose improve steps are fine-tuning on what a filter keeps of rewarded samples."""
+
+    training = "improve"
+
+    original_share = Number(
+        default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
+    )
+
+    @abstractmethod
+    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
+        """What each improve step trains on, out of rewarded samples."""
+
+    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+        """What is kept of the samples of this iteration."""
+        return self.keep(plan, grown.label, grown.scored)
+
+    def learning(self, task_setup: TaskSetup, step: int) -> Mapping[str, Any]:
+        """Settings of improve step number `step`: those of the setup."""
+        return task_setup.learning
+
+    def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
+        """Fine-tuning."""
+        task_setup = replace(grown.task_setup, learning=self.learning(grown.task_setup, step))
+        label = f"{grown.label}/step={step}"
+        return fine_tuned(plan, label, task_setup, rows, policy, grown.seed, self.original_share)

@@ -2,22 +2,31 @@
 
 One Grow step (samples of this iteration's prompts, scored) and `thresholds` Improve steps: each trains the policy of
 the step before on the samples whose reward is above its threshold, with rising thresholds, blended with original data.
+In the paper the original data is scored and filtered like the samples (`score_original`), and every Improve step learns
+more slowly (`lr_decay`); samples of earlier Grow steps can be filtered again (`earlier`).
 Thresholds are quantiles of the iteration's rewards, or absolute numbers that standardised rewards are compared with.
 Where rewards are so tied that none lies above a quantile, as when all answers are right, the rows at it are kept.
+NeMo-Aligner's ReST is one step over standardised rewards above 0, on the prompts in their order (`prompt_order`).
 Gulcehre et al., "Reinforced Self-Training (ReST) for Language Modeling" (2023, arXiv:2308.08998).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import luigi
 
+from datakit.blend import Mix
 from datakit.filter import Threshold
 from datakit.label import Standardize
 from pipelines.commands.iterations import AlignmentIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import ListParameter, OptionalNumber
+from pipelines.runtime.parameters import ListParameter, Number, OptionalNumber, Whole
+from pipelines.stages.iteration import Grown, TaskSetup, scored
 from schemas.errors import ConfigError, printable
+from trainers.config import merged
 
 
 class RestIteration(AlignmentIteration):
@@ -31,6 +40,48 @@ class RestIteration(AlignmentIteration):
     )
     reward_mean = OptionalNumber(description="mean to standardise with; empty: measured")
     reward_std = OptionalNumber(description="standard deviation to standardise with; empty: measured")
+    score_original = luigi.BoolParameter(
+        description="score the original data and filter it like the samples, as the paper does; original_share of it "
+        "is blended in besides"
+    )
+    earlier = Whole(least=0, default=0, description="iterations before this one whose samples are filtered again")
+    lr_decay = Number(
+        default=1.0, least=0, most=1, description="the rate of an improve step, as a share of that of the step before"
+    )
+
+    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+        """What thresholds leave of the samples, and of whatever is mixed into them."""
+        mixed = {"grown": grown.scored}
+        for one in grown.earlier[len(grown.earlier) - min(self.earlier, len(grown.earlier)) :]:
+            assert one.rewards is not None
+            mixed[f"iter={one.number}"] = one.rewards
+        if self.score_original:
+            mixed["original"] = self._scored_original(plan, grown.task_setup)
+        if len(mixed) == 1:
+            return self.keep(plan, grown.label, grown.scored)
+        mix = Mix(sources=tuple(mixed), epochs=(1.0,) * len(mixed))
+        rows = plan.table(f"{grown.label}/mixed", mix, *mixed.values(), seed=grown.seed)
+        return self.keep(plan, grown.label, rows)
+
+    def learning(self, task_setup: TaskSetup, step: int) -> Mapping[str, Any]:
+        """Those of the setup, with rates that fall from step to step."""
+        optim, share = task_setup.learning["optim"], self.lr_decay ** (step - 1)
+        if share == 1:
+            return task_setup.learning
+        rates = {name: optim[name] * share for name in ("lr", "min_lr") if name in optim}
+        return merged(task_setup.learning, {"optim": rates})
+
+    def _scored_original(self, plan: Plan, task_setup: TaskSetup) -> Node:
+        if task_setup.original is None:
+            raise ConfigError(
+                "missing-setting",
+                f"the setup {self.setup} has no original data to score",
+                expected="answers to learn beside the samples",
+                kept="nothing was started",
+                next="--own-original answers.jsonl",
+            )
+        label = f"{task_setup.eval_setup.name}/original.rewards"
+        return scored(plan, label, task_setup.eval_setup, task_setup.reward_model, task_setup.original)
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """One filter for each threshold: of rewards, or of standardised rewards where thresholds are absolute."""

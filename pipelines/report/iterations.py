@@ -13,10 +13,10 @@ from pipelines.stages.iteration import Evaluation, IterationResult, TaskSetup
 _COLUMNS = (
     Figure("iteration"),
     Figure("samples", ",", meaning="answers that the policy gave"),
-    Figure("kept", ",", meaning="rows left by the filter of each improve step"),
+    Figure("kept", ",", meaning="rows, or pairs, that each improve step learns from"),
     Figure("share", ".0%", meaning="those of the samples"),
     Figure("reward", "+.2f", meaning="mean reward of all samples"),
-    Figure("kept reward", "+.2f", meaning="of those kept"),
+    Figure("kept reward", "+.2f", meaning="of those kept; of pairs, that of the chosen answers"),
     Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
     Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it"),
     Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
@@ -55,7 +55,7 @@ def _row(
         sampled,
         kept,
         tuple(None if count is None or not sampled else count / sampled for count in kept),
-        _mean(step.rewards),
+        None if step.rewards is None else _mean(step.rewards),
         tuple(map(_mean, step.kept)),
         *gold,
         reward,
@@ -66,7 +66,7 @@ def _row(
 
 def _measured(step: IterationResult) -> tuple[Node, ...]:
     """The datasets whose rows are counted or whose rewards are averaged."""
-    return (step.samples, step.rewards, *step.kept)
+    return tuple(node for node in (step.samples, step.rewards, *step.kept) if node is not None)
 
 
 def _rows(node: Node) -> int | None:
@@ -76,7 +76,8 @@ def _rows(node: Node) -> int | None:
 
 def _mean(node: Node) -> float | None:
     manifest = node.manifest()
-    mean = None if manifest is None else manifest.stats["columns"].get("reward", {}).get("mean")
+    columns = {} if manifest is None else manifest.stats["columns"]
+    mean = (columns.get("reward") or columns.get("chosen_reward") or {}).get("mean")
     return None if mean is None else float(mean)
 
 

@@ -7,6 +7,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 
+from pipelines.graph.nodes import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup
@@ -39,8 +40,8 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     that reads a dataset which was removed since.
     """
     width, eval_setup = terminal.width() - len(_INDENT), task_setup.eval_setup
-    if last.rewards.manifest():
-        code = _quoted(_best(last))
+    if last.rewards is not None and last.rewards.manifest():
+        code = _quoted(_best(last.rewards))
         best = f"{shlex.quote(invocation.program('python'))} -c {code}"
         lines = textwrap.wrap(best, width - 2, break_long_words=False, break_on_hyphens=False)
         yield " \\\n".join(lines) if code.startswith('"') else best
@@ -69,8 +70,8 @@ def _folded(words: list[str], width: int) -> str:
     return terminal.folded([shlex.quote(word) for word in words], width)
 
 
-def _best(last: IterationResult) -> str:
-    shards = f"{near(last.rewards.url)}/*.parquet".replace("'", "''")
+def _best(rewards: Node) -> str:
+    shards = f"{near(rewards.url)}/*.parquet".replace("'", "''")
     query = f"select prompt, response, reward from '{shards}' order by reward desc limit 5"
     return f"import duckdb; print(duckdb.sql({json.dumps(query)}))"
 

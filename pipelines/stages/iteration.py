@@ -3,8 +3,8 @@ sampling and their relatives share.
 
     prompts of this iteration -> samples -> rewards -> kept -> improved policy -> evaluation
 
-`TaskSetup` is what a setup gives: prompts, original data, tokenizer, first policy, reward model, verifier. What
-is kept and how the policy learns it is the recipe's own matter.
+`TaskSetup` is what a setup gives: prompts, original data, tokenizer, first policy, reward model, verifier. Which
+prompts are answered, whether answers are scored, what is kept and how the policy learns it is the recipe's own matter.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from datakit.blend import Split
 from datakit.clients import Sampling
+from datakit.filter import Window
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
@@ -97,13 +98,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class IterationResult:
-    """What one iteration made: samples, their rewards, what was kept in each improve step, the policy and its
-    figures.
+    """What one iteration made: samples, their rewards (None: nothing scored them), what was kept in each improve step,
+    the policy and its figures.
     """
 
     number: int
     samples: Node
-    rewards: Node
+    rewards: Node | None
     kept: tuple[Node, ...]
     policy: Node
     evaluation: Evaluation
@@ -114,28 +115,53 @@ class IterationResult:
         steps = {f"step={stage}/kept": rows for stage, rows in enumerate(self.kept, 1)}
         answers = {"answers": self.evaluation.answers}
         last = {"kept": self.kept[-1]} if self.kept else {}
-        return {"samples": self.samples, "rewards": self.rewards, **steps, **last, **answers}
+        rewards = {} if self.rewards is None else {"rewards": self.rewards}
+        return {"samples": self.samples, **rewards, **steps, **last, **answers}
 
 
-Keeping = Callable[[Plan, str, Node], list[Node]]
-"""Plan, label prefix and rewarded samples in; the rows that each improve step trains on out."""
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """What an iteration stands on once its answers are there: `samples` of `policy`, as `rewards` where they are
+    scored, and the iterations before it. What it makes lies below `label`.
+    """
 
-Improving = Callable[[Plan, str, TaskSetup, Node, Node, int], Node]
-"""Plan, label, task setup, rows of one improve step, policy and seed in; the trained policy out."""
+    label: str
+    seed: int
+    task_setup: TaskSetup
+    policy: Node
+    samples: Node
+    rewards: Node | None
+    earlier: tuple[IterationResult, ...]
+
+    @property
+    def scored(self) -> Node:
+        """The rewarded samples of an iteration that scores them."""
+        assert self.rewards is not None
+        return self.rewards
+
+
+Prompting = Callable[[Plan, str, TaskSetup, int], Node]
+"""Plan, label prefix, task setup and number of the iteration in; the prompts that it answers out."""
+
+Keeping = Callable[[Plan, Grown], list[Node]]
+"""Plan and samples in; the rows that each improve step trains on out."""
+
+Improving = Callable[[Plan, Grown, int, Node, Node], Node]
+"""Plan, samples, number of the improve step (from 1), its rows and the policy so far in; the trained policy out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How an iteration is run: prompts and samples per iteration, sampling, what is kept,
-    how the policy learns it.
+    """How an iteration is run: its prompts, sampling, whether answers are scored, what is kept, how that is learnt.
 
     Its results lie below `<name>/<experiment>/`; a glob over that folder is about one experiment.
     """
 
     name: str
     experiment: str
-    prompts: int
+    prompting: Prompting
     sampling: Sampling
+    scoring: bool
     keeping: Keeping
     improving: Improving
     seed: int
@@ -172,26 +198,41 @@ def tokenized(
     return plan.table(f"{label}.tokens", Mask(max_length=max_length), texts, tokenizer=tokenizer)
 
 
-def iterated(plan: Plan, task_setup: TaskSetup, method: Method, number: int, policy: Node) -> IterationResult:
-    """Iteration `number` (from 1), from `policy`."""
+def drawn_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int, seed: int) -> Node:
+    """`count` of `prompts` for iteration `number`, drawn by lot; no other iteration has any of them."""
+    share = Split(part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[count] * number, -1))
+    return plan.table(f"{label}/prompts", share, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
+
+
+def next_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int) -> Node:
+    """The `count` rows of `prompts` that stand in their order behind those of the iterations before."""
+    window = Window(offset=(number - 1) * count, limit=count)
+    return plan.table(f"{label}/prompts", window, prompts, rows_per_shard=PROMPTS_PER_SHARD)
+
+
+def iterated(
+    plan: Plan, task_setup: TaskSetup, method: Method, earlier: tuple[IterationResult, ...]
+) -> IterationResult:
+    """The iteration behind `earlier`, from the policy of the last of them."""
+    number, policy = len(earlier) + 1, earlier[-1].policy if earlier else task_setup.policy
     eval_setup, label, seed = (
         task_setup.eval_setup,
         f"{method.name}/{method.experiment}/iter={number}",
         method.seed + number,
     )
-    share = Split(
-        part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[method.prompts] * number, -1)
-    )
-    prompts = plan.table(
-        f"{label}/prompts", share, task_setup.prompts, seed=method.seed, rows_per_shard=PROMPTS_PER_SHARD
-    )
+    prompts = method.prompting(plan, label, task_setup, number)
     complete = Complete(sampling=method.sampling)
     tokens = readable(plan, f"{label}/prompts", complete, prompts, policy, eval_setup.asking)
     samples = asked(plan, f"{label}/samples", complete, tokens, policy, seed=seed)
-    rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
-    kept = method.keeping(plan, label, rewards)
-    for stage, rows in enumerate(kept, 1):
-        policy = method.improving(plan, f"{label}/step={stage}", task_setup, rows, policy, seed)
+    rewards = None
+    if method.scoring:
+        rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
+    grown = Grown(
+        label=label, seed=seed, task_setup=task_setup, policy=policy, samples=samples, rewards=rewards, earlier=earlier
+    )
+    kept = method.keeping(plan, grown)
+    for step, rows in enumerate(kept, 1):
+        policy = method.improving(plan, grown, step, rows, policy)
     return IterationResult(
         number, samples, rewards, tuple(kept), policy, evaluated(plan, label, eval_setup, policy, method.seed)
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from pipelines.commands.iterations import Iterations
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
@@ -54,6 +56,32 @@ def test_absolute_thresholds_are_of_standardised_rewards(tmp_path: Path) -> None
     assert nodes[0].label == "rest/scores"
     standard = (REWARDS - 1) / 2
     assert rows == [REWARDS[standard > threshold].tolist() for threshold in (-0.5, 1.0)]
+
+
+def planned(**given: Any) -> Iterations:
+    return RestIteration(iteration=2, setup="digits", **given).results(Plan("data"))
+
+
+def test_original_data_and_earlier_samples_are_filtered_like_the_new_ones() -> None:
+    first, last = planned(score_original=True, earlier=3, thresholds=[0.2, 0.8]).steps
+    [mixed] = {id(one.inputs[0]): one.inputs[0] for one in last.kept}.values()
+    assert mixed.op.sources == ("grown", "iter=1", "original") and mixed.op.epochs == (1.0, 1.0, 1.0)
+    assert list(mixed.inputs[:2]) == [last.rewards, first.rewards]
+    assert mixed.inputs[2].label == "digits/original.rewards" and "reward" in mixed.schema
+    [alone] = {id(one.inputs[0]): one.inputs[0] for one in first.kept}.values()
+    assert alone.op.sources == ("grown", "original")
+    usual = planned().steps[1]
+    assert [one.inputs for one in usual.kept] == [(usual.rewards,)] * 2
+
+
+def test_the_rate_falls_from_step_to_step() -> None:
+    policy = planned(lr_decay=0.5, thresholds=[0.2, 0.4, 0.8]).steps[0].policy
+    rates = []
+    for _ in range(3):
+        optim = policy.training.learning.optim
+        rates.append((optim.lr, optim.min_lr))
+        policy = policy.init
+    assert rates[::-1] == [(5e-4, 5e-5), (2.5e-4, 2.5e-5), (1.25e-4, 1.25e-5)], "the setup's, halved and halved again"
 
 
 def test_moments_without_use_are_refused(tmp_path: Path) -> None:

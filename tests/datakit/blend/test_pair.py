@@ -19,6 +19,7 @@ from tests.datakit.fakes import Example, bare, scored
 EXAMPLES = [
     Example(Pair(), (scored(),)),
     Example(Pair(rule="all_pairs", max_pairs=2), (scored(),)),
+    Example(Pair(rule="best_vs_random", max_length_ratio=2.0), (scored(),)),
 ]
 
 NAN = math.nan
@@ -65,6 +66,28 @@ def test_all_pairs_are_the_pairs_with_a_margin(answers):
     assert len(drawn) == 3, "each of the three pairs is drawn with some seed"
 
 
+def test_the_best_against_a_lower_one_by_lot(answers):
+    rows = answers({"a": [1.0, 3.0, 2.0, 3.0]})
+    drawn = {pairs(Pair(rule="best_vs_random"), rows, seed)[0] for seed in range(12)}
+    assert drawn == {("a1", "a0"), ("a1", "a2")}, "the first of the best, against either that is lower"
+    assert sorted(pairs(Pair(rule="best_vs_random", max_pairs=2), rows)) == [("a1", "a0"), ("a1", "a2")]
+
+
+def test_answers_whose_lengths_lie_too_far_apart_never_pair(answers):
+    rows = answers({"a": [1.0, 0.0, 0.5], "b": [1.0, 0.0]})
+    texts = ["abcdef", "xy", "abc", "é" * 2, "z" * 5]  # 6, 2, 3, 2 and 5 characters
+    rows = rows.set_column(rows.column_names.index("response"), "response", pa.array(texts))
+
+    def made(op):
+        return op.gather(rows, Context()).rows.select(["chosen", "rejected"]).to_pylist()
+
+    wide, close = Pair(max_length_ratio=3), Pair(max_length_ratio=2.0)
+    assert made(wide) == [{"chosen": "abcdef", "rejected": "xy"}, {"chosen": "éé", "rejected": "zzzzz"}]
+    assert made(close) == [{"chosen": "abcdef", "rejected": "abc"}]
+    assert reasons(close, rows) == [("b", "lengths-apart", 1.0)]
+    assert reasons(Pair(max_length_ratio=2.0, margin=1.0), rows)[1] == ("b", "within-margin", 1.0)
+
+
 def test_equal_texts_never_pair(answers):
     rows = answers({"a": [1.0, 0.0]}).set_column(4, "response", pa.array(["the same", "the same"]))
     assert pairs_of_texts(rows) == []
@@ -88,7 +111,7 @@ some = st.dictionaries(
     st.lists(st.one_of(st.just(NAN), st.integers(0, 3).map(float)), max_size=5),
     min_size=1,
 )
-rules = st.sampled_from(["best_vs_worst", "all_pairs", "right_vs_wrong"])
+rules = st.sampled_from(["best_vs_worst", "best_vs_random", "all_pairs", "right_vs_wrong"])
 
 
 @settings(max_examples=15)
@@ -124,6 +147,12 @@ def test_the_cut_into_shards_does_not_matter(put, answers, tmp_path):
 
 
 def test_settings_are_checked():
-    for bad in ({"margin": -1.0}, {"max_pairs": 0}, {"margin": NAN}):
+    for bad in (
+        {"margin": -1.0},
+        {"max_pairs": 0},
+        {"margin": NAN},
+        {"max_length_ratio": 0.5},
+        {"max_length_ratio": NAN},
+    ):
         with pytest.raises(ConfigError):
             Pair(**bad)

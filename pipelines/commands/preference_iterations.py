@@ -1,0 +1,41 @@
+"""Iterations whose improve step is preference optimization: pairs out of samples, held against who gave these.
+
+samples -> pairs -> reference log-probs, as columns -> training -> policy of the next iteration
+"""
+
+from __future__ import annotations
+
+import luigi
+
+from pipelines.commands.iterations import SampledIteration
+from pipelines.commands.learning import ByAlgorithm
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import MergedParameter
+from pipelines.stages.iteration import Grown
+from pipelines.stages.preferred import learnt_rows
+from trainers.registry import algorithm_of
+
+_LEARNING = {
+    "epochs": 2,
+    "global_batch_size": 32,
+    "optim": {"lr": 1e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 1e-5},
+}
+"""For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
+
+
+class PreferenceIteration(ByAlgorithm, SampledIteration):
+    """An iteration that makes pairs, and a policy that prefers the chosen answers by more than the one before did."""
+
+    training = "learning"
+
+    algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
+    learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
+
+    def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
+        """`policy` is where training starts and what it is held against."""
+        label, eval_setup = f"{grown.label}/step={step}", grown.task_setup.eval_setup
+        algorithm = algorithm_of(self.algorithm)
+        read = learnt_rows(plan, f"{label}/read", algorithm, rows, policy, eval_setup.scoring, grown.seed)
+        training = self.training_for(label)
+        return plan.model(f"{label}/policy", training, data=read, tokenizer=eval_setup.tokenizer, init=policy)
