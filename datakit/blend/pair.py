@@ -63,18 +63,12 @@ class Pair(Gather):
     max_length_ratio: float | None = field(default=None, metadata=DEFAULT_UNNAMED)
 
     def __post_init__(self) -> None:
-        ratio = 1.0 if self.max_length_ratio is None else self.max_length_ratio
-        finite = np.isfinite([self.margin, self.right_from, ratio]).all()
-        if not (finite and self.margin >= 0 and self.max_pairs >= 1 and ratio >= 1):
-            settings = (
-                f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}, "
-                f"max_length_ratio {self.max_length_ratio}"
-            )
-            raise ConfigError(
-                "bad-setting",
-                f"blend.pair: {settings}",
-                expected="finite, margin >= 0, max_pairs >= 1, max_length_ratio >= 1",
-            )
+        ratio = 1 if self.max_length_ratio is None else self.max_length_ratio
+        above = np.array([self.margin, self.max_pairs - 1, ratio - 1])
+        if not (np.isfinite([*above, self.right_from]).all() and (above >= 0).all()):
+            settings = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}, ratio {ratio}"
+            expected = "finite, margin >= 0, max_pairs >= 1, max_length_ratio >= 1"
+            raise ConfigError("bad-setting", f"blend.pair: {settings}", expected=expected)
 
     @property
     def takes(self) -> Schema:
@@ -95,16 +89,15 @@ class Pair(Gather):
         group, values = groups(rows["prompt_id"]), numbers(rows[self.column])
         chosen, rejected = self._pairs(rows, group, values, ctx.seed)
         better, worse = rows.take(pa.array(chosen)), rows.take(pa.array(rejected))
+        asked = [name for name in ("prompt_id", "messages", "tools", "source") if name in rows.column_names]
         pairs = {
             "pair_id": content_ids(better["prompt_id"], better["sample_id"], worse["sample_id"]),
-            "prompt_id": better["prompt_id"],
-            "messages": better["messages"],
             "chosen": better["response"],
             "rejected": worse["response"],
             "chosen_reward": pa.array(values[chosen]),
             "rejected_reward": pa.array(values[rejected]),
+            **{name: better[name] for name in asked},
         }
-        pairs |= {name: better[name] for name in ("tools", "source") if name in rows.column_names}
         return Result(PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen]))
 
     def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
@@ -120,18 +113,15 @@ class Pair(Gather):
             "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
         }
         order = f"{_ORDER[self.rule]}, a.place, b.place"
-        right = f"AND a.value >= {self.right_from!r} AND b.value < {self.right_from!r}"
-        rules = [right] if self.rule == "right_vs_wrong" else []
-        if self.max_length_ratio is not None:
-            ratio = f"{self.max_length_ratio!r} * least(a.size, b.size)"
-            rules.append(f"AND greatest(a.size, b.size) <= {ratio}")
+        right, ratio = self.right_from, self.max_length_ratio
+        rules = f"AND a.value >= {right!r} AND b.value < {right!r} " if self.rule == "right_vs_wrong" else ""
+        rules += f"AND greatest(a.size, b.size) <= {ratio!r} * least(a.size, b.size) " if ratio else ""
         with Session(memory=_MEMORY) as session:
             session.add("answers", pa.table(light))
             pairs = session.table(
                 "SELECT a.row AS chosen, b.row AS rejected FROM answers a JOIN answers b "
                 f"ON a.prompt = b.prompt AND a.value - b.value > {self.margin!r} AND a.text <> b.text "
-                f"{' '.join(rules)} "
-                f"QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {self.max_pairs} "
+                f"{rules}QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {self.max_pairs} "
                 f"ORDER BY a.prompt, {order}"
             )
         return np.asarray(pairs["chosen"], np.int64), np.asarray(pairs["rejected"], np.int64)

@@ -1,8 +1,8 @@
 """A run of rows out of a dataset: NeMo-Aligner's `sample_split_size` and `sample_split_iter`.
 
 Split i is `Window(offset=i * size, limit=size)`. With `wrap=True` it goes on from the start past the end, so that every
-split has its full number of rows, where NeMo-Aligner's ran off the end of the file. For those who split prompts by
-hand; the iterations of a recipe take theirs by `blend.split`.
+split has its full number of rows, where NeMo-Aligner's ran off the end of the file. The iterations of a
+recipe take their prompts so with `--prompt-order rows`, otherwise by `blend.split`.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
 
     def _enough(self, prompts: Node) -> None:
         """`DataError` where it is known that the `prompts` do not suffice for so many iterations."""
-        manifest, needed = prompts.manifest(), self.prompts_per_iteration * self.iteration
+        manifest, needed = prompts.manifest(), self.fresh_prompts * self.iteration
         if manifest is None or manifest.num_rows >= needed:
             return
         fewer = manifest.num_rows // self.iteration
@@ -180,11 +180,13 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
 
     def go_on(self) -> None:
         """Where the data lies, and how to go on."""
-        print(
-            suggestions.section(
-                self.graph.task_setup, self.graph.steps[-1], self.prompts_per_iteration, self.fewer_prompts
-            )
-        )
+        last = self.graph.steps[-1]
+        print(suggestions.section(self.graph.task_setup, last, self.fresh_prompts, self.fewer_prompts))
+
+    @property
+    def fresh_prompts(self) -> int:
+        """Prompts of the setup that one iteration uses up."""
+        return int(self.prompts_per_iteration)
 
 
 class AlignmentIteration(SampledIteration):

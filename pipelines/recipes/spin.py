@@ -59,6 +59,11 @@ class SpinIteration(PreferenceIteration):
             return next_prompts(plan, below, rows, self.prompts_per_iteration, 1)
         return drawn_prompts(plan, below, rows, self.prompts_per_iteration, 1, self.settled_seed)
 
+    @property
+    def fresh_prompts(self) -> int:
+        """None: those of the original data are asked again."""
+        return 0
+
     def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
         """The original answers against the opponent's; where both are the same there is nothing to tell apart."""
         return [plan.table(f"{grown.label}/step=1/kept", PairAnswer(), grown.samples)]
