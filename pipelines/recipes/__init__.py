@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.dpo import DpoIteration as DpoIteration
 from pipelines.recipes.preference import Preference as Preference
-from pipelines.recipes.preference import PreferenceOptimization as PreferenceOptimization
 from pipelines.recipes.preference_optimization import PreferenceOptimization as PreferenceOptimization
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
 from pipelines.recipes.rest import RestIteration as RestIteration
