@@ -5,6 +5,7 @@ from __future__ import annotations
 import trainers  # noqa: F401  # isort: skip - signals end this command quietly from here on
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -116,7 +117,8 @@ def _show(arguments: Sequence[str]) -> Iterable[str]:
     words, options = _options(arguments, ("rows", "tokenizer"), usage, flags=("mask",))
     count = options.get("rows", "3")
     if len(words) != 1 or not count.isdecimal() or ("tokenizer" in options and "mask" not in options):
-        raise _usage(usage, " ".join(arguments) or "no dataset")
+        place = shlex.quote(words[0]) if words else "."
+        raise _usage(usage, " ".join(arguments) or "no dataset", f"quiver show {place}")
     return (
         _masked(Dataset.open(words[0]), int(count), options) if "mask" in options else show.lines(words[0], int(count))
     )
@@ -147,7 +149,10 @@ def _export(arguments: Sequence[str]) -> Iterable[str]:
     words, options = _options(arguments, ("to", "out", "keep", "max-rejected"), usage)
     most = options.get("max-rejected", "0")
     if len(words) != 1 or not {"to", "out"} <= options.keys() or not most.isdecimal():
-        raise _usage(usage, " ".join(arguments))
+        given = {"to": "trl", "out": "rows.jsonl"} | options
+        flags = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if name != "max-rejected"]
+        complete = f"quiver export {shlex.quote(words[0])} {' '.join(flags)}" if words else ""
+        raise _usage(usage, " ".join(arguments), complete)
     keep = [name for name in options.get("keep", "").split(",") if name]
     return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
 
@@ -214,17 +219,21 @@ def _at_most(arguments: Sequence[str], number: int, usage: str) -> int:
     return len(arguments)
 
 
-def _usage(usage: str, words: str) -> Exception:
+def _usage(usage: str, words: str, command: str = "") -> Exception:
     from schemas.errors import ConfigError, printable
 
     return ConfigError(
         "bad-parameter",
-        f"{usage.split('[', maxsplit=1)[0].split(' URL', maxsplit=1)[0].strip()} is asked for with other words",
+        f"{_name(usage)} is asked for with other words",
         expected=usage,
         found=printable(words),
         kept="nothing was started",
-        next=usage,
+        next=command or f"{_name(usage)} --help",
     )
+
+
+def _name(usage: str) -> str:
+    return usage.split("[", maxsplit=1)[0].split(" URL", maxsplit=1)[0].strip()
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ import tokenize
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
+from schemas.settings import suggestion
 
 
 @register
@@ -94,11 +96,16 @@ def place_of(function: str) -> str:
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         raise ConfigError(
             "no-function",
-            f"there is no Python module for {printable(function)}",
+            f"there is no Python module for {printable(function)}{_near_module(function)}",
             expected="module:function, importable from the working folder",
             kept="nothing was started",
         )
     return spec.origin
+
+
+def _near_module(function: str) -> str:
+    module, _, name = function.partition(":")
+    return suggestion(module, [path.stem for path in Path.cwd().glob("*.py")]).replace("?)", f":{name}?)")
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -145,9 +152,11 @@ def _parameters(function: str) -> list[str]:
         raise _unreadable(function, place, fault) from fault
     defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
     if not defined:
+        near = suggestion(name, [part.name for part in tree.body if isinstance(part, ast.FunctionDef)])
+        near = near.replace("did you mean ", f"did you mean {function.partition(':')[0]}:")
         raise ConfigError(
             "no-function",
-            f"{printable(function)}: the module defines no such function",
+            f"{printable(function)}: the module defines no such function{near}",
             expected=f"def {printable(name)}(response): ...",
             kept="nothing was started",
         )

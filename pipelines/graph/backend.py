@@ -23,7 +23,7 @@ from pipelines.graph.nodes import GraphBuilder, Node, resource_key
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
-from schemas.store.opening import only_match
+from schemas.store.opening import near_name, only_match
 
 Role = Literal["generator", "scorer", "model", "judge"]
 """What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
@@ -184,9 +184,10 @@ def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> No
                 kept="nothing was started",
             )
     manifest = None if "://" in reference else read_manifest(reference)
+    near = near_name(reference) if manifest is None and ":" not in reference else ""
     raise ConfigError(
         "not-found" if manifest is None else "wrong-kind",
-        f"{printable(reference, 200)} is no model",
+        f"{printable(reference, 200)} is no model{near}",
         expected=_forms(able),
         found="nothing of the kind" if manifest is None else f"a {manifest.kind}",
         kept="nothing was started",

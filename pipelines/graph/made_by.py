@@ -54,18 +54,20 @@ def adding(column: str, rows: Schema) -> Op:
     raise ConfigError("no-column", f"no operation adds {column} to rows of {rows.name}", kept="nothing was started")
 
 
-def next_command(missing: Collection[str], rows: Schema, place: str) -> str:
+def next_command(missing: Collection[str], rows: Schema, place: str, needed: Collection[str] = ()) -> str:
     """What to run over the rows at `place` so that they come closer to holding `missing`; empty where nothing does.
 
     Of the commands that add some of it: one that can run at once before one that cannot, then the one that adds most.
     Where none can run, the one that makes what the best of them lacks. Only where no command over these rows comes of
-    that, an import of others.
+    that, an import of others; it gives what is `needed` of the columns that are there, too.
     """
     operations = [maker for maker in makers() if maker.op is not None]
     made = _closer(operations, missing, rows)
     if made is not None:
         return f"luigi --module pipelines {made.command} --data {place}"
-    made = _closer(makers(), missing, rows)
+    there = {*needed} & {*rows.names}
+    imports = [maker for maker in makers() if maker.op is None and not (maker.adds & {*missing} and there - maker.adds)]
+    made = _closer([*operations, *imports], missing, rows)
     return "" if made is None else f"luigi --module pipelines {made.command}"
 
 

@@ -186,7 +186,9 @@ def _require(rows: Node, needed: Schema, who: str) -> None:
         schema.requires(needed, who)
     except DataError as error:
         lacking, place = [name for name in needed.names if name not in schema], source_of(rows)
-        error.next = next_command(lacking, schema, place) if lacking else without_nulls(needed, schema, place)
+        error.next = (
+            next_command(lacking, schema, place, needed.names) if lacking else without_nulls(needed, schema, place)
+        )
         raise
 
 

@@ -7,9 +7,12 @@ key; once it is made, both are known. What cannot be known here is refused by th
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.graph.nodes import Node
+from pipelines.graph.resolve import near
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
@@ -17,21 +20,34 @@ from schemas.tokenizer import dataset_identity
 
 def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
     """`DataError` if `other` (rows: in one of `columns`) speaks another tokenizer than `one`."""
+    by_column = {name: other.tokenizer_by_column.get(name, ()) for name in columns or ()}
     if columns is None:
-        tokenizers: list[str] = [other.tokenizer_id]
-    else:
-        tokenizers = [tokenizer for name in columns for tokenizer in other.tokenizer_by_column.get(name, ())]
-    for tokenizer in tokenizers:
+        by_column = {"": (other.tokenizer_id,)}
+    for column, tokenizer in ((name, each) for name, several in by_column.items() for each in several):
         if differ(one.tokenizer_id, tokenizer, (one, other)):
+            text = column.endswith("pieces")
+            what = "was written for" if text else "holds ids of"
             raise DataError(
                 "wrong-tokenizer",
-                f"{label}: {other.name} holds ids of another tokenizer than {one.name} speaks",
+                f"{label}: {other.name} {what} another tokenizer than {one.name} speaks",
                 expected=f"tokenizer {one.tokenizer_id[:12]}",
                 found=f"tokenizer {tokenizer[:12]}",
                 where=other.url,
                 kept="nothing was started",
-                next="tokenize the rows with the tokenizer of the checkpoint",
+                next=_next(one, other),
             )
+
+
+def _next(one: Node, other: Node) -> str:
+    """The command that writes or tokenizes `other` anew, with its own settings and the tokenizer of `one`."""
+    manifest = other.manifest()
+    if manifest is None or not manifest.parents or not isinstance(params := manifest.op.get("params"), Mapping):
+        return "write and tokenize the rows with the tokenizer of the checkpoint"
+    family, _, op = str(manifest.op.get("name", "")).partition(".")
+    words = ["--op", op, "--data", near(manifest.parents[0].url), "--tokenizer", near(one.url)]
+    settings = {name: value for name, value in params.items() if value is not None and value not in ("", [], {})}
+    words += ["--params", json.dumps(settings)] if settings else []
+    return f"luigi --module pipelines {family.capitalize()} {shlex.join(words)}"
 
 
 def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:

@@ -153,6 +153,9 @@ def _next(error: QuiverError) -> str:
         several = invocation.task() in ("Import", "Blend")
         places = error.found.split(", ")
         return invocation.renamed(error.what.partition(" matches ")[0], ",".join(places) if several else places[-1])
+    near = re.search(r" \(did you mean (\S+)\?\)$", error.what)
+    if near and error.slug in ("no-such-file", "not-found", "no-function"):
+        return invocation.mended(error.what, near[1]) or error.next
     unknown = re.findall(r"unknown key (\S+)(?: \(did you mean (\S+)\?\))?", error.what)
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next

@@ -131,6 +131,19 @@ def corrected(wrong: str, right: str) -> str:
     return ""
 
 
+def mended(what: str, right: str) -> str:
+    """The command that was given with the name `right` in place of the word that `what` is about, in the same folder;
+    empty where it has no such word.
+    """
+    words, names = again(), {name.rstrip(":") for name in what.split()}
+    for place, word in enumerate(words):
+        flag, equals, value = word.rpartition("=")
+        if place and value in names and (equals or words[place - 1].startswith("--")):
+            words[place] = f"{flag}{equals}{os.path.join(os.path.dirname(value), right)}"
+            return shlex.join(words)
+    return ""
+
+
 def runnable(text: str) -> str:
     """A command that an error names, as it works here: flags alone take the place of those that the command had."""
     text = text.replace(f" {os.getcwd()}/", " ")

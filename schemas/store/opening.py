@@ -67,3 +67,11 @@ def no_such_file(url: str) -> ConfigError:
         near = suggestion(Path(place).name, [entry.name for entry in folder.iterdir() if entry.is_file()])
         next_ = f"ls {shlex.quote(os.path.relpath(folder))}"
     return ConfigError("no-such-file", f"there is no file {shown(url)}{near}", kept="nothing was started", next=next_)
+
+
+def near_name(place: str) -> str:
+    """` (did you mean x?)` for the name in its folder that is nearest to the last of a place where nothing is."""
+    path = Path(normal(place))
+    if "://" in place or path.exists() or not path.parent.is_dir():
+        return ""
+    return suggestion(path.name, [entry.name for entry in path.parent.iterdir()])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from datakit.blend import Mix
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Reversal
+from datakit.registry import op_of
 from datakit.template import Chat
-from datakit.tokenize import Adopt, Encode, Train
+from datakit.tokenize import Adopt, Encode, Mask, Train
 from pipelines.graph.nodes import Existing, Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import differ
@@ -104,7 +108,7 @@ def test_what_is_not_made_yet_is_left_to_the_stage_itself(plan: Plan, rows: Tabl
     encode = Encode(columns=(("pieces", "prompt_ids"),))
     later = plan.table("later", encode, texts, tokenizer=trained)
     make(trained, tmp_path)
-    with pytest.raises(DataError, match="holds ids of another tokenizer"):
+    with pytest.raises(DataError, match="was written for another tokenizer"):
         plan.table("later", encode, texts, tokenizer=trained)
     with pytest.raises(DataError, match="wrong-tokenizer"):
         make(later, tmp_path)
@@ -140,3 +144,22 @@ def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: T
     with pytest.raises(DataError, match="wrong-tokenizer"):
         plan.table("samples", complete, tokens[1], generator=policy)
     assert samples.tokenizer_id == trained.task_key
+
+
+def test_texts_and_ids_of_another_tokenizer_name_the_way_to_one(plan: Plan, rows: Table, tmp_path: Path) -> None:
+    one = plan.table("one", Train(vocab_size=288), rows)
+    words = Path(__file__).parents[1] / "datakit/tokenize/words.json"
+    other = plan.table("other", Adopt(path=str(words), template="plain").pinned())
+    texts = plan.table("texts", Chat(template="plain", response="response"), rows, tokenizer=one)
+    tokens = plan.table("tokens", Mask(), texts, tokenizer=one)
+    there, wrong = make(tokens, tmp_path), make(other, tmp_path)
+    written = Plan(str(tmp_path)).existing(texts.url, "dataset")
+    with pytest.raises(DataError, match="was written for another tokenizer") as caught:
+        plan.table("again", Mask(), written, tokenizer=wrong)
+    words = shlex.split(caught.value.next)
+    assert words[3:9] == ["Template", "--op", "chat", "--data", os.path.relpath(rows.url), "--tokenizer"]
+    assert words[9] == os.path.relpath(wrong.url)
+    assert op_of("template.chat", json.loads(words[11])) == texts.op, "with its own settings"
+    with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
+        learn(plan, there, wrong)
+    assert f"Tokenize --op mask --data {os.path.relpath(texts.url)} --tokenizer" in caught.value.next

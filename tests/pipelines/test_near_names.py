@@ -1,0 +1,86 @@
+"""What is not there: its near name, and the command that was given with it; a next command that is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datakit.formats.sources import digests_of
+from datakit.io import Reversal
+from datakit.label import Reward, Verify
+from pipelines.graph.backend import model_at
+from pipelines.graph.made_by import next_command
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.runtime import invocation
+from pipelines.runtime.command import _next
+from quiver import console
+from schemas import COMPLETIONS
+from schemas.errors import ConfigError, QuiverError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my_reward.py").write_text("def score(response):\n    return [0.0]\n")
+
+
+def scored(model: str) -> Node:
+    """Rows that `model` scores."""
+    plan = Plan("data")
+    rows = plan.table("rows", Reversal(rows=2, output="demonstrations"))
+    return plan.table("label", Reward(), rows, scorer=model_at(plan, model))
+
+
+def after(error: QuiverError, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What the command of these words says to do next."""
+    monkeypatch.setattr(invocation, "_given", list(words))
+    return _next(error)
+
+
+@pytest.mark.parametrize("place", ["row.jsonl", "./row.jsonl"])
+def test_a_file_with_a_near_name_is_put_into_the_command(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as caught:
+        digests_of((place,))
+    right = place.replace("row.", "rows.")
+    assert after(caught.value, monkeypatch, "Import", f"--files={place}").endswith(f" Import --files={right}")
+    assert after(caught.value, monkeypatch, "Import", "--files", place).endswith(f" Import --files {right}")
+    assert after(caught.value, monkeypatch, "Import", "--files", f"{place},x").startswith("ls "), "one of several"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("./my-modl", "./my-model"), ("my_rewrd:score", "my_reward:score"), ("my_reward:scor", "my_reward:score")],
+)
+def test_a_model_with_a_near_name_is_put_into_the_command(
+    wrong: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="did you mean") as caught:
+        scored(wrong)
+    assert after(caught.value, monkeypatch, "Label", "--model", wrong).endswith(f" Label --model {right}")
+
+
+def test_nothing_near_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as caught:
+        model_at(Plan("data"), "./zzzzzz")
+    assert "did you mean" not in caught.value.what
+
+
+def test_an_import_gives_all_that_the_stage_reads() -> None:
+    needed = Verify(kind="number").takes.names
+    command = next_command(["answer"], COMPLETIONS, "rows", needed)
+    assert "--format" in command and "--format prompts" not in command
+
+
+def test_a_wrong_use_of_a_list_is_answered_with_the_place_that_was_given() -> None:
+    for words, command in (
+        ("show data/x --frobnicate", "quiver show data/x"),
+        ("export data/x --to trl", "quiver export data/x --to trl --out rows.jsonl"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            console.run(words.split())
+        assert caught.value.next in (command, f"quiver {words.split()[0]} --help")
+        assert "URL" not in caught.value.next
