@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
+import os
 import pickle
 import re
 import resource
 import sys
+import time
 from typing import Any
 
-_SECONDS = 600
+_SECONDS, _STEADY, _RATE = 600, 5, 1 << 20
+"""Processor seconds at most; seconds that any file may take, and the bytes that each one more is for: a small pickle
+may ask for work without end.
+"""
+
 _BATCH = 1 << 21
 """Numbers of one key in a batch, about."""
 
@@ -27,10 +34,13 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    import numpy  # noqa: F401  # loaded before the time of this file begins
     import pyarrow as pa
 
     pa.set_cpu_count(1)
     try:
+        allowed = math.ceil(time.process_time()) + _STEADY + os.path.getsize(request["path"]) // _RATE
+        resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, _SECONDS), _SECONDS))
         items = _items(request["path"])
         names = sorted(items[0]) if items else []
         schema = pa.schema([(name, pa.list_(pa.float64())) for name in names])
@@ -78,6 +88,8 @@ def _items(path: str) -> list[dict[str, Any]]:
     items = array.values if isinstance(array, _Values) else array
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"no list of items, but {type(array).__name__}")
+    if not all(type(key) is str for item in items for key in item):
+        raise ValueError("an item with a key that is no text")
     return items
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -98,6 +99,8 @@ def batches(
             raise too_large(url, most, stored)
         if code or fault:
             why = shown(stderr.read(500).decode("utf-8", "replace").strip()) if code == 3 else fault
+            if code == -signal.SIGXCPU:
+                code, why = 0, "it asks for more work than a file of its size can"
             raise error(
                 f"broken-{kind.lower()}",
                 f"{shown(url)} is not a sound {kind} file",

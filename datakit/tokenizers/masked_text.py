@@ -9,10 +9,12 @@ Token rows, pairs and packs are decoded by their tokenizer; templated rows (`pie
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import flat
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import IDS, PIECES, Dataset
-from schemas.errors import ConfigError, escaped, printable
+from schemas.errors import ConfigError, DataError, escaped, printable
 from schemas.rows.tokens import MASK
 from schemas.store.storage import shown
 from schemas.tokenizer_lineage import check, tokenizers_of
@@ -31,6 +33,8 @@ Segment = tuple[str, bool]
 
 _COLOUR, _PLAIN = ("\x1b[1;32m", "\x1b[0m"), ("[[", "]]")
 _ROWS = 8192
+_BEFORE = 8
+"""Tokens that one may need to become text: a letter has four bytes at most, and a blank may stand before it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class MaskedText:
     def text(self, colour: bool) -> str:
         """Lines for a terminal: what is learnt in colour, or between `[[` and `]]`."""
         opens, closes = _COLOUR if colour else _PLAIN
-        return "\n\n".join(self._shown(lambda text: f"{opens}{text}{closes}", lambda text: text))
+        quoted = _without_marks if not colour else str
+        return "\n\n".join(self._shown(lambda text: f"{opens}{text}{closes}", str, quoted))
 
     def __str__(self) -> str:
         return self.text(colour=False)
@@ -72,15 +77,18 @@ class MaskedText:
         def marked(text: str) -> str:
             return f"<mark>{text}</mark>"
 
-        parts = self._shown(marked, html.escape)
+        parts = self._shown(marked, html.escape, html.escape)
         return "<div>" + "".join(f'<pre style="white-space: pre-wrap">{part}</pre>' for part in parts) + "</div>"
 
-    def _shown(self, marked: Callable[[str], str], quoted: Callable[[str], str]) -> Iterator[str]:
+    def _shown(
+        self, marked: Callable[[str], str], quoted: Callable[[str], str], own: Callable[[str], str]
+    ) -> Iterator[str]:
+        """Parts of lines; what is learnt is `marked`, a row's `own` text and all other words are made safe."""
         yield quoted(f"{shown(self.url)}: {self.learnt:,} of {self.total:,} {self.unit} are learnt ({self.share:.1%})")
         for row in self.rows:
             head = quoted(f"{printable(row.column)} of {printable(row.name)}: {row.learnt} of {row.total} {row.unit}")
             sequences = (
-                "".join(marked(quoted(escaped(text))) if learnt else quoted(escaped(text)) for text, learnt in segments)
+                "".join(marked(own(escaped(text))) if learnt else own(escaped(text)) for text, learnt in segments)
                 for segments in row.sequences
             )
             yield "\n".join([head, *sequences])
@@ -154,20 +162,56 @@ def _row(rows: pa.Table, at: int, view: _View, key: Sequence[str], tokenizer: To
         return MaskedRow(name, view.ids, (segments,), learnt, sum(len(text) for text, _ in segments), "characters")
     assert tokenizer is not None, "ids are shown by their tokenizer"
     ids, mask = rows[view.ids][at].as_py() or [], rows[view.mask][at].as_py() or []
-    lengths = rows[view.lengths][at].as_py() if view.lengths else [len(ids)]
+    lengths = (rows[view.lengths][at].as_py() or []) if view.lengths else [len(ids)]
+    _check_row(f"{printable(view.ids)} of {printable(name)}", ids, mask, lengths, tokenizer)
     ends = np.cumsum([0, *lengths]).tolist()
     sequences = tuple(_decoded(tokenizer, ids[a:b], mask[a:b]) for a, b in pairwise(ends))
     return MaskedRow(name, view.ids, sequences, sum(mask), len(ids), "tokens")
 
 
+def _without_marks(text: str) -> str:
+    """`text` with a backslash before each bracket that could be part of a mark, with its neighbour or across an end."""
+    return re.sub(r"\[{2,}|\]{2,}|^[][]|[][]$", lambda match: "".join(f"\\{one}" for one in match.group()), text)
+
+
+def _check_row(place: str, ids: list[Any], mask: list[Any], lengths: list[Any], tokenizer: Tokenizer) -> None:
+    """`DataError` for a row whose mask and lengths are not those of its ids, or with ids that are no tokens."""
+    if len(mask) != len(ids) or not set(mask) <= {0, 1}:
+        expected, given = f"{len(ids):,} of 0 or 1, one an id", f"{len(mask):,}, of {_distinct(mask)}"
+        raise DataError("mask-length", f"the mask of {place} is not its ids'", expected=expected, found=given)
+    if None in lengths or min(lengths, default=0) < 0 or sum(lengths) != len(ids):
+        raise DataError(
+            "mask-length",
+            f"the lengths of the sequences in {place} are not those of its ids",
+            expected=f"whole numbers that sum to {len(ids):,}",
+            found=printable(lengths, 100),
+        )
+    size = tokenizer.size
+    strange = sorted({str(one) for one in ids if one is None or not 0 <= one < size})
+    if strange:
+        raise DataError(
+            "wrong-tokenizer",
+            f"{place} holds ids that {printable(tokenizer.name)} does not have",
+            expected=f"0 .. {size - 1:,}",
+            found=printable(", ".join(strange), 100),
+            next="--tokenizer FOLDER, of the tokenizer that made them",
+        )
+
+
+def _distinct(values: list[Any]) -> str:
+    return printable(", ".join(sorted({str(value) for value in values})) or "none", 100)
+
+
 def _decoded(tokenizer: Tokenizer, ids: list[int], mask: list[int]) -> tuple[Segment, ...]:
-    """The text of a sequence cut where its mask changes: each stretch is what the text up to its end has more than the
-    text before, because a token's text may depend on those before it (or, inside a letter of several tokens, its own).
+    """The text of a sequence cut where its mask changes: each stretch is what it adds to the text of the `_BEFORE`
+    tokens before, on which a token's text may depend (or, inside a letter of several tokens, its own).
     """
     cuts = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
-    texts = tokenizer.decode([ids[:cut] for cut in cuts], control=True)
+    spans = [(max(0, start - _BEFORE), start, end) for start, end in pairwise(cuts)]
+    befores = tokenizer.decode([ids[first:start] for first, start, _ in spans], control=True)
+    wholes = tokenizer.decode([ids[first:end] for first, _, end in spans], control=True)
     segments = []
-    for (start, end), (before, whole) in zip(pairwise(cuts), pairwise(texts), strict=True):
+    for (_, start, end), before, whole in zip(spans, befores, wholes, strict=True):
         if start < end:
             own = whole[len(before) :] if whole.startswith(before) else tokenizer.decode([ids[start:end]], True)[0]
             segments.append((own, bool(mask[start])))

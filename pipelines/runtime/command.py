@@ -199,7 +199,7 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
                 before()
             log = _log_to_file()
             result = _scheduled(task)
-            _raise_failures(result, log)
+            _raise_failures(task, result, log)
             return then(task, result)
     except RPCError as error:
         raise _no_scheduler(str(error.sub_exception or error)) from None
@@ -330,7 +330,7 @@ def logs_folder() -> Path:
     return Path("quiver-logs") if "://" in root else Path(root) / "logs"
 
 
-def _raise_failures(result: LuigiRunResult, log: Path) -> None:
+def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None:
     if _running.stop_requested:
         raise _stopped()
     worker = result.worker
@@ -342,6 +342,8 @@ def _raise_failures(result: LuigiRunResult, log: Path) -> None:
         raise errors[0]
     if not worker.add_succeeded:
         raise QuiverError("scheduling", "the graph could not be scheduled", where=str(log))
+    if not root.complete():
+        raise QuiverError("scheduling", f"{root.task_family} ended before everything of it was made", where=str(log))
 
 
 def _error_of(task: luigi.Task, failure: str) -> QuiverError:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import luigi
 import luigi.configuration
+import luigi.interface
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
@@ -199,6 +200,7 @@ def _remote_scheduler(config: object) -> bool:
 def check() -> None:
     """Raise `ConfigError` for a key or section that resembles ours and that nothing reads."""
     config = luigi.configuration.get_config()
+    _check_workers()
     if not isinstance(config, configparser.ConfigParser):
         return
     families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
@@ -219,6 +221,19 @@ def check() -> None:
                 kept="nothing was started",
                 next=f"rename [{section}] to [{near[0]}] in luigi.cfg",
             )
+
+
+def _check_workers() -> None:
+    """Luigi itself does nothing with fewer than one worker, and calls that a success."""
+    workers = configured(luigi.interface.core).workers
+    if workers < 1:
+        raise ConfigError(
+            "bad-parameter",
+            f"workers: {workers} is below 1, the least there can be",
+            expected="tasks at the same time, from 1",
+            kept="nothing was started",
+            next=invocation.replaced("--workers", "--workers", "1"),
+        )
 
 
 def _check_keys(section: str, keys: set[str], known: set[str]) -> None:

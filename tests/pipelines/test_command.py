@@ -56,6 +56,15 @@ def test_workers_and_processes_change_no_byte(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+def test_workers_that_would_do_nothing_are_refused(tmp_path: Path, workers: str) -> None:
+    """Luigi alone ends with success and makes nothing."""
+    done = luigi(tmp_path, "Toy", "--workers", workers)
+    assert done.returncode == 2, done.stderr
+    assert "workers: " in done.stderr and "/bug" not in done.stderr
+    assert not list(tmp_path.glob("quiver-data/toy/*"))
+
+
 def test_a_scheduler_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
     done = luigi(tmp_path, "Toy", "--scheduler-port", "1")
     assert done.returncode == 13, done.stderr

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.conversations import Faults, any_turn, flat, messages, starts, turn_column
 from datakit.columns.measurement import NOT_FINITE
 from datakit.formats.exports import EXPORTS
 from datakit.formats.exports.export import Export, not_finite
-from datakit.formats.exports.json_columns import TEXT, joined, record, value
-from schemas import Dataset, Schema
+from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
+from schemas import MESSAGES, Dataset, Schema
 from schemas.errors import ConfigError, ConflictError, DataError, printable
 from schemas.settings import suggestion
 from schemas.store.opening import open_store
@@ -65,8 +66,9 @@ class Written:
 def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_rejected: int = 0) -> Written:
     """Write `dataset` in the format `to` (a name of `EXPORTS`, or a toolkit's) to the file `path`.
 
-    `keep` are columns of texts, numbers or truth values that become keys of their own. `ConfigError` for what there is
-    not; `ConflictError` where there is a file already; `DataError` where more than `max_rejected` rows do not fit.
+    `keep` are columns of texts, numbers, truth values or dates that become keys of their own. `ConfigError` for what
+    there is not; `ConflictError` where there is a file already; `DataError` where more than `max_rejected` rows do not
+    fit.
     """
     form = export_for(to, dataset.schema)
     columns = form.columns(dataset.schema)
@@ -133,11 +135,12 @@ def _streamed(
     rows = weighted = first = 0
     sink, aside = store.create(scratch), store.create(_beside(scratch))
     try:
-        for batch in _batches(dataset, [*dict.fromkeys([*columns, *keep, *nullable, *dataset.schema.key])]):
+        for stored in _batches(dataset, [*dict.fromkeys([*columns, *keep, *nullable, *dataset.schema.key])]):
+            batch, unsound = _one_line(stored)
             lines = form.lines(batch)
             text = _with_kept(lines.text, batch, keep)
             unwritable = (not_finite(batch, [*columns, *keep]), NOT_FINITE)
-            why = _reasons([unwritable, *lines.faults], batch.num_rows)
+            why = _reasons([*unsound, unwritable, *lines.faults], batch.num_rows)
             good = np.array([not reason for reason in why], bool)
             sink.write(_bytes(text.filter(pa.array(good))))
             if not good.all():
@@ -162,6 +165,31 @@ def _batches(dataset: Dataset, columns: list[str]) -> Iterator[pa.Table]:
     for shard in range(len(dataset.shards)):
         for batch in dataset.batches(shard, _ROWS, columns):
             yield batch.combine_chunks()
+
+
+def _one_line(batch: pa.Table) -> tuple[pa.Table, Faults]:
+    """The rows with their tools and tool calls, which are JSON, in one line each; and those where they are none."""
+    wrong = np.zeros(batch.num_rows, bool)
+    for name in {"tools", "messages"} & set(batch.column_names):
+        column = flat(batch[name])
+        if column.type == pa.string():
+            texts, bad = one_line(column)
+        elif column.type == MESSAGES:
+            texts, bad = _calls_in_one_line(column)
+        else:
+            continue
+        wrong |= bad
+        batch = batch.set_column(batch.column_names.index(name), name, texts)
+    return batch, [(wrong, "bad-json")]
+
+
+def _calls_in_one_line(turns: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    inner, offsets = turns.flatten(), starts(turns)
+    calls, bad = one_line(inner.field("tool_calls"))
+    columns = {field.name: calls if field.name == "tool_calls" else inner.field(field.name) for field in inner.type}
+    return messages(offsets, turn_column(columns.pop("role"), columns.pop("content"), **columns)), any_turn(
+        offsets, bad
+    )
 
 
 def _reasons(faults: Sequence[tuple[np.ndarray, str]], count: int) -> list[str]:
@@ -208,13 +236,13 @@ def _beside(place: str) -> str:
 def _check_kept(form: Export, schema: Schema, columns: Sequence[str], keep: Sequence[str]) -> None:
     own = set(json.loads(form.lines(_one_row(schema, columns)).text[0].as_py().split("\n")[0])) if keep else set()
     for name in keep:
-        plain = name in schema and not pa.types.is_nested(schema[name].type)
+        plain = name in schema and is_plain(schema[name].type)
         if plain and name not in own and keep.count(name) == 1 and form.back != "comparisons":
             continue
         raise ConfigError(
             "bad-setting",
             f"keep: {printable(name)} cannot become a key of {form.name}{suggestion(name, list(schema.names))}",
-            expected="columns of texts, numbers or truth values, under names that the format does not use",
+            expected="columns of texts, numbers, truth values or dates, under names that the format does not use",
             kept="nothing was started",
         )
 

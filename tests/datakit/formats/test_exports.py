@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
 from datakit.formats.exports import EXPORTS
 from datakit.formats.exports.write import Written, export
 from datakit.io import Jsonl
-from schemas import Dataset
+from schemas import Column, Dataset
 from schemas.errors import ConfigError, ConflictError, DataError
 
 IDS = ("prompt_id", "chat_id", "sample_id", "pair_id")
@@ -246,6 +248,67 @@ def test_columns_that_are_not_written_are_counted_and_may_be_kept(tmp_path: Path
     for bad in (["messages"], ["prompt"], ["topic", "topic"], ["topics"]):
         with pytest.raises(ConfigError):
             export(dataset, "trl", str(tmp_path / "bad"), keep=bad)
+
+
+def with_column(column: pa.Array, folder: Path, name: str = "own") -> Dataset:
+    """Two answered prompts with one more column."""
+    rows = imported(ANSWERED, "completions", folder)
+    schema = rows.schema.adding(Column(name, column.type, "of the test", nullable=True))
+    return Dataset.from_arrow(rows.read().append_column(name, column), schema, str(folder / "more"))
+
+
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [
+        (pa.array([date(2024, 1, 2), None]), ["2024-01-02", None]),
+        (pa.array([datetime(2024, 1, 2, 3, 4, 5), None], pa.timestamp("us")), ["2024-01-02 03:04:05.000000", None]),
+        (pa.array([2**64 - 1, 0], pa.uint64()), [2**64 - 1, 0]),
+        (pa.array([True, None]), [True, None]),
+    ],
+    ids=str,
+)
+def test_a_kept_column_of_any_plain_type_is_json(column: pa.Array, written: list[Any], tmp_path: Path) -> None:
+    out = export(with_column(column, tmp_path), "trl", str(tmp_path / "out"), keep=["own"])
+    assert [line["own"] for line in lines_in(out.path)] == written
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.duration("s"), pa.list_(pa.int64())], ids=str)
+def test_a_column_that_has_no_json_is_not_kept(kind: pa.DataType, tmp_path: Path) -> None:
+    made = with_column(pa.nulls(2, kind), tmp_path)
+    with pytest.raises(ConfigError, match="own cannot become a key"):
+        export(made, "trl", str(tmp_path / "out"), keep=["own"])
+
+
+INJECTED = '[1,2]}\n{"prompt":"injected"'
+
+
+@pytest.mark.parametrize("to", ["trl.prompt_completion", "trl.prompt_completion_text", "nemo_aligner.sft"])
+def test_tools_that_are_no_json_are_set_aside(to: str, tmp_path: Path) -> None:
+    rows = imported([{"prompt": "one?", "response": str(at)} for at in range(3)], "completions", tmp_path)
+    tools = pa.array([INJECTED, None, "[]" if to.startswith("trl") else None])
+    table = rows.read()
+    table = table.set_column(table.column_names.index("tools"), "tools", tools)
+    made = Dataset.from_arrow(table, rows.schema, str(tmp_path / "more"))
+    out = export(made, to, str(tmp_path / "out"), max_rejected=1)
+    assert out.rows == len(lines_in(out.path)) == 2 and out.rejected == {"bad-json": 1}
+    assert "injected" not in Path(out.path).read_text()
+    assert [line["row"] for line in lines_in(f"{out.path}.rejected.jsonl")] == [0]
+
+
+def test_tools_and_calls_in_several_lines_are_one_line_of_the_same_value(tmp_path: Path) -> None:
+    rows = imported(RICH, "messages", tmp_path)
+    table, pretty = rows.read(), json.dumps([*TOOLS, "\u2028\x85"], indent=2, ensure_ascii=False)
+    chats = table["messages"].to_pylist()
+    chats[0][1]["tool_calls"] = json.dumps([CALL], indent=2).replace("\n", "\r\n")
+    chats[1][0]["tool_calls"] = INJECTED
+    columns = {"tools": pa.array([pretty, None]), "messages": pa.array(chats, table.schema.field("messages").type)}
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    made = Dataset.from_arrow(table, rows.schema, str(tmp_path / "more"))
+    out = export(made, "trl", str(tmp_path / "out"), max_rejected=1)
+    (line,) = lines_in(out.path)
+    assert line["tools"] == [*TOOLS, "\u2028\x85"] and line["messages"][1]["tool_calls"] == [CALL]
+    assert line["messages"] == RICH[0]["messages"] and out.rejected == {"bad-json": 1}
 
 
 def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,22 @@ def test_a_file_that_runs_something_runs_nothing(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+def bomb() -> bytes:
+    """One item whose key is pairs of pairs, 60 deep, each of one pair twice: its hash takes 2^60 steps."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+    return head.getvalue() + b"\x80\x02]}K\x01\x85" + b"2\x86" * 60 + b"K\x01sa."
+
+
+def test_a_small_file_gets_little_time(tmp_path: Path) -> None:
+    (tmp_path / "bomb.npy").write_bytes(bomb())
+    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(IntegrityError) as fault:
+        load(str(tmp_path / "bomb.npy"), "packed_sft")
+    assert "more work than a file of its size" in fault.value.found
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 20
+
+
 def _deep(levels: int) -> list[Any]:
     nested: list[Any] = []
     for _ in range(levels):
@@ -127,7 +145,7 @@ def _deep(levels: int) -> list[Any]:
 @pytest.mark.parametrize(
     "items",
     [
-        [1, 2], ["text"], [{"input_ids": "abc"}], [{**SFT[0], "input_ids": [[5]] * 7}],
+        [1, 2], ["text"], [{**SFT[0], 5: [1]}], [{"input_ids": "abc"}], [{**SFT[0], "input_ids": [[5]] * 7}],
         [{**SFT[0], "more": _deep(400)}], [{**SFT[0], "input_ids": [1 << 40] * 7}],
         [SFT[0], {"input_ids": [1]}], [{"input_ids": [1]}], [{**SFT[0], "seq_start_id": [0, 4, 4]}],
         [{**SFT[0], "seq_start_id": [1]}], [{**SFT[0], "seq_start_id": [0, 7]}], [{**SFT[0], "seq_start_id": []}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from datakit.template import Chat
 from datakit.tokenize import Mask, Pack
 from datakit.tokenizers.masked_text import masked_text
 from datakit.tokenizers.tokenizer import Tokenizer
-from schemas import CHATS, MESSAGES, PAIRS, TOKENS, Dataset
+from schemas import CHATS, MESSAGES, PACKS, PAIRS, TOKENS, Dataset
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import letters, small_tokenizer
 
@@ -106,6 +107,58 @@ def test_a_letter_of_several_tokens_is_not_lost(shared_data: Path, tmp_path: Pat
     (row,) = masked_text(made, tokenizer=tokenizer).rows
     text = "".join(text for text, _ in row.sequences[0])
     assert text.replace("\ufffd", "").startswith(" L") and "und  B" in text and text.endswith("r")
+
+
+def one_row(folder: Path, ids: Any, mask: Any, **more: Any) -> Dataset:
+    rows = {"input_ids": pa.array([ids], pa.list_(pa.int32())), "loss_mask": pa.array([mask], pa.list_(pa.int8()))}
+    kind = TOKENS
+    if more:
+        kind, rows["lengths"] = PACKS, pa.array([more["lengths"]], PACKS["lengths"].type)
+        rows["pack_id"] = pa.array(["a"])
+        rows["sample_ids"] = pa.array([["a"] * 2], PACKS["sample_ids"].type)
+    else:
+        rows["sample_id"] = pa.array(["a"])
+    return Dataset.from_arrow(kind.conform(filled(rows, kind)), kind, str(folder / "d"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "slug"),
+    [
+        ([9, 10, 11], [], "mask-length"), ([9, 10, 11], [1], "mask-length"), ([9, 10], [1, None], "mask-length"),
+        ([9, 10], [1, 2], "mask-length"), ([9, None], [1, 1], "wrong-tokenizer"), ([9, -5], [1, 1], "wrong-tokenizer"),
+        ([9, 600_000], [1, 1], "wrong-tokenizer"),
+    ],
+)  # fmt: skip
+def test_rows_whose_mask_is_not_their_ids_are_named(ids: Any, mask: Any, slug: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as fault:
+        masked_text(one_row(tmp_path, ids, mask), tokenizer=letters())  # type: ignore[arg-type]
+    assert fault.value.slug == slug and "input_ids of a" in fault.value.what
+
+
+@pytest.mark.parametrize("lengths", [[2], [2, None], [4, -1], [2, 2]])
+def test_lengths_that_are_not_the_ids_are_named(lengths: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as fault:
+        masked_text(one_row(tmp_path, [9, 10, 11], [0, 1, 1], lengths=lengths), tokenizer=letters())  # type: ignore[arg-type]
+    assert fault.value.slug == "mask-length"
+
+
+def test_ten_thousand_changes_of_a_mask_take_no_more_time_than_their_number(tmp_path: Path) -> None:
+    """Half of 20,000 letters are learnt, each beside one that is not; whole prefixes would be 200 million letters."""
+    tokenizer: Any = letters()
+    ids = tokenizer.encode(["ab" * 10_000])[0]
+    made = one_row(tmp_path, ids, [0, 1] * 10_000)
+    began = time.process_time()
+    (row,) = masked_text(made, tokenizer=tokenizer).rows
+    assert time.process_time() - began < 10
+    assert row.sequences == ((("a", False), ("b", True)) * 10_000,)
+
+
+def test_brackets_of_a_text_are_no_marks(tmp_path: Path) -> None:
+    made = tokens(tmp_path, "x[[y]]", "[1]")
+    text = str(masked_text(made, tokenizer=letters()))  # type: ignore[arg-type]
+    assert "q0[[x\\[\\[y\\]\\]<eos>]]" in text and "q1[[\\[1]<eos>]]" in text
+    assert text.count("[[") == text.count("]]") == 2, "one mark for each answer"
+    assert "x[[y]]" in masked_text(made, tokenizer=letters()).text(colour=True)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
