@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas.dataset import Attempt
 from schemas.errors import DataError, IntegrityError, QuiverError
-from schemas.tokenizer import TOKENIZERS, folder_identity, identity
+from schemas.tokenizer import TOKENIZERS, folder_identity, tokenizer_identity
 from tests.trainers.networks import words
 from tests.trainers.weights import tiny
 from trainers.engine.checkpoint import checkpoint
@@ -133,7 +133,7 @@ def test_another_tokenizer_comes_from_a_folder_or_a_dataset(tmp_path: Path) -> N
     writer.write(pa.Table.from_pylist([{**row, "bos_token": None, "pad_token": None}], schema=TOKENIZERS.arrow))
     dataset = attempt.commit(files=[writer.finish()])
     made = quietly(import_hf, source, tmp_path / "c", tokenizer_from=dataset.url)
-    assert made.facts["tokenizer"] == identity(words(80).to_str(), row)
+    assert made.facts["tokenizer"] == tokenizer_identity(words(80).to_str(), row)
     assert [parent.name for parent in made.parents] == ["tokenizer"]
     carried = checkpoint.open_checkpoint(str(tmp_path / "c")).tokenizer_files()
     assert carried["tokenizer.json"] == row["tokenizer_json"]
