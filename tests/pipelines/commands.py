@@ -111,11 +111,16 @@ def leftovers(folder: Path) -> list[str]:
 
 def damaged(folder: Path) -> list[str]:
     """What is wrong with any dataset or checkpoint below the root, every byte read."""
+    from schemas.errors import QuiverError
     from schemas.store.commit import read_manifest
 
     faults = []
     for path in sorted((folder / "quiver-data").rglob("_manifest.json")):
-        manifest = read_manifest(str(path.parent))
+        try:
+            manifest = read_manifest(str(path.parent))
+        except QuiverError as error:
+            faults.append(error.render())
+            continue
         assert manifest is not None, path
         for file in (*manifest.files, *manifest.rejected):
             data = path.parent / file.path

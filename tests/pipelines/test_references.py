@@ -15,7 +15,7 @@ from schemas.errors import ConfigError
 
 
 def named(model: str = "", policy: str = "") -> SimpleNamespace:
-    return SimpleNamespace(model=model, policy=policy, task_family="Generate")
+    return SimpleNamespace(model=model, policy=policy, task_family="Generate", example="--model CHECKPOINT")
 
 
 @pytest.mark.parametrize("given", [("a", ""), ("", "a"), ("a", "a")])
@@ -28,13 +28,13 @@ def test_the_model_has_two_names(given: tuple[str, str]) -> None:
     [
         (("a", "b"), "--model a and --policy b are the same flag", "leave --policy out"),
         (('{"num_layers": 2}', ""), "the shape of a fresh network is --architecture", "--architecture"),
-        (("", ""), "Generate needs --model", "luigi --module pipelines Generate --model CHECKPOINT ..."),
+        (("", ""), "Generate needs --model", " --model CHECKPOINT"),
     ],
 )
 def test_what_names_no_model_is_refused(given: tuple[str, str], what: str, following: str) -> None:
     with pytest.raises(ConfigError, match=what) as fault:
         reference(named(*given), "policy")
-    assert fault.value.next.startswith(following)
+    assert following in fault.value.next
 
 
 def test_a_model_may_be_left_out_where_something_else_will_do() -> None:

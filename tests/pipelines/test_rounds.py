@@ -11,6 +11,7 @@ from datakit.blend import Mix, Pair, PairAnswer
 from datakit.filter import Window
 from datakit.label import Logprobs
 from pipelines.commands.iterations import Iterations, SampledIteration
+from pipelines.commands.preference_iterations import PreferenceIteration
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DpoIteration, RejectionSamplingIteration, SpinIteration
@@ -31,7 +32,7 @@ def made_by(node: Node, kind: type) -> list[Table]:
 
 
 @pytest.mark.parametrize("kind", [SpinIteration, DpoIteration])
-def test_each_round_starts_from_the_last_which_is_its_reference(kind: type[SampledIteration]) -> None:
+def test_each_round_starts_from_the_last_which_is_its_reference(kind: type[PreferenceIteration]) -> None:
     results = planned(kind)
     before = [results.task_setup.policy, *(step.policy for step in results.steps)]
     for step, policy, opponent in zip(results.steps, policies(results), before, strict=False):

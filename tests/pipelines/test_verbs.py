@@ -55,7 +55,7 @@ REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask"
         ("kd", ["messages", "response"], "Template --op chat --tokenizer CHECKPOINT --data rows"),
         ("kd", ["sample_id", "pieces"], "Tokenize --op mask --tokenizer CHECKPOINT --data rows"),
         ("kd", ["input_ids", "loss_mask"], "Label --op topk --model CHECKPOINT --data rows"),
-        ("rm_regression", ["input_ids"], "Import --files FILE --format attributes"),
+        ("rm_regression", ["input_ids"], "Label --op attributes --model CHECKPOINT --data rows"),
         (
             "rpo",
             [*IDS_AND_MASKS, "ref_logprob_chosen", "ref_logprob_rejected"],

@@ -149,7 +149,8 @@ def test_format_gives_its_row_kind(tmp_path: Path, form: str) -> None:
 
 
 def test_every_format_has_a_case() -> None:
-    assert set(CASES) | {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna"} == set(FORMS)
+    published = {"dolly", "helpsteer", "helpsteer_preferences", "nemo_kd", "ultrafeedback"}
+    assert set(CASES) | published | {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna"} == set(FORMS)
 
 
 def test_comparisons_pair_neighbouring_lines_even_line_first(tmp_path: Path) -> None:
