@@ -48,7 +48,8 @@ class AttributeText(Label):
 
     @property
     def takes(self) -> Schema:
-        return Schema("attributed", 1, (Column(self.column, ATTRIBUTED["attributes"].type, "one value a name"),))
+        values = Column(self.column, ATTRIBUTED["attributes"].type, "one value a name", nullable=True)
+        return Schema("attributed", 1, (values,))
 
     @property
     def adds(self) -> tuple[Column, ...]:

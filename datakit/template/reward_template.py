@@ -24,7 +24,8 @@ _PLACES = re.compile(r"(\{input\}|\{reward\})")
 @dataclass(frozen=True, kw_only=True)
 class RewardTemplate(Label):
     """Writes the last question of `messages` as `template` says: `{input}` is the question, `{reward}` the number in
-    `column` with so many `decimals`. A row that does not end with a question is rejected.
+    `column` with so many `decimals`. A row that does not end with a question is rejected, and
+    one whose number is null or not finite.
 
     Ids stay those of the question. `plain` names a column that keeps the messages as they came: what a reward model
     reads, which is not to see the reward that was asked for.
@@ -48,7 +49,7 @@ class RewardTemplate(Label):
 
     @property
     def takes(self) -> Schema:
-        reward = Column(self.column, pa.float64(), "what stands for {reward}", finite=True)
+        reward = Column(self.column, pa.float64(), "what stands for {reward}", nullable=True)
         return Schema("rewarded", 1, (Column("messages", MESSAGES, "the conversation"), reward))
 
     @property
@@ -65,6 +66,9 @@ class RewardTemplate(Label):
         asks = np.zeros(len(turns), bool)
         last = offsets[1:][some] - 1
         asks[some] = np.asarray(pc.equal(inner.field("role").take(pa.array(last)), "user"))
+        known = np.asarray(pc.fill_null(pc.is_finite(flat(rows[self.column])), False))
+        reason = pc.if_else(pa.array(asks), "reward-not-finite", "last-turn-not-user")
+        asks &= known
         places = offsets[1:][asks] - 1
         numbers = flat(rows[self.column]).filter(pa.array(asks)).dictionary_encode()
         written = pa.array([self._number(value) for value in numbers.dictionary.to_pylist()], pa.string())
@@ -77,7 +81,7 @@ class RewardTemplate(Label):
         columns = {"messages": messages(offsets, turn_column(inner.field("role"), content, **others))}
         if self.plain:
             columns[self.plain] = turns
-        return LabelResult(columns, FilterDecision(pa.array(asks), "last-turn-not-user"))
+        return LabelResult(columns, FilterDecision(pa.array(asks), reason))
 
     def _number(self, value: float) -> str:
         """As Python rounds; -0.0 is 0.0."""

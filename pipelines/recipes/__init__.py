@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.recipes.decision_transformer import DecisionTransformer as DecisionTransformer
 from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.dpo import DpoIteration as DpoIteration
 from pipelines.recipes.preference import Preference as Preference
@@ -11,3 +12,4 @@ from pipelines.recipes.rest import RestIteration as RestIteration
 from pipelines.recipes.reward_model import RewardModel as RewardModel
 from pipelines.recipes.sft import Sft as Sft
 from pipelines.recipes.spin import SpinIteration as SpinIteration
+from pipelines.recipes.steer_lm import SteerLm as SteerLm

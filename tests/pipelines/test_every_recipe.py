@@ -62,12 +62,13 @@ def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
     if not issubclass(kind, OneShot):
         return {}
     files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl"}
-    return {name: files[kind.usual_format] if name == "data" else "model" for name in kind.needed}
+    places = {"data": files[kind.usual_format], "model": "model", "teacher": "model", "reward": "judges:letters"}
+    return {name: places[name] for name in kind.needed}
 
 
 def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     """Settings with which a recipe runs in seconds."""
-    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4, "eval_share": 0.25}
+    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4, "eval_share": 0.25, "max_new_tokens": 8}
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
     chosen |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
@@ -93,7 +94,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
     furnish(place)
     small_model.write(place / "model")
     config = luigi.configuration.get_config()
-    sections = {name: {key: str(place / file) for key, file in given(kind).items()} for name, kind in RECIPES.items()}
+    sections = {
+        name: {key: file if ":" in file else str(place / file) for key, file in given(kind).items()}
+        for name, kind in RECIPES.items()
+    }
     sections["preferences"] = {"files": json.dumps([str(place / "pairs.jsonl")])}
     for section, settings in sections.items():
         for name, value in settings.items():

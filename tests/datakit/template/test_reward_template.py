@@ -58,12 +58,21 @@ def test_the_messages_stay_where_they_are_asked_for() -> None:
     assert roles == [[role for role, _ in turns] for turns in TURNS]
 
 
-def test_a_row_that_does_not_end_with_a_question_goes(put, tmp_path) -> None:
-    rows = pa.table({"messages": of_rows([TURNS[0], [("assistant", "x")], []]), "reward": pa.array([1.0, 1.0, 1.0])})
-    rows = RewardTemplate().takes.conform(rows)
-    with pytest.raises(DataError, match="last-turn-not-user"):
-        apply(RewardTemplate(), put(rows), str(tmp_path / "none"))
-    made = apply(RewardTemplate(), put(rows), str(tmp_path / "made"), max_rejected=2)
+@pytest.mark.parametrize(
+    ("turns", "reward", "reason"),
+    [
+        ([("assistant", "x")], 1.0, "last-turn-not-user"),
+        ([], 1.0, "last-turn-not-user"),
+        ([("user", "x")], None, "reward-not-finite"),
+        ([("user", "x")], float("inf"), "reward-not-finite"),
+    ],
+)
+def test_rows_that_cannot_be_written_go(put, tmp_path, turns, reward, reason) -> None:
+    rows = pa.table({"messages": of_rows([TURNS[0], turns]), "reward": pa.array([1.0, reward])})
+    given = put(RewardTemplate().takes.conform(rows))
+    with pytest.raises(DataError, match=reason):
+        apply(RewardTemplate(), given, str(tmp_path / "none"))
+    made = apply(RewardTemplate(), given, str(tmp_path / "made"), max_rejected=1)
     assert made.num_rows == 1 and made.schema["messages"].type == MESSAGES
 
 

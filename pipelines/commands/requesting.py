@@ -1,0 +1,49 @@
+"""What recipes share that train a policy to be asked for a value: a judge of answers, and likeliest answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from pipelines.commands.one_shot import OneShot, learning_over
+from pipelines.commands.templated import Answering
+from pipelines.graph.backend import model_at
+from pipelines.graph.limits import check_room
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.runtime.parameters import OptionalWhole
+from pipelines.runtime.references import model_parameter
+from pipelines.stages.ask import Reading
+
+
+class Requesting(Answering, OneShot):
+    """A recipe whose policy learns answers behind what a model says of them."""
+
+    other_formats: ClassVar[tuple[str, ...]] = ("alpaca", "dolly")
+    reads = (("messages", "response", "prompt_id"),)
+    needed = ("model", "data", "reward")
+
+    reward = model_parameter("reward model")
+    algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
+    learning = learning_over(optim={"lr": 1e-5})
+    max_new_tokens = OptionalWhole(
+        description="tokens of an answer, at most; empty: half of what a row may have, 128 at most"
+    )
+
+    def judge(self, plan: Plan) -> Node:
+        """The reward model."""
+        return model_at(plan, self.reward, "scorer")
+
+    def likeliest(self, reading: Reading) -> tuple[Complete, Reading]:
+        """The question for the likeliest answer, and how prompts are read so that there is room for it."""
+        assert reading.max_length is not None
+        tokens = self.max_new_tokens or max(1, min(128, reading.max_length // 2))
+        check_room(reading.max_length, tokens, "--max-new-tokens")
+        stop = tuple(map(str, recursively_unfreeze(self.stop)))
+        sampling = Sampling(greedy=True, max_new_tokens=tokens, stop=stop)
+        return Complete(sampling=sampling), replace(reading, max_length=reading.max_length - tokens)

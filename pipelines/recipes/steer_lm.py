@@ -1,0 +1,136 @@
+"""SteerLM: a model learns answers behind their attributes, and is asked for the attributes that are wanted.
+
+    --data -- label.attributes -- label.attribute_text -- template.chat -- template.condition -- tokens -- SFT
+    held-out questions x attributes x levels -- label.attribute_text -- template.condition -- answers -- table
+
+Dong et al., "SteerLM" (2023, arXiv:2310.05344). Attributes are the numbers of a regression reward model
+(`rm_regression`); rows that hold some (format helpsteer) are taken as they are. The text before an answer is
+NeMo-Aligner's, given and not learnt, whatever the chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from luigi.freezing import recursively_unfreeze
+
+from datakit.label import Attributes, AttributeText
+from datakit.template import Chat, Condition
+from datakit.tokenize import Encode, Mask
+from pipelines.commands.requesting import Requesting
+from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.report.requested import COLUMNS, figures_of
+from pipelines.runtime.parameters import ListParameter, ObjectParameter
+from pipelines.stages import requested
+from pipelines.stages.ask import Reading, ask, asked
+from schemas import STEERLM_ATTRIBUTES
+from schemas.errors import ConfigError, printable
+
+_UNWANTED = ("toxicity", "humor", "creativity")
+"""What NeMo-Aligner's prompt asks least of."""
+
+
+class SteerLm(Requesting):
+    """A model that gives answers of the attributes that it is asked for."""
+
+    example = "--model FOLDER --data rows.jsonl --reward FOLDER"
+    title = "steerlm"
+    other_formats = ("helpsteer", "alpaca", "dolly")
+
+    attributes = ListParameter(default=STEERLM_ATTRIBUTES, description="names of the reward model's numbers, in order")
+    steered = ListParameter(default=(), description="attributes to ask for at every level; empty: all")
+    others = ObjectParameter(
+        default={},
+        description="levels of attributes while another is varied, as JSON; one that is not named: the highest, of "
+        "toxicity, humor and creativity the lowest",
+    )
+    levels = ListParameter(default=(0, 1, 2, 3, 4), description="levels to ask for, of 0 to 4")
+
+    def results(self, plan: Plan) -> Results:
+        """Rows with their attributes, the policy, and its answers to held-out questions at every level."""
+        names, steered = self._names()
+        given, judge = self.one_shot_setup(plan), self.judge(plan)
+        label, reading = given.label, given.reading
+        rows, tokens = {}, {}
+        for part, own in given.parts.items():
+            judging = "attributes" not in rows_of(own)
+            labelling = (plan, f"{label}/{part}.attributes", Attributes(names=names), own, judge)
+            known = ask(*labelling, reading=reading) if judging else own
+            rows[part] = plan.table(f"{label}/{part}.labelled", AttributeText(names=names), known)
+            tokens[part] = self._tokens(plan, f"{label}/{part}", rows[part], given.model, reading)
+        policy = plan.model(
+            f"{label}/policy",
+            self.training_for(label),
+            data=tokens["train"],
+            tokenizer=given.model,
+            init=given.model,
+            validation=tokens["held-out"],
+        )
+        more = f", CAST([{', '.join(self._requested_sql(names, steered))}] AS DOUBLE[]) AS attributes"
+        requests = requested.requests(plan, f"{label}/requests", given.held_out, self._levels, len(steered), more)
+        answers = self._answers(plan, label, requests, policy, reading)
+        measuring = Attributes(names=names, column="measured")
+        judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=reading)
+        places = [names.index(name) + 1 for name in steered]
+        column = f"measured[{places}[subject + 1]]"
+        figures = requested.measured(plan, label, judged, column, len(steered), len(self.levels))
+        return Results(
+            targets=(figures, policy),
+            datasets={"labelled": rows["train"], "train": tokens["train"], "answers": judged},
+            checkpoints={"first": given.model, "policy": policy},
+            figures={"evaluation": figures},
+        )
+
+    def report(self) -> Sequence[FigureTable]:
+        """Of each attribute what was measured at every level that was asked for."""
+        figures, (_, steered) = metrics(self.graph.figures["evaluation"]), self._names()
+        rows = [(name, *figures_of(figures, number, self._levels)) for number, name in enumerate(steered)]
+        columns = (Figure("attribute"), *COLUMNS)
+        return [FigureTable(f"{self.task_family}: what was asked for and what came", columns, tuple(rows))]
+
+    @property
+    def _levels(self) -> list[float]:
+        return [float(level) for level in self.levels]
+
+    def _names(self) -> tuple[tuple[str, ...], list[str]]:
+        """All attributes, and those that are varied; `ConfigError` for one that is none."""
+        names = tuple(map(str, recursively_unfreeze(self.attributes)))
+        steered = list(map(str, recursively_unfreeze(self.steered))) or list(names)
+        strange = [name for name in (*steered, *self.others) if name not in names]
+        if strange:
+            raise ConfigError(
+                "attributes",
+                f"{printable(strange[0], 80)} is no attribute",
+                expected=", ".join(names),
+                kept="nothing was started",
+                next="name attributes of --attributes in --steered and --others",
+            )
+        return names, steered
+
+    def _requested_sql(self, names: Sequence[str], steered: Sequence[str]) -> list[str]:
+        """Of each attribute the SQL of what is asked for: the level where it is varied, or else a fixed number."""
+        fixed = {name: float(self.others.get(name, 0 if name in _UNWANTED else 4)) for name in names}
+        places = {name: steered.index(name) if name in steered else -1 for name in names}
+        return [f"CASE WHEN subject = {places[name]} THEN requested ELSE {fixed[name]!r} END" for name in names]
+
+    def _tokens(self, plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
+        """Rows as tokens, the answer learnt behind its attributes."""
+        chat = Chat(**reading.rendering.for_model(model.learnt).settings, response="response", learn="last")
+        texts = plan.table(f"{label}.texts", chat, rows, tokenizer=model)
+        conditioned = plan.table(f"{label}.conditioned", Condition(), texts)
+        return plan.table(f"{label}.tokens", Mask(max_length=reading.max_length), conditioned, tokenizer=model)
+
+    def _answers(self, plan: Plan, label: str, requests: Node, policy: Node, reading: Reading) -> Node:
+        """The likeliest answer of `policy` to each of `requests`, behind its attributes."""
+        assert reading.tokenizer is not None
+        complete, room = self.likeliest(reading)
+        chat = Chat(**reading.rendering.for_model(policy.learnt).settings, generation=True)
+        labelled = plan.table(f"{label}/asked", AttributeText(names=self._names()[0]), requests)
+        texts = plan.table(f"{label}/asked.texts", chat, labelled, tokenizer=reading.tokenizer)
+        conditioned = plan.table(f"{label}/asked.conditioned", Condition(generation=True), texts)
+        encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=room.max_length)
+        prompts = plan.table(f"{label}/asked.tokens", encode, conditioned, tokenizer=reading.tokenizer)
+        return asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)

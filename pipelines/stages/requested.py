@@ -1,0 +1,46 @@
+"""What a conditioned policy gives when it is asked for a value: every held-out question at several levels, and the
+answers as they were measured.
+
+A subject is what is varied (an attribute, the reward); of each the levels are asked one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datakit.sql import Query
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.stages.measure import Measure
+
+QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM rows ORDER BY prompt_id, sample_id"
+"""Every question once, of rows with answers."""
+
+
+def requests(plan: Plan, label: str, rows: Node, levels: Sequence[float], subjects: int, more: str = "") -> Table:
+    """The questions of `rows` once for each level and subject: `subject` and `level` count from 0, `requested` is
+    the level's value; `more` are columns besides. A question's name ends in both numbers.
+    """
+    values = ", ".join(f"CAST({value!r} AS DOUBLE)" for value in levels)
+    query = (
+        f"SELECT prompt_id || '/' || subject || '/' || level AS prompt_id, messages, tools, source, subject, level, "
+        f"[{values}][level + 1] AS requested{more} FROM ({QUESTIONS}) "
+        f"CROSS JOIN (SELECT unnest(range({subjects})) AS subject) "
+        f"CROSS JOIN (SELECT unnest(range({len(levels)})) AS level) ORDER BY prompt_id"
+    )
+    return plan.table(label, Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",)), rows)
+
+
+def measured(plan: Plan, label: str, answers: Node, column: str, subjects: int, levels: int) -> Table:
+    """Figures of `answers`: of each subject and level the mean of `column`, an expression over their rows."""
+    cells = [(subject, level) for subject in range(subjects) for level in range(levels)]
+    columns = ", ".join(f"CASE WHEN subject = {s} AND level = {n} THEN {column} END AS {cell(s, n)}" for s, n in cells)
+    query = Query(query=f"SELECT sample_id, {columns} FROM rows", tables=("rows",), key=("sample_id",))
+    table = plan.table(f"{label}/levels", query, answers)
+    measure = Measure(stage=label, columns=tuple(cell(*place) for place in cells))
+    return plan.table(f"{label}/evaluation", measure, table)
+
+
+def cell(subject: int, level: int) -> str:
+    """The column, and the figure, of a subject's level."""
+    return f"subject_{subject}_level_{level}"

@@ -1,0 +1,12 @@
+"""Functions that judge answers, for recipes that need a reward model."""
+
+from __future__ import annotations
+
+from schemas import STEERLM_ATTRIBUTES
+
+
+def letters(response: list[str]) -> dict[str, list[float]]:
+    """How many letters an answer has: its reward, and every attribute of it, 0 to 4."""
+    lengths = [float(len(text)) for text in response]
+    scale = [min(4.0, length / 4) for length in lengths]
+    return {"reward": lengths, **dict.fromkeys(STEERLM_ATTRIBUTES, scale)}

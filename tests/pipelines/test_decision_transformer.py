@@ -1,0 +1,76 @@
+"""DecisionTransformer: what is blended, what the model reads, what the reward model reads, what the table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, pstdev
+
+import pytest
+from commands import luigi
+
+from pipelines.graph.plan import Plan
+from pipelines.recipes import DecisionTransformer
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from tests import pages
+from tests.pipelines import judges
+
+ROWS = [{"prompt": f"Say {n}", "response": "a" * (n % 9 + 1)} for n in range(60)]
+PAIRS = [{"prompt": f"Say {n}", "chosen": "bbbb", "rejected": "b"} for n in range(60, 80)]
+SETTINGS = {"model": "model", "data": "rows.jsonl", "reward": "judges:letters", "max-new-tokens": "6"}
+LEVELS = [-1.0, 0.0, 1.25]
+
+
+def test_a_template_without_a_place_for_the_reward_is_refused(place: Path) -> None:
+    recipe = DecisionTransformer(
+        model="model", data="rows.jsonl", reward="judges:letters", max_new_tokens=6, reward_template="{input}"
+    )
+    with pytest.raises(ConfigError, match=r"\{reward\} is missing"):
+        recipe.results(Plan(str(place / "out")))
+
+
+def only(folder: Path, name: str) -> Dataset:
+    [made] = (folder / "quiver-data/decision-transformer/rows").glob(f"{name}-????????")
+    return Dataset.open(str(made))
+
+
+@pytest.mark.slow
+def test_from_files_to_the_table(tmp_path: Path) -> None:
+    pages.model(tmp_path / "model")
+    for name, rows in (("rows.jsonl", ROWS), ("pairs.jsonl", PAIRS)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [text for name, value in SETTINGS.items() for text in (f"--{name}", value)]
+    more = ["--pairs", "pairs.jsonl", "--set", "max_steps=2", "--eval-share", "0.2", "--levels", json.dumps(LEVELS)]
+    done = luigi(tmp_path, "DecisionTransformer", *flags, *more, "--decimals", "2", module="pipelines")
+    assert done.returncode == 0, done.stderr
+
+    scores = only(tmp_path, "scores").read()
+    shares = [scores["source"].to_pylist().count(name) for name in ("generated", "data", "preferences")]
+    assert max(shares) - min(shares) <= 2 and min(shares) > 30
+    rewards = scores["reward"].to_pylist()
+    assert rewards == judges.letters(scores["response"].to_pylist())["reward"]
+    center, scale = mean(rewards), pstdev(rewards) * (len(rewards) / (len(rewards) - 1)) ** 0.5
+    assert scores["score"].to_pylist() == pytest.approx([(value - center) / scale for value in rewards])
+
+    texts = only(tmp_path, "train.texts").read()
+    for row in texts.select(["text", "response", "score"]).to_pylist():
+        written = f"{round(row['score'], 2) + 0.0:.2f}"
+        assert f" <rm_score>: {written} <|im_end|>\n<|im_start|>assistant\n{row['response']}<|im_end|>" in row["text"]
+
+    answers = only(tmp_path, "answers.rewards").read()
+    asked = answers.select(["prompt", "messages", "requested"]).to_pylist()
+    assert sorted({row["requested"] for row in asked}) == LEVELS
+    for row in asked:
+        [turn] = row["messages"]
+        assert f"{turn['content']} <rm_score>: {row['requested']:.2f} <|im_end|>" in row["prompt"]
+        assert "rm_score" not in turn["content"]
+    figures = {row["metric"]: row["value"] for row in only(tmp_path, "evaluation").read().to_pylist()}
+    for level, value in enumerate(LEVELS):
+        at = [
+            r
+            for r, q in zip(answers["reward"].to_pylist(), answers["requested"].to_pylist(), strict=True)
+            if q == value
+        ]
+        assert figures[f"subject_0_level_{level}.mean"] == pytest.approx(mean(at))
+    assert "-1 0 1.25" in done.stdout
