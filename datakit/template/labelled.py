@@ -24,14 +24,14 @@ from schemas import MESSAGES, PIECES, Column, Schema
 from schemas.chat_template import FACT
 from schemas.manifest import Manifest
 
-_LABELS = pa.list_(pa.string())
 _CURE = "rows end in an assistant's turn where their last turn is to teach its end"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled(Label):
     """Adds `pieces` and `text` of `messages`, with the `labels` of turns and the `label_type` of each row where rows
-    have them (format `chats`), as NeMo-Aligner writes chats: label before the value, or behind it and learnt.
+    have them (format `chats`), as NeMo-Aligner writes chats: label before the value, or behind it and learnt. Turns
+    stand under their `turn_names`, where rows have them; one of weight 1 is learnt whatever its role.
 
     `marks` are its `chat_prompt_tokens`. `learn`: all turns that may be, or the last. Turns of weight 0 are not learnt.
     With TEXT_TO_VALUE a turn without a label is not learnt (NeMo-Aligner learns its text).
@@ -64,21 +64,18 @@ class Labelled(Label):
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """The columns; rows with labels that are not one a turn, or weights that are no mask, go."""
         turns, count = flat(rows["messages"]), rows.num_rows
-        labels = flat(rows["labels"]) if "labels" in rows.column_names else pa.nulls(count, _LABELS)
         kinds = flat(rows["label_type"]) if "label_type" in rows.column_names else pa.nulls(count, pa.string())
         reasons = np.full(count, None, object)
         for reason, _, wrong in weight_faults(turns, self.learn == "last"):
-            reasons[wrong] = reason
-        lengths, given = np.diff(starts(turns)), np.diff(starts(labels))
-        reasons[np.asarray(labels.is_valid()) & (lengths != given)] = "labels-are-not-one-a-turn"
+            if reason != "learns-other-role":
+                reasons[wrong] = reason
+        labels, names = (
+            _per_turn(rows, name, turns, reasons, f"{word}-are-not-one-a-turn")
+            for name, word in (("labels", "labels"), ("turn_names", "names"))
+        )
         reasons[np.asarray(pc.invert(pc.is_in(kinds, pa.array([GIVEN, LEARNT, None]))))] = "unknown-label-type"
         good = np.array([reason is None for reason in reasons], bool)
-        each = np.repeat(np.asarray(labels.is_valid()) & good, lengths)
-        place = np.arange(len(each)) + np.repeat(starts(labels)[:-1] - starts(turns)[:-1], lengths)
-        of_turns = labels.flatten().take(pa.array(np.where(each, place, 0), mask=~each)) if each.any() else None
-        if of_turns is None:
-            of_turns = pa.nulls(len(each), pa.string())
-        pieces = pieces_of(turns, of_turns, kinds, self.marks, self.learn == "last")
+        pieces = pieces_of(turns, labels, names, kinds, self.marks, self.learn == "last")
         columns = {"pieces": pieces, "text": joined(pieces)}
         if good.all():
             return columns
@@ -95,3 +92,21 @@ class Labelled(Label):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end."""
         return learnt_ends.notes(made, _CURE)
+
+
+def _per_turn(rows: pa.Table, name: str, turns: pa.Array, reasons: np.ndarray, reason: str) -> pa.Array:
+    """The text of every turn in the column `name`, null without one; rows with another number of them than of turns
+    get the `reason`.
+    """
+    count = len(turns.flatten())
+    if name not in rows.column_names:
+        return pa.nulls(count, pa.string())
+    texts = flat(rows[name])
+    lengths = np.diff(starts(turns))
+    fits = np.asarray(texts.is_valid()) & (lengths == np.diff(starts(texts)))
+    reasons[np.asarray(texts.is_valid()) & ~fits] = reason
+    each = np.repeat(fits, lengths)
+    if not each.any():
+        return pa.nulls(count, pa.string())
+    place = np.arange(count) + np.repeat(starts(texts)[:-1] - starts(turns)[:-1], lengths)
+    return texts.flatten().take(pa.array(np.where(each, place, 0), mask=~each))

@@ -35,9 +35,11 @@ class ChatMarks:
     end_of_name: str = "\n"
 
 
-def pieces_of(turns: pa.Array, labels: pa.Array, kinds: pa.Array, marks: ChatMarks, last: bool) -> pa.Array:
-    """PIECES of conversations with a label (or null) for each turn and a type (or null) for each row; `last`: of each
-    row no more is learnt than the last turn that may be.
+def pieces_of(
+    turns: pa.Array, labels: pa.Array, turn_names: pa.Array, kinds: pa.Array, marks: ChatMarks, last: bool
+) -> pa.Array:
+    """PIECES of conversations with a label and a name (or nulls: that of the role) for each turn and a type (or null)
+    for each row; `last`: of each row no more is learnt than the last turn that may be.
     """
     offsets, inner = starts(turns), turns.flatten()
     rows = np.repeat(np.arange(len(turns)), np.diff(offsets))
@@ -52,7 +54,9 @@ def pieces_of(turns: pa.Array, labels: pa.Array, kinds: pa.Array, marks: ChatMar
         f"{marks.system_turn_start}System{marks.end_of_name}",
     ]
     empty = f"{shared[3]}{marks.end_of_turn}"
-    names = pc.binary_join_element_wise(pc.utf8_capitalize(inner.field("role")), marks.end_of_name, "")
+    shown = pc.coalesce(turn_names, pc.utf8_capitalize(inner.field("role")))
+    names = pc.binary_join_element_wise(shown, marks.end_of_name, "")
+    asked = ~system & ~_learnable(inner) & ~_is(inner.field("role"), "tool")
     pool = pa.concat_arrays([pa.array([*shared, empty]), names, inner.field("content"), pc.fill_null(labels, "")])
     start, label_start, end, opening, no_system = range(5)
     count, own = len(inner), np.arange(len(inner))
@@ -67,10 +71,10 @@ def pieces_of(turns: pa.Array, labels: pa.Array, kinds: pa.Array, marks: ChatMar
         index[where, at], index[where, at + 1], index[where, at + 2] = label_start, label[where], end
     trained = np.zeros((count, _SLOTS), bool)
     trained[:, 0] = np.concatenate([[False], (taught & (rows == np.append(rows[1:], -1)))[:-1]]) & ~system
-    trained[:, 0] &= _is(inner.field("role"), "user")
+    trained[:, 0] &= asked
     trained[:, 5] = trained[:, 6] = taught & ~behind
     trained[:, 8] = trained[:, 9] = taught & behind
-    order, parts, flags = _with_ends(index, trained, offsets, system, taught, inner, (no_system, start))
+    order, parts, flags = _with_ends(index, trained, offsets, system, taught, asked, (no_system, start))
     special = parts < 5 + count
     text = pool.take(pa.array(parts))
     struct = pa.StructArray.from_arrays([text, pa.array(special), pa.array(flags)], fields=list(PIECES.value_type))
@@ -80,7 +84,7 @@ def pieces_of(turns: pa.Array, labels: pa.Array, kinds: pa.Array, marks: ChatMar
 def _taught(
     inner: pa.Array, offsets: np.ndarray, rows: np.ndarray, behind: np.ndarray, labelled: np.ndarray, last: bool
 ) -> np.ndarray:
-    """Turns of which something is learnt: the assistant's, unless of weight 0; not the first turn behind the system's,
+    """Turns of which something is learnt: those that may be (`_learnable`); not the first turn behind the system's,
     so that there is something to answer, unless its label is what is learnt; with a type TEXT_TO_VALUE those that have
     a label.
     """
@@ -89,7 +93,7 @@ def _taught(
     some = np.diff(offsets) > 0
     begins = offsets[:-1][some]
     first[np.minimum(begins + system[begins], len(inner) - 1)] = True
-    taught = _is(inner.field("role"), "assistant") & ~_is(inner.field("weight"), 0.0)
+    taught = _learnable(inner)
     taught &= np.where(behind, labelled, ~first)
     if last:
         at = np.flatnonzero(taught)
@@ -99,23 +103,29 @@ def _taught(
     return taught
 
 
+def _learnable(inner: pa.Array) -> np.ndarray:
+    """The assistant's turns, unless of weight 0, and others of weight 1."""
+    weight = inner.field("weight")
+    return _is(inner.field("role"), "assistant") & ~_is(weight, 0.0) | _is(weight, 1.0)
+
+
 def _with_ends(
     index: np.ndarray,
     trained: np.ndarray,
     offsets: np.ndarray,
     system: np.ndarray,
     taught: np.ndarray,
-    inner: pa.Array,
+    asked: np.ndarray,
     marks: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets, pool places and trained flags of all pieces: an empty system turn in front of rows without one, and one
-    more turn start behind rows that do not end with the user.
+    more turn start behind rows that do not end with a turn that asks.
     """
     no_system, start = marks
     some = np.flatnonzero(np.diff(offsets) > 0)
     begins, ends = offsets[:-1][some], offsets[1:][some] - 1
     bare = begins[~system[begins]]
-    closed = ends[~_is(inner.field("role"), "user")[ends]]
+    closed = ends[~asked[ends]]
     place = np.concatenate([np.repeat(np.arange(len(index)), _SLOTS) * 3 + 1, bare * 3, closed * 3 + 2])
     parts = np.concatenate([index.ravel(), np.full(len(bare), no_system), np.full(len(closed), start)])
     flags = np.concatenate([trained.ravel(), np.zeros(len(bare), bool), taught[closed]])

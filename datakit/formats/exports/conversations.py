@@ -71,7 +71,8 @@ def plain_faults(turns: pa.Array, tools: pa.Array) -> Faults:
     system turn that is not the first, for which NeMo-Aligner has no place.
     """
     offsets, inner = starts(turns), turns.flatten()
-    silent = flags(pc.equal(inner.field("weight"), 0)) & flags(pc.equal(inner.field("role"), "assistant"))
+    answers = flags(pc.equal(inner.field("role"), "assistant"))
+    silent = flags(pc.equal(inner.field("weight"), pc.if_else(pa.array(answers), 0.0, 1.0)))
     fractional = inner.field("weight").is_valid().to_numpy(zero_copy_only=False) & ~flags(
         pc.is_in(inner.field("weight"), pa.array([0, 1], pa.float32()))
     )

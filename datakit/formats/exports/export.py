@@ -26,6 +26,7 @@ TYPES = {
     "attributes": pa.list_(pa.float64()),
     "labels": LABELS,
     "label_type": pa.string(),
+    "turn_names": LABELS,
     "chat_id": pa.string(),
     "source": pa.string(),
 }

@@ -62,7 +62,7 @@ def _chat_sft(rows: pa.Table) -> Lines:
     conversations = {"system": value(opening), "conversations": listed(bounds, items), "mask": '"User"'}
     kind = pc.fill_null(value(column(rows, "label_type")), "null")
     odd = np.asarray(labels.is_valid()) & (np.diff(starts(labels)) != np.diff(offsets))
-    faults.append((odd, "labels-are-not-one-a-turn"))
+    faults += [(odd, "labels-are-not-one-a-turn"), (np.asarray(column(rows, "turn_names").is_valid()), "turn-names")]
     dataset = pc.fill_null(value(column(rows, "source")), '""')
     return lines_of({**conversations, "type": kind, "dataset": dataset}, faults)
 
@@ -164,7 +164,7 @@ FORMS = (
     ),
     Export(
         "nemo_aligner.chat_sft", _CHAT, (("messages", "chat_id"), _ANSWERED), _chat_sft, "chats",
-        ("tools", "labels", "label_type", "source"),
+        ("tools", "labels", "label_type", "turn_names", "source"),
     ),
     Export("nemo_aligner.sft", "{input, output}: texts", (_ANSWERED,), _sft, "completions", ("tools",)),
     Export(

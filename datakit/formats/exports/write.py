@@ -251,7 +251,7 @@ def _one_row(schema: Schema, columns: Sequence[str]) -> pa.Table:
     """A row of `columns`, for the keys of its line."""
     example = {
         "messages": [{"role": "user", "content": "x"}], "tools": "[]", "desirable": True, "attributes": [1.0],
-        "labels": None, "chosen_reward": 1.0, "rejected_reward": 0.0,
+        "labels": None, "turn_names": None, "chosen_reward": 1.0, "rejected_reward": 0.0,
     }  # fmt: skip
     return pa.table({name: pa.array([example.get(name, "x")], schema[name].type) for name in columns})
 

@@ -24,6 +24,7 @@ LABELS = pa.list_(pa.string())
 LABELLED = CHATS.adding(
     Column("labels", LABELS, "each turn's attribute text, null where it has none", nullable=True),
     Column("label_type", pa.string(), "VALUE_TO_TEXT: labels are given, TEXT_TO_VALUE: learnt", nullable=True),
+    Column("turn_names", LABELS, "each turn's name in the file, null where it is that of its role", nullable=True),
 ).renamed("chats", version=CHATS.version, key=("chat_id",))
 """Chats whose turns may carry attribute texts (SteerLM)."""
 
@@ -50,28 +51,47 @@ def _chat(raw: pa.Table, dialogue: str) -> Built:
 
 
 def _masked(raw: pa.Table, dialogue: str) -> Built:
+    """Turns under the role of their name (one that is not known: the user's where masked, else the assistant's); the
+    weight says where `mask` learns something else of a role than its usual.
+    """
     rows, system = flat(raw["conversations"]), pc.fill_null(flat(raw["system"]), "")
     offsets, inner = starts(rows), rows.flatten()
     mask = pc.fill_null(flat(raw["mask"]), "User").take(pa.array(np.repeat(np.arange(len(rows)), np.diff(offsets))))
-    names, texts = inner.field("from"), inner.field("value")
+    names, texts = inner.field("from"), pc.fill_null(inner.field("value"), "")
     asks = pc.fill_null(pc.equal(names, mask), False)
-    tool = pc.fill_null(pc.equal(named(names), "tool"), False)
-    roles = pc.if_else(asks, "user", pc.if_else(tool, "tool", "assistant"))
-    turns = with_system(system, messages(offsets, turn_column(roles, pc.fill_null(texts, ""))))
-    absent = np.asarray(pc.or_(pc.is_null(names), pc.is_null(texts)))
+    role = named(names)
+    tool = pc.fill_null(pc.equal(role, "tool"), False)
+    learnt_as = pc.if_else(asks, "user", pc.if_else(tool, "tool", "assistant"))
+    inside = np.asarray(pc.fill_null(pc.equal(role, "system"), False))
+    roles = pc.coalesce(role, learnt_as)
+    usual = pc.or_(pc.equal(roles, learnt_as), pc.equal(roles, "tool"))
+    weights = pc.if_else(usual, None, pc.if_else(asks, 0.0, 1.0))
+    turns = with_system(system, messages(offsets, turn_column(roles, texts, weight=weights)))
+    absent = np.asarray(pc.or_(pc.is_null(names), pc.is_null(inner.field("value"))))
     kinds = pa.array(["VALUE_TO_TEXT", "TEXT_TO_VALUE"])
     unknown = np.asarray(pc.and_(pc.is_valid(raw["type"]), pc.invert(pc.is_in(raw["type"], kinds))))
-    labels = _labels(system, offsets, inner.field("label"))
-    faults = [(any_turn(offsets, absent), "turn-without-content"), (unknown, "unknown-label-type")]
-    columns = {"messages": turns, "tools": flat(raw["tools"]), "labels": labels, "label_type": flat(raw["type"])}
-    return Built(columns, faults + grammar(turns, ends_with_user=False))
+    own = pc.if_else(pc.equal(names, pc.utf8_capitalize(roles)), None, names)
+    columns = {
+        "messages": turns,
+        "tools": flat(raw["tools"]),
+        "labels": _per_turn(system, offsets, inner.field("label")),
+        "label_type": flat(raw["type"]),
+        "turn_names": _per_turn(system, offsets, own),
+    }
+    faults = [
+        (any_turn(offsets, absent), "turn-without-content"),
+        (unknown, "unknown-label-type"),
+        (any_turn(offsets, inside), "system-turn-inside"),
+    ]
+    learning = with_system(system, messages(offsets, turn_column(learnt_as, texts)))
+    return Built(columns, faults + grammar(learning, ends_with_user=False))
 
 
-def _labels(system: pa.Array, offsets: np.ndarray, labels: pa.Array) -> pa.Array:
-    """Labels of each row's turns, a null for the system turn; null where no turn of the row has one."""
-    present = any_turn(offsets, np.asarray(pc.is_valid(labels)))
+def _per_turn(system: pa.Array, offsets: np.ndarray, texts: pa.Array) -> pa.Array:
+    """Texts of each row's turns, a null for the system turn; null where no turn of the row has one."""
+    present = any_turn(offsets, np.asarray(pc.is_valid(texts)))
     has = np.asarray(pc.not_equal(system, ""))
-    rows = labels.to_pylist() if present.any() else []
+    rows = texts.to_pylist() if present.any() else []
     values = [
         ([None] if has[row] else []) + rows[offsets[row] : offsets[row + 1]] if present[row] else None
         for row in range(len(system))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,34 @@ def test_marks_of_ones_own_stand_in_the_template_too(end: str) -> None:
     template = ImmutableSandboxedEnvironment().from_string(extra_id(end_of_turn=end))
     text = template.render(messages=[turn("user", "q"), turn("assistant", "a")])
     assert text == f"<extra_id_0>System\n{end}<extra_id_1>User\nq{end}<extra_id_1>Assistant\na{end}<extra_id_1>"
+
+
+@pytest.mark.parametrize(
+    ("mask", "names"), [("Assistant", ("User", "Assistant")), ("Human", ("Human", "Bot")), ("A", ("A", "B"))]
+)
+def test_turns_stand_under_the_names_of_the_file_and_mask_says_who_is_not_learnt(
+    mask: str, names: tuple[str, str], tmp_path: Path
+) -> None:
+    """Against NeMo-Aligner's rule: all but the first turn and those of `mask` are learnt, and the turn start behind."""
+    turns = [{"from": names[at % 2], "value": letter} for at, letter in enumerate("qarb")]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"system": "s", "conversations": turns, "mask": mask}) + "\n")
+    chats = apply(Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="chats"), [], str(tmp_path / "chats"))
+    made = Labelled().label(chats.read(), Context(resources={"tokenizer": letters()}))
+    assert not isinstance(made, LabelResult)
+    pieces = made["pieces"].to_pylist()[0]
+    text = "".join(f"[{piece['text']}]" if piece["trained"] else piece["text"] for piece in pieces)
+    if mask == "Assistant":
+        middle = "<extra_id_1>Assistant\na\n<extra_id_1>User\n[r][\n][<extra_id_1>]Assistant\nb\n"
+    else:
+        middle = (
+            f"<extra_id_1>{names[1]}\n[a][\n][<extra_id_1>]{names[0]}\nr\n<extra_id_1>{names[1]}\n[b][\n][<extra_id_1>]"
+        )
+    assert text == f"<extra_id_0>System\ns\n<extra_id_1>{names[0]}\nq\n{middle}"
+
+
+def test_a_system_turn_among_the_turns_is_refused(tmp_path: Path) -> None:
+    turns = [{"from": name, "value": "x"} for name in ("User", "System", "Assistant")]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"conversations": turns, "mask": "User"}) + "\n")
+    read = Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="chats")
+    chats = apply(read, [], str(tmp_path / "chats"), max_rejected=1)
+    assert chats.read_rejected()["reason"].to_pylist() == ["system-turn-inside"]
