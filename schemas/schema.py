@@ -90,6 +90,7 @@ class Schema:
                 else "a column is named twice",
                 expected=", ".join(self.names),
                 found=", ".join(printable(name) for name in names),
+                kept="nothing was started",
             )
         columns = tuple(self[name] for name in names)
         return replace(self, columns=columns, key=self.key if set(self.key) <= set(names) else ())

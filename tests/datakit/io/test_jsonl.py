@@ -148,11 +148,6 @@ def test_format_gives_its_row_kind(tmp_path: Path, form: str) -> None:
     assert set(rows[0]) == set(FORMS[form].schema.names)
 
 
-def test_every_format_has_a_case() -> None:
-    published = {"dolly", "helpsteer", "helpsteer_preferences", "nemo_kd", "ultrafeedback"}
-    assert set(CASES) | published | {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna"} == set(FORMS)
-
-
 def test_comparisons_pair_neighbouring_lines_even_line_first(tmp_path: Path) -> None:
     texts = [{"text": f"{EXTRA}{answer}\n<extra_id_1>"} for answer in ("good", "bad", "fine", "poor")]
     rows, rejected = load(tmp_path / "a.jsonl", lines(*texts), format="comparisons")

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datakit.formats.forms import FORMS
 from datakit.io import Jsonl
 from datakit.op import Context
 from schemas.errors import ConfigError
 from tests.datakit.fakes import bare
+from tests.datakit.io.test_jsonl import CASES
 
 
 def load(folder: Path, records: list[Any], form: str, **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
@@ -187,3 +189,8 @@ def test_answers_in_texts_with_marks_end_before_the_mark(tmp_path: Path) -> None
     sample = {"input": prompt, "output": "b\n<extra_id_1>", "reward": 1.0}
     (row,), _ = load(tmp_path, [sample], "rewarded", dialogue="extra_id")
     assert row["response"] == "b"
+
+
+def test_every_format_has_a_case() -> None:
+    here = {"dolly", "helpsteer", "helpsteer_preferences", "nemo_kd", "ultrafeedback"}
+    assert {*CASES, *here, "comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna"} == {*FORMS}
