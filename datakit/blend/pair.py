@@ -9,6 +9,7 @@ depend on the answers' ids alone, not on their order or on the cut into shards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -64,8 +65,8 @@ class Pair(Gather):
 
     def __post_init__(self) -> None:
         ratio = 1 if self.max_length_ratio is None else self.max_length_ratio
-        above = np.array([self.margin, self.max_pairs - 1, ratio - 1])
-        if not (np.isfinite([*above, self.right_from]).all() and (above >= 0).all()):
+        bounded = all(0 <= one < math.inf for one in (self.margin, self.max_pairs - 1, ratio - 1))
+        if not (bounded and -math.inf < self.right_from < math.inf):
             settings = f"margin {self.margin}, right_from {self.right_from}, max_pairs {self.max_pairs}, ratio {ratio}"
             expected = "finite, margin >= 0, max_pairs >= 1, max_length_ratio >= 1"
             raise ConfigError("bad-setting", f"blend.pair: {settings}", expected=expected)
