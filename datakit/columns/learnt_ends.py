@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, starts
+from schemas.end_tokens import TurnEnd
+from schemas.errors import printable
 from schemas.manifest import Manifest
 
 WITHOUT_END = "rows_without_end"
@@ -23,10 +25,14 @@ def counts(pieces: pa.ChunkedArray, ends: Sequence[str], *, appended: bool = Fal
     trained = np.asarray(pc.fill_null(inner.field("trained"), False))
     final = np.zeros(len(trained), bool)
     final[offsets[1:][np.diff(offsets) > 0] - 1] = True
-    stretch_ends = final.copy()
-    stretch_ends[:-1] |= ~trained[1:]
-    places = np.flatnonzero(trained & stretch_ends)
-    good = _ending(inner.field("text").take(pa.array(places)), ends) | (final[places] & appended)
+    begins, lasts = trained.copy(), trained.copy()
+    begins[1:] &= ~trained[:-1] | final[:-1]
+    lasts[:-1] &= ~trained[1:] | final[:-1]
+    places, parts = np.flatnonzero(lasts), inner.field("text")
+    good = _ending(parts.take(pa.array(places)), ends) | (final[places] & appended)
+    # An end may lie in several pieces: "\n" and "<extra_id_1>", where that is no token.
+    left, firsts = ~good, np.flatnonzero(begins)
+    good[left] = _ending(_joined(parts, firsts[left], places[left] + 1), ends)
     taught = np.unique(np.searchsorted(offsets, places[good], side="right"))
     return {WITHOUT_END: float(len(column) - len(taught))}
 
@@ -38,6 +44,21 @@ def notes(made: Manifest, cure: str) -> tuple[str, ...]:
         return ()
     share = f"{count:,} of {made.num_rows:,} rows ({100 * count / made.num_rows:.0f}%)"
     return (f"no trained part ends in an end token in {share}: they do not teach where to stop; {cure}",)
+
+
+def texts(made: Manifest) -> tuple[str, ...]:
+    """One line where the template ends a turn with no control token: the text at which answers end."""
+    ends = ", ".join(map(printable, TurnEnd.of(made.facts).texts))
+    return (f"the template ends a turn with no control token: answers end at the text {ends}",) if ends else ()
+
+
+def _joined(parts: pa.Array, firsts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> pa.Array:
+    """`parts` from each of `firsts` to before its one of `ends`, as one."""
+    lengths = ends - firsts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    order = np.arange(offsets[-1]) + np.repeat(firsts - offsets[:-1], lengths)
+    stretches = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), parts.take(pa.array(order)))
+    return pc.binary_join(stretches, "")
 
 
 def _ending(texts: pa.Array, ends: Sequence[str]) -> npt.NDArray[np.bool_]:

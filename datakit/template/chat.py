@@ -95,9 +95,7 @@ class Chat(Templating):
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the template has no token for it."""
-        texts = ", ".join(map(printable, TurnEnd.of(made.facts).texts))
-        ending = (f"the template ends a turn with no control token: answers end at the text {texts}",) if texts else ()
-        return (*learnt_ends.notes(made, _CURE), *ending)
+        return (*learnt_ends.notes(made, _CURE), *learnt_ends.texts(made))
 
 
 def turn_end_of(tokenizer: object) -> TurnEnd:

@@ -90,8 +90,8 @@ class Labelled(Label):
         return learnt_ends.counts(rows["pieces"], (*end_of(ctx), *renderer_of(self.rendering, ctx).turn_end.stop))
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
-        """Whether all rows teach an end."""
-        return learnt_ends.notes(made, _CURE)
+        """Whether all rows teach an end, and by which text answers end where the tokenizer has no token for it."""
+        return (*learnt_ends.notes(made, _CURE), *learnt_ends.texts(made))
 
 
 def _per_turn(rows: pa.Table, name: str, turns: pa.Array, reasons: np.ndarray, reason: str) -> pa.Array:

@@ -337,16 +337,16 @@ def small_tokenizer() -> object:
         return Tokenizer.of_dataset(apply(Train(columns=("text",), vocab_size=263), texts, f"{folder}/vocabulary"))
 
 
-def letters(template: str | None = None) -> object:
-    """A tokenizer of letters and the control tokens `ADDED`; its turn end is a plain added token."""
+def letters(template: str | None = None, control: Sequence[str] = ADDED) -> object:
+    """A tokenizer of letters and control tokens; the turn end of `ADDED` is a plain added token."""
     from datakit.tokenizers.tokenizer import Tokenizer
 
     ascii_ = [chr(number) for number in range(32, 127)] + ["\n"]
-    vocab = {token: number for number, token in enumerate((*ADDED, *ascii_))}
+    vocab = {token: number for number, token in enumerate((*control, *ascii_))}
     added = [
         {"id": vocab[token], "content": token, "special": token != END, "single_word": False, "lstrip": False}
         | {"rstrip": False, "normalized": False}
-        for token in ADDED
+        for token in control
     ]
     split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
     model = {"type": "WordLevel", "vocab": vocab, "unk_token": " "}

@@ -85,10 +85,12 @@ def dress(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], keys: di
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": keys["eos_token_id"]}))
 
 
-def rows_ending(ends: list[int], pad: int | None = None) -> list[list[int]]:
-    """Rows of several lengths; all but the last end in an end token."""
+def rows_ending(ends: list[int], pad: int) -> list[list[int]]:
+    """Rows of several lengths; all but the last end in an end token, and the longest hold `pad` first and inside."""
     generator = torch.Generator().manual_seed(2)
     drawn = [torch.randint(8, SIZE, (n,), generator=generator).tolist() for n in (31, 4, 17, 1, 9)]
+    for row in (drawn[0], drawn[2]):
+        row[0] = row[7] = row[8] = pad
     rows = [[*row, ends[number % len(ends)]] for number, row in enumerate(drawn)]
     return [*rows[:-1], rows[-1][:-1]]
 
@@ -129,9 +131,11 @@ def test_every_family_scores_padded_batches_alike(tmp_path: Path, name: str) -> 
     source = reward_folder(tmp_path / "source", kind, settings, head_size=2 if name == "nemotron" else 1)
     dress(source, words(SIZE), {"eos_token": "w1"}, {"eos_token_id": EOS})
     checkpoint, exported = converted(source, tmp_path)
-    rows = rows_ending([EOS])
+    rows = rows_ending([EOS], json.loads((exported / "config.json").read_text())["pad_token_id"])
     ours = by_the_engine(checkpoint, rows)
     assert ours.std() > 0.05
+    alone = torch.cat([in_transformers(exported, [row], "right") for row in rows])
+    assert (alone - ours).abs().max() < 2e-5
     for side in ("left", "right"):
         theirs = in_transformers(exported, rows, side)
         assert theirs.shape == ours.shape and (theirs - ours).abs().max() < 2e-5, side
@@ -155,7 +159,7 @@ def test_padding_is_never_an_end_token(llama: Path, tmp_path: Path, case: str) -
     assert config["pad_token_id"] == pad
     ends = config["eos_token_id"] if isinstance(config["eos_token_id"], list) else [config["eos_token_id"]]
     assert EOS in ends
-    rows = rows_ending(ends)
+    rows = rows_ending(ends, pad)
     ours = by_the_engine(checkpoint, rows)
     for side in ("left", "right"):
         assert (in_transformers(exported, rows, side) - ours).abs().max() < 2e-5, side
@@ -180,7 +184,7 @@ def test_where_nothing_can_fill_a_batch_that_is_said_and_rows_alone_are_right(ll
     assert any("one row at a time" in line for line in lines) and any(
         "reads scores before it" in line for line in lines
     )
-    rows = rows_ending([EOS])
+    rows = rows_ending([EOS], EOS)
     alone = torch.cat([in_transformers(exported, [row], "right") for row in rows])
     assert (alone - by_the_engine(checkpoint, rows)).abs().max() < 2e-5
     with pytest.raises(ValueError, match="padding token"):

@@ -108,26 +108,37 @@ def test_transformers_ends_the_exported_models_answers_at_the_same_place(taught:
         assert generated[0, len(ids) :].tolist() == answer
 
 
-def adopted(tmp_path: Path, config: Any, generation: Any = None, **options: Any) -> tuple[Path, list[str]]:
-    """The tiny Llama whose files name these end tokens, adopted; and what was said."""
+def adopted(
+    tmp_path: Path, config: Any, generation: Any = None, eos: int = 1, **options: Any
+) -> tuple[Path, list[str]]:
+    """The tiny Llama whose files name these end tokens, adopted; and the lines of the import."""
     source, lines = tiny.write("llama", tmp_path / "source"), list[str]()
     (source / "generation_config.json").unlink(missing_ok=True)
     written = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**written, "eos_token_id": config}))
     if generation is not None:
         (source / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+    (source / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": f"w{eos}", "chat_template": "{{ messages }}"})
+    )
     import_hf(str(source), str(tmp_path / "policy"), check="off", say=lines.append, **options)
     return tmp_path / "policy", lines
 
 
 @pytest.mark.parametrize(
-    ("config", "generation", "ids"),
-    [([2, 5, 7], None, [2, 5, 7, 1]), ([2, 5], [7], [7, 2, 5, 1]), (None, None, 1), ([2, 90], None, [2, 1])],
+    ("config", "generation", "eos", "ids"),
+    [
+        ([2, 5, 7], None, 1, [2, 5, 7, 1]),
+        ([2, 5, 7], None, 0, [2, 5, 7, 0]),
+        ([2, 5], [7], 1, [7, 2, 5, 1]),
+        (None, None, 1, 1),
+        ([2, 90], None, 1, [2, 1]),
+    ],
 )
 def test_end_tokens_of_a_folder_are_obeyed_and_written_again(
-    tmp_path: Path, config: Any, generation: Any, ids: Any
+    tmp_path: Path, config: Any, generation: Any, eos: int, ids: Any
 ) -> None:
-    policy, lines = adopted(tmp_path, config, generation)
+    policy, lines = adopted(tmp_path, config, generation, eos)
     prompts = pa.table({"prompt_ids": pa.array([[3, 4], [9]], pa.list_(pa.int32()))})
     generator = open_generator(str(policy))
     ends = np.flatnonzero(generator._ends).tolist()

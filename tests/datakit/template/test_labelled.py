@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from datakit.columns.learnt_ends import WITHOUT_END
 from datakit.io import Jsonl
 from datakit.op import Context, LabelResult
 from datakit.run.resource import Resource
@@ -19,7 +21,8 @@ from datakit.templating.labelled import ChatMarks
 from datakit.templating.named import extra_id
 from datakit.tokenize import Mask
 from schemas import CHATS, MESSAGES
-from tests.datakit.fakes import BOS, CALL, EOS, USER, Example, letters
+from schemas.end_tokens import TurnEnd
+from tests.datakit.fakes import ADDED, BOS, CALL, EOS, USER, Example, letters
 
 EXAMPLES = [Example(Labelled(), (CHATS.example(12),), {"tokenizer": Resource("letters", letters)})]
 MARKS = ChatMarks(system_turn_start=BOS, turn_start=USER, label_start=CALL)
@@ -149,6 +152,40 @@ def test_without_labels_it_is_the_template_of_that_name(shared_data: Path, tmp_p
     assert mine.read(["text"]) == plain.read(["text"]) and mine.facts == plain.facts
     masks = [apply(Mask(id_column="chat_id"), [d], d.url + "-m", resources=tokenizer).read() for d in (mine, plain)]
     assert masks[0]["loss_mask"] == masks[1]["loss_mask"]
+
+
+@pytest.mark.parametrize(
+    ("control", "end"),
+    [(ADDED, TurnEnd((), ("\n<extra_id_1>",))), ((*ADDED, "<extra_id_1>"), TurnEnd(("<extra_id_1>",)))],
+)
+def test_the_turn_start_behind_an_answer_is_its_end_token_or_not(
+    tmp_path: Path, control: tuple[str, ...], end: TurnEnd
+) -> None:
+    """Of three rows the last learns nothing, whether the stop sign is one token or many, of two pieces."""
+    chats = [
+        {
+            "conversations": [
+                {"from": name, "value": text} for name, text in zip(("User", "Assistant"), "qa", strict=True)
+            ]
+        }
+        for _ in range(3)
+    ]
+    chats[1] |= {"type": "TEXT_TO_VALUE"}
+    chats[1]["conversations"][1] |= {"label": "quality:4"}
+    chats[2]["conversations"] = chats[2]["conversations"][1:] + chats[2]["conversations"][:1]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"system": "", "mask": "User", **row}) + "\n" for row in chats))
+    rows = apply(Jsonl(files=(str(path),), format="chats"), [], str(tmp_path / "chats"))
+    assert rows.num_rows == 3
+    resources = {"tokenizer": Resource("letters", functools.partial(letters, None, control))}
+    texts = apply(Labelled(), [rows], str(tmp_path / "texts"), resources=resources)
+    assert TurnEnd.of(texts.facts) == end and texts.stats["counts"][WITHOUT_END] == 1
+    lines = Labelled().notes(texts.manifest)
+    assert "in 1 of 3 rows (33%)" in lines[0] and len(lines) == 1 + len(end.texts)
+    assert not end.texts or lines[1].endswith("answers end at the text \\n<extra_id_1>")
+    mask = Mask(id_column="chat_id")
+    tokens = apply(mask, [texts], str(tmp_path / "tokens"), resources=resources, max_rejected=1)
+    assert tokens.num_rows == 2 and not mask.notes(tokens.manifest)
 
 
 @pytest.mark.parametrize("end", ["\n", "'\\{{", "\x00"])
