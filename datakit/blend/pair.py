@@ -1,10 +1,9 @@
 """Preference pairs out of rewarded (or verified) answers: a better and a worse answer to the same question.
 
 Which pairs of a question's answers are candidates is the rule's matter; the reward of the better one is
-always higher by more than `margin`, so ties never pair, and neither do answers of equal text. A null, NaN or
-infinite reward never pairs. With `max_length_ratio` the longer answer of a pair has at most so many times the
-characters of the other, so that preferring is not choosing by length. Choices among candidates are seeded and
-depend on the answers' ids alone, not on their order or on the cut into shards.
+always higher by more than `margin`, so ties never pair, and neither do answers of equal text, nor a null, NaN or
+infinite reward. With `max_length_ratio` the longer answer of a pair has at most so many times the characters of the
+other, so that preferring is not choosing by length. Candidates are chosen by seed and answers' ids alone.
 """
 
 from __future__ import annotations

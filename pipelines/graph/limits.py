@@ -75,10 +75,9 @@ def check_room(max_length: int | None, max_new_tokens: int, flag: str) -> None:
 
 def check_settings(node: Table | TrainedCheckpoint) -> None:
     """`ConfigError` where rows that `node` reads may be longer than its model's positions by their own setting."""
-    for rows, model, _, most in _read(node):
+    for rows, model, _, reads, most in _read(node):
         limit = getattr(rows.op, "max_length", None) if isinstance(rows, Table) else None
         if isinstance(limit, int) and limit > most:
-            reads = model.max_sequence_length or most
             raise beyond(f"{rows.label}: max_length {limit}", model, limit, reads, f"set max_length to {reads}")
 
 
@@ -101,23 +100,25 @@ def check_rows(node: Node) -> None:
     """
     if not isinstance(node, Table | TrainedCheckpoint) or (isinstance(node, Table) and "generator" in node.resources):
         return
-    for rows, model, column, most in _read(node):
+    for rows, model, column, reads, most in _read(node):
         manifest = rows.manifest()
         longest = 0 if manifest is None else manifest.stats.get("columns", {}).get(f"{column}.length", {}).get("max", 0)
         if manifest is not None and longest > most:
             raise DataError(
                 "too-long",
-                f"{rows.label} holds a row of {longest:.0f} tokens, and {printable(model.name)} reads {most}",
-                expected=f"{column} of at most {most} tokens",
+                f"{rows.label} holds a row of {longest:.0f} tokens, and {printable(model.name)} reads {reads}",
+                expected=f"{column} of at most {reads} tokens",
                 found=f"{longest:.0f}",
                 where=shown(rows.url),
                 kept="nothing was started" if not rows.made else "every finished stage",
-                next=_shorter(rows, manifest, model, most),
+                next=_shorter(rows, manifest, model, reads),
             )
 
 
-def _read(node: Table | TrainedCheckpoint) -> Iterator[tuple[Node, Node, str, int]]:
-    """Rows of which `node` reads a column of ids, the model that reads them, the column, and the longest row it can."""
+def _read(node: Table | TrainedCheckpoint) -> Iterator[tuple[Node, Node, str, int, int]]:
+    """Rows of which `node` reads a column of ids, the model that reads them, the column, how many tokens the model
+    reads, and how many a row may have: one more where the last is predicted and never read.
+    """
     if isinstance(node, TrainedCheckpoint):
         algorithm = algorithm_of(node.training.learning.algorithm)
         given = [rows for rows in (node.data, node.validation) if rows is not None]
@@ -130,9 +131,9 @@ def _read(node: Table | TrainedCheckpoint) -> Iterator[tuple[Node, Node, str, in
         reads = {role: _columns(node.op, role, model, given) for role, model in models.items()}
     for role, model in models.items():
         positions = model.max_sequence_length
-        most = positions if positions is None or role else algorithm.longest(positions)
-        if most is not None:
-            yield from ((rows, model, column, most) for rows in given for column in reads[role])
+        if positions is not None:
+            most = positions if role else algorithm.longest(positions)
+            yield from ((rows, model, column, positions, most) for rows in given for column in reads[role])
 
 
 def _columns(op: Op, role: str, model: Node, given: Sequence[Node]) -> list[str]:

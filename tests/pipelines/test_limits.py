@@ -150,13 +150,13 @@ def test_rows_longer_than_the_model_are_found_before_a_stage_runs(place: Path) -
     tokens("long", 66, append_eos=True)
     plan = Plan("data")
     sft = [stages.Train(data=data, model="model").build(plan)[0] for data in ("fits", "long")]
-    check_rows(sft[0])  # the last token is predicted and never read
-    with pytest.raises(DataError, match=r"long holds a row of 66 tokens, and .* reads 65") as fault:
+    check_rows(sft[0])  # 64 positions, and the last token is predicted and never read
+    with pytest.raises(DataError, match=r"long holds a row of 66 tokens, and .* reads 64") as fault:
         check_rows(sft[1])
     words = shlex.split(fault.value.next)
     assert words[:4] == ["luigi", "--module", "pipelines", "Tokenize"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
-    assert json.loads(options.pop("--params")) == {"append_eos": True, "max_length": 65}
+    assert json.loads(options.pop("--params")) == {"append_eos": True, "max_length": 64}
     assert options == {"--data": "texts", "--tokenizer": "model", "--op": "mask"}
     scored = stages.Label(data="fits", op="reward", model="model").build(plan)[0]
     with pytest.raises(DataError, match="fits holds a row of 65 tokens, and model reads 64"):

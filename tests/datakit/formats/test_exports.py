@@ -311,6 +311,27 @@ def test_tools_and_calls_in_several_lines_are_one_line_of_the_same_value(tmp_pat
     assert line["messages"] == RICH[0]["messages"] and out.rejected == {"bad-json": 1}
 
 
+def test_weights_that_say_what_holds_anyway_are_all_that_nemo_aligners_pairs_lose(tmp_path: Path) -> None:
+    """Where a weight says more, its row is set aside; what comes back has the ids and all but the weights."""
+
+    def sides(*weights: float) -> dict[str, Any]:
+        texts = [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "r")]
+        asked = [
+            {"role": role, "content": [{"type": "text", "value": text}], "loss_weight": weight}
+            for (role, text), weight in zip(texts, weights, strict=True)
+        ]
+        ends = [{"role": "assistant", "content": end, "loss_weight": 1.0} for end in ("better", "worse")]
+        return {"chosen_messages": [*asked, ends[0]], "rejected_messages": [*asked, ends[1]]}
+
+    dataset = imported([sides(0, 0, 1, 0), sides(0, 0, 0, 0)], "preference_chats", tmp_path)
+    written = export(dataset, "nemo_aligner.dpo", str(tmp_path / "out"), max_rejected=1)
+    assert written.rejected == {"turn-weight": 1} and numbers_set_aside(written) == [1]
+    there, again = dataset.read().to_pylist()[0], read_again(written, tmp_path / "back").read().to_pylist()[0]
+    weights = [[turn.pop("weight") for turn in row["messages"]] for row in (there, again)]
+    assert weights == [[0.0, 0.0, 1.0, 0.0], [None] * 4]
+    assert {**there, "source": None} == {**again, "source": None}
+
+
 def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path) -> None:
     dataset = imported(ANSWERED, "completions", tmp_path)
     target = tmp_path / "out.jsonl"

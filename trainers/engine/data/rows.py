@@ -280,17 +280,18 @@ class TokenRows:
         faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
     def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
-        most = self.algorithm.longest(self.limits.max_sequence_length)
-        shift = most - self.limits.max_sequence_length
+        reads = self.limits.max_sequence_length
+        most = self.algorithm.longest(reads)
+        shift = most - reads
         if not self.packed:
-            faults.add(f"{ids} is longer than the {most} tokens the model can take", lengths > most, columns)
+            faults.add(f"{ids} is longer than the {reads} tokens the model can take", lengths > most, columns)
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
             return
         name = lengths_of(ids)
         inner, offsets = columns.lists[name]
         faults.add(f"{name} do not add up to {ids}", _sum_per_row(inner, offsets) != lengths, columns)
         long, short = (_sum_per_row(wrong, offsets) > 0 for wrong in (inner > most, inner < 1 + shift))
-        faults.add(f"a sequence is longer than the {most} tokens the model can take", long, columns)
+        faults.add(f"a sequence is longer than the {reads} tokens the model can take", long, columns)
         faults.add(f"a sequence has fewer than {1 + shift} tokens", short, columns)
 
     def _scan_packs(self, inside: np.ndarray, columns: Columns, faults: _Faults) -> None:
