@@ -68,10 +68,12 @@ class ShardWriter:
             self._sink.abort()
             raise
 
-    def write(self, table: pa.Table) -> None:
-        """Append rows; `DataError` if they break the schema."""
+    def write(self, table: pa.Table, where: str = "") -> pa.Table:
+        """Append rows, which come back as they are stored; `DataError` if they break the schema, with `where` they are
+        from (else where they go).
+        """
         assert not self._sink.closed, f"{self._where} is closed"
-        table = self._schema.check(table, self._where)
+        table = self._schema.check(table, where or self._where)
         self._parts.append(table)
         self._waiting += table.num_rows
         if self._waiting >= self._group:
@@ -80,6 +82,7 @@ class ShardWriter:
             for start in range(0, whole, self._group):
                 self._write_group(rows.slice(start, self._group))
             self._parts, self._waiting = [rows.slice(whole)], self._waiting - whole
+        return table
 
     def finish(self) -> File:
         """Write the footer, make the bytes durable and tell what they are; on any fault nothing is left."""

@@ -56,8 +56,7 @@ class Output:
     def add(self, result: Result, rows_in: int) -> None:
         """Write what came of `rows_in` input rows; `DataError` if that breaks promise or budget."""
         where = f"output of {self._op.name}, shard {self._index}"
-        rows = self._attempt.schema.check(result.rows, where)
-        self._writer.write(rows)
+        rows = self._writer.write(result.rows, where)
         if self._attempt.schema.key:
             self._keys.append(hashes(rows, self._attempt.schema.key))
         self.rows += rows.num_rows
@@ -81,12 +80,9 @@ class Output:
             self._side.abort()
 
     def _reject(self, rejected: pa.Table, where: str) -> None:
-        schema = self._attempt.rejected_schema
-        assert schema is not None, "apply gives every attempt a schema for rejected rows"
-        rows = schema.check(rejected, where)
         if self._side is None:
             self._side = self._attempt.rejected_shard(self._index)
-        self._side.write(rows)
+        rows = self._side.write(rejected, where)
         for entry in pc.value_counts(rows["reason"]).to_pylist():
             self._reasons[entry["values"]] += entry["counts"]
         for row in range(min(rows.num_rows, _EXAMPLES - len(self._examples))):
