@@ -33,7 +33,7 @@ def answer(request: dict[str, Any], sink: Any) -> int:
     """Write the batches that are asked for; the exit code."""
     import pyarrow as pa
 
-    given = rows = 0
+    given = 0
     try:
         schema, batches, others = _opened(request)
         names = [name for name in schema.names if name not in others] or schema.names[:1]
@@ -49,10 +49,7 @@ def answer(request: dict[str, Any], sink: Any) -> int:
                 if given > request["most"]:
                     print(given, file=sys.stderr)
                     return 4
-                bare = pa.RecordBatch.from_arrays([batch.column(name) for name in names], schema=schema)
-                _validate(bare, rows)
-                rows += bare.num_rows
-                writer.write_batch(bare)
+                writer.write_batch(pa.RecordBatch.from_arrays([batch.column(name) for name in names], schema=schema))
     except MemoryError:
         print(request["memory"], file=sys.stderr)
         return 4
@@ -62,15 +59,21 @@ def answer(request: dict[str, Any], sink: Any) -> int:
     return 0
 
 
-def _validate(batch: Any, before: int) -> None:
-    """`ValueError` that names the column where values are not what their types say: text that is no UTF-8, say."""
+def _validated(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches as they are; `ValueError` that names the column where values are not what their types say: text that
+    is no UTF-8, say. To be done before they are cut: Arrow looks through all that a slice of lists was cut from.
+    """
     import pyarrow as pa
 
-    for name in batch.schema.names:
-        try:
-            batch.column(name).validate(full=True)
-        except pa.ArrowInvalid as fault:
-            raise ValueError(f"column {name}, rows from {before + 1}: {fault}") from fault
+    rows = 0
+    for batch in batches:
+        for name in batch.schema.names:
+            try:
+                batch.column(name).validate(full=True)
+            except pa.ArrowInvalid as fault:
+                raise ValueError(f"column {name}, rows from {rows + 1}: {fault}") from fault
+        rows += batch.num_rows
+        yield batch
 
 
 def _opened(request: dict[str, Any]) -> tuple[Any, Any, dict[str, int]]:
@@ -106,7 +109,11 @@ def _parquet(request: dict[str, Any]) -> tuple[Any, Any, dict[str, int]]:
     wide = max(1, declared // max(1, file.metadata.num_rows))
     rows = max(16, min(request["rows"], _BATCH_BYTES // wide))
     others = _others(file, request["columns"])
-    return file.schema_arrow, lambda names: file.iter_batches(rows, columns=names, use_threads=False), others
+    return (
+        file.schema_arrow,
+        lambda names: _validated(file.iter_batches(rows, columns=names, use_threads=False)),
+        others,
+    )
 
 
 def _others(file: Any, columns: list[str]) -> dict[str, int]:
@@ -123,9 +130,8 @@ def _others(file: Any, columns: list[str]) -> dict[str, int]:
 
 
 def _sliced(batches: Iterator[Any], request: dict[str, Any]) -> Iterator[Any]:
-    """Batches of at most so many rows; each is validated as a whole before it is cut."""
-    for batch in batches:
-        batch.validate(full=True)
+    """Batches of at most so many rows."""
+    for batch in _validated(batches):
         for start in range(0, batch.num_rows, request["rows"]):
             yield batch.slice(start, request["rows"])
 

@@ -103,3 +103,15 @@ def test_columns_that_expand_beyond_the_cap_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prompts(tmp_path / "a.arrow")
     assert caught.value.slug == "too-large"
+
+
+@pytest.mark.parametrize("rows", [3, 5000])
+def test_text_that_is_no_utf8_is_named_by_its_column_whatever_the_batch(tmp_path: Path, rows: int) -> None:
+    """A batch is looked through once, before it is cut into the batches that are handed on."""
+    broken = pa.array([b"fine"] * (rows - 1) + [b"\xff\xfe"], pa.binary()).view(pa.string())
+    table = pa.table({"unused": range(rows), "prompt": broken})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError) as caught:
+        prompts(tmp_path / "a.arrow")
+    assert "column prompt, rows from 1" in caught.value.found
