@@ -136,6 +136,7 @@ class Schema:
                 try:
                     values = _cast(values, column.type)
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+                    # A value would change; Arrow knows no such cast; its meaning would change (`_cast`).
                     faults.append(f"{column.name} is {values.type}, declared {column.type}")
                     continue
             arrays.append(values)

@@ -50,14 +50,15 @@ def _cast(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray, str
     trimmed = pc.utf8_trim_whitespace(texts)
     try:
         return trimmed.cast(kind), none, str(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowInvalid:  # Some cell is none of that kind: which ones is seen one by one.
         values = [_one(text, kind) for text in trimmed.to_pylist()]
         bad = np.array([isinstance(value, str) for value in values], bool)
         return pa.array([None if isinstance(v, str) else v for v in values], kind), bad, str(kind)
 
 
 def _one(text: str | None, kind: pa.DataType) -> Any:
+    """The value of a cell; its text where it is none of that kind."""
     try:
         return pa.scalar(text).cast(kind).as_py() if text else None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowInvalid:
         return text

@@ -59,10 +59,7 @@ class Chat(Templating):
     @property
     def takes(self) -> Schema:
         """Messages, and the response where one is named."""
-        columns = [Column("messages", MESSAGES, "the conversation")]
-        if self.response is not None:
-            columns.append(Column(self.response, pa.string(), "the answer"))
-        return Schema("conversations", 1, tuple(columns))
+        return conversations(self.response)
 
     @property
     def adds(self) -> tuple[Column, ...]:
@@ -96,6 +93,13 @@ class Chat(Templating):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the template has no token for it."""
         return (*learnt_ends.notes(made, _CURE), *learnt_ends.texts(made))
+
+
+def conversations(response: str | None = None) -> Schema:
+    """What an operation takes that templates whole conversations, with the answer in column `response` if named."""
+    messages = Column("messages", MESSAGES, "the conversation")
+    answer = () if response is None else (Column(response, pa.string(), "the answer"),)
+    return Schema("conversations", 1, (messages, *answer))
 
 
 def turn_end_of(tokenizer: object) -> TurnEnd:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, FilterDecision, LabelResult
-from datakit.template.chat import renderer_of, tools_of
+from datakit.template.chat import conversations, renderer_of, tools_of
 from datakit.templating.rendering import Templating
 from schemas import MESSAGES, Column, Schema
 from schemas.errors import ConfigError
@@ -44,10 +44,7 @@ class Fit(Templating):
 
     @property
     def takes(self) -> Schema:
-        columns = [Column("messages", MESSAGES, "the conversation")]
-        if self.response is not None:
-            columns.append(Column(self.response, pa.string(), "the answer"))
-        return Schema("conversations", 1, tuple(columns))
+        return conversations(self.response)
 
     @property
     def adds(self) -> tuple[Column, ...]:

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, joined, starts
 from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.template.chat import end_of, renderer_of
+from datakit.template.chat import conversations, end_of, renderer_of
 from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
 from datakit.templating.named import extra_id
 from datakit.templating.rendering import Rendering
 from datakit.templating.weights import weight_faults
-from schemas import MESSAGES, PIECES, Column, Schema
+from schemas import PIECES, Column, Schema
 from schemas.chat_template import FACT
 from schemas.manifest import Manifest
 
@@ -55,7 +55,7 @@ class Labelled(Label):
 
     @property
     def takes(self) -> Schema:
-        return Schema("conversations", 1, (Column("messages", MESSAGES, "the conversation"),))
+        return conversations()
 
     @property
     def adds(self) -> tuple[Column, ...]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from datakit.columns import learnt_ends
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import Overlong, as_lists, check_length, shortened, tokenizer_of, within
+from datakit.tokenize.sequences import predicts
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import PIECES, TOKENS, Column, Schema
 from schemas.dataset import Dataset
@@ -109,14 +110,11 @@ def _taught(
     columns: dict[str, pa.Array], encoded: Encoded, kept: FilterDecision | None
 ) -> Mapping[str, pa.Array] | LabelResult:
     """The columns, without rows of which nothing can be learnt (the first token is never predicted)."""
-    predicted = encoded.trained.copy()
-    predicted[encoded.offsets[:-1][encoded.lengths > 0]] = False
-    total = np.concatenate([[0], np.cumsum(predicted)])
-    nothing = total[encoded.offsets[1:]] == total[encoded.offsets[:-1]]
-    if not nothing.any():
+    taught = predicts(encoded)
+    if taught.all():
         return columns if kept is None else LabelResult(columns, kept)
-    fits = pa.array(np.ones(len(nothing), bool)) if kept is None else kept.keep
+    fits = pa.array(np.ones(len(taught), bool)) if kept is None else kept.keep
     reason = pc.if_else(fits, "no-trained-token", "too-long")
     value = pc.if_else(fits, 0.0, pa.array(encoded.lengths.astype(np.float64)))
-    keep = pc.and_(fits, pa.array(~nothing))
+    keep = pc.and_(fits, pa.array(taught))
     return LabelResult(columns, FilterDecision(keep, reason, value, kept.threshold if kept is not None else None))

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from datakit.columns.bins import PACKINGS, Packing
 from datakit.columns.conversations import flat, starts
-from datakit.op import REJECTION_COLUMNS, Context, Gather, Result
+from datakit.columns.rejections import set_aside
+from datakit.op import Context, Gather, Result
 from schemas import PACKS, TOKENS, Schema
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
@@ -115,9 +116,6 @@ def rejected(rows: pa.Table, fits: np.ndarray, lengths: np.ndarray, capacity: in
     """The rows that fit in no pack, with the reason; None where there are none."""
     if fits.all():
         return None
-    lost = rows.filter(pa.array(~fits))
-    reason = ["empty" if length == 0 else "longer-than-capacity" for length in lengths[~fits]]
-    values = (reason, lengths[~fits].astype(np.float64), [f"{capacity} tokens"] * len(reason))
-    for column, value in zip(REJECTION_COLUMNS, values, strict=True):
-        lost = lost.append_column(column.name, pa.array(value, column.type))
-    return lost
+    lost = lengths[~fits]
+    reason = pa.array(np.where(lost == 0, "empty", "longer-than-capacity"), pa.string())
+    return set_aside(rows.filter(pa.array(~fits)), reason, pa.array(lost, pa.float64()), f"{capacity} tokens")
