@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipelines.graph.nodes import Node
 from pipelines.graph.resolve import near
@@ -31,7 +30,7 @@ def section(task_setup: TaskSetup, last: IterationResult, prompts: int, fewer: s
             )
         )
     lines.append("go on with")
-    lines += [_INDENT + text.replace("\n", f"\n{_INDENT}") for text in suggestions(task_setup, last, prompts)]
+    lines += [_INDENT + text for text in suggestions(task_setup, last, prompts)]
     return "\n".join(lines)
 
 
@@ -39,15 +38,12 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts; nothing
     that reads a dataset which was removed since.
     """
-    width, eval_setup = terminal.width() - len(_INDENT), task_setup.eval_setup
+    eval_setup = task_setup.eval_setup
     if last.rewards is not None and last.rewards.manifest():
-        code = _quoted(_best(last.rewards))
-        best = f"{shlex.quote(invocation.program('python'))} -c {code}"
-        lines = textwrap.wrap(best, width - 2, break_long_words=False, break_on_hyphens=False)
-        yield " \\\n".join(lines) if code.startswith('"') else best
+        yield _folded([shlex.quote(invocation.program("python")), "-c", _quoted(_best(last.rewards))])
     left = _left(task_setup, last, prompts)
     if left is None or left >= prompts:
-        yield _folded(invocation.again(iteration=last.number + 1), width)
+        yield _folded(map(shlex.quote, invocation.again(iteration=last.number + 1)))
     if not eval_setup.held_out.manifest():
         return
     generate = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
@@ -57,7 +53,7 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     generate += ["--date", written.date] if written.date else []
     generate += ["--stop", json.dumps(list(written.stop))] if written.stop else []
     generate += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
-    yield _folded(invocation.command("Generate", *generate), width)
+    yield _folded(map(shlex.quote, invocation.command("Generate", *generate)))
 
 
 def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | None:
@@ -66,8 +62,9 @@ def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | N
     return None if manifest is None else manifest.num_rows - prompts * last.number
 
 
-def _folded(words: list[str], width: int) -> str:
-    return terminal.folded([shlex.quote(word) for word in words], width)
+def _folded(words: Iterable[str]) -> str:
+    """The quoted `words` of a command that is printed behind `_INDENT`."""
+    return terminal.folded(list(words), terminal.width() - len(_INDENT), _INDENT * 3)
 
 
 def _best(rewards: Node) -> str:

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 from commands import LUIGI, REST, environment, luigi
 
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.recipes import RestIteration
+from pipelines.report import suggestions
 from pipelines.runtime import invocation
+from schemas import PROMPTS
+from schemas.dataset import Attempt
 from schemas.process import terminal
 from schemas.store.commit import read_manifest
 
@@ -128,3 +134,38 @@ def test_a_long_command_is_folded_at_flags_and_read_back_by_a_shell() -> None:
     assert all(len(line) <= 50 for line in text.splitlines()) and len(text.splitlines()) == 3
     read = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True).stdout
     assert read.splitlines() == [*words, "--samples-per-prompt", "4"]
+
+
+def stand_in(node: Node) -> None:
+    """Rows at the place of `node`, so that what reads it is suggested."""
+    attempt = Attempt.begin(node.url, PROMPTS)
+    with attempt.shard(0) as writer:
+        writer.write(PROMPTS.conform(PROMPTS.example(2)))
+        attempt.commit([writer.finish()])
+
+
+@pytest.mark.parametrize("columns", [40, 60, 72, 80, 96])
+def test_printed_commands_are_folded_between_words_and_never_inside_quotes(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    template = "{{ first }} of\n    {{ several }} lines"
+    given = ["RestIteration", "--template", template, "--quiver-root", "here and  there"]
+    monkeypatch.setattr(invocation, "_given", given)
+    made = RestIteration(template=template, prompts_per_iteration=4, thresholds=[0.5]).results(Plan("here and  there"))
+    [step] = made.steps
+    for node in (step.rewards, made.task_setup.eval_setup.held_out):
+        assert node is not None
+        stand_in(node)
+
+    def words(text: str) -> str:
+        return subprocess.run(["sh", "-c", f"printf '%s\\0' {text}"], capture_output=True, text=True, check=True).stdout
+
+    whole = list(suggestions.suggestions(made.task_setup, step, 4))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = list(suggestions.suggestions(made.task_setup, step, 4))
+    assert len(narrow) == 3 and all("\\\n" in text for text in narrow) and not any("\\\n" in text for text in whole)
+    assert [words(text) for text in narrow] == [words(text) for text in whole]
+    assert f"here and  there/{step.rewards.label}-" in words(narrow[0]) and template in words(narrow[1])
+    printed = suggestions.section(made.task_setup, step, 4, "")
+    assert all(f"\n  {text}" in printed for text in narrow), "printed as they are"
