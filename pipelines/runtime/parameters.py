@@ -222,8 +222,8 @@ def _of_kind(parse: Any, text: Any, kind: Any, words: str) -> Any:
 
 
 def install() -> None:
-    """Have Luigi's parser know the older names of flags, and end the process with our error (exit code 2) where
-    argparse would print its usage.
+    """Have Luigi's parser know the older names of flags and no flag by its beginning (`--lr` is not `--lr-decay`), and
+    end the process with our error (exit code 2) where argparse would print its usage.
     """
     build = CmdlineParser._build_parser
 
@@ -233,6 +233,7 @@ def install() -> None:
             parameters = dict(Register.get_task_cls(root_task).get_params())
             for older, name in older_names(Register.get_task_cls(root_task)).items():
                 parser.add_argument(f"--{older}", help=argparse.SUPPRESS, **parameters[name]._parser_kwargs(name))
+        parser.allow_abbrev = False
         parser.error = functools.partial(_refuse, root_task)  # type: ignore[method-assign,assignment]
         return parser
 

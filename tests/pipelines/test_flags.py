@@ -89,6 +89,8 @@ def test_steps_take_the_place_of_epochs() -> None:
         ("RestIteration --set learning_rate=1", "unknown key learning_rate (did you mean optim.lr?)"),
         ("RestIteration --set base.optim.lrr=1", "unknown key optim.lrr (did you mean optim.lr?)"),
         ("RestIteration --set optim.lr=-1", "optim.lr -1.0 is below 0"),
+        ("RestIteration --lr 1", "there is no parameter --lr (did you mean --set optim.lr=...?)"),
+        ("RestIteration --iter 2", "there is no parameter --iter (did you mean --iteration?)"),
         ("PreferenceOptimization --batch-size 1", "(did you mean --set global_batch_size=...?)"),
         (f"{TRAIN} --lr -1", "lr: -1 is not between 0 and inf"),
         (f"{TRAIN} --batch-size 0", "batch_size: 0 is below 1, the least there can be"),
