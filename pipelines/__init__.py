@@ -15,7 +15,11 @@ from __future__ import annotations
 
 from trainers import doors as doors  # isort: skip - it closes the working folder to all imports below
 
-from pipelines.runtime import command, settings
+from pipelines.runtime import config_files
+
+config_files.check_files()
+
+from pipelines.runtime import command, settings  # noqa: E402 - they import Luigi, which reads the files at once
 
 settings.install()
 command.install()

@@ -58,8 +58,9 @@ def run(words: Sequence[str]) -> int:
 
 
 def _luigi(words: Sequence[str]) -> NoReturn:
-    """Luigi's own command line."""
+    """Luigi's own command line, behind `pipelines`, which looks at the files that Luigi reads as it is imported."""
     sys.argv[1:] = ["--module", "pipelines", *words]
+    import pipelines  # noqa: F401  # isort: skip
     from luigi.cmdline import luigi_run
 
     luigi_run(sys.argv[1:])

@@ -28,6 +28,7 @@ from luigi.task_register import Register
 
 from datakit.template import Rendering
 from pipelines.runtime import invocation
+from pipelines.runtime.config_files import check_values
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
@@ -175,6 +176,8 @@ def available_cores() -> int:
 def install() -> None:
     """Lay the packaged defaults under the user's configuration; called once, when `pipelines` is imported."""
     config = luigi.configuration.get_config()
+    if isinstance(config, configparser.ConfigParser):
+        check_values(config)
     packaged = configparser.ConfigParser(interpolation=None)
     packaged.optionxform = str  # type: ignore[assignment,method-assign]
     packaged.read(PACKAGED, encoding="utf-8")
