@@ -17,7 +17,7 @@ from datakit.formats.advice import advice
 from datakit.formats.forms import Form
 from datakit.formats.ids import PARTS
 from datakit.formats.keys import Key, Shape
-from datakit.formats.leftover import left_counts, left_out, types_of
+from datakit.formats.leftover import carried, keys_at, left_counts, left_out, types_of
 from datakit.formats.lines import Fault
 from datakit.formats.parquet_columns import check_columns, raw_columns, wrong_rows
 from datakit.formats.parse import Parsed
@@ -118,11 +118,10 @@ class Columnar(Read):
         """
         pinned = pinned_to_files(self)
         if self.keep and not self.types:
-            roots = [path.split(".")[0] for path in self.keep]
             parts = (
-                part.table
+                carried(part.table, self.keep, url)
                 for url, sha256 in zip(self.files, pinned.digests, strict=True)
-                for part in self.batches(url, sha256, (), roots)
+                for part in self.batches(url, sha256, keys_at(self.keep), ())
             )
             pinned = replace(pinned, types=types_of(self.keep, parts))
         return pinned
@@ -152,7 +151,7 @@ class Columnar(Read):
                     if form.records is None and not count:
                         check_columns(url, keys, [*part.table.column_names, *part.others])
                     parser = parser_of(form, keys, pinned.types, self.ignore)
-                    parsed = parser.of_table(part.table, part.numbers)
+                    parsed = parser.of_table(carried(part.table, self.keep, url), part.numbers)
                     unread = {printable(n): rows_ for n, rows_ in part.others.items() if rows_ and n not in self.ignore}
                     parsed.left.update(unread)
                     faults = [*part.faults, *parsed.faults]

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datakit.formats.keys import TEXT, Key
 from datakit.formats.lines import Block, Fault
 from datakit.formats.parse import Parsed, loaded
+from schemas.errors import DataError
 from schemas.manifest import Manifest
+from schemas.store.storage import shown
 
 LEFT_OUT = "left_out."
 """What counts of names that were not read begin with."""
@@ -34,11 +37,16 @@ def left_out(manifest: Manifest) -> tuple[str, ...]:
     return (f"left out: {listed}{hint}",)
 
 
+def keys_at(paths: Sequence[str]) -> tuple[Key, ...]:
+    """The keys at these paths, as texts where the file has no types of its own."""
+    return tuple(Key(path, TEXT, required=False, mapped=path) for path in paths)
+
+
 def types_in(paths: Sequence[str], blocks: Iterable[Block]) -> tuple[tuple[str, str], ...]:
     """The type of each path's values over all lines: bool, int64, double, string, or json where a value is nested or
     kinds differ.
     """
-    keys = [Key(path, TEXT, mapped=path) for path in paths]
+    keys = keys_at(paths)
     kinds: list[set[str]] = [set() for _ in keys]
     for block in blocks:
         for number, line in zip(block.numbers.tolist(), block.data.split(b"\n"), strict=False):
@@ -54,7 +62,7 @@ def types_in(paths: Sequence[str], blocks: Iterable[Block]) -> tuple[tuple[str, 
 
 def types_of(paths: Sequence[str], tables: Iterable[pa.Table]) -> tuple[tuple[str, str], ...]:
     """As `types_in`, of the rows of tables."""
-    keys = [Key(path, TEXT, mapped=path) for path in paths]
+    keys = keys_at(paths)
     kinds: list[set[str]] = [set() for _ in keys]
     for table in tables:
         for record in table.to_pylist():
@@ -63,6 +71,77 @@ def types_of(paths: Sequence[str], tables: Iterable[pa.Table]) -> tuple[tuple[st
                 if name:
                     types.add(_kind(value))
     return tuple((path, _common(types)) for path, types in zip(paths, kinds, strict=True))
+
+
+def carried(table: pa.Table, paths: Sequence[str], url: str) -> pa.Table:
+    """`table` with what `paths` name in the types in which it is carried along: whole numbers int64, others double,
+    dates and times ISO texts, inside of nested values too. `DataError` for a type that cannot be carried.
+    """
+    for path in paths:
+        root, *inner = [path] if path in table.column_names else path.split(".")
+        if root not in table.column_names:
+            continue
+        column = table[root]
+        wrong = _uncarried(_inside(column.type, inner))
+        if not inner and pa.types.is_uint64(column.type) and (pc.max(column).as_py() or 0) >= 1 << 63:
+            wrong = column.type
+        if wrong is not None:
+            raise DataError(
+                "column-type",
+                f"{shown(path)} of {shown(url)} cannot be carried along: it holds values of the type {wrong}",
+                expected="texts, truth values, numbers (whole: below 2**63), dates, times, lists or objects of them",
+                found=str(column.type),
+                kept="nothing was published",
+                next="leave it out of keep, or write the file with that column cast to a text or a number",
+            )
+        kind = _carried(column.type)
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            kind = pa.int64() if pa.types.is_integer(kind) else pa.float64()
+        if kind != column.type:
+            table = table.set_column(table.column_names.index(root), root, column.cast(kind))
+    return table
+
+
+def _inside(kind: pa.DataType, path: Sequence[str]) -> pa.DataType:
+    """The type at a path below one; null where there is none."""
+    for part in path:
+        if pa.types.is_struct(kind):
+            place = kind.get_field_index(part)
+            kind = kind.field(place).type if place >= 0 else pa.null()
+        else:
+            kind = kind.value_type if _is_list(kind) else pa.null()
+    return kind
+
+
+def _uncarried(kind: pa.DataType) -> pa.DataType | None:
+    """The type in `kind` that JSON has no value for, nor text an obvious one; None where there is none."""
+    if kind.num_fields:
+        inner = (_uncarried(kind.field(place).type) for place in range(kind.num_fields))
+        return next((wrong for wrong in inner if wrong is not None), None)
+    if pa.types.is_dictionary(kind):
+        return _uncarried(kind.value_type)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return None if is_text or is_number or _is_time(kind) or pa.types.is_null(kind) else kind
+
+
+def _carried(kind: pa.DataType) -> pa.DataType:
+    """`kind` with texts for dates and times, and values for what stands in a dictionary."""
+    if pa.types.is_dictionary(kind):
+        return _carried(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _carried(field.type)) for field in kind])
+    if _is_list(kind):
+        return pa.list_(_carried(kind.value_type))
+    return pa.string() if _is_time(kind) else kind
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_timestamp(kind)
 
 
 def _kind(value: Any) -> str:
