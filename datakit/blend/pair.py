@@ -128,7 +128,8 @@ class Pair(Gather):
 
     def _pairless(self, rows: pa.Table, group: Ints, values: Floats, paired: Ints) -> pa.Table:
         """One row for every prompt without a pair."""
-        count = len(first := np.unique(group, return_index=True)[1])
+        _, first = np.unique(group, return_index=True)
+        count = len(first)
         finite = np.bincount(group[~np.isnan(values)], minlength=count)
         high, low = np.full(count, -np.inf), np.full(count, np.inf)
         np.fmax.at(high, group, values)

@@ -55,8 +55,11 @@ _HINTS = {
     "denied": "check the owner and the permissions, then run the same command again",
     "not-a-folder": "a file stands where a folder is needed: move it, or write to another place",
     "link": "a link stands where we write: put the folder or file itself there, or write to another place",
+    "name-too-long": "choose a shorter name: most file systems hold 255 bytes of one, and more is put behind it",
+    "not-there": "write to another place, or make the folder above it first",
     "too-many-files": "raise `ulimit -n` or lower the number of processes, then run the same command again",
 }
+_CREDENTIALS_HINT = "set credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE)"
 
 
 class Sink(Protocol):
@@ -210,13 +213,14 @@ def storage_error(error: Exception, action: str, path: str) -> StorageError:
         number = next((code for kind, code in kinds if isinstance(error, kind)), None)
     name = errno.errorcode.get(number, str(number)) if number else type(error).__name__
     slug = _SLUGS.get(number or 0, "storage")
+    no_credentials = type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")
     mapped = StorageError(
         slug,
         f"could not {action} {shown(path)}: {name}",
         found=shown(getattr(error, "strerror", None) or error),
         where=shown(path),
         kept="what was published before; nothing half-written is visible",
-        next=_HINTS.get(slug, "run the same command again"),
+        next=_CREDENTIALS_HINT if no_credentials else _HINTS.get(slug, "run the same command again"),
     )
     mapped.errno = number
     return mapped
@@ -233,5 +237,5 @@ def _refused(slug: str, what: str, url: str) -> ConfigError:
         f"{what}: {shown(url)}",
         expected=f"a local path or one of {', '.join(sorted(f'{name}://' for name in PROTOCOLS))}",
         kept="nothing was opened",
-        next="name a local folder, or set credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE)",
+        next=f"name a local folder, or {_CREDENTIALS_HINT}",
     )

@@ -7,9 +7,9 @@ with their number in the dataset and their key.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,11 @@ from datakit.formats.exports import EXPORTS
 from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
 from schemas import MESSAGES, Dataset, Schema
-from schemas.errors import ConfigError, ConflictError, DataError, printable
+from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, printable
 from schemas.settings import suggestion
+from schemas.store.commit import begin_attempt
 from schemas.store.opening import open_store
-from schemas.store.storage import Store, shown
+from schemas.store.storage import Store, normal, shown
 
 _ROWS = 8192
 _MADE_AGAIN = ("prompt_id", "chat_id", "sample_id", "pair_id")
@@ -74,26 +75,42 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
     columns = form.columns(dataset.schema)
     _check_kept(form, dataset.schema, columns, keep)
     store, place = open_store(path)
-    if any(store.size(each) is not None for each in (place, _beside(place))):
+    if store.size(place) is not None:
         raise _taken(path)
-    folder, _, name = place.rpartition("/")
-    store.make_folder(folder)
-    scratch = f"{folder}/.{name}.{os.urandom(6).hex()}"
+    folder = place.rpartition("/")[0]
+    attempt = begin_attempt(normal(path).rpartition("/")[0] or "/")
     try:
+        scratch = store.join(store.join(folder, attempt), "rows")
         written = _streamed(dataset, form, columns, keep, store, (path, scratch))
         if sum(written.rejected.values()) > max_rejected:
             raise _unfit(written, max_rejected)
-        with store.exclusive(folder):
-            if any(store.size(each) is not None for each in (place, _beside(place))):
+        with store.exclusive(folder or "/"):
+            if store.size(place) is not None or _is_anothers(store, place, scratch):
                 raise _taken(path)
             if written.rejected:
                 store.move(_beside(scratch), _beside(place))
             store.move(scratch, place)
-            store.sync(folder)
+            store.sync(folder or "/")
     finally:
-        store.remove(scratch)
-        store.remove(_beside(scratch))
+        with suppress(QuiverError, OSError):
+            store.remove_tree(store.join(folder, attempt))
     return written
+
+
+def _is_anothers(store: Store, place: str, scratch: str) -> bool:
+    """Whether rejected rows lie beside `place` that are not those of this export: a run that was killed between its two
+    moves has left the same.
+    """
+    there, ours = _beside(place), _beside(scratch)
+    if store.size(there) is None:
+        return False
+    if not store.size(ours) or store.size(there) != store.size(ours):
+        return True
+    with store.open(there) as one, store.open(ours) as other:
+        while block := one.read(1 << 20):
+            if block != other.read(len(block)):
+                return True
+    return False
 
 
 def export_for(to: str, schema: Schema) -> Export:
