@@ -28,6 +28,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text
 from pipelines.runtime.command import execute
+from pipelines.runtime.known_commands import commands
 from pipelines.runtime.parameters import AssignmentsParameter, older_names
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, printable
@@ -92,12 +93,12 @@ def _result(task: luigi.Task) -> RunResult:
 def _parameters(task: str) -> dict[str, luigi.Parameter[Any]]:
     """What may be set for `task`, by the name of the flag with underscores."""
     kinds = {name: kind for name, kind in Register._get_reg().items() if isinstance(kind, type)}
-    commands = [name for name, kind in kinds.items() if issubclass(kind, Command) and not kind.__abstractmethods__]
-    if task not in commands:
+    known = list(commands())
+    if task not in known:
         raise ConfigError(
             "unknown-task",
-            f"there is no task {printable(task)}{suggestion(task, commands)}",
-            expected=", ".join(sorted(commands)),
+            f"there is no task {printable(task)}{suggestion(task, known)}",
+            expected=", ".join(known),
             kept="nothing was started",
         )
     flags: dict[str, luigi.Parameter[Any]] = {}

@@ -20,6 +20,7 @@ from luigi.task_register import Register
 from pipelines.commands.command import Command
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import invocation
+from pipelines.runtime.known_commands import commands
 from pipelines.runtime.parameters import MergedParameter
 from schemas.errors import ConfigError
 from schemas.process import program, terminal
@@ -66,16 +67,6 @@ def _leave(lines: Iterator[str], code: int) -> NoReturn:
     if doors.is_command():
         program.run(main)
     sys.exit(main())
-
-
-def commands() -> dict[str, type[Command]]:
-    """Every command there is, by name."""
-    tasks = {name: kind for name, kind in Register._get_reg().items() if inspect.isclass(kind)}
-    return {
-        name: kind
-        for name, kind in sorted(tasks.items())
-        if issubclass(kind, Command) and not inspect.isabstract(kind) and not name.startswith("_")
-    }
 
 
 def overview() -> Iterator[str]:

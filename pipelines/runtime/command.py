@@ -7,11 +7,7 @@ ours ends it with 1, one line and a file that holds the traceback.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import json
 import logging
-import os
 import re
 import shlex
 import signal
@@ -21,9 +17,7 @@ import threading
 import time
 import traceback
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -38,11 +32,12 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from pipelines.runtime import invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
-from pipelines.runtime.logfile import LogFile
+from pipelines.runtime.failures import bug, error_of
+from pipelines.runtime.known_commands import UnknownTask
+from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
-from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
 from schemas.process import program
-from schemas.store.ownfiles import own_folder, replace_file
 from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
@@ -62,43 +57,12 @@ def install() -> None:
         try:
             return find(name)
         except TaskClassNotFoundException:
-            raise _UnknownTask(name) from None
+            raise UnknownTask(name) from None
 
     Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
     start_whole()
     parameters.install()
     hide_logs()
-
-
-class _UnknownTask(SystemExit, TaskClassNotFoundException):
-    """Ends a command line that names no task with exit code 2; for everyone else it is Luigi's own exception."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(ConfigError.code)
-        kinds = {name: kind for name, kind in Register._get_reg().items() if isinstance(kind, type)}
-        ours = sorted(
-            name for name, kind in kinds.items()
-            if hasattr(kind, "before") and not inspect.isabstract(kind) and not name.startswith("_")
-        )  # fmt: skip
-        near = near_task(name, ours)
-        error = ConfigError(
-            "unknown-task",
-            f"there is no task {printable(name)}{f' (did you mean {near}?)' if near else ''}",
-            expected="" if near else ", ".join(ours),
-            kept="nothing was started",
-            next=invocation.renamed(name, near) if near else "luigi --module pipelines --help",
-        )
-        say_error(error)
-
-
-def near_task(name: str, known: Sequence[str]) -> str:
-    """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
-    folded = {task.lower(): task for task in known}
-    near = difflib.get_close_matches(name.lower(), list(folded), 1, 0.7)
-    if near:
-        return folded[near[0]]
-    parts = [task for lower, task in folded.items() if len(name) > 2 and name.lower().replace("_", "") in lower]
-    return min(parts, key=len, default="")
 
 
 def hide_logs() -> None:
@@ -197,7 +161,7 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
             before = getattr(task, "before", None)
             if before is not None:
                 before()
-            log = _log_to_file()
+            log = log_to_file(_LOG)
             result = _scheduled(task)
             _raise_failures(task, result, log)
             return then(task, result)
@@ -260,14 +224,6 @@ def _no_scheduler(reason: str) -> ServiceError:
     )
 
 
-def failure_text(error: BaseException) -> str:
-    """What a failed task tells the scheduler: the fields of a `QuiverError`, or a traceback."""
-    known = error if isinstance(error, QuiverError) else program.disk_fault(error)
-    if known is not None:
-        return known.as_json()
-    return "".join(traceback.format_exception(error))
-
-
 class _Running:
     """Whether SIGTERM or SIGHUP came."""
 
@@ -309,33 +265,12 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         ) from None
 
 
-def _log_to_file() -> Path:
-    """Luigi's own lines, of this run alone; the file is new every time and the ten newest are kept."""
-    folder = logs_folder()
-    own_folder(folder)
-    for old in sorted(folder.glob("luigi-*.log"))[:-9]:
-        with suppress(OSError):
-            old.unlink(missing_ok=True)
-    path = folder / f"luigi-{datetime.now():%Y%m%dT%H%M%S.%f}-{os.getpid()}.log"
-    handler = LogFile(path, mode="x", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
-    return path
-
-
-def logs_folder() -> Path:
-    """Where log files go: below the root of data, or in the current folder when that is remote."""
-    root = settings.quiver_config().root
-    return Path("quiver-logs") if "://" in root else Path(root) / "logs"
-
-
 def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None:
     if _running.stop_requested:
         raise _stopped()
     worker = result.worker
     failed = {task.task_id: task for task, status, _ in worker._add_task_history if status == "FAILED"}
-    errors = [_error_of(task, worker._scheduler.fetch_error(task_id)["error"]) for task_id, task in failed.items()]
+    errors = [error_of(task, worker._scheduler.fetch_error(task_id)["error"]) for task_id, task in failed.items()]
     for error in errors[1:]:
         say_error(error)
     if errors:
@@ -346,55 +281,7 @@ def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None
         raise QuiverError("scheduling", f"{root.task_family} ended before everything of it was made", where=str(log))
 
 
-def _error_of(task: luigi.Task, failure: str) -> QuiverError:
-    """The error behind a failed task, from what it reported to the scheduler (JSON twice over)."""
-    text = _unquoted(failure)
-    try:
-        fields = json.loads(text)
-        kind = {kind.code: kind for kind in _kinds(QuiverError)}[fields.pop("code")]
-        return kind(fields.pop("slug"), fields.pop("what"), **fields)
-    except (ValueError, AttributeError, KeyError, TypeError):
-        pass
-    if "died unexpectedly" in text:
-        code = text.rsplit(" ", 1)[-1]
-        return WorkerError(
-            "worker-died",
-            f"the process of {printable(task)} ended without a word",
-            found=f"exit code {code}",
-            kept="every finished stage",
-            next=shlex.join(invocation.again()),
-        )
-    return _bug(text)
-
-
-def _unquoted(failure: str) -> str:
-    try:
-        text = json.loads(failure)
-    except ValueError:
-        return failure
-    return text if isinstance(text, str) else failure
-
-
-def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:
-    yield kind
-    for sub in kind.__subclasses__():
-        yield from _kinds(sub)
-
-
-def _bug(text: str) -> QuiverError:
-    """A bug of ours: the traceback goes to a file, one line to the screen."""
-    try:
-        folder = logs_folder()
-        own_folder(folder)
-        path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
-        replace_file(path, text)
-    except QuiverError:
-        return program.bug(text)
-    last = text.strip().splitlines()[-1] if text.strip() else "unknown"
-    return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")
-
-
 def _own_bug(text: str) -> int:
-    error = _bug(text)
+    error = bug(text)
     say_error(error)
     return error.code

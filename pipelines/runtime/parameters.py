@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
-import inspect
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation
 from pipelines.runtime.console import say_error
+from pipelines.runtime.known_commands import commands
 from schemas.errors import ConfigError, printable
 from schemas.settings import assigned, setting_of
 from schemas.untrusted import exact_json
@@ -347,9 +347,8 @@ def _hint(task: str | None, given: str) -> tuple[str, str]:
             return f" (did you mean --{direct}?)", invocation.replaced(given, f"--{direct}", "{}")
         return f" (did you mean --set {path}=...?)", invocation.replaced(given, "--set", f"{path}={{}}")
     having = {owner for owner, _, name, _ in Register.get_all_params() if name.replace("_", "-") == flag}
-    owners = [owner for owner in having if owner[0] != "_" and hasattr(Register.get_task_cls(owner), "before")]
-    owners = [owner for owner in owners if not inspect.isabstract(Register.get_task_cls(owner))]
+    owners = [owner for owner in commands() if owner in having]
     if owners and task:
-        return f" of {printable(task)}; it belongs to {', '.join(sorted(owners)[:6])}", ""
+        return f" of {printable(task)}; it belongs to {', '.join(owners[:6])}", ""
     near = difflib.get_close_matches(flag, known, 1, 0.6)
     return (f" (did you mean --{near[0]}?)", invocation.replaced(given, f"--{near[0]}", "{}")) if near else ("", "")

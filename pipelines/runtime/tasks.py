@@ -19,8 +19,8 @@ from pipelines.graph.nodes import Node, Table
 from pipelines.graph.resolve import near
 from pipelines.graph.why import why
 from pipelines.runtime import settings
-from pipelines.runtime.command import failure_text
 from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.failures import failure_text
 from pipelines.runtime.reuse import linked
 from pipelines.runtime.targets import NodeTarget
 from schemas.errors import ConfigError

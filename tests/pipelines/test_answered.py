@@ -22,6 +22,7 @@ from datakit.run.output import check_budget
 from pipelines.commands import usage
 from pipelines.commands.command import Command
 from pipelines.runtime import command, invocation
+from pipelines.runtime.known_commands import commands
 from quiver import catalog
 from schemas import Dataset
 from schemas.errors import ConfigError, DataError
@@ -184,18 +185,18 @@ def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch:
 
 def test_every_command_has_an_example_of_its_own_flags_and_is_listed_by_quiver() -> None:
     listed = {name for name, *_ in (*catalog.stages(), *catalog.recipes())}
-    ours = {name: kind for name, kind in usage.commands().items() if kind.__module__.startswith("pipelines.")}
+    ours = {name: kind for name, kind in commands().items() if kind.__module__.startswith("pipelines.")}
     assert listed == set(ours) and not any(name.startswith("_") for name in listed)
     for name, kind in ours.items():
         flags = set(re.findall("--([a-z-]+)", kind.example))
         assert flags <= {flag.replace("_", "-") for flag, _ in kind.get_params()}, name
         needed = {flag for flag, parameter in kind.get_params() if not parameter.has_task_value(name, flag)}
         assert needed <= {flag.replace("-", "_") for flag in flags}, f"{name}: {needed}"
-    assert issubclass(usage.commands()["Train"], Command)
+    assert issubclass(commands()["Train"], Command)
 
 
 def test_help_of_training_lists_algorithms_and_settings() -> None:
-    text = "\n".join(usage.page(usage.commands()["Train"]))
+    text = "\n".join(usage.page(commands()["Train"]))
     assert re.search(r"^  dpo +Direct preference", text, re.MULTILINE)
     assert re.search(r"^  optim.lr +needed", text, re.MULTILINE)
     assert not re.search(r"^  (data|out|work|seed|algorithm) ", text, re.MULTILINE)

@@ -15,7 +15,7 @@ from commands import LUIGI, environment
 from datakit.formats.rows import form_of
 from datakit.formats.sources import digests_of
 from datakit.registry import kind_of
-from pipelines.runtime.command import failure_text
+from pipelines.runtime.failures import failure_text
 from pipelines.runtime.logfile import LogFile
 from pipelines.setups import setup_kind
 from schemas.errors import ConfigError

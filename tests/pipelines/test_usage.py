@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from commands import luigi
 
+import pipelines
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from pipelines.commands import usage
 from pipelines.commands.stages import Filter, Import
 from pipelines.recipes import RestIteration
 from pipelines.runtime import invocation
-from pipelines.runtime.command import near_task
+from pipelines.runtime.known_commands import commands, near_task
 from pipelines.setups import SETUPS
+from schemas.errors import ConfigError
 
 
 def flags(text: str) -> Counter[str]:
@@ -73,9 +75,17 @@ def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
      ("generate", "Generate"), ("Tokenise", "Tokenize"), ("xyzzy", "")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_the_near_one(given: str, meant: str) -> None:
-    assert near_task(given, sorted(usage.commands())) == meant
+    assert near_task(given, sorted(commands())) == meant
 
 
 def test_a_choice_names_its_values_always_in_the_same_order() -> None:
     text = " ".join("\n".join(usage.page(RestIteration)).split())
     assert "what thresholds are: absolute or quantile [default: quantile]" in text
+
+
+def test_bases_of_commands_are_none_themselves() -> None:
+    with pytest.raises(ConfigError, match="there is no task Nothing") as fault:
+        pipelines.run("Nothing")
+    listed = fault.value.expected.split(", ")
+    assert listed == list(commands()) and {"Label", "RestIteration"} < {*listed}
+    assert not {"_Operation", "StageCommand", "Recipe", "OneShot"} & {*listed}

@@ -17,6 +17,7 @@ from pipelines.report.iterations import _COLUMNS
 from pipelines.report.table import text
 from pipelines.runtime import invocation
 from pipelines.runtime.console import Stage, labelled, say_error
+from pipelines.runtime.known_commands import commands
 from quiver import console
 from schemas.errors import ConfigError, DataError
 from schemas.process import terminal
@@ -49,7 +50,7 @@ def test_lists_fit(
 def test_help_pages_fit(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     assert widest("\n".join(usage.overview())) <= columns
-    for name, kind in usage.commands().items():
+    for name, kind in commands().items():
         page = "\n".join(usage.page(kind))
         too_long = [line for line in page.splitlines() if len(line) > columns and len(line.split()) > 1]
         assert not too_long, (name, too_long)

@@ -1,0 +1,76 @@
+"""From what a failed task tells the scheduler to the error that a user reads; a bug of ours leaves its traceback in a
+file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+import traceback
+from collections.abc import Iterator
+
+import luigi
+
+from pipelines.runtime import invocation
+from pipelines.runtime.logfile import logs_folder
+from schemas.errors import QuiverError, WorkerError, printable
+from schemas.process import program
+from schemas.store.ownfiles import own_folder, replace_file
+
+
+def failure_text(error: BaseException) -> str:
+    """What a failed task tells the scheduler: the fields of a `QuiverError`, or a traceback."""
+    known = error if isinstance(error, QuiverError) else program.disk_fault(error)
+    if known is not None:
+        return known.as_json()
+    return "".join(traceback.format_exception(error))
+
+
+def error_of(task: luigi.Task, failure: str) -> QuiverError:
+    """The error behind a failed task, from what it reported to the scheduler (JSON twice over)."""
+    text = _unquoted(failure)
+    try:
+        fields = json.loads(text)
+        kind = {kind.code: kind for kind in _kinds(QuiverError)}[fields.pop("code")]
+        return kind(fields.pop("slug"), fields.pop("what"), **fields)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        pass
+    if "died unexpectedly" in text:
+        code = text.rsplit(" ", 1)[-1]
+        return WorkerError(
+            "worker-died",
+            f"the process of {printable(task)} ended without a word",
+            found=f"exit code {code}",
+            kept="every finished stage",
+            next=shlex.join(invocation.again()),
+        )
+    return bug(text)
+
+
+def _unquoted(failure: str) -> str:
+    try:
+        text = json.loads(failure)
+    except ValueError:
+        return failure
+    return text if isinstance(text, str) else failure
+
+
+def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _kinds(sub)
+
+
+def bug(text: str) -> QuiverError:
+    """A bug of ours: the traceback goes to a file, one line to the screen."""
+    try:
+        folder = logs_folder()
+        own_folder(folder)
+        path = folder / f"bug-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+        replace_file(path, text)
+    except QuiverError:
+        return program.bug(text)
+    last = text.strip().splitlines()[-1] if text.strip() else "unknown"
+    return QuiverError("bug", f"{printable(last, 200)} (traceback in {path})")

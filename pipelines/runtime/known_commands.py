@@ -1,0 +1,51 @@
+"""The commands that there are, and what is said where one is named that there is not."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+
+import luigi
+from luigi.task_register import Register, TaskClassNotFoundException
+
+from pipelines.runtime import invocation
+from pipelines.runtime.console import say_error
+from schemas.errors import ConfigError, printable
+
+
+def commands() -> dict[str, type[luigi.Task]]:
+    """Every command, by name: tasks that check their graph before it runs (`pipelines.commands.command`)."""
+    kinds = {name: kind for name, kind in sorted(Register._get_reg().items()) if isinstance(kind, type)}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if hasattr(kind, "before") and not inspect.isabstract(kind) and not name.startswith("_")
+    }
+
+
+class UnknownTask(SystemExit, TaskClassNotFoundException):
+    """Ends a command line that names no task with exit code 2; for everyone else it is Luigi's own exception."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(ConfigError.code)
+        ours = list(commands())
+        near = near_task(name, ours)
+        error = ConfigError(
+            "unknown-task",
+            f"there is no task {printable(name)}{f' (did you mean {near}?)' if near else ''}",
+            expected="" if near else ", ".join(ours),
+            kept="nothing was started",
+            next=invocation.renamed(name, near) if near else "luigi --module pipelines --help",
+        )
+        say_error(error)
+
+
+def near_task(name: str, known: Sequence[str]) -> str:
+    """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
+    folded = {task.lower(): task for task in known}
+    near = difflib.get_close_matches(name.lower(), list(folded), 1, 0.7)
+    if near:
+        return folded[near[0]]
+    parts = [task for lower, task in folded.items() if len(name) > 2 and name.lower().replace("_", "") in lower]
+    return min(parts, key=len, default="")
