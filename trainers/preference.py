@@ -1,8 +1,8 @@
-"""What losses over pairs of answers share: log-probs or scores of both answers, an SFT term, figures.
+"""What losses over answers share: log-probs of one, log-probs or scores of both of a pair, an SFT term, figures.
 
 Importing this module does not import torch: tensors come with their methods.
 
-Legend: B pairs, T predicted tokens of one side.
+Legend: B answers or pairs, T predicted tokens of one side.
 """
 
 from __future__ import annotations
@@ -76,15 +76,17 @@ class PairLogprobs:
 
 def pair_logprobs(outputs: Mapping[str, ModelOutputs], rows: Rows) -> PairLogprobs:
     """What the network says of both answers."""
-    chosen_B, chosen_tokens_B = _logprob(outputs["chosen_ids"], rows["chosen_mask"])
-    rejected_B, rejected_tokens_B = _logprob(outputs["rejected_ids"], rows["rejected_mask"])
+    chosen_B, chosen_tokens_B = answer_logprobs(outputs["chosen_ids"], rows["chosen_mask"])
+    rejected_B, rejected_tokens_B = answer_logprobs(outputs["rejected_ids"], rows["rejected_mask"])
     return PairLogprobs(
         chosen_B=chosen_B, rejected_B=rejected_B, chosen_tokens_B=chosen_tokens_B, rejected_tokens_B=rejected_tokens_B
     )
 
 
-def _logprob(outputs: ModelOutputs, mask_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over the counted tokens, and how many there are; 1 where there are none, so that their mean is 0."""
+def answer_logprobs(outputs: ModelOutputs, mask_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of the counted tokens of every answer, summed [B], and how many there are [B]; 1 where there are
+    none, so that their mean is 0.
+    """
     weights_T = mask_T.to(outputs.logprobs_T.dtype)
     return outputs.sum_per_row(outputs.logprobs_T * weights_T), outputs.sum_per_row(weights_T).clamp(min=1)
 

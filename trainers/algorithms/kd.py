@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+METRICS = ("kd_loss", "sft_loss")
 _NOT_BOTH = "at least 0, and not 0 together with kd_weight"
 
 
@@ -58,9 +59,13 @@ class Settings:
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
-    """Divergence and cross-entropy per token [T]."""
+    """Divergence and cross-entropy per token [T]; `agreement` is how often the likeliest of the teacher's ids is so for
+    the student, too.
+    """
     student = outputs["input_ids"]
-    return distilled(settings, student.gathered_logits_TK, student, rows)
+    made = distilled(settings, student.gathered_logits_TK, student, rows)
+    same_T = rows["teacher_logprobs"].argmax(-1) == student.gathered_logits_TK.argmax(-1)
+    return replace(made, metrics={**made.metrics, "agreement": sum_count(same_T, rows["loss_mask"])})
 
 
 def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows: Rows) -> Loss:
@@ -73,9 +78,7 @@ def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows
     values_T = settings.kd_weight * kl_T
     if settings.sft_weight:
         values_T = values_T + settings.sft_weight * sft_T
-    same_T = teacher_TK.argmax(-1) == student_TK.argmax(-1)
-    figures = {"kd_loss": kl_T, "sft_loss": sft_T, "agreement": same_T}
-    metrics = {name: sum_count(figure_T, mask_T) for name, figure_T in figures.items()}
+    metrics = {name: sum_count(figure_T, mask_T) for name, figure_T in zip(METRICS, (kl_T, sft_T), strict=True)}
     return Loss(values=values_T, weights=mask_T, metrics=metrics)
 
 
@@ -108,5 +111,5 @@ KD = Algorithm(
     per=Per.TOKEN,
     settings=Settings,
     loss=loss,
-    metrics=("kd_loss", "sft_loss", "agreement"),
+    metrics=(*METRICS, "agreement"),
 )

@@ -11,23 +11,19 @@ of the cross-entropy (`sft_weight`). The rows hold the teacher's log-probabiliti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pyarrow as pa
 
 from schemas.rows.tokens import TOKENS
 from schemas.schema import Column
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn
-from trainers.algorithms.kd import Settings, distilled
-
-METRICS = ("kd_loss", "sft_loss")
+from trainers.algorithms.kd import METRICS, Settings, distilled
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Divergence by rank and cross-entropy per token [T]."""
     student = outputs["input_ids"]
-    made = distilled(settings, student.ranked_logits_TK, student, rows)
-    return replace(made, metrics={name: made.metrics[name] for name in METRICS})
+    return distilled(settings, student.ranked_logits_TK, student, rows)
 
 
 KD_RANKED = Algorithm(

@@ -35,6 +35,7 @@ from trainers.algorithm import (
     check_ranges,
     sum_count,
 )
+from trainers.preference import answer_logprobs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,9 +89,9 @@ def reference_point(settings: Settings, outputs: Mapping[str, ModelOutputs], row
 
 def _ratio(settings: Settings, outputs: ModelOutputs, mask_T: Tensor, ref_logprob_B: Tensor) -> Tensor:
     """log pi - log pi_ref of every row [B]; per counted token where the settings say so."""
-    weights_T = mask_T.to(outputs.logprobs_T.dtype)
-    ratio_B = outputs.sum_per_row(outputs.logprobs_T * weights_T) - ref_logprob_B
-    return ratio_B / outputs.sum_per_row(weights_T).clamp(min=1) if settings.average_log_probs else ratio_B
+    logprob_B, tokens_B = answer_logprobs(outputs, mask_T)
+    ratio_B = logprob_B - ref_logprob_B
+    return ratio_B / tokens_B if settings.average_log_probs else ratio_B
 
 
 KTO = Algorithm(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.algorithm import Loss, ModelOutputs, Rows
+from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
 from trainers.preference import SCORED, pair_scores, score_algorithm, score_loss
 
@@ -24,6 +24,9 @@ class Settings:
     """`center`: weight of the squared sum of a pair's rewards; 0 is plain Bradley-Terry, 0.01 is usual."""
 
     center: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges("rm", center=(self.center, self.center >= 0, "at least 0"))
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
+from schemas.errors import ConfigError
 from trainers.algorithm import Loss, ModelOutputs, Needs
 from trainers.algorithms.rm import RM, Settings
 
@@ -45,3 +47,9 @@ def test_gradient_pulls_the_two_apart() -> None:
 def test_center_pays_for_rewards_that_do_not_add_up_to_zero() -> None:
     plain, centered = loss_of([1.0, 3.0], [-1.0, 1.0]), loss_of([1.0, 3.0], [-1.0, 1.0], center=0.1)
     assert torch.allclose(centered.values - plain.values, torch.tensor([0.0, 1.6]))
+
+
+@pytest.mark.parametrize("center", [-0.1, math.nan])
+def test_a_center_that_pays_for_great_rewards_is_refused(center: float) -> None:
+    with pytest.raises(ConfigError, match="center out of range"):
+        Settings(center=center)
