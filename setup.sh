@@ -7,6 +7,7 @@
 #
 # Idempotent: returns at once while pyproject.toml, constraints.txt, this file and the machine stay the same.
 #   PYTHON              interpreter to use (default: the first of python3, python3.12 ... that is 3.10 to 3.13)
+#   PIP_RETRIES, PIP_TIMEOUT   pip's own (default here: 2, 10 seconds), so that a machine without a network soon says so
 #   PYTORCH_CPU_INDEX   package index for PyTorch's CPU builds, instead of pip's own and PyTorch's documented one
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -14,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 TORCH=2.13.0
 CPU_INDEX=${PYTORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 extras=${1:-}
+export PIP_RETRIES=${PIP_RETRIES:-2} PIP_TIMEOUT=${PIP_TIMEOUT:-${PIP_DEFAULT_TIMEOUT:-10}}
 
 fail() {
   printf 'error[2/set-up]: %s\n  expected: %s   found: %s\n  where: %s\n  kept: everything outside .venv\n  next: %s\n' "$@" >&2
@@ -28,7 +30,8 @@ find_python() {
       return
     fi
   done
-  fail "no suitable Python" "3.10 to 3.13" "$("${PYTHON:-python3}" --version 2>/dev/null || echo none)" "PATH" \
+  fail "no suitable Python" "3.10 to 3.13" "$("${PYTHON:-python3}" --version 2>/dev/null || echo none)" \
+    "${PYTHON:+PYTHON=}${PYTHON:-PATH}" \
     "PYTHON=/path/to/python3.12 make setup"
 }
 

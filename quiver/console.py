@@ -7,7 +7,8 @@ import trainers  # noqa: F401  # isort: skip - signals end this command quietly 
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -80,27 +81,47 @@ def _overview() -> Iterable[str]:
 
 
 def _ops(arguments: Sequence[str]) -> Iterable[str]:
-    from quiver import catalog, one_operation
+    from quiver import catalog, single
 
     if not _at_most(arguments, 1, "quiver ops [NAME]"):
         return catalog.table(catalog.operations())
     from datakit.registry import kind_of
 
-    return one_operation.lines(kind_of(arguments[0]))
+    return single.operation(kind_of(arguments[0]))
 
 
 def _formats(arguments: Sequence[str]) -> Iterable[str]:
-    from quiver import catalog
+    from quiver import catalog, single
 
-    _at_most(arguments, 0, "quiver formats")
-    return catalog.table(catalog.formats())
+    if not _at_most(arguments, 1, "quiver formats [NAME]"):
+        return catalog.table(catalog.formats())
+    from datakit.formats.rows import named_form
+
+    with _listed("formats"):
+        return single.file_format(named_form(arguments[0]))
 
 
 def _algorithms(arguments: Sequence[str]) -> Iterable[str]:
-    from quiver import catalog
+    from quiver import catalog, single
 
-    _at_most(arguments, 0, "quiver algorithms")
-    return catalog.table(catalog.algorithms())
+    if not _at_most(arguments, 1, "quiver algorithms [NAME]"):
+        return catalog.table(catalog.algorithms())
+    from trainers.registry import algorithm_of
+
+    with _listed("algorithms"):
+        return single.algorithm(algorithm_of(arguments[0]), arguments[0])
+
+
+@contextmanager
+def _listed(command: str) -> Iterator[None]:
+    """What follows a name that there is not: the list of those that there are."""
+    from schemas.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        error.next = f"quiver {command}"
+        raise
 
 
 def _recipes(arguments: Sequence[str]) -> Iterable[str]:
@@ -160,8 +181,11 @@ def _export(arguments: Sequence[str]) -> Iterable[str]:
 
 _MEANINGS = {
     "ops": ("quiver ops [NAME]", "operations; of one of them its settings and columns"),
-    "formats": ("quiver formats", "what the records of a file may be"),
-    "algorithms": ("quiver algorithms", "ways of learning, and the rows they learn from"),
+    "formats": ("quiver formats [NAME]", "what the records of a file may be; of one of them its keys and columns"),
+    "algorithms": (
+        "quiver algorithms [NAME]",
+        "ways of learning, and the rows they learn from; of one of them its settings",
+    ),
     "recipes": ("quiver recipes", "arrangements of many stages"),
     "export": (
         "quiver export URL --to FORMAT --out FILE",

@@ -81,3 +81,19 @@ def test_without_any_index_nothing_else_is_tried(project: Path, proxy: tuple[str
     assert run.returncode == 2 and not asked
     assert len(run.stderr.splitlines()) == 5
     assert not list((project / ".venv").glob(".set-up-*"))
+
+
+def test_a_python_that_is_none_is_named(project: Path) -> None:
+    run = set_up(project, PYTHON="/nope/python9")
+    assert (run.returncode, run.stdout) == (2, "") and not (project / ".venv").exists()
+    lines = run.stderr.splitlines()
+    assert len(lines) == 5 and lines[0] == "error[2/set-up]: no suitable Python"
+    assert lines[1:3] == ["  expected: 3.10 to 3.13   found: none", "  where: PYTHON=/nope/python9"]
+
+
+def test_without_a_network_pip_gives_up_after_three_tries(project: Path, proxy: tuple[str, list[str]]) -> None:
+    """pip's own default is six, of fifteen seconds each where nothing answers."""
+    address, asked = proxy
+    run = set_up(project, PIP_INDEX_URL="https://127.0.0.1:9/simple", HTTPS_PROXY=address)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 5
+    assert len(asked) == 6 and len(set(asked)) == 2, "three of its own index, three of PyTorch's"

@@ -39,21 +39,25 @@ PLACE_COLUMNS = (
 """What a rejected row of a reader carries besides the columns it got to."""
 
 
+def named_form(name: str) -> Form:
+    """The format of that name; `ConfigError` where there is none."""
+    if name in FORMS:
+        return FORMS[name]
+    near = difflib.get_close_matches(name, FORMS, 1)
+    raise ConfigError(
+        "unknown-format",
+        f"there is no format {printable(name)}{suggestion(name, list(FORMS))}",
+        expected=", ".join(FORMS),
+        kept="nothing was started",
+        next=f"--format {near[0]}" if near else "quiver formats",
+    )
+
+
 def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tuple[Form, tuple[Key, ...]]:
     """The format of that name and its keys under the names that `columns` gives them; `ConfigError` for
     unknown names.
     """
-    if name not in FORMS:
-        message = f"there is no format {printable(name)}{suggestion(name, list(FORMS))}"
-        near = difflib.get_close_matches(name, FORMS, 1)
-        raise ConfigError(
-            "unknown-format",
-            message,
-            expected=", ".join(FORMS),
-            kept="nothing was started",
-            next=f"--format {near[0]}" if near else "quiver formats",
-        )
-    form = FORMS[name]
+    form = named_form(name)
     if dialogue not in form.dialogues:
         message = f"format {name} does not read {printable(dialogue)} texts"
         raise ConfigError("bad-setting", message, expected=", ".join(form.dialogues), kept="nothing was started")

@@ -32,6 +32,8 @@ class Progress:
         return (self.total - self.rows) / self.rows_per_second
 
     def __str__(self) -> str:
+        if not self.rows:
+            return f"{self.op}: starting, no row is done yet"
         of = "" if self.total is None else f" of {self.total:,}"
         left = "" if self.eta is None else f", {self.eta:.0f} s left"
         return f"{self.op}: {self.rows:,}{of} rows, {self.rows_per_second:,.0f} rows/s{left}"

@@ -21,7 +21,7 @@ _COLUMNS = (
     Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it"),
     Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
     Figure("answer tokens", ".1f", " -> ", "mean length of these answers: does reward pay for length?"),
-    Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else"),
+    Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else, once their processes have started"),
 )
 
 

@@ -244,7 +244,7 @@ def _stopped() -> Stopped:
     return Stopped(
         "stopped",
         "stopped on request",
-        kept="every finished stage, and what paid stages had answered",
+        kept="every finished stage, steps of a training up to its last save, and what paid stages had answered",
         next=shlex.join(invocation.again()),
     )
 

@@ -58,7 +58,7 @@ class Stage:
         self.label, self.what = label, what
         self._terminal = sys.stderr.isatty()
         self._start = self._last = time.monotonic()
-        self._open = False
+        self._open, self._text = False, ""
 
     def __enter__(self) -> Stage:
         say_of(self.label, self.what)
@@ -73,11 +73,11 @@ class Stage:
         return time.monotonic() - self._start
 
     def move(self, text: str) -> None:
-        """Show how far the stage is."""
+        """Show how far the stage is; the same text once."""
         now = time.monotonic()
-        if now - self._last < (_FAST if self._terminal else _SLOW):
+        if text == self._text or now - self._last < (_FAST if self._terminal else _SLOW):
             return
-        self._last = now
+        self._last, self._text = now, text
         if self._terminal:
             self._wipe()
             print(f"\r{self.label:<{_COLUMN}} {text}"[: width() - 1], end="", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.graph.nodes import Node, TrainedCheckpoint
 from pipelines.runtime import settings
-from pipelines.runtime.console import Stage, counted, say
+from pipelines.runtime.console import Stage, counted, say, say_of
 from pipelines.runtime.tasks import Make, makes
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -25,6 +25,7 @@ from schemas.tokenizer import read_dataset, read_folder
 from schemas.tokenizer import vocabulary_size as size_of
 from trainers.config import Paths, Run, check_trackers
 from trainers.launch import start
+from trainers.launch.launch_result import saved_step
 from trainers.launch.settings import Launch
 
 
@@ -41,6 +42,8 @@ class Fit(Make):
         replace_file(config, json.dumps(plain(run), indent=1))
         launch, ranks = check(node)
         metrics = folder / "metrics.jsonl"
+        if step := saved_step(folder):
+            say_of(node.label, f"resumed at step {step}, the newest save")
         started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
         started.run(_Follower(metrics, _steps(node), stage))
         manifest = read_manifest(node.url)

@@ -235,6 +235,7 @@ def test_progress_tells_rows_rate_and_the_end(put, tmp_path, monkeypatch):
     assert seen[-1].total == 10
     assert seen[-1].eta == 0
     assert "10 of 10 rows" in str(seen[-1])
+    assert str(replace(seen[0], rows=0)) == "label.length: starting, no row is done yet"
 
 
 def test_facts_travel_and_resources_add_theirs(put, tmp_path):

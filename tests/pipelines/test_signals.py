@@ -7,6 +7,7 @@ as QUIVER_SIGNAL_SEED.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import pytest
 from commands import REST, alive_in, damaged, digests, leftovers, luigi, started
+
+from tests import pages
 
 SEED = int(os.environ.get("QUIVER_SIGNAL_SEED", str(random.SystemRandom().randrange(1 << 32))))
 MOMENTS = 10
@@ -101,6 +104,29 @@ def test_ten_moments_of_an_iteration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert digests(disturbed) == digests(undisturbed)
     assert damaged(disturbed) == [] and leftovers(disturbed) == []
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_is_resumed_at_its_last_save(tmp_path: Path) -> None:
+    pages.model(tmp_path / "model")
+    rows = [{"prompt": f"What is {n} + 1?", "response": f"It is {n + 1}."} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    goal = ("Sft", "--model", "model", "--data", "rows.jsonl", "--lr", "1e-2", "--batch-size", "8")
+    goal = (*goal, "--eval-share", "0.2", "--epochs", "20", "--set", "save_every=1")
+
+    def saves() -> list[Path]:
+        return sorted((tmp_path / "quiver-data").rglob("policy*.run/saves/step-*/_manifest.json"))
+
+    run = started(tmp_path, *goal, module="pipelines")
+    until(run, lambda: len(saves()) > 0, poll=0.02)
+    errors = stopped(tmp_path, run, signal.SIGTERM, group=False)
+    assert "kept: every finished stage, " in errors and "last save, " in errors
+    step = int(saves()[-1].parent.name.removeprefix("step-"))
+    done = luigi(tmp_path, *goal, module="pipelines")
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {step}, the newest save" in done.stderr
+    [log] = (tmp_path / "quiver-data").rglob("policy*.run/logs/rank-00000.log")
+    assert log.read_text().count(f"resumed at step {step}\n") == 1
 
 
 def manifests(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from commands import environment, luigi
 
+from datakit.run.progress import Progress
 from pipelines.commands import usage
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import _COLUMNS
@@ -109,6 +110,17 @@ def test_stage_lines_fit_and_lose_nothing(capsys: pytest.CaptureFixture[str]) ->
     assert widest(printed) <= 80
     assert " ".join(printed.split()).count(why) == 3
     assert labelled("x", "1 row") == f"{'x':<34} 1 row"
+
+
+def test_a_stage_that_gets_nowhere_says_so_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runtime.console._SLOW", 0.0)
+    with Stage("x", "io.jsonl") as stage:
+        for rows in (0, 0, 0, 512):
+            stage.move(str(Progress("io.jsonl", rows, None, 1.0)))
+    lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["io.jsonl", "io.jsonl: starting, no row is done yet", "io.jsonl: 512 rows, 512 rows/s"]
 
 
 def test_an_error_fits_and_its_command_pastes(

@@ -51,13 +51,32 @@ def test_one_operation_with_its_settings_and_columns(capsys: pytest.CaptureFixtu
     assert "  response_characters  int64: characters of response" in text
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_one_format_with_its_keys_and_columns(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    form, lines = FORMS[name], answer(capsys, "formats", name).splitlines()
+    assert lines[0] == name and lines[-1] == f"As a command: quiver Import --format {name} --files FILE"
+    named = {line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "}
+    assert named == {key.name for key in form.keys} | set(form.schema.names)
+
+
+def test_one_algorithm_with_its_settings_and_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "algorithms", "dpo")
+    assert "  beta  " in text and "  ref_logprob_chosen  " in text and "Reports loss, preference_loss" in text
+    preset = answer(capsys, "algorithms", "cdpo")
+    assert preset.startswith("cdpo\n\ndpo with label_smoothing ") and "--algorithm cdpo" in preset
+    for name, algorithm in algorithms().items():
+        assert all(f"\n  {column}" in answer(capsys, "algorithms", name) for column in algorithm.rows.names)
+
+
 def test_a_dataset_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write(str(tmp_path / "d"))
     text = answer(capsys, "show", str(tmp_path / "d"))
     assert text.startswith(repr(Dataset.open(str(tmp_path / "d"))))
 
 
-@pytest.mark.parametrize("words", ["opps", "ops label.lenght", "ops a b", "show", "formats x", "-x"])
+@pytest.mark.parametrize(
+    "words", ["opps", "ops label.lenght", "ops a b", "show", "formats x", "algorithms x", "formats a b", "-x"]
+)
 def test_what_there_is_not_is_an_error_with_a_next_step(words: str) -> None:
     with pytest.raises(ConfigError) as fault:
         console.run(words.split())

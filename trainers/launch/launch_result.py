@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import QuiverError, Stopped, WorkerError, printable
+from schemas.manifest import MANIFEST
 from trainers.launch.local import exits
 from trainers.launch.rank import log_of
 from trainers.launch.rank_status import PEER_LOST, RankStatus
@@ -177,11 +178,16 @@ _AGAIN = "run the same command again"
 
 def kept(folder: Path) -> str:
     """What a run in `folder` can go on from."""
-    saves = folder / "saves"
-    steps = [int(m.group(1)) for p in saves.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", p.name))]
-    if not steps:
+    step = saved_step(folder)
+    if not step:
         return "every finished stage; the run had not saved yet"
-    return f"every finished stage and the save of step {max(steps)}, in {saves}"
+    return f"every finished stage, and steps up to {step}: the save of step {step} in {folder / 'saves'}"
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the newest complete save of a run in `folder`, 0 without one."""
+    saves = (folder / "saves").glob(f"step-*/{MANIFEST}")
+    return max((int(m.group(1)) for path in saves if (m := re.fullmatch(r"step-(\d+)", path.parent.name))), default=0)
 
 
 def tail(log: Path, start: int, lines: int = _LINES, width: int = _WIDTH) -> list[str]:

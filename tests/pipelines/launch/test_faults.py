@@ -14,6 +14,7 @@ from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
 from trainers.config import Run
 from trainers.launch import start
+from trainers.launch.launch_result import kept, saved_step
 from trainers.launch.settings import Launch
 
 PROGRAM = "tests.pipelines.launch.faulty"
@@ -47,6 +48,16 @@ class Started:
         manifest = read_manifest(self.run.paths.out)
         assert manifest is not None
         return str(manifest.facts["weights_digest"])
+
+
+def test_what_is_kept_is_what_was_saved_whole(tmp_path: Path) -> None:
+    assert (saved_step(tmp_path), kept(tmp_path)) == (0, "every finished stage; the run had not saved yet")
+    for step in (2, 10, 12):
+        (tmp_path / f"saves/step-{step:08}").mkdir(parents=True)
+    for name in ("step-00000002", "step-00000010"):
+        (tmp_path / "saves" / name / "_manifest.json").touch()
+    assert saved_step(tmp_path) == 10, "the save of step 12 was cut off"
+    assert kept(tmp_path) == f"every finished stage, and steps up to 10: the save of step 10 in {tmp_path / 'saves'}"
 
 
 def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,8 @@ class Loop:
         columns = (self.batches.label, self.trainer.prepared.algorithm.row_metrics) if self.records else None
         self.report = Report(self.run, self.speed, **span, is_rank_zero=self.is_rank_zero, records=columns)
         self.trainer.steps = first
+        if first:
+            self.report.say(f"resumed at step {first}")
         if first < self.last < (rising := self.run.learning.optim.warmup_steps):
             lr = optim.learning_rate(self.run.learning.optim, self.last, self.last)
             self.report.say(
@@ -186,7 +188,7 @@ class Loop:
             raise Stopped(
                 "stopped",
                 f"stopped on request after step {number} of {self.last}",
-                kept=f"the state after step {number}, in {self.saves.folder}",
+                kept=f"every finished stage, and steps up to {number}: the last save, in {self.saves.folder}",
                 next="run the same command again",
             )
 

@@ -110,7 +110,7 @@ def _reason(check: Check, numel: int) -> str | None:
     if check == "off":
         return "switched off"
     if importlib.util.find_spec("transformers") is None:
-        return "transformers is not installed"
+        return "transformers is not installed: pip install 'quiver-align[hf]'"
     import psutil
 
     needed, there = int(4.4 * numel) + _SPARE, psutil.virtual_memory().available
