@@ -30,7 +30,7 @@ class Templated:
     date = luigi.Parameter(default="", description="date that the template writes, YYYY-MM-DD; empty: that of [quiver]")
 
     @property
-    def asked(self) -> Rendering:
+    def own_rendering(self) -> Rendering:
         """What the command itself says; `ConfigError` for what cannot be."""
         options = recursively_unfreeze(dict(self.template_options))
         return Rendering(template=self.template or None, options=options, date=self.date or None)
@@ -38,11 +38,11 @@ class Templated:
     @property
     def rendering(self) -> Rendering:
         """What the command says and, besides, the configuration."""
-        return self.asked.over(settings.templating())
+        return self.own_rendering.over(settings.templating())
 
     def nothing_templated(self, why: str) -> None:
         """`ConfigError` if the command says how to template, where nothing is: `why`."""
-        if self.asked != Rendering(stop=self.asked.stop):
+        if self.own_rendering != Rendering(stop=self.own_rendering.stop):
             raise ConfigError(
                 "bad-setting",
                 f"--template, --template-options and --date have no use here: {why}",
@@ -82,8 +82,8 @@ class Templated:
         """`params` of an operation that templates, and what else is set; `ConfigError` where command and `params`
         differ.
         """
-        asked = {name: value for name, value in self.asked.settings.items() if value}
-        for name, value in asked.items():
+        given = {name: value for name, value in self.own_rendering.settings.items() if value}
+        for name, value in given.items():
             if params.get(name, value) != value:
                 raise ConfigError(
                     "bad-setting",
@@ -92,7 +92,7 @@ class Templated:
                     next="leave one of them out",
                 )
         rest = {name: value for name, value in self.rendering.settings.items() if value}
-        return {**rest, **asked, **params}
+        return {**rest, **given, **params}
 
 
 class Bounded:
@@ -116,9 +116,9 @@ class Answering(Templated):
     stop = ListParameter(default=(), description="texts that end an answer, as a JSON list")
 
     @property
-    def asked(self) -> Rendering:
+    def own_rendering(self) -> Rendering:
         """What the command itself says, texts that end an answer too."""
-        return Rendering(stop=tuple(map(str, recursively_unfreeze(self.stop)))).over(super().asked)
+        return Rendering(stop=tuple(map(str, recursively_unfreeze(self.stop)))).over(super().own_rendering)
 
 
 class Sampled(Answering):

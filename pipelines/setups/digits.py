@@ -19,7 +19,7 @@ from pipelines.setups.setup_config import (
     SetupConfig,
     first_policy,
     held_apart,
-    learning_of,
+    learning_parameter,
     max_length,
     network,
     reward_model,
@@ -46,20 +46,20 @@ class digits(SetupConfig):
         num_layers=4, hidden_size=128, ffn_hidden_size=256, num_attention_heads=4, num_query_groups=4
     )
     model = network()
-    base = learning_of(
+    base = learning_parameter(
         "the first policy",
         epochs=6,
         global_batch_size=64,
         optim={"lr": 2e-3, "warmup_steps": 50, "schedule": "cosine", "min_lr": 1e-4},
     )
-    reward = learning_of(
+    reward = learning_parameter(
         "the reward model",
         epochs=3,
         global_batch_size=16,
         settings={"center": 0.02},
         optim={"lr": 7e-4, "warmup_steps": 100, "schedule": "cosine"},
     )
-    improve = learning_of(
+    improve = learning_parameter(
         "an improve step",
         epochs=1,
         global_batch_size=64,

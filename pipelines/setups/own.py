@@ -19,7 +19,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
 from pipelines.runtime.references import model_parameter, reference
-from pipelines.setups.setup_config import SetupConfig, learning_of, max_new_tokens
+from pipelines.setups.setup_config import SetupConfig, learning_parameter, max_new_tokens
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
@@ -49,7 +49,7 @@ class own(SetupConfig):
         description="tokens of question and answer together; longer rows go; empty: what the models read, 2048 at most"
     )
     max_new_tokens = max_new_tokens(512)
-    improve = learning_of(
+    improve = learning_parameter(
         "an improve step",
         epochs=1,
         global_batch_size=32,

@@ -20,7 +20,7 @@ from pipelines.setups.setup_config import (
     SetupConfig,
     first_policy,
     held_apart,
-    learning_of,
+    learning_parameter,
     max_length,
     max_new_tokens,
     network,
@@ -54,19 +54,19 @@ class preferences(SetupConfig):
         num_layers=4, hidden_size=192, ffn_hidden_size=512, num_attention_heads=4, num_query_groups=4
     )
     model = network()
-    base = learning_of(
+    base = learning_parameter(
         "the first policy",
         epochs=4,
         global_batch_size=32,
         optim={"lr": 1e-3, "warmup_steps": 20, "schedule": "cosine", "min_lr": 1e-4},
     )
-    reward = learning_of(
+    reward = learning_parameter(
         "the reward model",
         epochs=2,
         global_batch_size=16,
         optim={"lr": 3e-4, "warmup_steps": 10, "schedule": "cosine"},
     )
-    improve = learning_of(
+    improve = learning_parameter(
         "an improve step",
         epochs=1,
         global_batch_size=32,

@@ -49,7 +49,7 @@ def network(**default: Any) -> Any:
     )
 
 
-def learning_of(what: str, **default: Any) -> Any:
+def learning_parameter(what: str, **default: Any) -> Any:
     """The parameter that holds the settings of one training of a setup."""
     return MergedParameter(default=default, description=f"learning of {what} (trainers.config)")
 

@@ -49,9 +49,9 @@ class Saying(Answering):
 
 
 def test_settings_of_templating_are_one_rendering() -> None:
-    shown = Saying(template="chatml", template_options={"deep": {"a": 1}}, stop=("END", 3)).asked
+    shown = Saying(template="chatml", template_options={"deep": {"a": 1}}, stop=("END", 3)).own_rendering
     assert shown == Rendering(template="chatml", options={"deep": {"a": 1}}, stop=("END", "3"))
-    assert Saying().asked == Rendering()
+    assert Saying().own_rendering == Rendering()
 
 
 def test_what_is_set_without_use_is_refused_but_for_what_ends_an_answer() -> None:
