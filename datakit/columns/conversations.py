@@ -137,6 +137,28 @@ def with_response(turns: pa.Array, response: pa.Array) -> pa.Array:
     return messages(ends, both.take(pa.array(order)))
 
 
+def single_question(turns: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The text of each row's one user turn (empty where there is none), and the rows that have other turns."""
+    offsets, inner = starts(turns), turns.flatten()
+    single = np.diff(offsets) == 1
+    single[single] = np.asarray(pc.equal(inner.field("role"), "user"))[offsets[:-1][single]]
+    first = pa.array(np.where(single, offsets[:-1], 0), mask=~single)
+    return pc.fill_null(inner.field("content").take(first), ""), ~single
+
+
+def per_turn(lists: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """The text of every turn, of lists with one text a turn (`offsets`: of the turns); null in rows without a list and
+    in those where it has another number of texts, which are flagged.
+    """
+    lengths, own, given = np.diff(offsets), starts(lists), np.asarray(lists.is_valid())
+    odd = given & (np.diff(own) != lengths)
+    each = np.repeat(given & ~odd, lengths)
+    if not each.any():
+        return pa.nulls(len(each), pa.string()), odd
+    place = np.arange(len(each)) + np.repeat(own[:-1] - offsets[:-1], lengths)
+    return lists.flatten().take(pa.array(np.where(each, place, 0), mask=~each)), odd
+
+
 def joined(pieces: pa.Array) -> pa.Array:
     """The whole text of each row of a PIECES column."""
     rows = pa.ListArray.from_arrays(pa.array(starts(pieces)), pieces.flatten().field("text"))

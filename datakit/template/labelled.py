@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
-from datakit.columns.conversations import flat, joined, starts
+from datakit.columns.conversations import flat, joined, per_turn, starts
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.template.chat import conversations, end_of, renderer_of
 from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
@@ -69,10 +69,13 @@ class Labelled(Label):
         for reason, _, wrong in weight_faults(turns, self.learn == "last"):
             if reason != "learns-other-role":
                 reasons[wrong] = reason
-        labels, names = (
-            _per_turn(rows, name, turns, reasons, f"{word}-are-not-one-a-turn")
-            for name, word in (("labels", "labels"), ("turn_names", "names"))
-        )
+        none, offsets = pa.nulls(count, pa.list_(pa.string())), starts(turns)
+        texts = []
+        for name, reason in (("labels", "labels-are-not-one-a-turn"), ("turn_names", "names-are-not-one-a-turn")):
+            own, odd = per_turn(flat(rows[name]) if name in rows.column_names else none, offsets)
+            texts.append(own)
+            reasons[odd] = reason
+        labels, names = texts
         reasons[np.asarray(pc.invert(pc.is_in(kinds, pa.array([GIVEN, LEARNT, None]))))] = "unknown-label-type"
         good = np.array([reason is None for reason in reasons], bool)
         pieces = pieces_of(turns, labels, names, kinds, self.marks, self.learn == "last")
@@ -92,21 +95,3 @@ class Labelled(Label):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the tokenizer has no token for it."""
         return (*learnt_ends.notes(made, _CURE), *learnt_ends.texts(made))
-
-
-def _per_turn(rows: pa.Table, name: str, turns: pa.Array, reasons: np.ndarray, reason: str) -> pa.Array:
-    """The text of every turn in the column `name`, null without one; rows with another number of them than of turns
-    get the `reason`.
-    """
-    count = len(turns.flatten())
-    if name not in rows.column_names:
-        return pa.nulls(count, pa.string())
-    texts = flat(rows[name])
-    lengths = np.diff(starts(turns))
-    fits = np.asarray(texts.is_valid()) & (lengths == np.diff(starts(texts)))
-    reasons[np.asarray(texts.is_valid()) & ~fits] = reason
-    each = np.repeat(fits, lengths)
-    if not each.any():
-        return pa.nulls(count, pa.string())
-    place = np.arange(count) + np.repeat(starts(texts)[:-1] - starts(turns)[:-1], lengths)
-    return texts.flatten().take(pa.array(np.where(each, place, 0), mask=~each))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.conversations import flat, starts
+from datakit.columns.conversations import flat, single_question
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import PIECES
 
@@ -63,11 +63,7 @@ def texts_of(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray]:
     column = flat(rows[name])
     if name != "messages":
         return column, np.zeros(len(column), bool)
-    offsets, inner = starts(column), column.flatten()
-    single = np.diff(offsets) == 1
-    single[single] = np.asarray(pc.equal(inner.field("role"), "user"))[offsets[:-1][single]]
-    texts = inner.field("content").take(pa.array(np.where(single, offsets[:-1], 0), mask=~single))
-    return pc.fill_null(texts, ""), ~single
+    return single_question(column)
 
 
 def cuts(lengths: np.ndarray, fields: Sequence[int], excess: np.ndarray) -> np.ndarray:

@@ -48,15 +48,6 @@ def roles_and_contents(turns: pa.Array) -> pa.Array:
     return listed(starts(turns), record(fields))
 
 
-def single_question(turns: pa.Array) -> tuple[pa.Array, Faults]:
-    """The text of each row's one user turn, and the rows that have other turns."""
-    offsets, inner = starts(turns), turns.flatten()
-    several = np.diff(offsets) != 1
-    several |= any_turn(offsets, ~flags(pc.equal(inner.field("role"), "user")))
-    first = pa.array(np.where(several, 0, offsets[:-1]), mask=several)
-    return pc.fill_null(inner.field("content").take(first), ""), [(several, "several-turns")]
-
-
 def open_faults(turns: pa.Array) -> Faults:
     """Rows whose last turn is not the user's, so that nothing is asked."""
     offsets, roles = starts(turns), turns.flatten().field("role")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import Faults, any_turn, flat, starts
+from datakit.formats.forms.chats import LABELS
 from schemas import MESSAGES, Schema
 
-LABELS = pa.list_(pa.string())
 TYPES = {
     "messages": MESSAGES,
     "tools": pa.string(),

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.conversations import Faults, starts, with_response
+from datakit.columns.conversations import Faults, per_turn, single_question, starts, with_response
 from datakit.formats.exports.conversations import (
     has_mark,
     lines_of,
@@ -17,10 +17,10 @@ from datakit.formats.exports.conversations import (
     open_faults,
     plain_faults,
     roles_and_contents,
-    single_question,
 )
-from datakit.formats.exports.export import LABELS, Export, Lines, column, flags
+from datakit.formats.exports.export import Export, Lines, column, flags
 from datakit.formats.exports.json_columns import joined, listed, record, value
+from datakit.formats.forms.chats import LABELS
 from schemas.rows.attributed import NOT_JUDGED
 
 _MARK = "\n<extra_id_1>"
@@ -35,7 +35,8 @@ def _asked(rows: pa.Table) -> tuple[pa.Array, Faults]:
 def _sft(rows: pa.Table) -> Lines:
     turns, faults = _asked(rows)
     question, several = single_question(turns)
-    return lines_of({"input": value(question), "output": value(rows["response"])}, [*faults, *several])
+    fields = {"input": value(question), "output": value(rows["response"])}
+    return lines_of(fields, [*faults, (several, "several-turns")])
 
 
 def _chat_sft(rows: pa.Table) -> Lines:
@@ -49,11 +50,12 @@ def _chat_sft(rows: pa.Table) -> Lines:
     first = np.zeros(len(rows), bool)
     some = np.diff(offsets) > 0
     first[some] = system[offsets[:-1][some]]
+    own, odd = per_turn(labels, offsets)
     opening = pc.fill_null(texts.take(pa.array(np.where(first, offsets[:-1], 0), mask=~first)), "")
     fields = {
         "from": value(pc.utf8_capitalize(inner.field("role"))),
         "value": value(inner.field("content")),
-        "label": pc.fill_null(value(_per_turn(labels, offsets)), "null"),
+        "label": pc.fill_null(value(own), "null"),
     }
     bounds = offsets - np.concatenate([[0], np.cumsum(first)])
     opens = np.zeros(len(inner), bool)
@@ -61,20 +63,9 @@ def _chat_sft(rows: pa.Table) -> Lines:
     items = record(fields).filter(pa.array(~opens))
     conversations = {"system": value(opening), "conversations": listed(bounds, items), "mask": '"User"'}
     kind = pc.fill_null(value(column(rows, "label_type")), "null")
-    odd = np.asarray(labels.is_valid()) & (np.diff(starts(labels)) != np.diff(offsets))
     faults += [(odd, "labels-are-not-one-a-turn"), (np.asarray(column(rows, "turn_names").is_valid()), "turn-names")]
     dataset = pc.fill_null(value(column(rows, "source")), '""')
     return lines_of({**conversations, "type": kind, "dataset": dataset}, faults)
-
-
-def _per_turn(labels: pa.Array, offsets: np.ndarray) -> pa.Array:
-    """The label of every turn; null in rows without labels, or with another number of them than of turns."""
-    count = int(offsets[-1])
-    if labels.null_count == len(labels):
-        return pa.nulls(count, pa.string())
-    same = np.diff(starts(labels)) == np.diff(offsets)
-    place = np.arange(count) + np.repeat(starts(labels)[:-1] - offsets[:-1], np.diff(offsets))
-    return labels.flatten().take(pa.array(place, mask=np.repeat(~same, np.diff(offsets))))
 
 
 def _dpo(rows: pa.Table) -> Lines:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from datakit.columns.conversations import with_response
-from datakit.formats.exports.conversations import lines_of, one_turn, open_faults, single_question, turn_list
+from datakit.columns.conversations import single_question, with_response
+from datakit.formats.exports.conversations import lines_of, one_turn, open_faults, turn_list
 from datakit.formats.exports.export import Export, Lines, column
 from datakit.formats.exports.json_columns import value
 
@@ -62,11 +62,11 @@ def _unpaired_preference(rows: pa.Table) -> Lines:
 
 def _standard(rows: pa.Table) -> Lines:
     """The same keys with texts for conversations."""
-    question, faults = single_question(column(rows, "messages"))
+    question, several = single_question(column(rows, "messages"))
     fields: dict[str, pa.Array | str] = {"prompt": value(question)}
     names = {"response": "completion", "chosen": "chosen", "rejected": "rejected", "desirable": "label"}
     fields |= {key: value(rows[name]) for name, key in names.items() if name in rows.column_names}
-    return lines_of({**fields, "answer": value(column(rows, "answer")), **_beside(rows)}, faults)
+    return lines_of({**fields, "answer": value(column(rows, "answer")), **_beside(rows)}, [(several, "several-turns")])
 
 
 _TURNS = "[{role, content, ...}]"
