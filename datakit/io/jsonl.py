@@ -9,36 +9,22 @@ key.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from datakit.formats.advice import advice
 from datakit.formats.compression import beginning, plain
-from datakit.formats.forms import FORMS
 from datakit.formats.layouts import json_layout
-from datakit.formats.leftover import left_counts, left_out, types_in
+from datakit.formats.leftover import left_counts, types_in
 from datakit.formats.lines import Block, array_blocks, blocks, even
-from datakit.formats.rows import (
-    PLACE_COLUMNS,
-    Columns,
-    Dialogue,
-    Rows,
-    draw_of,
-    form_of,
-    kept_keys,
-    parser_of,
-    schema_of,
-    without_place,
-)
-from datakit.formats.sources import ahead, base_name, check_files, checked, empty, opened, pinned_to_files
-from datakit.op import Context, Read, Result
-from schemas import Column, Schema
-from schemas.manifest import Manifest
+from datakit.formats.reader import FormatReader
+from datakit.formats.rows import kept_keys, parser_of
+from datakit.formats.sources import ahead, base_name, checked, empty, opened
+from datakit.op import Context, Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jsonl(Read):
+class Jsonl(FormatReader):
     """Rows of `files` in a named `format` (see `datakit.formats.forms.FORMS`).
 
     `columns` maps the format's keys to the names the files use (`{"prompt": "question"}`), or to dotted paths into
@@ -52,70 +38,21 @@ class Jsonl(Read):
 
     name: ClassVar[str] = "io.jsonl"
     version: ClassVar[int] = 2
-    max_rejected: ClassVar[int] = 0
-
-    files: tuple[str, ...] = ()
     format: str
-    digests: tuple[str, ...] = ()
     layout: Literal["auto", "lines", "array", "object"] = "auto"
-    columns: Columns = ()
-    dialogue: Dialogue = "plain"
-    source: str | None = None
-    keep: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    types: tuple[tuple[str, str], ...] = ()
     max_line: int = 1 << 24
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(sorted(dict(self.columns).items())))
-        form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
-        check_files(self.name, self.files, self.digests)
-
-    @property
-    def rejects(self) -> tuple[Column, ...]:
-        """Where a rejected row stood, and what it was."""
-        return PLACE_COLUMNS
-
-    def gives(self, *inputs: Schema) -> Schema:
-        """The row kind of the format."""
-        form = form_of(self.format, self.columns, self.dialogue)[0]  # type: ignore[arg-type]
-        return schema_of(form, self.pinned().types) if self.keep else form.schema
-
-    def advice(self, reason: str, detail: str) -> str:
-        """The setting that would take such rows."""
-        keys = form_of(self.format, self.columns, self.dialogue)[1]  # type: ignore[arg-type]
-        return advice(keys, reason, detail)
-
-    def notes(self, manifest: Manifest) -> tuple[str, ...]:
-        """What the files hold that was not read."""
-        return left_out(manifest)
-
-    def pinned(self) -> Jsonl:
-        """The same import with the digests, and where they count the names, of the files as they are now, and the types
-        of what is kept of them.
-        """
-        pinned = pinned_to_files(self)
-        if self.keep and not self.types:
-            lines = chain.from_iterable(
-                pinned._blocks(url, sha256) for url, sha256 in zip(self.files, pinned.digests, strict=True)
-            )
-            pinned = replace(pinned, types=types_in(self.keep, lines))
-        return pinned
-
-    def params(self) -> dict[str, Any]:
-        """Settings with the files' digests in place of their names."""
-        return without_place(super(Jsonl, self.pinned()).params(), FORMS[self.format])
+    def kept_types(self) -> tuple[tuple[str, str], ...]:
+        """As the lines have them."""
+        lines = (self._blocks(url, sha256) for url, sha256 in zip(self.files, self.digests, strict=True))
+        return types_in(self.keep, chain.from_iterable(lines))
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """One table a block, files in the order given; `DataError` for a file without a single record."""
         pinned = self.pinned()
-        form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
-        parser = parser_of(form, keys, pinned.types, self.ignore)
-        rows = Rows(
-            schema_of(form, pinned.types), self.source, self.dialogue, kept_keys(form, pinned.types), draw_of(self.seed)
-        )
+        form = self._form
+        parser = parser_of(form, self._keys(), pinned.types, self.ignore)
+        rows = pinned._rows(kept_keys(form, pinned.types))
         for url, sha256 in zip(self.files, pinned.digests, strict=True):
             some = False
             for parsed in ahead(parser.parse(block) for block in self._blocks(url, sha256)):
@@ -126,10 +63,9 @@ class Jsonl(Read):
 
     def _blocks(self, url: str, sha256: str) -> Iterator[Block]:
         with opened(url) as stream:
-            form, keys = form_of(self.format, self.columns, self.dialogue)  # type: ignore[arg-type]
             chunks = plain(url, checked(url, stream, sha256))
             head, whole = beginning(chunks)
-            names = {name for key in keys for full in key.names for name in (full, full.partition(".")[0])}
+            names = {name for key in self._keys() for full in key.names for name in (full, full.partition(".")[0])}
             layout, key = json_layout(head, whole, names)
             chunks = chain([head], chunks) if head else chunks
             if self.layout in ("lines", "array"):
@@ -138,4 +74,4 @@ class Jsonl(Read):
                 parts = blocks(chunks, self.max_line)
             else:
                 parts = array_blocks(url, chunks, self.max_line, key=key if layout == "object" else "")
-            yield from even(parts) if form.pairs else parts
+            yield from even(parts) if self._form.pairs else parts
