@@ -138,7 +138,7 @@ def _show(arguments: Sequence[str]) -> Iterable[str]:
     usage = "quiver show URL [--rows N] [--mask [--tokenizer FOLDER]]"
     words, options = _options(arguments, ("rows", "tokenizer"), usage, flags=("mask",))
     count = options.get("rows", "3")
-    if len(words) != 1 or not count.isdecimal() or ("tokenizer" in options and "mask" not in options):
+    if len(words) != 1 or not _is_count(count) or ("tokenizer" in options and "mask" not in options):
         place = shlex.quote(words[0]) if words else "."
         raise _usage(usage, " ".join(arguments) or "no dataset", f"quiver show {place}")
     return (
@@ -164,17 +164,19 @@ def _export(arguments: Sequence[str]) -> Iterable[str]:
     from datakit.formats.exports.write import export
     from quiver import catalog
     from schemas import Dataset
+    from schemas.store.storage import lasting
 
     usage = "quiver export URL --to FORMAT --out FILE [--keep COLUMN,...] [--max-rejected N]"
     if not arguments:
         return catalog.table(catalog.exports())
     words, options = _options(arguments, ("to", "out", "keep", "max-rejected"), usage)
     most = options.get("max-rejected", "0")
-    if len(words) != 1 or not {"to", "out"} <= options.keys() or not most.isdecimal():
+    if len(words) != 1 or not {"to", "out"} <= options.keys() or not _is_count(most):
         given = {"to": "trl", "out": "rows.jsonl"} | options
         flags = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if name != "max-rejected"]
         complete = f"quiver export {shlex.quote(words[0])} {' '.join(flags)}" if words else ""
         raise _usage(usage, " ".join(arguments), complete)
+    lasting(options["out"])
     keep = [name for name in options.get("keep", "").split(",") if name]
     return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
 
@@ -235,6 +237,11 @@ def _options(
             raise _usage(usage, " ".join(arguments))
         options[name] = text if given else waiting.pop(0)
     return words, options
+
+
+def _is_count(text: str) -> bool:
+    """Whether `text` is a number of rows that there can be."""
+    return text.isdecimal() and len(text) < 19
 
 
 def _at_most(arguments: Sequence[str], number: int, usage: str) -> int:

@@ -124,8 +124,8 @@ def _nothing(place: str) -> IntegrityError:
         near = suggestion(missing, [entry.name for entry in folder.iterdir()])
         right = near[len(" (did you mean ") : -len("?)")]
         rest = Path(where).relative_to(folder).parts[1:]
-        listing = f"ls {shlex.quote(os.path.relpath(folder))}"
-        command = f"quiver show {shlex.quote(os.path.relpath(folder.joinpath(right, *rest)))}" if near else listing
+        listing = f"ls {shlex.quote(terminal.relative(folder))}"
+        command = f"quiver show {shlex.quote(terminal.relative(folder.joinpath(right, *rest)))}" if near else listing
     return IntegrityError(
         "dataset-missing",
         f"no dataset or checkpoint at {shown(place)}{near}",
@@ -139,4 +139,4 @@ def _nothing(place: str) -> IntegrityError:
 def _near(line: str) -> str:
     """`line` at the terminal's width, with places as seen from the current folder."""
     indent = " " * (len(line) - len(line.lstrip()) + 4)
-    return terminal.wrapped(line.replace(f" {os.getcwd()}/", " "), indent)
+    return terminal.wrapped(terminal.from_here(line), indent)

@@ -33,7 +33,11 @@ def close() -> None:
     if getattr(sys.flags, "safe_path", False) or os.path.basename(sys.argv[0]) in _SCRIPTS:
         return
     first = sys.path[0] if sys.path else None
-    if first is not None and os.path.abspath(first) == os.getcwd():
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = first
+    if first is not None and here == (os.path.abspath(first) if first else here):
         del sys.path[0]
         if os.path.realpath(first) == os.path.realpath(_OURS):
             sys.path.append(_OURS)

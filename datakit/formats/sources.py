@@ -6,6 +6,9 @@ A file that changed since its digest was taken is an `IntegrityError`, never a s
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from datakit.formats.compression import CHUNK, beginning, plain
 from schemas.errors import ConfigError, DataError, IntegrityError
 from schemas.store.opening import named_file, no_such_file
-from schemas.store.storage import guarded, shown
+from schemas.store.storage import guarded, normal, shown
 
 T = TypeVar("T")
 
@@ -25,12 +28,32 @@ def opened(url: str) -> Iterator[BinaryIO]:
     """A binary reader of `url`, through links; `ConfigError` if there is no such file or it may not be opened."""
     store, path = named_file(url)
     with guarded("read", url):
+        _check_kind(url)
         try:
             stream = store.open(path)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise no_such_file(url) from error
         with stream:
             yield stream
+
+
+def _check_kind(url: str) -> None:
+    """`ConfigError` for a local place that is no file; one that is not there is for the caller to explain."""
+    place = normal(url)
+    try:
+        mode = stat.S_IFREG if "://" in place else os.stat(place).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode):
+        return
+    folder = stat.S_ISDIR(mode)
+    raise ConfigError(
+        "not-a-file",
+        f"{shown(url)} is {'a folder' if folder else 'a pipe or a device, and files are read more than once'}",
+        expected="a file",
+        kept="nothing was started",
+        next=f"ls {shlex.quote(url)}" if folder else "write it into a file, and name that",
+    )
 
 
 def digests_of(files: tuple[str, ...]) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ def _parameters(task: str) -> dict[str, luigi.Parameter[Any]]:
     if task not in known:
         raise ConfigError(
             "unknown-task",
-            f"there is no task {printable(task)}{suggestion(task, known)}",
+            f"there is no task {printable(task)}{suggestion(str(task), known)}",
             expected=", ".join(known),
             kept="nothing was started",
         )

@@ -4,7 +4,6 @@ has a tokenizer; each becomes the node that it stands for.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -19,6 +18,7 @@ from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas.errors import DataError
+from schemas.process.terminal import relative
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal, shown
@@ -117,4 +117,4 @@ def source_of(rows: Node) -> str:
 
 def near(url: str) -> str:
     """`url` as seen from the current folder."""
-    return url if "://" in url else os.path.relpath(url)
+    return url if "://" in url else relative(url)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.process.terminal import PROGRAMS
+from schemas.process.terminal import PROGRAMS, from_here, relative
 
 _MODULE = ["--module", "pipelines"]
 _given: list[str] = sys.argv[1:]
@@ -30,7 +30,7 @@ def program(name: str) -> str:
     bare = shutil.which(name)
     if not own.exists() or (bare is not None and Path(bare).parent.resolve() == own.parent.resolve()):
         return name
-    near = os.path.relpath(own)
+    near = relative(own)
     return near if len(near) < len(str(own)) else str(own)
 
 
@@ -146,7 +146,7 @@ def mended(what: str, right: str) -> str:
 
 def runnable(text: str) -> str:
     """A command that an error names, as it works here: flags alone take the place of those that the command had."""
-    text = text.replace(f" {os.getcwd()}/", " ")
+    text = from_here(text)
     if text.startswith("--"):
         words = again()
         for word in text.split():

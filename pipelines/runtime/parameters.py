@@ -253,9 +253,24 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
                 parameter._get_value(kind.get_task_family(), name)
         except (ParameterException, ValueError) as fault:
             choices = getattr(parameter, "_choices", None)
-            why = str(fault) if choices is None else f"one of {', '.join(sorted(map(str, choices)))} is needed"
+            why = (
+                _in_words(str(fault)) if choices is None else f"one of {', '.join(sorted(map(str, choices)))} is needed"
+            )
             return f"{name}: {printable(why, 200)}"
     return ""
+
+
+def _in_words(fault: str) -> str:
+    """What Luigi's own parameters hand on from Python, as ours say it."""
+    whole = fault.removeprefix("invalid literal for int() with base 10: ")
+    number = fault.removeprefix("could not convert string to float: ")
+    return (
+        f"{whole} is not a whole number"
+        if whole != fault
+        else f"{number} is not a number"
+        if number != fault
+        else fault
+    )
 
 
 def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:

@@ -32,6 +32,7 @@ from pipelines.runtime.config_files import check_values
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
+from schemas.store.storage import lasting
 from trainers.launch.settings import Launch
 
 PACKAGED = Path(__file__).parents[1] / "luigi.cfg"
@@ -44,8 +45,8 @@ class _Place(luigi.Parameter):
     """A folder or URL; `~` at its beginning is the home folder."""
 
     def normalize(self, x: str) -> str:
-        """The place with the home folder's name in it."""
-        return os.path.expanduser(x)
+        """The place with the home folder's name in it; `ConfigError` for one that is gone with this process."""
+        return os.path.expanduser(x) if not x.startswith("memory://") else lasting(x)
 
 
 class quiver(luigi.Config):

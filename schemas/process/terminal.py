@@ -34,6 +34,22 @@ def width() -> int:
     return _WIDTH
 
 
+def from_here(text: str) -> str:
+    """`text` with the places below the current folder as seen from it; as it is where that folder has been removed."""
+    try:
+        return text.replace(f" {os.getcwd()}/", " ")
+    except FileNotFoundError:
+        return text
+
+
+def relative(path: str | os.PathLike[str]) -> str:
+    """A path as seen from the current folder; as it is where that folder has been removed."""
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:
+        return os.fspath(path)
+
+
 def wrapped(text: str, indent: str = _INDENT) -> str:
     """`text` over lines of the terminal's width; those that go on begin with `indent`."""
     lines = (

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from schemas.errors import ConfigError
+from schemas.process.terminal import relative
 from schemas.settings import suggestion
 from schemas.store.local import LocalStore
 from schemas.store.storage import Store, normal, shown
@@ -65,7 +66,7 @@ def no_such_file(url: str) -> ConfigError:
     if "://" not in place:
         folder = next(parent for parent in Path(place).parents if parent.is_dir())
         near = suggestion(Path(place).name, [entry.name for entry in folder.iterdir() if entry.is_file()])
-        next_ = f"ls {shlex.quote(os.path.relpath(folder))}"
+        next_ = f"ls {shlex.quote(relative(folder))}"
     return ConfigError("no-such-file", f"there is no file {shown(url)}{near}", kept="nothing was started", next=next_)
 
 

@@ -166,13 +166,42 @@ def normal(url: str | os.PathLike[str]) -> str:
     protocol = _protocol(text)
     if protocol is None or protocol == "file":
         path = re.sub(r"^file:(//)?", "", text, flags=re.IGNORECASE)
-        return os.path.abspath(os.path.expanduser(path))
+        return _absolute(os.path.expanduser(path))
     if "?" in text:
         raise _refused("query-in-url", "a signed query string is a credential and must not be part of a URL", text)
     rest = text.split("://", 1)[1].strip("/")
     if not rest or any(part in ("", ".", "..") for part in rest.split("/")):
         raise _refused("url", "a URL names a place below its root, without empty, '.' or '..' parts", text)
     return f"{protocol}://{rest}"
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            "no-working-folder",
+            f"{shown(path)} cannot be looked for: the working folder has been removed",
+            expected="a working folder that is there, or a path from / on",
+            found=shown(path),
+            kept="nothing was started",
+            next="cd to a folder that is there, then run the same command again",
+        ) from None
+
+
+def lasting(url: str | os.PathLike[str]) -> str:
+    """`normal(url)`; `ConfigError` for a place that is gone with this process."""
+    place = normal(url)
+    if place.startswith("memory://"):
+        raise ConfigError(
+            "memory",
+            f"{shown(place)} is gone as soon as this command ends",
+            expected="a local path or s3://",
+            found=shown(place),
+            kept="nothing was started",
+            next="name a folder or a file; memory:// is for Python, within one process",
+        )
+    return place
 
 
 def inside(name: str, where: str) -> str:
