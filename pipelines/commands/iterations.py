@@ -31,7 +31,7 @@ from pipelines.stages.iteration import (
     iterated,
     next_prompts,
 )
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from schemas.store.storage import shown
 
 
@@ -108,6 +108,18 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         if self.prompt_order == "rows":
             return next_prompts(plan, label, rows, count, number)
         return drawn_prompts(plan, label, rows, count, number, self.settled_seed)
+
+    def original(self, task_setup: TaskSetup, use: str) -> Node:
+        """The original data of the setup; `ConfigError` where it has none, which says the `use` of them."""
+        if task_setup.original is None:
+            raise ConfigError(
+                "missing-setting",
+                f"the setup {self.setup} has no original data {use}",
+                expected="answers that the policy was taught, or should give",
+                kept="nothing was started",
+                next="--own-original answers.jsonl",
+            )
+        return task_setup.original
 
     @abstractmethod
     def learnt(self, plan: Plan, grown: Grown) -> list[Node]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import luigi
-from luigi.freezing import recursively_unfreeze
 
 from datakit.clients import Sampling
 from datakit.generate import Complete
@@ -31,9 +30,15 @@ class Requesting(Answering, OneShot):
     reward = model_parameter("reward model")
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
     learning = learning_over(optim={"lr": 1e-5})
+    levels: Any
     max_new_tokens = OptionalWhole(
         description="tokens of an answer, at most; empty: half of what a row may have, 128 at most"
     )
+
+    @property
+    def requested_levels(self) -> list[float]:
+        """`levels`, the values to ask for."""
+        return [float(level) for level in self.levels]
 
     def judge(self, plan: Plan) -> Node:
         """The reward model."""
@@ -44,6 +49,5 @@ class Requesting(Answering, OneShot):
         assert reading.max_length is not None
         tokens = self.max_new_tokens or max(1, min(128, reading.max_length // 2))
         check_room(reading.max_length, tokens, "--max-new-tokens")
-        stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        sampling = Sampling(greedy=True, max_new_tokens=tokens, stop=stop)
+        sampling = Sampling(greedy=True, max_new_tokens=tokens, stop=reading.rendering.stop)
         return Complete(sampling=sampling), replace(reading, max_length=reading.max_length - tokens)

@@ -26,8 +26,8 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.graph.results import Results
-from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.report.requested import COLUMNS, figures_of
+from pipelines.report.figures import FigureTable, metrics
+from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import ListParameter, Whole
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
@@ -57,7 +57,7 @@ class DecisionTransformer(Requesting):
         """All rows with their rewards, the policy, and its answers to held-out questions at every level."""
         given = self.one_shot_setup(plan)
         label, judge = given.label, self.judge(plan)
-        levels = [float(level) for level in self.levels]
+        levels = self.requested_levels
         by_origin = self._learnt_rows(plan, given)
         rewards = {
             name: ask(plan, f"{label}/{name}.rewards", Reward(), rows, judge, reading=given.reading)
@@ -89,10 +89,8 @@ class DecisionTransformer(Requesting):
 
     def report(self) -> Sequence[FigureTable]:
         """Reward by reward asked for."""
-        levels = [float(level) for level in self.levels]
-        row = figures_of(metrics(self.graph.figures["evaluation"]), 0, levels)
-        columns = (Figure("subject"), *COLUMNS)
-        return [FigureTable(f"{self.task_family}: what was asked for and what came", columns, (("reward", *row),))]
+        figures = metrics(self.graph.figures["evaluation"])
+        return [requested_table(self.task_family, "subject", ["reward"], self.requested_levels, figures)]
 
     def _learnt_rows(self, plan: Plan, given: OneShotSetup) -> dict[str, Node]:
         """Rows to learn from by the name of where they come from."""

@@ -17,14 +17,13 @@ from typing import Any
 
 import luigi
 
-from datakit.blend import Mix
 from datakit.filter import Threshold
 from datakit.label import Standardize
 from pipelines.commands.iterations import AlignmentIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number, OptionalNumber, Whole
-from pipelines.stages.iteration import Grown, TaskSetup, scored
+from pipelines.stages.iteration import Grown, TaskSetup, joined_rows, scored
 from schemas.errors import ConfigError, printable
 from trainers.config import merged
 
@@ -52,16 +51,12 @@ class RestIteration(AlignmentIteration):
     def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
         """What thresholds leave of the samples, and of whatever is mixed into them."""
         mixed = {"grown": grown.scored}
-        for one in grown.earlier[len(grown.earlier) - min(self.earlier, len(grown.earlier)) :]:
+        for one in grown.latest(self.earlier):
             assert one.rewards is not None
             mixed[f"iter={one.number}"] = one.rewards
         if self.score_original:
             mixed["original"] = self._scored_original(plan, grown.task_setup)
-        if len(mixed) == 1:
-            return self.keep(plan, grown.label, grown.scored)
-        mix = Mix(sources=tuple(mixed), epochs=(1.0,) * len(mixed))
-        rows = plan.table(f"{grown.label}/mixed", mix, *mixed.values(), seed=grown.seed)
-        return self.keep(plan, grown.label, rows)
+        return self.keep(plan, grown.label, joined_rows(plan, f"{grown.label}/mixed", mixed, grown.seed))
 
     def learning(self, task_setup: TaskSetup, step: int) -> Mapping[str, Any]:
         """Those of the setup, with rates that fall from step to step."""
@@ -72,16 +67,8 @@ class RestIteration(AlignmentIteration):
         return merged(task_setup.learning, {"optim": rates})
 
     def _scored_original(self, plan: Plan, task_setup: TaskSetup) -> Node:
-        if task_setup.original is None:
-            raise ConfigError(
-                "missing-setting",
-                f"the setup {self.setup} has no original data to score",
-                expected="answers to learn beside the samples",
-                kept="nothing was started",
-                next="--own-original answers.jsonl",
-            )
-        label = f"{task_setup.eval_setup.name}/original.rewards"
-        return scored(plan, label, task_setup.eval_setup, task_setup.reward_model, task_setup.original)
+        label, original = f"{task_setup.eval_setup.name}/original.rewards", self.original(task_setup, "to score")
+        return scored(plan, label, task_setup.eval_setup, task_setup.reward_model, original)
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """One filter for each threshold: of rewards, or of standardised rewards where thresholds are absolute."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import luigi
 
-from datakit.blend import Mix, PairAnswer
+from datakit.blend import PairAnswer
 from datakit.sql import Query
 from pipelines.commands.preference_iterations import PreferenceIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Whole
-from pipelines.stages.iteration import PROMPTS_PER_SHARD, Grown, TaskSetup, drawn_prompts, next_prompts
-from schemas.errors import ConfigError
+from pipelines.stages.iteration import PROMPTS_PER_SHARD, Grown, TaskSetup, drawn_prompts, joined_rows, next_prompts
 
 _PROMPTS = """
 SELECT sample_id AS prompt_id, messages, tools, response AS answer, source FROM answers ORDER BY prompt_id
@@ -42,17 +41,10 @@ class SpinIteration(PreferenceIteration):
 
     def prompts(self, plan: Plan, label: str, task_setup: TaskSetup, number: int) -> Node:
         """Of the original data, the same whatever `number` is; `ConfigError` where there is none."""
-        if task_setup.original is None:
-            raise ConfigError(
-                "missing-setting",
-                f"the setup {self.setup} has no original data, whose answers are what self-play learns",
-                expected="answers that the policy was taught, or should give",
-                kept="nothing was started",
-                next="--own-original answers.jsonl",
-            )
+        original = self.original(task_setup, "whose answers self-play could learn")
         below = f"{task_setup.eval_setup.name}/original"
         query = Query(query=_PROMPTS, tables=("answers",), kind="prompts", key=("prompt_id",))
-        rows = plan.table(f"{below}.prompts", query, task_setup.original, rows_per_shard=PROMPTS_PER_SHARD)
+        rows = plan.table(f"{below}.prompts", query, original, rows_per_shard=PROMPTS_PER_SHARD)
         if not self.prompts_per_iteration:
             return rows
         if self.prompt_order == "rows":
@@ -70,10 +62,6 @@ class SpinIteration(PreferenceIteration):
 
     def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
         """On these pairs, and those of `earlier` iterations."""
-        before = grown.earlier[len(grown.earlier) - min(self.earlier, len(grown.earlier)) :]
-        if before:
-            names = ("now", *(f"iter={one.number}" for one in before))
-            mix = Mix(sources=names, epochs=(1.0,) * len(names))
-            kept = (one.kept[0] for one in before)
-            rows = plan.table(f"{grown.label}/step={step}/mixed", mix, rows, *kept, seed=grown.seed)
+        pairs = {"now": rows, **{f"iter={one.number}": one.kept[0] for one in grown.latest(self.earlier)}}
+        rows = joined_rows(plan, f"{grown.label}/step={step}/mixed", pairs, grown.seed)
         return super().improve(plan, grown, step, rows, policy)

@@ -21,8 +21,8 @@ from pipelines.commands.requesting import Requesting
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
-from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.report.requested import COLUMNS, figures_of
+from pipelines.report.figures import FigureTable, metrics
+from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import ListParameter, ObjectParameter
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask, asked
@@ -53,7 +53,7 @@ class SteerLm(Requesting):
         """Rows with their attributes, the policy, and its answers to held-out questions at every level."""
         names, steered = self._names()
         given, judge = self.one_shot_setup(plan), self.judge(plan)
-        label, reading = given.label, given.reading
+        label, reading, levels = given.label, given.reading, self.requested_levels
         rows, tokens = {}, {}
         for part, own in given.parts.items():
             judging = "attributes" not in rows_of(own)
@@ -70,13 +70,13 @@ class SteerLm(Requesting):
             validation=tokens["held-out"],
         )
         more = f", CAST([{', '.join(self._requested_sql(names, steered))}] AS DOUBLE[]) AS attributes"
-        requests = requested.requests(plan, f"{label}/requests", given.held_out, self._levels, len(steered), more)
+        requests = requested.requests(plan, f"{label}/requests", given.held_out, levels, len(steered), more)
         answers = self._answers(plan, label, requests, policy, reading)
         measuring = Attributes(names=names, column="measured")
         judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=reading)
         places = [names.index(name) + 1 for name in steered]
         column = f"measured[{places}[subject + 1]]"
-        figures = requested.measured(plan, label, judged, column, len(steered), len(self.levels))
+        figures = requested.measured(plan, label, judged, column, len(steered), len(levels))
         return Results(
             targets=(figures, policy),
             datasets={"labelled": rows["train"], "train": tokens["train"], "answers": judged},
@@ -87,13 +87,7 @@ class SteerLm(Requesting):
     def report(self) -> Sequence[FigureTable]:
         """Of each attribute what was measured at every level that was asked for."""
         figures, (_, steered) = metrics(self.graph.figures["evaluation"]), self._names()
-        rows = [(name, *figures_of(figures, number, self._levels)) for number, name in enumerate(steered)]
-        columns = (Figure("attribute"), *COLUMNS)
-        return [FigureTable(f"{self.task_family}: what was asked for and what came", columns, tuple(rows))]
-
-    @property
-    def _levels(self) -> list[float]:
-        return [float(level) for level in self.levels]
+        return [requested_table(self.task_family, "attribute", steered, self.requested_levels, figures)]
 
     def _names(self) -> tuple[tuple[str, ...], list[str]]:
         """All attributes, and those that are varied; `ConfigError` for one that is none."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.report.figures import Figure, Value
+from pipelines.report.figures import Figure, FigureTable, Value
 from pipelines.stages.requested import cell
 
-COLUMNS = (
+_COLUMNS = (
     Figure("answers", ",.0f", meaning="answers at each level"),
     Figure("requested", "g", between=" ", meaning="levels that are asked for"),
     Figure("measured", ",.3g", between=" ", meaning="mean over the answers at each level"),
@@ -18,10 +18,18 @@ COLUMNS = (
 """Of a table with one row a subject, behind the subject's name."""
 
 
+def requested_table(
+    title: str, first: str, subjects: Sequence[str], levels: Sequence[float], figures: Mapping[str, float]
+) -> FigureTable:
+    """A row for each of `subjects`, below the name `first`, of what `stages.requested.measured` makes."""
+    rows = tuple((name, *figures_of(figures, number, levels)) for number, name in enumerate(subjects))
+    return FigureTable(f"{title}: what was asked for and what came", (Figure(first), *_COLUMNS), rows)
+
+
 def figures_of(
     figures: Mapping[str, float], subject: int, levels: Sequence[float]
 ) -> tuple[Value | tuple[Value, ...], ...]:
-    """The cells below `COLUMNS` of a subject; a level without answers has no mean, and then there is no correlation."""
+    """The cells below `_COLUMNS` of a subject; a level without answers has no mean, which leaves no correlation."""
     names = [cell(subject, level) for level in range(len(levels))]
     means = [figures.get(f"{name}.mean") for name in names]
     known = [mean for mean in means if mean is not None]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datakit.blend import Split
+from datakit.blend import Mix, Split
 from datakit.clients import Sampling
 from datakit.filter import Window
 from datakit.generate import Complete
@@ -139,6 +139,10 @@ class Grown:
         assert self.rewards is not None
         return self.rewards
 
+    def latest(self, count: int) -> tuple[IterationResult, ...]:
+        """The `count` iterations before this one, or as many as there are."""
+        return self.earlier[max(0, len(self.earlier) - count) :]
+
 
 Prompting = Callable[[Plan, str, TaskSetup, int], Node]
 """Plan, label prefix, task setup and number of the iteration in; the prompts that it answers out."""
@@ -208,6 +212,14 @@ def next_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int)
     """The `count` rows of `prompts` that stand in their order behind those of the iterations before."""
     window = Window(offset=(number - 1) * count, limit=count)
     return plan.table(f"{label}/prompts", window, prompts, rows_per_shard=PROMPTS_PER_SHARD)
+
+
+def joined_rows(plan: Plan, label: str, parts: Mapping[str, Node], seed: int) -> Node:
+    """All rows of `parts`, which go by where they come from; those of the only part as they are."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    mix = Mix(sources=tuple(parts), epochs=(1.0,) * len(parts))
+    return plan.table(label, mix, *parts.values(), seed=seed)
 
 
 def iterated(
