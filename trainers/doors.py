@@ -33,6 +33,7 @@ def close() -> None:
     if getattr(sys.flags, "safe_path", False) or os.path.basename(sys.argv[0]) in _SCRIPTS:
         return
     first = sys.path[0] if sys.path else None
+    here: str | None
     try:
         here = os.getcwd()
     except FileNotFoundError:
