@@ -15,7 +15,7 @@ from commands import ROOT, environment
 from datakit.apply import apply
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
-from pipelines.setups.setup_config import baselines
+from pipelines.stages.rewards import baselines
 from schemas import PREFERENCES
 from schemas.dataset import Attempt, Dataset
 from schemas.manifest import Manifest
