@@ -1,5 +1,4 @@
-"""Conversations to text, by a chat template: pieces that keep apart what the template wrote and what was
-given.
+"""Conversations to text, by a chat template: pieces that keep apart what the template wrote and what was given.
 
 Control tokens written inside a content never become control tokens: content pieces are not `special`. What an
 assistant turn consists of (content and end-of-turn mark) is `trained`. With `generation` the text ends in an
