@@ -92,12 +92,12 @@ def _bytes_of(place: str) -> bytes:
     return data
 
 
-def _unreadable(where: str, found: str, expected: str, next: str = "") -> ConfigError:
+def _unreadable(where: str, fault: str, expected: str, next: str = "") -> ConfigError:
     return ConfigError(
         "bad-configuration",
         f"the configuration cannot be read: {where}",
         expected=expected,
-        found=found,
+        found=fault,
         where=where,
         kept="nothing was started",
         next=next or "correct that file, then run the same command again",
