@@ -17,7 +17,7 @@ from schemas.manifest import Manifest
 from schemas.process import terminal
 from schemas.settings import suggestion
 from schemas.store.commit import read_manifest
-from schemas.store.storage import normal, shown
+from schemas.store.storage import normal, relative, shown
 from schemas.untrusted import strict_json
 
 _DEEP, _MOST = 4, 40
@@ -124,8 +124,8 @@ def _nothing(place: str) -> IntegrityError:
         near = suggestion(missing, [entry.name for entry in folder.iterdir()])
         right = near[len(" (did you mean ") : -len("?)")]
         rest = Path(where).relative_to(folder).parts[1:]
-        listing = f"ls {shlex.quote(terminal.relative(folder))}"
-        command = f"quiver show {shlex.quote(terminal.relative(folder.joinpath(right, *rest)))}" if near else listing
+        listing = f"ls {shlex.quote(relative(folder))}"
+        command = f"quiver show {shlex.quote(relative(folder.joinpath(right, *rest)))}" if near else listing
     return IntegrityError(
         "dataset-missing",
         f"no dataset or checkpoint at {shown(place)}{near}",

@@ -18,10 +18,9 @@ from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas.errors import DataError
-from schemas.process.terminal import relative
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
-from schemas.store.storage import normal, shown
+from schemas.store.storage import normal, relative, shown
 
 
 def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.process.terminal import PROGRAMS, from_here, relative
+from schemas.process.terminal import PROGRAMS, from_here
+from schemas.store.storage import relative
 
 _MODULE = ["--module", "pipelines"]
 _given: list[str] = sys.argv[1:]

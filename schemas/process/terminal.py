@@ -42,14 +42,6 @@ def from_here(text: str) -> str:
         return text
 
 
-def relative(path: str | os.PathLike[str]) -> str:
-    """A path as seen from the current folder; as it is where that folder has been removed."""
-    try:
-        return os.path.relpath(path)
-    except FileNotFoundError:
-        return os.fspath(path)
-
-
 def wrapped(text: str, indent: str = _INDENT) -> str:
     """`text` over lines of the terminal's width; those that go on begin with `indent`."""
     lines = (

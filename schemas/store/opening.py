@@ -8,10 +8,9 @@ import shlex
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.process.terminal import relative
 from schemas.settings import suggestion
 from schemas.store.local import LocalStore
-from schemas.store.storage import Store, normal, shown
+from schemas.store.storage import Store, normal, relative, shown
 
 
 def open_store(url: str | os.PathLike[str]) -> tuple[Store, str]:

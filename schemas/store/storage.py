@@ -189,6 +189,14 @@ def _absolute(path: str) -> str:
         ) from None
 
 
+def relative(path: str | os.PathLike[str]) -> str:
+    """A path as seen from the current folder; as it is where that folder has been removed."""
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:
+        return os.fspath(path)
+
+
 def lasting(url: str | os.PathLike[str]) -> str:
     """`normal(url)`; `ConfigError` for a place that is gone with this process."""
     place = normal(url)
