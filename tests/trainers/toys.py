@@ -70,7 +70,9 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
         columns["source"] = [("web", "books", None)[i % 3] for i in range(rows)]
     for name in algorithm.numbers:
         numbers = random.normal(size=rows)
-        columns[name] = (numbers > 0 if pa.types.is_boolean(algorithm.rows[name].type) else numbers).tolist()
+        kind = algorithm.rows[name].type
+        counts = 1 + np.abs(numbers * 2).astype(int) if pa.types.is_integer(kind) else numbers
+        columns[name] = (numbers > 0 if pa.types.is_boolean(kind) else counts).tolist()
     for name in algorithm.vectors:
         width = algorithm.num_outputs(algorithm.settings())
         columns[name] = random.normal(size=(rows, width)).tolist()

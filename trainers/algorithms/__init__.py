@@ -18,3 +18,4 @@ from trainers.algorithms.rm_regression import RM_REGRESSION as RM_REGRESSION
 from trainers.algorithms.rpo import RPO as RPO
 from trainers.algorithms.sft import SFT as SFT
 from trainers.algorithms.simpo import SIMPO as SIMPO
+from trainers.algorithms.steerlm2 import STEERLM2 as STEERLM2
