@@ -193,7 +193,7 @@ class Label(Op):
     @property
     @abstractmethod
     def adds(self) -> tuple[Column, ...]:
-        """The columns it computes."""
+        """The columns that `label` computes; one that rows have already is replaced."""
 
     def gives(self, *inputs: Schema) -> Schema:
         """The input's columns and the added ones."""
@@ -221,7 +221,6 @@ class Keep(Op):
     """Each row stays or goes, with a reason."""
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The input's schema."""
         return inputs[0]
 
     @abstractmethod
@@ -231,7 +230,7 @@ class Keep(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Expand(Op):
-    """Each row becomes many."""
+    """Each row becomes any number of rows (none, too), a chunk of rows at a time."""
 
     rows_per_chunk: int = 64
     """Rows worked on together; part of the identity, because a model's arithmetic may depend on its batch."""
@@ -261,7 +260,7 @@ class GatherAll(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Blend(Op):
-    """Many datasets to one."""
+    """One dataset of several, read as a stream, which is cut into shards as it comes."""
 
     @abstractmethod
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:

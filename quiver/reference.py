@@ -37,7 +37,7 @@ _EXAMPLES: dict[Any, Any] = {str: "column", int: 1, float: 1.0, bool: True}
 
 
 def page() -> str:
-    """The text of docs/reference.md."""
+    """docs/reference.md: operations, formats, algorithms, recipes and settings, as they are defined."""
     parts = [
         _HEAD,
         "## Operations\n",

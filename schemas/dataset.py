@@ -134,12 +134,12 @@ class Dataset:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all shards."""
+        """Rows of all shards together; rejected ones are not among them."""
         return self.manifest.num_rows
 
     @property
     def shards(self) -> tuple[File, ...]:
-        """The shards, in order."""
+        """The manifest's entry of each shard, in the order of their numbers."""
         return self.manifest.files
 
     @property

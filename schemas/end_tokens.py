@@ -81,7 +81,7 @@ class EndTokens:
         return list(self.ids) if len(self.ids) > 1 else next(iter(self.ids), None)
 
     def only(self, *sources: str) -> EndTokens:
-        """What these sources name."""
+        """Those that `sources` name; the others are left out."""
         return EndTokens({source: ids for source, ids in self.named.items() if source in sources})
 
     def differences(self, text_of: Callable[[int], str | None]) -> str:

@@ -54,7 +54,7 @@ class Schema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Column names in order."""
+        """Names of the columns, in the order in which they are stored."""
         return tuple(column.name for column in self.columns)
 
     @property

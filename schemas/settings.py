@@ -82,7 +82,7 @@ class Faults(list[str]):
         self.levels.setdefault(path, (kind, str(key)))
 
     def add(self, others: Faults) -> None:
-        """Take in `others`."""
+        """Append the faults of `others`; where both have unknown keys at a level, ours is shown."""
         self.extend(others)
         self.levels = {**others.levels, **self.levels}
 

@@ -148,6 +148,19 @@ def test_every_public_name_is_documented() -> None:
     assert not bare, "\n".join(bare)
 
 
+def test_no_docstring_is_filler() -> None:
+    """At most four words tell nothing that the name and its types do not."""
+    short = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {text}"
+        for path in FILES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and (text := ast.get_docstring(node)) is not None
+        and len(text.split()) <= 4
+    ]
+    assert not short, "\n".join(short)
+
+
 def test_type_comments_of_the_future_stand_in_every_file() -> None:
     """But for what runs before the working folder is closed to imports: `__future__` is a module too."""
     line, first = "from __future__ import annotations", ("trainers/__init__.py", "trainers/doors.py")

@@ -108,7 +108,7 @@ class ModelOutputs:
 
     @property
     def entropy_T(self) -> Tensor:
-        """Entropy in nats."""
+        """Entropy of the next token behind each of the T tokens, in nats; with `Needs.ENTROPY`."""
         return self.answers[Needs.ENTROPY]
 
     @property

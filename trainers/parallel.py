@@ -29,7 +29,6 @@ class Parallel:
         return self.pipeline * math.lcm(self.tensor, self.expert)
 
     def __str__(self) -> str:
-        """The cut in words."""
         return f"tensor {self.tensor} x pipeline {self.pipeline}" + f", expert {self.expert}" * (self.expert > 1)
 
 

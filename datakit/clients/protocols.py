@@ -60,7 +60,7 @@ class Scorer(Protocol):
 
     @property
     def takes(self) -> Schema:
-        """The columns it reads."""
+        """The columns that `score` reads of its rows; rows may hold others."""
         ...
 
     def score(self, rows: pa.Table) -> Mapping[str, pa.Array]:

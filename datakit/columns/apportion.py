@@ -26,7 +26,7 @@ def largest_total(weights: Sequence[float], sizes: Sequence[int], epochs: float)
 
 
 def exact_shares(weights: Sequence[float]) -> list[Fraction]:
-    """`weights` over their sum."""
+    """`weights` over their sum, as exact fractions of the decimals that they are written as; they add up to 1."""
     exact = [Fraction(repr(float(weight))) for weight in weights]
     return [weight / sum(exact) for weight in exact]
 

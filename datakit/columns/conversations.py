@@ -29,7 +29,7 @@ Faults = list[tuple[np.ndarray, str]]
 
 
 def flat(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """`array` in one piece."""
+    """`array` as one contiguous array, the chunks of a chunked one put together."""
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

@@ -13,7 +13,7 @@ from schemas.errors import DataError, ServiceError
 
 
 def token_rows(ids: pa.Array | pa.ChunkedArray) -> list[npt.NDArray[np.int64]]:
-    """Each row's ids."""
+    """Each row's ids, an int64 array; views of one array."""
     column = flat(ids)
     return np.split(np.asarray(column.flatten()).astype(np.int64), starts(column)[1:-1]) if len(column) else []
 

@@ -50,7 +50,7 @@ _UNSET: tuple[Any, ...] = (None, "", False, [], {}, "INVALID", "DEFAULT")
 
 
 def nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object inside `tree`."""
+    """Every object (dict) inside the JSON `tree`, itself included, in no particular order."""
     stack = [tree]
     while stack:
         node = stack.pop()

@@ -65,7 +65,6 @@ class Columnar(FormatReader):
         super().__post_init__()
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The row kind."""
         return super().gives(*inputs) if self.kind is None else KINDS[self.kind]
 
     def kept_types(self) -> tuple[tuple[str, str], ...]:

@@ -29,7 +29,9 @@ _BATCH = 1 << 21
 
 
 def main() -> int:
-    """Answer the one request."""
+    """Answer the one request on stdin with an Arrow stream on stdout, under limits of memory and CPU time; the exit
+    code.
+    """
     request = json.loads(sys.stdin.readline())
     resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
@@ -137,7 +139,7 @@ class _Name:
 
 
 def _scalar(kind: Any, data: Any) -> Any:
-    """One number."""
+    """The one number that the bytes `data` hold, of the pickled dtype `kind`; `ValueError` for an object."""
     import numpy as np
 
     if not isinstance(kind, _Kind) or kind.spec.startswith("O"):

@@ -19,7 +19,7 @@ _BATCH_BYTES = 1 << 25
 
 
 def main() -> int:
-    """Answer the one request."""
+    """Answer the one request on stdin with Arrow batches on stdout, under a limit of memory; the exit code."""
     request = json.loads(sys.stdin.readline())
     resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

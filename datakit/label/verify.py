@@ -70,7 +70,6 @@ class Verify(Label):
         )
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
-        """Read both and compare."""
         import polars as pl
 
         columns = {"answer": rows[self.response], "gold": rows[self.answer]}

@@ -64,5 +64,5 @@ class Reporter:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the work began, by a clock that never goes back."""
         return time.monotonic() - self._start

@@ -60,7 +60,7 @@ class Job:
         return Context(seed=self.seed, shard=shard, prepared=self.prepared, resources=opened, keys=keys)
 
     def output(self, index: int) -> Output:
-        """A fresh output shard."""
+        """The writer of output shard `index`, with nothing in it yet."""
         return Output(self.op, index, self.attempt, self.max_rejected)
 
 

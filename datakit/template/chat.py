@@ -62,7 +62,6 @@ class Chat(Templating):
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """Pieces and whole text."""
         if self.generation:
             text = Column("prompt", pa.string(), "the exact text that the model reads")
         else:

@@ -35,7 +35,6 @@ class RewardPrompt(Templating):
 
     @property
     def takes(self) -> Schema:
-        """Messages and each answer."""
         answers = tuple(Column(name, pa.string(), "an answer") for name in _SIDES[self.rows])
         return Schema("answered", 1, (Column("messages", MESSAGES, "the conversation before"), *answers))
 

@@ -47,16 +47,13 @@ class Given(str):
         return joined((other, self)) if isinstance(other, str) else NotImplemented
 
     def strip(self, chars: str | None = None, /) -> Given:
-        """As of str."""
         return self.lstrip(chars).rstrip(chars)
 
     def lstrip(self, chars: str | None = None, /) -> Given:
-        """As of str."""
         length = str.__len__(self)
         return _cut(self, length - len(str.lstrip(self, chars)), length)
 
     def rstrip(self, chars: str | None = None, /) -> Given:
-        """As of str."""
         return _cut(self, 0, len(str.rstrip(self, chars)))
 
 
@@ -153,14 +150,14 @@ def _removesuffix(text: Given, suffix: str) -> Given:
 
 
 def replace(text: Given, old: str, new: str, count: int = -1) -> str:
-    """As `text.replace(old, new, count)`."""
+    """As `text.replace(old, new, count)`; what stays of `text` stays marked as given."""
     if not str.__len__(old):
         return Given(str.replace(text, old, new, count))
     return join(new, _split_at(text, old, count))
 
 
 def join(separator: str, parts: Iterable[Any]) -> str:
-    """As `separator.join(parts)`."""
+    """As `separator.join(parts)`; parts that are given stay marked as given."""
     texts: list[str] = []
     for part in parts:
         texts += [separator, part] if texts else [part]

@@ -26,7 +26,7 @@ _SLOTS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ChatMarks:
-    """NeMo-Aligner's `chat_prompt_tokens`."""
+    """The marks of a chat that NeMo-Aligner's `data.chat_prompt_tokens` sets, with its defaults."""
 
     system_turn_start: str = "<extra_id_0>"
     turn_start: str = "<extra_id_1>"

@@ -88,7 +88,7 @@ class Sandbox:
             raise self._stopped(_NOT_AGREED) from None
 
     def close(self) -> None:
-        """End the child."""
+        """Kill the child and wait for its end; the next rendering starts another."""
         child, self._child = self._child, None
         if child is not None and self._owner == os.getpid():
             child.kill()

@@ -59,7 +59,7 @@ class Encode(Label):
 
 
 def tokenizer_of(ctx: Context) -> Any:
-    """The context's tokenizer."""
+    """The opened tokenizer that the operation `needs`: a `datakit.tokenizers.tokenizer.Tokenizer`, or a backend's."""
     return ctx.resources["tokenizer"]
 
 

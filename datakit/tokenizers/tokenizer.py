@@ -46,7 +46,7 @@ class Encoded:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
+        """Number of tokens of each row, int64."""
         return np.diff(self.offsets)
 
 

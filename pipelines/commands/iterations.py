@@ -223,7 +223,6 @@ class AlignmentIteration(SampledIteration):
         return task_setup.learning
 
     def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
-        """Fine-tuning."""
         task_setup = replace(grown.task_setup, learning=self.learning(grown.task_setup, step))
         label = f"{grown.label}/step={step}"
         return fine_tuned(plan, label, task_setup, rows, policy, grown.seed, self.original_share)

@@ -39,7 +39,6 @@ class ImportHF(Make):
     """Makes a checkpoint of a Hugging Face folder."""
 
     def make(self, node: ImportedModel, stage: Stage) -> str:
-        """`trainers.import_hf`."""
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
         return _apart(_import, node.folder, node.url, node.task_key, tokenizer)
 
@@ -49,7 +48,6 @@ class Convert(Make):
     """Makes something else of a checkpoint."""
 
     def make(self, node: ConvertedModel, stage: Stage) -> str:
-        """`trainers.export` or `trainers.merge`."""
         work = {"export": _export, "merge": _merge}[node.does]
         return _apart(work, node.model.url, node.url, node.task_key, dict(node.settings))
 
@@ -66,7 +64,6 @@ class ImportModel(Command):
     )
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The checkpoint."""
         return [imported_model(plan, self.folder, self.name, self.tokenizer)]
 
 
@@ -91,7 +88,6 @@ class ExportModel(Command):
     architecture = luigi.Parameter(default="", description="--family")
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The folder."""
         place, family = reference(self, "checkpoint"), self.family or self.architecture
         model = checkpoint_at(plan, place)
         chosen = {"dtype": self.dtype, **({"family": family} if family else {})}
@@ -110,7 +106,6 @@ class MergeModel(Command):
     name = luigi.Parameter(default="", description="label under the root; empty: made of the adapters'")
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The checkpoint."""
         place = reference(self, "adapters")
         label, model = self.name or f"merged/{stem(place)}", checkpoint_at(plan, place)
         return [plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="merge"))]

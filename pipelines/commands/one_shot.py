@@ -86,7 +86,6 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
 
     @property
     def assignments(self) -> Sequence[str]:
-        """With `--eval-steps`."""
         more = [] if self.eval_steps is None else [f"validate_every={self.eval_steps}"]
         return [*assignments_of(self), *more]
 

@@ -107,7 +107,7 @@ class Recipe(Templated, Command, Generic[R]):
         self.go_on()
 
     def go_on(self) -> None:
-        """Where the results lie."""
+        """Print, behind the figures, where the results lie; a recipe that goes on from here says how as well."""
         print()
         super().after()
 

@@ -41,7 +41,7 @@ class Requesting(Answering, OneShot):
         return [float(level) for level in self.levels]
 
     def judge(self, plan: Plan) -> Node:
-        """The reward model."""
+        """The node of the reward model that scores the answers (`--reward`)."""
         return model_at(plan, self.reward, "scorer")
 
     def likeliest(self, reading: Reading) -> tuple[Complete, Reading]:

@@ -124,7 +124,6 @@ class Import(StageCommand):
     params = ObjectParameter(default={}, description="more settings of io.jsonl, io.csv or io.parquet, as JSON")
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The dataset."""
         files = tuple(places_in(self.files))
         params = {**self.reading, **recursively_unfreeze(dict(self.params))}
         with settings.own_settings(params):
@@ -247,7 +246,6 @@ class Train(Learns, StageCommand):
     ranks = Whole(least=0, default=0, description="processes; 0: what [launch] says", significant=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """The checkpoint."""
         start = reference(self, "init", required=not self.architecture)
         if start and self.architecture:
             raise ConfigError("bad-setting", "give one of --model and --architecture", kept="nothing was started")
@@ -285,7 +283,6 @@ class Evaluate(Answering, Bounded, StageCommand):
     max_new_tokens = Whole(default=256)
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        """Answers, verdicts, rewards, figures."""
         verifier = recursively_unfreeze(dict(self.verifier))
         place = reference(self, "policy")
         policy = model_at(plan, place, "generator")

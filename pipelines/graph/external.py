@@ -34,7 +34,6 @@ class ImportedModel(Node):
 
     @property
     def kind(self) -> str:
-        """A checkpoint."""
         return "checkpoint"
 
     @property
@@ -53,7 +52,6 @@ class ImportedModel(Node):
 
     @functools.cached_property
     def has_chat_template(self) -> bool | None:
-        """That of its tokenizer."""
         if self.tokenizer is not None:
             return self.tokenizer.has_chat_template
         row = read_folder(self.folder)
@@ -101,16 +99,14 @@ class ConvertedModel(Node):
 
     @property
     def schema(self) -> None:
-        """Weights have no rows."""
+        return None
 
     @property
     def tokenizer_id(self) -> str:
-        """The checkpoint's."""
         return self.model.tokenizer_id
 
     @property
     def has_chat_template(self) -> bool | None:
-        """The checkpoint's."""
         return self.model.has_chat_template
 
     @property
@@ -123,12 +119,10 @@ class ConvertedModel(Node):
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
-        """The checkpoint's."""
         return self.model.written_facts
 
     @property
     def parents(self) -> Mapping[str, Node]:
-        """The checkpoint."""
         return {"checkpoint": self.model}
 
 
@@ -158,12 +152,10 @@ class ExternalModel(Node):
 
     @property
     def kind(self) -> str:
-        """That of its backend."""
         return self.backend
 
     @property
     def work(self) -> Mapping[str, Any]:
-        """Its identity."""
         return self.identity
 
     @property
@@ -197,4 +189,4 @@ class ExternalModel(Node):
         return {}
 
     def manifest(self) -> None:
-        """It has none."""
+        return None

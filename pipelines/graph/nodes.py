@@ -54,7 +54,7 @@ class Node(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """`dataset` or `checkpoint`."""
+        """`dataset` (rows in shards) or `checkpoint` (weights in a folder)."""
 
     @property
     @abstractmethod
@@ -124,7 +124,7 @@ class Node(ABC):
 
     @functools.cached_property
     def url(self) -> str:
-        """Where it lies."""
+        """The folder below `root` that it lies in: its label, and the first characters of its key."""
         return f"{self.root.rstrip('/')}/{self.label}-{self.task_key[:_KEY_CHARACTERS]}"
 
     @functools.cached_property
@@ -340,12 +340,10 @@ class Existing(Node):
 
     @property
     def tokenizer_by_column(self) -> TokenizerByColumn:
-        """What its manifest has."""
         return tokenizers_of(self.existing_manifest.schema, self.existing_manifest.facts)
 
     @property
     def written_facts(self) -> Mapping[str, Any]:
-        """What its manifest has."""
         return self.existing_manifest.facts
 
     @property

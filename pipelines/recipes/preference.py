@@ -33,7 +33,6 @@ class Preference(OneShotOfPairs):
 
     @property
     def assignments(self) -> Sequence[str]:
-        """With `--beta`."""
         more = [] if self.beta is None else [f"settings.beta={self.beta}"]
         return [*super().assignments, *more]
 

@@ -41,7 +41,7 @@ def labelled(label: str, text: str, column: int = _COLUMN) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 stage`, `1,024 rows`."""
+    """A number and its noun, as `1 stage` or `1,024 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

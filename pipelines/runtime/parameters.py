@@ -99,7 +99,7 @@ class OptionalNumber(Number):
 
 
 class ObjectParameter(luigi.DictParameter):
-    """A JSON object."""
+    """A JSON object; a key that it gives twice, and any other JSON, is refused."""
 
     def parse(self, x: str) -> Any:
         """The object; `ValueError` for any other JSON."""
@@ -107,7 +107,7 @@ class ObjectParameter(luigi.DictParameter):
 
 
 class ListParameter(luigi.ListParameter):
-    """A JSON list."""
+    """A JSON list; a bare value is refused with the list that was meant."""
 
     def parse(self, x: str) -> Any:
         """The list; `ValueError` for any other JSON."""
@@ -130,7 +130,6 @@ class MergedParameter(ObjectParameter):
         self._place = (owner.__name__, name)
 
     def normalize(self, x: Any) -> Any:
-        """The whole object."""
         configured = luigi.configuration.get_config().get(*self._place, "")
         whole: Mapping[str, Any] = self.default
         for layer in (self.parse(configured) if configured else {}, x):
@@ -171,7 +170,6 @@ class AssignmentsParameter(luigi.Parameter[Any]):
         return tuple(map(str, json.loads(x))) if isinstance(x, str) else tuple(x)
 
     def serialize(self, x: Sequence[str]) -> str:
-        """A JSON list."""
         return json.dumps(list(x))
 
 

@@ -79,7 +79,6 @@ class Make(luigi.Task):
         return tasks_of(self.planned().parents.values())
 
     def output(self) -> NodeTarget:
-        """Its dataset or checkpoint."""
         return NodeTarget(self.planned())
 
     def on_failure(self, exception: BaseException) -> str:

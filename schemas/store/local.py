@@ -88,7 +88,7 @@ class LocalStore:
             return cast(BinaryIO, open(number, "rb", buffering=0))
 
     def create(self, path: str) -> LocalSink:
-        """A new file."""
+        """A sink whose file appears at `path` at once, and is whole after `finish`."""
         return LocalSink(path)
 
     def put_if_absent(self, path: str, data: bytes, scratch: str) -> bool:
@@ -113,7 +113,7 @@ class LocalStore:
         return True
 
     def move(self, source: str, target: str) -> None:
-        """Rename, replacing `target`."""
+        """One rename, which replaces `target` in one step."""
         with guarded("move", target):
             os.replace(source, target)
 
@@ -129,7 +129,7 @@ class LocalStore:
             return facts.st_size
 
     def modified(self, path: str) -> float:
-        """The file's mtime."""
+        """The mtime of the file or link itself, in seconds."""
         with guarded("look at", path):
             return os.lstat(path).st_mtime
 
@@ -140,7 +140,7 @@ class LocalStore:
             return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
     def names(self, folder: str) -> list[str]:
-        """Names in a folder."""
+        """Sorted names; hidden ones are among them."""
         with guarded("list", folder):
             try:
                 return sorted(os.listdir(folder))
@@ -185,7 +185,7 @@ class LocalStore:
                 os.close(number)
 
     def remove(self, path: str) -> None:
-        """Unlink."""
+        """Remove the file or the link itself; fine if there is none."""
         with guarded("remove", path), suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -200,7 +200,7 @@ class LocalStore:
             os.rmdir(folder)
 
     def remove_empty(self, folder: str) -> None:
-        """Rmdir if empty."""
+        """Remove the folder where nothing is in it; never raises for storage's sake."""
         with suppress(OSError):
             os.rmdir(folder)
 

@@ -37,12 +37,12 @@ class ObjectSink:
             self._file = fs.open(path, "wb")
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
+        """Append `data` to the parts of the upload; nothing is visible before `finish`."""
         with _guarded("write", self._path):
             self._file.write(data)
 
     def finish(self) -> None:
-        """Complete the upload."""
+        """Complete the upload: the object is there whole, in one step."""
         with _guarded("finish", self._path):
             self._file.close()
 
@@ -89,7 +89,7 @@ class ObjectStore:
             return cast(BinaryIO, self._fs.open(path, "rb"))
 
     def create(self, path: str) -> ObjectSink:
-        """A new object."""
+        """A sink whose object appears at `path` when it is finished."""
         return ObjectSink(self._fs, path)
 
     def put_if_absent(self, path: str, data: bytes, scratch: str) -> bool:
@@ -121,7 +121,7 @@ class ObjectStore:
             self._fs.rm_file(source)
 
     def size(self, path: str) -> int | None:
-        """Bytes of an object."""
+        """Bytes of an object; None for a prefix, or where nothing is."""
         facts = self._info(path)
         return None if facts is None or facts.get("type") != "file" else int(facts["size"])
 
@@ -143,7 +143,7 @@ class ObjectStore:
         return sorted({path.split("/", 1)[0] for path in self.walk(folder)})
 
     def walk(self, folder: str) -> list[str]:
-        """Keys below a prefix."""
+        """Sorted keys below a prefix, without it, as the store lists them now."""
         with _guarded("list", folder):
             root = self._fs._strip_protocol(folder).rstrip("/")
             paths = self._fs.find(folder) if self._memory else self._fs.find(folder, refresh=True)
@@ -156,7 +156,7 @@ class ObjectStore:
         """Nothing to do: an object that exists is durable."""
 
     def remove(self, path: str) -> None:
-        """Delete an object."""
+        """Delete the object; fine if there is none."""
         with _guarded("remove", path), suppress(FileNotFoundError):
             self._fs.rm_file(path)
 

@@ -66,7 +66,7 @@ class Sink(Protocol):
     """A file being written: nothing is promised before `finish`, nothing is left after `abort`."""
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
+        """Append `data`; it may be kept in memory until `finish`."""
 
     def finish(self) -> None:
         """Make the bytes durable and close."""
@@ -87,7 +87,7 @@ class Store(Protocol):
         """All bytes of a file; `IntegrityError` if there are more than `limit`."""
 
     def open(self, path: str) -> BinaryIO:
-        """A seekable binary reader."""
+        """A binary reader of a file that can seek; whoever asks closes it."""
 
     def create(self, path: str) -> Sink:
         """A new file, replacing one of the same name; its folder must exist."""

@@ -36,7 +36,7 @@ class Script:
 
     @property
     def path(self) -> Path:
-        """Where the script lies."""
+        """The file that `sbatch` is given: `slurm.sh` in the run's folder."""
         return self.folder / "slurm.sh"
 
     @property

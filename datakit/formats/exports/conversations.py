@@ -108,5 +108,5 @@ def has_mark(texts: pa.Array) -> np.ndarray:
 
 
 def lines_of(fields: dict[str, pa.Array | str], faults: Faults) -> Lines:
-    """Rows of JSON columns."""
+    """One JSON object a row of `fields` (columns of JSON texts by key), with the `faults` of rows that have none."""
     return Lines(record(fields), faults)

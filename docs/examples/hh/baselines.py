@@ -93,7 +93,7 @@ def bag_of_words(train: Dataset, held_out: Dataset) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the three judges."""
+    """Print the accuracy of the reward model, of the longer answer and of a linear model on the held-out pairs."""
     folder = Path(arguments[0] if arguments else "quiver-data/hh")
     train, held_out = (Dataset.open(str(newest(folder, f"pairs.{part}"))) for part in ("train", "held-out"))
     longer = Longer().label(held_out.read(["chosen", "rejected"]), Context())[Longer().output]

@@ -67,7 +67,7 @@ class MicroBatch:
 
     @property
     def read_lengths(self) -> tuple[int, ...]:
-        """`lengths` without that padding."""
+        """Lengths of the rows alone, in tokens: `lengths` without the row of padding, where there is one."""
         return self.lengths if self.num_read == self.num_tokens else self.lengths[:-1]
 
     @property
@@ -83,7 +83,7 @@ class MicroBatch:
         return pack(self.lengths, self.tokens_1t.device)
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on `device`."""
+        """The batch with its tensors on `device`; itself where that is the CPU, which it is made on."""
         if device.type == "cpu":
             return self
         spans = {

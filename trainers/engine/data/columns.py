@@ -64,7 +64,7 @@ class Columns:
         return str(self.names[number].as_py())
 
     def row(self, number: int) -> Row:
-        """Row `number`."""
+        """Row `number` of the table: a list column as an array of its values, a number column as a scalar."""
         row: dict[str, np.ndarray] = {}
         for name, (values, offsets) in self.lists.items():
             start, stop = offsets[number : number + 2].tolist()

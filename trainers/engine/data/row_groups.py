@@ -52,7 +52,7 @@ class ShardGroups:
                     yield shard, number, self._group(opened, number, columns)
 
     def read(self, shard: int, number: int, columns: Sequence[str]) -> pa.Table:
-        """One row group."""
+        """The `columns` of row group `number` of a shard, from verified bytes; `IntegrityError` where they are not."""
         with open_shard(self.where, self.dataset.shards[shard], self.schema, self.dataset.verify) as opened:
             return self._group(opened, number, columns)
 
@@ -84,9 +84,9 @@ class TableGroups:
         self.schema = replace(Schema.of_arrow(self._table.schema), key=(keys[0],))
 
     def tables(self, columns: Sequence[str]) -> Iterator[tuple[int, int, pa.Table]]:
-        """The one group."""
+        """The table itself as shard 0, group 0."""
         yield 0, 0, self._table.select(list(columns))
 
     def read(self, shard: int, number: int, columns: Sequence[str]) -> pa.Table:
-        """The one group."""
+        """The `columns` of the one group that there is."""
         return self._table.select(list(columns))

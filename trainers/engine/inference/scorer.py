@@ -39,7 +39,6 @@ class Scorer:
 
     @property
     def takes(self) -> Schema:
-        """The token columns."""
         return Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in self.columns))
 
     def score(self, rows: pa.Table) -> dict[str, pa.Array]:

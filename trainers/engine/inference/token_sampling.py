@@ -26,7 +26,7 @@ _AT_ONCE = 1 << 24
 
 
 def mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's output function."""
+    """SplitMix64's output function (Steele et al. 2014) of each uint64 of `state`, modulo 2**64."""
     state = (state ^ (state >> np.uint64(30))) * _FIRST
     state = (state ^ (state >> np.uint64(27))) * _SECOND
     return state ^ (state >> np.uint64(31))

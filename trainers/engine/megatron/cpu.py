@@ -33,7 +33,7 @@ class Redirect(ast.NodeTransformer):
     """Reads the CUDA device as the CPU in one module's syntax tree."""
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """`torch.cuda.x` becomes `CPU_CUDA.x`."""
+        """`torch.cuda.x` becomes `CPU_CUDA.x` where it is read."""
         self.generic_visit(node)
         of_torch = isinstance(node.value, ast.Name) and node.value.id == "torch"
         if node.attr == "cuda" and of_torch and isinstance(node.ctx, ast.Load):
@@ -60,7 +60,7 @@ class Redirect(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`x.cuda(...)` becomes `x`."""
+        """A call `x.cuda(...)` becomes `x`: the tensor stays where it is."""
         self.generic_visit(node)
         if isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
             return node.func.value
@@ -79,12 +79,12 @@ class Stream:
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
     def wait_stream(self, other: object) -> None:
-        """Nothing to wait for."""
+        """Return at once: work on the CPU is done in order."""
 
     wait_event = wait_stream
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Return at once: what was asked of the CPU is done."""
 
     def record_event(self, event: Event | None = None) -> Event:
         """An event of this moment."""
@@ -105,7 +105,7 @@ class Event:
         self.at = 0.0
 
     def record(self, stream: object = None) -> None:
-        """Remember this moment."""
+        """Take the time, in seconds of `time.perf_counter`, for `elapsed_time`."""
         self.at = time.perf_counter()
 
     def elapsed_time(self, later: Event) -> float:
@@ -113,7 +113,7 @@ class Event:
         return (later.at - self.at) * 1e3
 
     def wait(self, stream: object = None) -> None:
-        """Nothing to wait for."""
+        """Return at once: what was recorded is done."""
 
     synchronize = wait
 

@@ -59,7 +59,7 @@ def token_keys(tokens_t: Tensor, plan: Packed, key: int) -> Tensor:
 
 
 def mixed(x: Tensor) -> Tensor:
-    """lowbias32 of every int32."""
+    """lowbias32 (Wellons 2018) of every int32 of `x`, on any device; bits as of uint32."""
     x = x ^ ((x >> 16) & 0xFFFF)
     x = x.mul_(0x7FEB352D)
     x = x.bitwise_xor_((x >> 15) & 0x1FFFF)

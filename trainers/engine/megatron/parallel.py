@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def world(self) -> int:
-        """Number of processes."""
+        """Number of processes of the run: tensor x pipeline x data."""
         return self.tensor * self.pipeline * self.data
 
     @property
@@ -86,7 +86,7 @@ class Layout:
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device of this process: the GPU of its rank on this machine, or the CPU where there is none."""
         return torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 

@@ -56,7 +56,7 @@ class Journal:
             self._give_up(error)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file of figures; a second call does nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None

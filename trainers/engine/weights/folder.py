@@ -50,7 +50,7 @@ class Folder:
 
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes by name."""
+        """The shape of every tensor of all files, by its name."""
         return {name: file.entries[name].shape for name, file in self._place.items()}
 
     def dtype(self, name: str) -> str:
@@ -64,7 +64,7 @@ class Folder:
         return self._place[name].read(name, row, row + 1)[0]
 
     def numel(self) -> int:
-        """Numbers in all tensors."""
+        """Number of elements of all tensors of all files together."""
         total = 0
         for file in set(self._place.values()):
             for entry in file.entries.values():

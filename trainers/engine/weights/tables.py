@@ -118,7 +118,7 @@ def windows(config: Config, sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def sizes_of(model: ModelConfig) -> dict[str, Any]:
-    """The same as config.json."""
+    """The sizes of `model` under the names that Llama's config.json has for them."""
     return {
         "num_hidden_layers": model.num_layers,
         "hidden_size": model.hidden_size,
@@ -141,7 +141,7 @@ def rope_keys(model: ModelConfig, share: bool = False) -> dict[str, Any]:
 
 
 def windows_of(model: ModelConfig) -> dict[str, Any]:
-    """Qwen's window as config.json."""
+    """The sliding window of `model` under the names of Qwen's config.json."""
     kind = "full_attention" if model.window is None else "sliding_attention"
     return {
         "use_sliding_window": model.window is not None,

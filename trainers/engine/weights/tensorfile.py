@@ -133,7 +133,7 @@ class TensorWriter:
         self._file.write(len(text).to_bytes(8, "little") + text)
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """The next tensor."""
+        """Append the next tensor that the header announces; name, type and shape must be those it says."""
         expected, fields = self._waiting.pop(0), self._header[name]
         given = [_NAMES[tensor.dtype], list(tensor.shape)]
         assert (name, *given) == (expected, fields["dtype"], fields["shape"]), (

@@ -48,7 +48,7 @@ class Mlflow:
         self._logged = memory.last_logged
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """One batch of metrics."""
+        """One batch of metrics, with this moment in milliseconds; a step that was logged is passed over."""
         if step > self._logged:
             now = time.time_ns() // 10**6
             metrics = [self._metric(_name(name), value, now, step) for name, value in figures.items()]

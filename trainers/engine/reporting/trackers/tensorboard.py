@@ -44,7 +44,7 @@ class TensorBoard:
         self._write(step=step, summary=self._summary(value=values))
 
     def close(self, status: Status) -> None:
-        """Close the file."""
+        """Close the file of events; it has no place for the status."""
         self._file.close()
 
     def _write(self, **content: Any) -> None:

@@ -45,7 +45,7 @@ class Tracker(Protocol):
         """The figures of one step; they do not fall behind `Facts.first`."""
 
     def close(self, status: Status) -> None:
-        """The run has ended."""
+        """End the run there as finished, stopped or failed; nothing is logged afterwards."""
 
 
 class Memory:
@@ -61,7 +61,7 @@ class Memory:
             self.id = None
 
     def keep(self, run_id: str) -> None:
-        """Remember the id."""
+        """Write the id that the run has there to the file, for the next start."""
         self.id = run_id
         own_folder(self._path.parent)
         replace_file(self._path, json.dumps({"id": run_id}) + "\n")
@@ -84,11 +84,11 @@ class Trackers:
                 self._trackers.append(tracker)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Tell every tracker."""
+        """`Tracker.log` of each; one that fails is left out from then on."""
         self._each(lambda tracker: tracker.log(step, figures))
 
     def close(self, status: Status) -> None:
-        """End every tracker."""
+        """`Tracker.close` of each that is left; nothing is logged afterwards."""
         self._each(lambda tracker: tracker.close(status))
         self._trackers = []
 

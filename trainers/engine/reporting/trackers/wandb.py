@@ -42,7 +42,7 @@ class Wandb:
         self._logged = memory.last_logged
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """One row of history."""
+        """One row of the run's history; a step that was logged is passed over."""
         if step > self._logged:
             self._run.log(dict(figures), step=step)
 
