@@ -27,14 +27,14 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.generate import Complete
 from datakit.op import Op
-from datakit.registry import op_of
+from datakit.registry import kind_of, op_of
 from datakit.template import Chat
 from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.learning import Learns
-from pipelines.commands.templated import Answering, Bounded, Sampled, Templated
+from pipelines.commands.templated import Answering, Bounded, Sampled, Templated, is_templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
@@ -67,6 +67,11 @@ class StageCommand(ReadsFiles, Command):
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
         """The operation of this verb's family."""
+        with settings.own_settings(params):
+            return op_of(self.full_name(name), recursively_unfreeze(dict(params)))
+
+    def full_name(self, name: str) -> str:
+        """`name` with its family; `ConfigError` where that is not this verb's."""
         full = name if "." in name else f"{self.family}.{name}"
         if not full.startswith(f"{self.family}."):
             raise ConfigError(
@@ -76,8 +81,7 @@ class StageCommand(ReadsFiles, Command):
                 kept="nothing was started",
                 next=f"luigi --module pipelines {self.task_family} --help",
             )
-        with settings.own_settings(params):
-            return op_of(full, recursively_unfreeze(dict(params)))
+        return full
 
 
 class _Operation(StageCommand):
@@ -204,7 +208,11 @@ class Template(Templated, _Operation):
     example = "--data ROWS --op chat --tokenizer CHECKPOINT"
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
-        """As for other verbs, with what the command and the configuration say of templating."""
+        """As for other verbs, with what the command and the configuration say of templating, where it is settable."""
+        kind = kind_of(self.full_name(name))
+        if not is_templated(kind):
+            self.nothing_templated(f"{kind.name} has no such settings")
+            return super().operation(name, params)
         return super().operation(name, self.agreed(recursively_unfreeze(dict(params))))
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:

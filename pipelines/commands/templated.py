@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import luigi
@@ -93,6 +94,11 @@ class Templated:
                 )
         rest = {name: value for name, value in self.rendering.settings.items() if value}
         return {**rest, **given, **params}
+
+
+def is_templated(kind: type[Op]) -> bool:
+    """Whether an operation has the settings of a `Rendering`; `template` alone may be its own, of another meaning."""
+    return {*Rendering().settings} <= {one.name for one in fields(kind)}
 
 
 class Bounded:

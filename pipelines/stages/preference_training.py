@@ -1,7 +1,8 @@
 """A policy learns from pairs, and is held against what it thought of them before: the graph of every recipe that does.
 
 The policy says once what it thinks of both answers of every pair (`label.logprobs`, per row); those are the reference
-columns of the algorithm, so the trainer has one network. The held-out pairs are read before and after.
+columns of the algorithm, so the trainer has one network. For an algorithm without such columns only the held-out pairs
+are asked about: these are read before and after.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked
 from pipelines.stages.measure import Measure
-from pipelines.stages.preferred import REFERENCE, is_of_pairs, learnt_rows, of_pairs
+from pipelines.stages.preferred import is_of_pairs, learnt_rows, of_pairs, references, rows_for
 from trainers.config import Training
 from trainers.registry import configured
 
@@ -32,11 +33,14 @@ def trained_on_pairs(
     reading: Reading,
     seed: int,
 ) -> Results:
-    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second."""
+    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second: an algorithm over pairs on
+    those that it can read.
+    """
     learning = training.learning
     algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
-    held_out = ask(plan, f"{label}/pairs-held-out", of_pairs("ref"), pairs[1], policy, reading=reading)
-    kind = "pairs" if is_of_pairs(algorithm) else "feedback"
+    kind, part = ("pairs" if is_of_pairs(algorithm) else "feedback"), f"{label}/pairs-held-out"
+    compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
+    held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
     train, validation = (
         learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
         for part, rows in zip(("train", "held-out"), pairs, strict=True)
@@ -62,7 +66,7 @@ def rewards_query(training: Training, where: str) -> str:
     """
     learning = training.learning
     algorithm, settings = configured(learning.algorithm, learning.settings, where=where)
-    referred = any(name.startswith(REFERENCE) for name in algorithm.numbers)
+    referred = bool(references(algorithm))
     mean, beta = not referred or getattr(settings, "average_log_probs", False), getattr(settings, "beta", 1.0)
     rewards = []
     for side in ("chosen", "rejected"):

@@ -6,9 +6,9 @@ from datakit.blend import Unpair
 from datakit.filter import NotNull
 from datakit.label import Logprobs
 from pipelines.graph.made_by import adding, unsure
-from pipelines.graph.nodes import Node, Table, rows_of
+from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
-from pipelines.stages.ask import Reading, ask
+from pipelines.stages.ask import Reading, ask, readable
 from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm
 from trainers.preference import SEQUENCES
@@ -22,34 +22,46 @@ def is_of_pairs(algorithm: Algorithm) -> bool:
     return algorithm.sequences == SEQUENCES
 
 
+def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
+    """`pairs` (PREFERENCES) as rows of the kind that `algorithm` reads, the same pairs or answers one by one; those
+    without a value that it needs (a known reward) are set aside.
+    """
+    rows = pairs if is_of_pairs(algorithm) else plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
+    columns = unsure(algorithm.rows, rows_of(rows))
+    return plan.table(f"{label}.not-null", NotNull(columns=columns), rows) if columns else rows
+
+
 def learnt_rows(
     plan: Plan, label: str, algorithm: Algorithm, pairs: Node, reference: Node, reading: Reading, seed: int
-) -> Table:
-    """`pairs` (PREFERENCES) as rows of `algorithm`, with the log-probabilities that the model `reference` gives them.
+) -> Node:
+    """`pairs` (PREFERENCES) as rows of `algorithm`, with the log-probabilities that the model `reference` gives them;
+    where it reads none, as tokens, and nothing is asked.
 
-    Rows without a value that it needs (a known reward) are set aside first. Texts that the algorithm reads besides,
-    each as tokens (`mismatched_ids`), come of the operations that add them.
+    Texts that the algorithm reads besides, each as tokens (`mismatched_ids`), come of the operations that add them.
     """
-    rows, asking = pairs, references(algorithm)
-    if columns := unsure(algorithm.rows, rows_of(rows)):
-        rows = plan.table(f"{label}.not-null", NotNull(columns=columns), rows)
+    asking, rows = question(algorithm), rows_for(plan, label, algorithm, pairs)
     if not is_of_pairs(algorithm):
-        rows = plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
         for sequence in algorithm.sequences[1:]:
             text = sequence.ids.removesuffix("_ids")
             if text not in rows_of(rows):
                 rows = plan.table(f"{label}.{text}", adding(text, rows_of(rows)), rows, seed=seed)
-    return ask(plan, label, asking, rows, reference, reading=reading)
+    prepared = ask if references(algorithm) else readable
+    return prepared(plan, label, asking, rows, reference, reading=reading)
 
 
-def references(algorithm: Algorithm) -> Logprobs:
-    """The question that gives every sequence of the algorithm the reference's log-probability, in its own columns;
-    `ConfigError` for one that reads neither pairs nor answers with such a column each.
+def references(algorithm: Algorithm) -> tuple[str, ...]:
+    """The columns in which the algorithm reads a reference's log-probabilities, one for each sequence; often none."""
+    return tuple(name for name in algorithm.numbers if name.startswith(REFERENCE))
+
+
+def question(algorithm: Algorithm) -> Logprobs:
+    """What a reference is asked about every sequence of the algorithm; for one without `references` it only says which
+    tokens rows are to hold. `ConfigError` for one that reads neither pairs nor answers that are wanted or not, or a
+    reference of some of its sequences.
     """
-    if is_of_pairs(algorithm):
-        return of_pairs("ref")
-    declared = [name for name in algorithm.numbers if name.startswith(REFERENCE)]
-    if "desirable" not in algorithm.rows or len(declared) != len(algorithm.sequences):
+    declared, sequences = references(algorithm), algorithm.sequences
+    of_answers = is_of_pairs(algorithm) or "desirable" in algorithm.rows
+    if not of_answers or len(declared) not in (0, len(sequences)):
         raise ConfigError(
             "bad-setting",
             f"{algorithm.name} learns no preferences",
@@ -58,11 +70,12 @@ def references(algorithm: Algorithm) -> Logprobs:
             kept="nothing was started",
             next="--algorithm dpo",
         )
-    columns = ((one.ids, one.mask or "", name) for one, name in zip(algorithm.sequences, declared, strict=True))
+    names = declared or tuple(f"{REFERENCE}_{one.ids}" for one in sequences)
+    columns = ((one.ids, one.mask or "", name) for one, name in zip(sequences, names, strict=True))
     return Logprobs(columns=tuple(columns), per="row")
 
 
 def of_pairs(who: str) -> Logprobs:
-    """The same for both answers of a pair, in columns that begin with `who`."""
+    """What `who` is asked about both answers of a pair, and the beginning of the columns that hold it."""
     columns = tuple((f"{side}_ids", f"{side}_mask", f"{who}_logprob_{side}") for side in ("chosen", "rejected"))
     return Logprobs(columns=columns, per="row")

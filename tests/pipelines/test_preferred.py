@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,20 @@ import pytest
 from datakit.blend import Mismatch, Unpair
 from datakit.filter import NotNull
 from datakit.label import Logprobs
+from datakit.op import Op
 from datakit.tokenize import Sequences
-from pipelines.graph.nodes import Table
+from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import PreferenceOptimization
 from pipelines.stages.ask import PLAIN
 from pipelines.stages.preferred import learnt_rows
 from schemas.errors import ConfigError
 from schemas.rows.conversation import IDS
-from schemas.rows.feedback import FEEDBACK_TOKENS
+from schemas.rows.feedback import FEEDBACK, FEEDBACK_TOKENS
 from schemas.rows.tokens import MASK
 from schemas.schema import Column
 from trainers.algorithm import Algorithm, TokenColumn
-from trainers.algorithms import DPO, KTO, RPO, SFT
+from trainers.algorithms import DPO, IPO, KTO, ORPO, RPO, SFT, SIMPO
 from trainers.registry import configured
 
 WANTED = replace(
@@ -47,6 +49,11 @@ BESIDE = replace(
     sequences=(*WANTED.sequences, TokenColumn(ids="prompt_id_ids", mask="prompt_id_mask")),
 )
 """The same with a second text beside each answer."""
+ALONE = replace(WANTED, name="alone", rows=WANTED.rows.dropping("ref_logprob"))
+"""Answers one by one, held against nothing."""
+_TOOLS = replace(FEEDBACK["tools"], nullable=False)
+WITH_TOOLS = replace(WANTED, name="with_tools", rows=WANTED.rows.adding(_TOOLS))
+"""The same with a column that rows may lack."""
 
 
 @pytest.fixture
@@ -89,16 +96,41 @@ def test_beta_is_that_of_the_algorithm_or_of_its_preset(plan: Plan, words: dict[
     assert configured(learning.algorithm, learning.settings)[1].beta == beta
 
 
-@pytest.mark.parametrize("algorithm", [DPO, RPO, WANTED, BESIDE, KTO], ids=lambda algorithm: algorithm.name)
-def test_rows_hold_what_the_algorithm_reads(learnt, algorithm: Algorithm) -> None:
+def ops(node: Node) -> list[Op]:
+    return [one.op for one in node.ancestors() if isinstance(one, Table)]
+
+
+def asked(nodes: Sequence[Node], of: str) -> list[Op]:
+    """Questions about log-probabilities of whole sequences, below labels that hold `of`."""
+    every = {id(one): one for node in nodes for one in node.ancestors() if isinstance(one, Table) and of in one.label}
+    return [one.op for one in every.values() if isinstance(one.op, Logprobs)]
+
+
+LEARNT = [DPO, IPO, RPO, SIMPO, ORPO, WANTED, ALONE, WITH_TOOLS, BESIDE, KTO]
+
+
+@pytest.mark.parametrize("algorithm", LEARNT, ids=lambda algorithm: algorithm.name)
+def test_rows_hold_what_the_algorithm_reads_and_nothing_else_is_asked(learnt, algorithm: Algorithm) -> None:
+    """A reference is asked once, about the columns that the algorithm declares, or never."""
     rows: Table = learnt(algorithm)
     rows.schema.requires(algorithm.rows, algorithm.name)
-    assert isinstance(rows.op, Logprobs) and rows.op.per == "row"
-    unpaired = [node for node in rows.ancestors() if isinstance(node, Table) and isinstance(node.op, Unpair)]
-    wanted = [node for node in unpaired if node.op.desirable]
-    assert len(wanted) == (algorithm not in (DPO, RPO))
-    known = [node.op for node in rows.ancestors() if isinstance(node, Table) and isinstance(node.op, NotNull)]
-    assert known == [NotNull(columns=("chosen_reward", "rejected_reward"))] * (algorithm is RPO)
+    declared = [name for name in algorithm.rows.names if name.startswith("ref_logprob")]
+    assert [[name for _, _, name in op.columns] for op in asked([rows], "rows")] == ([declared] if declared else [])
+    assert not {name for name in rows.schema.names if name.startswith("ref_logprob")} - {*declared}
+    wanted = [op for op in ops(rows) if isinstance(op, Unpair) and op.desirable]
+    assert len(wanted) == (algorithm not in (DPO, IPO, RPO, SIMPO, ORPO))
+    known = {"rpo": [("chosen_reward", "rejected_reward")], "with_tools": [("tools",)]}
+    assert [op.columns for op in ops(rows) if isinstance(op, NotNull)] == known.get(algorithm.name, [])
+
+
+@pytest.mark.parametrize(("algorithm", "training", "held_out"), [("dpo", 1, 2), ("simpo", 0, 2), ("orpo", 0, 2)])
+def test_only_what_is_compared_is_asked_where_there_is_no_reference(
+    plan: Plan, algorithm: str, training: int, held_out: int
+) -> None:
+    """The held-out pairs are read before and after, by every algorithm."""
+    targets = PreferenceOptimization(algorithm=algorithm).results(plan).targets
+    assert len(asked(targets, "pairs-train")) == training
+    assert len(asked(targets, "held-out")) == held_out
 
 
 def test_a_text_beside_the_answer_becomes_tokens_of_its_own(learnt) -> None:

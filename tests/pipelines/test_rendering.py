@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from datakit.generate import Complete
 from datakit.op import Op
-from datakit.template import Rendering
+from datakit.registry import OPS
+from datakit.template import Chat, Fit, Rendering, RewardPrompt
 from datakit.templating.rendering import Templating
 from pipelines.commands import stages
 from pipelines.commands.command import Command, written_otherwise
@@ -77,6 +78,39 @@ def test_the_date_of_the_configuration_is_the_usual_one(place: Path, monkeypatch
         assert (fault.value.slug, fault.value.where) == ("bad-setting", "[quiver] date")
     finally:
         config.set("quiver", "date", before)
+
+
+@pytest.fixture
+def dated() -> Iterator[None]:
+    """A date in the configuration."""
+    config = luigi.configuration.get_config()
+    before = config.get("quiver", "date", "")
+    config.set("quiver", "date", "2020-02-02")
+    yield
+    config.set("quiver", "date", before)
+
+
+OTHERS = [name for name, kind in OPS.items() if name.startswith("template.") and kind not in (Chat, RewardPrompt, Fit)]
+
+
+@pytest.mark.usefixtures("dated")
+@pytest.mark.parametrize("name", OTHERS)
+def test_settings_of_templating_reach_no_operation_that_has_none(name: str) -> None:
+    """The date of the configuration is for those that write one; of the command's own words none is dropped."""
+    given: dict[str, Any] = {"data": "rows.jsonl", "tokenizer": "model", "op": name}
+    assert stages.Template(**given).operation(name, {}) == OPS[name]()
+    assert not {"options", "date"} & {*OPS[name]().params()}
+    for words in ({"template": "chatml"}, {"template_options": {"a": 1}}, {"date": "2021-01-01"}):
+        with pytest.raises(ConfigError, match=f"have no use here: {name} has no such settings"):
+            stages.Template(**given, **words).operation(name, {})
+
+
+@pytest.mark.usefixtures("dated")
+def test_the_date_of_the_configuration_reaches_every_operation_that_writes_one() -> None:
+    given: dict[str, Any] = {"data": "rows.jsonl", "tokenizer": "model"}
+    for name, params in (("chat", {}), ("reward_prompt", {}), ("fit", {"max_length": 9})):
+        op: Any = stages.Template(op=name, **given).operation(name, params)
+        assert op.date == "2020-02-02", name
 
 
 def test_what_is_given_twice_or_for_nothing_is_refused(place: Path) -> None:
