@@ -108,14 +108,14 @@ def test_a_working_folder_that_is_gone_is_named(words: list[str], tmp_path: Path
 
 
 def test_without_a_working_folder_whole_paths_work(tmp_path: Path) -> None:
-    made = prompts(tmp_path / "d")
+    made = prompts(tmp_path / "answers")
     folder = tmp_path / "gone"
     folder.mkdir()
     shown = python(folder, GONE, "show", made.url)
     assert shown.returncode == 0 and "row 0" in shown.stdout, shown.stderr
     folder.mkdir()
-    absent = python(folder, GONE, "show", str(tmp_path / "e"))
-    assert absent.returncode == 11 and "did you mean d?" in absent.stderr, absent.stderr
+    absent = python(folder, GONE, "show", str(tmp_path / "answer"))
+    assert absent.returncode == 11 and "did you mean answers?" in absent.stderr, absent.stderr
 
 
 def test_a_long_number_is_no_number_of_rows(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from commands import ROOT, luigi
 
 from schemas.dataset import Dataset
 
+pytestmark = pytest.mark.slow
 EXAMPLE = ROOT / "docs" / "examples" / "stories"
 
 

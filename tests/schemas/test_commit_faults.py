@@ -66,8 +66,10 @@ def every_point(job: Callable[[str], object], folder: Path, kind: str, step: int
     [
         "kill",
         "power",
-        "ENOSPC",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("EIO", "EROFS", "EDQUOT", "EACCES", "EMFILE")),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("ENOSPC", "EIO", "EROFS", "EDQUOT", "EACCES", "EMFILE")
+        ),
     ],
 )
 def test_every_point_of_a_run_may_fail(kind: str, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from schemas.dataset import Dataset
 from schemas.store.commit import sweep
 from tests.faults.checks import files_below
@@ -40,6 +42,7 @@ def test_identical_runs_all_succeed_and_one_manifest_stands(tmp_path: Path) -> N
         assert files_below(url) == wanted
 
 
+@pytest.mark.slow
 def test_of_differing_runs_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
     wanted, winners = None, Counter[int]()
     for turn in range(ROUNDS):

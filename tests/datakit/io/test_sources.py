@@ -35,7 +35,7 @@ def test_a_link_to_nothing_or_to_a_device_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file"):
         Jsonl(files=(str(tmp_path / "gone.jsonl"),), format="prompts").params()
     (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
-    with pytest.raises(IntegrityError, match="no regular file"):
+    with pytest.raises(ConfigError, match="is a pipe or a device"):
         Jsonl(files=(str(tmp_path / "zero.jsonl"),), format="prompts").params()
 
 

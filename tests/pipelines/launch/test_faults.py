@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,25 @@ def test_what_is_kept_is_what_was_saved_whole(tmp_path: Path) -> None:
     assert kept(tmp_path) == f"every finished stage, and steps up to 10: the save of step 10 in {tmp_path / 'saves'}"
 
 
-def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    """A run that a test interrupts; afterwards it goes on, and teaches what one that ran through teaches."""
     monkeypatch.delenv("QUIVER_FAULT", raising=False)
     whole, parts = Started(tmp_path / "whole"), Started(tmp_path / "parts")
     whole.go()
+    yield parts
+    monkeypatch.setenv("QUIVER_FAULT", "none@0")
+    parts.go()
+    assert toys.curve(parts.run.paths.folder) == toys.curve(whole.run.paths.folder)
+    assert parts.digest() == whole.digest()
+    assert sorted(path.name for path in (parts.run.paths.folder / "logs").iterdir()) == [
+        "launcher.log",
+        "rank-00000.log",
+        "rank-00001.log",
+    ]
 
+
+def test_a_rank_that_dies_is_named_and_the_run_goes_on(parts: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     error = parts.fails("kill@2", monkeypatch)
     assert isinstance(error, WorkerError) and error.code == 14
     assert error.render().startswith("error[14/rank-died]: sft: rank 1 of 2 was killed by SIGKILL at step 2\n")
@@ -74,6 +89,11 @@ def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypat
     assert "rank 1, last lines of" in parts.messages[0] and "| the fault kill strikes rank 1" in parts.messages[0]
     assert "lost touch" not in parts.messages[0]
 
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_or_raises_is_named_and_the_run_goes_on(
+    parts: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error = parts.fails("sleep@4", monkeypatch)
     assert error.render().startswith("error[14/rank-stuck]: sft: rank 1 of 2 has not got on for 8 s\n")
     assert error.found == "rank 0 at step 4, rank 1 at step 4"
@@ -84,13 +104,3 @@ def test_a_rank_that_fails_is_told_and_the_run_goes_on(tmp_path: Path, monkeypat
     error = parts.fails("raise@6", monkeypatch)
     assert error.render().startswith("error[1/bug]: KeyError: 'the fault of rank 1' (see "), error.render()
     assert "Traceback" in (parts.run.paths.folder / "traceback-1.txt").read_text()
-
-    monkeypatch.setenv("QUIVER_FAULT", "none@0")
-    parts.go()
-    assert toys.curve(parts.run.paths.folder) == toys.curve(whole.run.paths.folder)
-    assert parts.digest() == whole.digest()
-    assert sorted(path.name for path in (parts.run.paths.folder / "logs").iterdir()) == [
-        "launcher.log",
-        "rank-00000.log",
-        "rank-00001.log",
-    ]

@@ -32,7 +32,7 @@ def test_the_watch_sees_an_open_port(tmp_path: Path) -> None:
     assert ("tcp", "0100007F") in seen.sockets
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_listens_on_the_loopback_interface_alone(tmp_path: Path, ranks: int) -> None:
     """What a person set for a cluster does not open a run on one machine either; where ranks meet, nobody looks in."""
     modes: set[tuple[str, int]] = set()
