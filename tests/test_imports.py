@@ -200,3 +200,9 @@ def test_what_algorithms_are_is_known_without_torch() -> None:
 def test_every_file_can_be_imported() -> None:
     names = [name for name in MODULES if not name.endswith("__main__")]
     assert "torch" in loaded_by("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in names))
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^"\*" = \[.*"py\.typed"', settings, re.MULTILINE), "a wheel holds the marks"
+    assert [name for name in PACKAGES if not (ROOT / name / "py.typed").is_file()] == []

@@ -19,7 +19,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
 from pipelines.runtime.references import model_parameter, reference
-from pipelines.setups.setup_config import SetupConfig, learning_parameter, max_new_tokens
+from pipelines.setups.setup_config import SetupConfig, columns_parameter, learning_parameter, max_new_tokens, renamed
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
@@ -34,6 +34,7 @@ class own(SetupConfig):
     policy = luigi.Parameter(default="", description="model")
     prompts = luigi.Parameter(default="", description="dataset folder or file of prompts")
     format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
+    columns = columns_parameter("the file of prompts")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
     reward = model_parameter("reward model")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
@@ -41,6 +42,7 @@ class own(SetupConfig):
     original_format = luigi.Parameter(
         default="completions", description="format of a file of answers (datakit.formats.forms)"
     )
+    original_columns = columns_parameter("the file of answers")
     template = luigi.Parameter(
         default="", description="chat template, by name or as Jinja text; empty: the tokenizer's own"
     )
@@ -69,9 +71,9 @@ class own(SetupConfig):
             )
         title, policy = self._title(), model_at(plan, self.first, "generator")
         reward = model_at(plan, self.reward, "scorer")
-        prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported")
+        prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported", **renamed(self.columns))
         train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
-        original = rows_at(plan, self.original, self.original_format, f"{title}/original") if self.original else None
+        original = self._original(plan, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
         max_length = longest_row(self.max_length, (policy, reward), "--own-max-length")
         check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
@@ -93,6 +95,9 @@ class own(SetupConfig):
             reward_model=reward,
             learning=self.improve,
         )
+
+    def _original(self, plan: Plan, label: str) -> Node:
+        return rows_at(plan, self.original, self.original_format, label, **renamed(self.original_columns))
 
     @property
     def first(self) -> str:

@@ -9,21 +9,23 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 
 from datakit.blend import Unpair
-from datakit.io import Jsonl
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import imported
 from pipelines.runtime.parameters import ListParameter, Number
 from pipelines.setups.setup_config import (
     SetupConfig,
+    columns_parameter,
     first_policy,
     held_apart,
     learning_parameter,
     max_length,
     max_new_tokens,
     network,
+    renamed,
     reward_model,
     vocabulary,
 )
@@ -38,11 +40,14 @@ class preferences(SetupConfig):
     """Files of questions with a better and a worse answer; a share of the questions is held out of everything."""
 
     title = luigi.Parameter(default="preferences", description="what the data is called: the folder it lies in")
-    files = ListParameter(default=(), description="JSONL or JSON files, .gz too; paths start from the current folder")
+    files = ListParameter(
+        default=(), description="files of pairs, as `Import` reads them; paths start from the current folder"
+    )
     format = luigi.Parameter(default="preferences", description="format of the files (datakit.formats.forms)")
     layout = luigi.ChoiceParameter(
-        default="lines", choices=["lines", "array"], description="one record a line, or one JSON list"
+        default="auto", choices=["auto", "lines", "array"], description="one record a line, or one JSON list"
     )
+    columns = columns_parameter("a file")
     held_out = Number(default=0.1, least=0, most=1, description="share of the questions that nothing is learnt from")
     learn = luigi.ChoiceParameter(
         default="chosen", choices=["chosen", "rejected", "both"], description="answers of the first policy"
@@ -84,9 +89,8 @@ class preferences(SetupConfig):
                 kept="nothing was started",
                 next="""--preferences-files '["pairs.jsonl"]'""",
             )
-        layout: Any = self.layout
-        read = Jsonl(files=files, format=self.format, layout=layout, source=self.title)
-        pairs = plan.table(f"{self.title}/pairs", read.pinned())
+        given = {"source": self.title, **({} if self.layout == "auto" else {"layout": self.layout})}
+        pairs = imported(plan, files, self.format, f"{self.title}/pairs", **given, **renamed(self.columns))
         train, held_out = held_apart(plan, f"{self.title}/pairs", pairs, self.held_out, seed)
         learnt = TrainTokenizer(columns=("messages", "chosen", "rejected"), vocab_size=self.vocabulary)
         tokenizer = plan.table(f"{self.title}/tokenizer", learnt, train)

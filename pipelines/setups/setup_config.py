@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import luigi
+from luigi.freezing import recursively_unfreeze
 
 from datakit.blend import Split
 from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import MergedParameter, Whole
+from pipelines.runtime.parameters import MergedParameter, ObjectParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.rewards import pair_tokens
 from trainers.architecture import ModelConfig
@@ -40,6 +41,16 @@ def max_length(default: int) -> Whole:
 def max_new_tokens(default: int) -> Whole:
     """The parameter that bounds an answer."""
     return Whole(default=default, description="tokens of an answer, at most")
+
+
+def columns_parameter(what: str) -> Any:
+    """The parameter that renames keys of files."""
+    return ObjectParameter(default={}, description=f"names that {what} uses for its format's keys, as JSON")
+
+
+def renamed(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader is given of `columns`; nothing where no name is."""
+    return {"columns": recursively_unfreeze(dict(columns))} if columns else {}
 
 
 def network(**default: Any) -> Any:

@@ -10,9 +10,10 @@ import torch
 
 from tests.fidelity import folders
 from tests.fidelity.folders import ABSENT
+from tests.trainers import toys
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
-from trainers.engine.weights import comparison
+from trainers.engine.weights import check, comparison
 from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
 
@@ -167,6 +168,18 @@ def test_the_check_runs_past_the_window_and_the_stretch(tmp_path: Path, case: st
     seen = comparison.beyond(job, model, parallel.start(Parallel()))
     assert seen.get("tokens", 0) == length
     assert not length or seen["difference"] < 1e-5 * max(1.0, seen["greatest"])
+
+
+def test_what_is_not_exercised_is_said() -> None:
+    model = toys.model(window=1 << 16, max_sequence_length=1 << 18)
+    seen = comparison.beyond({}, model, parallel.start(Parallel()))
+    assert "difference" not in seen and seen["tokens"] == (1 << 16) + 64
+    assert check._past(seen, model, "folder") == (
+        "not exercised: the window of 65,536 (it takes 65,600 tokens, 32,768 are run at most)"
+    )
+    deep = toys.model(window=70, num_layers=5, max_sequence_length=256)
+    text = check._past({"tokens": 134, "difference": 1e-7, "greatest": 2.0}, deep, "folder")
+    assert text == "the window of 70, first 2 layers at token 134: 1e-07 (not in layers 3 to 5)"
 
 
 @pytest.mark.parametrize(

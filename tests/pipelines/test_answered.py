@@ -163,6 +163,7 @@ def test_rows_beyond_the_budget_name_the_flag_that_allows_them(answer: Answer, t
     text, next_ = answer("Import --files bad.jsonl")
     assert "io.jsonl rejected 1 of the first 4 rows" in text
     assert next_ == "quiver Import --files bad.jsonl --quiver-max-rejected 0.25"
+    assert not list((tmp_path / "quiver-data").glob("import/*")), "what failed leaves no folder"
     with pytest.raises(DataError) as fault:
         check_budget(Jsonl(files=("a",), format="prompts", digests=("",)), {"broken": 1}, 3, 0, ["a:1"], {})
     assert fault.value.next == "--quiver-max-rejected 0.34", "rounded up: 0.33 of 3 rows is none"

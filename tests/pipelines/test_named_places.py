@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datakit.apply import apply
 from datakit.io import Jsonl
+from datakit.op import Context, Read
+from datakit.template import Rendering
+from pipelines import recipes
+from pipelines.commands import stages
+from pipelines.commands.command import Command
+from pipelines.commands.files import ReadsFiles
 from pipelines.graph.nodes import Existing, Table
+from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, folder_name, names_in, rows_at, stem
 from pipelines.graph.results import Results
+from pipelines.runtime.known_commands import commands
+from pipelines.setups.own import own
+from pipelines.setups.preferences import preferences
 from schemas import TOKENIZERS
 from schemas.errors import ConfigError
 from tests.pipelines.toy import Count
@@ -70,3 +81,75 @@ def test_results_without_names_have_those_of_their_labels(tmp_path: Path) -> Non
     results = Results.of(nodes)
     assert results.targets == tuple(nodes) and results.datasets == {"one": nodes[0], "two": nodes[1]}
     assert not results.checkpoints and not results.figures
+
+
+QUESTION = {"task": {"q": "1+1?"}, "id": 7, "note": "left out on purpose"}
+ANSWERED = {**QUESTION, "task": {"q": "1+1?", "a": "2"}, "score": 1}
+JUDGED = {**QUESTION, "task": {"q": "1+1?", "a": "2", "no": "3"}}
+
+
+@pytest.fixture
+def others(place: Path) -> Path:
+    """Files whose keys have names of their own: questions, answers, pairs (one JSON list)."""
+    (place / "asked.jsonl").write_text(json.dumps(QUESTION) + "\n")
+    (place / "rows.jsonl").write_text((json.dumps(ANSWERED) + "\n") * 2)
+    (place / "pairs.json").write_text(json.dumps([JUDGED, JUDGED]))
+    return place
+
+
+def first_rows(node: Any) -> list[dict[str, Any]]:
+    """The first rows of every file that a node reads or that is read for it."""
+    readers = [one.op for one in ordered([node]) if isinstance(one, Table) and isinstance(one.op, Read)]
+    return [row for op in readers if hasattr(op, "files") for row in next(iter(op.read(Context()))).rows.to_pylist()]
+
+
+def reading_commands() -> list[Command]:
+    """Every command that takes a file of rows, given one whose keys are renamed, carried and left out."""
+    answered = {"prompt": "task.q", "response": "task.a"}
+    pairs = {"prompt": "task.q", "chosen": "task.a", "rejected": "task.no"}
+    asked: dict[str, Any] = {"model": "model", "prompts": "asked.jsonl", "columns": {"prompt": "task.q"}}
+    rows: dict[str, Any] = {"data": "rows.jsonl", "columns": answered}
+    more = {"keep": "id", "ignore": "note,score", "source_name": "survey"}
+    length = {"op": "length", "params": {"column": "response"}}
+    return [
+        stages.Import(files="rows.jsonl", columns=answered, **more),
+        stages.Generate(**asked, max_new_tokens=8, **more),
+        stages.Evaluate(**asked, max_new_tokens=8, **more),
+        stages.Label(**rows, **length, **more),
+        stages.Filter(**rows, format="completions", op="where", params={"predicate": "id > 6"}, **more),
+        stages.Blend(**rows, op="shuffle", **more),
+        stages.Template(**rows, op="chat", tokenizer="model", **more),
+        stages.Tokenize(**rows, op="train", params={"vocab_size": 300}, **more),
+        recipes.Sft(model="model", eval_share=0.5, **rows, **more),
+        recipes.RewardModel(model="model", eval_share=0.5, data="pairs.json", columns=pairs, **more),
+        recipes.Preference(model="model", eval_share=0.5, data="pairs.json", columns=pairs, **more),
+    ]
+
+
+def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path) -> None:
+    tried = reading_commands()
+    of_tokens_or_two_models = {"Train", "Distill", "SteerLm", "DecisionTransformer"}
+    takes_files = {name for name, kind in commands().items() if issubclass(kind, ReadsFiles)}
+    assert takes_files - of_tokens_or_two_models == {command.task_family for command in tried}
+    for command in tried:
+        wanted = command.build(Plan("data")) if hasattr(command, "build") else command.targets
+        rows = [row for node in wanted for row in first_rows(node)]
+        assert rows, command.task_family
+        for row in rows:
+            assert row["messages"][0]["content"] == "1+1?", command.task_family
+            assert (row["id"], row["source"]) == (7, "survey"), command.task_family
+
+
+def test_files_of_a_setup_are_renamed_too_whatever_their_layout(others: Path) -> None:
+    plan, bounds = Plan("data"), {"max_length": 64, "max_new_tokens": 8}
+    mine = own(
+        model="model", reward="model", prompts="asked.jsonl", columns={"prompt": "task.q"}, original="rows.jsonl",
+        original_columns={"prompt": "task.q", "response": "task.a"}, **bounds,
+    ).task_setup(plan, 0, Rendering())  # fmt: skip
+    assert [row["messages"][0]["content"] for row in first_rows(mine.prompts)] == ["1+1?"]
+    assert [row["response"] for row in first_rows(mine.original)] == ["2", "2"]
+    names = {"prompt": "task.q", "chosen": "task.a", "rejected": "task.no"}
+    judged = preferences(files=["pairs.json"], columns=names, **bounds).task_setup(plan, 0, Rendering())
+    assert {(row["chosen"], row["rejected"], row["source"]) for row in first_rows(judged.prompts)} == (
+        {("2", "3", "preferences")}
+    )

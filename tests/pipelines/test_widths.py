@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def test_a_stage_that_gets_nowhere_says_so_once(
             stage.move(str(Progress("io.jsonl", rows, None, 1.0)))
     lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["io.jsonl", "io.jsonl: starting, no row is done yet", "io.jsonl: 512 rows, 512 rows/s"]
+
+
+def test_a_stage_says_its_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+    for label, seconds in (("long", 0.4), ("short", 0.0)):
+        with Stage(label, "toy.count") as stage:
+            time.sleep(seconds)
+            stage.done("1 row")
+    taken = dict(re.findall(r"^(\w+) +1 row, (\d+\.\d) s$", capsys.readouterr().err, re.MULTILINE))
+    assert float(taken["long"]) >= 0.4 > float(taken["short"])
 
 
 def test_an_error_fits_and_its_command_pastes(

@@ -282,6 +282,17 @@ def test_a_hostile_line_is_a_rejected_row(tmp_path: Path, line: bytes, reason: s
     assert (made.num_rows, gone["line"].to_pylist(), gone["reason"].to_pylist()) == (2, [2], [reason])
 
 
+def test_a_reward_of_400_digits_is_a_rejected_row(tmp_path: Path) -> None:
+    lines = [b'{"prompt": "a", "response": "b", "reward": %s}' % reward for reward in (b"1", b"1" + b"0" * 400, b"0.5")]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    made = apply(
+        Jsonl(files=(str(tmp_path / "a.jsonl"),), format="rewarded"), [], str(tmp_path / "out"), max_rejected=1
+    )
+    gone = made.read_rejected()
+    assert gone is not None and gone["reason"].to_pylist() == ["not-finite"]
+    assert made.read()["reward"].to_pylist() == [1.0, 0.5]
+
+
 def test_tools_and_their_calls_keep_the_order_of_their_keys() -> None:
     from datakit.formats.keys import _tools
     from datakit.formats.turns import read_turns
