@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datakit.label.attribute_logprob import AttributeLogprob as AttributeLogprob
 from datakit.label.attribute_text import AttributeText as AttributeText
 from datakit.label.attribute_values import AttributeValues as AttributeValues
 from datakit.label.attributes import Attributes as Attributes
 from datakit.label.divergence import Divergence as Divergence
+from datakit.label.importance import Importance as Importance
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer

@@ -13,3 +13,4 @@ from pipelines.recipes.reward_model import RewardModel as RewardModel
 from pipelines.recipes.sft import Sft as Sft
 from pipelines.recipes.spin import SpinIteration as SpinIteration
 from pipelines.recipes.steer_lm import SteerLm as SteerLm
+from pipelines.recipes.steer_lm2 import SteerLm2Iteration as SteerLm2Iteration

@@ -17,6 +17,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.label import Attributes, AttributeText
 from datakit.template import Chat, Condition
 from datakit.tokenize import Encode, Mask
+from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
@@ -51,9 +52,9 @@ class SteerLm(Requesting):
 
     def results(self, plan: Plan) -> Results:
         """Rows with their attributes, the policy, and its answers to held-out questions at every level."""
-        names, steered = self._names()
+        names, _ = self.names()
         given, judge = self.one_shot_setup(plan), self.judge(plan)
-        label, reading, levels = given.label, given.reading, self.requested_levels
+        label, reading = given.label, given.reading
         rows, tokens = {}, {}
         for part, own in given.parts.items():
             judging = "attributes" not in rows_of(own)
@@ -69,14 +70,7 @@ class SteerLm(Requesting):
             init=given.model,
             validation=tokens["held-out"],
         )
-        more = f", CAST([{', '.join(self._requested_sql(names, steered))}] AS DOUBLE[]) AS attributes"
-        requests = requested.requests(plan, f"{label}/requests", given.held_out, levels, len(steered), more)
-        answers = self._answers(plan, label, requests, policy, reading)
-        measuring = Attributes(names=names, column="measured")
-        judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=reading)
-        places = [names.index(name) + 1 for name in steered]
-        column = f"measured[{places}[subject + 1]]"
-        figures = requested.measured(plan, label, judged, column, len(steered), len(levels))
+        judged, figures = self.measured(plan, label, given, policy, judge)
         return Results(
             targets=(figures, policy),
             datasets={"labelled": rows["train"], "train": tokens["train"], "answers": judged},
@@ -86,10 +80,10 @@ class SteerLm(Requesting):
 
     def report(self) -> Sequence[FigureTable]:
         """Of each attribute what was measured at every level that was asked for."""
-        figures, (_, steered) = metrics(self.graph.figures["evaluation"]), self._names()
+        figures, (_, steered) = metrics(self.graph.figures["evaluation"]), self.names()
         return [requested_table(self.task_family, "attribute", steered, self.requested_levels, figures)]
 
-    def _names(self) -> tuple[tuple[str, ...], list[str]]:
+    def names(self) -> tuple[tuple[str, ...], list[str]]:
         """All attributes, and those that are varied; `ConfigError` for one that is none."""
         names = tuple(map(str, recursively_unfreeze(self.attributes)))
         steered = list(map(str, recursively_unfreeze(self.steered))) or list(names)
@@ -112,19 +106,47 @@ class SteerLm(Requesting):
 
     def _tokens(self, plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
         """Rows as tokens, the answer learnt behind its attributes."""
+        return self.conditioned(plan, label, self.texts(plan, label, rows, model, reading), model, reading)
+
+    def texts(self, plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
+        """Rows as templated text, the answer learnt."""
         chat = Chat(**reading.rendering.for_model(model.learnt).settings, response="response", learn="last")
-        texts = plan.table(f"{label}.texts", chat, rows, tokenizer=model)
+        return plan.table(f"{label}.texts", chat, rows, tokenizer=model)
+
+    def conditioned(self, plan: Plan, label: str, texts: Node, model: Node, reading: Reading) -> Node:
+        """`texts` as tokens, their attributes before the answer."""
         conditioned = plan.table(f"{label}.conditioned", Condition(), texts)
         return plan.table(f"{label}.tokens", Mask(max_length=reading.max_length), conditioned, tokenizer=model)
 
-    def _answers(self, plan: Plan, label: str, requests: Node, policy: Node, reading: Reading) -> Node:
-        """The likeliest answer of `policy` to each of `requests`, behind its attributes."""
+    def requests(self, plan: Plan, label: str, rows: Node) -> Node:
+        """The questions of `rows` for every attribute that is varied, and every level."""
+        names, steered = self.names()
+        more = f", CAST([{', '.join(self._requested_sql(names, steered))}] AS DOUBLE[]) AS attributes"
+        return requested.requests(plan, label, rows, self.requested_levels, len(steered), more)
+
+    def prompts(self, plan: Plan, label: str, requests: Node, policy: Node, reading: Reading) -> Node:
+        """`requests` as `policy` reads them, with their attributes where the answer begins."""
         assert reading.tokenizer is not None
-        complete, room = self.likeliest(reading)
         chat = Chat(**reading.rendering.for_model(policy.learnt).settings, generation=True)
-        labelled = plan.table(f"{label}/asked", AttributeText(names=self._names()[0]), requests)
-        texts = plan.table(f"{label}/asked.texts", chat, labelled, tokenizer=reading.tokenizer)
-        conditioned = plan.table(f"{label}/asked.conditioned", Condition(generation=True), texts)
-        encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=room.max_length)
-        prompts = plan.table(f"{label}/asked.tokens", encode, conditioned, tokenizer=reading.tokenizer)
-        return asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)
+        labelled = plan.table(label, AttributeText(names=self.names()[0]), requests)
+        texts = plan.table(f"{label}.texts", chat, labelled, tokenizer=reading.tokenizer)
+        conditioned = plan.table(f"{label}.conditioned", Condition(generation=True), texts)
+        encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=self.likeliest(reading)[1].max_length)
+        return plan.table(f"{label}.tokens", encode, conditioned, tokenizer=reading.tokenizer)
+
+    def measured(self, plan: Plan, label: str, given: OneShotSetup, policy: Node, judge: Node) -> tuple[Node, Node]:
+        """The likeliest answers of `policy` to held-out requests with what the reward model says of them, and the
+        figures.
+        """
+        names, steered = self.names()
+        requests = self.requests(plan, f"{given.label}/requests", given.held_out)
+        prompts = self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading)
+        complete, _ = self.likeliest(given.reading)
+        answers = asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)
+        measuring = Attributes(names=names, column="measured")
+        judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=given.reading)
+        places = [names.index(name) + 1 for name in steered]
+        figures = requested.measured(
+            plan, label, judged, f"measured[{places}[subject + 1]]", len(steered), len(self.levels), errors=True
+        )
+        return judged, figures

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipelines.report.figures import Figure, FigureTable, Value
-from pipelines.stages.requested import cell
+from pipelines.stages.requested import cell, error
 
 _COLUMNS = (
     Figure("answers", ",.0f", meaning="answers at each level"),
@@ -16,14 +16,19 @@ _COLUMNS = (
     Figure("rank correlation", ".2f", meaning="Spearman's, of levels and means; 1: more asked for is more given"),
 )
 """Of a table with one row a subject, behind the subject's name."""
+_ERROR = Figure("error", ".3g", meaning="mean distance of an answer's measured value from the level asked for")
 
 
 def requested_table(
     title: str, first: str, subjects: Sequence[str], levels: Sequence[float], figures: Mapping[str, float]
 ) -> FigureTable:
     """A row for each of `subjects`, below the name `first`, of what `stages.requested.measured` makes."""
-    rows = tuple((name, *figures_of(figures, number, levels)) for number, name in enumerate(subjects))
-    return FigureTable(f"{title}: what was asked for and what came", (Figure(first), *_COLUMNS), rows)
+    rows = [(name, *figures_of(figures, number, levels)) for number, name in enumerate(subjects)]
+    columns: tuple[Figure, ...] = (Figure(first), *_COLUMNS)
+    if error(0) + ".mean" in figures:
+        columns = (*columns, _ERROR)
+        rows = [(*row, figures.get(f"{error(number)}.mean")) for number, row in enumerate(rows)]
+    return FigureTable(f"{title}: what was asked for and what came", columns, tuple(rows))
 
 
 def figures_of(

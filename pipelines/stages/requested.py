@@ -31,16 +31,31 @@ def requests(plan: Plan, label: str, rows: Node, levels: Sequence[float], subjec
     return plan.table(label, Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",)), rows)
 
 
-def measured(plan: Plan, label: str, answers: Node, column: str, subjects: int, levels: int) -> Table:
-    """Figures of `answers`: of each subject and level the mean of `column`, an expression over their rows."""
-    cells = [(subject, level) for subject in range(subjects) for level in range(levels)]
-    columns = ", ".join(f"CASE WHEN subject = {s} AND level = {n} THEN {column} END AS {cell(s, n)}" for s, n in cells)
+def measured(
+    plan: Plan, label: str, answers: Node, column: str, subjects: int, levels: int, *, errors: bool = False
+) -> Table:
+    """Figures of `answers`: of each subject and level the mean of `column`, an expression over their rows; with
+    `errors` of each subject its mean distance from what was requested, where both are on one scale.
+    """
+    cells = {
+        cell(subject, level): f"CASE WHEN subject = {subject} AND level = {level} THEN {column} END"
+        for subject in range(subjects)
+        for level in range(levels)
+    }
+    if errors:
+        distance = f"abs({column} - requested)"
+        cells |= {error(subject): f"CASE WHEN subject = {subject} THEN {distance} END" for subject in range(subjects)}
+    columns = ", ".join(f"{expression} AS {name}" for name, expression in cells.items())
     query = Query(query=f"SELECT sample_id, {columns} FROM rows", tables=("rows",), key=("sample_id",))
     table = plan.table(f"{label}/levels", query, answers)
-    measure = Measure(stage=label, columns=tuple(cell(*place) for place in cells))
-    return plan.table(f"{label}/evaluation", measure, table)
+    return plan.table(f"{label}/evaluation", Measure(stage=label, columns=tuple(cells)), table)
 
 
 def cell(subject: int, level: int) -> str:
     """The column, and the figure, of a subject's level."""
     return f"subject_{subject}_level_{level}"
+
+
+def error(subject: int) -> str:
+    """The column, and the figure, of a subject's distance from what was requested."""
+    return f"subject_{subject}_error"

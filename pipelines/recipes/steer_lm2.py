@@ -1,0 +1,132 @@
+"""SteerLM 2.0: the policy of SteerLM answers, and learns how often each answer to a request should have come.
+
+    SteerLm -> policy                           --data without attributes -> SFT -> prior
+    requests of this iteration: training questions x attributes x levels, drawn by lot
+      -> several answers of the policy of the iteration before
+      -> label.attributes, label.attribute_logprob          log P(a|x,y): is it what was asked for?
+      -> label.logprobs of the prior                        log P(y|x):   is it an answer to the question?
+      -> label.logprobs of that policy                      log Q(y|a,x): how often does it come?
+      -> label.importance -> train.steerlm2 -> policy, asked and measured as SteerLm's is
+
+Wang et al., "HelpSteer2" (2024, arXiv:2406.08673); NeMo-Aligner has the loss, and no way to make its rows. Answers are
+drawn at temperature 1 with nothing cut, as importance weights suppose; one that is cut off counts as if it ended there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from luigi.freezing import recursively_unfreeze
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.label import AttributeLogprob, Attributes, Importance, Logprobs
+from datakit.tokenize import Mask
+from pipelines.commands.one_shot import OneShotSetup, learning_over
+from pipelines.graph.backend import model_at
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
+from pipelines.recipes.steer_lm import SteerLm
+from pipelines.report.figures import FigureTable, metrics
+from pipelines.report.requested import requested_table
+from pipelines.runtime.parameters import Number, Whole
+from pipelines.runtime.references import model_parameter
+from pipelines.stages.ask import ask, asked
+from pipelines.stages.iteration import drawn_prompts
+from pipelines.stages.losses import token_rows
+from trainers.config import merged, training_of
+
+
+class SteerLm2Iteration(SteerLm):
+    """Iteration `iteration` of SteerLM 2.0; those before it, and SteerLM, are made first."""
+
+    iteration = Whole(default=1, description="which iteration; those before it are required")
+    prompts_per_iteration = Whole(
+        default=256, description="questions with attributes of one iteration; each is used in one iteration only"
+    )
+    samples_per_prompt = Whole(least=2, default=8, description="answers to each of them")
+    attribute_std = Number(default=0.5, least=1e-6, description="standard deviation of the reward model's errors")
+    prior = model_parameter("model of answers to plain questions; empty: trained on --data as SteerLM is")
+    rounds = learning_over(optim={"lr": 1e-6})
+
+    def results(self, plan: Plan) -> Results:
+        """What SteerLM makes, and of every iteration its answers, rows, policy and figures."""
+        first, given, judge = super().results(plan), self.one_shot_setup(plan), self.judge(plan)
+        prior, policy = self._prior(plan, given), first.checkpoints["policy"]
+        requests = self.requests(plan, f"{given.label}/train.requests", given.train)
+        datasets, checkpoints = dict(first.datasets), {"first": policy, "prior": prior}
+        figures = {"first": first.figures["evaluation"]}
+        for number in range(1, self.iteration + 1):
+            label = f"{given.label}/iter={number}"
+            drawn = drawn_prompts(plan, label, requests, self.prompts_per_iteration, number, self.settled_seed)
+            samples = self._samples(plan, label, given, drawn, policy, self.settled_seed + number)
+            rows = self._rows(plan, label, given, samples, judge, (prior, policy))
+            policy = plan.model(
+                f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
+            )
+            answers, figures[f"iter={number}"] = self.measured(plan, label, given, policy, judge)
+            prefix = "" if number == self.iteration else f"iter={number}/"
+            datasets |= {f"{prefix}samples": samples, f"{prefix}learnt": rows, f"{prefix}answers": answers}
+            checkpoints[f"{prefix}policy"] = policy
+        return Results(targets=(*figures.values(), policy), datasets=datasets, checkpoints=checkpoints, figures=figures)
+
+    def report(self) -> Sequence[FigureTable]:
+        """Of SteerLM's policy, and of every iteration's, what was measured at every level that was asked for."""
+        _, steered = self.names()
+        return [
+            requested_table(f"{self.task_family} {name}", "attribute", steered, self.requested_levels, metrics(node))
+            for name, node in self.graph.figures.items()
+        ]
+
+    def _training(self, label: str, number: int) -> Any:
+        changes: Mapping[str, Any] = self.changes.get("rounds", {})
+        learning = merged(recursively_unfreeze(self.rounds), changes)
+        return training_of("steerlm2", learning, seed=self.settled_seed + number, where=f"rounds of {label}")
+
+    def _prior(self, plan: Plan, given: OneShotSetup) -> Node:
+        """The model that `--prior` names, or the first one after fine-tuning on the rows as they are."""
+        if self.prior:
+            return model_at(plan, self.prior, "model")
+        label, parts = f"{given.label}/prior", {}
+        for part, rows in given.parts.items():
+            parts[part] = token_rows(plan, f"{label}/{part}", rows, given.model, given.reading)
+        return plan.model(
+            label,
+            self.training_for(label),
+            data=parts["train"],
+            tokenizer=given.model,
+            init=given.model,
+            validation=parts["held-out"],
+        )
+
+    def _samples(self, plan: Plan, label: str, given: OneShotSetup, drawn: Node, policy: Node, seed: int) -> Node:
+        """Several answers of `policy` to each of the requests `drawn`."""
+        greedy, _ = self.likeliest(given.reading)
+        limits = greedy.sampling
+        sampling = Sampling(
+            samples_per_prompt=self.samples_per_prompt, max_new_tokens=limits.max_new_tokens, stop=limits.stop
+        )
+        prompts = self.prompts(plan, f"{label}/asked", drawn, policy, given.reading)
+        return asked(plan, f"{label}/samples", Complete(sampling=sampling), prompts, policy, seed=seed)
+
+    def _rows(
+        self, plan: Plan, label: str, given: OneShotSetup, samples: Node, judge: Node, models: tuple[Node, Node]
+    ) -> Node:
+        """`samples` as rows of `steerlm2`; `models` are the prior and the policy that gave them."""
+        prior, policy = models
+        measuring = Attributes(names=self.names()[0], column="measured")
+        judged = ask(plan, f"{label}/measured", measuring, samples, judge, reading=given.reading)
+        fitting = plan.table(f"{label}/fitting", AttributeLogprob(std=(self.attribute_std,)), judged)
+        texts = self.texts(plan, f"{label}/plain", fitting, given.model, given.reading)
+        plain = plan.table(
+            f"{label}/plain.tokens", Mask(max_length=given.reading.max_length), texts, tokenizer=given.model
+        )
+        asking = Logprobs(columns=(("input_ids", "loss_mask", "prior_logprob"),), per="row")
+        known = asked(plan, f"{label}/plain.logprobs", asking, plain, prior)
+        tokens = self.conditioned(plan, f"{label}/learnt", known, given.model, given.reading)
+        asking = replace(asking, columns=(("input_ids", "loss_mask", "ref_logprob"),))
+        given_often = asked(plan, f"{label}/learnt.logprobs", asking, tokens, policy)
+        return plan.table(f"{label}/learnt", Importance(), given_often)
