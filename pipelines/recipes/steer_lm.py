@@ -98,6 +98,12 @@ class SteerLm(Requesting):
             )
         return names, steered
 
+    @property
+    def measured_sql(self) -> str:
+        """The SQL of what was measured of the attribute that a row of answers is about."""
+        names, steered = self.names()
+        return f"measured[{[names.index(name) + 1 for name in steered]}[subject + 1]]"
+
     def _requested_sql(self, names: Sequence[str], steered: Sequence[str]) -> list[str]:
         """Of each attribute the SQL of what is asked for: the level where it is varied, or else a fixed number."""
         fixed = {name: float(self.others.get(name, 0 if name in _UNWANTED else 4)) for name in names}
@@ -145,8 +151,7 @@ class SteerLm(Requesting):
         answers = asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)
         measuring = Attributes(names=names, column="measured")
         judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=given.reading)
-        places = [names.index(name) + 1 for name in steered]
         figures = requested.measured(
-            plan, label, judged, f"measured[{places}[subject + 1]]", len(steered), len(self.levels), errors=True
+            plan, label, judged, self.measured_sql, len(steered), len(self.levels), errors=True
         )
         return judged, figures

@@ -23,6 +23,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import AttributeLogprob, Attributes, Importance, Logprobs
+from datakit.sql import Query
 from datakit.tokenize import Mask
 from pipelines.commands.one_shot import OneShotSetup, learning_over
 from pipelines.graph.backend import model_at
@@ -30,14 +31,24 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.recipes.steer_lm import SteerLm
-from pipelines.report.figures import FigureTable, metrics
+from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.iteration import drawn_prompts
 from pipelines.stages.losses import token_rows
+from pipelines.stages.measure import Measure
 from trainers.config import merged, training_of
+
+_DRAWN = ("error", "wanted_error", "distance")
+_COLUMNS = (
+    Figure("iteration"),
+    Figure("answers", ",.0f", meaning="that the policy before it gave, at temperature 1"),
+    Figure("error", ".3g", meaning="mean distance of their measured value from the level asked for"),
+    Figure("error wanted", ".3g", meaning="the same, were each to come as often as it should"),
+    Figure("distance", ".3g", meaning="divergence of how often they come from that, nats a request"),
+)
 
 
 class SteerLm2Iteration(SteerLm):
@@ -67,6 +78,7 @@ class SteerLm2Iteration(SteerLm):
             policy = plan.model(
                 f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
             )
+            figures[f"iter={number}/drawn"] = self._drawn_figures(plan, label, rows)
             answers, figures[f"iter={number}"] = self.measured(plan, label, given, policy, judge)
             prefix = "" if number == self.iteration else f"iter={number}/"
             datasets |= {f"{prefix}samples": samples, f"{prefix}learnt": rows, f"{prefix}answers": answers}
@@ -74,12 +86,33 @@ class SteerLm2Iteration(SteerLm):
         return Results(targets=(*figures.values(), policy), datasets=datasets, checkpoints=checkpoints, figures=figures)
 
     def report(self) -> Sequence[FigureTable]:
-        """Of SteerLM's policy, and of every iteration's, what was measured at every level that was asked for."""
+        """Of SteerLM's policy, and of every iteration's, what was measured at every level that was asked for; of every
+        iteration the answers that it learnt from.
+        """
         _, steered = self.names()
+        figures = {name: metrics(node) for name, node in self.graph.figures.items()}
+        asked_of = {
+            name: requested_table(self.task_family, "attribute", steered, self.requested_levels, figures[name])
+            for name in ("first", *(f"iter={number}" for number in range(1, self.iteration + 1)))
+        }
+        first = asked_of["first"]
+        rows = tuple((name, *row) for name, table in asked_of.items() for row in table.rows)
+        drawn = [(number, figures[f"iter={number}/drawn"]) for number in range(1, self.iteration + 1)]
+        learnt = tuple((n, own["error.count"], *(own[f"{name}.mean"] for name in _DRAWN)) for n, own in drawn)
         return [
-            requested_table(f"{self.task_family} {name}", "attribute", steered, self.requested_levels, metrics(node))
-            for name, node in self.graph.figures.items()
+            FigureTable(first.title, (Figure("policy"), *first.columns), rows),
+            FigureTable(f"{self.task_family}: answers that were learnt from", _COLUMNS, learnt),
         ]
+
+    def _drawn_figures(self, plan: Plan, label: str, rows: Node) -> Node:
+        """Figures of the answers that an iteration learns from, as they came and as they should have."""
+        error, share = f"abs({self.measured_sql} - requested)", "group_size * weight"
+        query = (
+            f"SELECT sample_id, {error} AS error, {share} * {error} AS wanted_error, "
+            f"{share} * ln(greatest(weight, 1e-300) / greatest(baseline, 1e-300)) AS distance FROM rows"
+        )
+        table = plan.table(f"{label}/drawn", Query(query=query, tables=("rows",), key=("sample_id",)), rows)
+        return plan.table(f"{label}/drawn.figures", Measure(stage=f"{label}/drawn", columns=_DRAWN), table)
 
     def _training(self, label: str, number: int) -> Any:
         changes: Mapping[str, Any] = self.changes.get("rounds", {})

@@ -65,11 +65,24 @@ def test_two_iterations_from_files_to_the_table(tmp_path: Path) -> None:
         plain = only(tmp_path, f"iter={k}/plain.texts").read()["text"].to_pylist()
         assert not any("extra_id_2" in text for text in plain)
         check_rows(only(tmp_path, f"iter={k}/learnt").read().to_pylist())
-    assert "error" in done.stdout and "SteerLm2Iteration iter=2" in done.stdout
+        check_figures(tmp_path, k)
+    assert "error wanted" in done.stdout and "iter=2" in done.stdout
     answers = only(tmp_path, "iter=2/answers.attributes").read().to_pylist()
     figures = {row["metric"]: row["value"] for row in only(tmp_path, "iter=2/evaluation").read().to_pylist()}
     errors = [abs(row["measured"][1] - row["requested"]) for row in answers]
     assert figures["subject_0_error.mean"] == pytest.approx(mean(errors))
+
+
+def check_figures(folder: Path, number: int) -> None:
+    """Those of the answers that an iteration learnt from, and as they should have come."""
+    figures = {row["metric"]: row["value"] for row in only(folder, f"iter={number}/drawn.figures").read().to_pylist()}
+    rows = only(folder, f"iter={number}/learnt").read().to_pylist()
+    errors = [abs(row["measured"][1] - row["requested"]) for row in rows]
+    wanted = [row["weight"] * error for row, error in zip(rows, errors, strict=True)]
+    apart = sum(row["weight"] * math.log(row["weight"] / row["baseline"]) for row in rows)
+    assert figures["error.mean"] == pytest.approx(mean(errors))
+    assert figures["wanted_error.mean"] == pytest.approx(sum(wanted) / 20)
+    assert figures["distance.mean"] == pytest.approx(apart / 20)
 
 
 def check_rows(rows: list[dict[str, Any]]) -> None:
