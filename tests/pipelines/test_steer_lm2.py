@@ -55,7 +55,8 @@ def test_two_iterations_from_files_to_the_table(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     flags = [text for name, value in FLAGS.items() for text in (f"--{name}", value)]
     flags += ["--attributes", '["toxicity", "verbosity"]', "--steered", '["verbosity"]', "--levels", "[0, 2, 4]"]
-    flags += ["--iteration", "2", "--max-new-tokens", "6", "--eval-share", "0.2", "--lr", "3e-3", "--epochs", "3"]
+    flags += ["--iteration", "2", "--max-new-tokens", "6", "--eval-share", "0.2", "--lr", "1e-2"]
+    flags += ["--epochs", "8", "--batch-size", "4"]
     more = ["--prompts-per-iteration", "20", "--samples-per-prompt", "4", "--attribute-std", "0.75"]
     done = luigi(tmp_path, "SteerLm2Iteration", *flags, *more, "--set", "rounds.optim.lr=1e-3", module="pipelines")
     assert done.returncode == 0, done.stderr
