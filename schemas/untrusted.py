@@ -45,7 +45,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def exact_json(text: str) -> Any:
     """JSON of a setting that a person wrote: as `strict_json`, and no number that would be read as 0 and is not."""
-    return json.loads(text, object_pairs_hook=once, parse_constant=_no_constant, parse_float=_exact)
+    return json.loads(text, object_pairs_hook=once, parse_constant=_no_constant, parse_float=exact_number)
 
 
 def strict_json(data: bytes | str) -> Any:
@@ -65,7 +65,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _exact(text: str) -> float:
+def exact_number(text: str) -> float:
+    """The finite number that `text` writes; `ValueError` for one that would be read as 0 and is not."""
     number = _finite(text)
     if number == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
         raise ValueError(f"{text[:20]} is too small a number: it would be read as 0")

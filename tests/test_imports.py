@@ -120,7 +120,7 @@ def test_there_is_no_circle_of_rooms() -> None:
     assert not circle(rooms)
 
 
-MODULE_NAMES = {"megatron": "megatron-core"}
+MODULE_NAMES = {"megatron": "megatron-core", "yaml": "pyyaml"}
 """Modules whose distribution has another name, where that begins otherwise than the module's."""
 
 

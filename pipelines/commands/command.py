@@ -32,6 +32,12 @@ _SHOWN = 12
 class Command(luigi.Task):
     """A task that makes nothing itself: it is complete when the last nodes of its graph are."""
 
+    config = luigi.Parameter(
+        default="",
+        significant=False,
+        description="YAML or JSON file of flags and their values; flags given beside it win",
+    )
+
     example: ClassVar[str] = ""
     """Flags that show what a command needs; words in capitals are a user's own."""
 

@@ -23,6 +23,7 @@ class Learns:
     lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")
     epochs = OptionalWhole(description="the same as --set epochs=...")
     batch_size = OptionalWhole(description="rows of an optimizer step; the same as --set global_batch_size=...")
+    eval_steps = OptionalWhole(description="validate every so many steps; the same as --set validate_every=...")
 
 
 class ByAlgorithm:

@@ -8,7 +8,6 @@ and what they stand on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem, unread
 from pipelines.graph.results import Results
-from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole, assignments_of
+from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
@@ -79,15 +78,9 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     eval_share = Number(
         default=0.05, least=0, most=1, description="share of --data that nothing is learnt from, drawn by prompt"
     )
-    eval_steps = OptionalWhole(description="validate every so many steps; the same as --set validate_every=...")
     max_length = OptionalWhole(
         description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"
     )
-
-    @property
-    def assignments(self) -> Sequence[str]:
-        more = [] if self.eval_steps is None else [f"validate_every={self.eval_steps}"]
-        return [*assignments_of(self), *more]
 
     def one_shot_setup(self, plan: Plan) -> OneShotSetup:
         """The model imported where it comes from outside, the rows imported and split; `ConfigError` for what is

@@ -23,7 +23,13 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.registry import rendered
 from pipelines.report.renderer import Report
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import AssignmentsParameter, OptionalWhole, RenamedParameter, assigned_to
+from pipelines.runtime.parameters import (
+    AssignmentsParameter,
+    OptionalWhole,
+    RenamedParameter,
+    assigned_to,
+    assignments_of,
+)
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
 from schemas.errors import ConfigError, printable
@@ -74,13 +80,8 @@ class Recipe(Templated, Command, Generic[R]):
 
     @functools.cached_property
     def changes(self) -> dict[str, dict[str, object]]:
-        """What `--set` says, by the parameter that it is about."""
-        return assigned_to(self.assignments, self.training, *self.sections)
-
-    @property
-    def assignments(self) -> Sequence[str]:
-        """Settings of trainings as texts `key=value`."""
-        return tuple(self.set)
+        """What `--set` and the flags of training say, by the parameter that it is about."""
+        return assigned_to(assignments_of(self), self.training, *self.sections)
 
     @property
     def sections(self) -> tuple[type[luigi.Task], ...]:

@@ -31,11 +31,6 @@ class Preference(OneShotOfPairs):
     learning = learning_over(optim={"lr": 1e-6})
     beta = OptionalNumber(least=0, description="the same as --set settings.beta=...; empty: the algorithm's default")
 
-    @property
-    def assignments(self) -> Sequence[str]:
-        more = [] if self.beta is None else [f"settings.beta={self.beta}"]
-        return [*super().assignments, *more]
-
     def results(self, plan: Plan) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""
         given = self.one_shot_setup(plan)

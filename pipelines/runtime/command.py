@@ -30,7 +30,7 @@ from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines.runtime import invocation, parameters, settings
+from pipelines.runtime import flags_file, invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
 from pipelines.runtime.known_commands import UnknownTask
@@ -154,7 +154,7 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
     luigi.configuration.get_config().set("worker", "no_install_shutdown_handler", "false" if main else "true")
     handler, log_handlers = signal.getsignal(signal.SIGUSR1), list(_LOG.handlers)
     try:
-        with CmdlineParser.global_instance(list(arguments)) as parser:
+        with CmdlineParser.global_instance(flags_file.with_file(arguments)) as parser:
             settings.check()
             _check_scheduler()
             task = _task(parser)

@@ -43,7 +43,7 @@ def check_values(config: configparser.ConfigParser) -> None:
                     configparser.ConfigParser.get(config, section, option)
                 except configparser.InterpolationError as fault:
                     meant = "%% for a percent sign, ${NAME} of the environment"
-                    raise _unreadable(f"[{section}] {option}", printable(fault, 200), meant) from None
+                    raise bad_configuration(f"[{section}] {option}", printable(fault, 200), meant) from None
 
 
 @contextmanager
@@ -59,40 +59,42 @@ def _reported() -> Iterator[None]:
 
 
 def _check_file(place: str) -> None:
-    data = _bytes_of(place)
+    named = os.environ.get(_NAMED) == place
+    where = f"{shown(place)}, which {_NAMED} names" if named else shown(place)
+    data = file_bytes(place, where, next=f"unset {_NAMED}" if named else "")
     reader = configparser.ConfigParser(interpolation=None)
     reader.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         reader.read_string(data.decode("utf-8"), source=shown(place))
     except UnicodeDecodeError as fault:
         line = data[: fault.start].count(b"\n") + 1
-        raise _unreadable(f"{shown(place)}, line {line}", "bytes that are no UTF-8", "text in UTF-8") from None
+        raise bad_configuration(f"{shown(place)}, line {line}", "bytes that are no UTF-8", "text in UTF-8") from None
     except configparser.Error as fault:
         lines = [number for number, _ in getattr(fault, "errors", [])] or [getattr(fault, "lineno", 0)]
         what = printable(str(fault).splitlines()[0], 200)
-        raise _unreadable(
+        raise bad_configuration(
             f"{shown(place)}, line {lines[0]}", what, "[section], and below it lines key = value, each key once"
         ) from None
 
 
-def _bytes_of(place: str) -> bytes:
-    named = os.environ.get(_NAMED) == place
-    where = f"{shown(place)}, which {_NAMED} names" if named else shown(place)
+def file_bytes(place: str, where: str, *, limit: int = _LIMIT, next: str = "") -> bytes:
+    """The bytes of the file `place`; `ConfigError` (with `next` where it cannot be opened) for what is none, or larger
+    than `limit`.
+    """
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
-            raise _unreadable(where, "no regular file", "a file")
+            raise bad_configuration(where, "no regular file", "a file")
         with open(place, "rb") as file:
-            data = file.read(_LIMIT + 1)
+            data = file.read(limit + 1)
     except OSError as fault:
-        raise _unreadable(
-            where, str(fault.strerror), "a file that can be read", f"unset {_NAMED}" if named else ""
-        ) from None
-    if len(data) > _LIMIT:
-        raise _unreadable(where, "more than that", f"at most {_LIMIT:,} bytes")
+        raise bad_configuration(where, str(fault.strerror), "a file that can be read", next) from None
+    if len(data) > limit:
+        raise bad_configuration(where, "more than that", f"at most {limit:,} bytes")
     return data
 
 
-def _unreadable(where: str, fault: str, expected: str, next: str = "") -> ConfigError:
+def bad_configuration(where: str, fault: str, expected: str, next: str = "") -> ConfigError:
+    """What is said of a configuration that cannot be read: `where`, the `fault` there, and what should stand there."""
     return ConfigError(
         "bad-configuration",
         f"the configuration cannot be read: {where}",

@@ -18,11 +18,12 @@ from schemas.store.storage import relative
 
 _MODULE = ["--module", "pipelines"]
 _given: list[str] = sys.argv[1:]
+_in_file: list[str] = []
 
 
-def given(arguments: Sequence[str]) -> None:
-    """From now on `arguments` are those of the command that runs."""
-    _given[:] = arguments
+def given(arguments: Sequence[str], in_file: Sequence[str] = ()) -> None:
+    """From now on `arguments` are those of the command that runs; `in_file` are flags that its file gives."""
+    _given[:], _in_file[:] = arguments, in_file
 
 
 def program(name: str) -> str:
@@ -42,7 +43,7 @@ def is_short() -> bool:
 
 def command(*words: str) -> list[str]:
     """The words of another command of the same program, below the same root of data."""
-    return [*_head(_MODULE), *words, *_values("--quiver-root", _given)]
+    return [*_head(_MODULE), *words, *_values("--quiver-root", [*_given, *_in_file])]
 
 
 def typed(*words: str) -> str:
@@ -62,7 +63,7 @@ def completed(example: str) -> str:
 
 def value(flag: str) -> str:
     """What the command gives `flag`; empty where it does not have it."""
-    words = _values(flag, _given)
+    words = _values(flag, [*_given, *_in_file])
     return words[-1].removeprefix(f"{flag}=") if words else ""
 
 
@@ -89,10 +90,12 @@ def before(word: str) -> tuple[str, str]:
 
 
 def replaced(flag: str, *words: str, drop: Sequence[str] = ()) -> str:
-    """The command that was given with `words` in place of `flag` and its value, which `{}` in them stands for; without
-    those words that are to `drop`.
+    """The command that was given with `words` in place of `flag` and its value, which `{}` in them stands for (behind
+    it where a file gives the flag), without those words that are to `drop`.
     """
     given, new = [word for word in again() if word not in drop], []
+    if _values(flag, _in_file) and not _values(flag, given):
+        given.append(flag)
     while given:
         word = given.pop(0)
         name, equals, value = word.partition("=")

@@ -28,8 +28,22 @@ from schemas.untrusted import exact_json
 from trainers.config import Training, merged
 
 _UNKNOWN = "unrecognized arguments: "
-LEARNING_FLAGS = {"lr": "optim.lr", "epochs": "epochs", "batch_size": "global_batch_size"}
-"""Parameters of a command that are settings of its `learning`, and what they are called there."""
+LEARNING_FLAGS = {
+    "lr": "optim.lr",
+    "epochs": "epochs",
+    "batch_size": "global_batch_size",
+    "eval_steps": "validate_every",
+}
+"""Parameters of commands with a `learning` that are settings of it, and what they are called there."""
+SETTING_FLAGS = {**LEARNING_FLAGS, "beta": "settings.beta"}
+"""Those that only some such commands have, too."""
+OTHER_FLAGS = {
+    "model_name_or_path": "model",
+    "dataset_name": "data",
+    "dataset_path": "data",
+    "chat_template": "template",
+}
+"""What TRL calls a flag, and its name here."""
 
 
 class Whole(luigi.IntParameter):
@@ -192,13 +206,13 @@ def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task
 
 
 def assignments_of(command: Any) -> list[str]:
-    """What `--set` and the flags of `LEARNING_FLAGS` say, as texts `key=value`."""
-    flags = {path: getattr(command, name) for name, path in LEARNING_FLAGS.items()}
+    """What `--set` and the flags of `SETTING_FLAGS` say, as texts `key=value`."""
+    flags = {path: getattr(command, name, None) for name, path in SETTING_FLAGS.items()}
     return [*command.set, *(f"{path}={value}" for path, value in flags.items() if value is not None)]
 
 
 def learning_of(command: Any) -> dict[str, Any]:
-    """What `--learning` asks for, and over it `--set` and the flags of `LEARNING_FLAGS`; `ConfigError` for a setting
+    """What `--learning` asks for, and over it `--set` and the flags of `SETTING_FLAGS`; `ConfigError` for a setting
     that two of these give.
     """
     changes = assigned_to(assignments_of(command), "learning", type(command))
@@ -250,12 +264,14 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
             else:
                 parameter._get_value(kind.get_task_family(), name)
         except (ParameterException, ValueError) as fault:
-            choices = getattr(parameter, "_choices", None)
-            why = (
-                _in_words(str(fault)) if choices is None else f"one of {', '.join(sorted(map(str, choices)))} is needed"
-            )
-            return f"{name}: {printable(why, 200)}"
+            return f"{name}: {printable(fault_words(parameter, fault), 200)}"
     return ""
+
+
+def fault_words(parameter: luigi.Parameter[Any], fault: Exception) -> str:
+    """Why `parameter` cannot have a value, which it has refused with `fault`."""
+    choices = getattr(parameter, "_choices", None)
+    return _in_words(str(fault)) if choices is None else f"one of {', '.join(sorted(map(str, choices)))} is needed"
 
 
 def _in_words(fault: str) -> str:
@@ -353,7 +369,10 @@ def _stray(words: Sequence[str], page: str) -> ConfigError:
 def _hint(task: str | None, given: str) -> tuple[str, str]:
     """Which flag of the command was meant, or of which command this one is; and the command with what was meant."""
     known, flag = flags_of(task), given.lstrip("-")
-    path = setting_of(Training, flag.replace("-", "_"))
+    name = flag.replace("-", "_")
+    path = setting_of(Training, name)
+    if OTHER_FLAGS.get(name) in known:
+        return f" (did you mean --{OTHER_FLAGS[name]}?)", invocation.replaced(given, f"--{OTHER_FLAGS[name]}", "{}")
     if path and "set" in known:
         direct = next((name.replace("_", "-") for name, own in LEARNING_FLAGS.items() if own == path), "")
         if direct in known:

@@ -206,6 +206,10 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         "tests/datakit/io/test_jsonl.py::test_a_gzip_bomb_is_stopped",
         "tests/datakit/io/test_arrow.py::test_columns_that_expand_beyond_the_cap_are_refused",
     ),
+    "S23": (
+        "tests/pipelines/test_flags_file.py::test_a_hostile_file_is_refused_before_it_costs_anything",
+        "tests/pipelines/test_flags_file.py::test_what_a_tag_names_is_not_made",
+    ),
     "S24": (
         "tests/security/test_planted_links.py::test_a_link_at_a_known_name_is_replaced_and_its_victim_stays",
         "tests/security/test_planted_links.py::test_a_linked_folder_of_a_run_is_not_written_into",
@@ -223,7 +227,6 @@ ELSEWHERE = {
     "S17": "no judge model is asked yet",
     "S20": "no HTML report is written yet",
     "S21": "no CSV is written yet",
-    "S23": "no YAML is read",
     "S27": "nothing is downloaded",
 }
 
