@@ -17,6 +17,7 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 
 from pipelines.runtime import command, invocation
+from pipelines.runtime.flag_words import parameters_of, words_of
 from pipelines.runtime.flags_file import with_file
 from pipelines.runtime.parameters import assignments_of, learning_of
 from pipelines.runtime.settings import quiver
@@ -188,6 +189,14 @@ def test_faults_are_named_with_their_line(text: str, faults: str) -> None:
     assert error.slug in ("unknown-key", "bad-setting") and faults in error.what
     assert error.where == "run.yaml" and "correct run.yaml" in error.next
     assert text.count("lr: x") == 0 or error.what.count("line ") == 3
+
+
+def test_a_list_is_texts_with_commas_and_no_number_in_python_either() -> None:
+    flags = parameters_of("Sft")
+    assert words_of("Sft", flags, "keep", ["a", "b"]) == ["--keep=a,b"]
+    for name in ("lr", "epochs"):
+        with pytest.raises(ConfigError, match="cannot be handed on"):
+            words_of("Sft", flags, name, [1, 2])
 
 
 def test_what_is_given_twice_in_one_file_is_refused() -> None:
