@@ -30,10 +30,10 @@ class ReadsFiles:
 
     def rows(self, plan: Plan, place: str) -> Node:
         """The dataset in the folder `place`, or what an import makes of the file `place`."""
-        return rows_at(plan, place, self.format or (self.usual_format, *self.other_formats), **self.reading)
+        return rows_at(plan, place, self.format or (self.usual_format, *self.other_formats), **self.file_settings)
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def file_settings(self) -> dict[str, Any]:
         """What the command says of the reading of files, besides their format."""
         given = {
             "columns": recursively_unfreeze(dict(self.columns)),

@@ -129,7 +129,7 @@ class Import(StageCommand):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         files = tuple(places_in(self.files))
-        params = {**self.reading, **recursively_unfreeze(dict(self.params))}
+        params = {**self.file_settings, **recursively_unfreeze(dict(self.params))}
         with settings.own_settings(params):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 

@@ -10,13 +10,16 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from datakit.blend import Shuffle, Split
+from datakit.filter import NotNull
 from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
 from datakit.formats.leftover import LEFT_OUT
-from datakit.op import Context, Read
+from datakit.op import Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.nodes import GraphBuilder, Node, Table
+from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
@@ -65,6 +68,26 @@ def unread(node: Node) -> int | None:
     if first is None:
         return 0
     return sum(name.startswith(LEFT_OUT) for name in first.counts) if first.rows.num_rows else None
+
+
+def whole(rows: Node) -> Node:
+    """The rows that `rows`, while they are not made, will be taken from as they are."""
+    while isinstance(rows, Table) and rows.manifest() is None and isinstance(rows.op, Keep | Split | Shuffle):
+        [rows] = rows.inputs
+    return rows
+
+
+def keeps_any(op: NotNull, rows: Node) -> bool:
+    """Whether `op` keeps any of `rows`, where that is known before any work: of rows that are there, or that will be
+    read from files (as far as the first that stays). True where it is not known.
+    """
+    if rows.manifest() is not None:
+        return op.keeps_any(Dataset.open(rows.url, "off"))
+    read = getattr(rows, "op", None)
+    try:
+        return not isinstance(read, Read) or op.keeps_any(result.rows for result in read.read(Context()))
+    except DataError:
+        return True
 
 
 def any_at(plan: GraphBuilder, place: str) -> Node:

@@ -29,6 +29,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import ListParameter, Whole
+from pipelines.setups.setup_config import columns_parameter, renamed
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
 from pipelines.stages.fine_tuning import BLENDED
@@ -45,6 +46,7 @@ class DecisionTransformer(Requesting):
     title = "decision-transformer"
     pairs = luigi.Parameter(default="", description="file or dataset folder of pairs to learn from too")
     pairs_format = luigi.Parameter(default="preferences", description="format of a file of pairs")
+    pairs_columns = columns_parameter("a file of pairs")
     reward_template = luigi.Parameter(
         default="{input} <rm_score>: {reward} ", description="question with its reward: {input} and {reward}"
     )
@@ -99,7 +101,7 @@ class DecisionTransformer(Requesting):
         samples = self._answers(plan, f"{given.label}/generated", prompts, given.model, given.reading)
         by_origin: dict[str, Node] = {"generated": samples, "data": given.train}
         if self.pairs:
-            pairs = rows_at(plan, self.pairs, self.pairs_format, **self.reading)
+            pairs = rows_at(plan, self.pairs, self.pairs_format, **renamed(self.pairs_columns))
             by_origin["preferences"] = plan.table(f"{given.label}/preferences", Unpair(), pairs)
         return by_origin
 

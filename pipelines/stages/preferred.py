@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 from datakit.blend import Unpair
 from datakit.filter import NotNull
 from datakit.label import Logprobs
 from pipelines.graph.made_by import adding, unsure
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import keeps_any, source_of, whole
 from pipelines.stages.ask import Reading, ask, readable
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from trainers.algorithm import Algorithm
 from trainers.preference import SEQUENCES
 
@@ -24,11 +27,25 @@ def is_of_pairs(algorithm: Algorithm) -> bool:
 
 def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
     """`pairs` (PREFERENCES) as rows of the kind that `algorithm` reads, the same pairs or answers one by one; those
-    without a value that it needs (a known reward) are set aside.
+    without a value that it needs (a known reward) are set aside. `DataError` where it is known that this leaves none.
     """
     rows = pairs if is_of_pairs(algorithm) else plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
     columns = unsure(algorithm.rows, rows_of(rows))
-    return plan.table(f"{label}.not-null", NotNull(columns=columns), rows) if columns else rows
+    if not columns:
+        return rows
+    op = NotNull(columns=columns)
+    given = whole(rows)
+    if not keeps_any(op, given):
+        keys = json.dumps(dict.fromkeys(columns, "KEY"))
+        raise DataError(
+            "nothing-kept",
+            f"{algorithm.name} reads {' and '.join(columns)} of every row, and no row has them",
+            expected="rows with these keys, or with others that stand for them",
+            where=source_of(given),
+            kept="nothing was started",
+            next=f"--columns '{keys}' where the files call them otherwise, or --algorithm dpo",
+        )
+    return plan.table(f"{label}.not-null", op, rows)
 
 
 def learnt_rows(

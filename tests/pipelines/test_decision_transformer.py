@@ -9,6 +9,9 @@ from statistics import mean, pstdev
 import pytest
 from commands import luigi
 
+from datakit.io import Jsonl
+from datakit.op import Context
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DecisionTransformer
 from schemas.dataset import Dataset
@@ -28,6 +31,28 @@ def test_a_template_without_a_place_for_the_reward_is_refused(place: Path) -> No
     )
     with pytest.raises(ConfigError, match=r"\{reward\} is missing"):
         recipe.results(Plan(str(place / "out")))
+
+
+def test_names_of_keys_are_those_of_one_kind_of_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rows call `answer` no pair has to have; pairs have names of their own."""
+    monkeypatch.syspath_prepend(str(Path(judges.__file__).parent))
+    (place / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"{n}", "answer": "a"}) + "\n" for n in range(9)))
+    (place / "pairs.jsonl").write_text(json.dumps({"question": "q", "chosen": "a", "rejected": "b"}) + "\n")
+    recipe = DecisionTransformer(
+        model="model",
+        data="rows.jsonl",
+        reward="judges:letters",
+        max_new_tokens=6,
+        columns={"response": "answer"},
+        pairs="pairs.jsonl",
+        pairs_columns={"prompt": "question"},
+    )
+    nodes = {one.task_key: one for end in recipe.results(Plan(str(place / "out"))).targets for one in end.ancestors()}
+    reads = {one.op.format: one.op for one in nodes.values() if isinstance(one, Table) and isinstance(one.op, Jsonl)}
+    assert reads["completions"].columns == (("response", "answer"),)
+    assert reads["preferences"].columns == (("prompt", "question"),)
+    [pair] = [result.rows.to_pylist() for result in reads["preferences"].read(Context())]
+    assert [turn["content"] for turn in pair[0]["messages"]] == ["q"]
 
 
 def only(folder: Path, name: str) -> Dataset:

@@ -12,17 +12,19 @@ import luigi
 import pyarrow as pa
 import pytest
 
+from datakit.apply import apply
 from datakit.blend import Mismatch, Unpair
 from datakit.filter import NotNull
+from datakit.io import Jsonl
 from datakit.label import Logprobs
 from datakit.op import Op
 from datakit.tokenize import Sequences
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
-from pipelines.recipes import PreferenceOptimization
+from pipelines.recipes import Preference, PreferenceOptimization
 from pipelines.stages.ask import PLAIN
 from pipelines.stages.preferred import learnt_rows
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.rows.conversation import IDS
 from schemas.rows.feedback import FEEDBACK, FEEDBACK_TOKENS
 from schemas.rows.tokens import MASK
@@ -56,11 +58,15 @@ WITH_TOOLS = replace(WANTED, name="with_tools", rows=WANTED.rows.adding(_TOOLS))
 """The same with a column that rows may lack."""
 
 
+PAIR = {"prompt": "Say 1.", "chosen": "one", "rejected": "two"}
+
+
 @pytest.fixture
 def plan(tmp_path: Path):
-    """A plan, with a file of pairs in the configuration."""
+    """A plan, with a file of pairs in the configuration: the second has known rewards."""
     place = tmp_path / "pairs.jsonl"
-    place.write_text(json.dumps({"prompt": "Say 1.", "chosen": "one", "rejected": "two"}) + "\n")
+    rewarded = {"prompt": "Say 2.", "chosen": "2", "rejected": "1", "chosen_reward": 1.5, "rejected_reward": -1}
+    place.write_text("".join(json.dumps(row) + "\n" for row in (PAIR, rewarded)))
     config = luigi.configuration.get_config()
     config.set("preferences", "files", json.dumps([str(place)]))
     yield Plan(str(tmp_path / "data"))
@@ -96,6 +102,32 @@ def test_beta_is_that_of_the_algorithm_or_of_its_preset(plan: Plan, words: dict[
     assert configured(learning.algorithm, learning.settings)[1].beta == beta
 
 
+@pytest.mark.parametrize("rewards", [{}, {"chosen_reward": 1.0}])
+def test_pairs_without_what_the_algorithm_reads_are_refused_before_anything_runs(
+    place: Path, rewards: dict[str, float]
+) -> None:
+    (place / "pairs.jsonl").write_text("".join(json.dumps({**PAIR, **rewards, "n": n}) + "\n" for n in range(9)))
+    recipe = Preference(model="model", data="pairs.jsonl", algorithm="rpo")
+    with pytest.raises(DataError, match="rpo reads chosen_reward and rejected_reward of every row, and no") as fault:
+        recipe.results(Plan("data"))
+    assert (fault.value.slug, fault.value.kept) == ("nothing-kept", "nothing was started")
+    assert fault.value.where == "pairs.jsonl" and "--algorithm dpo" in fault.value.next
+    assert Preference(model="model", data="pairs.jsonl", algorithm="dpo").results(Plan("data")).targets
+    assert not (place / "data").exists()
+
+
+def test_pairs_that_are_there_without_rewards_are_refused_too(place: Path) -> None:
+    made = apply(Jsonl(files=(write(place, PAIR),), format="preferences").pinned(), (), str(place / "made"))
+    with pytest.raises(DataError, match="rpo reads") as fault:
+        Preference(model="model", data=made.url, algorithm="rpo").results(Plan("data"))
+    assert fault.value.where.endswith("made")
+
+
+def write(folder: Path, row: dict[str, Any]) -> str:
+    (folder / "some.jsonl").write_text(json.dumps(row) + "\n")
+    return str(folder / "some.jsonl")
+
+
 def ops(node: Node) -> list[Op]:
     return [one.op for one in node.ancestors() if isinstance(one, Table)]
 
@@ -123,11 +155,13 @@ def test_rows_hold_what_the_algorithm_reads_and_nothing_else_is_asked(learnt, al
     assert [op.columns for op in ops(rows) if isinstance(op, NotNull)] == known.get(algorithm.name, [])
 
 
-@pytest.mark.parametrize(("algorithm", "training", "held_out"), [("dpo", 1, 2), ("simpo", 0, 2), ("orpo", 0, 2)])
+@pytest.mark.parametrize(
+    ("algorithm", "training", "held_out"), [("dpo", 1, 2), ("rpo", 1, 2), ("simpo", 0, 2), ("orpo", 0, 2)]
+)
 def test_only_what_is_compared_is_asked_where_there_is_no_reference(
     plan: Plan, algorithm: str, training: int, held_out: int
 ) -> None:
-    """The held-out pairs are read before and after, by every algorithm."""
+    """The held-out pairs are read before and after, by every algorithm: the same that a training validates on."""
     targets = PreferenceOptimization(algorithm=algorithm).results(plan).targets
     assert len(asked(targets, "pairs-train")) == training
     assert len(asked(targets, "held-out")) == held_out
