@@ -21,7 +21,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.manifest import Manifest
 from schemas.settings import choice_faults, identity_fields, parse
+
+if TYPE_CHECKING:
+    from datakit.templating.rendering import Rendering
 
 NOTHING = Schema("nothing", 1, ())
 """What an operation takes that asks no column of its rows."""
@@ -119,6 +122,13 @@ class Op(ABC):
     def asks(self) -> frozenset[Capability]:
         """What the model among its `needs` must be able to give; checked before anything runs."""
         return frozenset()
+
+    @property
+    def rendering(self) -> Rendering | None:
+        """How it turns conversations into text; None where it does not. One that writes that text (and does not only
+        measure it) replaces the fact of the inputs' template, and its own is known before any work.
+        """
+        return None
 
     @property
     def token_bytes(self) -> int:

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, FilterDecision, LabelResult
-from datakit.templating.named import TEMPLATES
-from datakit.templating.render import Pieces, Renderer, renderer
-from datakit.templating.rendering import Rendering, Templating
+from datakit.templating.ops import Templating, WritesText, renderer_of
+from datakit.templating.render import Pieces
+from datakit.templating.rendering import Rendering
 from schemas import MESSAGES, PIECES, Column, Schema
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, printable
@@ -30,7 +30,7 @@ _CURE = "use a template that closes the assistant's turn, or set append_eos of t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chat(Templating):
+class Chat(Templating, WritesText):
     """Adds `pieces` and `text` (with `generation`: `pieces` and `prompt`) of `messages`, and of column
     `response` if named.
 
@@ -77,10 +77,6 @@ class Chat(Templating):
         )
         return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
 
-    def facts(self, ctx: Context) -> Mapping[str, Any]:
-        """Which template it was, and how that ends an assistant's turn."""
-        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}
-
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
         """Rows that do not teach where to stop."""
         if self.generation:
@@ -112,26 +108,6 @@ def end_of(ctx: Context) -> tuple[str, ...]:
     """The text of the tokenizer's end token, if it has one."""
     token = getattr(ctx.resources.get("tokenizer"), "eos_token", None)
     return (token,) if token else ()
-
-
-def renderer_of(rendering: Rendering, ctx: Context) -> Renderer:
-    """The renderer for the context's tokenizer; `ConfigError` if neither the setting nor the tokenizer has a
-    template.
-    """
-    tokenizer: Any = ctx.resources.get("tokenizer")
-    template = rendering.template
-    source = TEMPLATES.get(template, template) if template is not None else getattr(tokenizer, "chat_template", None)
-    if source is None:
-        message = "the tokenizer has no chat template and none was given"
-        raise ConfigError(
-            "no-template",
-            message,
-            expected=", ".join(TEMPLATES),
-            next="--template text",
-        )
-    names = ("bos_token", "eos_token", "pad_token")
-    values = {name: getattr(tokenizer, name, None) or "" for name in names}
-    return renderer(source, values, rendering.options, rendering.date, getattr(tokenizer, "added", ()))
 
 
 def labelled(columns: dict[str, pa.Array], *done: Pieces) -> Mapping[str, pa.Array] | LabelResult:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, FilterDecision, LabelResult
-from datakit.template.chat import conversations, renderer_of, tools_of
-from datakit.templating.rendering import Templating
+from datakit.template.chat import conversations, tools_of
+from datakit.templating.ops import Templating, renderer_of
 from schemas import MESSAGES, Column, Schema
 from schemas.errors import ConfigError
 
@@ -28,8 +28,6 @@ class Fit(Templating):
     """
 
     name: ClassVar[str] = "template.fit"
-    max_rejected: ClassVar[None] = None  # type: ignore[assignment] # dropping rows is its work, unlike its siblings'
-    replaced_facts: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     max_length: int

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, joined, per_turn, starts
-from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.template.chat import conversations, end_of, renderer_of
+from datakit.op import Context, FilterDecision, LabelResult
+from datakit.template.chat import conversations, end_of
 from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
 from datakit.templating.named import extra_id
+from datakit.templating.ops import WritesText, renderer_of
 from datakit.templating.rendering import Rendering
 from datakit.templating.weights import weight_faults
 from schemas import PIECES, Column, Schema
-from schemas.chat_template import FACT
 from schemas.manifest import Manifest
 
 _CURE = "rows end in an assistant's turn where their last turn is to teach its end"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled(Label):
+class Labelled(WritesText):
     """Adds `pieces` and `text` of `messages`, with the `labels` of turns and the `label_type` of each row where rows
     have them (format `chats`), as NeMo-Aligner writes chats: label before the value, or behind it and learnt. Turns
     stand under their `turn_names`, where rows have them; one of weight 1 is learnt whatever its role.
@@ -38,9 +38,6 @@ class Labelled(Label):
     """
 
     name: ClassVar[str] = "template.labelled"
-    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    max_rejected: ClassVar[int] = 0
-    replaced_facts: ClassVar[frozenset[str]] = frozenset({FACT})
 
     marks: ChatMarks = field(default_factory=ChatMarks)
     learn: Literal["all", "last"] = "all"
@@ -83,10 +80,6 @@ class Labelled(Label):
         if good.all():
             return columns
         return LabelResult(columns, FilterDecision(pa.array(good), pa.array(reasons, pa.string()).fill_null("")))
-
-    def facts(self, ctx: Context) -> Mapping[str, Any]:
-        """Which template it was, and how that ends an assistant's turn."""
-        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
         """Rows that do not teach where to stop."""

@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, LabelResult
-from datakit.template.chat import labelled, renderer_of, tools_of
-from datakit.templating.rendering import Templating
+from datakit.template.chat import labelled, tools_of
+from datakit.templating.ops import Templating, WritesText, renderer_of
 from schemas import MESSAGES, PIECES, Column, Schema
 
 _SIDES = {"samples": {"response": "reward"}, "preferences": {"chosen": "chosen", "rejected": "rejected"}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardPrompt(Templating):
+class RewardPrompt(Templating, WritesText):
     """Adds `reward_pieces` and `reward_text` to samples, or `chosen_pieces`, `rejected_pieces` and their
     texts to preferences.
 
@@ -60,7 +60,3 @@ class RewardPrompt(Templating):
             done.append(render.pieces(turns, tools=tools_of(rows), last=True))
             columns |= {f"{side}_pieces": done[-1].pieces, f"{side}_text": done[-1].text}
         return labelled(columns, *done)
-
-    def facts(self, ctx: Context) -> Mapping[str, Any]:
-        """Which template it was, and how that ends an assistant's turn."""
-        return {**renderer_of(self.rendering, ctx).turn_end.facts, **self.rendering.chat_template.facts}

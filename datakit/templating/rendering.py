@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date as calendar_date
-from typing import Any, ClassVar
+from typing import Any
 
-from datakit.op import Label
 from datakit.templating.named import TEMPLATES
-from schemas.chat_template import FACT, ChatTemplate
+from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, printable
 from schemas.settings import canonical, suggestion
 
@@ -75,27 +74,6 @@ class Rendering:
             date=self.date or other.date,
             stop=self.stop or other.stop,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Templating(Label):
-    """Base of the operations that template; their fields `template`, `options` and `date` are those of `Rendering`."""
-
-    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    max_rejected: ClassVar[int] = 0
-    replaced_facts: ClassVar[frozenset[str]] = frozenset({FACT})
-
-    template: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    date: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", self.rendering.options)
-
-    @property
-    def rendering(self) -> Rendering:
-        """The three as one value."""
-        return Rendering(template=self.template, options=self.options, date=self.date)
 
 
 def check_template(who: str, template: str | None) -> None:

@@ -29,7 +29,6 @@ from datakit.generate import Complete
 from datakit.op import Op
 from datakit.registry import kind_of, op_of
 from datakit.template import Chat
-from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
@@ -220,9 +219,9 @@ class Template(Templated, _Operation):
         answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
         if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
             op = replace(op, response="response")
-        if isinstance(op, Templating) and self.tokenizer:
-            written = op.rendering.for_model(any_at(plan, self.tokenizer).learnt)
-            op = replace(op, template=written.template, options=written.options)
+        if self.tokenizer and op.rendering is not None and is_templated(type(op)):
+            written: Any = op.rendering.for_model(any_at(plan, self.tokenizer).learnt).settings
+            op = replace(op, **written)
         return super().node(plan, label, op, inputs)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from datakit.op import Op
 from datakit.registry import kind_of
 from datakit.templating.named import TEMPLATES
-from datakit.templating.rendering import Templating
 from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
@@ -30,8 +29,8 @@ _LONGEST = 2048
 
 def check_template(node: Table) -> None:
     """`ConfigError` where `node` writes with its tokenizer's chat template and that has none."""
-    tokenizer = node.resources.get("tokenizer")
-    if tokenizer is None or not isinstance(node.op, Templating) or node.op.template is not None:
+    tokenizer, rendering = node.resources.get("tokenizer"), node.op.rendering
+    if tokenizer is None or rendering is None or rendering.template is not None:
         return
     if tokenizer.has_chat_template is False:
         raise ConfigError(

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Protocol
 
 from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
-from datakit.templating.rendering import Templating
 from datakit.tokenize import Adopt
 from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.order import ordered, settled
@@ -206,8 +205,8 @@ class Table(Node):
 
     @settled
     def written_facts(self) -> Mapping[str, Any]:
-        """Those of a template's own work; else of its inputs, a list where they differ (`datakit.run.facts`)."""
-        if isinstance(self.op, Templating):
+        """Those of the text that it writes; else of its inputs, a list where they differ (`datakit.run.facts`)."""
+        if self.op.rendering is not None and chat_template.FACT in self.op.replaced_facts:
             return {end_tokens.FACT: True, **self.op.rendering.chat_template.facts}
         return joined([node.written_facts for node in self.inputs])
 

@@ -13,7 +13,6 @@ from datakit.generate import Complete
 from datakit.op import Op
 from datakit.registry import OPS
 from datakit.template import Chat, Fit, Rendering, RewardPrompt
-from datakit.templating.rendering import Templating
 from pipelines.commands import stages
 from pipelines.commands.command import Command, written_otherwise
 from pipelines.graph.nodes import Existing, Node, Table
@@ -38,7 +37,7 @@ def operations(wanted: Sequence[Node]) -> list[Op]:
 
 
 def templating(wanted: Sequence[Node]) -> list[dict[str, Any]]:
-    return [op.rendering.settings for op in operations(wanted) if isinstance(op, Templating)]
+    return [op.rendering.settings for op in operations(wanted) if op.rendering is not None]
 
 
 def test_every_verb_that_templates(place: Path) -> None:

@@ -18,8 +18,8 @@ from datakit.generate import Complete
 from datakit.op import Context
 from datakit.run.resource import Resource
 from datakit.template import Chat, Rendering
-from datakit.template.chat import renderer_of
 from datakit.templating.named import TEMPLATES
+from datakit.templating.ops import renderer_of
 from datakit.tokenize import Encode, Mask
 from schemas import MESSAGES, PROMPTS, Column, Schema
 from schemas.dataset import Attempt, Dataset
