@@ -3,7 +3,8 @@
 Which pairs of a question's answers are candidates is the rule's matter; the reward of the better one is
 always higher by more than `margin`, so ties never pair, and neither do answers of equal text, nor a null, NaN or
 infinite reward. With `max_length_ratio` the longer answer of a pair has at most so many times the characters of the
-other, so that preferring is not choosing by length. Candidates are chosen by seed and answers' ids alone.
+other, so that preferring is not choosing by length. What is drawn by lot follows from the seed and both answers' ids:
+every set of candidates has the same chance.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ _MEMORY = "4GB"
 _ORDER = {
     "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
     "best_vs_random": "a.value DESC, a.place, b.lot",
-    "all_pairs": "xor(a.lot, b.lot)",
-    "right_vs_wrong": "xor(a.lot, b.lot)",
+    "all_pairs": "md5(a.lot || '-' || b.lot)",
+    "right_vs_wrong": "md5(a.lot || '-' || b.lot)",
 }
+"""By lot: every pair has a key of its own. One that is a sum of its answers' keys binds pairs with a common answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Pair(Gather):
     """
 
     name: ClassVar[str] = "blend.pair"
+    version: ClassVar[int] = 2
 
     rule: Literal["best_vs_worst", "best_vs_random", "all_pairs", "right_vs_wrong"] = "best_vs_worst"
     column: str = "reward"

@@ -1,16 +1,16 @@
 """One part of a dataset, so that equal keys never stand in two parts: train and validation by prompt.
 
-Every key has a place in 0 .. 1 that is a function of the key and the seed; parts are intervals. By `shares` a
-key's part never changes when rows come or go; by `counts` the intervals are cut so that each part holds an
-exact number of keys.
+Every key has a place in 0 .. 1 that is a function of the key, the seed and how many splits its rows have been through
+(fact `splits`); parts are intervals. By `shares` a key's part never changes when rows come or go, and a part is split
+again as if nothing had been; by `counts` the intervals are cut so that each part holds an exact number of keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,10 @@ from datakit.op import Context, GatherAll, Result
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
+from schemas.manifest import Manifest
+
+FACT = "splits"
+"""In a manifest: how many splits its rows have been through, one behind the other."""
 
 _WHOLE = 1 << 64
 
@@ -35,6 +39,8 @@ class Split(GatherAll):
     """
 
     name: ClassVar[str] = "blend.split"
+    version: ClassVar[int] = 2
+    replaced_facts: ClassVar[frozenset[str]] = frozenset({FACT})
 
     part: str
     parts: tuple[str, ...]
@@ -68,10 +74,26 @@ class Split(GatherAll):
     def gives(self, *inputs: Schema) -> Schema:
         return inputs[0]
 
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """How many splits the rows have been through."""
+        return {FACT: _splits_before(dataset)}
+
+    def facts(self, ctx: Context) -> Mapping[str, Any]:
+        """One split more than its input's."""
+        return {FACT: ctx.prepared[FACT] + 1}
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """An empty part is noted: all rows stand in the others."""
+        others = made.stats.get("counts", {}).get("rows.other_parts", 0)
+        if made.num_rows or not others:
+            return ()
+        return (f"part {self.part} of blend.split has no row, the other parts have {others:g}: raise its size",)
+
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The rows of the part, in the order of the input."""
-        shards = range(len(dataset.shards))
-        keys = [text_keys(dataset.read_shard(i, columns=[self.key])[self.key], ctx.seed, self.name) for i in shards]
+        shards, splits = range(len(dataset.shards)), _splits_before(dataset)
+        seeds = (ctx.seed, self.name, splits) if splits else (ctx.seed, self.name)
+        keys = [text_keys(dataset.read_shard(i, columns=[self.key])[self.key], *seeds) for i in shards]
         ends = self._ends_by_share() if self.shares else self._ends_by_count(keys)
         at = self.parts.index(self.part)
         low, high = (ends[at - 1] if at else 0), ends[at] - 1
@@ -99,6 +121,12 @@ class Split(GatherAll):
             )
         ends = np.cumsum([rest if count == -1 else count for count in self.counts])
         return [int(distinct[end]) if end < len(distinct) else _WHOLE for end in ends]
+
+
+def _splits_before(dataset: Dataset) -> int:
+    """Of rows that were mixed, the most."""
+    value = dataset.facts.get(FACT, 0)
+    return max(value if isinstance(value, list) else [value], default=0)
 
 
 def _between(keys: Keys, low: int, high: int) -> npt.NDArray[np.bool_]:

@@ -106,12 +106,12 @@ def _chunk(job: Job, index: int, number: int, rows: pa.Table, ctx: Context) -> R
 
 
 def _stream(job: Job, opened: Mapping[str, Any], advance: Advance) -> list[Done]:
-    cutter = _Cutter(job)
+    cutter, ctx = _Cutter(job), job.context(0, opened)
     try:
-        for result in results_of(job.op, job.inputs, job.context(0, opened)):
+        for result in results_of(job.op, job.inputs, ctx):
             cutter.add(result)
             advance(result.rows.num_rows)
-        return cutter.finish()
+        return [replace(done, facts=job.op.facts(ctx)) for done in cutter.finish()]
     except BaseException:
         cutter.abort()
         raise

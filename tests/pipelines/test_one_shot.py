@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import luigi
 
 from datakit.apply import apply
 from datakit.blend import Split
@@ -114,6 +115,25 @@ def test_a_question_stands_in_one_part_wherever_it_stands_in_the_file(place: Pat
         held_out.append(parts[1])
     assert held_out[0] == {question for question in held_out[1] if question.startswith("Say")}
     assert 50 < len(held_out[0]) < 110, "a fifth of 400"
+
+
+@pytest.mark.slow
+def test_a_part_of_a_split_is_held_apart_like_any_rows(place: Path) -> None:
+    """`Blend` halves the rows, `Sft` holds a twentieth of each out: 10 of 200, within 4.5 sigma of the binomial."""
+    data, parts = write(place / "some.jsonl", ANSWERED), '"parts": ["a", "b"], "shares": [0.5, 0.5]}'
+    for part in "ab":
+        blend = ("Blend", "--op", "split", "--data", data, "--format", "completions", "--name", part)
+        done = luigi(place, *blend, "--params", f'{{"part": "{part}", {parts}', module="pipelines")
+        assert done.returncode == 0, done.stderr
+        [half] = (place / "quiver-data").glob(f"{part}-*")
+        setup = planned(place, str(half))
+        made = {}
+        for name in ("train", "held_out"):
+            node = getattr(setup, name)
+            made[name] = apply(node.op, Dataset.open(str(half)), str(place / part / name), seed=node.seed).num_rows
+        rows = sum(made.values())
+        assert rows == Dataset.open(str(half)).num_rows and abs(rows - 200) < 45
+        assert abs(made["held_out"] - rows / 20) < 4.5 * (rows / 20 * 0.95) ** 0.5 and made["held_out"]
 
 
 def part_of(folder: Path, setup: OneShotSetup, part: str) -> set[str]:

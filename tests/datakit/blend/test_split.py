@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datakit.apply import apply
-from datakit.blend import Split
+from datakit.blend import Mix, Shuffle, Split
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import Example, scored
@@ -92,3 +94,41 @@ def test_rows_of_other_parts_are_counted(put, tmp_path):
 def test_settings_are_checked(bad, fault):
     with pytest.raises(ConfigError, match=fault):
         Split(parts=PARTS, **bad)
+
+
+def halves(dataset, folder, seed=0):
+    """Both halves of a dataset, made as a command makes them."""
+    ops = [Split(part=name, parts=PARTS, shares=(0.5, 0.5)) for name in PARTS]
+    return [apply(op, dataset, f"{folder}/{op.part}", seed=seed) for op in ops]
+
+
+def test_a_part_is_split_again_as_if_nothing_had_been(put, tmp_path):
+    """Twice, with the same seed: 5 % of 1,000 keys are 50, by the binomial distribution 19 .. 81 within 4.5 sigma."""
+    dataset = put(table([f"p{i}" for i in range(4000)]))
+    for half in halves(dataset, tmp_path):
+        for quarter in halves(half, tmp_path / half.url.rpartition("/")[2]):
+            assert abs(quarter.num_rows - half.num_rows / 2) < 4.5 * math.sqrt(half.num_rows / 4)
+            held_out = part(quarter, shares=(0.95, 0.05))[1].num_rows
+            assert abs(held_out - quarter.num_rows * 0.05) < 4.5 * math.sqrt(quarter.num_rows * 0.05 * 0.95)
+
+
+def test_how_often_rows_were_split_goes_through_what_lies_between(put, tmp_path):
+    """The second split of a part is the same of a shuffled part, and of rows that come later."""
+    keys = [f"p{i}" for i in range(2000)]
+    first = halves(put(table(keys[:1000])), tmp_path / "few")[0]
+    more = halves(put(table(keys)), tmp_path / "many")[0]
+    shuffled = apply(Shuffle(), more, str(tmp_path / "shuffled"), seed=3)
+    assert [one.facts["splits"] for one in (first, more, shuffled)] == [1, 1, 1]
+    chosen = [set(part(one, shares=(0.5, 0.5))[0]["prompt_id"].to_pylist()) for one in (first, more, shuffled)]
+    assert chosen[0] == chosen[1] & set(keys[:1000]) and chosen[1] == chosen[2]
+    mixed = apply(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), [put(table(keys)), first], str(tmp_path / "mixed"))
+    assert halves(mixed, tmp_path / "again")[0].facts["splits"] == 2
+
+
+def test_an_empty_part_is_noted(put, tmp_path):
+    op = Split(part="validation", parts=PARTS, shares=(0.999, 0.001))
+    made = apply(op, put(table(list("abcd"))), str(tmp_path / "o"))
+    assert op.notes(made.manifest) == (
+        "part validation of blend.split has no row, the other parts have 4: raise its size",
+    )
+    assert not op.notes(apply(op, made, str(tmp_path / "p")).manifest), "there was nothing to split"

@@ -24,6 +24,7 @@ import torch
 from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
+from schemas.store.storage import shown
 from trainers.algorithm import Algorithm, Per, TokenColumn, lengths_of
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
@@ -179,7 +180,8 @@ class TokenRows:
                 expected="at least one row",
                 where=where,
                 kept="every finished stage",
-                next="see why rows went: `rejected/` beside the rows of the stages before holds the reasons",
+                next=f"quiver show {shown(where)}: the first stage without rows rejected them (`rejected/` beside its rows "
+                "holds the reasons) or left them to another part (blend.split)",
             )
         counts = np.concatenate(inside) if self.packed else None
         return Index(np.array(groups, dtype=np.int64), np.concatenate(lengths), counts, *sources.close())
