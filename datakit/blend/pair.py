@@ -3,8 +3,7 @@
 Which pairs of a question's answers are candidates is the rule's matter; the reward of the better one is
 always higher by more than `margin`, so ties never pair, and neither do answers of equal text, nor a null, NaN or
 infinite reward. With `max_length_ratio` the longer answer of a pair has at most so many times the characters of the
-other, so that preferring is not choosing by length. What is drawn by lot follows from the seed and both answers' ids:
-every set of candidates has the same chance.
+other, so that preferring is not choosing by length. A lot is a pair's own: of the seed and both answers' ids.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ _ORDER = {
     "all_pairs": "md5(a.lot || '-' || b.lot)",
     "right_vs_wrong": "md5(a.lot || '-' || b.lot)",
 }
-"""By lot: every pair has a key of its own. One that is a sum of its answers' keys binds pairs with a common answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +113,7 @@ class Pair(Gather):
             "size": np.asarray(pc.utf8_length(rows["response"]))[finite],
             "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
         }
-        order = f"{_ORDER[self.rule]}, a.place, b.place"
-        right, ratio = self.right_from, self.max_length_ratio
+        order, right, ratio = f"{_ORDER[self.rule]}, a.place, b.place", self.right_from, self.max_length_ratio
         rules = f"AND a.value >= {right!r} AND b.value < {right!r} " if self.rule == "right_vs_wrong" else ""
         rules += f"AND greatest(a.size, b.size) <= {ratio!r} * least(a.size, b.size) " if ratio else ""
         with Session(memory=_MEMORY) as session:

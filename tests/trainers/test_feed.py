@@ -197,7 +197,8 @@ def test_packs_are_looked_into(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match="has no rows") as fault:
         source(tmp_path, TOKENS.empty())
+    assert fault.value.next.startswith(f"quiver show {tmp_path}"), "not every row that is elsewhere was rejected"
     with pytest.raises(DataError, match="cannot read rows of kind tokens"):
         TokenDataset(Dataset.open(str(tmp_path / "rows")), RM, LIMITS)

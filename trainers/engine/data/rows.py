@@ -180,8 +180,8 @@ class TokenRows:
                 expected="at least one row",
                 where=where,
                 kept="every finished stage",
-                next=f"quiver show {shown(where)}: the first stage without rows rejected them (`rejected/` beside its rows "
-                "holds the reasons) or left them to another part (blend.split)",
+                next=f"quiver show {shown(where)}: the first stage without rows rejected them (`rejected/` in its "
+                "folder holds the reasons) or left them to another part (blend.split)",
             )
         counts = np.concatenate(inside) if self.packed else None
         return Index(np.array(groups, dtype=np.int64), np.concatenate(lengths), counts, *sources.close())

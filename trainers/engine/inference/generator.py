@@ -89,7 +89,9 @@ class Generator:
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
         rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
-        stops = StopTexts(self.tokenizer, (*sampling.stop, *self._stop), self._ends)
+        stops = StopTexts(self.tokenizer, (*sampling.stop, *self._stop), self._ends, self._anchor)
+        inside_j = np.array([len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts], np.bool_)
+        inside_j = inside_j.repeat(each)
         decoder = Decoder(
             self.network,
             token_sampling.Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy),
@@ -98,7 +100,7 @@ class Generator:
                 np.asarray(seeds, np.uint64).repeat(each), np.tile(np.arange(each), len(prompts))
             ),
             rooms_j=rooms.repeat(each),
-            ended=lambda answer, answers: self._ended(answer, answers, stops),
+            ended=lambda answer, answers: _ended(answer, answers, inside_j, stops),
             refill=self.refill,
             barred_V=self._barred_V,
         )
@@ -109,7 +111,7 @@ class Generator:
             for i in order
             for first in range(0, each, part)
         ]
-        return self._table(decoder.run(units), prompts, faults, each, stops)
+        return _table(decoder.run(units), faults, each, inside_j, stops)
 
     def _fault(self, ids: Ints) -> str | None:
         longest, vocab_size = self.network.architecture.max_sequence_length, len(self._ends)
@@ -121,53 +123,44 @@ class Generator:
             return f"a token id of the prompt is not in 0 .. {vocab_size - 1}"
         return None
 
-    def _ended(self, answer: Ints, answers: Answers, stops: StopTexts) -> npt.NDArray[np.bool_]:
-        last = answers.ids[answer, answers.counts[answer] - 1]
-        ended: npt.NDArray[np.bool_] = stops.ends[last]
-        for at in np.flatnonzero(stops.may_end[last] & ~ended):
-            number = answer[at]
-            ended[at] = stops.ends_in(answers.ids[number, : answers.counts[number]])
-        return ended
 
-    def _table(
-        self,
-        answers: Answers,
-        prompts: Sequence[Ints],
-        faults: Sequence[str | None],
-        each: int,
-        stops: StopTexts,
-    ) -> pa.Table:
-        total = len(answers.counts)
-        drawn = np.arange(answers.ids.shape[1]) < answers.counts[:, None]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]), pa.int32())
-        error = [fault for fault in faults for _ in range(each)]
-        wrong = pa.array([fault is not None for fault in error], pa.bool_())
-        reasons = np.where(answers.stopped, "stop", "length")
-        ids = pa.ListArray.from_arrays(offsets, pa.array(answers.ids[drawn], pa.int32()), type=IDS)
-        kind = pa.list_(pa.float32())
-        columns = {
-            "prompt_row": pa.array(np.arange(total) // max(1, each), pa.int32()),
-            "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
-            "response_ids": ids,
-            "response": pa.array(self._texts(answers, prompts, each, stops), pa.string()),
-            "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
-            "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
-            "error": pa.array(error, pa.string()),
-        }
-        return pa.table(columns)
+def _ended(answer: Ints, answers: Answers, inside_j: npt.NDArray[np.bool_], stops: StopTexts) -> npt.NDArray[np.bool_]:
+    last = answers.ids[answer, answers.counts[answer] - 1]
+    ended: npt.NDArray[np.bool_] = stops.ends[last]
+    for at in np.flatnonzero(stops.may_end[last] & ~ended):
+        number = answer[at]
+        ended[at] = stops.ends_in(answers.ids[number, : answers.counts[number]], bool(inside_j[number]))
+    return ended
 
-    def _texts(self, answers: Answers, prompts: Sequence[Ints], each: int, stops: StopTexts) -> list[str]:
-        last = (
-            answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
-        )
-        ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
-        kept_ids = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
-        first, lead = self._anchor
-        inside = [len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts for _ in range(each)]
-        rows = [[*first, *ids] if within else ids for ids, within in zip(kept_ids, inside, strict=True)]
-        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
-        decoded = [stops.mended(ids, text) for ids, text in zip(rows, texts, strict=True)]
-        return [stops.cut(text[len(lead) :] if within else text) for text, within in zip(decoded, inside, strict=True)]
+
+def _table(
+    answers: Answers, faults: Sequence[str | None], each: int, inside_j: npt.NDArray[np.bool_], stops: StopTexts
+) -> pa.Table:
+    total = len(answers.counts)
+    drawn = np.arange(answers.ids.shape[1]) < answers.counts[:, None]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]), pa.int32())
+    error = [fault for fault in faults for _ in range(each)]
+    wrong = pa.array([fault is not None for fault in error], pa.bool_())
+    reasons = np.where(answers.stopped, "stop", "length")
+    ids = pa.ListArray.from_arrays(offsets, pa.array(answers.ids[drawn], pa.int32()), type=IDS)
+    kind = pa.list_(pa.float32())
+    columns = {
+        "prompt_row": pa.array(np.arange(total) // max(1, each), pa.int32()),
+        "sample_index": pa.array(np.arange(total) % max(1, each), pa.int32()),
+        "response_ids": ids,
+        "response": pa.array(_texts(answers, inside_j, stops), pa.string()),
+        "logprobs": pa.ListArray.from_arrays(offsets, pa.array(answers.logprobs[drawn], pa.float32()), type=kind),
+        "finish_reason": pa.array(np.where(wrong.to_numpy(zero_copy_only=False), "error", reasons), pa.string()),
+        "error": pa.array(error, pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _texts(answers: Answers, inside_j: npt.NDArray[np.bool_], stops: StopTexts) -> list[str]:
+    last = answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
+    ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
+    kept_ids = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
+    return [stops.cut(text) for text in stops.texts_of(kept_ids, inside_j.tolist())]
 
 
 def _with_token(tokenizer: Tokenizer, vocab_size: int) -> npt.NDArray[np.bool_]:
@@ -206,14 +199,21 @@ class StopTexts:
     """Texts that end an answer. `may_end` [V] marks the tokens after which one can be complete.
 
     A text that is a special token's ends an answer by its id, as those of `ends` [V] do: decoded text never shows it.
+    `start` is what `anchor` gives: an answer is looked through as the text that it becomes.
     """
 
-    def __init__(self, tokenizer: Tokenizer, texts: tuple[str, ...], ends: npt.NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: tuple[str, ...],
+        ends: npt.NDArray[np.bool_],
+        start: tuple[list[int], str] = ([], ""),
+    ) -> None:
         special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
         numbers = [special[text] for text in texts if text in special]
         vocab_size, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
         texts = tuple(text for text in texts if text not in special and text not in known)
-        self.tokenizer, self.texts, self.ends = tokenizer, texts, ends.copy()
+        self.tokenizer, self.texts, self.ends, self.start = tokenizer, texts, ends.copy(), start
         self.ends[[number for number in numbers if number < vocab_size]] = True
         self.spells_bytes = '"ByteFallback"' in _decoder(tokenizer)
         self.tail = max((len(text.encode()) for text in texts), default=0) + 4
@@ -224,14 +224,25 @@ class StopTexts:
             for number, text in enumerate(tokenizer.decode_batch([[i] for i in range(vocab_size)])):
                 self.may_end[number] = blank or not text or _NO_LETTER in text or not lasts.isdisjoint(text)
 
-    def ends_in(self, ids: npt.NDArray[np.int32]) -> bool:
-        """Whether an answer of these ids contains one of the texts."""
-        near = self.tokenizer.decode(ids[-self.tail :].tolist())
+    def texts_of(self, answers: Sequence[list[int]], inside: Sequence[bool]) -> list[str]:
+        """The text of each answer's ids; `inside`: whether it goes on behind plain text, so that a blank at its
+        beginning counts.
+        """
+        first, lead = self.start
+        rows = [[*first, *ids] if within else ids for ids, within in zip(answers, inside, strict=True)]
+        texts = [self.mended(*pair) for pair in zip(rows, self.tokenizer.decode_batch(rows), strict=True)]
+        return [text[len(lead) :] if within else text for text, within in zip(texts, inside, strict=True)]
+
+    def ends_in(self, ids: npt.NDArray[np.int32], inside: bool = False) -> bool:
+        """Whether an answer of these ids, which goes on behind plain text or not, contains one of the texts."""
+        first, lead = self.start
+        near = self.tokenizer.decode([*first, *ids[-self.tail :].tolist()])[len(lead) :]
         if _NO_LETTER in near:  # where it begins inside a letter of several byte tokens, all around it is lost
             near += "".join(self.tokenizer.decode(ids[-self.tail - more :].tolist()) for more in (1, 2, 3))
-        return (
-            any(text in near for text in self.texts) and self.cut(whole := self.tokenizer.decode(ids.tolist())) != whole
-        )
+        if not any(text in near for text in self.texts):
+            return False
+        [whole] = self.texts_of([ids.tolist()], [inside])
+        return self.cut(whole) != whole
 
     def mended(self, ids: list[int], text: str) -> str:
         """`text` of `ids` with the letters before one that is cut at the end: of SentencePiece's byte tokens the
