@@ -32,10 +32,10 @@ from datakit.run.shapes import failed, kept_by
 from datakit.run.work import Job
 from schemas import Schema
 from schemas.dataset import Attempt, Dataset
-from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
+from schemas.errors import ConfigError, DataError, QuiverError
 from schemas.manifest import task_key_of
 from schemas.shards import ROWS_PER_SHARD
-from schemas.store.commit import attempt_path
+from schemas.store.commit import attempt_path, find_existing
 
 ROWS_PER_CHUNK = 8_192
 """Rows that a Label or Keep works on at a time; bounds memory, never changes rows."""
@@ -77,10 +77,10 @@ def apply(
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
     check_tokenizers(op, given, resources)
     task_key = task_key or _task_key(op, given, resources, seed)
-    chunks, standing = Chunks(into, task_key), _standing(into, task_key, op)
-    if standing is not None:
+    if find_existing(into, task_key, "dataset") is not None:
         remove_stale(into)
-        return standing
+        return Dataset.open(into)
+    chunks = Chunks(into, task_key)
     reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
     prepared = _prepared(op, given)
     with _attempt(into, schema, rejected_schema(op, given, schema)) as attempt:
@@ -106,7 +106,7 @@ def apply(
 
 
 def _task_key(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], seed: int) -> str:
-    keys = {name: resource.key for name, resource in resources.items()}
+    keys = {name: resource.content_key for name, resource in resources.items()}
     return task_key_of(op.to_json(), [dataset.task_key for dataset in inputs], keys, seed)
 
 
@@ -150,24 +150,6 @@ def rejected_schema(op: Op, inputs: Sequence[Dataset], schema: Schema) -> Schema
     rows = inputs[0].schema if inputs and not isinstance(op, Blend) else schema
     columns = tuple(replace(column, nullable=True, finite=False) for column in rows.columns)
     return Schema(f"rejected {rows.name}", rows.version, columns).adding(*op.rejects, *REJECTION_COLUMNS)
-
-
-def _standing(into: str, task_key: str, op: Op) -> Dataset | None:
-    """The dataset that is there already, if it is this task's."""
-    if not Dataset.exists(into):
-        return None
-    existing = Dataset.open(into)
-    if existing.task_key == task_key:
-        return existing
-    raise ConflictError(
-        "other-output",
-        f"{into} holds the output of another task",
-        expected=f"{op.name}, key {task_key[:12]}",
-        found=f"{existing.manifest.op.get('name', 'unknown')}, key {existing.task_key[:12]}",
-        where=into,
-        kept="what is there; nothing was overwritten",
-        next="write to another folder",
-    )
 
 
 def _prepared(op: Op, inputs: Sequence[Dataset]) -> Mapping[str, Any]:

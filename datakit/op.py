@@ -53,7 +53,7 @@ REJECTION_COLUMNS = (
 @dataclass(frozen=True)
 class Context:
     """Where a piece of work stands: the run's seed, the shard's index, what was prepared, the opened resources and the
-    key of each (`Resource.key`: its content, never its place).
+    key of each (`Resource.content_key`: its content, never its place).
     """
 
     seed: int = 0

@@ -1,7 +1,7 @@
 """The manifest: one small JSON file whose presence, with a right checksum of itself, is what makes a folder
 a dataset.
 
-`digest` covers what the rows are (schema, operation, parents' digests, seed, every file's rows, bytes and
+`content_digest` covers what the rows are (schema, operation, parents' digests, seed, every file's rows, bytes and
 SHA-256, stats); `runtime_info` (when, how long, where, which versions) is written beside it and not
 digested. `task_key` is the identity of a result before anything has run, made of the operation and
 the keys of its inputs (`task_key`).
@@ -18,7 +18,7 @@ from typing import Any
 from schemas.arrowtypes import type_from_json, type_to_json
 from schemas.errors import IntegrityError
 from schemas.schema import Column, Schema
-from schemas.settings import digest
+from schemas.settings import json_digest
 from schemas.store.storage import inside, shown
 from schemas.untrusted import parsing, strict_json
 
@@ -91,7 +91,7 @@ class Manifest:
         """SHA-256 in hex of the content; equal for equal results, wherever and whenever they were made."""
         fields = self._fields()
         fields["parents"] = [{"name": p.name, "digest": p.content_digest, "key": p.task_key} for p in self.parents]
-        return digest(fields)
+        return json_digest(fields)
 
     def to_bytes(self) -> bytes:
         """The file, with its own checksum."""
@@ -101,7 +101,7 @@ class Manifest:
             "runtime_info": dict(self.runtime_info),
             "digest": self.content_digest,
         }
-        return (json.dumps({**body, "checksum": digest(body)}, indent=1, allow_nan=False) + "\n").encode()
+        return (json.dumps({**body, "checksum": json_digest(body)}, indent=1, allow_nan=False) + "\n").encode()
 
     @staticmethod
     def from_bytes(data: bytes, where: str) -> Manifest:
@@ -134,8 +134,8 @@ def _whole(body: dict[str, Any], where: str) -> Manifest:
     if body.get("quiver") != FORMAT:
         raise _torn("manifest-format", where, FORMAT, body.get("quiver"))
     checksum = body.pop("checksum", None)
-    if checksum != digest(body):
-        raise _torn("manifest-torn", where, digest(body), checksum)
+    if checksum != json_digest(body):
+        raise _torn("manifest-torn", where, json_digest(body), checksum)
     manifest = _from_fields(body["content"], body["runtime_info"])
     paths = [inside(file.path, where) for file in (*manifest.files, *manifest.rejected)]
     if len(set(paths)) != len(paths):
@@ -154,7 +154,7 @@ def task_key_of(
     `op` is {"name", "version", "params"}; `inputs` are task keys, in order or by name.
     """
     keys = dict(inputs) if isinstance(inputs, Mapping) else list(inputs)
-    return digest({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
+    return json_digest({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
 
 
 def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:

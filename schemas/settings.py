@@ -35,12 +35,11 @@ _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "t
 
 def identity_fields(value: Any) -> dict[str, Any]:
     """The dataclass `value` as plain JSON for a digest."""
-    unnamed = {field.name for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
-    defaults_of = {field.name: field.default for field in dataclasses.fields(value)}
+    unnamed = {field.name: field.default for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
     return {
         name: item
         for name, item in plain(value).items()
-        if name not in unnamed or getattr(value, name) != defaults_of[name]
+        if name not in unnamed or getattr(value, name) != unnamed[name]
     }
 
 
@@ -64,7 +63,7 @@ def canonical(value: object) -> str:
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def digest(value: object) -> str:
+def json_digest(value: object) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 

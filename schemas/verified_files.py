@@ -29,9 +29,9 @@ class VerifiedFiles(AbstractFileSystem):
         super().__init__()
         self._files: dict[str, tuple[str, File, Verify]] = {}
 
-    def name_shards(self, url: str, digest: str, shards: Sequence[File], verify: Verify) -> list[str]:
-        """The names of the shards of the dataset at `url` with the content `digest`, in order."""
-        names = [f"{self.protocol}://{verify}/{digest[:12]}/{quote(url)}/{file.path}" for file in shards]
+    def name_shards(self, url: str, content_digest: str, shards: Sequence[File], verify: Verify) -> list[str]:
+        """The names of the shards of the dataset at `url` with that `content_digest`, in order."""
+        names = [f"{self.protocol}://{verify}/{content_digest[:12]}/{quote(url)}/{file.path}" for file in shards]
         self._files.update((name, (url, file, verify)) for name, file in zip(names, shards, strict=True))
         return names
 

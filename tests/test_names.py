@@ -39,7 +39,10 @@ def test_no_name_tells_nothing() -> None:
 
 ENGINE_STEP = ("trainers.engine.training", "trainers.engine.reporting")
 RUNS = ("trainers.run", "trainers.engine.training", "pipelines.commands.models", "pipelines.graph.external")
-RUNS += ("pipelines.graph.nodes", "pipelines.runtime.tasks", "pipelines.runtime.targets")
+RUNS += ("pipelines.graph.nodes", "pipelines.graph.plan", "pipelines.graph.why", "pipelines.graph.backend")
+RUNS += ("pipelines.runtime.tasks", "pipelines.runtime.targets", "datakit.run", "datakit.apply", "schemas.store")
+TOKENIZED = ("schemas", "datakit", "trainers", "pipelines.graph", "pipelines.runtime", "pipelines.commands")
+TOKENIZED += ("pipelines.stages", "pipelines.recipes", "pipelines.backends")  # in setups it is a size, and a flag
 ASKED = ("trainers.algorithm", "trainers.algorithms", "trainers.engine.megatron", "trainers.engine.inference")
 GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     # names that were given up, the field's own in their place, and where (nothing: anywhere) the old ones meant that
@@ -54,13 +57,13 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("decisive circumstance", "identity_fields runtime_info", ()),
     ("fingerprint", "task_key content_digest", ()),
     ("key", "task_key", RUNS),
-    ("digest", "content_digest sha256", ("datakit", "trainers", "pipelines")),
+    ("digest", "content_digest json_digest", ()),
     ("content", "content_digest", ("pipelines", "schemas.manifest", "schemas.dataset")),
     ("identity", "tokenizer_identity identity_fields", ("schemas", *ENGINE_STEP, "trainers.engine.checkpoint")),
     ("Spoken speaking speech", "TokenizerByColumn token_columns tokenizer_check tokenizer_lineage", ()),
     ("identities", "tokenizer_lineage", ()),
     ("VOCABULARIES", "TOKENIZERS", ()),
-    ("vocabulary", "tokenizer vocab_size", ("schemas", "trainers", "pipelines.graph", "pipelines.runtime")),
+    ("vocabulary", "tokenizer vocab_size tokenizer_name", TOKENIZED),
     ("Ground TaskSource", "EvalSetup SetupConfig", ()),
     ("source sources source_of source_kind SOURCES", "setup setups SETUPS setup_of setup_kind", ("pipelines.setups",)),
     ("source sources", "setup task_setup", ("pipelines.commands.recipe", "pipelines.recipes", "pipelines.stages")),

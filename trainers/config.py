@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import DEFAULT_UNNAMED, FLATTENED, digest, identity_fields, parse
+from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, below, parallel_errors, size_errors
@@ -111,6 +111,12 @@ class Learning:
     def op(self) -> dict[str, Any]:
         """What is done: `train.<algorithm>`, its version, and all settings that decide which weights come out."""
         return {"name": f"train.{self.algorithm}", "version": VERSION, "params": identity_fields(self)}
+
+    def num_steps(self, rows: int | None) -> int | None:
+        """Optimizer steps of a run over that many rows; None where it is not known how many."""
+        if self.max_steps is not None or self.epochs is None or rows is None:
+            return self.max_steps
+        return self.epochs * -(-rows // self.global_batch_size)
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
@@ -267,7 +273,7 @@ class Run:
 
     def task_key(self, *inputs: str) -> str:
         """`paths.task_key` where one was given; else a digest of what is done and of the content of the `inputs`."""
-        return self.paths.task_key or digest({"run": self.learning.op, "inputs": list(inputs)})
+        return self.paths.task_key or json_digest({"run": self.learning.op, "inputs": list(inputs)})
 
 
 def training_of(

@@ -20,7 +20,7 @@ from schemas import SAMPLE_COLUMNS, SAMPLES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
-from schemas.settings import digest
+from schemas.settings import json_digest
 
 _PROMPT = ("prompt", "prompt_ids")
 
@@ -83,7 +83,7 @@ def _seed(seed: int, prompt_id: str) -> int:
 
 def draw_id(generator: str, sampling: Sampling, seed: int) -> str:
     """SHA-256 in hex over what draws samples: the generator's key, sampling with all end texts, the run's seed."""
-    return digest([generator, sampling, seed])
+    return json_digest([generator, sampling, seed])
 
 
 def sample_id(prompt_id: str, drawn_by: str, index: int) -> str:

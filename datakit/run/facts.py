@@ -35,7 +35,7 @@ def facts_of(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource
     passed_over = {tokenizer_lineage.FACT, *op.replaced_facts}
     facts = joined([{k: v for k, v in one.facts.items() if k not in passed_over} for one in inputs])
     for name, resource in sorted(resources.items()):
-        facts[_KEY if name == tokenizer_lineage.FACT else name] = resource.key
+        facts[_KEY if name == tokenizer_lineage.FACT else name] = resource.content_key
     before = [tokenizer_lineage.tokenizers_of(dataset.schema, dataset.facts) for dataset in inputs]
     return facts | tokenizer_lineage.fact(
         tokenizers_after(op, [d.schema for d in inputs], before, schema, tokenizer_of(resources))
@@ -75,5 +75,5 @@ def tokenizer_of(resources: Mapping[str, Resource]) -> str:
     """
     named = resources.get(tokenizer_lineage.FACT)
     if named is not None:
-        return named.tokenizer_id or named.key
+        return named.tokenizer_id or named.content_key
     return next((resource.tokenizer_id for resource in resources.values() if resource.tokenizer_id), "")

@@ -6,7 +6,7 @@ only there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from datakit.op import NOTHING, Op
@@ -19,7 +19,7 @@ from schemas.settings import suggestion
 class Resource:
     """A thing to open where the work is done.
 
-    `key` names its content (a checkpoint's digest, a tokenizer's identity), never its place. `open` must be
+    `content_key` names its content (a checkpoint's digest, a tokenizer's identity), never its place. `open` must be
     picklable (a module-level function or a `functools.partial` of one) when `processes` is above zero.
     `takes` are the columns it reads; `apply` checks them before any work. What `apply` opens and has a
     `close` method, it closes. `tokenizer_id` is the identity of the tokenizer that it is, or whose ids it reads and
@@ -27,24 +27,28 @@ class Resource:
     `outputs` are what it calls the numbers that it puts on rows, where that is known before it answers.
     """
 
-    key: str
+    content_key: str
     open: Callable[[], object]
     takes: Schema = NOTHING
     tokenizer_id: str = ""
     outputs: tuple[str, ...] = ()
 
 
-def check_needs(op: Op, resources: Mapping[str, Resource]) -> None:
-    """Raise `ConfigError` if `resources` lacks what `op` needs, or holds what it never asks for."""
+def check_needs(op: Op, resources: Collection[str]) -> None:
+    """Raise `ConfigError` if the names of `resources` lack one that `op` needs (all such are the error's `missing`), or
+    have one that it never asks for.
+    """
     missing = [name for name in op.needs if name not in resources]
     if missing:
-        raise ConfigError(
+        error = ConfigError(
             "missing-resource",
             f"{op.name} needs {', '.join(op.needs)}; no {', '.join(missing)} was given",
             expected=", ".join(op.needs),
             found=", ".join(sorted(resources)) or "none",
             kept="nothing was started",
         )
+        error.missing = tuple(missing)
+        raise error
     for name in resources:
         if name not in op.needs:
             near = suggestion(name, list(op.needs))

@@ -56,7 +56,7 @@ class Job:
 
     def context(self, shard: int, opened: Mapping[str, Any]) -> Context:
         """The context in which the operation works."""
-        keys = {name: resource.key for name, resource in self.resources.items()}
+        keys = {name: resource.content_key for name, resource in self.resources.items()}
         return Context(seed=self.seed, shard=shard, prepared=self.prepared, resources=opened, keys=keys)
 
     def output(self, index: int) -> Output:

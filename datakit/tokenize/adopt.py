@@ -6,7 +6,7 @@ Nothing that comes with it is run; a chat template is rendered in the sandbox (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -31,11 +31,12 @@ class Adopt(Read):
     """
 
     name: ClassVar[str] = "tokenize.adopt"
+    older_names: ClassVar[Mapping[str, str]] = {"vocabulary": "tokenizer_name"}
 
     path: str = ""
     digests: tuple[tuple[str, str], ...] = ()
     identity: str = ""
-    vocabulary: str = "adopted"
+    tokenizer_name: str = "adopted"
     template: str | None = None
     bos: str | None = None
     eos: str | None = None
@@ -65,8 +66,12 @@ class Adopt(Read):
         return self._tokenizer(files_at(self.path)).chat_template is not None if self.path else None
 
     def params(self) -> dict[str, Any]:
-        """Settings with the files' digests and the identity in place of the path."""
-        return {name: value for name, value in super(Adopt, self.pinned()).params().items() if name != "path"}
+        """Settings with the files' digests and the identity in place of the path; `tokenizer_name` under its older
+        name, of which keys of tasks are made.
+        """
+        pinned = super(Adopt, self.pinned()).params()
+        del pinned["path"]
+        return {{"tokenizer_name": "vocabulary"}.get(name, name): value for name, value in pinned.items()}
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """The one row; `IntegrityError` if the files are not those that were named."""
@@ -95,4 +100,4 @@ class Adopt(Read):
             row["tokenizer_json"] = convert.specialised(str(row["tokenizer_json"]), list(named.values()))
         if self.template is not None:
             row["chat_template"] = TEMPLATES.get(self.template, self.template)
-        return Tokenizer(self.vocabulary, **{**row, **named})  # type: ignore[arg-type]
+        return Tokenizer(self.tokenizer_name, **{**row, **named})  # type: ignore[arg-type]

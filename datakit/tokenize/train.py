@@ -4,7 +4,7 @@ a dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,10 +34,11 @@ class Train(GatherAll):
     """
 
     name: ClassVar[str] = "tokenize.train"
+    older_names: ClassVar[Mapping[str, str]] = {"vocabulary": "tokenizer_name"}
 
     columns: tuple[str, ...] = ("messages",)
     vocab_size: int = 512
-    vocabulary: str = "bpe"
+    tokenizer_name: str = "bpe"
     bos: str = "<|bos|>"
     eos: str = "<|end|>"
     pad: str = "<|pad|>"
@@ -45,6 +46,10 @@ class Train(GatherAll):
     template: str = "plain"
     split_digits: bool = True
     min_frequency: int = 2
+
+    def params(self) -> dict[str, Any]:
+        """The settings as plain JSON, `tokenizer_name` under its older name, of which keys of tasks are made."""
+        return {{"tokenizer_name": "vocabulary"}.get(name, name): value for name, value in super().params().items()}
 
     def __post_init__(self) -> None:
         check_template(self.name, self.template)
@@ -66,7 +71,7 @@ class Train(GatherAll):
         tokenizer.train_from_iterator(self._texts(dataset), trainer=self._trainer())
         text = tokenizer.to_str(pretty=False)
         template = TEMPLATES.get(self.template, self.template)
-        yield Result(Tokenizer(self.vocabulary, text, template, self.bos, self.eos, self.pad).row)
+        yield Result(Tokenizer(self.tokenizer_name, text, template, self.bos, self.eos, self.pad).row)
 
     @property
     def _control(self) -> list[str]:

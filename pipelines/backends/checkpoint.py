@@ -36,7 +36,7 @@ class Checkpoint(Backend):
         "scorer": frozenset({"scores"}),
         "model": frozenset({"token_ids", "logprobs", "top_k", "values"}),
     }
-    placement: ClassVar[Placement] = Placement(gpu=True, threads=1)
+    placement: ClassVar[Placement] = Placement(gpus=1, threads=1)
     preload: ClassVar[tuple[str, ...]] = (
         "trainers.engine.inference.generator",
         "trainers.engine.inference.scorer",

@@ -37,14 +37,14 @@ ROLES: tuple[Role, ...] = ("generator", "scorer", "model", "judge")
 class Placement:
     """Where a model answers.
 
-    `inside`: in the worker processes of the stage; `gpu`: on a GPU where there is one, and then one worker for each
-    GPU; otherwise one worker per core, each with `threads` threads (a number that may change the last bits of a
-    product, so it never follows the number of workers). Not `inside`: elsewhere, through one client that has
-    `concurrency` requests under way.
+    `inside`: in the worker processes of the stage; `gpus`: on so many GPUs a worker where there are some, and then as
+    many workers as that makes (one with all of them where there are fewer); otherwise one worker per core, each with
+    `threads` threads (a number that may change the last bits of a product, so it never follows the number of workers).
+    Not `inside`: elsewhere, through one client that has `concurrency` requests under way.
     """
 
     inside: bool = True
-    gpu: bool = False
+    gpus: int = 0
     threads: int = 1
     concurrency: int = 1
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from datakit.op import Op
+from datakit.run.resource import check_needs
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.made_by import next_command, without_nulls
@@ -138,17 +139,13 @@ def _check_place(node: Node) -> None:
 
 
 def _check_table(node: Table) -> None:
-    missing = [name for name in node.op.needs if name not in node.resources]
-    surplus = [name for name in node.resources if name not in node.op.needs]
-    if missing or surplus:
-        raise ConfigError(
-            "missing-resource" if missing else "unknown-resource",
-            f"{node.op.name} needs {', '.join(node.op.needs) or 'no resource'}",
-            found=", ".join(node.resources) or "none",
-            where=node.label,
-            kept="nothing was started",
-            next=" ".join(f"--{'tokenizer' if name == 'tokenizer' else 'model'} CHECKPOINT" for name in missing),
-        )
+    try:
+        check_needs(node.op, node.resources)
+    except ConfigError as error:
+        error.where = node.label
+        flags = ("tokenizer" if name == "tokenizer" else "model" for name in error.missing)
+        error.next = " ".join(f"--{flag} CHECKPOINT" for flag in flags)
+        raise
     roles = {role: node.resources[role] for role in roles_of(node.op)}
     for role, model in roles.items():
         check_model(node.label, node.op, role, model)

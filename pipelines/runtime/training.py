@@ -45,7 +45,9 @@ class Fit(Make):
         if step := saved_step(folder):
             say_of(node.label, f"resumed at step {step}, the newest save")
         started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
-        started.run(_Follower(metrics, _steps(node), stage))
+        data = read_manifest(node.data.url)
+        steps = run.learning.num_steps(None if data is None else data.num_rows)
+        started.run(_Follower(metrics, steps, stage))
         manifest = read_manifest(node.url)
         assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
         figures = _last(metrics)
@@ -86,17 +88,6 @@ def vocabulary_size(tokenizer: Node) -> int:
     if row is None:
         raise ConfigError("no-tokenizer", f"{tokenizer.label} has no tokenizer", where=tokenizer.url)
     return size_of(str(row["tokenizer_json"]))
-
-
-def _steps(node: TrainedCheckpoint) -> int | None:
-    """How many steps the run has in all, where that is known."""
-    learning = node.training.learning
-    if learning.max_steps is not None:
-        return learning.max_steps
-    manifest = read_manifest(node.data.url)
-    if manifest is None or learning.epochs is None:
-        return None
-    return learning.epochs * -(-manifest.num_rows // learning.global_batch_size)
 
 
 class _Follower:

@@ -1,4 +1,4 @@
-"""How many processes a data stage gets, and the device of each: one worker for every GPU where a model runs on GPUs."""
+"""How many processes a data stage gets, and the devices of each: its share of the GPUs where a model runs on GPUs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 def workers_of(node: Table, processes: int) -> tuple[int, Sequence[Mapping[str, str]]]:
     """Worker processes of a stage that may have `processes`, and the variables that each sets before it opens a model.
 
-    On GPUs there is one worker for each, which sees that one alone; a model elsewhere is asked by one client.
+    On GPUs each worker sees as many as the model that takes most is placed on, and no other worker sees these; a model
+    elsewhere is asked by one client.
     """
     placements = placements_of(node)
     if any(not placement.inside for placement in placements):
         return 1, ()
-    devices = visible_gpus() if any(placement.gpu for placement in placements) else ()
-    chosen = devices[:processes]
+    each = max((placement.gpus for placement in placements), default=0)
+    devices = visible_gpus() if each else ()
+    workers = range(max(1, len(devices) // each)) if devices else ()
+    chosen = [",".join(devices[number * each : (number + 1) * each]) for number in workers][:processes]
     return (len(chosen), [{_VISIBLE: device} for device in chosen]) if chosen else (processes, ())
 
 
@@ -32,7 +35,7 @@ def resources_of(node: Node) -> dict[str, int]:
     """What Luigi has to set aside for a stage: this machine's GPUs, all of them, where it uses them. Luigi gives out
     one of what is not configured, so that such stages run one after the other, whatever `--workers` is.
     """
-    asks = any(placement.gpu for placement in placements_of(node)) if isinstance(node, Table) else True
+    asks = any(placement.gpus for placement in placements_of(node)) if isinstance(node, Table) else True
     return {f"gpus-{socket.gethostname()}": 1} if asks and visible_gpus() else {}
 
 

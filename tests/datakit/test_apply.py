@@ -129,7 +129,7 @@ def test_the_same_task_again_is_done_already(put, tmp_path):
     first = apply(LENGTH, given, str(tmp_path / "out"))
     second = apply(LENGTH, given, str(tmp_path / "out"), on_progress=lambda _: pytest.fail("worked again"))
     assert first == second
-    with pytest.raises(ConflictError, match="other-output"):
+    with pytest.raises(ConflictError, match="out-taken"):
         apply(Length(column="prompt_id", unit="words"), given, str(tmp_path / "out"))
 
 

@@ -220,6 +220,16 @@ def test_columns_of_rewards_follow_the_names_that_a_model_will_have_for_its_numb
 # Where a model answers
 
 
+@pytest.mark.parametrize(("gpus", "seen"), [(2, ["0,1", "2,3"]), (4, ["0,1,2,3"]), (6, ["0,1,2,3,4"])])
+def test_a_worker_sees_as_many_gpus_as_its_model_is_placed_on(
+    gpus: int, seen: list[str], plan: Plan, rows: Table, policy: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ("0", "1", "2", "3", "4"))
+    monkeypatch.setattr(Checkpoint, "placement", Placement(gpus=gpus))
+    asked = ask(plan, "answers", Complete(), rows, policy)
+    assert workers.workers_of(asked, 8) == (len(seen), [{"CUDA_VISIBLE_DEVICES": names} for names in seen])
+
+
 def test_one_worker_for_each_gpu_one_client_for_what_is_elsewhere(
     plan: Plan, rows: Table, policy: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,7 @@ def test_one_content_has_one_identity(shared_data: Path, tmp_path: Path, name: s
     moved = shutil.copytree(place, tmp_path / "moved")
     (moved / "tokenizer.json").chmod(0o644)
     (moved / "tokenizer.json").write_text(json.dumps(json.loads((place / "tokenizer.json").read_text()), indent=7))
-    second = apply(Adopt(path=str(moved), vocabulary="other name"), [], str(tmp_path / "second"))
+    second = apply(Adopt(path=str(moved), tokenizer_name="other name"), [], str(tmp_path / "second"))
     row = first.read().to_pylist()[0]
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()

@@ -20,7 +20,7 @@ import numpy as np
 
 from schemas.dataset import Dataset
 from schemas.errors import StorageError
-from schemas.settings import digest
+from schemas.settings import json_digest
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.algorithm import Algorithm
 
@@ -75,4 +75,4 @@ def place(folder: Path, dataset: Dataset, algorithm: Algorithm, limits: Mapping[
     read: dict[str, Any] = {"sequences": sequences, "numbers": algorithm.numbers, "vectors": algorithm.vectors}
     read |= {"needs": algorithm.needs.value, "per": algorithm.per.value}
     fields = {"format": _FORMAT, "dataset": dataset.content_digest, "algorithm": read, "limits": dict(limits)}
-    return folder / "index" / digest(fields)[:32]
+    return folder / "index" / json_digest(fields)[:32]

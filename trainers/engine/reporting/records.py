@@ -24,7 +24,7 @@ from schemas.dataset import Attempt
 from schemas.errors import IntegrityError, StorageError
 from schemas.manifest import File, Parent
 from schemas.rows.records import records_of
-from schemas.settings import digest
+from schemas.settings import json_digest
 from schemas.store.commit import find_existing
 from schemas.store.ownfiles import own_folder, replace_file
 
@@ -34,7 +34,7 @@ ROWS_PER_SHARD = 1 << 20
 
 def records_key(run_key: str) -> str:
     """The identity of the records of the run whose checkpoint has the key `run_key`."""
-    return digest({"records": run_key})
+    return json_digest({"records": run_key})
 
 
 @dataclass(frozen=True)

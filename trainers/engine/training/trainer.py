@@ -27,7 +27,7 @@ from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
 from schemas.manifest import Manifest
-from schemas.settings import digest
+from schemas.settings import json_digest
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
@@ -186,7 +186,7 @@ class Trainer:
     @property
     def _task_key(self) -> str:
         inputs = [parent.content_digest for parent in self.prepared.inputs.parents]
-        return digest({"run": self.run.learning.op, "inputs": inputs, "learnt": self._learnt})
+        return json_digest({"run": self.run.learning.op, "inputs": inputs, "learnt": self._learnt})
 
     def _agreed(self, rows: Any) -> TokenTable:
         """`rows` as this process reads them, once all processes have seen that they were given the same."""
@@ -268,9 +268,7 @@ def open_trainer(run: Run) -> Trainer:
     `ConfigError` for a schedule that falls towards a last step that nobody named.
     """
     data = None if run.paths.data is None else Dataset.open(run.paths.data)
-    last = run.learning.max_steps
-    if last is None and data is not None:
-        last = (run.learning.epochs or 0) * -(-data.num_rows // run.learning.global_batch_size)
+    last = run.learning.num_steps(None if data is None else data.num_rows)
     if last is None and (schedule := run.learning.optim.schedule) != "constant":
         raise ConfigError(
             "no-last-step",

@@ -53,7 +53,7 @@ def merge(source: str, out: str, *, task_key: str = "") -> Manifest:
         model=network,
         tokenizer_files=opened.tokenizer_files(),
         facts={name: fact for name, fact in opened.manifest.facts.items() if name != "weights_digest"},
-        task_key=task_key or settings.digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
+        task_key=task_key or settings.json_digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
         op=op,
         parents=parents,
         seed=opened.manifest.seed,
