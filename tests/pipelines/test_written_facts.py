@@ -32,15 +32,12 @@ def template_in(facts: Mapping[str, Any]) -> tuple[Any, bool]:
     return facts.get(chat_template.FACT), bool(facts.get(end_tokens.FACT))
 
 
-@pytest.mark.parametrize("earlier", [{}, EARLIER], ids=["from-nothing", "from-written-rows"])
 @pytest.mark.parametrize("example", WORK)
-def test_the_template_is_known_before_rows_are_made(
-    example: Example, earlier: Mapping[str, Any], tmp_path: Path
-) -> None:
+def test_the_template_is_known_before_rows_are_made(example: Example, tmp_path: Path) -> None:
     given, inputs = [], []
     for number, rows in enumerate(example.inputs()):
         one = Dataset.from_arrow(rows, Schema.of_arrow(rows.schema), str(tmp_path / f"rows-{number}"))
-        given.append(replace(one, manifest=replace(one.manifest, facts=dict(earlier))))
+        given.append(replace(one, manifest=replace(one.manifest, facts=EARLIER)))
         inputs.append(Existing(label="rows", root="", place=one.url, existing_manifest=given[-1].manifest))
     planned = Table(label="made", root="data", op=example.op, inputs=tuple(inputs))
     made = apply(example.op, given, str(tmp_path / "made"), resources=example.resources).manifest
@@ -50,4 +47,4 @@ def test_the_template_is_known_before_rows_are_made(
 
 def test_operations_that_write_text_are_tried_and_one_that_only_measures_it() -> None:
     tried = {type(case.values[0].op) for case in WORK if case.values[0].op.rendering}  # type: ignore[attr-defined]
-    assert tried == {Chat, Fit, Labelled, RewardPrompt}
+    assert tried >= {Chat, Fit, Labelled, RewardPrompt}
