@@ -28,6 +28,10 @@ MODEL = {
     "vocab_size": VOCABULARY,
     "max_sequence_length": 48,
 }
+SHARES = ("weight", "baseline")
+"""Numbers that are never below 0. Rows of both signs would cancel, and what digits are left of a mean of such losses
+depends on the order in which it is taken.
+"""
 
 
 def model(**changes: Any) -> ModelConfig:
@@ -73,6 +77,8 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
         kind = algorithm.rows[name].type
         counts = 1 + np.abs(numbers * 2).astype(int) if pa.types.is_integer(kind) else numbers
         columns[name] = (numbers > 0 if pa.types.is_boolean(kind) else counts).tolist()
+        if name in SHARES:
+            columns[name] = np.abs(numbers).tolist()
     for name in algorithm.vectors:
         width = algorithm.num_outputs(algorithm.settings())
         columns[name] = random.normal(size=(rows, width)).tolist()
