@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from schemas import Column, Schema
 from schemas.dataset import Dataset
+from schemas.errors import ConfigError
 from schemas.manifest import Manifest
 from schemas.settings import choice_faults, identity_fields, parse
 
@@ -176,8 +177,17 @@ class Op(ABC):
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Op:
-        """The operation with these settings; `ConfigError` names every unknown key and wrong type."""
-        return parse(cls, params, where=f"settings of {cls.name}", next=f"quiver ops {cls.name}")
+        """The operation with these settings; `ConfigError` names every unknown key and wrong type, and a column that
+        it would read twice.
+        """
+        where, further = f"settings of {cls.name}", f"quiver ops {cls.name}"
+        op = parse(cls, params, where=where, next=further)
+        try:
+            _ = op.takes
+        except ConfigError as fault:
+            fault.where, fault.next = where, further
+            raise
+        return op
 
 
 @dataclass(frozen=True, kw_only=True)

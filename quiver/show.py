@@ -1,6 +1,6 @@
 """`quiver show PLACE`: a dataset with its first rows, a checkpoint its shape and figures, or what a folder holds.
 
-Nothing of torch is imported, and of a checkpoint only its manifest and its one small file are read.
+Nothing of torch is imported, and of a checkpoint only its manifest and its one small file, which is verified, are read.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.process import terminal
 from schemas.settings import suggestion
+from schemas.shards import verified_bytes
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal, relative, shown
-from schemas.untrusted import strict_json
+from schemas.untrusted import parsing, strict_json
 
 _DEEP, _MOST = 4, 40
 """Of a folder: how deep its datasets are looked for, and how many are listed."""
+_MODEL_BYTES = 1 << 20
+"""Bytes that the settings of a network may take."""
 
 
 def lines(place: str, rows: int) -> Iterator[str]:
@@ -62,20 +66,41 @@ def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
     yield f"  {len(manifest.files)} files, {size / 1e6:,.1f} MB, made by {shown(manifest.op.get('name', 'no task'))}"
     for parent in manifest.parents:
         yield _near(f"  {shown(parent.name)}: {shown(parent.url)}")
-    for title, values in (("architecture", _architecture(place)), ("figures", manifest.facts.get("stats", {}))):
+    for title, values in (
+        ("architecture", _architecture(place, manifest)),
+        ("figures", manifest.facts.get("stats", {})),
+    ):
         if isinstance(values, Mapping) and values:
             yield from ("", title)
             yield from _fields({name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()})
 
 
-def _architecture(place: str) -> Mapping[str, Any]:
-    """The settings of the network that are not off; none where the checkpoint has no such file."""
-    path = Path(normal(place)) / "model.json"
-    try:
-        settings = strict_json(path.read_bytes())
-    except (OSError, ValueError, QuiverError):
+def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:
+    """The settings of the network that are not off; none where the checkpoint has no such file. `IntegrityError` for
+    one that is not the manifest's, or no model's.
+    """
+    file = next((file for file in manifest.files if file.path == "model.json"), None)
+    if file is None:
         return {}
-    return {k: v for k, v in settings.items() if v not in (None, False)} if isinstance(settings, dict) else {}
+
+    def refused(words: str) -> IntegrityError:
+        return IntegrityError(
+            "checkpoint-damaged",
+            f"model.json of {shown(place)} describes no model",
+            expected=f"the settings of a network, in at most {_MODEL_BYTES:,} bytes",
+            found=words,
+            where=shown(place),
+            kept="nothing was changed",
+            next="copy the checkpoint again, or train again",
+        )
+
+    if file.bytes > _MODEL_BYTES:
+        raise refused(f"{file.bytes:,} bytes")
+    with parsing(refused), closing(verified_bytes(place, file, "full")) as source:
+        settings = strict_json(source.read())
+    if not isinstance(settings, dict):
+        raise refused("other JSON")
+    return {name: value for name, value in settings.items() if value not in (None, False)}
 
 
 def _folder(place: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import ConfigError, DataError, printable
+from schemas.untrusted import once
 from schemas.valid import require_valid
 
 _METADATA_KEY = b"quiver.schema"
@@ -40,7 +41,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """A named, versioned row kind. `key` names the columns whose values are unique over a dataset."""
+    """A named, versioned row kind. `key` names the columns whose values are unique over a dataset.
+
+    Columns can follow settings that a person gives: one that stands there twice is `ConfigError`.
+    """
 
     name: str
     version: int
@@ -48,9 +52,8 @@ class Schema:
     key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = self.names
-        assert len(set(names)) == len(names), f"schema {self.name} names a column twice: {names}"
-        assert set(self.key) <= set(names), f"schema {self.name}: key {self.key} is not among {names}"
+        _require_once(self.names, f"rows of {self.name}")
+        assert set(self.key) <= set(self.names), f"schema {self.name}: key {self.key} is not among {self.names}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ class Schema:
 
     def adding(self, *columns: Column) -> Schema:
         """This schema with `columns` behind its own; a column of the same name is replaced in place."""
+        _require_once([column.name for column in columns], f"columns beside rows of {self.name}")
         new = {column.name: column for column in columns}
         kept = tuple(new.pop(column.name, column) for column in self.columns)
         return replace(self, columns=kept + tuple(new.values()))
@@ -216,7 +220,10 @@ class Schema:
 
     @staticmethod
     def from_json(data: dict[str, Any], arrow: pa.Schema) -> Schema:
-        """Inverse of `to_json`; types come from `arrow`, the schema stored in the files themselves."""
+        """Inverse of `to_json`; types come from `arrow`, the schema stored in the files themselves. `ValueError` for a
+        column that is described twice.
+        """
+        once([(c["name"], c) for c in data["columns"]])
         columns = tuple(
             Column(c["name"], arrow.field(c["name"]).type, c["meaning"], c["nullable"], c["finite"])
             for c in data["columns"]
@@ -239,6 +246,18 @@ class Schema:
     def empty(self) -> pa.Table:
         """A table of this schema without rows."""
         return self.arrow.empty_table()
+
+
+def _require_once(names: Sequence[str], what: str) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(
+            "bad-setting",
+            f"{what} would have a column twice: {', '.join(map(printable, twice))}",
+            expected="settings that name columns of their own, and none that is read or made already",
+            found=printable(", ".join(names), 200),
+            kept="nothing was started",
+            next="name another column",
+        )
 
 
 def common(schemas: Iterable[Schema]) -> Schema:

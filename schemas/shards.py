@@ -254,7 +254,7 @@ def _broken(slug: str, url: str, file: File, expected: str, actual: str) -> Inte
         f"{shown(url)}: {file.path} is not what the manifest says",
         expected=expected,
         found=shown(actual),
-        where=f"dataset {shown(url)}, {file.rows} rows",
+        where=f"dataset {shown(url)}, {file.rows} rows" if file.rows else shown(url),
         kept="the manifest and all other files; nothing was changed",
         next=f"remove {shown(url)} and run its task again, or copy the dataset again",
     )

@@ -8,7 +8,6 @@ Of a question with an answer the answer is learnt, of a conversation every turn 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import luigi
@@ -17,7 +16,7 @@ from datakit.tokenize import Pack
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
-from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.report.figures import Figure, FigureTable, metrics, perplexity
 from pipelines.stages.losses import learnt_share, losses, token_rows
 from schemas.errors import ConfigError
 from schemas.rows.tokens import TOKENS
@@ -30,7 +29,7 @@ _COLUMNS = (
     Figure("held-out rows", ",.0f", meaning="rows that the model is judged by"),
     Figure("eval loss before", ".4f", meaning="nats for a learnt token of these, by the model as it came"),
     Figure("eval loss after", ".4f", meaning="the same by the trained model"),
-    Figure("perplexity before", ",.2f", meaning="exp of that loss"),
+    Figure("perplexity before", ",.2f", meaning="exp of that loss (inf: beyond floats)"),
     Figure("perplexity after", ",.2f", meaning="the same by the trained model"),
 )
 
@@ -73,7 +72,7 @@ class Sft(OneShotOfAnswers):
         learnt, figures = (metrics(self.graph.figures[name]) for name in ("learnt", "evaluation"))
         before, after = (figures[f"loss_{when}.mean"] / figures["tokens.mean"] for when in ("before", "after"))
         share = learnt["learnt.mean"] / learnt["tokens.mean"]
-        judged = (figures["tokens.count"], before, after, math.exp(before), math.exp(after))
+        judged = (figures["tokens.count"], before, after, perplexity(before), perplexity(after))
         row = (learnt["tokens.count"], share, *judged)
         return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['policy'].label}", _COLUMNS, (row,))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,14 @@ def metrics(report: Node) -> Mapping[str, float]:
     """The figures in a REPORTS dataset by name."""
     table = Dataset.open(report.url).read(columns=["metric", "value"])
     return dict(zip(table["metric"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+def perplexity(loss: float) -> float:
+    """exp of `loss` (nats for a token); infinite where floats end, above 709.78 nats."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def gone(nodes: Sequence[Node]) -> tuple[str, ...]:

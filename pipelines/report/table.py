@@ -59,6 +59,10 @@ def _aligned(rows: Cells) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
+_MOST_DIGITS = 1e15
+"""Numbers from here on are shown with an exponent, whatever their column's form: a line would be hundreds of digits."""
+
+
 def _cell(column: Figure, value: Value | tuple[Value, ...]) -> str:
     values = value if isinstance(value, tuple) else (value,)
     return column.between.join(_shown(one, column.form) for one in values)
@@ -67,7 +71,9 @@ def _cell(column: Figure, value: Value | tuple[Value, ...]) -> str:
 def _shown(value: Value, form: str) -> str:
     if value is None:
         return "-"
-    return value if isinstance(value, str) else f"{value:{form}}"
+    if isinstance(value, str):
+        return value
+    return f"{value:{form}}" if abs(value) < _MOST_DIGITS else f"{value:.3g}"
 
 
 TABLE = Renderer(name="table", render=texts)

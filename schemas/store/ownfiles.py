@@ -6,6 +6,7 @@ Folders are this user's own (0700): logs and figures may tell of private data.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,19 @@ def replace_file(path: Path, data: str | bytes, *, durable: bool = False) -> Non
             with suppress(OSError):
                 fresh.unlink()
             raise
+
+
+def replace_verified(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """`replace_file` of the SHA-256 of `data` (32 bytes) and `data`."""
+    replace_file(path, hashlib.sha256(data).digest() + data, durable=durable)
+
+
+def read_verified(path: Path) -> memoryview:
+    """What `replace_verified` put at `path`; `ValueError` for a file that is another since."""
+    file = memoryview(path.read_bytes())
+    if hashlib.sha256(file[32:]).digest() != file[:32]:
+        raise ValueError("the content does not have the digest it was written with")
+    return file[32:]
 
 
 def append_file(path: Path) -> BinaryIO:

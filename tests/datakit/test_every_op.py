@@ -173,6 +173,43 @@ def test_a_setting_of_a_wrong_type_is_refused(example):
     assert refused, "nothing was refused"
 
 
+@every_example
+def test_a_setting_may_name_any_column_or_is_refused(example):
+    """Each setting names every column that the operation reads or adds: that works, or is an error with advice."""
+    settings = json.loads(json.dumps(plain(example.op)))
+    schemas = [Schema.of_arrow(table.schema) for table in example.inputs()]
+    added = example.op.adds if isinstance(example.op, Label) else ()
+    names = dict.fromkeys([*example.op.takes.names, *(column.name for column in added), "sample_index", "score"])
+    for setting in settings:
+        for name in names:
+            for value in (name, [name], [name, name], [[name, name]], {"input": name}, {"input": [name]}):
+                with contextlib.suppress(ConfigError, DataError):
+                    check(type(example.op).of({**settings, setting: value}), schemas, example.resources)
+
+
+TWICE = {
+    "template.chat": {"response": "messages"},
+    "template.fit": {"max_length": 9, "response": "messages"},
+    "template.reward_template": {"plain": "messages"},
+    "tokenize.mask": {"id_column": "pieces"},
+    "tokenize.prompt_template": {"columns": {"input": "sample_id"}, "template": "{input} {output}"},
+    "filter.best_of": {"column": "score", "key": "sample_index"},
+    "label.verify": {"kind": "text", "answer": "response"},
+    "label.divergence": {"ids": "loss_mask"},
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_column_that_would_stand_there_twice_is_a_bad_setting(name):
+    def checked():
+        op = op_of(name, TWICE[name])
+        return op.gives(op.takes)
+
+    with pytest.raises(ConfigError, match="would have a column twice") as caught:
+        checked()
+    assert (caught.value.slug, caught.value.code) == ("bad-setting", 2)
+
+
 def _is_choice(kind: type[Op], name: str) -> bool:
     return "Literal[" in str(typing.get_type_hints(kind)[name])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pytest
 
 import pipelines.report
 from pipelines.graph.plan import Plan
-from pipelines.report.figures import Figure, FigureTable
+from pipelines.report.figures import Figure, FigureTable, perplexity
 from pipelines.report.iterations import iteration_table
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
@@ -33,6 +34,14 @@ def test_a_table_as_text() -> None:
         "        1  1,200, 30  -0.50 -> +1.25     rm",
         "        2          7      - -> +2.00     rm",
     ]
+
+
+def test_a_perplexity_beyond_floats_is_infinite_and_a_large_one_is_short() -> None:
+    """exp(700) by hand: 700 / ln 10 = 304.006, so 1.01e+304; floats end at exp(709.78)."""
+    assert perplexity(0.0) == 1.0 and perplexity(math.log(8)) == pytest.approx(8)
+    row = (perplexity(math.log(1234.5)), perplexity(700.0), perplexity(63227.0))
+    table = FigureTable("t", (Figure("a", ",.2f"), Figure("b", ",.2f"), Figure("c", ",.2f")), (row,))
+    assert text(table).splitlines()[-1].split() == ["1,234.50", "1.01e+304", "inf"]
 
 
 def test_every_renderer_of_the_list_shows_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

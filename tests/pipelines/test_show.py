@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,18 +29,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = pa.table({"text": ["long " * 100, "two", "three", "four"], "n": [1, 2, 3, 4]})
     given = Dataset.from_arrow(rows, ROWS, str(tmp_path / "data/given-1"))
     apply(Where(predicate="n > 1"), given, str(tmp_path / "data/kept-2"), processes=0)
-    attempt = commit.begin_attempt(str(tmp_path / "data/policy-3"), ["weights"])
-    place = Path(commit.attempt_path(str(tmp_path / "data/policy-3"), attempt))
-    (place / "model.json").write_text(json.dumps({"num_layers": 7, "window": None, "head": "lm"}))
+    parent = Parent("data", given.url, given.content_digest, "")
+    _checkpoint(tmp_path / "data/policy-3", json.dumps({"num_layers": 7, "window": None, "head": "lm"}), parent)
+    return tmp_path
+
+
+def _checkpoint(place: Path, model: str, *parents: Parent) -> None:
+    """A checkpoint of `model.json` alone, at `place`."""
+    attempt = commit.begin_attempt(str(place), ["weights"])
+    Path(commit.attempt_path(str(place), attempt), "model.json").write_text(model)
     manifest = Manifest(
         kind="checkpoint",
-        files=commit.hash_files(str(tmp_path / "data/policy-3"), attempt),
+        files=commit.hash_files(str(place), attempt),
         op={"name": "train.sft"},
-        parents=(Parent("data", given.url, given.content_digest, ""),),
+        parents=parents,
         facts={"stats": {"loss": 0.25, "steps": 12}},
     )
-    commit.publish_folder(str(tmp_path / "data/policy-3"), attempt, manifest)
-    return tmp_path
+    commit.publish_folder(str(place), attempt, manifest)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -85,3 +91,36 @@ def test_a_place_like_no_other_and_other_words_are_refused(folder: Path) -> None
     assert caught.value.next == "ls ." and caught.value.code == 11
     with pytest.raises(ConfigError):
         console.run(["show", "data/kept-2", "--tokenizer", "x"])
+
+
+def _planted(model: Path, how: str) -> None:
+    model.unlink()
+    if how == "pipe":
+        os.mkfifo(model)
+    elif how == "zeros without end":
+        model.symlink_to("/dev/zero")
+    elif how == "20 GB of nothing":
+        with open(model, "wb") as file:
+            file.truncate(20 << 30)
+    else:
+        model.write_text({"deep": "[" * 100_000, "another number": '{"num_layers": 9, "head": "lm"}'}[how])
+
+
+@pytest.mark.parametrize("how", ["pipe", "zeros without end", "20 GB of nothing", "deep", "another number"])
+def test_what_stands_for_the_settings_of_a_checkpoint_is_verified(
+    folder: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _planted(folder / "data/policy-3/model.json", how)
+    with pytest.raises(IntegrityError) as caught:
+        console.run(["show", "data/policy-3"])
+    assert caught.value.code == 11 and "policy-3" in f"{caught.value} {caught.value.where}"
+    assert "num_layers" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "words"), [("[" * 100_000, "nested too deep"), ("[1]", "other JSON")])
+def test_published_settings_that_are_no_model_are_an_error(tmp_path: Path, text: str, words: str) -> None:
+    """The digest is right: whoever published it wrote what no network has."""
+    _checkpoint(tmp_path / "odd", text)
+    with pytest.raises(IntegrityError, match="describes no model") as caught:
+        console.run(["show", str(tmp_path / "odd")])
+    assert caught.value.found == words

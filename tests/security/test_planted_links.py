@@ -26,7 +26,7 @@ from trainers.launch.start import write_outcome
 
 Write = Callable[[Path], object]
 INDEX = Index(np.zeros((1, 3), np.int64), np.zeros((1, 1), np.int64), None, (), np.zeros(0, np.int64))
-STEPS = "steps-000000001-000000002.parquet"
+STEPS = "steps-000000001-000000002.records"
 
 
 def figures(run: Path) -> None:

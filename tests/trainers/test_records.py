@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -109,7 +108,7 @@ def test_a_stopped_run_has_the_same_records(
         with stopping_after(step - done, monkeypatch), pytest.raises(Stopped):
             go(tmp_path)
         done = step
-    spooled = (tmp_path / "policy.run" / "records" / "steps-000000001-000000001.parquet").exists()
+    spooled = (tmp_path / "policy.run" / "records" / "steps-000000001-000000001.records").exists()
     assert spooled == (1 in steps)
     assert seen(go(tmp_path)) == seen(straight)
     shards = [Dataset.open(str(place)).shards[0].sha256 for place in (straight.paths.records, tmp_path / "seen")]
@@ -123,18 +122,38 @@ def test_a_run_that_died_between_saves_takes_back_what_it_will_tell_again(straig
     folder.mkdir()
     for start, stop in ((1, 3), (4, 7)):
         part = [row for row in rows if start <= row["step"] <= stop]
-        path = folder / f"steps-{start:09d}-{stop:09d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, schema=records_of("sample_id").arrow), path)
-    (folder / "steps-000000008-000000009.parquet.new").write_bytes(b"torn")
+        engine._write(folder, (start, stop), pa.Table.from_pylist(part, schema=records_of("sample_id").arrow))
+    (folder / "steps-000000008-000000009.records.new").write_bytes(b"torn")
     records = Records(folder, "sample_id", (), 4)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "steps-000000001-000000003.parquet",
-        "steps-000000004-000000004.parquet",
+        "steps-000000001-000000003.records",
+        "steps-000000004-000000004.records",
     ]
     assert records.missing == [] and Records(folder, "sample_id", (), 6).missing == [(5, 6)]
-    (folder / "steps-000000004-000000004.parquet").write_bytes(b"torn")
+    (folder / "steps-000000004-000000004.records").write_bytes(b"torn")
     with pytest.raises(IntegrityError, match="cannot be read"):
-        Records(folder, "sample_id", (), 4).publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
+        Records(folder, "sample_id", (), 4)
+
+
+def test_a_flipped_bit_is_an_error_and_never_another_row(tmp_path: Path) -> None:
+    """Every byte of a piece, one bit of it: when the run goes on, and when a piece is spoilt after that."""
+    numbers = np.array([[1.5, 2.0], [0.25, 1.0]])
+    records = Records(tmp_path / "spool", "sample_id", (), 0)
+    records.add(1, 0, ["5c9fc1c0c982f6fc", "first"], ["web", None], numbers)
+    records.flush()
+    [piece] = (tmp_path / "spool").iterdir()
+    whole = piece.read_bytes()
+    for at in range(len(whole)):
+        piece.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+        with pytest.raises(IntegrityError, match="cannot be read") as caught:
+            Records(tmp_path / "spool", "sample_id", (), 1)
+        assert caught.value.slug == "records-damaged" and str(piece) in caught.value.next
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        records.publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
+    assert not Dataset.exists(str(tmp_path / "out")) and piece.exists()
+    piece.write_bytes(whole)
+    records.publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
+    assert Dataset.open(str(tmp_path / "out")).read()["sample_id"].to_pylist() == ["5c9fc1c0c982f6fc", "first"]
 
 
 def test_memory_and_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ SHA-256, and one that is damaged is as good as none. Shards are verified when th
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import numpy as np
 from schemas.dataset import Dataset
 from schemas.errors import StorageError
 from schemas.settings import json_digest
-from schemas.store.ownfiles import own_folder, replace_file
+from schemas.store.ownfiles import own_folder, read_verified, replace_verified
 from trainers.algorithm import Algorithm
 
 _FORMAT = 1
@@ -51,16 +50,13 @@ class Index:
         np.savez(buffer, sources=names, **arrays)
         with suppress(StorageError):
             own_folder(path.parent)
-            replace_file(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+            replace_verified(path, buffer.getbuffer())
 
     @staticmethod
     def read(path: Path, dataset: Dataset) -> Index | None:
         """The index of `dataset` at `path`; None where there is none that can be used."""
         try:
-            data = path.read_bytes()
-            if hashlib.sha256(memoryview(data)[32:]).digest() != data[:32]:
-                return None
-            with np.load(io.BytesIO(memoryview(data)[32:]), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(read_verified(path)), allow_pickle=False) as arrays:
                 fields = {name: arrays[name] for name in arrays.files}
             sources = tuple(json.loads(fields.pop("sources").tobytes()))
             index = Index(**{"inside_N": None, **fields}, sources=sources)

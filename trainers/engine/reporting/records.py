@@ -1,9 +1,10 @@
 """What training saw of every row, as a Dataset: gathered with a step's sums, spooled to disk, published at the end.
 
 Rows wait in memory until the next save (or until there are `MOST_WAITING`), then go to `<work>/records/`, one file per
-stretch of steps, each written whole or not at all. A save is made after its steps are on disk, and a run that goes on
-takes back what lies behind its save; so every step is there exactly once, however often the run was killed. Rows stand
-in the order of the steps and, within a step, of the data's order; neither depends on the layout.
+stretch of steps, each written whole or not at all: its SHA-256, then Parquet. One that is damaged is an error when the
+run goes on, and never a wrong row. A save is made after its steps are on disk, and a run that goes on takes back what
+lies behind its save; so every step is there exactly once, however often the run was killed. Rows stand in the order of
+the steps and, within a step, of the data's order; neither depends on the layout.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from schemas.manifest import File, Parent
 from schemas.rows.records import records_of
 from schemas.settings import json_digest
 from schemas.store.commit import find_existing
-from schemas.store.ownfiles import own_folder, replace_file
+from schemas.store.ownfiles import own_folder, read_verified, replace_verified
 
 MOST_WAITING = 1 << 17
 ROWS_PER_SHARD = 1 << 20
@@ -143,7 +144,7 @@ def _spans(folder: Path) -> list[tuple[int, int]]:
     """The stretches of steps on disk; of two that begin alike only the shorter: it was taken back later."""
     spans: dict[int, int] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
-        if match := re.fullmatch(r"steps-(\d{9,})-(\d{9,})\.parquet", path.name):
+        if match := re.fullmatch(r"steps-(\d{9,})-(\d{9,})\.records", path.name):
             start, stop = int(match.group(1)), int(match.group(2))
             spans[start] = min(stop, spans.get(start, stop))
     return sorted(spans.items())
@@ -153,10 +154,12 @@ def _rewind(folder: Path, first: int) -> None:
     """Forget all steps after `first`."""
     kept = set()
     for span in _spans(folder):
+        if span[0] > first:
+            continue
+        table = _table(_path(folder, span))
         if span[1] <= first:
             kept.add(_path(folder, span).name)
-        elif span[0] <= first:
-            table = _table(_path(folder, span))
+        else:
             kept.add(_write(folder, (span[0], first), table.filter(pc.less_equal(table["step"], first))))
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if path.name not in kept:
@@ -164,20 +167,14 @@ def _rewind(folder: Path, first: int) -> None:
 
 
 def _read(folder: Path) -> Iterator[pa.Table]:
-    for span in _spans(folder):
-        path = _path(folder, span)
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=1 << 16):
-                    yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(path, error) from None
+    return (_table(_path(folder, span)) for span in _spans(folder))
 
 
 def _table(path: Path) -> pa.Table:
+    """The rows of one file, which is the one that was written."""
     try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        return pq.read_table(pa.py_buffer(read_verified(path)))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
 
 
@@ -187,7 +184,7 @@ def _write(folder: Path, span: tuple[int, int], table: pa.Table) -> str:
     pq.write_table(table, buffer, compression="zstd")
     try:
         own_folder(folder)
-        replace_file(path, buffer.getvalue(), durable=True)
+        replace_verified(path, buffer.getvalue(), durable=True)
     except StorageError as error:
         raise StorageError(
             "records-unwritten",
@@ -200,7 +197,7 @@ def _write(folder: Path, span: tuple[int, int], table: pa.Table) -> str:
 
 
 def _path(folder: Path, span: tuple[int, int]) -> Path:
-    return folder / f"steps-{span[0]:09d}-{span[1]:09d}.parquet"
+    return folder / f"steps-{span[0]:09d}-{span[1]:09d}.records"
 
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:
