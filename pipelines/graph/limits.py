@@ -5,17 +5,15 @@ What a setting allows is checked as the graph is made; what rows hold, by their 
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datakit.op import Op
-from datakit.registry import kind_of
 from datakit.templating.named import TEMPLATES
 from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.remade import remade
 from pipelines.graph.resolve import near
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import Manifest
@@ -146,17 +144,9 @@ def _columns(op: Op, role: str, model: Node, given: Sequence[Node]) -> list[str]
 
 def _shorter(rows: Node, manifest: Manifest, model: Node, most: int) -> str:
     """The command that makes rows which the model can read: the one that made these, with a limit."""
-    name, params = str(manifest.op.get("name", "")), dict(manifest.op.get("params", {}))
     if rows.made:
         return f"--max-length {most}"
-    if not name.startswith("tokenize.") or "max_length" not in params or not manifest.parents:
-        return f"tokenize the rows with max_length {most}"
-    usual = kind_of(name).of({}).params()
-    changed = {key: value for key, value in params.items() if usual.get(key) != value} | {"max_length": most}
-    op = name.removeprefix("tokenize.")
-    words = ["--data", near(manifest.parents[0].url), "--tokenizer", _tokenizer_at(model), "--op", op]
-    words += ["--params", json.dumps(changed)]
-    return f"luigi --module pipelines Tokenize {shlex.join(words)}"
+    return remade(manifest, _tokenizer_at(model), {"max_length": most}) or f"tokenize the rows with max_length {most}"
 
 
 def _tokenizer_at(model: Node) -> str:

@@ -7,15 +7,16 @@ key; once it is made, both are known. What cannot be known here is refused by th
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.graph.nodes import Node
+from pipelines.graph.remade import remade
 from pipelines.graph.resolve import near
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
+
+_PROSE = "write and tokenize the rows with the tokenizer of the checkpoint"
 
 
 def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
@@ -34,20 +35,8 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
                 found=f"tokenizer {tokenizer[:12]}",
                 where=other.url,
                 kept="nothing was started",
-                next=_next(one, other),
+                next=remade(other.manifest(), near(one.url)) or _PROSE,
             )
-
-
-def _next(one: Node, other: Node) -> str:
-    """The command that writes or tokenizes `other` anew, with its own settings and the tokenizer of `one`."""
-    manifest = other.manifest()
-    if manifest is None or not manifest.parents or not isinstance(params := manifest.op.get("params"), Mapping):
-        return "write and tokenize the rows with the tokenizer of the checkpoint"
-    family, _, op = str(manifest.op.get("name", "")).partition(".")
-    words = ["--op", op, "--data", near(manifest.parents[0].url), "--tokenizer", near(one.url)]
-    settings = {name: value for name, value in params.items() if value is not None and value not in ("", [], {})}
-    words += ["--params", json.dumps(settings)] if settings else []
-    return f"luigi --module pipelines {family.capitalize()} {shlex.join(words)}"
 
 
 def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:

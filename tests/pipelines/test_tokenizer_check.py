@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from datakit.apply import apply
 from datakit.blend import Mix
 from datakit.clients import Sampling
+from datakit.filter import Where
 from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.registry import op_of
@@ -20,6 +22,7 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Mask, Train
 from pipelines.graph.nodes import Existing, Node, Table
 from pipelines.graph.plan import Plan
+from pipelines.graph.remade import remade
 from pipelines.graph.tokenizer_check import differ
 from pipelines.runtime.resources import resource_of
 from pipelines.runtime.training import vocabulary_size
@@ -163,3 +166,24 @@ def test_texts_and_ids_of_another_tokenizer_name_the_way_to_one(plan: Plan, rows
     with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
         learn(plan, there, wrong)
     assert f"Tokenize --op mask --data {os.path.relpath(texts.url)} --tokenizer" in caught.value.next
+
+
+def test_rows_behind_other_stages_name_the_stage_that_takes_a_tokenizer(
+    plan: Plan, rows: Table, tmp_path: Path
+) -> None:
+    one = plan.table("one", Train(vocab_size=288), rows)
+    words = Path(__file__).parents[1] / "datakit/tokenize/words.json"
+    other = make(plan.table("other", Adopt(path=str(words), template="plain").pinned()), tmp_path)
+    texts = plan.table("texts", Chat(template="plain", response="response"), rows, tokenizer=one)
+    tokens = plan.table("tokens", Mask(max_length=64), texts, tokenizer=one)
+    mixed = plan.table("mixed", Mix(sources=("a",), epochs=(1.0,)), plan.table("some", Where(predicate="true"), tokens))
+    there = make(mixed, tmp_path)
+    with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
+        learn(plan, there, other)
+    printed = shlex.split(caught.value.next)
+    assert printed[3:9] == ["Tokenize", "--op", "mask", "--data", os.path.relpath(texts.url), "--tokenizer"]
+    assert op_of("tokenize.mask", json.loads(printed[11])) == Mask(max_length=64), "with its own settings"
+    assert remade(there.manifest(), "t", {"max_length": 32}).endswith("""--params '{"max_length": 32}'""")
+    assert remade(there.manifest(), "t", {"no_such_setting": 1}) == "", "no stage behind them has it"
+    shutil.rmtree(texts.url)
+    assert remade(there.manifest(), "t") == "", "what that stage read is gone"
