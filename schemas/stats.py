@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Moments = dict[str, float]
-"""count, nulls, nonfinite, mean, m2, min, max; the last four are missing when count is 0."""
+"""count, nulls, nonfinite, mean, m2, min, max; the last four are missing when count is 0, mean and m2 also where a
+float64 does not hold them.
+"""
 
 
 def moments(values: pa.ChunkedArray | pa.Array) -> Moments:
@@ -56,8 +58,10 @@ def merge_moments(one: Moments, other: Moments) -> Moments:
     elif filled:
         if "mean" in one and "mean" in other:
             step = other["mean"] - one["mean"]
-            merged["mean"] = one["mean"] + step * other["count"] / count
-            merged["m2"] = one["m2"] + other["m2"] + step * step * one["count"] * other["count"] / count
+            mean = one["mean"] + step * other["count"] / count
+            m2 = one["m2"] + other["m2"] + step * step * one["count"] * other["count"] / count
+            if math.isfinite(mean) and math.isfinite(m2):
+                merged |= {"mean": mean, "m2": m2}
         merged["min"], merged["max"] = min(one["min"], other["min"]), max(one["max"], other["max"])
     return merged
 
@@ -87,5 +91,5 @@ def count_values(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
 
 
 def std(measured: Mapping[str, Any]) -> float:
-    """Population standard deviation of moments; 0 for fewer than two values."""
-    return math.sqrt(measured["m2"] / measured["count"]) if measured["count"] > 1 else 0.0
+    """Standard deviation of moments, unbiased (n - 1); 0 for fewer than two values, NaN where they have no m2."""
+    return math.sqrt(measured.get("m2", math.nan) / (measured["count"] - 1)) if measured["count"] > 1 else 0.0

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datakit.columns.conversations import first_question, flat
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result
-from schemas import Column, Schema
+from schemas import MESSAGES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
@@ -35,7 +36,8 @@ class Split(GatherAll):
 
     `parts` names all parts. `shares` (sum 1) or `counts` (numbers of distinct keys; -1 once, for the rest,
     which may be empty unless it is asked for) gives their sizes. Rows of other parts are counted,
-    not rejected: they stand in the other parts' datasets.
+    not rejected: they stand in the other parts' datasets. `key` is a column of text, or `messages`: conversations that
+    begin with the same question stay together, whatever was answered.
     """
 
     name: ClassVar[str] = "blend.split"
@@ -68,7 +70,7 @@ class Split(GatherAll):
         return Schema(
             "keyed",
             1,
-            (Column(self.key, pa.string(), "rows with the same value stay together", nullable=True),),
+            (Column(self.key, self._type, "rows with the same value stay together", nullable=True),),
         )
 
     def gives(self, *inputs: Schema) -> Schema:
@@ -93,7 +95,7 @@ class Split(GatherAll):
         """The rows of the part, in the order of the input."""
         shards, splits = range(len(dataset.shards)), _splits_before(dataset)
         seeds = (ctx.seed, self.name, splits) if splits else (ctx.seed, self.name)
-        keys = [text_keys(dataset.read_shard(i, columns=[self.key])[self.key], *seeds) for i in shards]
+        keys = [text_keys(self._texts(dataset.read_shard(i, columns=[self.key])), *seeds) for i in shards]
         ends = self._ends_by_share() if self.shares else self._ends_by_count(keys)
         at = self.parts.index(self.part)
         low, high = (ends[at - 1] if at else 0), ends[at] - 1
@@ -101,6 +103,14 @@ class Split(GatherAll):
             rows = dataset.read_shard(shard)
             kept = rows.filter(pa.array(_between(keys[shard], low, high)))
             yield Result(kept, counts={"rows.other_parts": rows.num_rows - kept.num_rows})
+
+    @property
+    def _type(self) -> pa.DataType:
+        return MESSAGES if self.key == "messages" else pa.string()
+
+    def _texts(self, rows: pa.Table) -> pa.ChunkedArray:
+        column = rows[self.key]
+        return column if self._type == pa.string() else pa.chunked_array([first_question(flat(column))])
 
     def _ends_by_share(self) -> list[int]:
         sums = np.cumsum([Fraction(repr(share)) for share in self.shares])

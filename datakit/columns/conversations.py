@@ -146,6 +146,15 @@ def single_question(turns: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return pc.fill_null(inner.field("content").take(first), ""), ~single
 
 
+def first_question(turns: pa.Array) -> pa.Array:
+    """The text of each row's first user turn; null where there is none."""
+    offsets, inner = starts(turns), turns.flatten()
+    asks = np.flatnonzero(np.asarray(pc.equal(inner.field("role"), "user")))
+    place = np.append(asks, len(inner))[np.searchsorted(asks, offsets[:-1])]
+    some = place < offsets[1:]
+    return inner.field("content").take(pa.array(np.where(some, place, 0), mask=~some))
+
+
 def per_turn(lists: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
     """The text of every turn, of lists with one text a turn (`offsets`: of the turns); null in rows without a list and
     in those where it has another number of texts, which are flagged.

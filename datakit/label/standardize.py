@@ -14,6 +14,7 @@ from datakit.op import Context, Label
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
+from schemas.stats import std as std_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +80,13 @@ class Standardize(Label):
         stats = dataset.stats["columns"][self.column]
         if stats["min"] == stats["max"] or stats["count"] == 1:
             return stats["min"], 0.0
-        return stats["mean"], math.sqrt(stats["m2"] / (stats["count"] - 1))
+        if "mean" not in stats:
+            raise DataError(
+                "no-standard-deviation",
+                f"{self.column} has numbers so far apart that float64 holds no standard deviation of them",
+                found=f"{stats['min']:g} .. {stats['max']:g}",
+                where=dataset.url,
+                kept="nothing was started",
+                next="drop such rows (filter.threshold), or give mean and std",
+            )
+        return stats["mean"], std_of(stats)

@@ -28,6 +28,7 @@ class Fit(Templating):
     """
 
     name: ClassVar[str] = "template.fit"
+    version: ClassVar[int] = 2
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     max_length: int
@@ -61,26 +62,24 @@ class Fit(Templating):
         return super().gives(*inputs)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
-        """The shortest cut of each row, by halving; a row that the template refuses goes with its reason."""
+        """The shortest cut of each row: cuts are tried one by one, because templates that show reasoning of the last
+        answers only can make fewer turns longer. A row that the template refuses goes with its reason.
+        """
         turns = flat(rows["messages"])
         lengths, faults = self._lengths(turns, np.arange(len(turns)), rows, ctx)
         cut, made = np.zeros(len(turns), np.int64), turns.to_pylist() if self.overlong != "drop" else []
         reasons = np.where(lengths > self.max_length, "too-long", "").astype(object)
         long = np.flatnonzero(lengths > self.max_length) if made else np.empty(0, np.int64)
         ways = {row: self._ways(made[row]) for row in long.tolist()}
-        low, high = dict.fromkeys(ways, 0), {row: len(several) for row, several in ways.items()}
-        while open_rows := [row for row in ways if low[row] < high[row]]:
-            middle = {row: (low[row] + high[row]) // 2 for row in open_rows}
-            tried = pa.array([ways[row][middle[row]] for row in open_rows], MESSAGES)
-            fits = self._lengths(tried, np.array(open_rows), rows, ctx)[0] <= self.max_length
-            for row, good in zip(open_rows, fits.tolist(), strict=True):
-                high[row] = middle[row] if good else high[row]
-                low[row] = low[row] if good else middle[row] + 1
-        for row, several in ways.items():
-            reasons[row] = "" if low[row] < len(several) else "no-exchange-fits"
-            if low[row] < len(several):
-                cut[row] = len(made[row]) - len(several[low[row]])
-                made[row] = several[low[row]]
+        for number in range(max(map(len, ways.values()), default=0)):
+            tried = [row for row, several in ways.items() if number < len(several)]
+            left = pa.array([ways[row][number] for row in tried], MESSAGES)
+            lengths_left, refused = self._lengths(left, np.array(tried), rows, ctx)
+            fits = (lengths_left <= self.max_length) & (refused == "")
+            for row in np.array(tried)[fits].tolist():
+                shortened = ways.pop(row)[number]
+                reasons[row], cut[row], made[row] = "", len(made[row]) - len(shortened), shortened
+        reasons[list(ways)] = "no-exchange-fits"
         reasons = np.where(faults != "", faults, reasons)
         columns = {"turns_cut": pa.array(cut, pa.int32())}
         if self.overlong != "drop":

@@ -71,7 +71,7 @@ class RewardTemplate(Label):
         asks &= known
         places = offsets[1:][asks] - 1
         numbers = flat(rows[self.column]).filter(pa.array(asks)).dictionary_encode()
-        written = pa.array([self._number(value) for value in numbers.dictionary.to_pylist()], pa.string())
+        written = pa.array([self.written(value) for value in numbers.dictionary.to_pylist()], pa.string())
         fills = {"{input}": inner.field("content").take(pa.array(places)), "{reward}": written.take(numbers.indices)}
         parts = [fills.get(part, part) for part in _PLACES.split(self.template) if part]
         mask = np.zeros(len(inner), bool)
@@ -83,6 +83,6 @@ class RewardTemplate(Label):
             columns[self.plain] = turns
         return LabelResult(columns, FilterDecision(pa.array(asks), reason))
 
-    def _number(self, value: float) -> str:
-        """As Python rounds; -0.0 is 0.0."""
+    def written(self, value: float) -> str:
+        """`value` as the question says it: rounded as Python does; -0.0 is 0.0."""
         return f"{round(value, self.decimals) + 0.0:.{self.decimals}f}"

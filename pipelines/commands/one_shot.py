@@ -28,8 +28,10 @@ from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
 from schemas.errors import ConfigError, printable
 
-_KEYS = ("prompt_id", "chat_id", "sample_id", "pair_id")
-"""Columns whose equal values stay together when rows are held out: the first that there is."""
+_KEYS = ("messages", "prompt_id", "sample_id", "pair_id")
+"""Columns whose equal values stay together when rows are held out: the first that there is. Of conversations it is
+their first question, so that none that is judged by is learnt from.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,10 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     )
     eval_data = luigi.Parameter(default="", description="file or dataset folder to judge by; empty: a share of --data")
     eval_share = Number(
-        default=0.05, least=0, most=1, description="share of --data that nothing is learnt from, drawn by prompt"
+        default=0.05,
+        least=0,
+        most=1,
+        description="share of --data that nothing is learnt from, by first question",
     )
     max_length = OptionalWhole(
         description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"

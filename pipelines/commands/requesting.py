@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,6 +21,7 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import Reading
+from schemas.errors import ConfigError
 
 
 class Requesting(Answering, OneShot):
@@ -37,8 +41,28 @@ class Requesting(Answering, OneShot):
 
     @property
     def requested_levels(self) -> list[float]:
-        """`levels`, the values to ask for."""
-        return [float(level) for level in self.levels]
+        """`levels`, the values to ask for; `ConfigError` for one that the text does not say as it is."""
+        return self.as_written("--levels", self.levels)
+
+    @abstractmethod
+    def written(self, level: float) -> float:
+        """The number that a model reads where `level` is asked for."""
+
+    def as_written(self, flag: str, levels: Iterable[Any]) -> list[float]:
+        """`levels` of `flag` as numbers; `ConfigError` for one that would be asked for as another."""
+        numbers = [float(level) for level in levels]
+        wrong = next((level for level in numbers if not math.isfinite(level) or self.written(level) != level), None)
+        if wrong is None:
+            return numbers
+        finite = [self.written(level) for level in numbers if math.isfinite(level)] or [0.0]
+        raise ConfigError(
+            "levels",
+            f"{flag}: {wrong:g} cannot be asked for",
+            expected=f"numbers as the text writes them: {', '.join(f'{level:g}' for level in dict.fromkeys(finite))}",
+            found=f"{wrong!r}" + (f", which is written {self.written(wrong):g}" if math.isfinite(wrong) else ""),
+            kept="nothing was started",
+            next=f"--levels '{[*dict.fromkeys(finite)]}'" if flag == "--levels" else f"other numbers in {flag}",
+        )
 
     def judge(self, plan: Plan) -> Node:
         """The node of the reward model that scores the answers (`--reward`)."""

@@ -52,7 +52,7 @@ class DecisionTransformer(Requesting):
     )
     decimals = Whole(least=0, default=1, description="of the reward as it is written")
     levels = ListParameter(
-        default=(-1.5, -0.75, 0.0, 0.75, 1.5), description="rewards to ask for, in standard deviations from the mean"
+        default=(-1.5, -0.8, 0.0, 0.8, 1.5), description="rewards to ask for, in standard deviations from the mean"
     )
 
     def results(self, plan: Plan) -> Results:
@@ -93,6 +93,10 @@ class DecisionTransformer(Requesting):
         """Reward by reward asked for."""
         figures = metrics(self.graph.figures["evaluation"])
         return [requested_table(self.task_family, "subject", ["reward"], self.requested_levels, figures)]
+
+    def written(self, level: float) -> float:
+        """The level rounded to so many `decimals`, as the question has it."""
+        return float(self._template("score").written(level))
 
     def _learnt_rows(self, plan: Plan, given: OneShotSetup) -> dict[str, Node]:
         """Rows to learn from by the name of where they come from."""

@@ -25,7 +25,7 @@ from trainers.registry import algorithm_of
 
 _COLUMNS = (
     Figure("pairs", ",.0f", meaning="held-out pairs"),
-    Figure("accuracy", ".1%", meaning="pairs whose chosen answer has the greater reward"),
+    Figure("accuracy", ".1%", meaning="pairs whose chosen answer has the greater reward, and half of ties"),
     Figure("longer answer", ".1%", meaning="the same by a judge who takes the longer answer"),
     Figure("calibration error", ".1%", meaning="how far sigma of a difference is from how often it is right"),
     Figure("rewards/margins", ".4f", meaning="mean difference of a pair's rewards"),

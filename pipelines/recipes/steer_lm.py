@@ -104,9 +104,15 @@ class SteerLm(Requesting):
         names, steered = self.names()
         return f"measured[{[names.index(name) + 1 for name in steered]}[subject + 1]]"
 
+    def written(self, level: float) -> float:
+        """A whole number of the scale."""
+        scale = AttributeText()
+        return float(round(min(max(level, scale.lowest), scale.highest)))
+
     def _requested_sql(self, names: Sequence[str], steered: Sequence[str]) -> list[str]:
         """Of each attribute the SQL of what is asked for: the level where it is varied, or else a fixed number."""
-        fixed = {name: float(self.others.get(name, 0 if name in _UNWANTED else 4)) for name in names}
+        usual = (self.others.get(name, 0 if name in _UNWANTED else 4) for name in names)
+        fixed = dict(zip(names, self.as_written("--others", usual), strict=True))
         places = {name: steered.index(name) if name in steered else -1 for name in names}
         return [f"CASE WHEN subject = {places[name]} THEN requested ELSE {fixed[name]!r} END" for name in names]
 

@@ -36,7 +36,7 @@ from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import ask, asked
-from pipelines.stages.iteration import drawn_prompts
+from pipelines.stages.iteration import drawn_prompts, iteration_seed
 from pipelines.stages.losses import token_rows
 from pipelines.stages.measure import Measure
 from trainers.config import merged, training_of
@@ -73,7 +73,7 @@ class SteerLm2Iteration(SteerLm):
         for number in range(1, self.iteration + 1):
             label = f"{given.label}/iter={number}"
             drawn = drawn_prompts(plan, label, requests, self.prompts_per_iteration, number, self.settled_seed)
-            samples = self._samples(plan, label, given, drawn, policy, self.settled_seed + number)
+            samples = self._samples(plan, label, given, drawn, policy, iteration_seed(self.settled_seed, number))
             rows = self._rows(plan, label, given, samples, judge, (prior, policy))
             policy = plan.model(
                 f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
@@ -117,7 +117,8 @@ class SteerLm2Iteration(SteerLm):
     def _training(self, label: str, number: int) -> Any:
         changes: Mapping[str, Any] = self.changes.get("rounds", {})
         learning = merged(recursively_unfreeze(self.rounds), changes)
-        return training_of("steerlm2", learning, seed=self.settled_seed + number, where=f"rounds of {label}")
+        seed = iteration_seed(self.settled_seed, number)
+        return training_of("steerlm2", learning, seed=seed, where=f"rounds of {label}")
 
     def _prior(self, plan: Plan, given: OneShotSetup) -> Node:
         """The model that `--prior` names, or the first one after fine-tuning on the rows as they are."""

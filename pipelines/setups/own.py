@@ -110,7 +110,7 @@ class own(SetupConfig):
         return self.title or "+".join(folder_name(PurePosixPath(place.rstrip("/")).name) for place in places)
 
     def _part(self, plan: Plan, label: str, part: str, prompts: Node, seed: int) -> Node:
-        split = Split(part=part, parts=_PARTS, shares=(1 - self.held_out, self.held_out))
+        split = Split(part=part, parts=_PARTS, shares=(1 - self.held_out, self.held_out), key="messages")
         return plan.table(label, split, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
 
     def _verify(self) -> Op | None:

@@ -9,6 +9,7 @@ prompts are answered, whether answers are scored, what is kept and how the polic
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -202,6 +203,11 @@ def tokenized(
     return plan.table(f"{label}.tokens", Mask(max_length=max_length), texts, tokenizer=tokenizer)
 
 
+def iteration_seed(seed: int, number: int) -> int:
+    """The seed of iteration `number`, 31 bits: runs with other seeds draw from other streams in all iterations."""
+    return int.from_bytes(hashlib.sha256(f"iteration\x1f{seed}\x1f{number}".encode()).digest()[:4], "big") >> 1
+
+
 def drawn_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int, seed: int) -> Node:
     """`count` of `prompts` for iteration `number`, drawn by lot; no other iteration has any of them."""
     share = Split(part=str(number), parts=(*map(str, range(1, number + 1)), "rest"), counts=(*[count] * number, -1))
@@ -230,7 +236,7 @@ def iterated(
     eval_setup, label, seed = (
         task_setup.eval_setup,
         f"{method.name}/{method.experiment}/iter={number}",
-        method.seed + number,
+        iteration_seed(method.seed, number),
     )
     prompts = method.prompting(plan, label, task_setup, number)
     complete = Complete(sampling=method.sampling)

@@ -25,6 +25,7 @@ class Measure(GatherAll):
     """
 
     name: ClassVar[str] = "report.measure"
+    version: ClassVar[int] = 2
 
     stage: str
     columns: tuple[str, ...]

@@ -76,9 +76,9 @@ def rewards_query(training: Training, where: str) -> str:
     return f"""
 WITH rewarded AS (SELECT *, {", ".join(rewards)} FROM pairs)
 SELECT pair_id,
-  CAST(ref_logprob_chosen > ref_logprob_rejected AS DOUBLE) AS before,
-  CAST(policy_logprob_chosen > policy_logprob_rejected AS DOUBLE) AS after,
-  CAST(reward_chosen > reward_rejected AS DOUBLE) AS accuracy,
+  (1 + sign(ref_logprob_chosen - ref_logprob_rejected)) / 2 AS before,
+  (1 + sign(policy_logprob_chosen - policy_logprob_rejected)) / 2 AS after,
+  (1 + sign(reward_chosen - reward_rejected)) / 2 AS accuracy,
   reward_chosen - reward_rejected AS reward_margin, reward_chosen, reward_rejected
 FROM rewarded ORDER BY pair_id
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
+from typing import Any
 
 import pytest
 from commands import luigi
@@ -31,6 +33,22 @@ def test_a_template_without_a_place_for_the_reward_is_refused(place: Path) -> No
     )
     with pytest.raises(ConfigError, match=r"\{reward\} is missing"):
         recipe.results(Plan(str(place / "out")))
+
+
+@pytest.mark.parametrize("levels", [(-1.5, -0.75, 0.75), (0.04,), (float("nan"),)])
+def test_a_level_that_the_question_does_not_say_as_it_is_is_refused(place: Path, levels: tuple[float, ...]) -> None:
+    given: dict[str, Any] = {"model": "model", "data": "rows.jsonl", "reward": "judges:letters", "max_new_tokens": 6}
+    with pytest.raises(ConfigError, match="cannot be asked for") as fault:
+        DecisionTransformer(**given, levels=levels).results(Plan(str(place / "out")))
+    assert fault.value.slug == "levels" and fault.value.next.startswith("--levels '[")
+    finite = [level for level in levels if not math.isnan(level)]
+    assert DecisionTransformer(**given, levels=finite, decimals=2).requested_levels == finite
+
+
+def test_the_levels_of_the_table_are_those_of_the_questions() -> None:
+    recipe = DecisionTransformer()
+    assert [f"{level:.1f}" for level in recipe.requested_levels] == ["-1.5", "-0.8", "0.0", "0.8", "1.5"]
+    assert [float(f"{level:.1f}") for level in recipe.requested_levels] == recipe.requested_levels
 
 
 def test_names_of_keys_are_those_of_one_kind_of_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +93,7 @@ def test_from_files_to_the_table(tmp_path: Path) -> None:
     assert max(shares) - min(shares) <= 2 and min(shares) > 30
     rewards = scores["reward"].to_pylist()
     assert rewards == judges.letters(scores["response"].to_pylist())["reward"]
-    center, scale = mean(rewards), pstdev(rewards) * (len(rewards) / (len(rewards) - 1)) ** 0.5
+    center, scale = mean(rewards), stdev(rewards)
     assert scores["score"].to_pylist() == pytest.approx([(value - center) / scale for value in rewards])
 
     texts = only(tmp_path, "train.texts").read()

@@ -10,6 +10,7 @@ from pipelines.commands.iterations import Iterations
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
 from pipelines.report import suggestions
+from pipelines.stages.iteration import iteration_seed
 from schemas import PROMPTS
 from schemas.dataset import Attempt
 from schemas.errors import ConfigError, DataError
@@ -26,6 +27,15 @@ def test_the_last_iteration_has_plain_names(twice: Iterations) -> None:
     assert twice.datasets["kept"] is twice.datasets["step=2/kept"] is last.kept[1]
     assert twice.checkpoints["policy"] is last.policy and twice.checkpoints["iter=1/policy"] is first.policy
     assert list(twice.figures) == ["first", "iter=1", "iter=2"] and twice.folder == "rest/digits"
+
+
+def test_runs_with_other_seeds_draw_from_other_streams_in_all_iterations(twice: Iterations) -> None:
+    """Sums of seed and number would meet: seed 0's second iteration was seed 1's first."""
+    seeds = {(seed, number): iteration_seed(seed, number) for seed in range(40) for number in range(1, 40)}
+    assert len(set(seeds.values())) == len(seeds) and all(0 <= seed < 1 << 31 for seed in seeds.values())
+    assert [step.samples.seed for step in twice.steps] == [
+        iteration_seed(RestIteration().settled_seed, number) for number in (1, 2)
+    ]
 
 
 def test_an_iteration_samples_from_the_policy_of_the_one_before(twice: Iterations) -> None:

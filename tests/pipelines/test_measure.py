@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from datakit.label import Standardize
 from pipelines.stages.measure import Measure
-from schemas import Column, Schema
+from schemas import REWARDS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
@@ -48,12 +50,31 @@ def test_mean_deviation_and_count_of_each_column(rows: Dataset, tmp_path: Path) 
     made = figures(rows, tmp_path, "n", "ids.length")
     assert made == {
         "n.mean": 3.0,
-        "n.std": 2.0,
+        "n.std": pytest.approx(8**0.5),
         "n.count": 2.0,
         "ids.length.mean": 2.0,
-        "ids.length.std": pytest.approx((8 / 3) ** 0.5),
+        "ids.length.std": 2.0,
         "ids.length.count": 3.0,
     }
+
+
+def test_the_spread_is_the_one_that_label_standardize_takes(rows: Dataset, tmp_path: Path) -> None:
+    """Rewards over the figures' mean and std are those that the operation measures, and numpy's with n - 1."""
+    values = np.random.default_rng(3).normal(size=20)
+    table = REWARDS.example(20)
+    given = REWARDS.conform(table.set_column(table.column_names.index("reward"), "reward", pa.array(values)))
+    dataset = Dataset.from_arrow(given, REWARDS, str(tmp_path / "rewards"))
+    made = figures(dataset, tmp_path, "reward")
+    ops = (Standardize(), Standardize(mean=made["reward.mean"], std=made["reward.std"]))
+    scores = [apply(op, dataset, str(tmp_path / str(at))).read()["reward"].to_pylist() for at, op in enumerate(ops)]
+    assert scores[0] == pytest.approx(scores[1])
+    assert scores[0] == pytest.approx((values - values.mean()) / values.std(ddof=1))
+
+
+def test_numbers_without_a_standard_deviation_have_a_count(tmp_path: Path) -> None:
+    schema = Schema("rows", 1, (Column("n", pa.float64(), "numbers"),))
+    dataset = Dataset.from_arrow(pa.table({"n": [1e200, -1e200]}), schema, str(tmp_path / "wide"))
+    assert figures(dataset, tmp_path, "n") == {"n.count": 2.0}
 
 
 def test_without_a_value_there_is_a_count_and_no_mean(rows: Dataset, tmp_path: Path) -> None:

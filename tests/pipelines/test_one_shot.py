@@ -117,6 +117,27 @@ def test_a_question_stands_in_one_part_wherever_it_stands_in_the_file(place: Pat
     assert 50 < len(held_out[0]) < 110, "a fifth of 400"
 
 
+@pytest.mark.parametrize("name", ["messages", "completions"])
+def test_no_first_question_is_both_learnt_from_and_judged_by(place: Path, name: str) -> None:
+    """A hundred questions with three conversations each, which go on differently, with and without a system turn."""
+    rows: list[dict[str, Any]] = []
+    for number in range(300):
+        turns = [("system", f"Be {number}.")] * (number % 2) + [("user", f"Why {number // 3}?")]
+        turns += [("assistant", f"Because {number}."), ("user", f"And {number % 3}?")]
+        made = [{"role": role, "content": content} for role, content in turns]
+        answer = {"role": "assistant", "content": f"So {number}."}
+        rows.append({"messages": [*made, answer]} if name == "messages" else {"messages": made, "response": "So."})
+    setup = planned(place, write(place / "some.jsonl", rows), eval_share=0.2)
+    questions = []
+    for part in ("train", "held_out"):
+        node = getattr(setup, part)
+        read = apply(imports(setup), [], str(place / f"{part}-read"))
+        messages = apply(node.op, read, str(place / part), seed=node.seed).read()["messages"].to_pylist()
+        questions.append({next(t["content"] for t in turns if t["role"] == "user") for turns in messages})
+    assert not questions[0] & questions[1] and len(questions[0] | questions[1]) == 100
+    assert 4 <= len(questions[1]) <= 36, "a fifth of 100, within 4 sigma"
+
+
 @pytest.mark.slow
 def test_a_part_of_a_split_is_held_apart_like_any_rows(place: Path) -> None:
     """`Blend` halves the rows, `Sft` holds a twentieth of each out: 10 of 200, within 4.5 sigma of the binomial."""

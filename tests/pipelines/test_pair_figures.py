@@ -62,6 +62,19 @@ def test_the_rewards_of_a_policy(
     assert [(row["before"], row["after"]) for row in made] == [(1.0, 1.0), (1.0, 0.0)]
 
 
+def test_equal_rewards_are_right_half_of_the_time(tmp_path: Path) -> None:
+    """A model that says the same of everything orders half of the pairs, as tossing a coin does, and knows it."""
+    names = [f"p{number}-{side}" for number in range(5) for side in ("chosen", "rejected")]
+    columns = {"sample_id": names, "desirable": [True, False] * 5, "reward": [0.25] * 10}
+    made = queried(tmp_path / "model", rewards._ORDERED, "rewards", columns)
+    assert [(row["accuracy"], row["calibration_error"]) for row in made] == [(0.5, 0.0)] * 5
+    training = training_of("dpo", LEARNING, seed=0)
+    same = {name: value for name, value in READ.items() if "logprob" not in name}
+    logprobs = {f"{who}_logprob_{side}": [-2.0, -2.0] for who in ("ref", "policy") for side in ("chosen", "rejected")}
+    made = queried(tmp_path / "policy", rewards_query(training, "here"), "pairs", {**same, **logprobs})
+    assert [(row["before"], row["after"], row["accuracy"]) for row in made] == [(0.5, 0.5, 0.5)] * 2
+
+
 def test_order_and_calibration_of_a_reward_model(tmp_path: Path) -> None:
     """Margins 2, -2 and 0.1; two share the bin of sigma(2) = 0.88, of which one is right; a side is missing of `d`."""
     pairs = {"a": (3.0, 1.0), "b": (0.0, 2.0), "c": (0.1, 0.0)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 from commands import luigi
@@ -26,6 +27,17 @@ def test_an_attribute_that_is_none_is_refused(place: Path, settings: dict[str, o
     assert isinstance(recipe, Requesting)
     with pytest.raises(ConfigError, match="size is no attribute"):
         recipe.results(Plan(str(place / "out")))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"levels": [0.5, 1.5, 2.5]}, {"levels": [0, 5]}, {"levels": [-1]}, {"others": {"humor": 1.5}}]
+)
+def test_a_level_that_the_text_does_not_say_is_refused(place: Path, settings: dict[str, Any]) -> None:
+    """A label says whole numbers of 0 to 4 (NeMo-Aligner's): 1.5 would be asked for as 2, and 5 as 4."""
+    recipe = SteerLm(model="model", data="rows.jsonl", reward="judges:letters", **settings)
+    with pytest.raises(ConfigError, match="cannot be asked for") as fault:
+        recipe.results(Plan(str(place / "out")))
+    assert fault.value.slug == "levels" and f"--{next(iter(settings))}" in fault.value.what
 
 
 def only(folder: Path, name: str) -> Dataset:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from datakit.apply import apply
 from datakit.blend import Mix, Shuffle, Split
+from datakit.columns.conversations import first_question, of_rows
 from datakit.op import Context
+from schemas import MESSAGES
 from schemas.errors import ConfigError, DataError
 from tests.datakit.fakes import Example, scored
 
@@ -123,6 +125,21 @@ def test_how_often_rows_were_split_goes_through_what_lies_between(put, tmp_path)
     assert chosen[0] == chosen[1] & set(keys[:1000]) and chosen[1] == chosen[2]
     mixed = apply(Mix(sources=("a", "b"), epochs=(1.0, 1.0)), [put(table(keys)), first], str(tmp_path / "mixed"))
     assert halves(mixed, tmp_path / "again")[0].facts["splits"] == 2
+
+
+def test_conversations_go_by_their_first_question(put):
+    asked = [("system", "be kind"), ("user", "a"), ("assistant", "x"), ("user", "b")]
+    rows = [asked, asked[1:], asked[1:2], asked[3:], [("assistant", "x")], [], [("system", "be kind")]]
+    turns = [[{"role": role, "content": text} for role, text in row] for row in rows]
+    assert first_question(pa.array(turns, MESSAGES)).to_pylist() == ["a", "a", "a", "b", None, None, None]
+    many = [[("user", f"q{n % 60}"), *[("assistant", "y")] * (n // 60)] for n in range(240)]
+    table = pa.table({"messages": of_rows(many), "n": list(range(240))})
+    parts = [
+        pa.concat_tables([r.rows for r in op.gather_all(put(table), Context(seed=2))])["n"].to_pylist()
+        for op in (Split(part=name, parts=PARTS, shares=(0.5, 0.5), key="messages") for name in PARTS)
+    ]
+    assert sorted(parts[0] + parts[1]) == list(range(240))
+    assert not {n % 60 for n in parts[0]} & {n % 60 for n in parts[1]} and min(map(len, parts)) > 40
 
 
 def test_an_empty_part_is_noted(put, tmp_path):

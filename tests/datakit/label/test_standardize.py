@@ -46,6 +46,18 @@ def test_no_scale(put, tmp_path, numbers):
     assert out.read()["reward"].to_pylist() == [0.0] * len(numbers)
 
 
+def test_numbers_too_far_apart_for_a_standard_deviation(put, tmp_path):
+    given = put(rewards([1e200, -1e200, 0.0]), (1, 2))
+    with pytest.raises(DataError, match=r"error\[10/no-standard-deviation\]: reward has numbers so far apart") as fault:
+        apply(Standardize(), given, str(tmp_path / "out"))
+    assert fault.value.found == "-1e+200 .. 1e+200"
+    assert apply(Standardize(mean=0.0, std=1e200), given, str(tmp_path / "given")).read()["reward"].to_pylist() == [
+        1.0,
+        -1.0,
+        0.0,
+    ]
+
+
 def test_no_rows(put, tmp_path):
     assert apply(Standardize(), put(rewards([])), str(tmp_path / "out")).num_rows == 0
 

@@ -86,6 +86,51 @@ def test_as_few_turns_as_will_do(how: Any, answered: int) -> None:
     assert len(kinds) == (2 if how == "drop" else 3)
 
 
+LAST_REASONING = """{%- set at = namespace(last=0) -%}
+{%- for m in messages %}{% if m.role == 'user' %}{% set at.last = loop.index0 %}{% endif %}{% endfor -%}
+{%- for m in messages -%}
+{%- if m.role == 'assistant' and loop.index0 > at.last and m.reasoning_content -%}
+({{ m.reasoning_content }}){%- endif -%}
+{{ m.content }};
+{%- endfor -%}"""
+"""Reasoning is shown behind the last question only, as Qwen3's template does it."""
+
+
+def shown(turns: list[dict[str, str]]) -> int:
+    """Letters of what `LAST_REASONING` writes."""
+    last = max(at for at, turn in enumerate(turns) if turn["role"] == "user")
+    thoughts = [turn["reasoning"] for turn in turns[last + 1 :] if turn.get("reasoning")]
+    return sum(len(turn["content"]) + 1 for turn in turns) + sum(len(one) + 2 for one in thoughts)
+
+
+@pytest.mark.parametrize("how", ["cut-end", "cut-front"])
+def test_fewer_turns_may_be_longer(how: Any) -> None:
+    """A loop over every cut, in order; reasoning makes lengths rise and fall with the number of turns."""
+    draw = random.Random(5)
+    rows = []
+    for _ in range(120):
+        turns: list[dict[str, str]] = []
+        for _ in range(draw.randrange(1, 6)):
+            turns.append({"role": "user", "content": "q" * draw.randrange(1, 4)})
+            thought = {"reasoning": "r" * draw.randrange(1, 26)} if draw.random() < 0.5 else {}
+            turns.append({"role": "assistant", "content": "a" * draw.randrange(1, 4), **thought})
+        rows.append(turns)
+    op = Fit(max_length=15, overlong=how, template=LAST_REASONING)
+    made = op.label(pa.table({"messages": pa.array(rows, MESSAGES)}), context())
+    assert isinstance(made, LabelResult)
+    rises = 0
+    for at, turns in enumerate(rows):
+        cuts = range(0, len(turns), 2)
+        lefts = [turns[cut:] if how == "cut-front" else turns[: len(turns) - cut] for cut in cuts]
+        lengths = [shown(left) for left in lefts]
+        wanted = next((cut for cut, length in zip(cuts, lengths, strict=True) if length <= 15), None)
+        assert made.kept.keep[at].as_py() == (wanted is not None)
+        if wanted is not None:
+            assert made.columns["turns_cut"][at].as_py() == wanted, lengths
+            rises += any(length > 15 for length in lengths[wanted // 2 + 1 :])
+    assert rises if how == "cut-end" else not rises
+
+
 def test_what_is_kept_is_what_the_tokenizer_then_counts() -> None:
     table = pa.table({"messages": pa.array([drawn(random.Random(at)) for at in range(20)], MESSAGES)})
     made = Fit(max_length=120, overlong="cut-front", template="chatml").label(table, context())
