@@ -29,7 +29,7 @@ from datakit.run.progress import OnProgress, Reporter
 from datakit.run.resource import Resource, check_needs
 from datakit.run.runner import run
 from datakit.run.shapes import failed, kept_by
-from datakit.run.work import Job
+from datakit.run.work import Job, streams
 from schemas import Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, DataError, QuiverError
@@ -81,7 +81,7 @@ def apply(
         remove_stale(into)
         return Dataset.open(into)
     chunks = Chunks(into, task_key)
-    reporter = Reporter(op.name, sum(dataset.num_rows for dataset in given) if given else None, on_progress)
+    reporter = Reporter(op.name, None if streams(op) else sum(one.num_rows for one in given), on_progress)
     prepared = _prepared(op, given)
     with _attempt(into, schema, rejected_schema(op, given, schema)) as attempt:
         job = Job(

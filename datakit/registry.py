@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 from datakit.op import Op
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import nearest, suggestion
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
 
@@ -34,13 +33,13 @@ def kind_of(name: str) -> type[Op]:
     """The operation of that name; `ConfigError` where there is none."""
     if name not in OPS:
         family = [known for known in OPS if known.partition(".")[0] == name.partition(".")[0]]
-        near = difflib.get_close_matches(name, OPS, 1)
+        near = nearest(name, OPS)
         raise ConfigError(
             "unknown-op",
             f"there is no operation {printable(name)}{suggestion(name, list(OPS))}",
             expected=", ".join(family) or f"an operation of {', '.join(FAMILIES)}",
             kept="nothing was started",
-            next=f"quiver ops {near[0]}" if near else "quiver ops",
+            next=f"quiver ops {near}" if near else "quiver ops",
         )
     return OPS[name]
 

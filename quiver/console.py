@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
         _print(_COMMANDS[name](arguments))
     else:
         from schemas.errors import ConfigError, printable
-        from schemas.settings import suggestion
+        from schemas.nearest import suggestion
 
         raise ConfigError(
             "unknown-command",

@@ -15,8 +15,8 @@ from typing import Any
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
+from schemas.nearest import suggestion
 from schemas.process import terminal
-from schemas.settings import suggestion
 from schemas.shards import verified_bytes
 from schemas.store.commit import read_manifest
 from schemas.store.storage import normal, relative, shown

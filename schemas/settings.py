@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
+from schemas.nearest import suggestion
 from schemas.untrusted import exact_json
 
 T = TypeVar("T")
@@ -102,12 +103,6 @@ def _listed(kind: type, path: str, key: str) -> str:
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     text = ", ".join(f"{name} ({known[name]})" for name in shown)
     return f"settings of {path.rstrip('.')}: {text}{more}" if path else f"{text}{more}"
-
-
-def suggestion(name: str, known: list[str]) -> str:
-    """` (did you mean x?)` for the known name nearest to `name`, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def parse(kind: type[T], data: Mapping[str, Any], where: str = "", next: str = "") -> T:

@@ -8,8 +8,12 @@ from typing import Any
 
 import trainers.algorithms
 from schemas.errors import ConfigError, printable
-from schemas.settings import parse, suggestion
+from schemas.nearest import suggestion
+from schemas.settings import parse
 from trainers.algorithm import Algorithm
+
+_ELSEWHERE = ("grpo", "ppo", "rloo", "reinforce")
+"""Methods that are known by names like those of others, and that are not here."""
 
 
 @functools.cache
@@ -44,7 +48,7 @@ def algorithm_of(name: str) -> Algorithm:
         names = [*algorithms(), *presets()]
         raise ConfigError(
             "unknown-algorithm",
-            f"there is no algorithm {printable(name)}{suggestion(name, names)}",
+            f"there is no algorithm {printable(name)}{'' if name.lower() in _ELSEWHERE else suggestion(name, names)}",
             expected=", ".join(names),
             kept="nothing was started",
         )

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from schemas.store.storage import guarded
 
 _BATCH_ROWS = 1 << 16

@@ -22,7 +22,7 @@ from datakit.duck.child import SqlError, SqlProcess, shared
 from datakit.duck.tree import EXPRESSIONS, nodes, refused
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 
 _LONGEST = 10_000
 _RESULT = pa.schema([pa.field("keep", pa.bool_())])

@@ -11,7 +11,7 @@ from typing import Any
 
 from datakit.duck.functions import ALLOWED, BY_NAME, FEWEST_ARGUMENTS, TABLES, VALUES
 from schemas.errors import printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 
 _SCALAR = """BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA OPERATOR TYPE"""
 _OPERATOR_TYPES = """ARRAY_CONSTRUCTOR ARRAY_EXTRACT ARRAY_SLICE ARROW

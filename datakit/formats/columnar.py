@@ -24,7 +24,7 @@ from datakit.formats.sources import base_name, empty
 from datakit.op import Context, Result
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from schemas.store.storage import shown
 
 KINDS: dict[str, Schema] = {schema.name: schema for schema in vars(schemas).values() if isinstance(schema, Schema)}

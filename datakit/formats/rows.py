@@ -4,7 +4,6 @@ reason.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from datakit.formats.parse import Parsed, Parser
 from datakit.op import REJECTION_COLUMNS
 from schemas import Column, Schema
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import nearest, suggestion
 
 Dialogue = Literal["plain", "extra_id", "hh"]
 """How the texts of a file are written: as they are, or whole dialogues in one text."""
@@ -43,13 +42,13 @@ def named_form(name: str) -> Form:
     """The format of that name; `ConfigError` where there is none."""
     if name in FORMS:
         return FORMS[name]
-    near = difflib.get_close_matches(name, FORMS, 1)
+    near = nearest(name, FORMS)
     raise ConfigError(
         "unknown-format",
         f"there is no format {printable(name)}{suggestion(name, list(FORMS))}",
         expected=", ".join(FORMS),
         kept="nothing was started",
-        next=f"--format {near[0]}" if near else "quiver formats",
+        next=f"--format {near}" if near else "quiver formats",
     )
 
 

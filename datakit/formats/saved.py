@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from schemas.errors import ConfigError, DataError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from schemas.store.opening import named_file
 from schemas.store.storage import inside, normal, shown
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datakit.op import NOTHING, Op
 from schemas import Schema
 from schemas.errors import ConfigError
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 
 
 @dataclass(frozen=True)

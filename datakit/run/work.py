@@ -46,8 +46,8 @@ class Job:
 
     @property
     def streams(self) -> bool:
-        """Whether the operation works on everything at once, in one stream, rather than shard by shard."""
-        return isinstance(self.op, Read | GatherAll | Blend)
+        """Whether the operation does (`streams`)."""
+        return streams(self.op)
 
     @property
     def tasks(self) -> int:
@@ -62,6 +62,11 @@ class Job:
     def output(self, index: int) -> Output:
         """The writer of output shard `index`, with nothing in it yet."""
         return Output(self.op, index, self.attempt, self.max_rejected)
+
+
+def streams(op: Op) -> bool:
+    """Whether `op` works on everything at once, in one stream, rather than shard by shard."""
+    return isinstance(op, Read | GatherAll | Blend)
 
 
 def work(

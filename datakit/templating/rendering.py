@@ -14,7 +14,8 @@ from typing import Any
 from datakit.templating.named import TEMPLATES
 from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, printable
-from schemas.settings import canonical, suggestion
+from schemas.nearest import suggestion
+from schemas.settings import canonical
 
 _ROWS_OWN = ("messages", "tools", "add_generation_prompt")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

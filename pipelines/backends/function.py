@@ -24,7 +24,7 @@ from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 
 
 @register

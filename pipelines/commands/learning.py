@@ -18,7 +18,7 @@ NeMo-Aligner's.
 
 
 class Learns:
-    """Of a command with `--set`, whose training has flags besides (`pipelines.runtime.parameters.LEARNING_FLAGS`)."""
+    """Of a command with `--set`, whose training has flags besides (`pipelines.runtime.near_flags.LEARNING_FLAGS`)."""
 
     lr = OptionalNumber(least=0, description="the same as --set optim.lr=...")
     epochs = OptionalWhole(description="the same as --set epochs=...")

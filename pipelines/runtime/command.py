@@ -33,7 +33,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from pipelines.runtime import flags_file, invocation, parameters, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
-from pipelines.runtime.known_commands import UnknownTask
+from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
 from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
@@ -60,6 +60,15 @@ def install() -> None:
             raise UnknownTask(name) from None
 
     Register.get_task_cls = staticmethod(get_task_cls)  # type: ignore[method-assign,assignment]
+    load = CmdlineParser._attempt_load_module
+
+    def attempt_load_module(known_args: Any) -> None:
+        try:
+            load(known_args)
+        except (ImportError, ValueError) as fault:
+            raise UnknownModule(known_args.core_module, fault) from None
+
+    CmdlineParser._attempt_load_module = staticmethod(attempt_load_module)  # type: ignore[method-assign,assignment]
     start_whole()
     parameters.install()
     hide_logs()
@@ -119,7 +128,10 @@ def _next(error: QuiverError) -> str:
         return invocation.renamed(error.what.partition(" matches ")[0], ",".join(places) if several else places[-1])
     near = re.search(r" \(did you mean (\S+)\?\)$", error.what)
     if near and error.slug in ("no-such-file", "not-found", "no-function"):
-        return invocation.mended(error.what, near[1]) or error.next
+        if invocation.names(near[1]):
+            error.what = error.what.removesuffix(near[0])
+        else:
+            return invocation.mended(error.what, near[1]) or error.next
     unknown = re.findall(r"unknown key (\S+)(?: \(did you mean (\S+)\?\))?", error.what)
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next

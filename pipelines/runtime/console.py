@@ -20,12 +20,12 @@ _FAST = 0.2
 
 def say(text: str) -> None:
     """Print a line of progress on standard error, or as many as the terminal needs."""
-    print(wrapped(escaped(text)), file=sys.stderr, flush=True)
+    _print(wrapped(escaped(text)))
 
 
 def say_of(label: str, text: str) -> None:
     """A line about a stage: what belongs to its label stands in a column of its own."""
-    print(escaped(labelled(label, text)), file=sys.stderr, flush=True)
+    _print(escaped(labelled(label, text)))
 
 
 def labelled(label: str, text: str, column: int = _COLUMN) -> str:
@@ -48,7 +48,24 @@ def counted(number: int, noun: str) -> str:
 def say_error(error: QuiverError) -> None:
     """An error's lines on stderr, its next command as it works here."""
     error.next = invocation.runnable(error.next)
-    print(error_text(error), file=sys.stderr, flush=True)
+    _print(error_text(error))
+
+
+_moving: list[str] = []
+"""The moving line that stands on the terminal, if one does."""
+
+
+def _print(lines: str) -> None:
+    """Print whole lines where a moving line may stand, which goes first."""
+    wipe()
+    print(lines, file=sys.stderr, flush=True)
+
+
+def wipe() -> None:
+    """Leave the terminal at the beginning of an empty line."""
+    if _moving:
+        _moving.clear()
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 class Stage:
@@ -58,14 +75,14 @@ class Stage:
         self.label, self.what = label, what
         self._terminal = sys.stderr.isatty()
         self._start = self._last = time.monotonic()
-        self._open, self._text = False, ""
+        self._text = ""
 
     def __enter__(self) -> Stage:
         say_of(self.label, self.what)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._wipe()
+        wipe()
 
     @property
     def seconds(self) -> float:
@@ -79,18 +96,19 @@ class Stage:
             return
         self._last, self._text = now, text
         if self._terminal:
-            self._wipe()
-            print(f"\r{self.label:<{_COLUMN}} {text}"[: width() - 1], end="", file=sys.stderr, flush=True)
-            self._open = True
+            wipe()
+            _moving.append(_fitting(self.label, text))
+            print(f"\r{_moving[0]}", end="", file=sys.stderr, flush=True)
         else:
             say_of(self.label, text)
 
     def done(self, text: str) -> None:
         """The last line of a stage that went well."""
-        self._wipe()
         say_of(self.label, f"{text}, {self.seconds:.1f} s")
 
-    def _wipe(self) -> None:
-        if self._open:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-            self._open = False
+
+def _fitting(label: str, text: str) -> str:
+    """`label` and `text` in one line that is no longer than the terminal: what is cut is the label, at its front."""
+    room = width() - 2 - len(text)
+    short = label if len(label) <= max(room, 1) else f"…{label[len(label) - max(room - 1, 0) :]}"
+    return f"{short:<{min(_COLUMN, max(room, 0))}} {text}"[: width() - 1]

@@ -11,10 +11,11 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 from luigi.task_register import Register
 
+from pipelines.runtime import near_flags
 from pipelines.runtime.known_commands import commands
 from pipelines.runtime.parameters import AssignmentsParameter, older_names
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 
 _SINGLE = luigi.IntParameter | luigi.FloatParameter | luigi.BoolParameter | luigi.ChoiceParameter
 
@@ -46,7 +47,7 @@ def words_of(task: str, flags: Mapping[str, luigi.Parameter[Any]], name: str, va
     if name not in flags:
         raise ConfigError(
             "unknown-parameter",
-            f"{task} has no parameter {printable(name)}{suggestion(name, list(flags))}",
+            f"{task} has no parameter {printable(name)}{near_flags.of_python(task, name)}",
             kept="nothing was started",
             next=f"luigi --module pipelines {task} --help",
         )

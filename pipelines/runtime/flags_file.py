@@ -12,7 +12,6 @@ faults are listed at once, each with its line.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -29,9 +28,8 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
+from pipelines.runtime.near_flags import SETTING_FLAGS, near_names, others_names
 from pipelines.runtime.parameters import (
-    OTHER_FLAGS,
-    SETTING_FLAGS,
     AssignmentsParameter,
     MergedParameter,
     assigned_to,
@@ -40,6 +38,7 @@ from pipelines.runtime.parameters import (
 )
 from pipelines.runtime.yaml_entries import Entry, entries_of
 from schemas.errors import ConfigError, printable
+from schemas.nearest import nearest
 from schemas.settings import assigned, setting_of
 from schemas.store.opening import no_such_file
 from schemas.store.storage import shown
@@ -187,8 +186,8 @@ class _FlagsFile:
         path = setting_of(Training, name)
         direct = [flag for flag, own in SETTING_FLAGS.items() if path and own == path]
         nested = [f"{self.training}.{path}"] if path and self.training in self.flags else []
-        near = [name for name in [OTHER_FLAGS.get(name), *direct] if name in self.flags] + nested
-        near += difflib.get_close_matches(name, self.flags, 1, 0.6)
+        near = [name for name in [*others_names(name), *direct] if name in self.flags] + nested
+        near += filter(None, [nearest(name, near_names(self.family, name))])
         return f" (did you mean {near[0]}?)" if near else ""
 
     @contextmanager

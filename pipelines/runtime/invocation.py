@@ -148,6 +148,11 @@ def mended(what: str, right: str) -> str:
     return ""
 
 
+def names(place: str) -> bool:
+    """Whether the command gives the file or folder `place` to a flag, wherever that lies."""
+    return any(os.path.basename(word.rpartition("=")[2].rstrip("/")) == place for word in _given)
+
+
 def runnable(text: str) -> str:
     """A command that an error names, as it works here: flags alone take the place of those that the command had."""
     text = from_here(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from pipelines.runtime import invocation
 from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
+from schemas.nearest import nearest
 
 
 def commands() -> dict[str, type[luigi.Task]]:
@@ -41,11 +41,26 @@ class UnknownTask(SystemExit, TaskClassNotFoundException):
         say_error(error)
 
 
+class UnknownModule(SystemExit):
+    """Ends a command line whose `--module` cannot be imported with exit code 2."""
+
+    def __init__(self, module: str, fault: Exception) -> None:
+        super().__init__(ConfigError.code)
+        error = ConfigError(
+            "no-module",
+            f"--module {printable(module)} cannot be imported",
+            expected="a Python module with tasks of your own, importable from the working folder, as in my_tasks",
+            found=f"{type(fault).__name__}: {printable(fault, 200)}",
+            kept="nothing was started",
+            next=invocation.typed(f"{invocation.task()} --help"),
+        )
+        say_error(error)
+
+
 def near_task(name: str, known: Sequence[str]) -> str:
     """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
-    folded = {task.lower(): task for task in known}
-    near = difflib.get_close_matches(name.lower(), list(folded), 1, 0.7)
+    near = nearest(name, known, 0.7)
     if near:
-        return folded[near[0]]
-    parts = [task for lower, task in folded.items() if len(name) > 2 and name.lower().replace("_", "") in lower]
+        return near
+    parts = [task for task in known if len(name) > 2 and name.lower().replace("_", "") in task.lower()]
     return min(parts, key=len, default="")

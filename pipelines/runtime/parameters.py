@@ -5,7 +5,6 @@ what would do.
 from __future__ import annotations
 
 import argparse
-import difflib
 import functools
 import json
 import shlex
@@ -19,31 +18,15 @@ from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
-from pipelines.runtime import invocation
+from pipelines.runtime import invocation, near_flags
 from pipelines.runtime.console import say_error
-from pipelines.runtime.known_commands import commands
+from pipelines.runtime.near_flags import SETTING_FLAGS
 from schemas.errors import ConfigError, printable
-from schemas.settings import assigned, setting_of
+from schemas.settings import assigned
 from schemas.untrusted import exact_json
 from trainers.config import Training, merged
 
 _UNKNOWN = "unrecognized arguments: "
-LEARNING_FLAGS = {
-    "lr": "optim.lr",
-    "epochs": "epochs",
-    "batch_size": "global_batch_size",
-    "eval_steps": "validate_every",
-}
-"""Parameters of commands with a `learning` that are settings of it, and what they are called there."""
-SETTING_FLAGS = {**LEARNING_FLAGS, "beta": "settings.beta"}
-"""Those that only some such commands have, too."""
-OTHER_FLAGS = {
-    "model_name_or_path": "model",
-    "dataset_name": "data",
-    "dataset_path": "data",
-    "chat_template": "template",
-}
-"""What TRL calls a flag, and its name here."""
 
 
 class Whole(luigi.IntParameter):
@@ -323,17 +306,6 @@ def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> N
         ) from None
 
 
-def flags_of(task: str | None) -> list[str]:
-    """The flags that a command takes, without their dashes: its own, those of sections, and Luigi's."""
-    flags = []
-    for owner, is_without_section, name, _ in Register.get_all_params():
-        if owner == task or is_without_section:
-            flags.append(name)
-        if not is_without_section and issubclass(Register.get_task_cls(owner), luigi.Config):
-            flags.append(f"{owner}_{name}")
-    return [flag.replace("_", "-") for flag in dict.fromkeys(flags)]
-
-
 def _refuse(task: str | None, why: str) -> NoReturn:
     say_error(_refusal(task, why))
     raise SystemExit(ConfigError.code)
@@ -344,7 +316,7 @@ def _refusal(task: str | None, why: str) -> ConfigError:
     flag = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
     page = invocation.typed(f"{printable(task)} --help" if task else "--help")
     if why.startswith(_UNKNOWN) and flag:
-        hint, command = _hint(task, flag)
+        hint, command = near_flags.hint(task, flag)
         what = f"there is no parameter {printable(flag)}{hint}"
         return ConfigError("unknown-parameter", what, kept="nothing was started", next=command or page)
     if why.startswith(_UNKNOWN) and task:
@@ -364,23 +336,3 @@ def _stray(words: Sequence[str], page: str) -> ConfigError:
         kept="nothing was started",
         next=invocation.replaced(flag, flag, value, drop=words) if flag else page,
     )
-
-
-def _hint(task: str | None, given: str) -> tuple[str, str]:
-    """Which flag of the command was meant, or of which command this one is; and the command with what was meant."""
-    known, flag = flags_of(task), given.lstrip("-")
-    name = flag.replace("-", "_")
-    path = setting_of(Training, name)
-    if OTHER_FLAGS.get(name) in known:
-        return f" (did you mean --{OTHER_FLAGS[name]}?)", invocation.replaced(given, f"--{OTHER_FLAGS[name]}", "{}")
-    if path and "set" in known:
-        direct = next((name.replace("_", "-") for name, own in LEARNING_FLAGS.items() if own == path), "")
-        if direct in known:
-            return f" (did you mean --{direct}?)", invocation.replaced(given, f"--{direct}", "{}")
-        return f" (did you mean --set {path}=...?)", invocation.replaced(given, "--set", f"{path}={{}}")
-    having = {owner for owner, _, name, _ in Register.get_all_params() if name.replace("_", "-") == flag}
-    owners = [owner for owner in commands() if owner in having]
-    if owners and task:
-        return f" of {printable(task)}; it belongs to {', '.join(owners[:6])}", ""
-    near = difflib.get_close_matches(flag, known, 1, 0.6)
-    return (f" (did you mean --{near[0]}?)", invocation.replaced(given, f"--{near[0]}", "{}")) if near else ("", "")

@@ -7,7 +7,6 @@ is the registry. All are made of the same nodes as everything else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from luigi.freezing import recursively_unfreeze
@@ -18,7 +17,7 @@ from pipelines.setups.own import own as own
 from pipelines.setups.preferences import preferences as preferences
 from pipelines.setups.setup_config import SetupConfig as SetupConfig
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import nearest, suggestion
 from trainers.config import merged
 
 SETUPS: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
@@ -42,6 +41,6 @@ def setup_kind(name: str) -> type[SetupConfig]:
             f"there is no setup {printable(name)}{suggestion(name, list(SETUPS))}",
             expected=", ".join(SETUPS),
             kept="nothing was started",
-            next=f"--setup {(get_close_matches(name, SETUPS, 1) or list(SETUPS))[0]}",
+            next=f"--setup {nearest(name, SETUPS) or next(iter(SETUPS))}",
         )
     return SETUPS[name]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.settings import suggestion
+from schemas.nearest import nearest
 from schemas.store.local import LocalStore
 from schemas.store.storage import Store, normal, relative, shown
 
@@ -64,7 +65,7 @@ def no_such_file(url: str) -> ConfigError:
     near, next_ = "", "look at what lies there, and name a file of it"
     if "://" not in place:
         folder = next(parent for parent in Path(place).parents if parent.is_dir())
-        near = suggestion(Path(place).name, [entry.name for entry in folder.iterdir() if entry.is_file()])
+        near = _near(Path(place), [entry.name for entry in folder.iterdir() if entry.is_file()])
         next_ = f"ls {shlex.quote(relative(folder))}"
     return ConfigError("no-such-file", f"there is no file {shown(url)}{near}", kept="nothing was started", next=next_)
 
@@ -74,4 +75,14 @@ def near_name(place: str) -> str:
     path = Path(normal(place))
     if "://" in place or path.exists() or not path.parent.is_dir():
         return ""
-    return suggestion(path.name, [entry.name for entry in path.parent.iterdir()])
+    return _near(path, [entry.name for entry in path.parent.iterdir()])
+
+
+def _near(path: Path, names: Sequence[str]) -> str:
+    """` (did you mean x?)` for the name that is most alike in front of its ending; nothing where that is another one
+    altogether (`o3.jsonl` for `hh.jsonl`).
+    """
+    stems = {name.partition(".")[0]: name for name in reversed(names) if name != path.name}
+    stem = path.name.partition(".")[0]
+    near = nearest(path.name, names, 0.9) or stems.get(stem) or stems.get(nearest(stem, stems, 0.75), "")
+    return f" (did you mean {near}?)" if near else ""

@@ -14,6 +14,7 @@ import pytest
 from datakit.apply import apply
 from datakit.label import Length, Reward, Standardize
 from datakit.op import REJECTION_COLUMNS
+from datakit.sql import Query
 from schemas import PROMPTS, Column
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, ConflictError, DataError
@@ -236,6 +237,17 @@ def test_progress_tells_rows_rate_and_the_end(put, tmp_path, monkeypatch):
     assert seen[-1].eta == 0
     assert "10 of 10 rows" in str(seen[-1])
     assert str(replace(seen[0], rows=0)) == "label.length: starting, no row is done yet"
+
+
+def test_progress_of_a_stream_counts_its_rows_against_no_total(put, tmp_path, monkeypatch):
+    """A query may give more rows than it reads: `45 of 1 rows, -2 s left` was printed."""
+    monkeypatch.setattr("datakit.run.progress.INTERVAL", 0.0)
+    seen = []
+    many = "SELECT prompt_id || i AS prompt_id FROM rows, range(45) AS r(i)"
+    query = Query(query=many, tables=("rows",), key=("prompt_id",))
+    apply(query, put(PROMPTS.example(1)), str(tmp_path / "out"), on_progress=seen.append)
+    assert seen[-1].rows == 45
+    assert all(p.total is None and p.eta is None and " of " not in str(p) for p in seen)
 
 
 def test_facts_travel_and_resources_add_theirs(put, tmp_path):

@@ -22,7 +22,7 @@ from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
-from pipelines.runtime.parameters import LEARNING_FLAGS
+from pipelines.runtime.near_flags import LEARNING_FLAGS
 from schemas import PROMPTS, Dataset
 from schemas.errors import ConfigError
 

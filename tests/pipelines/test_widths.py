@@ -18,7 +18,7 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import _COLUMNS
 from pipelines.report.table import text
 from pipelines.runtime import invocation
-from pipelines.runtime.console import Stage, labelled, say_error
+from pipelines.runtime.console import Stage, labelled, say, say_error, say_of
 from pipelines.runtime.known_commands import commands
 from quiver import console
 from schemas.errors import ConfigError, DataError
@@ -122,6 +122,35 @@ def test_a_stage_that_gets_nowhere_says_so_once(
             stage.move(str(Progress("io.jsonl", rows, None, 1.0)))
     lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["io.jsonl", "io.jsonl: starting, no row is done yet", "io.jsonl: 512 rows, 512 rows/s"]
+
+
+def test_a_note_never_stands_behind_the_moving_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of a terminal, drawn on a screen of one's own: a carriage return, a line that is cleared."""
+    monkeypatch.setattr("pipelines.runtime.console._FAST", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    label = "rest/my-model+my_reward-score/iter=1/samples"
+    with Stage(label, "io.jsonl") as stage:
+        for note in (lambda: say_of("raw3", "note: left out: output"), lambda: say("x"), lambda: stage.done("2 rows")):
+            stage.move(f"generate.complete: 2 of 2 rows, {note!r}"[:46])
+            stage.move("generate.complete: 2 of 2 rows, 1 rows/s, 0 s left")
+            note()
+    screen = [line.split("\r")[-1].removeprefix("\033[K") for line in capsys.readouterr().err.split("\n")]
+    assert [line.split()[0] for line in screen if line] == [label, "raw3", "x", label]
+
+
+def test_a_moving_line_shows_its_counter_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.runtime.console._FAST", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    counter = "generate.complete: 2 of 2 rows, 1 rows/s, 0 s left"
+    for label in ("rest/my-model+my_reward-score/iter=1/samples", "x"):
+        with Stage(label, "generate.complete") as stage:
+            stage.move(counter)
+        line = next(part for part in capsys.readouterr().err.split("\r") if counter in part)
+        assert len(line) < 80 and line.split()[0].endswith(label[-20:])
 
 
 def test_a_stage_says_its_own_time(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
 from schemas import MESSAGES, Dataset, Schema
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from schemas.store.commit import begin_attempt
 from schemas.store.opening import open_store
 from schemas.store.storage import Store, normal, shown

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from trainers.config import Run
 
 

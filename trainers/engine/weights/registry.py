@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import suggestion
+from schemas.nearest import suggestion
 from trainers.architecture import ModelConfig
 from trainers.engine.weights import families
 from trainers.engine.weights.family import Family
