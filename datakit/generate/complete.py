@@ -37,7 +37,7 @@ class Complete(Expand):
     """
 
     name: ClassVar[str] = "generate.complete"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[tuple[str, ...]] = ("generator",)
     paid: ClassVar[bool] = True
 
