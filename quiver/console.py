@@ -150,12 +150,15 @@ def _masked(dataset: Dataset, rows: int, options: Mapping[str, str]) -> Iterable
     from datakit.tokenizers.masked_text import masked_text
     from datakit.tokenizers.tokenizer import Tokenizer
     from schemas import Dataset
+    from schemas.store.commit import read_manifest
+    from schemas.store.storage import normal
 
     place = options.get("tokenizer")
     tokenizer = None
     if place is not None:
-        known = Dataset.exists(place) and Dataset.open(place)
-        tokenizer = Tokenizer.of_dataset(known) if known else Tokenizer.of_folder(place)
+        manifest = read_manifest(normal(place))
+        stored = manifest is not None and manifest.kind == "dataset"
+        tokenizer = Tokenizer.of_dataset(Dataset.open(place)) if stored else Tokenizer.of_folder(place)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return [masked_text(dataset, rows, tokenizer).text(colour)]
 

@@ -143,7 +143,9 @@ def _what(folder: str) -> str:
 def _nothing(place: str) -> IntegrityError:
     """The error of a place where nothing is, with the near name of its folder."""
     where, near, command = normal(place), "", ""
-    if "://" not in where:
+    if "://" not in where and os.path.isdir(where):
+        command = f"ls {shlex.quote(place)}"
+    elif "://" not in where:
         folder = next(parent for parent in Path(where).parents if parent.is_dir())
         missing = Path(where).relative_to(folder).parts[0]
         near = suggestion(missing, [entry.name for entry in folder.iterdir()])

@@ -44,8 +44,8 @@ class BestOf(Gather):
     ties: Literal["first", "last", "all"] = "first"
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError("bad-setting", f"filter.best_of: k is {self.k}, at least 1 is needed")
+        if not 1 <= self.k < 1 << 31:
+            raise ConfigError("bad-setting", f"filter.best_of: k is {self.k}, not 1 .. 2**31 - 1")
 
     @property
     def takes(self) -> Schema:

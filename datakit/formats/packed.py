@@ -65,6 +65,7 @@ def pairs_of(packs: dict[str, pa.Array], met: Occurrences, url: str) -> pa.Table
     kept = place < np.repeat(lengths, np.diff(bounds))
     columns: dict[str, pa.Array] = {}
     pairs, rewards = counts // 2, np.asarray(packs["reward"].flatten())
+    _check(url, bool(np.isfinite(rewards).all()), "finite rewards")
     for at, side in enumerate(("chosen", "rejected")):
         own = kept & np.repeat(np.arange(len(lengths)) % 2 == at, np.diff(bounds))
         ends = np.concatenate([[0], np.cumsum(lengths[at::2])])
@@ -97,8 +98,9 @@ def _bounds(begins: pa.Array, offsets: np.ndarray, url: str) -> tuple[np.ndarray
 def _whole(lists: pa.Array, url: str) -> np.ndarray:
     """The numbers of all lists as whole ones from 0 up."""
     values = np.asarray(lists.flatten())
-    numbers = np.where(np.isfinite(values), values, -1).astype(np.int64)
-    _check(url, bool(((numbers == values) & (numbers >= 0) & (numbers < 1 << 31)).all()), "whole numbers")
+    inside = (values >= 0) & (values < 1 << 31)
+    numbers = np.where(inside, values, 0).astype(np.int64)
+    _check(url, bool((inside & (numbers == values)).all()), "whole numbers")
     return numbers
 
 

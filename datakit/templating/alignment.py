@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from datakit.templating.learnt import Lesson, Part, Turns, beginnings, has_marks, parts_of, spans_of
+from datakit.templating.learnt import Lesson, Part, Turns, beginnings, has_marks, parts_of, spans_of, too_many
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 from datakit.templating.segments import odd_role
 
@@ -97,19 +97,16 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[Aligned]:
     texts = sandbox.render([row.conversation for row in rows])
-    faults = [_fault(row, text, sandbox.template) for row, text in zip(rows, texts, strict=True)]
-    asked = [
-        [] if fault.fault or has_marks(text) else beginnings(row.conversation, lesson.learnt(row.turns))
-        for row, text, fault in zip(rows, texts, faults, strict=True)
-    ]
-    begun = iter(sandbox.render([one for several in asked for one in several]))
-    for row, text, fault, several in zip(rows, texts, faults, asked, strict=True):
-        answers = [next(begun) for _ in several]
-        yield fault if fault.fault else Aligned(parts_of(text, spans_of(text, answers, row.turns, lesson)))
+    learnt = [[] if has_marks(text) else lesson.learnt(row.turns) for row, text in zip(rows, texts, strict=True)]
+    faults = [_fault(row, text, slots, sandbox.template) for row, text, slots in zip(rows, texts, learnt, strict=True)]
+    fine = [(row, slots) for row, slots, fault in zip(rows, learnt, faults, strict=True) if not fault.fault]
+    begun = sandbox.stream(one for row, slots in fine for one in beginnings(row.conversation, slots))
+    for row, text, fault in zip(rows, texts, faults, strict=True):
+        yield fault if fault.fault else Aligned(parts_of(text, spans_of(text, begun, row.turns, lesson)))
 
 
-def _fault(row: Row, text: Rendered, template: str) -> Aligned:
-    """Why a row is not kept, if it is not."""
+def _fault(row: Row, text: Rendered, learnt: Sequence[int], template: str) -> Aligned:
+    """Why a row is not kept, if it is not; `learnt` are the turns whose beginnings have to be rendered."""
     if odd := odd_role(row.turns.roles):
         return Aligned(fault="unknown-role", detail=odd)
     if text.fault:
@@ -123,7 +120,8 @@ def _fault(row: Row, text: Rendered, template: str) -> Aligned:
         if slot not in out and (turn["content"].strip() or turn.get("tool_calls")):
             detail = f"turn {slot} ({turn['role']}) does not come out"
             return Aligned(fault="template-alters-contents", detail=detail)
-    return Aligned()
+    detail = too_many(row.conversation, learnt)
+    return Aligned(fault="too-many-turns" if detail else "", detail=detail)
 
 
 def _ignored(conversation: Conversation, template: str) -> str:

@@ -24,9 +24,12 @@ def control_of(tokens: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def turn_end(sandbox: Sandbox, control: re.Pattern[str] | None) -> TurnEnd:
-    """How the template ends an answer, seen on a question and its answer; nothing where it refuses them."""
+    """How the template ends an answer, seen on a question and its answer; nothing where it refuses them. `DataError`
+    for one that breaks a limit on so little.
+    """
     roles, contents = ("user", "assistant", "user"), (_ASKED, _ANSWERED, _ASKED_AGAIN)
     short, long = sandbox.render([Conversation.of(roles[:2], contents[:2]), Conversation.of(roles, contents)])
+    sandbox.require_quick(short, long)
     last, between, header = _around(short.text, ""), _around(long.text, _ASKED_AGAIN), _header(long.text)
     own = between[: len(between) - _common(between[::-1], header[::-1])]
     tokens = [

@@ -55,6 +55,10 @@ class Undated(Exception):
     """The template asks for the date and none was given."""
 
 
+class Overtime(BaseException):
+    """A conversation took longer than its CPU seconds; nothing of Jinja catches it."""
+
+
 def environment(kind: type[ImmutableSandboxedEnvironment], date: str | None) -> ImmutableSandboxedEnvironment:
     """The sandboxed Jinja environment in which chat templates run: as transformers has it, without loaders."""
     env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
@@ -103,9 +107,10 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
     messages, tools = item["messages"], item.get("tools")
     room = limit + 4 * _size([messages, tools])
     if item.get("traced"):
-        messages = [
+        first = item["traced_from"]
+        messages = messages[:first] + [
             {name: text if name == "role" else traced(text, at) for name, text in turn.items()}
-            for at, turn in enumerate(messages)
+            for at, turn in enumerate(messages[first:], first)
         ]
         tools = traced(tools, TOOLS)
     try:
@@ -125,6 +130,8 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
         text = joined(parts)
         runs = text._runs if type(text) is Given else ()
         return {"text": str.__str__(text), "runs": runs, "looked": Given._looked}
+    except Overtime:
+        return {"fault": "template-limit", "detail": "more CPU seconds than a conversation may take"}
     except Undated:
         return {"fault": "template-date", "detail": "the template writes the date and none is set"}
     except MemoryError:
@@ -135,6 +142,24 @@ def rendered(template: Any, item: dict[str, Any], values: dict[str, Any], limit:
         return {"fault": "template-failed", "detail": f"{type(error).__name__}: {error}"[:300], "looked": Given._looked}
 
 
+def timed(head: dict[str, Any], template: Any, item: dict[str, Any]) -> dict[str, Any]:
+    """`rendered` within its CPU seconds. One call of C that runs on ends this process."""
+
+    def late(*_: Any) -> None:
+        raise Overtime
+
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 2 * head["seconds"])
+    try:
+        signal.setitimer(signal.ITIMER_PROF, head["seconds"])
+        answer = rendered(template, item, head["values"], head["output"])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    except Overtime:  # between the end of the rendering and that of the timer
+        answer = {"fault": "template-limit", "detail": "more CPU seconds than a conversation may take"}
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return answer
+
+
 def main() -> int:
     """Compile the template of the first line, then answer requests until the input ends."""
     head = json.loads(sys.stdin.buffer.readline())
@@ -142,21 +167,20 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (head["memory"], head["memory"]))
     sys.setrecursionlimit(2000)
     replies = sys.stdout.buffer
-    signal.setitimer(signal.ITIMER_PROF, head["seconds"])
+    signal.setitimer(signal.ITIMER_VIRTUAL, head["seconds"])
     try:
         templates = compiled(head["template"], head["date"])
     except Exception as error:
         replies.write(json.dumps({"fault": "template-syntax", "detail": f"{error}"[:300]}).encode() + b"\n")
         return 0
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     replies.write(b"{}\n")
     replies.flush()
     for line in sys.stdin.buffer:
         answers = []
         for item in json.loads(line):
-            signal.setitimer(signal.ITIMER_PROF, head["seconds"])
             template = templates[bool(item.get("traced"))]
-            answers.append(rendered(template, item, head["values"], head["output"]))
-        signal.setitimer(signal.ITIMER_PROF, 0)
+            answers.append(timed(head, template, item))
         replies.write(json.dumps(answers).encode() + b"\n")
         replies.flush()
     return 0

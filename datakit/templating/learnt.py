@@ -8,9 +8,10 @@ conversation's beginnings tell: from where the open header of an assistant turn 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from datakit.templating.ending import closing, next_end
 from datakit.templating.sandbox import Conversation, Rendered
@@ -19,6 +20,11 @@ from schemas.end_tokens import TurnEnd
 OPEN, CLOSE = "\ue010", "\ue011"
 _MARK = re.compile(f"[{OPEN}{CLOSE}]")
 _HIDDEN = "\ufffc"
+_TURN = 64
+MOST_READ = 1 << 27
+"""Characters that the beginnings of one conversation may have together, each turn counted as `_TURN` more: what is
+rendered grows as the square of its turns.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,28 +61,42 @@ class Lesson:
         return [at for at in (answers[-1:] if self.last else answers) if not turns.silent[at]]
 
 
-def beginnings(whole: Conversation, learnt: Iterable[int]) -> list[Conversation]:
+def beginnings(whole: Conversation, learnt: Iterable[int]) -> Iterator[Conversation]:
     """For each turn that is learnt: the conversation before it, its header open, and the conversation up to its end."""
-    asked = []
     for slot in learnt:
-        asked.append(replace(whole, messages=whole.messages[:slot], open=True))
-        asked.append(replace(whole, messages=whole.messages[: slot + 1], open=False))
-    return asked
+        yield replace(whole, messages=whole.messages[:slot], open=True, traced=False)
+        yield replace(whole, messages=whole.messages[: slot + 1], open=False, traced_from=slot)
 
 
-def spans_of(whole: Rendered, begun: Sequence[Rendered], turns: Turns, lesson: Lesson) -> list[tuple[int, int]]:
+def too_many(whole: Conversation, learnt: Sequence[int]) -> str:
+    """What is wrong with a conversation whose `beginnings` are `MOST_READ` characters or more; empty if nothing is."""
+    sizes = (len(turn["content"]) + _TURN for turn in whole.messages)
+    upto = list(accumulate(sizes, initial=0))
+    total = sum(upto[slot] + upto[slot + 1] for slot in learnt)
+    if total < MOST_READ:
+        return ""
+    of_turns = f"{len(learnt):,} of {len(whole.messages):,} turns are learnt"
+    return f"{of_turns}: {total:,} characters to render, at most {MOST_READ - 1:,}"
+
+
+def spans_of(whole: Rendered, begun: Iterator[Rendered], turns: Turns, lesson: Lesson) -> list[tuple[int, int]]:
     """Where what is learnt stands in the text; `begun` are the renderings of `beginnings` (none are needed where the
     text has generation marks).
     """
-    learnt = lesson.learnt(turns)
     if (marked := _marked(whole, lesson)) is None:
-        pairs = zip(learnt, begun[::2], begun[1::2], strict=True)
-        return [_span(whole, slot, head, tail, lesson) for slot, head, tail in pairs]
-    answers = {slot for start, end in marked for slot in _slots(whole, start, end)}
+        begins = [start for start, _, _ in whole.runs]
+        own: dict[int, tuple[int, int]] = {}
+        for start, end, slot in whole.runs:
+            own[slot] = own.get(slot, (start, end))[0], end
+        learnt = lesson.learnt(turns)
+        return [_span(whole, begins, own.get(slot), slot, next(begun), next(begun), lesson) for slot in learnt]
+    inside = [_slots(whole, *span) for span in marked]
+    answers = set().union(*inside)
     silent = {slot for slot in answers if slot < len(turns.silent) and turns.silent[slot]}
-    if lesson.generation or lesson.last:
-        marked = [] if lesson.generation else marked[-1:]
-    return [span for span in marked if not silent & _slots(whole, *span)]
+    chosen = [span for span, slots in zip(marked, inside, strict=True) if not silent & slots]
+    if lesson.generation:
+        return []
+    return [span for span in chosen if span == marked[-1]] if lesson.last else chosen
 
 
 def has_marks(whole: Rendered) -> bool:
@@ -89,9 +109,13 @@ def parts_of(whole: Rendered, spans: Sequence[tuple[int, int]]) -> tuple[Part, .
     given = {start: (end, slot) for start, end, slot in _runs(whole)}
     text, parts = whole.text, []
     cuts = sorted({0, len(text), *given, *(end for end, _ in given.values()), *(at for span in spans for at in span)})
-    inside = {at for start, (end, _) in given.items() for at in cuts if start < at < end}
+    inside = {
+        at for start, (end, _) in given.items() for at in cuts[bisect_right(cuts, start) : bisect_left(cuts, end)]
+    }
+    begins, ends = [start for start, _ in sorted(spans)], [*accumulate((stop for _, stop in sorted(spans)), max)]
     for at, end in pairwise(cut for cut in cuts if cut not in inside):
-        trained = any(start <= at and end <= stop for start, stop in spans)
+        before = bisect_right(begins, at)
+        trained = before > 0 and end <= ends[before - 1]
         if at in given:
             parts.append(Part(text[at:end], given[at][1], trained))
         elif own := _MARK.sub("", text[at:end]):
@@ -120,7 +144,16 @@ def _own(whole: Rendered) -> str:
 
 
 def _slots(whole: Rendered, start: int, end: int) -> set[int]:
-    return {slot for first, last, slot in whole.runs if start <= first and last <= end}
+    runs = whole.runs
+    return {
+        slot
+        for _, last, slot in runs[bisect_left(runs, start, key=_start) : bisect_right(runs, end, key=_start)]
+        if last <= end
+    }
+
+
+def _start(run: tuple[int, int, int]) -> int:
+    return run[0]
 
 
 def _marked(whole: Rendered, lesson: Lesson) -> list[tuple[int, int]] | None:
@@ -136,14 +169,24 @@ def _marked(whole: Rendered, lesson: Lesson) -> list[tuple[int, int]] | None:
     return spans
 
 
-def _span(whole: Rendered, slot: int, head: Rendered, tail: Rendered, lesson: Lesson) -> tuple[int, int]:
-    """What a model has to say in turn `slot`: from the end of the open header to the end of the turn's closing mark."""
-    own = [(start, end) for start, end, turn in whole.runs if turn == slot]
-    at, end = (own[0][0], own[-1][1]) if own else (len(head.text), len(head.text))
+def _span(
+    whole: Rendered,
+    begins: Sequence[int],
+    own: tuple[int, int] | None,
+    slot: int,
+    head: Rendered,
+    tail: Rendered,
+    lesson: Lesson,
+) -> tuple[int, int]:
+    """What a model has to say in turn `slot`, which stands at `own`: from the end of the open header to the end of the
+    turn's closing mark. `begins`: where the runs of the text do.
+    """
+    at, end = own or (len(head.text), len(head.text))
     opened = not head.fault and whole.text.startswith(head.text) and len(head.text) <= at
     start = len(head.text) if opened else at
     if not (own or opened):
         return start, end
     last = max((stop for _, stop, turn in tail.runs if turn == slot), default=end)
-    following = min((first for first, _, _ in whole.runs if first >= end), default=len(whole.text))
+    after = bisect_left(begins, end)
+    following = begins[after] if after < len(begins) else len(whole.text)
     return start, end + closing(whole.text[end:following], tail.text[last:], lesson.ends, lesson.control)

@@ -1,8 +1,8 @@
 """Chat templates rendered in a guarded child process, one for each template in use.
 
 A template is code from outside. The child has no environment, a memory cap, a limit of CPU seconds for each
-conversation and a cap on the output; when a limit stops it, the caller gets a `DataError` and the next use
-starts a new child.
+conversation and a cap on the output. A conversation that breaks a limit has a fault, and the next is rendered; where
+that goes on, or the child had to be stopped, the caller gets a `DataError` and the next use starts a new child.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,14 @@ from schemas.untrusted import strict_json
 MEMORY = 1 << 30
 SECONDS = 2.0
 OUTPUT = 1 << 20
+LIMIT = "template-limit"
+"""The fault of a conversation that was over a limit."""
+LARGEST = 1 << 26
+"""Bytes of JSON that a conversation may have."""
 _WALL = 120.0
+_BATCH_ROWS, _BATCH_BYTES = 512, 1 << 23
+_MOST_OVER = 32
+"""Conversations over a limit after which it is the template that is at fault."""
 _WORKER = Path(__file__).with_name("jinja_worker.py")
 _NOT_AGREED = "the renderer answered what was not agreed"
 _FIELDS = {"text": str, "runs": list, "looked": bool, "fault": str, "detail": str}
@@ -35,13 +42,14 @@ _HALF = re.compile("[\ud800-\udfff]")
 @dataclass(frozen=True)
 class Conversation:
     """What one rendering is asked of: turns (role, content, and what else a turn has), tools, whether the assistant's
-    header is left open at the end, whether characters are to be traced to their turns.
+    header is left open at the end, whether characters are to be traced to their turns, from turn `traced_from` on.
     """
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Any] | None = None
     open: bool = False
     traced: bool = False
+    traced_from: int = 0
 
     @staticmethod
     def of(roles: Sequence[str], contents: Sequence[str], open: bool = False, traced: bool = False) -> Conversation:
@@ -73,19 +81,52 @@ class Sandbox:
     seconds: float = SECONDS
     _child: subprocess.Popen[bytes] | None = None
     _owner: int = 0
+    _over: int = 0
 
-    def render(self, conversations: Sequence[Conversation]) -> list[Rendered]:
-        """The text of each conversation; `DataError` if the template does not compile or breaks a limit."""
-        if not conversations:
+    def render(self, conversations: Iterable[Conversation]) -> list[Rendered]:
+        """The text of each conversation; `DataError` if the template does not compile or breaks limits again and
+        again.
+        """
+        return list(self.stream(conversations))
+
+    def stream(self, conversations: Iterable[Conversation]) -> Iterator[Rendered]:
+        """`render` of conversations that are made when they are asked for; few of them are in memory at once."""
+        batch: list[bytes] = []
+        size = 0
+        for conversation in conversations:
+            asked = json.dumps(vars(conversation)).encode()
+            if len(asked) > LARGEST:
+                yield from self._answered(batch)
+                batch, size = [], 0
+                yield Rendered(fault=LIMIT, detail=f"{len(asked):,} bytes of JSON, over {LARGEST:,}")
+                continue
+            batch.append(asked)
+            size += len(asked)
+            if len(batch) == _BATCH_ROWS or size > _BATCH_BYTES:
+                yield from self._answered(batch)
+                batch, size = [], 0
+        yield from self._answered(batch)
+
+    def _answered(self, batch: Sequence[bytes]) -> list[Rendered]:
+        if not batch:
             return []
-        child = self._started()
-        answers = self._asked(child, [vars(one) for one in conversations])
+        answers = self._asked(self._started(), b"[" + b",".join(batch) + b"]")
         try:
-            if not isinstance(answers, list) or len(answers) != len(conversations):
+            if not isinstance(answers, list) or len(answers) != len(batch):
                 raise ValueError("another number of answers")
-            return [_rendered(answer) for answer in answers]
+            made = [_rendered(answer) for answer in answers]
         except ValueError:
             raise self._stopped(_NOT_AGREED) from None
+        over = [one.detail for one in made if one.fault == LIMIT]
+        self._over += len(over)
+        if self._over > _MOST_OVER:
+            raise self._stopped(f"{self._over} conversations over a limit; the last one: {printable(over[-1])}")
+        return made
+
+    def require_quick(self, *made: Rendered) -> None:
+        """`DataError` where one of these, of conversations that any template renders at once, is over a limit."""
+        if slow := [one.detail for one in made if one.fault == LIMIT]:
+            raise self._stopped(slow[0])
 
     def close(self) -> None:
         """Kill the child and wait for its end; the next rendering starts another."""
@@ -111,7 +152,7 @@ class Sandbox:
             "template": self.template, "values": dict(self.values), "date": self.date,
             "memory": MEMORY, "seconds": self.seconds, "output": OUTPUT,
         }  # fmt: skip
-        answer = self._asked(self._child, head)
+        answer = self._asked(self._child, json.dumps(head).encode())
         if answer != {}:
             fault, detail = (answer.get("fault"), answer.get("detail")) if isinstance(answer, dict) else (None, None)
             if fault != "template-syntax" or not isinstance(detail, str):
@@ -120,15 +161,15 @@ class Sandbox:
             raise DataError(fault, f"the chat template cannot be used: {printable(detail, 200)}")
         return self._child
 
-    def _asked(self, child: subprocess.Popen[bytes], request: Any) -> Any:
-        """What the child answers, as JSON; `DataError`, and the child's end, for what is none."""
+    def _asked(self, child: subprocess.Popen[bytes], request: bytes) -> Any:
+        """What the child answers to a line of JSON, as JSON; `DataError`, and the child's end, for what is none."""
         assert child.stdin is not None, "the child was started without a pipe"
         assert child.stdout is not None, "the child was started without a pipe"
         timer = threading.Timer(_WALL, child.kill)
         timer.daemon = True
         timer.start()
         try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.write(request + b"\n")
             child.stdin.flush()
             line = child.stdout.readline(MEMORY)
         except BrokenPipeError:
@@ -145,8 +186,9 @@ class Sandbox:
 
     def _stopped(self, actual: str) -> DataError:
         self.close()
+        self._over = 0
         return DataError(
-            "template-limit",
+            LIMIT,
             "the chat template broke a limit and was stopped",
             expected=f"at most {self.seconds:g} s of CPU and {MEMORY >> 20} MiB a conversation",
             found=actual,

@@ -11,7 +11,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datakit.templating.learnt import CLOSE, OPEN, Lesson, Part, Turns, beginnings, parts_of, spans_of
+from datakit.templating.learnt import (
+    CLOSE,
+    OPEN,
+    Lesson,
+    Part,
+    Turns,
+    beginnings,
+    has_marks,
+    parts_of,
+    spans_of,
+    too_many,
+)
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 
 _CORE = "aZ\"<&\\'\n{{é"
@@ -60,7 +71,7 @@ def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson:
     padded = tuple(f" \n{content}\n " if content else "" for content in contents)
     whole = Conversation.of(turns.roles, contents, lesson.generation, traced=True)
     bare = Conversation.of(turns.roles, padded, lesson.generation)
-    first, second, *more = sandbox.render([whole, bare, *beginnings(whole, lesson.learnt(turns))])
+    first, second = sandbox.render([whole, bare])
     if first.fault:
         return Segments(fault=first.fault, detail=first.detail, looked=first.looked)
     out = [(first.text[start:end], slot) for start, end, slot in first.runs]
@@ -68,8 +79,12 @@ def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson:
         text != contents[slot] for text, slot in out
     ):
         return Segments(alters=True, looked=True)
+    learnt = [] if has_marks(first) else lesson.learnt(turns)
+    if detail := too_many(whole, learnt):
+        return Segments(fault="too-many-turns", detail=detail)
     left, right, altered = _strips(second, contents)
-    return Segments(parts_of(first, spans_of(first, more, turns, lesson)), left, right, first.looked or altered)
+    begun = sandbox.stream(beginnings(whole, learnt))
+    return Segments(parts_of(first, spans_of(first, begun, turns, lesson)), left, right, first.looked or altered)
 
 
 def odd_role(roles: Sequence[str]) -> str:

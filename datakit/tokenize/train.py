@@ -20,6 +20,7 @@ from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
 _BYTES = 256
+_MOST_TOKENS = 1 << 24
 _ROWS = 8192
 
 
@@ -57,6 +58,9 @@ class Train(GatherAll):
         if self.vocab_size < least:
             message = f"{self.name}: vocab_size {self.vocab_size} has no room for {least} control tokens and bytes"
             raise ConfigError("bad-setting", message, expected=f"at least {least}", kept="nothing was started")
+        if self.vocab_size > _MOST_TOKENS:
+            message = f"{self.name}: vocab_size {self.vocab_size} is beyond any tokenizer"
+            raise ConfigError("bad-setting", message, expected=f"at most {_MOST_TOKENS:,}", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:

@@ -210,6 +210,15 @@ def test_a_column_that_would_stand_there_twice_is_a_bad_setting(name):
     assert (caught.value.slug, caught.value.code) == ("bad-setting", 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("tokenize.train", {"vocab_size": 10**18}), ("filter.best_of", {"k": 10**30})]
+)
+def test_a_number_beyond_any_use_is_a_bad_setting(name, settings):
+    with pytest.raises(ConfigError, match="000000") as caught:
+        op_of(name, settings)
+    assert caught.value.slug == "bad-setting"
+
+
 def _is_choice(kind: type[Op], name: str) -> bool:
     return "Literal[" in str(typing.get_type_hints(kind)[name])
 

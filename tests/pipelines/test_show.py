@@ -14,7 +14,7 @@ from datakit.filter import Where
 from quiver import console
 from schemas import Column, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, IntegrityError
+from schemas.errors import ConfigError, IntegrityError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.store import commit
 
@@ -91,6 +91,20 @@ def test_a_place_like_no_other_and_other_words_are_refused(folder: Path) -> None
     assert caught.value.next == "ls ." and caught.value.code == 11
     with pytest.raises(ConfigError):
         console.run(["show", "data/kept-2", "--tokenizer", "x"])
+
+
+def test_a_folder_without_datasets_is_not_suggested_for_itself(folder: Path) -> None:
+    (folder / "data/policy-3.run").mkdir()
+    with pytest.raises(IntegrityError) as caught:
+        console.run(["show", "data/policy-3.run"])
+    assert "did you mean" not in str(caught.value) and caught.value.next == "ls data/policy-3.run"
+
+
+def test_the_tokenizer_of_a_mask_may_be_a_checkpoints(folder: Path) -> None:
+    """It is read as a folder with a tokenizer: that one is missing in a checkpoint without."""
+    with pytest.raises(QuiverError) as caught:
+        console.run(["show", "data/kept-2", "--mask", "--tokenizer", "data/policy-3"])
+    assert caught.value.slug != "not-a-dataset"
 
 
 def _planted(model: Path, how: str) -> None:

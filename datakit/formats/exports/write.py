@@ -7,10 +7,12 @@ with their number in the dataset and their key.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
 from schemas import MESSAGES, Dataset, Schema
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, printable
+from schemas.manifest import MANIFEST
 from schemas.nearest import suggestion
 from schemas.store.commit import begin_attempt
 from schemas.store.opening import open_store
@@ -74,10 +77,12 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
     form = export_for(to, dataset.schema)
     columns = form.columns(dataset.schema)
     _check_kept(form, dataset.schema, columns, keep)
+    _check_place(path)
     store, place = open_store(path)
     if store.size(place) is not None:
         raise _taken(path)
     folder = place.rpartition("/")[0]
+    fresh = _missing_folders(normal(path))
     attempt = begin_attempt(normal(path).rpartition("/")[0] or "/")
     try:
         scratch = store.join(store.join(folder, attempt), "rows")
@@ -94,7 +99,36 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
     finally:
         with suppress(QuiverError, OSError):
             store.remove_tree(store.join(folder, attempt))
+            for above in fresh:  # where nothing was written, and nobody else wrote there, they are empty
+                store.remove_empty(above)
     return written
+
+
+def _missing_folders(path: str) -> list[str]:
+    """The folders above a local `path` that there are not yet, the innermost first."""
+    above = () if "://" in path else Path(path).parents
+    return [str(folder) for folder in above if not os.path.lexists(folder)]
+
+
+def _check_place(path: str) -> None:
+    """`ConfigError` for a local path that can be no new file: a folder, a pipe, a device, or inside a dataset."""
+    place = normal(path)
+    if "://" in place:
+        return
+    what = "a link" if os.path.islink(place) else "a folder" if os.path.isdir(place) else "no regular file"
+    if not os.path.lexists(place) or (os.path.isfile(place) and not os.path.islink(place)):
+        holder = next((folder for folder in Path(place).parents if (folder / MANIFEST).exists()), None)
+        if holder is None:
+            return
+        what = f"inside the published folder {shown(holder)}"
+    raise ConfigError(
+        "not-a-file",
+        f"--out {shown(path)} is {what}",
+        expected="a file that is not there yet, in a folder of your own",
+        found=what,
+        kept="nothing was started",
+        next="--out rows.jsonl",
+    )
 
 
 def _is_anothers(store: Store, place: str, scratch: str) -> bool:
@@ -256,9 +290,11 @@ def _check_kept(form: Export, schema: Schema, columns: Sequence[str], keep: Sequ
         plain = name in schema and is_plain(schema[name].type)
         if plain and name not in own and keep.count(name) == 1 and form.back != "comparisons":
             continue
+        why = "is named twice" if keep.count(name) > 1 else f"cannot become a key of {form.name}"
+        near = suggestion(name, [known for known in schema.names if known not in keep])
         raise ConfigError(
             "bad-setting",
-            f"keep: {printable(name)} cannot become a key of {form.name}{suggestion(name, list(schema.names))}",
+            f"keep: {printable(name)} {why}{'' if name in schema else near}",
             expected="columns of texts, numbers, truth values or dates, under names that the format does not use",
             kept="nothing was started",
         )

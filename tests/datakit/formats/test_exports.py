@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -343,7 +344,34 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path) -> None
     made.write_bytes(made.read_bytes()[:-100])
     with pytest.raises(Exception, match="part-00000"):
         export(Dataset.open(dataset.url), "trl", str(tmp_path / "new" / "out.jsonl"))
-    assert list((tmp_path / "new").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "own").mkdir()
+    with pytest.raises(Exception, match="part-00000"):
+        export(Dataset.open(dataset.url), "trl", str(tmp_path / "own" / "more" / "out.jsonl"))
+    assert list((tmp_path / "own").iterdir()) == [], "what was there stays, what was made goes"
+
+
+@pytest.mark.parametrize("what", ["a folder", "no regular file", "a link", "inside the published folder"])
+def test_a_place_that_can_be_no_new_file_is_a_wrong_flag(what: str, tmp_path: Path) -> None:
+    dataset, place = imported(ANSWERED, "completions", tmp_path), tmp_path / "place"
+    if what == "a folder":
+        place.mkdir()
+    elif what == "a link":
+        place.symlink_to(tmp_path / "rows.jsonl")
+    elif what == "no regular file":
+        os.mkfifo(place)
+    else:
+        place = Path(dataset.url) / "deeper" / "part-00001.parquet"
+    with pytest.raises(ConfigError, match=what) as caught:
+        export(dataset, "trl", str(place))
+    assert (caught.value.slug, caught.value.code) == ("not-a-file", 2) and caught.value.next == "--out rows.jsonl"
+    assert not (Path(dataset.url) / "deeper").exists()
+
+
+def test_a_column_that_is_kept_twice_has_no_near_name(tmp_path: Path) -> None:
+    dataset = imported(ANSWERED, "completions", tmp_path)
+    with pytest.raises(ConfigError, match="keep: prompt_id is named twice\n"):
+        export(dataset, "trl", str(tmp_path / "x.jsonl"), ["prompt_id", "prompt_id"])
 
 
 def test_rows_that_no_format_of_a_toolkit_takes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import pickle
 import resource
@@ -164,12 +165,22 @@ def test_items_of_another_shape_are_refused(items: Any, tmp_path: Path) -> None:
     [
         {"seq_boundaries": [0, 3, 7, 9]}, {"seq_boundaries": [0, 3, 7, 11]}, {"seq_boundaries": []},
         {"lengths": [9, 3, 2, 2]},
+        {"reward": [math.nan, 0.0, 0.5, -2.0]}, {"reward": [1.0, math.inf, 0.5, -2.0]},
         {"reward": [1.0]}, {"labels": [7] * 11}, {"labels": [1]}, {"lengths": [0, 3, 2, 2]},
     ],
 )  # fmt: skip
 def test_pairs_of_another_shape_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):
         load(saved(tmp_path / "a.npy", [{**DPO[0], **wrong}]), "packed_dpo")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [1e300, -1e300, math.nan, math.inf, 0.5, -1])
+def test_numbers_that_are_no_ids_are_refused_without_a_warning(number: float, tmp_path: Path) -> None:
+    for name in ("input_ids", "loss_mask", "seq_start_id"):
+        given = [number, *SFT[0][name][1:]]
+        with pytest.raises(IntegrityError):
+            load(saved(tmp_path / "a.npy", [{**SFT[0], name: given}]), "packed_sft")
 
 
 def test_torn_files_bombs_and_plain_arrays_are_refused(tmp_path: Path) -> None:
