@@ -8,14 +8,14 @@ again as if nothing had been; by `counts` the intervals are cut so that each par
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datakit.columns import intervals
 from datakit.columns.conversations import first_question, flat
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result
@@ -23,11 +23,10 @@ from schemas import MESSAGES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
+from schemas.settings import DEFAULT_UNNAMED
 
 FACT = "splits"
 """In a manifest: how many splits its rows have been through, one behind the other."""
-
-_WHOLE = 1 << 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,8 @@ class Split(GatherAll):
     """The rows of the part named `part`; run it once for each part, with the same seed.
 
     `parts` names all parts. `shares` (sum 1) or `counts` (numbers of distinct keys; -1 once, for the rest,
-    which may be empty unless it is asked for) gives their sizes. Rows of other parts are counted,
+    which may be empty unless it is asked for) gives their sizes. Where shares would leave a part of a small
+    dataset fewer than `least` distinct keys, the largest parts give it some. Rows of other parts are counted,
     not rejected: they stand in the other parts' datasets. `key` is a column of text, or `messages`: conversations that
     begin with the same question stay together, whatever was answered.
     """
@@ -49,6 +49,7 @@ class Split(GatherAll):
     shares: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
     key: str = "prompt_id"
+    least: int = field(default=0, metadata=DEFAULT_UNNAMED)
 
     def __post_init__(self) -> None:
         faults = []
@@ -62,16 +63,15 @@ class Split(GatherAll):
             faults.append(f"shares {self.shares} are not positive numbers with the sum 1")
         if self.counts and not (all(c > 0 or c == -1 for c in self.counts) and self.counts.count(-1) <= 1):
             faults.append(f"counts {self.counts} are not positive numbers, with -1 at most once")
+        if self.least < 0 or (self.least and not self.shares):
+            faults.append(f"least = {self.least} is no number of keys, 0 or more, beside shares")
         if faults:
             raise ConfigError("bad-setting", f"blend.split: {'; '.join(faults)}", kept="nothing was started")
 
     @property
     def takes(self) -> Schema:
-        return Schema(
-            "keyed",
-            1,
-            (Column(self.key, self._type, "rows with the same value stay together", nullable=True),),
-        )
+        kind = MESSAGES if self.key == "messages" else pa.string()
+        return Schema("keyed", 1, (Column(self.key, kind, "rows with the same value stay together", nullable=True),))
 
     def gives(self, *inputs: Schema) -> Schema:
         return inputs[0]
@@ -95,51 +95,54 @@ class Split(GatherAll):
         """The rows of the part, in the order of the input."""
         shards, splits = range(len(dataset.shards)), _splits_before(dataset)
         seeds = (ctx.seed, self.name, splits) if splits else (ctx.seed, self.name)
-        keys = [text_keys(self._texts(dataset.read_shard(i, columns=[self.key])), *seeds) for i in shards]
-        ends = self._ends_by_share() if self.shares else self._ends_by_count(keys)
+        keys = [text_keys(self.texts(dataset.read_shard(i, columns=[self.key])), *seeds) for i in shards]
+        ends = self._ends(keys)
         at = self.parts.index(self.part)
         low, high = (ends[at - 1] if at else 0), ends[at] - 1
         for shard in shards:
             rows = dataset.read_shard(shard)
-            kept = rows.filter(pa.array(_between(keys[shard], low, high)))
+            kept = rows.filter(pa.array(intervals.between(keys[shard], low, high)))
             yield Result(kept, counts={"rows.other_parts": rows.num_rows - kept.num_rows})
 
-    @property
-    def _type(self) -> pa.DataType:
-        return MESSAGES if self.key == "messages" else pa.string()
-
-    def _texts(self, rows: pa.Table) -> pa.ChunkedArray:
+    def texts(self, rows: pa.Table) -> pa.ChunkedArray:
+        """What stands for each row where equal keys are to stay together."""
         column = rows[self.key]
-        return column if self._type == pa.string() else pa.chunked_array([first_question(flat(column))])
+        return pa.chunked_array([first_question(flat(column))]) if self.key == "messages" else column
 
-    def _ends_by_share(self) -> list[int]:
-        sums = np.cumsum([Fraction(repr(share)) for share in self.shares])
-        return [*(int(total * _WHOLE) for total in sums[:-1]), _WHOLE]
-
-    def _ends_by_count(self, keys: list[Keys]) -> list[int]:
+    def _ends(self, keys: list[Keys]) -> list[int]:
+        """Where the intervals of the parts end; `DataError` where there are too few keys for them."""
+        ends = intervals.by_share(self.shares) if self.shares else []
+        if ends and not self.least:
+            return ends
         distinct = np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))
-        rest = len(distinct) - sum(count for count in self.counts if count > 0)
+        sizes = intervals.sizes(distinct, ends) if ends else self._counted(len(distinct))
+        if ends and sizes.min() >= self.least:
+            return ends
+        if len(distinct) < self.least * len(self.parts):
+            raise self._too_few(len(distinct), self.least * len(self.parts))
+        return intervals.by_size(distinct, intervals.raised(sizes, self.least))
+
+    def _counted(self, distinct: int) -> npt.NDArray[np.int64]:
+        """`counts` with what is left in place of -1."""
+        rest = distinct - sum(count for count in self.counts if count > 0)
         of_rest = self.counts[self.parts.index(self.part)] == -1
         if rest < of_rest:
-            raise DataError(
-                "too-few-keys",
-                f"blend.split cannot cut {len(distinct)} values of {self.key} into parts of {self.counts}",
-                expected=f"at least {len(distinct) - rest + of_rest}",
-                found=str(len(distinct)),
-                kept="nothing was written",
-                next="lower the counts, or give rows with more values",
-            )
-        ends = np.cumsum([rest if count == -1 else count for count in self.counts])
-        return [int(distinct[end]) if end < len(distinct) else _WHOLE for end in ends]
+            raise self._too_few(distinct, distinct - rest + of_rest)
+        return np.array([rest if count == -1 else count for count in self.counts])
+
+    def _too_few(self, distinct: int, needed: int) -> DataError:
+        sizes = f"parts of {self.counts}" if self.counts else f"{self.least} in each at least"
+        return DataError(
+            "too-few-keys",
+            f"blend.split cannot cut {distinct} values of {self.key} into {', '.join(self.parts)}: {sizes}",
+            expected=f"at least {needed}",
+            found=str(distinct),
+            kept="nothing was written",
+            next="lower the counts, or give rows with more values",
+        )
 
 
 def _splits_before(dataset: Dataset) -> int:
     """Of rows that were mixed, the most."""
     value = dataset.facts.get(FACT, 0)
     return max(value if isinstance(value, list) else [value], default=0)
-
-
-def _between(keys: Keys, low: int, high: int) -> npt.NDArray[np.bool_]:
-    if low > high:
-        return np.zeros(len(keys), bool)
-    return (keys >= np.uint64(low)) & (keys <= np.uint64(high))

@@ -9,7 +9,7 @@ and what they stand on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import luigi
 
@@ -20,13 +20,14 @@ from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import stem, unread
+from pipelines.graph.resolve import few_keys, source_of, stem, unread
 from pipelines.graph.results import Results
+from pipelines.runtime.console import counted
 from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError, DataError, printable
 
 _KEYS = ("messages", "prompt_id", "sample_id", "pair_id")
 """Columns whose equal values stay together when rows are held out: the first that there is. Of conversations it is
@@ -36,20 +37,26 @@ their first question, so that none that is judged by is learnt from.
 
 @dataclass(frozen=True, kw_only=True)
 class OneShotSetup:
-    """What one training stands on: the checkpoint it starts from, rows to learn from and to judge by, and how models
-    read them. Results lie below `label`.
+    """What one training stands on: the checkpoint it starts from, rows to learn from and to judge by (None: nothing is
+    judged), and how models read them. Results lie below `label`.
     """
 
     label: str
     model: Node
     train: Node
-    held_out: Node
+    held_out: Node | None
     reading: Reading
 
     @property
     def parts(self) -> dict[str, Node]:
-        """Both kinds of rows, by name."""
-        return {"train": self.train, "held-out": self.held_out}
+        """The kinds of rows that there are, by name."""
+        return {"train": self.train, **({} if self.held_out is None else {"held-out": self.held_out})}
+
+    @property
+    def judged(self) -> Node:
+        """The rows to judge by, of a recipe that cannot do without."""
+        assert self.held_out is not None
+        return self.held_out
 
 
 def learning_over(**default: Any) -> Any:
@@ -70,6 +77,8 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     """Columns by which rows are known to be such: all of one entry."""
     needed: ClassVar[tuple[str, ...]] = ("model", "data")
     """Parameters that must be given."""
+    asks_held_out: ClassVar[bool] = False
+    """Whether its figures are made of held-out questions alone: there have to be some."""
 
     model = model_parameter("start")
     data = luigi.Parameter(default="", description="file or dataset folder to learn from")
@@ -81,7 +90,7 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         default=0.05,
         least=0,
         most=1,
-        description="share of --data that nothing is learnt from, by first question",
+        description="share of --data that nothing is learnt from, by first question, at least one; 0: none is judged",
     )
     max_length = OptionalWhole(
         description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"
@@ -105,7 +114,7 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         label = f"{self.title}/{self.folder(stem(self.data))}"
         rows = self.rows(plan, self.data)
         if self.eval_data:
-            train, held_out = rows, self.rows(plan, self.eval_data)
+            train, held_out = rows, cast(Node | None, self.rows(plan, self.eval_data))
         else:
             train, held_out = self._apart(plan, f"{label}/rows", rows)
         reading = Reading(
@@ -139,17 +148,23 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             next="quiver formats",
         )
 
-    def _apart(self, plan: Plan, label: str, rows: Node) -> tuple[Node, Node]:
-        if not 0 < self.eval_share < 1:
-            raise ConfigError(
-                "bad-setting",
-                f"--eval-share {self.eval_share:g} leaves nothing to {'learn from' if self.eval_share else 'judge by'}",
-                expected="between 0 and 1",
-                kept="nothing was started",
-                next="--eval-share 0.05",
-            )
+    def _apart(self, plan: Plan, label: str, rows: Node) -> tuple[Node, Node | None]:
+        if self.eval_share == 0 and not self.asks_held_out:
+            return rows, None
         key = next((name for name in _KEYS if name in rows_of(rows)), _KEYS[0])
-        return held_apart(plan, label, rows, self.eval_share, self.settled_seed, key=key)
+        parts = held_apart(plan, f"{label}.", rows, self.eval_share, self.settled_seed, flag="--eval-share", key=key)
+        split: Any = parts[0]
+        count = few_keys(rows, split.op)
+        if count is not None and count < len(parts):
+            raise DataError(
+                "too-few-prompts",
+                f"{source_of(rows)} has {counted(count, 'prompt')}: none is left to judge by where the first is learnt",
+                expected="two prompts or more, or rows to judge by of their own (--eval-data)",
+                found=str(count),
+                kept="nothing was started",
+                next="--eval-data FILE" if self.asks_held_out else "--eval-share 0",
+            )
+        return parts
 
 
 class OneShotOfAnswers(OneShot):

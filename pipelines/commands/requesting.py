@@ -30,6 +30,7 @@ class Requesting(Answering, OneShot):
     other_formats: ClassVar[tuple[str, ...]] = ("alpaca", "dolly")
     reads = (("messages", "response", "prompt_id"),)
     needed = ("model", "data", "reward")
+    asks_held_out = True
 
     reward = model_parameter("reward model")
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")

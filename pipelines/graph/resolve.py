@@ -90,6 +90,25 @@ def keeps_any(op: NotNull, rows: Node) -> bool:
         return True
 
 
+def few_keys(rows: Node, split: Split, most: int = 1000) -> int | None:
+    """How many keys `split` sees in `rows` that are there, `most` at most, or will be read from a small file; None
+    where that is not known before any work.
+    """
+    manifest, read = rows.manifest(), getattr(rows, "op", None)
+    if manifest is not None:
+        known = Dataset.open(rows.url).read(columns=[split.key]) if manifest.num_rows <= most else None
+    elif isinstance(read, Read):
+        try:
+            results = iter(read.read(Context()))
+            first, more = next(results, None), next(results, None)
+        except DataError:
+            return None
+        known = first.rows if first is not None and more is None else None
+    else:
+        return None
+    return None if known is None else len(split.texts(known).unique())
+
+
 def any_at(plan: GraphBuilder, place: str) -> Node:
     """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
     place = only_match(place)

@@ -76,7 +76,7 @@ class DecisionTransformer(Requesting):
         policy = plan.model(
             f"{label}/policy", self.training_for(label), data=train, tokenizer=given.model, init=given.model
         )
-        asked = requested.requests(plan, f"{label}/requests", given.held_out, levels, 1)
+        asked = requested.requests(plan, f"{label}/requests", given.judged, levels, 1)
         questions = plan.table(f"{label}/asked", self._template("requested", plain="question"), asked)
         answers = self._answers(plan, f"{label}/answers", questions, policy, given.reading)
         restored = plan.table(f"{label}/plain", Query(query=_PLAIN, tables=("rows",), key=("sample_id",)), answers)

@@ -9,6 +9,7 @@ The teacher is asked once (`label.topk`), so the trainer holds one network. Both
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import luigi
 
@@ -16,6 +17,7 @@ from datakit.label import Divergence, TopK
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.backend import model_at
+from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -57,8 +59,8 @@ class Distill(OneShotOfAnswers):
         self._check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, teacher = given.label, given.model, model_at(plan, self.teacher, "model")
-        train, held_out = (
-            asked(
+        rows = {
+            part: asked(
                 plan,
                 f"{label}/{part}",
                 TopK(k=self.top_k),
@@ -66,27 +68,38 @@ class Distill(OneShotOfAnswers):
                 teacher,
             )
             for part, rows in given.parts.items()
-        )
+        }
+        train, held_out = rows["train"], rows.get("held-out")
         student = plan.model(
             f"{label}/student", self.training_for(label), data=train, tokenizer=first, init=first, validation=held_out
         )
+        results = Results(
+            targets=(student,), datasets={"train": train}, checkpoints={"first": first, "student": student}
+        )
+        return results if held_out is None else self._judged(plan, label, results, held_out, teacher)
+
+    def _judged(self, plan: Plan, label: str, results: Results, held_out: Node, teacher: Node) -> Results:
+        """`results` and how teacher, student before and after do on the rows `held_out`."""
+        first, student = results.checkpoints["first"], results.checkpoints["student"]
         judged = losses(plan, label, held_out, {"teacher": teacher, "before": first, "after": student})
-        compared = held_out
+        compared: Node = held_out
         for when, model in zip(_WHEN, (first, student), strict=True):
             compared = asked(plan, f"{label}/divergence-{when}", Divergence(into=when), compared, model)
         query = Query(query=f"SELECT sample_id, {_DIVERGED} FROM rows", tables=("rows",), key=("sample_id",))
         diverged = plan.table(f"{label}/divergence", query, compared)
         measure = Measure(stage=f"{label}/divergence", columns=tuple(_DIVERGED.split(", ")))
         divergence = plan.table(f"{label}/divergence.figures", measure, diverged)
-        return Results(
+        return replace(
+            results,
             targets=(judged.figures, divergence, student),
-            datasets={"train": train, "held_out": held_out, "losses": judged.rows, "divergence": diverged},
-            checkpoints={"first": first, "student": student},
+            datasets={**results.datasets, "held_out": held_out, "losses": judged.rows, "divergence": diverged},
             figures={"evaluation": judged.figures, "divergence": divergence},
         )
 
     def report(self) -> Sequence[FigureTable]:
         """The loss of teacher and student, and how far the student is from the teacher, before and after."""
+        if not self.graph.figures:
+            return []
         loss, far = (metrics(self.graph.figures[name]) for name in ("evaluation", "divergence"))
         rows, tokens = loss["tokens.count"], loss["tokens.mean"]
         apart = {when: [far[f"{when}_{name}.mean"] / tokens for name in ("kl", "agreement")] for when in _WHEN}

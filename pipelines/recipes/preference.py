@@ -41,4 +41,5 @@ class Preference(OneShotOfPairs):
 
     def report(self) -> Sequence[FigureTable]:
         """How many held-out pairs stand in the right order, and the rewards."""
-        return [preference_table(self.task_family, self.graph.figures["evaluation"])]
+        figures = self.graph.figures
+        return [preference_table(self.task_family, figures["evaluation"])] if figures else []

@@ -15,6 +15,7 @@ import luigi
 
 from datakit.label import Longer
 from pipelines.commands.one_shot import OneShotOfPairs, learning_over
+from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -49,28 +50,35 @@ class RewardModel(OneShotOfPairs):
         given = self.one_shot_setup(plan)
         label, first, reading = given.label, given.model, given.reading
         rendering = reading.rendering.for_model(first.learnt)
-        tokens = [
-            pair_tokens(plan, f"{label}/{part}", rows, first, rendering, reading.max_length)
+        tokens = {
+            part: pair_tokens(plan, f"{label}/{part}", rows, first, rendering, reading.max_length)
             for part, rows in given.parts.items()
-        ]
+        }
         model = plan.model(
             f"{label}/model",
             self.training_for(label),
-            data=tokens[0],
+            data=tokens["train"],
             tokenizer=first,
             init=first,
-            validation=tokens[1],
+            validation=tokens.get("held-out"),
         )
-        judged = pair_figures(plan, label, given.held_out, model, reading)
+        datasets: dict[str, Node] = {"train": tokens["train"]}
+        figures: dict[str, Node] = {}
+        if given.held_out is not None:
+            judged = pair_figures(plan, label, given.held_out, model, reading)
+            datasets |= {"held_out": tokens["held-out"], "rewards": judged.rewards, "order": judged.order}
+            figures = judged.figures
         return Results(
-            targets=(*judged.figures.values(), model),
-            datasets={"train": tokens[0], "held_out": tokens[1], "rewards": judged.rewards, "order": judged.order},
+            targets=(*figures.values(), model),
+            datasets=datasets,
             checkpoints={"first": first, "model": model},
-            figures=judged.figures,
+            figures=figures,
         )
 
     def report(self) -> Sequence[FigureTable]:
         """How well it orders held-out pairs, and what its rewards are like."""
+        if not self.graph.figures:
+            return []
         order, rewards, longer = (metrics(self.graph.figures[name]) for name in ("evaluation", "rewards", "baselines"))
         means = (order["accuracy.mean"], longer[f"{Longer().output}.mean"], order["calibration_error.mean"])
         row = (

@@ -49,9 +49,10 @@ class Sft(OneShotOfAnswers):
         self._check_algorithm()
         given = self.one_shot_setup(plan)
         label, first = given.label, given.model
-        train, held_out = (
-            token_rows(plan, f"{label}/{part}", rows, first, given.reading) for part, rows in given.parts.items()
-        )
+        rows = {
+            part: token_rows(plan, f"{label}/{part}", rows, first, given.reading) for part, rows in given.parts.items()
+        }
+        train, held_out = rows["train"], rows.get("held-out")
         share = learnt_share(plan, label, train)
         if self.packing:
             assert given.reading.max_length is not None
@@ -59,22 +60,28 @@ class Sft(OneShotOfAnswers):
         policy = plan.model(
             f"{label}/policy", self.training_for(label), data=train, tokenizer=first, init=first, validation=held_out
         )
-        judged = losses(plan, label, held_out, {"before": first, "after": policy})
+        datasets, figures = {"train": train}, {"learnt": share}
+        if held_out is not None:
+            judged = losses(plan, label, held_out, {"before": first, "after": policy})
+            datasets |= {"held_out": held_out, "losses": judged.rows}
+            figures["evaluation"] = judged.figures
         return Results(
-            targets=(share, judged.figures, policy),
-            datasets={"train": train, "held_out": held_out, "losses": judged.rows},
+            targets=(*figures.values(), policy),
+            datasets=datasets,
             checkpoints={"first": first, "policy": policy},
-            figures={"learnt": share, "evaluation": judged.figures},
+            figures=figures,
         )
 
     def report(self) -> Sequence[FigureTable]:
         """What was learnt from, and the loss on what was not."""
-        learnt, figures = (metrics(self.graph.figures[name]) for name in ("learnt", "evaluation"))
-        before, after = (figures[f"loss_{when}.mean"] / figures["tokens.mean"] for when in ("before", "after"))
-        share = learnt["learnt.mean"] / learnt["tokens.mean"]
-        judged = (figures["tokens.count"], before, after, perplexity(before), perplexity(after))
-        row = (learnt["tokens.count"], share, *judged)
-        return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['policy'].label}", _COLUMNS, (row,))]
+        learnt = metrics(self.graph.figures["learnt"])
+        row: tuple[float, ...] = (learnt["tokens.count"], learnt["learnt.mean"] / learnt["tokens.mean"])
+        if "evaluation" in self.graph.figures:
+            figures = metrics(self.graph.figures["evaluation"])
+            before, after = (figures[f"loss_{when}.mean"] / figures["tokens.mean"] for when in ("before", "after"))
+            row = (*row, figures["tokens.count"], before, after, perplexity(before), perplexity(after))
+        title = f"{self.task_family}: {self.graph.checkpoints['policy'].label}"
+        return [FigureTable(title, _COLUMNS[: len(row)], (row,))]
 
     def _check_algorithm(self) -> None:
         """`ConfigError` for an algorithm that reads more than answers one by one."""

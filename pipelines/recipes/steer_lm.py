@@ -151,7 +151,7 @@ class SteerLm(Requesting):
         figures.
         """
         names, steered = self.names()
-        requests = self.requests(plan, f"{given.label}/requests", given.held_out)
+        requests = self.requests(plan, f"{given.label}/requests", given.judged)
         prompts = self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading)
         complete, _ = self.likeliest(given.reading)
         answers = asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)

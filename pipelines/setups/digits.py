@@ -120,4 +120,4 @@ class digits(SetupConfig):
         verified = plan.table("digits/pair-verified", eval_setup.verifier, samples)
         rule = Pair(rule="right_vs_wrong", column="correct", max_pairs=self.pairs_per_prompt)
         pairs = plan.table("digits/pairs", rule, verified, seed=seed)
-        return held_apart(plan, "digits/pairs", pairs, 0.1, seed)
+        return held_apart(plan, "digits/pairs.", pairs, 0.1, seed)

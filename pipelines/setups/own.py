@@ -8,7 +8,6 @@ from typing import Any
 import luigi
 from luigi.freezing import recursively_unfreeze
 
-from datakit.blend import Split
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
@@ -19,11 +18,16 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
 from pipelines.runtime.references import model_parameter, reference
-from pipelines.setups.setup_config import SetupConfig, columns_parameter, learning_parameter, max_new_tokens, renamed
+from pipelines.setups.setup_config import (
+    SetupConfig,
+    columns_parameter,
+    held_apart,
+    learning_parameter,
+    max_new_tokens,
+    renamed,
+)
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
-
-_PARTS = ("train", "held-out")
 
 
 class own(SetupConfig):
@@ -72,7 +76,10 @@ class own(SetupConfig):
         title, policy = self._title(), model_at(plan, self.first, "generator")
         reward = model_at(plan, self.reward, "scorer")
         prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported", **renamed(self.columns))
-        train, held_out = (self._part(plan, f"{title}/{part}", part, prompts, seed) for part in _PARTS)
+        share, flag = self.held_out, "--own-held-out"
+        train, held_out = held_apart(
+            plan, f"{title}/", prompts, share, seed, flag=flag, key="messages", rows_per_shard=PROMPTS_PER_SHARD
+        )
         original = self._original(plan, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
         max_length = longest_row(self.max_length, (policy, reward), "--own-max-length")
@@ -108,10 +115,6 @@ class own(SetupConfig):
         """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""
         places = (self.first, self.reward)
         return self.title or "+".join(folder_name(PurePosixPath(place.rstrip("/")).name) for place in places)
-
-    def _part(self, plan: Plan, label: str, part: str, prompts: Node, seed: int) -> Node:
-        split = Split(part=part, parts=_PARTS, shares=(1 - self.held_out, self.held_out), key="messages")
-        return plan.table(label, split, prompts, seed=seed, rows_per_shard=PROMPTS_PER_SHARD)
 
     def _verify(self) -> Op | None:
         settings: Any = recursively_unfreeze(dict(self.verifier))

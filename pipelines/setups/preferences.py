@@ -91,7 +91,8 @@ class preferences(SetupConfig):
             )
         given = {"source": self.title, **({} if self.layout == "auto" else {"layout": self.layout})}
         pairs = imported(plan, files, self.format, f"{self.title}/pairs", **given, **renamed(self.columns))
-        train, held_out = held_apart(plan, f"{self.title}/pairs", pairs, self.held_out, seed, key="messages")
+        label, flag = f"{self.title}/pairs.", "--preferences-held-out"
+        train, held_out = held_apart(plan, label, pairs, self.held_out, seed, flag=flag, key="messages")
         learnt = TrainTokenizer(columns=("messages", "chosen", "rejected"), vocab_size=self.vocabulary)
         tokenizer = plan.table(f"{self.title}/tokenizer", learnt, train)
         sides: Any = self.learn

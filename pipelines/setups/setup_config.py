@@ -16,6 +16,8 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter, ObjectParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.rewards import pair_tokens
+from schemas.errors import ConfigError
+from schemas.shards import ROWS_PER_SHARD
 from trainers.architecture import ModelConfig
 from trainers.config import merged, training_of
 
@@ -65,18 +67,41 @@ def learning_parameter(what: str, **default: Any) -> Any:
     return MergedParameter(default=default, description=f"learning of {what} (trainers.config)")
 
 
+_PARTS = ("train", "held-out")
+
+
 def held_apart(
-    plan: Plan, label: str, rows: Node, share: float, seed: int, *, key: str = "prompt_id"
+    plan: Plan,
+    label: str,
+    rows: Node,
+    share: float,
+    seed: int,
+    *,
+    flag: str = "",
+    key: str = "prompt_id",
+    rows_per_shard: int = ROWS_PER_SHARD,
 ) -> tuple[Node, Node]:
-    """`rows` in two parts that share no `key`: what is learnt from, and about `share` of the keys to judge by."""
+    """`rows` in two parts that share no `key`: what is learnt from, and about `share` of the keys, one at least, to
+    judge by. Their labels are `label` and the name of the part. `ConfigError` where the share, as `flag` gives it,
+    leaves nothing to one of them.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(
+            "bad-setting",
+            f"{flag} {share:g} leaves nothing to {'learn from' if share else 'judge by'}",
+            expected="between 0 and 1",
+            kept="nothing was started",
+            next=f"{flag} 0.1",
+        )
     train, held_out = (
         plan.table(
-            f"{label}.{part}",
-            Split(part=part, parts=("train", "held-out"), shares=(1 - share, share), key=key),
+            f"{label}{part}",
+            Split(part=part, parts=_PARTS, shares=(1 - share, share), key=key, least=1),
             rows,
             seed=seed,
+            rows_per_shard=rows_per_shard,
         )
-        for part in ("train", "held-out")
+        for part in _PARTS
     )
     return train, held_out
 

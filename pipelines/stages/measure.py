@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +12,12 @@ import pyarrow as pa
 
 from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Context, GatherAll, Result
+from pipelines.graph.resolve import near
 from schemas import REPORTS, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.stats import std
+from schemas.store.storage import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,18 @@ class Measure(GatherAll):
         return REPORTS
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
-        """Mean, standard deviation and count of every column, as three rows of (metric, value)."""
+        """Mean, standard deviation and count of every column, as three rows of (metric, value); `DataError` where
+        there is no row, and so no moment.
+        """
+        if not dataset.num_rows:
+            raise DataError(
+                "no-rows",
+                f"there is nothing to measure for {self.stage}: {shown(dataset.url)} has no rows",
+                expected="at least one row",
+                where=shown(dataset.url),
+                kept="every finished stage",
+                next=f"quiver show {shlex.quote(near(dataset.url))}",
+            )
         rows = []
         for column in self.columns:
             stats = dataset.stats["columns"][column]

@@ -27,27 +27,32 @@ def trained_on_pairs(
     plan: Plan,
     label: str,
     training: Training,
-    pairs: tuple[Node, Node],
+    pairs: tuple[Node, Node | None],
     policy: Node,
     tokenizer: Node,
     reading: Reading,
     seed: int,
 ) -> Results:
-    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second: an algorithm over pairs on
-    those that it can read.
+    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second, where there is one: an
+    algorithm over pairs on those that it can read.
     """
     learning = training.learning
     algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
     kind, part = ("pairs" if is_of_pairs(algorithm) else "feedback"), f"{label}/pairs-held-out"
-    compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
-    held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
-    train, validation = (
-        learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
+    learnt = {
+        part: learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
         for part, rows in zip(("train", "held-out"), pairs, strict=True)
-    )
+        if rows is not None
+    }
+    train, validation = learnt["train"], learnt.get("held-out")
     trained = plan.model(
         f"{label}/policy", training, data=train, tokenizer=tokenizer, init=policy, validation=validation
     )
+    checkpoints = {"policy": trained, "first": policy}
+    if pairs[1] is None:
+        return Results(targets=(trained,), datasets={kind: train}, checkpoints=checkpoints)
+    compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
+    held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
     read = asked(plan, f"{label}/held-out-read", of_pairs("policy"), held_out, trained)
     query = Query(query=rewards_query(training, label), tables=("pairs",), key=("pair_id",))
     order = plan.table(f"{label}/held-out-order", query, read)
@@ -55,7 +60,7 @@ def trained_on_pairs(
     return Results(
         targets=(trained, evaluation),
         datasets={kind: train, "held_out": held_out, "read": read, "order": order},
-        checkpoints={"policy": trained, "first": policy},
+        checkpoints=checkpoints,
         figures={"evaluation": evaluation},
     )
 

@@ -20,6 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a file of prompts, one of samples and a small model as other programs write it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "q"}) + "\n")
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
+    rows = [{"prompt": "q", "response": "a"}, {"prompt": "a", "response": "q"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small_model.write(tmp_path / "model")
     return tmp_path

@@ -13,7 +13,7 @@ from datakit.label import Standardize
 from pipelines.stages.measure import Measure
 from schemas import REWARDS, Column, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 
 ROWS = Schema(
     "rows",
@@ -92,3 +92,10 @@ def test_a_column_without_numbers_is_refused_before_anything_runs(column: str) -
     with pytest.raises(ConfigError) as fault:
         Measure(stage="s", columns=(column,)).gives(ROWS)
     assert fault.value.slug == "not-a-number"
+
+
+def test_no_row_has_no_figures_and_the_stage_is_named(tmp_path: Path) -> None:
+    empty = Dataset.from_arrow(TABLE.slice(0, 0), ROWS, str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"nothing to measure for some/stage: .*none has no rows") as fault:
+        figures(empty, tmp_path, "n", "ids.length")
+    assert (fault.value.slug, fault.value.next.split()[:2]) == ("no-rows", ["quiver", "show"])

@@ -128,7 +128,7 @@ def reading_commands() -> list[Command]:
 
 def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path) -> None:
     tried = reading_commands()
-    of_tokens_or_two_models = {"Train", "Distill", "SteerLm", "DecisionTransformer"}
+    of_tokens_or_two_models = {"Train", "Distill", "SteerLm", "SteerLm2Iteration", "DecisionTransformer"}
     takes_files = {name for name, kind in commands().items() if issubclass(kind, ReadsFiles)}
     assert takes_files - of_tokens_or_two_models == {command.task_family for command in tried}
     for command in tried:

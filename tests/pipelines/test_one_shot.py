@@ -57,22 +57,25 @@ def imports(setup: OneShotSetup) -> Any:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_file_is_read_in_the_format_that_leaves_least_unread(place: Path, name: str) -> None:
-    assert imports(planned(place, write(place / "some.jsonl", [RECORDS[name]]))).format == name
+    assert imports(planned(place, write(place / "some.jsonl", [RECORDS[name]]), eval_share=0.0)).format == name
 
 
 def test_a_file_of_columns_is_recognized_too(place: Path) -> None:
     pq.write_table(pa.table({"instruction": ["Say it"], "output": ["Ho"]}), place / "some.parquet")
-    read = imports(planned(place, str(place / "some.parquet")))
+    read = imports(planned(place, str(place / "some.parquet"), eval_share=0.0))
     assert (read.name, read.format) == ("io.parquet", "alpaca")
 
 
 def test_conversations_of_other_names_are_messages(place: Path) -> None:
-    assert imports(planned(place, write(place / "some.jsonl", [{"conversations": SHARE}]))).format == "messages"
+    assert (
+        imports(planned(place, write(place / "some.jsonl", [{"conversations": SHARE}]), eval_share=0.0)).format
+        == "messages"
+    )
 
 
 def test_names_that_are_mapped_choose_the_format_that_has_them(place: Path) -> None:
     data = write(place / "some.jsonl", [{"dialog": TURNS}])
-    assert imports(planned(place, data, columns={"messages": "dialog"})).format == "messages"
+    assert imports(planned(place, data, columns={"messages": "dialog"}, eval_share=0.0)).format == "messages"
 
 
 def test_a_file_that_nothing_reads_is_refused(place: Path) -> None:
@@ -94,12 +97,11 @@ def test_what_is_missing_is_said_with_a_whole_command(place: Path) -> None:
     assert fault.value.next == "luigi --module pipelines Sft --model FOLDER --data rows.jsonl"
 
 
-@pytest.mark.parametrize(("share", "nothing"), [(0.0, "judge by"), (1.0, "learn from")])
-def test_a_share_that_leaves_nothing_is_refused(place: Path, share: float, nothing: str) -> None:
+def test_a_share_that_leaves_nothing_is_refused(place: Path) -> None:
     data = write(place / "some.jsonl", ANSWERED)
-    with pytest.raises(ConfigError, match=f"leaves nothing to {nothing}"):
-        planned(place, data, eval_share=share)
-    assert planned(place, data, eval_data=data, eval_share=share).held_out.label == "imported/some"
+    with pytest.raises(ConfigError, match="--eval-share 1 leaves nothing to learn from"):
+        planned(place, data, eval_share=1.0)
+    assert planned(place, data, eval_data=data, eval_share=1.0).judged.label == "imported/some"
 
 
 def test_a_question_stands_in_one_part_wherever_it_stands_in_the_file(place: Path) -> None:

@@ -106,7 +106,9 @@ def test_beta_is_that_of_the_algorithm_or_of_its_preset(plan: Plan, words: dict[
 def test_pairs_without_what_the_algorithm_reads_are_refused_before_anything_runs(
     place: Path, rewards: dict[str, float]
 ) -> None:
-    (place / "pairs.jsonl").write_text("".join(json.dumps({**PAIR, **rewards, "n": n}) + "\n" for n in range(9)))
+    (place / "pairs.jsonl").write_text(
+        "".join(json.dumps({**PAIR, **rewards, "prompt": f"{n}"}) + "\n" for n in range(9))
+    )
     recipe = Preference(model="model", data="pairs.jsonl", algorithm="rpo")
     with pytest.raises(DataError, match="rpo reads chosen_reward and rejected_reward of every row, and no") as fault:
         recipe.results(Plan("data"))
@@ -117,14 +119,18 @@ def test_pairs_without_what_the_algorithm_reads_are_refused_before_anything_runs
 
 
 def test_pairs_that_are_there_without_rewards_are_refused_too(place: Path) -> None:
-    made = apply(Jsonl(files=(write(place, PAIR),), format="preferences").pinned(), (), str(place / "made"))
+    made = apply(
+        Jsonl(files=(write(place, PAIR, {**PAIR, "prompt": "other"}),), format="preferences").pinned(),
+        (),
+        str(place / "made"),
+    )
     with pytest.raises(DataError, match="rpo reads") as fault:
         Preference(model="model", data=made.url, algorithm="rpo").results(Plan("data"))
     assert fault.value.where.endswith("made")
 
 
-def write(folder: Path, row: dict[str, Any]) -> str:
-    (folder / "some.jsonl").write_text(json.dumps(row) + "\n")
+def write(folder: Path, *rows: dict[str, Any]) -> str:
+    (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(folder / "some.jsonl")
 
 

@@ -55,6 +55,27 @@ def test_shares_are_about_right_and_stay_when_rows_come(put):
     assert part(few, seed=1, shares=(0.8, 0.2))[0]["prompt_id"].to_pylist() != sorted(train[0])
 
 
+@settings(max_examples=30)
+@given(st.integers(2, 40), st.sampled_from([0.001, 0.05, 0.5, 0.999]), st.integers(0, 9))
+def test_the_least_is_given_and_no_more(put, count, share, seed):
+    """Two rows a key: what shares give stays where it is enough, else one key changes its part."""
+    dataset, share = put(table([f"p{i // 2}" for i in range(2 * count)])), round(share, 3)
+    sizes = {"shares": (round(1 - share, 3), share)}
+    plain, few = (part(dataset, seed, **sizes, **more) for more in ({}, {"least": 1}))
+    keys = [[set(rows["prompt_id"].to_pylist()) for rows in parts] for parts in (plain, few)]
+    assert len(keys[1][0] | keys[1][1]) == count and not keys[1][0] & keys[1][1]
+    assert few == plain if all(keys[0]) else sorted(map(len, keys[1])) == [1, count - 1]
+
+
+def test_a_single_key_cannot_be_in_both_parts(put):
+    with pytest.raises(DataError, match="cut 1 values of prompt_id into train, validation: 1 in each") as fault:
+        part(put(table(["a", "a"])), shares=(0.9, 0.1), least=1)
+    assert fault.value.slug == "too-few-keys"
+    assert Split(part="train", parts=PARTS, shares=(0.9, 0.1)).params().keys() == {
+        "part", "parts", "shares", "counts", "key",
+    }, "keys of splits without a least stay"  # fmt: skip
+
+
 def test_counts_are_exact(put):
     dataset = put(table([f"p{i // 2}" for i in range(60)]), (11,))
     train, validation, test = part(dataset, counts=(-1, 7, 3))

@@ -18,9 +18,10 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from schemas import chat_template, tokenizer_lineage
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 from schemas.manifest import Parent
 from schemas.store.commit import read_manifest
+from schemas.store.storage import shown
 from schemas.tokenizer import TOKENIZERS, files_identity, files_of, read_dataset, read_folder
 from trainers import registry
 from trainers.algorithm import Algorithm
@@ -104,6 +105,16 @@ def prepare(run: Run, data: Dataset | None, validation: Dataset | None) -> Prepa
         torch.set_num_threads(run.execution.threads)
     algorithm, settings = registry.configured(run.learning.algorithm, run.learning.settings)
     layout = parallel.start(run.execution.parallel, seed=run.learning.seed, timeout=rank.collective_seconds())
+    if validation is not None and not validation.num_rows:
+        where = shown(validation.url)
+        raise DataError(
+            "no-rows",
+            f"there is nothing to validate by: {where} has no rows",
+            expected="at least one row, or a training without validation",
+            where=where,
+            kept="every finished stage",
+            next=f"quiver show {where}",
+        )
     inputs = Inputs(data, validation, None if run.paths.init is None else checkpoint.open_checkpoint(run.paths.init))
     tokenizer_files = _tokenizer_files(run, inputs.init)
     facts = _facts(run, inputs, algorithm, settings, tokenizer_files)

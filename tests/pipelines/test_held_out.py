@@ -1,0 +1,178 @@
+"""Rows to judge by: a share of few prompts is one prompt, a share of 0 is none, and an empty set is named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from luigi.cmdline_parser import CmdlineParser
+
+from datakit.apply import apply
+from datakit.blend import Split
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.plan import Plan
+from pipelines.recipes import Distill, Preference, PreferenceOptimization, RestIteration, RewardModel, Sft, SteerLm
+from pipelines.setups.own import own
+from pipelines.setups.preferences import preferences
+from schemas import STEERLM_ATTRIBUTES
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, DataError
+from schemas.manifest import MANIFEST, Manifest
+from tests import pages
+from trainers.architecture import OUTPUT_NAMES
+
+README = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| \[`(\w+)`\]\(docs/methods/\S+\) \|.*\| `(quiver [^`]*)` \|$", README, re.MULTILINE))
+"""The commands of README's table of recipes, by recipe."""
+ONE_SHOT = {"sft": Sft, "preference": Preference, "reward-model": RewardModel, "distill": Distill}
+
+
+def furnished(folder: Path, recipe: str) -> None:
+    """README's own files, and a student and a reward model beside the model that is there."""
+    [files] = [block for block in pages.blocks(pages.ROOT / "README.md") if block.text.startswith("cat > rows.jsonl")]
+    pages.execute(files, folder)
+    for name in ("student", "my-reward-model"):
+        shutil.copytree(folder / "my-model", folder / name)
+    (folder / "my-reward-model/config.json").unlink()
+    names = [*STEERLM_ATTRIBUTES] if recipe.startswith("SteerLm") else ["reward"]
+    shape = {"max_sequence_length": 64, "head": "scalar", "head_size": len(names)}
+    (folder / "my-reward-model/model.json").write_text(json.dumps(shape))
+    manifest = Manifest(kind="checkpoint", facts={OUTPUT_NAMES: names}, task_key="0" * 64)
+    (folder / "my-reward-model" / MANIFEST).write_bytes(manifest.to_bytes())
+
+
+def splits(targets: Any) -> list[Table]:
+    nodes = {one.task_key: one for end in targets for one in end.ancestors()}.values()
+    return [node for node in nodes if isinstance(node, Table) and isinstance(node.op, Split) and node.op.shares]
+
+
+def sizes(node: Table, folder: Path) -> int:
+    """Rows of a part, made as the plan says, what it is made of first."""
+    done: dict[str, Dataset] = {}
+
+    def made(one: Node) -> Dataset:
+        assert isinstance(one, Table)
+        if one.task_key not in done:
+            inputs = [made(given) for given in one.inputs]
+            done[one.task_key] = apply(one.op, inputs, str(folder / one.task_key), seed=one.seed, processes=1)
+        return done[one.task_key]
+
+    return made(node).num_rows
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_table_of_readme_holds_a_prompt_of_readmes_files_out(name: str, place: Path) -> None:
+    (place / "model").rename(place / "my-model")
+    furnished(place, name)
+    with CmdlineParser.global_instance(shlex.split(ROWS[name])[1:]) as parser:
+        parts = splits(parser.get_task_obj().results(Plan(str(place / "out"))).targets)
+    assert {part.op.part for part in parts} == {"train", "held-out"}  # type: ignore[attr-defined]
+    assert all(sizes(part, place / "made") for part in parts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["Sft", "Preference", "RewardModel", "Distill"])
+def test_the_table_of_readme_runs_on_readmes_files(name: str, tmp_path: Path) -> None:
+    pages.model(tmp_path / "my-model")
+    furnished(tmp_path, name)
+    pages.execute(pages.Block(pages.ROOT / "README.md", 0, "sh", ROWS[name], ""), tmp_path)
+    [figures, *_] = (tmp_path / "quiver-data").glob("*/*/evaluation-*")
+    assert Dataset.open(str(figures)).num_rows
+
+
+@pytest.mark.parametrize("title", ONE_SHOT)
+def test_a_share_of_nothing_judges_nothing(title: str, place: Path) -> None:
+    pair = {"chosen": "a", "rejected": "q"}
+    (place / "pairs.jsonl").write_text("".join(json.dumps({"prompt": p, **pair}) + "\n" for p in "aq"))
+    data = "pairs.jsonl" if title in ("preference", "reward-model") else "rows.jsonl"
+    more = {"teacher": "model"} if title == "distill" else {}
+    results = ONE_SHOT[title](model="model", data=data, eval_share=0.0, **more).results(Plan(str(place / "out")))
+    assert not splits(results.targets) and not {*results.figures} - {"learnt"}
+    [policy] = [node for name, node in results.checkpoints.items() if name != "first"]
+    assert policy.validation is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_all_rows_are_learnt_from_where_nothing_is_held_out(tmp_path: Path) -> None:
+    pages.model(tmp_path / "my-model")
+    furnished(tmp_path, "Sft")
+    command = f"{ROWS['Sft']} --eval-share 0 > printed"
+    pages.execute(pages.Block(pages.ROOT / "README.md", 0, "sh", command, ""), tmp_path)
+    printed = (tmp_path / "printed").read_text()
+    assert "trained tokens" in printed and "held-out" not in printed
+    [tokens] = (tmp_path / "quiver-data/sft/rows").glob("train.tokens-*")
+    assert Dataset.open(str(tokens)).num_rows == 3
+
+
+def test_a_single_prompt_is_refused_before_anything_runs(place: Path) -> None:
+    (place / "one.jsonl").write_text('{"prompt": "q", "response": "a"}\n{"prompt": "q", "response": "q"}\n')
+    for recipe, cure in (
+        (Sft(model="model", data="one.jsonl"), "--eval-share 0"),
+        (SteerLm(model="model", data="one.jsonl", reward="model"), "--eval-data FILE"),
+    ):
+        with pytest.raises(DataError, match=r"one.jsonl has 1 prompt: none is left to judge by") as fault:
+            recipe.results(Plan(str(place / "out")))
+        assert (fault.value.slug, fault.value.next) == ("too-few-prompts", cure)
+    assert Sft(model="model", data="one.jsonl", eval_share=0.0).results(Plan(str(place / "out"))).targets
+
+
+def test_a_dataset_of_a_single_prompt_is_refused_too(place: Path) -> None:
+    data = "one.jsonl"
+    (place / data).write_text('{"prompt": "q", "response": "a"}\n')
+    made = Sft(model="model", data=data, eval_share=0.0).rows(Plan(str(place / "out")), data)
+    there = apply(made.op, [], str(place / "there"))  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="there has 1 prompt"):
+        Sft(model="model", data=there.url).results(Plan(str(place / "out")))
+
+
+def test_questions_that_levels_are_asked_of_have_to_be_there(place: Path) -> None:
+    with pytest.raises(ConfigError, match="--eval-share 0 leaves nothing to judge by"):
+        SteerLm(model="model", data="rows.jsonl", reward="model", eval_share=0.0).results(Plan(str(place / "out")))
+
+
+@pytest.mark.parametrize(("share", "nothing"), [(0.0, "judge by"), (1.0, "learn from")])
+def test_setups_name_the_flag_of_a_share_that_leaves_nothing(
+    share: float, nothing: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "model", "held_out": share, "max_new_tokens": 8}
+    setup = own.task_setup
+    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    with pytest.raises(ConfigError, match=f"--own-held-out {share:g} leaves nothing to {nothing}") as fault:
+        RestIteration(setup="own", prompts_per_iteration=1).results(Plan(str(place / "out")))
+    assert fault.value.next == "--own-held-out 0.1"
+
+
+def test_setups_hold_one_of_few_prompts_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight questions, a tenth: with most seeds none was drawn."""
+    questions = "".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(8))
+    (place / "prompts.jsonl").write_text(questions)
+    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "model", "max_new_tokens": 8}
+    setup = own.task_setup
+    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    for seed in range(4):
+        recipe = RestIteration(setup="own", prompts_per_iteration=1, seed=seed)
+        [held_out] = [
+            node for node in splits(recipe.results(Plan(str(place / "out"))).targets) if node.name == "held-out"
+        ]
+        assert sizes(held_out, place / f"{seed}") >= 1
+
+
+def test_setups_of_pairs_hold_one_of_few_questions_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ({"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(3))
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    setup = preferences.task_setup
+    monkeypatch.setattr(
+        preferences, "task_setup", lambda section, *more: setup(section.clone(files=["pairs.jsonl"]), *more)
+    )
+    parts = splits(PreferenceOptimization().results(Plan(str(place / "out"))).targets)
+    assert {part.name: sizes(part, place / "made") > 0 for part in parts} == {
+        "pairs.train": True,
+        "pairs.held-out": True,
+    }
