@@ -34,6 +34,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _MEMORY = "4GB"
+_MOST_ANSWERS = 2048  # of one prompt: what is joined grows as their square
 _ORDER = {
     "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
     "best_vs_random": "a.value DESC, a.place, b.lot",
@@ -49,8 +50,8 @@ class Pair(Gather):
     `best_vs_worst`: the highest against the lowest (of equals the first by sample index), then against the
     next lowest; `best_vs_random`: the highest against a lower one, by lot; `all_pairs`: any two, chosen by
     lot; `right_vs_wrong`: one at or above `right_from` against one below, by lot. A prompt that yields no pair
-    is rejected with the reason fewer-than-two, tied, none-right, none-wrong, lengths-apart or within-margin;
-    its value is the distance between its highest and its lowest reward.
+    is rejected as too-many-answers (over 2,048), fewer-than-two, tied, none-right, none-wrong, lengths-apart or
+    within-margin; its value is the distance between its highest and its lowest reward.
     """
 
     name: ClassVar[str] = "blend.pair"
@@ -102,8 +103,7 @@ class Pair(Gather):
         return Result(PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen]))
 
     def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
-        """Row numbers of the chosen and the rejected answers."""
-        finite = np.flatnonzero(~np.isnan(values))
+        finite = np.flatnonzero(~np.isnan(values) & (np.bincount(group)[group] <= _MOST_ANSWERS))
         light = {
             "row": finite,
             "prompt": group[finite],
@@ -127,7 +127,6 @@ class Pair(Gather):
         return np.asarray(pairs["chosen"], np.int64), np.asarray(pairs["rejected"], np.int64)
 
     def _pairless(self, rows: pa.Table, group: Ints, values: Floats, paired: Ints) -> pa.Table:
-        """One row for every prompt without a pair."""
         _, first = np.unique(group, return_index=True)
         count = len(first)
         finite = np.bincount(group[~np.isnan(values)], minlength=count)
@@ -136,6 +135,7 @@ class Pair(Gather):
         np.fmin.at(low, group, values)
         judged = self.rule == "right_vs_wrong"
         cases = [
+            (np.bincount(group) > _MOST_ANSWERS, "too-many-answers"),
             (finite < 2, "fewer-than-two"),
             (judged & (high < self.right_from), "none-right"),
             (judged & (low >= self.right_from), "none-wrong"),

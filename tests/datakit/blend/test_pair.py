@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datakit.apply import apply
-from datakit.blend import Pair
+from datakit.blend import Pair, pair
 from datakit.op import Context
 from schemas import PREFERENCES
 from schemas.errors import ConfigError
@@ -44,6 +44,14 @@ def test_best_against_worst(answers):
     assert reasons(Pair(), rows) == [("b", "fewer-than-two", 0.0), ("c", "tied", 0.0)]
     assert pairs(Pair(margin=1.0), rows) == [("d1", "d0")]
     assert reasons(Pair(margin=1.0), rows)[0] == ("a", "within-margin", 0.8)
+
+
+@pytest.mark.parametrize("rule", ["best_vs_worst", "all_pairs"])
+def test_a_prompt_of_too_many_answers_is_rejected_alone(answers, rule, monkeypatch):
+    monkeypatch.setattr(pair, "_MOST_ANSWERS", 3)
+    rows = answers({"a": [0.0, 1.0, 3.0], "b": [0.0, 1.0, 2.0, 5.0], "c": [4.0, 1.0]})
+    assert [chosen[0] + rejected[0] for chosen, rejected in pairs(Pair(rule=rule), rows)] == ["aa", "cc"]
+    assert reasons(Pair(rule=rule), rows) == [("b", "too-many-answers", 5.0)]
 
 
 def test_right_against_wrong(answers):
