@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 import luigi
@@ -22,6 +23,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.registry import rendered
 from pipelines.report.renderer import Report
+from pipelines.report.set_aside import set_aside
 from pipelines.runtime import settings
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
@@ -33,6 +35,7 @@ from pipelines.runtime.parameters import (
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
 from schemas.errors import ConfigError, printable
+from schemas.process import terminal
 
 R = TypeVar("R", bound=Results)
 
@@ -88,6 +91,11 @@ class Recipe(Templated, Command, Generic[R]):
         """Where the trainings have their parameters."""
         return (type(self),)
 
+    @property
+    def length_flag(self) -> str:
+        """The flag that decides how many tokens a row may have."""
+        return "--max-length"
+
     def folder(self, title: str) -> str:
         """`--experiment`, or else the `title` of the data, as the name of a folder."""
         name = folder_name(self.experiment or title)
@@ -101,8 +109,14 @@ class Recipe(Templated, Command, Generic[R]):
 
     def after(self) -> None:
         """The figures, in every way that there is to show them, and how to go on."""
-        tables = tuple(table for table in self.report() if table.rows)
-        shown = rendered(Report(title=self.task_family, folder=self.targets[-1].url.rpartition("/")[0], tables=tables))
+        tables = [table for table in self.report() if table.rows]
+        lost = set_aside(self.targets, self.length_flag)
+        if tables:
+            tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *lost))
+        else:
+            print("".join(f"\n{terminal.wrapped(note)}" for note in lost))
+        folder = self.targets[-1].url.rpartition("/")[0]
+        shown = rendered(Report(title=self.task_family, folder=folder, tables=tuple(tables)))
         if shown:
             print(shown)
         self.go_on()
@@ -126,6 +140,10 @@ class SetupRecipe(Recipe[R]):
     def sections(self) -> tuple[type[luigi.Task], ...]:
         """Those of the setup too."""
         return (setup_kind(self.setup), type(self))
+
+    @property
+    def length_flag(self) -> str:
+        return f"--{self.setup}-max-length"
 
     def task_setup(self, plan: Plan) -> TaskSetup:
         """What the setup gives, with the changes that concern it."""
