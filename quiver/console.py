@@ -44,18 +44,25 @@ def run(words: Sequence[str]) -> int:
     elif name in _COMMANDS:
         _print(_COMMANDS[name](arguments))
     else:
-        from schemas.errors import ConfigError, printable
-        from schemas.nearest import suggestion
-
-        raise ConfigError(
-            "unknown-command",
-            f"there is no command {printable(name)}{suggestion(name, list(_COMMANDS))}",
-            expected=f"{', '.join(_COMMANDS)}, or the name of a task, as in quiver RestIteration",
-            found=printable(name),
-            kept="nothing was started",
-            next="quiver --help",
-        )
+        raise _unknown(name, arguments)
     return 0
+
+
+def _unknown(name: str, arguments: Sequence[str]) -> Exception:
+    """The error of a command that there is not, with the one that was meant: a list, or a task in another case."""
+    from pipelines.runtime.known_commands import commands, near_task
+    from schemas.errors import ConfigError, printable
+    from schemas.nearest import nearest
+
+    near = nearest(name, _COMMANDS, 0.7) or near_task(name, list(commands()))
+    return ConfigError(
+        "unknown-command",
+        f"there is no command {printable(name)}{f' (did you mean {near}?)' if near else ''}",
+        expected=f"{', '.join(_COMMANDS)}, or the name of a task, as in quiver RestIteration",
+        found=printable(name),
+        kept="nothing was started",
+        next=shlex.join(["quiver", near, *arguments]) if near else "quiver --help",
+    )
 
 
 def _luigi(words: Sequence[str]) -> NoReturn:
@@ -120,14 +127,16 @@ def _listed(command: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        error.next = f"quiver {command}"
+        near = error.what.partition(" (did you mean ")[2].removesuffix("?)")
+        error.next = f"quiver {command} {near}".rstrip()
         raise
 
 
 def _recipes(arguments: Sequence[str]) -> Iterable[str]:
     from quiver import catalog
 
-    _at_most(arguments, 0, "quiver recipes")
+    if _at_most(arguments, 1, "quiver recipes"):
+        raise _usage("quiver recipes", arguments[0], f"quiver {shlex.quote(arguments[0])} --help")
     return catalog.table(catalog.recipes())
 
 
@@ -164,7 +173,7 @@ def _masked(dataset: Dataset, rows: int, options: Mapping[str, str]) -> Iterable
 
 
 def _export(arguments: Sequence[str]) -> Iterable[str]:
-    from datakit.formats.exports.write import export
+    from datakit.formats.exports.write import export, free_name
     from quiver import catalog
     from schemas import Dataset
     from schemas.store.storage import lasting
@@ -175,13 +184,29 @@ def _export(arguments: Sequence[str]) -> Iterable[str]:
     words, options = _options(arguments, ("to", "out", "keep", "max-rejected"), usage)
     most = options.get("max-rejected", "0")
     if len(words) != 1 or not {"to", "out"} <= options.keys() or not _is_count(most):
-        given = {"to": "trl", "out": "rows.jsonl"} | options
+        given = {"to": "trl", "out": free_name("rows.jsonl")} | options
         flags = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if name != "max-rejected"]
         complete = f"quiver export {shlex.quote(words[0])} {' '.join(flags)}" if words else ""
         raise _usage(usage, " ".join(arguments), complete)
     lasting(options["out"])
     keep = [name for name in options.get("keep", "").split(",") if name]
-    return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
+    with _whole("export", words[0], options):
+        return [str(export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
+
+
+@contextmanager
+def _whole(command: str, place: str, options: Mapping[str, str]) -> Iterator[None]:
+    """Flags that an error names become the command that was given, with them."""
+    from schemas.errors import QuiverError
+
+    try:
+        yield
+    except QuiverError as error:
+        if error.next.startswith("--"):
+            name, _, value = error.next[2:].partition(" ")
+            flags = [f"--{one} {shlex.quote(text)}" for one, text in options.items() if one != name]
+            error.next = f"quiver {command} {shlex.quote(place)} {' '.join([*flags, f'--{name} {value}'])}"
+        raise
 
 
 _MEANINGS = {

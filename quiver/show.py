@@ -1,4 +1,4 @@
-"""`quiver show PLACE`: a dataset with its first rows, a checkpoint its shape and figures, or what a folder holds.
+"""`quiver show PLACE`: a dataset with its first rows, a checkpoint with its shape and figures, what a folder holds.
 
 Nothing of torch is imported, and of a checkpoint only its manifest and its one small file, which is verified, are read.
 """
@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from quiver import plain_places
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
@@ -34,7 +35,7 @@ def lines(place: str, rows: int) -> Iterator[str]:
     """
     manifest = read_manifest(normal(place))
     if manifest is None:
-        yield from _folder(place)
+        yield from _plain(place, rows)
     elif manifest.kind == "dataset":
         yield from _dataset(Dataset.open(place), rows)
     else:
@@ -47,17 +48,9 @@ def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
     first = dataset.first(rows).to_pylist() if rows else []
     for number, row in enumerate(first):
         yield from ("", f"row {number}")
-        yield from _fields(row)
+        yield from plain_places.fields(row)
     yield ""
     yield from (_near(line) for line in dataset.lineage().splitlines())
-
-
-def _fields(values: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each value, cut at the terminal's width."""
-    column = max((len(printable(name)) for name in values), default=0)
-    for name, value in values.items():
-        head = f"  {printable(name):<{column}}  "
-        yield head + printable(value, max(20, terminal.width() - len(head)))
 
 
 def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
@@ -72,7 +65,9 @@ def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
     ):
         if isinstance(values, Mapping) and values:
             yield from ("", title)
-            yield from _fields({name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()})
+            yield from plain_places.fields(
+                {name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()}
+            )
 
 
 def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:
@@ -103,14 +98,29 @@ def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:
     return {name: value for name, value in settings.items() if value not in (None, False)}
 
 
-def _folder(place: str) -> Iterator[str]:
-    """The datasets and checkpoints below `place`."""
+def _plain(place: str, rows: int) -> Iterator[str]:
+    """What is no dataset and no checkpoint; a folder, by what is in it."""
     where = normal(place)
-    if "://" in where or not os.path.isdir(where):
+    above = os.path.dirname(where.rstrip("/"))
+    if os.path.basename(where.rstrip("/")) == "rejected" and Dataset.exists(above):
+        yield from map(_near, plain_places.rejected(Dataset.open(above), rows))
+    elif "://" in where or not os.path.exists(where):
         raise _nothing(place)
-    listed = sorted(_below(where))
+    elif os.path.isfile(where):
+        yield from plain_places.file(place, rows)
+    elif plain_places.kind_of(where):
+        yield from plain_places.network(place)
+    else:
+        yield from _folder(place, where)
+
+
+def _folder(place: str, where: str) -> Iterator[str]:
+    """The datasets and checkpoints below `place`; where there are none, its files and folders."""
+    listed = sorted(_below(where)) or sorted(_entries(where))
     if not listed:
-        raise _nothing(place)
+        yield f"{shown(place)} is empty"
+        yield from ("", f"next: ls -a {shlex.quote(place)}")
+        return
     yield f"{shown(place)} holds"
     column = max(len(name) for name, _ in listed[:_MOST])
     yield from (f"  {name:<{column}}  {what}" for name, what in listed[:_MOST])
@@ -128,6 +138,12 @@ def _below(where: str) -> Iterator[tuple[str, str]]:
             yield printable(name, 200), _what(above)
         elif name.count("/") >= _DEEP:
             folders.clear()
+
+
+def _entries(where: str) -> Iterator[tuple[str, str]]:
+    for entry in os.scandir(where):
+        if not entry.name.startswith("."):
+            yield printable(entry.name, 200), plain_places.kind_of(entry.path) or "a folder"
 
 
 def _what(folder: str) -> str:
@@ -157,7 +173,7 @@ def _nothing(place: str) -> IntegrityError:
         "dataset-missing",
         f"no dataset or checkpoint at {shown(place)}{near}",
         expected="a folder with _manifest.json, which is written last, or a folder of such folders",
-        found="a folder without any" if os.path.isdir(where) else "no such folder",
+        found="no such file or folder",
         kept="nothing was changed",
         next=command or "run the task that makes it, or correct the path",
     )

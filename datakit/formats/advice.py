@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 
 from datakit.formats.keys import Key
 from schemas.errors import printable
+from schemas.nearest import nearest
 
 _ALIKE = {
     "prompt": ("question", "query", "instruction", "problem", "input", "text", "prompt"),
@@ -38,8 +40,8 @@ def renamed(missing: Sequence[Key], there: Sequence[str]) -> str:
     free = [name for name in there if isinstance(name, str)]
     columns: dict[str, str] = {}
     for key in missing:
-        alike = next((name for name in _ALIKE.get(key.name, ()) if name in free), None)
-        columns[key.name] = alike or "..."
+        alike = next((name for name in _ALIKE.get(key.name, ()) if name in free), "") or nearest(key.name, free, 0.75)
+        columns[key.name] = alike or "KEY"
         if alike:
             free.remove(alike)
     text = printable(json.dumps(columns, ensure_ascii=False), 300)
@@ -55,6 +57,6 @@ def advice(keys: Sequence[Key], reason: str, detail: str) -> str:
         return renamed([key for key in keys if key.required and not set(key.names) & set(there)], there)
     if reason == "key-not-read" and (match := _NOT_READ.search(detail)):
         name = match["name"]
-        other = f"{_READ_BY[name]}; " if name in _READ_BY else ""
-        return f'{other}to leave it out on purpose: --params \'{{"ignore": ["{name}"]}}\' of Import'
+        flag = f"--ignore {shlex.quote(name)}"
+        return f"{_READ_BY[name]}; to leave it out on purpose: {flag}" if name in _READ_BY else flag
     return ""

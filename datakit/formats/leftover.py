@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def left_out(manifest: Manifest) -> tuple[str, ...]:
     ordered = sorted(names, key=lambda name: (-names[name], name))
     listed = ", ".join(f"{name} ({names[name]:,} rows)" for name in ordered)
     plain = next((name for name in ordered if not name.startswith("turns' ")), "")
-    hint = f'; to carry one along: --params \'{{"keep": ["{plain}"]}}\'' if plain else ""
+    hint = f"; to carry one along: --keep {shlex.quote(plain)}" if plain else ""
     return (f"left out: {listed}{hint}",)
 
 

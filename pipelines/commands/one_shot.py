@@ -16,12 +16,14 @@ import luigi
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.learning import ByAlgorithm, Learns
 from pipelines.commands.recipe import Recipe
+from pipelines.commands.unread_file import reason_and_next
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import few_keys, source_of, stem, unread
 from pipelines.graph.results import Results
+from pipelines.runtime import invocation
 from pipelines.runtime.console import counted
 from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole
 from pipelines.runtime.references import model_parameter
@@ -107,8 +109,9 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
                 f"{self.task_family} needs {', '.join(missing)}",
                 expected="a model (checkpoint, Hugging Face folder) and rows (file, dataset folder)",
                 kept="nothing was started",
-                next=f"luigi --module pipelines {self.task_family} "
-                + " ".join(f"--{name} {'rows.jsonl' if name == 'data' else 'FOLDER'}" for name in self.needed),
+                next=invocation.completed(
+                    " ".join(f"--{name} {'rows.jsonl' if name == 'data' else 'FOLDER'}" for name in self.needed)
+                ),
             )
         model = checkpoint_at(plan, self.model)
         label = f"{self.title}/{self.folder(stem(self.data))}"
@@ -131,21 +134,23 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         rows = super().rows(plan, place)
         schema = rows_of(rows)
         if unread(rows) is None:
-            raise self._wrong(f"no format reads the first rows of {printable(place, 200)}", "")
+            read: Any = getattr(rows, "op", None)
+            why = reason_and_next(type(self), read, place)
+            raise self._wrong(f"no format reads the first rows of {printable(place, 200)}", *why)
         if not any({*names} <= {*schema.names} for names in self.reads):
             raise self._wrong(f"{self.task_family} learns nothing from rows of {schema.name}", ", ".join(schema.names))
         return rows
 
-    def _wrong(self, what: str, there: str) -> ConfigError:
+    def _wrong(self, what: str, there: str, command: str = "quiver formats") -> ConfigError:
         columns = " or ".join(", ".join(names) for names in self.reads)
         formats = ", ".join((self.usual_format, *self.other_formats))
         return ConfigError(
             "wrong-rows",
             what,
             expected=f"a file in {formats}, a --format, or names of its keys as --columns; or rows with {columns}",
-            found=printable(there, 200),
+            found=printable(there, 300),
             kept="nothing was started",
-            next="quiver formats",
+            next=command,
         )
 
     def _apart(self, plan: Plan, label: str, rows: Node) -> tuple[Node, Node | None]:

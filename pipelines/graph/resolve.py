@@ -14,7 +14,7 @@ from datakit.blend import Shuffle, Split
 from datakit.filter import NotNull
 from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
-from datakit.formats.leftover import LEFT_OUT
+from datakit.formats.recognise import names_left
 from datakit.op import Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
@@ -59,15 +59,7 @@ def unread(node: Node) -> int | None:
     what no reader makes.
     """
     read = getattr(node, "op", None)
-    if not isinstance(read, Read):
-        return 0
-    try:
-        first = next(iter(read.read(Context())), None)
-    except DataError:
-        return None
-    if first is None:
-        return 0
-    return sum(name.startswith(LEFT_OUT) for name in first.counts) if first.rows.num_rows else None
+    return names_left(read) if isinstance(read, Read) else 0
 
 
 def whole(rows: Node) -> Node:

@@ -13,6 +13,14 @@ from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
+_METHODS = {
+    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "simpo", "rpo"), "Preference"),
+    "rm": "RewardModel",
+    "kd": "Distill",
+    "raft": "RejectionSamplingIteration",
+}
+"""What methods are called, and the recipe of each."""
+
 
 def commands() -> dict[str, type[luigi.Task]]:
     """Every command, by name: tasks that check their graph before it runs (`pipelines.commands.command`)."""
@@ -59,7 +67,8 @@ class UnknownModule(SystemExit):
 
 def near_task(name: str, known: Sequence[str]) -> str:
     """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
-    near = nearest(name, known, 0.7)
+    near = _METHODS.get(name.lower(), "")
+    near = near if near in known else nearest(name, known, 0.7)
     if near:
         return near
     parts = [task for task in known if len(name) > 2 and name.lower().replace("_", "") in task.lower()]

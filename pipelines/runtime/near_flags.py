@@ -5,7 +5,7 @@ what is written alike; and the command that was given with that.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import luigi
@@ -96,6 +96,13 @@ def near_names(task: str | None, name: str) -> list[str]:
     begins with. Luigi's own are none that a person means by another.
     """
     return [*_own_flags(task), *(flag for section, flag in _section_flags() if name.startswith(f"{section}_"))]
+
+
+def near_key(name: str, known: Iterable[str]) -> str:
+    """The one of the keys `known` of a section that was meant by `name`; empty where that is open."""
+    path, keys = setting_of(Training, name), sorted(known)
+    direct = [flag for flag, setting in SETTING_FLAGS.items() if setting == path]
+    return next((one for one in [*direct, *others_names(name)] if one in keys), "") or nearest(name, keys, 0.5)
 
 
 def _own_flags(task: str | None) -> Flags:

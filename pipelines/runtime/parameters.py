@@ -294,7 +294,7 @@ def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> N
     needed = {
         name.replace("_", "-"): parameter.description or ""
         for name, parameter in kind.get_params()
-        if not given.get(name) and not parameter.has_task_value(family, name)
+        if not given.get(name) and not _is_set(parameter, family, name)
     }
     if needed:
         raise ConfigError(
@@ -304,6 +304,14 @@ def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> N
             kept="nothing was started",
             next=invocation.completed(getattr(kind, "example", "")),
         ) from None
+
+
+def _is_set(parameter: luigi.Parameter[Any], family: str, name: str) -> bool:
+    """Whether a default or a configuration gives the parameter a value, be it one that cannot be read."""
+    try:
+        return parameter.has_task_value(family, name)
+    except (ParameterException, ValueError):
+        return True
 
 
 def _refuse(task: str | None, why: str) -> NoReturn:

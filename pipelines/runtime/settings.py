@@ -29,6 +29,7 @@ from luigi.task_register import Register
 from datakit.template import Rendering
 from pipelines.runtime import invocation
 from pipelines.runtime.config_files import check_values
+from pipelines.runtime.near_flags import near_key
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
@@ -244,11 +245,11 @@ def _check_keys(section: str, keys: set[str], known: set[str]) -> None:
     for key in sorted(keys):
         if key.replace("-", "_") in known:
             continue
-        near = difflib.get_close_matches(key, known, 1, 0.5)
+        near = near_key(key, known)
         raise ConfigError(
             "unknown-key",
             f"unknown key {key} in section [{section}]",
-            expected=f"did you mean {near[0]}?" if near else ", ".join(sorted(known)),
+            expected=f"did you mean {near}?" if near else ", ".join(sorted(known)),
             found=key,
             kept="nothing was started",
             next=f"correct [{section}] {key} in luigi.cfg",

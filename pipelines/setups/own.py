@@ -16,6 +16,7 @@ from pipelines.graph.limits import check_room, longest_row
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
+from pipelines.runtime import invocation
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.setups.setup_config import (
@@ -71,7 +72,9 @@ class own(SetupConfig):
                 "missing-setting",
                 f"[own] needs {', '.join(missing)}",
                 kept="nothing was started",
-                next=" ".join(f"--own-{name} ..." for name in missing),
+                next=invocation.completed(
+                    " ".join(f"--own-{name} {'prompts.jsonl' if name == 'prompts' else 'FOLDER'}" for name in missing)
+                ),
             )
         title, policy = self._title(), model_at(plan, self.first, "generator")
         reward = model_at(plan, self.reward, "scorer")

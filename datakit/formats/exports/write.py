@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +160,7 @@ def export_for(to: str, schema: Schema) -> Export:
             f"there is no format {printable(to)} to export to{suggestion(name, [*EXPORTS, *toolkits])}",
             expected=", ".join([*dict.fromkeys(toolkits), *EXPORTS]),
             kept="nothing was started",
-            next="quiver export lists them",
+            next="quiver export",
         )
     fitting = next((form for form in forms if form.columns(schema)), None)
     if fitting is None:
@@ -169,7 +171,7 @@ def export_for(to: str, schema: Schema) -> Export:
             expected=" | ".join(" + ".join(one) for form in forms for one in form.takes),
             found=printable(", ".join(schema.names), 200),
             kept="nothing was started",
-            next=f"--to {others[0]}" if others else "export the rows that these were made of",
+            next=f"--to {others[0]}" if others else "quiver export",
         )
     return fitting
 
@@ -309,6 +311,19 @@ def _one_row(schema: Schema, columns: Sequence[str]) -> pa.Table:
     return pa.table({name: pa.array([example.get(name, "x")], schema[name].type) for name in columns})
 
 
+def free_name(path: str) -> str:
+    """`path`, or where there is a file already the first of `rows-2.jsonl`, `rows-3.jsonl`, ... where there is none."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, ending = name.partition(".")
+    numbered = (f"{folder}{slash}{stem}-{number}{dot}{ending}" for number in count(2))
+    return next(one for one in chain([path], numbered) if not _is_there(one))
+
+
+def _is_there(path: str) -> bool:
+    store, place = open_store(path)
+    return store.size(place) is not None or store.size(_beside(place)) is not None
+
+
 def _taken(path: str) -> ConflictError:
     return ConflictError(
         "file-exists",
@@ -316,7 +331,7 @@ def _taken(path: str) -> ConflictError:
         expected="a new name: an export overwrites nothing",
         where=shown(path),
         kept="what is there",
-        next="--out with another name, or remove the file",
+        next=f"--out {shlex.quote(free_name(path))}",
     )
 
 
@@ -328,5 +343,5 @@ def _unfit(written: Written, most: int) -> DataError:
         f"{total:,} of {total + written.rows:,} rows have no place in {written.export.name}: {reasons}",
         expected=f"at most {most}",
         kept="nothing was written",
-        next=f"--max-rejected {total} writes the others, and these rows' numbers beside them",
+        next=f"--max-rejected {total}",
     )

@@ -1,0 +1,57 @@
+"""Which format a file is in, by its first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from datakit.formats.forms import FORMS
+from datakit.formats.layouts import reader_of
+from datakit.formats.leftover import LEFT_OUT
+from datakit.op import Context, Read
+from datakit.registry import op_of
+from schemas.errors import DataError, QuiverError
+
+
+def names_left(read: Read) -> int | None:
+    """How many names a reader leaves out of its first rows; None where it makes no row of them."""
+    try:
+        first = next(iter(read.read(Context())), None)
+    except DataError:
+        return None
+    if first is None:
+        return 0
+    return sum(name.startswith(LEFT_OUT) for name in first.counts) if first.rows.num_rows else None
+
+
+def fitting(place: str, forms: Iterable[str] = FORMS) -> list[str]:
+    """Those of `forms` that make rows of the beginning of the file `place`, those that leave the fewest names unread
+    first; empty for a file that no reader takes.
+    """
+    left: dict[str, int] = {}
+    digests: list[str] = []
+    for form in forms:
+        try:
+            name, more = reader_of((place,))
+            read: Any = op_of(name, {"files": [place], "format": form, "digests": digests, **more})
+            pinned = read.pinned()
+            digests, unread = list(pinned.digests), names_left(pinned)
+        except QuiverError:
+            continue
+        if unread is not None:
+            left[form] = unread
+    return sorted(left, key=lambda form: left[form])
+
+
+def refusal(read: Read) -> tuple[str, str]:
+    """Why a reader makes no row of the beginning of its files, and the flag that would have it do so; both empty where
+    that is not known.
+    """
+    try:
+        first = next(iter(read.read(Context())), None)
+    except DataError as error:
+        return error.found, error.next
+    if first is None or first.rejected is None or not first.rejected.num_rows:
+        return "", ""
+    reason, detail = (first.rejected[name][0].as_py() or "" for name in ("reason", "threshold"))
+    return f"{reason} ({detail})" if detail else reason, read.advice(reason, detail)

@@ -1,0 +1,89 @@
+"""What `quiver show` says of what is no dataset and no checkpoint: a file, a Hugging Face folder, rejected rows."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow.compute as pc
+
+from datakit.formats.recognise import fitting
+from schemas import Dataset
+from schemas.errors import QuiverError, printable
+from schemas.process import terminal
+from schemas.store.storage import shown
+from schemas.untrusted import strict_json
+
+CONFIG = "config.json"
+_CUT, _LARGEST, _LARGEST_READ = 1 << 16, 1 << 20, 1 << 26
+_SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+
+
+def fields(values: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each value, cut at the terminal's width."""
+    column = max((len(printable(name)) for name in values), default=0)
+    for name, value in values.items():
+        head = f"  {printable(name):<{column}}  "
+        yield head + printable(value, max(20, terminal.width() - len(head)))
+
+
+def kind_of(place: str) -> str:
+    """What a person would call the file or folder at `place`; empty for a folder like any other."""
+    if os.path.isfile(place):
+        return f"a file of {os.path.getsize(place):,} bytes"
+    return "a Hugging Face folder" if os.path.isfile(os.path.join(place, CONFIG)) else ""
+
+
+def file(place: str, rows: int) -> Iterator[str]:
+    """The first lines of a text, and the command that makes rows of it."""
+    yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
+    with open(place, "rb") as stream:
+        head = stream.read(_CUT)
+    if b"\0" not in head:
+        yield ""
+        for line in islice(head.decode("utf-8", "replace").splitlines(), rows):
+            yield f"  {printable(line, terminal.width() - 2)}"
+    yield ""
+    known = fitting(place)[:1] if os.path.getsize(place) <= _LARGEST_READ else []
+    yield from (f"next: quiver Import --files {shlex.quote(place)} --format {name}" for name in known)
+    if not known:
+        yield "next: quiver formats"
+
+
+def network(place: str) -> Iterator[str]:
+    """The shape of a Hugging Face model, its files, and the command that asks it something."""
+    yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
+    files = sorted(os.scandir(place), key=lambda entry: entry.name)
+    yield f"  {len(files)} files, {sum(entry.stat().st_size for entry in files if entry.is_file()) / 1e6:,.1f} MB"
+    settings = _settings(os.path.join(place, CONFIG))
+    known = {name: settings[name] for name in _SHAPE if name in settings}
+    if known:
+        yield from ("", CONFIG)
+        yield from fields(known)
+    yield from ("", f"next: quiver ImportModel --folder {shlex.quote(place)}")
+
+
+def _settings(place: str) -> Mapping[str, Any]:
+    try:
+        with open(place, "rb") as stream:
+            settings = strict_json(stream.read(_LARGEST))
+    except (OSError, ValueError, QuiverError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def rejected(dataset: Dataset, rows: int) -> Iterator[str]:
+    """How many rows of a stage were set aside, why, and the first of them."""
+    table = dataset.read_rejected()
+    if table is None or not table.num_rows:
+        yield terminal.wrapped(f"no row was set aside when {shown(dataset.url)} was made")
+        return
+    yield terminal.wrapped(f"{table.num_rows:,} rows set aside when {shown(dataset.url)} was made")
+    for count in pc.value_counts(table["reason"]).to_pylist():
+        yield f"  {printable(count['values'])} {count['counts']:,}"
+    for number, row in enumerate(table.slice(0, rows).to_pylist()):
+        yield from ("", f"row {number}")
+        yield from fields({name: value for name, value in row.items() if value is not None})

@@ -1,0 +1,110 @@
+"""`quiver show` of what is no dataset, and what lower-case commands and `export` say to do next: never the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from datakit.apply import apply
+from datakit.filter import Where
+from quiver import console
+from schemas import Column, Schema
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, QuiverError
+
+ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 2)
+    (tmp_path / "kto.jsonl").write_text('{"prompt": "a", "completion": "b", "label": true}\n')
+    (tmp_path / "weights.bin").write_bytes(b"\0\1\2")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf/config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 64, "x": 1}))
+    rows = pa.table({"text": ["one", "two", "three"], "n": [1, 2, 3]})
+    given = Dataset.from_arrow(rows, ROWS, str(tmp_path / "data/given-1"))
+    apply(Where(predicate="n > 1"), given, str(tmp_path / "data/kept-2"), processes=0)
+    return tmp_path
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert console.run(["show", *words]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    return out
+
+
+@pytest.mark.parametrize(
+    ("place", "parts", "command"),
+    [
+        (
+            "pairs.jsonl",
+            ("a file of 96 bytes", '"chosen": "b"'),
+            "quiver Import --files pairs.jsonl --format preferences",
+        ),
+        ("kto.jsonl", ('"label": true',), "quiver Import --files kto.jsonl --format kto_labels"),
+        ("weights.bin", ("a file of 3 bytes",), "quiver formats"),
+        ("hf", ("a Hugging Face folder", "hidden_size  64"), "quiver ImportModel --folder hf"),
+        ("empty", ("empty is empty",), "ls -a empty"),
+        ("hf/../empty", ("is empty",), "ls -a hf/../empty"),
+    ],
+)
+def test_what_is_no_dataset_says_what_it_is_and_another_command(
+    capsys: pytest.CaptureFixture[str], place: str, parts: tuple[str, ...], command: str
+) -> None:
+    out = shown(capsys, place)
+    assert all(part in out for part in parts)
+    assert f"next: {command}" in out.splitlines()
+
+
+def test_a_folder_without_datasets_lists_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(folder / "data")
+    out = shown(capsys, ".")
+    assert "hf           a Hugging Face folder" in out and "kto.jsonl    a file of" in out
+    assert "next: quiver show ." not in out.splitlines()
+
+
+def test_rejected_rows_are_shown_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "data/kept-2/rejected")
+    assert "1 rows set aside when" in out and "  false 1" in out and "text" in out and "one" in out
+
+
+def test_an_export_names_a_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for there, expected in (([], "rows.jsonl"), (["rows.jsonl"], "rows-2.jsonl"), (["rows-2.jsonl"], "rows-3.jsonl")):
+        for name in there:
+            (folder / name).touch()
+        with pytest.raises(ConfigError) as caught:
+            console.run(["export", "data/kept-2"])
+        assert caught.value.next == f"quiver export data/kept-2 --to trl --out {expected}"
+
+
+def test_what_an_export_refuses_ends_in_a_whole_command(folder: Path) -> None:
+    with pytest.raises(QuiverError) as caught:
+        console.run(["export", "data/kept-2", "--to", "TLR", "--out", "x.jsonl"])
+    assert caught.value.next == "quiver export" and "did you mean trl?" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("words", "next_"),
+    [
+        ("sft --data x", "quiver Sft --data x"),
+        ("dpo", "quiver Preference"),
+        ("Show data", "quiver show data"),
+        ("recipes Sft", "quiver Sft --help"),
+        ("algorithms DPO", "quiver algorithms dpo"),
+        ("ops label.lenght", "quiver ops label.length"),
+        ("formats Prompts", "quiver formats prompts"),
+    ],
+)
+def test_a_command_or_a_name_in_another_case_is_known(words: str, next_: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        console.run(words.split())
+    assert caught.value.next == next_
