@@ -227,6 +227,13 @@ _MEANINGS = {
     ),
 }
 _FLAGS = {
+    "export": (
+        "",
+        "  --to FORMAT         one that quiver export lists, or a toolkit's name",
+        "  --out FILE          a new file: nothing is overwritten",
+        "  --keep COLUMN,...   columns that become keys of their own",
+        "  --max-rejected N    rows that may have no place in the format (0)",
+    ),
     "show": (
         "",
         "  --rows N            first rows that are printed (3)",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from datakit.formats.forms import Form
 from datakit.formats.keys import Key
@@ -53,7 +55,9 @@ def algorithm(own: Algorithm, name: str) -> Iterator[str]:
     yield terminal.wrapped(f"{catalog.sentence(inspect.getdoc(inspect.getmodule(own.loss)))}.")
     yield terminal.wrapped(f"Reports loss{''.join(f', {metric}' for metric in own.metrics)}.")
     yield from _columns(f"Columns of the rows it learns from, {own.rows.name}", own.rows.columns)
-    yield from _settings("Settings, as --set settings.NAME=VALUE", own.settings)
+    given = own.presets.get(name, {})
+    recipes = {key: value for key, value in own.in_recipes.items() if key not in given}
+    yield from _settings("Settings, as --set settings.NAME=VALUE", own.settings, given, recipes)
     presets = [(one, catalog.spelled(preset)) for one, preset in own.presets.items()]
     if presets:
         yield "\nPresets, by their names as algorithms"
@@ -80,13 +84,21 @@ def _columns(title: str, columns: Sequence[Column]) -> Iterator[str]:
     )
 
 
-def _settings(title: str, kind: type) -> Iterator[str]:
+def _settings(
+    title: str, kind: type, preset: Mapping[str, Any] | None = None, recipes: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """The settings of `kind` with their defaults: those of a `preset`, and those that `recipes` have beside its own."""
     settings = reference.settings(kind)
     if settings:
         yield f"\n{title}"
-        yield from terminal.table([(setting[0], _about(*setting[1:])) for setting in settings], "  ")
+        rows = []
+        for name, hint, default, meaning in settings:
+            own = json.dumps(preset[name]) if preset and name in preset else default
+            beside = f", of recipes {json.dumps(recipes[name])}" if recipes and name in recipes else ""
+            rows.append((name, _about(hint, own + beside, meaning)))
+        yield from terminal.table(rows, "  ")
 
 
 def _about(hint: str, default: str, meaning: str) -> str:
-    given = default if default == "needed" else f"default {default.strip('`')}"
+    given = default if default == "needed" else f"default {default.replace('`', '')}"
     return f"{hint}; {given}{f'. {meaning}' if meaning else ''}"

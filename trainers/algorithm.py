@@ -176,6 +176,7 @@ class Algorithm:
     each row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called
     under some settings (default: as many as the model says, without names); the vector columns hold as many. `presets`
     are settings with a name of their own, which stands wherever an algorithm's does: what else is set goes over them.
+    `in_recipes` are settings that recipes give it where nothing else does.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Algorithm:
     statistics_of: StatisticsFn | None = None
     weights_of: Callable[[Rows], Tensor] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    in_recipes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         used = self.lists

@@ -115,7 +115,14 @@ def pair_loss(preference_B: Tensor, sft_B: Tensor, rewards: tuple[Tensor, Tensor
 Presets: TypeAlias = "Mapping[str, Mapping[str, Any]]"
 
 
-def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn, presets: Presets | None = None) -> Algorithm:
+def pair_algorithm(
+    name: str,
+    rows: Schema,
+    settings: type,
+    loss: LossFn,
+    presets: Presets | None = None,
+    in_recipes: Mapping[str, Any] | None = None,
+) -> Algorithm:
     """An algorithm over both answers of a pair, whose loss is made by `pair_loss`."""
     return Algorithm(
         name=name,
@@ -128,6 +135,7 @@ def pair_algorithm(name: str, rows: Schema, settings: type, loss: LossFn, preset
         metrics=METRICS,
         row_metrics=ROW_METRICS,
         presets=presets or {},
+        in_recipes=in_recipes or {},
     )
 
 

@@ -11,11 +11,6 @@ from pipelines.runtime.parameters import ObjectParameter, OptionalNumber, Option
 from trainers.config import Training, merged, training_of
 from trainers.registry import algorithm_of, spelled_out
 
-_USUAL: Mapping[str, Mapping[str, Any]] = {"dpo": {"beta": 0.1}}
-"""What recipes set of an algorithm, below a preset and the user: the paper's beta, where the algorithm's own is
-NeMo-Aligner's.
-"""
-
 
 class Learns:
     """Of a command with `--set`, whose training has flags besides (`pipelines.runtime.near_flags.LEARNING_FLAGS`)."""
@@ -41,7 +36,7 @@ class ByAlgorithm:
     def training_for(self, label: str, more: Mapping[str, Any] | None = None) -> Training:
         """The training that all flags together ask for; `more` are settings below those of `learning`."""
         _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
-        settings = {**_USUAL.get(algorithm_of(self.algorithm).name, {}), **options}
+        settings = {**algorithm_of(self.algorithm).in_recipes, **options}
         learning = merged({"settings": settings} if settings else {}, more or {})
         for given in (recursively_unfreeze(self.learning), self.changes.get("learning", {})):
             learning = merged(learning, given)

@@ -87,8 +87,9 @@ def page(kind: type[luigi.Task]) -> Iterator[str]:
     if issubclass(kind, Command) and kind.example:
         yield f"\nfor example\n{_INDENT}{example(kind)}"
     yield ""
-    for name, parameter in kind.get_params():
-        yield from _flag(family, "", name, parameter)
+    needed = getattr(kind, "needed", ())
+    for name, parameter in sorted(kind.get_params(), key=lambda pair: pair[0] not in needed):
+        yield from _flag(family, "", name, parameter, is_needed=name in needed)
     if issubclass(kind, StageCommand):
         yield from _names(kind)
     yield from _algorithms(kind)
@@ -151,7 +152,8 @@ def _algorithms(kind: type[luigi.Task]) -> Iterator[str]:
     flags = dict(kind.get_params())
     if "algorithm" in flags:
         yield terminal.wrapped(f"\nAlgorithms of {kind.get_task_family()} (what each learns from: quiver algorithms)")
-        for name, algorithm in algorithms().items():
+        fits = getattr(kind, "fits", lambda algorithm: True)
+        for name, algorithm in ((name, one) for name, one in algorithms().items() if fits(one)):
             yield from _entry(name, _sentence_of(inspect.getdoc(inspect.getmodule(algorithm.loss))))
     if isinstance(flags.get("learning"), MergedParameter):
         yield terminal.wrapped("\nSettings of training, for --set KEY=VALUE (docs/config.md says more)")
@@ -165,12 +167,15 @@ def _section(section: type[luigi.Task]) -> Iterator[str]:
         yield from _flag(name, f"{name}-", key, parameter)
 
 
-def _flag(family: str, prefix: str, name: str, parameter: luigi.Parameter[Any]) -> Iterator[str]:
+def _flag(
+    family: str, prefix: str, name: str, parameter: luigi.Parameter[Any], *, is_needed: bool = False
+) -> Iterator[str]:
     value = _value(family, name, parameter)
     choices = getattr(parameter, "_choices", None)
     about = (parameter.description or name.replace("_", " ")).partition(" Choices: {")[0]
     about += f": {' or '.join(sorted(map(str, choices)))}" if choices else ""
-    default = "needed" if value is None else f"default: {value}" if value else "default: empty"
+    default = f"default: {value}" if value else "default: empty"
+    default = "needed" if value is None or (is_needed and not value) else default
     yield from _entry(f"--{prefix}{name.replace('_', '-')}", f"{about} [{default}]")
 
 

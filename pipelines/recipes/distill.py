@@ -27,6 +27,7 @@ from pipelines.stages.ask import asked
 from pipelines.stages.losses import losses, token_rows
 from pipelines.stages.measure import Measure
 from schemas.errors import ConfigError
+from trainers.algorithm import Algorithm
 from trainers.registry import algorithm_of
 
 _COLUMNS = (
@@ -109,10 +110,15 @@ class Distill(OneShotOfAnswers):
         )
         return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['student'].label}", _COLUMNS, lines)]
 
+    @staticmethod
+    def fits(algorithm: Algorithm) -> bool:
+        """Whether `algorithm` reads a teacher's ids."""
+        return "teacher_ids" in algorithm.rows
+
     def _check_algorithm(self) -> None:
         """`ConfigError` for an algorithm that reads no teacher's ids beside the tokens they were given for."""
         algorithm = algorithm_of(self.algorithm)
-        if "teacher_ids" not in algorithm.rows:
+        if not self.fits(algorithm):
             raise ConfigError(
                 "bad-setting",
                 f"{algorithm.name} reads no likeliest ids of a teacher",

@@ -19,6 +19,9 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.parameters import OptionalNumber
 from pipelines.stages.preference_training import trained_on_pairs
+from pipelines.stages.preferred import question
+from schemas.errors import ConfigError
+from trainers.algorithm import Algorithm
 
 
 class Preference(OneShotOfPairs):
@@ -30,6 +33,14 @@ class Preference(OneShotOfPairs):
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = learning_over(optim={"lr": 1e-6})
     beta = OptionalNumber(least=0, description="the same as --set settings.beta=...; empty: the algorithm's default")
+
+    @staticmethod
+    def fits(algorithm: Algorithm) -> bool:
+        """Whether `algorithm` reads pairs, or answers that are wanted or not."""
+        try:
+            return bool(question(algorithm))
+        except ConfigError:
+            return False
 
     def results(self, plan: Plan) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""

@@ -21,7 +21,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.rewards import pair_figures, pair_tokens
 from schemas.errors import ConfigError
-from trainers.algorithm import Needs
+from trainers.algorithm import Algorithm, Needs
 from trainers.registry import algorithm_of
 
 _COLUMNS = (
@@ -90,10 +90,15 @@ class RewardModel(OneShotOfPairs):
         )
         return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['model'].label}", _COLUMNS, (row,))]
 
+    @staticmethod
+    def fits(algorithm: Algorithm) -> bool:
+        """Whether `algorithm` scores both answers of a pair."""
+        return bool(algorithm.needs & Needs.SCORES) and len(algorithm.sequences) == 2
+
     def _check_algorithm(self) -> None:
         """`ConfigError` for an algorithm that scores no pairs."""
         algorithm = algorithm_of(self.algorithm)
-        if not algorithm.needs & Needs.SCORES or len(algorithm.sequences) != 2:
+        if not self.fits(algorithm):
             raise ConfigError(
                 "bad-setting",
                 f"{algorithm.name} learns no rewards from pairs",

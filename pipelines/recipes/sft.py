@@ -20,7 +20,7 @@ from pipelines.report.figures import Figure, FigureTable, metrics, perplexity
 from pipelines.stages.losses import learnt_share, losses, token_rows
 from schemas.errors import ConfigError
 from schemas.rows.tokens import TOKENS
-from trainers.algorithm import Needs
+from trainers.algorithm import Algorithm, Needs
 from trainers.registry import algorithm_of
 
 _COLUMNS = (
@@ -83,10 +83,15 @@ class Sft(OneShotOfAnswers):
         title = f"{self.task_family}: {self.graph.checkpoints['policy'].label}"
         return [FigureTable(title, _COLUMNS[: len(row)], (row,))]
 
+    @staticmethod
+    def fits(algorithm: Algorithm) -> bool:
+        """Whether `algorithm` reads answers one by one and nothing more."""
+        return {*algorithm.rows.names} <= {*TOKENS.names} and not algorithm.needs & Needs.SCORES
+
     def _check_algorithm(self) -> None:
         """`ConfigError` for an algorithm that reads more than answers one by one."""
         algorithm = algorithm_of(self.algorithm)
-        if not {*algorithm.rows.names} <= {*TOKENS.names} or algorithm.needs & Needs.SCORES:
+        if not self.fits(algorithm):
             raise ConfigError(
                 "bad-setting",
                 f"{algorithm.name} does not learn from answers one by one",

@@ -89,3 +89,25 @@ def test_bases_of_commands_are_none_themselves() -> None:
     listed = fault.value.expected.split(", ")
     assert listed == list(commands()) and {"Label", "RestIteration"} < {*listed}
     assert not {"_Operation", "StageCommand", "Recipe", "OneShot"} & {*listed}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "algorithms"),
+    [
+        ("Sft", ["model", "data"], {"sft"}),
+        ("Distill", ["model", "data", "teacher"], {"kd"}),
+        ("RewardModel", ["model", "data"], {"rm", "rm_margin"}),
+        ("Preference", ["model", "data"], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}),
+    ],
+)
+def test_needed_flags_come_first_and_only_algorithms_that_fit_are_listed(
+    name: str, first: list[str], algorithms: set[str]
+) -> None:
+    lines = list(usage.page(commands()[name]))
+    flags = [line.split()[0][2:] for line in lines if line.startswith("  --")]
+    assert sorted(flags[: len(first)]) == sorted(first)
+    begin = next(place for place, line in enumerate(lines) if line.startswith("\nAlgorithms of "))
+    end = next(place for place in range(begin + 1, len(lines)) if lines[place].startswith("\n"))
+    assert {line.split()[0] for line in lines[begin + 1 : end] if line[:3].strip()} == algorithms
+    needed = " ".join(" ".join(lines).split())
+    assert needed.count("[needed]") >= len(first)

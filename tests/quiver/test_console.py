@@ -62,6 +62,8 @@ def test_one_format_with_its_keys_and_columns(capsys: pytest.CaptureFixture[str]
 def test_one_algorithm_with_its_settings_and_rows(capsys: pytest.CaptureFixture[str]) -> None:
     text = answer(capsys, "algorithms", "dpo")
     assert "  beta  " in text and "  ref_logprob_chosen  " in text and "Reports loss, preference_loss" in text
+    assert "number; default 0.2, of recipes 0.1\n" in text
+    assert "number; default 0.1\n" in answer(capsys, "algorithms", "spin")
     preset = answer(capsys, "algorithms", "cdpo")
     assert preset.startswith("cdpo\n\ndpo with label_smoothing ") and "--algorithm cdpo" in preset
     for name, algorithm in algorithms().items():

@@ -65,4 +65,5 @@ DPO = pair_algorithm(
         "dpo_norm": {"average_log_probs": True, "beta": 5.0},
         "spin": {"beta": 0.1},
     },
+    in_recipes={"beta": 0.1},  # the paper's, where the default is NeMo-Aligner's
 )
