@@ -73,11 +73,11 @@ class Fit(Templating):
         ways = {row: self._ways(made[row]) for row in long.tolist()}
         for number in range(max(map(len, ways.values()), default=0)):
             tried = [row for row, several in ways.items() if number < len(several)]
-            left = pa.array([ways[row][number] for row in tried], MESSAGES)
+            left = pa.array([_left(made[row], ways[row][number]) for row in tried], MESSAGES)
             lengths_left, refused = self._lengths(left, np.array(tried), rows, ctx)
             fits = (lengths_left <= self.max_length) & (refused == "")
             for row in np.array(tried)[fits].tolist():
-                shortened = ways.pop(row)[number]
+                shortened = _left(made[row], ways.pop(row)[number])
                 reasons[row], cut[row], made[row] = "", len(made[row]) - len(shortened), shortened
         reasons[list(ways)] = "no-exchange-fits"
         reasons = np.where(faults != "", faults, reasons)
@@ -101,13 +101,18 @@ class Fit(Templating):
         encoded = ctx.resources["tokenizer"].encode_pieces(done.pieces)
         return encoded.lengths, np.array([reason or "" for reason in done.reason.to_pylist()], object)
 
-    def _ways(self, turns: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """What can be left of a conversation, the longest first."""
-        first = int(bool(turns) and turns[0]["role"] == "system")
-        roles = [turn["role"] for turn in turns]
+    def _ways(self, turns: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
+        """What can be left of a conversation, the longest first: its turns before the first number, and those from the
+        second up to the third.
+        """
+        roles, count = [turn["role"] for turn in turns], len(turns)
+        first = int(roles[:1] == ["system"])
         if self.overlong == "cut-end":
-            ends = [at + 1 for at in range(first, len(turns) - 1) if roles[at] == "assistant"]
-            return [turns[:end] for end in reversed(ends) if "user" in roles[first:end]]
-        begins = [at for at in range(first + 1, len(turns)) if roles[at] == "user"]
-        answered = self.response is not None
-        return [turns[:first] + turns[at:] for at in begins if answered or "assistant" in roles[at:]]
+            asked = next((at for at in range(first, count) if roles[at] == "user"), count)
+            return [(0, 0, at + 1) for at in range(count - 2, asked, -1) if roles[at] == "assistant"]
+        last = count if self.response is not None else count - [*reversed(roles), "assistant"].index("assistant") - 1
+        return [(first, at, count) for at in range(first + 1, last) if roles[at] == "user"]
+
+
+def _left(turns: list[dict[str, Any]], way: tuple[int, int, int]) -> list[dict[str, Any]]:
+    return turns[: way[0]] + turns[way[1] : way[2]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import tracemalloc
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pytest
 
 from datakit.op import Context, LabelResult
 from datakit.run.resource import Resource
-from datakit.template import Chat, Fit
+from datakit.template import Chat, Fit, fit
 from datakit.tokenize import Encode, Mask
 from schemas import CHATS, MESSAGES, PIECES
 from schemas.errors import ConfigError
@@ -162,3 +164,33 @@ def test_a_cut_at_the_end_keeps_the_first_tokens_and_rows_that_still_teach() -> 
     assert letters().decode(made.columns["input_ids"].to_pylist())[0] == "qqqqab"  # type: ignore[attr-defined]
     assert made.columns["loss_mask"][0].as_py() == [0, 0, 0, 0, 1, 1]
     assert made.kept.keep.to_pylist() == [True, False] and made.kept.reason[1].as_py() == "no-trained-token"
+
+
+@pytest.mark.parametrize(("overlong", "response"), [("cut-front", None), ("cut-front", "answer"), ("cut-end", None)])
+def test_the_cuts_are_those_of_a_plain_loop(overlong: str, response: str | None) -> None:
+    """All conversations of up to six turns, against what the docstring says of each cut."""
+    op = Fit(max_length=9, overlong=overlong, response=response)
+    for count in range(7):
+        for roles in itertools.product(("system", "user", "assistant"), repeat=count):
+            turns = [{"role": role, "at": at} for at, role in enumerate(roles)]
+            head = int(roles[:1] == ("system",))
+            cuts = []
+            for at in range(head, count):
+                if overlong == "cut-end":
+                    if at < count - 1 and roles[at] == "assistant" and "user" in roles[head:at]:
+                        cuts.insert(0, turns[: at + 1])
+                elif at > head and roles[at] == "user" and (response or "assistant" in roles[at:]):
+                    cuts.append(turns[:head] + turns[at:])
+            assert [fit._left(turns, way) for way in op._ways(turns)] == cuts
+
+
+def test_the_cuts_of_many_turns_take_little_memory() -> None:
+    """40,000 turns have 20,000 cuts, which were lists of 20,000 turns in the middle."""
+    turns = [{"role": ("user", "assistant")[at % 2]} for at in range(40_000)]
+    tracemalloc.start()
+    try:
+        for overlong in ("cut-front", "cut-end"):
+            assert len(Fit(max_length=9, overlong=overlong)._ways(turns)) == 19_999
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
