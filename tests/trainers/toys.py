@@ -101,9 +101,8 @@ def packed_rows(algorithm: Algorithm, table: pa.Table, sizes: Sequence[int]) -> 
     names = Column(f"{key}s", pa.list_(pa.string()), "the row of each sequence inside")
     lengths = (Column(lengths_of(s.ids), pa.list_(pa.int32()), "tokens of each inside") for s in algorithm.sequences)
     whole = (replace(inside[name], type=pa.list_(inside[name].type)) for name in algorithm.numbers)
-    schema = (
-        PACKS.selecting("pack_id").adding(*inside.columns, *whole, names, *lengths).renamed("packs", key=("pack_id",))
-    )
+    schema = PACKS.selecting("pack_id").adding(*inside.columns).adding(*whole, names, *lengths)
+    schema = schema.renamed("packs", key=("pack_id",))
     rows, packs = iter(table.to_pylist()), []
     for number, size in enumerate(sizes):
         chosen = [next(rows) for _ in range(size)]
