@@ -120,9 +120,9 @@ def reading_commands() -> list[Command]:
         stages.Blend(**rows, op="shuffle", **more),
         stages.Template(**rows, op="chat", tokenizer="model", **more),
         stages.Tokenize(**rows, op="train", params={"vocab_size": 300}, **more),
-        recipes.Sft(model="model", eval_share=0.5, **rows, **more),
-        recipes.RewardModel(model="model", eval_share=0.5, data="pairs.json", columns=pairs, **more),
-        recipes.Preference(model="model", eval_share=0.5, data="pairs.json", columns=pairs, **more),
+        recipes.Sft(model="model", eval_share=0, **rows, **more),
+        recipes.RewardModel(model="model", eval_share=0, data="pairs.json", columns=pairs, **more),
+        recipes.Preference(model="model", eval_share=0, data="pairs.json", columns=pairs, **more),
     ]
 
 
