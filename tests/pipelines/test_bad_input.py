@@ -87,7 +87,7 @@ FAULTS = {
     ),
     "no such file": Fault(
         command=IMPORT,
-        line="error[2/no-such-file]: there is no file bad.jsonl (did you mean rows.jsonl?)",
+        line="error[2/no-such-file]: there is no file bad.jsonl",
         mend=lines(),
         then=IMPORT,
     ),

@@ -22,6 +22,7 @@ from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
+from pipelines.runtime import invocation
 from pipelines.runtime.near_flags import LEARNING_FLAGS
 from schemas import PROMPTS, Dataset
 from schemas.errors import ConfigError
@@ -91,10 +92,11 @@ def test_rows_of_another_kind_are_refused(place: Path) -> None:
     assert fault.value.found == ", ".join(PROMPTS.names)
 
 
-def test_what_is_missing_is_said_with_a_whole_command(place: Path) -> None:
+def test_what_is_missing_is_said_with_a_whole_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocation, "_given", ["Sft", "--lr", "1e-5"])
     with pytest.raises(ConfigError, match="Sft needs --model, --data") as fault:
         Sft().one_shot_setup(Plan(str(place / "out")))
-    assert fault.value.next == "luigi --module pipelines Sft --model FOLDER --data rows.jsonl"
+    assert fault.value.next.endswith("luigi --module pipelines Sft --lr 1e-5 --model FOLDER --data rows.jsonl")
 
 
 def test_a_share_that_leaves_nothing_is_refused(place: Path) -> None:
