@@ -220,8 +220,7 @@ FAULTS = {
     "disk full": Fault(
         command=f"{FILTER} threshold --params '{{\"minimum\": 1}}'",
         environment=refusing("ENOSPC:write:filter/.*part-"),
-        line="error[12/no-space]: could not write "
-        "@folder/quiver-data/filter/rows-*/_attempt-*/part-00000.parquet: ENOSPC",
+        line="error[12/no-space]: could not write @folder/quiver-data/filter/rows-*/_attempt-*/part-*.parquet: ENOSPC",
         stands="imported/rows",
         then=f"{FILTER} threshold --params '{{\"minimum\": 1}}'",
         reason="below",

@@ -78,7 +78,7 @@ def test_an_import_gives_all_that_the_stage_reads() -> None:
 def test_a_wrong_use_of_a_list_is_answered_with_the_place_that_was_given() -> None:
     for words, command in (
         ("show data/x --frobnicate", "quiver show data/x"),
-        ("export data/x --to trl", "quiver export data/x --to trl --out rows.jsonl"),
+        ("export data/x --to trl", "quiver export data/x --to trl --out rows-2.jsonl"),
     ):
         with pytest.raises(ConfigError) as caught:
             console.run(words.split())
