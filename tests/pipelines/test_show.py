@@ -93,9 +93,12 @@ def test_a_place_like_no_other_and_other_words_are_refused(folder: Path) -> None
         console.run(["show", "data/kept-2", "--tokenizer", "x"])
 
 
-def test_a_folder_without_datasets_is_not_suggested_for_itself(folder: Path) -> None:
+def test_a_folder_without_datasets_is_not_suggested_for_itself(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "data/policy-3.run").mkdir()
-    lines = list(console.run(["show", "data/policy-3.run"]))
+    console.run(["show", "data/policy-3.run"])
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "data/policy-3.run is empty" and lines[-1] == "next: ls -a data/policy-3.run"
 
 
