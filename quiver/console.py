@@ -52,12 +52,12 @@ def _unknown(name: str, arguments: Sequence[str]) -> Exception:
     """The error of a command that there is not, with the one that was meant: a list, or a task in another case."""
     from pipelines.runtime.known_commands import commands, near_task
     from schemas.errors import ConfigError, printable
-    from schemas.nearest import nearest
+    from schemas.nearest import did_you_mean, nearest
 
     near = nearest(name, _COMMANDS, 0.7) or near_task(name, list(commands()))
     return ConfigError(
         "unknown-command",
-        f"there is no command {printable(name)}{f' (did you mean {near}?)' if near else ''}",
+        f"there is no command {printable(name)}{did_you_mean(near)}",
         expected=f"{', '.join(_COMMANDS)}, or the name of a task, as in quiver RestIteration",
         found=printable(name),
         kept="nothing was started",
@@ -123,12 +123,12 @@ def _algorithms(arguments: Sequence[str]) -> Iterable[str]:
 def _listed(command: str) -> Iterator[None]:
     """What follows a name that there is not: the list of those that there are."""
     from schemas.errors import ConfigError
+    from schemas.nearest import meant
 
     try:
         yield
     except ConfigError as error:
-        near = error.what.partition(" (did you mean ")[2].removesuffix("?)")
-        error.next = f"quiver {command} {near}".rstrip()
+        error.next = f"quiver {command} {meant(error.what)}".rstrip()
         raise
 
 

@@ -16,7 +16,7 @@ from quiver import plain_places
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
-from schemas.nearest import suggestion
+from schemas.nearest import did_you_mean, nearest
 from schemas.process import terminal
 from schemas.shards import verified_bytes
 from schemas.store.commit import read_manifest
@@ -159,19 +159,16 @@ def _what(folder: str) -> str:
 def _nothing(place: str) -> IntegrityError:
     """The error of a place where nothing is, with the near name of its folder."""
     where, near, command = normal(place), "", ""
-    if "://" not in where and os.path.isdir(where):
-        command = f"ls {shlex.quote(place)}"
-    elif "://" not in where:
+    if "://" not in where:
         folder = next(parent for parent in Path(where).parents if parent.is_dir())
         missing = Path(where).relative_to(folder).parts[0]
-        near = suggestion(missing, [entry.name for entry in folder.iterdir()])
-        right = near[len(" (did you mean ") : -len("?)")]
+        near = nearest(missing, [entry.name for entry in folder.iterdir()])
         rest = Path(where).relative_to(folder).parts[1:]
         listing = f"ls {shlex.quote(relative(folder))}"
-        command = f"quiver show {shlex.quote(relative(folder.joinpath(right, *rest)))}" if near else listing
+        command = f"quiver show {shlex.quote(relative(folder.joinpath(near, *rest)))}" if near else listing
     return IntegrityError(
         "dataset-missing",
-        f"no dataset or checkpoint at {shown(place)}{near}",
+        f"no dataset or checkpoint at {shown(place)}{did_you_mean(near)}",
         expected="a folder with _manifest.json, which is written last, or a folder of such folders",
         found="no such file or folder",
         kept="nothing was changed",

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import did_you_mean, suggestion
 from schemas.untrusted import exact_json
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ def _nearest(kind: type, name: str, path: str) -> str:
     paths = _paths(kind)
     own = difflib.get_close_matches(name, list(_fields(kind)), n=1)
     near = [name] if name in paths else own or difflib.get_close_matches(name, paths, n=1)
-    return f" (did you mean {path}{paths[near[0]]}?)" if near else ""
+    return did_you_mean(f"{path}{paths[near[0]]}" if near else "")
 
 
 def every_setting(kind: type, path: str = "") -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import did_you_mean, nearest
 
 
 @register
@@ -105,7 +105,8 @@ def place_of(function: str) -> str:
 
 def _near_module(function: str) -> str:
     module, _, name = function.partition(":")
-    return suggestion(module, [path.stem for path in Path.cwd().glob("*.py")]).replace("?)", f":{name}?)")
+    near = nearest(module, [path.stem for path in Path.cwd().glob("*.py")])
+    return did_you_mean(near and f"{near}:{name}")
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -152,11 +153,11 @@ def _parameters(function: str) -> list[str]:
         raise _unreadable(function, place, fault) from fault
     defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
     if not defined:
-        near = suggestion(name, [part.name for part in tree.body if isinstance(part, ast.FunctionDef)])
-        near = near.replace("did you mean ", f"did you mean {function.partition(':')[0]}:")
+        near = nearest(name, [part.name for part in tree.body if isinstance(part, ast.FunctionDef)])
+        near = near and f"{function.partition(':')[0]}:{near}"
         raise ConfigError(
             "no-function",
-            f"{printable(function)}: the module defines no such function{near}",
+            f"{printable(function)}: the module defines no such function{did_you_mean(near)}",
             expected=f"def {printable(name)}(response): ...",
             kept="nothing was started",
         )

@@ -37,6 +37,7 @@ from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
 from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
+from schemas.nearest import did_you_mean, meant
 from schemas.process import program
 from trainers import doors
 
@@ -126,12 +127,12 @@ def _next(error: QuiverError) -> str:
         several = invocation.task() in ("Import", "Blend")
         places = error.found.split(", ")
         return invocation.renamed(error.what.partition(" matches ")[0], ",".join(places) if several else places[-1])
-    near = re.search(r" \(did you mean (\S+)\?\)$", error.what)
+    near = meant(error.what)
     if near and error.slug in ("no-such-file", "not-found", "no-function"):
-        if invocation.names(near[1]):
-            error.what = error.what.removesuffix(near[0])
+        if invocation.names(near):
+            error.what = error.what.removesuffix(did_you_mean(near))
         else:
-            return invocation.mended(error.what, near[1]) or error.next
+            return invocation.mended(error.what, near) or error.next
     unknown = re.findall(r"unknown key (\S+)(?: \(did you mean (\S+)\?\))?", error.what)
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next

@@ -38,7 +38,7 @@ from pipelines.runtime.parameters import (
 )
 from pipelines.runtime.yaml_entries import Entry, entries_of
 from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest
+from schemas.nearest import did_you_mean, nearest
 from schemas.settings import assigned, setting_of
 from schemas.store.opening import no_such_file
 from schemas.store.storage import shown
@@ -188,7 +188,7 @@ class _FlagsFile:
         nested = [f"{self.training}.{path}"] if path and self.training in self.flags else []
         near = [name for name in [*others_names(name), *direct] if name in self.flags] + nested
         near += filter(None, [nearest(name, near_names(self.family, name))])
-        return f" (did you mean {near[0]}?)" if near else ""
+        return did_you_mean(near[0] if near else "")
 
     @contextmanager
     def _faults(self, line: int) -> Iterator[None]:

@@ -15,7 +15,7 @@ from luigi.task_register import Register
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
 from schemas.errors import printable
-from schemas.nearest import nearest, suggestion
+from schemas.nearest import did_you_mean, nearest
 from schemas.settings import every_setting, setting_of
 from trainers.config import Training
 
@@ -83,7 +83,8 @@ def of_python(task: str, name: str) -> str:
     """The keyword of `pipelines.run` that was meant by `name`, as ` (did you mean x?)`; empty where that is open."""
     own = _own_flags(task)
     words = _other_name(task, own, name)
-    return f" (did you mean {words[-2][2:].replace('-', '_')}?)" if words else suggestion(name, near_names(task, name))
+    near = words[-2][2:].replace("-", "_") if words else nearest(name, near_names(task, name))
+    return did_you_mean(near)
 
 
 def others_names(name: str) -> list[str]:
@@ -182,4 +183,4 @@ def _flag(name: str) -> str:
 def _as_suggestion(words: Sequence[str]) -> str:
     """` (did you mean --model?)`, ` (did you mean --set optim.lr=...?)`: the words without the user's value."""
     shown = [word.partition("=")[0] + "=..." if "=" in word else word for word in words if word != "{}"]
-    return f" (did you mean {' '.join(shown)}?)"
+    return did_you_mean(" ".join(shown))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.nearest import nearest
+from schemas.nearest import did_you_mean, nearest
 from schemas.store.local import LocalStore
 from schemas.store.storage import Store, normal, relative, shown
 
@@ -85,4 +85,4 @@ def _near(path: Path, names: Sequence[str]) -> str:
     stems = {name.partition(".")[0]: name for name in reversed(names) if name != path.name}
     stem = path.name.partition(".")[0]
     near = nearest(path.name, names, 0.9) or stems.get(stem) or stems.get(nearest(stem, stems, 0.75), "")
-    return f" (did you mean {near}?)" if near else ""
+    return did_you_mean(near)

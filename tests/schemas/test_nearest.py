@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import ConfigError
-from schemas.nearest import nearest, suggestion
+from schemas.nearest import did_you_mean, meant, nearest, suggestion
 from schemas.store.opening import near_name, no_such_file
 from trainers.registry import algorithm_of
 
@@ -24,6 +24,11 @@ from trainers.registry import algorithm_of
 def test_the_nearest_name_whatever_its_case_and_never_itself(name: str, known: list[str], expected: str) -> None:
     assert nearest(name, known) == expected
     assert suggestion(name, known) == (f" (did you mean {expected}?)" if expected else "")
+
+
+def test_what_was_meant_is_read_where_it_was_said() -> None:
+    assert meant(f"there is no file a.jsonl{did_you_mean('b.jsonl')}") == "b.jsonl"
+    assert meant(f"unknown key x{did_you_mean('y')}: 2 faults") == meant("no file") == did_you_mean("") == ""
 
 
 def test_a_file_is_not_taken_for_another_with_the_same_ending(tmp_path: object) -> None:
