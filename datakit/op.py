@@ -98,6 +98,8 @@ class Op(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ()
+    older_names: ClassVar[Mapping[str, str]] = {}
+    """What settings were called first: still taken, and what keys of tasks are made of."""
     paid: ClassVar[bool] = False
     """Whether its outputs are kept chunk by chunk, so that a crash never makes anyone pay twice."""
     renames: ClassVar[bool] = False
@@ -168,8 +170,11 @@ class Op(ABC):
         return ()
 
     def params(self) -> dict[str, Any]:
-        """The settings as plain JSON; one that was added later (`DEFAULT_UNNAMED`) only where it is not its default."""
-        return identity_fields(self)
+        """The settings as plain JSON, under the names that they had first; one that was added later (`DEFAULT_UNNAMED`)
+        only where it is not its default.
+        """
+        first = {name: older for older, name in self.older_names.items()}
+        return {first.get(name, name): value for name, value in identity_fields(self).items()}
 
     def to_json(self) -> dict[str, Any]:
         """Name, version and settings: what the manifest records and the task key is taken of."""

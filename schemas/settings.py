@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import ConfigError, printable
-from schemas.nearest import did_you_mean, suggestion
+from schemas.nearest import did_you_mean, nearest, suggestion
 from schemas.untrusted import exact_json
 
 T = TypeVar("T")
@@ -218,9 +218,8 @@ def _nearest(kind: type, name: str, path: str) -> str:
     the names that other programs give them (`other_names` of `kind`).
     """
     paths = _paths(kind)
-    own = difflib.get_close_matches(name, list(_fields(kind)), n=1)
-    near = [name] if name in paths else own or difflib.get_close_matches(name, paths, n=1)
-    return did_you_mean(f"{path}{paths[near[0]]}" if near else "")
+    near = name if name in paths else nearest(name, _fields(kind)) or nearest(name, paths)
+    return did_you_mean(near and f"{path}{paths[near]}")
 
 
 def every_setting(kind: type, path: str = "") -> Iterator[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """One part of a dataset, so that equal keys never stand in two parts: train and validation by prompt.
 
 Every key has a place in 0 .. 1 that is a function of the key, the seed and how many splits its rows have been through
-(fact `splits`); parts are intervals. By `shares` a key's part never changes when rows come or go, and a part is split
-again as if nothing had been; by `counts` the intervals are cut so that each part holds an exact number of keys.
+(fact `splits`); parts are intervals. By `shares` a key's part never changes when rows come or go (unless `least` raises
+a part), and a part is split again as if nothing had been; by `counts` the intervals are cut so that each part holds an
+exact number of keys.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Split(GatherAll):
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The rows of the part, in the order of the input."""
-        shards, splits = range(len(dataset.shards)), _splits_before(dataset)
+        shards, splits = range(len(dataset.shards)), ctx.prepared[FACT]
         seeds = (ctx.seed, self.name, splits) if splits else (ctx.seed, self.name)
         keys = [text_keys(self.texts(dataset.read_shard(i, columns=[self.key])), *seeds) for i in shards]
         ends = self._ends(keys)
@@ -138,7 +139,7 @@ class Split(GatherAll):
             expected=f"at least {needed}",
             found=str(distinct),
             kept="nothing was written",
-            next="lower the counts, or give rows with more values",
+            next=f"lower {'the counts' if self.counts else 'least'}, or give rows with more values",
         )
 
 

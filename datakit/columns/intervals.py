@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
+from datakit.columns.apportion import exact_shares
 from datakit.columns.seeded import Keys
 
 _WHOLE = 1 << 64
 
 
 def by_share(shares: Sequence[float]) -> list[int]:
-    """The ends of intervals that are these shares of 0 .. 2^64, which sum to 1."""
-    sums = np.cumsum([Fraction(repr(share)) for share in shares])
-    return [*(int(total * _WHOLE) for total in sums[:-1]), _WHOLE]
+    """The ends of intervals that are these shares of 0 .. 2^64."""
+    *inner, _ = accumulate(exact_shares(shares))
+    return [*(int(total * _WHOLE) for total in inner), _WHOLE]
 
 
 def by_size(distinct: Keys, sizes: npt.NDArray[np.int64]) -> list[int]:

@@ -67,11 +67,12 @@ class AttributeLogprob(Label):
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """One number a row, over whole columns."""
         requested, measured = flat(rows[self.requested]), flat(rows[self.measured])
-        counts, ends = np.diff(starts(requested)), starts(requested)
+        ends = starts(requested)
+        counts = np.diff(ends)
         fits = (counts == np.diff(starts(measured))) & ((counts == len(self.std)) | (len(self.std) == 1))
         row = np.repeat(np.arange(rows.num_rows), counts)
         paired = fits[row]
-        place = (np.arange(len(row)) - np.repeat(ends[:-1] - ends[0], counts))[paired]
+        place = (np.arange(len(row)) - np.repeat(ends[:-1], counts))[paired]
         asked, given = _entries(requested)[paired], _entries(measured.filter(pa.array(fits)))
         known = ~(np.isnan(asked) | (asked == NOT_JUDGED))
         infinite = known & ~(np.isfinite(asked) & np.isfinite(given) & (given != NOT_JUDGED))

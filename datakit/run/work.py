@@ -116,7 +116,8 @@ def _stream(job: Job, opened: Mapping[str, Any], advance: Advance) -> list[Done]
         for result in results_of(job.op, job.inputs, ctx):
             cutter.add(result)
             advance(result.rows.num_rows)
-        return [replace(done, facts=job.op.facts(ctx)) for done in cutter.finish()]
+        facts = job.op.facts(ctx)
+        return [replace(done, facts=facts) for done in cutter.finish()]
     except BaseException:
         cutter.abort()
         raise

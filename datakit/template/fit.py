@@ -71,14 +71,15 @@ class Fit(Templating):
         reasons = np.where(lengths > self.max_length, "too-long", "").astype(object)
         long = np.flatnonzero(lengths > self.max_length) if made else np.empty(0, np.int64)
         ways = {row: self._ways(made[row]) for row in long.tolist()}
-        for number in range(max(map(len, ways.values()), default=0)):
-            tried = [row for row, several in ways.items() if number < len(several)]
+        number = 0
+        while tried := [row for row, several in ways.items() if number < len(several)]:
             left = pa.array([_left(made[row], ways[row][number]) for row in tried], MESSAGES)
             lengths_left, refused = self._lengths(left, np.array(tried), rows, ctx)
             fits = (lengths_left <= self.max_length) & (refused == "")
             for row in np.array(tried)[fits].tolist():
                 shortened = _left(made[row], ways.pop(row)[number])
                 reasons[row], cut[row], made[row] = "", len(made[row]) - len(shortened), shortened
+            number += 1
         reasons[list(ways)] = "no-exchange-fits"
         reasons = np.where(faults != "", faults, reasons)
         columns = {"turns_cut": pa.array(cut, pa.int32())}

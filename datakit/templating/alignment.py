@@ -102,7 +102,11 @@ def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[
     fine = [(row, slots) for row, slots, fault in zip(rows, learnt, faults, strict=True) if not fault.fault]
     begun = sandbox.stream(one for row, slots in fine for one in beginnings(row.conversation, slots))
     for row, text, fault in zip(rows, texts, faults, strict=True):
-        yield fault if fault.fault else Aligned(parts_of(text, spans_of(text, begun, row.turns, lesson)))
+        if fault.fault:
+            yield fault
+            continue
+        spans, over = spans_of(text, begun, row.turns, lesson)
+        yield Aligned(parts_of(text, spans)) if over is None else Aligned(fault=over.fault, detail=over.detail)
 
 
 def _fault(row: Row, text: Rendered, learnt: Sequence[int], template: str) -> Aligned:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from datakit.templating.ending import closing, next_end
-from datakit.templating.sandbox import Conversation, Rendered
+from datakit.templating.sandbox import LIMIT, Conversation, Rendered
 from schemas.end_tokens import TurnEnd
 
 OPEN, CLOSE = "\ue010", "\ue011"
@@ -79,24 +79,30 @@ def too_many(whole: Conversation, learnt: Sequence[int]) -> str:
     return f"{of_turns}: {total:,} characters to render, at most {MOST_READ - 1:,}"
 
 
-def spans_of(whole: Rendered, begun: Iterator[Rendered], turns: Turns, lesson: Lesson) -> list[tuple[int, int]]:
-    """Where what is learnt stands in the text; `begun` are the renderings of `beginnings` (none are needed where the
-    text has generation marks).
+def spans_of(
+    whole: Rendered, begun: Iterator[Rendered], turns: Turns, lesson: Lesson
+) -> tuple[list[tuple[int, int]], Rendered | None]:
+    """Where what is learnt stands in the text, and the rendering that was over a limit if one was: then nobody knows.
+    `begun` are the renderings of `beginnings` (none are needed where the text has generation marks).
     """
     if (marked := _marked(whole, lesson)) is None:
         begins = [start for start, _, _ in whole.runs]
         own: dict[int, tuple[int, int]] = {}
         for start, end, slot in whole.runs:
             own[slot] = own.get(slot, (start, end))[0], end
-        learnt = lesson.learnt(turns)
-        return [_span(whole, begins, own.get(slot), slot, next(begun), next(begun), lesson) for slot in learnt]
+        spans, over = [], None
+        for slot in lesson.learnt(turns):
+            head, tail = next(begun), next(begun)
+            over = over or next((one for one in (head, tail) if one.fault == LIMIT), None)
+            spans.append(_span(whole, begins, own.get(slot), slot, head, tail, lesson))
+        return spans, over
     inside = [_slots(whole, *span) for span in marked]
     answers = set().union(*inside)
     silent = {slot for slot in answers if slot < len(turns.silent) and turns.silent[slot]}
     chosen = [span for span, slots in zip(marked, inside, strict=True) if not silent & slots]
     if lesson.generation:
-        return []
-    return [span for span in chosen if span == marked[-1]] if lesson.last else chosen
+        return [], None
+    return [span for span in chosen if span == marked[-1]] if lesson.last else chosen, None
 
 
 def has_marks(whole: Rendered) -> bool:

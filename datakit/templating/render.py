@@ -23,7 +23,7 @@ from datakit.columns.conversations import any_turn, flat, starts
 from datakit.templating.alignment import Aligned, aligned
 from datakit.templating.ending import control_of, turn_end
 from datakit.templating.learnt import CLOSE, OPEN, Lesson, Turns
-from datakit.templating.sandbox import Conversation, Sandbox
+from datakit.templating.sandbox import LIMIT, Conversation, Sandbox
 from datakit.templating.segments import Segments, segments_of
 from datakit.templating.weights import weight_faults
 from schemas import PIECES
@@ -123,9 +123,10 @@ class Renderer:
 
     def _segments_of(self, pattern: Pattern, lesson: Lesson) -> Segments:
         key = (pattern, lesson.generation, lesson.last)
-        if key not in self.segments:
-            self.segments[key] = segments_of(self.sandbox, *pattern, lesson)
-        return self.segments[key]
+        known = self.segments.get(key) or segments_of(self.sandbox, *pattern, lesson)
+        if known.fault != LIMIT:  # which is a moment's, on a busy machine
+            self.segments[key] = known
+        return known
 
     def _differ(self, pattern: Pattern, known: Segments, contents: list[Sequence[str]], generation: bool) -> np.ndarray:
         """Rows (of this pattern) whose rendering is not what the segments give."""

@@ -83,8 +83,10 @@ def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson:
     if detail := too_many(whole, learnt):
         return Segments(fault="too-many-turns", detail=detail)
     left, right, altered = _strips(second, contents)
-    begun = sandbox.stream(beginnings(whole, learnt))
-    return Segments(parts_of(first, spans_of(first, begun, turns, lesson)), left, right, first.looked or altered)
+    spans, over = spans_of(first, sandbox.stream(beginnings(whole, learnt)), turns, lesson)
+    if over is not None:
+        return Segments(fault=over.fault, detail=over.detail)
+    return Segments(parts_of(first, spans), left, right, first.looked or altered)
 
 
 def odd_role(roles: Sequence[str]) -> str:

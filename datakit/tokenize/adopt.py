@@ -66,12 +66,8 @@ class Adopt(Read):
         return self._tokenizer(files_at(self.path)).chat_template is not None if self.path else None
 
     def params(self) -> dict[str, Any]:
-        """Settings with the files' digests and the identity in place of the path; `tokenizer_name` under its older
-        name, of which keys of tasks are made.
-        """
-        pinned = super(Adopt, self.pinned()).params()
-        del pinned["path"]
-        return {{"tokenizer_name": "vocabulary"}.get(name, name): value for name, value in pinned.items()}
+        """Settings with the files' digests and the identity in place of the path."""
+        return {name: value for name, value in super(Adopt, self.pinned()).params().items() if name != "path"}
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """The one row; `IntegrityError` if the files are not those that were named."""

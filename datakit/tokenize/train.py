@@ -48,10 +48,6 @@ class Train(GatherAll):
     split_digits: bool = True
     min_frequency: int = 2
 
-    def params(self) -> dict[str, Any]:
-        """The settings as plain JSON, `tokenizer_name` under its older name, of which keys of tasks are made."""
-        return {{"tokenizer_name": "vocabulary"}.get(name, name): value for name, value in super().params().items()}
-
     def __post_init__(self) -> None:
         check_template(self.name, self.template)
         least = len(self._control) + _BYTES

@@ -81,7 +81,7 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
     _check_kept(form, dataset.schema, columns, keep)
     _check_place(path)
     store, place = open_store(path)
-    if store.size(place) is not None:
+    if store.size(place) is not None or (not max_rejected and store.size(_beside(place)) is not None):
         raise _taken(path)
     folder = place.rpartition("/")[0]
     fresh = _missing_folders(normal(path))

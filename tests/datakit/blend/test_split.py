@@ -28,7 +28,9 @@ def table(keys):
 def part(dataset, seed=0, **sizes):
     def rows(name, names):
         op = Split(part=name, parts=names, **sizes)
-        return pa.concat_tables([r.rows for r in op.gather_all(dataset, Context(seed=seed))])
+        return pa.concat_tables(
+            [r.rows for r in op.gather_all(dataset, Context(seed=seed, prepared=op.prepare(dataset)))]
+        )
 
     names = PARTS if len(next(iter(sizes.values()))) == 2 else (*PARTS, "test")
     return [rows(name, names) for name in names]
@@ -155,8 +157,11 @@ def test_conversations_go_by_their_first_question(put):
     assert first_question(pa.array(turns, MESSAGES)).to_pylist() == ["a", "a", "a", "b", None, None, None]
     many = [[("user", f"q{n % 60}"), *[("assistant", "y")] * (n // 60)] for n in range(240)]
     table = pa.table({"messages": of_rows(many), "n": list(range(240))})
+    given = put(table)
     parts = [
-        pa.concat_tables([r.rows for r in op.gather_all(put(table), Context(seed=2))])["n"].to_pylist()
+        pa.concat_tables([r.rows for r in op.gather_all(given, Context(seed=2, prepared=op.prepare(given)))])[
+            "n"
+        ].to_pylist()
         for op in (Split(part=name, parts=PARTS, shares=(0.5, 0.5), key="messages") for name in PARTS)
     ]
     assert sorted(parts[0] + parts[1]) == list(range(240))
@@ -170,3 +175,14 @@ def test_an_empty_part_is_noted(put, tmp_path):
         "part validation of blend.split has no row, the other parts have 4: raise its size",
     )
     assert not op.notes(apply(op, made, str(tmp_path / "p")).manifest), "there was nothing to split"
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1e-10), (1.0, 5e-10, 4e-10), (1 - 1e-12, 1e-12)])
+def test_shares_that_sum_to_one_as_floats_do_are_taken(put, shares):
+    given = put(pa.table({"prompt_id": [f"p{n}" for n in range(20)], "n": list(range(20))}))
+    parts = tuple("abc"[: len(shares)])
+    counts = []
+    for part in parts:
+        op = Split(part=part, parts=parts, shares=shares, least=1)
+        counts.append(sum(r.rows.num_rows for r in op.gather_all(given, Context(prepared=op.prepare(given)))))
+    assert counts == [20 - (len(shares) - 1), *[1] * (len(shares) - 1)]

@@ -194,3 +194,18 @@ def test_the_cuts_of_many_turns_take_little_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("more", [{"response": ["answer"]}, {"tools": ["[]"]}], ids=["response", "tools"])
+def test_the_only_long_row_may_fit_before_all_its_cuts_are_tried(more: dict[str, list[str]]) -> None:
+    turns = [{"role": role, "content": "x" * 9} for role in (*("user", "assistant") * 3, "user")]
+    answer = "answer" if "response" in more else None
+    op = Fit(
+        template="chatml",
+        max_length=tokens_of(turns, answer) - 1,
+        overlong="cut-front",
+        response=None if answer is None else "response",
+    )
+    made = op.label(pa.table({"messages": pa.array([turns], MESSAGES), **more}), context())
+    assert not isinstance(made, LabelResult)
+    assert made["turns_cut"].to_pylist() == [2]

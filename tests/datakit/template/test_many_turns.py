@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pytest
 from datakit.op import Context, LabelResult
 from datakit.template import Chat
 from datakit.templating import learnt, sandbox
-from datakit.templating.sandbox import Conversation, Sandbox
+from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 from schemas import MESSAGES
 from schemas.errors import DataError
 
@@ -115,3 +115,29 @@ def test_the_size_of_beginnings_is_their_sum(monkeypatch: pytest.MonkeyPatch) ->
     assert learnt.too_many(whole, [1, 3]) == ""
     monkeypatch.setattr(learnt, "MOST_READ", sum(named))
     assert learnt.too_many(whole, [1, 3]).startswith("2 of 4 turns are learnt: 694 characters to render")
+
+
+@pytest.mark.parametrize("tools", [None, "call 1"], ids=["segments", "aligned"])
+def test_a_beginning_that_is_over_a_limit_leaves_no_mask_to_guess(
+    tools: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, slow = Sandbox.stream, [True]
+
+    def once(self: Sandbox, conversations: Iterable[Conversation]) -> Iterator[Rendered]:
+        for one, text in zip(*tee_streamed(self, conversations), strict=True):
+            is_slow = one.open and len(one.messages) == 1 and slow
+            yield Rendered(fault="template-limit", detail="slow") if is_slow else text
+
+    def tee_streamed(self: Sandbox, conversations: Iterable[Conversation]) -> tuple[list[Conversation], list[Rendered]]:
+        given = list(conversations)
+        return given, list(stream(self, given))
+
+    monkeypatch.setattr(Sandbox, "stream", once)
+    op, rows = Chat(template="chatml"), (turns(2, tools), turns(2, tools))
+    made = templated(op, *rows)
+    assert isinstance(made, LabelResult)
+    assert made.kept.reason.to_pylist() == ["template-limit", "template-limit"]
+    slow.clear()
+    later = templated(op, *rows)
+    assert not isinstance(later, LabelResult), "a moment that is over refuses nothing"
+    assert any(piece["trained"] for piece in later["pieces"].to_pylist()[0])
