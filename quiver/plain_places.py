@@ -34,6 +34,8 @@ def kind_of(place: str) -> str:
     """What a person would call the file or folder at `place`; empty for a folder like any other."""
     if os.path.isfile(place):
         return f"a file of {os.path.getsize(place):,} bytes"
+    if not os.path.isdir(place):
+        return "neither a file nor a folder"
     return "a Hugging Face folder" if os.path.isfile(os.path.join(place, CONFIG)) else ""
 
 
@@ -54,7 +56,7 @@ def file(place: str, rows: int) -> Iterator[str]:
 
 
 def network(place: str) -> Iterator[str]:
-    """The shape of a Hugging Face model, its files, and the command that asks it something."""
+    """The shape of a Hugging Face model, its files, and the command that takes it in."""
     yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
     files = sorted(os.scandir(place), key=lambda entry: entry.name)
     yield f"  {len(files)} files, {sum(entry.stat().st_size for entry in files if entry.is_file()) / 1e6:,.1f} MB"

@@ -104,14 +104,23 @@ def _plain(place: str, rows: int) -> Iterator[str]:
     above = os.path.dirname(where.rstrip("/"))
     if os.path.basename(where.rstrip("/")) == "rejected" and Dataset.exists(above):
         yield from map(_near, plain_places.rejected(Dataset.open(above), rows))
-    elif "://" in where or not os.path.exists(where):
+        return
+    if "://" in where or not os.path.exists(where):
         raise _nothing(place)
-    elif os.path.isfile(where):
-        yield from plain_places.file(place, rows)
+    if os.path.isfile(where):
+        yield from plain_places.file(relative(where), rows)
+    elif not os.path.isdir(where):
+        raise IntegrityError(
+            "not-a-file",
+            f"{shown(place)} is {plain_places.kind_of(where)}",
+            expected="a dataset, a checkpoint, a file or a folder",
+            kept="nothing was read",
+            next=f"ls -l {shlex.quote(relative(where))}",
+        )
     elif plain_places.kind_of(where):
-        yield from plain_places.network(place)
+        yield from plain_places.network(relative(where))
     else:
-        yield from _folder(place, where)
+        yield from _folder(relative(where), where)
 
 
 def _folder(place: str, where: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from luigi.freezing import recursively_unfreeze
 
 from pipelines.runtime.parameters import ObjectParameter, OptionalNumber, OptionalWhole
+from trainers.algorithm import Algorithm
 from trainers.config import Training, merged, training_of
 from trainers.registry import algorithm_of, spelled_out
 
@@ -32,6 +33,11 @@ class ByAlgorithm:
     options = ObjectParameter(
         default={}, description="settings of the algorithm, as JSON, over a preset's and its own (beta of dpo: 0.1)"
     )
+
+    @staticmethod
+    def fits(algorithm: Algorithm) -> bool:
+        """Whether the recipe has the rows that `algorithm` learns from."""
+        return True
 
     def training_for(self, label: str, more: Mapping[str, Any] | None = None) -> Training:
         """The training that all flags together ask for; `more` are settings below those of `learning`."""

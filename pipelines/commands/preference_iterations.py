@@ -13,7 +13,7 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import MergedParameter
 from pipelines.stages.iteration import Grown
-from pipelines.stages.preferred import learnt_rows
+from pipelines.stages.preferred import learns_preferences, learnt_rows
 from trainers.registry import algorithm_of
 
 _LEARNING = {
@@ -28,6 +28,7 @@ class PreferenceIteration(ByAlgorithm, SampledIteration):
     """An iteration that makes pairs, and a policy that prefers the chosen answers by more than the one before did."""
 
     training = "learning"
+    fits = staticmethod(learns_preferences)
 
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")

@@ -113,7 +113,7 @@ class Recipe(Templated, Command, Generic[R]):
         lost = set_aside(self.targets, self.length_flag)
         if tables:
             tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *lost))
-        else:
+        elif lost:
             print("".join(f"\n{terminal.wrapped(note)}" for note in lost))
         folder = self.targets[-1].url.rpartition("/")[0]
         shown = rendered(Report(title=self.task_family, folder=folder, tables=tuple(tables)))

@@ -21,6 +21,7 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import Reading
+from pipelines.stages.losses import learns_answers
 from schemas.errors import ConfigError
 
 
@@ -31,6 +32,7 @@ class Requesting(Answering, OneShot):
     reads = (("messages", "response", "prompt_id"),)
     needed = ("model", "data", "reward")
     asks_held_out = True
+    fits = staticmethod(learns_answers)
 
     reward = model_parameter("reward model")
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")

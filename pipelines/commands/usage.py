@@ -18,6 +18,7 @@ from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
 from pipelines.commands.command import Command
+from pipelines.commands.learning import ByAlgorithm
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
@@ -152,8 +153,8 @@ def _algorithms(kind: type[luigi.Task]) -> Iterator[str]:
     flags = dict(kind.get_params())
     if "algorithm" in flags:
         yield terminal.wrapped(f"\nAlgorithms of {kind.get_task_family()} (what each learns from: quiver algorithms)")
-        fits = getattr(kind, "fits", lambda algorithm: True)
-        for name, algorithm in ((name, one) for name, one in algorithms().items() if fits(one)):
+        known = {name: one for name, one in algorithms().items() if not issubclass(kind, ByAlgorithm) or kind.fits(one)}
+        for name, algorithm in known.items():
             yield from _entry(name, _sentence_of(inspect.getdoc(inspect.getmodule(algorithm.loss))))
     if isinstance(flags.get("learning"), MergedParameter):
         yield terminal.wrapped("\nSettings of training, for --set KEY=VALUE (docs/config.md says more)")

@@ -19,9 +19,7 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.parameters import OptionalNumber
 from pipelines.stages.preference_training import trained_on_pairs
-from pipelines.stages.preferred import question
-from schemas.errors import ConfigError
-from trainers.algorithm import Algorithm
+from pipelines.stages.preferred import learns_preferences
 
 
 class Preference(OneShotOfPairs):
@@ -34,13 +32,7 @@ class Preference(OneShotOfPairs):
     learning = learning_over(optim={"lr": 1e-6})
     beta = OptionalNumber(least=0, description="the same as --set settings.beta=...; empty: the algorithm's default")
 
-    @staticmethod
-    def fits(algorithm: Algorithm) -> bool:
-        """Whether `algorithm` reads pairs, or answers that are wanted or not."""
-        try:
-            return bool(question(algorithm))
-        except ConfigError:
-            return False
+    fits = staticmethod(learns_preferences)
 
     def results(self, plan: Plan) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""

@@ -20,6 +20,7 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.parameters import MergedParameter, RenamedParameter
 from pipelines.stages.preference_training import trained_on_pairs
+from pipelines.stages.preferred import learns_preferences
 from schemas.errors import ConfigError
 
 _LEARNING = {
@@ -37,6 +38,7 @@ class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
     """
 
     training = "learning"
+    fits = staticmethod(learns_preferences)
 
     setup = RenamedParameter(
         older="source", default="preferences", description="task setup of the pairs and of the policy"

@@ -17,10 +17,8 @@ from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics, perplexity
-from pipelines.stages.losses import learnt_share, losses, token_rows
+from pipelines.stages.losses import learns_answers, learnt_share, losses, token_rows
 from schemas.errors import ConfigError
-from schemas.rows.tokens import TOKENS
-from trainers.algorithm import Algorithm, Needs
 from trainers.registry import algorithm_of
 
 _COLUMNS = (
@@ -38,6 +36,7 @@ class Sft(OneShotOfAnswers):
     """A model that learnt the answers of `data`; `eval_data`, or a share of them, says how well."""
 
     example = "--model FOLDER --data rows.jsonl --lr 1e-5"
+    fits = staticmethod(learns_answers)
     title = "sft"
 
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
@@ -82,11 +81,6 @@ class Sft(OneShotOfAnswers):
             row = (*row, figures["tokens.count"], before, after, perplexity(before), perplexity(after))
         title = f"{self.task_family}: {self.graph.checkpoints['policy'].label}"
         return [FigureTable(title, _COLUMNS[: len(row)], (row,))]
-
-    @staticmethod
-    def fits(algorithm: Algorithm) -> bool:
-        """Whether `algorithm` reads answers one by one and nothing more."""
-        return {*algorithm.rows.names} <= {*TOKENS.names} and not algorithm.needs & Needs.SCORES
 
     def _check_algorithm(self) -> None:
         """`ConfigError` for an algorithm that reads more than answers one by one."""

@@ -12,7 +12,6 @@ faults are listed at once, each with its line.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
-from pipelines.runtime.near_flags import SETTING_FLAGS, near_names, others_names
+from pipelines.runtime.near_flags import SETTING_FLAGS, flag_of, near_names, others_names, sections
 from pipelines.runtime.parameters import (
     AssignmentsParameter,
     MergedParameter,
@@ -87,7 +86,7 @@ class _FlagsFile:
         for name, values in self._assigned().items():
             self.trainings[name] = merged(self.trainings.get(name, {}), values)
         above = {name: self._under_given(name, values) for name, values in self.trainings.items()}
-        return below, [f"{_flag(name)}={json.dumps(values)}" for name, values in above.items()]
+        return below, [f"{flag_of(name)}={json.dumps(values)}" for name, values in above.items()]
 
     def _named(self) -> Iterator[tuple[str, Entry]]:
         """Parameters that the file gives a value; keys that are none are faults."""
@@ -167,7 +166,7 @@ class _FlagsFile:
             return [self.kind]
         name = self.given.get("setup") or (entry.text if entry else None) or setup._get_value(self.family, "setup")
         section = Register._get_reg().get(str(name))
-        return [section, self.kind] if section in _sections().values() else [self.kind]
+        return [section, self.kind] if section in sections().values() else [self.kind]
 
     def _under_given(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
         """`values` with what the command line says of the same training."""
@@ -218,20 +217,9 @@ class _FlagsFile:
 def _flags(kind: type[luigi.Task]) -> dict[str, luigi.Parameter[Any]]:
     """What a file may set: parameters of `kind` and of our sections, and the number of tasks at the same time."""
     own = {*older_names(kind), *(name for name, _ in kind.get_params())} - {"config"}
-    of_sections = {f"{family}_{name}" for family, one in _sections().items() for name, _ in one.get_params()}
+    of_sections = {f"{family}_{name}" for family, one in sections().items() for name, _ in one.get_params()}
     every = parameters_of(kind.get_task_family())
     return {name: every[name] for name in every if name in {*own, *of_sections, "workers"}}
-
-
-def _sections() -> dict[str, type[luigi.Config]]:
-    """Our sections of the configuration, by name."""
-    kinds = {name: kind for name, kind in Register._get_reg().items() if inspect.isclass(kind)}
-    ours = {name: kind for name, kind in kinds.items() if kind.__module__.startswith("pipelines.")}
-    return {name: kind for name, kind in ours.items() if issubclass(kind, luigi.Config)}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _object(text: str | None) -> dict[str, Any]:

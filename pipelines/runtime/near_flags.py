@@ -75,7 +75,7 @@ def hint(task: str | None, given: str) -> tuple[str, str]:
     if owners and task:
         return f" of {printable(task)}; it belongs to {', '.join(owners[:6])}", ""
     near = nearest(name, near_names(task, name))
-    words = [_flag(near), "{}"] if near else []
+    words = [flag_of(near), "{}"] if near else []
     return (_as_suggestion(words), invocation.replaced(given, *words)) if words else ("", "")
 
 
@@ -110,11 +110,17 @@ def _own_flags(task: str | None) -> Flags:
     return dict(Register.get_task_cls(task).get_params()) if task in commands() else {}
 
 
+def sections() -> dict[str, type[luigi.Config]]:
+    """Our sections of the configuration, by name."""
+    kinds = {name: kind for name, kind in Register._get_reg().items() if inspect.isclass(kind)}
+    ours = {name: kind for name, kind in kinds.items() if kind.__module__.startswith("pipelines.")}
+    return {name: kind for name, kind in ours.items() if issubclass(kind, luigi.Config)}
+
+
 def _section_flags() -> Iterator[tuple[str, str]]:
     """The flags of our sections: the section's name, the flag with it in front."""
-    for name, kind in Register._get_reg().items():
-        if inspect.isclass(kind) and issubclass(kind, luigi.Config) and kind.__module__.startswith("pipelines."):
-            yield from ((name, f"{name}_{one}") for one, _ in kind.get_params())
+    for name, kind in sections().items():
+        yield from ((name, f"{name}_{one}") for one, _ in kind.get_params())
 
 
 def _setting(own: Flags, name: str) -> list[str]:
@@ -124,7 +130,7 @@ def _setting(own: Flags, name: str) -> list[str]:
         return []
     direct = next((flag for flag, setting in LEARNING_FLAGS.items() if setting == path and flag in own), "")
     if direct:
-        return [_flag(direct), "{}"]
+        return [flag_of(direct), "{}"]
     return _lora(name, path) if path in ("lora.rank", "lora.alpha") else ["--set", f"{path}={{}}"]
 
 
@@ -132,7 +138,7 @@ def _lora(name: str, path: str) -> list[str]:
     """Rank and alpha of adapters: neither goes without the other, and where one alone is given, alpha is twice the
     rank.
     """
-    flags = (_flag(name), f"--{name}")
+    flags = (flag_of(name), f"--{name}")
     value = next(filter(None, map(invocation.value, flags)), "")
     number = int(value) if value.isdecimal() and int(value) else _RANK
     both = {"lora.rank": number, "lora.alpha": 2 * number}
@@ -146,17 +152,17 @@ def _other_name(task: str, own: Flags, name: str) -> list[str]:
     """The words for a flag that others call `name`, of the command or of a setup that it may name."""
     direct = next((flag for flag in others_names(name) if flag in own or flag.startswith("quiver_")), "")
     if direct:
-        return [_flag(direct), "{}"]
+        return [flag_of(direct), "{}"]
     if "setup" not in own:
         return []
-    asked, value = invocation.value("--setup"), invocation.value(_flag(name))
+    asked, value = invocation.value("--setup"), invocation.value(flag_of(name))
     usual = asked or own["setup"].task_value(task, "setup")
     for section, flags in _setups(usual):
         plain = name.removeprefix(f"{section}_")
         likely = [plain, *others_names(plain)]
         fitting = next((flag for flag in likely if flag in flags and _takes(flags[flag], value)), "")
         if fitting and asked in ("", section):
-            return [*([] if section == usual else ["--setup", section]), _flag(f"{section}_{fitting}"), "{}"]
+            return [*([] if section == usual else ["--setup", section]), flag_of(f"{section}_{fitting}"), "{}"]
     return []
 
 
@@ -176,7 +182,8 @@ def _takes(parameter: luigi.Parameter[Any], value: str) -> bool:
     return True
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """A parameter's name as its flag."""
     return f"--{name.replace('_', '-')}"
 
 

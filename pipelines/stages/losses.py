@@ -11,6 +11,8 @@ from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, asked, is_readable, readable
 from pipelines.stages.measure import Measure
+from schemas.rows.tokens import TOKENS
+from trainers.algorithm import Algorithm, Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,11 @@ class Losses:
 
     rows: Table
     figures: Table
+
+
+def learns_answers(algorithm: Algorithm) -> bool:
+    """Whether `algorithm` reads answers one by one and nothing more."""
+    return {*algorithm.rows.names} <= {*TOKENS.names} and not algorithm.needs & Needs.SCORES
 
 
 def token_rows(plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:

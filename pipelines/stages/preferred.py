@@ -25,6 +25,14 @@ def is_of_pairs(algorithm: Algorithm) -> bool:
     return algorithm.sequences == SEQUENCES
 
 
+def learns_preferences(algorithm: Algorithm) -> bool:
+    """Whether `algorithm` reads pairs, or answers that are wanted or not."""
+    try:
+        return bool(question(algorithm))
+    except ConfigError:
+        return False
+
+
 def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
     """`pairs` (PREFERENCES) as rows of the kind that `algorithm` reads, the same pairs or answers one by one; those
     without a value that it needs (a known reward) are set aside. `DataError` where it is known that this leaves none.

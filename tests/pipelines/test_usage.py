@@ -91,6 +91,9 @@ def test_bases_of_commands_are_none_themselves() -> None:
     assert not {"_Operation", "StageCommand", "Recipe", "OneShot"} & {*listed}
 
 
+PAIRED = ("DpoIteration", "SpinIteration", "PreferenceOptimization")
+
+
 @pytest.mark.parametrize(
     ("name", "first", "algorithms"),
     [
@@ -98,6 +101,8 @@ def test_bases_of_commands_are_none_themselves() -> None:
         ("Distill", ["model", "data", "teacher"], {"kd"}),
         ("RewardModel", ["model", "data"], {"rm", "rm_margin"}),
         ("Preference", ["model", "data"], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}),
+        ("SteerLm", ["model", "data", "reward"], {"sft"}),
+        *((name, [], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}) for name in PAIRED),
     ],
 )
 def test_needed_flags_come_first_and_only_algorithms_that_fit_are_listed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from datakit.filter import Where
 from quiver import console
 from schemas import Column, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, QuiverError
+from schemas.errors import ConfigError, IntegrityError, QuiverError
 
 ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
 
@@ -54,7 +55,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("weights.bin", ("a file of 3 bytes",), "quiver formats"),
         ("hf", ("a Hugging Face folder", "hidden_size  64"), "quiver ImportModel --folder hf"),
         ("empty", ("empty is empty",), "ls -a empty"),
-        ("hf/../empty", ("is empty",), "ls -a hf/../empty"),
+        ("hf/../empty", ("is empty",), "ls -a empty"),
     ],
 )
 def test_what_is_no_dataset_says_what_it_is_and_another_command(
@@ -63,6 +64,24 @@ def test_what_is_no_dataset_says_what_it_is_and_another_command(
     out = shown(capsys, place)
     assert all(part in out for part in parts)
     assert f"next: {command}" in out.splitlines()
+
+
+def test_a_place_is_shown_however_it_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    for place, near in (("pairs.jsonl", "--files pairs.jsonl --format preferences"), ("hf", "--folder hf")):
+        for written in (f"file://{folder}/{place}", f"~/{place}"):
+            assert shown(capsys, written).splitlines()[-1].endswith(near)
+
+
+def test_a_pipe_is_neither_a_file_nor_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes/one")
+    assert "one  neither a file nor a folder" in shown(capsys, "pipes")
+    with pytest.raises(IntegrityError, match="neither a file nor a folder") as fault:
+        console.run(["show", "pipes/one"])
+    assert fault.value.slug == "not-a-file" and fault.value.next == "ls -l pipes/one"
 
 
 def test_a_folder_without_datasets_lists_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
