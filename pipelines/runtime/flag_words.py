@@ -12,10 +12,10 @@ from luigi.freezing import recursively_unfreeze
 from luigi.task_register import Register
 
 from pipelines.runtime import near_flags
-from pipelines.runtime.known_commands import commands, near_task
+from pipelines.runtime.known_commands import commands
 from pipelines.runtime.parameters import AssignmentsParameter, older_names
 from schemas.errors import ConfigError, printable
-from schemas.nearest import did_you_mean
+from schemas.nearest import suggestion
 
 _SINGLE = luigi.IntParameter | luigi.FloatParameter | luigi.BoolParameter | luigi.ChoiceParameter
 
@@ -27,7 +27,7 @@ def parameters_of(task: str) -> dict[str, luigi.Parameter[Any]]:
     if task not in known:
         raise ConfigError(
             "unknown-task",
-            f"there is no task {printable(task)}{did_you_mean(near_task(str(task), known))}",
+            f"there is no task {printable(task)}{suggestion(str(task), known)}",
             expected=", ".join(known),
             kept="nothing was started",
         )
