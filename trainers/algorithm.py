@@ -77,7 +77,8 @@ class TokenColumn:
     K ids per token, `ranked` (one of the aligned) K numbers, of a teacher's likeliest first. The engine drops the entry
     of the first token, which nothing predicts. A row whose mask counts no token is refused before the first step. A
     column that is `statistics_only` is read in the pass for the algorithm's statistics, which then reads no other, and
-    not in the pass with gradient.
+    not in the pass with gradient. `reference` is the number column of what a reference policy gives the counted tokens
+    of a row, where the algorithm holds them against one.
     """
 
     ids: str
@@ -85,6 +86,7 @@ class TokenColumn:
     aligned: tuple[str, ...] = ()
     gather_ids: str | None = None
     ranked: str | None = None
+    reference: str | None = None
     statistics_only: bool = False
 
     @property
@@ -162,6 +164,17 @@ class Loss:
     row_metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImplicitReward:
+    """The reward that an answer has by its log-probability: `scale` times that of its counted tokens, less what a
+    reference gives them where it is `referred`, divided by their number where it is `averaged`.
+    """
+
+    scale: float
+    referred: bool = True
+    averaged: bool = False
+
+
 LossFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Loss]
 StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Mapping[str, SumCount]]
 
@@ -172,11 +185,13 @@ class Algorithm:
 
     `settings` is a frozen dataclass (the algorithm's options), `metrics` the names its loss reports besides `loss`,
     `row_metrics` what it reports of every row, and `statistics` (with the function `statistics_of`) what it must know
-    of the whole batch before the loss. `weights_of` gives the weights of the loss before it is known (default: 1 for
-    each row, or what the mask says of each token). `output_names` says what the numbers of the scalar head are called
-    under some settings (default: as many as the model says, without names); the vector columns hold as many. `presets`
-    are settings with a name of their own, which stands wherever an algorithm's does: what else is set goes over them.
-    `in_recipes` are settings that recipes give it where nothing else does.
+    of the whole batch before the loss. `implicit_reward` gives what an algorithm over preferences takes for an answer's
+    reward, under some settings; its loss and the figures of held-out pairs read it. `weights_of` gives the weights of
+    the loss before it is known (default: 1 for each row, or what the mask says of each token). `output_names` says what
+    the numbers of the scalar head are called under some settings (default: as many as the model says, without names);
+    the vector columns hold as many. `presets` are settings with a name of their own, which stands wherever an
+    algorithm's does: what else is set goes over them. `in_recipes` are settings that recipes give it where nothing else
+    does.
     """
 
     name: str
@@ -188,6 +203,7 @@ class Algorithm:
     loss: LossFn
     metrics: tuple[str, ...] = ()
     row_metrics: tuple[str, ...] = ()
+    implicit_reward: Callable[[Any], ImplicitReward] | None = None
     output_names: Callable[[Any], tuple[str, ...]] | None = None
     statistics: tuple[str, ...] = ()
     statistics_of: StatisticsFn | None = None
@@ -199,6 +215,8 @@ class Algorithm:
         used = self.lists
         missing = [name for name in used if name not in self.rows]
         assert not missing, f"{self.name} reads {missing}, which {self.rows.name} does not hold"
+        assert {*self.references} <= {*self.numbers}, f"{self.name}: references are numbers of {self.rows.name}"
+        assert len(self.references) in (0, len(self.sequences)), f"{self.name}: a reference of some sequences"
         assert len(used) == len(set(used)), f"{self.name} reads a column twice: {used}"
         assert bool(self.statistics) == (self.statistics_of is not None), f"{self.name}: statistics without a function"
         of_tokens = Needs.LOGPROBS | Needs.ENTROPY | Needs.GATHERED | Needs.GATHERED_LOGITS | Needs.RANKED_LOGITS
@@ -221,6 +239,11 @@ class Algorithm:
     def lists(self) -> tuple[str, ...]:
         """The list columns it reads: token ids and what runs along with them."""
         return tuple(name for sequence in self.sequences for name in (sequence.ids, *sequence.columns))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The columns of a reference's log-probabilities, one for each sequence; often none."""
+        return tuple(sequence.reference for sequence in self.sequences if sequence.reference is not None)
 
     @property
     def learnt(self) -> tuple[TokenColumn, ...]:

@@ -7,7 +7,7 @@ Legend: B answers or pairs, T predicted tokens of one side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,7 @@ from schemas.rows.tokens import PAIRS
 from schemas.schema import Column, Schema
 from trainers.algorithm import (
     Algorithm,
+    ImplicitReward,
     Loss,
     LossFn,
     ModelOutputs,
@@ -43,10 +44,6 @@ KNOWN_REWARDS = (
 )
 SCORED = PAIRS.dropping("chosen_mask", "rejected_mask", "source")
 """Both answers of a pair, whole: what a reward model reads."""
-SEQUENCES = (
-    TokenColumn(ids="chosen_ids", mask="chosen_mask"),
-    TokenColumn(ids="rejected_ids", mask="rejected_mask"),
-)
 METRICS = ("preference_loss", "sft_loss", "accuracy", "reward_chosen", "reward_rejected", "reward_margin")
 SCORE_METRICS = ("accuracy", "reward_chosen", "reward_rejected", "reward_margin")
 ROW_METRICS = ("reward_chosen", "reward_rejected")
@@ -61,17 +58,17 @@ class PairLogprobs:
     chosen_tokens_B: Tensor
     rejected_tokens_B: Tensor
 
-    def ratios(self, rows: Rows, *, average: bool = False) -> tuple[Tensor, Tensor]:
-        """log pi - log pi_ref of chosen and of rejected [B]; with `average` per counted token."""
-        chosen_B = self.chosen_B - rows["ref_logprob_chosen"]
-        rejected_B = self.rejected_B - rows["ref_logprob_rejected"]
-        if not average:
-            return chosen_B, rejected_B
-        return chosen_B / self.chosen_tokens_B, rejected_B / self.rejected_tokens_B
+    def gains(self, reward: ImplicitReward, rows: Rows) -> tuple[Tensor, Tensor]:
+        """What `reward` scales, of chosen and of rejected [B]."""
+        return (
+            gain(reward, self.chosen_B, self.chosen_tokens_B, rows, "ref_logprob_chosen"),
+            gain(reward, self.rejected_B, self.rejected_tokens_B, rows, "ref_logprob_rejected"),
+        )
 
-    def means(self) -> tuple[Tensor, Tensor]:
-        """Log-probability per counted token of chosen and of rejected [B]."""
-        return self.chosen_B / self.chosen_tokens_B, self.rejected_B / self.rejected_tokens_B
+    def rewards(self, reward: ImplicitReward, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The implicit `reward` of chosen and of rejected [B]."""
+        chosen_B, rejected_B = self.gains(reward, rows)
+        return reward.scale * chosen_B, reward.scale * rejected_B
 
 
 def pair_logprobs(outputs: Mapping[str, ModelOutputs], rows: Rows) -> PairLogprobs:
@@ -89,6 +86,24 @@ def answer_logprobs(outputs: ModelOutputs, mask_T: Tensor) -> tuple[Tensor, Tens
     """
     weights_T = mask_T.to(outputs.logprobs_T.dtype)
     return outputs.sum_per_row(outputs.logprobs_T * weights_T), outputs.sum_per_row(weights_T).clamp(min=1)
+
+
+def gain_reward(settings: Any) -> ImplicitReward:
+    """`beta` times what an answer gained over the reference; with `average_log_probs` for each of its tokens."""
+    return ImplicitReward(scale=settings.beta, averaged=settings.average_log_probs)
+
+
+def mean_reward(settings: Any) -> ImplicitReward:
+    """`beta` times the mean log-probability of an answer's tokens, held against nothing."""
+    return ImplicitReward(scale=settings.beta, referred=False, averaged=True)
+
+
+def gain(reward: ImplicitReward, logprob_B: Tensor, tokens_B: Tensor, rows: Rows, reference: str) -> Tensor:
+    """What `reward` scales [B]: log-probabilities of answers, less those in the column `reference` or as they are, of
+    all counted tokens or for each.
+    """
+    gain_B = logprob_B - rows[reference] if reward.referred else logprob_B
+    return gain_B / tokens_B if reward.averaged else gain_B
 
 
 def sft_loss(pair: PairLogprobs, *, average: bool) -> Tensor:
@@ -120,20 +135,28 @@ def pair_algorithm(
     rows: Schema,
     settings: type,
     loss: LossFn,
+    reward: Callable[[Any], ImplicitReward],
     presets: Presets | None = None,
     in_recipes: Mapping[str, Any] | None = None,
 ) -> Algorithm:
-    """An algorithm over both answers of a pair, whose loss is made by `pair_loss`."""
+    """An algorithm over both answers of a pair, whose loss is made by `pair_loss` with the rewards that `reward` says
+    under some settings. Where `rows` hold what a reference gives the answers, both are held against it.
+    """
+    references = {side: f"ref_logprob_{side}" for side in ("chosen", "rejected")}
     return Algorithm(
         name=name,
         rows=rows,
-        sequences=SEQUENCES,
+        sequences=tuple(
+            TokenColumn(ids=f"{side}_ids", mask=f"{side}_mask", reference=column if column in rows else None)
+            for side, column in references.items()
+        ),
         needs=Needs.LOGPROBS,
         per=Per.ROW,
         settings=settings,
         loss=loss,
         metrics=METRICS,
         row_metrics=ROW_METRICS,
+        implicit_reward=reward,
         presets=presets or {},
         in_recipes=in_recipes or {},
     )

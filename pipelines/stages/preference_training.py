@@ -13,7 +13,8 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked
 from pipelines.stages.measure import Measure
-from pipelines.stages.preferred import is_of_pairs, learnt_rows, of_pairs, references, rows_for
+from pipelines.stages.preferred import SIDES, is_of_pairs, learnt_rows, of_pairs, rows_for
+from trainers.algorithm import ImplicitReward
 from trainers.config import Training
 from trainers.registry import configured
 
@@ -37,7 +38,7 @@ def trained_on_pairs(
     algorithm over pairs on those that it can read.
     """
     learning = training.learning
-    algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
+    algorithm, settings = configured(learning.algorithm, learning.settings, where=label)
     kind, part = ("pairs" if is_of_pairs(algorithm) else "feedback"), f"{label}/pairs-held-out"
     learnt = {
         part: learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
@@ -51,10 +52,11 @@ def trained_on_pairs(
     checkpoints = {"policy": trained, "first": policy}
     if pairs[1] is None:
         return Results(targets=(trained,), datasets={kind: train}, checkpoints=checkpoints)
+    assert algorithm.implicit_reward is not None, "rows were made for it"
     compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
     held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
     read = asked(plan, f"{label}/held-out-read", of_pairs("policy"), held_out, trained)
-    query = Query(query=rewards_query(training, label), tables=("pairs",), key=("pair_id",))
+    query = Query(query=rewards_query(algorithm.implicit_reward(settings)), tables=("pairs",), key=("pair_id",))
     order = plan.table(f"{label}/held-out-order", query, read)
     evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=MEASURED), order)
     return Results(
@@ -65,19 +67,13 @@ def trained_on_pairs(
     )
 
 
-def rewards_query(training: Training, where: str) -> str:
-    """The query for `MEASURED`, with the rewards that the algorithm gives answers: beta times what an answer gained
-    over the reference, or without one times its mean log-probability; gains are means too where the settings say so.
-    """
-    learning = training.learning
-    algorithm, settings = configured(learning.algorithm, learning.settings, where=where)
-    referred = bool(references(algorithm))
-    mean, beta = not referred or getattr(settings, "average_log_probs", False), getattr(settings, "beta", 1.0)
+def rewards_query(reward: ImplicitReward) -> str:
+    """The query for `MEASURED`, with the rewards that the algorithm gives answers."""
     rewards = []
-    for side in ("chosen", "rejected"):
-        gain = f"policy_logprob_{side}" + (f" - ref_logprob_{side}" if referred else "")
-        tokens = f" / greatest(list_sum({side}_mask[2:]), 1)" if mean else ""
-        rewards.append(f"CAST({float(beta)!r} AS DOUBLE) * ({gain}){tokens} AS reward_{side}")
+    for side in SIDES:
+        gain = f"policy_logprob_{side}" + (f" - ref_logprob_{side}" if reward.referred else "")
+        tokens = f" / greatest(list_sum({side}_mask[2:]), 1)" if reward.averaged else ""
+        rewards.append(f"CAST({float(reward.scale)!r} AS DOUBLE) * ({gain}){tokens} AS reward_{side}")
     return f"""
 WITH rewarded AS (SELECT *, {", ".join(rewards)} FROM pairs)
 SELECT pair_id,

@@ -14,23 +14,18 @@ from pipelines.graph.resolve import keeps_any, source_of, whole
 from pipelines.stages.ask import Reading, ask, readable
 from schemas.errors import ConfigError, DataError
 from trainers.algorithm import Algorithm
-from trainers.preference import SEQUENCES
 
-REFERENCE = "ref_logprob"
-"""What the column begins with in which an algorithm reads a reference's log-probability of a whole sequence."""
+SIDES = ("chosen", "rejected")
 
 
 def is_of_pairs(algorithm: Algorithm) -> bool:
     """Whether the algorithm reads both answers of a pair as one row."""
-    return algorithm.sequences == SEQUENCES
+    return {sequence.ids for sequence in algorithm.sequences} == {f"{side}_ids" for side in SIDES}
 
 
 def learns_preferences(algorithm: Algorithm) -> bool:
-    """Whether `algorithm` reads pairs, or answers that are wanted or not."""
-    try:
-        return bool(question(algorithm))
-    except ConfigError:
-        return False
+    """Whether `algorithm` says what reward a policy's log-probabilities are, over pairs or over answers one by one."""
+    return algorithm.implicit_reward is not None
 
 
 def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
@@ -70,23 +65,15 @@ def learnt_rows(
             text = sequence.ids.removesuffix("_ids")
             if text not in rows_of(rows):
                 rows = plan.table(f"{label}.{text}", adding(text, rows_of(rows)), rows, seed=seed)
-    prepared = ask if references(algorithm) else readable
+    prepared = ask if algorithm.references else readable
     return prepared(plan, label, asking, rows, reference, reading=reading)
-
-
-def references(algorithm: Algorithm) -> tuple[str, ...]:
-    """The columns in which the algorithm reads a reference's log-probabilities, one for each sequence; often none."""
-    return tuple(name for name in algorithm.numbers if name.startswith(REFERENCE))
 
 
 def question(algorithm: Algorithm) -> Logprobs:
     """What a reference is asked about every sequence of the algorithm; for one without `references` it only says which
-    tokens rows are to hold. `ConfigError` for one that reads neither pairs nor answers that are wanted or not, or a
-    reference of some of its sequences.
+    tokens rows are to hold. `ConfigError` for one that learns no preferences.
     """
-    declared, sequences = references(algorithm), algorithm.sequences
-    of_answers = is_of_pairs(algorithm) or "desirable" in algorithm.rows
-    if not of_answers or len(declared) not in (0, len(sequences)):
+    if not learns_preferences(algorithm):
         raise ConfigError(
             "bad-setting",
             f"{algorithm.name} learns no preferences",
@@ -95,12 +82,11 @@ def question(algorithm: Algorithm) -> Logprobs:
             kept="nothing was started",
             next="--algorithm dpo",
         )
-    names = declared or tuple(f"{REFERENCE}_{one.ids}" for one in sequences)
-    columns = ((one.ids, one.mask or "", name) for one, name in zip(sequences, names, strict=True))
+    columns = ((one.ids, one.mask or "", one.reference or f"logprob_{one.ids}") for one in algorithm.sequences)
     return Logprobs(columns=tuple(columns), per="row")
 
 
 def of_pairs(who: str) -> Logprobs:
     """What `who` is asked about both answers of a pair, and the beginning of the columns that hold it."""
-    columns = tuple((f"{side}_ids", f"{side}_mask", f"{who}_logprob_{side}") for side in ("chosen", "rejected"))
+    columns = tuple((f"{side}_ids", f"{side}_mask", f"{who}_logprob_{side}") for side in SIDES)
     return Logprobs(columns=columns, per="row")

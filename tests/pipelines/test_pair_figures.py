@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from datakit.apply import apply
 from datakit.sql import Query
 from pipelines.stages import rewards
 from pipelines.stages.preference_training import MEASURED, rewards_query
 from schemas import Dataset, Schema
-from trainers.config import training_of
+from tests.trainers.algorithms.pairs import MASKS, REFERENCE, drawn, loss_of, outputs_of, sums
+from trainers.algorithm import ImplicitReward
+from trainers.algorithms import KTO
+from trainers.registry import algorithm_of, algorithms, configured, presets
 
-LEARNING = {"epochs": 1, "global_batch_size": 1, "optim": {"lr": 1e-3}}
 READ = {
     "pair_id": ["a", "b"],
     "chosen_mask": [[1, 0, 1, 1], [0, 1]],
@@ -36,6 +40,12 @@ def queried(folder: Path, query: str, table: str, columns: dict[str, Any]) -> li
     return made
 
 
+def reward_of(name: str, settings: dict[str, Any]) -> ImplicitReward:
+    algorithm, parsed = configured(name, settings)
+    assert algorithm.implicit_reward is not None
+    return algorithm.implicit_reward(parsed)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings", "chosen", "rejected"),
     [
@@ -50,8 +60,7 @@ def test_the_rewards_of_a_policy(
     tmp_path: Path, algorithm: str, settings: dict[str, Any], chosen: list[float], rejected: list[float]
 ) -> None:
     """The first answer has 2 counted tokens behind its first, the others 4, 1 and 1."""
-    training = training_of(algorithm, {**LEARNING, "settings": settings}, seed=0)
-    made = queried(tmp_path, rewards_query(training, "here"), "pairs", READ)
+    made = queried(tmp_path, rewards_query(reward_of(algorithm, settings)), "pairs", READ)
     assert list(made[0]) == ["pair_id", *MEASURED]
     assert [row["reward_chosen"] for row in made] == pytest.approx(chosen)
     assert [row["reward_rejected"] for row in made] == pytest.approx(rejected)
@@ -62,16 +71,63 @@ def test_the_rewards_of_a_policy(
     assert [(row["before"], row["after"]) for row in made] == [(1.0, 1.0), (1.0, 0.0)]
 
 
+def test_a_reward_is_what_the_algorithm_declares(tmp_path: Path) -> None:
+    """Of a kind that no algorithm has yet: sums, held against nothing."""
+    made = queried(tmp_path, rewards_query(ImplicitReward(scale=0.5, referred=False)), "pairs", READ)
+    assert [(row["reward_chosen"], row["reward_rejected"]) for row in made] == [(-1.5, -4.0), (-1.0, -0.5)]
+
+
+PREFERRING = [name for name in (*algorithms(), *presets()) if algorithm_of(name).implicit_reward is not None]
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("name", PREFERRING)
+def test_the_rewards_of_every_algorithm_are_those_that_its_loss_reports(
+    tmp_path: Path, name: str, average: bool
+) -> None:
+    """Its settings are other ones than by default, where the loss has them."""
+    own = {field.name for field in dataclasses.fields(algorithm_of(name).settings)}
+    given = {"beta": 0.7, "average_log_probs": average}
+    algorithm, settings = configured(name, {key: value for key, value in given.items() if key in own})
+    logprobs = drawn(seed=3)
+    columns: dict[str, list[Any]] = {"pair_id": ["a", "b", "c"]}
+    for side, total in zip(("chosen", "rejected"), sums(logprobs), strict=True):
+        columns[f"{side}_mask"] = [[1, *mask] for mask in MASKS[f"{side}_ids"]]  # nothing predicts the first token
+        columns[f"ref_logprob_{side}"] = REFERENCE[f"{side}_ids"]
+        columns[f"policy_logprob_{side}"] = total.tolist()
+    assert algorithm.implicit_reward is not None
+    made = queried(tmp_path, rewards_query(algorithm.implicit_reward(settings)), "pairs", columns)
+    if algorithm.name == "kto":
+        reported = {f"reward_{ids.removesuffix('_ids')}": kto_reward(settings, logprobs[ids], ids) for ids in MASKS}
+    else:
+        metrics = loss_of(algorithm, settings, logprobs)[0].row_metrics
+        reported = {column: values.tolist() for column, values in metrics.items()}
+    assert {*reported} == {"reward_chosen", "reward_rejected"}
+    for column, values in reported.items():
+        assert [row[column] for row in made] == pytest.approx(values, rel=1e-6)
+
+
+def kto_reward(settings: Any, logprobs: list[list[float]], ids: str) -> list[float]:
+    """The rewards that KTO's loss reports of the answers one by one."""
+    rows = {
+        "loss_mask": torch.tensor([value for row in MASKS[ids] for value in row]),
+        "ref_logprob": torch.tensor(REFERENCE[ids], dtype=torch.float64),
+        "desirable": torch.ones(3),
+        "kl": torch.tensor(0.0),
+    }
+    rewards: list[float] = KTO.loss(settings, {"input_ids": outputs_of(logprobs)}, rows).row_metrics["reward"].tolist()
+    return rewards
+
+
 def test_equal_rewards_are_right_half_of_the_time(tmp_path: Path) -> None:
     """A model that says the same of everything orders half of the pairs, as tossing a coin does, and knows it."""
     names = [f"p{number}-{side}" for number in range(5) for side in ("chosen", "rejected")]
     columns = {"sample_id": names, "desirable": [True, False] * 5, "reward": [0.25] * 10}
     made = queried(tmp_path / "model", rewards._ORDERED, "rewards", columns)
     assert [(row["accuracy"], row["calibration_error"]) for row in made] == [(0.5, 0.0)] * 5
-    training = training_of("dpo", LEARNING, seed=0)
     same = {name: value for name, value in READ.items() if "logprob" not in name}
     logprobs = {f"{who}_logprob_{side}": [-2.0, -2.0] for who in ("ref", "policy") for side in ("chosen", "rejected")}
-    made = queried(tmp_path / "policy", rewards_query(training, "here"), "pairs", {**same, **logprobs})
+    made = queried(tmp_path / "policy", rewards_query(reward_of("dpo", {})), "pairs", {**same, **logprobs})
     assert [(row["before"], row["after"], row["accuracy"]) for row in made] == [(0.5, 0.5, 0.5)] * 2
 
 

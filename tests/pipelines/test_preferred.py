@@ -37,7 +37,7 @@ WANTED = replace(
     DPO,
     name="wanted",
     rows=FEEDBACK_TOKENS.dropping("source").adding(Column("ref_logprob", pa.float64(), "of the answer")),
-    sequences=(TokenColumn(ids="input_ids", mask="loss_mask"),),
+    sequences=(TokenColumn(ids="input_ids", mask="loss_mask", reference="ref_logprob"),),
 )
 """An algorithm over answers one by one."""
 BESIDE = replace(
@@ -48,10 +48,18 @@ BESIDE = replace(
         Column("prompt_id_mask", MASK, "as in loss_mask"),
         Column("ref_logprob_prompt", pa.float64(), "of that"),
     ),
-    sequences=(*WANTED.sequences, TokenColumn(ids="prompt_id_ids", mask="prompt_id_mask")),
+    sequences=(
+        *WANTED.sequences,
+        TokenColumn(ids="prompt_id_ids", mask="prompt_id_mask", reference="ref_logprob_prompt"),
+    ),
 )
 """The same with a second text beside each answer."""
-ALONE = replace(WANTED, name="alone", rows=WANTED.rows.dropping("ref_logprob"))
+ALONE = replace(
+    WANTED,
+    name="alone",
+    rows=WANTED.rows.dropping("ref_logprob"),
+    sequences=(TokenColumn(ids="input_ids", mask="loss_mask"),),
+)
 """Answers one by one, held against nothing."""
 _TOOLS = replace(FEEDBACK["tools"], nullable=False)
 WITH_TOOLS = replace(WANTED, name="with_tools", rows=WANTED.rows.adding(_TOOLS))
@@ -197,7 +205,7 @@ def test_an_algorithm_that_learns_no_preferences_is_refused(learnt) -> None:
 
 
 def test_a_text_that_no_operation_adds_is_refused(learnt) -> None:
-    other = TokenColumn(ids="absent_ids", mask="prompt_id_mask")
+    other = TokenColumn(ids="absent_ids", mask="prompt_id_mask", reference="ref_logprob_prompt")
     rows = BESIDE.rows.dropping("prompt_id_ids").adding(Column("absent_ids", IDS, "of a text that there is not"))
     with pytest.raises(ConfigError, match="no operation adds absent to rows of feedback"):
         learnt(replace(BESIDE, rows=rows, sequences=(*WANTED.sequences, other)))

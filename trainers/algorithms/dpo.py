@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import REFERRED, gain_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,7 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Surprise at the preference per pair [B]."""
     pair = pair_logprobs(outputs, rows)
-    ratio_chosen_B, ratio_rejected_B = pair.ratios(rows, average=settings.average_log_probs)
-    rewards = settings.beta * ratio_chosen_B, settings.beta * ratio_rejected_B
+    rewards = pair.rewards(gain_reward(settings), rows)
     margin_B = rewards[0] - rewards[1]
     smoothing = settings.label_smoothing
     preference_B = (1 - smoothing) * bradley_terry(margin_B) + smoothing * bradley_terry(-margin_B)
@@ -60,6 +59,7 @@ DPO = pair_algorithm(
     REFERRED,
     Settings,
     loss,
+    gain_reward,
     presets={
         "cdpo": {"label_smoothing": 0.1},
         "dpo_norm": {"average_log_probs": True, "beta": 5.0},

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
-from trainers.preference import REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import REFERRED, gain_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,10 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Squared distance from the aim per pair [B]."""
     pair = pair_logprobs(outputs, rows)
-    chosen_B, rejected_B = pair.ratios(rows, average=settings.average_log_probs)
+    chosen_B, rejected_B = pair.gains(gain_reward(settings), rows)
     preference_B = (chosen_B - rejected_B - 1 / (2 * settings.beta)).square()
     sft_B = sft_loss(pair, average=settings.average_log_probs)
-    rewards = settings.beta * chosen_B, settings.beta * rejected_B
-    return pair_loss(preference_B, sft_B, rewards, sft_weight=settings.sft_weight)
+    return pair_loss(preference_B, sft_B, pair.rewards(gain_reward(settings), rows), sft_weight=settings.sft_weight)
 
 
-IPO = pair_algorithm("ipo", REFERRED, Settings, loss)
+IPO = pair_algorithm("ipo", REFERRED, Settings, loss, gain_reward)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -35,10 +34,7 @@ from trainers.algorithm import (
     check_ranges,
     sum_count,
 )
-from trainers.preference import answer_logprobs
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from trainers.preference import answer_logprobs, gain, gain_reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,9 @@ class Settings:
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """How far a row is from being as good, or as bad, as it should be [B]; `reward` is beta r, `kl` is z."""
-    reward_B = settings.beta * _ratio(settings, outputs["input_ids"], rows["loss_mask"], rows["ref_logprob"])
+    answers = answer_logprobs(outputs["input_ids"], rows["loss_mask"])
+    reward = gain_reward(settings)
+    reward_B = reward.scale * gain(reward, *answers, rows, "ref_logprob")
     reference = rows["kl"].to(reward_B.dtype).clamp(min=0)
     wanted_B = rows["desirable"] != 0
     gain_B = reward_B - settings.beta * reference
@@ -82,16 +80,8 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
 
 def reference_point(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Mapping[str, SumCount]:
     """What the policy gains over its reference on answers to other questions, before it is clamped at 0."""
-    mismatched = outputs["mismatched_ids"]
-    ratio_B = _ratio(settings, mismatched, rows["mismatched_mask"], rows["ref_logprob_mismatched"])
-    return {"kl": sum_count(ratio_B)}
-
-
-def _ratio(settings: Settings, outputs: ModelOutputs, mask_T: Tensor, ref_logprob_B: Tensor) -> Tensor:
-    """log pi - log pi_ref of every row [B]; per counted token where the settings say so."""
-    logprob_B, tokens_B = answer_logprobs(outputs, mask_T)
-    ratio_B = logprob_B - ref_logprob_B
-    return ratio_B / tokens_B if settings.average_log_probs else ratio_B
+    mismatched = answer_logprobs(outputs["mismatched_ids"], rows["mismatched_mask"])
+    return {"kl": sum_count(gain(gain_reward(settings), *mismatched, rows, "ref_logprob_mismatched"))}
 
 
 KTO = Algorithm(
@@ -103,8 +93,10 @@ KTO = Algorithm(
         Column("ref_logprob_mismatched", pa.float64(), "the same of mismatched_ids"),
     ),
     sequences=(
-        TokenColumn(ids="input_ids", mask="loss_mask"),
-        TokenColumn(ids="mismatched_ids", mask="mismatched_mask", statistics_only=True),
+        TokenColumn(ids="input_ids", mask="loss_mask", reference="ref_logprob"),
+        TokenColumn(
+            ids="mismatched_ids", mask="mismatched_mask", reference="ref_logprob_mismatched", statistics_only=True
+        ),
     ),
     needs=Needs.LOGPROBS,
     per=Per.ROW,
@@ -112,6 +104,7 @@ KTO = Algorithm(
     loss=loss,
     metrics=("reward_desirable", "reward_undesirable", "kl"),
     row_metrics=("reward",),
+    implicit_reward=gain_reward,
     statistics=("kl",),
     statistics_of=reference_point,
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import ANSWERS, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import ANSWERS, mean_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,10 +37,11 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Cross-entropy of the chosen answer and surprise at the preference per pair [B]."""
     pair = pair_logprobs(outputs, rows)
-    chosen_B, rejected_B = pair.means()
+    chosen_B, rejected_B = pair.gains(mean_reward(settings), rows)
     preference_B = settings.beta * bradley_terry(_log_odds(chosen_B) - _log_odds(rejected_B))
-    rewards = settings.beta * chosen_B, settings.beta * rejected_B
-    return pair_loss(preference_B, sft_loss(pair, average=True), rewards, sft_weight=1.0)
+    return pair_loss(
+        preference_B, sft_loss(pair, average=True), pair.rewards(mean_reward(settings), rows), sft_weight=1.0
+    )
 
 
 def _log_odds(mean_B: Tensor) -> Tensor:
@@ -49,4 +50,4 @@ def _log_odds(mean_B: Tensor) -> Tensor:
     return certain_B - (-certain_B.expm1()).log()
 
 
-ORPO = pair_algorithm("orpo", ANSWERS, Settings, loss)
+ORPO = pair_algorithm("orpo", ANSWERS, Settings, loss, mean_reward)

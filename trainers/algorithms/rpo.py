@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import KNOWN_REWARDS, REFERRED, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import KNOWN_REWARDS, REFERRED, gain_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +48,7 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Distance between the two margins per pair [B]."""
     pair = pair_logprobs(outputs, rows)
-    ratios = pair.ratios(rows, average=settings.average_log_probs)
-    rewards = settings.beta * ratios[0], settings.beta * ratios[1]
+    rewards = pair.rewards(gain_reward(settings), rows)
     margin_B = rewards[0] - rewards[1]
     known_B = settings.reward_scale * (rows["chosen_reward"] - rows["rejected_reward"])
     if settings.distance == "sq":
@@ -73,5 +72,6 @@ RPO = pair_algorithm(
     REFERRED.adding(*KNOWN_REWARDS),
     Settings,
     loss,
+    gain_reward,
     presets={f"rpo_{distance}": {"distance": distance} for distance in ("sq", "bwd_kl", "fwd_kl")},
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
 from trainers.arithmetic import bradley_terry
-from trainers.preference import ANSWERS, pair_algorithm, pair_logprobs, pair_loss, sft_loss
+from trainers.preference import ANSWERS, mean_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,9 @@ class Settings:
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Surprise at the preference per pair [B]."""
     pair = pair_logprobs(outputs, rows)
-    chosen_B, rejected_B = pair.means()
-    rewards = settings.beta * chosen_B, settings.beta * rejected_B
+    rewards = pair.rewards(mean_reward(settings), rows)
     preference_B = bradley_terry(rewards[0] - rewards[1] - settings.gamma)
     return pair_loss(preference_B, sft_loss(pair, average=True), rewards, sft_weight=settings.sft_weight)
 
 
-SIMPO = pair_algorithm("simpo", ANSWERS, Settings, loss)
+SIMPO = pair_algorithm("simpo", ANSWERS, Settings, loss, mean_reward)

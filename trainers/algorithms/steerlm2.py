@@ -74,7 +74,7 @@ STEERLM2 = Algorithm(
         Column("group_size", pa.int32(), "answers to the request"),
         Column("group_tokens", pa.float64(), "counted tokens of an answer to the request, on average"),
     ),
-    sequences=(TokenColumn(ids="input_ids", mask="loss_mask"),),
+    sequences=(TokenColumn(ids="input_ids", mask="loss_mask", reference="ref_logprob"),),
     needs=Needs.LOGPROBS,
     per=Per.ROW,
     settings=Settings,
