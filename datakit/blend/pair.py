@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from datakit.columns.measurement import groups, measured, numbers, require_number
 from datakit.columns.rejections import set_aside
 from datakit.columns.seeded import text_keys
-from datakit.duck.session import Session
+from datakit.duck.pairs import PairLimits, joined_pairs
 from datakit.duck.whole import require_whole
 from datakit.formats.ids import content_ids
 from datakit.op import Context, Gather, Result
@@ -33,14 +33,7 @@ from schemas.settings import DEFAULT_UNNAMED
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_MEMORY = "4GB"
-_MOST_ANSWERS = 2048  # of one prompt: what is joined grows as their square
-_ORDER = {
-    "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
-    "best_vs_random": "a.value DESC, a.place, b.lot",
-    "all_pairs": "md5(a.lot || '-' || b.lot)",
-    "right_vs_wrong": "md5(a.lot || '-' || b.lot)",
-}
+_MOST_ANSWERS = 2048  # of one prompt: what two of the rules join grows as their square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,27 +97,17 @@ class Pair(Gather):
 
     def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
         finite = np.flatnonzero(~np.isnan(values) & (np.bincount(group)[group] <= _MOST_ANSWERS))
-        light = {
+        answers = {
             "row": finite,
             "prompt": group[finite],
             "value": values[finite],
             "place": np.asarray(rows["sample_index"])[finite],
             "text": groups(rows["response"])[finite],
-            "size": np.asarray(pc.utf8_length(rows["response"]))[finite],
+            "size": np.asarray(pc.utf8_length(rows["response"]), np.int64)[finite],
             "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
         }
-        order, right, ratio = f"{_ORDER[self.rule]}, a.place, b.place", self.right_from, self.max_length_ratio
-        rules = f"AND a.value >= {right!r} AND b.value < {right!r} " if self.rule == "right_vs_wrong" else ""
-        rules += f"AND greatest(a.size, b.size) <= {ratio!r} * least(a.size, b.size) " if ratio else ""
-        with Session(memory=_MEMORY) as session:
-            session.add("answers", pa.table(light))
-            pairs = session.table(
-                "SELECT a.row AS chosen, b.row AS rejected FROM answers a JOIN answers b "
-                f"ON a.prompt = b.prompt AND a.value - b.value > {self.margin!r} AND a.text <> b.text "
-                f"{rules}QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {self.max_pairs} "
-                f"ORDER BY a.prompt, {order}"
-            )
-        return np.asarray(pairs["chosen"], np.int64), np.asarray(pairs["rejected"], np.int64)
+        limits = PairLimits(self.margin, self.right_from, self.max_pairs, self.max_length_ratio)
+        return joined_pairs(answers, self.rule, limits)
 
     def _pairless(self, rows: pa.Table, group: Ints, values: Floats, paired: Ints) -> pa.Table:
         _, first = np.unique(group, return_index=True)

@@ -32,8 +32,8 @@ _KEY = "__shuffle_key"
 class Shuffle(GatherAll):
     """The rows in an order drawn from the run's seed.
 
-    `together` names a column whose equal values stay side by side, in their old order (the samples of a
-    prompt); without it every row goes its own way.
+    `together` names a column of any type whose equal values stay side by side, in their old order (the samples of a
+    prompt by `prompt_id`, or by `messages`); without it every row goes its own way.
     """
 
     name: ClassVar[str] = "blend.shuffle"

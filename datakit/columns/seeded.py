@@ -41,8 +41,10 @@ def mixed(state: Keys) -> Keys:
 
 def text_keys(texts: pa.ChunkedArray, *seed: object) -> Keys:
     """A key for each text, equal for equal texts: the first half of the MD5 of seed and text. Null is a text
-    of its own.
+    of its own; a nested value (a conversation, token ids) goes by its JSON.
     """
+    if pa.types.is_nested(texts.type):
+        texts = _json(texts)
     distinct = pa.chunked_array([pc.unique(texts)])
     with Session(memory="1GB") as session:
         session.add("texts", pa.table({"text": distinct}))
@@ -51,6 +53,12 @@ def text_keys(texts: pa.ChunkedArray, *seed: object) -> Keys:
         half = session.table(f"SELECT CAST('0x' || left({hashed}, 16) AS UBIGINT) AS key FROM texts")["key"]
     keys: Keys = np.asarray(half, dtype=np.uint64)
     return keys[groups(texts)]
+
+
+def _json(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    with Session(memory="1GB") as session:
+        session.add("nested", pa.table({"value": values}))
+        return session.table("SELECT CAST(to_json(value) AS VARCHAR) AS text FROM nested")["text"]
 
 
 def smallest(keys: Keys, count: int) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from itertools import islice, permutations
 
@@ -44,6 +45,26 @@ def test_rows_that_stay_together(put, tmp_path):
     assert outs[0].read().equals(outs[1].read())
     with pytest.raises(ConfigError, match="nowhere"):
         Shuffle(together="nowhere").gives(outs[0].schema)
+
+
+def nested(count):
+    """Rows 3 i to 3 i + 2 are alike in every column but `id`; the last three are null."""
+    turns = [[{"role": "user", "content": f'"{i // 3}", ['}] for i in range(count)]
+    ids = [[i // 3, 1] for i in range(count)]
+    floats = [[i / 4, math.nan, math.inf] for i in np.arange(count) // 3]
+    columns = {"messages": turns, "input_ids": ids, "values": floats, "pair": [{"a": i, "b": None} for i, _ in ids]}
+    nulls = {name: [*values[:-3], None, None, None] for name, values in columns.items()}
+    return pa.table({"id": [str(i) for i in range(count)], **nulls})
+
+
+@pytest.mark.parametrize("column", ["messages", "input_ids", "values", "pair"])
+def test_nested_values_stay_together(put, tmp_path, column):
+    outs = [
+        apply(Shuffle(together=column), put(nested(30), cuts), str(tmp_path / f"{len(cuts)}")) for cuts in [(), (7,)]
+    ]
+    ids = [int(i) for i in outs[0].read()["id"].to_pylist()]
+    assert all(ids[i : i + 3] == [ids[i], ids[i] + 1, ids[i] + 2] and ids[i] % 3 == 0 for i in range(0, 30, 3))
+    assert ids != sorted(ids) and outs[1].read()["id"].to_pylist() == [str(i) for i in ids]
 
 
 @settings(max_examples=20)

@@ -1,0 +1,97 @@
+"""The pairs of a better and a worse answer to the same prompt, as one query over all prompts.
+
+Where the rule takes the highest answers first, the answers that can be the better one are known before the join: those
+with a partner at all, the first so many of them. What is joined grows with the answers then, and not with their square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from datakit.duck.session import Session
+
+Ints = npt.NDArray[np.int64]
+
+_MEMORY = "4GB"
+_LONGEST = 1 << 40  # characters: more than any answer has
+_ORDER = {
+    "best_vs_worst": "a.value DESC, a.place, b.value, b.place",
+    "best_vs_random": "a.value DESC, a.place, b.lot",
+    "all_pairs": "md5(a.lot || '-' || b.lot)",
+    "right_vs_wrong": "md5(a.lot || '-' || b.lot)",
+}
+_BETTER = {
+    "best_vs_worst": "firsts",
+    "best_vs_random": "firsts",
+    "all_pairs": "answers",
+    "right_vs_wrong": "(SELECT * FROM answers WHERE value >= {right!r})",
+}
+_WORSE = {"right_vs_wrong": "(SELECT * FROM answers WHERE value < {right!r})"}
+_QUERY = """
+    WITH texts AS (
+        SELECT prompt, text, any_value(size) AS size, any_value(below) AS below, any_value(above) AS above,
+            min(value) AS low
+        FROM answers GROUP BY prompt, text
+    ), others AS (
+        SELECT prompt, text, min(low) OVER (
+            PARTITION BY prompt ORDER BY size RANGE BETWEEN below PRECEDING AND above FOLLOWING EXCLUDE CURRENT ROW
+        ) AS low FROM texts
+    ), firsts AS (
+        SELECT answers.* FROM answers JOIN others USING (prompt, text) WHERE value - others.low > {margin!r}
+        QUALIFY row_number() OVER (PARTITION BY prompt ORDER BY value DESC, place) <= {most}
+    )
+    SELECT a.row AS better, b.row AS worse FROM {better} a JOIN {worse} b
+        ON a.prompt = b.prompt AND a.value - b.value > {margin!r} AND a.text <> b.text
+        AND b.size BETWEEN a.size - a.below AND a.size + a.above
+    QUALIFY row_number() OVER (PARTITION BY a.prompt ORDER BY {order}) <= {most}
+    ORDER BY a.prompt, {order}
+"""
+
+
+@dataclass(frozen=True)
+class PairLimits:
+    """Which answers pair: by how much the rewards differ, from which reward on an answer is right, how many pairs a
+    prompt has at most, and how many times the characters of the other the longer answer has at most.
+    """
+
+    margin: float
+    right_from: float
+    most: int
+    length_ratio: float | None
+
+
+def joined_pairs(answers: Mapping[str, np.ndarray], rule: str, limits: PairLimits) -> tuple[Ints, Ints]:
+    """Rows of the better and of the worse answers, prompts in ascending order, by a `rule` of `blend.pair`.
+
+    `answers` are columns: `row`, `prompt`, `value` (finite), `place` within the prompt, `text` (equal numbers for equal
+    texts), its `size` in characters, and `lot`.
+    """
+    below, above = _reach(answers["size"], limits.length_ratio)
+    sides = {"better": _BETTER[rule], "worse": _WORSE.get(rule, "answers")}
+    query = _QUERY.format(
+        margin=limits.margin,
+        most=limits.most,
+        order=f"{_ORDER[rule]}, a.place, b.place",
+        **{side: rows.format(right=limits.right_from) for side, rows in sides.items()},
+    )
+    with Session(memory=_MEMORY) as session:
+        session.add("answers", pa.table({**answers, "below": below, "above": above}))
+        pairs = session.table(query)
+    return np.asarray(pairs["better"], np.int64), np.asarray(pairs["worse"], np.int64)
+
+
+def _reach(size: Ints, ratio: float | None) -> tuple[Ints, Ints]:
+    """How many characters fewer, and how many more, than the `size` of an answer its partner's may have."""
+    if ratio is None:
+        return np.full_like(size, _LONGEST), np.full_like(size, _LONGEST)
+    least = np.ceil(
+        size / ratio
+    )  # the least of which `ratio` times is the size, whichever way the quotient was rounded
+    least += np.where(ratio * least < size, 1, 0) - np.where(ratio * (least - 1) >= size, 1, 0)
+    most = np.floor(np.minimum(ratio * size, _LONGEST))
+    return size - np.maximum(least, 0).astype(np.int64), most.astype(np.int64) - size
