@@ -9,13 +9,15 @@ once; nothing was started.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse
+from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse, plain
+from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, below, parallel_errors, size_errors
@@ -307,6 +309,11 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         below = rest.get(name)
         rest[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return rest
+
+
+def write(path: str | Path, run: Run) -> None:
+    """Leave `run` in the JSON file `path`, as `read` takes it; never half of it."""
+    replace_file(Path(path), json.dumps(plain(run), indent=1))
 
 
 def read(path: str | Path) -> Run:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, cast
 import luigi
 
 from pipelines.commands.files import ReadsFiles
-from pipelines.commands.learning import ByAlgorithm, Learns
 from pipelines.commands.recipe import Recipe
 from pipelines.commands.unread_file import reason_and_next
 from pipelines.graph.backend import checkpoint_at
@@ -25,7 +24,8 @@ from pipelines.graph.resolve import few_keys, source_of, stem, unread
 from pipelines.graph.results import Results
 from pipelines.runtime import invocation
 from pipelines.runtime.console import counted
-from pipelines.runtime.parameters import MergedParameter, Number, OptionalWhole
+from pipelines.runtime.learning import ByAlgorithm, Learns, MergedParameter
+from pipelines.runtime.parameters import Number, OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
@@ -72,7 +72,6 @@ def learning_over(**default: Any) -> Any:
 class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     """One training of `model` on `data`, judged on rows that it does not learn from."""
 
-    training = "learning"
     title: ClassVar[str]
     """The folder of its results below the root."""
     reads: ClassVar[tuple[tuple[str, ...], ...]]

@@ -8,10 +8,9 @@ from __future__ import annotations
 import luigi
 
 from pipelines.commands.iterations import SampledIteration
-from pipelines.commands.learning import ByAlgorithm
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import MergedParameter
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter
 from pipelines.stages.iteration import Grown
 from pipelines.stages.preferred import learns_preferences, learnt_rows
 from trainers.registry import algorithm_of

@@ -10,7 +10,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import luigi
 
@@ -25,13 +25,8 @@ from pipelines.report.registry import rendered
 from pipelines.report.renderer import Report
 from pipelines.report.set_aside import set_aside
 from pipelines.runtime import settings
-from pipelines.runtime.parameters import (
-    AssignmentsParameter,
-    OptionalWhole,
-    RenamedParameter,
-    assigned_to,
-    assignments_of,
-)
+from pipelines.runtime.learning import AssignmentsParameter, Assigns
+from pipelines.runtime.parameters import OptionalWhole, RenamedParameter
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
 from schemas.errors import ConfigError, printable
@@ -40,11 +35,8 @@ from schemas.process import terminal
 R = TypeVar("R", bound=Results)
 
 
-class Recipe(Templated, Command, Generic[R]):
+class Recipe(Templated, Assigns, Command, Generic[R]):
     """A graph whose datasets, checkpoints and figures have names."""
-
-    training: ClassVar[str]
-    """The parameter, of the recipe or of its setup, that `--set optim.lr=...` without a first word is about."""
 
     set = AssignmentsParameter(
         default=(),
@@ -80,16 +72,6 @@ class Recipe(Templated, Command, Generic[R]):
     def settled_seed(self) -> int:
         """`seed`, or that of `[quiver]`."""
         return settings.quiver_config().seed if self.seed is None else self.seed
-
-    @functools.cached_property
-    def changes(self) -> dict[str, dict[str, object]]:
-        """What `--set` and the flags of training say, by the parameter that it is about."""
-        return assigned_to(assignments_of(self), self.training, *self.sections)
-
-    @property
-    def sections(self) -> tuple[type[luigi.Task], ...]:
-        """Where the trainings have their parameters."""
-        return (type(self),)
 
     @property
     def length_flag(self) -> str:

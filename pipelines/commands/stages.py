@@ -32,25 +32,18 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
-from pipelines.commands.learning import Learns
 from pipelines.commands.templated import Answering, Bounded, Sampled, Templated, is_templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem
 from pipelines.runtime import invocation, settings
-from pipelines.runtime.parameters import (
-    AssignmentsParameter,
-    MergedParameter,
-    ObjectParameter,
-    Whole,
-    learning_of,
-)
+from pipelines.runtime.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
+from pipelines.runtime.parameters import ObjectParameter, Whole
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError
 from schemas.store.storage import normal
-from trainers.config import training_of
 
 
 class StageCommand(ReadsFiles, Command):
@@ -259,7 +252,7 @@ class Train(Learns, StageCommand):
         if not (start or self.tokenizer):
             raise ConfigError("bad-setting", "a fresh network needs --tokenizer", kept="nothing was started")
         shape, seed = dict(self.architecture) or None, settings.quiver_config().seed
-        training = training_of(self.algorithm, learning_of(self), seed=seed, model=shape, where="--learning")
+        training = training_asked(self, seed=seed, model=shape, where="--learning")
         init = checkpoint_at(plan, start) if start else None
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else init
         assert tokenizer is not None

@@ -18,11 +18,10 @@ from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
 from pipelines.commands.command import Command
-from pipelines.commands.learning import ByAlgorithm
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
-from pipelines.runtime.parameters import MergedParameter
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter
 from schemas.errors import ConfigError
 from schemas.process import program, terminal
 from schemas.settings import defaults, every_setting

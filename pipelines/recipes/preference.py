@@ -17,7 +17,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
-from pipelines.runtime.parameters import OptionalNumber
+from pipelines.runtime.learning import SettingNumber
 from pipelines.stages.preference_training import trained_on_pairs
 from pipelines.stages.preferred import learns_preferences
 
@@ -30,7 +30,7 @@ class Preference(OneShotOfPairs):
 
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = learning_over(optim={"lr": 1e-6})
-    beta = OptionalNumber(least=0, description="the same as --set settings.beta=...; empty: the algorithm's default")
+    beta = SettingNumber(setting="settings.beta", least=0, note="empty: the algorithm's default")
 
     fits = staticmethod(learns_preferences)
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import luigi
 
-from pipelines.commands.learning import ByAlgorithm
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
-from pipelines.runtime.parameters import MergedParameter, RenamedParameter
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter
+from pipelines.runtime.parameters import RenamedParameter
 from pipelines.stages.preference_training import trained_on_pairs
 from pipelines.stages.preferred import learns_preferences
 from schemas.errors import ConfigError
@@ -37,7 +37,6 @@ class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
     How often it does is measured on held-out pairs, before and after.
     """
 
-    training = "learning"
     fits = staticmethod(learns_preferences)
 
     setup = RenamedParameter(

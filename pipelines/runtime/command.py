@@ -30,7 +30,7 @@ from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines.runtime import flags_file, invocation, parameters, settings
+from pipelines.runtime import flags_file, invocation, refusals, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
 from pipelines.runtime.known_commands import UnknownModule, UnknownTask
@@ -71,7 +71,7 @@ def install() -> None:
 
     CmdlineParser._attempt_load_module = staticmethod(attempt_load_module)  # type: ignore[method-assign,assignment]
     start_whole()
-    parameters.install()
+    refusals.install()
     hide_logs()
 
 
@@ -269,12 +269,12 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         raise
     except (ParameterException, ValueError) as fault:
         kind: Any = parser._get_task_cls()
-        parameters.refuse_missing(kind, vars(parser.known_args))
+        refusals.refuse_missing(kind, vars(parser.known_args))
         raise ConfigError(
             "bad-parameter",
-            parameters.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),
+            refusals.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),
             kept="nothing was started",
-            next=parameters.readable(kind, vars(parser.known_args)),
+            next=refusals.readable(kind, vars(parser.known_args)),
         ) from None
 
 

@@ -13,7 +13,8 @@ from luigi.task_register import Register
 
 from pipelines.runtime import near_flags
 from pipelines.runtime.known_commands import commands
-from pipelines.runtime.parameters import AssignmentsParameter, older_names
+from pipelines.runtime.learning import AssignmentsParameter
+from pipelines.runtime.parameters import older_names
 from schemas.errors import ConfigError, printable
 from schemas.nearest import suggestion
 

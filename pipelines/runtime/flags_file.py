@@ -27,14 +27,10 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
-from pipelines.runtime.near_flags import SETTING_FLAGS, flag_of, near_names, others_names, sections
-from pipelines.runtime.parameters import (
-    AssignmentsParameter,
-    MergedParameter,
-    assigned_to,
-    fault_words,
-    older_names,
-)
+from pipelines.runtime.learning import AssignmentsParameter, MergedParameter, SettingFlag, assigned_to, setting_flags
+from pipelines.runtime.near_flags import flag_of, near_names, others_names, sections
+from pipelines.runtime.parameters import older_names
+from pipelines.runtime.refusals import fault_words
 from pipelines.runtime.yaml_entries import Entry, entries_of
 from schemas.errors import ConfigError, printable
 from schemas.nearest import did_you_mean, nearest
@@ -107,12 +103,12 @@ class _FlagsFile:
             self.trainings[name] = self._nested(name, parameter, entry)
         elif isinstance(parameter, AssignmentsParameter):
             self.assignments += self._assignments(entry)
-        elif name in SETTING_FLAGS:
+        elif isinstance(parameter, SettingFlag):
             (word,) = self._words(name, parameter, entry)
             if luigi.configuration.get_config().has_option(self.family, name):  # which would lie over `learning`
                 return [] if self._is_given(name) else [word]
             if not self._is_given(name):
-                self.assignments.append(f"{SETTING_FLAGS[name]}={word.partition('=')[2]}")
+                self.assignments.append(f"{parameter.setting}={word.partition('=')[2]}")
         else:
             words = self._words(name, parameter, entry)
             return [] if self._is_given(name) else words
@@ -183,7 +179,7 @@ class _FlagsFile:
     def _near(self, name: str) -> str:
         """` (did you mean x?)` for the key that was likely meant."""
         path = setting_of(Training, name)
-        direct = [flag for flag, own in SETTING_FLAGS.items() if path and own == path]
+        direct = [flag for flag, own in setting_flags(self.flags).items() if path and own == path]
         nested = [f"{self.training}.{path}"] if path and self.training in self.flags else []
         near = [name for name in [*others_names(name), *direct] if name in self.flags] + nested
         near += filter(None, [nearest(name, near_names(self.family, name))])

@@ -14,22 +14,13 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
+from pipelines.runtime.learning import setting_flags
 from schemas.errors import printable
 from schemas.nearest import did_you_mean, nearest
 from schemas.settings import every_setting, setting_of
 from trainers.config import Training
 
 Flags: TypeAlias = Mapping[str, luigi.Parameter[Any]]
-
-LEARNING_FLAGS = {
-    "lr": "optim.lr",
-    "epochs": "epochs",
-    "batch_size": "global_batch_size",
-    "eval_steps": "validate_every",
-}
-"""Parameters of commands with a `learning` that are settings of it, and what they are called there."""
-SETTING_FLAGS = {**LEARNING_FLAGS, "beta": "settings.beta"}
-"""Those that only some such commands have, too."""
 
 _OTHER_NAMES = {
     "data": "dataset dataset_name dataset_path train_data train_dataset train_file data_path data_files file files",
@@ -102,7 +93,8 @@ def near_names(task: str | None, name: str) -> list[str]:
 def near_key(name: str, known: Iterable[str]) -> str:
     """The one of the keys `known` of a section that was meant by `name`; empty where that is open."""
     path, keys = setting_of(Training, name), sorted(known)
-    direct = [flag for flag, setting in SETTING_FLAGS.items() if setting == path]
+    flags = setting_flags({flag: parameter for _, _, flag, parameter in Register.get_all_params()})
+    direct = [flag for flag, setting in flags.items() if setting == path]
     return next((one for one in [*direct, *others_names(name)] if one in keys), "") or nearest(name, keys, 0.5)
 
 
@@ -128,7 +120,7 @@ def _setting(own: Flags, name: str) -> list[str]:
     path = "lora.rank" if name in _ADAPTERS else setting_of(Training, name)
     if "set" not in own or path not in {*dict(every_setting(Training)), "lora.rank", "lora.alpha"}:
         return []
-    direct = next((flag for flag, setting in LEARNING_FLAGS.items() if setting == path and flag in own), "")
+    direct = next((flag for flag, setting in setting_flags(own).items() if setting == path), "")
     if direct:
         return [flag_of(direct), "{}"]
     return _lora(name, path) if path in ("lora.rank", "lora.alpha") else ["--set", f"{path}={{}}"]

@@ -30,7 +30,8 @@ from datakit.template import Rendering
 from pipelines.runtime import invocation
 from pipelines.runtime.config_files import check_values
 from pipelines.runtime.near_flags import near_key
-from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names, unreadable
+from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names
+from pipelines.runtime.refusals import unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from schemas.store.storage import lasting

@@ -18,11 +18,11 @@ from pipelines.runtime.console import Stage, counted, say, say_of
 from pipelines.runtime.tasks import Make, makes
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.settings import plain
 from schemas.store.commit import read_manifest
-from schemas.store.ownfiles import own_folder, replace_file
+from schemas.store.ownfiles import own_folder
 from schemas.tokenizer import read_dataset, read_folder
 from schemas.tokenizer import vocabulary_size as size_of
+from trainers import config
 from trainers.config import Paths, Run, check_trackers
 from trainers.launch import start
 from trainers.launch.launch_result import saved_step
@@ -38,13 +38,13 @@ class Fit(Make):
         run = placed(node)
         folder = run.paths.folder
         own_folder(folder)
-        config = folder / "config.json"
-        replace_file(config, json.dumps(plain(run), indent=1))
+        file = folder / "config.json"
+        config.write(file, run)
         launch, ranks = check(node)
         metrics = folder / "metrics.jsonl"
         if step := saved_step(folder):
             say_of(node.label, f"resumed at step {step}, the newest save")
-        started = start.prepare(config.absolute(), folder, ranks, launch, what=node.label, tell=say)
+        started = start.prepare(file.absolute(), folder, ranks, launch, what=node.label, tell=say)
         data = read_manifest(node.data.url)
         steps = run.learning.num_steps(None if data is None else data.num_rows)
         started.run(_Follower(metrics, steps, stage))

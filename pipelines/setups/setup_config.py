@@ -13,7 +13,8 @@ from datakit.blend import Split
 from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import MergedParameter, ObjectParameter, Whole
+from pipelines.runtime.learning import MergedParameter
+from pipelines.runtime.parameters import ObjectParameter, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.rewards import pair_tokens
 from schemas.errors import ConfigError

@@ -21,7 +21,7 @@ from pipelines import recipes
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import MergedParameter
+from pipelines.runtime.learning import MergedParameter
 from pipelines.setups import SETUPS
 from tests import pages
 from tests.pipelines import small_model

@@ -12,7 +12,7 @@ from luigi.cmdline_parser import CmdlineParser
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.runtime import command
-from pipelines.runtime.parameters import learning_of
+from pipelines.runtime.learning import learning_of
 
 TRAIN = "Train --data rows --init policy"
 DEFAULT = {"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}}

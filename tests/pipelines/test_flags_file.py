@@ -19,7 +19,7 @@ from luigi.cmdline_parser import CmdlineParser
 from pipelines.runtime import command, invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
 from pipelines.runtime.flags_file import with_file
-from pipelines.runtime.parameters import assignments_of, learning_of
+from pipelines.runtime.learning import assignments_of, learning_of
 from pipelines.runtime.settings import quiver
 from pipelines.runtime.yaml_entries import LIMIT, entries_of
 from schemas.errors import ConfigError

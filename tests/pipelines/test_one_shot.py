@@ -16,14 +16,13 @@ from commands import luigi
 from datakit.apply import apply
 from datakit.blend import Split
 from pipelines.commands.files import ReadsFiles
-from pipelines.commands.learning import Learns
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
 from pipelines.runtime import invocation
-from pipelines.runtime.near_flags import LEARNING_FLAGS
+from pipelines.runtime.learning import Learns, SettingFlag
 from schemas import PROMPTS, Dataset
 from schemas.errors import ConfigError
 
@@ -197,11 +196,13 @@ def test_flags_and_settings_are_one_learning(place: Path) -> None:
 
 
 def test_commands_share_the_flags_of_files_and_of_training() -> None:
-    """What names a format reads files; what has a learning rate has every flag of `LEARNING_FLAGS`."""
+    """What names a format reads files; what has a learning rate has every flag of `Learns`."""
     kinds = commands().values()
     flags = {kind: {name for name, _ in kind.get_params()} for kind in kinds}
     assert {kind for kind in kinds if "ignore" in flags[kind]} == {
         kind for kind in kinds if issubclass(kind, ReadsFiles)
     }
     trains = {kind for kind in kinds if "lr" in flags[kind]}
-    assert Sft in trains and all(issubclass(kind, Learns) and flags[kind] >= {*LEARNING_FLAGS} for kind in trains)
+    common = {name for name, one in vars(Learns).items() if isinstance(one, SettingFlag)}
+    assert len(common) == 4 and Sft in trains
+    assert all(issubclass(kind, Learns) and flags[kind] >= common for kind in trains)

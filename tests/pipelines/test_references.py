@@ -9,7 +9,7 @@ import pytest
 from datakit.template import Rendering
 from pipelines.commands.stages import Train
 from pipelines.commands.templated import Answering
-from pipelines.runtime.parameters import learning_of
+from pipelines.runtime.learning import learning_of
 from pipelines.runtime.references import reference
 from schemas.errors import ConfigError
 

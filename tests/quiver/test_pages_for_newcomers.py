@@ -20,7 +20,7 @@ from datakit.io import Npy
 from datakit.registry import OPS
 from pipelines.runtime.flag_words import parameters_of
 from pipelines.runtime.known_commands import commands
-from pipelines.runtime.parameters import MergedParameter
+from pipelines.runtime.learning import MergedParameter
 from schemas.settings import defaults, every_setting
 from tests.conftest import ROOT
 from trainers.config import Training

@@ -1,0 +1,142 @@
+"""Luigi's complaints about flags and their values in our words: which one, what was given, what would do."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException
+from luigi.task_register import Register
+
+from pipelines.runtime import invocation, near_flags
+from pipelines.runtime.console import say_error
+from pipelines.runtime.parameters import ListParameter, as_list, older_names
+from schemas.errors import ConfigError, printable
+
+_UNKNOWN = "unrecognized arguments: "
+
+
+def install() -> None:
+    """Have Luigi's parser know the older names of flags and no flag by its beginning (`--lr` is not `--lr-decay`), and
+    end the process with our error (exit code 2) where argparse would print its usage.
+    """
+    build = CmdlineParser._build_parser
+
+    def refusing(root_task: str | None = None, **options: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = build(root_task=root_task, **options)
+        if root_task:
+            parameters = dict(Register.get_task_cls(root_task).get_params())
+            for older, name in older_names(Register.get_task_cls(root_task)).items():
+                parser.add_argument(f"--{older}", help=argparse.SUPPRESS, **parameters[name]._parser_kwargs(name))
+        parser.allow_abbrev = False
+        parser.error = functools.partial(_refuse, root_task)  # type: ignore[method-assign,assignment]
+        return parser
+
+    CmdlineParser._build_parser = staticmethod(refusing)  # type: ignore[method-assign,assignment]
+
+
+def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
+    """Which parameter of `kind` has a value that cannot be read, and why: from `given` (texts of the command line) or
+    from the configuration; empty if all can.
+    """
+    for name, parameter in kind.get_params():
+        try:
+            text = given.get(name)
+            if text:
+                parameter.parse(text)
+            else:
+                parameter._get_value(kind.get_task_family(), name)
+        except (ParameterException, ValueError) as fault:
+            return f"{name}: {printable(fault_words(parameter, fault), 200)}"
+    return ""
+
+
+def fault_words(parameter: luigi.Parameter[Any], fault: Exception) -> str:
+    """Why `parameter` cannot have a value, which it has refused with `fault`."""
+    choices = getattr(parameter, "_choices", None)
+    return _in_words(str(fault)) if choices is None else f"one of {', '.join(sorted(map(str, choices)))} is needed"
+
+
+def _in_words(fault: str) -> str:
+    """What Luigi's own parameters hand on from Python, as ours say it."""
+    whole = fault.removeprefix("invalid literal for int() with base 10: ")
+    number = fault.removeprefix("could not convert string to float: ")
+    return (
+        f"{whole} is not a whole number"
+        if whole != fault
+        else f"{number} is not a number"
+        if number != fault
+        else fault
+    )
+
+
+def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
+    """The command with a list where a bare value stands for one; the page about it where nothing is as certain."""
+    for name, parameter in kind.get_params():
+        text = given.get(name)
+        if text and isinstance(parameter, ListParameter) and not text.startswith("["):
+            flag = f"--{name.replace('_', '-')}"
+            return invocation.replaced(flag, flag, as_list(text))
+    return invocation.typed(f"{kind.get_task_family()} --help")
+
+
+def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> None:
+    """`ConfigError` for parameters of `kind` that have no default and that nothing gives, with an example of it."""
+    family = kind.get_task_family()
+    needed = {
+        name.replace("_", "-"): parameter.description or ""
+        for name, parameter in kind.get_params()
+        if not given.get(name) and not _is_set(parameter, family, name)
+    }
+    if needed:
+        raise ConfigError(
+            "missing-parameter",
+            f"{family} needs {' and '.join(f'--{name}' for name in needed)}",
+            expected="; ".join(f"{name}: {about}" for name, about in needed.items()),
+            kept="nothing was started",
+            next=invocation.completed(getattr(kind, "example", "")),
+        ) from None
+
+
+def _is_set(parameter: luigi.Parameter[Any], family: str, name: str) -> bool:
+    """Whether a default or a configuration gives the parameter a value, be it one that cannot be read."""
+    try:
+        return parameter.has_task_value(family, name)
+    except (ParameterException, ValueError):
+        return True
+
+
+def _refuse(task: str | None, why: str) -> NoReturn:
+    say_error(_refusal(task, why))
+    raise SystemExit(ConfigError.code)
+
+
+def _refusal(task: str | None, why: str) -> ConfigError:
+    words = why.removeprefix(_UNKNOWN).split()
+    flag = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
+    page = invocation.typed(f"{printable(task)} --help" if task else "--help")
+    if why.startswith(_UNKNOWN) and flag:
+        hint, command = near_flags.hint(task, flag)
+        what = f"there is no parameter {printable(flag)}{hint}"
+        return ConfigError("unknown-parameter", what, kept="nothing was started", next=command or page)
+    if why.startswith(_UNKNOWN) and task:
+        return _stray(words, page)
+    return ConfigError("command-line", printable(why, 300), kept="nothing was started", next=page)
+
+
+def _stray(words: Sequence[str], page: str) -> ConfigError:
+    """What is said of words that stand behind no flag: mostly matches of a pattern, which the shell has put there."""
+    flag, value = invocation.before(words[0])
+    several = [value, *words]
+    return ConfigError(
+        "stray-words",
+        f"{flag} was given {len(several)} values" if flag else f"{printable(words[0])} stands behind no flag",
+        expected="one value for each flag; where a flag takes several places, commas between them",
+        found=printable(", ".join(filter(None, several)), 300),
+        kept="nothing was started",
+        next=invocation.replaced(flag, flag, value, drop=words) if flag else page,
+    )
