@@ -37,14 +37,20 @@ def tokenizers_of(schema: Schema | None, facts: Mapping[str, Any]) -> TokenizerB
 
 
 def passed_on(
-    schema: Schema, inputs: Sequence[TokenizerByColumn], new: Collection[str], tokenizer: str
+    schema: Schema,
+    inputs: Sequence[TokenizerByColumn],
+    new: Collection[str],
+    tokenizer: str,
+    sources: Collection[str] = (),
 ) -> TokenizerByColumn:
-    """The tokenizers of a result's columns: of the `new` ones `tokenizer`, where an operation has one; of the others
-    those they had in the inputs, and of a column under a new name those of any column.
+    """The tokenizers of a result's columns: of the `new` ones `tokenizer`, where an operation has one, or else those of
+    the `sources` that it makes them of; of the others those they had in the inputs, and of a column under a new name
+    those of any column.
     """
     tokenizers: dict[str, tuple[str, ...]] = {}
     for name in token_columns(schema):
-        before = [given[name] for given in inputs if name in given]
+        made_of = sources if sources and name in new else (name,)
+        before = [given[source] for given in inputs for source in made_of if source in given]
         if name in new and tokenizer:
             tokenizers[name] = (tokenizer,)
         else:

@@ -65,7 +65,8 @@ def tokenizers_after(
     new = {name for name in schema.names if name not in old}
     if isinstance(op, Label):
         new |= {column.name for column in op.adds}
-    return tokenizer_lineage.passed_on(schema, before, new, own)
+    sources = tokenizer_lineage.token_columns(op.takes) if isinstance(op, Label) else ()
+    return tokenizer_lineage.passed_on(schema, before, new, own, sources)
 
 
 def tokenizer_of(resources: Mapping[str, Resource]) -> str:

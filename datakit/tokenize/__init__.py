@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datakit.tokenize.adopt import Adopt as Adopt
+from datakit.tokenize.drawn import Drawn as Drawn
 from datakit.tokenize.encode import Encode as Encode
 from datakit.tokenize.mask import Mask as Mask
 from datakit.tokenize.pack import Pack as Pack
