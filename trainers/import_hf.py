@@ -17,8 +17,9 @@ from schemas.process.terminal import error_text
 def main(arguments: list[str] | None = None) -> int:
     """Import the folder named on the command line; the process's exit code."""
     parser = argparse.ArgumentParser("python -m trainers.import_hf", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("source", help="folder with config.json, *.safetensors and tokenizer.json")
+    parser.add_argument("source", help="folder with config.json, *.safetensors and tokenizer.json, or PEFT's adapters")
     parser.add_argument("out", help="folder of the checkpoint")
+    parser.add_argument("--base", default="", help="folder of the model that adapters belong to, where not as they say")
     parser.add_argument("--tokenizer", help="tokenizer dataset or folder, in place of the folder's own")
     parser.add_argument("--key", default="", help="task key of the checkpoint")
     parser.add_argument("--check", choices=("auto", "on", "off"), default="auto", help="compare with transformers")
@@ -26,7 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     from trainers.engine.weights.import_hf import import_hf
 
     try:
-        import_hf(given.source, given.out, tokenizer_from=given.tokenizer, task_key=given.key, check=given.check)
+        import_hf(
+            given.source,
+            given.out,
+            base=given.base,
+            tokenizer_from=given.tokenizer,
+            task_key=given.key,
+            check=given.check,
+        )
     except QuiverError as error:
         print(error_text(error), file=sys.stderr, flush=True)
         return error.code

@@ -19,6 +19,7 @@ from pipelines.graph.nodes import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
 from schemas.errors import ConfigError, DataError, printable
 from schemas.store.commit import read_manifest
+from trainers.adapter_folder import is_adapters, read_adapters
 
 _WEIGHTS = ".safetensors"
 _SMALL_FILE = 64 << 20
@@ -34,7 +35,7 @@ class HfFolder(Checkpoint):
 
     def recognises(self, reference: str) -> bool:
         folder = os.path.expanduser(reference)
-        if "://" in folder or not (Path(folder) / "config.json").is_file():
+        if "://" in folder or is_adapters(folder) or not (Path(folder) / "config.json").is_file():
             return False
         manifest = read_manifest(folder)
         return manifest is None or manifest.kind == "export"
@@ -43,29 +44,39 @@ class HfFolder(Checkpoint):
         return imported_model(plan, reference)
 
 
-def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: str = "") -> Node:
-    """The checkpoint made of a Hugging Face folder, with the tokenizer at the place `tokenizer` or its own: that in
-    `tokenizer.json`, or else in a SentencePiece model.
+def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: str = "", base: str = "") -> Node:
+    """The checkpoint made of a Hugging Face folder, or of the adapters there on the model in `base` or that which they
+    name, with the tokenizer at the place `tokenizer` or its own: that in `tokenizer.json`, or else in a SentencePiece
+    model.
     """
     folder = os.path.expanduser(folder)
-    model = Path(folder) / "tokenizer.model"
-    if not tokenizer and model.is_file() and not model.with_suffix(".json").is_file():
+    adapted = is_adapters(folder)
+    if base and not adapted:
+        raise ConfigError(
+            "no-adapters", f"{printable(folder, 200)} is a whole model, --base is for adapters", where=folder
+        )
+    below = read_adapters(folder, os.path.expanduser(base)).base if adapted else ""
+    model = Path(below or folder) / "tokenizer.model"
+    if not tokenizer and model.is_file() and not any(Path(at, "tokenizer.json").is_file() for at in (folder, below)):
         tokenizer = str(model)
     return plan.add(
         ImportedModel(
             label=label or f"adopted/{stem(folder)}",
             root=plan.root,
             folder=str(Path(folder).absolute()),
-            content_digest=content_digest_of(folder),
+            content_digest=content_digest_of(folder, below),
             tokenizer=any_at(plan, tokenizer) if tokenizer else None,
+            base=below and str(Path(below).absolute()),
         )
     )
 
 
-def content_digest_of(folder: str) -> str:
-    """SHA-256 in hex of what makes a Hugging Face folder what it is; `ConfigError` if it is none."""
+def content_digest_of(folder: str, base: str = "") -> str:
+    """SHA-256 in hex of what makes a Hugging Face folder what it is, or adapters there and the model in `base`;
+    `ConfigError` if it is none.
+    """
     root = Path(folder)
-    if not (root / "config.json").is_file():
+    if not base and not (root / "config.json").is_file():
         raise ConfigError(
             "not-found",
             f"{printable(folder, 200)} is not a Hugging Face folder",
@@ -76,6 +87,8 @@ def content_digest_of(folder: str) -> str:
     for path in sorted(root.iterdir()):
         if path.is_file() and not path.name.startswith((".", "_")) and path.suffix not in (".md", ".txt", ".bin"):
             digests[path.name] = _weights_digest(path) if path.suffix == _WEIGHTS else _small_digest(path)
+    if base:
+        digests["base"] = content_digest_of(base)
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 

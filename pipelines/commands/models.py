@@ -40,7 +40,7 @@ class ImportHF(Make):
 
     def make(self, node: ImportedModel, stage: Stage) -> str:
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
-        return _apart(_import, node.folder, node.url, node.task_key, tokenizer)
+        return _apart(_import, node.folder, node.base, node.url, node.task_key, tokenizer, node.tokenizer_folder)
 
 
 @makes(ConvertedModel)
@@ -57,14 +57,15 @@ class ImportModel(Command):
 
     example = "--folder ./llama-3.1-8b"
 
-    folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
+    folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json; or PEFT's")
+    base = luigi.Parameter(default="", description="model that PEFT's adapters belong to; empty: the one they name")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset, folder or file; empty: the folder's own")
     name = luigi.Parameter(
         default="", description="label of the checkpoint under the root; empty: made of the folder's"
     )
 
     def build(self, plan: Plan) -> Sequence[Node]:
-        return [imported_model(plan, self.folder, self.name, self.tokenizer)]
+        return [imported_model(plan, self.folder, self.name, self.tokenizer, self.base)]
 
 
 class AdoptModel(ImportModel):
@@ -126,12 +127,12 @@ def _apart(work: Callable[..., str], *given: Any) -> str:
             ) from None
 
 
-def _import(folder: str, url: str, task_key: str, tokenizer: str | None) -> str:
+def _import(folder: str, base: str, url: str, task_key: str, tokenizer: str | None, own: str) -> str:
     from trainers.engine.weights.import_hf import import_hf
 
     lines: list[str] = []
-    facts = _turn_end(tokenizer or folder, lines).facts
-    import_hf(folder, url, task_key=task_key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    facts = _turn_end(tokenizer or own, lines).facts
+    import_hf(folder, url, base=base, task_key=task_key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
     return ", ".join(lines)
 
 

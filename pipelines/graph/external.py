@@ -21,11 +21,19 @@ from schemas.tokenizer import folder_identity, read_folder
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImportedModel(Node):
-    """The checkpoint that `trainers.import_hf` makes of the folder `folder`, with its tokenizer or another."""
+    """The checkpoint that `trainers.import_hf` makes of the folder `folder`, with its tokenizer or another; where the
+    folder holds adapters alone, of these on the model in the folder `base`.
+    """
 
     folder: str
     content_digest: str
     tokenizer: Node | None = None
+    base: str = ""
+
+    @property
+    def tokenizer_folder(self) -> str:
+        """Where its own tokenizer lies: beside adapters only where one was saved with them."""
+        return self.base if self.base and read_folder(self.folder) is None else self.folder
 
     @settled
     def task_key(self) -> str:
@@ -48,22 +56,22 @@ class ImportedModel(Node):
     @functools.cached_property
     def tokenizer_id(self) -> str:
         """The identity of its tokenizer."""
-        return folder_identity(self.folder) if self.tokenizer is None else self.tokenizer.tokenizer_id
+        return folder_identity(self.tokenizer_folder) if self.tokenizer is None else self.tokenizer.tokenizer_id
 
     @functools.cached_property
     def has_chat_template(self) -> bool | None:
         if self.tokenizer is not None:
             return self.tokenizer.has_chat_template
-        row = read_folder(self.folder)
+        row = read_folder(self.tokenizer_folder)
         return None if row is None else row["chat_template"] is not None
 
     @functools.cached_property
     def max_sequence_length(self) -> int | None:
-        return positions_in(self.folder)
+        return positions_in(self.folder, self.base)
 
     @functools.cached_property
     def output_names(self) -> tuple[str, ...]:
-        return outputs_in(self.folder, {})
+        return outputs_in(self.folder, {}, self.base)
 
     @property
     def parents(self) -> Mapping[str, Node]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import QuiverError
+from trainers.adapter_folder import is_adapters, read_adapters
 from trainers.architecture import OUTPUT_NAMES, output_names
 from trainers.config import read_json
 
@@ -20,19 +22,19 @@ _USUAL_LABELS = 2
 """Numbers of a classifier whose config.json names none, as in transformers."""
 
 
-def positions_in(folder: str) -> int | None:
-    """Positions of the model in a checkpoint or a Hugging Face folder; None where no file says a sound number: whoever
-    opens the model refuses such a file in words of its own.
+def positions_in(folder: str, base: str = "") -> int | None:
+    """Positions of the model in a checkpoint or a Hugging Face folder (adapters there: of `base`); None where no file
+    says a sound number: whoever opens the model refuses such a file in words of its own.
     """
-    name, settings = _settings(folder)
+    name, settings = _settings(folder, base)
     return next((value for key in _POSITIONS.get(name, ()) if (value := _count(settings.get(key)))), None)
 
 
-def outputs_in(folder: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+def outputs_in(folder: str, facts: Mapping[str, Any], base: str = "") -> tuple[str, ...]:
     """What the numbers are called that a reward model, in a checkpoint with these `facts` or in a Hugging Face folder,
     puts on a row; empty for any other model.
     """
-    name, settings = _settings(folder)
+    name, settings = _settings(folder, base)
     if name == "model.json":
         size = _count(settings.get("head_size")) if settings.get("head") == "scalar" else None
     else:
@@ -43,8 +45,12 @@ def outputs_in(folder: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
     return output_names(facts.get(OUTPUT_NAMES), size) if size else ()
 
 
-def _settings(folder: str) -> tuple[str, Mapping[str, Any]]:
-    """The small file's name and what it holds; nothing where it cannot be read."""
+def _settings(folder: str, base: str) -> tuple[str, Mapping[str, Any]]:
+    """The small file's name and what it holds, that of the base for adapters; nothing where it cannot be read."""
+    if is_adapters(folder.removeprefix("file://")):
+        with suppress(QuiverError, OSError):
+            return "config.json", read_adapters(folder.removeprefix("file://"), base).config
+        return "", {}
     for name in _POSITIONS:
         path = Path(folder.removeprefix("file://")) / name
         if path.is_file():

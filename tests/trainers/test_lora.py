@@ -39,6 +39,8 @@ from trainers.engine.training import optim
 from trainers.engine.weights import lora_export
 from trainers.parallel import Parallel
 
+PEFT = Path(__file__).resolve().parents[2] / "build" / "trl"
+"""Where `make test-slow` puts PEFT (tests/fidelity/trl.txt)."""
 ALONE = "1,1,0"
 CUTS = {"data": ALONE, "tensor": "2,1,0", "sequence": "2,1,1", "pipeline": "1,2,0"}
 LORA = {"rank": 3, "alpha": 12, "dropout": 0.25}
@@ -293,9 +295,13 @@ def test_dropout_drops_its_share_by_sequence_step_linear_and_feature() -> None:
     assert not torch.equal(apart, drop._keys_t) and len(apart.unique()) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks transformers 5 by an old name
 @pytest.mark.parametrize("name", ["sft", "rm"])
-def test_peft_computes_the_same_from_its_own_format(folder: Path, tmp_path: Path, name: str) -> None:
+def test_peft_computes_the_same_from_its_own_format(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(PEFT))
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     from trainers.engine.weights.export_hf import export
 

@@ -17,6 +17,7 @@ from schemas.errors import ConfigError, DataError, WorkerError, printable
 from schemas.process.interpreter import importable, module
 from schemas.settings import plain
 from schemas.store.storage import shown
+from trainers.adapter_folder import AdapterFolder
 from trainers.architecture import ModelConfig
 
 Check = Literal["auto", "on", "off"]
@@ -48,11 +49,13 @@ def compare(
     *,
     scores: bool = False,
     rounded: str | None = None,
+    adapters: AdapterFolder | None = None,
 ) -> CheckResult:
     """Hold the Hugging Face folder against the weights of `model` in `place`, a checkpoint's folder; `DataError` if
     their logits differ. numel: numbers in all tensors. scores: also those of a padded batch, as a reward model's users
     get them from the folder. rounded: torch's name of the type that the folder's weights were rounded to; the
-    checkpoint's are rounded alike, so that the tolerance stays that of fp32 and hides no fault.
+    checkpoint's are rounded alike, so that the tolerance stays that of fp32 and hides no fault. adapters: PEFT's, on
+    the folder's model.
     """
     reason = _reason(check, numel)
     if reason is not None:
@@ -60,7 +63,8 @@ def compare(
             raise ConfigError("no-check", f"logits cannot be compared: {reason}", next="check=auto or check=off")
         return CheckResult(f"logits not compared: {reason}", {"logits": "not compared"}, {"reason": reason})
     with_scores = scores and model.head == "scalar"
-    figures = _run({"folder": folder, "place": place, "model": plain(model), "scores": with_scores, "rounded": rounded})
+    job = {"folder": folder, "place": place, "model": plain(model), "scores": with_scores, "rounded": rounded}
+    figures = _run({**job, "adapters": None if adapters is None else plain(adapters)})
     _judge(figures, "logits", folder)
     line = f"logits of {figures['tokens']} tokens equal transformers {figures['transformers']}: max difference "
     line += f"{figures['difference']:.3g}{f' (weights in {rounded})' if rounded else ''}"

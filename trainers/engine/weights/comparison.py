@@ -29,6 +29,7 @@ from schemas.manifest import Manifest
 from schemas.process import program
 from schemas.settings import parse
 from schemas.store.scratch import Scratch
+from trainers.adapter_folder import AdapterFolder
 from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.stored import Stored
@@ -37,6 +38,7 @@ from trainers.engine.megatron import parallel, stages
 from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.parallel import Layout
 from trainers.engine.weights import stream
+from trainers.engine.weights.adapted_folder import AdaptedFolder
 from trainers.engine.weights.check import LAYERS
 from trainers.parallel import Parallel
 from trainers.tensors import stacks
@@ -66,9 +68,15 @@ def reach(model: ModelConfig) -> int:
     return length if length > TOKENS else 0
 
 
-def opened(folder: str, head: str, **config: Any) -> Any:
-    """The network in a Hugging Face folder as transformers loads it, in fp32; `config` changes keys of its config."""
+def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **config: Any) -> Any:
+    """The network in a Hugging Face folder as transformers loads it, in fp32, with `adapters` on it; `config` changes
+    keys of its config.
+    """
     import transformers
+
+    whole = not config
+    if adapters is not None and adapters.scalar:
+        config["num_labels"] = adapters.labels
 
     kind = transformers.AutoModelForCausalLM if head == "lm" else transformers.AutoModelForSequenceClassification
     options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -76,13 +84,16 @@ def opened(folder: str, head: str, **config: Any) -> Any:
         options["config"] = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for name, value in config.items():
             setattr(options["config"], name, value)
-    return kind.from_pretrained(folder, **options).eval()
+    network = kind.from_pretrained(folder, **options).eval()
+    if adapters is not None:
+        AdaptedFolder(adapters).put_on(network, whole=whole)
+    return network
 
 
 @torch.no_grad()
-def theirs(folder: str, ids: Tensor, head: str) -> Tensor:
+def theirs(folder: str, ids: Tensor, head: str, adapters: AdapterFolder | None = None) -> Tensor:
     """What transformers computes from a folder for `ids` [b, s]: logits [b, s, V], or scores [b, s, n]."""
-    network = opened(folder, head)
+    network = opened(folder, head, adapters)
     if head == "lm":
         logits: Tensor = network(ids).logits
         return logits
@@ -91,13 +102,13 @@ def theirs(folder: str, ids: Tensor, head: str) -> Tensor:
 
 
 @torch.no_grad()
-def their_end(folder: str, ids: Tensor, head: str) -> Tensor:
+def their_end(folder: str, ids: Tensor, head: str, adapters: AdapterFolder | None = None) -> Tensor:
     """The same of the first layers alone, at the last positions."""
     import transformers
 
     kinds = getattr(transformers.AutoConfig.from_pretrained(folder), "layer_types", None)
     changes = {} if kinds is None else {"layer_types": kinds[:LAYERS]}
-    network = opened(folder, head, num_hidden_layers=LAYERS, **changes)
+    network = opened(folder, head, adapters, num_hidden_layers=LAYERS, **changes)
     hidden = network.base_model(ids, use_cache=False).last_hidden_state[:, -LAST:]
     out: Tensor = network.get_output_embeddings()(hidden) if head == "lm" else network.score(hidden)
     return out
@@ -238,7 +249,7 @@ def beyond(job: Mapping[str, Any], model: ModelConfig, layout: Layout) -> dict[s
     if reason := _too_much(model, length):
         return {"tokens": length, "reason": reason}
     ids = sample_ids(model, length, rows=1)
-    expected = their_end(job["folder"], ids, model.head)
+    expected = their_end(job["folder"], ids, model.head, _adapters(job))
     gc.collect()
     return {"tokens": length, **_differ(our_end(job["place"], model, ids, layout, _rounded(job)), expected)}
 
@@ -273,6 +284,12 @@ def _rounded(job: Mapping[str, Any]) -> torch.dtype | None:
     return getattr(torch, name) if name else None
 
 
+def _adapters(job: Mapping[str, Any]) -> AdapterFolder | None:
+    """PEFT's adapters on the folder's model; None without any."""
+    given = job.get("adapters")
+    return None if given is None else AdapterFolder(**given)
+
+
 def main() -> int:
     """One job from standard input; its figures, as one line of JSON, to standard output."""
     import transformers
@@ -280,7 +297,7 @@ def main() -> int:
     job = json.load(sys.stdin)
     model = parse(ModelConfig, job["model"])
     ids, layout = sample_ids(model), parallel.start(Parallel())
-    expected = theirs(job["folder"], ids, model.head)
+    expected = theirs(job["folder"], ids, model.head, _adapters(job))
     gc.collect()
     figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout, _rounded(job)), expected)
     gc.collect()

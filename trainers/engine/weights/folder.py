@@ -27,7 +27,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\.safetensors")
 
 
 class Folder:
-    """The folder at `path`: its `config` and its tensors by name."""
+    """The folder at `path`: its `config`, its tensors by name, and where its tokenizer lies."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -39,6 +39,7 @@ class Folder:
                 kept="nothing was written",
             )
         self.config = self.json(CONFIG)
+        self.tokenizer_place = path
         files = {name: TensorFile(os.path.join(path, name)) for name in self._files()}
         self._place: dict[str, TensorFile] = {}
         for name, file in files.items():

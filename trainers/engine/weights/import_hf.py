@@ -19,10 +19,12 @@ from schemas.errors import DataError, QuiverError
 from schemas.manifest import Manifest
 from schemas.store import commit
 from schemas.store.storage import shown
+from trainers.adapter_folder import is_adapters, read_adapters
 from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.weights import check as checks
 from trainers.engine.weights import padding, registry, stream, tokenizer
+from trainers.engine.weights.adapted_folder import AdaptedFolder
 from trainers.engine.weights.check import Check
 from trainers.engine.weights.family import Family, Spelling
 from trainers.engine.weights.folder import CONFIG, Folder, listed
@@ -40,6 +42,7 @@ def import_hf(
     source: str,
     out: str,
     *,
+    base: str = "",
     tokenizer_from: str | None = None,
     task_key: str = "",
     facts: Mapping[str, Any] | None = None,
@@ -48,10 +51,11 @@ def import_hf(
 ) -> Manifest:
     """Write the model in the Hugging Face folder `source` as the checkpoint `out`; the manifest that stands there.
 
-    tokenizer_from: a tokenizer dataset or folder, in place of the folder's own tokenizer. task_key: the checkpoint's,
-    if it has one. facts: more facts for its manifest; `turn_end` is how its chat template ends a turn. check:
-    "auto" compares logits with transformers where that is possible and says why it is not, "on" insists, "off" does
-    not. say: takes a line of progress.
+    `source` may hold PEFT's adapters: the model is then that which they make of the one in `base`, or of the one that
+    they name. tokenizer_from: a tokenizer dataset or folder, in place of the folder's own tokenizer. task_key: the
+    checkpoint's, if it has one. facts: more facts for its manifest; `turn_end` is how its chat template ends a turn.
+    check: "auto" compares logits with transformers where that is possible and says why it is not, "on" insists, "off"
+    does not. say: takes a line of progress.
 
     One piece of one tensor is in memory at a time; the comparison runs in a process of its own. `ConfigError` for a
     config or folder that is not supported, `DataError` for missing, unexpected or misshapen tensors and for logits
@@ -64,7 +68,9 @@ def import_hf(
         say(f"{out} is already there")
         return standing
     path = local(source)
-    folder, config = Folder(path), os.path.join(path, CONFIG)
+    adapters = read_adapters(path, base and local(base)) if is_adapters(path) else None
+    folder = Folder(path) if adapters is None else AdaptedFolder(adapters)
+    config = os.path.join(folder.path, CONFIG)
     family = registry.of_config(folder.config, config)
     model = family.model(folder.config, config)
     plan = planned(folder, family, model)
@@ -76,7 +82,7 @@ def import_hf(
     try:
         here = local(commit.attempt_path(out, attempt))
         stream.write(os.path.join(here, checkpoint.WEIGHTS), plan.dtypes, plan.make)
-        compared = checks.compare(path, here, model, check, folder.numel())
+        compared = checks.compare(folder.path, here, model, check, folder.numel(), adapters=adapters)
         say(compared.line)
     except BaseException:
         with suppress(QuiverError, OSError):

@@ -1,43 +1,22 @@
-"""Safetensors files, read and written one tensor at a time.
-
-A file is eight bytes of header length, a JSON header that names every tensor with its type, shape and place, and the
-tensors' bytes end to end. Nothing of a header is believed before it has been held against the file's size.
-"""
+"""Safetensors files, read and written one tensor at a time; what their headers say is `trainers.safetensors_header`."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from schemas.errors import DataError, printable
-from schemas.store.storage import shown
-from schemas.untrusted import parsing, strict_json
+from trainers.safetensors_header import Entry, bad_file, entries
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The types that weights may have."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
-_MAX_HEADER = 100 << 20
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: its type's name, its shape, and where its bytes begin and end in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 class TensorFile:
@@ -45,7 +24,7 @@ class TensorFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.entries: dict[str, Entry] = _entries(path)
+        self.entries: dict[str, Entry] = entries(path)
 
     def read(self, name: str, first: int = 0, last: int | None = None) -> Tensor:
         """The tensor `name`, or its rows `first` up to `last`; nothing else of the file is read."""
@@ -67,52 +46,8 @@ def _fill(path: str, room: memoryview, begin: int) -> None:
         while done < len(room):
             count = file.readinto(room[done : done + (64 << 20)])
             if not count:
-                raise _bad(path, f"it ends {len(room) - done} bytes early")
+                raise bad_file(path, f"it ends {len(room) - done} bytes early")
             done += count
-
-
-def _entries(path: str) -> dict[str, Entry]:
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise _bad(path, f"a header of {length} bytes in a file of {size}")
-        text = file.read(length)
-    with parsing(lambda words: _bad(path, f"its header: {words}")):
-        header = strict_json(text)
-        header.pop("__metadata__", None)
-        entries = {name: _entry(fields, 8 + length) for name, fields in header.items()}
-    place = 8 + length
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != place or entry.end - entry.begin != math.prod(entry.shape) * _BYTES[entry.dtype]:
-            raise _bad(path, f"{printable(name)} does not lie where its type and shape put it")
-        place = entry.end
-    if place != size:
-        raise _bad(path, f"its tensors end at byte {place} of {size}")
-    return entries
-
-
-def _entry(fields: Mapping[str, Any], start: int) -> Entry:
-    begin, end = fields["data_offsets"]
-    shape, dtype = tuple(fields["shape"]), fields["dtype"]
-    numbers = (begin, end, *shape)
-    if any(type(number) is not int or number < 0 for number in numbers) or dtype not in _BYTES or set(fields) - _FIELDS:
-        raise ValueError(f"an entry {printable(fields)}")
-    return Entry(dtype, shape, start + begin, start + end)
-
-
-_FIELDS = {"dtype", "shape", "data_offsets"}
-
-
-def _bad(path: str, reason: str) -> DataError:
-    return DataError(
-        "bad-safetensors",
-        f"{shown(os.path.basename(path))} is no sound safetensors file",
-        found=printable(reason, 200),
-        where=shown(path),
-        kept="nothing was written",
-        next="copy the file again",
-    )
 
 
 class TensorWriter:

@@ -119,7 +119,7 @@ def chosen(
     `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
     tokens that end an answer there. taught: how its chat template ends a turn.
     """
-    chosen_files = of_folder(folder.path) if wish is None else at(wish)
+    chosen_files = of_folder(folder.tokenizer_place) if wish is None else at(wish)
     own = opened(chosen_files.files[TOKENS], folder.path)
     largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= model.vocab_size:
