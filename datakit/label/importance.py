@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, starts
 from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers
-from datakit.columns.rejections import set_aside, with_column
+from datakit.columns.rejections import set_aside
 from datakit.columns.token_lists import row_sums
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
@@ -99,14 +99,14 @@ class Importance(Gather):
         keep = finite & (size[group] >= self.least)
         kept, own = rows.filter(pa.array(keep)), group[keep]
         tokens = np.bincount(own, weights=_counted(kept[self.mask]), minlength=count) / np.maximum(size, 1)
-        values = (
+        added = (
             _softmax(weight[keep], own, count),
             _softmax(baseline[keep], own, count),
             size[own].astype(np.int32),
             tokens[own],
         )
-        for column, numbers_B in zip(_ADDED, values, strict=True):
-            kept = with_column(kept, column.name, pa.array(numbers_B))
+        columns = {column.name: numbers_B for column, numbers_B in zip(_ADDED, added, strict=True)}
+        kept = pa.table({**dict(zip(kept.column_names, kept.columns, strict=True)), **columns})
         lost = ~keep
         reason = np.where(finite, "too-few-answers", NOT_FINITE)[lost]
         left = measured(np.where(finite, size[group], np.nan)[lost])
