@@ -21,6 +21,7 @@ from pipelines.backends.hf_folder import imported_model
 from pipelines.commands.command import Command
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.external import ConvertedModel, ImportedModel
+from pipelines.graph.model_check import check_whole
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem
@@ -91,6 +92,7 @@ class ExportModel(Command):
     def build(self, plan: Plan) -> Sequence[Node]:
         place, family = reference(self, "checkpoint"), self.family or self.architecture
         model = checkpoint_at(plan, place)
+        check_whole(model)
         chosen = {"dtype": self.dtype, **({"family": family} if family else {})}
         label = self.name or f"exported/{stem(place)}"
         made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))

@@ -97,6 +97,11 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"
     )
 
+    @property
+    def least_held_out(self) -> int:
+        """Prompts that there are at least to judge by, and as many to learn from."""
+        return 1
+
     def one_shot_setup(self, plan: Plan) -> OneShotSetup:
         """The model imported where it comes from outside, the rows imported and split; `ConfigError` for what is
         missing or cannot be.
@@ -156,14 +161,24 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         if self.eval_share == 0 and not self.asks_held_out:
             return rows, None
         key = next((name for name in _KEYS if name in rows_of(rows)), _KEYS[0])
-        parts = held_apart(plan, f"{label}.", rows, self.eval_share, self.settled_seed, flag="--eval-share", key=key)
+        parts = held_apart(
+            plan,
+            f"{label}.",
+            rows,
+            self.eval_share,
+            self.settled_seed,
+            flag="--eval-share",
+            key=key,
+            least=self.least_held_out,
+        )
         split: Any = parts[0]
         count = few_keys(rows, split.op)
-        if count is not None and count < len(parts):
+        needed = self.least_held_out * len(parts)
+        if count is not None and count < needed:
             raise DataError(
                 "too-few-prompts",
-                f"{source_of(rows)} has {counted(count, 'prompt')}: none is left to judge by where the first is learnt",
-                expected="two prompts or more, or rows to judge by of their own (--eval-data)",
+                f"{source_of(rows)} has {counted(count, 'prompt')}: too few to learn from some and judge by others",
+                expected=f"{needed} prompts or more, or rows to judge by of their own (--eval-data)",
                 found=str(count),
                 kept="nothing was started",
                 next="--eval-data FILE" if self.asks_held_out else "--eval-share 0",

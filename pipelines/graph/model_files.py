@@ -1,4 +1,4 @@
-"""What the one small file of a model's folder says: its positions, and what the numbers of its head are called."""
+"""What the one small file of a model's folder says: positions, vocabulary, what the numbers of its head are called."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _POSITIONS = {
 }
 """Of a checkpoint and of a Hugging Face folder: the file, and the keys under which families have the number."""
 
+ADAPTERS = "lora.json"
+"""The file of a checkpoint that holds LoRA adapters alone."""
+
 _USUAL_LABELS = 2
 """Numbers of a classifier whose config.json names none, as in transformers."""
 
@@ -30,19 +33,40 @@ def positions_in(folder: str, base: str = "") -> int | None:
     return next((value for key in _POSITIONS.get(name, ()) if (value := _count(settings.get(key)))), None)
 
 
+def vocabulary_in(folder: str, base: str = "") -> int | None:
+    """Ids that the model in a checkpoint or a Hugging Face folder knows; None where no file says a sound number."""
+    return _count(_settings(folder, base)[1].get("vocab_size"))
+
+
+def scores_in(folder: str, base: str = "") -> bool | None:
+    """Whether the model in a checkpoint or a Hugging Face folder puts numbers on rows, and gives no tokens; None where
+    no file says what it is.
+    """
+    return _is_scalar(*_settings(folder, base))
+
+
 def outputs_in(folder: str, facts: Mapping[str, Any], base: str = "") -> tuple[str, ...]:
     """What the numbers are called that a reward model, in a checkpoint with these `facts` or in a Hugging Face folder,
     puts on a row; empty for any other model.
     """
     name, settings = _settings(folder, base)
-    if name == "model.json":
-        size = _count(settings.get("head_size")) if settings.get("head") == "scalar" else None
-    else:
-        kinds, labels = settings.get("architectures"), settings.get("id2label")
-        scalar = isinstance(kinds, list) and len(kinds) == 1 and str(kinds[0]).endswith("ForSequenceClassification")
-        named = len(labels) if isinstance(labels, dict) else 0
-        size = (_count(settings.get("num_labels")) or named or _USUAL_LABELS) if scalar else None
+    if not _is_scalar(name, settings):
+        return ()
+    labels = settings.get("id2label")
+    named = len(labels) if isinstance(labels, dict) else 0
+    usual = _count(settings.get("num_labels")) or named or _USUAL_LABELS
+    size = _count(settings.get("head_size")) if name == "model.json" else usual
     return output_names(facts.get(OUTPUT_NAMES), size) if size else ()
+
+
+def _is_scalar(name: str, settings: Mapping[str, Any]) -> bool | None:
+    """Whether the network of the file `name` has a scalar head; None where it does not say."""
+    if name == "model.json":
+        return settings["head"] == "scalar" if "head" in settings else None
+    kinds = settings.get("architectures")
+    if not isinstance(kinds, list) or len(kinds) != 1:
+        return None
+    return str(kinds[0]).endswith("ForSequenceClassification")
 
 
 def _settings(folder: str, base: str) -> tuple[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from datakit.run.resource import check_needs
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.made_by import next_command, without_nulls
+from pipelines.graph.model_check import check_answers
 from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.resolve import source_of
 from pipelines.graph.tokenizer_check import check_tokenizer
@@ -158,6 +159,7 @@ def _check_table(node: Table) -> None:
         for name, given in node.resources.items():
             columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
+    check_answers(node)
     _check_given(node)
     check_template(node)
     check_settings(node)

@@ -17,11 +17,12 @@ from datakit.label import Divergence, TopK
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.backend import model_at
+from pipelines.graph.model_check import check_top_k, known_ids
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.runtime.parameters import Whole
+from pipelines.runtime.parameters import OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import asked
 from pipelines.stages.losses import losses, token_rows
@@ -37,6 +38,9 @@ _COLUMNS = (
     Figure("KL from teacher", ".4f", meaning="nats for a learnt token, over the teacher's likeliest ids"),
     Figure("agreement", ".1%", meaning="learnt tokens whose likeliest id of these is the teacher's"),
 )
+_TOP_K = 100
+"""Likeliest ids where nobody says how many: NeMo-Aligner's example."""
+
 _WHEN = ("before", "after")
 _DIVERGED = ", ".join(f"{when}_kl, {when}_agreement" for when in _WHEN)
 
@@ -49,7 +53,9 @@ class Distill(OneShotOfAnswers):
     needed = ("model", "teacher", "data")
 
     teacher = model_parameter("teacher")
-    top_k = Whole(default=100, description="likeliest ids of the teacher at every token, 8 bytes each")
+    top_k = OptionalWhole(
+        description="likeliest ids of the teacher at every token, 8 bytes each; empty: 100, or as many as models know"
+    )
     algorithm = luigi.Parameter(default="kd", description="algorithm over a teacher's likeliest ids")
     learning = learning_over(optim={"lr": 1e-5})
 
@@ -60,11 +66,13 @@ class Distill(OneShotOfAnswers):
         self._check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, teacher = given.label, given.model, model_at(plan, self.teacher, "model")
+        k = self.top_k or min([_TOP_K, *(size for one in (teacher, first) if (size := known_ids(one)) is not None)])
+        check_top_k(k, (teacher, first), "--top-k %d")
         rows = {
             part: asked(
                 plan,
                 f"{label}/{part}",
-                TopK(k=self.top_k),
+                TopK(k=k),
                 token_rows(plan, f"{label}/{part}", rows, first, given.reading),
                 teacher,
             )

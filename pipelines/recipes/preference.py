@@ -3,6 +3,8 @@
     --data -> train    -> template -> tokens, masks -> log-probs of the reference -> training -> policy
            -> held out -> template -> tokens, masks -> log-probs before, after -> rewards, accuracy -> table
 
+Answers that are wanted or not, one by one, are learnt from by `--algorithm kto`, and judged by their rewards alone.
+
 The model is its own reference: what it says of both answers of a pair is asked once (`label.logprobs`, per row).
 """
 
@@ -20,19 +22,29 @@ from pipelines.report.pairs import preference_table
 from pipelines.runtime.learning import SettingNumber
 from pipelines.stages.preference_training import trained_on_pairs
 from pipelines.stages.preferred import learns_preferences
+from trainers.registry import algorithm_of
 
 
 class Preference(OneShotOfPairs):
-    """A model that prefers the chosen answers of the pairs in `data`, by `algorithm`."""
+    """A model that prefers the chosen answers of the pairs in `data`, by `algorithm`; `kto` also learns from answers
+    that are wanted or not, one by one.
+    """
 
     example = "--model FOLDER --data pairs.jsonl --lr 1e-6 --beta 0.1"
     title = "preference"
+    other_formats = (*OneShotOfPairs.other_formats, "kto_labels", "kto", "kto_messages")
+    reads = (*OneShotOfPairs.reads, ("messages", "response", "desirable"))
 
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = learning_over(optim={"lr": 1e-6})
     beta = SettingNumber(setting="settings.beta", least=0, note="empty: the algorithm's default")
 
     fits = staticmethod(learns_preferences)
+
+    @property
+    def least_held_out(self) -> int:
+        """Two where each answer stands beside one to another question."""
+        return 2 if "mismatched_ids" in algorithm_of(self.algorithm).rows else 1
 
     def results(self, plan: Plan) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""

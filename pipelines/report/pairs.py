@@ -1,4 +1,4 @@
-"""How a policy orders pairs that it did not learn from, as a table."""
+"""How a policy orders pairs that it did not learn from, or rewards answers that were judged one by one, as a table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,26 @@ _COLUMNS = (
 )
 
 
+_OF_ANSWERS = (
+    Figure("answers", ",.0f", meaning="held-out answers that were judged one by one"),
+    Figure("wanted", ".1%", meaning="of these"),
+    Figure(
+        "rewards/chosen",
+        ".4f",
+        meaning="mean reward of wanted ones: beta times what log-probability gained",
+    ),
+    Figure("rewards/rejected", ".4f", meaning="the same of the unwanted ones"),
+    Figure("rewards/margins", ".4f", meaning="difference of the two: above 0, the policy tells them apart"),
+)
+
+
 def preference_table(title: str, evaluation: Node) -> FigureTable:
     """The figures of `evaluation` under TRL's names."""
     figures = metrics(evaluation)
+    if "wanted.count" in figures:
+        wanted, unwanted = (figures.get(f"reward_{name}.mean") for name in ("wanted", "unwanted"))
+        margin = None if wanted is None or unwanted is None else wanted - unwanted
+        row = (figures["wanted.count"], figures["wanted.mean"], wanted, unwanted, margin)
+        return FigureTable(f"{title}: held-out answers", _OF_ANSWERS, (row,))
     row = (figures["before.count"], *(figures[f"{name}.mean"] for name in MEASURED))
     return FigureTable(f"{title}: held-out pairs", _COLUMNS, (row,))

@@ -80,9 +80,10 @@ def held_apart(
     *,
     flag: str = "",
     key: str = "prompt_id",
+    least: int = 1,
     rows_per_shard: int = ROWS_PER_SHARD,
 ) -> tuple[Node, Node]:
-    """`rows` in two parts that share no `key`: what is learnt from, and about `share` of the keys, one at least, to
+    """`rows` in two parts that share no `key`: what is learnt from, and about `share` of the keys, `least` at least, to
     judge by. Their labels are `label` and the name of the part. `ConfigError` where the share, as `flag` gives it,
     leaves nothing to one of them.
     """
@@ -97,7 +98,7 @@ def held_apart(
     train, held_out = (
         plan.table(
             f"{label}{part}",
-            Split(part=part, parts=_PARTS, shares=(1 - share, share), key=key, least=1),
+            Split(part=part, parts=_PARTS, shares=(1 - share, share), key=key, least=least),
             rows,
             seed=seed,
             rows_per_shard=rows_per_shard,

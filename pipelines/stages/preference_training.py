@@ -7,13 +7,14 @@ are asked about: these are read before and after.
 
 from __future__ import annotations
 
+from datakit.label import Logprobs
 from datakit.sql import Query
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked
 from pipelines.stages.measure import Measure
-from pipelines.stages.preferred import SIDES, is_of_pairs, learnt_rows, of_pairs, rows_for
+from pipelines.stages.preferred import SIDES, is_feedback, is_of_pairs, learnt_rows, of_pairs, rows_for
 from trainers.algorithm import ImplicitReward
 from trainers.config import Training
 from trainers.registry import configured
@@ -22,6 +23,8 @@ MEASURED = ("before", "after", "accuracy", "reward_margin", "reward_chosen", "re
 """What is measured of every held-out pair: whether the chosen answer is the likelier one, before and after; whether its
 reward is the greater one, the difference, and both rewards.
 """
+MEASURED_ANSWERS = ("wanted", "reward_wanted", "reward_unwanted")
+"""What is measured of every held-out answer that was judged by itself: whether it is wanted, and its reward."""
 
 
 def trained_on_pairs(
@@ -34,8 +37,8 @@ def trained_on_pairs(
     reading: Reading,
     seed: int,
 ) -> Results:
-    """`policy` after `training` on the first of `pairs` (PREFERENCES), judged on the second, where there is one: an
-    algorithm over pairs on those that it can read.
+    """`policy` after `training` on the first of `pairs` (PREFERENCES or FEEDBACK), judged on the second, where there is
+    one: an algorithm over pairs on those that it can read.
     """
     learning = training.learning
     algorithm, settings = configured(learning.algorithm, learning.settings, where=label)
@@ -53,12 +56,18 @@ def trained_on_pairs(
     if pairs[1] is None:
         return Results(targets=(trained,), datasets={kind: train}, checkpoints=checkpoints)
     assert algorithm.implicit_reward is not None, "rows were made for it"
-    compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
-    held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
-    read = asked(plan, f"{label}/held-out-read", of_pairs("policy"), held_out, trained)
-    query = Query(query=rewards_query(algorithm.implicit_reward(settings)), tables=("pairs",), key=("pair_id",))
+    reward = algorithm.implicit_reward(settings)
+    if is_feedback(pairs[1]):
+        held_out, asking, measured = learnt["held-out"], _ANSWER, MEASURED_ANSWERS
+        query = Query(query=answers_query(reward), tables=("answers",), key=("sample_id",))
+    else:
+        compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
+        held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
+        asking, measured = of_pairs("policy"), MEASURED
+        query = Query(query=rewards_query(reward), tables=("pairs",), key=("pair_id",))
+    read = asked(plan, f"{label}/held-out-read", asking, held_out, trained)
     order = plan.table(f"{label}/held-out-order", query, read)
-    evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=MEASURED), order)
+    evaluation = plan.table(f"{label}/evaluation", Measure(stage=label, columns=measured), order)
     return Results(
         targets=(trained, evaluation),
         datasets={kind: train, "held_out": held_out, "read": read, "order": order},
@@ -67,13 +76,35 @@ def trained_on_pairs(
     )
 
 
+_ANSWER = Logprobs(columns=(("input_ids", "loss_mask", "policy_logprob"),), per="row")
+"""What the policy is asked about an answer that was judged by itself."""
+
+
+def _of_answer(reward: ImplicitReward, gain: str, mask: str) -> str:
+    """The SQL of an answer's reward: `gain` is what it gained, `mask` the column that counts its tokens."""
+    tokens = f" / greatest(list_sum({mask}[2:]), 1)" if reward.averaged else ""
+    return f"CAST({float(reward.scale)!r} AS DOUBLE) * ({gain}){tokens}"
+
+
+def answers_query(reward: ImplicitReward) -> str:
+    """The query for `MEASURED_ANSWERS`, with the rewards that the algorithm gives answers, each in the column of its
+    kind.
+    """
+    gain = "policy_logprob" + (" - ref_logprob" if reward.referred else "")
+    return f"""
+WITH rewarded AS (SELECT *, {_of_answer(reward, gain, "loss_mask")} AS reward FROM answers)
+SELECT sample_id, CAST(desirable AS DOUBLE) AS wanted,
+  CASE WHEN desirable THEN reward END AS reward_wanted, CASE WHEN NOT desirable THEN reward END AS reward_unwanted
+FROM rewarded ORDER BY sample_id
+"""
+
+
 def rewards_query(reward: ImplicitReward) -> str:
     """The query for `MEASURED`, with the rewards that the algorithm gives answers."""
     rewards = []
     for side in SIDES:
         gain = f"policy_logprob_{side}" + (f" - ref_logprob_{side}" if reward.referred else "")
-        tokens = f" / greatest(list_sum({side}_mask[2:]), 1)" if reward.averaged else ""
-        rewards.append(f"CAST({float(reward.scale)!r} AS DOUBLE) * ({gain}){tokens} AS reward_{side}")
+        rewards.append(f"{_of_answer(reward, gain, f'{side}_mask')} AS reward_{side}")
     return f"""
 WITH rewarded AS (SELECT *, {", ".join(rewards)} FROM pairs)
 SELECT pair_id,

@@ -28,11 +28,27 @@ def learns_preferences(algorithm: Algorithm) -> bool:
     return algorithm.implicit_reward is not None
 
 
+def is_feedback(rows: Node) -> bool:
+    """Whether `rows` are answers that are wanted or not, one by one (FEEDBACK)."""
+    return "desirable" in rows_of(rows)
+
+
 def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
-    """`pairs` (PREFERENCES) as rows of the kind that `algorithm` reads, the same pairs or answers one by one; those
-    without a value that it needs (a known reward) are set aside. `DataError` where it is known that this leaves none.
+    """`pairs` (PREFERENCES or FEEDBACK) as rows of the kind that `algorithm` reads, the same rows, or the answers of
+    pairs one by one; those without a value that it needs (a known reward) are set aside. `DataError` where it is known
+    that this leaves none, `ConfigError` for answers one by one where pairs are read.
     """
-    rows = pairs if is_of_pairs(algorithm) else plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
+    if is_of_pairs(algorithm) and is_feedback(pairs):
+        raise ConfigError(
+            "wrong-rows",
+            f"{algorithm.name} learns from pairs, and {source_of(whole(pairs))} has answers judged one by one",
+            expected="pairs (chosen, rejected), or an algorithm over answers one by one (kto)",
+            found="rows with desirable",
+            kept="nothing was started",
+            next="--algorithm kto",
+        )
+    as_they_are = is_of_pairs(algorithm) or is_feedback(pairs)
+    rows = pairs if as_they_are else plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
     columns = unsure(algorithm.rows, rows_of(rows))
     if not columns:
         return rows
@@ -54,8 +70,8 @@ def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
 def learnt_rows(
     plan: Plan, label: str, algorithm: Algorithm, pairs: Node, reference: Node, reading: Reading, seed: int
 ) -> Node:
-    """`pairs` (PREFERENCES) as rows of `algorithm`, with the log-probabilities that the model `reference` gives them;
-    where it reads none, as tokens, and nothing is asked.
+    """`pairs` (PREFERENCES or FEEDBACK) as rows of `algorithm`, with the log-probabilities that the model `reference`
+    gives them; where it reads none, as tokens, and nothing is asked.
 
     Texts that the algorithm reads besides, each as tokens (`mismatched_ids`), come of the operations that add them.
     """

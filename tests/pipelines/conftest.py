@@ -17,10 +17,11 @@ if FOLDER not in sys.path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a file of prompts, one of samples and a small model as other programs write it."""
+    """A folder with a file of prompts, one of samples, a small model and a small reward model from outside."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "q"}) + "\n")
     rows = [{"prompt": "q", "response": "a"}, {"prompt": "a", "response": "q"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small_model.write(tmp_path / "model")
+    small_model.write(tmp_path / "judge", "LlamaForSequenceClassification")
     return tmp_path

@@ -8,10 +8,10 @@ from pathlib import Path
 import tokenizers
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, kind: str = "LlamaForCausalLM") -> None:
     """The small files of a Llama folder whose tokenizer has two words and a chat template."""
     folder.mkdir()
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "vocab_size": 9}
+    config = {"model_type": "llama", "architectures": [kind], "hidden_size": 8, "vocab_size": 9, "num_labels": 1}
     shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "rms_norm_eps": 1e-6}
     (folder / "config.json").write_text(json.dumps({**config, **shape, "max_position_embeddings": 64}))
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")

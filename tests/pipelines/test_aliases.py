@@ -29,7 +29,7 @@ SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention
 PAIRS: dict[str, tuple[Callable[..., Command], dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "Generate": (stages.Generate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
     "Evaluate": (stages.Evaluate, {"prompts": "prompts.jsonl"}, {"model": "model"}, {"policy": "model"}),
-    "Label": (stages.Label, {"data": "rows.jsonl", "op": "reward"}, {"model": "model"}, {"reward_model": "model"}),
+    "Label": (stages.Label, {"data": "rows.jsonl", "op": "reward"}, {"model": "judge"}, {"reward_model": "judge"}),
     "ExportModel": (
         models.ExportModel,
         {},

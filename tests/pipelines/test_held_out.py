@@ -114,9 +114,9 @@ def test_a_single_prompt_is_refused_before_anything_runs(place: Path) -> None:
     (place / "one.jsonl").write_text('{"prompt": "q", "response": "a"}\n{"prompt": "q", "response": "q"}\n')
     for recipe, cure in (
         (Sft(model="model", data="one.jsonl"), "--eval-share 0"),
-        (SteerLm(model="model", data="one.jsonl", reward="model"), "--eval-data FILE"),
+        (SteerLm(model="model", data="one.jsonl", reward="judge"), "--eval-data FILE"),
     ):
-        with pytest.raises(DataError, match=r"one.jsonl has 1 prompt: none is left to judge by") as fault:
+        with pytest.raises(DataError, match=r"one.jsonl has 1 prompt: too few to learn from some and judge") as fault:
             recipe.results(Plan(str(place / "out")))
         assert (fault.value.slug, fault.value.next) == ("too-few-prompts", cure)
     assert Sft(model="model", data="one.jsonl", eval_share=0.0).results(Plan(str(place / "out"))).targets
@@ -133,7 +133,7 @@ def test_a_dataset_of_a_single_prompt_is_refused_too(place: Path) -> None:
 
 def test_questions_that_levels_are_asked_of_have_to_be_there(place: Path) -> None:
     with pytest.raises(ConfigError, match="--eval-share 0 leaves nothing to judge by"):
-        SteerLm(model="model", data="rows.jsonl", reward="model", eval_share=0.0).results(Plan(str(place / "out")))
+        SteerLm(model="model", data="rows.jsonl", reward="judge", eval_share=0.0).results(Plan(str(place / "out")))
 
 
 @pytest.mark.parametrize(("share", "nothing"), [(0.0, "judge by"), (1.0, "learn from")])
@@ -141,7 +141,7 @@ def test_setups_name_the_flag_of_a_share_that_leaves_nothing(
     share: float, nothing: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
-    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "model", "held_out": share, "max_new_tokens": 8}
+    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "judge", "held_out": share, "max_new_tokens": 8}
     setup = own.task_setup
     monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
     with pytest.raises(ConfigError, match=f"--own-held-out {share:g} leaves nothing to {nothing}") as fault:
@@ -153,7 +153,7 @@ def test_setups_hold_one_of_few_prompts_out(place: Path, monkeypatch: pytest.Mon
     """Eight questions, a tenth: with most seeds none was drawn."""
     questions = "".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(8))
     (place / "prompts.jsonl").write_text(questions)
-    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "model", "max_new_tokens": 8}
+    given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "judge", "max_new_tokens": 8}
     setup = own.task_setup
     monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
     for seed in range(4):

@@ -30,8 +30,9 @@ from schemas.tokenizer import folder_identity
 
 @pytest.fixture
 def bare(place: Path) -> Path:
-    """The place, its model without a chat template."""
-    (place / "model/tokenizer_config.json").unlink()
+    """The place, its models without a chat template."""
+    for name in ("model", "judge"):
+        (place / name / "tokenizer_config.json").unlink()
     return place
 
 
@@ -40,7 +41,7 @@ def goals(**more: Any) -> list[Command]:
     return [
         stages.Generate(model="model", prompts="prompts.jsonl", **more),
         stages.Evaluate(model="model", prompts="prompts.jsonl", **more),
-        stages.Label(data="rows.jsonl", op="reward", model="model", **more),
+        stages.Label(data="rows.jsonl", op="reward", model="judge", **more),
         stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
         stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **more),
         stages.Template(data="rows.jsonl", op="reward_prompt", tokenizer="model", **more),
@@ -49,7 +50,7 @@ def goals(**more: Any) -> list[Command]:
 
 def test_a_missing_template_is_found_as_the_graph_is_made(bare: Path) -> None:
     for goal in goals():
-        with pytest.raises(ConfigError, match=r"model.* has no chat template, and none was given") as fault:
+        with pytest.raises(ConfigError, match=r"(model|judge).* has no chat template, and none was given") as fault:
             goal.build(Plan("data"))
         assert (fault.value.slug, fault.value.next) == ("no-template", "--template text"), type(goal).__name__
     assert all(goal.build(Plan("data")) for goal in goals(template="text"))
@@ -85,7 +86,7 @@ _TASK_SETUP = own.task_setup
 
 def wanted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Sequence[Node]:
     """What an iteration over one's own model wants, with these settings of `[own]`."""
-    given = {"model": "model", "prompts": "prompts.jsonl", "reward": "model", "held_out": 0.5, **settings}
+    given = {"model": "model", "prompts": "prompts.jsonl", "reward": "judge", "held_out": 0.5, **settings}
     monkeypatch.setattr(own, "task_setup", lambda section, *more: _TASK_SETUP(section.clone(**given), *more))
     return RestIteration(setup="own", prompts_per_iteration=1).results(Plan("data")).targets
 
@@ -101,7 +102,10 @@ def test_max_length_is_what_the_models_read_unless_it_is_given(place: Path, monk
         "the model's 64 positions, and what a question may take of them"
     )
     config = json.loads((place / "model/config.json").read_text())
-    (place / "model/config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    for name in ("model", "judge"):
+        kind = json.loads((place / name / "config.json").read_text())["architectures"]
+        wider = {**config, "architectures": kind, "max_position_embeddings": 4096}
+        (place / name / "config.json").write_text(json.dumps(wider))
     keys = [
         [node.task_key for node in wanted(monkeypatch, max_new_tokens=16, **more)]
         for more in ({}, {"max_length": 2048})
@@ -129,8 +133,8 @@ def bounded(**more: Any) -> list[Command]:
     asking = {"model": "model", "prompts": "prompts.jsonl", "max_new_tokens": 16, **more}
     return [
         stages.Generate(**asking),
-        stages.Evaluate(**asking, reward_model="model"),
-        stages.Label(data="rows.jsonl", op="reward", model="model", **more),
+        stages.Evaluate(**asking, reward_model="judge"),
+        stages.Label(data="rows.jsonl", op="reward", model="judge", **more),
         stages.Label(data="rows.jsonl", op="logprobs", model="model", **more),
     ]
 
@@ -158,6 +162,6 @@ def test_rows_longer_than_the_model_are_found_before_a_stage_runs(place: Path) -
     options = dict(zip(words[4::2], words[5::2], strict=True))
     assert json.loads(options.pop("--params")) == {"append_eos": True, "max_length": 64}
     assert options == {"--data": "texts", "--tokenizer": "model", "--op": "mask"}
-    scored = stages.Label(data="fits", op="reward", model="model").build(plan)[0]
-    with pytest.raises(DataError, match="fits holds a row of 65 tokens, and model reads 64"):
+    scored = stages.Label(data="fits", op="reward", model="judge").build(plan)[0]
+    with pytest.raises(DataError, match="fits holds a row of 65 tokens, and judge reads 64"):
         check_rows(scored)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.graph.model_files import outputs_in, positions_in
+from pipelines.graph.model_files import outputs_in, positions_in, scores_in, vocabulary_in
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,19 @@ def test_numbers_have_the_names_that_the_scorer_will_give_them(
 ) -> None:
     (tmp_path / name).write_text(json.dumps(settings))
     assert outputs_in(str(tmp_path), facts) == outputs
+    assert scores_in(str(tmp_path)) is (settings.get("head", "scalar") == "scalar" and "CausalLM" not in str(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "scores", "ids"),
+    [({}, None, None), ({"architectures": []}, None, None), ({"vocab_size": 9}, None, 9),
+     ({"vocab_size": 0}, None, None), ({"architectures": ["LlamaForCausalLM"], "vocab_size": "9"}, False, None)],
+)  # fmt: skip
+def test_what_no_file_says_is_not_known(
+    settings: dict[str, object], scores: bool | None, ids: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert (scores_in(str(tmp_path)), vocabulary_in(str(tmp_path))) == (scores, ids)
 
 
 def test_the_checkpoint_goes_before_what_it_was_imported_from(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path)
 def test_files_of_a_setup_are_renamed_too_whatever_their_layout(others: Path) -> None:
     plan, bounds = Plan("data"), {"max_length": 64, "max_new_tokens": 8}
     mine = own(
-        model="model", reward="model", prompts="asked.jsonl", columns={"prompt": "task.q"}, original="rows.jsonl",
+        model="model", reward="judge", prompts="asked.jsonl", columns={"prompt": "task.q"}, original="rows.jsonl",
         original_columns={"prompt": "task.q", "response": "task.a"}, **bounds,
     ).task_setup(plan, 0, Rendering())  # fmt: skip
     assert [row["messages"][0]["content"] for row in first_rows(mine.prompts)] == ["1+1?"]

@@ -11,9 +11,10 @@ from typing import Any
 import luigi
 import pyarrow as pa
 import pytest
+from commands import luigi as luigi_command
 
 from datakit.apply import apply
-from datakit.blend import Mismatch, Unpair
+from datakit.blend import Mismatch, Split, Unpair
 from datakit.filter import NotNull
 from datakit.io import Jsonl
 from datakit.label import Logprobs
@@ -24,11 +25,13 @@ from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, PreferenceOptimization
 from pipelines.stages.ask import PLAIN
 from pipelines.stages.preferred import learnt_rows
+from schemas import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.rows.conversation import IDS
 from schemas.rows.feedback import FEEDBACK, FEEDBACK_TOKENS
 from schemas.rows.tokens import MASK
 from schemas.schema import Column
+from tests import pages
 from trainers.algorithm import Algorithm, TokenColumn
 from trainers.algorithms import DPO, IPO, KTO, ORPO, RPO, SFT, SIMPO
 from trainers.registry import configured
@@ -124,6 +127,68 @@ def test_pairs_without_what_the_algorithm_reads_are_refused_before_anything_runs
     assert fault.value.where == "pairs.jsonl" and "--algorithm dpo" in fault.value.next
     assert Preference(model="model", data="pairs.jsonl", algorithm="dpo").results(Plan("data")).targets
     assert not (place / "data").exists()
+
+
+JUDGED: dict[str, list[dict[str, Any]]] = {
+    "kto_labels": [{"prompt": f"{n}?", "completion": f"{n}.", "label": n % 2 == 0} for n in range(8)],
+    "kto": [{"prompt": f"{n}?", "response": f"{n}.", "preference": ("chosen", "rejected")[n % 2]} for n in range(8)],
+    "kto_messages": [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}], "label": n < 4}
+        for n in range(8)
+    ],
+}
+
+
+@pytest.mark.parametrize("form", JUDGED)
+def test_answers_that_were_judged_one_by_one_are_read_as_they_are(place: Path, form: str) -> None:
+    """Files of KTO's own shapes, by recognition: nothing is taken apart, and held-out answers are judged by rewards."""
+    data = write(place, *JUDGED[form])
+    results = Preference(model="model", data=data, algorithm="kto").results(Plan("data"))
+    policy, evaluation = results.targets
+    assert not [op for node in results.targets for op in ops(node) if isinstance(op, Unpair)]
+    [read] = {op for op in ops(policy) if isinstance(op, Jsonl)}
+    assert read.format == form
+    assert isinstance(evaluation, Table) and evaluation.op.columns == ("wanted", "reward_wanted", "reward_unwanted")
+    with pytest.raises(ConfigError, match=r"dpo learns from pairs, and .* has answers judged one by one") as fault:
+        Preference(model="model", data=data).results(Plan("data"))
+    assert (fault.value.slug, fault.value.next) == ("wrong-rows", "--algorithm kto")
+
+
+def test_kto_holds_two_prompts_out_because_each_answer_stands_beside_another_questions(place: Path) -> None:
+    data = write(place, *JUDGED["kto_labels"])
+    results = Preference(model="model", data=data, algorithm="kto").results(Plan("data"))
+    assert {op.least for op in ops(results.targets[-1]) if isinstance(op, Split)} == {2}
+    few = write(place, *JUDGED["kto_labels"][:3])
+    with pytest.raises(DataError, match="has 3 prompts: too few") as fault:
+        Preference(model="model", data=few, algorithm="kto").results(Plan("data"))
+    assert (fault.value.slug, fault.value.next) == ("too-few-prompts", "--eval-share 0")
+
+
+@pytest.mark.slow
+def test_kto_on_a_file_of_labels_rewards_wanted_answers(tmp_path: Path) -> None:
+    """End to end; the figures are those of the rows, by hand."""
+    pages.model(tmp_path / "my-model")
+    rows = [{"prompt": f"{n}?", "completion": ("yes", "no")[n % 2], "label": n % 2 == 0} for n in range(24)]
+    write(tmp_path, *rows)
+    flags = ["--algorithm", "kto", "--lr", "3e-3", "--batch-size", "4", "--epochs", "3", "--eval-share", "0.3"]
+    words = ["Preference", "--model", "my-model", "--data", "some.jsonl", *flags]
+    done = luigi_command(tmp_path, *words, module="pipelines")
+    assert done.returncode == 0, done.stderr
+    [order] = (tmp_path / "quiver-data/preference/some").glob("held-out-order-*")
+    [read] = (tmp_path / "quiver-data/preference/some").glob("held-out-read-*")
+    judged = {row["sample_id"]: row for row in Dataset.open(str(order)).read().to_pylist()}
+    asked_of = Dataset.open(str(read)).read().to_pylist()
+    assert {row["sample_id"] for row in asked_of} == {*judged} and len(judged) >= 2
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for row in asked_of:
+        reward = 0.2 * (row["policy_logprob"] - row["ref_logprob"])
+        sides[row["desirable"]].append(reward)
+        mine, other = ("reward_wanted", "reward_unwanted")[:: 1 if row["desirable"] else -1]
+        assert judged[row["sample_id"]][mine] == pytest.approx(reward) and judged[row["sample_id"]][other] is None
+    means = [sum(values) / len(values) for values in sides.values()]
+    assert means[0] > means[1], "after learning the wanted answers have the greater rewards"
+    figures = done.stdout.split("rewards/margins\n")[1].splitlines()[1].split()
+    assert figures[2:5] == [f"{value:.4f}" for value in (*means, means[0] - means[1])]
 
 
 def test_pairs_that_are_there_without_rewards_are_refused_too(place: Path) -> None:

@@ -43,9 +43,9 @@ def templating(wanted: Sequence[Node]) -> list[dict[str, Any]]:
 def test_every_verb_that_templates(place: Path) -> None:
     goals: list[Command] = [
         stages.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
-        stages.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="model", stop=["END"], **ASKED),
+        stages.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="judge", stop=["END"], **ASKED),
         stages.Template(data="rows.jsonl", op="chat", tokenizer="model", **ASKED),
-        stages.Label(data="rows.jsonl", op="reward", reward_model="model", **ASKED),
+        stages.Label(data="rows.jsonl", op="reward", reward_model="judge", **ASKED),
     ]
     for goal, count in zip(goals, (1, 2, 1, 1), strict=True):
         wanted = goal.build(Plan(str(place / "data")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 
 from schemas import settings
@@ -67,7 +68,7 @@ def check_whole(adapters: Adapters | None, where: str) -> None:
             found=f"adapters of rank {adapters.lora.rank} on the base {adapters.base[:12]}",
             where=shown(where),
             kept="nothing was written",
-            next=f"merge it first: python -m trainers.merge {shown(where)} OUT",
+            next=f"python -m trainers.merge {shlex.quote(shown(where))} OUT",
         )
 
 
@@ -85,8 +86,9 @@ def check_same(lora: Lora, adapters: Adapters, where: str) -> None:
         raise ConfigError(
             "other-adapters",
             "init holds adapters of other settings than run.lora",
+            expected="the settings of init, or a whole network, as merging makes one",
             found="; ".join(unlike),
             where=shown(where),
             kept="nothing was started",
-            next=f"take its settings, or merge it first: python -m trainers.merge {shown(where)} OUT",
+            next=f"python -m trainers.merge {shlex.quote(shown(where))} OUT",
         )
