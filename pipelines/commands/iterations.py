@@ -16,7 +16,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
-from pipelines.report.iterations import iteration_table, pair_table
+from pipelines.report.iterations import iteration_table, pair_table, unmeasured
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups import setup_kind
 from pipelines.stages.fine_tuning import fine_tuned
@@ -52,7 +52,7 @@ class Iterations(Results):
         """All results under their names."""
         datasets: dict[str, Node] = {}
         checkpoints = {"first": task_setup.policy}
-        if task_setup.reward_model.kind == "checkpoint":
+        if task_setup.reward_model is not None and task_setup.reward_model.kind == "checkpoint":
             checkpoints["reward_model"] = task_setup.reward_model
         figures = {"first": before.figures}
         if task_setup.baselines is not None:
@@ -188,7 +188,10 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
     def report(self) -> Sequence[FigureTable]:
         """A row for every iteration; how good the reward model is."""
         title = f"{self.task_family} on {self.graph.task_setup.eval_setup.name}: {self.graph.folder}"
-        return [iteration_table(title, self.graph.before, self.graph.steps), pair_table(self.graph.task_setup)]
+        verifier = f"--{self.setup}-verifier" if hasattr(setup_kind(self.setup), "verifier") else ""
+        notes = unmeasured(self.graph.task_setup.eval_setup, verifier, f"--{self.setup}-reward")
+        table = iteration_table(title, self.graph.before, self.graph.steps)
+        return [replace(table, notes=(*table.notes, *notes)), pair_table(self.graph.task_setup)]
 
     def go_on(self) -> None:
         """Where the data lies, and how to go on."""

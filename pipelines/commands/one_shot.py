@@ -197,7 +197,7 @@ class OneShotOfPairs(OneShot):
     """One training on pairs of a better and a worse answer."""
 
     usual_format = "preferences"
-    other_formats = (
+    other_formats: ClassVar[tuple[str, ...]] = (
         "preference_messages",
         "preference_chats",
         "sharegpt_preferences",
@@ -205,4 +205,4 @@ class OneShotOfPairs(OneShot):
         "hh",
         "helpsteer_preferences",
     )
-    reads = (("messages", "chosen", "rejected"),)
+    reads: ClassVar[tuple[tuple[str, ...], ...]] = (("messages", "chosen", "rejected"),)

@@ -118,6 +118,9 @@ class SetupRecipe(Recipe[R]):
         description="task setup: the section that says where prompts, data and models come from",
     )
 
+    asks: ClassVar[tuple[str, ...]] = ("reward",)
+    """What it cannot do without of what a setup may lack: `reward`, `original`."""
+
     @property
     def sections(self) -> tuple[type[luigi.Task], ...]:
         """Those of the setup too."""
@@ -131,4 +134,4 @@ class SetupRecipe(Recipe[R]):
         """What the setup gives, with the changes that concern it."""
         own = {name for name, _ in self.get_params()}
         changes = {name: change for name, change in self.changes.items() if name not in own}
-        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering)
+        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering, self.asks)

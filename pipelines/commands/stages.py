@@ -37,12 +37,14 @@ from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem
+from pipelines.report.iterations import not_verified
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
 from pipelines.runtime.parameters import ObjectParameter, Whole
 from pipelines.runtime.references import model_parameter, reference
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError
+from schemas.process import terminal
 from schemas.store.storage import normal
 
 
@@ -306,4 +308,7 @@ class Evaluate(Answering, Bounded, StageCommand):
 
         for row in Dataset.open(self.targets[0].url).read().to_pylist():
             print(f"{row['metric']:<28} {row['value']:.4f}")
+        if not self.verifier:
+            prompts = self.rows(Plan(settings.quiver_config().root), self.prompts)
+            print(terminal.wrapped(f"correct is not measured: {not_verified(prompts, '--verifier')}"))
         super().after()

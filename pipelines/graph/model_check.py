@@ -66,14 +66,16 @@ def has_scalar_head(node: Node) -> bool | None:
     """Whether the model puts numbers on rows, and gives no tokens; None where that is not known."""
     if isinstance(node, TrainedCheckpoint):
         return bool(node.output_names)
-    return scores_in(*_folder(node))
+    folder, base = _folder(node)
+    return scores_in(folder, base) if folder else None
 
 
 def known_ids(node: Node) -> int | None:
     """Ids that the model knows; None where that is not known."""
     while isinstance(node, TrainedCheckpoint) and node.init is not None:
         node = node.init
-    return vocabulary_in(*_folder(node))
+    folder, base = _folder(node)
+    return vocabulary_in(folder, base) if folder else None
 
 
 def _without_numbers(node: Table, model: Node) -> ConfigError:

@@ -37,7 +37,7 @@ class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
     How often it does is measured on held-out pairs, before and after.
     """
 
-    fits = staticmethod(learns_preferences)
+    fits, asks = staticmethod(learns_preferences), ()
 
     setup = RenamedParameter(
         older="source", default="preferences", description="task setup of the pairs and of the policy"

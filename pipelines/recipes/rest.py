@@ -68,7 +68,7 @@ class RestIteration(AlignmentIteration):
 
     def _scored_original(self, plan: Plan, task_setup: TaskSetup) -> Node:
         label, original = f"{task_setup.eval_setup.name}/original.rewards", self.original(task_setup, "to score")
-        return scored(plan, label, task_setup.eval_setup, task_setup.reward_model, original)
+        return scored(plan, label, task_setup.eval_setup, task_setup.scorer, original)
 
     def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """One filter for each threshold: of rewards, or of standardised rewards where thresholds are absolute."""

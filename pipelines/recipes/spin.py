@@ -30,7 +30,7 @@ SELECT sample_id AS prompt_id, messages, tools, response AS answer, source FROM 
 class SpinIteration(PreferenceIteration):
     """Iteration `iteration` of self-play; it requires all iterations before it."""
 
-    title, scores = "spin", False
+    title, scores, asks = "spin", False, ("original",)
 
     algorithm = luigi.Parameter(default="spin", description="algorithm over pairs; spin is dpo with the paper's beta")
     prompts_per_iteration = Whole(

@@ -8,7 +8,8 @@ from typing import Any
 from datakit.label import Longer
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
-from pipelines.stages.iteration import Evaluation, IterationResult, TaskSetup
+from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, TaskSetup
+from schemas import Dataset
 
 _COLUMNS = (
     Figure("iteration"),
@@ -30,6 +31,29 @@ def iteration_table(title: str, before: Evaluation, steps: Sequence[IterationRes
     evaluations = [metrics(evaluation.figures) for evaluation in (before, *(step.evaluation for step in steps))]
     rows = [_row(step, *pair) for step, pair in zip(steps, zip(evaluations, evaluations[1:]), strict=True)]  # noqa: B905, RUF007 - one shorter
     return FigureTable(title, _COLUMNS, tuple(rows), gone([node for step in steps for node in _measured(step)]))
+
+
+def unmeasured(eval_setup: EvalSetup, verifier: str, reward: str) -> list[str]:
+    """A line for every kind of figures that is "-" throughout; `verifier` (empty: there is none) and `reward` are the
+    flags that would have them measured.
+    """
+    lines = []
+    if eval_setup.verifier is None:
+        lines.append(f'gold is "-": {not_verified(eval_setup.held_out, verifier)}')
+    if eval_setup.reward_model is None:
+        lines.append(f'held-out reward is "-": no model scores the answers; {reward} MODEL has one do so')
+    return lines
+
+
+def not_verified(prompts: Node, flag: str) -> str:
+    """Why answers to `prompts` are not verified, and the flag that would have them so, where there is one."""
+    rows = Dataset.open(prompts.url) if prompts.manifest() else None
+    known = rows is not None and "answer" in rows.schema and rows.read(columns=["answer"])["answer"].drop_null()
+    if not known:
+        return "the prompts have no known answers (key answer)"
+    if not flag:
+        return "nothing verifies the answers"
+    return f'nothing verifies the answers; {flag} \'{{"kind": "number"}}\' does (more: quiver ops label.verify)'
 
 
 def pair_table(task_setup: TaskSetup) -> FigureTable:

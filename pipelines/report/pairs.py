@@ -34,9 +34,9 @@ def preference_table(title: str, evaluation: Node) -> FigureTable:
     """The figures of `evaluation` under TRL's names."""
     figures = metrics(evaluation)
     if "wanted.count" in figures:
-        wanted, unwanted = (figures.get(f"reward_{name}.mean") for name in ("wanted", "unwanted"))
-        margin = None if wanted is None or unwanted is None else wanted - unwanted
-        row = (figures["wanted.count"], figures["wanted.mean"], wanted, unwanted, margin)
-        return FigureTable(f"{title}: held-out answers", _OF_ANSWERS, (row,))
+        chosen, rejected = (figures.get(f"reward_{name}.mean") for name in ("wanted", "unwanted"))
+        margin = None if chosen is None or rejected is None else chosen - rejected
+        judged = (figures["wanted.count"], figures["wanted.mean"], chosen, rejected, margin)
+        return FigureTable(f"{title}: held-out answers", _OF_ANSWERS, (judged,))
     row = (figures["before.count"], *(figures[f"{name}.mean"] for name in MEASURED))
     return FigureTable(f"{title}: held-out pairs", _COLUMNS, (row,))

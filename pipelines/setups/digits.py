@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,7 @@ class digits(SetupConfig):
         optim={"lr": 5e-4, "warmup_steps": 10, "schedule": "cosine", "min_lr": 5e-5},
     )
 
-    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering, needed: Sequence[str] = ("reward",)) -> TaskSetup:
         """Demonstrations, tokenizer, first policy, its verified samples, preference pairs, reward model."""
         rows = self._rows(plan, seed)
         demonstrations = rows["demonstrations"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,6 +31,9 @@ from pipelines.setups.setup_config import (
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
+_EXAMPLES = {"prompts": "prompts.jsonl", "original": "answers.jsonl"}
+"""What a file is called that the setup reads, in commands that lack it."""
+
 
 class own(SetupConfig):
     """A policy, prompts and a reward that you have: Hugging Face folders or checkpoints, files, Python functions."""
@@ -41,7 +45,7 @@ class own(SetupConfig):
     format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
     columns = columns_parameter("the file of prompts")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
-    reward = model_parameter("reward model")
+    reward = model_parameter("reward model; not needed where nothing is scored (SpinIteration)")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
     original_format = luigi.Parameter(
@@ -63,21 +67,21 @@ class own(SetupConfig):
         optim={"lr": 1e-5, "warmup_steps": 5, "schedule": "cosine"},
     )
 
-    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
-        """The policy imported where it comes from outside, the prompts in two parts, the reward."""
-        given = {"model": self.first, "prompts": self.prompts, "reward": self.reward}
-        missing = [name for name, value in given.items() if not value]
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering, needed: Sequence[str] = ("reward",)) -> TaskSetup:
+        """The policy imported where it comes from outside, the prompts in two parts, the reward where there is one."""
+        given = {"model": self.first, "prompts": self.prompts, "reward": self.reward, "original": self.original}
+        missing = [name for name in ("model", "prompts", *needed) if not given[name]]
         if missing:
             raise ConfigError(
                 "missing-setting",
                 f"[own] needs {', '.join(missing)}",
                 kept="nothing was started",
                 next=invocation.completed(
-                    " ".join(f"--own-{name} {'prompts.jsonl' if name == 'prompts' else 'FOLDER'}" for name in missing)
+                    " ".join(f"--own-{name} {_EXAMPLES.get(name, 'FOLDER')}" for name in missing)
                 ),
             )
         title, policy = self._title(), model_at(plan, self.first, "generator")
-        reward = model_at(plan, self.reward, "scorer")
+        reward = model_at(plan, self.reward, "scorer") if self.reward else None
         prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported", **renamed(self.columns))
         share, flag = self.held_out, "--own-held-out"
         train, held_out = held_apart(
@@ -85,7 +89,7 @@ class own(SetupConfig):
         )
         original = self._original(plan, f"{title}/original") if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        max_length = longest_row(self.max_length, (policy, reward), "--own-max-length")
+        max_length = longest_row(self.max_length, [policy, *([] if reward is None else [reward])], "--own-max-length")
         check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
         eval_setup = EvalSetup(
             name=title,
@@ -117,7 +121,7 @@ class own(SetupConfig):
     def _title(self) -> str:
         """The title, or what tells apart two policies or two rewards: `llama-3.1-8b+my_reward-score`."""
         places = (self.first, self.reward)
-        return self.title or "+".join(folder_name(PurePosixPath(place.rstrip("/")).name) for place in places)
+        return self.title or "+".join(folder_name(PurePosixPath(one.rstrip("/")).name) for one in places if one)
 
     def _verify(self) -> Op | None:
         settings: Any = recursively_unfreeze(dict(self.verifier))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,7 +79,7 @@ class preferences(SetupConfig):
         optim={"lr": 2e-4, "warmup_steps": 5, "schedule": "cosine", "min_lr": 2e-5},
     )
 
-    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering, needed: Sequence[str] = ("reward",)) -> TaskSetup:
         """Pairs in two parts; of the first the tokenizer, the first policy, the reward model and the questions."""
         files = tuple(map(str, recursively_unfreeze(self.files)))
         if not files:

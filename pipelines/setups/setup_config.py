@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import luigi
@@ -27,8 +27,10 @@ class SetupConfig(luigi.Config):
     """A section that can say what an iteration stands on."""
 
     @abstractmethod
-    def task_setup(self, plan: Plan, seed: int, rendering: Rendering) -> TaskSetup:
-        """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says."""
+    def task_setup(self, plan: Plan, seed: int, rendering: Rendering, needed: Sequence[str] = ("reward",)) -> TaskSetup:
+        """What an iteration stands on, as nodes of `plan`; every text of it is written as `rendering` says. `needed` is
+        what the iteration cannot do without of what a setup may lack: `reward`, `original`.
+        """
 
 
 def vocabulary(default: int) -> Whole:

@@ -76,17 +76,23 @@ class TaskSetup:
 
     `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
     held-out pairs a judge puts in the right order who only looks at length. `pairs` are PREFERENCES, to learn from and
-    to judge by, where there are any.
+    to judge by, where there are any. `reward_model` is None for an iteration that scores nothing.
     """
 
     eval_setup: EvalSetup
     prompts: Node
     original: Node | None
     policy: Node
-    reward_model: Node
+    reward_model: Node | None
     learning: Mapping[str, Any]
     baselines: Node | None = None
     pairs: tuple[Node, Node] | None = None
+
+    @property
+    def scorer(self) -> Node:
+        """The reward model of an iteration that scores, which asked for one."""
+        assert self.reward_model is not None
+        return self.reward_model
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,7 @@ def iterated(
     samples = asked(plan, f"{label}/samples", complete, tokens, policy, seed=seed)
     rewards = None
     if method.scoring:
-        rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.reward_model, samples)
+        rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.scorer, samples)
     grown = Grown(
         label=label, seed=seed, task_setup=task_setup, policy=policy, samples=samples, rewards=rewards, earlier=earlier
     )

@@ -57,13 +57,14 @@ def trained_on_pairs(
         return Results(targets=(trained,), datasets={kind: train}, checkpoints=checkpoints)
     assert algorithm.implicit_reward is not None, "rows were made for it"
     reward = algorithm.implicit_reward(settings)
+    measured: tuple[str, ...] = MEASURED
     if is_feedback(pairs[1]):
         held_out, asking, measured = learnt["held-out"], _ANSWER, MEASURED_ANSWERS
         query = Query(query=answers_query(reward), tables=("answers",), key=("sample_id",))
     else:
         compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
         held_out = ask(plan, part, of_pairs("ref"), compared, policy, reading=reading)
-        asking, measured = of_pairs("policy"), MEASURED
+        asking = of_pairs("policy")
         query = Query(query=rewards_query(reward), tables=("pairs",), key=("pair_id",))
     read = asked(plan, f"{label}/held-out-read", asking, held_out, trained)
     order = plan.table(f"{label}/held-out-order", query, read)

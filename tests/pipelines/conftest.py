@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.graph.backend import model_at
+from pipelines.graph.nodes import Node
+from pipelines.graph.plan import Plan
 from tests.pipelines import small_model
 
 FOLDER = str(Path(__file__).parent)
 if FOLDER not in sys.path:
     sys.path.insert(0, FOLDER)
+
+
+@pytest.fixture
+def judge(plan: Plan, tmp_path: Path) -> Node:
+    """A reward model from outside, in the plan of the module."""
+    small_model.write(tmp_path / "judge", "LlamaForSequenceClassification")
+    return model_at(plan, str(tmp_path / "judge"))
 
 
 @pytest.fixture

@@ -168,8 +168,10 @@ def test_what_a_model_cannot_give_is_refused_while_the_graph_is_made(plan: Plan,
     ],
     ids=lambda value: value.name if isinstance(value, Op) else "",
 )
-def test_the_graph_adds_what_a_checkpoint_reads(plan: Plan, rows: Table, policy: Node, op: Op, stages: Any) -> None:
-    assert ops(ask(plan, "asked", op, rows, policy)) == stages
+def test_the_graph_adds_what_a_checkpoint_reads(
+    plan: Plan, rows: Table, policy: Node, judge: Node, op: Op, stages: Any
+) -> None:
+    assert ops(ask(plan, "asked", op, rows, judge if op.asks & {"scores", "values"} else policy)) == stages
 
 
 def test_a_pair_is_read_by_a_reference_policy_and_a_parrot_reads_rows_as_they_are(
@@ -190,7 +192,7 @@ def test_rows_are_read_with_the_tokenizer_of_the_model_where_another_is_at_hand(
     plan: Plan, rows: Table, policy: Node
 ) -> None:
     other = plan.table("other", Train(vocab_size=300), rows)
-    asked = ask(plan, "scored", Reward(), rows, policy, reading=Reading(tokenizer=other))
+    asked = ask(plan, "read", Logprobs(), rows, policy, reading=Reading(tokenizer=other))
     assert asked.tokenizer_by_column["input_ids"] == (policy.tokenizer_id,)
 
 

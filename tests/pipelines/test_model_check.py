@@ -4,12 +4,17 @@ than there are, an export of adapters.
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from pipelines.graph.backend import model_at
+from pipelines.graph.model_check import has_scalar_head, known_ids
 from pipelines.graph.model_files import ADAPTERS
+from pipelines.graph.plan import Plan
+from pipelines.recipes import Preference, RewardModel
 from pipelines.runtime import command
 from schemas.manifest import Manifest
 from schemas.store import commit
@@ -32,6 +37,20 @@ REFUSED = [
      "next: quiver Label --op topk --data rows.jsonl --model model --params '{\"k\": 9}'"),
     ("ExportModel --model adapters", "adapters-alone", "next: quiver MergeModel --model adapters"),
 ]  # fmt: skip
+
+
+def test_what_is_trained_counts_as_it_will_be(place: Path) -> None:
+    """A reward model that a recipe will train has a scalar head; it knows the ids of the model that it starts from."""
+    pairs = "".join(json.dumps({"prompt": f"{n}", "chosen": "a", "rejected": "q"}) + "\n" for n in range(4))
+    (place / "pairs.jsonl").write_text(pairs)
+    plan = Plan("data")
+    for recipe, scalar in ((RewardModel, True), (Preference, False)):
+        results = recipe(model="model", data="pairs.jsonl").results(plan)
+        trained = results.checkpoints["model" if scalar else "policy"]
+        assert (has_scalar_head(trained), known_ids(trained)) == (scalar, 9)
+        assert (has_scalar_head(results.checkpoints["first"]), known_ids(results.checkpoints["first"])) == (False, 9)
+    (place / "some_rewards.py").write_text("def score(response):\n    return [0.0]\n")
+    assert has_scalar_head(model_at(plan, "some_rewards:score", "scorer")) is None
 
 
 def adapters(place: str) -> None:

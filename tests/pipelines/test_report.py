@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 import pipelines.report
+from datakit.label import Verify
 from pipelines.graph.plan import Plan
 from pipelines.report.figures import Figure, FigureTable, perplexity
-from pipelines.report.iterations import iteration_table
+from pipelines.report.iterations import iteration_table, unmeasured
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
 from pipelines.report.table import text
-from pipelines.stages.iteration import Evaluation, IterationResult
-from schemas import REPORTS, Dataset
+from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult
+from schemas import PROMPTS, REPORTS, Dataset
 from tests.pipelines.toy import Above, Count, Draw
 
 TABLE = FigureTable(
@@ -34,6 +36,32 @@ def test_a_table_as_text() -> None:
         "        1  1,200, 30  -0.50 -> +1.25     rm",
         "        2          7      - -> +2.00     rm",
     ]
+
+
+ANSWERS = {"known": ["5", None], "unknown": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "flag", "gold"),
+    [
+        ("known", "--own-verifier", """nothing verifies the answers; --own-verifier '{"kind": "number"}' does"""),
+        ("known", "", "nothing verifies the answers"),
+        ("unknown", "--own-verifier", "the prompts have no known answers (key answer)"),
+    ],
+)
+def test_figures_that_nothing_measures_name_the_flag_that_would(
+    answers: str, flag: str, gold: str, tmp_path: Path
+) -> None:
+    rows = PROMPTS.example(2).to_pylist()
+    given = [{**row, "answer": answer} for row, answer in zip(rows, ANSWERS[answers], strict=True)]
+    Dataset.from_arrow(pa.Table.from_pylist(given, schema=PROMPTS.arrow), PROMPTS, str(tmp_path / "rows"))
+    held_out = Plan(str(tmp_path)).existing(str(tmp_path / "rows"), "dataset")
+    known: dict[str, Any] = {"name": "x", "held_out": held_out, "tokenizer": held_out, "max_new_tokens": 1}
+    nothing = unmeasured(EvalSetup(**known, verifier=None, reward_model=None), flag, "--own-reward")
+    assert len(nothing) == 2 and nothing[0].startswith(f'gold is "-": {gold}') and "--own-reward MODEL" in nothing[1]
+    assert nothing[0].endswith("(more: quiver ops label.verify)") is (answers == "known" and bool(flag))
+    both = EvalSetup(**known, verifier=Verify(kind="number"), reward_model=held_out)
+    assert unmeasured(both, flag, "--own-reward") == []
 
 
 def test_a_perplexity_beyond_floats_is_infinite_and_a_large_one_is_short() -> None:

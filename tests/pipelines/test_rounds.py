@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pipelines.commands.preference_iterations import PreferenceIteration
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DpoIteration, RejectionSamplingIteration, SpinIteration
+from pipelines.setups.own import own
 from schemas.errors import ConfigError
 from trainers.registry import configured
 
@@ -54,6 +56,23 @@ def test_self_play_needs_no_reward_and_asks_the_same_prompts_again() -> None:
     assert prompts[0] and all(set(keys) == set(prompts[0]) for keys in prompts)
     assert all(isinstance(step.kept[0].op, PairAnswer) and step.kept[0].inputs == (step.samples,)  # type: ignore[attr-defined]
                for step in results.steps)  # fmt: skip
+
+
+def test_self_play_of_ones_own_model_asks_for_no_reward(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one, held-out answers are scored; without, what is measured of them is the rest."""
+    (place / "prompts.jsonl").write_text('{"prompt": "q"}\n{"prompt": "a"}\n')
+    given = {"model": "model", "prompts": "prompts.jsonl", "original": "rows.jsonl", "max_new_tokens": 8}
+    setup = own.task_setup
+    for reward, columns in (("", ("response_ids.length",)), ("judge", ("reward", "response_ids.length"))):
+        both = {**given, "reward": reward}
+        monkeypatch.setattr(own, "task_setup", lambda section, *more, _own=both: setup(section.clone(**_own), *more))
+        results = planned(SpinIteration, setup="own", iteration=1, prompts_per_iteration=0)
+        figures = results.steps[0].evaluation.figures
+        assert isinstance(figures, Table) and figures.op.columns == columns  # type: ignore[attr-defined]
+        assert ("reward_model" in results.checkpoints) is bool(reward)
+    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    with pytest.raises(ConfigError, match=r"\[own\] needs reward"):
+        planned(DpoIteration, setup="own", iteration=1)
 
 
 @pytest.mark.parametrize(("earlier", "sources"), [(1, ["now", "iter=2"]), (2, ["now", "iter=1", "iter=2"]), (0, [])])

@@ -36,7 +36,9 @@ EXPECTED = [
     ("Distill --model m --data rows.jsonl --template text",
      "Distill --model m --data rows.jsonl --template text --teacher FOLDER"),
     ("SpinIteration --setup own --own-model m",
-     "SpinIteration --setup own --own-model m --own-prompts prompts.jsonl --own-reward FOLDER"),
+     "SpinIteration --setup own --own-model m --own-prompts prompts.jsonl --own-original answers.jsonl"),
+    ("DpoIteration --setup own --own-model m",
+     "DpoIteration --setup own --own-model m --own-prompts prompts.jsonl --own-reward FOLDER"),
 ]  # fmt: skip
 
 
