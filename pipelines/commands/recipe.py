@@ -10,7 +10,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import luigi
 
