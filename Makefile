@@ -6,10 +6,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup run test test-slow check docs bench fuzz gpu-kit notebooks clean
+.PHONY: help setup run test test-slow test-matrix check docs bench fuzz gpu-kit notebooks clean
 
 help: ## list the doors
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make or refresh .venv (all other doors do it by themselves)
 	@bash setup.sh dev
@@ -20,11 +20,16 @@ run: ## one alignment iteration on the embedded default: luigi --module pipeline
 
 test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not matrix" $(ARGS)
 
 test-slow: build/trl/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(ARGS)
+
+test-matrix: ## every method on every family, cut and interrupted; makes docs/matrix.md
+	@bash setup.sh dev
+	@$(BIN)/python -m pytest -m matrix tests/matrix $(ARGS)
+	@$(BIN)/python -m tests.matrix.page docs/matrix.md
 
 build/trl/.installed: tests/fidelity/trl.txt
 	@bash setup.sh dev

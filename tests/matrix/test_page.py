@@ -1,0 +1,66 @@
+"""docs/matrix.md names every method and family that there is today, and shows none that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import recipes
+from tests.matrix.families import SETTINGS, TITLES, shapes
+from tests.matrix.methods import RECIPES, methods
+from tests.matrix.page import faults, page, shown
+from trainers import registry
+from trainers.engine.weights.registry import FAMILIES
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
+GOOD = {"code": 0, "losses": [3.0, 2.0, 1.0], "changed": 4, "tensors": 4}
+CUT = {"codes": [0, 0], "losses": [3.0, 2.000001, 1.0]}
+RESUMED = {"codes": [-9, 0], "losses": [3.0, 2.0, 1.0]}
+
+
+def test_the_page_names_every_method_and_family_of_today() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if "| " in line]
+    header, *body = rows
+    assert header == ["method", *TITLES.values()], "stale: run `make test-matrix`"
+    assert [row[0] for row in body] == [method.title for method in methods().values()], "stale: run `make test-matrix`"
+    assert not [row for row in body if len(row) != len(header) or not set(row[1:]) <= {"●", "○"}]
+
+
+def test_methods_and_families_are_those_of_the_registries() -> None:
+    assert methods().keys() - RECIPES.keys() == {*registry.algorithms(), *registry.presets()}
+    assert not [name for name in RECIPES if not hasattr(recipes, name)]
+    assert {family for _, family, _ in SETTINGS.values()} == set(FAMILIES)
+
+
+def test_networks_are_what_their_families_say() -> None:
+    networks = shapes()
+    assert [*networks] == [*TITLES] and len(set(networks.values())) == len(networks)
+    assert not [name for name, (_, family, _) in SETTINGS.items() if FAMILIES[family].faults(networks[name])]
+
+
+def test_what_a_cell_shows() -> None:
+    whole = {**GOOD, "tensor": CUT, "resumed": RESUMED}
+    assert [shown(cell) for cell in (None, GOOD, whole, {**GOOD, "code": 1})] == ["not run", "○", "●", "fails"]
+    assert "| fails |" in page({"sft": {"llama3": {**GOOD, "code": 1}}}) and "| ○ |" in page({"sft": {"llama3": GOOD}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code": 20},
+        {"losses": [3.0, 2.0]},
+        {"losses": [3.0, float("nan"), 1.0]},
+        {"losses": [2.0, 2.0, 1.0]},
+        {"losses": [1.0, 3.0, 2.0]},
+        {"changed": 3},
+        {"tensor": {**CUT, "losses": [3.0, 2.0001, 1.0]}},
+        {"tensor": {**CUT, "codes": [0, 14]}},
+        {"resumed": {**RESUMED, "losses": [3.0, 2.000001, 1.0]}},
+        {"resumed": {**RESUMED, "codes": [0, 0]}},
+        {"resumed": {**RESUMED, "losses": [3.0, 2.0]}},
+    ],
+)
+def test_what_counts_as_a_failure(change: dict[str, object]) -> None:
+    assert not list(faults({**GOOD, "tensor": CUT, "resumed": RESUMED}))
+    assert len(list(faults({**GOOD, "tensor": CUT, "resumed": RESUMED, **change}))) >= 1
