@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from datakit.clients import TOKENIZED_PROMPTS
-from datakit.op import NOTHING, Capability, Op
-from datakit.template import Chat, Rendering, RewardPrompt
-from datakit.tokenize import Encode, Mask, Sequences
+from datakit.op import NOTHING, Capability, Label, Op
+from datakit.template import Rendering
 from pipelines.graph.backend import Backend, Placement, Role, Step, register
 from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.steps import answer_steps, beside_steps, pair_steps, prompt_steps, scored_steps
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.store.commit import read_manifest
@@ -57,17 +57,12 @@ class Checkpoint(Backend):
 
     def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
         """Templated and tokenized: a prompt with an open answer, a whole conversation, or the pairs that `op` names."""
-        written = rendering.settings
         if role == "generator":
-            encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=max_length)
-            return Step(name="texts", op=Chat(**written, generation=True)), Step(name="tokens", op=encode)
+            return prompt_steps(rendering, max_length)
         if role == "scorer":
-            encode = Encode(columns=(("reward_pieces", "input_ids"),), max_length=max_length)
-            return Step(name="texts", op=RewardPrompt(**written)), Step(name="tokens", op=encode)
-        pairs = Sequences(max_length=max_length)
-        if {*op.takes.names} <= {column.name for column in pairs.adds}:
-            return Step(name="texts", op=RewardPrompt(**written, rows="preferences")), Step(name="tokens", op=pairs)
-        return _answers(op.takes, rows, written, max_length)
+            return scored_steps(rendering, max_length)
+        pairs = pair_steps(rendering, max_length, masks=True)
+        return pairs if _give(pairs, op.takes) else _answers(op.takes, rows, rendering, max_length)
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         if role == "generator":
@@ -88,18 +83,17 @@ class Checkpoint(Backend):
         return Tokenizer.of_folder(url)
 
 
-def _answers(takes: Schema, rows: Schema, written: Mapping[str, Any], max_length: int | None) -> Sequence[Step]:
+def _answers(takes: Schema, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
     """Whole conversations with the answer that rows have, as `input_ids`; with any other text of theirs for an answer,
     which stands in a column `<name>`, as `<name>_ids`. Nothing where that is not all that is read.
     """
-    named = "chat_id" if "chat_id" in rows and "sample_id" not in rows else "sample_id"
-    own, needed = Mask(max_length=max_length, id_column=named), {*takes.names}
-    chat = Chat(**written, response="response", learn="last") if "response" in rows else Chat(**written)
-    steps = [Step(name="texts", op=chat), Step(name="tokens", op=own)]
+    steps = [*answer_steps(rendering, max_length, rows)]
     for name in (ids.removesuffix("_ids") for ids in takes.names if ids.endswith("_ids")):
         if name in rows:
-            chat = Chat(**written, response=name, learn="last", into=f"{name}_pieces")
-            other = Sequences(names=(name,), max_length=max_length)
-            steps += [Step(name=f"{name}.texts", op=chat), Step(name=f"{name}.tokens", op=other)]
-            needed -= {column.name for column in other.adds}
-    return steps if needed <= {column.name for column in own.adds} else ()
+            steps += beside_steps(rendering, max_length, name)
+    return steps if _give(steps, takes) else ()
+
+
+def _give(steps: Sequence[Step], columns: Schema) -> bool:
+    """Whether `steps` add all of `columns`."""
+    return {*columns.names} <= {column.name for step in steps if isinstance(step.op, Label) for column in step.op.adds}

@@ -1,17 +1,15 @@
-"""What recipes share that train a policy to be asked for a value: a judge of answers, and likeliest answers."""
+"""What recipes share that train a policy to be asked for a value: the reward model, and likeliest answers."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import luigi
 
 from datakit.clients import Sampling
-from datakit.generate import Complete
 from pipelines.commands.one_shot import OneShot, learning_over
 from pipelines.commands.templated import Answering
 from pipelines.graph.backend import model_at
@@ -67,14 +65,13 @@ class Requesting(Answering, OneShot):
             next=f"--levels '{[*dict.fromkeys(finite)]}'" if flag == "--levels" else f"other numbers in {flag}",
         )
 
-    def judge(self, plan: Plan) -> Node:
-        """The node of the reward model that scores the answers (`--reward`)."""
+    def reward_model(self, plan: Plan) -> Node:
+        """The node of the model that scores the answers (`--reward`)."""
         return model_at(plan, self.reward, "scorer")
 
-    def likeliest(self, reading: Reading) -> tuple[Complete, Reading]:
-        """The question for the likeliest answer, and how prompts are read so that there is room for it."""
+    def likeliest(self, reading: Reading) -> Sampling:
+        """How the likeliest answer is drawn; there is room for it in rows as long as `reading` allows."""
         assert reading.max_length is not None
         tokens = self.max_new_tokens or max(1, min(128, reading.max_length // 2))
         check_room(reading.max_length, tokens, "--max-new-tokens")
-        sampling = Sampling(greedy=True, max_new_tokens=tokens, stop=reading.rendering.stop)
-        return Complete(sampling=sampling), replace(reading, max_length=reading.max_length - tokens)
+        return Sampling(greedy=True, max_new_tokens=tokens, stop=reading.rendering.stop)

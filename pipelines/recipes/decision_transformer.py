@@ -58,11 +58,11 @@ class DecisionTransformer(Requesting):
     def results(self, plan: Plan) -> Results:
         """All rows with their rewards, the policy, and its answers to held-out questions at every level."""
         given = self.one_shot_setup(plan)
-        label, judge = given.label, self.judge(plan)
+        label, reward_model = given.label, self.reward_model(plan)
         levels = self.requested_levels
         by_origin = self._learnt_rows(plan, given)
         rewards = {
-            name: ask(plan, f"{label}/{name}.rewards", Reward(), rows, judge, reading=given.reading)
+            name: ask(plan, f"{label}/{name}.rewards", Reward(), rows, reward_model, reading=given.reading)
             for name, rows in by_origin.items()
         }
         mix = Mix(
@@ -80,7 +80,7 @@ class DecisionTransformer(Requesting):
         questions = plan.table(f"{label}/asked", self._template("requested", plain="question"), asked)
         answers = self._answers(plan, f"{label}/answers", questions, policy, given.reading)
         restored = plan.table(f"{label}/plain", Query(query=_PLAIN, tables=("rows",), key=("sample_id",)), answers)
-        judged = ask(plan, f"{label}/answers.rewards", Reward(), restored, judge, reading=given.reading)
+        judged = ask(plan, f"{label}/answers.rewards", Reward(), restored, reward_model, reading=given.reading)
         figures = requested.measured(plan, label, judged, "reward", 1, len(levels))
         return Results(
             targets=(figures, policy),
@@ -111,8 +111,9 @@ class DecisionTransformer(Requesting):
 
     def _answers(self, plan: Plan, label: str, prompts: Node, policy: Node, reading: Reading) -> Node:
         """The likeliest answer of `policy` to each of `prompts`."""
-        complete, room = self.likeliest(reading)
-        return ask(plan, label, complete, prompts, policy, reading=room, seed=self.settled_seed)
+        sampling = self.likeliest(reading)
+        tokens = requested.prompts(plan, label, prompts, policy, reading, sampling)
+        return requested.answers(plan, label, tokens, policy, sampling, self.settled_seed)
 
     def _template(self, column: str, plain: str = "") -> RewardTemplate:
         return RewardTemplate(template=self.reward_template, column=column, decimals=self.decimals, plain=plain)

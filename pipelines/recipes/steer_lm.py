@@ -14,24 +14,28 @@ from collections.abc import Sequence
 
 from luigi.freezing import recursively_unfreeze
 
+from datakit.clients import Sampling
 from datakit.label import Attributes, AttributeText
-from datakit.template import Chat, Condition
-from datakit.tokenize import Encode, Mask
+from datakit.template import Condition
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
+from pipelines.graph.backend import Step
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
+from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import ListParameter, ObjectParameter
 from pipelines.stages import requested
-from pipelines.stages.ask import Reading, ask, asked
+from pipelines.stages.ask import Reading, ask
 from schemas import STEERLM_ATTRIBUTES
 from schemas.errors import ConfigError, printable
 
 _UNWANTED = ("toxicity", "humor", "creativity")
 """What NeMo-Aligner's prompt asks least of."""
+CONDITIONED = (Step(name="conditioned", op=Condition()),)
+"""Attributes before the answer."""
 
 
 class SteerLm(Requesting):
@@ -52,16 +56,20 @@ class SteerLm(Requesting):
 
     def results(self, plan: Plan) -> Results:
         """Rows with their attributes, the policy, and its answers to held-out questions at every level."""
-        names, _ = self.names()
-        given, judge = self.one_shot_setup(plan), self.judge(plan)
-        label, reading = given.label, given.reading
+        return self.steered_policy(plan, self.one_shot_setup(plan), self.reward_model(plan))
+
+    def steered_policy(self, plan: Plan, given: OneShotSetup, reward_model: Node) -> Results:
+        """What is made of the rows `given`, as `results` says."""
+        names, label, reading = self.names()[0], given.label, given.reading
         rows, tokens = {}, {}
         for part, own in given.parts.items():
             judging = "attributes" not in rows_of(own)
-            labelling = (plan, f"{label}/{part}.attributes", Attributes(names=names), own, judge)
+            labelling = (plan, f"{label}/{part}.attributes", Attributes(names=names), own, reward_model)
             known = ask(*labelling, reading=reading) if judging else own
             rows[part] = plan.table(f"{label}/{part}.labelled", AttributeText(names=names), known)
-            tokens[part] = self._tokens(plan, f"{label}/{part}", rows[part], given.model, reading)
+            rendering = reading.rendering.for_model(given.model.learnt)
+            steps = answer_steps(rendering, reading.max_length, rows_of(rows[part]), CONDITIONED)
+            tokens[part] = after_steps(plan, f"{label}/{part}", steps, rows[part], given.model)
         policy = plan.model(
             f"{label}/policy",
             self.training_for(label),
@@ -70,7 +78,7 @@ class SteerLm(Requesting):
             init=given.model,
             validation=tokens["held-out"],
         )
-        judged, figures = self.measured(plan, label, given, policy, judge)
+        judged, figures = self.measured(plan, label, given, policy, reward_model)
         return Results(
             targets=(figures, policy),
             datasets={"labelled": rows["train"], "train": tokens["train"], "answers": judged},
@@ -116,47 +124,33 @@ class SteerLm(Requesting):
         places = {name: steered.index(name) if name in steered else -1 for name in names}
         return [f"CASE WHEN subject = {places[name]} THEN requested ELSE {fixed[name]!r} END" for name in names]
 
-    def _tokens(self, plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
-        """Rows as tokens, the answer learnt behind its attributes."""
-        return self.conditioned(plan, label, self.texts(plan, label, rows, model, reading), model, reading)
-
-    def texts(self, plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
-        """Rows as templated text, the answer learnt."""
-        chat = Chat(**reading.rendering.for_model(model.learnt).settings, response="response", learn="last")
-        return plan.table(f"{label}.texts", chat, rows, tokenizer=model)
-
-    def conditioned(self, plan: Plan, label: str, texts: Node, model: Node, reading: Reading) -> Node:
-        """`texts` as tokens, their attributes before the answer."""
-        conditioned = plan.table(f"{label}.conditioned", Condition(), texts)
-        return plan.table(f"{label}.tokens", Mask(max_length=reading.max_length), conditioned, tokenizer=model)
-
     def requests(self, plan: Plan, label: str, rows: Node) -> Node:
         """The questions of `rows` for every attribute that is varied, and every level."""
         names, steered = self.names()
         more = f", CAST([{', '.join(self._requested_sql(names, steered))}] AS DOUBLE[]) AS attributes"
         return requested.requests(plan, label, rows, self.requested_levels, len(steered), more)
 
-    def prompts(self, plan: Plan, label: str, requests: Node, policy: Node, reading: Reading) -> Node:
+    def prompts(
+        self, plan: Plan, label: str, requests: Node, policy: Node, reading: Reading, sampling: Sampling
+    ) -> Node:
         """`requests` as `policy` reads them, with their attributes where the answer begins."""
-        assert reading.tokenizer is not None
-        chat = Chat(**reading.rendering.for_model(policy.learnt).settings, generation=True)
         labelled = plan.table(label, AttributeText(names=self.names()[0]), requests)
-        texts = plan.table(f"{label}.texts", chat, labelled, tokenizer=reading.tokenizer)
-        conditioned = plan.table(f"{label}.conditioned", Condition(generation=True), texts)
-        encode = Encode(columns=(("pieces", "prompt_ids"),), max_length=self.likeliest(reading)[1].max_length)
-        return plan.table(f"{label}.tokens", encode, conditioned, tokenizer=reading.tokenizer)
+        between = (Step(name="conditioned", op=Condition(generation=True)),)
+        return requested.prompts(plan, label, labelled, policy, reading, sampling, between)
 
-    def measured(self, plan: Plan, label: str, given: OneShotSetup, policy: Node, judge: Node) -> tuple[Node, Node]:
+    def measured(
+        self, plan: Plan, label: str, given: OneShotSetup, policy: Node, reward_model: Node
+    ) -> tuple[Node, Node]:
         """The likeliest answers of `policy` to held-out requests with what the reward model says of them, and the
         figures.
         """
         names, steered = self.names()
         requests = self.requests(plan, f"{given.label}/requests", given.judged)
-        prompts = self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading)
-        complete, _ = self.likeliest(given.reading)
-        answers = asked(plan, f"{label}/answers", complete, prompts, policy, seed=self.settled_seed)
+        sampling = self.likeliest(given.reading)
+        prompts = self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading, sampling)
+        answers = requested.answers(plan, f"{label}/answers", prompts, policy, sampling, self.settled_seed)
         measuring = Attributes(names=names, column="measured")
-        judged = ask(plan, f"{label}/answers.attributes", measuring, answers, judge, reading=given.reading)
+        judged = ask(plan, f"{label}/answers.attributes", measuring, answers, reward_model, reading=given.reading)
         figures = requested.measured(
             plan, label, judged, self.measured_sql, len(steered), len(self.levels), errors=True
         )

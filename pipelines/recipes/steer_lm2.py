@@ -20,21 +20,20 @@ from typing import Any
 
 from luigi.freezing import recursively_unfreeze
 
-from datakit.clients import Sampling
-from datakit.generate import Complete
 from datakit.label import AttributeLogprob, Attributes, Importance, Logprobs
 from datakit.sql import Query
-from datakit.tokenize import Mask
 from pipelines.commands.one_shot import OneShotSetup, learning_over
 from pipelines.graph.backend import model_at
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
-from pipelines.recipes.steer_lm import SteerLm
+from pipelines.graph.steps import after_steps, answer_steps
+from pipelines.recipes.steer_lm import CONDITIONED, SteerLm
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.runtime.references import model_parameter
+from pipelines.stages import requested
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.iteration import drawn_prompts, iteration_seed
 from pipelines.stages.losses import token_rows
@@ -65,7 +64,8 @@ class SteerLm2Iteration(SteerLm):
 
     def results(self, plan: Plan) -> Results:
         """What SteerLM makes, and of every iteration its answers, rows, policy and figures."""
-        first, given, judge = super().results(plan), self.one_shot_setup(plan), self.judge(plan)
+        given, reward_model = self.one_shot_setup(plan), self.reward_model(plan)
+        first = self.steered_policy(plan, given, reward_model)
         prior, policy = self._prior(plan, given), first.checkpoints["policy"]
         requests = self.requests(plan, f"{given.label}/train.requests", given.train)
         datasets, checkpoints = dict(first.datasets), {"first": policy, "prior": prior}
@@ -74,12 +74,12 @@ class SteerLm2Iteration(SteerLm):
             label = f"{given.label}/iter={number}"
             drawn = drawn_prompts(plan, label, requests, self.prompts_per_iteration, number, self.settled_seed)
             samples = self._samples(plan, label, given, drawn, policy, iteration_seed(self.settled_seed, number))
-            rows = self._rows(plan, label, given, samples, judge, (prior, policy))
+            rows = self._rows(plan, label, given, samples, reward_model, (prior, policy))
             policy = plan.model(
                 f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
             )
             figures[f"iter={number}/drawn"] = self._drawn_figures(plan, label, rows)
-            answers, figures[f"iter={number}"] = self.measured(plan, label, given, policy, judge)
+            answers, figures[f"iter={number}"] = self.measured(plan, label, given, policy, reward_model)
             prefix = "" if number == self.iteration else f"iter={number}/"
             datasets |= {f"{prefix}samples": samples, f"{prefix}learnt": rows, f"{prefix}answers": answers}
             checkpoints[f"{prefix}policy"] = policy
@@ -138,29 +138,26 @@ class SteerLm2Iteration(SteerLm):
 
     def _samples(self, plan: Plan, label: str, given: OneShotSetup, drawn: Node, policy: Node, seed: int) -> Node:
         """Several answers of `policy` to each of the requests `drawn`."""
-        greedy, _ = self.likeliest(given.reading)
-        limits = greedy.sampling
-        sampling = Sampling(
-            samples_per_prompt=self.samples_per_prompt, max_new_tokens=limits.max_new_tokens, stop=limits.stop
-        )
-        prompts = self.prompts(plan, f"{label}/asked", drawn, policy, given.reading)
-        return asked(plan, f"{label}/samples", Complete(sampling=sampling), prompts, policy, seed=seed)
+        likeliest = self.likeliest(given.reading)
+        sampling = replace(likeliest, greedy=False, samples_per_prompt=self.samples_per_prompt)
+        prompts = self.prompts(plan, f"{label}/asked", drawn, policy, given.reading, sampling)
+        return requested.answers(plan, f"{label}/samples", prompts, policy, sampling, seed)
 
     def _rows(
-        self, plan: Plan, label: str, given: OneShotSetup, samples: Node, judge: Node, models: tuple[Node, Node]
+        self, plan: Plan, label: str, given: OneShotSetup, samples: Node, reward_model: Node, models: tuple[Node, Node]
     ) -> Node:
         """`samples` as rows of `steerlm2`; `models` are the prior and the policy that gave them."""
         prior, policy = models
         measuring = Attributes(names=self.names()[0], column="measured")
-        judged = ask(plan, f"{label}/measured", measuring, samples, judge, reading=given.reading)
+        judged = ask(plan, f"{label}/measured", measuring, samples, reward_model, reading=given.reading)
         fitting = plan.table(f"{label}/fitting", AttributeLogprob(std=(self.attribute_std,)), judged)
-        texts = self.texts(plan, f"{label}/plain", fitting, given.model, given.reading)
-        plain = plan.table(
-            f"{label}/plain.tokens", Mask(max_length=given.reading.max_length), texts, tokenizer=given.model
-        )
+        rendering = given.reading.rendering.for_model(given.model.learnt)
+        steps = answer_steps(rendering, given.reading.max_length, rows_of(fitting), CONDITIONED)
+        text, attributes, tokens = steps
+        plain = after_steps(plan, f"{label}/plain", (text, tokens), fitting, given.model)
         asking = Logprobs(columns=(("input_ids", "loss_mask", "prior_logprob"),), per="row")
         known = asked(plan, f"{label}/plain.logprobs", asking, plain, prior)
-        tokens = self.conditioned(plan, f"{label}/learnt", known, given.model, given.reading)
+        learnt = after_steps(plan, f"{label}/learnt", (attributes, tokens), known, given.model)
         asking = replace(asking, columns=(("input_ids", "loss_mask", "ref_logprob"),))
-        given_often = asked(plan, f"{label}/learnt.logprobs", asking, tokens, policy)
+        given_often = asked(plan, f"{label}/learnt.logprobs", asking, learnt, policy)
         return plan.table(f"{label}/learnt", Importance(), given_often)

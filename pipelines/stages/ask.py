@@ -14,6 +14,7 @@ from datakit.template import Rendering
 from pipelines.graph.backend import Role, Step, backend_of, roles_of
 from pipelines.graph.nodes import Node, Table, rows_of
 from pipelines.graph.plan import Plan
+from pipelines.graph.steps import after_steps
 from pipelines.graph.tokenizer_check import differ
 from schemas.errors import ConfigError
 
@@ -49,10 +50,7 @@ def readable(plan: Plan, label: str, op: Op, rows: Node, model: Node, reading: R
     tokenizer = reading.tokenizer
     if tokenizer is None or differ(model.tokenizer_id, tokenizer.tokenizer_id, (model, tokenizer)):
         tokenizer = model
-    for step in steps(op, rows, model, reading):
-        needed: dict[str, Any] = {"tokenizer": tokenizer} if "tokenizer" in step.op.needs else {}
-        rows = plan.table(f"{label}.{step.name}", step.op, rows, **needed)
-    return rows
+    return after_steps(plan, label, steps(op, rows, model, reading), rows, tokenizer)
 
 
 def steps(op: Op, rows: Node, model: Node, reading: Reading = PLAIN) -> tuple[Step, ...]:

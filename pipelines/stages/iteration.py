@@ -20,11 +20,11 @@ from datakit.filter import Window
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
-from datakit.template import Chat, Rendering
-from datakit.tokenize import Mask
+from datakit.template import Rendering
 from pipelines.graph.backend import gives
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
+from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask, asked, readable
 from pipelines.stages.measure import Measure
 
@@ -204,9 +204,7 @@ def tokenized(
     plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, rendering: Rendering = PLAIN
 ) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
-    chat = Chat(**rendering.settings, response="response", learn="last")
-    texts = plan.table(f"{label}.texts", chat, rows, tokenizer=tokenizer)
-    return plan.table(f"{label}.tokens", Mask(max_length=max_length), texts, tokenizer=tokenizer)
+    return after_steps(plan, label, answer_steps(rendering, max_length, rows_of(rows)), rows, tokenizer)
 
 
 def iteration_seed(seed: int, number: int) -> int:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from datakit.label import Logprobs
 from datakit.sql import Query
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.nodes import Node, Table, rows_of
 from pipelines.graph.plan import Plan
-from pipelines.stages.ask import Reading, asked, is_readable, readable
+from pipelines.graph.steps import after_steps, answer_steps
+from pipelines.stages.ask import Reading, asked
 from pipelines.stages.measure import Measure
 from schemas.rows.tokens import TOKENS
 from trainers.algorithm import Algorithm, Needs
@@ -29,9 +30,12 @@ def learns_answers(algorithm: Algorithm) -> bool:
 
 
 def token_rows(plan: Plan, label: str, rows: Node, model: Node, reading: Reading) -> Node:
-    """`rows` with `input_ids` and `loss_mask` as `model` reads them; what it needs for that is made first."""
-    op = Logprobs(per="row")
-    return rows if is_readable(op, rows, model) else readable(plan, label, op, rows, model, reading)
+    """`rows` with `input_ids` and `loss_mask` as the checkpoint `model` reads them; as they are if they hold both."""
+    schema = rows_of(rows)
+    if {"input_ids", "loss_mask"} <= {*schema.names}:
+        return rows
+    steps = answer_steps(reading.rendering.for_model(model.learnt), reading.max_length, schema)
+    return after_steps(plan, label, steps, rows, model)
 
 
 def losses(plan: Plan, label: str, tokens: Node, models: Mapping[str, Node]) -> Losses:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from datakit.clients import Sampling
+from datakit.generate import Complete
 from datakit.sql import Query
+from pipelines.graph.backend import Step
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
+from pipelines.graph.steps import after_steps, prompt_steps
+from pipelines.stages.ask import Reading, asked
 from pipelines.stages.measure import Measure
 
 QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM rows ORDER BY prompt_id, sample_id"
@@ -29,6 +34,29 @@ def requests(plan: Plan, label: str, rows: Node, levels: Sequence[float], subjec
         f"CROSS JOIN (SELECT unnest(range({len(levels)})) AS level) ORDER BY prompt_id"
     )
     return plan.table(label, Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",)), rows)
+
+
+def prompts(
+    plan: Plan,
+    label: str,
+    questions: Node,
+    policy: Node,
+    reading: Reading,
+    sampling: Sampling,
+    between: Sequence[Step] = (),
+) -> Node:
+    """`questions` as the checkpoint `policy` reads them, with room for answers of `sampling`; `between` writes into
+    their text.
+    """
+    assert reading.max_length is not None and reading.tokenizer is not None
+    room = reading.max_length - sampling.max_new_tokens
+    steps = prompt_steps(reading.rendering.for_model(policy.learnt), room, between)
+    return after_steps(plan, label, steps, questions, reading.tokenizer)
+
+
+def answers(plan: Plan, label: str, prompts: Node, policy: Node, sampling: Sampling, seed: int) -> Table:
+    """What `policy` answers to `prompts`."""
+    return asked(plan, label, Complete(sampling=sampling), prompts, policy, seed=seed)
 
 
 def measured(

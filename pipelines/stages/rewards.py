@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datakit.blend import Unpair
 from datakit.label import Longer, Reward
 from datakit.sql import Query
-from datakit.template import Rendering, RewardPrompt
-from datakit.tokenize import Encode
+from datakit.template import Rendering
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
+from pipelines.graph.steps import after_steps, pair_steps
 from pipelines.stages.ask import Reading, ask
 from pipelines.stages.measure import Measure
-
-_PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))
 
 _ORDERED = """
 WITH sides AS (
@@ -49,13 +47,9 @@ class PairFigures:
 
 def pair_tokens(
     plan: Plan, label: str, pairs: Node, tokenizer: Node, rendering: Rendering, max_length: int | None
-) -> Table:
+) -> Node:
     """`pairs` (PREFERENCES) with `chosen_ids` and `rejected_ids`, whole conversations as a reward model reads them."""
-    op = RewardPrompt(**rendering.settings, rows="preferences")
-    texts = plan.table(f"{label}.texts", op, pairs, tokenizer=tokenizer)
-    return plan.table(
-        f"{label}.tokens", Encode(columns=_PAIR_COLUMNS, max_length=max_length), texts, tokenizer=tokenizer
-    )
+    return after_steps(plan, label, pair_steps(rendering, max_length, masks=False), pairs, tokenizer)
 
 
 def baselines(plan: Plan, label: str, pairs: Node) -> Node:
