@@ -32,25 +32,34 @@ VOCABULARY, LONGEST, BATCH, SKIPPED = 2048, 512, 16, 2
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k-train" / "train.jsonl.gz"
 
 
-def prepared(path: Path, folder: Path) -> Path:
-    """Ids and loss masks of the rows, as a Parquet file that both sides read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def byte_level(texts: list[str], size: int, file: Path) -> Any:
+    """A byte-level BPE of `size` tokens trained on `texts`, saved as `file`; <pad> is 0, <eos> 1."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=["<pad>", "<eos>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((row["question"] + "\n" + row["answer"] for row in rows), trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(file))
+    return tokenizer
+
+
+def prepared(path: Path, folder: Path) -> Path:
+    """Ids and loss masks of the rows, as a Parquet file that both sides read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    tokenizer = byte_level(
+        [row["question"] + "\n" + row["answer"] for row in rows], VOCABULARY, folder / "tokenizer.json"
+    )
     questions = tokenizer.encode_batch([row["question"] + "\n" for row in rows])
     answers = tokenizer.encode_batch([row["answer"] for row in rows])
     ids, masks = [], []
