@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 JOBS ?= 2
+SEEDS ?= 1,2,3
 
-.PHONY: help setup run test test-slow test-matrix check docs bench fuzz gpu-kit notebooks clean
+.PHONY: help setup run test test-slow test-matrix check docs bench results fuzz gpu-kit notebooks clean
 
 help: ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,11 @@ else
 	  $(BIN)/python -m tests.benchmarks.$$(basename "$$file" .py) || exit 1; \
 	done
 endif
+
+results: ## measure the methods, make docs/results.md; goes on where it ended: DATA=folder SEEDS=1,2,3 ARGS="dpo kd"
+	@bash setup.sh dev
+	@$(BIN)/python -m tests.results.runner --data "$(DATA)" --seeds "$(SEEDS)" $(ARGS); status=$$?; \
+	  $(BIN)/python -m tests.results.page docs/results.md && exit $$status
 
 fuzz: ## fuzz every parser of outside input: SECONDS=600 SEED=1 DATA=folder
 	@bash setup.sh dev
