@@ -85,10 +85,14 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("wire outside", "protobuf hf_files", ("schemas", "datakit", "trainers.engine.weights")),
     ("Goal wanted Verb Places", "Command targets StageCommand resolve", ()),
     ("Kept space", "FilterDecision disk_estimate", ()),
-    ("Labelled", "LabelResult", ("pipelines", "datakit.op", "datakit.label")),
+    ("Labelled", "LabelResult LabelledChat", ()),
     ("READS", "token_columns", ()),
+    ("settled", "graph_property", ("pipelines.graph.nodes", "pipelines.graph.order", "pipelines.graph.external")),
+    ("learnt", "trained_template", ("pipelines.graph.nodes",)),
+    ("Prompting Keeping Improving keeping improving", "Method keep improve", ("pipelines",)),
+    ("judge", "reward_model", ("pipelines.commands", "pipelines.recipes")),
 ]
-GONE = "draw identities initial moments outside sample space speech story vetting wire writing"
+GONE = "draw identities initial moments outside preferred sample space speech story vetting wire writing"
 """Modules that have another name now."""
 
 

@@ -28,7 +28,7 @@ _CURE = "rows end in an assistant's turn where their last turn is to teach its e
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled(WritesText):
+class LabelledChat(WritesText):
     """Adds `pieces` and `text` of `messages`, with the `labels` of turns and the `label_type` of each row where rows
     have them (format `chats`), as NeMo-Aligner writes chats: label before the value, or behind it and learnt. Turns
     stand under their `turn_names`, where rows have them; one of weight 1 is learnt whatever its role.

@@ -117,7 +117,7 @@ def written_otherwise(node: Table) -> str:
     for role in roles_of(node.op):
         model = node.resources[role]
         written = [ChatTemplate.of(facts) for facts in rows if end_tokens.FACT in facts]
-        if model.learnt.facts and any(one != model.learnt for one in written):
+        if model.trained_template.facts and any(one != model.trained_template for one in written):
             return f"{printable(model.name)} was trained with another chat template than it is asked with: {node.label}"
     return ""
 

@@ -24,7 +24,6 @@ from pipelines.stages.iteration import (
     Evaluation,
     Grown,
     IterationResult,
-    Method,
     TaskSetup,
     drawn_prompts,
     evaluated,
@@ -122,7 +121,7 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         return task_setup.original
 
     @abstractmethod
-    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
         """What each improve step trains on, out of the samples."""
 
     @abstractmethod
@@ -134,20 +133,10 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         seed, task_setup = self.settled_seed, self.task_setup(plan)
         eval_setup = task_setup.eval_setup
         self._enough(task_setup.prompts)
-        method = Method(
-            name=self.title,
-            experiment=self.folder(eval_setup.name),
-            prompting=self.prompts,
-            sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop),
-            scoring=self.scores,
-            keeping=self.learnt,
-            improving=self.improve,
-            seed=seed,
-        )
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, task_setup.policy, seed)
         steps: list[IterationResult] = []
         while len(steps) < self.iteration:
-            steps.append(iterated(plan, task_setup, method, tuple(steps)))
+            steps.append(iterated(plan, task_setup, self, tuple(steps)))
         others = [] if task_setup.baselines is None else [task_setup.baselines]
         targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
         return Iterations.named(task_setup, before, tuple(steps), targets)
@@ -212,14 +201,6 @@ class AlignmentIteration(SampledIteration):
     original_share = Number(
         default=0.05, least=0, most=1, description="share of original data among training rows; 0: none"
     )
-
-    @abstractmethod
-    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
-        """What each improve step trains on, out of rewarded samples."""
-
-    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
-        """What is kept of the samples of this iteration."""
-        return self.keep(plan, grown.label, grown.scored)
 
     def learning(self, task_setup: TaskSetup, step: int) -> Mapping[str, Any]:
         """Settings of improve step number `step`: those of the setup."""

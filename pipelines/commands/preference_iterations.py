@@ -12,7 +12,7 @@ from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.learning import ByAlgorithm, MergedParameter
 from pipelines.stages.iteration import Grown
-from pipelines.stages.preferred import learns_preferences, learnt_rows
+from pipelines.stages.preference_rows import learns_preferences, learnt_rows
 from trainers.registry import algorithm_of
 
 _LEARNING = {

@@ -215,7 +215,7 @@ class Template(Templated, _Operation):
         if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
             op = replace(op, response="response")
         if self.tokenizer and op.rendering is not None and is_templated(type(op)):
-            written: Any = op.rendering.for_model(any_at(plan, self.tokenizer).learnt).settings
+            written: Any = op.rendering.for_model(any_at(plan, self.tokenizer).trained_template).settings
             op = replace(op, **written)
         return super().node(plan, label, op, inputs)
 

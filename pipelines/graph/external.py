@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.nodes import Node
-from pipelines.graph.order import settled
+from pipelines.graph.order import graph_property
 from schemas.manifest import task_key_of
 from schemas.tokenizer import folder_identity, read_folder
 
@@ -35,7 +35,7 @@ class ImportedModel(Node):
         """Where its own tokenizer lies: beside adapters only where one was saved with them."""
         return self.base if self.base and read_folder(self.folder) is None else self.folder
 
-    @settled
+    @graph_property
     def task_key(self) -> str:
         """The folder's content, and the tokenizer where another was given."""
         return task_key_of(self.work, {name: node.task_key for name, node in self.parents.items()}, {}, 0)
@@ -89,7 +89,7 @@ class ConvertedModel(Node):
     does: Literal["export", "merge"]
     settings: tuple[tuple[str, str], ...] = ()
 
-    @settled
+    @graph_property
     def task_key(self) -> str:
         """The checkpoint and the settings."""
         return task_key_of(self.work, {"checkpoint": self.model.task_key}, {}, 0)
@@ -154,7 +154,7 @@ class ExternalModel(Node):
     positions: int | None = None
     outputs: tuple[str, ...] = ()
 
-    @settled
+    @graph_property
     def task_key(self) -> str:
         return task_key_of(self.work, {}, {}, 0)
 

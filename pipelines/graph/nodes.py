@@ -18,7 +18,7 @@ from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
 from datakit.tokenize import Adopt
 from pipelines.graph.model_files import outputs_in, positions_in
-from pipelines.graph.order import ordered, settled
+from pipelines.graph.order import graph_property, ordered
 from schemas import TOKENIZERS, Schema, chat_template, end_tokens
 from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
@@ -100,7 +100,7 @@ class Node(ABC):
         return {}
 
     @property
-    def learnt(self) -> ChatTemplate:
+    def trained_template(self) -> ChatTemplate:
         """The template that it was trained with, before it is made as after."""
         return ChatTemplate.of(self.written_facts)
 
@@ -109,7 +109,7 @@ class Node(ABC):
         """Name, version and settings of what is done; empty for what is found."""
         return {}
 
-    @settled
+    @graph_property
     def trained_tokenizers(self) -> Mapping[str, Node]:
         """Tokenizers that are trained among all it is made of, and itself, by key; shared where a parent's will do."""
         known: Mapping[str, Node] = {}
@@ -150,7 +150,7 @@ class Table(Node):
     seed: int = 0
     rows_per_shard: int = ROWS_PER_SHARD
 
-    @settled
+    @graph_property
     def task_key(self) -> str:
         """Operation, keys of inputs and resources, seed."""
         named = {name: resource_key(name, node) for name, node in self.resources.items()}
@@ -164,11 +164,11 @@ class Table(Node):
     def work(self) -> Mapping[str, Any]:
         return self.op.to_json()
 
-    @settled
+    @graph_property
     def schema(self) -> Schema:
         return self.op.gives(*(rows_of(node) for node in self.inputs))
 
-    @settled
+    @graph_property
     def tokenizer_id(self) -> str:
         """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
         tokenizer that all their columns speak.
@@ -185,14 +185,14 @@ class Table(Node):
         """That of a tokenizer that is adopted; one that is trained here always has one."""
         return self.op.has_chat_template if isinstance(self.op, Adopt) else None
 
-    @settled
+    @graph_property
     def trained_tokenizers(self) -> Mapping[str, Node]:
         """Those of what it is made of, and itself where it is a tokenizer whose identity its training decides."""
         known = Node.trained_tokenizers.func(self)
         is_one = self.schema.name == TOKENIZERS.name and self.tokenizer_id == self.task_key
         return {**known, self.task_key: self} if is_one else known
 
-    @settled
+    @graph_property
     def tokenizer_by_column(self) -> TokenizerByColumn:
         """What the inputs' columns speak, and new columns the tokenizer of the resources."""
         named = self.resources.get("tokenizer")
@@ -203,7 +203,7 @@ class Table(Node):
             self.op, schemas, [node.tokenizer_by_column for node in self.inputs], self.schema, speaks
         )
 
-    @settled
+    @graph_property
     def written_facts(self) -> Mapping[str, Any]:
         """Those of the text that it writes; else of its inputs, a list where they differ (`datakit.run.facts`)."""
         if self.op.rendering is not None and chat_template.FACT in self.op.replaced_facts:
@@ -230,7 +230,7 @@ class TrainedCheckpoint(Node):
     validation: Node | None = None
     ranks: int = 0
 
-    @settled
+    @graph_property
     def task_key(self) -> str:
         """What decides the weights: settings, and keys of the data, of the tokenizer and of the checkpoint to start
         from.
@@ -258,12 +258,12 @@ class TrainedCheckpoint(Node):
     def has_chat_template(self) -> bool | None:
         return self.tokenizer.has_chat_template
 
-    @settled
+    @graph_property
     def max_sequence_length(self) -> int | None:
         shape = self.training.learning.model if self.init is None else self.init
         return None if shape is None else shape.max_sequence_length
 
-    @settled
+    @graph_property
     def output_names(self) -> tuple[str, ...]:
         learning = self.training.learning
         algorithm, settings = configured(learning.algorithm, learning.settings, where=self.label)
@@ -273,7 +273,7 @@ class TrainedCheckpoint(Node):
         earlier = () if self.init is None else self.init.output_names
         return output_names(None, len(earlier) or size) if algorithm.needs.scalar else ()
 
-    @settled
+    @graph_property
     def written_facts(self) -> Mapping[str, Any]:
         """What training makes of those of the data and of the checkpoint it starts from."""
         earlier = {} if self.init is None else self.init.written_facts
@@ -312,7 +312,7 @@ class Existing(Node):
     def schema(self) -> Schema | None:
         return self.existing_manifest.schema
 
-    @settled
+    @graph_property
     def tokenizer_id(self) -> str:
         if self.existing_manifest.schema is not None and self.existing_manifest.schema.name == TOKENIZERS.name:
             return dataset_identity(Dataset.open(self.place))

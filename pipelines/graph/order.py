@@ -18,7 +18,7 @@ class HasParents(Protocol):
 N = TypeVar("N", bound=HasParents)
 
 
-class settled(functools.cached_property):
+class graph_property(functools.cached_property):
     """A cached property of a node that asks for the same of its parents: worked out from the far end of the chain, so
     that a graph a thousand stages deep needs no deeper stack than one.
     """

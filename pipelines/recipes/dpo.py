@@ -38,7 +38,7 @@ class DpoIteration(PreferenceIteration):
         least=1, description="characters of a pair's longer answer to those of the other, at most; empty: any"
     )
 
-    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
         """Pairs of this iteration's samples."""
         rule: Any = self.pairs
         pair = Pair(rule=rule, max_pairs=self.max_pairs, margin=self.margin, max_length_ratio=self.max_length_ratio)

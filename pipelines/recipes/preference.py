@@ -20,8 +20,8 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.learning import SettingNumber
+from pipelines.stages.preference_rows import learns_preferences
 from pipelines.stages.preference_training import trained_on_pairs
-from pipelines.stages.preferred import learns_preferences
 from trainers.registry import algorithm_of
 
 

@@ -19,8 +19,8 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.learning import ByAlgorithm, MergedParameter
 from pipelines.runtime.parameters import RenamedParameter
+from pipelines.stages.preference_rows import learns_preferences
 from pipelines.stages.preference_training import trained_on_pairs
-from pipelines.stages.preferred import learns_preferences
 from schemas.errors import ConfigError
 
 _LEARNING = {

@@ -10,6 +10,7 @@ from pipelines.commands.iterations import AlignmentIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Whole
+from pipelines.stages.iteration import Grown
 
 
 class RejectionSamplingIteration(AlignmentIteration):
@@ -19,6 +20,6 @@ class RejectionSamplingIteration(AlignmentIteration):
 
     best = Whole(default=1, description="answers kept of every prompt")
 
-    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
         """The best answers of every prompt."""
-        return [plan.table(f"{label}/step=1/kept", BestOf(k=self.best), rewards)]
+        return [plan.table(f"{grown.label}/step=1/kept", BestOf(k=self.best), grown.scored)]

@@ -48,7 +48,7 @@ class RestIteration(AlignmentIteration):
         default=1.0, least=0, most=1, description="the rate of an improve step, as a share of that of the step before"
     )
 
-    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
         """What thresholds leave of the samples, and of whatever is mixed into them."""
         mixed = {"grown": grown.scored}
         for one in grown.latest(self.earlier):
@@ -56,7 +56,7 @@ class RestIteration(AlignmentIteration):
             mixed[f"iter={one.number}"] = one.rewards
         if self.score_original:
             mixed["original"] = self._scored_original(plan, grown.task_setup)
-        return self.keep(plan, grown.label, joined_rows(plan, f"{grown.label}/mixed", mixed, grown.seed))
+        return self._above(plan, grown.label, joined_rows(plan, f"{grown.label}/mixed", mixed, grown.seed))
 
     def learning(self, task_setup: TaskSetup, step: int) -> Mapping[str, Any]:
         """Those of the setup, with rates that fall from step to step."""
@@ -70,7 +70,7 @@ class RestIteration(AlignmentIteration):
         label, original = f"{task_setup.eval_setup.name}/original.rewards", self.original(task_setup, "to score")
         return scored(plan, label, task_setup.eval_setup, task_setup.scorer, original)
 
-    def keep(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
+    def _above(self, plan: Plan, label: str, rewards: Node) -> list[Node]:
         """One filter for each threshold: of rewards, or of standardised rewards where thresholds are absolute."""
         wrong = [value for value in self.thresholds if isinstance(value, bool) or not isinstance(value, int | float)]
         if wrong:

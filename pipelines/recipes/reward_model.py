@@ -49,7 +49,7 @@ class RewardModel(OneShotOfPairs):
         self._check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, reading = given.label, given.model, given.reading
-        rendering = reading.rendering.for_model(first.learnt)
+        rendering = reading.rendering.for_model(first.trained_template)
         tokens = {
             part: pair_tokens(plan, f"{label}/{part}", rows, first, rendering, reading.max_length)
             for part, rows in given.parts.items()

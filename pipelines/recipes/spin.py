@@ -56,7 +56,7 @@ class SpinIteration(PreferenceIteration):
         """None: those of the original data are asked again."""
         return 0
 
-    def learnt(self, plan: Plan, grown: Grown) -> list[Node]:
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
         """The original answers against the opponent's; where both are the same there is nothing to tell apart."""
         return [plan.table(f"{grown.label}/step=1/kept", PairAnswer(), grown.samples)]
 

@@ -67,7 +67,7 @@ class SteerLm(Requesting):
             labelling = (plan, f"{label}/{part}.attributes", Attributes(names=names), own, reward_model)
             known = ask(*labelling, reading=reading) if judging else own
             rows[part] = plan.table(f"{label}/{part}.labelled", AttributeText(names=names), known)
-            rendering = reading.rendering.for_model(given.model.learnt)
+            rendering = reading.rendering.for_model(given.model.trained_template)
             steps = answer_steps(rendering, reading.max_length, rows_of(rows[part]), CONDITIONED)
             tokens[part] = after_steps(plan, f"{label}/{part}", steps, rows[part], given.model)
         policy = plan.model(

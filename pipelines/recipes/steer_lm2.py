@@ -151,7 +151,7 @@ class SteerLm2Iteration(SteerLm):
         measuring = Attributes(names=self.names()[0], column="measured")
         judged = ask(plan, f"{label}/measured", measuring, samples, reward_model, reading=given.reading)
         fitting = plan.table(f"{label}/fitting", AttributeLogprob(std=(self.attribute_std,)), judged)
-        rendering = given.reading.rendering.for_model(given.model.learnt)
+        rendering = given.reading.rendering.for_model(given.model.trained_template)
         steps = answer_steps(rendering, given.reading.max_length, rows_of(fitting), CONDITIONED)
         text, attributes, tokens = steps
         plain = after_steps(plan, f"{label}/plain", (text, tokens), fitting, given.model)

@@ -55,7 +55,7 @@ def readable(plan: Plan, label: str, op: Op, rows: Node, model: Node, reading: R
 
 def steps(op: Op, rows: Node, model: Node, reading: Reading = PLAIN) -> tuple[Step, ...]:
     """The stages before `model` can be asked about `rows`."""
-    backend, rendering = backend_of(model), reading.rendering.for_model(model.learnt)
+    backend, rendering = backend_of(model), reading.rendering.for_model(model.trained_template)
     return tuple(backend.steps(op, role_of(op), rows_of(rows), rendering, reading.max_length))
 
 

@@ -26,7 +26,7 @@ def fine_tuned(
         eval_setup.tokenizer,
         rows,
         eval_setup.max_length,
-        eval_setup.rendering.for_model(policy.learnt),
+        eval_setup.rendering.for_model(policy.trained_template),
     )
     training = training_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", training, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

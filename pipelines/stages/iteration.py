@@ -10,9 +10,9 @@ prompts are answered, whether answers are scored, what is kept and how the polic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from datakit.blend import Mix, Split
 from datakit.clients import Sampling
@@ -151,31 +151,33 @@ class Grown:
         return self.earlier[max(0, len(self.earlier) - count) :]
 
 
-Prompting = Callable[[Plan, str, TaskSetup, int], Node]
-"""Plan, label prefix, task setup and number of the iteration in; the prompts that it answers out."""
-
-Keeping = Callable[[Plan, Grown], list[Node]]
-"""Plan and samples in; the rows that each improve step trains on out."""
-
-Improving = Callable[[Plan, Grown, int, Node, Node], Node]
-"""Plan, samples, number of the improve step (from 1), its rows and the policy so far in; the trained policy out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """How an iteration is run: its prompts, sampling, whether answers are scored, what is kept, how that is learnt.
-
-    Its results lie below `<name>/<experiment>/`; a glob over that folder is about one experiment.
+class Method(Protocol):
+    """How an iteration is run: the recipe. Results lie below `<title>/<folder>/`; a glob over it is about one
+    experiment.
     """
 
-    name: str
-    experiment: str
-    prompting: Prompting
-    sampling: Sampling
-    scoring: bool
-    keeping: Keeping
-    improving: Improving
-    seed: int
+    title: ClassVar[str]
+    scores: ClassVar[bool]
+    """Whether the setup's reward model scores the answers."""
+
+    @property
+    def settled_seed(self) -> int:
+        """The seed that those of all iterations come of."""
+
+    def folder(self, title: str) -> str:
+        """The folder of the experiment, for data of this title."""
+
+    def sampling(self, max_new_tokens: int, stop: tuple[str, ...]) -> Sampling:
+        """How answers of at most `max_new_tokens` are drawn; texts of `stop` end one."""
+
+    def prompts(self, plan: Plan, label: str, task_setup: TaskSetup, number: int) -> Node:
+        """The prompts that iteration `number` answers."""
+
+    def keep(self, plan: Plan, grown: Grown) -> list[Node]:
+        """The rows that each improve step trains on, out of the samples."""
+
+    def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
+        """`policy` after improve step number `step` (from 1) on `rows`."""
 
 
 def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed: int) -> Evaluation:
@@ -237,24 +239,20 @@ def iterated(
 ) -> IterationResult:
     """The iteration behind `earlier`, from the policy of the last of them."""
     number, policy = len(earlier) + 1, earlier[-1].policy if earlier else task_setup.policy
-    eval_setup, label, seed = (
-        task_setup.eval_setup,
-        f"{method.name}/{method.experiment}/iter={number}",
-        iteration_seed(method.seed, number),
-    )
-    prompts = method.prompting(plan, label, task_setup, number)
-    complete = Complete(sampling=method.sampling)
+    eval_setup, seed = task_setup.eval_setup, iteration_seed(method.settled_seed, number)
+    label = f"{method.title}/{method.folder(eval_setup.name)}/iter={number}"
+    prompts = method.prompts(plan, label, task_setup, number)
+    complete = Complete(sampling=method.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
     tokens = readable(plan, f"{label}/prompts", complete, prompts, policy, eval_setup.asking)
     samples = asked(plan, f"{label}/samples", complete, tokens, policy, seed=seed)
     rewards = None
-    if method.scoring:
+    if method.scores:
         rewards = scored(plan, f"{label}/rewards", eval_setup, task_setup.scorer, samples)
     grown = Grown(
         label=label, seed=seed, task_setup=task_setup, policy=policy, samples=samples, rewards=rewards, earlier=earlier
     )
-    kept = method.keeping(plan, grown)
+    kept = method.keep(plan, grown)
     for step, rows in enumerate(kept, 1):
-        policy = method.improving(plan, grown, step, rows, policy)
-    return IterationResult(
-        number, samples, rewards, tuple(kept), policy, evaluated(plan, label, eval_setup, policy, method.seed)
-    )
+        policy = method.improve(plan, grown, step, rows, policy)
+    evaluation = evaluated(plan, label, eval_setup, policy, method.settled_seed)
+    return IterationResult(number, samples, rewards, tuple(kept), policy, evaluation)

@@ -34,7 +34,7 @@ def token_rows(plan: Plan, label: str, rows: Node, model: Node, reading: Reading
     schema = rows_of(rows)
     if {"input_ids", "loss_mask"} <= {*schema.names}:
         return rows
-    steps = answer_steps(reading.rendering.for_model(model.learnt), reading.max_length, schema)
+    steps = answer_steps(reading.rendering.for_model(model.trained_template), reading.max_length, schema)
     return after_steps(plan, label, steps, rows, model)
 
 

@@ -14,7 +14,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked
 from pipelines.stages.measure import Measure
-from pipelines.stages.preferred import SIDES, is_feedback, is_of_pairs, learnt_rows, of_pairs, rows_for
+from pipelines.stages.preference_rows import SIDES, is_feedback, is_of_pairs, learnt_rows, of_pairs, rows_for
 from trainers.algorithm import ImplicitReward
 from trainers.config import Training
 from trainers.registry import configured

@@ -50,7 +50,7 @@ def prompts(
     """
     assert reading.max_length is not None and reading.tokenizer is not None
     room = reading.max_length - sampling.max_new_tokens
-    steps = prompt_steps(reading.rendering.for_model(policy.learnt), room, between)
+    steps = prompt_steps(reading.rendering.for_model(policy.trained_template), room, between)
     return after_steps(plan, label, steps, questions, reading.tokenizer)
 
 

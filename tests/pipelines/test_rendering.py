@@ -134,7 +134,7 @@ def test_the_template_a_policy_was_trained_with_is_the_usual_one_before_it_is_ma
     made = Existing(label="policy", root="data", place="data/policy", existing_manifest=manifest)
     learnt = {**EXPECTED, "date": None}
     for model in (policy, made):
-        assert model.learnt.facts == {"template": facts["template"]}
+        assert model.trained_template.facts == {"template": facts["template"]}
         asked = [
             ask(plan, f"{type(model).__name__}/{n}", Complete(), task.prompts, model, reading=Reading(rendering=one))
             for n, one in enumerate([Rendering(), Rendering(template="plain"), Rendering(options={"more": 1})])
@@ -151,5 +151,8 @@ def test_what_a_policy_learns_next_is_written_as_it_learnt_before(place: Path) -
     graph = RestIteration(setup="digits", **ASKED).graph
     plain = RestIteration(setup="digits").graph.task_setup
     policy = fine_tuned(Plan("data"), "next", plain, graph.steps[0].kept[0], graph.task_setup.policy, 0, 0.0)
-    assert policy.learnt == graph.task_setup.policy.learnt and policy.learnt.name == ASKED["template"]
-    assert not plain.policy.learnt.facts
+    assert (
+        policy.trained_template == graph.task_setup.policy.trained_template
+        and policy.trained_template.name == ASKED["template"]
+    )
+    assert not plain.policy.trained_template.facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pipelines.commands.iterations import Iterations
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
+from pipelines.stages.iteration import Grown
 from schemas import SAMPLES, Column
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError
@@ -35,12 +36,14 @@ def kept(folder: Path, **given: object) -> tuple[list[Node], list[list[float]]]:
     """What is made on the way, and the rewards that each improve step keeps."""
     plan = Plan(str(folder / "root"))
     recipe = RestIteration(iteration=1, setup="digits", **given)
-    last = recipe.keep(plan, "rest", plan.existing(rewarded(str(folder / "given")), "dataset"))
+    rows, nothing = plan.existing(rewarded(str(folder / "given")), "dataset"), cast(Any, None)
+    grown = Grown(label="rest", seed=0, task_setup=nothing, policy=nothing, samples=rows, rewards=rows, earlier=())
+    last = recipe.keep(plan, grown)
     for node in plan.nodes.values():
         if isinstance(node, Table):
             apply(node.op, [Dataset.open(one.url) for one in node.inputs], node.url, task_key=node.task_key)
-    rows = [Dataset.open(node.url).read(columns=["reward"])["reward"].to_pylist() for node in last]
-    return [node for node in plan.nodes.values() if node.made], rows
+    values = [Dataset.open(node.url).read(columns=["reward"])["reward"].to_pylist() for node in last]
+    return [node for node in plan.nodes.values() if node.made], values
 
 
 def test_quantiles_need_no_table_of_standardised_rewards(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.op import Read
-from datakit.template import Chat, Fit, Labelled, RewardPrompt
+from datakit.template import Chat, Fit, LabelledChat, RewardPrompt
 from pipelines.graph.nodes import Existing, Table
 from schemas import Schema, chat_template, end_tokens
 from schemas.chat_template import ChatTemplate
@@ -42,9 +42,9 @@ def test_the_template_is_known_before_rows_are_made(example: Example, tmp_path: 
     planned = Table(label="made", root="data", op=example.op, inputs=tuple(inputs))
     made = apply(example.op, given, str(tmp_path / "made"), resources=example.resources).manifest
     assert template_in(planned.written_facts) == template_in(made.facts)
-    assert planned.learnt == ChatTemplate.of(made.facts)
+    assert planned.trained_template == ChatTemplate.of(made.facts)
 
 
 def test_operations_that_write_text_are_tried_and_one_that_only_measures_it() -> None:
     tried = {type(case.values[0].op) for case in WORK if case.values[0].op.rendering}  # type: ignore[attr-defined]
-    assert tried >= {Chat, Fit, Labelled, RewardPrompt}
+    assert tried >= {Chat, Fit, LabelledChat, RewardPrompt}

@@ -9,7 +9,7 @@ import pytest
 
 from datakit.columns.conversations import of_rows
 from datakit.op import Context
-from datakit.template import Chat, Condition, Labelled
+from datakit.template import Chat, Condition, LabelledChat
 from datakit.templating.labelled import ChatMarks
 from datakit.templating.named import TEMPLATES, extra_id
 from schemas import MESSAGES, PIECES
@@ -77,7 +77,7 @@ def test_it_is_what_nemo_aligners_chats_give() -> None:
     labels = [[*[None] * len(turns), text] for turns, text in zip(TURNS, CONDITIONS, strict=True)]
     columns = {"messages": chats, "labels": pa.array(labels, pa.list_(pa.string()))}
     table = pa.table({**columns, "label_type": pa.array(["VALUE_TO_TEXT"] * 3)})
-    theirs = Labelled(marks=marks, learn="last").label(table, CONTEXT)["pieces"]  # type: ignore[index,call-overload]
+    theirs = LabelledChat(marks=marks, learn="last").label(table, CONTEXT)["pieces"]  # type: ignore[index,call-overload]
     tokenizer: Any = letters()
     a, b = tokenizer.encode_pieces(mine), tokenizer.encode_pieces(theirs)
     assert a.ids.tolist() == b.ids.tolist() and a.trained.tolist() == b.trained.tolist()

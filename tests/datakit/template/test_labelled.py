@@ -16,7 +16,7 @@ from datakit.columns.learnt_ends import WITHOUT_END
 from datakit.io import Jsonl
 from datakit.op import Context, LabelResult
 from datakit.run.resource import Resource
-from datakit.template import Chat, Labelled
+from datakit.template import Chat, LabelledChat
 from datakit.templating.labelled import ChatMarks
 from datakit.templating.named import extra_id
 from datakit.tokenize import Mask
@@ -24,7 +24,7 @@ from schemas import CHATS, MESSAGES
 from schemas.end_tokens import TurnEnd
 from tests.datakit.fakes import ADDED, BOS, CALL, EOS, USER, Example, letters
 
-EXAMPLES = [Example(Labelled(), (CHATS.example(12),), {"tokenizer": Resource("letters", letters)})]
+EXAMPLES = [Example(LabelledChat(), (CHATS.example(12),), {"tokenizer": Resource("letters", letters)})]
 MARKS = ChatMarks(system_turn_start=BOS, turn_start=USER, label_start=CALL)
 KINDS = (None, "VALUE_TO_TEXT", "TEXT_TO_VALUE")
 
@@ -65,7 +65,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 def masked(rows: list[dict[str, Any]], **settings: Any) -> list[tuple[list[str], list[int]]]:
     """Tokens and mask as the operation and the tokenizer make them."""
     tokenizer: Any = letters()
-    made = Labelled(marks=MARKS, **settings).label(table(rows), Context(resources={"tokenizer": tokenizer}))
+    made = LabelledChat(marks=MARKS, **settings).label(table(rows), Context(resources={"tokenizer": tokenizer}))
     assert not isinstance(made, LabelResult)
     encoded = tokenizer.encode_pieces(made["pieces"])
     names = {tokenizer.id_of(mark): mark for mark in (BOS, USER, CALL, EOS)}
@@ -136,7 +136,7 @@ def test_rows_that_do_not_fit_go_with_a_reason() -> None:
     }
     half = [turn("user", "q"), turn("assistant", "a", weight=0.5)]
     rows = [good, {**good, "labels": ["x"]}, {**good, "label_type": "BOTH"}, {**good, "messages": half}]
-    made = Labelled(marks=MARKS).label(table(rows), Context(resources={"tokenizer": letters()}))
+    made = LabelledChat(marks=MARKS).label(table(rows), Context(resources={"tokenizer": letters()}))
     assert isinstance(made, LabelResult)
     assert made.kept.keep.to_pylist() == [True, False, False, False]
     assert made.kept.reason.to_pylist()[1:] == ["labels-are-not-one-a-turn", "unknown-label-type", "fractional-weight"]
@@ -147,7 +147,7 @@ def test_without_labels_it_is_the_template_of_that_name(shared_data: Path, tmp_p
     path = shared_data / "nemo-aligner/functional/dummy-sft.jsonl"
     chats = apply(Jsonl(files=(str(path),), format="chats"), [], str(tmp_path / "chats"))
     tokenizer = {"tokenizer": Resource("letters", letters)}
-    mine = apply(Labelled(), [chats], str(tmp_path / "mine"), resources=tokenizer)
+    mine = apply(LabelledChat(), [chats], str(tmp_path / "mine"), resources=tokenizer)
     plain = apply(Chat(template="extra_id"), [chats], str(tmp_path / "plain"), resources=tokenizer)
     assert mine.read(["text"]) == plain.read(["text"]) and mine.facts == plain.facts
     masks = [apply(Mask(id_column="chat_id"), [d], d.url + "-m", resources=tokenizer).read() for d in (mine, plain)]
@@ -178,9 +178,9 @@ def test_the_turn_start_behind_an_answer_is_its_end_token_or_not(
     rows = apply(Jsonl(files=(str(path),), format="chats"), [], str(tmp_path / "chats"))
     assert rows.num_rows == 3
     resources = {"tokenizer": Resource("letters", functools.partial(letters, None, control))}
-    texts = apply(Labelled(), [rows], str(tmp_path / "texts"), resources=resources)
+    texts = apply(LabelledChat(), [rows], str(tmp_path / "texts"), resources=resources)
     assert TurnEnd.of(texts.facts) == end and texts.stats["counts"][WITHOUT_END] == 1
-    lines = Labelled().notes(texts.manifest)
+    lines = LabelledChat().notes(texts.manifest)
     assert "in 1 of 3 rows (33%)" in lines[0] and len(lines) == 1 + len(end.texts)
     assert not end.texts or lines[1].endswith("answers end at the text \\n<extra_id_1>")
     mask = Mask(id_column="chat_id")
@@ -207,7 +207,7 @@ def test_turns_stand_under_the_names_of_the_file_and_mask_says_who_is_not_learnt
     turns = [{"from": names[at % 2], "value": letter} for at, letter in enumerate("qarb")]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"system": "s", "conversations": turns, "mask": mask}) + "\n")
     chats = apply(Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="chats"), [], str(tmp_path / "chats"))
-    made = Labelled().label(chats.read(), Context(resources={"tokenizer": letters()}))
+    made = LabelledChat().label(chats.read(), Context(resources={"tokenizer": letters()}))
     assert not isinstance(made, LabelResult)
     pieces = made["pieces"].to_pylist()[0]
     text = "".join(f"[{piece['text']}]" if piece["trained"] else piece["text"] for piece in pieces)

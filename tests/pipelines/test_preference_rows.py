@@ -24,7 +24,7 @@ from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, PreferenceOptimization
 from pipelines.stages.ask import PLAIN
-from pipelines.stages.preferred import learnt_rows
+from pipelines.stages.preference_rows import learnt_rows
 from schemas import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.rows.conversation import IDS
