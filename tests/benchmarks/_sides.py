@@ -1,7 +1,14 @@
-"""Both sides of a training benchmark: our engine and transformers' Llama, of one shape, over one table of rows."""
+"""Both sides of a training benchmark: our engine and transformers' Llama, of one shape, over one table of rows; and a
+side in a process of its own, with TRL where it is one of TRL's.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +18,11 @@ import pyarrow as pa
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
 from schemas.settings import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+TRL = ROOT / "build" / "trl"
+"""Where `make test-slow` puts TRL (tests/fidelity/trl.txt)."""
 
 SHAPES = {
     # layers, hidden, ffn, heads, groups
@@ -86,3 +98,25 @@ def llama(shape: str, vocabulary: int, longest: int, **more: Any) -> Any:
         **more,
     )
     return LlamaForCausalLM(config)
+
+
+def has_trl() -> bool:
+    """Whether TRL is in `build/trl` or installed; says what to do where it is not."""
+    if (TRL / "trl").is_dir() or importlib.util.find_spec("trl") is not None:
+        return True
+    print("skipped: TRL is not in build/trl (make test-slow puts it there) nor installed")
+    return False
+
+
+def apart(module: str, side: str, threads: int, **given: object) -> dict[str, float]:
+    """The figures that one side of the benchmark `module` prints last, run in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.benchmarks.{module}", "--side", side]
+    command += ["--threads", str(threads)]
+    for name, value in given.items():
+        command += [f"--{name}", str(value)]
+    path = os.pathsep.join([str(ROOT), *([str(TRL)] if side != "quiver" and TRL.is_dir() else [])])
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{side}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -6,30 +6,27 @@ Rows are questions and answers (`question`, `answer`; by default GSM8K's trainin
 trained on them. Three sides, each in a process of its own, in turns: Quiver (`trainers.engine`, rows laid end to end),
 TRL with its default padding, TRL with packing. Useful tokens are those of the rows, padding left out. Times are CPU
 seconds of the process divided by threads (`--clock wall` for the clock on the wall), from the third step to the last.
-TRL is not among this project's dependencies: `pip install trl`.
+TRL is read from `build/trl`, where `make test-slow` puts it, or from the environment.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._sides import SHAPES, engine, llama, stored
+from tests.benchmarks._sides import DATA, SHAPES, apart, engine, has_trl, llama, stored
 
 SIDES = ("quiver", "trl-padded", "trl-packed")
 VOCABULARY, LONGEST, BATCH, SKIPPED = 2048, 512, 16, 2
-DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k-train" / "train.jsonl.gz"
+DEFAULT = DATA / "gsm8k-train" / "train.jsonl.gz"
 
 
 def byte_level(texts: list[str], size: int, file: Path) -> Any:
@@ -162,18 +159,6 @@ def trl(folder: Path, shape: str, steps: int, watch: Stopwatch, packing: bool) -
     trainer.train()
 
 
-def side(name: str, chosen: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """One side in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.sft_rows", "--side", name, "--folder", str(folder)]
-    command += ["--shape", chosen.shape, "--steps", str(chosen.steps), "--threads", str(chosen.threads)]
-    command += ["--clock", chosen.clock]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(chosen.threads)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
 def main() -> None:
     """Print useful tokens per second of each side, and Quiver's ratio to each of TRL's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,8 +182,7 @@ def main() -> None:
     if not chosen.rows.is_file():
         print(f"skipped: no rows at {chosen.rows} (--rows names a JSONL file of questions and answers)")
         return
-    if importlib.util.find_spec("trl") is None:
-        print("skipped: TRL is not installed (pip install trl)")
+    if not has_trl():
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -206,7 +190,8 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in SIDES}
         for _round in range(chosen.rounds):
             for each in SIDES:
-                figures = side(each, chosen, folder)
+                given = {"folder": folder, "shape": chosen.shape, "steps": chosen.steps, "clock": chosen.clock}
+                figures = apart("sft_rows", each, chosen.threads, **given)
                 speeds[each].append(figures["tokens"] / figures["seconds"])
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     print("   ".join(f"{name} {speed:,.0f} useful tokens/s" for name, speed in middle.items()))
