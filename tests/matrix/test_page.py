@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipelines import recipes
+from pipelines.commands.one_shot import OneShot
+from pipelines.graph.plan import Plan
 from tests.matrix.families import SETTINGS, TITLES, shapes
 from tests.matrix.methods import RECIPES, methods
 from tests.matrix.page import faults, page, shown
+from tests.pipelines import judges, small_model
 from trainers import registry
 from trainers.engine.weights.registry import FAMILIES
 
@@ -31,6 +35,22 @@ def test_methods_and_families_are_those_of_the_registries() -> None:
     assert methods().keys() - RECIPES.keys() == {*registry.algorithms(), *registry.presets()}
     assert not [name for name in RECIPES if not hasattr(recipes, name)]
     assert {family for _, family, _ in SETTINGS.values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rows_of_a_recipe_are_made_by_its_own_operations(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(judges.__file__).parent))
+    small_model.write(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"{n}", "response": "a"}) + "\n" for n in "12"))
+    kind, row = getattr(recipes, name), RECIPES[name]
+    given = {"model": "model", "data": "rows.jsonl", "reward": "judges:letters", "max_new_tokens": 6}
+    results = kind(**(given if issubclass(kind, OneShot) else {})).results(Plan(str(tmp_path / "out")))
+    done = {node.work.get("name") for target in results.targets for node in target.ancestors()}
+    assert {op.name for op in row.ops} <= done
+    assert f"train.{registry.spelled_out(row.algorithm, {})[0]}" in done
 
 
 def test_networks_are_what_their_families_say() -> None:
