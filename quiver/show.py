@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from quiver import plain_places
+from quiver.command import Command, is_count
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
@@ -27,6 +29,29 @@ _DEEP, _MOST = 4, 40
 """Of a folder: how deep its datasets are looked for, and how many are listed."""
 _MODEL_BYTES = 1 << 20
 """Bytes that the settings of a network may take."""
+
+
+def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """What stands at the place that `arguments` name, or its rows with what is learnt of them."""
+    words, options = command.parsed(arguments)
+    count = options.get("rows", "3")
+    if len(words) != 1 or not is_count(count) or ("tokenizer" in options and "mask" not in options):
+        place = shlex.quote(words[0]) if words else "."
+        raise command.wrong(" ".join(arguments) or "no dataset", f"{command.call} {place}")
+    return _masked(words[0], int(count), options) if "mask" in options else lines(words[0], int(count))
+
+
+def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:
+    from datakit.tokenizers.masked_text import masked_text
+    from datakit.tokenizers.tokenizer import Tokenizer
+
+    dataset, given, tokenizer = Dataset.open(place), options.get("tokenizer"), None
+    if given is not None:
+        manifest = read_manifest(normal(given))
+        stored = manifest is not None and manifest.kind == "dataset"
+        tokenizer = Tokenizer.of_dataset(Dataset.open(given)) if stored else Tokenizer.of_folder(given)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return [masked_text(dataset, rows, tokenizer).text(colour)]
 
 
 def lines(place: str, rows: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import quiver
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from quiver import catalog, console
+from quiver.command import Command
 from schemas import Dataset, Schema
 from schemas.errors import ConfigError
 from tests.faults.writers import write
@@ -68,6 +70,19 @@ def test_one_algorithm_with_its_settings_and_rows(capsys: pytest.CaptureFixture[
     assert preset.startswith("cdpo\n\ndpo with label_smoothing ") and "--algorithm cdpo" in preset
     for name, algorithm in algorithms().items():
         assert all(f"\n  {column}" in answer(capsys, "algorithms", name) for column in algorithm.rows.names)
+
+
+@pytest.mark.parametrize(("name", "command"), console.COMMANDS.items(), ids=list(console.COMMANDS))
+def test_a_command_is_one_entry(capsys: pytest.CaptureFixture[str], name: str, command: Command) -> None:
+    """Its name, usage, flags and help agree, whoever added it; other flags are refused with the usage."""
+    assert command.call == f"quiver {name}" and command.meaning
+    assert re.findall(r"--[a-z-]+(?: [A-Z]\S*?(?=]| |$))?", command.usage) == list(command.flags)
+    text = " ".join(answer(capsys, name, "--help").split())
+    assert all(part in text for part in (command.usage, command.meaning, *command.flags, *command.flags.values()))
+    with pytest.raises(ConfigError, match="other words") as fault:
+        console.run([name, "--no-such-flag", "x", "y"])
+    assert fault.value.expected == command.usage
+    assert any(line.strip().startswith(command.short) for line in answer(capsys, "--help").splitlines())
 
 
 def test_a_dataset_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""`quiver ops`, `formats`, `algorithms` and `recipes`: what there is, or one of it by its name."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from quiver import catalog, single
+from quiver.command import Command
+from schemas.errors import ConfigError
+from schemas.nearest import meant
+
+
+def ops(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """All operations, or the one that is named."""
+    if not command.at_most(1, arguments):
+        return catalog.table(catalog.operations())
+    from datakit.registry import kind_of
+
+    return single.operation(kind_of(arguments[0]))
+
+
+def formats(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """All formats, or the one that is named."""
+    if not command.at_most(1, arguments):
+        return catalog.table(catalog.formats())
+    from datakit.formats.rows import named_form
+
+    with _listed(command):
+        return single.file_format(named_form(arguments[0]))
+
+
+def algorithms(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """All algorithms, or the one that is named."""
+    if not command.at_most(1, arguments):
+        return catalog.table(catalog.algorithms())
+    from trainers.registry import algorithm_of
+
+    with _listed(command):
+        return single.algorithm(algorithm_of(arguments[0]), arguments[0])
+
+
+def recipes(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """All recipes; of one of them its own `--help` tells."""
+    if command.at_most(1, arguments):
+        raise command.wrong(arguments[0], f"quiver {shlex.quote(arguments[0])} --help")
+    return catalog.table(catalog.recipes())
+
+
+@contextmanager
+def _listed(command: Command) -> Iterator[None]:
+    """What follows a name that there is not: the list of those that there are."""
+    try:
+        yield
+    except ConfigError as error:
+        error.next = f"{command.call} {meant(error.what)}".rstrip()
+        raise
