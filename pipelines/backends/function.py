@@ -53,7 +53,7 @@ class Function(Backend):
             raise ConfigError(
                 "unknown-column",
                 f"{printable(node.url)} asks for {', '.join(map(printable, unknown))}",
-                expected=", ".join(rows.names),
+                expected=f"parameters named after columns: {', '.join(rows.names)}",
                 kept="nothing was started",
                 next="name its parameters after columns",
             )
@@ -140,7 +140,7 @@ def _unreadable(function: str, place: str, fault: BaseException) -> ConfigError:
         found=f"{type(fault).__name__}: {printable(fault, 200)}",
         where=printable(place, 200) + (f", line {line}" if line else ""),
         kept="nothing was started",
-        next=f"mend it until this works: {sys.executable} -m py_compile {shlex.quote(place)}",
+        next=f"python -m py_compile {shlex.quote(place)}",
     )
 
 

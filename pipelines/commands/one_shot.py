@@ -8,6 +8,8 @@ and what they stand on.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -20,8 +22,9 @@ from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import few_keys, source_of, stem, unread
+from pipelines.graph.resolve import few_keys, near, source_of, stem, unread
 from pipelines.graph.results import Results
+from pipelines.report import suggestions
 from pipelines.runtime import invocation
 from pipelines.runtime.console import counted
 from pipelines.runtime.learning import ByAlgorithm, Learns, MergedParameter
@@ -72,6 +75,8 @@ def learning_over(**default: Any) -> Any:
 class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
     """One training of `model` on `data`, judged on rows that it does not learn from."""
 
+    made: ClassVar[str] = "policy"
+    """The name of the checkpoint that it trains."""
     title: ClassVar[str]
     """The folder of its results below the root."""
     reads: ClassVar[tuple[tuple[str, ...], ...]]
@@ -130,6 +135,33 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             max_length=longest_row(self.max_length, [model], "--max-length"),
         )
         return OneShotSetup(label=label, model=model, train=train, held_out=held_out, reading=reading)
+
+    def go_on(self) -> None:
+        """Where the results lie, and the commands that use what was trained."""
+        super().go_on()
+        trained = self.graph.checkpoints[self.made]
+        if trained.manifest() is not None:
+            commands = self.uses(self.one_shot_setup(Plan(trained.root)), trained)
+            print(f"\n{suggestions.listed([*commands, suggestions.exported(trained)])}")
+
+    def uses(self, given: OneShotSetup, trained: Node) -> Iterator[str]:
+        """Commands that use `trained`: a policy answers held-out questions, or one that is written first."""
+        questions = given.held_out
+        if questions is not None and questions.manifest() and {"prompt_id", "messages"} <= {*rows_of(questions).names}:
+            prompts = near(questions.url)
+        elif "://" in trained.root:
+            return
+        else:
+            prompts = near(f"{trained.root}/question.jsonl")
+            yield f"""echo '{{"prompt": "What is 2 + 3?"}}' > {shlex.quote(prompts)}"""
+        asked = ["--prompts", prompts, *suggestions.written_as(given.reading.rendering)]
+        yield suggestions.command("Generate", "--model", near(trained.url), *asked, *self.bounds(given))
+
+    def bounds(self, given: OneShotSetup, *, tokens: int = 128) -> list[str]:
+        """The flags of an answer of `tokens` at most, and of rows as long as those that were learnt."""
+        assert given.reading.max_length is not None
+        longest = max(1, min(tokens, given.reading.max_length // 2))
+        return ["--max-new-tokens", str(longest), "--max-length", str(given.reading.max_length)]
 
     def rows(self, plan: Plan, place: str) -> Node:
         """The dataset in the folder `place`, or what an import of the file makes; `ConfigError` for rows of a kind that

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import luigi
 
 from datakit.clients import Sampling
-from pipelines.commands.one_shot import OneShot, learning_over
+from datakit.filter import Where
+from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import check_room
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import near
+from pipelines.report import suggestions
+from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import Reading
@@ -62,8 +67,26 @@ class Requesting(Answering, OneShot):
             expected=f"numbers as the text writes them: {', '.join(f'{level:g}' for level in dict.fromkeys(finite))}",
             found=f"{wrong!r}" + (f", which is written {self.written(wrong):g}" if math.isfinite(wrong) else ""),
             kept="nothing was started",
-            next=f"--levels '{[*dict.fromkeys(finite)]}'" if flag == "--levels" else f"other numbers in {flag}",
+            next=f"--levels '{[*dict.fromkeys(finite)]}'" if flag == "--levels" else invocation.without(flag),
         )
+
+    def uses(self, given: OneShotSetup, trained: Node) -> Iterator[str]:
+        """The held-out questions at the highest level, as the policy reads them, and its likeliest answers to these."""
+        asked, highest = self.graph.datasets["asked"], max(self.requested_levels)
+        if not asked.manifest():
+            return
+        op = Where(predicate=f"subject = 0 AND requested = {highest:g}")
+        plan, label = Plan(trained.root), f"{given.label}/asked-for-{highest:g}"
+        requests = plan.table(label, op, plan.existing(asked.url, "dataset"), seed=settings.quiver_config().seed)
+        params = json.dumps({"predicate": op.predicate})
+        words = ["--op", "where", "--params", params, "--data", near(asked.url), "--name", label]
+        yield suggestions.command("Filter", *words)
+        bounds = self.bounds(given, tokens=self.max_new_tokens or 128)
+        written = suggestions.written_as(given.reading.rendering)
+        if "prompt_ids" in rows_of(asked):
+            written, bounds = [], bounds[:2]
+        prompts = ["--prompts", near(requests.url), *written]
+        yield suggestions.command("Generate", "--model", near(trained.url), *prompts, *bounds, "--greedy")
 
     def reward_model(self, plan: Plan) -> Node:
         """The node of the model that scores the answers (`--reward`)."""

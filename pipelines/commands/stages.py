@@ -166,7 +166,10 @@ class Label(Templated, Bounded, _Operation):
             self.nothing_templated(f"{op.name} reads no templated text")
             if self.model or self.reward_model:
                 raise ConfigError(
-                    "unknown-resource", f"{op.name} asks no model", kept="nothing was started", next="leave --model out"
+                    "unknown-resource",
+                    f"{op.name} asks no model",
+                    kept="nothing was started",
+                    next=invocation.without("--model", "--reward-model"),
                 )
             return super().node(plan, label, op, inputs)
         if len(inputs) != 1:

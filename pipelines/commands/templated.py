@@ -15,7 +15,7 @@ from datakit.template import Rendering
 from pipelines.graph.limits import check_length, check_room
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime import settings
+from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
 from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
@@ -48,7 +48,7 @@ class Templated:
                 "bad-setting",
                 f"--template, --template-options and --date have no use here: {why}",
                 kept="nothing was started",
-                next="leave them out",
+                next=invocation.without("--template", "--template-options", "--date"),
             )
 
     def asking(
@@ -74,7 +74,7 @@ class Templated:
                     "bad-setting",
                     f"--max-length has no use here: {op.name} reads the rows as they are",
                     kept="nothing was started",
-                    next="leave it out",
+                    next=invocation.without("--max-length"),
                 )
             return asked(plan, label, op, rows, model, seed=seed)
         return ask(plan, label, op, rows, model, reading=reading, seed=seed)
@@ -90,7 +90,7 @@ class Templated:
                     "bad-setting",
                     f"{name} is given twice: {printable(value)} and, in --params, {printable(params[name])}",
                     kept="nothing was started",
-                    next="leave one of them out",
+                    next=invocation.without("--template-options" if name == "options" else f"--{name}"),
                 )
         rest = {name: value for name, value in self.rendering.settings.items() if value}
         return {**rest, **given, **params}

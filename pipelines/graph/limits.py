@@ -11,10 +11,8 @@ from typing import Any
 from datakit.op import Op
 from datakit.templating.named import TEMPLATES
 from pipelines.graph.backend import backend_of, roles_of
-from pipelines.graph.external import ImportedModel
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
-from pipelines.graph.remade import remade
-from pipelines.graph.resolve import near
+from pipelines.graph.remade import remade, tokenizer_at
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import Manifest
 from schemas.store.storage import shown
@@ -146,11 +144,4 @@ def _shorter(rows: Node, manifest: Manifest, model: Node, most: int) -> str:
     """The command that makes rows which the model can read: the one that made these, with a limit."""
     if rows.made:
         return f"--max-length {most}"
-    return remade(manifest, _tokenizer_at(model), {"max_length": most}) or f"tokenize the rows with max_length {most}"
-
-
-def _tokenizer_at(model: Node) -> str:
-    """Where the tokenizer of `model` lies already."""
-    if isinstance(model, TrainedCheckpoint):
-        model = model.tokenizer
-    return near(model.folder if isinstance(model, ImportedModel) and not model.manifest() else model.url)
+    return remade(manifest, tokenizer_at(model), {"max_length": most}) or f"tokenize the rows with max_length {most}"

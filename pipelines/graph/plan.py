@@ -125,17 +125,17 @@ def _check_place(node: Node) -> None:
             expected=f"parts divided by /, none empty, . or .., of at most {_LONGEST} visible characters",
             found=printable(node.label, 200),
             kept="nothing was started",
-            next="choose another name, such as demo/rows",
+            next="--name demo/rows",
         )
     if node.made and node.kind != "dataset" and "://" in node.root:
         raise ConfigError(
             "remote-checkpoint",
             f"{node.label} is a {node.kind} and cannot be made below {printable(node.root, 200)}",
-            expected="a [quiver] root that is a folder on a file system; below a remote one only datasets are made",
+            expected="a [quiver] root that is a folder; below a remote one only datasets are made, inputs may be there",
             found=printable(node.root, 200),
             where=node.label,
             kept="nothing was started",
-            next="give --quiver-root ./quiver-data; inputs are read from remote places as well: --data s3://...",
+            next="--quiver-root ./quiver-data",
         )
 
 

@@ -8,12 +8,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datakit.registry import OPS
+from datakit.tokenize import Adopt
+from pipelines.graph.external import ConvertedModel, ImportedModel
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.resolve import near
 from schemas.manifest import Manifest
 from schemas.store.commit import read_manifest
 
 _COMMANDS = {"template": "Template", "tokenize": "Tokenize"}
 """The commands that take `--tokenizer`, by the family of their operations."""
+
+
+def tokenizer_at(node: Node) -> str:
+    """Where the tokenizer that `node` speaks, a model or a tokenizer, lies already."""
+    if isinstance(node, TrainedCheckpoint) and not node.manifest():
+        return tokenizer_at(node.init or node.tokenizer)
+    if isinstance(node, ConvertedModel) and not node.manifest():
+        return tokenizer_at(node.model)
+    if isinstance(node, ImportedModel) and not node.manifest():
+        return near(node.folder) if node.tokenizer is None else tokenizer_at(node.tokenizer)
+    if isinstance(node, Table) and isinstance(node.op, Adopt) and not node.manifest():
+        return near(node.op.path)
+    return near(node.url)
 
 
 def remade(manifest: Manifest | None, tokenizer: str, changed: Mapping[str, Any] | None = None) -> str:

@@ -7,16 +7,14 @@ key; once it is made, both are known. What cannot be known here is refused by th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.graph.nodes import Node
-from pipelines.graph.remade import remade
-from pipelines.graph.resolve import near
+from pipelines.graph.remade import remade, tokenizer_at
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
-
-_PROSE = "write and tokenize the rows with the tokenizer of the checkpoint"
 
 
 def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] | None = None) -> None:
@@ -35,8 +33,13 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
                 found=f"tokenizer {tokenizer[:12]}",
                 where=other.url,
                 kept="nothing was started",
-                next=remade(other.manifest(), near(one.url)) or _PROSE,
+                next=remade(other.manifest(), tokenizer_at(one)) or _written(tokenizer_at(one)),
             )
+
+
+def _written(tokenizer: str) -> str:
+    """The command that begins rows of that tokenizer, where nobody knows how those that are there came about."""
+    return f"luigi --module pipelines Template --op chat --data ROWS --tokenizer {shlex.quote(tokenizer)}"
 
 
 def differ(one: str, other: str, nodes: Iterable[Node]) -> bool:

@@ -84,7 +84,7 @@ class DecisionTransformer(Requesting):
         figures = requested.measured(plan, label, judged, "reward", 1, len(levels))
         return Results(
             targets=(figures, policy),
-            datasets={**rewards, "scores": scores, "train": train, "answers": judged},
+            datasets={**rewards, "scores": scores, "train": train, "asked": questions, "answers": judged},
             checkpoints={"first": given.model, "policy": policy},
             figures={"evaluation": figures},
         )

@@ -49,7 +49,7 @@ class Distill(OneShotOfAnswers):
     """A student, `model`, that says what `teacher` says at the tokens of the answers in `data`."""
 
     example = "--model STUDENT --teacher FOLDER --data rows.jsonl --lr 1e-5"
-    title = "distill"
+    title, made = "distill", "student"
     needed = ("model", "teacher", "data")
 
     teacher = model_parameter("teacher")

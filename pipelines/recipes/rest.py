@@ -104,5 +104,5 @@ class RestIteration(AlignmentIteration):
                 "bad-setting",
                 "reward_mean and reward_std have no use here: a quantile is the same before and after standardising",
                 kept="nothing was started",
-                next="leave them out, or give --threshold-kind absolute",
+                next="--threshold-kind absolute",
             )

@@ -9,15 +9,17 @@ often it is right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import luigi
 
 from datakit.label import Longer
-from pipelines.commands.one_shot import OneShotOfPairs, learning_over
+from pipelines.commands.one_shot import OneShotOfPairs, OneShotSetup, learning_over
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
+from pipelines.report import suggestions
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.rewards import pair_figures, pair_tokens
 from schemas.errors import ConfigError
@@ -39,7 +41,7 @@ class RewardModel(OneShotOfPairs):
     """A model that gives the chosen answers of the pairs in `data` greater rewards than the rejected ones."""
 
     example = "--model FOLDER --data pairs.jsonl --lr 1e-5"
-    title = "reward-model"
+    title, made = "reward-model", "model"
 
     algorithm = luigi.Parameter(default="rm", description="algorithm over both answers of a pair that learns a score")
     learning = learning_over(optim={"lr": 1e-5})
@@ -67,6 +69,7 @@ class RewardModel(OneShotOfPairs):
         if given.held_out is not None:
             judged = pair_figures(plan, label, given.held_out, model, reading)
             datasets |= {"held_out": tokens["held-out"], "rewards": judged.rewards, "order": judged.order}
+            datasets["answers"] = judged.answers
             figures = judged.figures
         return Results(
             targets=(*figures.values(), model),
@@ -74,6 +77,14 @@ class RewardModel(OneShotOfPairs):
             checkpoints={"first": first, "model": model},
             figures=figures,
         )
+
+    def uses(self, given: OneShotSetup, trained: Node) -> Iterator[str]:
+        """Rewards of answers: of the held-out ones, where there are any."""
+        answers = self.graph.datasets.get("answers")
+        if answers is not None and answers.manifest():
+            asked = ["--data", near(answers.url), *suggestions.written_as(given.reading.rendering)]
+            bound = ["--max-length", str(given.reading.max_length)]
+            yield suggestions.command("Label", "--op", "reward", "--model", near(trained.url), *asked, *bound)
 
     def report(self) -> Sequence[FigureTable]:
         """How well it orders held-out pairs, and what its rewards are like."""

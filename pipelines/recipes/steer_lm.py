@@ -10,6 +10,7 @@ NeMo-Aligner's, given and not learnt, whatever the chat template.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from luigi.freezing import recursively_unfreeze
@@ -26,6 +27,7 @@ from pipelines.graph.results import Results
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
+from pipelines.runtime import invocation
 from pipelines.runtime.parameters import ListParameter, ObjectParameter
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
@@ -78,10 +80,11 @@ class SteerLm(Requesting):
             init=given.model,
             validation=tokens["held-out"],
         )
+        prompts = self.held_out_prompts(plan, given, policy)
         judged, figures = self.measured(plan, label, given, policy, reward_model)
         return Results(
             targets=(figures, policy),
-            datasets={"labelled": rows["train"], "train": tokens["train"], "answers": judged},
+            datasets={"labelled": rows["train"], "train": tokens["train"], "asked": prompts, "answers": judged},
             checkpoints={"first": given.model, "policy": policy},
             figures={"evaluation": figures},
         )
@@ -102,7 +105,9 @@ class SteerLm(Requesting):
                 f"{printable(strange[0], 80)} is no attribute",
                 expected=", ".join(names),
                 kept="nothing was started",
-                next="name attributes of --attributes in --steered and --others",
+                next=invocation.without("--others")
+                if strange[0] in self.others
+                else f"--steered '{json.dumps([name for name in steered if name in names] or [*names])}'",
             )
         return names, steered
 
@@ -138,6 +143,12 @@ class SteerLm(Requesting):
         between = (Step(name="conditioned", op=Condition(generation=True)),)
         return requested.prompts(plan, label, labelled, policy, reading, sampling, between)
 
+    def held_out_prompts(self, plan: Plan, given: OneShotSetup, policy: Node) -> Node:
+        """The held-out questions, for every attribute and level, as `policy` reads them."""
+        requests = self.requests(plan, f"{given.label}/requests", given.judged)
+        sampling = self.likeliest(given.reading)
+        return self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading, sampling)
+
     def measured(
         self, plan: Plan, label: str, given: OneShotSetup, policy: Node, reward_model: Node
     ) -> tuple[Node, Node]:
@@ -145,9 +156,7 @@ class SteerLm(Requesting):
         figures.
         """
         names, steered = self.names()
-        requests = self.requests(plan, f"{given.label}/requests", given.judged)
-        sampling = self.likeliest(given.reading)
-        prompts = self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading, sampling)
+        prompts, sampling = self.held_out_prompts(plan, given, policy), self.likeliest(given.reading)
         answers = requested.answers(plan, f"{label}/answers", prompts, policy, sampling, self.settled_seed)
         measuring = Attributes(names=names, column="measured")
         judged = ask(plan, f"{label}/answers.attributes", measuring, answers, reward_model, reading=given.reading)

@@ -1,4 +1,4 @@
-"""What to do after an iteration, as commands that run as they are printed: look, go on, sample."""
+"""What to do after a run, as commands that work as they are printed: look, go on, ask what was trained, export it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator
 
+from datakit.template import Rendering
+from pipelines.graph.model_files import ADAPTERS
 from pipelines.graph.nodes import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
@@ -29,9 +31,13 @@ def section(task_setup: TaskSetup, last: IterationResult, prompts: int, fewer: s
                 "or give more prompts"
             )
         )
-    lines.append("go on with")
-    lines += [_INDENT + text for text in suggestions(task_setup, last, prompts)]
-    return "\n".join(lines)
+    return "\n".join([*lines, listed(suggestions(task_setup, last, prompts))])
+
+
+def listed(commands: Iterable[str]) -> str:
+    """The lines that name the folded `commands`; empty where there is none."""
+    lines = [_INDENT + text for text in commands]
+    return "\n".join(["go on with", *lines]) if lines else ""
 
 
 def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> Iterator[str]:
@@ -46,14 +52,29 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
         yield _folded(map(shlex.quote, invocation.again(iteration=last.number + 1)))
     if not eval_setup.held_out.manifest():
         return
-    generate = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
-    written = eval_setup.rendering
-    generate += ["--template", written.template] if written.template else []
-    generate += ["--template-options", json.dumps(dict(written.options))] if written.options else []
-    generate += ["--date", written.date] if written.date else []
-    generate += ["--stop", json.dumps(list(written.stop))] if written.stop else []
-    generate += ["--max-new-tokens", str(eval_setup.max_new_tokens)]
-    yield _folded(map(shlex.quote, invocation.command("Generate", *generate)))
+    asked = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
+    asked += [*written_as(eval_setup.rendering), "--max-new-tokens", str(eval_setup.max_new_tokens)]
+    yield command("Generate", *asked)
+
+
+def command(*words: str) -> str:
+    """The command of `words`, below the same root as the one that was given, folded."""
+    return _folded(map(shlex.quote, invocation.command(*words)))
+
+
+def written_as(rendering: Rendering) -> list[str]:
+    """The flags of a command that writes conversations as `rendering` says and ends answers so."""
+    flags = ["--template", rendering.template] if rendering.template else []
+    flags += ["--template-options", json.dumps(dict(rendering.options))] if rendering.options else []
+    flags += ["--date", rendering.date] if rendering.date else []
+    return flags + (["--stop", json.dumps(list(rendering.stop))] if rendering.stop else [])
+
+
+def exported(trained: Node) -> str:
+    """The command that makes a folder for other programs of `trained`, or of LoRA adapters first a whole checkpoint."""
+    manifest = trained.manifest()
+    adapters = manifest is not None and any(file.path == ADAPTERS for file in manifest.files)
+    return command("MergeModel" if adapters else "ExportModel", "--model", near(trained.url))
 
 
 def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | None:

@@ -108,6 +108,14 @@ def replaced(flag: str, *words: str, drop: Sequence[str] = ()) -> str:
     return shlex.join(new)
 
 
+def without(*flags: str) -> str:
+    """The command that was given without `flags` and their values."""
+    words = again()
+    for flag in flags:
+        words = _without(flag, words)
+    return shlex.join(words)
+
+
 def renamed(task: str, other: str) -> str:
     """The command that was given, with the name of another task."""
     return shlex.join(other if word == task else word for word in again())

@@ -26,7 +26,7 @@ def reference(command: Any, alias: str, *, required: bool = True) -> str:
             "bad-setting",
             f"--model {printable(model, 100)} and {flag} {printable(older, 100)} are the same flag",
             kept="nothing was started",
-            next=f"leave {flag} out",
+            next=invocation.without(flag),
         )
     given: str = model or older
     if given.startswith("{"):

@@ -38,8 +38,9 @@ error (Guo et al. 2017).
 
 @dataclass(frozen=True, kw_only=True)
 class PairFigures:
-    """Rewards of held-out answers, the pairs in order, and the figures of both and of a judge of lengths."""
+    """Held-out answers, their rewards, the pairs in order, and the figures of both and of a judge of lengths."""
 
+    answers: Table
     rewards: Table
     order: Table
     figures: dict[str, Node]
@@ -69,4 +70,4 @@ def pair_figures(plan: Plan, label: str, pairs: Node, model: Node, reading: Read
         "rewards": plan.table(f"{label}/rewards", Measure(stage=f"{label}/rewards", columns=("reward",)), rewards),
         "baselines": baselines(plan, label, pairs),
     }
-    return PairFigures(rewards=rewards, order=order, figures=figures)
+    return PairFigures(answers=answers, rewards=rewards, order=order, figures=figures)

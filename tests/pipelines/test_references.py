@@ -9,6 +9,7 @@ import pytest
 from datakit.template import Rendering
 from pipelines.commands.stages import Train
 from pipelines.commands.templated import Answering
+from pipelines.runtime import invocation
 from pipelines.runtime.learning import learning_of
 from pipelines.runtime.references import reference
 from schemas.errors import ConfigError
@@ -26,12 +27,15 @@ def test_the_model_has_two_names(given: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("given", "what", "following"),
     [
-        (("a", "b"), "--model a and --policy b are the same flag", "leave --policy out"),
+        (("a", "b"), "--model a and --policy b are the same flag", "Generate --model a"),
         (('{"num_layers": 2}', ""), "the shape of a fresh network is --architecture", "--architecture"),
         (("", ""), "Generate needs --model", " --model CHECKPOINT"),
     ],
 )
-def test_what_names_no_model_is_refused(given: tuple[str, str], what: str, following: str) -> None:
+def test_what_names_no_model_is_refused(
+    given: tuple[str, str], what: str, following: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invocation, "_given", ["Generate", "--policy=b", *(["--model", "a"] if given[1] else [])])
     with pytest.raises(ConfigError, match=what) as fault:
         reference(named(*given), "policy")
     assert following in fault.value.next

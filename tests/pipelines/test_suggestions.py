@@ -21,6 +21,7 @@ from schemas import PROMPTS
 from schemas.dataset import Attempt
 from schemas.process import terminal
 from schemas.store.commit import read_manifest
+from tests import pages
 
 _NETWORK = {"num_layers": 1, "hidden_size": 16, "ffn_hidden_size": 16, "num_attention_heads": 2, "num_query_groups": 2}
 _LEARNING = json.dumps({"max_steps": 2, "global_batch_size": 4, "optim": {"lr": 1e-3, "warmup_steps": 0}})
@@ -55,13 +56,14 @@ def shell(folder: Path, text: str, **more: str) -> subprocess.CompletedProcess[s
     )
 
 
-def run_all(folder: Path, *command: str) -> list[str]:
+def run_all(folder: Path, *command: str, count: int = 3) -> list[str]:
     """What the command suggests, after every suggestion was executed in an environment that is not active."""
     inactive = {"PATH": "/usr/bin:/bin"}
     done = luigi(folder, *command, module="pipelines", COLUMNS="80", **inactive)
     assert done.returncode == 0, done.stderr
     commands = suggested(done.stdout)
-    assert len(commands) == 3 and all(str(LUIGI.parent) in text for text in commands), done.stdout
+    ours = [text for text in commands if not text.startswith("echo ")]
+    assert len(commands) == count and all(str(LUIGI.parent) in text for text in ours), done.stdout
     for text in commands:
         again = shell(folder, text, **inactive)
         assert again.returncode == 0, text + again.stderr
@@ -110,6 +112,64 @@ def test_suggestions_on_preference_files_run_as_they_are_printed(tmp_path: Path)
 def test_suggestions_on_ones_own_model_run_as_they_are_printed(tmp_path: Path) -> None:
     commands = run_all(tmp_path, *_OWN, "--own-policy", base_policy(tmp_path))
     assert all("--template text" in text for text in commands[1:])
+
+
+ONE_SHOT = {
+    "Sft": ("rows.jsonl", "policy", ["Generate", "ExportModel"]),
+    "Distill": ("rows.jsonl", "student", ["Generate", "ExportModel"]),
+    "Preference": ("pairs.jsonl", "policy", ["Generate", "ExportModel"]),
+    "RewardModel": ("pairs.jsonl", "model", ["Label", "ExportModel"]),
+    "SteerLm": ("rows.jsonl", "policy", ["Filter", "Generate", "ExportModel"]),
+    "DecisionTransformer": ("rows.jsonl", "policy", ["Filter", "Generate", "ExportModel"]),
+}
+_MORE = {
+    "Distill": ("--teacher", "my-model"),
+    "SteerLm": ("--reward", "own_judges:brevity", "--attributes", '["brevity"]', "--levels", "[0, 3]"),
+    "DecisionTransformer": ("--reward", "own_judges:length"),
+}
+
+
+def furnished(folder: Path) -> None:
+    """A model without a chat template, judges, rows and pairs."""
+    pages.model(folder / "my-model")
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        (folder / "my-model" / name).unlink(missing_ok=True)
+    judges = (
+        "def brevity(response):\n    return {'brevity': [float(len(text) % 5) for text in response]}\n"
+        "def length(response):\n    return [float(len(text)) for text in response]\n"
+    )
+    (folder / "own_judges.py").write_text(judges)
+    rows = [{"prompt": f"Say {n}.", "response": f"It is {n}."} for n in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ONE_SHOT)
+def test_what_uses_the_result_of_one_training_runs_as_it_is_printed(recipe: str, tmp_path: Path) -> None:
+    """Also where the template was named for the training alone: what was trained remembers it."""
+    furnished(tmp_path)
+    data, made, expected = ONE_SHOT[recipe]
+    given = (recipe, "--model", "my-model", "--data", data, "--template", "text", *_MORE.get(recipe, ()))
+    lengths = ("--max-new-tokens", "4") if "Filter" in expected else ()
+    limits = ("--max-length", "64", "--batch-size", "4", "--set", "max_steps=2", "--eval-share", "0.2")
+    commands = run_all(tmp_path, *given, *lengths, *limits, count=len(expected))
+    words = [shlex.split(text) for text in commands]
+    assert [next(word for word in one if word in expected) for one in words] == expected
+    title = {"RewardModel": "reward-model", "DecisionTransformer": "decision-transformer"}.get(recipe, recipe.lower())
+    [trained] = (tmp_path / "quiver-data" / title / data.removesuffix(".jsonl")).glob(f"{made}-????????")
+    assert all(str(trained.relative_to(tmp_path)) in one for one in words if "Filter" not in one)
+
+
+@pytest.mark.slow
+def test_a_policy_that_learnt_adapters_and_judges_nothing_is_asked_and_merged(tmp_path: Path) -> None:
+    """Whole conversations, all learnt from: a question is written first."""
+    pages.model(tmp_path / "my-model")
+    turns = [{"role": "user", "content": "Say 1."}, {"role": "assistant", "content": "1"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    lora = ("--set", "lora.rank=2", "--set", "lora.alpha=4", "--set", "max_steps=1")
+    commands = run_all(tmp_path, "Sft", "--model", "my-model", "--data", "chats.jsonl", "--eval-share", "0", *lora)
+    assert "question.jsonl" in commands[0] and "question.jsonl" in commands[1] and "MergeModel" in commands[2]
 
 
 def test_a_command_is_repeated_whole_with_one_parameter_changed(monkeypatch: pytest.MonkeyPatch) -> None:

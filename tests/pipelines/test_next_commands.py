@@ -1,0 +1,66 @@
+"""What an error says to do next is a command, or flags of the one that was given, wherever one is known."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from datakit.tokenize import Adopt
+from pipelines.commands.models import MergeModel
+from pipelines.graph.backend import model_at
+from pipelines.graph.nodes import Existing
+from pipelines.graph.plan import Plan
+from pipelines.graph.tokenizer_check import check_tokenizer
+from pipelines.recipes import Sft
+from pipelines.runtime import command
+from schemas import TOKENS
+from schemas.errors import DataError
+from schemas.manifest import Manifest
+
+STEER = "SteerLm --model model --data rows.jsonl --reward judge --attributes '[\"reward\"]'"
+OWN = "--setup own --own-model model --own-prompts prompts.jsonl --own-reward judge --own-max-new-tokens 8"
+GIVEN = [
+    ("Generate --model model --policy judge --prompts prompts.jsonl", "Generate --model model --prompts prompts.jsonl"),
+    ("Label --op length --data rows.jsonl --model model", "Label --op length --data rows.jsonl"),
+    ("Label --op length --data rows.jsonl --template text --date 2026-01-01", "Label --op length --data rows.jsonl"),
+    ("Template --op chat --data rows.jsonl --tokenizer model --template text --params '{\"template\": \"plain\"}'",
+     "Template --op chat --data rows.jsonl --tokenizer model --params '{\"template\": \"plain\"}'"),
+    ("Import --files rows.jsonl --name ../rows", "Import --files rows.jsonl --name demo/rows"),
+    (f"{STEER} --steered '[\"brief\"]'", f"{STEER} --steered '[\"reward\"]'"),
+    (f"{STEER} --others '{{\"brief\": 1}}'", STEER),
+    (f"{STEER} --others '{{\"reward\": 1.5}}'", STEER),
+    (f"RestIteration {OWN} --threshold-kind quantile --reward-std 1 --prompts-per-iteration 1",
+     f"RestIteration {OWN} --reward-std 1 --prompts-per-iteration 1 --threshold-kind absolute"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "expected"), GIVEN)
+def test_the_next_line_is_a_command(
+    given: str, expected: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("sys.argv", ["quiver"])
+    monkeypatch.setattr("pipelines.runtime.invocation.program", lambda name: name)
+    (place / "prompts.jsonl").write_text('{"prompt": "q"}\n{"prompt": "a"}\n')
+    with pytest.raises(SystemExit):
+        command.run(shlex.split(given))
+    printed = capsys.readouterr().err
+    assert printed.rstrip().splitlines()[-1] == f"  next: quiver {expected}", printed
+
+
+def test_rows_of_another_tokenizer_name_one_that_is_there(place: Path) -> None:
+    """Of rows that nobody knows how to make again: whatever speaks the tokenizer, and is not made yet."""
+    manifest = Manifest(kind="dataset", schema=TOKENS, facts={"tokenizer": "0" * 64}, task_key="1" * 64)
+    rows = Existing(label="foreign", root="data", place="foreign", existing_manifest=manifest)
+    plan = Plan("data")
+    imported = model_at(plan, "model")
+    trained = Sft(model="model", data="rows.jsonl", eval_share=0.0).results(plan).checkpoints["policy"]
+    [merged] = MergeModel(model="model").build(plan)
+    adopted = plan.table("adopted", Adopt(path=str(place / "model")).pinned())
+    for one in (imported, trained, merged, adopted):
+        with pytest.raises(DataError, match="another tokenizer") as fault:
+            check_tokenizer("x", one, rows, ("input_ids",))
+        written = "luigi --module pipelines Template --op chat --data ROWS --tokenizer model"
+        assert fault.value.next == written, one.label
