@@ -54,6 +54,8 @@ def advice(keys: Sequence[Key], reason: str, detail: str) -> str:
     """
     if reason == "missing-key" and (match := _THERE.search(detail)):
         there = match["there"].split(", ")
+        if all(any(name in key.names for key in keys) for name in there):
+            return ""
         return renamed([key for key in keys if key.required and not set(key.names) & set(there)], there)
     if reason == "key-not-read" and (match := _NOT_READ.search(detail)):
         name = match["name"]

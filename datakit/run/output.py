@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from schemas.dataset import Attempt
 from schemas.errors import DataError, printable
 from schemas.manifest import File
 from schemas.shards import ShardWriter
+from schemas.store.storage import shown
 
 _EXAMPLES = 5
 
@@ -94,6 +96,16 @@ class Output:
         check_budget(self._op, self._reasons, self._rows_in, self._max_rejected, self._examples, self._details)
 
 
+def _last_resort(op: Op, slug: str, share: float) -> str:
+    """What to do about rejected rows for which nothing is known: let their `share` go, or look at a file of which none
+    would be left for want of a key.
+    """
+    files = getattr(op, "files", ())
+    if slug == "missing-key" and share >= 1 and files:
+        return f"quiver show {shlex.quote(shown(files[0]))}"
+    return f"--quiver-max-rejected {share:g}"
+
+
 def check_budget(
     op: Op,
     reasons: Mapping[str, int],
@@ -118,5 +130,5 @@ def check_budget(
         expected=f"at most {max_rejected} rejected rows (max_rejected)",
         found=counts,
         kept=kept_by(op),
-        next=op.advice(slug, details.get(slug, "")) or f"--quiver-max-rejected {share:g}",
+        next=op.advice(slug, details.get(slug, "")) or _last_resort(op, slug, share),
     )

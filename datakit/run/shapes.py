@@ -82,7 +82,7 @@ def failed(op: Op, fault: BaseException, row: str, where: str) -> DataError:
         found=f"{type(fault).__name__}{place}",
         where=where,
         kept=kept_by(op),
-        next=f"look at that row, or mend {op.name}; then run the same command again",
+        next=f"mend {'that line' if frame else op.name}, or look at that row; then run the same command again",
     )
 
 

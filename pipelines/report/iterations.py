@@ -53,7 +53,7 @@ def not_verified(prompts: Node, flag: str) -> str:
         return "the prompts have no known answers (key answer)"
     if not flag:
         return "nothing verifies the answers"
-    return f'nothing verifies the answers; {flag} \'{{"kind": "number"}}\' does (more: quiver ops label.verify)'
+    return f'nothing verifies the answers; {flag} \'{{"kind":"number"}}\' does (more: quiver ops label.verify)'
 
 
 def pair_table(task_setup: TaskSetup) -> FigureTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -43,6 +44,14 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
     """Which parameter of `kind` has a value that cannot be read, and why: from `given` (texts of the command line) or
     from the configuration; empty if all can.
     """
+    wrong = _first_wrong(kind, given)
+    return "" if wrong is None else f"{wrong[0]}: {printable(fault_words(*wrong[1:]), 200)}"
+
+
+def _first_wrong(
+    kind: type[luigi.Task], given: Mapping[str, str | None]
+) -> tuple[str, luigi.Parameter[Any], Exception] | None:
+    """The first parameter of `kind` whose value cannot be read, and why."""
     for name, parameter in kind.get_params():
         try:
             text = given.get(name)
@@ -51,8 +60,8 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
             else:
                 parameter._get_value(kind.get_task_family(), name)
         except (ParameterException, ValueError) as fault:
-            return f"{name}: {printable(fault_words(parameter, fault), 200)}"
-    return ""
+            return name, parameter, fault
+    return None
 
 
 def fault_words(parameter: luigi.Parameter[Any], fault: Exception) -> str:
@@ -75,13 +84,29 @@ def _in_words(fault: str) -> str:
 
 
 def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
-    """The command with a list where a bare value stands for one; the page about it where nothing is as certain."""
-    for name, parameter in kind.get_params():
-        text = given.get(name)
-        if text and isinstance(parameter, ListParameter) and not text.startswith("["):
-            flag = f"--{name.replace('_', '-')}"
-            return invocation.replaced(flag, flag, as_list(text))
+    """The command with a list where the first value that cannot be read is a bare one, with the nearest number where
+    it is out of bounds; the page about it where nothing is as certain.
+    """
+    wrong = _first_wrong(kind, given)
+    text = "" if wrong is None else given.get(wrong[0])
+    if wrong is not None and text:
+        flag, parameter = f"--{wrong[0].replace('_', '-')}", wrong[1]
+        bare = isinstance(parameter, ListParameter) and not text.startswith("[")
+        better = as_list(text) if bare else _within_bounds(parameter, text)
+        if better:
+            return invocation.replaced(flag, flag, better)
     return invocation.typed(f"{kind.get_task_family()} --help")
+
+
+def _within_bounds(parameter: luigi.Parameter[Any], text: str) -> str:
+    """The nearest number that `parameter` may have; empty where `text` is none, or is within its bounds."""
+    least, most = (getattr(parameter, name, math.nan) for name in ("least", "most"))
+    try:
+        value = float(text)
+    except ValueError:
+        return ""
+    bound = least if value < least else most if value > most else math.nan
+    return f"{bound:g}" if math.isfinite(bound) else ""
 
 
 def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> None:

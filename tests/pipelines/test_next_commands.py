@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -33,6 +34,13 @@ GIVEN = [
     (f"{STEER} --others '{{\"reward\": 1.5}}'", STEER),
     (f"RestIteration {OWN} --threshold-kind quantile --reward-std 1 --prompts-per-iteration 1",
      f"RestIteration {OWN} --reward-std 1 --prompts-per-iteration 1 --threshold-kind absolute"),
+    ("RestIteration --prompts-per-iteration -5", "RestIteration --prompts-per-iteration 1"),
+    ("RestIteration --thresholds 0.5 --prompts-per-iteration -5",
+     "RestIteration --thresholds 0.5 --prompts-per-iteration 1"),
+    ("RestIteration --original-share 1.5", "RestIteration --original-share 1"),
+    ("RestIteration --prompts-per-iteration many", "RestIteration --help"),
+    ("Import --files bad.jsonl", "Import --files bad.jsonl --quiver-max-rejected 0.34"),
+    ("Import --files prompts.jsonl --format completions", "show prompts.jsonl"),
 ]  # fmt: skip
 
 
@@ -44,6 +52,8 @@ def test_the_next_line_is_a_command(
     monkeypatch.setattr("sys.argv", ["quiver"])
     monkeypatch.setattr("pipelines.runtime.invocation.program", lambda name: name)
     (place / "prompts.jsonl").write_text('{"prompt": "q"}\n{"prompt": "a"}\n')
+    bad = [{"prompt": "a", "response": "b"}, {"prompt": "c"}, {"prompt": "e", "response": "f"}]
+    (place / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
     with pytest.raises(SystemExit):
         command.run(shlex.split(given))
     printed = capsys.readouterr().err

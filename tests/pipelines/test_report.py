@@ -44,7 +44,7 @@ ANSWERS = {"known": ["5", None], "unknown": [None, None]}
 @pytest.mark.parametrize(
     ("answers", "flag", "gold"),
     [
-        ("known", "--own-verifier", """nothing verifies the answers; --own-verifier '{"kind": "number"}' does"""),
+        ("known", "--own-verifier", """nothing verifies the answers; --own-verifier '{"kind":"number"}' does"""),
         ("known", "", "nothing verifies the answers"),
         ("unknown", "--own-verifier", "the prompts have no known answers (key answer)"),
     ],
