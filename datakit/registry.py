@@ -9,7 +9,7 @@ from typing import Any
 
 from datakit.op import Op
 from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest, suggestion
+from schemas.nearest import nearest
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
 
@@ -36,10 +36,12 @@ def kind_of(name: str) -> type[Op]:
         near = nearest(name, OPS)
         raise ConfigError(
             "unknown-op",
-            f"there is no operation {printable(name)}{suggestion(name, list(OPS))}",
+            f"there is no operation {printable(name)}",
             expected=", ".join(family) or f"an operation of {', '.join(FAMILIES)}",
             kept="nothing was started",
             next=f"quiver ops {near}" if near else "quiver ops",
+            wrong=(name,),
+            nearest=near,
         )
     return OPS[name]
 

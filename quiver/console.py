@@ -92,16 +92,18 @@ def _unknown(name: str, arguments: Sequence[str]) -> Exception:
     """The error of a command that there is not, with the one that was meant: a list, or a task in another case."""
     from pipelines.runtime.known_commands import commands, near_task
     from schemas.errors import ConfigError, printable
-    from schemas.nearest import did_you_mean, nearest
+    from schemas.nearest import nearest
 
     near = nearest(name, COMMANDS, 0.7) or near_task(name, list(commands()))
     return ConfigError(
         "unknown-command",
-        f"there is no command {printable(name)}{did_you_mean(near)}",
+        f"there is no command {printable(name)}",
         expected=f"{', '.join(COMMANDS)}, or the name of a task, as in quiver RestIteration",
         found=printable(name),
         kept="nothing was started",
         next=shlex.join(["quiver", near, *arguments]) if near else "quiver --help",
+        wrong=(name,),
+        nearest=near,
     )
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from quiver import catalog, single
 from quiver.command import Command
 from schemas.errors import ConfigError
-from schemas.nearest import meant
 
 
 def ops(command: Command, arguments: Sequence[str]) -> Iterable[str]:
@@ -54,5 +53,5 @@ def _listed(command: Command) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        error.next = f"{command.call} {meant(error.what)}".rstrip()
+        error.next = f"{command.call} {error.nearest}".rstrip()
         raise

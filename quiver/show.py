@@ -18,7 +18,7 @@ from quiver.command import Command, is_count
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
-from schemas.nearest import did_you_mean, nearest
+from schemas.nearest import nearest
 from schemas.process import terminal
 from schemas.shards import verified_bytes
 from schemas.store.commit import read_manifest
@@ -192,7 +192,7 @@ def _what(folder: str) -> str:
 
 def _nothing(place: str) -> IntegrityError:
     """The error of a place where nothing is, with the near name of its folder."""
-    where, near, command = normal(place), "", ""
+    where, missing, near, command = normal(place), place, "", ""
     if "://" not in where:
         folder = next(parent for parent in Path(where).parents if parent.is_dir())
         missing = Path(where).relative_to(folder).parts[0]
@@ -202,11 +202,13 @@ def _nothing(place: str) -> IntegrityError:
         command = f"quiver show {shlex.quote(relative(folder.joinpath(near, *rest)))}" if near else listing
     return IntegrityError(
         "dataset-missing",
-        f"no dataset or checkpoint at {shown(place)}{did_you_mean(near)}",
+        f"no dataset or checkpoint at {shown(place)}",
         expected="a folder with _manifest.json, which is written last, or a folder of such folders",
         found="no such file or folder",
         kept="nothing was changed",
         next=command or "run the task that makes it, or correct the path",
+        wrong=(missing,),
+        nearest=near,
     )
 
 

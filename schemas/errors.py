@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
+
+from schemas.nearest import did_you_mean
 
 _CUT = 80
 _UNSEEN = re.compile(
@@ -43,6 +46,8 @@ class QuiverError(Exception):
     code: ClassVar[int] = 1
     missing: tuple[str, ...] = ()
     """Columns that rows lack, for whoever knows the command that makes them; it goes no further than this process."""
+    matches: tuple[str, ...] = ()
+    """What a pattern matches that was given where one place is needed; it goes no further than this process either."""
 
     def __init__(
         self,
@@ -54,13 +59,28 @@ class QuiverError(Exception):
         where: str = "",
         kept: str = "",
         next: str = "",
+        wrong: Sequence[str] = (),
+        nearest: str = "",
     ) -> None:
+        """`wrong`: names that were given and that there are not; `nearest`: what was meant by the only one of them."""
         super().__init__(what)
-        self.slug, self.what, self.expected, self.found = slug, what, expected, found
+        self.slug, self.sentence, self.expected, self.found = slug, what, expected, found
         self.where, self.kept, self.next = where, kept, next
+        self.wrong, self.nearest = tuple(wrong), nearest
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {name: getattr(self, name) for name in _FIELDS})
+        return _rebuild, (type(self), self._facts)
+
+    @property
+    def what(self) -> str:
+        """The `sentence` that it was made with, and the name that was meant."""
+        return f"{self.sentence}{did_you_mean(self.nearest)}"
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """All that it was made with."""
+        texts = {name: getattr(self, name) for name in _FIELDS}
+        return {**texts, "what": self.sentence, "wrong": list(self.wrong), "nearest": self.nearest}
 
     def __str__(self) -> str:
         return self.render()
@@ -84,12 +104,29 @@ class QuiverError(Exception):
         return escaped("\n".join(lines))
 
     def as_json(self) -> str:
-        """The same fields as one JSON line."""
-        return json.dumps({"code": self.code, **{name: getattr(self, name) for name in _FIELDS}}, sort_keys=True)
+        """The same fields as one JSON line; `what` without the name that was meant, which is `nearest`."""
+        return json.dumps({"code": self.code, **self._facts}, sort_keys=True)
 
 
-def _rebuild(kind: type[QuiverError], fields: dict[str, str]) -> QuiverError:
-    return kind(fields.pop("slug"), fields.pop("what"), **fields)
+def error_of(fields: Mapping[str, Any]) -> QuiverError:
+    """The error whose `as_json` gave `fields`; `KeyError`, `TypeError` or `ValueError` for anything else."""
+    code = int(fields["code"])
+    kind = next((kind for kind in _kinds(QuiverError) if kind.code == code), QuiverError)
+    texts = {name: str(fields[name]) for name in (*_FIELDS, "nearest") if name in fields}
+    error = kind(**texts, wrong=[str(name) for name in fields.get("wrong", ())])
+    if error.code != code:
+        error.code = code  # type: ignore[misc]
+    return error
+
+
+def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _kinds(sub)
+
+
+def _rebuild(kind: type[QuiverError], facts: dict[str, Any]) -> QuiverError:
+    return kind(facts.pop("slug"), facts.pop("what"), **facts)
 
 
 class ConfigError(QuiverError, ValueError):

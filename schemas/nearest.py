@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
 
@@ -29,12 +28,6 @@ def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def did_you_mean(near: str) -> str:
     """` (did you mean x?)` for the name that was meant, or nothing."""
     return f" (did you mean {near}?)" if near else ""
-
-
-def meant(text: str) -> str:
-    """The name without blanks that `did_you_mean` put at the end of `text`; empty where it put none."""
-    closing = re.search(r" \(did you mean (\S+)\?\)$", text)
-    return closing[1] if closing else ""
 
 
 def _folded(name: str) -> str:

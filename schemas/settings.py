@@ -15,11 +15,12 @@ import hashlib
 import json
 import math
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from schemas.errors import ConfigError, printable
-from schemas.nearest import did_you_mean, nearest, suggestion
+from schemas.errors import printable
+from schemas.nearest import nearest
+from schemas.setting_faults import Faults
 from schemas.untrusted import exact_json
 
 T = TypeVar("T")
@@ -69,30 +70,9 @@ def json_digest(value: object) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-class Faults(list[str]):
-    """What is wrong with settings, in words; `levels` has where unknown keys were: path, dataclass, first such key."""
-
-    def __init__(self, faults: Iterable[str] = ()) -> None:
-        super().__init__(faults)
-        self.levels: dict[str, tuple[type, str]] = {}
-
-    def unknown(self, kind: type, path: str, key: str) -> None:
-        """A `key` below `path` that the dataclass `kind` there does not have."""
-        self.append(f"unknown key {printable(path + key)}{_nearest(kind, key, path)}")
-        self.levels.setdefault(path, (kind, str(key)))
-
-    def add(self, others: Faults) -> None:
-        """Append the faults of `others`; where both have unknown keys at a level, ours is shown."""
-        self.extend(others)
-        self.levels = {**others.levels, **self.levels}
-
-    def raise_any(self, where: str, next: str = "") -> None:
-        """`ConfigError` with all of them, where there are any."""
-        if not self:
-            return
-        slug = "unknown-key" if all(fault.startswith("unknown key") for fault in self) else "bad-setting"
-        expected = "; ".join(_listed(kind, path, key) for path, (kind, key) in self.levels.items())
-        raise ConfigError(slug, "; ".join(self), expected=expected, where=where, kept="nothing was started", next=next)
+def _unknown(faults: Faults, kind: type, path: str, key: str) -> None:
+    """Add a `key` below `path` that the dataclass `kind` there does not have."""
+    faults.unknown_key(path, key, _nearest(kind, key, path), _listed(kind, path, key))
 
 
 def _listed(kind: type, path: str, key: str) -> str:
@@ -155,7 +135,7 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: Fau
         outer = _dataclass_in(hint)
         if outer is not None:
             if part not in _fields(outer):
-                faults.unknown(outer, "".join(f"{name}." for name in above[:depth]), part)
+                _unknown(faults, outer, "".join(f"{name}." for name in above[:depth]), part)
                 return
             hint = _hints(outer)[part]
         elif hint is Any or get_origin(hint) in _MAPPINGS:
@@ -214,12 +194,12 @@ def _paths(kind: type) -> dict[str, str]:
 
 
 def _nearest(kind: type, name: str, path: str) -> str:
-    """As `suggestion`, over the fields of `kind`, which stands below `path`, those of the dataclasses inside it, and
+    """As `nearest`, over the fields of `kind`, which stands below `path`, those of the dataclasses inside it, and
     the names that other programs give them (`other_names` of `kind`).
     """
     paths = _paths(kind)
     near = name if name in paths else nearest(name, _fields(kind)) or nearest(name, paths)
-    return did_you_mean(near and f"{path}{paths[near]}")
+    return near and f"{path}{paths[near]}"
 
 
 def every_setting(kind: type, path: str = "") -> Iterator[tuple[str, str]]:
@@ -294,7 +274,7 @@ def _object(kind: type, data: Any, path: str, faults: Faults) -> Any:
     older = _aliases(kind, "older_names")
     for key in data:
         if key not in fields and key not in older:
-            faults.unknown(kind, path, key)
+            _unknown(faults, kind, path, key)
         elif older.get(key) in data:
             faults.append(f"{path}{key} is the older name of {older[key]}, which is given too")
     data = {older.get(key, key): value for key, value in data.items()}
@@ -302,7 +282,7 @@ def _object(kind: type, data: Any, path: str, faults: Faults) -> Any:
     for name, field in fields.items():
         if name in data:
             values[name] = _value(hints[name], data[name], path + name, faults)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING and path + name not in faults.near.values():
             faults.append(f"{path}{name} is missing")
     return _made(kind, values) if len(faults) == before else None
 
@@ -315,9 +295,8 @@ def _value(hint: Any, value: Any, path: str, faults: Faults) -> Any:
         if any(value == arg and type(value) is type(arg) for arg in args):
             return value
         expected = ", ".join(map(str, args))
-        faults.append(
-            f"{path}: {printable(value)} is not one of {expected}{suggestion(str(value), list(map(str, args)))}"
-        )
+        near = nearest(str(value), map(str, args))
+        faults.misnamed(f"{path}: {printable(value)} is not one of {expected}", near)
         return None
     if origin is tuple and isinstance(value, list | tuple):
         if len(args) == 2 and args[1] is Ellipsis:

@@ -8,7 +8,7 @@ from typing import Any
 
 import trainers.algorithms
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from schemas.settings import parse
 from trainers.algorithm import Algorithm
 
@@ -48,9 +48,11 @@ def algorithm_of(name: str) -> Algorithm:
         names = [*algorithms(), *presets()]
         raise ConfigError(
             "unknown-algorithm",
-            f"there is no algorithm {printable(name)}{'' if name.lower() in _ELSEWHERE else suggestion(name, names)}",
+            f"there is no algorithm {printable(name)}",
             expected=", ".join(names),
             kept="nothing was started",
+            wrong=(name,),
+            nearest="" if name.lower() in _ELSEWHERE else nearest(name, names),
         )
     return algorithms()[known]
 

@@ -22,7 +22,7 @@ from datakit.duck.child import SqlError, SqlProcess, shared
 from datakit.duck.tree import EXPRESSIONS, nodes, refused
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 
 _LONGEST = 10_000
 _RESULT = pa.schema([pa.field("keep", pa.bool_())])
@@ -130,9 +130,9 @@ def _columns(text: str, tree: dict[str, Any], schema: Schema) -> tuple[str, ...]
         if name in known:
             read.add(known[name])
         elif name not in bound:
-            guess = suggestion(name, list(schema.names))
-            fault = _fault("unknown-column", text, f"reads a column {printable(name)} that is not there{guess}", schema)
-            fault.missing = (name,)
+            fault = _fault("unknown-column", text, f"reads a column {printable(name)} that is not there", schema)
+            fault.missing = fault.wrong = (name,)
+            fault.nearest = nearest(name, schema.names)
             raise fault
     return tuple(name for name in schema.names if name in read)
 

@@ -24,7 +24,7 @@ from datakit.formats.sources import base_name, empty
 from datakit.op import Context, Result
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from schemas.store.storage import shown
 
 KINDS: dict[str, Schema] = {schema.name: schema for schema in vars(schemas).values() if isinstance(schema, Schema)}
@@ -58,8 +58,14 @@ class Columnar(FormatReader):
         if (self.format is None) == (self.kind is None):
             raise ConfigError("bad-setting", f"{self.name} needs a format or a kind", kept="nothing was started")
         if self.kind is not None and self.kind not in KINDS:
-            message = f"there is no row kind {shown(self.kind)}{suggestion(self.kind, list(KINDS))}"
-            raise ConfigError("unknown-kind", message, expected=", ".join(KINDS), kept="nothing was started")
+            raise ConfigError(
+                "unknown-kind",
+                f"there is no row kind {shown(self.kind)}",
+                expected=", ".join(KINDS),
+                kept="nothing was started",
+                wrong=(self.kind,),
+                nearest=nearest(self.kind, KINDS),
+            )
         if self.format is None and self.keep:
             raise ConfigError("bad-setting", f"{self.name}: keep needs a format", kept="nothing was started")
         super().__post_init__()

@@ -21,7 +21,7 @@ from datakit.formats.parse import Parsed, Parser
 from datakit.op import REJECTION_COLUMNS
 from schemas import Column, Schema
 from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest, suggestion
+from schemas.nearest import nearest
 
 Dialogue = Literal["plain", "extra_id", "hh"]
 """How the texts of a file are written: as they are, or whole dialogues in one text."""
@@ -45,10 +45,12 @@ def named_form(name: str) -> Form:
     near = nearest(name, FORMS)
     raise ConfigError(
         "unknown-format",
-        f"there is no format {printable(name)}{suggestion(name, list(FORMS))}",
+        f"there is no format {printable(name)}",
         expected=", ".join(FORMS),
         kept="nothing was started",
         next=f"--format {near}" if near else "quiver formats",
+        wrong=(name,),
+        nearest=near,
     )
 
 
@@ -66,8 +68,14 @@ def form_of(name: str, columns: Sequence[tuple[str, str]], dialogue: str) -> tup
             message = f"columns: {column} is {printable(name_there)}, which is no name of a key"
             raise ConfigError("bad-setting", message, expected='names of keys, as in {"prompt": "question"}')
         if column not in known:
-            message = f"format {name} has no {printable(column)}{suggestion(column, known)}"
-            raise ConfigError("unknown-key", message, expected=", ".join(known), kept="nothing was started")
+            raise ConfigError(
+                "unknown-key",
+                f"format {name} has no {printable(column)}",
+                expected=", ".join(known),
+                kept="nothing was started",
+                wrong=(column,),
+                nearest=nearest(column, known),
+            )
     given = dict(columns)
     mapped = {
         key.name: next((given[name] for name in (key.name, *key.aliases) if name in given), "") for key in form.keys

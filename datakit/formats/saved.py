@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from schemas.errors import ConfigError, DataError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from schemas.store.opening import named_file
 from schemas.store.storage import inside, normal, shown
 
@@ -31,13 +31,14 @@ def saved_files(place: str, split: str | None) -> list[str]:
     if _size(f"{folder}/{_SPLITS}") is not None:
         splits = [str(name) for name in _list(_read(f"{folder}/{_SPLITS}"), "splits", folder)]
         if split not in splits and (split is not None or len(splits) != 1):
-            near = suggestion(split or "", splits)
             raise ConfigError(
                 "no-split",
-                f"{shown(place)} holds several splits{'' if split is None else f', no {printable(split)}'}{near}",
+                f"{shown(place)} holds several splits{'' if split is None else f', no {printable(split)}'}",
                 expected=f"one of {printable(', '.join(splits), 200)}",
                 kept="nothing was started",
                 next=f"--params '{json.dumps({'split': splits[0] if splits else ''})}'",
+                wrong=() if split is None else (split,),
+                nearest=nearest(split or "", splits),
             )
         return saved_files(f"{folder}/{inside(split or splits[0], folder)}", None)
     if _size(f"{folder}/{_STATE}") is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datakit.op import NOTHING, Op
 from schemas import Schema
 from schemas.errors import ConfigError
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,13 @@ def check_needs(op: Op, resources: Collection[str]) -> None:
         raise error
     for name in resources:
         if name not in op.needs:
-            near = suggestion(name, list(op.needs))
-            raise ConfigError("unknown-resource", f"{op.name} does not use a {name}{near}", kept="nothing was started")
+            raise ConfigError(
+                "unknown-resource",
+                f"{op.name} does not use a {name}",
+                kept="nothing was started",
+                wrong=(name,),
+                nearest=nearest(name, op.needs),
+            )
 
 
 def open_all(resources: Mapping[str, Resource]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import Any
 from datakit.templating.named import TEMPLATES
 from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from schemas.settings import canonical
 
 _ROWS_OWN = ("messages", "tools", "add_generation_prompt")
@@ -80,8 +80,14 @@ class Rendering:
 def check_template(who: str, template: str | None) -> None:
     """`ConfigError` for a word that is neither a template's name nor Jinja source."""
     if template is not None and template not in TEMPLATES and "{" not in template:
-        what = f"{who}: there is no template {printable(template)}{suggestion(template, list(TEMPLATES))}"
-        raise ConfigError("unknown-template", what, expected=", ".join(TEMPLATES), kept="nothing was started")
+        raise ConfigError(
+            "unknown-template",
+            f"{who}: there is no template {printable(template)}",
+            expected=", ".join(TEMPLATES),
+            kept="nothing was started",
+            wrong=(template,),
+            nearest=nearest(template, TEMPLATES),
+        )
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:

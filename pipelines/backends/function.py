@@ -24,7 +24,7 @@ from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
-from schemas.nearest import did_you_mean, nearest
+from schemas.nearest import nearest
 
 
 @register
@@ -96,9 +96,11 @@ def place_of(function: str) -> str:
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         raise ConfigError(
             "no-function",
-            f"there is no Python module for {printable(function)}{_near_module(function)}",
+            f"there is no Python module for {printable(function)}",
             expected="module:function, importable from the working folder",
             kept="nothing was started",
+            wrong=(function,),
+            nearest=_near_module(function),
         )
     return spec.origin
 
@@ -106,7 +108,7 @@ def place_of(function: str) -> str:
 def _near_module(function: str) -> str:
     module, _, name = function.partition(":")
     near = nearest(module, [path.stem for path in Path.cwd().glob("*.py")])
-    return did_you_mean(near and f"{near}:{name}")
+    return near and f"{near}:{name}"
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -154,12 +156,13 @@ def _parameters(function: str) -> list[str]:
     defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
     if not defined:
         near = nearest(name, [part.name for part in tree.body if isinstance(part, ast.FunctionDef)])
-        near = near and f"{function.partition(':')[0]}:{near}"
         raise ConfigError(
             "no-function",
-            f"{printable(function)}: the module defines no such function{did_you_mean(near)}",
+            f"{printable(function)}: the module defines no such function",
             expected=f"def {printable(name)}(response): ...",
             kept="nothing was started",
+            wrong=(function,),
+            nearest=near and f"{function.partition(':')[0]}:{near}",
         )
     given = defined[-1].args
     positional = [*given.posonlyargs, *given.args]

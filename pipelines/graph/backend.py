@@ -187,10 +187,12 @@ def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> No
     near = near_name(reference) if manifest is None and ":" not in reference else ""
     raise ConfigError(
         "not-found" if manifest is None else "wrong-kind",
-        f"{printable(reference, 200)} is no model{near}",
+        f"{printable(reference, 200)} is no model",
         expected=_forms(able),
         found="nothing of the kind" if manifest is None else f"a {manifest.kind}",
         kept="nothing was started",
+        wrong=(reference,) if near else (),
+        nearest=near,
     )
 
 

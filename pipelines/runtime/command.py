@@ -8,7 +8,7 @@ ours ends it with 1, one line and a file that holds the traceback.
 from __future__ import annotations
 
 import logging
-import re
+import os
 import shlex
 import signal
 import socket
@@ -37,7 +37,6 @@ from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
 from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
-from schemas.nearest import did_you_mean, meant
 from schemas.process import program
 from trainers import doors
 
@@ -123,20 +122,20 @@ def _next(error: QuiverError) -> str:
     """What to do: what the error says; for a setting with a near name the command with that name; where a command line
     is wrong in another way, the page about it.
     """
-    if error.slug == "several-matches":
+    if error.matches:
         several = invocation.task() in ("Import", "Blend")
-        places = error.found.split(", ")
-        return invocation.renamed(error.what.partition(" matches ")[0], ",".join(places) if several else places[-1])
-    near = meant(error.what)
-    if near and error.slug in ("no-such-file", "not-found", "no-function"):
-        if invocation.names(near):
-            error.what = error.what.removesuffix(did_you_mean(near))
-        else:
-            return invocation.mended(error.what, near) or error.next
-    unknown = re.findall(r"unknown key (\S+)(?: \(did you mean (\S+)\?\))?", error.what)
+        places = ",".join(error.matches) if several else error.matches[-1]
+        return invocation.with_value(error.wrong[0], places) or error.next
+    if error.nearest and error.slug in ("no-such-file", "not-found", "no-function"):
+        if not invocation.names(error.nearest):
+            (wrong,) = error.wrong
+            return invocation.with_value(wrong, os.path.join(os.path.dirname(wrong), error.nearest)) or error.next
+        error.nearest = ""
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next
-    corrected = invocation.corrected(*unknown[0]) if len(unknown) == 1 and unknown[0][1] else ""
+    corrected = ""
+    if error.nearest and error.slug == "unknown-key":
+        corrected = invocation.corrected(error.wrong[0], error.nearest)
     return corrected or error.next or invocation.typed(f"{invocation.task()} --help")
 
 

@@ -9,12 +9,12 @@ import os
 import shlex
 import time
 import traceback
-from collections.abc import Iterator
 
 import luigi
 
 from pipelines.runtime import invocation
 from pipelines.runtime.logfile import logs_folder
+from schemas import errors
 from schemas.errors import QuiverError, WorkerError, printable
 from schemas.process import program
 from schemas.store.ownfiles import own_folder, replace_file
@@ -32,10 +32,8 @@ def error_of(task: luigi.Task, failure: str) -> QuiverError:
     """The error behind a failed task, from what it reported to the scheduler (JSON twice over)."""
     text = _unquoted(failure)
     try:
-        fields = json.loads(text)
-        kind = {kind.code: kind for kind in _kinds(QuiverError)}[fields.pop("code")]
-        return kind(fields.pop("slug"), fields.pop("what"), **fields)
-    except (ValueError, AttributeError, KeyError, TypeError):
+        return errors.error_of(json.loads(text))
+    except (ValueError, KeyError, TypeError):
         pass
     if "died unexpectedly" in text:
         code = text.rsplit(" ", 1)[-1]
@@ -55,12 +53,6 @@ def _unquoted(failure: str) -> str:
     except ValueError:
         return failure
     return text if isinstance(text, str) else failure
-
-
-def _kinds(kind: type[QuiverError]) -> Iterator[type[QuiverError]]:
-    yield kind
-    for sub in kind.__subclasses__():
-        yield from _kinds(sub)
 
 
 def bug(text: str) -> QuiverError:

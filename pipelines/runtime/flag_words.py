@@ -16,7 +16,7 @@ from pipelines.runtime.known_commands import commands
 from pipelines.runtime.learning import AssignmentsParameter
 from pipelines.runtime.parameters import older_names
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 
 _SINGLE = luigi.IntParameter | luigi.FloatParameter | luigi.BoolParameter | luigi.ChoiceParameter
 
@@ -28,9 +28,11 @@ def parameters_of(task: str) -> dict[str, luigi.Parameter[Any]]:
     if task not in known:
         raise ConfigError(
             "unknown-task",
-            f"there is no task {printable(task)}{suggestion(str(task), known)}",
+            f"there is no task {printable(task)}",
             expected=", ".join(known),
             kept="nothing was started",
+            wrong=(str(task),),
+            nearest=nearest(str(task), known),
         )
     flags: dict[str, luigi.Parameter[Any]] = {}
     for owner, is_without_section, name, parameter in Register.get_all_params():
@@ -48,9 +50,11 @@ def words_of(task: str, flags: Mapping[str, luigi.Parameter[Any]], name: str, va
     if name not in flags:
         raise ConfigError(
             "unknown-parameter",
-            f"{task} has no parameter {printable(name)}{near_flags.of_python(task, name)}",
+            f"{task} has no parameter {printable(name)}",
             kept="nothing was started",
             next=f"luigi --module pipelines {task} --help",
+            wrong=(name,),
+            nearest=near_flags.of_python(task, name),
         )
     flag, parameter = f"--{name.replace('_', '-')}", flags[name]
     if isinstance(parameter, luigi.BoolParameter) and parameter.parsing == luigi.BoolParameter.IMPLICIT_PARSING:

@@ -68,7 +68,7 @@ class _FlagsFile:
         self.place, self.kind, self.given = place, kind, given
         self.family, self.training = kind.get_task_family(), getattr(kind, "training", "learning")
         self.entries, self.flags = entries_of(place), _flags(kind)
-        self.faults: list[str] = []
+        self.faults: list[tuple[str, str]] = []  # the short name of each, and the fault in words
         self.assignments: list[str] = []
         self.trainings: dict[str, dict[str, Any]] = {}
 
@@ -90,9 +90,10 @@ class _FlagsFile:
         for key, entry in self.entries.items():
             name = key.replace("-", "_")
             if name not in self.flags:
-                self.faults.append(f"line {entry.line}: unknown key {printable(key)}{self._near(name)}")
+                fault = f"line {entry.line}: unknown key {printable(key)}{did_you_mean(self._near(name))}"
+                self.faults.append(("unknown-key", fault))
             elif name in lines:
-                self.faults.append(f"line {entry.line}: {name} again, after line {lines[name]}")
+                self.faults.append(("bad-setting", f"line {entry.line}: {name} again, after line {lines[name]}"))
             elif entry.text is None or entry.value is not None:
                 lines[name] = entry.line
                 yield name, entry
@@ -177,13 +178,13 @@ class _FlagsFile:
         return any(self.given.get(one) not in (None, False) for one in (name, f"{self.family}_{name}"))
 
     def _near(self, name: str) -> str:
-        """` (did you mean x?)` for the key that was likely meant."""
+        """The key that was likely meant; empty where that is open."""
         path = setting_of(Training, name)
         direct = [flag for flag, own in setting_flags(self.flags).items() if path and own == path]
         nested = [f"{self.training}.{path}"] if path and self.training in self.flags else []
         near = [name for name in [*others_names(name), *direct] if name in self.flags] + nested
         near += filter(None, [nearest(name, near_names(self.family, name))])
-        return did_you_mean(near[0] if near else "")
+        return near[0] if near else ""
 
     @contextmanager
     def _faults(self, line: int) -> Iterator[None]:
@@ -191,18 +192,17 @@ class _FlagsFile:
         try:
             yield
         except (ParameterException, ValueError) as fault:
-            words = fault.what if isinstance(fault, ConfigError) else str(fault)
-            self.faults.append(f"line {line}: {words}")
+            slug, words = (fault.slug, fault.what) if isinstance(fault, ConfigError) else ("bad-setting", str(fault))
+            self.faults.append((slug, f"line {line}: {words}"))
 
     def _refuse(self) -> None:
         """`ConfigError` with all faults, where there are any."""
         if not self.faults:
             return
-        unknown = all(": unknown key " in fault for fault in self.faults)
         page = invocation.typed(f"{self.family} --help")
         raise ConfigError(
-            "unknown-key" if unknown else "bad-setting",
-            "; ".join(self.faults),
+            "unknown-key" if {slug for slug, _ in self.faults} == {"unknown-key"} else "bad-setting",
+            "; ".join(fault for _, fault in self.faults),
             expected=f"flags of {self.family}, with - or _, and values that they take ({page})",
             where=shown(self.place),
             kept="nothing was started",

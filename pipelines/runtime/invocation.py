@@ -143,15 +143,13 @@ def corrected(wrong: str, right: str) -> str:
     return ""
 
 
-def mended(what: str, right: str) -> str:
-    """The command that was given with the name `right` in place of the word that `what` is about, in the same folder;
-    empty where it has no such word.
-    """
-    words, names = again(), {name.rstrip(":") for name in what.split()}
+def with_value(wrong: str, right: str) -> str:
+    """The command that was given with `right` in place of the value `wrong` of a flag; empty where none has it."""
+    words = again()
     for place, word in enumerate(words):
         flag, equals, value = word.rpartition("=")
-        if place and value in names and (equals or words[place - 1].startswith("--")):
-            words[place] = f"{flag}{equals}{os.path.join(os.path.dirname(value), right)}"
+        if place and value == wrong and (equals or words[place - 1].startswith("--")):
+            words[place] = f"{flag}{equals}{right}"
             return shlex.join(words)
     return ""
 

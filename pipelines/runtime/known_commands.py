@@ -11,7 +11,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 from pipelines.runtime import invocation
 from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
-from schemas.nearest import did_you_mean, nearest
+from schemas.nearest import nearest
 
 _METHODS = {
     **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "simpo", "rpo"), "Preference"),
@@ -41,10 +41,12 @@ class UnknownTask(SystemExit, TaskClassNotFoundException):
         near = near_task(name, ours)
         error = ConfigError(
             "unknown-task",
-            f"there is no task {printable(name)}{did_you_mean(near)}",
+            f"there is no task {printable(name)}",
             expected="" if near else ", ".join(ours),
             kept="nothing was started",
             next=invocation.renamed(name, near) if near else "luigi --module pipelines --help",
+            wrong=(name,),
+            nearest=near,
         )
         say_error(error)
 

@@ -16,7 +16,7 @@ from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
 from pipelines.runtime.learning import setting_flags
 from schemas.errors import printable
-from schemas.nearest import did_you_mean, nearest
+from schemas.nearest import nearest
 from schemas.settings import every_setting, setting_of
 from trainers.config import Training
 
@@ -52,30 +52,28 @@ _ADAPTERS = ("use_lora", "use_peft", "lora", "peft", "lora_rank", "lora_dim")
 _RANK = 8
 
 
-def hint(task: str | None, given: str) -> tuple[str, str]:
-    """Which flag of `task` was meant by `given`, or to which commands that belongs, in words; and the command with what
-    was meant, empty where that is not certain.
+def hint(task: str | None, given: str) -> tuple[str, str, str]:
+    """The words that were meant by the flag `given` of `task`, without the user's value, and the command with them,
+    both empty where that is not certain; and to which commands such a flag belongs.
     """
     name = given.lstrip("-").replace("-", "_")
     own = _own_flags(task)
     words = _setting(own, name) or _other_name(task or "", own, name)
     if words:
-        return _as_suggestion(words), invocation.replaced(given, *words)
+        return _without_value(words), invocation.replaced(given, *words), ""
     having = {owner for owner, _, one, _ in Register.get_all_params() if one == name}
     owners = [owner for owner in commands() if owner in having]
     if owners and task:
-        return f" of {printable(task)}; it belongs to {', '.join(owners[:6])}", ""
+        return "", "", f" of {printable(task)}; it belongs to {', '.join(owners[:6])}"
     near = nearest(name, near_names(task, name))
-    words = [flag_of(near), "{}"] if near else []
-    return (_as_suggestion(words), invocation.replaced(given, *words)) if words else ("", "")
+    return (flag_of(near), invocation.replaced(given, flag_of(near), "{}"), "") if near else ("", "", "")
 
 
 def of_python(task: str, name: str) -> str:
-    """The keyword of `pipelines.run` that was meant by `name`, as ` (did you mean x?)`; empty where that is open."""
+    """The keyword of `pipelines.run` that was meant by `name`; empty where that is open."""
     own = _own_flags(task)
     words = _other_name(task, own, name)
-    near = words[-2][2:].replace("-", "_") if words else nearest(name, near_names(task, name))
-    return did_you_mean(near)
+    return words[-2][2:].replace("-", "_") if words else nearest(name, near_names(task, name))
 
 
 def others_names(name: str) -> list[str]:
@@ -179,7 +177,7 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _as_suggestion(words: Sequence[str]) -> str:
-    """` (did you mean --model?)`, ` (did you mean --set optim.lr=...?)`: the words without the user's value."""
+def _without_value(words: Sequence[str]) -> str:
+    """`--model`, `--set optim.lr=...`: the words of a flag without the user's value."""
     shown = [word.partition("=")[0] + "=..." if "=" in word else word for word in words if word != "{}"]
-    return did_you_mean(" ".join(shown))
+    return " ".join(shown)

@@ -145,9 +145,15 @@ def _refusal(task: str | None, why: str) -> ConfigError:
     flag = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
     page = invocation.typed(f"{printable(task)} --help" if task else "--help")
     if why.startswith(_UNKNOWN) and flag:
-        hint, command = near_flags.hint(task, flag)
-        what = f"there is no parameter {printable(flag)}{hint}"
-        return ConfigError("unknown-parameter", what, kept="nothing was started", next=command or page)
+        near, command, owners = near_flags.hint(task, flag)
+        return ConfigError(
+            "unknown-parameter",
+            f"there is no parameter {printable(flag)}{owners}",
+            kept="nothing was started",
+            next=command or page,
+            wrong=(flag,),
+            nearest=near,
+        )
     if why.startswith(_UNKNOWN) and task:
         return _stray(words, page)
     return ConfigError("command-line", printable(why, 300), kept="nothing was started", next=page)

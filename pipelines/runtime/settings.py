@@ -132,9 +132,10 @@ def own_settings(params: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except ConfigError as fault:
-        ours = [key for key in params if key in dict(quiver.get_params()) and f"unknown key {key}" in fault.what]
+        ours = [key for key in params if key in dict(quiver.get_params()) and key in fault.wrong]
         if ours and fault.slug == "unknown-key":
-            fault.what += f": {', '.join(ours)} stands in section [quiver] of luigi.cfg, or behind a flag"
+            fault.sentence += f": {', '.join(ours)} stands in section [quiver] of luigi.cfg, or behind a flag"
+            fault.nearest = ""
             fault.expected = "a share of the rows, from 0 to 1" if "max_rejected" in ours else ""
             flags = [word for key in ours for word in (f"--quiver-{key.replace('_', '-')}", str(params[key]))]
             fault.next = invocation.replaced("--params", *_without(ours), *flags)

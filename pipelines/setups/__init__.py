@@ -17,7 +17,7 @@ from pipelines.setups.own import own as own
 from pipelines.setups.preferences import preferences as preferences
 from pipelines.setups.setup_config import SetupConfig as SetupConfig
 from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest, suggestion
+from schemas.nearest import nearest
 from trainers.config import merged
 
 SETUPS: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
@@ -36,11 +36,14 @@ def setup_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig
 def setup_kind(name: str) -> type[SetupConfig]:
     """The section that is the setup of that name; `ConfigError` if there is none."""
     if name not in SETUPS:
+        near = nearest(name, SETUPS)
         raise ConfigError(
             "unknown-setup",
-            f"there is no setup {printable(name)}{suggestion(name, list(SETUPS))}",
+            f"there is no setup {printable(name)}",
             expected=", ".join(SETUPS),
             kept="nothing was started",
-            next=f"--setup {nearest(name, SETUPS) or next(iter(SETUPS))}",
+            next=f"--setup {near or next(iter(SETUPS))}",
+            wrong=(name,),
+            nearest=near,
         )
     return SETUPS[name]

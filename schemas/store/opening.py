@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import ConfigError
-from schemas.nearest import did_you_mean, nearest
+from schemas.nearest import nearest
 from schemas.store.local import LocalStore
 from schemas.store.storage import Store, normal, relative, shown
 
@@ -45,13 +45,16 @@ def only_match(place: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ConfigError(
+        error = ConfigError(
             "several-matches",
             f"{shown(place)} matches {len(matches)} places; one is needed",
             found=shown(", ".join(matches)),
             kept="nothing was started",
             next=f"name one of them: {shlex.quote(matches[-1])}",
+            wrong=(place,),
         )
+        error.matches = tuple(matches)
+        raise error
     above = next(parent for parent in Path(place).parents if not glob.has_magic(str(parent)))
     raise ConfigError(
         "no-match", f"nothing matches {shown(place)}", kept="nothing was started",
@@ -61,17 +64,19 @@ def only_match(place: str) -> str:
 
 def no_such_file(url: str) -> ConfigError:
     """What is said of a file that a person named and that is not there: the near name in its folder, how to look."""
-    place = normal(url)
-    near, next_ = "", "look at what lies there, and name a file of it"
+    place, near, next_ = normal(url), "", "look at what lies there, and name a file of it"
     if "://" not in place:
         folder = next(parent for parent in Path(place).parents if parent.is_dir())
         near = _near(Path(place), [entry.name for entry in folder.iterdir() if entry.is_file()])
         next_ = f"ls {shlex.quote(relative(folder))}"
-    return ConfigError("no-such-file", f"there is no file {shown(url)}{near}", kept="nothing was started", next=next_)
+    return ConfigError(
+        "no-such-file", f"there is no file {shown(url)}", kept="nothing was started", next=next_,
+        wrong=(shown(url),), nearest=near,
+    )  # fmt: skip
 
 
 def near_name(place: str) -> str:
-    """` (did you mean x?)` for the name in its folder that is nearest to the last of a place where nothing is."""
+    """The name in its folder that is nearest to the last of a place where nothing is; empty where none is near."""
     path = Path(normal(place))
     if "://" in place or path.exists() or not path.parent.is_dir():
         return ""
@@ -79,10 +84,9 @@ def near_name(place: str) -> str:
 
 
 def _near(path: Path, names: Sequence[str]) -> str:
-    """` (did you mean x?)` for the name that is most alike in front of its ending; nothing where that is another one
-    altogether (`o3.jsonl` for `hh.jsonl`).
+    """The one of `names` that is most alike in front of its ending; empty where that is another one altogether
+    (`o3.jsonl` for `hh.jsonl`).
     """
     stems = {name.partition(".")[0]: name for name in reversed(names) if name != path.name}
     stem = path.name.partition(".")[0]
-    near = nearest(path.name, names, 0.9) or stems.get(stem) or stems.get(nearest(stem, stems, 0.75), "")
-    return did_you_mean(near)
+    return nearest(path.name, names, 0.9) or stems.get(stem) or stems.get(nearest(stem, stems, 0.75), "")

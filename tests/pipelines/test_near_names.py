@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from pipelines.runtime.command import _next
 from quiver import console
 from schemas import COMPLETIONS
 from schemas.errors import ConfigError, QuiverError
+from schemas.settings import parse
+from schemas.store.opening import only_match
+from trainers.config import Optim
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +65,41 @@ def test_a_model_with_a_near_name_is_put_into_the_command(
     with pytest.raises(ConfigError, match="did you mean") as caught:
         scored(wrong)
     assert after(caught.value, monkeypatch, "Label", "--model", wrong).endswith(f" Label --model {right}")
+
+
+def test_a_near_name_with_a_blank_is_put_into_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new answers.jsonl").touch()
+    with pytest.raises(ConfigError) as caught:
+        digests_of(("new answer.jsonl",))
+    next_ = after(caught.value, monkeypatch, "Import", "--files", "new answer.jsonl")
+    assert next_.endswith(" Import --files 'new answers.jsonl'")
+
+
+@pytest.mark.parametrize("words", [("--files", "part-*.jsonl"), ("--files=part-*.jsonl",)])
+def test_what_a_pattern_matches_is_put_into_the_command_whole(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [f"part-{number:03d}-of-060.jsonl" for number in range(60)]
+    for place in places:
+        (tmp_path / place).touch()
+    with pytest.raises(ConfigError) as caught:
+        only_match("part-*.jsonl")
+    assert shlex.split(after(caught.value, monkeypatch, "Import", *words))[-1].endswith(",".join(places))
+    last = after(caught.value, monkeypatch, "Sft", *words)
+    assert last.endswith(f"Sft {' '.join(words).replace('part-*.jsonl', places[-1])}")
+    unlike = after(caught.value, monkeypatch, "Sft", "--files", "part-*.jsonl,rows.jsonl")
+    assert unlike == f"name one of them: {places[-1]}"
+
+
+def test_a_command_with_two_faults_is_not_half_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Optim, {"lrr": 1e-4, "schedule": "cosin"})
+    assert caught.value.wrong == ("lrr",) and not caught.value.nearest
+    given = ("Train", "--set", "lrr=1e-4", "--set", "schedule=cosin")
+    assert after(caught.value, monkeypatch, *given).endswith(" Train --help")
+    with pytest.raises(ConfigError) as alone:
+        parse(Optim, {"lrr": 1e-4})
+    assert after(alone.value, monkeypatch, *given[:3]).endswith(" Train --set lr=1e-4")
 
 
 def test_nothing_near_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+
 import pytest
 
-from schemas.errors import ConfigError
-from schemas.nearest import did_you_mean, meant, nearest, suggestion
+from schemas.errors import ConfigError, error_of
+from schemas.nearest import did_you_mean, nearest, suggestion
 from schemas.store.opening import near_name, no_such_file
 from trainers.registry import algorithm_of
 
@@ -26,9 +29,16 @@ def test_the_nearest_name_whatever_its_case_and_never_itself(name: str, known: l
     assert suggestion(name, known) == (f" (did you mean {expected}?)" if expected else "")
 
 
-def test_what_was_meant_is_read_where_it_was_said() -> None:
-    assert meant(f"there is no file a.jsonl{did_you_mean('b.jsonl')}") == "b.jsonl"
-    assert meant(f"unknown key x{did_you_mean('y')}: 2 faults") == meant("no file") == did_you_mean("") == ""
+def test_an_error_shows_the_name_that_was_meant_and_hands_it_on() -> None:
+    error = ConfigError("no-such-file", "there is no file a b.jsonl", wrong=("a b.jsonl",), nearest="c d.jsonl")
+    assert error.what == "there is no file a b.jsonl (did you mean c d.jsonl?)" and did_you_mean("") == ""
+    assert error.render() == f"error[2/no-such-file]: {error.what}"
+    for other in (error_of(json.loads(error.as_json())), pickle.loads(pickle.dumps(error))):
+        assert (type(other), other.what, other.wrong, other.nearest) == (
+            ConfigError, error.what, ("a b.jsonl",), "c d.jsonl",
+        )  # fmt: skip
+    error.nearest = ""
+    assert error.what == "there is no file a b.jsonl"
 
 
 def test_a_file_is_not_taken_for_another_with_the_same_ending(tmp_path: object) -> None:
@@ -38,7 +48,7 @@ def test_a_file_is_not_taken_for_another_with_the_same_ending(tmp_path: object) 
     assert "(did you mean rows.jsonl?)" in no_such_file(f"{tmp_path}/row.jsonl").what
     assert "(did you mean rows.jsonl?)" in no_such_file(f"{tmp_path}/rows.jsonlines").what
     assert near_name(f"{tmp_path}/my-reward-model") == ""
-    assert near_name(f"{tmp_path}/my-modle") == " (did you mean my-model?)"
+    assert near_name(f"{tmp_path}/my-modle") == "my-model"
 
 
 @pytest.mark.parametrize("name", ["grpo", "GRPO", "ppo", "rloo"])

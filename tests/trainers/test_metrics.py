@@ -104,6 +104,39 @@ def test_a_journal_goes_back_and_remembers_the_best(tmp_path: Path) -> None:
     assert third.best == (3.0, 1) and Journal(None, 4, best_by="val_loss").best is None
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (b'"val_loss": 1.5', b'"val_loss": 0.5'),
+        (b'"step": 2', b'"step": 3'),
+        (b'"step": 2', b'"stdp": 2'),
+        (b'{"step": 2, "val_loss": 1.5}', b"[" * 28),
+        (b'"step": 2', b'"step": "'),
+    ],
+)
+def test_a_line_that_was_altered_is_noticed(
+    damage: tuple[bytes, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = Journal(path, 0, best_by="val_loss")
+    for step, loss in enumerate((1.0, 1.5, 2.0), 1):
+        first.write({"step": step, "val_loss": loss})
+        first.record_digest()
+    first.write({"step": 4, "val_loss": 0.25})
+    first.close()
+    written = path.read_bytes()
+    whole = Journal(path, 3, best_by="val_loss")
+    whole.close()
+    assert whole.best == (1.0, 1) and whole.last_written == 4 and capsys.readouterr().err == ""
+    path.write_bytes(written.replace(*damage))
+    for _ in range(2):
+        second = Journal(path, 3, best_by="val_loss")
+        second.write({"step": 4, "val_loss": 0.125})
+        second.record_digest()
+        second.close()
+    assert second.best is None and capsys.readouterr().err.startswith(f"warning: {path} is not as it was written")
+
+
 def test_sources_that_begin_alike_keep_figures_of_their_own() -> None:
     names = ["web", "x" * 80 + "one", "x" * 80 + "two"]
     means = by_source("loss", {0: 1.0, 1: 2.0, 2: 3.0}, names)

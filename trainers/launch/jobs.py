@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, printable
+from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, error_of, printable
 from schemas.settings import plain
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.launch.launch_result import kept, tail
-from trainers.launch.rank_status import error_of
 from trainers.launch.settings import Launch
 from trainers.launch.slurm import STOP, Script
 

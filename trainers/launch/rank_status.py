@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import QuiverError, WorkerError
+from schemas.errors import QuiverError, WorkerError, error_of
 from schemas.store.owner import Owner
 from schemas.store.ownfiles import replace_file
 
@@ -59,17 +59,6 @@ def read_all(folder: Path) -> dict[int, RankStatus]:
     return statuses
 
 
-def error_of(fields: dict[str, Any]) -> QuiverError:
-    """The error whose `as_json` gave `fields`."""
-    kept = {name: str(value) for name, value in fields.items() if name not in ("code", "slug", "what")}
-    code = int(fields["code"])
-    kind = next((kind for kind in _kinds(QuiverError) if kind.code == code), QuiverError)
-    error = kind(str(fields["slug"]), str(fields["what"]), **kept)
-    if error.code != code:
-        error.code = code  # type: ignore[misc]
-    return error
-
-
 def lost_peer(error: BaseException, rank: int, trace: str) -> WorkerError | None:
     """The error of a rank whose collective operation failed because another rank is gone; None for any other."""
     kind, text = type(error), str(error)
@@ -99,7 +88,3 @@ _MARKS = (
     "ProcessGroup",
     "TCPStore",
 )
-
-
-def _kinds(kind: type[QuiverError]) -> list[type[QuiverError]]:
-    return [kind, *(each for sub in kind.__subclasses__() for each in _kinds(sub))]

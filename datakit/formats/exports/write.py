@@ -28,7 +28,7 @@ from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_lin
 from schemas import MESSAGES, Dataset, Schema
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, printable
 from schemas.manifest import MANIFEST
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from schemas.store.commit import begin_attempt
 from schemas.store.opening import open_store
 from schemas.store.storage import Store, normal, shown
@@ -157,10 +157,12 @@ def export_for(to: str, schema: Schema) -> Export:
         toolkits = [form.partition(".")[0] for form in EXPORTS]
         raise ConfigError(
             "unknown-format",
-            f"there is no format {printable(to)} to export to{suggestion(name, [*EXPORTS, *toolkits])}",
+            f"there is no format {printable(to)} to export to",
             expected=", ".join([*dict.fromkeys(toolkits), *EXPORTS]),
             kept="nothing was started",
             next="quiver export",
+            wrong=(to,),
+            nearest=nearest(name, [*EXPORTS, *toolkits]),
         )
     fitting = next((form for form in forms if form.columns(schema)), None)
     if fitting is None:
@@ -293,12 +295,14 @@ def _check_kept(form: Export, schema: Schema, columns: Sequence[str], keep: Sequ
         if plain and name not in own and keep.count(name) == 1 and form.back != "comparisons":
             continue
         why = "is named twice" if keep.count(name) > 1 else f"cannot become a key of {form.name}"
-        near = suggestion(name, [known for known in schema.names if known not in keep])
+        others = [known for known in schema.names if known not in keep]
         raise ConfigError(
             "bad-setting",
-            f"keep: {printable(name)} {why}{'' if name in schema else near}",
+            f"keep: {printable(name)} {why}",
             expected="columns of texts, numbers, truth values or dates, under names that the format does not use",
             kept="nothing was started",
+            wrong=(name,),
+            nearest="" if name in schema else nearest(name, others),
         )
 
 

@@ -29,6 +29,7 @@ def test_the_templates_own_message_reaches_the_user_and_the_row(put, tmp_path, l
         with pytest.raises(DataError) as fault:
             apply(op, rows, str(tmp_path / "out"), resources=tokenizer())
         assert fault.value.found == "template-failed 1 (TemplateError: no question 1\\u001b)"
+        assert "prompt_id=prompt_id 1" in fault.value.what and fault.value.next == "--quiver-max-rejected 0.5"
     else:
         made = apply(op, rows, str(tmp_path / "out"), resources=tokenizer(), max_rejected=limit)
         [kept] = made.read_rejected().to_pylist()

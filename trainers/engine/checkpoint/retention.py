@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from trainers.config import Run
 
 
@@ -34,9 +34,11 @@ def check(run: Run, known: Sequence[str], last: int, validates: int) -> None:
     if run.paths.validation is not None and name not in known:
         raise ConfigError(
             "best-by",
-            f"best_by {printable(best_by)} is no figure of this validation{suggestion(name, list(known))}",
+            f"best_by {printable(best_by)} is no figure of this validation",
             expected=f"one of {', '.join(map(printable, known))}; with a leading - the highest is best",
             kept="nothing was started",
+            wrong=(name,),
+            nearest=nearest(name, known),
         )
     both = math.lcm(run.execution.save_every or last, validates)
     if run.execution.keep_best and both >= last:

@@ -1,11 +1,14 @@
 """What a run tells while it runs: one line on stderr for people, JSON lines for everything else.
 
 A `Journal` is a file of JSON lines, each with its `step`; a resumed run rewinds it to the step it goes on from, so
-that it reads as if nothing had happened. A log that cannot be written is reported once and never stops a run.
+that it reads as if nothing had happened. A log that cannot be written is reported once and never stops a run. At every
+save the SHA-256 of what stands there goes into a file beside it: a sum in each line would be a column to all who read
+the figures.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
@@ -22,7 +25,8 @@ class Journal:
     nowhere.
 
     `last_written` is the last step that stood there before; `best` the lowest value of the figure `best_by` that is
-    kept, and its step (None: it never came up). With a leading "-" the highest is best.
+    kept, and its step (None: it never came up, or lines before were altered since). With a leading "-" the highest is
+    best.
     """
 
     def __init__(self, path: Path | None, after: int, best_by: str = "") -> None:
@@ -30,17 +34,23 @@ class Journal:
         self.last_written = 0
         self.best: tuple[float, int] | None = None
         self._file: TextIO | None = None
+        self._altered, self._content_digest, self._size = False, hashlib.sha256(), 0
         if path is None:
             return
         try:
+            self._altered = after > 0 and _is_altered(path)
+            if self._altered:
+                print(f"warning: {path} is not as it was written; no best figure will be reported", file=sys.stderr)
             lines = _lines(path)
             self.last_written = max((line["step"] for line in lines), default=0)
             kept = [line for line in lines if line["step"] <= after]
             for line in kept:
                 self._compare(line)
             own_folder(path.parent)
-            replace_file(path, "".join(json.dumps(line) + "\n" for line in kept))
+            replace_file(path, "".join(self._text(line) for line in kept))
             self._file = io.TextIOWrapper(append_file(path), encoding="utf-8")
+            if after > 0:
+                self.record_digest()
         except OSError as error:
             self._give_up(error)
 
@@ -50,8 +60,17 @@ class Journal:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(self._text(line))
             self._file.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def record_digest(self) -> None:
+        """Put down what the lines up to here are, for the run that goes on from a save."""
+        if self.path is None or self._file is None or self._altered:
+            return
+        try:
+            replace_file(_beside(self.path), f"{self._size} {self._content_digest.hexdigest()}\n")
         except OSError as error:
             self._give_up(error)
 
@@ -61,8 +80,17 @@ class Journal:
             self._file.close()
             self._file = None
 
+    def _text(self, line: Mapping[str, Any]) -> str:
+        """The line as it is written, counted in what `record_digest` puts down."""
+        text = json.dumps(line) + "\n"
+        self._content_digest.update(text.encode())
+        self._size += len(text)
+        return text
+
     def _compare(self, line: Mapping[str, Any]) -> None:
         value = line.get(self.best_by)
+        if self._altered:
+            return
         if value is not None and (self.best is None or self._sign * value < self._sign * self.best[0]):
             self.best = (value, line["step"])
 
@@ -73,17 +101,34 @@ class Journal:
         )
 
 
+def _beside(path: Path) -> Path:
+    """The file with the bytes of a journal that were written before the last save, and their SHA-256."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_altered(path: Path) -> bool:
+    """Whether a journal does not begin with what its run put down; False where that put nothing down."""
+    if not _beside(path).exists():
+        return False
+    size, _, written_digest = _beside(path).read_text(encoding="utf-8", errors="replace").strip().partition(" ")
+    written = path.read_bytes()[: int(size)] if size.isdecimal() and len(size) < 16 and path.exists() else b""
+    return hashlib.sha256(written).hexdigest() != written_digest
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal; a last line torn by a crash is left out."""
+    """The whole lines of a journal, up to the first that is damaged; a last line torn by a crash is left out."""
     if not path.exists():
         return []
     whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     lines = []
     for text in whole:
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            break
+        lines.append(line)
     return lines
 
 

@@ -102,7 +102,9 @@ class Report:
         return {f"best_{self.metrics.best_by}": value, "best_step": step}
 
     def before_save(self) -> None:
-        """Put on disk what must not be reported again after a save."""
+        """Put on disk what must not be reported again after a save, and what the figures before it are."""
+        for journal in (self.metrics, self.rows):
+            journal.record_digest()
         if self.records is not None:
             self.records.flush()
 

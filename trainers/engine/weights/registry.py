@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.errors import ConfigError, printable
-from schemas.nearest import suggestion
+from schemas.nearest import nearest
 from trainers.architecture import ModelConfig
 from trainers.engine.weights import families
 from trainers.engine.weights.family import Family
@@ -19,9 +19,11 @@ def named(name: str) -> Family:
     if name not in FAMILIES:
         raise ConfigError(
             "unknown-family",
-            f"there is no family {printable(name)}{suggestion(name, list(FAMILIES))}",
+            f"there is no family {printable(name)}",
             expected=", ".join(FAMILIES),
             kept="nothing was written",
+            wrong=(name,),
+            nearest=nearest(name, FAMILIES),
         )
     return FAMILIES[name]
 

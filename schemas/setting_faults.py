@@ -1,0 +1,54 @@
+"""What is wrong with settings: all faults of one reading, as one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from schemas.errors import ConfigError, printable
+from schemas.nearest import did_you_mean
+
+
+class Faults(list[str]):
+    """Faults in words; `near` has the name that was meant in a fault, `unknown` all keys that there are not, `levels`
+    the settings that there are where such keys stood, by path.
+    """
+
+    def __init__(self, faults: Iterable[str] = ()) -> None:
+        super().__init__(faults)
+        self.near: dict[str, str] = {}
+        self.unknown: list[str] = []
+        self.levels: dict[str, str] = {}
+
+    def misnamed(self, fault: str, near: str) -> None:
+        """A `fault` with a name for which `near` was meant (empty: that is open)."""
+        self.append(fault)
+        self.near[fault] = near
+
+    def unknown_key(self, path: str, key: str, near: str, known: str) -> None:
+        """A `key` below `path` for which `near` was meant; `known`: the settings there, as they are listed."""
+        self.misnamed(f"unknown key {printable(path + key)}", near)
+        self.unknown.append(path + key)
+        self.levels.setdefault(path, known)
+
+    def add(self, others: Faults) -> None:
+        """Append the faults of `others`; where both have unknown keys at a level, the listing there is ours."""
+        self.extend(others)
+        self.near |= others.near
+        self.unknown += others.unknown
+        self.levels = {**others.levels, **self.levels}
+
+    def raise_any(self, where: str, next: str = "") -> None:
+        """`ConfigError` with all of them, where there are any."""
+        if not self:
+            return
+        alone = len(self) == 1
+        raise ConfigError(
+            "unknown-key" if len(self.unknown) == len(self) else "bad-setting",
+            self[0] if alone else "; ".join(f"{fault}{did_you_mean(self.near.get(fault, ''))}" for fault in self),
+            expected="; ".join(self.levels.values()),
+            where=where,
+            kept="nothing was started",
+            next=next,
+            wrong=self.unknown,
+            nearest=self.near.get(self[0], "") if alone else "",
+        )
