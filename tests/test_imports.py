@@ -51,6 +51,21 @@ def test_no_floor_is_skipped(rule: tuple[tuple[str, ...], tuple[str, ...], tuple
     assert not broken, "\n".join(broken)
 
 
+LOSSES = ("trainers.algorithm", "trainers.arithmetic", "trainers.preference", "trainers.distillation")
+
+
+def test_an_algorithm_stands_on_the_contract_and_on_what_losses_share_alone() -> None:
+    """Not on another algorithm, nor on anything of the engine; type checkers may see torch."""
+    broken = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for module, path in MODULES.items()
+        if within(module, "trainers.algorithms") and path.name != "__init__.py"
+        for name, line in imports(path)
+        if within(name, *PACKAGES) and not within(name, "schemas", *LOSSES)
+    ]
+    assert not broken, "\n".join(broken)
+
+
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     heavy = {
         "schemas": ("polars", "pandas", "duckdb"),

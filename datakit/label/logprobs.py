@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,6 @@ from schemas.errors import ConfigError
 from schemas.rows.tokens import MASK
 
 FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
-
-_SIDES = ("chosen", "rejected")
-_MISMATCHED = ["mismatched_ids", "mismatched_mask", "ref_logprob_mismatched"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +32,6 @@ class Logprobs(Label):
     needs: ClassVar[tuple[str, ...]] = ("model",)
     paid: ClassVar[bool] = True
     max_rejected: ClassVar[int | None] = 0
-    makes: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        {},
-        {"per": "row", "columns": [[f"{side}_ids", f"{side}_mask", f"ref_logprob_{side}"] for side in _SIDES]},
-        {"per": "row", "columns": [["input_ids", "loss_mask", "ref_logprob"], _MISMATCHED]},
-    )
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
     per: Literal["token", "row"] = "token"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,6 @@ class Sequences(Label):
 
     name: ClassVar[str] = "tokenize.sequences"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"names": ["mismatched"]})
 
     names: tuple[str, ...] = ("chosen", "rejected")
     max_length: int | None = None

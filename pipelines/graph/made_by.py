@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datakit.formats.forms import FORMS
+from datakit.label import Logprobs
 from datakit.op import Op
 from datakit.registry import OPS
+from datakit.tokenize import Sequences
 from pipelines.graph.backend import roles_of
 from schemas import Schema
 from schemas.errors import ConfigError
+from trainers.algorithm import Algorithm
+from trainers.registry import algorithms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +32,46 @@ class Maker:
 
 @functools.cache
 def makers() -> Sequence[Maker]:
-    """Every operation that adds columns to rows, by the settings it names (`Op.makes`), then every import."""
-    labels = []
-    for kind in OPS.values():
-        for params in kind.makes:
-            op = kind.of(params)
-            family, name = op.name.split(".")
-            words = [family.capitalize(), "--op", name]
-            words += ["--tokenizer", "CHECKPOINT"] if "tokenizer" in op.needs else []
-            words += ["--model", "CHECKPOINT"] if roles_of(op) else []
-            words += ["--params", f"'{json.dumps(params)}'"] if params else []
-            adds = frozenset(op.gives(op.takes).names) - {*op.takes.names}
-            labels.append(Maker(command=" ".join(words), takes=frozenset(op.takes.names), adds=adds, op=op))
+    """Every operation that adds columns to rows, by the settings it names (`Op.makes`) and those that algorithms ask
+    for, then every import.
+    """
+    settings = [(kind, params) for kind in OPS.values() for params in kind.makes]
+    settings += [one for algorithm in algorithms().values() for one in _declared(algorithm)]
+    labels: dict[str, Maker] = {}
+    for kind, params in settings:
+        op = kind.of(params)
+        family, name = op.name.split(".")
+        words = [family.capitalize(), "--op", name]
+        words += ["--tokenizer", "CHECKPOINT"] if "tokenizer" in op.needs else []
+        words += ["--model", "CHECKPOINT"] if roles_of(op) else []
+        words += ["--params", f"'{json.dumps(params)}'"] if params else []
+        adds, command = frozenset(op.gives(op.takes).names) - {*op.takes.names}, " ".join(words)
+        labels[command] = Maker(command=command, takes=frozenset(op.takes.names), adds=adds, op=op)
     imports = (
         Maker(command=f"Import --files FILE --format {form.name}", takes=frozenset(), adds=frozenset(form.schema.names))
         for form in FORMS.values()
     )
-    return [*labels, *imports]
+    return [*labels.values(), *imports]
+
+
+def logprobs_of(algorithm: Algorithm) -> Logprobs:
+    """The question whose answers are what `algorithm` reads of a reference about each of its sequences; where it reads
+    none, under names of their own.
+    """
+    columns = ((one.ids, one.mask or "", one.reference or f"logprob_{one.ids}") for one in algorithm.sequences)
+    return Logprobs(columns=tuple(columns), per="row")
+
+
+def _declared(algorithm: Algorithm) -> Iterator[tuple[type[Op], dict[str, Any]]]:
+    """Operations with settings under which they make columns that `algorithm` reads: tokens of texts beside an answer,
+    what a reference gives.
+    """
+    texts = (sequence.ids.removesuffix("_ids") for sequence in algorithm.sequences[1:])
+    names = [name for name in texts if name not in Sequences().names]
+    if names:
+        yield Sequences, {"names": names}
+    if algorithm.references:
+        yield Logprobs, {"per": "row", "columns": [[*each] for each in logprobs_of(algorithm).columns]}
 
 
 def adding(column: str, rows: Schema) -> Op:
@@ -88,7 +116,7 @@ def _closer(known: Sequence[Maker], missing: Collection[str], rows: Schema) -> M
     tried: set[str] = set()
     lacking = {*missing}
     while True:
-        useful = [maker for maker in known if maker.adds & lacking and maker.command not in tried]
+        useful = _most([maker for maker in known if maker.adds & lacking and maker.command not in tried], lacking)
         if not useful and lacking == {*missing}:
             return None
         if not useful:
@@ -100,3 +128,14 @@ def _closer(known: Sequence[Maker], missing: Collection[str], rows: Schema) -> M
             return best
         tried.add(best.command)
         lacking = {*lacks[best.command]}
+
+
+def _most(useful: Sequence[Maker], lacking: Collection[str]) -> list[Maker]:
+    """Of `useful`, what no other run of the same operation adds with more of `lacking`: a model is asked once."""
+    adds = {maker.command: maker.adds & {*lacking} for maker in useful}
+    return [
+        one
+        for one in useful
+        if not any(type(one.op) is type(other.op) and adds[one.command] < adds[other.command] for other in useful)
+        or one.op is None
+    ]

@@ -7,7 +7,7 @@ import json
 from datakit.blend import Unpair
 from datakit.filter import NotNull
 from datakit.label import Logprobs
-from pipelines.graph.made_by import adding, unsure
+from pipelines.graph.made_by import adding, logprobs_of, unsure
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import keeps_any, source_of, whole
@@ -98,8 +98,7 @@ def question(algorithm: Algorithm) -> Logprobs:
             kept="nothing was started",
             next="--algorithm dpo",
         )
-    columns = ((one.ids, one.mask or "", one.reference or f"logprob_{one.ids}") for one in algorithm.sequences)
-    return Logprobs(columns=tuple(columns), per="row")
+    return logprobs_of(algorithm)
 
 
 def of_pairs(who: str) -> Logprobs:

@@ -23,7 +23,8 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest
 from tests.trainers.weights import tiny
-from trainers.registry import algorithm_of
+from trainers.algorithm import Algorithm
+from trainers.registry import algorithm_of, algorithms
 
 PLAIN = {"template": "plain"}
 
@@ -75,6 +76,19 @@ def test_rows_that_an_algorithm_cannot_eat_are_refused_with_the_next_command(
     missing = [name for name in learns.reads(learns.rows).names if name not in rows]
     assert next_command(missing, given, "rows") == f"luigi --module pipelines {command}"
     assert next_command(["nobody_makes_it"], given, "rows") == ""
+
+
+REFERRED = {name: algorithm for name, algorithm in algorithms().items() if algorithm.references}
+
+
+@pytest.mark.parametrize("algorithm", REFERRED.values(), ids=list(REFERRED))
+def test_what_an_algorithm_reads_of_a_reference_is_made_by_the_question_that_it_declares(algorithm: Algorithm) -> None:
+    """Whichever algorithm it is: no operation holds a list of them."""
+    given = [column for column in algorithm.rows.columns if column.name not in algorithm.references]
+    command = next_command(algorithm.references, Schema("rows", 1, tuple(given)), "rows")
+    asked = [[one.ids, one.mask, one.reference] for one in algorithm.sequences]
+    params = json.dumps({"per": "row", "columns": asked})
+    assert command == f"luigi --module pipelines Label --op logprobs --model CHECKPOINT --params '{params}' --data rows"
 
 
 @pytest.mark.parametrize("algorithm", ["rpo", "rm_margin"])

@@ -1,7 +1,8 @@
 """The algorithms, one file each: this list is the registry.
 
-A file here imports schemas, `trainers.algorithm`, `trainers.arithmetic` and `trainers.preference`, nothing else of
-ours, and torch only inside a loss: what an algorithm eats and reports is known without it.
+A file here imports schemas, `trainers.algorithm`, `trainers.arithmetic`, and what losses share (`trainers.preference`,
+`trainers.distillation`), nothing else of ours, no file beside it, and torch only inside a loss: what an algorithm eats
+and reports is known without it.
 """
 
 from __future__ import annotations

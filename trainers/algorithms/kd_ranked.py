@@ -17,7 +17,7 @@ import pyarrow as pa
 from schemas.rows.tokens import TOKENS
 from schemas.schema import Column
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn
-from trainers.algorithms.kd import METRICS, Settings, distilled
+from trainers.distillation import METRICS, Settings, distilled
 
 
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
