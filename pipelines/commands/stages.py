@@ -48,7 +48,7 @@ from schemas.process import terminal
 from schemas.store.storage import normal
 
 
-class StageCommand(ReadsFiles, Command):
+class StageCommand(Command):
     """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
 
     family: ClassVar[str] = ""
@@ -78,7 +78,11 @@ class StageCommand(ReadsFiles, Command):
         return full
 
 
-class _Operation(StageCommand):
+class _OfFiles(ReadsFiles, StageCommand):
+    """A stage whose rows may be files."""
+
+
+class _Operation(_OfFiles):
     """A verb that runs one named operation over datasets."""
 
     data = luigi.Parameter(
@@ -110,7 +114,7 @@ class _Operation(StageCommand):
         return plan.table(label, op, *inputs, seed=seed, tokenizer=tokenizer)
 
 
-class Import(StageCommand):
+class Import(_OfFiles):
     """Outside files to a dataset."""
 
     family = "io"
@@ -128,7 +132,7 @@ class Import(StageCommand):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Sampled, Bounded, StageCommand):
+class Generate(Sampled, Bounded, _OfFiles):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -274,7 +278,7 @@ class Train(Learns, StageCommand):
         ]
 
 
-class Evaluate(Answering, Bounded, StageCommand):
+class Evaluate(Answering, Bounded, _OfFiles):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"

@@ -6,18 +6,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.freezing import recursively_unfreeze
 from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
 from pipelines.commands.command import Command
+from pipelines.commands.files import ReadsFiles
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
@@ -138,7 +141,7 @@ def _names(kind: type[StageCommand]) -> Iterator[str]:
         if op_kind is not None:
             yield terminal.wrapped(f"\nSettings of {op_kind.name}, for --params")
             yield from (terminal.wrapped(f"  {name} ({default})") for name, default in defaults(op_kind).items())
-    if "format" in flags:
+    if issubclass(kind, ReadsFiles):
         yield terminal.wrapped(f"\nFormats of files (empty: {kind.usual_format})")
         if kind.family == "io":
             for name, form in FORMS.items():
@@ -157,8 +160,19 @@ def _algorithms(kind: type[luigi.Task]) -> Iterator[str]:
             yield from _entry(name, _sentence_of(inspect.getdoc(inspect.getmodule(algorithm.loss))))
     if isinstance(flags.get("learning"), MergedParameter):
         yield terminal.wrapped("\nSettings of training, for --set KEY=VALUE (docs/config.md says more)")
+        learning = recursively_unfreeze(flags["learning"]._default)
         for key, default in every_setting(Training):
-            yield from _entry(key, default if default == "needed" else f"default: {default}")
+            own = _at(learning, key) or default
+            yield from _entry(key, own if own == "needed" else f"default: {own}")
+
+
+def _at(values: Any, path: str) -> str:
+    """What stands at a dotted path of nested `values`, as JSON; empty where nothing does."""
+    for name in path.split("."):
+        if not isinstance(values, Mapping) or name not in values:
+            return ""
+        values = values[name]
+    return json.dumps(values)
 
 
 def _section(section: type[luigi.Task]) -> Iterator[str]:

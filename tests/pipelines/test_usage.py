@@ -13,8 +13,8 @@ import pipelines
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from pipelines.commands import usage
-from pipelines.commands.stages import Filter, Import
-from pipelines.recipes import RestIteration
+from pipelines.commands.stages import Filter, Import, Train
+from pipelines.recipes import Preference, RestIteration
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands, near_task
 from pipelines.setups import SETUPS
@@ -56,6 +56,16 @@ def test_a_stage_shows_each_flag_once_with_its_default_and_the_names_that_flags_
     assert all(re.search(rf"\b{name}\b", text) for name in FORMS)
     page = "\n".join(usage.page(Import))
     assert all(f"\n  {name}" in page for name in FORMS)
+
+
+def test_a_training_shows_its_own_defaults_and_no_flags_of_files_that_it_does_not_read() -> None:
+    shown = "\n".join(usage.page(Train))
+    assert not {"--format", "--columns", "--keep", "--ignore", "--source-name"} & {*flags(shown)}
+    assert "Formats of files" not in shown
+    settings = shown.partition("Settings of training")[2]
+    for line in ("optim.lr                default: 1e-05", "global_batch_size       default: 64"):
+        assert f"  {line}\n" in settings
+    assert "  optim.lr                default: 1e-06\n" in "\n".join(usage.page(Preference))
 
 
 def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
