@@ -78,6 +78,26 @@ class Result:
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
+BYTES_PER_TOKEN = 12
+"""Stored bytes of a token where only its number is known: its text in an answer, or text that will be tokenized."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and stored bytes of a dataset, made or to be made."""
+
+    rows: float = 0.0
+    bytes: float = 0.0
+
+    def times(self, factor: float) -> Size:
+        """So many times the rows, each as wide as before."""
+        return Size(self.rows * factor, self.bytes * factor)
+
+    def wider(self, factor: float) -> Size:
+        """As many rows, with so many times the bytes."""
+        return Size(self.rows, self.bytes * factor)
+
+
 @dataclass(frozen=True)
 class FilterDecision:
     """The decision over each row: `keep` (bool, no nulls); for the rows that go, reason, value and threshold.
@@ -137,6 +157,12 @@ class Op(ABC):
     def token_bytes(self) -> int:
         """Bytes of its columns for each token of the rows, before compression; 0 where they are not per token."""
         return 0
+
+    def grown(self, given: Size) -> Size:
+        """About what comes of as much, for the estimate of disk room before a run; columns of `token_bytes` are added.
+        The default is for rows that stay, go beside the result, or gain a column that repeats itself.
+        """
+        return given
 
     @property
     @abstractmethod

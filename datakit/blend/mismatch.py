@@ -17,7 +17,7 @@ import pyarrow as pa
 from datakit.columns.conversations import flat
 from datakit.columns.rejections import set_aside
 from datakit.columns.seeded import Keys, text_keys
-from datakit.op import Context, GatherAll, Result
+from datakit.op import Context, GatherAll, Result, Size
 from schemas import COMPLETIONS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -54,6 +54,9 @@ class Mismatch(GatherAll):
 
     def gives(self, *inputs: Schema) -> Schema:
         return inputs[0].adding(Column(self.column, pa.string(), "an answer to another question"))
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.45)
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """All rows in their order, each with another one's answer; those that nothing is left for beside them."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from datakit.columns import intervals
 from datakit.columns.conversations import first_question, flat
 from datakit.columns.seeded import Keys, text_keys
-from datakit.op import Context, GatherAll, Result
+from datakit.op import Context, GatherAll, Result, Size
 from schemas import MESSAGES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
@@ -77,9 +77,15 @@ class Split(GatherAll):
     def gives(self, *inputs: Schema) -> Schema:
         return inputs[0]
 
+    def grown(self, given: Size) -> Size:
+        at = self.parts.index(self.part)
+        share = self.shares[at] if self.shares else self.counts[at] / max(given.rows, 1.0)
+        return given.times(min(1.0, share) if share >= 0 else 1.0)
+
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """How many splits the rows have been through."""
-        return {FACT: _splits_before(dataset)}
+        before = dataset.facts.get(FACT, 0)  # of rows that were mixed, the most
+        return {FACT: max(before if isinstance(before, list) else [before], default=0)}
 
     def facts(self, ctx: Context) -> Mapping[str, Any]:
         """One split more than its input's."""
@@ -141,9 +147,3 @@ class Split(GatherAll):
             kept="nothing was written",
             next=f"lower {'the counts' if self.counts else 'least'}, or give rows with more values",
         )
-
-
-def _splits_before(dataset: Dataset) -> int:
-    """Of rows that were mixed, the most."""
-    value = dataset.facts.get(FACT, 0)
-    return max(value if isinstance(value, list) else [value], default=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.op import Context, Gather, Result
+from datakit.op import Context, Gather, Result, Size
 from schemas import COMPLETIONS, FEEDBACK, PREFERENCES, Schema
 from schemas.settings import DEFAULT_UNNAMED
 
@@ -33,6 +33,9 @@ class Unpair(Gather):
 
     def gives(self, *inputs: Schema) -> Schema:
         return FEEDBACK if self.desirable else COMPLETIONS
+
+    def grown(self, given: Size) -> Size:
+        return Size(2 * given.rows, given.bytes) if self.sides == "both" else given.wider(0.75)
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
         """One row or two for each pair, pairs in their order."""

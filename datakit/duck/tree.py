@@ -61,6 +61,12 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
             stack.extend(node)
 
 
+def with_names(node: dict[str, Any]) -> set[str]:
+    """What a node's WITH entries are called, in small letters."""
+    entries = node.get("cte_map")
+    return {entry["key"].lower() for entry in entries["map"]} if isinstance(entries, dict) else set()
+
+
 def refused(tree: Any, classes: frozenset[str], tables: frozenset[str] = frozenset()) -> str:
     """What in `tree` may not run, as the end of a sentence; empty if all of it may.
 

@@ -22,8 +22,9 @@ from datakit.formats.rows import (
     schema_of,
     without_place,
 )
+from datakit.formats.size import size_of
 from datakit.formats.sources import check_files, pinned_to_files
-from datakit.op import Read
+from datakit.op import Read, Size
 from schemas import Column, Schema
 from schemas.manifest import Manifest
 
@@ -61,6 +62,9 @@ class FormatReader(Read):
     def gives(self, *inputs: Schema) -> Schema:
         """The row kind of the format, with the keys that are carried along."""
         return schema_of(self._form, self.pinned().types) if self.keep else self._form.schema
+
+    def grown(self, given: Size) -> Size:
+        return size_of(self.files)
 
     def advice(self, reason: str, detail: str) -> str:
         """The setting that would take such rows."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from datakit.clients.protocols import ANSWERS, Generator
 from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
-from datakit.op import REJECTION_COLUMNS, Capability, Context, Expand, Result
+from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
 from schemas import SAMPLE_COLUMNS, SAMPLES, Column, Schema
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
@@ -57,6 +57,10 @@ class Complete(Expand):
         """The prompt's columns and those of its sample; text and tokens of a prompt where the rows have them."""
         added = [column for column in SAMPLE_COLUMNS if column.name not in _PROMPT or column.name in inputs[0]]
         return inputs[0].adding(*added).renamed("samples", version=SAMPLES.version, key=("sample_id",))
+
+    def grown(self, given: Size) -> Size:
+        drawn = given.times(self.sampling.samples_per_prompt)
+        return Size(drawn.rows, drawn.bytes + drawn.rows * BYTES_PER_TOKEN * self.sampling.max_new_tokens)
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """How the prompts' template ends an answer."""

@@ -16,8 +16,9 @@ from datakit.formats import npy_worker
 from datakit.formats.ids import Occurrences
 from datakit.formats.packed import KEYS, pairs_of, sequences_of, unfit
 from datakit.formats.parquet_child import batches
+from datakit.formats.size import size_of
 from datakit.formats.sources import check_files, digests_of, empty
-from datakit.op import Context, Read, Result
+from datakit.op import Context, Read, Result, Size
 from schemas import PACKED_PAIRS, PACKS, Column, Schema
 from schemas.errors import IntegrityError
 
@@ -43,6 +44,9 @@ class Npy(Read):
         if self.format == "packed_sft":
             return PACKS
         return PACKED_PAIRS.adding(*(Column(n, pa.list_(pa.float64()), "one of each pair inside") for n in _REWARDS))
+
+    def grown(self, given: Size) -> Size:
+        return size_of(self.files)
 
     def pinned(self) -> Npy:
         """The same import with the digests of the files as they are now."""

@@ -18,7 +18,8 @@ import pyarrow as pa
 from datakit.columns.conversations import question
 from datakit.columns.seeded import mixed
 from datakit.formats.rows import Rows
-from datakit.op import Context, Read, Result
+from datakit.formats.size import ID_BYTES
+from datakit.op import Context, Read, Result, Size
 from schemas import COMPLETIONS, PROMPTS, Schema
 from schemas.errors import ConfigError
 
@@ -70,6 +71,9 @@ class Reversal(Read):
     def gives(self, *inputs: Schema) -> Schema:
         """PROMPTS, or COMPLETIONS with the gold answer."""
         return PROMPTS if self.output == "prompts" else DEMONSTRATIONS
+
+    def grown(self, given: Size) -> Size:
+        return Size(self.rows, self.rows * ID_BYTES)
 
     def read(self, ctx: Context) -> Iterator[Result]:
         """Rows in order of their number in the permutation."""

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from datakit.duck.child import SqlError, SqlProcess, shared
-from datakit.duck.tree import STATEMENTS, nodes, refused
-from datakit.op import NOTHING, Blend, Context, Result
+from datakit.duck.tree import STATEMENTS, nodes, refused, with_names
+from datakit.op import NOTHING, Blend, Context, Result, Size
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
@@ -47,11 +47,17 @@ class Query(Blend):
     tables: tuple[str, ...]
     kind: str = "rows"
     key: tuple[str, ...] = ()
+    times: float = 1.0
+    """Rows that come out for each that goes in, as an estimate of disk room needs them; no part of the identity."""
 
     def __post_init__(self) -> None:
         names = [name.lower() for name in self.tables]
         if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
             raise ConfigError("bad-setting", f"sql.query: tables {self.tables}", expected="plain names, each once")
+
+    def params(self) -> dict[str, Any]:
+        """Settings that decide the rows."""
+        return {name: value for name, value in super().params().items() if name != "times"}
 
     @property
     def takes(self) -> Schema:
@@ -85,6 +91,9 @@ class Query(Blend):
             raise self._fault(f"gives {', '.join(bound.names)}, which must be different names and hold the key")
         return Schema(self.kind, 1, tuple(columns), self.key)
 
+    def grown(self, given: Size) -> Size:
+        return given.times(self.times)
+
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:
         """The rows of the query, in its order."""
         schema = self.gives(*(given.schema for given in inputs))
@@ -105,9 +114,7 @@ class Query(Blend):
         [parsed] = process.parse(self.query)
         if parsed["error"] or len(parsed["statements"]) != 1:
             raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', 'more than one'), 200)}")
-        named = {name.lower() for name in self.tables}
-        for node in nodes(parsed):
-            named |= {entry["key"].lower() for entry in _entries(node)}
+        named = {name.lower() for name in self.tables}.union(*map(with_names, nodes(parsed)))
         reason = refused(parsed, STATEMENTS, frozenset(named))
         if reason:
             raise self._fault(reason)
@@ -121,12 +128,6 @@ class Query(Blend):
         return ConfigError(
             "query", text, expected=f"one SELECT over {', '.join(self.tables)}", kept="nothing was started"
         )
-
-
-def _entries(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """The WITH entries that a node brings."""
-    entries = node.get("cte_map")
-    return list(entries["map"]) if isinstance(entries, dict) else []
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, with_response
-from datakit.op import Context, FilterDecision, LabelResult
+from datakit.op import Context, FilterDecision, LabelResult, Size
 from datakit.templating.ops import Templating, WritesText, renderer_of
 from datakit.templating.render import Pieces
 from datakit.templating.rendering import Rendering
@@ -67,6 +67,9 @@ class Chat(Templating, WritesText):
         else:
             text = Column("text", pa.string(), "the exact text")
         return Column(self.into, PIECES, "the text in pieces"), text
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(2.7)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         turns = flat(rows["messages"])

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, joined, per_turn, starts
-from datakit.op import Context, FilterDecision, LabelResult
+from datakit.op import Context, FilterDecision, LabelResult, Size
 from datakit.template.chat import conversations, end_of
 from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
 from datakit.templating.named import extra_id
@@ -57,6 +57,9 @@ class LabelledChat(WritesText):
     @property
     def adds(self) -> tuple[Column, ...]:
         return Column("pieces", PIECES, "the text in pieces"), Column("text", pa.string(), "the exact text")
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.85)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """The columns; rows with labels that are not one a turn, or weights that are no mask, go."""

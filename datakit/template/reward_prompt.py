@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from datakit.columns.conversations import flat, with_response
-from datakit.op import Context, LabelResult
+from datakit.op import Context, LabelResult, Size
 from datakit.template.chat import labelled, tools_of
 from datakit.templating.ops import Templating, WritesText, renderer_of
 from schemas import MESSAGES, PIECES, Column, Schema
@@ -49,6 +49,9 @@ class RewardPrompt(Templating, WritesText):
                 Column(f"{side}_text", pa.string(), "the exact text"),
             )
         )
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(3.7 if self.rows == "preferences" else 2.7)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; a row goes if any of its sides cannot be rendered."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, messages, starts, turn_column
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Context, FilterDecision, Label, LabelResult, Size
 from schemas import MESSAGES, TURN, Column, Schema
 from schemas.errors import ConfigError, printable
 
@@ -57,6 +57,9 @@ class RewardTemplate(Label):
         written = Column("messages", MESSAGES, "the conversation, its last question with a reward")
         kept = Column(self.plain, MESSAGES, "the conversation as it came")
         return (written, kept) if self.plain else (written,)
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.4 if self.plain else 1.0)
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """The last turn of every row, written anew; numbers are written once each."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from datakit.op import Context, Read, Result
+from datakit.op import Context, Read, Result, Size
 from datakit.templating.named import TEMPLATES
 from datakit.templating.rendering import check_template
 from datakit.tokenizers import convert
@@ -50,6 +50,9 @@ class Adopt(Read):
 
     def gives(self, *inputs: Schema) -> Schema:
         return TOKENIZERS
+
+    def grown(self, given: Size) -> Size:
+        return Size(1, sum(map(len, files_at(self.path).values())) if self.path else 0.0)
 
     def pinned(self) -> Adopt:
         """The same adoption with digests and identity as the files are now."""

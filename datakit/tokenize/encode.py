@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Context, FilterDecision, Label, LabelResult, Size
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
 from schemas.errors import ConfigError, DataError
@@ -45,6 +45,9 @@ class Encode(Label):
     @property
     def adds(self) -> tuple[Column, ...]:
         return tuple(Column(ids, IDS, f"tokens of {pieces}") for pieces, ids in self.columns)
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.35)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; a row goes if any of its sequences is too long to stay."""

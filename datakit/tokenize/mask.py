@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns import learnt_ends
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Context, FilterDecision, Label, LabelResult, Size
 from datakit.tokenize.encode import Overlong, as_lists, check_length, shortened, tokenizer_of, within
 from datakit.tokenize.sequences import predicts
 from datakit.tokenizers.tokenizer import Encoded
@@ -73,6 +73,9 @@ class Mask(Label):
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end."""
         return learnt_ends.notes(made, _CURE)
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.35)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """The columns; rows that are too long or teach nothing go."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datakit.columns.bins import PACKINGS, Packing
 from datakit.columns.conversations import flat, starts
 from datakit.columns.rejections import set_aside
-from datakit.op import Context, Gather, Result
+from datakit.op import Context, Gather, Result, Size
 from schemas import PACKS, TOKENS, Schema
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
@@ -48,6 +48,9 @@ class Pack(Gather):
     def gives(self, *inputs: Schema) -> Schema:
         """PACKS, with the sequences' sources where the rows tell theirs."""
         return PACKS.adding(SOURCES) if "source" in inputs[0] else PACKS
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(0.3)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How full the packs are."""

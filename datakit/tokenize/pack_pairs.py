@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from datakit.columns.bins import Packing
 from datakit.columns.conversations import flat, starts
-from datakit.op import Context, Gather, Result
+from datakit.op import Context, Gather, Result, Size
 from datakit.tokenize.pack import counted, fullness, pack_ids, packs_of, rejected
 from schemas import PACKED_PAIRS, PAIRS, Column, Schema
 from schemas.errors import ConfigError
@@ -51,6 +51,9 @@ class PackPairs(Gather):
             *(Column(n, pa.list_(pa.float64()), "one of each pair inside") for n in self.numbers)
         )
         return kind.adding(SOURCES) if "source" in inputs[0] else kind
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(0.3)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How full the packs are."""

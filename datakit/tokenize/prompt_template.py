@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.columns.conversations import flat
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Context, FilterDecision, Label, LabelResult, Size
 from datakit.templating.filled import Parts, cuts, laid_out, texts_of
 from datakit.tokenize.encode import as_lists, check_length, tokenizer_of
 from schemas import MESSAGES, TOKENS, Column, Schema
@@ -75,6 +75,9 @@ class PromptTemplate(Label):
     def adds(self) -> tuple[Column, ...]:
         names = ("input_ids", "loss_mask") if self.id_column == "sample_id" else ("sample_id", "input_ids", "loss_mask")
         return (*(TOKENS[name] for name in names), Column("truncated", pa.int32(), "tokens cut out of its fields"))
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.9)
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """The columns; rows that are too long, teach nothing or ask more than one question go."""

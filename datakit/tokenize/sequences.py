@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.op import Context, FilterDecision, Label, LabelResult, Size
 from datakit.tokenize.encode import Overlong, as_lists, check_length, shortened, tokenizer_of, within
 from datakit.tokenizers.tokenizer import Encoded
 from schemas import IDS, PIECES, Column, Schema
@@ -58,6 +58,9 @@ class Sequences(Label):
                 Column(f"{name}_prompt_length", pa.int32(), f"tokens of {name}_ids before the first that is trained"),
             )
         )
+
+    def grown(self, given: Size) -> Size:
+        return given.wider(1.35)
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array] | LabelResult:
         """All columns; the rows that go, with the reason."""

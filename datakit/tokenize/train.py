@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from datakit.columns.conversations import flat
-from datakit.op import Context, GatherAll, Result
+from datakit.op import Context, GatherAll, Result, Size
 from datakit.templating.named import TEMPLATES, TURN_MARKS
 from datakit.templating.rendering import check_template
 from datakit.tokenizers.tokenizer import Tokenizer
@@ -65,6 +65,9 @@ class Train(GatherAll):
 
     def gives(self, *inputs: Schema) -> Schema:
         return TOKENIZERS
+
+    def grown(self, given: Size) -> Size:
+        return Size(1, self.vocab_size * 64.0)
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         tokenizer = self._untrained()

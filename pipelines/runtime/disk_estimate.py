@@ -4,29 +4,20 @@
 stage, and the saves of training with their optimizer state. Free space below `least` ends the run before it starts;
 below `likely` it is said. Nothing is opened but manifests and the beginnings of files.
 
-How much a stage adds is what it was on public sets (gsm8k, hh-rlhf, the pairs of LLaMA-Factory): text that a template
-wrote stands there twice, once in pieces; ids and masks are a third of that. Answers that have yet to be generated count
-with all the tokens that they may have.
+How much a stage adds its operation says (`Op.grown`): what it was on public sets (gsm8k, hh-rlhf, the pairs of
+LLaMA-Factory). Text that a template wrote stands there twice, once in pieces; ids and masks are a third of that.
+Answers that have yet to be generated count with all the tokens that they may have.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
-from datakit.blend import Split
-from datakit.formats.sources import head_of
-from datakit.generate import Complete
-from datakit.io import Arrow, Csv, Jsonl, Parquet, Reversal
-from datakit.op import Op
-from datakit.template import Chat, RewardPrompt
-from datakit.tokenize import Encode, Mask, Sequences, Train
+from datakit.op import BYTES_PER_TOKEN, Size
+from datakit.tokenize import Train
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.runtime.console import say
 from schemas.errors import StorageError
@@ -34,24 +25,8 @@ from schemas.tokenizer_lineage import token_columns
 from trainers import architecture
 from trainers.tensors import parameters
 
-_SAMPLE = 1 << 20
-"""Bytes of a file's beginning, without its compression, that are looked at."""
-_COLUMNAR = b"PAR1"
-_ROW_BYTES, _RECORD_BYTES = 256, 1024
-"""Bytes of a row in a columnar file, and of a record in a JSON list, where nothing else is known."""
-_ID_BYTES = 60
-"""Bytes of a row's ids, which no compression shrinks."""
-_TOKEN_BYTES = 12
 _PRECISION = {"fp32": (4, 12), "bf16": (2, 14)}
 """Bytes of a weight in a checkpoint, and with the optimizer's state."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Rows and bytes of a dataset, made or to be made."""
-
-    rows: float = 0.0
-    bytes: float = 0.0
 
 
 def check(todo: Sequence[Node]) -> None:
@@ -90,7 +65,7 @@ def _size(node: Node, sizes: dict[int, Size]) -> Size:
         elif isinstance(node, Table):
             given = [_size(parent, sizes) for parent in node.inputs]
             whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
-            size = grown(node.op, whole)
+            size = node.op.grown(whole)
             wide = _tokens(node, sizes) * node.op.token_bytes if node.op.token_bytes else 0.0
             sizes[id(node)] = replace(size, bytes=size.bytes + wide)
         elif isinstance(node, TrainedCheckpoint):
@@ -106,88 +81,12 @@ def _tokens(node: Table, sizes: dict[int, Size]) -> float:
     for rows in node.inputs:
         manifest = rows.manifest()
         if manifest is None:
-            count += _size(rows, sizes).bytes / _TOKEN_BYTES
+            count += _size(rows, sizes).bytes / BYTES_PER_TOKEN
             continue
         columns = manifest.stats.get("columns", {})
         lengths = [columns.get(f"{name}.length", {}) for name in token_columns(node.op.takes)]
         count += sum(length.get("mean", 0.0) * length.get("count", 0) for length in lengths)
     return count
-
-
-@functools.singledispatch
-def grown(op: Op, given: Size) -> Size:
-    """What `op` makes of as much: for most operations about the same, whether rows stay, go beside it or gain a column
-    that repeats itself.
-    """
-    return given
-
-
-@grown.register(Jsonl)
-@grown.register(Parquet)
-@grown.register(Csv)
-@grown.register(Arrow)
-def _(op: Jsonl | Parquet | Csv | Arrow, given: Size) -> Size:
-    sizes = [_read(Path(name)) for name in op.files if "://" not in name and os.path.exists(name)]
-    return Size(sum(size.rows for size in sizes), sum(size.bytes for size in sizes))
-
-
-def _read(file: Path) -> Size:
-    """What a file becomes: its beginning says how far text of this kind shrinks, and how long a record is."""
-    stored = file.stat().st_size
-    with file.open("rb") as opened:
-        start = opened.read(len(_COLUMNAR))
-    text = b"" if start == _COLUMNAR or not stored else head_of(str(file), _SAMPLE)
-    if not text:
-        return Size(stored / _ROW_BYTES, stored)
-    shrunk = len(pa.Codec("zstd").compress(text, asbytes=True)) / len(text)
-    size = float(len(text) if len(text) < _SAMPLE else stored if text.startswith(start) else stored / shrunk)
-    lines = 0 if text.lstrip().startswith(b"[") else text.count(b"\n")
-    rows = size * lines / len(text) if lines else size / _RECORD_BYTES
-    return Size(rows, size * shrunk + rows * _ID_BYTES)
-
-
-@grown.register
-def _(op: Chat, given: Size) -> Size:
-    return Size(given.rows, given.bytes * 2.7)
-
-
-@grown.register
-def _(op: RewardPrompt, given: Size) -> Size:
-    return Size(given.rows, given.bytes * (3.7 if op.rows == "preferences" else 2.7))
-
-
-@grown.register(Encode)
-@grown.register(Mask)
-@grown.register(Sequences)
-def _(op: Encode | Mask | Sequences, given: Size) -> Size:
-    return Size(given.rows, given.bytes * 1.35)
-
-
-@grown.register
-def _(op: Reversal, given: Size) -> Size:
-    return Size(op.rows, op.rows * _ID_BYTES)
-
-
-@grown.register
-def _(op: Train, given: Size) -> Size:
-    return Size(1, op.vocab_size * 64.0)
-
-
-@grown.register
-def _(op: Split, given: Size) -> Size:
-    part = op.parts.index(op.part)
-    share = op.shares[part] if op.shares else 1.0
-    count = op.counts[part] if op.counts else -1
-    if count >= 0 and given.rows:
-        share = min(1.0, count / given.rows)
-    return Size(given.rows * share, given.bytes * share)
-
-
-@grown.register
-def _(op: Complete, given: Size) -> Size:
-    rows = given.rows * op.sampling.samples_per_prompt
-    each = given.bytes / max(given.rows, 1.0) + _TOKEN_BYTES * op.sampling.max_new_tokens
-    return Size(rows, rows * each)
 
 
 def _model_bytes(node: TrainedCheckpoint) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from typing import ClassVar
 import pyarrow as pa
 
 from datakit.columns.measurement import require_columns
-from datakit.op import NOTHING, Context, GatherAll, Result
+from datakit.formats.size import ID_BYTES
+from datakit.op import NOTHING, Context, GatherAll, Result, Size
 from pipelines.graph.resolve import near
 from schemas import REPORTS, Schema
 from schemas.dataset import Dataset
@@ -55,6 +56,9 @@ class Measure(GatherAll):
                     next=f"CAST({column} AS DOUBLE) in the query that makes it" if column == name else "",
                 )
         return REPORTS
+
+    def grown(self, given: Size) -> Size:
+        return Size(3 * len(self.columns), 3 * len(self.columns) * ID_BYTES)
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """Mean, standard deviation and count of every column, as three rows of (metric, value); `DataError` where

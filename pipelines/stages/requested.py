@@ -33,7 +33,8 @@ def requests(plan: Plan, label: str, rows: Node, levels: Sequence[float], subjec
         f"CROSS JOIN (SELECT unnest(range({subjects})) AS subject) "
         f"CROSS JOIN (SELECT unnest(range({len(levels)})) AS level) ORDER BY prompt_id"
     )
-    return plan.table(label, Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",)), rows)
+    op = Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",), times=subjects * len(levels))
+    return plan.table(label, op, rows)
 
 
 def prompts(

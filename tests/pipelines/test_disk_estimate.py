@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,24 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
-from datakit.blend import Shuffle, Split
+from datakit.blend import Mismatch, Shuffle, Split, Unpair
 from datakit.clients import Sampling
 from datakit.filter import Where
 from datakit.generate import Complete
 from datakit.io import Jsonl, Reversal
 from datakit.label import Logprobs, TopK, Values
-from datakit.op import Op
-from datakit.registry import op_of
-from datakit.template import Chat, RewardPrompt
-from datakit.tokenize import Mask, Sequences, Train
+from datakit.op import Op, Size
+from datakit.registry import OPS, op_of
+from datakit.sql import Query
+from datakit.template import Chat, Labelled, RewardPrompt
+from datakit.tokenize import Mask, Pack, PackPairs, PromptTemplate, Sequences, Train
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.runtime import disk_estimate
-from pipelines.runtime.disk_estimate import Size, _shown, grown
+from pipelines.runtime.disk_estimate import _shown
 from pipelines.runtime.resources import resource_of
 from pipelines.stages.iteration import tokenized
+from pipelines.stages.requested import requests
 from schemas import TOKENS
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import StorageError
@@ -113,10 +116,49 @@ def test_a_place_that_is_no_folder_of_this_machine_is_not_judged(monkeypatch: py
         (Split(part="1", parts=("1", "rest"), counts=(10, -1)), Size(10, 500)),
         (Split(part="a", parts=("a", "b"), shares=(0.1, 0.9)), Size(10, 500)),
         (Reversal(rows=3), Size(3, 180)),
+        (Unpair(sides="both"), Size(200, 5000)),
+        (Query(query="SELECT * FROM a CROSS JOIN b", tables=("a", "b"), times=6), Size(600, 30_000)),
+        (Shuffle(), Size(100, 5000)),
     ],
 )
 def test_stages_grow_as_their_settings_say(op: Op, wanted: Size) -> None:
-    assert grown(op, Size(100, 5000)) == wanted
+    assert op.grown(Size(100, 5000)) == wanted
+
+
+_STAY = "rows stay, or go and stand beside the result as they were"
+_FEWER = "fewer rows, each made of several that came: no more than came"
+_NUMBER = "one number or short text a row, which repeats itself"
+AS_MUCH = {
+    "blend.mix": "the inputs together, unless settings repeat or leave out: how many rows those have decides",
+    "blend.pair": _FEWER,
+    "blend.pair_answer": _FEWER,
+    "blend.shuffle": "the same rows in another order",
+    **dict.fromkeys(("filter.best_of", "filter.dedup_exact", "filter.not_null", "filter.threshold"), _STAY),
+    **dict.fromkeys(("filter.where", "filter.window", "template.fit"), _STAY),
+    **dict.fromkeys(("label.attribute_logprob", "label.attribute_text", "label.attribute_values"), _NUMBER),
+    **dict.fromkeys(("label.attributes", "label.divergence", "label.importance", "label.length"), _NUMBER),
+    **dict.fromkeys(("label.longer", "label.reward", "label.standardize", "label.verify"), _NUMBER),
+    **dict.fromkeys(("label.logprobs", "label.topk", "label.values"), "counted by token_bytes"),
+    "tokenize.drawn": "counted by token_bytes",
+    "template.condition": "the same pieces with a short text in them",
+}
+"""Operations whose result is about as much as what came, and why."""
+
+
+def test_every_operation_says_how_much_it_makes_or_is_known_to_make_as_much() -> None:
+    own = {name for name, kind in OPS.items() if kind.grown is not Op.grown}
+    assert own | {*AS_MUCH} == {*OPS} and not own & {*AS_MUCH}
+    counted = {name for name, kind in OPS.items() if kind.token_bytes is not Op.token_bytes}
+    assert counted == {name for name, why in AS_MUCH.items() if "token_bytes" in why}
+
+
+def test_questions_asked_at_several_levels_count_so_often_and_keep_their_key(tmp_path: Path) -> None:
+    plan = Plan(str(tmp_path / "data"))
+    rows = plan.table("rows", Reversal(rows=45, output="demonstrations"))
+    asked = requests(plan, "asked", rows, (0.0, 2.0, 4.0), 2)
+    assert disk_estimate._size(asked, {}).rows == 45 * 3 * 2
+    once = replace(asked.op, times=1.0)  # type: ignore[call-arg]
+    assert asked.op.to_json() == once.to_json() and "times" not in asked.op.to_json()["params"]
 
 
 @pytest.mark.parametrize(
@@ -163,10 +205,17 @@ def stages(plan: Plan, rows: Table, kind: str, tokenizer: Table) -> list[Table]:
     made.append(plan.table("where", Where(predicate="source IS NULL"), rows))
     if kind == "preferences":
         texts = plan.table("texts", RewardPrompt(template="chatml", rows="preferences"), rows, tokenizer=tokenizer)
-        return [*made, texts, plan.table("tokens", Sequences(), texts, tokenizer=tokenizer)]
+        tokens = plan.table("tokens", Sequences(), texts, tokenizer=tokenizer)
+        sides: Any = ("chosen", "both")
+        apart = [plan.table(f"unpaired-{side}", Unpair(sides=side), rows) for side in sides]
+        return [*made, texts, tokens, *apart, plan.table("packs", PackPairs(capacity=4096), tokens)]
     if kind == "completions":
         texts = plan.table("texts", Chat(template="chatml", response="response"), rows, tokenizer=tokenizer)
-        return [*made, texts, plan.table("tokens", Mask(), texts, tokenizer=tokenizer)]
+        tokens = plan.table("tokens", Mask(), texts, tokenizer=tokenizer)
+        filled = plan.table("filled", PromptTemplate(), rows, tokenizer=tokenizer)
+        labelled = plan.table("labelled", Labelled(), rows, tokenizer=tokenizer)
+        packs = plan.table("packs", Pack(capacity=4096), tokens)
+        return [*made, texts, tokens, filled, labelled, packs, plan.table("beside", Mismatch(), rows)]
     return made
 
 
@@ -181,6 +230,7 @@ def used(node: Table) -> int:
         resources=resources,
         task_key=node.task_key,
         processes=1,
+        max_rejected=None if node.op.max_rejected is None else 100,
     )
     return sum(file.bytes for file in (*made.manifest.files, *made.manifest.rejected))
 
@@ -217,7 +267,7 @@ def test_a_file_counts_as_what_it_becomes(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "c.jsonl").write_text(json.dumps({"prompt": "the same"}) + "\n" * 2)
     plain, packed, empty = (
-        grown(Jsonl(files=(str(tmp_path / name),), format="prompts", digests=("",)), Size())
+        Jsonl(files=(str(tmp_path / name),), format="prompts", digests=("",)).grown(Size())
         for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl")
     )
     assert abs(plain.rows - 4000) < 40 and abs(packed.rows - 4000) < 400
