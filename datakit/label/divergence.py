@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenModel
+from datakit.clients.token_label import TokenLabel
 from datakit.columns.conversations import flat, starts
-from datakit.columns.token_lists import answered, finite_rows, mask_of, no_packs, row_sums, token_rows
-from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
+from datakit.columns.token_lists import answered, finite_rows, mask_of, row_sums, token_rows
+from datakit.op import Capability, Context, FilterDecision, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import DataError
 from schemas.rows.tokens import MASK
 
 
 @dataclass(frozen=True, kw_only=True)
-class Divergence(Label):
+class Divergence(TokenLabel):
     """Adds `<into>_kl`, the divergence KL(teacher || model) in nats, and `<into>_agreement`, the tokens whose likeliest
     id is the same: sums over the tokens of `ids` that `mask` counts, the first aside.
 
@@ -28,16 +28,12 @@ class Divergence(Label):
     """
 
     name: ClassVar[str] = "label.divergence"
-    needs: ClassVar[tuple[str, ...]] = ("model",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     ids: str = "input_ids"
     mask: str = "loss_mask"
     teacher: str = "teacher"
     into: str = "student"
     rows_per_chunk: int = 256
-    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     @property
     def asks(self) -> frozenset[Capability]:
@@ -65,9 +61,7 @@ class Divergence(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer for every token."""
-        no_packs(rows, self.name)
-        model = ctx.resources["model"]
-        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        model = self.model(rows, ctx)
         texts = token_rows(rows[self.ids])
         ids_TK = _wide(rows[f"{self.teacher}_ids"], "ids")
         ends = starts(flat(rows[self.ids]))

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenModel
+from datakit.clients.token_label import TokenLabel
 from datakit.columns.conversations import starts
-from datakit.columns.token_lists import answered, finite_rows, mask_of, no_packs, row_sums, token_rows
-from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
+from datakit.columns.token_lists import answered, finite_rows, mask_of, row_sums, token_rows
+from datakit.op import Capability, Context, FilterDecision, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.rows.tokens import MASK
@@ -20,7 +20,7 @@ FLOATS = {"float32": pa.list_(pa.float32()), "float16": pa.list_(pa.float16())}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logprobs(Label):
+class Logprobs(TokenLabel):
     """Adds, for each (ids column, mask column, new column) of `columns`, the model's log-probabilities in nats.
 
     `per` token: a list as long as the ids, 0 at the first token, stored as `dtype`. `per` row: their sum over the
@@ -29,15 +29,10 @@ class Logprobs(Label):
     """
 
     name: ClassVar[str] = "label.logprobs"
-    needs: ClassVar[tuple[str, ...]] = ("model",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
     per: Literal["token", "row"] = "token"
     dtype: Literal["float32", "float16"] = "float32"
-    rows_per_chunk: int = 1024
-    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     def __post_init__(self) -> None:
         added = [column for _, _, column in self.columns]
@@ -73,9 +68,7 @@ class Logprobs(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
-        no_packs(rows, self.name)
-        model = ctx.resources["model"]
-        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        model = self.model(rows, ctx)
         added: dict[str, pa.Array] = {}
         finite = np.ones(rows.num_rows, bool)
         for ids, mask, column in self.columns:

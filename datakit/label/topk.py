@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenModel
-from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
-from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
+from datakit.clients.token_label import TokenLabel
+from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.op import Capability, Context, FilterDecision, LabelResult
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 
@@ -17,23 +17,19 @@ FLOATS = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopK(Label):
+class TopK(TokenLabel):
     """Adds `<into>_ids` (list<list<int32>>) and `<into>_logprobs` (nats, list<list> of `dtype`): the `k` likeliest ids
     at every token of `ids`, likeliest first; both are 0 at the first token. A row with a log-probability that is not
     finite is rejected as `logprobs-not-finite`. A token costs k times 8 bytes (6 with float16) before compression.
     """
 
     name: ClassVar[str] = "label.topk"
-    needs: ClassVar[tuple[str, ...]] = ("model",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     k: int = 100
     ids: str = "input_ids"
     into: str = "teacher"
     dtype: Literal["float32", "float16"] = "float32"
     rows_per_chunk: int = 256
-    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -63,9 +59,7 @@ class TopK(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer for every token."""
-        no_packs(rows, self.name)
-        model = ctx.resources["model"]
-        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        model = self.model(rows, ctx)
         texts = token_rows(rows[self.ids])
         ids, logprobs = (answered(part, texts, "likeliest ids") for part in model.top_k(texts, self.k))
         logprobs = logprobs.cast(pa.list_(pa.list_(FLOATS[self.dtype])))

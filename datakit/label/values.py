@@ -7,27 +7,22 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenModel
-from datakit.columns.token_lists import answered, finite_rows, no_packs, token_rows
-from datakit.op import Capability, Context, FilterDecision, Label, LabelResult
+from datakit.clients.token_label import TokenLabel
+from datakit.columns.token_lists import answered, finite_rows, token_rows
+from datakit.op import Capability, Context, FilterDecision, LabelResult
 from schemas import IDS, Column, Schema
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values(Label):
+class Values(TokenLabel):
     """Adds `column`: the scalar head's first number at the position before every token of `ids`, list<float32> as long
     as the ids, 0 at the first token. A row with a value that is not finite is rejected as `values-not-finite`.
     """
 
     name: ClassVar[str] = "label.values"
-    needs: ClassVar[tuple[str, ...]] = ("model",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     ids: str = "input_ids"
     column: str = "values"
-    rows_per_chunk: int = 1024
-    """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     @property
     def asks(self) -> frozenset[Capability]:
@@ -47,9 +42,7 @@ class Values(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the model; `ServiceError` (13) where it does not answer with one number per token."""
-        no_packs(rows, self.name)
-        model = ctx.resources["model"]
-        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        model = self.model(rows, ctx)
         texts = token_rows(rows[self.ids])
         values = answered(model.values(texts), texts, "values")
         return LabelResult({self.column: values}, FilterDecision(pa.array(finite_rows(values)), "values-not-finite"))

@@ -16,13 +16,14 @@ from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, joined, per_turn, starts
 from datakit.op import Context, FilterDecision, LabelResult, Size
 from datakit.template.chat import conversations, end_of
-from datakit.templating.labelled import GIVEN, LEARNT, ChatMarks, pieces_of
+from datakit.templating.labelled import ChatMarks, pieces_of
 from datakit.templating.named import extra_id
 from datakit.templating.ops import WritesText, renderer_of
 from datakit.templating.rendering import Rendering
 from datakit.templating.weights import weight_faults
 from schemas import PIECES, Column, Schema
 from schemas.manifest import Manifest
+from schemas.rows.chats import GIVEN_LABELS, LEARNT_LABELS
 
 _CURE = "rows end in an assistant's turn where their last turn is to teach its end"
 
@@ -76,7 +77,8 @@ class LabelledChat(WritesText):
             texts.append(own)
             reasons[odd] = reason
         labels, names = texts
-        reasons[np.asarray(pc.invert(pc.is_in(kinds, pa.array([GIVEN, LEARNT, None]))))] = "unknown-label-type"
+        known = pc.is_in(kinds, pa.array([GIVEN_LABELS, LEARNT_LABELS, None]))
+        reasons[np.asarray(pc.invert(known))] = "unknown-label-type"
         good = np.array([reason is None for reason in reasons], bool)
         pieces = pieces_of(turns, labels, names, kinds, self.marks, self.learn == "last")
         columns = {"pieces": pieces, "text": joined(pieces)}

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from datakit.columns.conversations import starts
 from schemas import PIECES
+from schemas.rows.chats import GIVEN_LABELS, LEARNT_LABELS
 
-GIVEN, LEARNT = "VALUE_TO_TEXT", "TEXT_TO_VALUE"
 _SLOTS = 10
 """Pieces of a turn: start, name, label start, label and end before the value, value, end, the three behind it."""
 
@@ -44,8 +44,8 @@ def pieces_of(
     offsets, inner = starts(turns), turns.flatten()
     rows = np.repeat(np.arange(len(turns)), np.diff(offsets))
     system = _is(inner.field("role"), "system")
-    given, learnt = (_is(kinds, kind)[rows] & np.asarray(labels.is_valid()) for kind in (GIVEN, LEARNT))
-    behind = _is(kinds, LEARNT)[rows]
+    given, learnt = (_is(kinds, kind)[rows] & np.asarray(labels.is_valid()) for kind in (GIVEN_LABELS, LEARNT_LABELS))
+    behind = _is(kinds, LEARNT_LABELS)[rows]
     taught = _taught(inner, offsets, rows, behind, learnt, last)
     shared = [
         marks.turn_start,

@@ -114,7 +114,7 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         missing = [f"--{name}" for name in self.needed if not getattr(self, name)]
         if missing:
             raise ConfigError(
-                "missing-setting",
+                "missing-parameter",
                 f"{self.task_family} needs {', '.join(missing)}",
                 expected="a model (checkpoint, Hugging Face folder) and rows (file, dataset folder)",
                 kept="nothing was started",

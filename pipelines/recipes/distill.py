@@ -27,9 +27,7 @@ from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import asked
 from pipelines.stages.losses import losses, token_rows
 from pipelines.stages.measure import Measure
-from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm
-from trainers.registry import algorithm_of
 
 _COLUMNS = (
     Figure("model", meaning="the teacher; the student as it came, and after distillation"),
@@ -49,6 +47,8 @@ class Distill(OneShotOfAnswers):
     """A student, `model`, that says what `teacher` says at the tokens of the answers in `data`."""
 
     example = "--model STUDENT --teacher FOLDER --data rows.jsonl --lr 1e-5"
+    unfit = "reads no likeliest ids of a teacher"
+    fitting = "an algorithm over teacher_ids (kd)"
     title, made = "distill", "student"
     needed = ("model", "teacher", "data")
 
@@ -63,7 +63,7 @@ class Distill(OneShotOfAnswers):
         """Both kinds of rows as tokens with the teacher's likeliest ids, the student, and how far it is from the
         teacher on the rows that it did not learn from.
         """
-        self._check_algorithm()
+        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, teacher = given.label, given.model, model_at(plan, self.teacher, "model")
         k = self.top_k or min([_TOP_K, *(size for one in (teacher, first) if (size := known_ids(one)) is not None)])
@@ -122,16 +122,3 @@ class Distill(OneShotOfAnswers):
     def fits(algorithm: Algorithm) -> bool:
         """Whether `algorithm` reads a teacher's ids."""
         return "teacher_ids" in algorithm.rows
-
-    def _check_algorithm(self) -> None:
-        """`ConfigError` for an algorithm that reads no teacher's ids beside the tokens they were given for."""
-        algorithm = algorithm_of(self.algorithm)
-        if not self.fits(algorithm):
-            raise ConfigError(
-                "bad-setting",
-                f"{algorithm.name} reads no likeliest ids of a teacher",
-                expected="an algorithm over teacher_ids (kd)",
-                found=f"it reads {', '.join(algorithm.rows.names)}",
-                kept="nothing was started",
-                next="--algorithm kd",
-            )

@@ -22,9 +22,7 @@ from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.rewards import pair_figures, pair_tokens
-from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm, Needs
-from trainers.registry import algorithm_of
 
 _COLUMNS = (
     Figure("pairs", ",.0f", meaning="held-out pairs"),
@@ -41,6 +39,11 @@ class RewardModel(OneShotOfPairs):
     """A model that gives the chosen answers of the pairs in `data` greater rewards than the rejected ones."""
 
     example = "--model FOLDER --data pairs.jsonl --lr 1e-5"
+    unfit = "learns no rewards from pairs"
+    fitting = (
+        "an algorithm over both answers of a pair (rm, rm_margin, rm_scaled); judged attributes are learnt by the "
+        "commands of docs/formats.md"
+    )
     title, made = "reward-model", "model"
 
     algorithm = luigi.Parameter(default="rm", description="algorithm over both answers of a pair that learns a score")
@@ -48,7 +51,7 @@ class RewardModel(OneShotOfPairs):
 
     def results(self, plan: Plan) -> Results:
         """Both kinds of pairs as tokens, the reward model, and its rewards of the pairs that it did not learn from."""
-        self._check_algorithm()
+        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, reading = given.label, given.model, given.reading
         rendering = reading.rendering.for_model(first.trained_template)
@@ -105,17 +108,3 @@ class RewardModel(OneShotOfPairs):
     def fits(algorithm: Algorithm) -> bool:
         """Whether `algorithm` scores both answers of a pair."""
         return bool(algorithm.needs & Needs.SCORES) and len(algorithm.sequences) == 2
-
-    def _check_algorithm(self) -> None:
-        """`ConfigError` for an algorithm that scores no pairs."""
-        algorithm = algorithm_of(self.algorithm)
-        if not self.fits(algorithm):
-            raise ConfigError(
-                "bad-setting",
-                f"{algorithm.name} learns no rewards from pairs",
-                expected="an algorithm over both answers of a pair (rm, rm_margin, rm_scaled); judged attributes are "
-                "learnt by the commands of docs/formats.md",
-                found=f"it reads {', '.join(algorithm.rows.names)}",
-                kept="nothing was started",
-                next="--algorithm rm",
-            )

@@ -18,8 +18,6 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics, perplexity
 from pipelines.stages.losses import learns_answers, learnt_share, losses, token_rows
-from schemas.errors import ConfigError
-from trainers.registry import algorithm_of
 
 _COLUMNS = (
     Figure("rows", ",.0f", meaning="rows that are learnt from"),
@@ -37,6 +35,8 @@ class Sft(OneShotOfAnswers):
 
     example = "--model FOLDER --data rows.jsonl --lr 1e-5"
     fits = staticmethod(learns_answers)
+    unfit = "does not learn from answers one by one"
+    fitting = "an algorithm over input_ids and loss_mask (sft), or another recipe (quiver recipes)"
     title = "sft"
 
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
@@ -45,7 +45,7 @@ class Sft(OneShotOfAnswers):
 
     def results(self, plan: Plan) -> Results:
         """Both kinds of rows as tokens, the policy, and its loss on the rows that it did not learn from."""
-        self._check_algorithm()
+        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first = given.label, given.model
         rows = {
@@ -81,16 +81,3 @@ class Sft(OneShotOfAnswers):
             row = (*row, figures["tokens.count"], before, after, perplexity(before), perplexity(after))
         title = f"{self.task_family}: {self.graph.checkpoints['policy'].label}"
         return [FigureTable(title, _COLUMNS[: len(row)], (row,))]
-
-    def _check_algorithm(self) -> None:
-        """`ConfigError` for an algorithm that reads more than answers one by one."""
-        algorithm = algorithm_of(self.algorithm)
-        if not self.fits(algorithm):
-            raise ConfigError(
-                "bad-setting",
-                f"{algorithm.name} does not learn from answers one by one",
-                expected="an algorithm over input_ids and loss_mask (sft), or another recipe (quiver recipes)",
-                found=f"it reads {', '.join(algorithm.rows.names)}",
-                kept="nothing was started",
-                next="--algorithm sft",
-            )

@@ -14,6 +14,7 @@ import luigi.configuration
 from luigi.freezing import recursively_freeze, recursively_unfreeze
 
 from pipelines.runtime.parameters import ObjectParameter, OptionalNumber, OptionalWhole
+from schemas.errors import ConfigError
 from schemas.settings import assigned
 from trainers.algorithm import Algorithm
 from trainers.config import Training, merged, training_of
@@ -116,10 +117,27 @@ class ByAlgorithm(Assigns):
         default={}, description="settings of the algorithm, as JSON, over a preset's and its own (beta of dpo: 0.1)"
     )
 
+    unfit: ClassVar[str] = "does not learn from these rows"
+    fitting: ClassVar[str] = "an algorithm that does"
+    """What is said of an algorithm that does not fit, and what would."""
+
     @staticmethod
     def fits(algorithm: Algorithm) -> bool:
         """Whether the recipe has the rows that `algorithm` learns from."""
         return True
+
+    def check_algorithm(self) -> None:
+        """`ConfigError` for an algorithm that does not fit."""
+        algorithm = algorithm_of(self.algorithm)
+        if not self.fits(algorithm):
+            raise ConfigError(
+                "bad-setting",
+                f"{algorithm.name} {self.unfit}",
+                expected=self.fitting,
+                found=f"it reads {', '.join(algorithm.rows.names)}",
+                kept="nothing was started",
+                next=f"--algorithm {type(self).algorithm._default}",
+            )
 
     def training_for(self, label: str) -> Training:
         """The training that all flags together ask for."""

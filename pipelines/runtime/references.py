@@ -39,7 +39,7 @@ def reference(command: Any, alias: str, *, required: bool = True) -> str:
         )
     if required and not given:
         raise ConfigError(
-            "missing-resource",
+            "missing-parameter",
             f"{command.task_family} needs --model",
             expected="a checkpoint folder, a Hugging Face folder, ...",
             kept="nothing was started",

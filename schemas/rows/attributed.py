@@ -11,17 +11,10 @@ from schemas.schema import Column
 NOT_JUDGED = -100.0
 """NeMo-Aligner's number for an attribute that nobody judged; no trainer takes it for one, wherever it came from."""
 
-STEERLM_ATTRIBUTES = (
-    "quality",
-    "toxicity",
-    "humor",
-    "creativity",
-    "helpfulness",
-    "correctness",
-    "coherence",
-    "complexity",
-    "verbosity",
-)
+HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""The attributes of HelpSteer 1 and 2, whole numbers from 0 to 4, in the order of NeMo-Aligner's nine."""
+
+STEERLM_ATTRIBUTES = ("quality", "toxicity", "humor", "creativity", *HELPSTEER_ATTRIBUTES)
 """NeMo-Aligner's nine in its order: four of Open Assistant, five of HelpSteer; 0..4 each."""
 
 _ATTRIBUTES = Column("attributes", pa.list_(pa.float64()), "one value an attribute, null where unknown")

@@ -18,3 +18,6 @@ CHATS = Schema(
     ),
     key=("chat_id",),
 )
+
+GIVEN_LABELS, LEARNT_LABELS = "VALUE_TO_TEXT", "TEXT_TO_VALUE"
+"""NeMo-Aligner's types of chats whose turns carry labels: a label is given before its turn, or is what is learnt."""

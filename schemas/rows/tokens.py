@@ -21,6 +21,12 @@ TOKENS = Schema(
     key=("sample_id",),
 )
 
+TAUGHT_TOKENS = TOKENS.adding(
+    Column("teacher_ids", pa.list_(IDS), "likeliest ids at every token of input_ids"),
+    Column("teacher_logprobs", pa.list_(pa.list_(pa.float32())), "their log-probabilities in nats"),
+).renamed("taught_tokens", version=TOKENS.version, key=TOKENS.key)
+"""Tokens with a teacher's likeliest ids, greatest first, as `label.topk` writes them: 0 at the first token."""
+
 PACKS = Schema(
     "packs",
     1,

@@ -39,6 +39,7 @@ def test_what_names_no_model_is_refused(
     with pytest.raises(ConfigError, match=what) as fault:
         reference(named(*given), "policy")
     assert following in fault.value.next
+    assert fault.value.slug == ("bad-setting" if any(given) else "missing-parameter")
 
 
 def test_a_model_may_be_left_out_where_something_else_will_do() -> None:

@@ -18,11 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import pyarrow as pa
-
-from schemas.rows.conversation import IDS
-from schemas.rows.tokens import TOKENS
-from schemas.schema import Column
+from schemas.rows.tokens import TAUGHT_TOKENS, TOKENS
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
 from trainers.distillation import METRICS, Settings, distilled
 
@@ -39,10 +35,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
 
 KD = Algorithm(
     name="kd",
-    rows=TOKENS.dropping("source").adding(
-        Column("teacher_ids", pa.list_(IDS), "the teacher's likeliest ids at every token of input_ids"),
-        Column("teacher_logprobs", pa.list_(pa.list_(pa.float32())), "their log-probabilities in nats"),
-    ),
+    rows=TOKENS.dropping("source").adding(TAUGHT_TOKENS["teacher_ids"], TAUGHT_TOKENS["teacher_logprobs"]),
     sequences=(
         TokenColumn(ids="input_ids", mask="loss_mask", aligned=("teacher_logprobs",), gather_ids="teacher_ids"),
     ),

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pyarrow as pa
-
-from schemas.rows.tokens import TOKENS
-from schemas.schema import Column
+from schemas.rows.tokens import TAUGHT_TOKENS, TOKENS
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn
 from trainers.distillation import METRICS, Settings, distilled
 
@@ -28,11 +25,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
 
 KD_RANKED = Algorithm(
     name="kd_ranked",
-    rows=TOKENS.dropping("source").adding(
-        Column(
-            "teacher_logprobs", pa.list_(pa.list_(pa.float32())), "the teacher's likeliest, in nats, greatest first"
-        ),
-    ),
+    rows=TOKENS.dropping("source").adding(TAUGHT_TOKENS["teacher_logprobs"]),
     sequences=(
         TokenColumn(ids="input_ids", mask="loss_mask", aligned=("teacher_logprobs",), ranked="teacher_logprobs"),
     ),

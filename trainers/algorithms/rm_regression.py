@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError
-from schemas.rows.attributed import ATTRIBUTED_TOKENS
+from schemas.rows.attributed import ATTRIBUTED_TOKENS, HELPSTEER_ATTRIBUTES
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, Rows, TokenColumn, sum_count
 from trainers.arithmetic import judged
 
@@ -28,7 +28,7 @@ class Settings:
     HelpSteer's five.
     """
 
-    attributes: tuple[str, ...] = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    attributes: tuple[str, ...] = HELPSTEER_ATTRIBUTES
 
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):

@@ -17,13 +17,14 @@ from datakit.formats.forms.prompts import conversation
 from datakit.formats.keys import TEXT, TURNS, Key, Left, Shape
 from datakit.formats.turns import Misfit, clean
 from schemas import CHATS, Column
+from schemas.rows.chats import GIVEN_LABELS, LEARNT_LABELS
 
 _TURN = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string()), ("label", pa.string())]))
 LABELS = pa.list_(pa.string())
 
 LABELLED = CHATS.adding(
     Column("labels", LABELS, "each turn's attribute text, null where it has none", nullable=True),
-    Column("label_type", pa.string(), "VALUE_TO_TEXT: labels are given, TEXT_TO_VALUE: learnt", nullable=True),
+    Column("label_type", pa.string(), f"{GIVEN_LABELS}: labels are given, {LEARNT_LABELS}: learnt", nullable=True),
     Column("turn_names", LABELS, "each turn's name in the file, null where it is that of its role", nullable=True),
 ).renamed("chats", version=CHATS.version, key=("chat_id",))
 """Chats whose turns may carry attribute texts (SteerLM)."""
@@ -68,7 +69,7 @@ def _masked(raw: pa.Table, dialogue: str) -> Built:
     weights = pc.if_else(usual, None, pc.if_else(asks, 0.0, 1.0))
     turns = with_system(system, messages(offsets, turn_column(roles, texts, weight=weights)))
     absent = np.asarray(pc.or_(pc.is_null(names), pc.is_null(inner.field("value"))))
-    kinds = pa.array(["VALUE_TO_TEXT", "TEXT_TO_VALUE"])
+    kinds = pa.array([GIVEN_LABELS, LEARNT_LABELS])
     unknown = np.asarray(pc.and_(pc.is_valid(raw["type"]), pc.invert(pc.is_in(raw["type"], kinds))))
     own = pc.if_else(pc.equal(names, pc.utf8_capitalize(roles)), None, names)
     columns = {

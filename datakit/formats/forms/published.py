@@ -17,9 +17,7 @@ from datakit.formats.forms.preferences import compared
 from datakit.formats.keys import ANSWER, NUMBER, QUESTION, TEXT, Key
 from datakit.formats.turns import Misfit
 from schemas import ATTRIBUTED, COMPLETIONS, MESSAGES, PREFERENCES
-
-HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-"""The attributes of HelpSteer 1 and 2, whole numbers from 0 to 4, in the order of NeMo-Aligner's nine."""
+from schemas.rows.attributed import HELPSTEER_ATTRIBUTES
 
 _STRONGEST = 3
 _TURN = "<extra_id_1>User\n"
@@ -67,9 +65,9 @@ def _asked(raw: pa.Table) -> Built:
 
 def _attributed(raw: pa.Table, dialogue: str) -> Built:
     built, response = _asked(raw), flat(raw["response"])
-    values = np.stack([flat(raw[name]).to_numpy(zero_copy_only=False) for name in HELPSTEER], axis=1)
+    values = np.stack([flat(raw[name]).to_numpy(zero_copy_only=False) for name in HELPSTEER_ATTRIBUTES], axis=1)
     known = pa.array(values.reshape(-1), pa.float64(), from_pandas=True)
-    offsets = np.arange(len(raw) + 1, dtype=np.int32) * len(HELPSTEER)
+    offsets = np.arange(len(raw) + 1, dtype=np.int32) * len(HELPSTEER_ATTRIBUTES)
     attributes = pa.ListArray.from_arrays(pa.array(offsets), known)
     faults = [(blank(response), "blank-response"), (np.isnan(values).all(axis=1), "no-attribute")]
     return Built({**built.columns, "response": response, "attributes": attributes}, [*built.faults, *faults])
@@ -121,8 +119,8 @@ FORMS = (
     ),
     Form(
         "helpsteer",
-        f"{{prompt, response, {', '.join(name + '?' for name in HELPSTEER)}}}: HelpSteer 1 and 2",
-        (_PROMPT, Key("response", TEXT), *(Key(name, NUMBER, required=False) for name in HELPSTEER)),
+        f"{{prompt, response, {', '.join(name + '?' for name in HELPSTEER_ATTRIBUTES)}}}: HelpSteer 1 and 2",
+        (_PROMPT, Key("response", TEXT), *(Key(name, NUMBER, required=False) for name in HELPSTEER_ATTRIBUTES)),
         ATTRIBUTED,
         _attributed,
     ),

@@ -12,18 +12,12 @@ from datakit.columns.conversations import flat
 from datakit.formats.forms.form import Built, Form
 from datakit.formats.keys import NUMBERS, Key, Left, Shape
 from datakit.formats.turns import Misfit
-from schemas import IDS, TOKENS, Column
+from schemas import IDS
+from schemas.rows.tokens import TAUGHT_TOKENS
 
 _IDS = pa.list_(IDS)
-_LOGPROBS = pa.list_(pa.list_(pa.float32()))
 _MATRIX = pa.list_(pa.list_(pa.float64()))
 _MOST_ID = (1 << 31) - 1
-
-TAUGHT = TOKENS.adding(
-    Column("teacher_ids", _IDS, "likeliest ids at every token of input_ids"),
-    Column("teacher_logprobs", _LOGPROBS, "their log-probabilities in nats"),
-).renamed("taught_tokens", version=TOKENS.version, key=TOKENS.key)
-"""Tokens with a teacher's likeliest ids, as `label.topk` writes them: 0 at the first token."""
 
 
 def _ids(value: Any, left: Left) -> list[int]:
@@ -68,14 +62,8 @@ def _taught(raw: pa.Table, dialogue: str) -> Built:
         row = _shifted(*values) if not reasons[at] else ([0], [0], [[0]], [[0.0]])
         for column, value in zip(made.values(), row, strict=True):
             column.append(value)
-    types = {
-        "input_ids": IDS,
-        "loss_mask": TOKENS["loss_mask"].type,
-        "teacher_ids": _IDS,
-        "teacher_logprobs": _LOGPROBS,
-    }
     faults = [(reasons == reason, reason) for reason in dict.fromkeys(reasons.tolist()) if reason]
-    return Built({name: pa.array(column, types[name]) for name, column in made.items()}, faults)
+    return Built({name: pa.array(column, TAUGHT_TOKENS[name].type) for name, column in made.items()}, faults)
 
 
 def _fault(tokens: list[int], labels: list[int], mask: list[float], *top: list[Any]) -> str:
@@ -120,7 +108,7 @@ FORMS = (
             Key("topk_token_ids", _TOP_IDS),
             Key("log_sum_exp_logits", NUMBERS),
         ),
-        TAUGHT,
+        TAUGHT_TOKENS,
         _taught,
     ),
 )
