@@ -181,7 +181,11 @@ def test_the_size_of_columns_that_hold_numbers_of_every_token_is_said_before_the
     attempt.commit([writer.finish()])
     plan = Plan(str(tmp_path / "data"))
     tokens = plan.existing(str(tmp_path / "tokens"), "dataset")
-    asked = plan.table("asked", op, tokens, model=model(tmp_path))
+    network = model(tmp_path)
+    if isinstance(op, Values):
+        critic = {"max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}}
+        network = replace(network, training=training_of("rm", critic, seed=0, model=SHAPE))
+    asked = plan.table("asked", op, tokens, model=network)
     disk_estimate.check([asked])
     expected = f"asked: {each} B for each token, about {_shown(each * 1000)} before compression"
     assert (expected in capsys.readouterr().err) is bool(each)
