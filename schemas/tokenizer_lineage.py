@@ -24,6 +24,11 @@ TokenizerByColumn = Mapping[str, tuple[str, ...]]
 """The identities by column: one, or several where rows of different tokenizers were mixed; absent if not known."""
 
 
+def id_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns that hold ids: one per token, or several."""
+    return tuple(column.name for column in schema.columns if column.type in (IDS, pa.list_(IDS)))
+
+
 def token_columns(schema: Schema | None) -> tuple[str, ...]:
     """The columns that hold ids (one per token, or several) or templated pieces."""
     return () if schema is None else tuple(c.name for c in schema.columns if c.type in (IDS, PIECES, pa.list_(IDS)))

@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from schemas.errors import ConfigError
 from schemas.rows.conversation import IDS
+from schemas.rows.tokens import sequence_columns
 from schemas.schema import Column, Schema
 from trainers.arithmetic import sum_per_row
 
@@ -93,6 +94,16 @@ class TokenColumn:
     def columns(self) -> tuple[str, ...]:
         """Every list column that is as long as `ids`."""
         return tuple(name for name in (self.mask, *self.aligned, self.gather_ids) if name is not None)
+
+    @property
+    def lengths(self) -> str:
+        """The column of packs that holds how long each sequence in `ids` is."""
+        return sequence_columns(self.ids).lengths
+
+    @property
+    def text(self) -> str:
+        """The column of rows whose text is read as `ids`; empty where that is a whole conversation."""
+        return sequence_columns(self.ids).text
 
 
 @dataclass(frozen=True)
@@ -277,7 +288,7 @@ class Algorithm:
 
     def packed(self, schema: Schema) -> bool:
         """Whether rows of `schema` are packs: several sequences of each column laid end to end, lengths beside."""
-        lengths = [lengths_of(sequence.ids) for sequence in self.sequences]
+        lengths = [sequence.lengths for sequence in self.sequences]
         return all(name in schema and name not in self.rows for name in lengths)
 
     def reads(self, schema: Schema) -> Schema:
@@ -288,17 +299,12 @@ class Algorithm:
         numbers = (
             replace(column, type=pa.list_(column.type)) for column in needed.columns if column.name in self.numbers
         )
-        lengths = (Column(lengths_of(sequence.ids), IDS, "tokens of each inside") for sequence in self.sequences)
+        lengths = (Column(sequence.lengths, IDS, "tokens of each inside") for sequence in self.sequences)
         return needed.adding(*numbers, *lengths)
 
     def _others(self) -> Iterator[Column]:
         key = self.rows.key
         return (column for column in self.rows.columns if not column.nullable and column.name not in key)
-
-
-def lengths_of(ids: str) -> str:
-    """The column of packs that holds how long each sequence in `ids` is: `lengths` of `input_ids`, `chosen_lengths`."""
-    return "lengths" if ids == "input_ids" else f"{ids.removesuffix('_ids')}_lengths"
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -24,7 +24,7 @@ from datakit.columns.conversations import flat
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import IDS, PIECES, Dataset
 from schemas.errors import ConfigError, DataError, escaped, printable
-from schemas.rows.tokens import MASK
+from schemas.rows.tokens import MASK, sequence_columns
 from schemas.store.storage import shown
 from schemas.tokenizer_lineage import check, tokenizers_of
 
@@ -144,11 +144,9 @@ def _views(dataset: Dataset) -> tuple[list[_View], list[_View]]:
     """The token ids that have a mask, and the pieces, of a dataset."""
     schema = dataset.schema
     tokens = []
-    for ids in (column.name for column in schema.columns if column.type == IDS):
-        stem = ids.removesuffix("_ids")
-        mask, lengths = ("loss_mask", "lengths") if ids == "input_ids" else (f"{stem}_mask", f"{stem}_lengths")
-        if mask in schema and schema[mask].type == MASK:
-            tokens.append(_View(ids, mask, lengths if lengths in schema else ""))
+    for own in (sequence_columns(column.name) for column in schema.columns if column.type == IDS):
+        if own.mask in schema and schema[own.mask].type == MASK:
+            tokens.append(_View(own.ids, own.mask, own.lengths if own.lengths in schema else ""))
     return tokens, [_View(column.name) for column in schema.columns if column.type == PIECES]
 
 

@@ -17,6 +17,7 @@ from pipelines.graph.nodes import GraphBuilder, Node
 from pipelines.graph.steps import answer_steps, beside_steps, pair_steps, prompt_steps, scored_steps
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
+from schemas.rows.tokens import sequence_columns
 from schemas.store.commit import read_manifest
 
 _SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
@@ -88,7 +89,7 @@ def _answers(takes: Schema, rows: Schema, rendering: Rendering, max_length: int 
     which stands in a column `<name>`, as `<name>_ids`. Nothing where that is not all that is read.
     """
     steps = [*answer_steps(rendering, max_length, rows)]
-    for name in (ids.removesuffix("_ids") for ids in takes.names if ids.endswith("_ids")):
+    for name in (sequence_columns(column.name).text for column in takes.columns if column.type == IDS):
         if name in rows:
             steps += beside_steps(rendering, max_length, name)
     return steps if _give(steps, takes) else ()

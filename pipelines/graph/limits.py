@@ -16,7 +16,7 @@ from pipelines.graph.remade import remade, tokenizer_at
 from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import Manifest
 from schemas.store.storage import shown
-from schemas.tokenizer_lineage import token_columns
+from schemas.tokenizer_lineage import id_columns
 from trainers.registry import algorithm_of
 
 _LONGEST = 2048
@@ -134,10 +134,10 @@ def _read(node: Table | TrainedCheckpoint) -> Iterator[tuple[Node, Node, str, in
 def _columns(op: Op, role: str, model: Node, given: Sequence[Node]) -> list[str]:
     """The columns of ids that `model` reads for `op`."""
     takes: Any = role
-    names = [*token_columns(op.takes)]
+    names = [*id_columns(op.takes)]
     for rows in given:
-        names += token_columns(backend_of(model).takes(model, takes, rows_of(rows)))
-    return list(dict.fromkeys(name for name in names if not name.endswith("pieces")))
+        names += id_columns(backend_of(model).takes(model, takes, rows_of(rows)))
+    return list(dict.fromkeys(names))
 
 
 def _shorter(rows: Node, manifest: Manifest, model: Node, most: int) -> str:

@@ -66,7 +66,7 @@ def _declared(algorithm: Algorithm) -> Iterator[tuple[type[Op], dict[str, Any]]]
     """Operations with settings under which they make columns that `algorithm` reads: tokens of texts beside an answer,
     what a reference gives.
     """
-    texts = (sequence.ids.removesuffix("_ids") for sequence in algorithm.sequences[1:])
+    texts = (sequence.text for sequence in algorithm.sequences[1:])
     names = [name for name in texts if name not in Sequences().names]
     if names:
         yield Sequences, {"names": names}

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.graph.nodes import Node
 from pipelines.graph.remade import remade, tokenizer_at
+from schemas import PIECES
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.tokenizer import dataset_identity
@@ -24,7 +25,7 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
         by_column = {"": (other.tokenizer_id,)}
     for column, tokenizer in ((name, each) for name, several in by_column.items() for each in several):
         if differ(one.tokenizer_id, tokenizer, (one, other)):
-            text = column.endswith("pieces")
+            text = other.schema is not None and column in other.schema and other.schema[column].type == PIECES
             what = "was written for" if text else "holds ids of"
             raise DataError(
                 "wrong-tokenizer",

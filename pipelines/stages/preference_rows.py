@@ -78,9 +78,9 @@ def learnt_rows(
     asking, rows = question(algorithm), rows_for(plan, label, algorithm, pairs)
     if not is_of_pairs(algorithm):
         for sequence in algorithm.sequences[1:]:
-            text = sequence.ids.removesuffix("_ids")
-            if text not in rows_of(rows):
-                rows = plan.table(f"{label}.{text}", adding(text, rows_of(rows)), rows, seed=seed)
+            if sequence.text not in rows_of(rows):
+                added = adding(sequence.text, rows_of(rows))
+                rows = plan.table(f"{label}.{sequence.text}", added, rows, seed=seed)
     prepared = ask if algorithm.references else readable
     return prepared(plan, label, asking, rows, reference, reading=reading)
 

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from schemas.rows.conversation import IDS
 from schemas.schema import Column, Schema
 
 MASK = pa.list_(pa.int8())
+
+
+@dataclass(frozen=True)
+class SequenceColumns:
+    """What the columns of one sequence of tokens are called: its `ids`, the `mask` of those that count, in packs the
+    `lengths` of the sequences inside, and the `text` that it holds the tokens of (empty: a whole conversation).
+    """
+
+    ids: str
+    mask: str
+    lengths: str
+    text: str = ""
+
+
+def sequence_columns(ids: str) -> SequenceColumns:
+    """The columns that stand beside those of `ids`: `loss_mask` beside `input_ids`, `chosen_mask` and `chosen_lengths`
+    beside `chosen_ids`, which are the tokens of `chosen`.
+    """
+    if ids == "input_ids":
+        return SequenceColumns(ids, "loss_mask", "lengths")
+    text = ids.removesuffix("_ids")
+    return SequenceColumns(ids, f"{text}_mask", f"{text}_lengths", text)
+
 
 TOKENS = Schema(
     "tokens",

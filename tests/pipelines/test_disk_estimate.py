@@ -23,7 +23,7 @@ from datakit.label import Logprobs, TopK, Values
 from datakit.op import Op, Size
 from datakit.registry import OPS, op_of
 from datakit.sql import Query
-from datakit.template import Chat, Labelled, RewardPrompt
+from datakit.template import Chat, LabelledChat, RewardPrompt
 from datakit.tokenize import Mask, Pack, PackPairs, PromptTemplate, Sequences, Train
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
@@ -217,7 +217,7 @@ def stages(plan: Plan, rows: Table, kind: str, tokenizer: Table) -> list[Table]:
         texts = plan.table("texts", Chat(template="chatml", response="response"), rows, tokenizer=tokenizer)
         tokens = plan.table("tokens", Mask(), texts, tokenizer=tokenizer)
         filled = plan.table("filled", PromptTemplate(), rows, tokenizer=tokenizer)
-        labelled = plan.table("labelled", Labelled(), rows, tokenizer=tokenizer)
+        labelled = plan.table("labelled", LabelledChat(), rows, tokenizer=tokenizer)
         packs = plan.table("packs", Pack(capacity=4096), tokens)
         return [*made, texts, tokens, filled, labelled, packs, plan.table("beside", Mismatch(), rows)]
     return made

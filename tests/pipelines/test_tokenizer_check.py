@@ -17,6 +17,7 @@ from datakit.clients import Sampling
 from datakit.filter import Where
 from datakit.generate import Complete
 from datakit.io import Reversal
+from datakit.label import Logprobs
 from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Mask, Train
@@ -147,6 +148,22 @@ def test_a_policy_answers_prompts_of_its_own_tokenizer_alone(plan: Plan, rows: T
     with pytest.raises(DataError, match="wrong-tokenizer"):
         plan.table("samples", complete, tokens[1], generator=policy)
     assert samples.tokenizer_id == trained.task_key
+
+
+def test_what_a_column_is_called_does_not_say_what_it_holds(plan: Plan, rows: Table) -> None:
+    """A column of ids is one by its type, also where its name ends as those of templated texts do."""
+    trained, other = (plan.table("tokenizer", Train(vocab_size=size), rows) for size in (288, 300))
+    policy = learn(plan, tokenized(plan, "rows", trained, rows, 32), trained)
+    asking = Logprobs(columns=(("bits_and_pieces", "", "logprob"),), per="row")
+    for tokenizer in (trained, other):
+        texts = plan.table("texts", Chat(template="plain", response="response"), rows, tokenizer=tokenizer)
+        encode = Encode(columns=(("pieces", "bits_and_pieces"),))
+        tokens = plan.table("tokens", encode, texts, tokenizer=tokenizer)
+        if tokenizer is trained:
+            plan.table("asked", asking, tokens, model=policy)
+            continue
+        with pytest.raises(DataError, match="tokens holds ids of another tokenizer than policy speaks"):
+            plan.table("asked", asking, tokens, model=policy)
 
 
 def test_texts_and_ids_of_another_tokenizer_name_the_way_to_one(plan: Plan, rows: Table, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from schemas import PACKS, TOKENS, Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.schema import Column
-from trainers.algorithm import Algorithm, lengths_of
+from trainers.algorithm import Algorithm
 from trainers.algorithms import SFT
 from trainers.architecture import ModelConfig
 
@@ -99,7 +99,7 @@ def packed_rows(algorithm: Algorithm, table: pa.Table, sizes: Sequence[int]) -> 
     key = algorithm.rows.key[0]
     inside = algorithm.rows.selecting(*algorithm.lists, *algorithm.vectors, *algorithm.numbers)
     names = Column(f"{key}s", pa.list_(pa.string()), "the row of each sequence inside")
-    lengths = (Column(lengths_of(s.ids), pa.list_(pa.int32()), "tokens of each inside") for s in algorithm.sequences)
+    lengths = (Column(s.lengths, pa.list_(pa.int32()), "tokens of each inside") for s in algorithm.sequences)
     whole = (replace(inside[name], type=pa.list_(inside[name].type)) for name in algorithm.numbers)
     schema = PACKS.selecting("pack_id").adding(*inside.columns).adding(*whole, names, *lengths)
     schema = schema.renamed("packs", key=("pack_id",))
@@ -111,7 +111,7 @@ def packed_rows(algorithm: Algorithm, table: pa.Table, sizes: Sequence[int]) -> 
         pack |= {
             name: [value for row in chosen for value in row[name]] for name in (*algorithm.lists, *algorithm.vectors)
         }
-        pack |= {lengths_of(s.ids): [len(row[s.ids]) for row in chosen] for s in algorithm.sequences}
+        pack |= {s.lengths: [len(row[s.ids]) for row in chosen] for s in algorithm.sequences}
         packs.append(pack)
     return schema, pa.Table.from_pylist(packs, schema=schema.arrow)
 

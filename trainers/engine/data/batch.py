@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.algorithm import Algorithm, Needs, TokenColumn, lengths_of
+from trainers.algorithm import Algorithm, Needs, TokenColumn
 from trainers.engine.data.columns import Row
 from trainers.engine.data.packing import Packed, pack
 
@@ -133,7 +133,7 @@ def packed(sequences: Many[TokenColumn], needs: Needs, rows: Many[Row], *, multi
     tensors: dict[str, Tensor] = {}
     start = 0
     for sequence in sequences:
-        inside = lengths_of(sequence.ids)
+        inside = sequence.lengths
         pieces = _pieces(sequence.ids, rows, inside)
         inputs += [piece[: len(piece) - shift] for piece in pieces]
         labels += [piece[shift:] for piece in pieces]

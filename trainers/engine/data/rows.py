@@ -25,7 +25,7 @@ from schemas.dataset import Dataset
 from schemas.errors import DataError, printable
 from schemas.schema import Schema, same_type
 from schemas.store.storage import shown
-from trainers.algorithm import Algorithm, Per, TokenColumn, lengths_of
+from trainers.algorithm import Algorithm, Per, TokenColumn
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
@@ -146,7 +146,7 @@ class TokenRows:
     @property
     def _lengths(self) -> str:
         """The column of packs that tells how many sequences each holds."""
-        return lengths_of(self.algorithm.sequences[0].ids)
+        return self.algorithm.sequences[0].lengths
 
     def _checked_columns(self) -> tuple[str, ...]:
         """The columns to read: lists along a sequence, vectors and numbers; text is only for naming rows."""
@@ -230,10 +230,10 @@ class TokenRows:
             self._scan_aligned(sequence, columns, faults)
             for name in (sequence.ids, *([sequence.gather_ids] if sequence.gather_ids is not None else [])):
                 self._scan_ids(name, columns, faults)
-            self._scan_lengths(sequence.ids, lengths, columns, faults)
+            self._scan_lengths(sequence, lengths, columns, faults)
             if sequence.mask is not None:
                 mask, mask_offsets = columns.lists[sequence.mask]
-                lengths_inside = columns.lists[lengths_of(sequence.ids)] if self.packed else None
+                lengths_inside = columns.lists[sequence.lengths] if self.packed else None
                 counted = _counted(mask != 0, mask_offsets, lengths_inside, self.algorithm.per)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
@@ -281,15 +281,15 @@ class TokenRows:
         none = _sum_per_row(judged(numbers).numpy(), offsets) == 0
         faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
-    def _scan_lengths(self, ids: str, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
-        reads = self.limits.max_sequence_length
+    def _scan_lengths(self, sequence: TokenColumn, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
+        ids, reads = sequence.ids, self.limits.max_sequence_length
         most = self.algorithm.longest(reads)
         shift = most - reads
         if not self.packed:
             faults.add(f"{ids} is longer than the {reads} tokens the model can take", lengths > most, columns)
             faults.add(f"{ids} has fewer than {1 + shift} tokens", lengths < 1 + shift, columns)
             return
-        name = lengths_of(ids)
+        name = sequence.lengths
         inner, offsets = columns.lists[name]
         faults.add(f"{name} do not add up to {ids}", _sum_per_row(inner, offsets) != lengths, columns)
         long, short = (_sum_per_row(wrong, offsets) > 0 for wrong in (inner > most, inner < 1 + shift))
@@ -301,7 +301,7 @@ class TokenRows:
         for labels, name in ((columns.labels, self.reads.label), (columns.sources, self.reads.source)):
             if labels is not None and pa.types.is_list(labels.type):
                 faults.add(f"{name} are not as many as {self._lengths}", _list_lengths(labels) != inside, columns)
-        others = [lengths_of(sequence.ids) for sequence in self.algorithm.sequences[1:]]
+        others = [sequence.lengths for sequence in self.algorithm.sequences[1:]]
         for name in (*others, *self.algorithm.numbers):
             faults.add(f"{name} are not as many as {self._lengths}", np.diff(columns.lists[name][1]) != inside, columns)
 
