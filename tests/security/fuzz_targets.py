@@ -216,9 +216,8 @@ def _template_here(data: bytes, folder: str) -> None:
     except Exception as fault:  # as the process itself does
         raise DataError("template-syntax", str(fault)) from fault
     for template in templates:
-        turns = [{"role": "user", "content": "hi"}]
-        item = {"messages": turns, "open": False, "traced": template is templates[1]}
-        answer = jinja_worker.rendered(template, item, {"bos": "<s>"}, OUTPUT)
+        item = Conversation.of(("user",), ("hi",), traced=template is templates[1])
+        answer = jinja_worker.rendered(template, json.loads(json.dumps(vars(item))), {"bos": "<s>"}, OUTPUT)
         sandbox._rendered(json.loads(json.dumps(answer)))
 
 
