@@ -1,6 +1,6 @@
 """DPO and distillation on real rows against TRL's trainers: the same weights, texts, optimizer and rows per step.
 
-    python -m tests.benchmarks.trl_trainers [--method dpo|kd] [--rounds 3] [--count 256] [--rows FILE.json.gz]
+    python -m tests.benchmarks.trl_trainers [--method dpo|kd|all] [--rounds 3] [--count 256] [--rows FILE.json.gz]
 
 Rows are `instruction`, `input`, `chosen`, `rejected` as ids of a byte-level BPE trained on them. All sides, each in a
 process of its own, in turns, at one epoch and at three:
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=DEFAULT)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--count", type=int, default=256, help="rows that are learnt from")
-    parser.add_argument("--method", choices=SIDES, default="dpo")
+    parser.add_argument("--method", choices=[*SIDES, "all"], default="all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu")
@@ -222,26 +222,29 @@ def main() -> None:
         return
     if not has_trl():
         return
+    for method in SIDES if chosen.method == "all" else (chosen.method,):
+        against(method, chosen)
+
+
+def against(method: str, chosen: argparse.Namespace) -> None:
+    """All sides of one method in turns."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared(chosen.rows, folder, chosen.shape, chosen.count)
-        given = {"method": chosen.method, "folder": folder, "clock": chosen.clock}
+        given = {"method": method, "folder": folder, "clock": chosen.clock}
         for epochs in (1, 3):
-            figures: dict[str, list[dict[str, float]]] = {each: [] for each in SIDES[chosen.method]}
+            figures: dict[str, list[dict[str, float]]] = {each: [] for each in SIDES[method]}
             for _round in range(chosen.rounds):
-                for each in SIDES[chosen.method]:
+                for each in SIDES[method]:
                     figures[each].append(apart("trl_trainers", each, chosen.threads, epochs=epochs, **given))
             middle = {
                 each: {key: statistics.median(one[key] for one in taken) for key in ("seconds", "MiB")}
                 for each, taken in figures.items()
             }
             sizes = "   ".join(f"{each} {one['seconds']:.1f} s {one['MiB']:,.0f} MiB" for each, one in middle.items())
-            print(f"{epochs} epoch{'s' if epochs > 1 else ''}, {chosen.count} rows: {sizes}")
-            ratios = (
-                f"{each} / quiver {middle[each]['seconds'] / middle['quiver']['seconds']:.2f}"
-                for each in SIDES[chosen.method][1:]
-            )
-            print("   " + "   ".join(ratios))
+            print(f"{method}, {epochs} epoch{'s' if epochs > 1 else ''}, {chosen.count} rows: {sizes}")
+            seconds = {each: one["seconds"] / middle["quiver"]["seconds"] for each, one in middle.items()}
+            print("   " + "   ".join(f"{each} / quiver {seconds[each]:.2f}" for each in SIDES[method][1:]))
 
 
 if __name__ == "__main__":
