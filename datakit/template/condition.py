@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import flat, joined, starts
 from datakit.op import Context, Label
 from schemas import PIECES, Column, Schema
+from schemas.rows.chats import LABEL_MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Condition(Label):
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     column: str = "attribute_text"
-    start: str = "<extra_id_2>"
+    start: str = LABEL_MARK
     end: str = "\n"
     generation: bool = False
 

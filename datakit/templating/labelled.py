@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from datakit.columns.conversations import starts
 from schemas import PIECES
-from schemas.rows.chats import GIVEN_LABELS, LEARNT_LABELS
+from schemas.rows.chats import GIVEN_LABELS, LABEL_MARK, LEARNT_LABELS, SYSTEM_MARK, TURN_MARK
 
 _SLOTS = 10
 """Pieces of a turn: start, name, label start, label and end before the value, value, end, the three behind it."""
@@ -28,9 +28,9 @@ _SLOTS = 10
 class ChatMarks:
     """The marks of a chat that NeMo-Aligner's `data.chat_prompt_tokens` sets, with its defaults."""
 
-    system_turn_start: str = "<extra_id_0>"
-    turn_start: str = "<extra_id_1>"
-    label_start: str = "<extra_id_2>"
+    system_turn_start: str = SYSTEM_MARK
+    turn_start: str = TURN_MARK
+    label_start: str = LABEL_MARK
     end_of_turn: str = "\n"
     end_of_name: str = "\n"
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.rows.chats import SYSTEM_MARK, TURN_MARK
+
 TURN_MARKS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 """The marks of `plain`; `tokenize.train` makes a token of each."""
 
@@ -41,8 +43,8 @@ _LLAMA3 = (
 
 
 def extra_id(
-    system_turn_start: str = "<extra_id_0>",
-    turn_start: str = "<extra_id_1>",
+    system_turn_start: str = SYSTEM_MARK,
+    turn_start: str = TURN_MARK,
     end_of_turn: str = "\n",
     end_of_name: str = "\n",
 ) -> str:

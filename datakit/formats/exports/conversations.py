@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import Faults, any_turn, starts
 from datakit.formats.exports.export import Lines, flags
 from datakit.formats.exports.json_columns import TEXT, joined, listed, record, value
-
-_TURN = "<extra_id_1>"
+from schemas.rows.chats import SYSTEM_MARK, TURN_MARK
 
 
 def turn_list(turns: pa.Array) -> pa.Array:
@@ -86,14 +85,14 @@ def nemo_text(turns: pa.Array, *, opens: bool) -> tuple[pa.Array, Faults]:
     offsets, inner = starts(turns), turns.flatten()
     roles, contents = inner.field("role"), inner.field("content")
     system = pc.equal(roles, "system")
-    heads = pc.if_else(system, "<extra_id_0>System\n", joined(_TURN, pc.utf8_capitalize(roles), "\n"))
+    heads = pc.if_else(system, f"{SYSTEM_MARK}System\n", joined(TURN_MARK, pc.utf8_capitalize(roles), "\n"))
     lines = joined(heads, contents, "\n")
     rows = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), lines)
     first = np.zeros(len(turns), bool)
     some = np.diff(offsets) > 0
     first[some] = flags(system)[offsets[:-1][some]]
-    start = pc.if_else(pa.array(first), "", "<extra_id_0>System\n\n")
-    end = f"{_TURN}Assistant\n" if opens else ""
+    start = pc.if_else(pa.array(first), "", f"{SYSTEM_MARK}System\n\n")
+    end = f"{TURN_MARK}Assistant\n" if opens else ""
     return joined(start, pc.binary_join(rows, pa.scalar("", TEXT)), end), marked(turns)
 
 

@@ -22,8 +22,9 @@ from datakit.formats.exports.export import Export, Lines, column, flags
 from datakit.formats.exports.json_columns import joined, listed, record, value
 from datakit.formats.forms.chats import LABELS
 from schemas.rows.attributed import NOT_JUDGED
+from schemas.rows.chats import LABEL_MARK, TURN_MARK
 
-_MARK = "\n<extra_id_1>"
+_MARK = f"\n{TURN_MARK}"
 _SIDES = ("chosen", "rejected")
 
 
@@ -95,7 +96,7 @@ def _comparisons(rows: pa.Table) -> Lines:
     lines = []
     for side in _SIDES:
         text, marks = nemo_text(with_response(turns, column(rows, side)), opens=False)
-        lines.append(record({"text": value(joined(text, "<extra_id_1>"))}))
+        lines.append(record({"text": value(joined(text, TURN_MARK))}))
         faults += marks
     return Lines(joined(lines[0], "\n", lines[1]), faults)
 
@@ -107,7 +108,7 @@ def _regression(rows: pa.Table) -> Lines:
     flat = given.flatten()
     known = pc.if_else(pc.fill_null(pc.is_nan(flat), True), NOT_JUDGED, flat)
     label = pa.ListArray.from_arrays(pa.array(starts(given)), known)
-    return lines_of({"text": value(joined(text, "<extra_id_2>")), "label": value(label)}, [*faults, *marks])
+    return lines_of({"text": value(joined(text, LABEL_MARK)), "label": value(label)}, [*faults, *marks])
 
 
 def _kto(rows: pa.Table) -> Lines:

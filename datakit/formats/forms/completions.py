@@ -21,8 +21,9 @@ from datakit.formats.forms.form import SYSTEM, TOOLS, Built, Form
 from datakit.formats.forms.prompts import conversation
 from datakit.formats.keys import ANSWER, HISTORY, INDEX, NUMBER, QUESTION, TEXT, Key
 from schemas import COMPLETIONS, REWARD, SAMPLES
+from schemas.rows.chats import TURN_MARK
 
-_NEXT_TURN = "\n<extra_id_1>"
+_NEXT_TURN = f"\n{TURN_MARK}"
 PROMPT = Key("prompt", QUESTION, aliases=("input",))
 RESPONSE = Key("response", ANSWER, aliases=("output", "completion"))
 INSTRUCTION = (

@@ -18,9 +18,10 @@ from datakit.formats.keys import ANSWER, NUMBER, QUESTION, TEXT, Key
 from datakit.formats.turns import Misfit
 from schemas import ATTRIBUTED, COMPLETIONS, MESSAGES, PREFERENCES
 from schemas.rows.attributed import HELPSTEER_ATTRIBUTES
+from schemas.rows.chats import TURN_MARK
 
 _STRONGEST = 3
-_TURN = "<extra_id_1>User\n"
+_TURN = f"{TURN_MARK}User\n"
 Record = dict[str, Any]
 
 
@@ -53,7 +54,7 @@ def _asked(raw: pa.Table) -> Built:
     texts = turns.flatten().field("content")
     marked = np.zeros(len(turns), bool)
     if single.all():
-        marked = np.asarray(pc.match_substring(texts, "\n<extra_id_1>"))
+        marked = np.asarray(pc.match_substring(texts, f"\n{TURN_MARK}"))
     if marked.any():
         rows = turns.to_pylist()
         for row in np.flatnonzero(marked).tolist():
