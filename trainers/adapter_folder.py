@@ -40,13 +40,15 @@ _IDLE = frozenset(
     (
         *("auto_mapping", "peft_version", "inference_mode", "lora_dropout", "target_modules", "exclude_modules"),
         *("layers_to_transform", "layers_pattern", "modules_to_save", "megatron_config", "megatron_core"),
-        *("eva_config", "qalora_group_size", "ensure_weight_tying"),
+        *("eva_config", "qalora_group_size"),
     )
 )
 """What decides how adapters are trained, or what the names of the tensors say anyway."""
 
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to start adapters that leave the model's own weights as they are."""
+
+MERGE = "merge_and_unload() of PEFT, then save_pretrained(new), makes a whole model of them"
 
 _PLAIN = re.compile(r"\^?[\w.]+")
 """What is read as a pattern of modules' names: the end of a name, or, behind ^, all of it."""
@@ -120,7 +122,7 @@ def read_adapters(folder: str, base: str = "") -> AdapterFolder:
             found=printable("; ".join(faults), 400),
             where=shown(folder),
             kept="nothing was started",
-            next="merge_and_unload() of PEFT, then save_pretrained(new), makes a whole model of them",
+            next=MERGE,
         )
     return AdapterFolder(path=folder, base=base or _base_of(folder, settings), settings=settings)
 

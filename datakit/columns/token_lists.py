@@ -46,7 +46,7 @@ def no_packs(rows: pa.Table, who: str) -> None:
 
 
 def mask_of(masks: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
-    """The masks of all rows laid end to end; `DataError` unless each is as long as its row's ids."""
+    """The masks of all rows laid end to end; `DataError` unless each is as long as its row's ids, of 0 and 1 alone."""
     column = flat(masks)
     differ = np.flatnonzero(np.diff(starts(column)) != np.diff(starts(flat(ids))))
     if len(differ):
@@ -57,7 +57,18 @@ def mask_of(masks: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, 
             kept="nothing was published",
             next="make ids and mask with one operation (tokenize.mask, tokenize.sequences)",
         )
-    return np.asarray(column.flatten())
+    mask_T = np.asarray(column.flatten())
+    if len(marked := np.flatnonzero(~np.isin(mask_T, (0, 1)))):
+        row = int(np.searchsorted(starts(column) - starts(column)[0], marked[0], "right")) - 1
+        raise DataError(
+            "mask-values",
+            f"{name} holds other numbers than 0 and 1, first in row {row}",
+            expected="1 where a token is predicted and counted, 0 elsewhere",
+            found=str(mask_T[marked[0]]),
+            kept="nothing was published",
+            next="make ids and mask with one operation (tokenize.mask, tokenize.sequences)",
+        )
+    return mask_T
 
 
 def finite_rows(column: pa.Array) -> npt.NDArray[np.bool_]:

@@ -59,6 +59,9 @@ CASES = {
         LINEARS + ', "rank_pattern": {"v_proj": 3}, "alpha_pattern": {"layers.1.self_attn.q_proj": 7}',
     ),
     "embedding": ("llama", "CAUSAL_LM", f'{LINEARS}, "modules_to_save": ["embed_tokens", "lm_head"]'),
+    "embedding of a tied model": ("qwen2", "CAUSAL_LM", f'{LINEARS}, "modules_to_save": ["embed_tokens"]'),
+    "head of a tied model": ("qwen2", "CAUSAL_LM", f'{LINEARS}, "modules_to_save": ["lm_head"]'),
+    "both of a tied model": ("qwen2", "CAUSAL_LM", f'{LINEARS}, "modules_to_save": ["embed_tokens", "lm_head"]'),
     "conv1d": ("gpt2", "CAUSAL_LM", '"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": true'),
     "classifier": ("llama", "SEQ_CLS", LINEARS),
 }

@@ -131,8 +131,8 @@ def made(sequences: list[list[int]], masks: list[list[int]]) -> pa.Table:
 
 def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
     good = [1, 2, 3]
-    sequences = [good, [1] * 50, good, [1, 60], [1], good]
-    masks = [[0, 1, 1], [1] * 50, [1, 0, 0], [1, 1], [1], [1, 1]]
+    sequences = [good, [1] * 50, good, [1, 60], [1], good, good, good]
+    masks = [[0, 1, 1], [1] * 50, [1, 0, 0], [1, 1], [1], [1, 1], [0, 1, 2], [0, 1, -1]]
     with pytest.raises(DataError) as caught:
         source(tmp_path, made(sequences, masks))
     message = caught.value.what
@@ -143,6 +143,7 @@ def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
         "input_ids is longer than the 48 tokens the model can take: 1 rows, first r1",
         "input_ids has fewer than 2 tokens: 1 rows, first r4",
         "loss_mask counts no token that can be predicted: 2 rows, first r2, r4",
+        "loss_mask holds other numbers than 0 and 1: 2 rows, first r6, r7",
     ):
         assert fault in message, message
 

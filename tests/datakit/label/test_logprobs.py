@@ -82,6 +82,12 @@ def test_a_mask_belongs_to_its_own_row(put, tmp_path):
         apply(Logprobs(per="row"), put(TOKENS.conform(slid)), str(tmp_path / "out"), resources=token_model())
 
 
+def test_a_mask_says_whether_a_token_counts_and_not_how_often(put, tmp_path):
+    twice = MASKED.set_column(2, "loss_mask", pa.array([[1, 0, 1], [1], [0, 2]], pa.list_(pa.int8())))
+    with pytest.raises(DataError, match="other numbers than 0 and 1, first in row 2"):
+        apply(Logprobs(per="row"), put(TOKENS.conform(twice)), str(tmp_path / "out"), resources=token_model())
+
+
 @pytest.mark.parametrize("op", [Logprobs(), Values(), TopK(k=2)], ids=lambda op: op.name)
 def test_packs_are_refused_since_a_network_would_read_across_their_borders(put, tmp_path, op):
     with pytest.raises(DataError, match="packs of several"):

@@ -103,6 +103,26 @@ def test_adapters_of_a_classifier_on_a_language_model_make_a_reward_model(tmp_pa
     assert read_adapters(str(tmp_path / "lora")).labels == 3
 
 
+@pytest.mark.parametrize("saved", [["model.embed_tokens"], ["lm_head"], ["model.embed_tokens", "lm_head"]])
+def test_what_is_trained_of_a_tied_model_parts_embedding_and_head(tmp_path: Path, saved: list[str]) -> None:
+    """PEFT trains a copy of the module that is named; the other one stays what the base has."""
+    base = tiny.write("qwen2", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), {}, modules_to_save=saved)
+    new = {f"{name}.weight": peft_folders.numbers(83, 64, seed=seed) for seed, name in enumerate(saved)}
+    peft_folders.also(tmp_path / "lora", new)
+    hand = tmp_path / "hand"
+    shutil.copytree(base, hand)
+    tensors = load_file(base / "model.safetensors")
+    save_file(
+        {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone(), **new}, hand / "model.safetensors"
+    )
+    config = json.loads((base / "config.json").read_text())
+    (hand / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    quiet(hand, tmp_path / "expected", check="off")
+    quiet(tmp_path / "lora", tmp_path / "made", check="off")
+    assert weights(tmp_path / "made") == weights(tmp_path / "expected")
+
+
 @pytest.mark.parametrize(
     ("settings", "module", "scale"),
     [
@@ -129,6 +149,7 @@ def test_scale(tmp_path: Path, settings: dict[str, Any], module: str, scale: flo
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "target_parameters"),
         ({"a_key_of_tomorrow": 1}, "a_key_of_tomorrow"),
+        ({"ensure_weight_tying": True}, "ensure_weight_tying"),
         ({"r": 0}, "r 0"),
         ({"lora_alpha": "4"}, "lora_alpha 4"),
         ({"rank_pattern": {"(a+)+b": 4}}, "rank_pattern"),

@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 import torch
 
 from schemas.dataset import Dataset
-from schemas.errors import DataError, printable
+from schemas.errors import DataError
 from schemas.schema import Schema, same_type
 from schemas.store.storage import shown
 from trainers.algorithm import Algorithm, Per, TokenColumn
 from trainers.arithmetic import judged
 from trainers.engine.data.columns import Columns, Reads, Row
 from trainers.engine.data.index import Index
+from trainers.engine.data.row_faults import RowFaults
 from trainers.engine.data.row_groups import RowGroups, ShardGroups, TableGroups
 from trainers.engine.data.sources import Sources
 
@@ -165,7 +166,7 @@ class TokenRows:
 
     def _scanned(self) -> Index:
         """The index of all rows; `DataError` for those that cannot be trained on, or when there is none."""
-        faults, sources = _Faults(), Sources()
+        faults, sources = RowFaults(), Sources()
         groups, lengths, inside = list[tuple[int, int, int]](), list[np.ndarray](), list[np.ndarray]()
         for shard, number, table in self.row_groups.tables(self.reads.all):
             if table.num_rows:
@@ -207,7 +208,7 @@ class TokenRows:
             self._cached_tokens -= self._cache.popitem(last=False)[1].tokens
         return columns
 
-    def _scan(self, table: pa.Table, faults: _Faults, sources: Sources, inside: list[np.ndarray]) -> np.ndarray:
+    def _scan(self, table: pa.Table, faults: RowFaults, sources: Sources, inside: list[np.ndarray]) -> np.ndarray:
         """[rows, sequences] numbers of tokens; what is wrong goes into `faults`."""
         columns = Columns(table, self.reads, self.row_groups.where)
         if self.packed:
@@ -234,11 +235,15 @@ class TokenRows:
             if sequence.mask is not None:
                 mask, mask_offsets = columns.lists[sequence.mask]
                 lengths_inside = columns.lists[sequence.lengths] if self.packed else None
+                marked = ~np.isin(mask, (0, 1))
+                faults.add(
+                    f"{sequence.mask} holds other numbers than 0 and 1", _sum_per_row(marked, mask_offsets) > 0, columns
+                )
                 counted = _counted(mask != 0, mask_offsets, lengths_inside, self.algorithm.per)
                 faults.add(f"{sequence.mask} counts no token that can be predicted", counted == 0, columns)
         return lengths_NS
 
-    def _scan_aligned(self, sequence: TokenColumn, columns: Columns, faults: _Faults) -> None:
+    def _scan_aligned(self, sequence: TokenColumn, columns: Columns, faults: RowFaults) -> None:
         """Aligned columns hold finite numbers, and those with several per token as many as `gather_ids`, throughout."""
         for name in sequence.aligned:
             values, offsets = columns.lists[name]
@@ -266,13 +271,13 @@ class TokenRows:
                         kept="nothing was started",
                     )
 
-    def _scan_ids(self, name: str, columns: Columns, faults: _Faults) -> None:
+    def _scan_ids(self, name: str, columns: Columns, faults: RowFaults) -> None:
         values, offsets = columns.lists[name]
         wrong = (values < 0) | (values >= self.limits.vocab_size)
         at_fault = _sum_per_row(np.asarray(wrong.any(axis=-1)) if wrong.ndim > 1 else wrong, offsets) > 0
         faults.add(f"{name} holds ids outside the vocabulary of {self.limits.vocab_size}", at_fault, columns)
 
-    def _scan_vector(self, name: str, columns: Columns, faults: _Faults) -> None:
+    def _scan_vector(self, name: str, columns: Columns, faults: RowFaults) -> None:
         values, offsets = columns.lists[name]
         wrong = np.diff(offsets) != self.limits.outputs
         faults.add(f"{name} does not hold {self.limits.outputs} numbers, as the head gives", wrong, columns)
@@ -281,7 +286,7 @@ class TokenRows:
         none = _sum_per_row(judged(numbers).numpy(), offsets) == 0
         faults.add(f"{name} holds no judgement (null, NaN and -100 are none)", none & ~wrong, columns)
 
-    def _scan_lengths(self, sequence: TokenColumn, lengths: np.ndarray, columns: Columns, faults: _Faults) -> None:
+    def _scan_lengths(self, sequence: TokenColumn, lengths: np.ndarray, columns: Columns, faults: RowFaults) -> None:
         ids, reads = sequence.ids, self.limits.max_sequence_length
         most = self.algorithm.longest(reads)
         shift = most - reads
@@ -296,7 +301,7 @@ class TokenRows:
         faults.add(f"a sequence is longer than the {reads} tokens the model can take", long, columns)
         faults.add(f"a sequence has fewer than {1 + shift} tokens", short, columns)
 
-    def _scan_packs(self, inside: np.ndarray, columns: Columns, faults: _Faults) -> None:
+    def _scan_packs(self, inside: np.ndarray, columns: Columns, faults: RowFaults) -> None:
         """Everything that packs have once for each of the `inside` sequences is there as often."""
         for labels, name in ((columns.labels, self.reads.label), (columns.sources, self.reads.source)):
             if labels is not None and pa.types.is_list(labels.type):
@@ -318,36 +323,6 @@ class TokenTable(TokenRows):
 
     def __init__(self, table: pa.Table, algorithm: Algorithm, limits: Limits) -> None:
         super().__init__(TableGroups(table, algorithm), algorithm, limits)
-
-
-class _Faults:
-    """Rows that cannot be trained on, by reason: how many, and the first few by name."""
-
-    def __init__(self) -> None:
-        self.by_reason: dict[str, tuple[int, list[str]]] = {}
-
-    def add(self, reason: str, wrong: np.ndarray, columns: Columns) -> None:
-        """Count the rows where `wrong` is true."""
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            count, names = self.by_reason.get(reason, (0, []))
-            more = [columns.name(int(row)) for row in rows[: 3 - len(names)]] if len(names) < 3 else []
-            self.by_reason[reason] = (count + len(rows), names + more)
-
-    def throw(self, groups: RowGroups, who: str) -> None:
-        """Raise `DataError` if anything was added."""
-        if self.by_reason:
-            texts = [
-                f"{reason}: {count} rows, first {', '.join(map(printable, names))}"
-                for reason, (count, names) in self.by_reason.items()
-            ]
-            raise DataError(
-                "untrainable-rows",
-                f"{who} cannot train on every row; " + "; ".join(texts),
-                where=groups.where,
-                kept=groups.kept,
-                next="filter these rows out (rejected rows keep their reason) and train on what is left",
-            )
 
 
 def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

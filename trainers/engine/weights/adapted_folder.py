@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from torch import Tensor
 from schemas.errors import ConfigError, DataError
 from schemas.store.storage import shown
 from schemas.tokenizer import TOKENS
-from trainers.adapter_folder import PREFIX, TENSORS, AdapterFolder
+from trainers.adapter_folder import MERGE, PREFIX, TENSORS, AdapterFolder
 from trainers.engine.weights.folder import Folder, listed
 from trainers.engine.weights.tensorfile import DTYPES, TensorFile
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _LM_HEAD = "lm_head.weight"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 
 class AdaptedFolder(Folder):
@@ -41,6 +43,10 @@ class AdaptedFolder(Folder):
                 faults.append(f"{module}: {shape and list(shape)}, not {list(self._deltas.shape(module))}")
             self._on[name] = module
         self._instead = {self._own(name): name for name in self._deltas.whole}
+        self._embedding = next((name for name in super().tensors if name.endswith(_EMBEDDINGS)), "")
+        self._parted = not self._scalar and bool({self._embedding, _LM_HEAD} & self._instead.keys())
+        if self._parted:  # PEFT trains a copy of the one matrix; the other stays as it was
+            self.config["tie_word_embeddings"] = False
         if faults:
             raise DataError(
                 "wrong-adapters",
@@ -55,10 +61,12 @@ class AdaptedFolder(Folder):
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]:
         there = {name: shape for name, shape in super().tensors.items() if not (self._scalar and name == _LM_HEAD)}
+        if self._parted:
+            there.setdefault(_LM_HEAD, there[self._embedding])
         return there | {name: self._deltas.whole[own] for name, own in self._instead.items()}
 
     def dtype(self, name: str) -> str:
-        return self._deltas.dtype(self._instead[name]) if name in self._instead else super().dtype(name)
+        return self._deltas.dtype(self._instead[name]) if name in self._instead else super().dtype(self._base(name))
 
     def read(self, name: str, row: int | None = None) -> Tensor:
         if name in self._instead:
@@ -67,7 +75,7 @@ class AdaptedFolder(Folder):
             weight = super().read(name)
             tensor = (weight.float() + self._deltas.delta(self._on[name])).to(weight.dtype)
         else:
-            return super().read(name, row)
+            return super().read(self._base(name), row)
         return tensor if row is None else tensor[row]
 
     @torch.no_grad()
@@ -75,6 +83,9 @@ class AdaptedFolder(Folder):
         """Put the adapters on `network`, the base as transformers has it in fp32, by the names of its own modules;
         whole: all of its layers are there.
         """
+        if self._parted and _LM_HEAD not in super().tensors:
+            ends: Any = network
+            ends.get_output_embeddings().weight.copy_(ends.get_input_embeddings().weight)
         parameters = dict(network.named_parameters())
         for name, module in self._on.items():
             if whole or f"{module}.weight" in parameters:
@@ -82,6 +93,10 @@ class AdaptedFolder(Folder):
                 weight.copy_((weight + self._deltas.delta(module)).to(DTYPES[self.dtype(name)]))
         for full in self._instead.values():
             parameters[full].copy_(self._deltas.read(full))
+
+    def _base(self, name: str) -> str:
+        """Where the base has the weight `name`: a head that was tied lies in the embedding."""
+        return self._embedding if name == _LM_HEAD and name not in super().tensors else name
 
     @property
     def _scalar(self) -> bool:
@@ -114,7 +129,7 @@ class Deltas:
         pairs = {module + end for module in self.modules for end in (_A, _B)}
         self.whole = {name: self._file.entries[full].shape for name, full in names.items() if name not in pairs}
         """Shapes of the weights that stand in place of the base's."""
-        odd = [name for name in self.whole if "lora_" in name] + sorted(pairs - names.keys())
+        odd = [name for name in self.whole if "lora_" in name or "base_layer" in name] + sorted(pairs - names.keys())
         odd += [module for module in self.modules if not self._sound(module)] if not odd else []
         if odd:
             raise DataError(
@@ -124,6 +139,7 @@ class Deltas:
                 found=listed(odd),
                 where=shown(path),
                 kept="nothing was written",
+                next=MERGE,
             )
 
     def shape(self, module: str) -> tuple[int, int]:

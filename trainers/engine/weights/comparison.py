@@ -75,8 +75,11 @@ def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **conf
     import transformers
 
     whole = not config
-    if adapters is not None and adapters.scalar:
-        config["num_labels"] = adapters.labels
+    adapted = None if adapters is None else AdaptedFolder(adapters)
+    if adapted is not None:
+        config |= {
+            name: adapted.config[name] for name in ("num_labels", "tie_word_embeddings") if name in adapted.config
+        }
 
     kind = transformers.AutoModelForCausalLM if head == "lm" else transformers.AutoModelForSequenceClassification
     options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -85,8 +88,8 @@ def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **conf
         for name, value in config.items():
             setattr(options["config"], name, value)
     network = kind.from_pretrained(folder, **options).eval()
-    if adapters is not None:
-        AdaptedFolder(adapters).put_on(network, whole=whole)
+    if adapted is not None:
+        adapted.put_on(network, whole=whole)
     return network
 
 
