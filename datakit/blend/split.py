@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns import intervals
-from datakit.columns.conversations import first_question, flat
+from datakit.columns.row_keys import keyed, texts_of
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result, Size
-from schemas import MESSAGES, Column, Schema
+from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
@@ -71,8 +71,7 @@ class Split(GatherAll):
 
     @property
     def takes(self) -> Schema:
-        kind = MESSAGES if self.key == "messages" else pa.string()
-        return Schema("keyed", 1, (Column(self.key, kind, "rows with the same value stay together", nullable=True),))
+        return keyed(self.key)
 
     def gives(self, *inputs: Schema) -> Schema:
         return inputs[0]
@@ -113,8 +112,7 @@ class Split(GatherAll):
 
     def texts(self, rows: pa.Table) -> pa.ChunkedArray:
         """What stands for each row where equal keys are to stay together."""
-        column = rows[self.key]
-        return pa.chunked_array([first_question(flat(column))]) if self.key == "messages" else column
+        return texts_of(rows, self.key)
 
     def _ends(self, keys: list[Keys]) -> list[int]:
         """Where the intervals of the parts end; `DataError` where there are too few keys for them."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.op import REJECTION_COLUMNS, FilterDecision
+from datakit.op import REJECTION_COLUMNS, FilterDecision, Result
+from schemas.dataset import Dataset
 
 
 def set_aside(
@@ -26,3 +30,25 @@ def rejected_rows(rows: pa.Table, decision: FilterDecision) -> pa.Table:
     """The rows that `decision` lets go, with reason, value and threshold."""
     whole = set_aside(rows, decision.reason, decision.value, decision.threshold)
     return whole.filter(pc.invert(decision.keep))
+
+
+def parted(dataset: Dataset, places: Iterator[pa.RecordBatch], reason: str, batch: int) -> Iterator[Result]:
+    """Every row of the dataset, `batch` at a time: those with a number in `places` (ascending row numbers, each with a
+    threshold: [int64, string]) go for `reason`. Both are read in step.
+    """
+    waiting = pa.table({"n": pa.array([], pa.int64()), "threshold": pa.array([], pa.string())})
+    start = 0
+    for shard in range(len(dataset.shards)):
+        for rows in dataset.batches(shard, batch):
+            stop = start + rows.num_rows
+            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (
+                more := next(places, None)
+            ) is not None:
+                waiting = pa.concat_tables([waiting, pa.table(more).rename_columns(waiting.column_names)])
+            here = pc.sum(pc.less(waiting["n"], stop)).as_py() or 0
+            goes = np.asarray(waiting["n"].slice(0, here)) - start
+            keep = np.ones(rows.num_rows, bool)
+            keep[goes] = False
+            rejected = set_aside(rows.take(pa.array(goes)), reason, threshold=waiting["threshold"].slice(0, here))
+            yield Result(rows.filter(pa.array(keep)), rejected)
+            waiting, start = waiting.slice(here), stop

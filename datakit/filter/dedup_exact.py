@@ -13,10 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datakit.columns.measurement import require_columns
-from datakit.columns.rejections import set_aside
+from datakit.columns.rejections import parted
 from datakit.duck.session import Session
 from datakit.op import NOTHING, Context, GatherAll, Result
 from schemas import Schema
@@ -66,7 +65,7 @@ class DedupExact(GatherAll):
                 f"SELECT n, first_id FROM rows JOIN firsts ON {match} WHERE n <> first_n ORDER BY n",
                 _BATCH_ROWS,
             )
-            yield from _parted(dataset, places)
+            yield from parted(dataset, places, "duplicate", _BATCH_ROWS)
 
     def _light(self, dataset: Dataset) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Row number, id and the compared columns of every row."""
@@ -85,24 +84,3 @@ class DedupExact(GatherAll):
                     start += rows.num_rows
 
         return schema, batches()
-
-
-def _parted(dataset: Dataset, places: Iterator[pa.RecordBatch]) -> Iterator[Result]:
-    """Every row of the dataset, parted by the ascending row numbers in `places`, read in step with the rows."""
-    waiting = pa.table({"n": pa.array([], pa.int64()), "first_id": pa.array([], pa.string())})
-    start = 0
-    for shard in range(len(dataset.shards)):
-        for rows in dataset.batches(shard, _BATCH_ROWS):
-            stop = start + rows.num_rows
-            while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (
-                more := next(places, None)
-            ) is not None:
-                waiting = pa.concat_tables([waiting, pa.table(more).rename_columns(["n", "first_id"])])
-            here = pc.sum(pc.less(waiting["n"], stop)).as_py() or 0
-            goes = np.asarray(waiting["n"].slice(0, here)) - start
-            keep = np.ones(rows.num_rows, bool)
-            keep[goes] = False
-            ids = waiting["first_id"].slice(0, here)
-            rejected = set_aside(rows.take(pa.array(goes)), "duplicate", threshold=ids)
-            yield Result(rows.filter(pa.array(keep)), rejected)
-            waiting, start = waiting.slice(here), stop

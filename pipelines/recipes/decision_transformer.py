@@ -29,7 +29,7 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
 from pipelines.runtime.parameters import ListParameter, Whole
-from pipelines.setups.setup_config import columns_parameter, renamed
+from pipelines.setups.setup_config import columns_parameter, not_held_out, renamed
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
 from pipelines.stages.fine_tuning import BLENDED
@@ -106,7 +106,8 @@ class DecisionTransformer(Requesting):
         by_origin: dict[str, Node] = {"generated": samples, "data": given.train}
         if self.pairs:
             pairs = rows_at(plan, self.pairs, self.pairs_format, **renamed(self.pairs_columns))
-            by_origin["preferences"] = plan.table(f"{given.label}/preferences", Unpair(), pairs)
+            learnt = not_held_out(plan, f"{given.label}/pairs", pairs, given.judged)
+            by_origin["preferences"] = plan.table(f"{given.label}/preferences", Unpair(), learnt)
         return by_origin
 
     def _answers(self, plan: Plan, label: str, prompts: Node, policy: Node, reading: Reading) -> Node:

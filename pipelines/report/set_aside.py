@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from datakit.filter import NotNull
+from datakit.filter import NotIn, NotNull
 from datakit.op import Expand, Label, Read
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.order import ordered
@@ -26,7 +26,7 @@ def set_aside(targets: Sequence[Node], length_flag: str) -> tuple[str, ...]:
 
 def _lossy(targets: Sequence[Node]) -> Iterator[tuple[Table, Manifest]]:
     for node in ordered(targets):
-        if isinstance(node, Table) and isinstance(node.op, Label | Read | Expand | NotNull):
+        if isinstance(node, Table) and isinstance(node.op, Label | Read | Expand | NotIn | NotNull):
             made = node.manifest()
             if made is not None and made.rejected:
                 yield node, made

@@ -26,6 +26,7 @@ from pipelines.setups.setup_config import (
     held_apart,
     learning_parameter,
     max_new_tokens,
+    not_held_out,
     renamed,
 )
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
@@ -87,7 +88,7 @@ class own(SetupConfig):
         train, held_out = held_apart(
             plan, f"{title}/", prompts, share, seed, flag=flag, key="messages", rows_per_shard=PROMPTS_PER_SHARD
         )
-        original = self._original(plan, f"{title}/original") if self.original else None
+        original = self._original(plan, f"{title}/original", held_out) if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
         max_length = longest_row(self.max_length, [policy, *([] if reward is None else [reward])], "--own-max-length")
         check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
@@ -110,8 +111,9 @@ class own(SetupConfig):
             learning=self.improve,
         )
 
-    def _original(self, plan: Plan, label: str) -> Node:
-        return rows_at(plan, self.original, self.original_format, label, **renamed(self.original_columns))
+    def _original(self, plan: Plan, label: str, held_out: Node) -> Node:
+        rows = rows_at(plan, self.original, self.original_format, label, **renamed(self.original_columns))
+        return not_held_out(plan, f"{label}.train", rows, held_out)
 
     @property
     def first(self) -> str:

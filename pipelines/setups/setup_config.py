@@ -10,6 +10,7 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 
 from datakit.blend import Split
+from datakit.filter import NotIn
 from datakit.template import Rendering
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
@@ -108,6 +109,11 @@ def held_apart(
         for part in _PARTS
     )
     return train, held_out
+
+
+def not_held_out(plan: Plan, label: str, rows: Node, held_out: Node) -> Node:
+    """`rows` without those whose first question `held_out` has: nothing is learnt from what is judged by."""
+    return plan.table(label, NotIn(key="messages", reason="held-out"), rows, held_out)
 
 
 def first_policy(

@@ -13,10 +13,21 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 
 from datakit.apply import apply
-from datakit.blend import Split
+from datakit.blend import Split, Unpair
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
-from pipelines.recipes import Distill, Preference, PreferenceOptimization, RestIteration, RewardModel, Sft, SteerLm
+from pipelines.recipes import (
+    DecisionTransformer,
+    Distill,
+    Preference,
+    PreferenceOptimization,
+    RejectionSamplingIteration,
+    RestIteration,
+    RewardModel,
+    Sft,
+    SpinIteration,
+    SteerLm,
+)
 from pipelines.setups.own import own
 from pipelines.setups.preferences import preferences
 from schemas import STEERLM_ATTRIBUTES
@@ -51,18 +62,23 @@ def splits(targets: Any) -> list[Table]:
     return [node for node in nodes if isinstance(node, Table) and isinstance(node.op, Split) and node.op.shares]
 
 
+def made(node: Node, folder: Path) -> Dataset:
+    """The rows of a node, made as the plan says, what it is made of first."""
+    assert isinstance(node, Table)
+    place = folder / node.task_key
+    if place.exists():
+        return Dataset.open(str(place))
+    return apply(node.op, [made(given, folder) for given in node.inputs], str(place), seed=node.seed, processes=1)
+
+
 def sizes(node: Table, folder: Path) -> int:
-    """Rows of a part, made as the plan says, what it is made of first."""
-    done: dict[str, Dataset] = {}
+    """Rows of a part."""
+    return made(node, folder).num_rows
 
-    def made(one: Node) -> Dataset:
-        assert isinstance(one, Table)
-        if one.task_key not in done:
-            inputs = [made(given) for given in one.inputs]
-            done[one.task_key] = apply(one.op, inputs, str(folder / one.task_key), seed=one.seed, processes=1)
-        return done[one.task_key]
 
-    return made(node).num_rows
+def questions(rows: Dataset) -> set[str]:
+    """The first questions of `rows`."""
+    return {turns[0]["content"] for turns in rows.read()["messages"].to_pylist()}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -151,8 +167,7 @@ def test_setups_name_the_flag_of_a_share_that_leaves_nothing(
 
 def test_setups_hold_one_of_few_prompts_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight questions, a tenth: with most seeds none was drawn."""
-    questions = "".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(8))
-    (place / "prompts.jsonl").write_text(questions)
+    (place / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(8)))
     given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "judge", "max_new_tokens": 8}
     setup = own.task_setup
     monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
@@ -176,3 +191,50 @@ def test_setups_of_pairs_hold_one_of_few_questions_out(place: Path, monkeypatch:
         "pairs.train": True,
         "pairs.held-out": True,
     }
+
+
+ITERATED = [
+    (RestIteration, {"score_original": True, "original_share": 0.0}),
+    (RestIteration, {}),
+    (RejectionSamplingIteration, {}),
+    (SpinIteration, {}),
+]
+
+
+@pytest.mark.parametrize(("recipe", "settings"), ITERATED)
+def test_no_original_answer_to_a_held_out_prompt_is_learnt(
+    recipe: Any, settings: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 answers to 20 questions that are the prompts too: a tenth is held out of all that any of the recipes reads."""
+    rows = [{"prompt": f"question {n % 20}", "response": f"answer {n}"} for n in range(60)]
+    (place / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"policy": "model", "prompts": "answers.jsonl", "original": "answers.jsonl", "reward": "judge"}
+    setup = own.task_setup
+    monkeypatch.setattr(
+        own, "task_setup", lambda section, *more: setup(section.clone(**given, max_new_tokens=8), *more)
+    )
+    results = recipe(setup="own", prompts_per_iteration=4, **settings).results(Plan(str(place / "out")))
+    judged = questions(made(results.task_setup.eval_setup.held_out, place / "made"))
+    learnt = results.task_setup.original
+    original = made(learnt, place / "made")
+    assert judged and questions(original) == {f"question {n}" for n in range(20)} - judged
+    gone = original.read_rejected()
+    assert gone.num_rows == 60 - original.num_rows == 3 * len(judged) and {*gone["reason"].to_pylist()} == {"held-out"}
+    nodes = {one.task_key: one for end in results.targets for one in end.ancestors()}.values()
+    [read] = learnt.inputs[:1]
+    assert [one for one in nodes if isinstance(one, Table) and read in one.inputs] == [learnt]
+
+
+def test_no_pair_of_a_held_out_question_is_learnt(place: Path) -> None:
+    """20 questions of the rows, and the same 20 of the pairs."""
+    rows = [{"prompt": f"question {n}", "response": f"answer {n}"} for n in range(20)]
+    pairs = [{"prompt": f"question {n}", "chosen": "a", "rejected": "q"} for n in range(20)]
+    for name, some in (("rows.jsonl", rows), ("pairs.jsonl", pairs)):
+        (place / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    given: dict[str, Any] = {"model": "model", "data": "rows.jsonl", "reward": "judge", "max_new_tokens": 8}
+    recipe = DecisionTransformer(**given, pairs="pairs.jsonl", eval_share=0.2)
+    plan = Plan(str(place / "out"))
+    nodes = {one.task_key: one for end in recipe.results(plan).targets for one in end.ancestors()}.values()
+    [apart] = [one for one in nodes if isinstance(one, Table) and isinstance(one.op, Unpair)]
+    judged = questions(made(recipe.one_shot_setup(plan).judged, place / "made"))
+    assert judged and questions(made(apart, place / "made")) == {f"question {n}" for n in range(20)} - judged

@@ -147,7 +147,7 @@ def test_files_of_a_setup_are_renamed_too_whatever_their_layout(others: Path) ->
         original_columns={"prompt": "task.q", "response": "task.a"}, **bounds,
     ).task_setup(plan, 0, Rendering())  # fmt: skip
     assert [row["messages"][0]["content"] for row in first_rows(mine.prompts)] == ["1+1?"]
-    assert [row["response"] for row in first_rows(mine.original)] == ["2", "2"]
+    assert [row["response"] for row in first_rows(mine.original.inputs[0])] == ["2", "2"]
     names = {"prompt": "task.q", "chosen": "task.a", "rejected": "task.no"}
     judged = preferences(files=["pairs.json"], columns=names, **bounds).task_setup(plan, 0, Rendering())
     assert {(row["chosen"], row["rejected"], row["source"]) for row in first_rows(judged.prompts)} == (
