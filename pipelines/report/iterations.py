@@ -5,25 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datakit.blend import Mix
 from datakit.label import Longer
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
 from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, TaskSetup
 from schemas import Dataset
+from schemas.stats import merge_moments, moments
 
 _COLUMNS = (
     Figure("iteration"),
     Figure("samples", ",", meaning="answers that the policy gave"),
     Figure("kept", ",", meaning="rows, or pairs, that each improve step learns from"),
-    Figure("share", ".0%", meaning="those of the samples"),
+    Figure("share", ".0%", meaning="of the samples, those that were kept; rows of other origin do not count"),
     Figure("reward", "+.2f", meaning="mean reward of all samples"),
-    Figure("kept reward", "+.2f", meaning="of those kept; of pairs, that of the chosen answers"),
+    Figure(
+        "kept reward", "+.2f", meaning="of this iteration's samples among those kept; of pairs, of the chosen answers"
+    ),
     Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
     Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it"),
     Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
     Figure("answer tokens", ".1f", " -> ", "mean length of these answers: does reward pay for length?"),
     Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else, once their processes have started"),
 )
+
+_REWARDS = ("reward", "chosen_reward")
+_BATCH_ROWS = 65536
 
 
 def iteration_table(title: str, before: Evaluation, steps: Sequence[IterationResult]) -> FigureTable:
@@ -70,22 +80,44 @@ def pair_table(task_setup: TaskSetup) -> FigureTable:
 def _row(
     step: IterationResult, before: Mapping[str, float], after: Mapping[str, float]
 ) -> tuple[Value | tuple[Value, ...], ...]:
-    sampled, kept = _rows(step.samples), tuple(map(_rows, step.kept))
+    sampled, own = _rows(step.samples), [_own(step, rows) for rows in step.kept]
     gold, reward, length = (
         (before.get(name), after.get(name)) for name in ("correct.mean", "reward.mean", "response_ids.length.mean")
     )
     return (
         step.number,
         sampled,
-        kept,
-        tuple(None if count is None or not sampled else count / sampled for count in kept),
+        tuple(map(_rows, step.kept)),
+        tuple(None if count is None or not sampled else count / sampled for count, _ in own),
         None if step.rewards is None else _mean(step.rewards),
-        tuple(map(_mean, step.kept)),
+        tuple(mean for _, mean in own),
         *gold,
         reward,
         length,
         _seconds(step),
     )
+
+
+def _own(step: IterationResult, kept: Node) -> tuple[int | None, float | None]:
+    """How many of the rows in `kept` come of this iteration's samples, and their mean reward; original data and samples
+    of earlier iterations may be mixed into them.
+    """
+    mixed: Any = kept
+    while isinstance(mixed, Table) and not isinstance(mixed.op, Mix) and mixed is not step.samples:
+        mixed = mixed.inputs[0] if len(mixed.inputs) == 1 else None
+    marked = isinstance(mixed, Table) and isinstance(mixed.op, Mix) and "source" in rows_of(kept)
+    if kept.manifest() is None or not marked:
+        return _rows(kept), _mean(kept)
+    marks = zip(mixed.op.sources, mixed.inputs, strict=True)
+    own = pa.array([name for name, rows in marks if step.samples in rows.ancestors()], pa.string())
+    dataset, measured = Dataset.open(kept.url), moments(pa.array([], pa.float64()))
+    reward = [name for name in _REWARDS if name in dataset.schema][:1]
+    for shard in range(len(dataset.shards)):
+        for batch in dataset.batches(shard, _BATCH_ROWS, columns=["source", *reward]):
+            rows = batch.filter(pc.is_in(batch["source"], own))
+            values = rows[reward[0]] if reward else pa.nulls(rows.num_rows, pa.float64())
+            measured = merge_moments(measured, moments(values))
+    return int(sum(measured[name] for name in ("count", "nulls", "nonfinite"))), measured.get("mean")
 
 
 def _measured(step: IterationResult) -> tuple[Node, ...]:
@@ -101,8 +133,8 @@ def _rows(node: Node) -> int | None:
 def _mean(node: Node) -> float | None:
     manifest = node.manifest()
     columns = {} if manifest is None else manifest.stats["columns"]
-    mean = (columns.get("reward") or columns.get("chosen_reward") or {}).get("mean")
-    return None if mean is None else float(mean)
+    measured: Mapping[str, float] = next((columns[name] for name in _REWARDS if name in columns), {})
+    return measured.get("mean")
 
 
 def _seconds(step: IterationResult) -> tuple[float, ...]:

@@ -10,14 +10,16 @@ import pyarrow as pa
 import pytest
 
 import pipelines.report
+from datakit.apply import apply
 from datakit.label import Verify
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.report.figures import Figure, FigureTable, perplexity
 from pipelines.report.iterations import iteration_table, unmeasured
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
 from pipelines.report.table import text
-from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult
+from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, joined_rows
 from schemas import PROMPTS, REPORTS, Dataset
 from tests.pipelines.toy import Above, Count, Draw
 
@@ -117,3 +119,27 @@ def test_figures_of_a_removed_dataset_are_left_out_and_the_table_says_so(tmp_pat
     assert (row["gold before"], row["gold after"]) == (0.25, 0.5)
     assert table.notes == tuple(f"{node.url} is gone: its figures are left out" for node in (rewards, kept[0]))
     assert text(table).splitlines()[-2:] == list(table.notes)
+
+
+def test_only_samples_of_the_iteration_count_as_its_share(tmp_path: Path) -> None:
+    """8 samples, 40 original rows and 12 of the iteration before, filtered together: counted and averaged by hand."""
+    plan = Plan(str(tmp_path))
+    numbers = {name: plan.table(f"toy/{name}", Count(rows=n)) for name, n in (("now", 8), ("old", 40), ("past", 12))}
+    rewards = {name: plan.table(f"toy/{name}.rewards", Draw(), rows, seed=len(name)) for name, rows in numbers.items()}
+    parts = {"grown": rewards["now"], "iter=1": rewards["past"], "original": rewards["old"]}
+    mixed = joined_rows(plan, "toy/iter=2/mixed", parts, 0)
+    kept = tuple(plan.table(f"toy/iter=2/step={n}/kept", Above(minimum=n / 4), mixed) for n in (1, 2, 4))
+    for node in plan.nodes.values():
+        assert isinstance(node, Table)
+        apply(node.op, [Dataset.open(one.url) for one in node.inputs], node.url, seed=node.seed, processes=1)
+    report = pa.table({"stage": ["x"], "metric": ["correct.mean"], "value": [0.5]})
+    Dataset.from_arrow(report, REPORTS, str(tmp_path / "evaluation"))
+    figures = plan.existing(str(tmp_path / "evaluation"), "dataset")
+    step = IterationResult(2, numbers["now"], rewards["now"], kept, numbers["now"], Evaluation(numbers["now"], figures))
+    [row] = iteration_table("second", Evaluation(numbers["now"], figures), [step]).records()
+    drawn = {name: Dataset.open(node.url).read()["reward"].to_pylist() for name, node in rewards.items()}
+    above = [[value for value in drawn["now"] if value > n / 4] for n in (1, 2)]
+    assert row["kept"] == tuple(sum(v > n / 4 for some in drawn.values() for v in some) for n in (1, 2, 4))
+    assert row["kept"][0] > 8, "shares of them all would be above 1"
+    assert row["share"] == (*(len(some) / 8 for some in above), 0.0)
+    assert row["kept reward"] == (*(pytest.approx(sum(some) / len(some)) for some in above), None)
