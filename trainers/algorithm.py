@@ -185,6 +185,15 @@ class ImplicitReward:
     referred: bool = True
     averaged: bool = False
 
+    @property
+    def meaning(self) -> str:
+        """The same in words, as tables of rewards explain them."""
+        logprob = "mean log-probability per token" if self.averaged else "log-probability"
+        of_answer = (
+            f"what an answer's {logprob} gained over the reference" if self.referred else f"an answer's {logprob}"
+        )
+        return f"{self.scale:g} times {of_answer}"
+
 
 LossFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Loss]
 StatisticsFn: TypeAlias = Callable[[Any, Mapping[str, ModelOutputs], Rows], Mapping[str, SumCount]]

@@ -56,5 +56,4 @@ class Preference(OneShotOfPairs):
 
     def report(self) -> Sequence[FigureTable]:
         """How many held-out pairs stand in the right order, and the rewards."""
-        figures = self.graph.figures
-        return [preference_table(self.task_family, figures["evaluation"])] if figures else []
+        return [preference_table(self.task_family, self.graph)] if self.graph.figures else []

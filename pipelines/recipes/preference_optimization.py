@@ -63,4 +63,4 @@ class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
 
     def report(self) -> Sequence[FigureTable]:
         """How many held-out pairs stand in the right order, and the rewards."""
-        return [preference_table(self.task_family, self.graph.figures["evaluation"])]
+        return [preference_table(self.task_family, self.graph)]

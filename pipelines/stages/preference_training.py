@@ -41,7 +41,7 @@ def trained_on_pairs(
     one: an algorithm over pairs on those that it can read.
     """
     learning = training.learning
-    algorithm, settings = configured(learning.algorithm, learning.settings, where=label)
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
     kind, part = ("pairs" if is_of_pairs(algorithm) else "feedback"), f"{label}/pairs-held-out"
     learnt = {
         part: learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
@@ -55,8 +55,7 @@ def trained_on_pairs(
     checkpoints = {"policy": trained, "first": policy}
     if pairs[1] is None:
         return Results(targets=(trained,), datasets={kind: train}, checkpoints=checkpoints)
-    assert algorithm.implicit_reward is not None, "rows were made for it"
-    reward = algorithm.implicit_reward(settings)
+    reward = reward_of(training)
     measured: tuple[str, ...] = MEASURED
     if is_feedback(pairs[1]):
         held_out, asking, measured = learnt["held-out"], _ANSWER, MEASURED_ANSWERS
@@ -75,6 +74,13 @@ def trained_on_pairs(
         checkpoints=checkpoints,
         figures={"evaluation": evaluation},
     )
+
+
+def reward_of(training: Training) -> ImplicitReward:
+    """What the algorithm of a training over preferences takes for an answer's reward."""
+    algorithm, settings = configured(training.learning.algorithm, training.learning.settings)
+    assert algorithm.implicit_reward is not None, f"{algorithm.name} learns preferences"
+    return algorithm.implicit_reward(settings)
 
 
 _ANSWER = Logprobs(columns=(("input_ids", "loss_mask", "policy_logprob"),), per="row")

@@ -12,16 +12,20 @@ import pytest
 import pipelines.report
 from datakit.apply import apply
 from datakit.label import Verify
-from pipelines.graph.nodes import Table
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
+from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, perplexity
 from pipelines.report.iterations import iteration_table, unmeasured
+from pipelines.report.pairs import preference_table
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
 from pipelines.report.table import text
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, joined_rows
+from pipelines.stages.preference_training import MEASURED
 from schemas import PROMPTS, REPORTS, Dataset
 from tests.pipelines.toy import Above, Count, Draw
+from trainers.config import training_of
 
 TABLE = FigureTable(
     "two iterations",
@@ -143,3 +147,42 @@ def test_only_samples_of_the_iteration_count_as_its_share(tmp_path: Path) -> Non
     assert row["kept"][0] > 8, "shares of them all would be above 1"
     assert row["share"] == (*(len(some) / 8 for some in above), 0.0)
     assert row["kept reward"] == (*(pytest.approx(sum(some) / len(some)) for some in above), None)
+
+
+GAINED = "log-probability gained over the reference"
+MEANINGS = [
+    ("dpo", {"beta": 0.5}, f"0.5 times what an answer's {GAINED}"),
+    ("kto", {"beta": 0.25}, f"0.25 times what an answer's {GAINED}"),
+    (
+        "dpo",
+        {"average_log_probs": True, "beta": 0.5},
+        "0.5 times what an answer's mean log-probability per token gained",
+    ),
+    ("simpo", {"beta": 2.0}, "2 times an answer's mean log-probability per token"),
+    ("orpo", {"beta": 0.1}, "0.1 times an answer's mean log-probability per token"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "settings", "meaning"), MEANINGS)
+@pytest.mark.parametrize("judged", ["pairs", "answers"])
+def test_rewards_are_explained_as_their_algorithm_makes_them(
+    judged: str, algorithm: str, settings: dict[str, Any], meaning: str, tmp_path: Path
+) -> None:
+    names = (
+        ["wanted.count", "wanted.mean"] if judged == "answers" else ["before.count", *(f"{n}.mean" for n in MEASURED)]
+    )
+    report = pa.table({"stage": ["x"] * len(names), "metric": names, "value": [0.5] * len(names)})
+    Dataset.from_arrow(report, REPORTS, str(tmp_path / "evaluation"))
+    rows = Plan(str(tmp_path)).existing(str(tmp_path / "evaluation"), "dataset")
+    training = training_of(
+        algorithm,
+        {"settings": settings, "max_steps": 1, "global_batch_size": 2, "optim": {"lr": 1e-3}},
+        seed=0,
+        where="x",
+    )
+    policy = TrainedCheckpoint(label="policy", root=str(tmp_path), training=training, data=rows, tokenizer=rows)
+    results = Results(targets=(policy,), datasets={}, checkpoints={"policy": policy}, figures={"evaluation": rows})
+    meanings = {column.name: column.meaning for column in preference_table("x", results).columns}
+    begin = "mean reward of wanted ones" if judged == "answers" else "mean reward"
+    assert meanings["rewards/chosen"].startswith(f"{begin}: {meaning}")
+    assert ("gained" in meanings["rewards/chosen"]) is (algorithm in ("dpo", "kto"))
