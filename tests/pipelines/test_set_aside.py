@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datakit.apply import apply
-from datakit.filter import Where
+from datakit.filter import NotIn, Where
 from datakit.io import Jsonl
 from datakit.template import Chat
 from datakit.tokenize import Mask, Train
@@ -45,3 +45,17 @@ def test_rows_that_are_too_long_are_counted_with_the_flag(tmp_path: Path, long: 
     begin = f"{long} of 10 rows ({share}) were set aside in tokens: too-long {long}; rows have 40 tokens at most "
     assert note.removeprefix("warning: ").startswith(f"{begin}(--own-max-length); quiver show ")
     assert note.startswith("warning: ") == warned
+
+
+def test_rows_of_held_out_prompts_are_counted(tmp_path: Path) -> None:
+    """One of ten rows is judged by."""
+    rows, judged = PROMPTS.example(10), PROMPTS.example(10).slice(4, 1)
+    plan = Plan(str(tmp_path / "data"))
+    given = []
+    for name, some in (("rows", rows), ("judged", judged)):
+        Dataset.from_arrow(some, PROMPTS, str(tmp_path / name))
+        given.append(plan.existing(str(tmp_path / name), "dataset"))
+    learnt = plan.table("learnt", NotIn(reason="held-out"), *given)
+    apply(learnt.op, [Dataset.open(one.url) for one in given], learnt.url, processes=1)
+    [note] = set_aside([learnt], "")
+    assert note.startswith("1 of 10 rows (10%) were set aside in learnt: held-out 1; quiver show ")
