@@ -334,7 +334,7 @@ def _value(kind: pa.DataType, row: int, name: str) -> Any:
         inner = kind.value_type
         if pa.types.is_struct(inner) and {"role", "content"} <= {f.name for f in inner}:
             return [{"role": "user", "content": f"question {row}"}]
-        if name == "loss_mask":
+        if pa.types.is_int8(inner):  # a loss mask
             return [0, 1, 1]
         return [_value(inner, row + i, name) for i in range(1 if pa.types.is_struct(inner) else 3)]
     if pa.types.is_struct(kind):

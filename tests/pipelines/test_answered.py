@@ -199,7 +199,7 @@ def test_every_command_has_an_example_of_its_own_flags_and_is_listed_by_quiver()
 def test_help_of_training_lists_algorithms_and_settings() -> None:
     text = "\n".join(usage.page(commands()["Train"]))
     assert re.search(r"^  dpo +Direct preference", text, re.MULTILINE)
-    assert re.search(r"^  optim.lr +needed", text, re.MULTILINE)
+    assert re.search(r"^  optim.lr +default: 1e-05", text, re.MULTILINE)
     assert not re.search(r"^  (data|out|work|seed|algorithm) ", text, re.MULTILINE)
 
 
