@@ -85,8 +85,9 @@ def near_name(place: str) -> str:
 
 def _near(path: Path, names: Sequence[str]) -> str:
     """The one of `names` that is most alike in front of its ending; empty where that is another one altogether
-    (`o3.jsonl` for `hh.jsonl`).
+    (`o3.jsonl` for `hh.jsonl`). Hidden ones are nobody's mistake.
     """
+    names = [name for name in names if not name.startswith(".")]
     stems = {name.partition(".")[0]: name for name in reversed(names) if name != path.name}
     stem = path.name.partition(".")[0]
     return nearest(path.name, names, 0.9) or stems.get(stem) or stems.get(nearest(stem, stems, 0.75), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,10 @@ def test_a_method_that_is_not_here_is_not_taken_for_another(name: str) -> None:
     assert "did you mean" not in caught.value.what
     with pytest.raises(ConfigError, match=r"\(did you mean dpo\?\)"):
         algorithm_of("DPO")
+
+
+def test_a_hidden_file_is_never_meant(tmp_path: Path) -> None:
+    for name in (".env", ".git", "notes.txt"):
+        (tmp_path / name).touch()
+    assert near_name(f"{tmp_path}/rows.jsonl") == "" and no_such_file(f"{tmp_path}/rows.jsonl").nearest == ""
+    assert near_name(f"{tmp_path}/note.txt") == "notes.txt"
