@@ -33,7 +33,7 @@ ENDINGS = {
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _MAGIC = {b"PAR1": "io.parquet", b"ARROW1": "io.arrow", b"\xff\xff\xff\xff": "io.arrow", b"\x93NUMPY": "io.npy"}
 _OPEN_LIST = re.compile(rb"\s*\[\s*(\{|\]|\Z)")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_int=str)
 
 
 def reader_of(files: tuple[str, ...]) -> tuple[str, dict[str, Any]]:

@@ -172,7 +172,7 @@ class _Elements:
         self._url, self._chunks, self._max, self._key = url, chunks, max_line, key
         self._text, self._at, self._line, self._byte = "", 0, 1, 0
         self._rest = b""
-        self._decoder = json.JSONDecoder(strict=True)
+        self._decoder = json.JSONDecoder(strict=True, parse_int=str)  # where it ends is asked, not how much it is
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         self._more()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from datakit.clients.python import imported
+from datakit.io import Jsonl
+from datakit.op import Context
 from datakit.run.chunks import _unpacked
 from datakit.tokenizers.hf_files import row_in
 from schemas.errors import ConfigError, DataError, IntegrityError, QuiverError
@@ -151,3 +153,16 @@ def test_a_panic_of_a_rust_library_is_a_fault_of_the_bytes():
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match="too large"):
         strict_json("[1e999]")
+
+
+@pytest.mark.parametrize("before", ["[", '{"version": N, "rows": ['], ids=["a list", "a list in an object"])
+def test_numbers_beyond_pythons_limit_in_a_list_of_rows(before, tmp_path):
+    number = "9" * 5000
+    row = '{"prompt": "a", "response": "b", "x": N}'
+    text = before + f"{row}, {row}]" + ("}" if before.startswith("{") else "")
+    (tmp_path / "rows.json").write_text(text.replace("N", number))
+    reader = Jsonl(files=(str(tmp_path / "rows.json"),), format="completions")
+    rejected = [
+        row for made in reader.read(Context()) if made.rejected is not None for row in made.rejected.to_pylist()
+    ]
+    assert [row["threshold"] for row in rejected] == ["numbers of at most 4,300 digits"] * 2
