@@ -134,6 +134,7 @@ AS_MUCH = {
     "blend.pair_answer": _FEWER,
     "blend.shuffle": "the same rows in another order",
     **dict.fromkeys(("filter.best_of", "filter.dedup_exact", "filter.not_null", "filter.threshold"), _STAY),
+    "filter.not_in": "rows of the first input stay, or stand beside the result; the others say only which",
     **dict.fromkeys(("filter.where", "filter.window", "template.fit"), _STAY),
     **dict.fromkeys(("label.attribute_logprob", "label.attribute_text", "label.attribute_values"), _NUMBER),
     **dict.fromkeys(("label.attributes", "label.divergence", "label.importance", "label.length"), _NUMBER),
