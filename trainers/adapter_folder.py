@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def _base_of(folder: str, settings: Mapping[str, Any]) -> str:
         found="no folder with config.json" if named else f"{CONFIG} names none",
         where=shown(folder),
         kept="nothing was started",
-        next=f"quiver ImportModel --folder {shown(folder)} --base FOLDER",
+        next=f"quiver ImportModel --folder {shlex.quote(shown(folder))} --base FOLDER",
     )
 
 

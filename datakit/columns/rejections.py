@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,11 @@ import pyarrow.compute as pc
 
 from datakit.op import REJECTION_COLUMNS, FilterDecision, Result
 from schemas.dataset import Dataset
+
+
+def with_columns(rows: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """`rows` with these columns: in the place of one of that name, or at the end."""
+    return pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **columns})
 
 
 def set_aside(
@@ -23,7 +28,7 @@ def set_aside(
     for column, values in zip(REJECTION_COLUMNS, (reason, value, threshold), strict=True):
         whole = values if values is not None else pa.nulls(rows.num_rows, column.type)
         columns[column.name] = pa.repeat(whole, rows.num_rows) if isinstance(whole, str) else whole
-    return pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **columns})
+    return with_columns(rows, columns)
 
 
 def rejected_rows(rows: pa.Table, decision: FilterDecision) -> pa.Table:

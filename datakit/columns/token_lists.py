@@ -48,7 +48,8 @@ def no_packs(rows: pa.Table, who: str) -> None:
 def mask_of(masks: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
     """The masks of all rows laid end to end; `DataError` unless each is as long as its row's ids, of 0 and 1 alone."""
     column = flat(masks)
-    differ = np.flatnonzero(np.diff(starts(column)) != np.diff(starts(flat(ids))))
+    offsets = starts(column)
+    differ = np.flatnonzero(np.diff(offsets) != np.diff(starts(flat(ids))))
     if len(differ):
         raise DataError(
             "mask-length",
@@ -59,7 +60,7 @@ def mask_of(masks: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, 
         )
     mask_T = np.asarray(column.flatten())
     if len(marked := np.flatnonzero(~np.isin(mask_T, (0, 1)))):
-        row = int(np.searchsorted(starts(column) - starts(column)[0], marked[0], "right")) - 1
+        row = int(np.searchsorted(offsets, marked[0], "right")) - 1
         raise DataError(
             "mask-values",
             f"{name} holds other numbers than 0 and 1, first in row {row}",

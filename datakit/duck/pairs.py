@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -86,12 +87,13 @@ def joined_pairs(answers: Mapping[str, np.ndarray], rule: str, limits: PairLimit
 
 
 def _reach(size: Ints, ratio: float | None) -> tuple[Ints, Ints]:
-    """How many characters fewer, and how many more, than the `size` of an answer its partner's may have."""
+    """How many characters fewer, and how many more, than the `size` of an answer its partner's may have; the ratio is
+    the decimal number that was written, so that 115 is within 1.15 of 100.
+    """
     if ratio is None:
         return np.full_like(size, _LONGEST), np.full_like(size, _LONGEST)
-    least = np.ceil(
-        size / ratio
-    )  # the least of which `ratio` times is the size, whichever way the quotient was rounded
-    least += np.where(ratio * least < size, 1, 0) - np.where(ratio * (least - 1) >= size, 1, 0)
-    most = np.floor(np.minimum(ratio * size, _LONGEST))
-    return size - np.maximum(least, 0).astype(np.int64), most.astype(np.int64) - size
+    above, below = Fraction(repr(float(ratio))).as_integer_ratio()
+    sizes, place = np.unique(size, return_inverse=True)
+    whole = sizes.astype(object)
+    least, most = -(-whole * below // above), np.minimum(whole * above // below, _LONGEST)
+    return (sizes - least.astype(np.int64))[place], (most.astype(np.int64) - sizes)[place]

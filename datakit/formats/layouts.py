@@ -97,7 +97,7 @@ def json_layout(head: bytes, whole: bool, record_keys: Collection[str]) -> tuple
 def _keys(line: bytes) -> set[str] | None:
     """The keys of a line that is one object; None for any other."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_int=str)
     except (ValueError, RecursionError):
         return None
     return set(row) if isinstance(row, dict) else None

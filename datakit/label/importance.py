@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, starts
 from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers
-from datakit.columns.rejections import set_aside
+from datakit.columns.rejections import set_aside, with_columns
 from datakit.columns.token_lists import row_sums
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
@@ -106,7 +106,7 @@ class Importance(Gather):
             tokens[own],
         )
         columns = {column.name: numbers_B for column, numbers_B in zip(_ADDED, added, strict=True)}
-        kept = pa.table({**dict(zip(kept.column_names, kept.columns, strict=True)), **columns})
+        kept = with_columns(kept, columns)
         lost = ~keep
         reason = np.where(finite, "too-few-answers", NOT_FINITE)[lost]
         left = measured(np.where(finite, size[group], np.nan)[lost])

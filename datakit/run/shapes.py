@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datakit.columns.rejections import rejected_rows
+from datakit.columns.rejections import rejected_rows, with_columns
 from datakit.op import (
     Blend,
     Context,
@@ -116,12 +116,7 @@ def _checked(takes: Schema, rows: pa.Table, where: str) -> pa.Table:
         return rows
     taken = takes.check(rows.select(takes.names), where)
     retyped = {name: taken[name] for name in takes.names if rows[name].type != taken[name].type}
-    return _with(rows, retyped) if retyped else rows
-
-
-def _with(rows: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """`rows` with these columns: in the place of one of that name, or at the end."""
-    return pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **columns})
+    return with_columns(rows, retyped) if retyped else rows
 
 
 def _apply(op: Op, rows: pa.Table, ctx: Context) -> Result:
@@ -146,7 +141,7 @@ def _labelled(op: Label, rows: pa.Table, labels: Mapping[str, pa.Array | pa.Chun
     for name, values in columns.items():
         if len(values) != rows.num_rows:
             raise ValueError(f"{name} has {len(values)} values for {rows.num_rows} rows")
-    out = _with(rows, columns)
+    out = with_columns(rows, columns)
     if kept is None:
         return Result(out)
     _whole(op, kept, rows)

@@ -50,7 +50,9 @@ def config(folder: Path, method: str, family: str, out: str, **changes: Any) -> 
 
 
 def losses(out: str) -> list[float]:
-    """Of every step of a run."""
+    """Of every step of a run; none of a run that never came to one."""
+    if not (Path(f"{out}.run") / "metrics.jsonl").exists():
+        return []
     return [line["loss"] for line in toys.curve(Path(f"{out}.run"))]
 
 
@@ -75,7 +77,7 @@ def alone(folder: Path, method: str, family: str) -> dict[str, Any]:
 
     out = f"{folder}/{family}/{method}/alone/policy"
     code = run.main([config(folder, method, family, out)])
-    changed, tensors = moved(str(folder / "init" / family), out)
+    changed, tensors = moved(str(folder / "init" / family), out) if code == 0 else (0, 0)
     return {"code": code, "losses": losses(out), "changed": changed, "tensors": tensors}
 
 

@@ -9,18 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.trainers.weights import tiny
 from trainers.architecture import ModelConfig
 
-VOCABULARY = 83
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
+VOCABULARY = tiny.SIZES["vocab_size"]
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -28,7 +20,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-GPT2 = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 GPT2B = ModelConfig(
     num_layers=2,
     hidden_size=64,
@@ -44,14 +35,14 @@ GPT2B = ModelConfig(
 
 SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # column of the page: title, family of the registry, config.json
-    "gpt2": ("GPT-2", "gpt2", GPT2),
-    "llama2": ("Llama 2", "llama", SIZES),
-    "llama3": ("Llama 3", "llama", {**SIZES, "rope_theta": 500000.0, "rope_scaling": LLAMA3}),
-    "mistral": ("Mistral", "mistral", {**SIZES, "sliding_window": 8}),
-    "mixtral": ("Mixtral", "mixtral", {**SIZES, "num_local_experts": 4}),
-    "nemotron4": ("Nemotron-4", "nemotron", SIZES),
-    "qwen2": ("Qwen2", "qwen2", SIZES),
-    "qwen3": ("Qwen3", "qwen3", {**SIZES, "head_dim": 32}),
+    "gpt2": ("GPT-2", "gpt2", tiny.GPT2),
+    "llama2": ("Llama 2", "llama", tiny.SIZES),
+    "llama3": ("Llama 3", "llama", {**tiny.SIZES, "rope_theta": 500000.0, "rope_scaling": LLAMA3}),
+    "mistral": ("Mistral", "mistral", {**tiny.SIZES, "sliding_window": 8}),
+    "mixtral": ("Mixtral", "mixtral", {**tiny.SIZES, "num_local_experts": 4}),
+    "nemotron4": ("Nemotron-4", "nemotron", tiny.SIZES),
+    "qwen2": ("Qwen2", "qwen2", tiny.SIZES),
+    "qwen3": ("Qwen3", "qwen3", {**tiny.SIZES, "head_dim": 32}),
 }
 TITLES = {"gpt-2b": "GPT-2B", **{name: title for name, (title, _, _) in SETTINGS.items()}}
 LLAMA_3 = "llama3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -129,10 +130,19 @@ def damaged(folder: Path) -> list[str]:
     return faults
 
 
+def while_running(folder: Path, pattern: str) -> list[Path]:
+    """What matches `pattern` below `folder` while a run makes, moves and removes things there: `Path.glob` raises for a
+    folder that goes after it was listed.
+    """
+    return sorted(map(Path, glob.glob(f"{glob.escape(str(folder))}/{pattern}", recursive=True)))
+
+
 def alive_in(folder: Path) -> list[str]:
-    """Command lines of live processes that work in `folder`, our own watchers' grace period of two seconds given."""
+    """Command lines of live processes that work in `folder`, time to go given: our own watchers' grace
+    period is two seconds."""
     left: list[str] = []
-    for _ in range(40):
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
         left = []
         for place in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PATH, ROOT, digests, luigi, started
+from commands import PATH, ROOT, digests, luigi, started, while_running
 
 
 def test_the_users_configuration_wins_over_ours_and_the_command_line_over_both(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_error_passes_through_worker_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: str) -> None:
     run = started(tmp_path, "Toy", "--seconds", "1.5", "--workers", workers)
-    _wait_for(lambda: list(tmp_path.glob("quiver-data/toy/drawn-*/_attempt-*")), run)
+    _wait_for(lambda: while_running(tmp_path, "quiver-data/toy/drawn-*/_attempt-*"), run)
     run.send_signal(signal.SIGTERM)
     _, stderr = run.communicate(timeout=30)
     assert run.returncode == 75, stderr
@@ -92,7 +92,7 @@ def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: s
 
 def test_children_die_with_a_killed_parent_and_publish_nothing(tmp_path: Path) -> None:
     run = started(tmp_path, "Toy", "--seconds", "2", "--workers", "2")
-    _wait_for(lambda: list(tmp_path.glob("quiver-data/toy/drawn-*/_attempt-*")), run)
+    _wait_for(lambda: while_running(tmp_path, "quiver-data/toy/drawn-*/_attempt-*"), run)
     run.kill()
     run.communicate()
     time.sleep(2)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import REST, alive_in, damaged, digests, leftovers, luigi, started
+from commands import REST, alive_in, damaged, digests, leftovers, luigi, started, while_running
 
 from tests import pages
 
@@ -62,7 +62,7 @@ def test_while_it_imports(tmp_path: Path, number: signal.Signals) -> None:
 def test_in_the_middle_of_a_stage(tmp_path: Path, number: signal.Signals, workers: str) -> None:
     goal = ("Toy", "--seconds", "0.4", "--workers", workers)
     run = started(tmp_path, *goal)
-    until(run, lambda: any((tmp_path / "quiver-data/toy").glob("drawn-*/_progress-*/*")))
+    until(run, lambda: bool(while_running(tmp_path, "quiver-data/toy/drawn-*/_progress-*/*")))
     assert "next: luigi --module toy Toy" in stopped(tmp_path, run, number, group=workers == "2")
     done = luigi(tmp_path, *goal)
     assert done.returncode == 0 and "3 stages to do, 1 reused" in done.stderr
@@ -88,7 +88,8 @@ def test_ten_moments_of_an_iteration(tmp_path: Path) -> None:
         until(run, lambda done=stages * moment // MOMENTS: len(manifests(disturbed)) >= done, poll=0.05)  # type: ignore[misc]
         with suppress(subprocess.TimeoutExpired):
             run.communicate(timeout=rng.uniform(0, 2))
-        training = [path for path in disturbed.rglob("*.run") if not (path.with_suffix("") / "_manifest.json").exists()]
+        runs = while_running(disturbed, "**/*.run")
+        training = [path for path in runs if not (path.with_suffix("") / "_manifest.json").exists()]
         trained += bool(training)
         print(
             f"moment {moment}: {number.name}, {len(manifests(disturbed))} of {stages} stages, {len(training)} trainings"
@@ -107,6 +108,7 @@ def test_ten_moments_of_an_iteration(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_training_that_was_stopped_is_resumed_at_its_last_save(tmp_path: Path) -> None:
     pages.model(tmp_path / "model")
     rows = [{"prompt": f"What is {n} + 1?", "response": f"It is {n + 1}."} for n in range(60)]
@@ -115,14 +117,14 @@ def test_a_training_that_was_stopped_is_resumed_at_its_last_save(tmp_path: Path)
     goal = (*goal, "--eval-share", "0.2", "--epochs", "20", "--set", "save_every=1")
 
     def saves() -> list[Path]:
-        return sorted((tmp_path / "quiver-data").rglob("policy*.run/saves/step-*/_manifest.json"))
+        return while_running(tmp_path, "quiver-data/**/policy*.run/saves/step-*/_manifest.json")
 
     run = started(tmp_path, *goal, module="pipelines")
     until(run, lambda: len(saves()) > 0, poll=0.02)
     errors = stopped(tmp_path, run, signal.SIGTERM, group=False)
     assert "kept: every finished stage, " in errors and "last save, " in errors
     step = int(saves()[-1].parent.name.removeprefix("step-"))
-    done = luigi(tmp_path, *goal, module="pipelines")
+    done = luigi(tmp_path, *goal, module="pipelines", timeout=900)
     assert done.returncode == 0, done.stderr
     assert f"resumed at step {step}, the newest save" in done.stderr
     [log] = (tmp_path / "quiver-data").rglob("policy*.run/logs/rank-00000.log")
@@ -131,4 +133,4 @@ def test_a_training_that_was_stopped_is_resumed_at_its_last_save(tmp_path: Path)
 
 def manifests(folder: Path) -> list[Path]:
     """All that is finished below the root."""
-    return list((folder / "quiver-data").rglob("_manifest.json"))
+    return while_running(folder, "quiver-data/**/_manifest.json")

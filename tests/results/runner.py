@@ -26,11 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "results"
 
 
-def commit() -> str:
-    """The commit of the working tree, with a `+` where files were changed since."""
+def commit(root: Path = ROOT) -> str:
+    """The commit of the tree `root`, with a `+` where files were changed since; not those that measuring writes."""
+    written = (":!docs/results.md", ":!tests/results/measured.json")
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
     name, changed = (
-        subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), status)
     )
     return f"{name}{'+' if changed else ''}"
 

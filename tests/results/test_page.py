@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,19 @@ def test_measuring_goes_on_where_it_ended(
     )
     assert runner.main(["--seeds", "5"]) == 1 and "ended with 3" in capsys.readouterr().err
     assert sorted(one.name for one in (tmp_path / "abc").glob("*.json")) == ["toy-5.json"]
+
+
+def test_what_measuring_writes_does_not_make_another_commit(tmp_path: Path) -> None:
+    """Else the next call would begin anew in another folder."""
+    for name in ("docs/results.md", "tests/results/measured.json", "code.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    clean = runner.commit(tmp_path)
+    for name in ("docs/results.md", "tests/results/measured.json"):
+        (tmp_path / name).write_text("measured")
+    assert runner.commit(tmp_path) == clean
+    (tmp_path / "code.py").write_text("changed")
+    assert runner.commit(tmp_path) == f"{clean}+"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from datakit.clients.python import imported
+from datakit.formats.layouts import json_layout
 from datakit.io import Jsonl
 from datakit.op import Context
 from datakit.run.chunks import _unpacked
@@ -166,3 +167,9 @@ def test_numbers_beyond_pythons_limit_in_a_list_of_rows(before, tmp_path):
         row for made in reader.read(Context()) if made.rejected is not None for row in made.rejected.to_pylist()
     ]
     assert [row["threshold"] for row in rejected] == ["numbers of at most 4,300 digits"] * 2
+
+
+def test_a_number_beyond_pythons_limit_does_not_decide_what_a_file_is():
+    row = '{"id": N, "extra": [{"a": 1}], "prompt": "a", "response": "b"}'
+    for number in ("7", "9" * 5000):
+        assert json_layout(row.replace("N", number).encode(), True, ("prompt", "response")) == ("lines", "")

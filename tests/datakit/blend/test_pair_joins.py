@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 from itertools import groupby, product
 
 import numpy as np
@@ -44,7 +45,7 @@ def by_hand(columns, rule, limits):
 
 def pairs_up(a, b, limits):
     shorter, longer = sorted((a["size"], b["size"]))
-    close = limits.length_ratio is None or longer <= limits.length_ratio * shorter
+    close = limits.length_ratio is None or longer <= Fraction(repr(limits.length_ratio)) * shorter
     return a["value"] - b["value"] > limits.margin and a["text"] != b["text"] and close
 
 
@@ -66,3 +67,16 @@ def test_many_answers_to_a_prompt_cost_no_square(rule):
     began = time.process_time()
     better, _ = joined_pairs(given, rule, PairLimits(0.0, 1.0, 1, 2.0))
     assert len(better) == 6 and time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("sizes", [(100, 115), (115, 100), (20, 23)])
+def test_a_ratio_is_the_decimal_number_that_was_written(sizes):
+    given = {
+        **{name: np.arange(2) for name in ("row", "place", "text")},
+        "prompt": np.zeros(2, np.int64),
+        "value": np.array([1.0, 0.0]),
+        "size": np.array(sizes),
+        "lot": np.arange(2, dtype=np.uint64),
+    }
+    better, _ = joined_pairs(given, "best_vs_worst", PairLimits(0.0, 1.0, 1, 1.15))
+    assert better.tolist() == [0]

@@ -16,6 +16,7 @@ from schemas.errors import ConfigError, DataError
 from schemas.store.commit import read_manifest
 from tests.trainers.weights import peft_folders, tiny
 from trainers.adapter_folder import read_adapters
+from trainers.engine.weights.adapted_folder import AdaptedFolder
 from trainers.engine.weights.import_hf import import_hf
 
 pytest.importorskip("transformers")
@@ -208,6 +209,29 @@ def test_adapters_of_whole_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         quiet(tmp_path / "lora", tmp_path / "made")
     assert error.value.slug == "wrong-adapters"
+
+
+def test_pickled_adapters_of_a_classifier_are_refused_by_name(tmp_path: Path) -> None:
+    base = tiny.write("llama", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), LLAMA, task_type="SEQ_CLS")
+    (tmp_path / "lora" / "adapter_model.safetensors").rename(tmp_path / "lora" / "adapter_model.bin")
+    with pytest.raises(ConfigError) as error:
+        quiet(tmp_path / "lora", tmp_path / "made")
+    assert error.value.slug == "no-safetensors"
+
+
+def test_norms_that_were_trained_are_put_on_the_layers_that_are_there(tmp_path: Path) -> None:
+    import transformers
+
+    base = tiny.write("llama", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), {})
+    new = {f"model.layers.{layer}.input_layernorm.weight": torch.full((64,), 2.0 + layer) for layer in range(2)}
+    peft_folders.also(tmp_path / "lora", new)
+    config = transformers.AutoConfig.from_pretrained(base)
+    config.num_hidden_layers = 1
+    network = transformers.AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.float32)
+    AdaptedFolder(read_adapters(str(tmp_path / "lora"))).put_on(network, whole=False)
+    assert network.model.layers[0].input_layernorm.weight.unique().tolist() == [2.0]
 
 
 def test_half_an_adapter_is_refused(tmp_path: Path) -> None:

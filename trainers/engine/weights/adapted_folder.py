@@ -30,20 +30,20 @@ class AdaptedFolder(Folder):
 
     def __init__(self, adapters: AdapterFolder) -> None:
         super().__init__(adapters.base)
-        self.adapters, self.config = adapters, adapters.config
+        self.adapters, self._deltas = adapters, Deltas(adapters)
+        self.config, self._below = adapters.config, super().tensors
         if os.path.isfile(os.path.join(adapters.path, TOKENS)):
             self.tokenizer_place = adapters.path
-        self._deltas = Deltas(adapters)
         self._on: dict[str, str] = {}
         faults = []
         for module in self._deltas.modules:
             name = self._own(f"{module}.weight")
-            shape = super().tensors.get(name)
+            shape = self._below.get(name)
             if shape != self._deltas.shape(module):
                 faults.append(f"{module}: {shape and list(shape)}, not {list(self._deltas.shape(module))}")
             self._on[name] = module
         self._instead = {self._own(name): name for name in self._deltas.whole}
-        self._embedding = next((name for name in super().tensors if name.endswith(_EMBEDDINGS)), "")
+        self._embedding = next((name for name in self._below if name.endswith(_EMBEDDINGS)), "")
         self._parted = not self._scalar and bool({self._embedding, _LM_HEAD} & self._instead.keys())
         if self._parted:  # PEFT trains a copy of the one matrix; the other stays as it was
             self.config["tie_word_embeddings"] = False
@@ -60,7 +60,7 @@ class AdaptedFolder(Folder):
 
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]:
-        there = {name: shape for name, shape in super().tensors.items() if not (self._scalar and name == _LM_HEAD)}
+        there = {name: shape for name, shape in self._below.items() if not (self._scalar and name == _LM_HEAD)}
         if self._parted:
             there.setdefault(_LM_HEAD, there[self._embedding])
         return there | {name: self._deltas.whole[own] for name, own in self._instead.items()}
@@ -83,7 +83,7 @@ class AdaptedFolder(Folder):
         """Put the adapters on `network`, the base as transformers has it in fp32, by the names of its own modules;
         whole: all of its layers are there.
         """
-        if self._parted and _LM_HEAD not in super().tensors:
+        if self._parted and _LM_HEAD not in self._below:
             ends: Any = network
             ends.get_output_embeddings().weight.copy_(ends.get_input_embeddings().weight)
         parameters = dict(network.named_parameters())
@@ -92,11 +92,12 @@ class AdaptedFolder(Folder):
                 weight = parameters[f"{module}.weight"]
                 weight.copy_((weight + self._deltas.delta(module)).to(DTYPES[self.dtype(name)]))
         for full in self._instead.values():
-            parameters[full].copy_(self._deltas.read(full))
+            if whole or full in parameters:
+                parameters[full].copy_(self._deltas.read(full))
 
     def _base(self, name: str) -> str:
         """Where the base has the weight `name`: a head that was tied lies in the embedding."""
-        return self._embedding if name == _LM_HEAD and name not in super().tensors else name
+        return self._embedding if name == _LM_HEAD and name not in self._below else name
 
     @property
     def _scalar(self) -> bool:
@@ -104,7 +105,7 @@ class AdaptedFolder(Folder):
 
     def _own(self, name: str) -> str:
         """The base's name of a weight: base models are saved without the first part of it."""
-        there, short = super().tensors, name.partition(".")[2]
+        there, short = self._below, name.partition(".")[2]
         return short if name not in there and short in there else name
 
 
