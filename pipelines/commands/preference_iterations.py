@@ -26,7 +26,6 @@ _LEARNING = {
 class PreferenceIteration(ByAlgorithm, SampledIteration):
     """An iteration that makes pairs, and a policy that prefers the chosen answers by more than the one before did."""
 
-    training = "learning"
     fits = staticmethod(learns_preferences)
 
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")

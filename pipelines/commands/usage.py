@@ -105,7 +105,7 @@ def page(kind: type[luigi.Task]) -> Iterator[str]:
     yield from _section(Register.get_task_cls("quiver"))
     for name, meaning in _LUIGI.items():
         yield from _entry(f"--{name}", meaning)
-    launch = ", ".join(f"--launch-{name.replace('_', '-')}" for name, _ in Register.get_task_cls("launch").get_params())
+    launch = ", ".join(invocation.flag_of(f"launch_{name}") for name, _ in Register.get_task_cls("launch").get_params())
     yield from _entry("--launch-...", f"how training is started: {launch}")
 
 
@@ -190,7 +190,7 @@ def _flag(
     about += f": {' or '.join(sorted(map(str, choices)))}" if choices else ""
     default = f"default: {value}" if value else "default: empty"
     default = "needed" if value is None or (is_needed and not value) else default
-    yield from _entry(f"--{prefix}{name.replace('_', '-')}", f"{about} [{default}]")
+    yield from _entry(invocation.flag_of(f"{prefix}{name}"), f"{about} [{default}]")
 
 
 def _value(family: str, name: str, parameter: luigi.Parameter[Any]) -> str | None:

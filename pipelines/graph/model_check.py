@@ -50,8 +50,7 @@ def check_top_k(k: int, models: Sequence[Node], cure: str) -> None:
 
 def check_whole(node: Node) -> None:
     """`ConfigError` where `node` is LoRA adapters alone."""
-    manifest = node.manifest()
-    if manifest is not None and any(file.path == ADAPTERS for file in manifest.files):
+    if is_adapters_alone(node):
         raise ConfigError(
             "adapters-alone",
             f"{printable(node.name)} holds LoRA adapters, not a whole network",
@@ -60,6 +59,12 @@ def check_whole(node: Node) -> None:
             kept="nothing was started",
             next=f"luigi --module pipelines MergeModel --model {shlex.quote(near(node.url))}",
         )
+
+
+def is_adapters_alone(node: Node) -> bool:
+    """Whether the checkpoint `node` is there and is LoRA adapters, without the network that they were trained on."""
+    manifest = node.manifest()
+    return manifest is not None and any(file.path == ADAPTERS for file in manifest.files)
 
 
 def has_scalar_head(node: Node) -> bool | None:

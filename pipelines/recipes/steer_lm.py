@@ -81,7 +81,7 @@ class SteerLm(Requesting):
             validation=tokens["held-out"],
         )
         prompts = self.held_out_prompts(plan, given, policy)
-        judged, figures = self.measured(plan, label, given, policy, reward_model)
+        judged, figures = self.measured(plan, label, given, prompts, policy, reward_model)
         return Results(
             targets=(figures, policy),
             datasets={"labelled": rows["train"], "train": tokens["train"], "asked": prompts, "answers": judged},
@@ -150,13 +150,12 @@ class SteerLm(Requesting):
         return self.prompts(plan, f"{given.label}/asked", requests, policy, given.reading, sampling)
 
     def measured(
-        self, plan: Plan, label: str, given: OneShotSetup, policy: Node, reward_model: Node
+        self, plan: Plan, label: str, given: OneShotSetup, prompts: Node, policy: Node, reward_model: Node
     ) -> tuple[Node, Node]:
-        """The likeliest answers of `policy` to held-out requests with what the reward model says of them, and the
+        """The likeliest answers of `policy` to the held-out `prompts` with what the reward model says of them, and the
         figures.
         """
-        names, steered = self.names()
-        prompts, sampling = self.held_out_prompts(plan, given, policy), self.likeliest(given.reading)
+        (names, steered), sampling = self.names(), self.likeliest(given.reading)
         answers = requested.answers(plan, f"{label}/answers", prompts, policy, sampling, self.settled_seed)
         measuring = Attributes(names=names, column="measured")
         judged = ask(plan, f"{label}/answers.attributes", measuring, answers, reward_model, reading=given.reading)

@@ -79,7 +79,8 @@ class SteerLm2Iteration(SteerLm):
                 f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
             )
             figures[f"iter={number}/drawn"] = self._drawn_figures(plan, label, rows)
-            answers, figures[f"iter={number}"] = self.measured(plan, label, given, policy, reward_model)
+            prompts = self.held_out_prompts(plan, given, policy)
+            answers, figures[f"iter={number}"] = self.measured(plan, label, given, prompts, policy, reward_model)
             prefix = "" if number == self.iteration else f"iter={number}/"
             datasets |= {f"{prefix}samples": samples, f"{prefix}learnt": rows, f"{prefix}answers": answers}
             checkpoints[f"{prefix}policy"] = policy

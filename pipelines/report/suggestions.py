@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from datakit.template import Rendering
-from pipelines.graph.model_files import ADAPTERS
+from pipelines.graph.model_check import is_adapters_alone
 from pipelines.graph.nodes import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
@@ -72,9 +72,7 @@ def written_as(rendering: Rendering) -> list[str]:
 
 def exported(trained: Node) -> str:
     """The command that makes a folder for other programs of `trained`, or of LoRA adapters first a whole checkpoint."""
-    manifest = trained.manifest()
-    adapters = manifest is not None and any(file.path == ADAPTERS for file in manifest.files)
-    return command("MergeModel" if adapters else "ExportModel", "--model", near(trained.url))
+    return command("MergeModel" if is_adapters_alone(trained) else "ExportModel", "--model", near(trained.url))
 
 
 def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | None:

@@ -11,7 +11,7 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 from luigi.task_register import Register
 
-from pipelines.runtime import near_flags
+from pipelines.runtime import invocation, near_flags
 from pipelines.runtime.known_commands import commands
 from pipelines.runtime.learning import AssignmentsParameter
 from pipelines.runtime.parameters import older_names
@@ -56,7 +56,7 @@ def words_of(task: str, flags: Mapping[str, luigi.Parameter[Any]], name: str, va
             wrong=(name,),
             nearest=near_flags.of_python(task, name),
         )
-    flag, parameter = f"--{name.replace('_', '-')}", flags[name]
+    flag, parameter = invocation.flag_of(name), flags[name]
     if isinstance(parameter, luigi.BoolParameter) and parameter.parsing == luigi.BoolParameter.IMPLICIT_PARSING:
         return [flag] if value else []
     if isinstance(parameter, AssignmentsParameter):

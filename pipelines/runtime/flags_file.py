@@ -28,7 +28,7 @@ from luigi.task_register import Register
 from pipelines.runtime import invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
 from pipelines.runtime.learning import AssignmentsParameter, MergedParameter, SettingFlag, assigned_to, setting_flags
-from pipelines.runtime.near_flags import flag_of, near_names, others_names, sections
+from pipelines.runtime.near_flags import near_names, others_names, sections
 from pipelines.runtime.parameters import older_names
 from pipelines.runtime.refusals import fault_words
 from pipelines.runtime.yaml_entries import Entry, entries_of
@@ -82,7 +82,7 @@ class _FlagsFile:
         for name, values in self._assigned().items():
             self.trainings[name] = merged(self.trainings.get(name, {}), values)
         above = {name: self._under_given(name, values) for name, values in self.trainings.items()}
-        return below, [f"{flag_of(name)}={json.dumps(values)}" for name, values in above.items()]
+        return below, [f"{invocation.flag_of(name)}={json.dumps(values)}" for name, values in above.items()]
 
     def _named(self) -> Iterator[tuple[str, Entry]]:
         """Parameters that the file gives a value; keys that are none are faults."""

@@ -61,6 +61,11 @@ def completed(example: str) -> str:
     return " ".join([shlex.join(words), *missing])
 
 
+def flag_of(name: str) -> str:
+    """A parameter's name as its flag."""
+    return f"--{name.replace('_', '-')}"
+
+
 def value(flag: str) -> str:
     """What the command gives `flag`; empty where it does not have it."""
     words = _values(flag, [*_given, *_in_file])
@@ -71,7 +76,7 @@ def again(**changed: object) -> list[str]:
     """The words of the command that was given, with other values of some of its parameters."""
     words = list(_given)
     for name, value in changed.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag = flag_of(name)
         words = [*_without(flag, words), flag, str(value)]
     module = _values("--module", words) or _MODULE
     return [*_head(module), *_without("--module", words)]

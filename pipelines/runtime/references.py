@@ -20,7 +20,7 @@ def reference(command: Any, alias: str, *, required: bool = True) -> str:
     that differ, and for the shape of a fresh network.
     """
     model, older = command.model, getattr(command, alias)
-    flag = f"--{alias.replace('_', '-')}"
+    flag = invocation.flag_of(alias)
     if model and older and model != older:
         raise ConfigError(
             "bad-setting",

@@ -90,7 +90,7 @@ def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
     wrong = _first_wrong(kind, given)
     text = "" if wrong is None else given.get(wrong[0])
     if wrong is not None and text:
-        flag, parameter = f"--{wrong[0].replace('_', '-')}", wrong[1]
+        flag, parameter = invocation.flag_of(wrong[0]), wrong[1]
         bare = isinstance(parameter, ListParameter) and not text.startswith("[")
         better = as_list(text) if bare else _within_bounds(parameter, text)
         if better:

@@ -137,7 +137,7 @@ def own_settings(params: Mapping[str, Any]) -> Iterator[None]:
             fault.sentence += f": {', '.join(ours)} stands in section [quiver] of luigi.cfg, or behind a flag"
             fault.nearest = ""
             fault.expected = "a share of the rows, from 0 to 1" if "max_rejected" in ours else ""
-            flags = [word for key in ours for word in (f"--quiver-{key.replace('_', '-')}", str(params[key]))]
+            flags = [word for key in ours for word in (invocation.flag_of(f"quiver_{key}"), str(params[key]))]
             fault.next = invocation.replaced("--params", *_without(ours), *flags)
         raise
 
@@ -200,7 +200,7 @@ def _remote_scheduler(config: object) -> bool:
     named = (option for name in _REMOTE for option in (name, f"default-{name.replace('_', '-')}"))
     if any(config.has_option("core", option) for option in named):  # type: ignore[attr-defined]
         return True
-    flags = tuple("--" + name.replace("_", "-") for name in _REMOTE)
+    flags = tuple(invocation.flag_of(name) for name in _REMOTE)
     return any(argument.split("=")[0] in flags for argument in sys.argv[1:])
 
 
