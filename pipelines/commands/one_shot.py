@@ -102,6 +102,9 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         description="tokens of question and answer together; longer rows go; empty: what the model reads, 2048 at most"
     )
 
+    given: OneShotSetup
+    """What the graph stands on, once it is planned: its inputs may be gone when it is done."""
+
     @property
     def least_held_out(self) -> int:
         """Prompts that there are at least to judge by, and as many to learn from."""
@@ -134,14 +137,15 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             tokenizer=model,
             max_length=longest_row(self.max_length, [model], "--max-length"),
         )
-        return OneShotSetup(label=label, model=model, train=train, held_out=held_out, reading=reading)
+        self.given = OneShotSetup(label=label, model=model, train=train, held_out=held_out, reading=reading)
+        return self.given
 
     def go_on(self) -> None:
         """Where the results lie, and the commands that use what was trained."""
         super().go_on()
         trained = self.graph.checkpoints[self.made]
         if trained.manifest() is not None:
-            commands = self.uses(self.one_shot_setup(Plan(trained.root)), trained)
+            commands = self.uses(self.given, trained)
             print(f"\n{suggestions.listed([*commands, suggestions.exported(trained)])}")
 
     def uses(self, given: OneShotSetup, trained: Node) -> Iterator[str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import luigi
 
+from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.iterations import SampledIteration
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter
+from pipelines.runtime.learning import MergedParameter
 from pipelines.stages.iteration import Grown
-from pipelines.stages.preference_rows import learns_preferences, learnt_rows
+from pipelines.stages.preference_rows import learnt_rows
 from trainers.registry import algorithm_of
 
 _LEARNING = {
@@ -23,10 +24,8 @@ _LEARNING = {
 """For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
 
 
-class PreferenceIteration(ByAlgorithm, SampledIteration):
+class PreferenceIteration(LearnsPreferences, SampledIteration):
     """An iteration that makes pairs, and a policy that prefers the chosen answers by more than the one before did."""
-
-    fits = staticmethod(learns_preferences)
 
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
@@ -34,7 +33,6 @@ class PreferenceIteration(ByAlgorithm, SampledIteration):
     def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
         """`policy` is where training starts and what it is held against."""
         label, eval_setup = f"{grown.label}/step={step}", grown.task_setup.eval_setup
-        algorithm = algorithm_of(self.algorithm)
+        training, algorithm = self.training_for(label), algorithm_of(self.algorithm)
         read = learnt_rows(plan, f"{label}/read", algorithm, rows, policy, eval_setup.scoring, grown.seed)
-        training = self.training_for(label)
         return plan.model(f"{label}/policy", training, data=read, tokenizer=eval_setup.tokenizer, init=policy)

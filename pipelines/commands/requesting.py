@@ -12,6 +12,7 @@ import luigi
 
 from datakit.clients import Sampling
 from datakit.filter import Where
+from pipelines.commands.algorithm_kinds import LearnsAnswers
 from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
 from pipelines.graph.backend import model_at
@@ -24,18 +25,16 @@ from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import Reading
-from pipelines.stages.losses import learns_answers
 from schemas.errors import ConfigError
 
 
-class Requesting(Answering, OneShot):
+class Requesting(LearnsAnswers, Answering, OneShot):
     """A recipe whose policy learns answers behind what a model says of them."""
 
     other_formats: ClassVar[tuple[str, ...]] = ("alpaca", "dolly")
     reads = (("messages", "response", "prompt_id"),)
     needed = ("model", "data", "reward")
     asks_held_out = True
-    fits = staticmethod(learns_answers)
 
     reward = model_parameter("reward model")
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")

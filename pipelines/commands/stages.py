@@ -291,15 +291,19 @@ class Evaluate(Answering, Bounded, _OfFiles):
     reward_model = luigi.Parameter(default="", description="model that scores the answers; empty: none")
     max_new_tokens = Whole(default=256)
 
+    asked: Node
+    """The prompts, once the graph is planned: their file may be gone when it is done."""
+
     def build(self, plan: Plan) -> Sequence[Node]:
         verifier = recursively_unfreeze(dict(self.verifier))
         place = reference(self, "policy")
         policy = model_at(plan, place, "generator")
         reward_model = model_at(plan, self.reward_model, "scorer") if self.reward_model else None
         self.room([policy, reward_model], self.max_new_tokens)
+        self.asked = self.rows(plan, self.prompts)
         eval_setup = EvalSetup(
             name=self.label(place, self.prompts),
-            held_out=self.rows(plan, self.prompts),
+            held_out=self.asked,
             tokenizer=policy,
             reward_model=reward_model,
             verifier=op_of("label.verify", verifier) if verifier else None,
@@ -316,6 +320,5 @@ class Evaluate(Answering, Bounded, _OfFiles):
         for row in Dataset.open(self.targets[0].url).read().to_pylist():
             print(f"{row['metric']:<28} {row['value']:.4f}")
         if not self.verifier:
-            prompts = self.rows(Plan(settings.quiver_config().root), self.prompts)
-            print(terminal.wrapped(f"correct is not measured: {not_verified(prompts, '--verifier')}"))
+            print(terminal.wrapped(f"correct is not measured: {not_verified(self.asked, '--verifier')}"))
         super().after()

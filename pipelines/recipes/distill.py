@@ -63,7 +63,6 @@ class Distill(OneShotOfAnswers):
         """Both kinds of rows as tokens with the teacher's likeliest ids, the student, and how far it is from the
         teacher on the rows that it did not learn from.
         """
-        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, teacher = given.label, given.model, model_at(plan, self.teacher, "model")
         k = self.top_k or min([_TOP_K, *(size for one in (teacher, first) if (size := known_ids(one)) is not None)])

@@ -14,18 +14,18 @@ from collections.abc import Sequence
 
 import luigi
 
+from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.one_shot import OneShotOfPairs, learning_over
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.learning import SettingNumber
-from pipelines.stages.preference_rows import learns_preferences
 from pipelines.stages.preference_training import trained_on_pairs
 from trainers.registry import algorithm_of
 
 
-class Preference(OneShotOfPairs):
+class Preference(LearnsPreferences, OneShotOfPairs):
     """A model that prefers the chosen answers of the pairs in `data`, by `algorithm`; `kto` also learns from answers
     that are wanted or not, one by one.
     """
@@ -38,8 +38,6 @@ class Preference(OneShotOfPairs):
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = learning_over(optim={"lr": 1e-6})
     beta = SettingNumber(setting="settings.beta", least=0, note="empty: the algorithm's default")
-
-    fits = staticmethod(learns_preferences)
 
     @property
     def least_held_out(self) -> int:

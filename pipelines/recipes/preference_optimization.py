@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import luigi
 
+from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter
+from pipelines.runtime.learning import MergedParameter
 from pipelines.runtime.parameters import RenamedParameter
-from pipelines.stages.preference_rows import learns_preferences
 from pipelines.stages.preference_training import trained_on_pairs
 from schemas.errors import ConfigError
 
@@ -31,13 +31,13 @@ _LEARNING = {
 """For the small policies that setups train from scratch; a large one wants a rate of about 5e-7."""
 
 
-class PreferenceOptimization(ByAlgorithm, SetupRecipe[Results]):
+class PreferenceOptimization(LearnsPreferences, SetupRecipe[Results]):
     """A policy that prefers the chosen answers of pairs.
 
     How often it does is measured on held-out pairs, before and after.
     """
 
-    fits, asks = staticmethod(learns_preferences), ()
+    asks = ()
 
     setup = RenamedParameter(
         older="source", default="preferences", description="task setup of the pairs and of the policy"

@@ -51,7 +51,6 @@ class RewardModel(OneShotOfPairs):
 
     def results(self, plan: Plan) -> Results:
         """Both kinds of pairs as tokens, the reward model, and its rewards of the pairs that it did not learn from."""
-        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first, reading = given.label, given.model, given.reading
         rendering = reading.rendering.for_model(first.trained_template)

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import luigi
 
 from datakit.tokenize import Pack
+from pipelines.commands.algorithm_kinds import LearnsAnswers
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics, perplexity
-from pipelines.stages.losses import learns_answers, learnt_share, losses, token_rows
+from pipelines.stages.losses import learnt_share, losses, token_rows
 
 _COLUMNS = (
     Figure("rows", ",.0f", meaning="rows that are learnt from"),
@@ -30,13 +31,10 @@ _COLUMNS = (
 )
 
 
-class Sft(OneShotOfAnswers):
+class Sft(LearnsAnswers, OneShotOfAnswers):
     """A model that learnt the answers of `data`; `eval_data`, or a share of them, says how well."""
 
     example = "--model FOLDER --data rows.jsonl --lr 1e-5"
-    fits = staticmethod(learns_answers)
-    unfit = "does not learn from answers one by one"
-    fitting = "an algorithm over input_ids and loss_mask (sft), or another recipe (quiver recipes)"
     title = "sft"
 
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
@@ -45,7 +43,6 @@ class Sft(OneShotOfAnswers):
 
     def results(self, plan: Plan) -> Results:
         """Both kinds of rows as tokens, the policy, and its loss on the rows that it did not learn from."""
-        self.check_algorithm()
         given = self.one_shot_setup(plan)
         label, first = given.label, given.model
         rows = {

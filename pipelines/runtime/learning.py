@@ -126,9 +126,7 @@ class ByAlgorithm(Assigns):
         """Whether the recipe has the rows that `algorithm` learns from."""
         return True
 
-    def check_algorithm(self) -> None:
-        """`ConfigError` for an algorithm that does not fit."""
-        algorithm = algorithm_of(self.algorithm)
+    def _check_algorithm(self, algorithm: Algorithm) -> None:
         if not self.fits(algorithm):
             raise ConfigError(
                 "bad-setting",
@@ -140,9 +138,11 @@ class ByAlgorithm(Assigns):
             )
 
     def training_for(self, label: str) -> Training:
-        """The training that all flags together ask for."""
+        """The training that all flags together ask for; `ConfigError` for an algorithm that does not fit."""
+        algorithm = algorithm_of(self.algorithm)
+        self._check_algorithm(algorithm)
         _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
-        settings = {**algorithm_of(self.algorithm).in_recipes, **options}
+        settings = {**algorithm.in_recipes, **options}
         below = {"settings": settings} if settings else {}
         return training_asked(self, seed=self.settled_seed, where=f"learning of {label}", below=below)
 

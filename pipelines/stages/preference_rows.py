@@ -75,7 +75,7 @@ def learnt_rows(
 
     Texts that the algorithm reads besides, each as tokens (`mismatched_ids`), come of the operations that add them.
     """
-    asking, rows = question(algorithm), rows_for(plan, label, algorithm, pairs)
+    asking, rows = logprobs_of(algorithm), rows_for(plan, label, algorithm, pairs)
     if not is_of_pairs(algorithm):
         for sequence in algorithm.sequences[1:]:
             if sequence.text not in rows_of(rows):
@@ -83,22 +83,6 @@ def learnt_rows(
                 rows = plan.table(f"{label}.{sequence.text}", added, rows, seed=seed)
     prepared = ask if algorithm.references else readable
     return prepared(plan, label, asking, rows, reference, reading=reading)
-
-
-def question(algorithm: Algorithm) -> Logprobs:
-    """What a reference is asked about every sequence of the algorithm; for one without `references` it only says which
-    tokens rows are to hold. `ConfigError` for one that learns no preferences.
-    """
-    if not learns_preferences(algorithm):
-        raise ConfigError(
-            "bad-setting",
-            f"{algorithm.name} learns no preferences",
-            expected="an algorithm over pairs of answers, or over answers that are wanted or not",
-            found=f"it reads {algorithm.rows.name}",
-            kept="nothing was started",
-            next="--algorithm dpo",
-        )
-    return logprobs_of(algorithm)
 
 
 def of_pairs(who: str) -> Logprobs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,20 @@ from commands import luigi
 
 from datakit.apply import apply
 from datakit.blend import Split
+from pipelines.commands.algorithm_kinds import LearnsAnswers, LearnsPreferences
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.one_shot import OneShotSetup
+from pipelines.commands.stages import Evaluate
 from pipelines.commands.usage import commands
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
 from pipelines.runtime import invocation
-from pipelines.runtime.learning import Learns, SettingFlag
-from schemas import PROMPTS, Dataset
+from pipelines.runtime.learning import ByAlgorithm, Learns, SettingFlag
+from schemas import PROMPTS, REPORTS, Dataset
 from schemas.errors import ConfigError
+from schemas.manifest import MANIFEST, Manifest
+from trainers.registry import algorithms
 
 ANSWERED = [{"prompt": f"Say {n}.", "response": f"It is {n}."} for n in range(400)]
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
@@ -183,6 +188,27 @@ def test_sft_refuses_an_algorithm_of_pairs(place: Path) -> None:
         Sft(model=str(place / "model"), data=data, algorithm="dpo").results(Plan(str(place / "out")))
 
 
+def test_a_finished_run_needs_its_inputs_no_more(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file and the model go away while training runs: what was trained is there, and said to be."""
+    data = write(place / "some.jsonl", ANSWERED)
+    recipe = Sft(model=str(place / "model"), data=data, eval_share=0.0)
+    policy = recipe.graph.checkpoints["policy"]
+    Path(policy.url).mkdir(parents=True)
+    (Path(policy.url) / MANIFEST).write_bytes(Manifest(kind="checkpoint", task_key=policy.task_key).to_bytes())
+    Path(data).unlink()
+    shutil.rmtree(place / "model")
+    recipe.go_on()
+    assert "go on with" in (printed := capsys.readouterr().out) and "Generate --model" in printed
+
+
+def test_figures_need_the_prompts_no_more(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = Evaluate(model=str(place / "model"), prompts="prompts.jsonl", max_new_tokens=8)
+    Dataset.from_arrow(REPORTS.example(2), REPORTS, command.targets[0].url)
+    (place / "prompts.jsonl").unlink()
+    command.after()
+    assert "correct is not measured: the prompts have no known answers" in capsys.readouterr().out
+
+
 def test_flags_and_settings_are_one_learning(place: Path) -> None:
     data = write(place / "some.jsonl", ANSWERED)
     recipe = Sft(model=str(place / "model"), data=data, lr=3e-4, epochs=2, batch_size=4, eval_steps=5, set=("seed_=1",))
@@ -206,3 +232,20 @@ def test_commands_share_the_flags_of_files_and_of_training() -> None:
     common = {name for name, one in vars(Learns).items() if isinstance(one, SettingFlag)}
     assert len(common) == 4 and Sft in trains
     assert all(issubclass(kind, Learns) and flags[kind] >= common for kind in trains)
+
+
+def test_every_recipe_by_an_algorithm_refuses_those_that_it_has_no_rows_for(place: Path) -> None:
+    kinds = [kind for kind in commands().values() if issubclass(kind, ByAlgorithm)]
+    unfit = [(kind, name) for kind in kinds for name, one in algorithms().items() if not kind.fits(one)]
+    assert {kind for kind, _ in unfit} == {*kinds} and len(kinds) > 5
+    for kind, name in unfit:
+        with pytest.raises(ConfigError) as fault:
+            kind(algorithm=name).training_for("here")
+        assert fault.value.what == f"{name} {kind.unfit}" and kind.unfit != ByAlgorithm.unfit
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kinds"), [("sft", {LearnsAnswers}), ("kto", {LearnsPreferences}), ("dpo", {LearnsPreferences})]
+)
+def test_what_learns_from_answers_is_not_what_learns_preferences(algorithm: str, kinds: set[type]) -> None:
+    assert {kind for kind in (LearnsAnswers, LearnsPreferences) if kind.fits(algorithms()[algorithm])} == kinds

@@ -33,7 +33,7 @@ from schemas.rows.tokens import MASK
 from schemas.schema import Column
 from tests import pages
 from trainers.algorithm import Algorithm, TokenColumn
-from trainers.algorithms import DPO, IPO, KTO, ORPO, RPO, SFT, SIMPO
+from trainers.algorithms import DPO, IPO, KTO, ORPO, RPO, SIMPO
 from trainers.registry import configured
 
 WANTED = replace(
@@ -263,9 +263,9 @@ def test_answers_to_other_questions_are_put_beside_those_of_kto(learnt) -> None:
     assert beside.seed == 7 and isinstance(beside.inputs[0].op, Unpair)
 
 
-def test_an_algorithm_that_learns_no_preferences_is_refused(learnt) -> None:
+def test_an_algorithm_that_learns_no_preferences_is_refused(plan: Plan) -> None:
     with pytest.raises(ConfigError, match="sft learns no preferences") as fault:
-        learnt(SFT)
+        PreferenceOptimization(algorithm="sft").results(plan)
     assert fault.value.next == "--algorithm dpo"
 
 

@@ -40,6 +40,14 @@ def test_a_level_that_the_text_does_not_say_is_refused(place: Path, settings: di
     assert fault.value.slug == "levels" and f"--{next(iter(settings))}" in fault.value.what
 
 
+@pytest.mark.parametrize("algorithm", ["dpo", "rm_regression"])
+def test_an_algorithm_that_does_not_learn_answers_is_refused_as_it_is_planned(place: Path, algorithm: str) -> None:
+    recipe = SteerLm(model="model", data="rows.jsonl", reward="judges:letters", algorithm=algorithm)
+    with pytest.raises(ConfigError, match=f"{algorithm} does not learn from answers one by one") as fault:
+        recipe.results(Plan(str(place / "out")))
+    assert (fault.value.slug, fault.value.next) == ("bad-setting", "--algorithm sft")
+
+
 def only(folder: Path, name: str) -> Dataset:
     [made] = (folder / "quiver-data/steerlm/rows").glob(f"{name}-????????")
     return Dataset.open(str(made))
