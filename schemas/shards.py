@@ -31,6 +31,7 @@ ROWS_PER_SHARD = 65_536
 """Rows of a shard that is cut from a stream; shards are what processes share."""
 _FLUSH_BYTES = 4 << 20
 _IN_MEMORY_BYTES = 64 << 20
+_BLOCK = 1 << 20
 _verified: set[tuple[str, str, tuple[Any, ...]]] = set()
 
 
@@ -175,8 +176,7 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
     """
     with contextlib.ExitStack() as stack, _explained(url, file):
         source = stack.enter_context(contextlib.closing(verified_bytes(url, file, verify)))
-        parquet = pq.ParquetFile(source, page_checksum_verification=verify != "off", pre_buffer=False)
-        stack.enter_context(parquet)
+        parquet = stack.enter_context(_parquet_of(source, page_checksum_verification=verify != "off", pre_buffer=False))
         if parquet.metadata.num_rows != file.rows:
             raise _broken("row-count", url, file, f"{file.rows} rows", f"{parquet.metadata.num_rows} rows")
         actual = parquet.schema_arrow
@@ -184,6 +184,33 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
         if [(c.name, c.type) for c in now.columns] != [(c.name, c.type) for c in schema.columns]:
             raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(actual.names))
         yield parquet
+
+
+class _OneThread(pq.ParquetFile):
+    """Decodes in the thread that asks."""
+
+    def read(self, *arguments: Any, **options: Any) -> pa.Table:
+        return super().read(*arguments, **options, use_threads=False)
+
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
+        return super().read_row_group(*arguments, **options, use_threads=False)
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return super().iter_batches(*arguments, **options, use_threads=False)
+
+
+def _parquet_of(source: BinaryIO, **options: bool) -> pq.ParquetFile:
+    """A reader that leaves nothing of Python's in the hands of Arrow's threads.
+
+    One that lets go of such a thing last, a moment after the rows are there, aborts a Python that is ending meanwhile.
+    """
+    if isinstance(source, pa.BufferReader):
+        return pq.ParquetFile(source, **options)
+    try:
+        local = pa.OSFile(f"/dev/fd/{source.fileno()}")
+    except (OSError, AttributeError):
+        return _OneThread(source, **options)
+    return pq.ParquetFile(local, **options)
 
 
 def verified_bytes(url: str, file: File, verify: Verify) -> BinaryIO:
@@ -222,13 +249,13 @@ def _verified_source(store: Store, path: str, url: str, file: File, verify: Veri
         return source
     try:
         if file.bytes <= _IN_MEMORY_BYTES:
-            data = _read_all(source, file.bytes)
+            data = _read_all(source)
             actual = hashlib.sha256(data).hexdigest()
             source.close()
             source = pa.BufferReader(data)
         else:
             state = hashlib.sha256()
-            while block := source.read(1 << 20):
+            while block := source.read(_BLOCK):
                 state.update(block)
             actual = state.hexdigest()
             source.seek(0)
@@ -241,11 +268,12 @@ def _verified_source(store: Store, path: str, url: str, file: File, verify: Veri
     return source
 
 
-def _read_all(source: BinaryIO, size: int) -> bytes:
-    blocks = []
-    while block := source.read(size + 1):
-        blocks.append(block)
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+def _read_all(source: BinaryIO) -> pa.Buffer:
+    """All bytes, in memory of Arrow's own."""
+    sink = pa.BufferOutputStream()
+    while block := source.read(_BLOCK):
+        sink.write(block)
+    return sink.getvalue()
 
 
 def _broken(slug: str, url: str, file: File, expected: str, actual: str) -> IntegrityError:
