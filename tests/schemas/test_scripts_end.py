@@ -24,7 +24,7 @@ LATE = """
 static void wait_a_moment(void *caller) {
     Dl_info place;
     if (getpid() == syscall(SYS_gettid) || !dladdr(caller, &place)) return;
-    if (!strstr(place.dli_fname, "python3") || strstr(place.dli_fname, "site-packages")) usleep(20000);
+    if (!strstr(place.dli_fname, "python3") || strstr(place.dli_fname, "site-packages")) usleep(50000);
 }
 int pthread_cond_broadcast(pthread_cond_t *waiting) {
     int (*real)(pthread_cond_t *) = dlsym(RTLD_NEXT, "pthread_cond_broadcast"), done = real(waiting);
@@ -49,7 +49,7 @@ KIND = Schema("answers", 1, (Column("id", pa.string(), ""), Column("reward", pa.
 rows = pa.table({"id": ["a", "b", "c"], "reward": [0.1, 0.9, 0.5]})
 
 class Last:
-    def __del__(self): time.sleep(0.5)  # the interpreter has begun to end
+    def __del__(self): time.sleep(1)  # the interpreter has begun to end
 
 last = Last()
 """
@@ -78,7 +78,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def ended(read: str, late: str, folder: Path) -> int:
-    script = f"{BEFORE}{read}\nfor _ in range(5): read()\n"
+    script = f"{BEFORE}{read}\nfor _ in range(3): read()\n"
     return subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
@@ -90,7 +90,8 @@ def ended(read: str, late: str, folder: Path) -> int:
 
 
 def test_threads_of_arrow_that_hold_what_is_pythons_abort_a_script(late: str, tmp_path: Path) -> None:
-    assert ended(ARROW_ALONE, late, tmp_path) == -signal.SIGABRT, "Arrow itself does not mind any more"
+    tries = (ended(ARROW_ALONE, late, tmp_path) for _ in range(10))
+    assert -signal.SIGABRT in tries, "Arrow itself does not mind any more"
 
 
 @pytest.mark.parametrize("read", READS)
