@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.graph.backend import model_at
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
+from pipelines.setups.own import own
+from pipelines.setups.preferences import preferences
 from tests.pipelines import small_model
 
 FOLDER = str(Path(__file__).parent)
 if FOLDER not in sys.path:
     sys.path.insert(0, FOLDER)
+
+
+_SETUPS = {module: module.task_setup for module in (own, preferences)}
 
 
 @pytest.fixture
@@ -35,3 +42,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small_model.write(tmp_path / "model")
     small_model.write(tmp_path / "judge", "LlamaForSequenceClassification")
     return tmp_path
+
+
+@pytest.fixture
+def with_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Plans the setup of a module (`own`, `preferences`) with these settings of its section."""
+
+    def settled(module: Any, **settings: Any) -> None:
+        monkeypatch.setattr(
+            module, "task_setup", lambda section, *more: _SETUPS[module](section.clone(**settings), *more)
+        )
+
+    return settled

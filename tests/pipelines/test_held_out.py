@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,23 +155,21 @@ def test_questions_that_levels_are_asked_of_have_to_be_there(place: Path) -> Non
 
 @pytest.mark.parametrize(("share", "nothing"), [(0.0, "judge by"), (1.0, "learn from")])
 def test_setups_name_the_flag_of_a_share_that_leaves_nothing(
-    share: float, nothing: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    share: float, nothing: str, place: Path, with_settings: Callable[..., None]
 ) -> None:
     (place / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
     given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "judge", "held_out": share, "max_new_tokens": 8}
-    setup = own.task_setup
-    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    with_settings(own, **given)
     with pytest.raises(ConfigError, match=f"--own-held-out {share:g} leaves nothing to {nothing}") as fault:
         RestIteration(setup="own", prompts_per_iteration=1).results(Plan(str(place / "out")))
     assert fault.value.next == "--own-held-out 0.1"
 
 
-def test_setups_hold_one_of_few_prompts_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setups_hold_one_of_few_prompts_out(place: Path, with_settings: Callable[..., None]) -> None:
     """Eight questions, a tenth: with most seeds none was drawn."""
     (place / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"{n}"}) + "\n" for n in range(8)))
     given = {"policy": "model", "prompts": "prompts.jsonl", "reward": "judge", "max_new_tokens": 8}
-    setup = own.task_setup
-    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    with_settings(own, **given)
     for seed in range(4):
         recipe = RestIteration(setup="own", prompts_per_iteration=1, seed=seed)
         [held_out] = [
@@ -179,13 +178,10 @@ def test_setups_hold_one_of_few_prompts_out(place: Path, monkeypatch: pytest.Mon
         assert sizes(held_out, place / f"{seed}") >= 1
 
 
-def test_setups_of_pairs_hold_one_of_few_questions_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setups_of_pairs_hold_one_of_few_questions_out(place: Path, with_settings: Callable[..., None]) -> None:
     rows = ({"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(3))
     (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    setup = preferences.task_setup
-    monkeypatch.setattr(
-        preferences, "task_setup", lambda section, *more: setup(section.clone(files=["pairs.jsonl"]), *more)
-    )
+    with_settings(preferences, files=["pairs.jsonl"])
     parts = splits(PreferenceOptimization().results(Plan(str(place / "out"))).targets)
     assert {part.name: sizes(part, place / "made") > 0 for part in parts} == {
         "pairs.train": True,
@@ -203,16 +199,13 @@ ITERATED = [
 
 @pytest.mark.parametrize(("recipe", "settings"), ITERATED)
 def test_no_original_answer_to_a_held_out_prompt_is_learnt(
-    recipe: Any, settings: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Any, settings: dict[str, Any], place: Path, with_settings: Callable[..., None]
 ) -> None:
     """60 answers to 20 questions that are the prompts too: a tenth is held out of all that any of the recipes reads."""
     rows = [{"prompt": f"question {n % 20}", "response": f"answer {n}"} for n in range(60)]
     (place / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"policy": "model", "prompts": "answers.jsonl", "original": "answers.jsonl", "reward": "judge"}
-    setup = own.task_setup
-    monkeypatch.setattr(
-        own, "task_setup", lambda section, *more: setup(section.clone(**given, max_new_tokens=8), *more)
-    )
+    with_settings(own, **given, max_new_tokens=8)
     results = recipe(setup="own", prompts_per_iteration=4, **settings).results(Plan(str(place / "out")))
     judged = questions(made(results.task_setup.eval_setup.held_out, place / "made"))
     learnt = results.task_setup.original

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,10 @@ def checkpoint(name: str, facts: dict[str, Any]) -> str:
     return name
 
 
-_TASK_SETUP = own.task_setup
-
-
-def wanted(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Sequence[Node]:
+def wanted(with_settings: Callable[..., None], **settings: Any) -> Sequence[Node]:
     """What an iteration over one's own model wants, with these settings of `[own]`."""
     given = {"model": "model", "prompts": "prompts.jsonl", "reward": "judge", "held_out": 0.5, **settings}
-    monkeypatch.setattr(own, "task_setup", lambda section, *more: _TASK_SETUP(section.clone(**given), *more))
+    with_settings(own, **given)
     return RestIteration(setup="own", prompts_per_iteration=1).results(Plan("data")).targets
 
 
@@ -97,8 +94,8 @@ def lengths(targets: Any) -> set[int]:
     return {length for node in nodes if (length := getattr(node.op, "max_length", None)) is not None}
 
 
-def test_max_length_is_what_the_models_read_unless_it_is_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lengths(wanted(monkeypatch, max_new_tokens=16)) == {64, 48}, (
+def test_max_length_is_what_the_models_read_unless_it_is_given(place: Path, with_settings: Callable[..., None]) -> None:
+    assert lengths(wanted(with_settings, max_new_tokens=16)) == {64, 48}, (
         "the model's 64 positions, and what a question may take of them"
     )
     config = json.loads((place / "model/config.json").read_text())
@@ -107,19 +104,19 @@ def test_max_length_is_what_the_models_read_unless_it_is_given(place: Path, monk
         wider = {**config, "architectures": kind, "max_position_embeddings": 4096}
         (place / name / "config.json").write_text(json.dumps(wider))
     keys = [
-        [node.task_key for node in wanted(monkeypatch, max_new_tokens=16, **more)]
+        [node.task_key for node in wanted(with_settings, max_new_tokens=16, **more)]
         for more in ({}, {"max_length": 2048})
     ]
     assert keys[0] == keys[1], "a model that reads more keeps the keys it had when 2048 was the default"
-    assert lengths(wanted(monkeypatch, max_new_tokens=16, max_length=4096)) == {4096, 4080}
+    assert lengths(wanted(with_settings, max_new_tokens=16, max_length=4096)) == {4096, 4080}
 
 
-def test_a_length_beyond_the_model_is_found_as_the_graph_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_length_beyond_the_model_is_found_at_planning(place: Path, with_settings: Callable[..., None]) -> None:
     with pytest.raises(ConfigError, match="65 is more than the 64 tokens that model reads") as fault:
-        wanted(monkeypatch, max_new_tokens=16, max_length=65)
+        wanted(with_settings, max_new_tokens=16, max_length=65)
     assert (fault.value.slug, fault.value.next) == ("beyond-model", "--own-max-length 64")
     with pytest.raises(ConfigError, match="answers of 512 tokens leave no room for a question") as fault:
-        wanted(monkeypatch)
+        wanted(with_settings)
     assert fault.value.next == "--own-max-new-tokens 32"
     for goal in bounded(max_length=65):
         with pytest.raises(ConfigError, match="--max-length 65 is more") as fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,19 +59,17 @@ def test_self_play_needs_no_reward_and_asks_the_same_prompts_again() -> None:
                for step in results.steps)  # fmt: skip
 
 
-def test_self_play_of_ones_own_model_asks_for_no_reward(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_self_play_of_ones_own_model_asks_for_no_reward(place: Path, with_settings: Callable[..., None]) -> None:
     """With one, held-out answers are scored; without, what is measured of them is the rest."""
     (place / "prompts.jsonl").write_text('{"prompt": "q"}\n{"prompt": "a"}\n')
     given = {"model": "model", "prompts": "prompts.jsonl", "original": "rows.jsonl", "max_new_tokens": 8}
-    setup = own.task_setup
     for reward, columns in (("", ("response_ids.length",)), ("judge", ("reward", "response_ids.length"))):
-        both = {**given, "reward": reward}
-        monkeypatch.setattr(own, "task_setup", lambda section, *more, _own=both: setup(section.clone(**_own), *more))
+        with_settings(own, **given, reward=reward)
         results = planned(SpinIteration, setup="own", iteration=1, prompts_per_iteration=0)
         figures = results.steps[0].evaluation.figures
         assert isinstance(figures, Table) and figures.op.columns == columns  # type: ignore[attr-defined]
         assert ("reward_model" in results.checkpoints) is bool(reward)
-    monkeypatch.setattr(own, "task_setup", lambda section, *more: setup(section.clone(**given), *more))
+    with_settings(own, **given)
     with pytest.raises(ConfigError, match=r"\[own\] needs reward"):
         planned(DpoIteration, setup="own", iteration=1)
 
