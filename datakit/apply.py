@@ -33,7 +33,7 @@ from datakit.run.work import Job, streams
 from schemas import Schema
 from schemas.dataset import Attempt, Dataset
 from schemas.errors import ConfigError, DataError, QuiverError
-from schemas.manifest import task_key_of
+from schemas.manifest import Parent, task_key_of
 from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import attempt_path, find_existing
 
@@ -77,7 +77,7 @@ def apply(
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
     check_tokenizers(op, given, resources)
     task_key = task_key or _task_key(op, given, resources, seed)
-    if find_existing(into, task_key, "dataset") is not None:
+    if find_existing(into, task_key, "dataset", _parents(given)) is not None:
         remove_stale(into)
         return Dataset.open(into)
     chunks = Chunks(into, task_key)
@@ -103,6 +103,11 @@ def apply(
     chunks.drop()
     reporter.reach(reporter.rows, force=True)
     return dataset
+
+
+def _parents(inputs: Sequence[Dataset]) -> list[Parent]:
+    """The inputs as the manifest of what is made of them names them."""
+    return [dataset.as_parent(str(number)) for number, dataset in enumerate(inputs)]
 
 
 def _task_key(op: Op, inputs: Sequence[Dataset], resources: Mapping[str, Resource], seed: int) -> str:
@@ -226,7 +231,7 @@ def _commit(job: Job, done: Sequence[Done], task_key: str, seconds: float, proce
         [shard.file for shard in done],
         [shard.rejected for shard in done if shard.rejected is not None],
         op=job.op.to_json(),
-        parents=[dataset.as_parent(str(number)) for number, dataset in enumerate(job.inputs)],
+        parents=_parents(job.inputs),
         seed=job.seed,
         task_key=task_key,
         stats={"counts": dict(sorted(counts.items()))},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, StorageError, printable
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, Parent
 from schemas.process import program
 from schemas.process.terminal import error_text
 from schemas.store.commit import find_existing, read_manifest
@@ -70,12 +70,12 @@ def execute(run: Run) -> None:
         )
     data = Dataset.open(run.paths.data)
     validation = None if run.paths.validation is None else Dataset.open(run.paths.validation)
-    digests = [data.content_digest]
+    parents = [data.as_parent("data")]
     if run.paths.init is not None:
         init = _init_manifest(run.paths.init)
-        digests.append(init.content_digest)
-    task_key = run.task_key(*digests)
-    if find_existing(run.paths.out, task_key, "checkpoint") is not None:
+        parents.append(Parent("init", run.paths.init, init.content_digest, init.task_key))
+    task_key = run.task_key(*(parent.content_digest for parent in parents))
+    if find_existing(run.paths.out, task_key, "checkpoint", parents) is not None:
         if _rank() == 0:
             print(f"{run.paths.out} is already finished", file=sys.stderr)
         return

@@ -16,7 +16,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from datakit.op import Capability
 from pipelines.graph.backend import Backend, Placement, Role, register
@@ -35,6 +35,7 @@ class Function(Backend):
     form: ClassVar[str] = "module:function"
     example: ClassVar[str] = "my_rewards:brevity"
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"scorer": frozenset({"scores"})}
+    reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
 
     def recognises(self, reference: str) -> bool:
         module, colon, name = reference.partition(":")

@@ -25,6 +25,7 @@ from pipelines.runtime.training import check
 from schemas import end_tokens
 from schemas.chat_template import ChatTemplate
 from schemas.errors import StorageError, printable
+from schemas.store.commit import read_manifest
 
 _SHOWN = 12
 
@@ -123,11 +124,14 @@ def written_otherwise(node: Table) -> str:
 
 
 def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:
-    """What has to be made, each behind what it is made of, and what stands already where the work begins."""
+    """What has to be made, each behind what it is made of, and what stands already where the work begins; no manifest
+    is read twice. `ConflictError` for what was made of other content than stands now.
+    """
     reused: set[int] = set()
+    read = functools.cache(read_manifest)
 
     def stands(node: Node) -> bool:
-        if complete(node):
+        if complete(node, read):
             reused.add(id(node))
         return id(node) in reused
 

@@ -122,6 +122,8 @@ def _next(error: QuiverError) -> str:
     """What to do: what the error says; for a setting with a near name the command with that name; where a command line
     is wrong in another way, the page about it.
     """
+    if error.slug == "input-replaced" and error.next.startswith("rm "):
+        return f"{error.next} && {shlex.join(invocation.again())}"
     if error.matches:
         several = invocation.task() in ("Import", "Blend")
         places = ",".join(error.matches) if several else error.matches[-1]

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator
 
 from pipelines.graph.nodes import Node
+from pipelines.runtime.targets import standing
 from schemas.errors import QuiverError
 from schemas.manifest import Manifest
-from schemas.store.commit import begin_attempt, discard_attempt, publish_folder, read_manifest
+from schemas.store.commit import begin_attempt, discard_attempt, publish_folder, read_manifest, replaced
 
 _RESULT = re.compile(r"-[0-9a-f]{8}(\.\w+)?$")
 _LOGS = "logs"
@@ -22,14 +23,14 @@ _LOGS = "logs"
 
 def linked(node: Node) -> str:
     """The place of a whole result with the key of `node`, which now lies at its own place too; empty where there is
-    none, or where files can have no second name.
+    none made of what stands now, or where files can have no second name.
     """
     for place in _same(node):
         try:
             manifest = read_manifest(place)
             if manifest is None or (manifest.kind, manifest.task_key) != (node.kind, node.task_key):
                 continue
-            if not _whole(place, manifest):
+            if replaced(manifest, standing(node)) or not _whole(place, manifest):
                 continue
             _publish(place, manifest, node.url)
         except (QuiverError, OSError):

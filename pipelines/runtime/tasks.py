@@ -22,9 +22,10 @@ from pipelines.runtime import settings
 from pipelines.runtime.console import Stage, counted, say_of
 from pipelines.runtime.failures import failure_text
 from pipelines.runtime.reuse import linked
-from pipelines.runtime.targets import NodeTarget
+from pipelines.runtime.targets import NodeTarget, ReadManifest
 from schemas.errors import ConfigError
 from schemas.process.parent import end_with_parent
+from schemas.store.commit import read_manifest
 
 _KINDS: dict[type[Node], type[Make]] = {}
 
@@ -169,6 +170,6 @@ def tasks_of(nodes: Iterable[Node]) -> list[luigi.Task]:
     return list(dict.fromkeys(task_of(node) for node in nodes if node.made))
 
 
-def complete(node: Node) -> bool:
+def complete(node: Node, read: ReadManifest = read_manifest) -> bool:
     """Whether `node` lies where it belongs."""
-    return not node.made or task_of(node).complete()
+    return not node.made or NodeTarget(node, read).exists()

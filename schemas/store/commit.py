@@ -14,14 +14,15 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError, StorageError
-from schemas.manifest import MANIFEST, MAX_BYTES, File, Manifest
+from schemas.manifest import MANIFEST, MAX_BYTES, File, Manifest, Parent
 from schemas.store.opening import open_store
 from schemas.store.owner import Owner
-from schemas.store.storage import Store, inside, normal, shown
+from schemas.store.storage import Store, inside, normal, relative, shown
 
 LEASE_SECONDS = 7 * 86400.0
 """After this long an attempt of another host, whose process cannot be looked at, counts as dead."""
@@ -48,15 +49,24 @@ def read_manifest(url: str) -> Manifest | None:
     return _read(store, root)
 
 
-def find_existing(url: str, task_key: str, kind: str) -> Manifest | None:
-    """What is at `url` already, if it is the `kind` with this task key; `ConflictError` if it is another's.
+def find_existing(url: str, task_key: str, kind: str, inputs: Iterable[Parent] = ()) -> Manifest | None:
+    """What is at `url` already, if `existing` takes it for the `kind` with this task key."""
+    return existing(read_manifest(url), url, task_key, kind, inputs)
+
+
+def existing(
+    manifest: Manifest | None, url: str, task_key: str, kind: str, inputs: Iterable[Parent] = ()
+) -> Manifest | None:
+    """`manifest`, which is at `url`, if it is the `kind` with this task key; `ConflictError` if it is another's, or if
+    it was made of other content than one of `inputs` has: what stands now of that which it would be made of (what is
+    gone is not among them). They are not asked for before there is a manifest.
 
     Without a key a `kind` that stands there is None too: publishing finds out whether it has the same content.
     """
-    manifest = read_manifest(url)
     if manifest is None or (not task_key and manifest.kind == kind):
         return None
     if manifest.kind == kind and manifest.task_key == task_key:
+        _check_made_of(manifest, url, inputs)
         return manifest
     raise ConflictError(
         "out-taken",
@@ -67,6 +77,33 @@ def find_existing(url: str, task_key: str, kind: str) -> Manifest | None:
         kept="what is there; nothing was started",
         next="choose another place, or remove it",
     )
+
+
+def replaced(manifest: Manifest, inputs: Iterable[Parent]) -> tuple[Parent, Parent] | None:
+    """The first parent in `manifest` that one of `inputs` has taken the place of with other content, and that input:
+    of the same name and key, with another digest. None where there is none.
+    """
+    made_of = {(parent.name, parent.task_key): parent for parent in manifest.parents}
+    for now in inputs if made_of else ():
+        then = made_of.get((now.name, now.task_key), now)
+        if then.content_digest != now.content_digest:
+            return then, now
+    return None
+
+
+def _check_made_of(manifest: Manifest, url: str, inputs: Iterable[Parent]) -> None:
+    other = replaced(manifest, inputs)
+    if other is not None:
+        then, now = other
+        raise ConflictError(
+            "input-replaced",
+            f"{shown(url)} was made from other content than stands in {shown(now.url)} now",
+            expected=f"digest {then.content_digest[:12]}",
+            found=f"digest {now.content_digest[:12]}",
+            where=shown(now.url),
+            kept="everything; nothing was started",
+            next=f"remove {shown(url)}" if "://" in url else f"rm -r {shlex.quote(relative(url))}",
+        )
 
 
 def begin_attempt(url: str, folders: Iterable[str] = (), lease: float = LEASE_SECONDS) -> str:

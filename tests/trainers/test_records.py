@@ -15,6 +15,7 @@ import torch
 from schemas import PACKS, TOKENS
 from schemas.dataset import Dataset
 from schemas.errors import ConflictError, IntegrityError, Stopped
+from schemas.manifest import Parent
 from schemas.rows.records import RECORDS, records_of
 from schemas.settings import parse
 from schemas.store.commit import read_manifest
@@ -154,6 +155,19 @@ def test_a_flipped_bit_is_an_error_and_never_another_row(tmp_path: Path) -> None
     piece.write_bytes(whole)
     records.publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, (), 0))
     assert Dataset.open(str(tmp_path / "out")).read()["sample_id"].to_pylist() == ["5c9fc1c0c982f6fc", "first"]
+
+
+def test_records_of_a_run_over_other_rows_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    def publish(digest: str) -> None:
+        records = Records(tmp_path / "spool", "sample_id", (), 0)
+        records.add(1, 0, [digest], ["web"], np.array([[1.5, 2.0]]))
+        parents = (Parent("data", "rows", digest, "key of the rows"),)
+        records.publish(str(tmp_path / "out"), engine.RecordsManifest("k", {}, parents, 0))
+
+    publish("a" * 64)
+    publish("a" * 64)
+    with pytest.raises(ConflictError, match="input-replaced"):
+        publish("b" * 64)
 
 
 def test_memory_and_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,16 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return go(tmp_path_factory.mktemp("straight"))
 
 
+def test_a_finished_run_over_other_rows_is_not_taken_for_this_one(straight: Run, tmp_path: Path) -> None:
+    manifest = read_manifest(straight.paths.out)
+    assert manifest is not None
+    place = {"out": straight.paths.out, "task_key": manifest.task_key}
+    runs.execute(parse(Run, toys.config(tmp_path / "same", **place)))
+    toys.put(tmp_path / "other" / "tokens", TOKENS, toys.tokens(20, seed=3))
+    with pytest.raises(ConflictError, match="input-replaced"):
+        runs.execute(parse(Run, toys.config(tmp_path / "other", **place)))
+
+
 def test_a_finished_run_is_a_checkpoint_that_tells_where_it_came_from(straight: Run) -> None:
     manifest = read_manifest(straight.paths.out)
     assert manifest is not None and manifest.kind == "checkpoint"

@@ -48,9 +48,11 @@ class RecordsManifest:
     seed: int
 
 
-def are_there(url: str, task_key: str) -> bool:
-    """Whether the records of this very run are published; `ConflictError` when something else stands at `url`."""
-    return find_existing(url, task_key, "dataset") is not None
+def are_there(url: str, task_key: str, parents: Sequence[Parent]) -> bool:
+    """Whether the records of this very run are published; `ConflictError` when something else stands at `url`, or those
+    of a run over other content than `parents` have.
+    """
+    return find_existing(url, task_key, "dataset", parents) is not None
 
 
 class Records:
@@ -104,7 +106,7 @@ class Records:
     def publish(self, url: str, manifest: RecordsManifest) -> None:
         """Make the dataset at `url`, unless it stands there, and remove the files."""
         self.flush()
-        if not are_there(url, manifest.task_key):
+        if not are_there(url, manifest.task_key, manifest.parents):
             facts = {"missing_steps": [list(gap) for gap in self.missing]}
             with Attempt.begin(url, self.schema) as attempt:
                 files = list(_shards(attempt, _read(self.folder)))

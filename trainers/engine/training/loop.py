@@ -38,8 +38,9 @@ def train(run: Run, data: Dataset, validation: Dataset | None, task_key: str) ->
     prepared = build.prepare(run, data, validation)
     layout = prepared.layout
     records = run.paths.records
-    if records is not None and parallel.on_rank_zero(lambda: are_there(run.paths.records or "", records_key(task_key))):
-        records = None
+    if records is not None:
+        known_records = (records, records_key(task_key), prepared.inputs.parents)
+        records = None if parallel.on_rank_zero(lambda: are_there(*known_records)) else records
     part = (prepared.algorithm, prepared.shape, layout)
     batches = build.feed(run, data, *part, shuffle=True)
     checks = None if validation is None else build.feed(run, validation, *part, shuffle=False)
