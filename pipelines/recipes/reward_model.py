@@ -26,8 +26,8 @@ from trainers.algorithm import Algorithm, Needs
 
 _COLUMNS = (
     Figure("pairs", ",.0f", meaning="held-out pairs"),
-    Figure("accuracy", ".1%", meaning="pairs whose chosen answer has the greater reward, and half of ties"),
-    Figure("longer answer", ".1%", meaning="the same by a judge who takes the longer answer"),
+    Figure("accuracy", ".1%", meaning="pairs whose chosen answer has the greater reward; equal ones do not count"),
+    Figure("longer answer", ".1%", meaning="the same by a judge who takes the longer answer (half of equal ones)"),
     Figure("calibration error", ".1%", meaning="how far sigma of a difference is from how often it is right"),
     Figure("rewards/margins", ".4f", meaning="mean difference of a pair's rewards"),
     Figure("mean reward", ".4f", meaning="of held-out answers: what label.standardize takes as mean"),

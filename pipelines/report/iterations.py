@@ -32,6 +32,7 @@ _COLUMNS = (
     Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else, once their processes have started"),
 )
 
+_RIGHT_ORDER = "pairs whose chosen answer is rated higher: of equal rewards none, of equally long answers half"
 _REWARDS = ("reward", "chosen_reward")
 _BATCH_ROWS = 65536
 
@@ -73,7 +74,7 @@ def pair_table(task_setup: TaskSetup) -> FigureTable:
     accuracies: dict[str, float] = {"reward model": stats["val_accuracy"]} if "val_accuracy" in stats else {}
     if task_setup.baselines is not None:
         accuracies["longer answer"] = metrics(task_setup.baselines)[f"{Longer().output}.mean"]
-    columns = (Figure("judge"), Figure("right order", ".1%", meaning="pairs whose chosen answer is rated higher"))
+    columns = (Figure("judge"), Figure("right order", ".1%", meaning=_RIGHT_ORDER))
     return FigureTable("held-out pairs in the right order", columns, tuple(accuracies.items()))
 
 

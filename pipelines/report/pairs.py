@@ -29,9 +29,7 @@ def _of_pairs(meaning: str) -> tuple[Figure, ...]:
         Figure("pairs", ",.0f", meaning="held-out pairs"),
         Figure("chosen likelier before", ".1%", meaning="pairs whose chosen answer the first policy finds likelier"),
         Figure("after", ".1%", meaning="the same by the trained policy"),
-        Figure(
-            "rewards/accuracies", ".1%", meaning="pairs whose chosen answer has the greater reward, and half of ties"
-        ),
+        Figure("rewards/accuracies", ".1%", meaning="pairs whose chosen answer has the greater reward"),
         Figure("rewards/margins", ".4f", meaning="mean difference of the rewards"),
         Figure("rewards/chosen", ".4f", meaning=f"mean reward: {meaning}"),
         Figure("rewards/rejected", ".4f", meaning="the same of the other answers"),

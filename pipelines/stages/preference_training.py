@@ -107,7 +107,9 @@ FROM rewarded ORDER BY sample_id
 
 
 def rewards_query(reward: ImplicitReward) -> str:
-    """The query for `MEASURED`, with the rewards that the algorithm gives answers."""
+    """The query for `MEASURED`, with the rewards that the algorithm gives answers. `before`, `after` and `accuracy` are
+    1 where the chosen answer has strictly more, as TRL and the trainer's validation count: equal ones and NaN are 0.
+    """
     rewards = []
     for side in SIDES:
         gain = f"policy_logprob_{side}" + (f" - ref_logprob_{side}" if reward.referred else "")
@@ -115,9 +117,9 @@ def rewards_query(reward: ImplicitReward) -> str:
     return f"""
 WITH rewarded AS (SELECT *, {", ".join(rewards)} FROM pairs)
 SELECT pair_id,
-  (1 + sign(ref_logprob_chosen - ref_logprob_rejected)) / 2 AS before,
-  (1 + sign(policy_logprob_chosen - policy_logprob_rejected)) / 2 AS after,
-  (1 + sign(reward_chosen - reward_rejected)) / 2 AS accuracy,
+  CAST(sign(ref_logprob_chosen - ref_logprob_rejected) = 1 AS DOUBLE) AS before,
+  CAST(sign(policy_logprob_chosen - policy_logprob_rejected) = 1 AS DOUBLE) AS after,
+  CAST(sign(reward_chosen - reward_rejected) = 1 AS DOUBLE) AS accuracy,
   reward_chosen - reward_rejected AS reward_margin, reward_chosen, reward_rejected
 FROM rewarded ORDER BY pair_id
 """

@@ -23,16 +23,16 @@ WITH sides AS (
   FROM sides GROUP BY pair_id
 ), judged AS (
   SELECT *, reward_chosen - reward_rejected AS reward_margin,
-    (1 + sign(reward_chosen - reward_rejected)) / 2 AS accuracy,
+    CAST(sign(reward_chosen - reward_rejected) = 1 AS DOUBLE) AS accuracy,
     1 / (1 + exp(-abs(reward_chosen - reward_rejected))) AS confidence
   FROM pairs WHERE reward_chosen IS NOT NULL AND reward_rejected IS NOT NULL
 ), binned AS (SELECT *, CAST(least(floor(confidence * 20) - 10, 9) AS INTEGER) AS bin FROM judged)
 SELECT *, abs(avg(confidence) OVER (PARTITION BY bin) - avg(accuracy) OVER (PARTITION BY bin)) AS calibration_error
 FROM binned ORDER BY pair_id
 """
-"""A row for every pair: which answer has the greater reward (of equal ones 1/2), how sure sigma(|difference|) is of
-that, and how far those of its bin (ten from 1/2 to 1) are off on average; the mean of that is the expected calibration
-error (Guo et al. 2017).
+"""A row for every pair: 1 where the chosen answer has the strictly greater reward, as TRL and the trainer's validation
+count (equal ones and NaN are 0), how sure sigma(|difference|) is of that, and how far those of its bin (ten from 1/2 to
+1) are off on average; the mean of that is the expected calibration error (Guo et al. 2017).
 """
 
 

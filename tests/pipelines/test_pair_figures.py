@@ -19,6 +19,7 @@ from schemas import Dataset, Schema
 from tests.trainers.algorithms.pairs import MASKS, REFERENCE, drawn, loss_of, outputs_of, sums
 from trainers.algorithm import ImplicitReward
 from trainers.algorithms import KTO
+from trainers.preference import pair_loss, score_loss
 from trainers.registry import algorithm_of, algorithms, configured, presets
 
 READ = {
@@ -119,16 +120,44 @@ def kto_reward(settings: Any, logprobs: list[list[float]], ids: str) -> list[flo
     return rewards
 
 
-def test_equal_rewards_are_right_half_of_the_time(tmp_path: Path) -> None:
-    """A model that says the same of everything orders half of the pairs, as tossing a coin does, and knows it."""
+def test_equal_rewards_order_no_pair(tmp_path: Path) -> None:
+    """A model that says the same of everything puts no pair in order, though it is half sure of each."""
     names = [f"p{number}-{side}" for number in range(5) for side in ("chosen", "rejected")]
     columns = {"sample_id": names, "desirable": [True, False] * 5, "reward": [0.25] * 10}
     made = queried(tmp_path / "model", rewards._ORDERED, "rewards", columns)
-    assert [(row["accuracy"], row["calibration_error"]) for row in made] == [(0.5, 0.0)] * 5
+    assert [(row["accuracy"], row["calibration_error"]) for row in made] == [(0.0, 0.5)] * 5
     same = {name: value for name, value in READ.items() if "logprob" not in name}
     logprobs = {f"{who}_logprob_{side}": [-2.0, -2.0] for who in ("ref", "policy") for side in ("chosen", "rejected")}
     made = queried(tmp_path / "policy", rewards_query(reward_of("dpo", {})), "pairs", {**same, **logprobs})
-    assert [(row["before"], row["after"], row["accuracy"]) for row in made] == [(0.5, 0.5, 0.5)] * 2
+    assert [(row["before"], row["after"], row["accuracy"]) for row in made] == [(0.0, 0.0, 0.0)] * 2
+
+
+ORDERS = ((2.0, 1.0), (1.0, 1.0), (-1.0, -1.0), (0.5, 1.5), (0.0, 0.0), (1.0, 0.0))
+"""Numbers of chosen and rejected: two in order, one not, three of equal ones."""
+
+
+def test_a_reward_model_and_its_training_count_ties_alike(tmp_path: Path) -> None:
+    chosen_B, rejected_B = torch.tensor(ORDERS, dtype=torch.float64).unbind(1)
+    total, count = score_loss(chosen_B, (chosen_B, rejected_B)).metrics["accuracy"]
+    columns: dict[str, list[Any]] = {"sample_id": [], "desirable": [], "reward": []}
+    for number, rewards_of_pair in enumerate(ORDERS):
+        columns["sample_id"] += [f"p{number}-chosen", f"p{number}-rejected"]
+        columns["desirable"] += [True, False]
+        columns["reward"] += rewards_of_pair
+    made = queried(tmp_path, rewards._ORDERED, "rewards", columns)
+    assert (float(total), float(count)) == (2.0, 6.0) == (sum(row["accuracy"] for row in made), len(made))
+
+
+def test_a_policy_and_its_training_count_ties_alike(tmp_path: Path) -> None:
+    chosen_B, rejected_B = torch.tensor(ORDERS, dtype=torch.float64).unbind(1)
+    total, count = pair_loss(chosen_B, chosen_B, (chosen_B, rejected_B), sft_weight=0.0).metrics["accuracy"]
+    columns: dict[str, list[Any]] = {"pair_id": [f"p{number}" for number in range(len(ORDERS))]}
+    for side, values in zip(("chosen", "rejected"), zip(*ORDERS, strict=True), strict=True):
+        columns |= {f"{side}_mask": [[1, 1]] * len(ORDERS), f"ref_logprob_{side}": [*values]}
+        columns[f"policy_logprob_{side}"] = [2 * value for value in values]
+    made = queried(tmp_path, rewards_query(ImplicitReward(scale=1.0, referred=True)), "pairs", columns)
+    assert (float(total), float(count)) == (2.0, 6.0)
+    assert all(sum(row[name] for row in made) == 2.0 for name in ("before", "after", "accuracy")), made
 
 
 def test_order_and_calibration_of_a_reward_model(tmp_path: Path) -> None:
