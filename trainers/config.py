@@ -23,7 +23,7 @@ from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, below, parallel_errors, size_errors
 from trainers.registry import spelled_out
 
-VERSION = 2
+VERSION = 3
 """Rises when the same run gives other weights."""
 
 
@@ -31,8 +31,9 @@ VERSION = 2
 class Optim:
     """AdamW with decoupled weight decay (none on biases and norms), gradient clipping and a learning-rate schedule.
 
-    `warmup_steps` rise linearly from 0 to `lr`; then `constant`, or `cosine` / `linear` down to `min_lr` at the last
-    step. `clip_grad` is the greatest global gradient norm (0: no clipping). `fused` takes torch's fused kernel.
+    `warmup_steps` rise linearly from 0 to `lr`; then `constant`, or `cosine` / `linear` down to `min_lr`, which it has
+    behind the last step. `clip_grad` is the greatest global gradient norm (0: no clipping). `fused` takes torch's
+    fused kernel.
     """
 
     lr: float

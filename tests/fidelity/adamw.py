@@ -20,12 +20,13 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
 
 
 def rate(step: int, last: int, lr: float, min_lr: float, warmup: int) -> float:
-    """The rate of step `step`, from 1: a straight rise that reaches `lr` at `warmup`, then a cosine down to `min_lr` at
-    `last`.
+    """The rate of step `step`, from 1: a straight rise that reaches `lr` at `warmup`, then a cosine from `lr` down to
+    `min_lr`, which step `last` + 1 would have.
     """
     if step < warmup:
         return lr * step / warmup
-    return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * (step - warmup) / (last - warmup)))
+    fallen = max(0, step - 1 - warmup) / (last - warmup)
+    return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * fallen))
 
 
 def train(

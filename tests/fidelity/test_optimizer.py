@@ -18,7 +18,7 @@ from tests.trainers import toys
 from tests.trainers.weights import tiny
 from trainers import registry
 from trainers import run as runs
-from trainers.config import Run
+from trainers.config import Optim, Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.training import build, optim
@@ -91,6 +91,21 @@ def compared(name: str, root: Path, *, bf16: bool = False, **changes: Any) -> di
 
 def _distance(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
     return math.sqrt(sum((some[n].float() - others[n].float()).square().sum().item() for n in some))
+
+
+@pytest.mark.parametrize("last", [1, 2, 7])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_rate_falls_as_in_transformers_and_every_step_learns(schedule: str, last: int) -> None:
+    from transformers import get_scheduler
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.SGD([parameter], lr=3e-4)
+    scheduler = get_scheduler(schedule, theirs, num_warmup_steps=0, num_training_steps=last)
+    for step in range(1, last + 1):
+        rate = optim.learning_rate(Optim(lr=3e-4, schedule=schedule), step, last)  # type: ignore[arg-type]
+        assert rate == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12) and rate > 0
+        theirs.step()
+        scheduler.step()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

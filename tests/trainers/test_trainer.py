@@ -266,7 +266,7 @@ def test_a_falling_schedule_needs_its_last_step(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no-last-step"):
         engine.open(a_run(tmp_path, optim=falling, max_steps=..., epochs=2))
     with engine.open(a_run(tmp_path, optim=falling, max_steps=2)) as trainer:
-        assert [step["lr"] for step in learn(trainer, 1, 2, 3)] == [5e-3, 0.0, 0.0]
+        assert [step["lr"] for step in learn(trainer, 1, 2, 3)] == [1e-2, 5e-3, 0.0]
     with pytest.raises(ConfigError, match="the run has no data"):
         runs.execute(a_run(tmp_path))
 

@@ -54,14 +54,14 @@ def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
 
 
 def learning_rate(optim: Optim, step: int, last: int) -> float:
-    """The rate of step `step` (from 1) in a run of `last` steps: linear warm-up, then the schedule down to `min_lr`,
-    where it stays.
+    """The rate of step `step` (from 1) in a run of `last` steps: linear warm-up, then the schedule from `lr` down to
+    `min_lr`, which it has behind the last step: as in Megatron-LM and transformers every step of a run learns.
     """
     if step <= optim.warmup_steps:
         return optim.lr * step / optim.warmup_steps
     if optim.schedule == "constant":
         return optim.lr
-    done = min(1.0, (step - optim.warmup_steps) / max(1, last - optim.warmup_steps))
+    done = min(1.0, (step - 1 - optim.warmup_steps) / max(1, last - optim.warmup_steps))
     left = 1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return optim.min_lr + (optim.lr - optim.min_lr) * left
 
