@@ -11,20 +11,21 @@ with `blend.shuffle`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from datakit.columns.apportion import largest_remainder, largest_total, of_epochs
-from datakit.columns.interleave import Source, concatenated, interleaved, lengths_of, partial_use
+from datakit.columns.interleave import Source, concatenated, interleaved, lengths_of, mixed_columns, partial_use
 from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Blend, Context, Result
-from schemas import Column, Schema, common
+from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
+from schemas.settings import DEFAULT_UNNAMED
 
 _MARKS = (
     Column("source", pa.string(), "the mixture's name for where the row came from"),
@@ -40,7 +41,8 @@ class Mix(Blend):
     its lists. Without it the mixture is as large as `max_epochs` allows. A token count is reached by the
     shortest run of whole rows, so it is exceeded by less than one row of each source. A source that would
     have to be repeated more than `max_epochs` times is an error, not a surprise. Columns are those that all
-    sources have, or those named; the key is lost, because rows may repeat.
+    sources have, or those named, and besides those of `partial` that any source has, null where another lacks them; the
+    key is lost, because rows may repeat.
     """
 
     name: ClassVar[str] = "blend.mix"
@@ -53,6 +55,7 @@ class Mix(Blend):
     length: str = ""
     max_epochs: float = 1.0
     columns: tuple[str, ...] = ()
+    partial: tuple[str, ...] = field(default=(), metadata=DEFAULT_UNNAMED)
     order: Literal["interleaved", "concatenated"] = "interleaved"
 
     def __post_init__(self) -> None:
@@ -83,24 +86,19 @@ class Mix(Blend):
         return NOTHING
 
     def gives(self, *inputs: Schema) -> Schema:
-        """The common columns of the inputs (or the named ones), `source` and `epoch`."""
+        """The common columns of the inputs (or the named ones), those of `partial`, `source` and `epoch`."""
         if len(inputs) != len(self.sources):
             raise ConfigError("bad-inputs", f"blend.mix got {len(inputs)} inputs for {len(self.sources)} sources")
         for schema in inputs:
             require_columns(schema, (*self.columns, *([self.length] if self.length else [])), self.name)
-        shared = common(inputs)
         shared_names = self.columns or tuple(
             name for name in inputs[0].names if all(name in schema for schema in inputs)
         )
-        for name in shared_names:
-            if name not in shared:
-                kinds = ", ".join(f"{s}: {i[name].type}" for s, i in zip(self.sources, inputs, strict=True))
-                raise ConfigError(
-                    "schema", f"blend.mix cannot mix {name}, which is {kinds}", kept="nothing was started"
-                )
         if not shared_names:
             raise ConfigError("schema", "blend.mix found no column that all sources have", kept="nothing was started")
-        mixed = shared.selecting(*shared_names)
+        names = dict.fromkeys((*shared_names, *self.partial))
+        columns = mixed_columns(dict(zip(self.sources, inputs, strict=True)), names)
+        mixed = inputs[0].selecting(*shared_names).adding(*columns)
         return mixed.renamed(mixed.name, version=mixed.version, key=()).adding(*_MARKS)
 
     def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:

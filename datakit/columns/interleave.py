@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 
 from datakit.columns.measurement import numbers
 from datakit.columns.seeded import row_keys, smallest
+from schemas import Column, Schema, common
 from schemas.dataset import Dataset
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
 
 _BATCH_ROWS = 65536
@@ -39,7 +41,9 @@ def lengths_of(dataset: Dataset, column: str) -> npt.NDArray[np.int64]:
 
 
 class Source:
-    """`quota` units out of `dataset`, a row being worth its entry in `lengths`; `take` hands its rows out."""
+    """`quota` units out of `dataset`, a row being worth its entry in `lengths`; `take` hands its rows out, with those
+    of the `columns` that it has.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Source:
         columns: Sequence[str],
         seed: int,
     ) -> None:
-        self._name, self._dataset, self._columns = name, dataset, list(columns)
+        self._name, self._dataset, self._columns = name, dataset, [one for one in columns if one in dataset.schema]
         self._passes, left = divmod(quota, int(lengths.sum()))
         self._part = _part(lengths, left, row_keys(0, len(lengths), seed, "blend.mix", name))
         self.rows = self._passes * len(lengths) + int(self._part.sum())
@@ -122,12 +126,27 @@ def interleaved(sources: Sequence[Source]) -> Iterator[pa.Table]:
         parts = [source.take(end - start) for source, (start, end) in zip(sources, spans, strict=True)]
         places = [(np.arange(*span) + 0.5) / s.rows for s, span in zip(sources, spans, strict=True) if s.rows]
         order = np.argsort(np.concatenate(places), kind="stable")
-        yield pa.concat_tables(parts).take(pa.array(order))
+        yield pa.concat_tables(parts, promote_options="default").take(pa.array(order))
 
 
 def _first(rows: int, block: int, blocks: int) -> int:
     """The first of `rows` whose place is in `block`: the least j with j + 1/2 >= rows * block / blocks."""
     return max(0, -((blocks - 2 * rows * block) // (2 * blocks)))
+
+
+def mixed_columns(inputs: Mapping[str, Schema], names: Iterable[str]) -> list[Column]:
+    """Of `names` the columns that any source has, null where another lacks one; `ConfigError` for one of two types."""
+    columns = []
+    for name in names:
+        having = {source: schema for source, schema in inputs.items() if name in schema}
+        if not having:
+            continue
+        alike = common(having.values())
+        if name not in alike:
+            kinds = ", ".join(f"{source}: {schema[name].type}" for source, schema in having.items())
+            raise ConfigError("schema", f"blend.mix cannot mix {name}, which is {kinds}", kept="nothing was started")
+        columns.append(replace(alike[name], nullable=alike[name].nullable or len(having) < len(inputs)))
+    return columns
 
 
 def partial_use(made: Manifest, name: str) -> tuple[int, int]:

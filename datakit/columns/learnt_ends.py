@@ -1,4 +1,8 @@
-"""Whether rows teach a model where to stop: templated rows of which some trained part ends in an end token."""
+"""Whether rows teach a model where to stop: templated rows of which some trained part ends in an end token.
+
+An answer that was cut (`finish_reason` length) has no end, and teaches none: what a template writes behind it is the
+template's alone.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, starts
+from schemas import PIECES
 from schemas.end_tokens import TurnEnd
 from schemas.errors import printable
 from schemas.manifest import Manifest
+from schemas.rows.samples import CUT
 
-WITHOUT_END = "rows_without_end"
-"""The count in a manifest's stats."""
+WITHOUT_END, CUT_ANSWERS = "rows_without_end", "cut_answers"
+"""Counts in a manifest's stats: rows that teach no end, but for cut answers; and these, where there are any."""
 
 
-def counts(pieces: pa.ChunkedArray, ends: Sequence[str], *, appended: bool = False) -> dict[str, float]:
-    """How many rows of a PIECES column teach no end; `appended`: an end token follows rows that end trained."""
+def cut_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Rows whose answer was cut, as their column `finish_reason` says; none where they have no such column."""
+    reasons = flat(rows["finish_reason"]) if "finish_reason" in rows.column_names else pa.nulls(rows.num_rows)
+    if not (pa.types.is_string(reasons.type) or pa.types.is_large_string(reasons.type)):
+        return np.zeros(rows.num_rows, bool)
+    return np.asarray(pc.fill_null(pc.equal(reasons, CUT), False))
+
+
+def without_end(pieces: pa.Array, cut: npt.NDArray[np.bool_]) -> pa.Array:
+    """A PIECES column of which the rows `cut` do not learn what stands behind the content of their last trained part,
+    and nothing of one without content.
+    """
+    if not cut.any():
+        return pieces
+    offsets, inner = starts(pieces), pieces.flatten()
+    row = np.repeat(np.arange(len(pieces)), np.diff(offsets))
+    special, trained = np.asarray(inner.field("special")), np.asarray(inner.field("trained"))
+    untrained_before = np.cumsum(~trained)
+    last, content = _last(trained, row, len(pieces))[row], _last(trained & ~special, row, len(pieces))[row]
+    in_last_part = trained & (untrained_before == untrained_before[last])
+    learnt = trained & ~(cut[row] & in_last_part & (np.arange(len(row)) > content))
+    parts = [inner.field("text"), inner.field("special"), pa.array(learnt)]
+    made = pa.StructArray.from_arrays(parts, fields=list(PIECES.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), made, type=PIECES)
+
+
+def counts(
+    pieces: pa.ChunkedArray, ends: Sequence[str], *, cut: npt.NDArray[np.bool_], appended: bool = False
+) -> dict[str, float]:
+    """How many rows of a PIECES column teach no end, and how many were `cut`; `appended`: an end token follows rows
+    that end trained.
+    """
     column = flat(pieces)
     offsets, inner = starts(column), column.flatten()
     trained = np.asarray(pc.fill_null(inner.field("trained"), False))
@@ -33,23 +69,42 @@ def counts(pieces: pa.ChunkedArray, ends: Sequence[str], *, appended: bool = Fal
     # An end may lie in several pieces: "\n" and "<extra_id_1>", where that is no token.
     left, firsts = ~good, np.flatnonzero(begins)
     good[left] = _ending(_joined(parts, firsts[left], places[left] + 1), ends)
-    taught = np.unique(np.searchsorted(offsets, places[good], side="right"))
-    return {WITHOUT_END: float(len(column) - len(taught))}
+    without = ~cut
+    without[np.searchsorted(offsets, places[good], side="right") - 1] = False
+    return {WITHOUT_END: float(without.sum()), **({CUT_ANSWERS: float(cut.sum())} if cut.any() else {})}
 
 
 def notes(made: Manifest, cure: str) -> tuple[str, ...]:
     """One line where rows teach no end: their share, and what to do."""
-    count = int(made.stats.get("counts", {}).get(WITHOUT_END, 0))
-    if not count:
-        return ()
-    share = f"{count:,} of {made.num_rows:,} rows ({100 * count / made.num_rows:.0f}%)"
-    return (f"no trained part ends in an end token in {share}: they do not teach where to stop; {cure}",)
+    share = _share(made, WITHOUT_END, "rows")
+    line = f"no trained part ends in an end token in {share}: they do not teach where to stop; {cure}"
+    return (line,) if share else ()
+
+
+def cut_notes(made: Manifest) -> tuple[str, ...]:
+    """One line where answers were cut: their share."""
+    share = _share(made, CUT_ANSWERS, "answers")
+    why = "were cut at max_new_tokens: their end is not learnt; a greater --max-new-tokens lets them end"
+    return (f"{share} {why}",) if share else ()
 
 
 def texts(made: Manifest) -> tuple[str, ...]:
     """One line where the template ends a turn with no control token: the text at which answers end."""
     ends = ", ".join(map(printable, TurnEnd.of(made.facts).texts))
     return (f"the template ends a turn with no control token: answers end at the text {ends}",) if ends else ()
+
+
+def _share(made: Manifest, count: str, things: str) -> str:
+    """How many of the rows were counted so; empty where none was."""
+    number = int(made.stats.get("counts", {}).get(count, 0))
+    return f"{number:,} of {made.num_rows:,} {things} ({100 * number / made.num_rows:.0f}%)" if number else ""
+
+
+def _last(pieces: npt.NDArray[np.bool_], row: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
+    """The place of the last of these `pieces` in each of so many rows; -1 where it has none."""
+    places, last = np.flatnonzero(pieces), np.full(rows, -1)
+    last[row[places]] = places
+    return last
 
 
 def _joined(parts: pa.Array, firsts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> pa.Array:

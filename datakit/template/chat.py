@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,11 +36,12 @@ class Chat(Templating, WritesText):
     `response` if named.
 
     `template`, `options` and `date` as in `Rendering`. `learn`: all assistant turns, or the last. Rows that the
-    template refuses, or whose contents cannot be located in what it writes, are rejected.
+    template refuses, or whose contents cannot be located in what it writes, are rejected. Of a `response` that was
+    cut (`finish_reason` length, as in `SAMPLES`) only the content is trained: it has no end to be learnt.
     """
 
     name: ClassVar[str] = "template.chat"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"response": "mismatched", "learn": "last", "into": "mismatched_pieces"},
@@ -78,18 +80,23 @@ class Chat(Templating, WritesText):
         done = renderer_of(self.rendering, ctx).pieces(
             turns, tools=tools_of(rows), generation=self.generation, last=self.learn == "last"
         )
-        return labelled({self.into: done.pieces, self.adds[1].name: done.text}, done)
+        pieces = learnt_ends.without_end(done.pieces, self._cut(rows))
+        return labelled({self.into: pieces, self.adds[1].name: done.text}, done)
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
-        """Rows that do not teach where to stop."""
+        """Rows that do not teach where to stop, and answers that were cut."""
         if self.generation:
             return {}
         ends = renderer_of(self.rendering, ctx).turn_end.stop
-        return learnt_ends.counts(rows[self.into], (*end_of(ctx), *ends))
+        return learnt_ends.counts(rows[self.into], (*end_of(ctx), *ends), cut=self._cut(rows))
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the template has no token for it."""
-        return (*learnt_ends.notes(made, _CURE), *learnt_ends.texts(made))
+        return (*learnt_ends.notes(made, _CURE), *learnt_ends.cut_notes(made), *learnt_ends.texts(made))
+
+    def _cut(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Rows whose answer is a drawn one that was cut."""
+        return learnt_ends.cut_rows(rows) if self.response == "response" else np.zeros(rows.num_rows, bool)
 
 
 def conversations(response: str | None = None) -> Schema:

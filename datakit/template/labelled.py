@@ -88,7 +88,8 @@ class LabelledChat(WritesText):
 
     def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
         """Rows that do not teach where to stop."""
-        return learnt_ends.counts(rows["pieces"], (*end_of(ctx), *renderer_of(self.rendering, ctx).turn_end.stop))
+        ends = (*end_of(ctx), *renderer_of(self.rendering, ctx).turn_end.stop)
+        return learnt_ends.counts(rows["pieces"], ends, cut=np.zeros(rows.num_rows, bool))
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the tokenizer has no token for it."""

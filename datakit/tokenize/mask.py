@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,12 +30,13 @@ class Mask(Label):
     """Adds `input_ids` and `loss_mask` (1 on every token of a trained piece), and `sample_id` where rows go
     by another id.
 
-    `append_eos` adds the end token, trained, to rows that end in a trained piece and not in that token
-    already. A row of which no token is trained, or none is left by a cut, is rejected. `max_length` and `overlong` as
-    in `Encode`.
+    `append_eos` adds the end token, trained, to rows that end in a trained piece and not in that token already, but
+    for answers that were cut (`finish_reason` length). A row of which no token is trained, or none is left by a cut, is
+    rejected. `max_length` and `overlong` as in `Encode`.
     """
 
     name: ClassVar[str] = "tokenize.mask"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     pieces: str = "pieces"
@@ -68,7 +70,8 @@ class Mask(Label):
         """Rows that do not teach where to stop."""
         eos = tokenizer_of(ctx).eos_token
         ends = ((eos,) if eos else ()) + TurnEnd.of(ctx.prepared).stop
-        return learnt_ends.counts(rows[self.pieces], ends, appended=self.append_eos)
+        cut = learnt_ends.cut_rows(rows)
+        return learnt_ends.counts(rows[self.pieces], ends, cut=cut, appended=self.append_eos)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end."""
@@ -85,7 +88,7 @@ class Mask(Label):
             end = tokenizer.id_of(tokenizer.eos_token)
             if end is None:
                 raise ConfigError("no-eos", f"{self.name}: the tokenizer has no end token to append")
-            encoded = ended(encoded, end)
+            encoded = ended(encoded, end, but=learnt_ends.cut_rows(rows))
         kept = within(encoded.lengths, self.max_length, self.overlong, self.name)
         encoded = shortened(encoded, self.max_length, self.overlong)
         columns = {
@@ -97,10 +100,10 @@ class Mask(Label):
         return _taught(columns, encoded, kept)
 
 
-def ended(encoded: Encoded, end: int) -> Encoded:
-    """`end`, trained, behind each row whose last token is trained and is another."""
+def ended(encoded: Encoded, end: int, but: npt.NDArray[np.bool_]) -> Encoded:
+    """`end`, trained, behind each row whose last token is trained and is another, and that is none of `but`."""
     last = np.maximum(encoded.offsets[1:] - 1, 0)
-    some = encoded.lengths > 0
+    some = (encoded.lengths > 0) & ~but
     adds = np.zeros(len(last), bool)
     adds[some] = encoded.trained[last[some]] & (encoded.ids[last[some]] != end)
     at = encoded.offsets[1:][adds]

@@ -16,7 +16,8 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
-from pipelines.report.iterations import iteration_table, pair_table, unmeasured
+from pipelines.report.iterations import cut_answers, iteration_table, pair_table, unmeasured
+from pipelines.runtime.invocation import flag_of
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups import setup_kind
 from pipelines.stages.fine_tuning import fine_tuned
@@ -161,8 +162,12 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
     @property
     def fewer_prompts(self) -> str:
         """The flags that decide for how many iterations prompts suffice."""
-        share = f" or --{self.setup}-held-out" if hasattr(setup_kind(self.setup), "held_out") else ""
-        return f"--prompts-per-iteration{share}"
+        share = self._setup_flag("held_out")
+        return f"--prompts-per-iteration{f' or {share}' if share else ''}"
+
+    def _setup_flag(self, name: str) -> str:
+        """The flag of the setup's parameter `name`; empty where it has none."""
+        return flag_of(f"{self.setup}_{name}") if hasattr(setup_kind(self.setup), name) else ""
 
     def requires(self) -> list[luigi.Task]:
         """The iteration before, and what this one wants. The one before is a part of the same graph: it is not planned
@@ -177,8 +182,9 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
     def report(self) -> Sequence[FigureTable]:
         """A row for every iteration; how good the reward model is."""
         title = f"{self.task_family} on {self.graph.task_setup.eval_setup.name}: {self.graph.folder}"
-        verifier = f"--{self.setup}-verifier" if hasattr(setup_kind(self.setup), "verifier") else ""
-        notes = unmeasured(self.graph.task_setup.eval_setup, verifier, f"--{self.setup}-reward")
+        eval_setup = self.graph.task_setup.eval_setup
+        notes = unmeasured(eval_setup, self._setup_flag("verifier"), f"--{self.setup}-reward")
+        notes += cut_answers(self.graph.steps, eval_setup.max_new_tokens, self._setup_flag("max_new_tokens"))
         table = iteration_table(title, self.graph.before, self.graph.steps)
         return [replace(table, notes=(*table.notes, *notes)), pair_table(self.graph.task_setup)]
 

@@ -33,6 +33,7 @@ from pipelines.setups.setup_config import columns_parameter, not_held_out, renam
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
 from pipelines.stages.fine_tuning import BLENDED
+from pipelines.stages.iteration import partial_columns
 from pipelines.stages.losses import token_rows
 
 _SHARES = {"generated": 0.33, "data": 0.33, "preferences": 0.34}
@@ -66,7 +67,10 @@ class DecisionTransformer(Requesting):
             for name, rows in by_origin.items()
         }
         mix = Mix(
-            sources=tuple(rewards), weights=tuple(_SHARES[name] for name in rewards), columns=(*BLENDED, "reward")
+            sources=tuple(rewards),
+            weights=tuple(_SHARES[name] for name in rewards),
+            columns=(*BLENDED, "reward"),
+            partial=partial_columns(rewards.values()),
         )
         blend = plan.table(f"{label}/blend", mix, *rewards.values(), seed=self.settled_seed)
         scores = plan.table(f"{label}/scores", Standardize(output="score"), blend)

@@ -9,7 +9,8 @@
       -> label.importance -> train.steerlm2 -> policy, asked and measured as SteerLm's is
 
 Wang et al., "HelpSteer2" (2024, arXiv:2406.08673); NeMo-Aligner has the loss, and no way to make its rows. Answers are
-drawn at temperature 1 with nothing cut, as importance weights suppose; one that is cut off counts as if it ended there.
+drawn at temperature 1 from all tokens, as importance weights suppose; of one that was cut off what was drawn
+counts, and no end.
 """
 
 from __future__ import annotations

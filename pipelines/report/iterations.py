@@ -14,6 +14,7 @@ from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
 from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, TaskSetup
 from schemas import Dataset
+from schemas.rows.samples import CUT
 from schemas.stats import merge_moments, moments
 
 _COLUMNS = (
@@ -54,6 +55,24 @@ def unmeasured(eval_setup: EvalSetup, verifier: str, reward: str) -> list[str]:
     if eval_setup.reward_model is None:
         lines.append(f'held-out reward is "-": no model scores the answers; {reward} MODEL has one do so')
     return lines
+
+
+def cut_answers(steps: Sequence[IterationResult], most: int, flag: str) -> list[str]:
+    """A line with the shares of the answers that were cut at `most` tokens, where any were; `flag` (empty: there is
+    none) has them longer.
+    """
+    shares = {step.number: _cut_share(step.samples) for step in steps}
+    some = ", ".join(f"{share:.1%} in iteration {number}" for number, share in shares.items() if share)
+    cure = f"; a greater {flag} lets them end" if flag else ""
+    return [f"answers cut at {most} tokens: {some}{cure}"] if some else []
+
+
+def _cut_share(samples: Node) -> float:
+    """Of the answers in `samples` those that were cut; 0 where they are gone or there are none."""
+    if not _rows(samples):
+        return 0.0
+    reasons = Dataset.open(samples.url).read(columns=["finish_reason"])["finish_reason"]
+    return float(pc.sum(pc.equal(reasons, CUT)).as_py() or 0) / len(reasons)
 
 
 def not_verified(prompts: Node, flag: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datakit.blend import Mix, Shuffle
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
-from pipelines.stages.iteration import TaskSetup, tokenized
+from pipelines.stages.iteration import TaskSetup, partial_columns, tokenized
 from trainers.config import training_of
 
 BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
@@ -17,8 +17,10 @@ def fine_tuned(
     """`policy` after `train.sft` on `kept`, of which `original_share` (0..1) is replaced by original data."""
     rows, eval_setup = kept, task_setup.eval_setup
     if original_share and task_setup.original is not None:
-        mix = Mix(sources=("kept", "original"), weights=(1.0 - original_share, original_share), columns=BLENDED)
-        rows = plan.table(f"{label}/blend", mix, rows, task_setup.original, seed=seed)
+        parts = {"kept": rows, "original": task_setup.original}
+        weights, partial = (1.0 - original_share, original_share), partial_columns(parts.values())
+        mix = Mix(sources=tuple(parts), weights=weights, columns=BLENDED, partial=partial)
+        rows = plan.table(f"{label}/blend", mix, *parts.values(), seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)
     tokens = tokenized(
         plan,

@@ -10,7 +10,7 @@ prompts are answered, whether answers are scored, what is kept and how the polic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -226,11 +226,17 @@ def next_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int)
     return plan.table(f"{label}/prompts", window, prompts, rows_per_shard=PROMPTS_PER_SHARD)
 
 
+def partial_columns(parts: Iterable[Node]) -> tuple[str, ...]:
+    """`finish_reason` where only some of `parts` have it: drawn answers do, original data does not."""
+    known = ["finish_reason" in rows_of(part) for part in parts]
+    return ("finish_reason",) if any(known) and not all(known) else ()
+
+
 def joined_rows(plan: Plan, label: str, parts: Mapping[str, Node], seed: int) -> Node:
     """All rows of `parts`, which go by where they come from; those of the only part as they are."""
     if len(parts) == 1:
         return next(iter(parts.values()))
-    mix = Mix(sources=tuple(parts), epochs=(1.0,) * len(parts))
+    mix = Mix(sources=tuple(parts), epochs=(1.0,) * len(parts), partial=partial_columns(parts.values()))
     return plan.table(label, mix, *parts.values(), seed=seed)
 
 

@@ -12,6 +12,9 @@ from schemas.rows.conversation import IDS
 from schemas.rows.prompts import PROMPTS
 from schemas.schema import Column
 
+CUT = "length"
+"""The `finish_reason` of an answer that was cut at `max_new_tokens`."""
+
 SAMPLE_COLUMNS = (
     Column("prompt", pa.string(), "the exact text that the model read"),
     Column("prompt_ids", IDS, "its tokens"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -16,14 +16,14 @@ from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, perplexity
-from pipelines.report.iterations import iteration_table, unmeasured
+from pipelines.report.iterations import cut_answers, iteration_table, unmeasured
 from pipelines.report.pairs import preference_table
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
 from pipelines.report.table import text
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, joined_rows
 from pipelines.stages.preference_training import MEASURED
-from schemas import PROMPTS, REPORTS, Dataset
+from schemas import PROMPTS, REPORTS, SAMPLES, Dataset
 from tests.pipelines.toy import Above, Count, Draw
 from trainers.config import training_of
 
@@ -68,6 +68,25 @@ def test_figures_that_nothing_measures_name_the_flag_that_would(
     assert nothing[0].endswith("(more: quiver ops label.verify)") is (answers == "known" and bool(flag))
     both = EvalSetup(**known, verifier=Verify(kind="number"), reward_model=held_out)
     assert unmeasured(both, flag, "--own-reward") == []
+
+
+def test_answers_that_were_cut_are_a_line_with_their_shares(tmp_path: Path) -> None:
+    plan, nothing = Plan(str(tmp_path)), cast(Any, None)
+
+    def step(number: int, *reasons: str) -> IterationResult:
+        rows = SAMPLES.example(len(reasons))
+        place = rows.schema.get_field_index("finish_reason")
+        rows, url = rows.set_column(place, "finish_reason", pa.array(reasons, pa.string())), str(tmp_path / str(number))
+        Dataset.from_arrow(rows, SAMPLES, url)
+        samples = plan.existing(url, "dataset")
+        return IterationResult(number, samples, None, (), nothing, nothing)
+
+    ended, cut, more = step(1, "stop", "stop"), step(2, "length", *["stop"] * 31), step(3, "length", "stop")
+    assert cut_answers([ended], 64, "--own-max-new-tokens") == [], "nothing is noted where all answers ended"
+    [line] = cut_answers([ended, cut, more], 64, "--own-max-new-tokens")
+    shares = "3.1% in iteration 2, 50.0% in iteration 3"
+    assert line == f"answers cut at 64 tokens: {shares}; a greater --own-max-new-tokens lets them end"
+    assert cut_answers([cut], 8, "") == ["answers cut at 8 tokens: 3.1% in iteration 2"]
 
 
 def test_a_perplexity_beyond_floats_is_infinite_and_a_large_one_is_short() -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
+from datakit.template import Chat
 from pipelines.commands.iterations import Iterations
 from pipelines.graph.nodes import Node, Table
 from pipelines.graph.plan import Plan
@@ -75,6 +76,21 @@ def test_original_data_and_earlier_samples_are_filtered_like_the_new_ones() -> N
     assert alone.op.sources == ("grown", "original")
     usual = planned().steps[1]
     assert [one.inputs for one in usual.kept] == [(usual.rewards,)] * 2
+
+
+@pytest.mark.parametrize("given", [{}, {"score_original": True, "original_share": 0}], ids=["blended", "scored"])
+def test_why_an_answer_ended_is_known_where_it_is_templated(given: dict[str, Any]) -> None:
+    """Original data has no `finish_reason`: blended or filtered with it, the samples keep theirs."""
+    plan = Plan("data")
+    recipe = RestIteration(iteration=1, setup="digits", **given)
+    [step] = recipe.results(plan).steps
+    assert step.samples.schema is not None and "finish_reason" in step.samples.schema
+    texts = [one for one in step.policy.ancestors() if isinstance(one, Table) and isinstance(one.op, Chat)]
+    learnt = [one for one in texts if step.samples in one.ancestors() and one.op.response == "response"]
+    assert len(learnt) == len(step.kept) == 2
+    for one in learnt:
+        [rows] = one.inputs
+        assert rows.schema is not None and rows.schema["finish_reason"].nullable
 
 
 def test_the_rate_falls_from_step_to_step() -> None:

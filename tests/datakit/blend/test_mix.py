@@ -69,6 +69,21 @@ def test_rows_are_laid_into_each_other_evenly(put):
     assert table["id"].to_pylist() == ["m0", "m1", "m2", "m3", "c0", "c1"]
 
 
+@pytest.mark.parametrize("order", ["interleaved", "concatenated"])
+def test_a_partial_column_is_null_where_a_source_lacks_it(put, tmp_path, order):
+    inputs = [put(rows("m", 4, reason=pa.array(["stop", None, "length", "stop"]))), put(rows("c", 2))]
+    given = {"sources": ("m", "c"), "epochs": (1.0, 1.0), "order": order}
+    table = apply(Mix(**given, partial=("reason", "nobody")), inputs, str(tmp_path / "o")).read()
+    assert table.column_names == ["id", "tokens", "reason", "source", "epoch"]
+    known = dict(zip(table["id"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    assert known == {"m0": "stop", "m1": None, "m2": "length", "m3": "stop", "c0": None, "c1": None}
+    assert "reason" not in apply(Mix(**given), inputs, str(tmp_path / "p")).schema
+    assert "partial" not in Mix(**given).params(), "keys of mixtures that were there before stay"
+    clash = [inputs[0], put(rows("c", 2, reason=pa.array([1, 2])))]
+    with pytest.raises(ConfigError, match="cannot mix reason, which is m: string, c: int64"):
+        mixed(Mix(**given, partial=("reason",)), clash)
+
+
 def test_passes_repeat_whole_and_the_rest_is_chosen(put):
     table = mixed(Mix(sources=("m",), epochs=(2.5,)), [put(rows("m", 4), (1,))])
     assert table["epoch"].to_pylist() == [0] * 4 + [1] * 4 + [2] * 2
