@@ -129,10 +129,9 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
     def improve(self, plan: Plan, grown: Grown, step: int, rows: Node, policy: Node) -> Node:
         """`policy` after improve step number `step` (from 1) on `rows`."""
 
-    def results(self, plan: Plan) -> Iterations:
+    def results_of(self, plan: Plan, task_setup: TaskSetup) -> Iterations:
         """The first policy's evaluation and all iterations up to this one."""
-        seed, task_setup = self.settled_seed, self.task_setup(plan)
-        eval_setup = task_setup.eval_setup
+        seed, eval_setup = self.settled_seed, task_setup.eval_setup
         self._enough(task_setup.prompts)
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, task_setup.policy, seed)
         steps: list[IterationResult] = []

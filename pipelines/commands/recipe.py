@@ -7,10 +7,11 @@ with a plan, and in `report` what was measured.
 from __future__ import annotations
 
 import functools
+import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import luigi
 
@@ -130,8 +131,41 @@ class SetupRecipe(Recipe[R]):
     def length_flag(self) -> str:
         return f"--{self.setup}-max-length"
 
+    @abstractmethod
+    def results_of(self, plan: Plan, task_setup: TaskSetup) -> R:
+        """What `results` says, made of what the setup gives."""
+
+    def results(self, plan: Plan) -> R:
+        task_setup = self.task_setup(plan)
+        results = self.results_of(plan, task_setup)
+        self._check_changes(task_setup, results)
+        return results
+
     def task_setup(self, plan: Plan) -> TaskSetup:
         """What the setup gives, with the changes that concern it."""
+        return setup_of(self.setup, self._setup_changes).task_setup(plan, self.settled_seed, self.rendering, self.asks)
+
+    @property
+    def _setup_changes(self) -> dict[str, dict[str, Any]]:
+        """The changes of the setup's parameters."""
         own = {name for name, _ in self.get_params()}
-        changes = {name: change for name, change in self.changes.items() if name not in own}
-        return setup_of(self.setup, changes).task_setup(plan, self.settled_seed, self.rendering, self.asks)
+        return {name: change for name, change in self.changes.items() if name not in own}
+
+    def _check_changes(self, task_setup: TaskSetup, results: R) -> None:
+        """`ConfigError` for a change of a training of the setup that nothing of the `results` comes of."""
+        changed = self._setup_changes.keys() - {self.training}
+        if not changed:
+            return
+        planned = {id(node) for target in results.targets for node in target.ancestors()}
+        read = [name for name, node in task_setup.trained.items() if id(node) in planned]
+        for assignment in self.set:
+            name, _, rest = assignment.partition(".")
+            if name in changed - {*read}:
+                raise ConfigError(
+                    "bad-setting",
+                    f"--set {printable(assignment, 80)} changes nothing: nothing of this recipe comes of {name} of the "
+                    f"setup {self.setup}",
+                    expected=", ".join([*read, "or a key without a first word: the recipe's own training"]),
+                    kept="nothing was started",
+                    next=f"--set {shlex.quote(printable(rest, 80))}",
+                )

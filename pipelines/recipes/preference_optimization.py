@@ -20,6 +20,7 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
 from pipelines.runtime.learning import MergedParameter
 from pipelines.runtime.parameters import RenamedParameter
+from pipelines.stages.iteration import TaskSetup
 from pipelines.stages.preference_training import trained_on_pairs
 from schemas.errors import ConfigError
 
@@ -45,10 +46,9 @@ class PreferenceOptimization(LearnsPreferences, SetupRecipe[Results]):
     algorithm = luigi.Parameter(default="dpo", description="algorithm over pairs, or over answers one by one")
     learning = MergedParameter(default=_LEARNING, description="learning (trainers.config), over the defaults")
 
-    def results(self, plan: Plan) -> Results:
+    def results_of(self, plan: Plan, task_setup: TaskSetup) -> Results:
         """Pairs with reference log-probs, the policy, the held-out pairs as it reads them, and figures."""
-        task = self.task_setup(plan)
-        if task.pairs is None:
+        if task_setup.pairs is None:
             raise ConfigError(
                 "no-pairs",
                 f"the setup {self.setup} has no preference pairs",
@@ -56,10 +56,11 @@ class PreferenceOptimization(LearnsPreferences, SetupRecipe[Results]):
                 kept="nothing was started",
                 next="--setup preferences",
             )
-        label = f"{self.algorithm}/{self.folder(task.eval_setup.name)}"
-        training, reading = self.training_for(label), task.eval_setup.scoring
-        tokenizer, seed = task.eval_setup.tokenizer, self.settled_seed
-        return trained_on_pairs(plan, label, training, task.pairs, task.policy, tokenizer, reading, seed)
+        eval_setup, seed = task_setup.eval_setup, self.settled_seed
+        label = f"{self.algorithm}/{self.folder(eval_setup.name)}"
+        training, policy = self.training_for(label), task_setup.policy
+        tokenizer, reading = eval_setup.tokenizer, eval_setup.scoring
+        return trained_on_pairs(plan, label, training, task_setup.pairs, policy, tokenizer, reading, seed)
 
     def report(self) -> Sequence[FigureTable]:
         """How many held-out pairs stand in the right order, and the rewards."""

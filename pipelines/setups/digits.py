@@ -92,6 +92,7 @@ class digits(SetupConfig):
             policy=policy,
             reward_model=model,
             learning=self.improve,
+            trained={"base": policy, "architecture": policy, "model": policy, "reward": model},
         )
 
     def _rows(self, plan: Plan, seed: int) -> dict[str, Node]:

@@ -117,6 +117,7 @@ class preferences(SetupConfig):
             policy=policy,
             reward_model=model,
             learning=self.improve,
+            trained={"base": policy, "architecture": policy, "model": policy, "reward": model},
             baselines=baselines(plan, self.title, held_out),
             pairs=(train, held_out),
         )

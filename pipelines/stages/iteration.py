@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from datakit.blend import Mix, Split
@@ -76,7 +76,8 @@ class TaskSetup:
 
     `learning` are the settings of an improve step. `baselines` are figures to hold a reward model against: how many
     held-out pairs a judge puts in the right order who only looks at length. `pairs` are PREFERENCES, to learn from and
-    to judge by, where there are any. `reward_model` is None for an iteration that scores nothing.
+    to judge by, where there are any. `reward_model` is None for an iteration that scores nothing. `trained`: what the
+    setup trains by each parameter that `--set` may change, by its name.
     """
 
     eval_setup: EvalSetup
@@ -87,6 +88,7 @@ class TaskSetup:
     learning: Mapping[str, Any]
     baselines: Node | None = None
     pairs: tuple[Node, Node] | None = None
+    trained: Mapping[str, Node] = field(default_factory=dict)
 
     @property
     def scorer(self) -> Node:

@@ -21,10 +21,14 @@ from pipelines import recipes
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
+from pipelines.recipes import PreferenceOptimization
 from pipelines.runtime.learning import MergedParameter
 from pipelines.setups import SETUPS
+from schemas.errors import ConfigError
 from tests import pages
 from tests.pipelines import small_model
+from trainers.architecture import ModelConfig
+from trainers.config import Training
 from trainers.registry import algorithms
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
@@ -142,6 +146,7 @@ def test_it_is_planned_without_torch_in_a_third_of_a_second(recipe: type[Recipe[
     code = f"""
 import sys, time, json, luigi, pipelines
 from pipelines.graph.plan import Plan
+from pipelines.recipes import PreferenceOptimization
 for section, settings in {sections!r}.items():
     for name, value in settings.items():
         luigi.configuration.get_config().set(section, name, value)
@@ -158,6 +163,55 @@ print(min(seconds() for _ in range(3)), [name for name in ("torch", "megatron", 
     assert done.returncode == 0, done.stderr
     seconds, loaded = done.stdout.strip().split(" ", 1)
     assert float(seconds) < 0.3 and loaded == "[]"
+
+
+CHANGES = {Training: "optim.lr=0.0123", ModelConfig: "num_layers=7"}
+
+
+def keys(recipe: Recipe[Any]) -> set[str]:
+    """The keys of all that it would make."""
+    return {node.task_key for target in recipe.results(Plan("data")).targets for node in target.ancestors()}
+
+
+def keys_or_fault(recipe: Recipe[Any]) -> set[str] | ConfigError:
+    try:
+        return keys(recipe)
+    except ConfigError as fault:
+        return fault
+
+
+def test_a_change_of_any_training_moves_a_key_or_is_refused(recipe: type[Recipe[Any]], files: Any) -> None:
+    place, _ = files
+    own = {"model": str(place / "model"), "prompts": str(place / "rows.jsonl"), "original": str(place / "rows.jsonl")}
+    given = {f"own_{name}": file for name, file in {**own, "reward": "judges:letters", "max_new_tokens": "8"}.items()}
+    config, changed = luigi.configuration.get_config(), 0
+    for name, value in given.items():
+        config.set("own", name.removeprefix("own_"), value)
+    try:
+        setups = [{"setup": name} for name in SETUPS] if issubclass(recipe, SetupRecipe) else [{}]
+        for setup in setups:
+            planned = recipe(**setup)
+            if isinstance(planned, PreferenceOptimization) and setup["setup"] != "preferences":
+                continue
+            plain = keys(planned)
+            trainings = {
+                name: CHANGES[one.kind]
+                for section in planned.sections
+                for name, one in section.get_params()
+                if isinstance(one, MergedParameter)
+            }
+            for name, change in {"": CHANGES[Training], **trainings}.items():
+                path = f"{name}.{change}" if name else change
+                made = keys_or_fault(recipe(**setup, set=[path]))
+                if isinstance(made, ConfigError):
+                    assert name and made.what.startswith(f"--set {path} changes nothing"), made
+                    made = keys(recipe(**setup, set=[change]))
+                assert made != plain, path
+                changed += 1
+        assert changed
+    finally:
+        for name in given:
+            config.remove_option("own", name.removeprefix("own_"))
 
 
 def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:

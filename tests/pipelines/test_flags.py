@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.runtime import command
 from pipelines.runtime.learning import learning_of
+from schemas.errors import ConfigError
 
 TRAIN = "Train --data rows --init policy"
 DEFAULT = {"epochs": 1, "global_batch_size": 64, "optim": {"lr": 1e-5}}
@@ -58,6 +60,27 @@ def test_the_recipe_of_preferences_too(tmp_path: Path) -> None:
     policy, first = learnt["dpo/preferences/policy"], learnt["preferences/policy"]
     assert (policy.settings, policy.optim.lr, policy.epochs) == ({"beta": 0.2}, 1e-4, 4)
     assert (first.optim.lr, first.epochs) == (1e-3, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "change", "expected"),
+    [
+        ("DpoIteration", "improve.optim.lr=6e-5", "base, architecture, model, reward, or a key without a first word"),
+        ("SpinIteration", "improve.epochs=2", "base, architecture, model, reward, or a key without a first word"),
+        ("PreferenceOptimization --preferences-files PAIRS", "reward.optim.lr=6e-5", "base, architecture, model, or"),
+        ("PreferenceOptimization --preferences-files PAIRS", "improve.optim.lr=6e-5", "base, architecture, model, or"),
+    ],
+)
+def test_a_change_that_nothing_comes_of_is_refused(words: str, change: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    words = f"{words.replace('PAIRS', json.dumps(json.dumps([f'{tmp_path}/pairs.jsonl'])))} --quiver-root {tmp_path}"
+    learnt_by(words)
+    with pytest.raises(ConfigError) as caught:
+        learnt_by(f"{words} --set base.epochs=2 --set {change}")
+    first, _, rest = change.partition(".")
+    assert caught.value.what.startswith(f"--set {change} changes nothing: nothing of this recipe comes of {first} of")
+    assert (caught.value.expected or "").startswith(expected) and caught.value.next == f"--set {rest}"
+    learnt_by(f"{words} --set base.epochs=2 {caught.value.next}")
 
 
 def learnt_by(words: str) -> dict[str, Any]:
