@@ -43,6 +43,9 @@ Capability = Literal["token_ids", "logprobs", "seeds", "top_k", "scores", "value
 seed, a cut to (or a list of) the k likeliest tokens, numbers of rows, numbers of tokens.
 """
 
+Precision = Literal["fp32", "bf16"]
+"""What the weights of a network and its arithmetic are."""
+
 REJECTION_COLUMNS = (
     Column("reason", pa.string(), "why the row was dropped"),
     Column("value", pa.float64(), "the measurement that decided, where there is one", nullable=True),
@@ -145,6 +148,11 @@ class Op(ABC):
     def asks(self) -> frozenset[Capability]:
         """What the model among its `needs` must be able to give; checked before anything runs."""
         return frozenset()
+
+    @property
+    def precision(self) -> Precision:
+        """What the model among its `needs` computes in, where it is a network that is opened for this operation."""
+        return "fp32"
 
     @property
     def rendering(self) -> Rendering | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import no_packs
-from datakit.op import Context, Label
+from datakit.op import Context, Label, Precision
+from schemas.settings import DEFAULT_UNNAMED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class TokenLabel(Label):
 
     rows_per_chunk: int = 1024
     """Rows read together; part of the identity, because a model's arithmetic may depend on its batch."""
+    precision: Precision = field(default="fp32", metadata=DEFAULT_UNNAMED)
+    """What a network computes in that is opened for it: that of the training that reads what it answers."""
 
     def model(self, rows: pa.Table, ctx: Context) -> TokenModel:
         """The model that is asked about `rows`; `DataError` where these are packs."""

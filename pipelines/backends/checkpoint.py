@@ -69,14 +69,14 @@ class Checkpoint(Backend):
         if role == "generator":
             from trainers.engine.inference.generator import open_generator
 
-            return open_generator(url, threads=placement.threads)
+            return open_generator(url, threads=placement.threads, precision=placement.precision)
         if role == "scorer":
             from trainers.engine.inference.scorer import open_scorer
 
-            return open_scorer(url, columns=takes.names, threads=placement.threads)
+            return open_scorer(url, columns=takes.names, threads=placement.threads, precision=placement.precision)
         from trainers.engine.inference.frozen import open_frozen
 
-        return open_frozen(url, threads=placement.threads)
+        return open_frozen(url, threads=placement.threads, precision=placement.precision)
 
     def tokenizer(self, url: str) -> object:
         from datakit.tokenizers.tokenizer import Tokenizer

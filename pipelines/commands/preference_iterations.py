@@ -34,5 +34,6 @@ class PreferenceIteration(LearnsPreferences, SampledIteration):
         """`policy` is where training starts and what it is held against."""
         label, eval_setup = f"{grown.label}/step={step}", grown.task_setup.eval_setup
         training, algorithm = self.training_for(label), algorithm_of(self.algorithm)
-        read = learnt_rows(plan, f"{label}/read", algorithm, rows, policy, eval_setup.scoring, grown.seed)
+        precision, reading = training.learning.precision, eval_setup.scoring
+        read = learnt_rows(plan, f"{label}/read", algorithm, rows, policy, reading, grown.seed, precision=precision)
         return plan.model(f"{label}/policy", training, data=read, tokenizer=eval_setup.tokenizer, init=policy)

@@ -13,10 +13,10 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
-from datakit.op import NOTHING, Capability, Op
+from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
 from pipelines.graph.nodes import GraphBuilder, Node, resource_key
@@ -41,12 +41,14 @@ class Placement:
     many workers as that makes (one with all of them where there are fewer); otherwise one worker per core, each with
     `threads` threads (a number that may change the last bits of a product, so it never follows the number of workers).
     Not `inside`: elsewhere, through one client that has `concurrency` requests under way.
+    `precision` is what a network inside computes in; `open` is handed that which the operation asks for.
     """
 
     inside: bool = True
     gpus: int = 0
     threads: int = 1
     concurrency: int = 1
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +241,14 @@ def check_model(label: str, op: Op, role: Role, node: Node) -> None:
         )
 
 
-def model_resource(role: Role, node: Node, rows: Schema | None, tokenizer: str) -> Resource:
-    """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer`."""
+def model_resource(
+    role: Role, node: Node, rows: Schema | None, tokenizer: str, precision: Precision = "fp32"
+) -> Resource:
+    """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer` and
+    computes in `precision`: a setting of the operation, and so of its task's identity, not of the resource's.
+    """
     backend = backend_of(node)
     takes = backend.takes(node, role, rows or NOTHING)
-    opened = functools.partial(backend.open, node.url, role, takes, backend.placement)
+    placement = replace(backend.placement, precision=precision)
+    opened = functools.partial(backend.open, node.url, role, takes, placement)
     return Resource(resource_key(role, node), opened, takes, tokenizer, node.output_names)

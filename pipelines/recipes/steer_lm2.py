@@ -75,10 +75,10 @@ class SteerLm2Iteration(SteerLm):
             label = f"{given.label}/iter={number}"
             drawn = drawn_prompts(plan, label, requests, self.prompts_per_iteration, number, self.settled_seed)
             samples = self._samples(plan, label, given, drawn, policy, iteration_seed(self.settled_seed, number))
-            rows = self._rows(plan, label, given, samples, reward_model, (prior, policy))
-            policy = plan.model(
-                f"{label}/policy", self._training(label, number), data=rows, tokenizer=given.model, init=policy
-            )
+            training = self._training(label, number)
+            asking = Logprobs(per="row", precision=training.learning.precision)
+            rows = self._rows(plan, label, given, samples, reward_model, (prior, policy), asking)
+            policy = plan.model(f"{label}/policy", training, data=rows, tokenizer=given.model, init=policy)
             figures[f"iter={number}/drawn"] = self._drawn_figures(plan, label, rows)
             prompts = self.held_out_prompts(plan, given, policy)
             answers, figures[f"iter={number}"] = self.measured(plan, label, given, prompts, policy, reward_model)
@@ -146,9 +146,18 @@ class SteerLm2Iteration(SteerLm):
         return requested.answers(plan, f"{label}/samples", prompts, policy, sampling, seed)
 
     def _rows(
-        self, plan: Plan, label: str, given: OneShotSetup, samples: Node, reward_model: Node, models: tuple[Node, Node]
+        self,
+        plan: Plan,
+        label: str,
+        given: OneShotSetup,
+        samples: Node,
+        reward_model: Node,
+        models: tuple[Node, Node],
+        asking: Logprobs,
     ) -> Node:
-        """`samples` as rows of `steerlm2`; `models` are the prior and the policy that gave them."""
+        """`samples` as rows of `steerlm2`; `models` are the prior and the policy that gave them, asked as `asking`
+        says.
+        """
         prior, policy = models
         measuring = Attributes(names=self.names()[0], column="measured")
         judged = ask(plan, f"{label}/measured", measuring, samples, reward_model, reading=given.reading)
@@ -157,7 +166,7 @@ class SteerLm2Iteration(SteerLm):
         steps = answer_steps(rendering, given.reading.max_length, rows_of(fitting), CONDITIONED)
         text, attributes, tokens = steps
         plain = after_steps(plan, f"{label}/plain", (text, tokens), fitting, given.model)
-        asking = Logprobs(columns=(("input_ids", "loss_mask", "prior_logprob"),), per="row")
+        asking = replace(asking, columns=(("input_ids", "loss_mask", "prior_logprob"),))
         known = asked(plan, f"{label}/plain.logprobs", asking, plain, prior)
         learnt = after_steps(plan, f"{label}/learnt", (attributes, tokens), known, given.model)
         asking = replace(asking, columns=(("input_ids", "loss_mask", "ref_logprob"),))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 
+from datakit.op import Precision
 from datakit.run.resource import Resource
 from pipelines.graph.backend import ROLES, backend_of, model_resource
 from pipelines.graph.nodes import Node, resource_key
@@ -25,15 +26,15 @@ def open_tokenizer(url: str, kind: str) -> object:
     return Tokenizer.of_folder(url) if kind == "checkpoint" else Tokenizer.of_dataset(Dataset.open(url))
 
 
-def resource_of(name: str, node: Node, rows: Schema | None) -> Resource:
-    """The resource that an operation over `rows` calls `name` and that `node` makes."""
+def resource_of(name: str, node: Node, rows: Schema | None, precision: Precision = "fp32") -> Resource:
+    """The resource that an operation over `rows` calls `name`, made by `node`; a network computes in `precision`."""
     if name == "tokenizer":
         of_rows = functools.partial(open_tokenizer, node.url, node.kind)
         opened = of_rows if node.kind == "dataset" else functools.partial(backend_of(node).tokenizer, node.url)
         return Resource(resource_key(name, node), opened, tokenizer_id=_tokenizer_id(node))
     for role in ROLES:
         if role == name:
-            return model_resource(role, node, rows, _tokenizer_id(node))
+            return model_resource(role, node, rows, _tokenizer_id(node), precision)
     raise ConfigError("unknown-resource", f"there is no way to open a {name}", expected=", ".join(ROLES))
 
 

@@ -129,13 +129,14 @@ class Apply(Make):
         quiver = settings.quiver_config()
         verify: Any = quiver.verify
         rows = node.inputs[0].schema if node.inputs else None
+        precision = node.op.precision
         inputs = [Dataset.open(given.url, verify=verify) for given in node.inputs]
         processes, environments = workers_of(node, quiver.workers)
         made = apply(
             node.op,
             inputs,
             node.url,
-            resources={name: resource_of(name, given, rows) for name, given in node.resources.items()},
+            resources={name: resource_of(name, given, rows, precision) for name, given in node.resources.items()},
             seed=node.seed,
             processes=processes,
             environments=environments,

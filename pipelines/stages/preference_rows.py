@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from datakit.blend import Unpair
 from datakit.filter import NotNull
 from datakit.label import Logprobs
+from datakit.op import Precision
 from pipelines.graph.made_by import adding, logprobs_of, unsure
 from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
@@ -68,14 +70,23 @@ def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
 
 
 def learnt_rows(
-    plan: Plan, label: str, algorithm: Algorithm, pairs: Node, reference: Node, reading: Reading, seed: int
+    plan: Plan,
+    label: str,
+    algorithm: Algorithm,
+    pairs: Node,
+    reference: Node,
+    reading: Reading,
+    seed: int,
+    *,
+    precision: Precision = "fp32",
 ) -> Node:
     """`pairs` (PREFERENCES or FEEDBACK) as rows of `algorithm`, with the log-probabilities that the model `reference`
-    gives them; where it reads none, as tokens, and nothing is asked.
+    gives them in `precision` (that of the training that is held against it); where it reads none, as tokens, and
+    nothing is asked.
 
     Texts that the algorithm reads besides, each as tokens (`mismatched_ids`), come of the operations that add them.
     """
-    asking, rows = logprobs_of(algorithm), rows_for(plan, label, algorithm, pairs)
+    asking, rows = replace(logprobs_of(algorithm), precision=precision), rows_for(plan, label, algorithm, pairs)
     if not is_of_pairs(algorithm):
         for sequence in algorithm.sequences[1:]:
             if sequence.text not in rows_of(rows):

@@ -1,8 +1,9 @@
 """A policy learns from pairs, and is held against what it thought of them before: the graph of every recipe that does.
 
 The policy says once what it thinks of both answers of every pair (`label.logprobs`, per row); those are the reference
-columns of the algorithm, so the trainer has one network. For an algorithm without such columns only the held-out pairs
-are asked about: these are read before and after.
+columns of the algorithm, so the trainer has one network. They are computed in the precision of that training, which
+thus begins where its policy is its own reference. For an algorithm without such columns only the held-out pairs are
+asked about: these are read before and after, both times in fp32, so that no rounding is taken for what was learnt.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def trained_on_pairs(
     algorithm, _ = configured(learning.algorithm, learning.settings, where=label)
     kind, part = ("pairs" if is_of_pairs(algorithm) else "feedback"), f"{label}/pairs-held-out"
     learnt = {
-        part: learnt_rows(plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed)
+        part: learnt_rows(
+            plan, f"{label}/{kind}-{part}", algorithm, rows, policy, reading, seed, precision=learning.precision
+        )
         for part, rows in zip(("train", "held-out"), pairs, strict=True)
         if rows is not None
     }
@@ -58,7 +61,8 @@ def trained_on_pairs(
     reward = reward_of(training)
     measured: tuple[str, ...] = MEASURED
     if is_feedback(pairs[1]):
-        held_out, asking, measured = learnt["held-out"], _ANSWER, MEASURED_ANSWERS
+        held_out = learnt_rows(plan, f"{label}/{kind}-held-out", algorithm, pairs[1], policy, reading, seed)
+        asking, measured = _ANSWER, MEASURED_ANSWERS
         query = Query(query=answers_query(reward), tables=("answers",), key=("sample_id",))
     else:
         compared = rows_for(plan, part, algorithm, pairs[1]) if is_of_pairs(algorithm) else pairs[1]
