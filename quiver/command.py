@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,16 @@ class Command:
                 raise self.wrong(" ".join(arguments))
             options[name] = text if given or not takes_value[name] else waiting.pop(0)
         return words, options
+
+    def repaired(self, arguments: Sequence[str], next: str) -> str:
+        """What an error says to do `next`; flags alone take their place in the command of these `arguments`."""
+        if not next.startswith("--"):
+            return next
+        words, options = self.parsed(arguments)
+        given = [
+            f"--{name}={text}" if text else f"--{name}" for name, text in options.items() if f"--{name}" not in next
+        ]
+        return f"{self.call} {shlex.join([*words, *given])} {next}"
 
     def at_most(self, number: int, arguments: Sequence[str]) -> int:
         """How many words there are; `ConfigError` where they are too many."""

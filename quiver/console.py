@@ -82,10 +82,20 @@ def run(words: Sequence[str]) -> int:
     elif name in COMMANDS and {*arguments} & {*_HELP}:
         _print(COMMANDS[name].help())
     elif name in COMMANDS:
-        _print(COMMANDS[name].lines(arguments))
+        _answer(COMMANDS[name], arguments)
     else:
         raise _unknown(name, arguments)
     return 0
+
+
+def _answer(command: Command, arguments: Sequence[str]) -> None:
+    from schemas.errors import QuiverError
+
+    try:
+        _print(command.lines(arguments))
+    except QuiverError as error:
+        error.next = command.repaired(arguments, error.next)
+        raise
 
 
 def _unknown(name: str, arguments: Sequence[str]) -> Exception:

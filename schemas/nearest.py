@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The one of `known` that is `name` in another case or with other dashes, otherwise the most alike from `cutoff`
-    (difflib's ratio) on; empty where none is. It is never `name` itself.
+    """The one of `known` that is `name` in another case or with other dashes, or with two neighbours swapped; otherwise
+    the most alike from `cutoff` (difflib's ratio) on; empty where none is. It is never `name` itself.
     """
     folded: dict[str, str] = {}
     for one in known:
@@ -16,7 +16,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
             folded.setdefault(_folded(one), one)
     if _folded(name) in folded:
         return folded[_folded(name)]
-    near = difflib.get_close_matches(_folded(name), folded, 1, cutoff)
+    plain = _folded(name)
+    swapped = (plain[:at] + plain[at + 1] + plain[at] + plain[at + 2 :] for at in range(len(plain) - 1))
+    near = [one for one in swapped if one in folded] or difflib.get_close_matches(plain, folded, 1, cutoff)
     return folded[near[0]] if near else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,3 +99,19 @@ def test_without_a_network_pip_gives_up_after_three_tries(project: Path, proxy: 
     run = set_up(project, PIP_INDEX_URL="https://127.0.0.1:9/simple", HTTPS_PROXY=address)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 5
     assert len(asked) == 6 and len(set(asked)) == 2, "three of its own index, three of PyTorch's"
+
+
+def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [path for name in ("schemas", "datakit", "trainers", "pipelines", "quiver", "docs") for path in
+               sorted((ROOT / name).rglob("*.[pm][yd]"))]  # fmt: skip
+    advised = [
+        (path.name, command)
+        for path in [ROOT / "README.md", *sources]
+        for command in re.findall(r"""(?:[\w./]*/)?pip install [^"`\n]*""", path.read_text())
+        if "setuptools" not in command
+    ]
+    assert {"check.py", "config.py", "frames.py", "objects.py"} <= {name for name, _ in advised}
+    for name, command in advised:
+        match = re.match(r"\.venv/bin/pip install (?:--no-build-isolation )?-e '\.\[(\w+)\]'", command)
+        assert match and match[1] in extras, f"{name}: {command}"

@@ -343,7 +343,7 @@ def check_trackers(execution: Execution) -> None:
             f"{', '.join(missing)} cannot be imported",
             expected="every tracker that track names to be installed",
             kept="nothing was started",
-            next="pip install 'quiver-align[track]'",
+            next=".venv/bin/pip install -e '.[track]'",
         )
 
 

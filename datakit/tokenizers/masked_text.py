@@ -190,9 +190,9 @@ def _check_row(place: str, ids: list[Any], mask: list[Any], lengths: list[Any], 
         raise DataError(
             "wrong-tokenizer",
             f"{place} holds ids that {printable(tokenizer.name)} does not have",
-            expected=f"0 .. {size - 1:,}",
+            expected=f"0 .. {size - 1:,}, of the tokenizer that made them",
             found=printable(", ".join(strange), 100),
-            next="--tokenizer FOLDER, of the tokenizer that made them",
+            next="--tokenizer FOLDER",
         )
 
 

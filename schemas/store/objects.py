@@ -258,7 +258,7 @@ def _guarded(action: str, path: str) -> Iterator[None]:
             "store-missing",
             f"no client for {shown(path)} is installed: {error}",
             kept="nothing was opened",
-            next="pip install s3fs",
+            next=".venv/bin/pip install -e '.[s3]'",
         ) from error
     except Exception as error:
         if isinstance(error, FileNotFoundError) and action in MAY_MISS:

@@ -82,7 +82,8 @@ def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("given", "meant"),
     [("RestIteraton", "RestIteration"), ("restiteration", "RestIteration"), ("rest", "RestIteration"),
-     ("generate", "Generate"), ("Tokenise", "Tokenize"), ("xyzzy", "")],
+     ("generate", "Generate"), ("Tokenise", "Tokenize"), ("xyzzy", ""),
+     ("Fst", "Sft"), ("Stf", "Sft"), ("fst", "Sft")],
 )  # fmt: skip
 def test_an_unknown_command_is_told_the_near_one(given: str, meant: str) -> None:
     assert near_task(given, sorted(commands())) == meant

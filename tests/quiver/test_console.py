@@ -15,7 +15,7 @@ from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from quiver import catalog, console
 from quiver.command import Command
-from schemas import Dataset, Schema
+from schemas import TOKENS, Dataset, Schema
 from schemas.errors import ConfigError
 from tests.faults.writers import write
 from trainers.registry import algorithms
@@ -167,3 +167,12 @@ def test_masks_are_shown_without_colour_where_there_is_no_terminal(
     for words in ("--rows x", "--mask --rows x", "--mask --mask", "--masks"):
         with pytest.raises(ConfigError, match="other words"):
             console.run(["show", made.url, *words.split()])
+
+
+def test_an_error_about_a_flag_ends_in_the_whole_command(tmp_path: Path) -> None:
+    schema = TOKENS.selecting("input_ids", "loss_mask")
+    table = pa.table({"input_ids": [[1, 2]], "loss_mask": [[0, 1]]}, schema.arrow)
+    place = Dataset.from_arrow(table, schema, str(tmp_path / "token rows")).url
+    with pytest.raises(ConfigError, match="no-tokenizer") as caught:
+        console.run(["show", place, "--mask", "--rows", "2"])
+    assert caught.value.next == f"quiver show '{place}' --mask --rows=2 --tokenizer FOLDER"

@@ -23,6 +23,7 @@ from trainers.registry import algorithm_of
         ("rows", ["rows"], ""),
         ("xyz", ["rows"], ""),
         ("rowz", ["rows", "row_kinds"], "rows"),
+        ("Fst", ["Sft", "Fast"], "Sft"),
     ],
 )
 def test_the_nearest_name_whatever_its_case_and_never_itself(name: str, known: list[str], expected: str) -> None:

@@ -114,7 +114,7 @@ def _reason(check: Check, numel: int) -> str | None:
     if check == "off":
         return "switched off"
     if importlib.util.find_spec("transformers") is None:
-        return "transformers is not installed: pip install 'quiver-align[hf]'"
+        return "transformers is not installed: .venv/bin/pip install -e '.[hf]'"
     import psutil
 
     needed, there = int(4.4 * numel) + _SPARE, psutil.virtual_memory().available
