@@ -51,6 +51,9 @@ _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 MERGE = "merge_and_unload() of PEFT, then save_pretrained(new), makes a whole model of them"
 
+_LARGEST = 2**31 - 1
+"""The largest rank, and the largest alpha."""
+
 _PLAIN = re.compile(r"\^?[\w.]+")
 """What is read as a pattern of modules' names: the end of a name, or, behind ^, all of it."""
 
@@ -131,20 +134,27 @@ def read_adapters(folder: str, base: str = "") -> AdapterFolder:
 def _faults(settings: Mapping[str, Any]) -> list[str]:
     if settings.get("peft_type") != "LORA":
         return [f"peft_type {settings.get('peft_type')}"]
-    faults = [f"{name} {settings.get(name)}" for name in ("r", "lora_alpha") if not _positive(settings.get(name))]
+    faults = [f"r {settings.get('r')}"] if not _is_rank(settings.get("r")) else []
+    faults += [f"lora_alpha {settings.get('lora_alpha')}"] if not _is_positive(settings.get("lora_alpha")) else []
     if settings.get("bias") not in (None, "none"):
         faults.append(f"bias {settings['bias']}")
     if settings.get("init_lora_weights") not in _STARTS:
         faults.append(f"init_lora_weights {settings['init_lora_weights']}, which changes the model's own weights")
-    for name in ("rank_pattern", "alpha_pattern"):
+    for name, fits, kind in (("rank_pattern", _is_rank, "ranks"), ("alpha_pattern", _is_positive, "positive numbers")):
         given = settings.get(name) or {}
-        if not isinstance(given, dict) or any(not _PLAIN.fullmatch(key) or not _positive(given[key]) for key in given):
-            faults.append(f"{name} {given} (plain ends of names and positive numbers are read)")
+        if not isinstance(given, dict) or any(not _PLAIN.fullmatch(key) or not fits(given[key]) for key in given):
+            faults.append(f"{name} {given} (plain ends of names and {kind} are read)")
     return faults + [f"{name} {value}" for name, value in settings.items() if name not in _READ | _IDLE and value]
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+def _is_positive(value: object) -> bool:
+    """Whether it is a number above 0 and not beyond the largest: integers of JSON may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST
+
+
+def _is_rank(value: object) -> bool:
+    """Whether it is such a number, and whole."""
+    return isinstance(value, int | float) and _is_positive(value) and value == int(value)
 
 
 def _matching(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> Any:

@@ -133,6 +133,7 @@ def test_what_is_trained_of_a_tied_model_parts_embedding_and_head(tmp_path: Path
         ({"alpha_pattern": {"q_proj": 1}}, "model.layers.0.self_attn.eq_proj", 2.0),
         ({"alpha_pattern": {"^q_proj": 1}}, "model.layers.0.self_attn.q_proj", 2.0),
         ({"rank_pattern": {"layers.0.self_attn.q_proj": 8}}, "model.layers.0.self_attn.q_proj", 0.5),
+        ({"alpha_pattern": {"q_proj": 0.5}}, "model.layers.0.self_attn.q_proj", 0.25),
         ({"rank_pattern": {"layers.1.self_attn.q_proj": 8}}, "model.layers.0.self_attn.q_proj", 2.0),
     ],
 )
@@ -153,7 +154,17 @@ def test_scale(tmp_path: Path, settings: dict[str, Any], module: str, scale: flo
         ({"ensure_weight_tying": True}, "ensure_weight_tying"),
         ({"r": 0}, "r 0"),
         ({"lora_alpha": "4"}, "lora_alpha 4"),
+        ({"r": 10**400}, "r 1000"),
+        ({"r": 0.5}, "r 0.5"),
+        ({"r": 2.5}, "r 2.5"),
+        ({"r": True}, "r True"),
+        ({"lora_alpha": 10**400}, "lora_alpha 1000"),
+        ({"lora_alpha": 10**320}, "lora_alpha 1000"),
+        ({"lora_alpha": 1e300}, "lora_alpha 1e+300"),
         ({"rank_pattern": {"(a+)+b": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"q_proj": 10**400}}, "rank_pattern"),
+        ({"rank_pattern": {"q_proj": 0.5}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 10**320}}, "alpha_pattern"),
     ],
 )
 def test_adapters_that_compute_something_else_are_refused_by_name(
