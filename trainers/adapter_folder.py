@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class AdapterFolder:
 def is_adapters(folder: str) -> bool:
     """Whether `folder` holds adapters, and no weights of a whole model beside them."""
     there = Path(folder)
-    return (there / CONFIG).is_file() and not any(there.glob("model*.safetensors"))
+    return os.path.isfile(there / CONFIG) and not any(there.glob("model*.safetensors"))
 
 
 def read_adapters(folder: str, base: str = "") -> AdapterFolder:
@@ -169,7 +170,9 @@ def _matching(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> An
 def _base_of(folder: str, settings: Mapping[str, Any]) -> str:
     """The folder of the model that adapters name: a path, or a name whose files lie in the hub's cache."""
     named = str(settings.get("base_model_name_or_path") or "")
-    tried = [os.path.join(folder, named), os.path.abspath(os.path.expanduser(named))] if named else []
+    tried = [os.path.join(folder, named)] if named else []
+    with suppress(ValueError):  # no name of a user may hold what stands behind ~
+        tried += [os.path.abspath(os.path.expanduser(named))] if named else []
     snapshots = os.path.join(_hub(), "models--" + named.replace("/", "--"))
     tried += _snapshots(snapshots, str(settings.get("revision") or "main")) if named else []
     for place in tried:
@@ -197,5 +200,5 @@ def _snapshots(place: str, revision: str) -> list[str]:
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", revision) or ".." in revision:
         return []
     branch = Path(place) / "refs" / revision
-    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
+    commit = branch.read_text(encoding="utf-8").strip() if os.path.isfile(branch) else revision
     return [os.path.join(place, "snapshots", commit)] if re.fullmatch(r"[\w.\-]+", commit) else []

@@ -35,7 +35,7 @@ class HfFolder(Checkpoint):
 
     def recognises(self, reference: str) -> bool:
         folder = os.path.expanduser(reference)
-        if "://" in folder or is_adapters(folder) or not (Path(folder) / "config.json").is_file():
+        if "://" in folder or is_adapters(folder) or not os.path.isfile(os.path.join(folder, "config.json")):
             return False
         manifest = read_manifest(folder)
         return manifest is None or manifest.kind == "export"

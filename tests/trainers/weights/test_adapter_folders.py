@@ -194,6 +194,19 @@ def test_where_the_base_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_adapters(str(tmp_path / "lora")).base == str(tmp_path / "lora" / "maker" / "model")
 
 
+@pytest.mark.parametrize("name", ["m" * 5000, "a/" * 3000, "a\0b", "~\0", "~\ud800", "\ud800"])
+def test_a_name_that_no_file_can_have_is_that_of_no_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    peft_folders.write(tmp_path / "lora", name, {})
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        read_adapters(str(tmp_path / "lora"))
+    peft_folders.write(tmp_path / "other", "maker/model", {}, revision="r" * 5000)
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        read_adapters(str(tmp_path / "other"))
+
+
 def test_a_revision_never_leaves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "hub" / "models--a--b").mkdir(parents=True)
