@@ -19,6 +19,7 @@ from schemas.untrusted import parsing, strict_json
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _MAX_HEADER = 100 << 20
+_MAX_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,11 @@ def entries(path: str) -> dict[str, Entry]:
 def _entry(fields: Mapping[str, Any], start: int) -> Entry:
     begin, end = fields["data_offsets"]
     shape, dtype = tuple(fields["shape"]), fields["dtype"]
-    numbers = (begin, end, *shape)
-    if any(type(number) is not int or number < 0 for number in numbers) or dtype not in _BYTES or set(fields) - _FIELDS:
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"an entry of {len(shape)} dimensions")
+    if any(type(number) is not int or not 0 <= number < 1 << 63 for number in (begin, end, *shape)):
+        raise ValueError("an entry with other numbers than sizes and places in a file")
+    if dtype not in _BYTES or set(fields) - _FIELDS:
         raise ValueError(f"an entry {printable(fields)}")
     return Entry(dtype, shape, start + begin, start + end)
 

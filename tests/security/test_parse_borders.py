@@ -123,6 +123,16 @@ def test_safetensors_header(data, tmp_path):
         TensorFile(str(path))
 
 
+@pytest.mark.parametrize("shape", [[10**4000 - 1, 0], [1 << 63, 0], [0] * 65], ids=["4000 digits", "2^63", "65"])
+def test_safetensors_header_with_a_shape_that_no_tensor_has(shape, tmp_path):
+    """Nothing is multiplied by sizes that are not bounded: many of them took time that grows with their square."""
+    path = tmp_path / "model.safetensors"
+    text = json.dumps({"a": {"dtype": "U8", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(DataError, match="an entry"):
+        TensorFile(str(path))
+
+
 @each
 def test_tokenizer_files(data):
     for name in ("tokenizer.json", "tokenizer.model", "vocab.json"):

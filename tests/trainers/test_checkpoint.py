@@ -187,6 +187,20 @@ def test_an_index_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
         safe_unpickle.vet(str(folder))
 
 
+@pytest.mark.parametrize("size", [(10**4000 - 1, 3), (1 << 63, 3), (1,) * 65], ids=["4000 digits", "2^63", "65"])
+def test_an_index_with_a_shape_that_no_tensor_has_is_refused_before_it_is_multiplied(
+    tmp_path: Path, size: tuple[int, ...]
+) -> None:
+    with quiet():
+        dcp.save({"a": torch.zeros(3)}, checkpoint_id=str(tmp_path), no_dist=True)
+    index = safe_unpickle.read_index(str(tmp_path))
+    entry = index.state_dict_metadata["a"]
+    entry.size = size
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(index))
+    with pytest.raises(IntegrityError, match="other sizes than a tensor"):
+        safe_unpickle.vet(str(tmp_path))
+
+
 def first(index: Any) -> tuple[Any, Any]:
     """Name and entry of the first tensor that lies in several pieces."""
     return next((name, entry) for name, entry in index.state_dict_metadata.items() if len(entry.chunks) > 1)

@@ -12,7 +12,7 @@ import io
 import math
 import os
 import pickle  # only ever through the restricted reader below
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.metadata import (
 from schemas.errors import IntegrityError, printable
 
 INDEX = ".metadata"
+_MAX_DIMENSIONS = 64
 
 _KNOWN = frozenset(
     ("torch.distributed.checkpoint." + module, name)
@@ -131,16 +132,20 @@ def vet(folder: str) -> Metadata:
 
 def _check_tensor(name: str, entry: TensorStorageMetadata, places: Mapping[MetadataIndex, Any]) -> None:
     """Raise `ValueError` unless the chunks lie within the tensor, fill it, and have their bytes in a file."""
+    if not _sizes(entry.size):
+        raise ValueError(f"{printable(name)} has other sizes than a tensor")
     covered = 0
     for chunk in entry.chunks:
+        if not (_sizes(chunk.offsets) and _sizes(chunk.sizes)):
+            raise ValueError(f"a piece of {printable(name)} has other sizes than a tensor")
         ends = [begin + size for begin, size in zip(chunk.offsets, chunk.sizes, strict=True)]
         inside = all(end <= size for end, size in zip(ends, entry.size, strict=True))
         numbers = math.prod(chunk.sizes)
         length = places[MetadataIndex(name, chunk.offsets)].length
-        if not (_whole(chunk.offsets) and inside and numbers * entry.properties.dtype.itemsize <= length):
+        if not (inside and numbers * entry.properties.dtype.itemsize <= length):
             raise ValueError(f"a piece of {printable(name)} is not where it should be")
         covered += numbers
-    whole = _whole(entry.size) and min(entry.size, default=1) >= 1 and covered == math.prod(entry.size)
+    whole = min(entry.size, default=1) >= 1 and covered == math.prod(entry.size)
     if not whole or _overlap([tuple(chunk.offsets) for chunk in entry.chunks], [tuple(c.sizes) for c in entry.chunks]):
         raise ValueError(f"{printable(name)} is not whole")
 
@@ -159,6 +164,11 @@ def _overlap(offsets: list[tuple[int, ...]], sizes: list[tuple[int, ...]]) -> bo
 
 def _whole(numbers: Iterable[Any]) -> bool:
     return all(type(number) is int and number >= 0 for number in numbers)
+
+
+def _sizes(numbers: Sequence[Any]) -> bool:
+    """Whether they can be a tensor's, so that their product is soon worked out."""
+    return len(numbers) <= _MAX_DIMENSIONS and _whole(numbers) and max(numbers, default=0) < 1 << 63
 
 
 def unusable(path: str, error: BaseException) -> IntegrityError:
