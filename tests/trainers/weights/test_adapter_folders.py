@@ -225,6 +225,51 @@ def test_adapters_of_another_model_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("model.layers.0.mlp.odd.weight", (3,)), ("model.layers.1.input_layernorm.weight", (63,))]
+)
+def test_a_tensor_of_the_adapters_file_that_does_not_fit_is_looked_for_there(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    base = tiny.write("llama", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), LLAMA)
+    peft_folders.also(tmp_path / "lora", {name: torch.ones(shape)})
+    with pytest.raises(DataError) as error:
+        quiet(tmp_path / "lora", tmp_path / "made", check="off")
+    assert error.value.slug == "wrong-tensors" and name in error.value.found
+    assert error.value.where == str(tmp_path / "lora" / "adapter_model.safetensors")
+
+
+def test_types_that_do_not_go_together_are_looked_for_in_both_places(tmp_path: Path) -> None:
+    base = tiny.write("llama", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), LLAMA)
+    peft_folders.also(tmp_path / "lora", {"model.layers.1.input_layernorm.weight": torch.ones(64, dtype=torch.int32)})
+    with pytest.raises(DataError, match="wrong type") as error:
+        quiet(tmp_path / "lora", tmp_path / "made", check="off")
+    assert error.value.where == f"{base}, {tmp_path / 'lora' / 'adapter_model.safetensors'}"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "value"),
+    [
+        ("model.layers.1.mlp.down_proj.lora_B.weight", (64, 2), math.nan),
+        ("model.layers.1.mlp.down_proj.lora_B.weight", (64, 2), math.inf),
+        ("model.layers.1.mlp.down_proj.lora_B.weight", (64, 2), 3e38),  # is finite; what it adds is not
+        ("model.layers.1.input_layernorm.weight", (64,), math.nan),
+    ],
+)
+def test_adapters_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, name: str, shape: tuple[int, ...], value: float
+) -> None:
+    base = tiny.write("llama", tmp_path / "base")
+    peft_folders.write(tmp_path / "lora", str(base), LLAMA)
+    peft_folders.also(tmp_path / "lora", {name: torch.full(shape, value)})
+    with pytest.raises(DataError, match="not finite") as error:
+        quiet(tmp_path / "lora", tmp_path / "made", check="off")
+    assert name.removesuffix(".lora_B.weight") in error.value.found and not (tmp_path / "made").exists()
+    assert error.value.where == str(tmp_path / "lora" / "adapter_model.safetensors")
+
+
 def test_adapters_of_whole_numbers_are_refused(tmp_path: Path) -> None:
     base = tiny.write("llama", tmp_path / "base")
     peft_folders.write(tmp_path / "lora", str(base), LLAMA)

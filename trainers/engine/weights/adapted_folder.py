@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, printable
 from schemas.store.storage import shown
 from schemas.tokenizer import TOKENS
 from trainers.adapter_folder import MERGE, PREFIX, TENSORS, AdapterFolder
@@ -67,6 +67,9 @@ class AdaptedFolder(Folder):
 
     def dtype(self, name: str) -> str:
         return self._deltas.dtype(self._instead[name]) if name in self._instead else super().dtype(self._base(name))
+
+    def source(self, name: str) -> str:
+        return self._deltas.path if name in self._instead else super().source(name)
 
     def read(self, name: str, row: int | None = None) -> Tensor:
         if name in self._instead:
@@ -123,7 +126,7 @@ class Deltas:
                 kept="nothing was written",
                 next="where you trust the folder: save_pretrained(new) of PEFT writes safetensors",
             )
-        self._file = TensorFile(path)
+        self.path, self._file = path, TensorFile(path)
         names = {name.removeprefix(PREFIX): name for name in self._file.entries}
         self._names = names
         self.modules = sorted(name.removesuffix(_A) for name in names if name.endswith(_A))
@@ -149,9 +152,9 @@ class Deltas:
         return (inputs, outputs) if self._adapters.transposed else (outputs, inputs)
 
     def delta(self, module: str) -> Tensor:
-        """What the adapter adds to that weight, in fp32."""
-        b, a = self.read(module + _B).float(), self.read(module + _A).float()
-        delta = self._adapters.scale(module) * (b @ a)
+        """What the adapter adds to that weight, in fp32; `DataError` where that is not finite."""
+        b, a = self._tensor(module + _B).float(), self._tensor(module + _A).float()
+        delta = self._finite(module, self._adapters.scale(module) * (b @ a))
         return delta.T if self._adapters.transposed else delta
 
     def dtype(self, name: str) -> str:
@@ -159,8 +162,24 @@ class Deltas:
         return self._file.entries[self._names[name]].dtype
 
     def read(self, name: str) -> Tensor:
-        """The whole tensor `name`, by its name in the model."""
+        """The whole tensor `name` that stands in place of the model's of that name; `DataError` if not finite."""
+        return self._finite(name, self._tensor(name))
+
+    def _tensor(self, name: str) -> Tensor:
         return self._file.read(self._names[name])
+
+    def _finite(self, name: str, tensor: Tensor) -> Tensor:
+        if bool(tensor.isfinite().all()):
+            return tensor
+        raise DataError(
+            "wrong-adapters",
+            "the adapters hold values that are not finite, or make such ones",
+            expected="adapters of finite numbers",
+            found=printable(name, 200),
+            where=shown(self.path),
+            kept="nothing was written",
+            next="take adapters from before their training diverged",
+        )
 
     def _shape(self, module: str, end: str) -> tuple[int, ...]:
         return self._file.entries[self._names[module + end]].shape

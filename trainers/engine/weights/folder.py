@@ -58,6 +58,10 @@ class Folder:
         """The type of a tensor, as safetensors calls it."""
         return self._place[name].entries[name].dtype
 
+    def source(self, name: str) -> str:
+        """Where one looks for a tensor that is not as it should be: this folder, or a file in another one."""
+        return self.path
+
     def read(self, name: str, row: int | None = None) -> Tensor:
         """A tensor, or one slice of its first dimension."""
         if row is None:

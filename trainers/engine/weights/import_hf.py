@@ -126,7 +126,7 @@ def planned(folder: Folder, family: Family, model: ModelConfig) -> Plan:
     dtypes, spelt = [], {}
     for stack, spellings in family.table(model):
         spelt[stack.name] = spelling = _spelling(spellings, stack, model, there, prefix)
-        kinds = set()
+        kinds, sources = set(), set()
         for index in stack.indices():
             for part in spelling.parts(stack, index, model):
                 name = _bare(part.name, prefix)
@@ -135,9 +135,11 @@ def planned(folder: Folder, family: Family, model: ModelConfig) -> Plan:
                     faults.miss(name, folder.path)
                 elif there[name] != part.shape:
                     faults.shapes[name] = (part.shape, there[name])
+                    faults.sources.add(folder.source(name))
                 else:
                     kinds.add(folder.dtype(name))
-        faults.see_types(stack.name, kinds)
+                    sources.add(folder.source(name))
+        faults.see_types(stack.name, kinds, sources)
         dtypes.append((stack, DTYPES.get(next(iter(kinds), ""), torch.float32)))
     loose = [re.compile(pattern) for pattern in family.loose]
     rest = {name: _full(name, prefix) for name in there if name not in used}
@@ -145,6 +147,7 @@ def planned(folder: Folder, family: Family, model: ModelConfig) -> Plan:
     if model.tie_embeddings and _HEAD in faults.unexpected and not faults.any_of_tensors:
         faults.unexpected.remove(_HEAD)
         _check_tied(folder, _bare(spelt["embedding.word_embeddings.weight"].names[0], prefix))
+    faults.sources.update(map(folder.source, faults.unexpected))
     faults.finish(folder.path)
     return Plan(folder, model, dtypes, spelt, prefix)
 
@@ -155,6 +158,8 @@ class _Faults:
         self.unexpected: list[str] = []
         self.shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self.types: list[str] = []
+        self.sources: set[str] = set()
+        """Where tensors lie that are there and should not be, or not so."""
 
     @property
     def any_of_tensors(self) -> bool:
@@ -166,7 +171,10 @@ class _Faults:
         if len(self.missing) >= _ENOUGH:
             self.finish(path)
 
-    def see_types(self, name: str, kinds: set[str]) -> None:
+    def see_types(self, name: str, kinds: set[str], sources: set[str]) -> None:
+        """Those of one network's tensor, made of tensors that lie at `sources`."""
+        if kinds - DTYPES.keys() or len(kinds) > 1:
+            self.sources |= sources
         if kinds - DTYPES.keys():
             self.types.append(f"{name} would be of type {', '.join(sorted(kinds))} ({', '.join(DTYPES)} are read)")
         elif len(kinds) > 1:
@@ -183,7 +191,7 @@ class _Faults:
                 "wrong-tensors",
                 "the folder's tensors are not those of the model that its config.json describes",
                 found="; ".join(faults),
-                where=shown(path),
+                where=", ".join(map(shown, sorted(self.sources | ({path} if self.missing else set())))),
                 kept="nothing was written",
             )
 

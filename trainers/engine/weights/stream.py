@@ -14,6 +14,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -37,10 +38,16 @@ Make = Callable[[Stack, Index], Tensor]
 
 
 def write(folder: str, tensors: Iterable[tuple[Stack, torch.dtype]], make: Make) -> None:
-    """Write the distributed checkpoint `folder`; `make` is asked for every piece once, in order."""
+    """Write the distributed checkpoint `folder`; `make` is asked for every piece once, in order; its errors come out
+    as they are.
+    """
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, sync_files=False, thread_count=1)
-    with quiet():
-        dcp.save({}, storage_writer=writer, planner=_Pieces(tensors, make), no_dist=True)
+    try:
+        with quiet():
+            dcp.save({}, storage_writer=writer, planner=_Pieces(tensors, make), no_dist=True)
+    except CheckpointException as error:
+        fault, _ = next(iter(error.failures.values()))
+        raise fault from None
     safe_unpickle.save_common({}, folder)
     save_config(CheckpointingConfig("torch_dist", 1, "torch", 1), folder)
     safe_unpickle.normalise(folder)
