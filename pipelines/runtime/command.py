@@ -30,9 +30,11 @@ from luigi.parameter import ParameterException
 from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
+from datakit.formats.reader import FormatReader
 from pipelines.runtime import flags_file, invocation, refusals, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
+from pipelines.runtime.file_flags import of_file
 from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
@@ -285,6 +287,10 @@ def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None
     worker = result.worker
     failed = {task.task_id: task for task, status, _ in worker._add_task_history if status == "FAILED"}
     errors = [error_of(task, worker._scheduler.fetch_error(task_id)["error"]) for task_id, task in failed.items()]
+    for error, task in zip(errors, failed.values(), strict=True):
+        read = getattr(getattr(task, "node", None), "op", None)
+        if isinstance(read, FormatReader):
+            error.next = of_file(root, read, error.next)
     for error in errors[1:]:
         say_error(error)
     if errors:

@@ -1,0 +1,71 @@
+"""The flags that say how a file is read, as a command calls those of the flag that names the file: `--own-prompts` has
+`--own-columns`, `--pairs` has `--pairs-columns`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Any
+
+import luigi
+
+from datakit.formats.reader import FormatReader
+from pipelines.graph.resolve import names_in, near
+from pipelines.runtime import invocation
+from pipelines.runtime.near_flags import sections
+from schemas.store.storage import normal
+
+_OF_A_READER = re.compile(r"--(?P<name>columns|format|ignore|keep) (?P<value>.*)", re.DOTALL)
+
+
+def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
+    """The flag of a reader that `next` says, with its value, as `command` has it for the files of `read`; names of keys
+    that were given stay. An import of these files where it has no such flag; other words as they are.
+    """
+    match = _OF_A_READER.fullmatch(next)
+    if match is None:
+        return next
+    name, value, columns = match["name"], match["value"], dict(read.columns)
+    if name == "columns":
+        with suppress(ValueError):  # a name with an apostrophe, or words cut short
+            value = _json({**columns, **json.loads(shlex.split(value)[0])})
+    flags = _flags(command)
+    for flag in _naming(flags, read.files):
+        words = flag.split("_")
+        own = ("_".join([*words[:count], name]) for count in range(len(words), -1, -1))
+        known = [one for one in own if one in flags]
+        if known:
+            return f"{invocation.flag_of(known[0])} {value}"
+    words = ["luigi --module pipelines Import --files", ",".join(shlex.quote(near(file)) for file in read.files)]
+    words += ["--format", str(read.format)] if name != "format" and read.format else []
+    words += ["--columns", _json(columns)] if name != "columns" and columns else []
+    return " ".join([*words, f"--{name}", value])
+
+
+def _flags(command: luigi.Task) -> dict[str, Any]:
+    """What `command` and the sections say, by flag with underscores."""
+    values = {name: getattr(command, name) for name, _ in command.get_params()}
+    for section, kind in sections().items():
+        if not inspect.isabstract(kind):
+            values |= {f"{section}_{name}": getattr(kind(), name) for name, _ in kind.get_params()}
+    return values
+
+
+def _naming(flags: dict[str, Any], files: Collection[str]) -> Iterator[str]:
+    """The `flags` that name one of `files`, itself or by a pattern."""
+    own = {normal(file) for file in files}
+    for flag, value in flags.items():
+        places = names_in(value) if isinstance(value, str) else value if isinstance(value, tuple | list) else ()
+        named = [normal(place) for place in places if isinstance(place, str)]
+        if any(one in own or fnmatch.filter(own, one) for one in named):
+            yield flag
+
+
+def _json(columns: dict[str, Any]) -> str:
+    return shlex.quote(json.dumps(columns, ensure_ascii=False))
