@@ -28,7 +28,7 @@ class Fit(Templating):
     """
 
     name: ClassVar[str] = "template.fit"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     max_length: int

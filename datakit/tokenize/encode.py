@@ -28,6 +28,7 @@ class Encode(Label):
     """
 
     name: ClassVar[str] = "tokenize.encode"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"columns": [["pieces", "prompt_ids"]]},)
 

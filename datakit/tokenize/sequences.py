@@ -27,6 +27,7 @@ class Sequences(Label):
     """
 
     name: ClassVar[str] = "tokenize.sequences"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     names: tuple[str, ...] = ("chosen", "rejected")

@@ -4,7 +4,8 @@ A `Tokenizer` is a `tokenizers` JSON with a chat template and the names of its s
 TOKENIZERS dataset, a Hugging Face folder or a checkpoint folder. Pieces are encoded in stretches: a control
 token in template text is one id; everything between control tokens is encoded as plain text, joined over
 neighbouring pieces of the same `trained` flag, so that ids are those of the whole text wherever no content
-holds a control token's spelling. Where a stretch stands decides whether a sentencepiece-like tokenizer puts its blank
+holds a control token's spelling. White space that a token swallows is taken out before, whichever piece it stands in
+(`datakit.tokenizers.stripping`). Where a stretch stands decides whether a sentencepiece-like tokenizer puts its blank
 before it: at the beginning of a row, behind a control token, or inside plain text, where it never does.
 """
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from datakit.columns.conversations import flat, starts
 from datakit.tokenizers.prefix import unprefixed
+from datakit.tokenizers.stripping import Stripping
 from schemas import TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, QuiverError, printable
@@ -135,13 +137,8 @@ class Tokenizer:
 
     @cached_property
     def control_pattern(self) -> re.Pattern[str] | None:
-        """Matches control tokens in template text, with the white space that a token declares to swallow."""
-        flags = {t["content"]: (t.get("lstrip"), t.get("rstrip")) for t in self._added}
-        parts = []
-        for token in self.control:
-            left, right = flags.get(token, (False, False))
-            parts.append((r"\s*" if left else "") + re.escape(token) + (r"\s*" if right else ""))
-        return re.compile("(" + "|".join(parts) + ")") if parts else None
+        """Matches control tokens in template text."""
+        return re.compile("(" + "|".join(map(re.escape, self.control)) + ")") if self.control else None
 
     @property
     def size(self) -> int:
@@ -161,11 +158,11 @@ class Tokenizer:
         """Ids of a PIECES column."""
         pieces = flat(pieces)
         stretches = _Stretches(self)
-        rows = starts(pieces)
         inner = pieces.flatten()
-        names = ("text", "special", "trained")
+        text, special, trained = (inner.field(name).to_pylist() for name in ("text", "special", "trained"))
+        given = starts(pieces).tolist(), text, special, trained
         # A loop over pieces: stretches end where control tokens stand, which only the text itself can tell.
-        stretches.add(rows.tolist(), *(inner.field(name).to_pylist() for name in names))
+        stretches.add(*(self._stripping.stripped(*given) if self._stripping else given))
         return stretches.encoded(len(pieces))
 
     def decode(self, ids: Sequence[Sequence[int]], control: bool = False) -> list[str]:
@@ -187,6 +184,10 @@ class Tokenizer:
     def _added(self) -> list[dict[str, Any]]:
         added: list[dict[str, Any]] = self._json.get("added_tokens") or []
         return added
+
+    @cached_property
+    def _stripping(self) -> Stripping:
+        return Stripping(self._added, self.control, self.control_pattern)
 
     @cached_property
     def _own(self) -> Any:
@@ -308,8 +309,7 @@ class _Stretches:
         return stretches
 
     def _id_of(self, token: str) -> int:
-        own = self._tokenizer
-        number = own.id_of(token) if own.id_of(token) is not None else own.id_of(token.strip())
+        number = self._tokenizer.id_of(token)
         assert number is not None, f"control token {token!r} has no id"
         return number
 
