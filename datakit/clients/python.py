@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -34,23 +35,41 @@ class PythonScorer:
         columns = {name: rows[name].to_pylist() for name in self._takes.names}
         answer = self._call(**columns)
         named = answer if isinstance(answer, Mapping) else {"reward": answer}
-        return {str(name): self._numbers(values, rows.num_rows) for name, values in named.items()}
+        return {str(name): self._numbers(values, rows) for name, values in named.items()}
 
-    def _numbers(self, values: Sequence[Any], rows: int) -> pa.Array:
+    def _numbers(self, values: object, rows: pa.Table) -> pa.Array:
+        asked = f"a list of {rows.num_rows} numbers, one a row in their order"
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise self._bad("returned no list", asked, _described(values))
         listed = list(values)
-        if len(listed) != rows:
-            raise ServiceError(
-                "bad-reply", f"{self.function} was asked {rows} scores, got {len(listed)}", expected=str(rows)
-            )
-        strange = [
-            v for v in listed if v is not None and (isinstance(v, bool | str | bytes) or not hasattr(v, "__float__"))
-        ]
-        if strange:
-            example = f"{type(strange[0]).__name__} {printable(strange[0])}"
-            raise ServiceError(
-                "bad-reply", f"{self.function} returned what is no number", expected="float", found=example
-            )
-        return pa.array([None if v is None else float(v) for v in listed], pa.float64())
+        if len(listed) != rows.num_rows:
+            raise self._bad(f"was asked {rows.num_rows} scores, got {len(listed)}", asked, f"{len(listed)} of them")
+        strange = next((place for place, value in enumerate(listed) if not _is_number(value)), None)
+        if strange is not None:
+            handed = ", ".join(f"{name}={printable(rows[name][strange], 60)}" for name in self._takes.names)
+            what = f"returned what is no number for row {strange} of the {len(listed)} that it was handed: {handed}"
+            raise self._bad(what, "float, or None where there is no score", _described(listed[strange]))
+        return pa.array([None if value is None else float(value) for value in listed], pa.float64())
+
+    def _bad(self, what: str, expected: str, actual: str) -> ServiceError:
+        code = getattr(inspect.unwrap(self._call), "__code__", None)
+        return ServiceError(
+            "bad-reply",
+            f"{self.function} {what}",
+            expected=expected,
+            found=actual,
+            where=f"line {code.co_firstlineno} of {code.co_filename}" if code else self.function,
+            kept="finished chunks, which the next run uses; no score of this one",
+            next=f"return {expected} from {self.function}, then run the same command again",
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (not isinstance(value, bool | str | bytes) and hasattr(value, "__float__"))
+
+
+def _described(value: object) -> str:
+    return f"{type(value).__name__} {printable(value)}"
 
 
 def imported(name: str) -> Callable[..., Any]:

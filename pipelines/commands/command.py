@@ -19,6 +19,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
 from pipelines.runtime.console import counted, labelled, say, say_of
+from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.processes import preload
 from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
@@ -51,6 +52,11 @@ class Command(luigi.Task):
         """The nodes that are wanted."""
         return tuple(self.build(Plan(settings.quiver_config().root)))
 
+    @property
+    def length_flag(self) -> str:
+        """The flag that decides how many tokens a row may have."""
+        return "--max-length"
+
     def requires(self) -> list[luigi.Task]:
         """Tasks of the wanted nodes."""
         return tasks_of(self.targets)
@@ -74,10 +80,12 @@ class Command(luigi.Task):
             return
         for node in todo:
             check_rows(node)
+            check_emptied(node, self.length_flag)
             if isinstance(node, TrainedCheckpoint):
                 check(node)
         for number, node in enumerate(todo, 1):
-            task_of(node).place = (number, len(todo))
+            made = task_of(node)
+            made.place, made.length_flag = (number, len(todo)), self.length_flag
         disk_estimate.check(todo)
         say(f"{self.task_family}: {counted(len(todo), 'stage')} to do, {reuse}")
         _prepare_models(todo)

@@ -74,11 +74,6 @@ class Recipe(Templated, Assigns, Command, Generic[R]):
         """`seed`, or that of `[quiver]`."""
         return settings.quiver_config().seed if self.seed is None else self.seed
 
-    @property
-    def length_flag(self) -> str:
-        """The flag that decides how many tokens a row may have."""
-        return "--max-length"
-
     def folder(self, title: str) -> str:
         """`--experiment`, or else the `title` of the data, as the name of a folder."""
         name = folder_name(self.experiment or title)

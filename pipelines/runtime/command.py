@@ -291,6 +291,7 @@ def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None
         read = getattr(getattr(task, "node", None), "op", None)
         if isinstance(read, FormatReader):
             error.next = of_file(root, read, error.next)
+    errors = [*{error.as_json(): error for error in errors}.values()]
     for error in errors[1:]:
         say_error(error)
     if errors:

@@ -20,6 +20,7 @@ from pipelines.graph.resolve import near
 from pipelines.graph.why import why
 from pipelines.runtime import settings
 from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.failures import failure_text
 from pipelines.runtime.reuse import linked
 from pipelines.runtime.targets import NodeTarget, ReadManifest
@@ -51,6 +52,9 @@ class Make(luigi.Task):
 
     place: tuple[int, int] = (0, 0)
     """Which stage of how many of the command that runs; (0, 0) where that is not known."""
+
+    length_flag: str = "--max-length"
+    """The flag of the command that runs which decides how many tokens a row may have."""
 
     @property
     def priority(self) -> int:  # type: ignore[override]
@@ -96,6 +100,7 @@ class Make(luigi.Task):
                 place = linked(node)
                 if not place:
                     check_rows(node)
+                    check_emptied(node, self.length_flag)
                 stage.done(f"{near(place)} is the same: nothing was computed" if place else self.make(node, stage))
             except BaseException:
                 _remove_empty(node)

@@ -45,6 +45,18 @@ def yes(response):
     return [True for _ in response]
 
 
+def half(response):
+    return [len(text) if text == "a" else text for text in response]
+
+
+def nothing(response):
+    return None
+
+
+def one_text(response):
+    return "12"
+
+
 NOT_CALLABLE = 3
 
 
@@ -163,6 +175,24 @@ def test_a_reward_that_is_not_finite_stops_the_run_or_is_set_aside(put, tmp_path
 def test_a_bad_reply_is_an_error(put, tmp_path, name, what):
     with pytest.raises(ServiceError, match=rf"error\[13/bad-reply\].*{what}"):
         apply(Reward(), put(responses("a", "bb")), str(tmp_path / "out"), resources=python(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "actual"),
+    [
+        ("half", "returned what is no number for row 1 of the 2 that it was handed: response=bb", "str bb"),
+        ("nothing", "returned no list", "NoneType None"),
+        ("one_text", "returned no list", "str 12"),
+        ("one_too_few", "was asked 2 scores, got 1", "1 of them"),
+    ],
+)
+def test_a_bad_reply_names_the_row_and_the_line_and_what_to_return(put, tmp_path, name, what, actual):
+    with pytest.raises(ServiceError, match="bad-reply") as caught:
+        apply(Reward(), put(responses("a", "bb")), str(tmp_path / "out"), resources=python(name))
+    error, line = caught.value, globals()[name].__code__.co_firstlineno
+    assert error.what.endswith(f":{name} {what}") and error.found == actual
+    assert error.where == f"line {line} of {__file__}" and "no score of this one" in error.kept
+    assert error.next.startswith("return ") and error.next.endswith(", then run the same command again")
 
 
 @pytest.mark.parametrize(
