@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 
 from datakit.formats.recognise import fitting
 from schemas import Dataset
+from schemas.display import rows_of
 from schemas.errors import QuiverError, printable
 from schemas.process import terminal
 from schemas.store.storage import shown
 from schemas.untrusted import strict_json
 
 CONFIG = "config.json"
+NETWORK, RUN = "a Hugging Face folder", "the folder of a training run"
 _CUT, _LARGEST, _LARGEST_READ = 1 << 16, 1 << 20, 1 << 26
+_OF_A_RUN = {"algorithm", "optim", "global_batch_size", "out"}
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
 
@@ -36,7 +39,9 @@ def kind_of(place: str) -> str:
         return f"a file of {os.path.getsize(place):,} bytes"
     if not os.path.isdir(place):
         return "neither a file nor a folder"
-    return "a Hugging Face folder" if os.path.isfile(os.path.join(place, CONFIG)) else ""
+    if not os.path.isfile(os.path.join(place, CONFIG)):
+        return ""
+    return RUN if settings(place).keys() >= _OF_A_RUN else NETWORK
 
 
 def file(place: str, rows: int) -> Iterator[str]:
@@ -60,21 +65,22 @@ def network(place: str) -> Iterator[str]:
     yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
     files = sorted(os.scandir(place), key=lambda entry: entry.name)
     yield f"  {len(files)} files, {sum(entry.stat().st_size for entry in files if entry.is_file()) / 1e6:,.1f} MB"
-    settings = _settings(os.path.join(place, CONFIG))
-    known = {name: settings[name] for name in _SHAPE if name in settings}
+    shape = settings(place)
+    known = {name: shape[name] for name in _SHAPE if name in shape}
     if known:
         yield from ("", CONFIG)
         yield from fields(known)
     yield from ("", f"next: quiver ImportModel --folder {shlex.quote(place)}")
 
 
-def _settings(place: str) -> Mapping[str, Any]:
+def settings(place: str) -> Mapping[str, Any]:
+    """The settings in the folder `place`, of a network or of a training run; none where they cannot be read."""
     try:
-        with open(place, "rb") as stream:
-            settings = strict_json(stream.read(_LARGEST))
+        with open(os.path.join(place, CONFIG), "rb") as stream:
+            values = strict_json(stream.read(_LARGEST))
     except (OSError, ValueError, QuiverError):
         return {}
-    return settings if isinstance(settings, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def rejected(dataset: Dataset, rows: int) -> Iterator[str]:
@@ -83,9 +89,12 @@ def rejected(dataset: Dataset, rows: int) -> Iterator[str]:
     if table is None or not table.num_rows:
         yield terminal.wrapped(f"no row was set aside when {shown(dataset.url)} was made")
         return
-    yield terminal.wrapped(f"{table.num_rows:,} rows set aside when {shown(dataset.url)} was made")
+    rows_aside = rows_of(table.num_rows, "rows")
+    yield terminal.wrapped(f"{rows_aside} set aside when {shown(dataset.url)} was made")
     for count in pc.value_counts(table["reason"]).to_pylist():
-        yield f"  {printable(count['values'])} {count['counts']:,}"
+        against = table["threshold"].filter(pc.equal(table["reason"], count["values"])).unique().drop_null()
+        limit = f" ({printable(against[0])})" if len(against) == 1 else ""
+        yield f"  {printable(count['values'])} {count['counts']:,}{limit}"
     for number, row in enumerate(table.slice(0, rows).to_pylist()):
         yield from ("", f"row {number}")
         yield from fields({name: value for name, value in row.items() if value is not None})

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from quiver import plain_places
+from quiver import plain_places, run_folder
 from quiver.command import Command, is_count
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
@@ -76,6 +76,9 @@ def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
         yield from plain_places.fields(row)
     yield ""
     yield from (_near(line) for line in dataset.lineage().splitlines())
+    if dataset.rejected:
+        command = f"quiver show {shlex.quote(relative(dataset.url) + '/rejected')}"
+        yield from ("", terminal.wrapped(f"the rejected rows: {command}"))
 
 
 def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
@@ -142,6 +145,8 @@ def _plain(place: str, rows: int) -> Iterator[str]:
             kept="nothing was read",
             next=f"ls -l {shlex.quote(relative(where))}",
         )
+    elif plain_places.kind_of(where) == plain_places.RUN:
+        yield from run_folder.lines(relative(where), plain_places.settings(where), rows)
     elif plain_places.kind_of(where):
         yield from plain_places.network(relative(where))
     else:
@@ -187,7 +192,7 @@ def _what(folder: str) -> str:
         return "cannot be read"
     if manifest is None or manifest.kind != "dataset" or manifest.schema is None:
         return "nothing" if manifest is None else manifest.kind
-    return f"{manifest.num_rows:,} rows of {shown(manifest.schema.name)}"
+    return display.rows_of(manifest.num_rows, manifest.schema.name)
 
 
 def _nothing(place: str) -> IntegrityError:

@@ -63,15 +63,17 @@ def lineage(url: str, manifest: Manifest) -> str:
 
 def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
     shards, key = len(manifest.files), f", key {shown(', '.join(schema.key))}" if schema.key else ""
-    kind = f"{shown(schema.name)} v{schema.version}"
+    kind = f"{rows_of(manifest.num_rows, schema.name)} v{schema.version}"
     plural, size = "s" * (shards != 1), _human(manifest.num_bytes)
-    yield f"{manifest.num_rows:,} rows of {kind}, {shards} shard{plural}, {size}{key}"
+    yield f"{kind}, {shards} shard{plural}, {size}{key}"
     rejected = sum(file.rows for file in manifest.rejected)
     if rejected:
         reasons = ", ".join(
             f"{shown(name)} {shown(count)}" for name, count in _object(manifest.stats, "rejected").items()
         )
-        yield _cut(f"{rejected:,} rejected: {reasons}", width)
+        predicate = _object(manifest.op, "params").get("predicate")
+        against = f" (of {printable(predicate)})" if isinstance(predicate, str) else ""
+        yield _cut(f"{rejected:,} rejected: {reasons}{against}", width)
     if manifest.op:
         inputs = ", ".join(_input(parent) for parent in manifest.parents)
         yield _cut(f"made by {shown(manifest.op.get('name', ''))}{f' of {inputs}' if inputs else ''}", width)
@@ -86,6 +88,11 @@ def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
     ]
     if means:
         yield _cut("mean ± deviation " + ", ".join(means), width)
+
+
+def rows_of(count: int, kind: str) -> str:
+    """`271 rows of prompts`; rows that have no name of their own are rows."""
+    return f"{count:,} row{'s' * (count != 1)}" + ("" if kind == "rows" else f" of {shown(kind)}")
 
 
 def _input(parent: Parent) -> str:

@@ -58,7 +58,13 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_a_dataset_shows_its_rows_its_settings_and_its_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = printed(capsys, "data/kept-2")
-    assert "1 rejected: false 1" in kept and "with predicate n > 1" in kept and "filter.where of given-1" in kept
+    assert (
+        "1 rejected: false 1 (of n > 1)" in kept
+        and "with predicate n > 1" in kept
+        and "filter.where of given-1" in kept
+    )
+    assert kept.endswith("the rejected rows: quiver show data/kept-2/rejected\n")
+    assert "the rejected rows" not in printed(capsys, "data/given-1")
     assert "row 2\n  text  four\n  n     4\n" in kept and "data/given-1" in kept
     assert "row 1" not in printed(capsys, "data/kept-2", "--rows", "1")
     assert "long long" in printed(capsys, "data/given-1") and "…" in printed(capsys, "data/given-1", "--rows=1")
@@ -74,7 +80,7 @@ def test_a_checkpoint_shows_its_shape_its_parents_and_its_figures(
 
 def test_a_folder_lists_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split(maxsplit=1) for line in printed(capsys, "data").splitlines()]
-    for line in (["given-1", "4 rows of rows"], ["kept-2", "3 rows of rows"], ["policy-3", "checkpoint"]):
+    for line in (["given-1", "4 rows"], ["kept-2", "3 rows"], ["policy-3", "checkpoint"]):
         assert line in lines
 
 

@@ -93,7 +93,29 @@ def test_a_folder_without_datasets_lists_its_files(folder: Path, capsys: pytest.
 
 def test_rejected_rows_are_shown_with_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, "data/kept-2/rejected")
-    assert "1 rows set aside when" in out and "  false 1" in out and "text" in out and "one" in out
+    assert "1 row set aside when" in out and "  false 1 (n > 1)" in out and "text" in out and "one" in out
+
+
+def test_the_folder_of_a_run_says_how_it_was_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "data/policy-3.run"
+    (run / "tensorboard").mkdir(parents=True)
+    optim = {"lr": 2e-5, "min_lr": 0.0, "schedule": "cosine", "betas": [0.9, 0.98]}
+    settings = {"algorithm": "sft", "out": "x", "optim": optim, "epochs": 2, "global_batch_size": 16, "model": None}
+    (run / "config.json").write_text(json.dumps(settings))
+    figures = [{"step": step, "loss": 8.0 / step, "lr": 2e-5, "tokens": 9} for step in (1, 2, 3, 4)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in figures) + '{"step": 5')
+    out = shown(capsys, "data/policy-3.run")
+    assert "data/policy-3.run: the folder of a training run" in out and "ImportModel" not in out
+    words = [line.split() for line in out.splitlines()]
+    for line in (["algorithm", "sft"], ["lr", "2e-05"], ["schedule", "cosine"], ["epochs", "2"]):
+        assert line in words
+    assert "  step 4, loss 2, lr 2e-05\n" in out and "step 2, loss 4" in out and "step 1," not in out
+    assert ["curves", "data/policy-3.run/tensorboard"] in words
+    assert out.endswith("next: tensorboard --logdir data/policy-3.run\n")
+    shutil.rmtree(run / "tensorboard")
+    assert shown(capsys, "data/policy-3.run").endswith("next: less data/policy-3.run/metrics.jsonl\n")
+    (run / "metrics.jsonl").unlink()
+    assert shown(capsys, "data/policy-3.run").endswith("next: ls data/policy-3.run\n")
 
 
 def test_an_export_names_a_file_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,7 +173,7 @@ def test_a_key_that_stands_twice_is_refused(door: Callable[..., Dataset], tmp_pa
 def test_ten_lines_say_what_it_is(dataset: Dataset) -> None:
     lines = repr(dataset).splitlines()
     assert len(lines) <= 10 and all(len(line) <= 110 for line in lines[1:])
-    assert lines[1].startswith("  120 rows of rows v1, 3 shards, ") and lines[1].endswith("key sample_id")
+    assert lines[1].startswith("  120 rows v1, 3 shards, ") and lines[1].endswith("key sample_id")
     assert lines[2:4] == ["  3 rejected: short 3", "  made by test.write"]
     assert lines[4] == "  columns sample_id: string, reward: double"
     mean = sum(float(row["reward"]) for row in expected()) / 120  # type: ignore[arg-type]

@@ -1,0 +1,66 @@
+"""What `quiver show` says of the folder beside a checkpoint that holds a training's settings, log and figures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from quiver import plain_places
+from schemas.errors import QuiverError, escaped
+from schemas.process import terminal
+from schemas.store.storage import relative, shown
+from schemas.untrusted import strict_json
+
+METRICS = "metrics.jsonl"
+_ENDS = 1 << 16
+"""Bytes at the end of the figures that are read."""
+_SETTINGS = ("algorithm", "epochs", "max_steps", "global_batch_size", "precision", "seed", "data", "init")
+_OPTIM = ("lr", "min_lr", "schedule", "warmup_steps")
+_FIGURES = ("step", "epoch", "loss", "val_loss", "lr", "grad_norm")
+
+
+def lines(place: str, settings: Mapping[str, Any], steps: int) -> Iterator[str]:
+    """The settings of the run at `place`, its last `steps` lines of figures, and where the rest of it is seen."""
+    yield terminal.wrapped(f"{shown(place)}: {plain_places.RUN}")
+    optim = settings.get("optim")
+    chosen = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
+    chosen |= {name: optim[name] for name in _OPTIM if name in optim} if isinstance(optim, dict) else {}
+    near = {name: relative(chosen[name]) for name in ("data", "init") if isinstance(chosen.get(name), str)}
+    yield from ("", "settings (config.json has them all)")
+    yield from plain_places.fields(chosen | near)
+    metrics = os.path.join(place, METRICS)
+    yield from ("", f"figures, the last of {METRICS}")
+    for figures in _last(metrics, steps):
+        values = {name: figures[name] for name in _FIGURES if name in figures}
+        words = [
+            f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+        ]
+        yield terminal.wrapped(f"  {escaped(', '.join(words))}", "    ")
+    out = place.removesuffix("/").removesuffix(".run")
+    places = {"checkpoint": out, "records": f"{out}.records", "log": f"{place}/logs", "curves": f"{place}/tensorboard"}
+    there = {name: where for name, where in places.items() if os.path.exists(where)}
+    if there:
+        yield ""
+        yield from plain_places.fields(there)
+    quoted = shlex.quote(place)
+    figures_are = f"less {quoted}/{METRICS}" if os.path.exists(metrics) else f"ls {quoted}"
+    yield from ("", f"next: tensorboard --logdir {quoted}" if "curves" in there else f"next: {figures_are}")
+
+
+def _last(metrics: str, steps: int) -> Iterator[dict[str, Any]]:
+    """The last whole lines of figures; none before the first step."""
+    try:
+        with open(metrics, "rb") as file:
+            file.seek(max(0, os.path.getsize(metrics) - _ENDS))
+            ends = deque(file.read().split(b"\n")[:-1], maxlen=steps)
+    except OSError:
+        return
+    for line in ends:
+        with suppress(ValueError, QuiverError):
+            figures = strict_json(line)
+            if isinstance(figures, dict):
+                yield figures
