@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.store.opening import open_store
 from schemas.store.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
 from trainers.launch.launch_result import FinishedLaunch, Observations, launch_result
@@ -59,10 +60,9 @@ class RunFolder:
         return self.ranks / "meeting"
 
     def open(self) -> None:
-        """Make them, and remove those of starts whose watcher was killed."""
+        """Make them, and remove those of starts whose watcher was killed: who calls this holds the folder."""
         for old in self.path.glob("ranks-*"):
             shutil.rmtree(old, ignore_errors=True)
-        own_folder(self.path)
         own_folder(self.logs)
         own_folder(self.ranks)
         own_folder(self.meeting)
@@ -114,8 +114,15 @@ class Watch:
     def run(self, on_wait: Callable[[], None] = lambda: None) -> None:
         """Start it and wait for its end; raises the run's error, after the log lines it is about were printed.
 
-        Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save.
+        Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save. Where
+        another process is at this run, its end is waited for; after a while that is `ConflictError`.
         """
+        own_folder(self.files.path)
+        store, place = open_store(self.files.path)
+        with store.exclusive(place):
+            self._run(on_wait)
+
+    def _run(self, on_wait: Callable[[], None]) -> None:
         files = self.files
         files.open()
         sizes = {path: path.stat().st_size for path in files.logs.glob("*.log")}

@@ -155,6 +155,16 @@ def test_stopped_it_saves_and_killed_it_leaves_nothing(tmp_path: Path) -> None:
     assert not alive(tmp_path, patience=120), "the ranks save and leave when their launcher is killed"
 
 
+def test_two_starts_of_one_run_do_not_meet(tmp_path: Path) -> None:
+    """The second waits for the first, and finds what that made."""
+    more = command(tmp_path, max_steps=40, epochs=...)
+    runs = [subprocess.Popen(more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    outputs = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert len(toys.curve(tmp_path / "policy.run")) == 40, "both wrote one log"
+    assert not list((tmp_path / "policy.run").glob("ranks-*"))
+
+
 def reached(folder: Path, run: subprocess.Popen[Any], step: int) -> None:
     log, until = folder / "policy.run" / "metrics.jsonl", time.monotonic() + 200
     while not log.exists() or log.read_bytes().count(b"\n") < step:
