@@ -33,6 +33,7 @@ class PromptTemplate(Label):
 
     name: ClassVar[str] = "tokenize.prompt_template"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # who wants it says so: a chat template is what others mean
 
     template: str = "{input} {output}"
     columns: Mapping[str, str] | tuple[tuple[str, str], ...] = (("input", "messages"), ("output", "response"))

@@ -32,15 +32,20 @@ def tokenizer_at(node: Node) -> str:
     return near(node.url)
 
 
-def remade(manifest: Manifest | None, tokenizer: str, changed: Mapping[str, Any] | None = None) -> str:
+def remade(
+    manifest: Manifest | None, tokenizer: str, changed: Mapping[str, Any] | None = None, *, another: bool = False
+) -> str:
     """The command that runs the last stage behind rows that took a tokenizer, and has all settings of `changed`, once
     more with its own settings, these and that `tokenizer` (a place); empty where there is none, or where what it read
-    is gone. What followed that stage (filters, mixtures) is run over its result as before.
+    is gone. Where it is `another` tokenizer, the stage is the one that wrote the text for the first one. What followed
+    (tokens, filters, mixtures) is run over its result as before.
     """
     changed = changed or {}
     made = None if manifest is None else _last(manifest, tuple(changed))
     if made is None:
         return ""
+    if another:
+        made = _first(made)
     name, params = str(made.op["name"]), made.op["params"]
     usual = OPS[name].of({}).params()
     settings = {key: value for key, value in params.items() if usual.get(key) != value} | dict(changed)
@@ -62,6 +67,15 @@ def _last(manifest: Manifest, settings: Sequence[str]) -> Manifest | None:
         known |= {one.content_digest for one in new}
         waiting += new
     return None
+
+
+def _first(made: Manifest) -> Manifest:
+    """The stage where what `made` read was first written with a tokenizer."""
+    while True:
+        parent = read_manifest(made.parents[0].url)
+        if parent is None or not (_takes(parent, ()) and parent.parents and read_manifest(parent.parents[0].url)):
+            return made
+        made = parent
 
 
 def _takes(manifest: Manifest, settings: Sequence[str]) -> bool:

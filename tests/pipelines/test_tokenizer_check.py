@@ -182,7 +182,8 @@ def test_texts_and_ids_of_another_tokenizer_name_the_way_to_one(plan: Plan, rows
     assert op_of("template.chat", json.loads(words[11])) == texts.op, "with its own settings"
     with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
         learn(plan, there, wrong)
-    assert f"Tokenize --op mask --data {os.path.relpath(texts.url)} --tokenizer" in caught.value.next
+    again = f"Template --op chat --data {os.path.relpath(rows.url)} --tokenizer"
+    assert again in caught.value.next, "the texts are another's too"
 
 
 def test_rows_behind_other_stages_name_the_stage_that_takes_a_tokenizer(
@@ -198,8 +199,8 @@ def test_rows_behind_other_stages_name_the_stage_that_takes_a_tokenizer(
     with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
         learn(plan, there, other)
     printed = shlex.split(caught.value.next)
-    assert printed[3:9] == ["Tokenize", "--op", "mask", "--data", os.path.relpath(texts.url), "--tokenizer"]
-    assert op_of("tokenize.mask", json.loads(printed[11])) == Mask(max_length=64), "with its own settings"
+    assert printed[3:9] == ["Template", "--op", "chat", "--data", os.path.relpath(rows.url), "--tokenizer"]
+    assert op_of("template.chat", json.loads(printed[11])) == texts.op, "with its own settings"
     assert remade(there.manifest(), "t", {"max_length": 32}).endswith("""--params '{"max_length": 32}'""")
     assert remade(there.manifest(), "t", {"no_such_setting": 1}) == "", "no stage behind them has it"
     shutil.rmtree(texts.url)

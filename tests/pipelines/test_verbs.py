@@ -18,7 +18,7 @@ from pipelines.commands import stages
 from pipelines.graph.made_by import Maker, makers, next_command, without_nulls
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import _require
-from schemas import Column, Schema
+from schemas import COMPLETIONS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest
@@ -64,6 +64,7 @@ REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask"
         ),
         ("dpo", IDS_AND_MASKS, f"Label --op logprobs --model CHECKPOINT {REFERENCE}"),
         ("dpo", ["chosen_pieces", "rejected_pieces"], "Tokenize --op sequences --tokenizer CHECKPOINT --data rows"),
+        ("sft", COMPLETIONS.names, "Template --op chat --tokenizer CHECKPOINT --data rows"),
         ("kto", ["sample_id", "prompt_id", "response", *WANTED], "Blend --op mismatch --data rows"),
         ("kto", [*WANTED, *MISMATCHED], f"Label --op logprobs --model CHECKPOINT {GAINED} --data rows"),
     ],
