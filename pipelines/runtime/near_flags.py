@@ -13,6 +13,7 @@ from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
 from pipelines.runtime import invocation
+from pipelines.runtime.invocation import flag_of
 from pipelines.runtime.known_commands import commands
 from pipelines.runtime.learning import setting_flags
 from schemas.errors import printable
@@ -66,11 +67,7 @@ def hint(task: str | None, given: str) -> tuple[str, str, str]:
     if owners and task:
         return "", "", f" of {printable(task)}; it belongs to {', '.join(owners[:6])}"
     near = nearest(name, near_names(task, name))
-    return (
-        (invocation.flag_of(near), invocation.replaced(given, invocation.flag_of(near), "{}"), "")
-        if near
-        else ("", "", "")
-    )
+    return (flag_of(near), invocation.replaced(given, flag_of(near), "{}"), "") if near else ("", "", "")
 
 
 def of_python(task: str, name: str) -> str:
@@ -124,7 +121,7 @@ def _setting(own: Flags, name: str) -> list[str]:
         return []
     direct = next((flag for flag, setting in setting_flags(own).items() if setting == path), "")
     if direct:
-        return [invocation.flag_of(direct), "{}"]
+        return [flag_of(direct), "{}"]
     return _lora(name, path) if path in ("lora.rank", "lora.alpha") else ["--set", f"{path}={{}}"]
 
 
@@ -132,7 +129,7 @@ def _lora(name: str, path: str) -> list[str]:
     """Rank and alpha of adapters: neither goes without the other, and where one alone is given, alpha is twice the
     rank.
     """
-    flags = (invocation.flag_of(name), f"--{name}")
+    flags = (flag_of(name), f"--{name}")
     value = next(filter(None, map(invocation.value, flags)), "")
     number = int(value) if value.isdecimal() and int(value) else _RANK
     both = {"lora.rank": number, "lora.alpha": 2 * number}
@@ -146,21 +143,17 @@ def _other_name(task: str, own: Flags, name: str) -> list[str]:
     """The words for a flag that others call `name`, of the command or of a setup that it may name."""
     direct = next((flag for flag in others_names(name) if flag in own or flag.startswith("quiver_")), "")
     if direct:
-        return [invocation.flag_of(direct), "{}"]
+        return [flag_of(direct), "{}"]
     if "setup" not in own:
         return []
-    asked, value = invocation.value("--setup"), invocation.value(invocation.flag_of(name))
+    asked, value = invocation.value("--setup"), invocation.value(flag_of(name))
     usual = asked or own["setup"].task_value(task, "setup")
     for section, flags in _setups(usual):
         plain = name.removeprefix(f"{section}_")
         likely = [plain, *others_names(plain)]
         fitting = next((flag for flag in likely if flag in flags and _takes(flags[flag], value)), "")
         if fitting and asked in ("", section):
-            return [
-                *([] if section == usual else ["--setup", section]),
-                invocation.flag_of(f"{section}_{fitting}"),
-                "{}",
-            ]
+            return [*([] if section == usual else ["--setup", section]), flag_of(f"{section}_{fitting}"), "{}"]
     return []
 
 

@@ -8,44 +8,17 @@ from pathlib import Path
 import pytest
 from commands import luigi
 
-from datakit.apply import apply
-from datakit.filter import Where
-from datakit.io import Jsonl
-from datakit.template import Chat
-from datakit.tokenize import Mask, Train
-from pipelines.graph.nodes import Table
-from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation
 from pipelines.runtime.emptied import check_emptied
-from pipelines.runtime.resources import resource_of
-from schemas import PROMPTS, Dataset
+from schemas import Dataset
 from schemas.errors import DataError
 from tests import pages
-
-
-def made(folder: Path, lengths: list[int], limit: int, predicate: str) -> tuple[Table, Table]:
-    """Two stages behind rows with answers of so many letters: those of at most `limit` tokens, then a filter's."""
-    rows = ({"prompt": f"{number}", "response": "a" * length} for number, length in enumerate(lengths))
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prompts = Dataset.from_arrow(PROMPTS.example(3), PROMPTS, str(folder / "prompts"))
-    apply(Train(vocab_size=288), prompts, str(folder / "tokenizer"), processes=1)
-    plan = Plan(str(folder / "data"))
-    tokenizer = plan.existing(str(folder / "tokenizer"), "dataset")
-    read = plan.table("rows", Jsonl(files=(str(folder / "rows.jsonl"),), format="completions").pinned())
-    chat = Chat(template="text", response="response", learn="last")
-    written = plan.table("written", chat, read, tokenizer=tokenizer)
-    tokens = plan.table("tokens", Mask(max_length=limit), written, tokenizer=tokenizer)
-    kept = plan.table("kept", Where(predicate=predicate), tokens)
-    given: list[Dataset] = []
-    for node in (read, written, tokens, kept):
-        opened = {name: resource_of(name, one, None) for name, one in node.resources.items()}
-        given = [apply(node.op, given, node.url, resources=opened, processes=1)]
-    return kept, plan.table("behind", Where(predicate="true"), kept)
+from tests.pipelines.tokenized import tokenized
 
 
 def test_what_reads_rows_that_were_all_too_long_ends_with_their_lengths_and_the_flag(tmp_path: Path) -> None:
     """A letter is a token: the answers differ by 70 tokens. The flag has 16 tokens more than rows may have."""
-    kept, behind = made(tmp_path, [130, 200], 40, "true")
+    kept, behind = tokenized(tmp_path, [130, 200], 40, "true")
     lengths = Dataset.open(kept.inputs[0].url).read_rejected()
     assert lengths is not None
     shortest, longest = sorted(int(value) for value in lengths["value"].to_pylist())
@@ -64,7 +37,7 @@ def test_what_reads_rows_that_were_all_too_long_ends_with_their_lengths_and_the_
 
 
 def test_rows_that_a_filter_leaves_out_and_rows_that_are_left_are_no_fault(tmp_path: Path) -> None:
-    kept, behind = made(tmp_path, [4, 300], 40, "false")
+    kept, behind = tokenized(tmp_path, [4, 300], 40, "false")
     assert Dataset.open(kept.url).num_rows == 0 and Dataset.open(kept.inputs[0].url).num_rows == 1
     check_emptied(kept, "--max-length")
     check_emptied(behind, "--max-length")

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from datakit.apply import apply
-from datakit.filter import NotIn, Where
-from datakit.io import Jsonl
-from datakit.template import Chat
-from datakit.tokenize import Mask, Train
+from datakit.filter import NotIn
 from pipelines.graph.plan import Plan
 from pipelines.report.set_aside import set_aside
-from pipelines.runtime.resources import resource_of
 from schemas import PROMPTS, Dataset
+from tests.pipelines.tokenized import tokenized
 
 
 @pytest.mark.parametrize(("long", "share", "warned"), [(3, "30%", True), (2, "20%", False), (0, "", False)])
 def test_rows_that_are_too_long_are_counted_with_the_flag(tmp_path: Path, long: int, share: str, warned: bool) -> None:
     """Ten texts, `long` of them longer than 40 tokens; a filter behind them is no loss."""
-    texts = ["a" * (500 if number < long else 4) for number in range(10)]
-    rows = ({"prompt": f"{number}", "response": text} for number, text in enumerate(texts))
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    prompts = Dataset.from_arrow(PROMPTS.example(3), PROMPTS, str(tmp_path / "prompts"))
-    apply(Train(vocab_size=288), prompts, str(tmp_path / "tokenizer"), processes=1)
-    plan = Plan(str(tmp_path / "data"))
-    tokenizer = plan.existing(str(tmp_path / "tokenizer"), "dataset")
-    read = plan.table("rows", Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="completions").pinned())
-    chat = Chat(template="text", response="response", learn="last")
-    written = plan.table("written", chat, read, tokenizer=tokenizer)
-    tokens = plan.table("tokens", Mask(max_length=40), written, tokenizer=tokenizer)
-    kept = plan.table("kept", Where(predicate="prompt_id < '8'"), tokens)
-    given: list[Dataset] = []
-    for node in (read, written, tokens, kept):
-        opened = {name: resource_of(name, one, None) for name, one in node.resources.items()}
-        given = [apply(node.op, given, node.url, resources=opened, processes=1)]
+    lengths = [500 if number < long else 4 for number in range(10)]
+    kept, _ = tokenized(tmp_path, lengths, 40, "prompt_id < '8'")
     notes = set_aside([kept], "--own-max-length")
     if not long:
         assert notes == ()
