@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from schemas.dataset import Dataset
@@ -23,6 +25,7 @@ from trainers import config, registry
 from trainers.config import Run
 from trainers.launch import rank
 from trainers.launch.rank_status import lost_peer
+from trainers.launch.run_lock import run_lock
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,10 +78,22 @@ def execute(run: Run) -> None:
         init = _init_manifest(run.paths.init)
         parents.append(Parent("init", run.paths.init, init.content_digest, init.task_key))
     task_key = run.task_key(*(parent.content_digest for parent in parents))
-    if find_existing(run.paths.out, task_key, "checkpoint", parents) is not None:
-        if _rank() == 0:
-            print(f"{run.paths.out} is already finished", file=sys.stderr)
+    if _finished(run, task_key, parents):
         return
+    with nullcontext() if rank.one_of_many() else run_lock(run.paths.folder):
+        if not _finished(run, task_key, parents):
+            _train(run, data, validation, task_key)
+
+
+def _finished(run: Run, task_key: str, parents: Sequence[Parent]) -> bool:
+    if find_existing(run.paths.out, task_key, "checkpoint", parents) is None:
+        return False
+    if _rank() == 0:
+        print(f"{run.paths.out} is already finished", file=sys.stderr)
+    return True
+
+
+def _train(run: Run, data: Dataset, validation: Dataset | None, task_key: str) -> None:
     from trainers.engine.megatron import parallel
     from trainers.engine.training import loop
 

@@ -298,6 +298,22 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     assert Dataset.open(records).shards == Dataset.open(str(tmp_path / "seen")).shards
 
 
+def test_a_second_start_waits_for_the_first_and_finds_what_it_made(tmp_path: Path) -> None:
+    first = started(tmp_path)
+    reached(tmp_path, 3)
+    first.send_signal(signal.SIGSTOP)
+    second = started(tmp_path)
+    assert second.stderr is not None
+    folder = tmp_path / "policy.run"
+    assert second.stderr.readline() == f"note: another process is at {folder}; waiting for its end\n"
+    first.send_signal(signal.SIGCONT)
+    outputs = [run.communicate(timeout=120)[1] for run in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert "waiting" not in outputs[0] and "already finished" not in outputs[0]
+    assert outputs[1].rstrip().endswith("is already finished")
+    assert len(toys.curve(folder)) == 60, "both wrote one log"
+
+
 @pytest.mark.skipif(all(map(importlib.util.find_spec, ("wandb", "mlflow"))), reason="both trackers are installed")
 def test_a_tracker_that_is_not_installed_is_told_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

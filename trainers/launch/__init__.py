@@ -6,7 +6,7 @@
     settings.py     how a run is launched: one frozen `Launch`          environment.py  what is handed on, and why
     rank.py         what a process of a run does before it trains      rank_status.py  the file in which it says so
     local.py        one process, or several                            slurm.py        the sbatch script
-    spawn.py        starts the ranks of one machine
+    spawn.py        starts the ranks of one machine                run_lock.py     one start of a run at a time
     watch.py        waits, sees who is dead or stuck, ends all         jobs.py         sbatch, squeue, scancel
     launch_result.py  which of the ranks' errors is the run's error    child.py        children that leave no orphans
 

@@ -73,6 +73,11 @@ def enter() -> None:
         _OWN.append(_Pulse(Path(ranks), rank, world))
 
 
+def one_of_many() -> bool:
+    """Whether somebody else answers for this process's run: a launcher of ours, or whoever started its other ranks."""
+    return "QUIVER_RANKS" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def heartbeat(at: str = "") -> None:
     """This process gets on: it is `at` something new, or (empty) further with what it was at."""
     if _OWN:

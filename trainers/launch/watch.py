@@ -18,12 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.store.opening import open_store
 from schemas.store.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
 from trainers.launch.launch_result import FinishedLaunch, Observations, launch_result
 from trainers.launch.local import MEETING
 from trainers.launch.rank_status import RankStatus, read_all
+from trainers.launch.run_lock import run_lock
 from trainers.launch.settings import Launch
 
 POLL_SECONDS = 0.2
@@ -117,9 +117,7 @@ class Watch:
         Whatever is raised by `on_wait` or by a signal handler ends the run too, after it had time to save. Where
         another process is at this run, its end is waited for; after a while that is `ConflictError`.
         """
-        own_folder(self.files.path)
-        store, place = open_store(self.files.path)
-        with store.exclusive(place):
+        with run_lock(self.files.path, self.tell):
             self._run(on_wait)
 
     def _run(self, on_wait: Callable[[], None]) -> None:
