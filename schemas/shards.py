@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import IntegrityError, QuiverError, StorageError
 from schemas.manifest import File
-from schemas.migration import migrated
+from schemas.migration import holds
 from schemas.schema import Column, Schema
 from schemas.stats import count_values, measure, merge_counts, merge_measures
 from schemas.store.opening import open_store
@@ -180,8 +180,7 @@ def open_shard(url: str, file: File, schema: Schema, verify: Verify) -> Iterator
         if parquet.metadata.num_rows != file.rows:
             raise _broken("row-count", url, file, f"{file.rows} rows", f"{parquet.metadata.num_rows} rows")
         actual = parquet.schema_arrow
-        now = migrated(Schema("file", 1, tuple(Column(field.name, field.type, "") for field in actual)))
-        if [(c.name, c.type) for c in now.columns] != [(c.name, c.type) for c in schema.columns]:
+        if not holds(Schema("file", 1, tuple(Column(field.name, field.type, "") for field in actual)), schema):
             raise _broken("schema", url, file, ", ".join(schema.names), ", ".join(actual.names))
         yield parquet
 

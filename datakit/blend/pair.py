@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.measurement import groups, measured, numbers, require_number
-from datakit.columns.rejections import set_aside
+from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers, require_number
+from datakit.columns.rejections import ids_and_numbers, set_aside
 from datakit.columns.seeded import text_keys
-from datakit.duck.pairs import PairLimits, joined_pairs
+from datakit.duck.pairs import REACHES, PairLimits, distances, joined_pairs
 from datakit.duck.whole import require_whole
 from datakit.formats.ids import content_ids
 from datakit.op import Context, Gather, Result
@@ -42,13 +43,15 @@ class Pair(Gather):
 
     `best_vs_worst`: the highest against the lowest (of equals the first by sample index), then against the
     next lowest; `best_vs_random`: the highest against a lower one, by lot; `all_pairs`: any two, chosen by
-    lot; `right_vs_wrong`: one at or above `right_from` against one below, by lot. A prompt that yields no pair
-    is rejected as too-many-answers (over 2,048), fewer-than-two, tied, none-right, none-wrong, lengths-apart or
-    within-margin; its value is the distance between its highest and its lowest reward.
+    lot; `right_vs_wrong`: one at or above `right_from` against one below, by lot. Pairs hold the `sample_id` and the
+    `finish_reason` of both answers. An answer that stands in none is rejected, with its ids and numbers, as
+    beyond-max-pairs (it could pair), too-many-answers (of one prompt, over 2,048), not-finite, fewer-than-two,
+    none-right, none-wrong, tied, within-margin, same-text or lengths-apart; its value is the greatest distance of its
+    reward to one that it could be held against.
     """
 
     name: ClassVar[str] = "blend.pair"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     rule: Literal["best_vs_worst", "best_vs_random", "all_pairs", "right_vs_wrong"] = "best_vs_worst"
     column: str = "reward"
@@ -80,54 +83,64 @@ class Pair(Gather):
         return {}
 
     def gather(self, rows: pa.Table, ctx: Context) -> Result:
-        """Pairs, prompts in the order of their first sample; prompts without a pair beside them."""
+        """Pairs, prompts in the order of their first sample; answers that stand in none beside them."""
         group, values = groups(rows["prompt_id"]), numbers(rows[self.column])
-        chosen, rejected = self._pairs(rows, group, values, ctx.seed)
-        better, worse = rows.take(pa.array(chosen)), rows.take(pa.array(rejected))
-        asked = [name for name in ("prompt_id", "messages", "tools", "source") if name in rows.column_names]
-        pairs = {
-            "pair_id": content_ids(better["prompt_id"], better["sample_id"], worse["sample_id"]),
-            "chosen": better["response"],
-            "rejected": worse["response"],
-            "chosen_reward": pa.array(values[chosen]),
-            "rejected_reward": pa.array(values[rejected]),
-            **{name: better[name] for name in asked},
-        }
-        return Result(PREFERENCES.conform(pa.table(pairs)), self._pairless(rows, group, values, group[chosen]))
-
-    def _pairs(self, rows: pa.Table, group: Ints, values: Floats, seed: int) -> tuple[Ints, Ints]:
-        finite = np.flatnonzero(~np.isnan(values) & (np.bincount(group)[group] <= _MOST_ANSWERS))
+        usable = np.flatnonzero(~np.isnan(values) & (np.bincount(group)[group] <= _MOST_ANSWERS))
         answers = {
-            "row": finite,
-            "prompt": group[finite],
-            "value": values[finite],
-            "place": np.asarray(rows["sample_index"])[finite],
-            "text": groups(rows["response"])[finite],
-            "size": np.asarray(pc.utf8_length(rows["response"]), np.int64)[finite],
-            "lot": text_keys(rows["sample_id"], seed, self.name)[finite],
+            "row": usable,
+            "prompt": group[usable],
+            "value": values[usable],
+            "place": np.asarray(rows["sample_index"])[usable],
+            "text": groups(rows["response"])[usable],
+            "size": np.asarray(pc.utf8_length(rows["response"]), np.int64)[usable],
+            "lot": text_keys(rows["sample_id"], ctx.seed, self.name)[usable],
         }
         limits = PairLimits(self.margin, self.right_from, self.max_pairs, self.max_length_ratio)
-        return joined_pairs(answers, self.rule, limits)
+        chosen, rejected = joined_pairs(answers, self.rule, limits)
+        left = np.setdiff1d(np.arange(rows.num_rows), np.concatenate([chosen, rejected]))
+        alike = np.isin(answers["prompt"], group[left])
+        far = distances({name: column[alike] for name, column in answers.items()}, self.rule, limits, rows.num_rows)
+        return Result(self._paired(rows, values, chosen, rejected), self._left_over(rows, left, group, values, far))
 
-    def _pairless(self, rows: pa.Table, group: Ints, values: Floats, paired: Ints) -> pa.Table:
-        _, first = np.unique(group, return_index=True)
-        count = len(first)
+    def _paired(self, rows: pa.Table, values: Floats, chosen: Ints, rejected: Ints) -> pa.Table:
+        asked = [name for name in ("prompt_id", "messages", "tools", "source") if name in rows.column_names]
+        question, reasons = rows.select(asked).take(pa.array(chosen)), finish_reasons(rows)
+        pairs: dict[str, Any] = dict(zip(asked, question.columns, strict=True))
+        for side, places in (("chosen", chosen), ("rejected", rejected)):
+            at = pa.array(places)
+            pairs |= {
+                side: rows["response"].take(at),
+                f"{side}_reward": pa.array(values[places]),
+                f"{side}_sample_id": rows["sample_id"].take(at),
+                f"{side}_finish_reason": reasons.take(at),
+            }
+        pairs["pair_id"] = content_ids(pairs["prompt_id"], pairs["chosen_sample_id"], pairs["rejected_sample_id"])
+        return PREFERENCES.conform(pa.table(pairs))
+
+    def _left_over(
+        self, rows: pa.Table, left: Ints, group: Ints, values: Floats, far: Mapping[str, Floats]
+    ) -> pa.Table:
+        """The rows `left`, with why none of them stands in a pair; `far` as `distances` gives it."""
+        count = int(group.max(initial=-1)) + 1
         finite = np.bincount(group[~np.isnan(values)], minlength=count)
         high, low = np.full(count, -np.inf), np.full(count, np.inf)
         np.fmax.at(high, group, values)
         np.fmin.at(low, group, values)
-        judged = self.rule == "right_vs_wrong"
+        prompt, judged = group[left], self.rule == "right_vs_wrong"
+        near, other, every = (far[reach][left] for reach in REACHES)
         cases = [
-            (np.bincount(group) > _MOST_ANSWERS, "too-many-answers"),
-            (finite < 2, "fewer-than-two"),
-            (judged & (high < self.right_from), "none-right"),
-            (judged & (low >= self.right_from), "none-wrong"),
-            (high == low, "tied"),
-            ((self.max_length_ratio is not None) & (high - low > self.margin), "lengths-apart"),
+            (np.bincount(group, minlength=count)[prompt] > _MOST_ANSWERS, "too-many-answers", ""),
+            (np.isnan(values[left]), NOT_FINITE, ""),
+            (finite[prompt] < 2, "fewer-than-two", ""),
+            (judged & (high[prompt] < self.right_from), "none-right", f">= {self.right_from:g}"),
+            (judged & (low[prompt] >= self.right_from), "none-wrong", f"< {self.right_from:g}"),
+            (high[prompt] == low[prompt], "tied", f"> {self.margin:g}"),
+            (near > self.margin, "beyond-max-pairs", f"max_pairs {self.max_pairs}"),
+            (~(every > self.margin), "within-margin", f"> {self.margin:g}"),
+            (~(other > self.margin), "same-text", "another text"),
         ]
-        reason = np.select([c for c, _ in cases], [name for _, name in cases], "within-margin")
-        without = np.flatnonzero(~np.isin(np.arange(count), paired))
-        spread = np.where(finite > 0, high - low, np.nan)[without]
-        asked = [name for name in ("prompt_id", "messages", "tools") if name in rows.column_names]
-        prompts = rows.select(asked).take(pa.array(first[without]))
-        return set_aside(prompts, pa.array(reason[without], pa.string()), measured(spread), f"> {self.margin:g}")
+        holds, reasons, limits = zip(*cases, strict=True)
+        reason = np.select(holds, reasons, "lengths-apart")
+        limit = np.select(holds, limits, f"max_length_ratio {self.max_length_ratio}")
+        answers = ids_and_numbers(rows, "prompt_id", "sample_id").take(pa.array(left))
+        return set_aside(answers, pa.array(reason, pa.string()), measured(every), pa.array(limit, pa.string()))

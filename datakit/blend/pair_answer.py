@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.learnt_ends import finish_reasons
 from datakit.columns.measurement import require_columns
 from datakit.columns.rejections import set_aside
 from datakit.formats.ids import content_ids
@@ -25,10 +26,12 @@ from schemas.errors import ConfigError
 class PairAnswer(Gather):
     """For every sample the text in `column`, chosen, and its own, rejected.
 
-    Rows without that text (no-answer), and those where both are the same (same), which teach nothing, are rejected.
+    A pair holds the `sample_id` and the `finish_reason` of the sample, its rejected one. Rows without that text
+    (no-answer), and those where both are the same (same), which teach nothing, are rejected.
     """
 
     name: ClassVar[str] = "blend.pair_answer"
+    version: ClassVar[int] = 2
 
     column: str = "answer"
 
@@ -57,6 +60,8 @@ class PairAnswer(Gather):
             **{name: kept[name] for name in ("prompt_id", "messages")},
             "chosen": kept[self.column],
             "rejected": kept["response"],
+            "rejected_sample_id": kept["sample_id"],
+            "rejected_finish_reason": finish_reasons(kept),
             **{name: pa.nulls(kept.num_rows, pa.float64()) for name in ("chosen_reward", "rejected_reward")},
         }
         pairs |= {name: kept[name] for name in ("tools", "source") if name in rows.column_names}

@@ -24,12 +24,21 @@ WITHOUT_END, CUT_ANSWERS = "rows_without_end", "cut_answers"
 """Counts in a manifest's stats: rows that teach no end, but for cut answers; and these, where there are any."""
 
 
-def cut_rows(rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Rows whose answer was cut, as their column `finish_reason` says; none where they have no such column."""
-    reasons = flat(rows["finish_reason"]) if "finish_reason" in rows.column_names else pa.nulls(rows.num_rows)
+def finish_reasons(rows: pa.Table, answer: str = "response") -> pa.Array:
+    """Why each text in the column `answer` ended, where rows say so in texts; null where nobody knows.
+
+    Of `response` it is the column `finish_reason`, of another one `<answer>_finish_reason`.
+    """
+    name = "finish_reason" if answer == "response" else f"{answer}_finish_reason"
+    reasons = flat(rows[name]) if name in rows.column_names else pa.nulls(rows.num_rows)
     if not (pa.types.is_string(reasons.type) or pa.types.is_large_string(reasons.type)):
-        return np.zeros(rows.num_rows, bool)
-    return np.asarray(pc.fill_null(pc.equal(reasons, CUT), False))
+        return pa.nulls(rows.num_rows, pa.string())
+    return reasons.cast(pa.string())
+
+
+def cut_rows(rows: pa.Table, answer: str = "response") -> npt.NDArray[np.bool_]:
+    """Rows whose text in the column `answer` was cut, as `finish_reasons` says."""
+    return np.asarray(pc.fill_null(pc.equal(finish_reasons(rows, answer), CUT), False))
 
 
 def without_end(pieces: pa.Array, cut: npt.NDArray[np.bool_]) -> pa.Array:

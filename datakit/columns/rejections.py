@@ -31,6 +31,13 @@ def set_aside(
     return with_columns(rows, columns)
 
 
+def ids_and_numbers(rows: pa.Table, *ids: str) -> pa.Table:
+    """Of `rows` the columns `ids` and all numbers: what is kept of an answer that its input holds whole, so that most
+    of it is not stored a second time (texts: join by `sample_id` with the input).
+    """
+    return rows.select([field.name for field in rows.schema if field.name in ids or pa.types.is_primitive(field.type)])
+
+
 def rejected_rows(rows: pa.Table, decision: FilterDecision) -> pa.Table:
     """The rows that `decision` lets go, with reason, value and threshold."""
     whole = set_aside(rows, decision.reason, decision.value, decision.threshold)

@@ -1,4 +1,5 @@
-"""The pairs of a better and a worse answer to the same prompt, as one query over all prompts.
+"""The pairs of a better and a worse answer to the same prompt, as one query over all prompts; and how far every answer
+is from the others, which tells why one stands in no pair.
 
 Where the rule takes the highest answers first, the answers that can be the better one are known before the join: those
 with a partner at all, the first so many of them. What is joined grows with the answers then, and not with their square.
@@ -17,6 +18,7 @@ import pyarrow as pa
 from datakit.duck.session import Session
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _MEMORY = "4GB"
 _LONGEST = 1 << 40  # characters: more than any answer has
@@ -26,13 +28,6 @@ _ORDER = {
     "all_pairs": "md5(a.lot || '-' || b.lot)",
     "right_vs_wrong": "md5(a.lot || '-' || b.lot)",
 }
-_BETTER = {
-    "best_vs_worst": "firsts",
-    "best_vs_random": "firsts",
-    "all_pairs": "answers",
-    "right_vs_wrong": "(SELECT * FROM answers WHERE value >= {right!r})",
-}
-_WORSE = {"right_vs_wrong": "(SELECT * FROM answers WHERE value < {right!r})"}
 _QUERY = """
     WITH texts AS (
         SELECT prompt, text, any_value(size) AS size, any_value(below) AS below, any_value(above) AS above,
@@ -54,6 +49,36 @@ _QUERY = """
 """
 
 
+_CAN_BE = {"right_vs_wrong": {"better": "value >= {right!r}", "worse": "value < {right!r}"}}
+_HIGHEST_FIRST = ("best_vs_worst", "best_vs_random")
+_DISTANCES = """
+    WITH texts AS (
+        SELECT prompt, text, any_value(size) AS size, any_value(below) AS below, any_value(above) AS above,
+            min(value) FILTER ({worse}) AS low, max(value) FILTER ({better}) AS high
+        FROM answers GROUP BY prompt, text
+    ), reached AS (
+        SELECT prompt, text,
+            min(low) OVER near AS near_low, max(high) OVER near AS near_high,
+            min(low) OVER others AS other_low, max(high) OVER others AS other_high,
+            min(low) OVER every AS every_low, max(high) OVER every AS every_high
+        FROM texts WINDOW
+            near AS (PARTITION BY prompt ORDER BY size RANGE BETWEEN below PRECEDING AND above FOLLOWING
+                EXCLUDE CURRENT ROW),
+            others AS (PARTITION BY prompt ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+                EXCLUDE CURRENT ROW),
+            every AS (PARTITION BY prompt)
+    )
+    SELECT row, {distances} FROM answers JOIN reached USING (prompt, text)
+"""
+_DISTANCE = """
+    greatest(
+        CASE WHEN {better} THEN value - {reach}_low END, CASE WHEN {worse} THEN {reach}_high - value END
+    ) AS {reach}
+"""
+REACHES = ("near", "other", "every")
+"""The answers that one is held against: those it may pair with by text and length, of another text, all."""
+
+
 @dataclass(frozen=True)
 class PairLimits:
     """Which answers pair: by how much the rewards differ, from which reward on an answer is right, how many pairs a
@@ -73,17 +98,42 @@ def joined_pairs(answers: Mapping[str, np.ndarray], rule: str, limits: PairLimit
     texts), its `size` in characters, and `lot`.
     """
     below, above = _reach(answers["size"], limits.length_ratio)
-    sides = {"better": _BETTER[rule], "worse": _WORSE.get(rule, "answers")}
+    sides = {side: f"(SELECT * FROM answers WHERE {text})" for side, text in _can_be(rule, limits).items()}
+    if rule in _HIGHEST_FIRST:
+        sides["better"] = "firsts"
     query = _QUERY.format(
         margin=limits.margin,
         most=limits.most,
         order=f"{_ORDER[rule]}, a.place, b.place",
-        **{side: rows.format(right=limits.right_from) for side, rows in sides.items()},
+        **sides,
     )
     with Session(memory=_MEMORY) as session:
         session.add("answers", pa.table({**answers, "below": below, "above": above}))
         pairs = session.table(query)
     return np.asarray(pairs["better"], np.int64), np.asarray(pairs["worse"], np.int64)
+
+
+def distances(answers: Mapping[str, np.ndarray], rule: str, limits: PairLimits, rows: int) -> dict[str, Floats]:
+    """How far the `value` of each of `answers` (as in `joined_pairs`) is, at most, from one that the `rule` would have
+    on the other side: for each of `REACHES` an array of so many `rows`, NaN where there is none.
+    """
+    below, above = _reach(answers["size"], limits.length_ratio)
+    sides = _can_be(rule, limits)
+    columns = ", ".join(_DISTANCE.format(reach=reach, **sides) for reach in REACHES)
+    with Session(memory=_MEMORY) as session:
+        session.add("answers", pa.table({**answers, "below": below, "above": above}))
+        spans = session.table(_DISTANCES.format(distances=columns, **sides))
+    place = np.asarray(spans["row"], np.int64)
+    made = {reach: np.full(rows, np.nan) for reach in REACHES}
+    for reach, values in made.items():
+        values[place] = np.asarray(spans[reach].cast(pa.float64()).fill_null(np.nan))
+    return made
+
+
+def _can_be(rule: str, limits: PairLimits) -> dict[str, str]:
+    """Which answers the rule takes for the better and for the worse one, as conditions in SQL."""
+    texts = _CAN_BE.get(rule, {"better": "TRUE", "worse": "TRUE"})
+    return {side: text.format(right=limits.right_from) for side, text in texts.items()}
 
 
 def _reach(size: Ints, ratio: float | None) -> tuple[Ints, Ints]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers, require_number
-from datakit.columns.rejections import set_aside
+from datakit.columns.rejections import ids_and_numbers, set_aside
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
 from schemas import Column, Schema
@@ -72,9 +72,7 @@ class BestOf(Gather):
         lost = measured(values[~keep])
         needed = pa.array([f"top {self.k}: {value:.6g}" for value in edge], pa.string())
         reason = pc.if_else(pc.is_null(lost), NOT_FINITE, "not-best")
-        named = (self.key, "sample_id")
-        light = [f.name for f in rows.schema if f.name in named or pa.types.is_primitive(f.type)]
-        lighter = rows.select(light).filter(pa.array(~keep))
+        lighter = ids_and_numbers(rows, self.key, "sample_id").filter(pa.array(~keep))
         rejected = set_aside(lighter, reason, lost, needed.take(pa.array(group[~keep])))
         return Result(rows.filter(pa.array(keep)), rejected)
 

@@ -70,7 +70,7 @@ class DecisionTransformer(Requesting):
             sources=tuple(rewards),
             weights=tuple(_SHARES[name] for name in rewards),
             columns=(*BLENDED, "reward"),
-            partial=partial_columns(rewards.values()),
+            partial=partial_columns(rewards.values(), BLENDED),
         )
         blend = plan.table(f"{label}/blend", mix, *rewards.values(), seed=self.settled_seed)
         scores = plan.table(f"{label}/scores", Standardize(output="score"), blend)

@@ -18,7 +18,7 @@ def fine_tuned(
     rows, eval_setup = kept, task_setup.eval_setup
     if original_share and task_setup.original is not None:
         parts = {"kept": rows, "original": task_setup.original}
-        weights, partial = (1.0 - original_share, original_share), partial_columns(parts.values())
+        weights, partial = (1.0 - original_share, original_share), partial_columns(parts.values(), BLENDED)
         mix = Mix(sources=tuple(parts), weights=weights, columns=BLENDED, partial=partial)
         rows = plan.table(f"{label}/blend", mix, *parts.values(), seed=seed)
     rows = plan.table(f"{label}/shuffled", Shuffle(), rows, seed=seed)

@@ -10,7 +10,7 @@ prompts are answered, whether answers are scored, what is kept and how the polic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -228,10 +228,13 @@ def next_prompts(plan: Plan, label: str, prompts: Node, count: int, number: int)
     return plan.table(f"{label}/prompts", window, prompts, rows_per_shard=PROMPTS_PER_SHARD)
 
 
-def partial_columns(parts: Iterable[Node]) -> tuple[str, ...]:
-    """`finish_reason` where only some of `parts` have it: drawn answers do, original data does not."""
-    known = ["finish_reason" in rows_of(part) for part in parts]
-    return ("finish_reason",) if any(known) and not all(known) else ()
+def partial_columns(parts: Iterable[Node], columns: Sequence[str] = ()) -> tuple[str, ...]:
+    """What drawn answers have and original data has not, where a mixture of `parts` would lose it: because only some
+    of them have it, or because it is none of the `columns` that the mixture is to have.
+    """
+    schemas = [rows_of(part) for part in parts]
+    known = {name: [name in schema for schema in schemas] for name in ("drawn_sample_id", "finish_reason")}
+    return tuple(name for name, has in known.items() if any(has) and (columns or not all(has)))
 
 
 def joined_rows(plan: Plan, label: str, parts: Mapping[str, Node], seed: int) -> Node:

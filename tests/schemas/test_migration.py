@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datakit.apply import apply
@@ -15,14 +17,21 @@ from datakit.op import Op
 from datakit.sql import Query
 from schemas import CHATS, COMPLETIONS, MESSAGES, PREFERENCES, PROMPTS, SAMPLES, TOOLS, Column, Schema
 from schemas.dataset import Attempt, Dataset
+from schemas.errors import IntegrityError
 from schemas.migration import migrated
 
+LINEAGE = ("chosen_sample_id", "rejected_sample_id", "chosen_finish_reason", "rejected_finish_reason")
 OLD = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 def earlier(schema: Schema) -> Schema:
     columns = (Column("messages", OLD, c.meaning) if c.name == "messages" else c for c in schema.columns)
-    return Schema(schema.name, 1, tuple(c for c in columns if c.name != "tools"), schema.key)
+    return Schema(schema.name, 1, tuple(c for c in columns if c.name not in {"tools", *LINEAGE}), schema.key)
+
+
+def before_lineage() -> Schema:
+    """PREFERENCES as version 2 was."""
+    return replace(PREFERENCES.dropping(*LINEAGE), version=2)
 
 
 def written(folder: Path, schema: Schema, shards: int = 2) -> Dataset:
@@ -58,6 +67,39 @@ def test_rows_with_turns_of_two_fields_are_read_with_nulls_in_the_new_ones(tmp_p
     assert gone is not None
     assert gone["messages"].type == MESSAGES
     before.check()
+
+
+def test_preferences_of_version_2_are_read_with_no_samples(tmp_path: Path) -> None:
+    before = written(tmp_path / "old", before_lineage())
+    assert before.manifest.schema == before_lineage() and before.schema == PREFERENCES
+    rows = before.read()
+    assert rows.schema.equals(PREFERENCES.arrow) and rows.num_rows == 10
+    assert all(rows[name].null_count == 10 for name in LINEAGE)
+    assert rows.drop_columns(list(LINEAGE)).to_pylist() == before_lineage().example(5).to_pylist() * 2
+    assert pa.concat_tables(part for shard in (0, 1) for part in before.batches(shard, 3)).equals(rows)
+    assert before.read(["rejected_sample_id", "chosen"]).column_names == ["rejected_sample_id", "chosen"]
+    assert before.sql("SELECT count(chosen), count(chosen_sample_id) FROM self").fetchall() == [(10, 0)]
+    before.check()
+    widened = written(tmp_path / "wider", before_lineage().adding(Column("more", pa.string(), "")))
+    assert widened.schema == replace(PREFERENCES.adding(Column("more", pa.string(), "")), version=3)
+
+
+def test_rows_that_only_look_like_pairs_are_left_alone() -> None:
+    for schema in (
+        replace(before_lineage(), version=1),
+        before_lineage().renamed("comparisons", version=2),
+        before_lineage().dropping("rejected_reward"),
+    ):
+        assert migrated(schema) is schema
+
+
+@pytest.mark.parametrize("lost", ["chosen", "source"])
+def test_a_file_that_lacks_another_column_is_no_earlier_version(tmp_path: Path, lost: str) -> None:
+    before = written(tmp_path / "rows", PREFERENCES, shards=1)
+    path = tmp_path / "rows" / before.shards[0].path
+    pq.write_table(before.read().drop_columns([lost]), path)
+    with pytest.raises(IntegrityError):
+        Dataset.open(str(tmp_path / "rows"), verify="off").read()
 
 
 def test_files_and_digest_of_an_earlier_dataset_stay_what_they_are(tmp_path: Path) -> None:

@@ -35,15 +35,18 @@ def pairs(op, rows, seed=0):
 
 def reasons(op, rows):
     table = op.gather(rows, Context()).rejected
-    return list(zip(*(table[name].to_pylist() for name in ("prompt_id", "reason", "value")), strict=True))
+    return list(zip(*(table[name].to_pylist() for name in ("sample_id", "reason", "value")), strict=True))
 
 
 def test_best_against_worst(answers):
     rows = answers({"a": [0.5, 0.9, 0.1, 0.9, 0.1, NAN], "b": [None, 1.0], "c": [2.0, 2.0], "d": [0.0, 3.0]})
     assert pairs(Pair(), rows) == [("a1", "a2"), ("d1", "d0")]
-    assert reasons(Pair(), rows) == [("b", "fewer-than-two", 0.0), ("c", "tied", 0.0)]
+    alone = [("b0", "not-finite", None), ("b1", "fewer-than-two", 0.0), ("c0", "tied", 0.0), ("c1", "tied", 0.0)]
+    more = [("a0", "beyond-max-pairs", 0.4), ("a3", "beyond-max-pairs", 0.8), ("a4", "beyond-max-pairs", 0.8)]
+    assert reasons(Pair(), rows) == [*more, ("a5", "not-finite", None), *alone]
     assert pairs(Pair(margin=1.0), rows) == [("d1", "d0")]
-    assert reasons(Pair(margin=1.0), rows)[0] == ("a", "within-margin", 0.8)
+    within = [("a0", 0.4), ("a1", 0.8), ("a2", 0.8), ("a3", 0.8), ("a4", 0.8)]
+    assert reasons(Pair(margin=1.0), rows)[:5] == [(name, "within-margin", far) for name, far in within]
 
 
 @pytest.mark.parametrize("rule", ["best_vs_worst", "all_pairs"])
@@ -51,14 +54,26 @@ def test_a_prompt_of_too_many_answers_is_rejected_alone(answers, rule, monkeypat
     monkeypatch.setattr(pair, "_MOST_ANSWERS", 3)
     rows = answers({"a": [0.0, 1.0, 3.0], "b": [0.0, 1.0, 2.0, 5.0], "c": [4.0, 1.0]})
     assert [chosen[0] + rejected[0] for chosen, rejected in pairs(Pair(rule=rule), rows)] == ["aa", "cc"]
-    assert reasons(Pair(rule=rule), rows) == [("b", "too-many-answers", 5.0)]
+    gone = [name for name in reasons(Pair(rule=rule), rows) if name[0].startswith("b")]
+    assert gone == [(f"b{number}", "too-many-answers", None) for number in range(4)]
 
 
 def test_right_against_wrong(answers):
     rows = answers({"a": [1.0, 0.0], "b": [0.0, 0.0], "c": [1.0, 1.0], "d": [0.0, 1.0, NAN]})
     op = Pair(rule="right_vs_wrong")
     assert pairs(op, rows) == [("a0", "a1"), ("d1", "d0")]
-    assert [row[:2] for row in reasons(op, rows)] == [("b", "none-right"), ("c", "none-wrong")]
+    gone = [
+        (f"{prompt}{number}", f"none-{side}", None)
+        for prompt, side in (("b", "right"), ("c", "wrong"))
+        for number in (0, 1)
+    ]
+    assert reasons(op, rows) == [*gone, ("d2", "not-finite", None)]
+    far = answers({"a": [9.0, 1.0, 0.5, 0.0]})
+    assert pairs(Pair(rule="right_vs_wrong", margin=8.7), far) == [("a0", "a3")]
+    assert reasons(Pair(rule="right_vs_wrong", margin=8.7), far) == [
+        ("a1", "within-margin", 1.0),
+        ("a2", "within-margin", 8.5),
+    ], "a right answer is held against wrong ones alone"
 
 
 def test_a_column_of_truths_pairs_too(answers):
@@ -92,13 +107,18 @@ def test_answers_whose_lengths_lie_too_far_apart_never_pair(answers):
     wide, close = Pair(max_length_ratio=3), Pair(max_length_ratio=2.0)
     assert made(wide) == [{"chosen": "abcdef", "rejected": "xy"}, {"chosen": "éé", "rejected": "zzzzz"}]
     assert made(close) == [{"chosen": "abcdef", "rejected": "abc"}]
-    assert reasons(close, rows) == [("b", "lengths-apart", 1.0)]
-    assert reasons(Pair(max_length_ratio=2.0, margin=1.0), rows)[1] == ("b", "within-margin", 1.0)
+    assert reasons(close, rows) == [
+        ("a1", "beyond-max-pairs", 1.0),
+        ("b0", "lengths-apart", 1.0),
+        ("b1", "lengths-apart", 1.0),
+    ]
+    assert {row[1] for row in reasons(Pair(max_length_ratio=2.0, margin=1.0), rows)} == {"within-margin"}
 
 
 def test_equal_texts_never_pair(answers):
     rows = answers({"a": [1.0, 0.0]}).set_column(4, "response", pa.array(["the same", "the same"]))
     assert pairs_of_texts(rows) == []
+    assert reasons(Pair(), rows) == [("a0", "same-text", 1.0), ("a1", "same-text", 1.0)]
 
 
 def pairs_of_texts(rows):
@@ -111,7 +131,9 @@ def test_rows_are_preferences(put, answers, tmp_path):
     (row,) = out.read().to_pylist()
     assert (row["chosen_reward"], row["rejected_reward"], row["source"]) == (1.0, 0.0, None)
     assert bare(row["messages"]) == [{"role": "user", "content": "question a"}]
-    assert out.read_rejected()["reason"].to_pylist() == ["fewer-than-two"]
+    (gone,) = out.read_rejected().to_pylist()
+    assert (gone["sample_id"], gone["reason"], gone["reward"]) == ("b0", "fewer-than-two", 1.0)
+    assert out.stats["rejected"] == {"fewer-than-two": 1}
 
 
 some = st.dictionaries(
@@ -124,7 +146,7 @@ rules = st.sampled_from(["best_vs_worst", "best_vs_random", "all_pairs", "right_
 
 @settings(max_examples=15)
 @given(some, rules, st.integers(1, 4))
-def test_every_pair_is_ordered_and_every_prompt_is_told(answers, rewards, rule, most):
+def test_every_pair_is_ordered_and_every_answer_is_paired_or_set_aside(answers, rewards, rule, most):
     rows = answers(rewards)
     op = Pair(rule=rule, max_pairs=most)
     made = pairs(op, rows)
@@ -133,8 +155,8 @@ def test_every_pair_is_ordered_and_every_prompt_is_told(answers, rewards, rule, 
     assert len(set(made)) == len(made)
     counts = {prompt: sum(better[0] == prompt for better, _ in made) for prompt in rewards}
     assert all(count <= most for count in counts.values())
-    pairless = {prompt for prompt, values in rewards.items() if values and counts[prompt] == 0}
-    assert {row[0] for row in reasons(op, rows)} == pairless
+    paired = {name for pair in made for name in pair}
+    assert [row[0] for row in reasons(op, rows)] == [name for name in value if name not in paired]
 
 
 @settings(max_examples=10)
