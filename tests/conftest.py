@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,9 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 import hypothesis
 import pytest
 
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Hundreds of processes are started here, and each would compile our modules and rewrite Megatron's.
+    sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job hands this down to all that tests start, and Ctrl-C is among what they try.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns.conversations import flat
-from datakit.columns.rejections import set_aside
+from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.rejections import set_aside, with_columns
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result, Size
 from schemas import COMPLETIONS, Column, Schema
@@ -25,16 +26,20 @@ from schemas.store.scratch import Scratch
 
 Ints = npt.NDArray[np.int64]
 _BATCH_ROWS = 65536
+_REASON, _NEEDED = "finish_reason", "another question's answer, of another text"
+_ANSWERS = pa.schema([("response", pa.string()), (_REASON, pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mismatch(GatherAll):
     """Adds `column`: the answer of a row with another `prompt_id` and another text, chosen by the run's seed.
 
-    It does not depend on the order of the rows. A row is rejected as `no-other-answer` where there is none.
+    It does not depend on the order of the rows; rows without one are rejected as `no-other-answer`. Where rows have a
+    `finish_reason`, that of the other answer is `<column>_finish_reason`.
     """
 
     name: ClassVar[str] = "blend.mismatch"
+    version: ClassVar[int] = 2
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     column: str = "mismatched"
@@ -53,7 +58,9 @@ class Mismatch(GatherAll):
         return COMPLETIONS.selecting("sample_id", "prompt_id", "response")
 
     def gives(self, *inputs: Schema) -> Schema:
-        return inputs[0].adding(Column(self.column, pa.string(), "an answer to another question"))
+        reason = Column(f"{self.column}_{_REASON}", pa.string(), "why it ended, where known", nullable=True)
+        given = inputs[0].adding(reason) if _REASON in inputs[0] else inputs[0]
+        return given.adding(Column(self.column, pa.string(), "an answer to another question"))
 
     def grown(self, given: Size) -> Size:
         return given.wider(1.45)
@@ -78,42 +85,44 @@ class Mismatch(GatherAll):
     def _read(self, dataset: Dataset, path: str, seed: int) -> list[Keys]:
         """Keys of all rows' ids, prompts and answers; the answers themselves go to a file."""
         names, parts = self.takes.names, list[list[Keys]]()
-        with pa.ipc.new_file(path, pa.schema([("response", pa.string())])) as writer:
+        more = {_REASON} & {*dataset.schema.names}
+        with pa.ipc.new_file(path, _ANSWERS) as writer:
             for shard in range(len(dataset.shards)):
-                for rows in dataset.batches(shard, _BATCH_ROWS, columns=list(names)):
+                for rows in dataset.batches(shard, _BATCH_ROWS, columns=[*names, *more]):
                     parts.append([text_keys(rows[name], seed, self.name) for name in names])
-                    writer.write_batch(pa.record_batch([flat(rows["response"])], ["response"]))
+                    writer.write_batch(pa.record_batch([flat(rows["response"]), finish_reasons(rows)], _ANSWERS))
         return [np.concatenate([np.empty(0, np.uint64), *column]) for column in zip(*parts, strict=True)] or [
             np.empty(0, np.uint64) for _ in names
         ]
 
     def _matched(self, rows: pa.Table, partner: Ints, answers: _Answers) -> Result:
         some = partner >= 0
-        matched = rows.filter(pa.array(some)).append_column(self.column, answers.take(partner[some]))
-        alone = rows.filter(pa.array(~some))
-        rejected = set_aside(alone, "no-other-answer", threshold="another question's answer, of another text")
+        added = dict(zip((self.column, f"{self.column}_{_REASON}"), answers.take(partner[some]).columns, strict=True))
+        rejected = set_aside(rows.filter(pa.array(~some)), "no-other-answer", threshold=_NEEDED)
+        matched = with_columns(rows.filter(pa.array(some)), added)
         return Result(self.gives(Schema.of_arrow(rows.schema)).conform(matched), rejected)
 
 
 class _Answers:
-    """The texts of a mapped file by the number of their row."""
+    """The rows of a mapped file by their number."""
 
     def __init__(self, file: pa.RecordBatchFileReader) -> None:
         self.file = file
         self.ends = np.cumsum([file.get_batch(i).num_rows for i in range(file.num_record_batches)])
 
-    def take(self, numbers: Ints) -> pa.Array:
-        """The texts with these numbers."""
+    def take(self, numbers: Ints) -> pa.Table:
+        """The texts with these numbers, and why each ended."""
         batch = np.searchsorted(self.ends, numbers, side="right")
         order = np.argsort(batch, kind="stable")
-        parts = [pa.array([], pa.string())]
+        parts = [_ANSWERS.empty_table()]
         for number in np.unique(batch):
-            column = self.file.get_batch(number)["response"]
-            first = self.ends[number] - len(column)
-            parts.append(column.take(pa.array(numbers[order][batch[order] == number] - first)))
+            rows = pa.table(self.file.get_batch(number))
+            parts.append(
+                rows.take(pa.array(numbers[order][batch[order] == number] - self.ends[number] + rows.num_rows))
+            )
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return pa.concat_arrays(parts).take(pa.array(back))
+        return pa.concat_tables(parts).take(pa.array(back))
 
 
 def _partners(prompt: Keys, text: Keys) -> Ints:

@@ -80,7 +80,13 @@ def counts(
     good[left] = _ending(_joined(parts, firsts[left], places[left] + 1), ends)
     without = ~cut
     without[np.searchsorted(offsets, places[good], side="right") - 1] = False
-    return {WITHOUT_END: float(without.sum()), **({CUT_ANSWERS: float(cut.sum())} if cut.any() else {})}
+    return {WITHOUT_END: float(without.sum()), **cut_counts(cut)}
+
+
+def cut_counts(*cut: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """How many answers were `cut`, of all answers that rows have; nothing where none was."""
+    number = sum(int(one.sum()) for one in cut)
+    return {CUT_ANSWERS: float(number)} if number else {}
 
 
 def notes(made: Manifest, cure: str) -> tuple[str, ...]:
@@ -90,9 +96,9 @@ def notes(made: Manifest, cure: str) -> tuple[str, ...]:
     return (line,) if share else ()
 
 
-def cut_notes(made: Manifest) -> tuple[str, ...]:
-    """One line where answers were cut: their share."""
-    share = _share(made, CUT_ANSWERS, "answers")
+def cut_notes(made: Manifest, per_row: int = 1) -> tuple[str, ...]:
+    """One line where answers were cut: their share, where rows have `per_row` of them."""
+    share = _share(made, CUT_ANSWERS, "answers", per_row)
     why = "were cut at max_new_tokens: their end is not learnt; a greater --max-new-tokens lets them end"
     return (f"{share} {why}",) if share else ()
 
@@ -103,10 +109,10 @@ def texts(made: Manifest) -> tuple[str, ...]:
     return (f"the template ends a turn with no control token: answers end at the text {ends}",) if ends else ()
 
 
-def _share(made: Manifest, count: str, things: str) -> str:
-    """How many of the rows were counted so; empty where none was."""
-    number = int(made.stats.get("counts", {}).get(count, 0))
-    return f"{number:,} of {made.num_rows:,} {things} ({100 * number / made.num_rows:.0f}%)" if number else ""
+def _share(made: Manifest, count: str, things: str, per_row: int = 1) -> str:
+    """How many of the `things`, so many in a row, were counted so; empty where none was."""
+    number, total = int(made.stats.get("counts", {}).get(count, 0)), per_row * made.num_rows
+    return f"{number:,} of {total:,} {things} ({100 * number / total:.0f}%)" if number else ""
 
 
 def _last(pieces: npt.NDArray[np.bool_], row: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:

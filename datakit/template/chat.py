@@ -37,7 +37,8 @@ class Chat(Templating, WritesText):
 
     `template`, `options` and `date` as in `Rendering`. `learn`: all assistant turns, or the last. Rows that the
     template refuses, or whose contents cannot be located in what it writes, are rejected. Of a `response` that was
-    cut (`finish_reason` length, as in `SAMPLES`) only the content is trained: it has no end to be learnt.
+    cut (`finish_reason` length, as in `SAMPLES`; of another column `<column>_finish_reason`) only the content is
+    trained: it has no end to be learnt.
     """
 
     name: ClassVar[str] = "template.chat"
@@ -96,7 +97,7 @@ class Chat(Templating, WritesText):
 
     def _cut(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Rows whose answer is a drawn one that was cut."""
-        return learnt_ends.cut_rows(rows) if self.response == "response" else np.zeros(rows.num_rows, bool)
+        return np.zeros(rows.num_rows, bool) if self.response is None else learnt_ends.cut_rows(rows, self.response)
 
 
 def conversations(response: str | None = None) -> Schema:

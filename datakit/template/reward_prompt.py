@@ -1,5 +1,7 @@
-"""The text that a reward model reads: the whole conversation with its answer, closed as the template closes
-it.
+"""The text that a reward model reads: the whole conversation with its answer, closed as the template closes it.
+
+An answer that was cut is closed, too: a reward is read at the last token, in training as in scoring. But of a pair that
+a policy learns from, its end is not `trained`.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from datakit.columns import learnt_ends
 from datakit.columns.conversations import flat, with_response
 from datakit.op import Context, LabelResult, Size
 from datakit.template.chat import labelled, tools_of
 from datakit.templating.ops import Templating, WritesText, renderer_of
 from schemas import MESSAGES, PIECES, Column, Schema
+from schemas.manifest import Manifest
 
 _SIDES = {"samples": {"response": "reward"}, "preferences": {"chosen": "chosen", "rejected": "rejected"}}
 
@@ -24,11 +28,12 @@ class RewardPrompt(Templating, WritesText):
     """Adds `reward_pieces` and `reward_text` to samples, or `chosen_pieces`, `rejected_pieces` and their
     texts to preferences.
 
-    `template`, `options` and `date` as in `Rendering`. Of a text only the answer is `trained`.
+    `template`, `options` and `date` as in `Rendering`. Of a text only the answer is `trained`, without its end where it
+    was cut (`finish_reason` length, in pairs `chosen_finish_reason` and `rejected_finish_reason`).
     """
 
     name: ClassVar[str] = "template.reward_prompt"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"rows": "preferences"})
 
     rows: Literal["samples", "preferences"] = "samples"
@@ -61,5 +66,16 @@ class RewardPrompt(Templating, WritesText):
         for answer, side in _SIDES[self.rows].items():
             turns = with_response(flat(rows["messages"]), flat(rows[answer]))
             done.append(render.pieces(turns, tools=tools_of(rows), last=True))
-            columns |= {f"{side}_pieces": done[-1].pieces, f"{side}_text": done[-1].text}
+            pieces = learnt_ends.without_end(done[-1].pieces, learnt_ends.cut_rows(rows, answer))
+            columns |= {f"{side}_pieces": pieces, f"{side}_text": done[-1].text}
         return labelled(columns, *done)
+
+    def counts(self, rows: pa.Table, ctx: Context) -> Mapping[str, float]:
+        """Answers of pairs that were cut."""
+        if self.rows == "samples":
+            return {}
+        return learnt_ends.cut_counts(*(learnt_ends.cut_rows(rows, side) for side in _SIDES[self.rows]))
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """The share of the answers of pairs that were cut."""
+        return learnt_ends.cut_notes(made, per_row=len(_SIDES[self.rows]))

@@ -5,9 +5,11 @@ private.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.util
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,8 @@ def test_no_megatron_module_keeps_a_cuda_device() -> None:
     files = _files()
     assert len(files) > 150
     for path in files:
-        tree = cpu.Redirect().visit(ast.parse(path.read_bytes()))
+        source = path.read_bytes()
+        tree = cpu.Redirect(source).visit(ast.parse(source))
         for node in ast.walk(tree):
             assert not (isinstance(node, ast.Constant) and node.value == "cuda"), f"{path}:{node.lineno}"
             if isinstance(node, ast.Attribute) and node.attr == "cuda":
@@ -49,6 +52,44 @@ def test_redirected_code_runs_on_the_cpu_and_keeps_line_numbers() -> None:
     assert caught.traceback[-1].lineno == 5
     assert names["b"] == torch.device("cpu")
     assert names["t"] is True
+
+
+def test_what_spans_lines_and_decorators_is_reached_and_all_else_stays() -> None:
+    kept = "def plain(a, b=(1, 2)):\n    return [c.real for c in a if 'kuda' not in b]\n"
+    spread = (
+        "@one\n@torch.cuda.two\n@three\ndef marked(\n    a,\n    b='cuda',\n): return a\n"
+        "class Of(torch.cuda.Base, metaclass=x): y: int = f(\n    1, device='cuda')\n"
+        "match m:\n    case 1 if n == 'cuda': z = lambda d='cuda': d\n"
+        "try: pass\nexcept torch.cuda.Error: pass\nwith torch.cuda.stream(s): t = f'{a.cuda()}'\n"
+    )
+    tree = ast.parse(kept + spread)
+    plain = tree.body[0]
+    seen = cpu.Redirect((kept + spread).encode()).visit(tree)
+    assert seen.body[0] is plain and ast.unparse(plain) == ast.unparse(ast.parse(kept))
+    expected = spread.replace("a.cuda()", "a").replace("torch.cuda", "__cpu_cuda__").replace("'cuda'", "'cpu'")
+    assert ast.unparse(seen) == ast.unparse(ast.parse(kept + expected))
+
+
+def test_a_module_without_the_word_runs_as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten: list[str] = []
+    monkeypatch.setattr(cpu, "_cache", lambda: None)
+    monkeypatch.setattr(cpu, "redirected", lambda source, path: rewritten.append(path))
+    files = _files()
+    for path in files:
+        cpu._Loader("megatron.core.x", str(path)).get_code("megatron.core.x")
+    assert rewritten == [str(path) for path in files if "cuda" in path.read_text()]
+    assert 50 < len(rewritten) < len(files) // 2
+
+
+def test_the_collector_is_as_it_was_after_an_import(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import gc\nseen = gc.isenabled()\nraise RuntimeError(seen)\n")
+    module = types.ModuleType("megatron.core.broken")
+    module.__spec__ = importlib.util.spec_from_file_location(module.__name__, path)
+    assert gc.isenabled()
+    with pytest.raises(RuntimeError, match="False"):
+        cpu._Loader(module.__name__, str(path)).exec_module(module)
+    assert gc.isenabled()
 
 
 def test_torch_itself_is_not_changed() -> None:
