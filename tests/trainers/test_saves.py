@@ -266,7 +266,11 @@ def resumed(folder: Path) -> int:
     learner = build.trainee(run, algorithm, settings, layout, None)
     data = build.Dataset.open(run.paths.data)
     identity = {"run": identity_fields(run.learning), "version": VERSION, "inputs": [data.content_digest]}
-    return saves.Saves(run, model=learner.model, optimizer=learner.optimizer, identity_fields=identity).resume()
+    return (
+        saves.Saves(run, model=learner.model, optimizer=learner.optimizer, identity_fields=identity)
+        .resume()
+        .get("step", 0)
+    )
 
 
 def test_when_all_saves_are_damaged_nothing_starts_afresh(interrupted: Path, tmp_path: Path) -> None:

@@ -27,11 +27,13 @@ def stay(scores: Mapping[int, float | None], run: Run) -> set[int]:
     return set(sorted(scores)[-kept.keep_last :]) | best(scores, kept.keep_best, kept.best_by)
 
 
-def check(run: Run, known: Sequence[str], last: int, validates: int) -> None:
-    """`ConfigError` unless `best_by` is one of the `known` figures and some save before step `last` will have it."""
+def check(run: Run, known: Sequence[str] | None, last: int, validates: int) -> None:
+    """`ConfigError` unless `best_by` is one of the `known` figures (None: any may be) and some save before step `last`
+    will have it.
+    """
     best_by = run.execution.best_by
     name = best_by.removeprefix("-")
-    if run.paths.validation is not None and name not in known:
+    if run.paths.validation is not None and known is not None and name not in known:
         raise ConfigError(
             "best-by",
             f"best_by {printable(best_by)} is no figure of this validation",

@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -71,8 +71,9 @@ class Saves:
         """The step of the newest complete save, 0 when there is none."""
         return max((step for step, path in self._steps().items() if (path / MANIFEST).exists()), default=0)
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Save the state after `step`, then remove what need not stay; `figures` are those of its validation, if any.
+    def write(self, step: int, figures: Mapping[str, float], state: Mapping[str, Any] | None = None) -> None:
+        """Save the state after `step`, then remove what need not stay; `figures` are those of its validation, if any,
+        `state` is plain JSON that `resume` gives back.
 
         With `save_async` it goes on in the background, after the save before it is through.
         """
@@ -82,7 +83,7 @@ class Saves:
             str(self._path(step)),
             model=self.model,
             optimizer=self.optimizer,
-            train_state={"step": step, "identity": self.identity_fields},
+            train_state={**(state or {}), "step": step, "identity": self.identity_fields},
             tokenizer_files=self.tokenizer_files,
             facts={**self.facts, "figures": {name: value for name, value in figures.items() if math.isfinite(value)}},
             copy=self.run.execution.save_async,
@@ -116,24 +117,31 @@ class Saves:
         """What was saved since the last call, and what stays: lines to print on the first rank."""
         return [self._news.get() for _ in range(self._news.qsize())]
 
-    def resume(self) -> int:
-        """Load the newest whole save; the step it was made after, 0 when there is none."""
+    def resume(self, at: int | None = None) -> dict[str, Any]:
+        """Load the newest whole save, or the one of step `at`; the `step` it was made after and the `state` it was
+        written with, empty where there is none. `ConfigError` where there is none of step `at` (0: before the first);
+        those behind `at` are removed: their steps are made again.
+        """
         steps, unfinished = on_rank_zero(self._look)
+        if at is not None:
+            if at and at not in steps:
+                raise self._missing(at, steps)
+            state = self._load(at) if at else {}
+            on_rank_zero(lambda: self._remove_behind(at))
+            return state
         damaged: list[IntegrityError] = []
         for step in sorted(steps, reverse=True):
             try:
-                self._load(step)
+                return self._load(step)
             except IntegrityError as error:
                 damaged.append(error)
                 _warn(f"the save of step {step} is damaged: {error.what}")
-                continue
-            return step
         if damaged:
             raise damaged[0]
         if unfinished:
             last = max(unfinished)
             _warn(f"the save of step {last} was never finished, and there is none before it: starting afresh")
-        return 0
+        return {}
 
     def finish(self) -> None:
         """Remove the saves of the complete run, except those that stay as the best."""
@@ -201,12 +209,32 @@ class Saves:
                 self._path(step).rmdir()
         return sorted(self._steps().keys() - set(unfinished)), unfinished
 
-    def _load(self, step: int) -> None:
+    def _remove_behind(self, step: int) -> None:
+        later = sorted(number for number in self._steps() if number > step)
+        if later:
+            _warn(f"the run goes on from step {step}: the saves of steps {', '.join(map(str, later))} are removed")
+        for number in later:
+            self._remove(self._path(number))
+
+    def _missing(self, step: int, steps: Sequence[int]) -> ConfigError:
+        return ConfigError(
+            "no-save",
+            f"there is no save of step {step}",
+            expected="a step that was saved",
+            found=", ".join(map(str, steps)) or "no save",
+            where=str(self.folder),
+            kept="everything; nothing was changed",
+            next="resume from a step that is there, or without a step from the newest",
+        )
+
+    def _load(self, step: int) -> dict[str, Any]:
         parts = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
         saved = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
-        self._check_unchanged(saved.train_state().get("identity", {}))
+        state = saved.train_state()
+        self._check_unchanged(state.get("identity", {}))
         checkpoint.load_weights(self.model, saved)
         checkpoint.load_optimizer(saved, model=self.model, optimizer=self.optimizer)
+        return {**state, "step": step}
 
     def _check_unchanged(self, before: Mapping[str, Any]) -> None:
         now = _flat(self.identity_fields)

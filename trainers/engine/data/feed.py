@@ -6,7 +6,8 @@ full shuffle; a larger one is read window by window, each row group once per epo
 epoch's last step takes the rows that are left. A step is a pure function of its number, so a resumed run goes on
 where it stopped, at any world size.
 
-`BatchLoader` is whatever gives a run its batches; `DatasetLoader`, over rows on disk, is one.
+`BatchLoader` is whatever gives a run its batches; `DatasetLoader`, over rows on disk, is one, and
+`trainers.engine.training.rollouts`, over rows that are made step by step, another.
 
 Within a step rows are sorted by length and dealt to the data-parallel replicas so that all carry about as many tokens;
 each replica cuts its share into micro-batches of at most `budget` tokens. None of that changes what is learnt.
@@ -14,9 +15,9 @@ each replica cuts its share into micro-batches of at most `budget` tokens. None 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -47,7 +48,8 @@ class BatchSharding:
 class GlobalBatch:
     """The rows of one optimizer step (numbers in `source`, over all replicas) and this replica's micro-batches.
 
-    `number` counts steps from 0; `num_records` counts the rows, of packs the sequences inside.
+    `number` counts steps from 0; `num_records` counts the rows, of packs the sequences inside. `content_digest` is
+    that of rows which no dataset of the run holds (empty: one does), `figures` are what whoever made them says of them.
     """
 
     number: int
@@ -56,6 +58,8 @@ class GlobalBatch:
     rows: np.ndarray
     num_records: int
     batches: tuple[MicroBatch, ...]
+    content_digest: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """What the rows are called."""

@@ -74,7 +74,7 @@ class Report:
         if self.progress is None:
             return
         number, result = batch.number + 1, done.result
-        figures: dict[str, float] = {**done.figures, "lr": done.lr, "grad_norm": done.grad_norm}
+        figures: dict[str, float] = {**batch.figures, **done.figures, "lr": done.lr, "grad_norm": done.grad_norm}
         figures |= {"rows": len(batch.rows), "tokens": result.tokens}
         figures |= {"seconds": round(seconds, 6), "wait_seconds": round(waited, 6)}
         figures |= self.speed.figures(result, seconds + waited)
@@ -91,7 +91,9 @@ class Report:
         """The figures of a validation after step `number`."""
         self.metrics.write({"step": number, **figures})
         self.trackers.log(number, figures)
-        self.say(f"step {number}/{self.last}  validation loss {figures['val_loss']:.4f}")
+        shown = {name: figures[name] for name in ("val_loss",) if name in figures} or figures
+        parts = (f"{name.removeprefix('val_')} {value:.4f}" for name, value in shown.items())
+        self.say(f"step {number}/{self.last}  validation {'  '.join(parts)}")
 
     @property
     def best(self) -> dict[str, float]:

@@ -14,23 +14,24 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 import torch.distributed as dist
 
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
 from schemas.manifest import Manifest
-from schemas.settings import json_digest
+from schemas.settings import identity_fields, json_digest
 from schemas.store.ownfiles import own_folder, replace_file
-from trainers.config import Run
+from trainers.config import VERSION
 from trainers.engine.checkpoint import checkpoint
+from trainers.engine.checkpoint.saves import Saves
 from trainers.engine.data.feed import GlobalBatch, global_batch
 from trainers.engine.data.rows import TokenTable
 from trainers.engine.inference.frozen import FrozenModel
@@ -61,8 +62,9 @@ class Trainer:
         parts = (prepared.algorithm, prepared.settings, prepared.layout, prepared.inputs.init)
         learner = build.trainee(prepared.run, *parts)
         self.model, self.optimizer, self.stepper = learner.model, learner.optimizer, learner.stepper
-        self.steps = 0
-        self._given_key, self._learnt, self._figures = task_key, "", dict[str, float]()
+        self.steps, self._resumed = 0, False
+        self.given_key = task_key or self.run.paths.task_key
+        self._learnt, self._figures = "", dict[str, float]()
         self._began, self._resources, self._closed = time.monotonic(), resources or ExitStack(), False
         self._one_at_a_time = threading.RLock()
 
@@ -76,19 +78,25 @@ class Trainer:
         """One optimizer step on exactly these rows; its figures: `loss`, those of the algorithm and of every source,
         `lr`, `grad_norm`, `rows`, `tokens`.
 
-        rows: an Arrow table of what the algorithm reads, or what becomes one (a dict of columns, a data frame); rows
-        without a key are called by their number. `ConfigError` while another thread is at this trainer, and once it is
-        closed; `DataError`, and no step, for columns that are missing or of another
-        type, for rows that cannot be trained on, and where processes were given different rows; `HealthError` for a
-        loss that is not finite.
+        rows: a dataset or an Arrow table of what the algorithm reads, or what becomes one (a dict of columns, a data
+        frame); rows without a key are called by their number. `ConfigError` while another thread is at this trainer,
+        and once it is closed; `DataError`, and no step, for columns that are missing or of another type, for rows that
+        cannot be trained on, and where processes were given different rows; `HealthError` for a loss that is not
+        finite.
         """
         with self._alone():
-            table = self._agreed(rows)
-            cut = build.sharding(self.run, self.prepared.layout)
-            done = self.step(global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0))
-            self._learnt = hashlib.sha256(f"{self._learnt} {table.content_digest}".encode()).hexdigest()
-        made = {"lr": done.lr, "grad_norm": done.grad_norm, "rows": len(table), "tokens": done.result.tokens}
+            batch = self.batch(rows)
+            done = self._step(batch, records=False)
+        made = {"lr": done.lr, "grad_norm": done.grad_norm, "rows": len(batch.rows), "tokens": done.result.tokens}
         return {**done.figures, **made}
+
+    def batch(self, rows: Any, figures: Mapping[str, float] | None = None) -> GlobalBatch:
+        """These rows as the next step's (see `learn`); `figures` are what a report shows beside those of the step."""
+        with self._alone():
+            table, seen = self._agreed(rows)
+            cut = build.sharding(self.run, self.prepared.layout)
+            batch = global_batch(table, np.arange(len(table)), cut, number=self.steps, epoch=0)
+            return replace(batch, content_digest=seen, figures=figures or {})
 
     def step(self, batch: GlobalBatch, *, records: bool = False) -> TrainedStep:
         """One optimizer step; with `records` of every row, too. `HealthError` where loss or gradient are not finite."""
@@ -110,6 +118,8 @@ class Trainer:
         grad_norm = float(norm) if norm is not None else 0.0
         self._check_finite(batch, "gradient", grad_norm, "what was saved before; the weights here are lost")
         self.steps = number
+        if batch.content_digest:
+            self._learnt = hashlib.sha256(f"{self._learnt} {batch.content_digest}".encode()).hexdigest()
         self._figures = {"loss": result.loss, **by_source("loss", result.sources, sources), **result.metrics}
         return TrainedStep(result, dict(self._figures), rate, grad_norm)
 
@@ -159,12 +169,89 @@ class Trainer:
             optimizer=self.optimizer if optimizer or self.run.learning.carry_optimizer else None,
             tokenizer_files=prepared.tokenizer_files,
             facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
-            task_key=self._given_key or self.run.paths.task_key or self._task_key,
+            task_key=self.task_key,
             op=self.run.learning.op,
             parents=prepared.inputs.parents,
             seed=self.run.learning.seed,
             runtime_info={"seconds": round(time.monotonic() - self._began, 3)},
         )
+
+    def save_state(self, figures: Mapping[str, float] | None = None, *, beside: Sequence[Trainer] = ()) -> None:
+        """Save what the next step depends on in the run's `work` folder, for `resume`; which saves stay is the run's
+        `keep_last` and `keep_best`. figures: those of a validation at this step, by which a save is the best. beside:
+        trainers that are saved before it, each in its own folder.
+
+        `ConfigError` where the folder has saves that this trainer does not go on from.
+        """
+        with self._alone():
+            if not self._resumed and (newest := parallel.on_rank_zero(self.saves.newest)):
+                raise ConfigError(
+                    "saves-there",
+                    f"there are saves of another run of this configuration, the newest of step {newest}",
+                    expected="a trainer that goes on from them, or a folder without saves",
+                    where=str(self.saves.folder),
+                    kept="these saves, and the trainer as it is",
+                    next="trainers.engine.open(run, resume=True), or another work (or out) for a new run",
+                )
+            self._resumed = True
+            for one in beside:
+                one.save_state()
+                one.saves.settle()
+            last = {name: value for name, value in self._figures.items() if math.isfinite(value)}
+            state = {"learnt": self._learnt, "figures": last, "beside": [one.steps for one in beside]}
+            self.saves.write(self.steps, figures or {}, state)
+
+    def resume(self, step: int | None = None, *, beside: Sequence[Trainer] = ()) -> int:
+        """Go on from the newest whole save in the run's `work` folder, or from that of `step`, with the trainers that
+        were saved `beside` it; the steps made until then, 0 where there is no save. Weights, optimizer, rate and all
+        that follows are bit for bit those of a trainer that was never closed, given the same rows from here on; at
+        another layout they agree to rounding. Saves of later steps than `step` are removed, with a warning.
+
+        A step draws nothing but what follows from seed and step; what the caller draws must follow from `steps`, too.
+        `ConfigError` after a step, for a run that was configured otherwise, and where there is no save of `step`;
+        `IntegrityError` where all saves are damaged.
+        """
+        with self._alone():
+            if self.steps:
+                raise ConfigError(
+                    "under-way",
+                    f"this trainer has made {self.steps} steps and cannot go on from a save",
+                    expected="resume before the first step",
+                    kept="the trainer, as it is",
+                    next="close it and open another: trainers.engine.open(run, resume=True)",
+                )
+            state = self.saves.resume(step)
+            self._resumed = True
+            self.steps = int(state.get("step", 0))
+            self._learnt, self._figures = str(state.get("learnt", "")), dict(state.get("figures", {}))
+            saved = state.get("beside", []) if state else [0] * len(beside)
+            if len(saved) != len(beside):
+                raise ConfigError(
+                    "other-trainers",
+                    f"the save of step {self.steps} was made with {len(saved)} trainers beside it",
+                    expected=f"{len(saved)} trainers beside it",
+                    found=str(len(beside)),
+                    where=str(self.saves.folder),
+                    kept="its saves",
+                    next="go on with the trainers that it was saved with, or give another work (or out) for a new run",
+                )
+            for one, at in zip(beside, saved, strict=True):
+                one.resume(at)
+            return self.steps
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the saves in the run's `work` folder are its own: it went on from them, or made them."""
+        return self._resumed
+
+    @cached_property
+    def saves(self) -> Saves:
+        """The saves in the run's `work` folder."""
+        prepared, run = self.prepared, self.run
+        inputs = [parent.content_digest for parent in prepared.inputs.parents]
+        unchanged = {"run": identity_fields(run.learning), "version": VERSION, "inputs": inputs}
+        known = {"facts": prepared.facts, "tokenizer_files": prepared.tokenizer_files}
+        return Saves(run, model=self.model, optimizer=self.optimizer, identity_fields=unchanged, **known)
 
     def close(self) -> None:
         """Let go of network and optimizer; the process may open another trainer. A second call does nothing."""
@@ -172,6 +259,8 @@ class Trainer:
             return
         with self._alone():
             self._closed = True
+        if "saves" in self.__dict__:
+            self.__dict__.pop("saves").close()
         self.__dict__.pop("_inference", None)
         del self.model, self.optimizer, self.stepper
         gc.collect()  # Megatron's modules and hooks refer to each other
@@ -184,12 +273,17 @@ class Trainer:
         return inference_network(self.model, **how)
 
     @property
-    def _task_key(self) -> str:
+    def task_key(self) -> str:
+        """The identity of what comes of it; without a `given_key` it follows from all rows learnt so far."""
+        if self.given_key is not None:
+            return self.given_key
         inputs = [parent.content_digest for parent in self.prepared.inputs.parents]
         return json_digest({"run": self.run.learning.op, "inputs": inputs, "learnt": self._learnt})
 
-    def _agreed(self, rows: Any) -> TokenTable:
-        """`rows` as this process reads them, once all processes have seen that they were given the same."""
+    def _agreed(self, rows: Any) -> tuple[TokenTable, str]:
+        """`rows` as this process reads them, and their content digest, once all processes have seen that they were
+        given the same.
+        """
         fault: QuiverError | None = None
         try:
             table = TokenTable(_table(rows), self.prepared.algorithm, self.prepared.limits)
@@ -210,7 +304,7 @@ class Trainer:
                 ) from fault
         if fault is not None:
             raise fault
-        return table
+        return table, seen
 
     def _check_finite(self, batch: GlobalBatch, what: str, value: float, kept: str) -> None:
         """Raise `HealthError` unless `value` is finite; every row of the batch is named in a file."""
@@ -261,45 +355,15 @@ class Trainer:
             raise ConfigError("closed", "this trainer is closed", next="open another: trainers.engine.open(run)")
 
 
-def open_trainer(run: Run) -> Trainer:
-    """The trainer of `run`, ready for its first step. The rows of `data` are not read; what its manifest says of
-    them goes into the checkpoint. Python's, NumPy's and torch's generators are seeded with `seed`.
-
-    `ConfigError` for a schedule that falls towards a last step that nobody named.
-    """
-    data = None if run.paths.data is None else Dataset.open(run.paths.data)
-    last = run.learning.num_steps(None if data is None else data.num_rows)
-    if last is None and (schedule := run.learning.optim.schedule) != "constant":
-        raise ConfigError(
-            "no-last-step",
-            f"the schedule {schedule} comes down at a last step, and epochs of unknown rows have none",
-            expected="max_steps, or data",
-            kept="nothing was started",
-            next="give max_steps, or the schedule constant",
-        )
-    with ExitStack() as resources:
-        resources.callback(torch.set_num_threads, torch.get_num_threads())
-        if not dist.is_initialized():
-            resources.callback(_leave_world)
-        prepared = build.prepare(run, data, None)
-        return Trainer(prepared, last=last, resources=resources.pop_all())
-
-
-def _leave_world() -> None:
-    """Leave the groups of several processes, whose sizes another trainer may want otherwise. Those of a world of one
-    process fit every trainer, and other networks of this process use them.
-    """
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        parallel.stop()
-
-
 def _table(rows: Any) -> pa.Table:
+    if isinstance(rows, Dataset):
+        return rows.read()
     try:
         return rows if isinstance(rows, pa.Table) else pa.table(rows)
     except (TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise DataError(
             "no-table",
             "the rows given to learn are no table",
-            expected="an Arrow table, a dict of columns, or a data frame",
+            expected="a dataset, an Arrow table, a dict of columns, or a data frame",
             found=f"{type(rows).__name__}: {printable(error)}",
         ) from error
