@@ -129,12 +129,12 @@ def _luigi(words: Sequence[str]) -> NoReturn:
 
 def _overview() -> Iterable[str]:
     """All that can stand behind `quiver`."""
-    from quiver import catalog
+    from quiver import inventory
 
     yield "usage: quiver COMMAND ...   (COMMAND --help says more)"
     yield from ("", "Lists and looks")
     yield from terminal.table([(command.short, command.meaning) for command in COMMANDS.values()], "  ")
-    for title, lines in (("Stages", catalog.stages()), ("Recipes", catalog.recipes())):
+    for title, lines in (("Stages", inventory.stages()), ("Recipes", inventory.recipes())):
         yield from ("", terminal.wrapped(f"{title} (the same as luigi --module pipelines NAME ...)"))
         yield from terminal.table([(name, about) for name, _, about in lines], "  ")
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from quiver import catalog
+from quiver import inventory
 from quiver.command import Command, is_count
 from schemas import Dataset
 from schemas.errors import QuiverError
@@ -18,7 +18,7 @@ def export(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     from datakit.formats.exports import write
 
     if not arguments:
-        return catalog.table(catalog.exports())
+        return inventory.table(inventory.exports())
     words, options = command.parsed(arguments)
     most = options.get("max-rejected", "0")
     if len(words) != 1 or not {"to", "out"} <= options.keys() or not is_count(most):

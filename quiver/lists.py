@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from quiver import catalog, single
+from quiver import inventory, single
 from quiver.command import Command
 from schemas.errors import ConfigError
 
@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 def ops(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """All operations, or the one that is named."""
     if not command.at_most(1, arguments):
-        return catalog.table(catalog.operations())
+        return inventory.table(inventory.operations())
     from datakit.registry import kind_of
 
     return single.operation(kind_of(arguments[0]))
@@ -23,7 +23,7 @@ def ops(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 def formats(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """All formats, or the one that is named."""
     if not command.at_most(1, arguments):
-        return catalog.table(catalog.formats())
+        return inventory.table(inventory.formats())
     from datakit.formats.rows import named_form
 
     with _listed(command):
@@ -33,7 +33,7 @@ def formats(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 def algorithms(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """All algorithms, or the one that is named."""
     if not command.at_most(1, arguments):
-        return catalog.table(catalog.algorithms())
+        return inventory.table(inventory.algorithms())
     from trainers.registry import algorithm_of
 
     with _listed(command):
@@ -44,7 +44,7 @@ def recipes(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """All recipes; of one of them its own `--help` tells."""
     if command.at_most(1, arguments):
         raise command.wrong(arguments[0], f"quiver {shlex.quote(arguments[0])} --help")
-    return catalog.table(catalog.recipes())
+    return inventory.table(inventory.recipes())
 
 
 @contextmanager

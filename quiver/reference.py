@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from datakit.op import Label, Op
 from datakit.registry import OPS
-from quiver import catalog
+from quiver import inventory
 from schemas.errors import QuiverError
 from schemas.schema import Column
 from schemas.settings import plain
@@ -43,7 +43,9 @@ def page() -> str:
         "## Operations\n",
         *(operation(kind) for kind in OPS.values()),
         "## Formats\n\n`docs/formats.md` says more about each.\n",
-        _table(("format", "row kind", "keys of a record"), [(n, k, f"`{about}`") for n, k, about in catalog.formats()]),
+        _table(
+            ("format", "row kind", "keys of a record"), [(n, k, f"`{about}`") for n, k, about in inventory.formats()]
+        ),
         "## Algorithms\n",
         *(_algorithm(algorithm) for algorithm in registry.algorithms().values()),
         "## Recipes\n",
@@ -67,7 +69,7 @@ def operation(kind: type[Op]) -> str:
 
 def facts(kind: type[Op], made: Op | None) -> str:
     """Shape, version, what it needs and what an example of it reads, as a sentence."""
-    shape = next(shape for name, shape, _ in catalog.operations() if name == kind.name)
+    shape = next(shape for name, shape, _ in inventory.operations() if name == kind.name)
     parts = [f"{shape}, version {kind.version}"]
     parts += [f"needs {', '.join(kind.needs)}"] if kind.needs else []
     if made is not None and made.takes.columns:
@@ -102,10 +104,10 @@ def _algorithm(algorithm: Algorithm) -> str:
     return "\n".join(
         [
             f"### {algorithm.name}\n",
-            f"{catalog.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
+            f"{inventory.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
             _table(("column of its rows", "type", "meaning"), columns),
             f"Reports `loss`{''.join(f', `{name}`' for name in algorithm.metrics)}.\n",
-            *(f"`{name}` is this with {catalog.spelled(preset)}.\n" for name, preset in algorithm.presets.items()),
+            *(f"`{name}` is this with {inventory.spelled(preset)}.\n" for name, preset in algorithm.presets.items()),
             _dataclass(algorithm.settings, ""),
         ]
     )
@@ -116,7 +118,7 @@ def _recipes() -> Iterator[str]:
 
     from pipelines import recipes
 
-    for name, _, about in catalog.recipes():
+    for name, _, about in inventory.recipes():
         task = getattr(recipes, name)
         assert issubclass(task, luigi.Task), name
         parameters = [

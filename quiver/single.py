@@ -10,7 +10,7 @@ from typing import Any
 from datakit.formats.forms import Form
 from datakit.formats.keys import Key
 from datakit.op import Label, Op
-from quiver import catalog, reference
+from quiver import inventory, reference
 from schemas.process import terminal
 from schemas.schema import Column
 from trainers.algorithm import Algorithm
@@ -27,9 +27,9 @@ def operation(kind: type[Op]) -> Iterator[str]:
     if isinstance(example, Label):
         yield from _columns("Columns added", example.adds)
     yield from _settings("Settings, for --params as JSON", kind)
-    if family in catalog.VERBS:
+    if family in inventory.VERBS:
         yield ""
-        yield terminal.wrapped(f"As a command: quiver {catalog.VERBS[family]} --op {name} --data FOLDER_OR_FILE ...")
+        yield terminal.wrapped(f"As a command: quiver {inventory.VERBS[family]} --op {name} --data FOLDER_OR_FILE ...")
 
 
 def file_format(form: Form) -> Iterator[str]:
@@ -51,14 +51,14 @@ def algorithm(own: Algorithm, name: str) -> Iterator[str]:
     yield name
     yield ""
     if name in own.presets:
-        yield terminal.wrapped(f"{own.name} with {catalog.spelled(own.presets[name])}.")
-    yield terminal.wrapped(f"{catalog.sentence(inspect.getdoc(inspect.getmodule(own.loss)))}.")
+        yield terminal.wrapped(f"{own.name} with {inventory.spelled(own.presets[name])}.")
+    yield terminal.wrapped(f"{inventory.sentence(inspect.getdoc(inspect.getmodule(own.loss)))}.")
     yield terminal.wrapped(f"Reports loss{''.join(f', {metric}' for metric in own.metrics)}.")
     yield from _columns(f"Columns of the rows it learns from, {own.rows.name}", own.rows.columns)
     given = own.presets.get(name, {})
     recipes = {key: value for key, value in own.in_recipes.items() if key not in given}
     yield from _settings("Settings, as --set settings.NAME=VALUE", own.settings, given, recipes)
-    presets = [(one, catalog.spelled(preset)) for one, preset in own.presets.items()]
+    presets = [(one, inventory.spelled(preset)) for one, preset in own.presets.items()]
     if presets:
         yield "\nPresets, by their names as algorithms"
         yield from terminal.table(presets, "  ")

@@ -23,7 +23,7 @@ from pipelines.commands import usage
 from pipelines.commands.command import Command
 from pipelines.runtime import command, invocation
 from pipelines.runtime.known_commands import commands
-from quiver import catalog
+from quiver import inventory
 from schemas import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.untrusted import exact_json
@@ -185,7 +185,7 @@ def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch:
 
 
 def test_every_command_has_an_example_of_its_own_flags_and_is_listed_by_quiver() -> None:
-    listed = {name for name, *_ in (*catalog.stages(), *catalog.recipes())}
+    listed = {name for name, *_ in (*inventory.stages(), *inventory.recipes())}
     ours = {name: kind for name, kind in commands().items() if kind.__module__.startswith("pipelines.")}
     assert listed == set(ours) and not any(name.startswith("_") for name in listed)
     for name, kind in ours.items():

@@ -13,7 +13,7 @@ import pytest
 import quiver
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
-from quiver import catalog, console
+from quiver import console, inventory
 from quiver.command import Command
 from schemas import TOKENS, Dataset, Schema
 from schemas.errors import ConfigError
@@ -44,7 +44,7 @@ def test_the_recipes_are_those_of_the_registry(capsys: pytest.CaptureFixture[str
 
     names = first_words(answer(capsys, "recipes"))
     assert names == [name for name, value in vars(recipes).items() if isinstance(value, type)]
-    assert all(about for _, _, about in catalog.recipes())
+    assert all(about for _, _, about in inventory.recipes())
 
 
 def test_one_operation_with_its_settings_and_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quiver import catalog
+from quiver import inventory
 from tests.results import page, runner
 from tests.results.entries import ORDER, Entry, Figure, Ground, grounds
 
@@ -33,7 +33,7 @@ def test_every_file_of_methods_is_read_and_every_name_is_one_method() -> None:
 
 
 def test_commands_name_recipes_and_stages_that_there_are() -> None:
-    known = {name for name, _, _ in (*catalog.recipes(), *catalog.stages())}
+    known = {name for name, _, _ in (*inventory.recipes(), *inventory.stages())}
     texts = [text for ground in grounds() for text in ground.shared]
     texts += [text for entry in METHODS.values() for text in (*entry.before, entry.command, *entry.after)]
     used = set(re.findall(r"^ *quiver (\w+)", "\n".join(texts), re.MULTILINE))
