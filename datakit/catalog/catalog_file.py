@@ -1,0 +1,160 @@
+"""`catalog.duckdb`: the views of a workspace in a file of DuckDB's, beside the data and without any of it.
+
+The plain program opens it: `duckdb quiver-data/catalog.duckdb`. Views name files by their absolute paths, so that they
+answer from any folder; a workspace that was moved has them made again. The file is made aside and renamed, and nobody
+needs it: who finds it older than the manifests makes it again, or one of his own where it cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from datakit.catalog.fact_views import Columns, fact_views, listed
+from datakit.catalog.last_run import last_run
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.row_views import Chosen, row_views
+from datakit.catalog.sql_text import literal, name
+from datakit.catalog.stacked import View
+from datakit.catalog.workspace import Workspace, read_workspace
+from schemas.errors import QuiverError, StorageError, printable
+from schemas.store.ownfiles import replace_file
+from schemas.store.storage import guarded
+
+CATALOG = "catalog.duckdb"
+EVERYTHING = "everything"
+"""The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
+
+_STATE = ".catalog-state.json"
+_FORMAT = 1
+"""Rises when the views become others over the same manifests."""
+
+Name = tuple[str, str]
+"""Schema and name of a view."""
+
+_COLUMNS: Columns = {
+    "view": ("VARCHAR", "the view"),
+    "column": ("VARCHAR", "its column"),
+    "meaning": ("VARCHAR", "what that is"),
+}
+
+
+def views_of(workspace: Workspace) -> dict[Name, View]:
+    """Every view by schema and name: in `main` the last run of each recipe and experiment, in `everything` all."""
+    lineage = Lineage(workspace.entries)
+    last = last_run(lineage)
+    views: dict[Name, View] = {}
+    for schema in (EVERYTHING, "main"):
+        entries = [one for one in workspace.entries if schema == EVERYTHING or one.place in last]
+        made = row_views(Chosen(entries, lineage)) | fact_views(entries, lineage, last)
+        rows = [
+            {"view": view, "column": column, "meaning": meaning}
+            for view, one in sorted(made.items())
+            for column, meaning in one.columns.items()
+        ]
+        made["columns"] = listed(_COLUMNS, rows, "columns of views and what they mean, one a row")
+        views |= {(schema, view): one for view, one in made.items()}
+    return views
+
+
+def current_catalog(root: str, folder: str) -> str:
+    """The place of a catalog in `folder`, the caller's own, that shows what is below `root` now. That of the root is
+    made again where it is older; one that cannot be written there is no fault.
+    """
+    workspace = read_workspace(root)
+    own, shared = Path(folder, CATALOG), Path(workspace.root, CATALOG)
+    with suppress(QuiverError, OSError):
+        refresh(workspace)
+        shutil.copyfile(shared, own)
+        return str(own)
+    write_catalog(workspace, own)
+    return str(own)
+
+
+def refresh(workspace: Workspace) -> bool:
+    """Make the catalog of the root again, if it shows something else than `workspace`; whether that was so."""
+    path, views_digest = Path(workspace.root, CATALOG), f"{_FORMAT} {version('duckdb')} {workspace.views_digest}"
+    if _state(path, views_digest) == _kept_state(workspace.root):
+        return False
+    write_catalog(workspace, path)
+    replace_file(Path(workspace.root, _STATE), json.dumps(_state(path, views_digest)))
+    return True
+
+
+def write_catalog(workspace: Workspace, path: Path) -> None:
+    """Make the views of `workspace` the content of the file `path`, whole or not at all."""
+    import duckdb
+
+    views = views_of(workspace)
+    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        with guarded("write", str(path)):
+            for _ in range(len(views) + 1):
+                with duckdb.connect(fresh, config={"threads": 1}) as db:
+                    faulty = _faulty(db, views)
+                if faulty is None:
+                    os.replace(fresh, path)
+                    return
+                views[faulty[0]] = _fault(*faulty)
+    except duckdb.Error as error:
+        raise StorageError(
+            "catalog", f"the catalog cannot be written: {printable(error, 200)}", where=str(path)
+        ) from None
+    finally:
+        for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _faulty(db: Any, views: Mapping[Name, View]) -> tuple[Name, Exception] | None:
+    """Make all `views` in an empty database, or none; the first that cannot be made."""
+    import duckdb
+
+    db.execute("BEGIN")
+    db.execute(f"CREATE SCHEMA {EVERYTHING}")
+    for view, made in views.items():
+        try:
+            for statement in _statements(view, made):
+                db.execute(statement)
+        except duckdb.Error as error:
+            db.execute("ROLLBACK")
+            return view, error
+    db.execute("COMMIT")
+    return None
+
+
+def _fault(view: Name, error: Exception) -> View:
+    """A view that says to everybody who asks it why it cannot be made."""
+    text = f"the view {view[1]} cannot be made: {printable(error, 400)}"
+    return View(f"SELECT NULL::VARCHAR AS fault WHERE error({literal(text)}) IS NULL", text, {})
+
+
+def _statements(view: Name, made: View) -> Iterator[str]:
+    called = ".".join(map(name, view))
+    yield f"CREATE VIEW {called} AS\n{made.sql}"
+    yield f"COMMENT ON VIEW {called} IS {literal(made.meaning)}"
+    for column, meaning in made.columns.items() if view[0] == "main" else ():
+        if meaning:
+            yield f"COMMENT ON COLUMN {called}.{name(column)} IS {literal(meaning)}"
+
+
+def _state(path: Path, views_digest: str) -> list[Any]:
+    """What a catalog is known by, and what it shows; of none there is, nothing."""
+    try:
+        there = path.lstat()
+    except OSError:
+        return []
+    return [there.st_ino, there.st_mtime_ns, there.st_size, views_digest]
+
+
+def _kept_state(root: str) -> Any:
+    try:
+        return json.loads(Path(root, _STATE).read_bytes())
+    except (OSError, ValueError):
+        return None

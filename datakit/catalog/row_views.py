@@ -1,0 +1,147 @@
+"""The views over rows: samples, rewards, rejected rows, pairs, what was trained on, what training saw.
+
+A row counts once: in the dataset that brought it in, not in those that were made of it on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.sql_text import kind, name
+from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
+from datakit.catalog.workspace import RECORDS_END, ColumnText, Entry
+from schemas.rows.completions import COMPLETIONS
+from schemas.rows.preferences import PREFERENCES
+from schemas.rows.prompts import PROMPTS
+from schemas.rows.records import RECORDS
+from schemas.rows.reports import REPORTS
+from schemas.rows.samples import SAMPLES
+from schemas.rows.tokens import TOKENS
+from schemas.schema import Schema
+
+_WHOLE = {"prompts": PROMPTS, "completions": COMPLETIONS, "samples": SAMPLES, "pairs": PREFERENCES, "reports": REPORTS}
+_MEANINGS = {
+    "prompts": "questions, each where it was read or made",
+    "completions": "questions and answers that came from outside or from a rule, each where it was read or made",
+    "samples": "answers of policies: one row a sample, whatever was made of it later",
+    "pairs": "preferences: one row a pair, where it was read or made",
+    "reports": "figures that stages measured, one a row",
+    "rewards": "numbers that answers were given: one row for each sample and scorer",
+    "rejected": "rows that operations set aside, with the reason",
+    "training_rows": "rows that checkpoints were trained on: each once for every checkpoint",
+    "records": "what training saw: one row for every time a row was trained on",
+}
+_REWARD_FIELDS = (
+    Field("sample_id", "VARCHAR", "the sample", ""),
+    Field("prompt_id", "VARCHAR", "the question it answers", ""),
+    Field("value", "DOUBLE", "the number", ""),
+    Field("scorer", "VARCHAR", "which number it is: the name of the column", ""),
+    Field("model", "VARCHAR", "the checkpoint that gave it; null for a rule or a function", ""),
+)
+_REJECTED_FIELDS = (
+    Field("reason", "VARCHAR", "why the row was set aside", ""),
+    Field("value", "DOUBLE", "what was measured of it", ""),
+    Field("threshold", "VARCHAR", "what that was held against", ""),
+)
+_CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The entries that views are made of, among all that there are."""
+
+    entries: Sequence[Entry]
+    lineage: Lineage
+
+
+def row_views(chosen: Chosen) -> dict[str, View]:
+    """Every view over rows, by name."""
+    views = {view: _whole(chosen, view, schema) for view, schema in _WHOLE.items()}
+    given: Mapping[str, tuple[Sequence[Field], Callable[[Chosen], Iterator[Part]]]] = {
+        "rewards": (_REWARD_FIELDS, _rewards),
+        "rejected": (_REJECTED_FIELDS, _rejected),
+        "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
+        "records": ((_CHECKPOINT, *_fields(RECORDS)[1:]), _records),
+    }
+    return views | {view: stacked(base, [*parts(chosen)], _MEANINGS[view]) for view, (base, parts) in given.items()}
+
+
+def _whole(chosen: Chosen, view: str, schema: Schema) -> View:
+    """The rows of a kind where they came to be: in datasets that were made of none that has them already."""
+    key = None if view == "reports" else schema.key
+    entries = [one for one in chosen.entries if _is(one, schema, key)]
+    parts = [
+        _part(chosen, one) for one in entries if not any(_is(up, schema, key) for up in chosen.lineage.parents(one))
+    ]
+    return stacked(_fields(schema), parts, _MEANINGS[view])
+
+
+def _is(entry: Entry, schema: Schema, key: Sequence[str] | None) -> bool:
+    made = entry.made
+    return made.kind == "dataset" and made.rows_kind == schema.name and key in (None, made.row_key)
+
+
+def _fields(schema: Schema) -> tuple[Field, ...]:
+    return fields_of([ColumnText(one.name, kind(one.type), one.meaning, kind(one.type)) for one in schema.columns])
+
+
+def _part(chosen: Chosen, entry: Entry, fields: tuple[Field, ...] | None = None) -> Part:
+    files = tuple(f"{entry.root}/{entry.place}/{file}" for file, *_ in entry.made.files)
+    return Part(entry, files, fields_of(entry.made.columns) if fields is None else fields, chosen.lineage.labels(entry))
+
+
+def _rewards(chosen: Chosen) -> Iterator[Part]:
+    """The numbers that an operation added to samples, or that came with rows from outside."""
+    for entry in chosen.entries:
+        columns = {column.name: column for column in entry.made.columns}
+        if entry.made.kind != "dataset" or "sample_id" not in columns:
+            continue
+        above = {column.name for parent in chosen.lineage.parents(entry) for column in parent.made.columns}
+        labelled = entry.made.op.startswith("label.")
+        for column in entry.made.columns:
+            new = column.kind == "DOUBLE" and column.name not in above
+            if new and (_named(entry, column.name) if labelled else column.name == "reward" and not above):
+                yield _number(chosen, entry, column.name, "prompt_id" in columns)
+
+
+def _named(entry: Entry, column: str) -> bool:
+    """Whether the operation says that it makes the column, or says of none."""
+    given = [entry.made.params.get(setting) for setting in ("output", "column", "names", "reads")]
+    names = [text for value in given for text in (value if isinstance(value, list) else [value]) if text]
+    return not entry.made.params or column in names or not names
+
+
+def _number(chosen: Chosen, entry: Entry, column: str, prompts: bool) -> Part:
+    """One column of numbers as rows of `rewards`."""
+    values = {"sample_id": '"sample_id"', "prompt_id": '"prompt_id"' if prompts else "NULL::VARCHAR"}
+    values["value"] = name(column)
+    part = _part(chosen, entry, tuple(replace(one, value=values[one.name]) for one in _REWARD_FIELDS[:3]))
+    model = chosen.lineage.models(entry, "scorer") if entry.made.op == "label.reward" else None
+    return replace(part, labels={**part.labels, "scorer": column, "model": model})
+
+
+def _rejected(chosen: Chosen) -> Iterator[Part]:
+    for entry in chosen.entries:
+        files = tuple(f"{entry.root}/{entry.place}/{file}" for file, rows, _ in entry.made.rejected if rows)
+        if files:
+            yield Part(entry, files, fields_of(entry.made.rejected_columns), chosen.lineage.labels(entry))
+
+
+def _training_rows(chosen: Chosen) -> Iterator[Part]:
+    for entry in chosen.entries:
+        if entry.made.kind == "checkpoint":
+            for data in chosen.lineage.inputs(entry, "data"):
+                yield _of_checkpoint(_part(chosen, data), entry.place)
+
+
+def _records(chosen: Chosen) -> Iterator[Part]:
+    for entry in chosen.entries:
+        if entry.made.kind == "dataset" and entry.made.rows_kind == RECORDS.name:
+            yield _of_checkpoint(_part(chosen, entry), entry.place.removesuffix(RECORDS_END))
+
+
+def _of_checkpoint(part: Part, place: str) -> Part:
+    own = tuple(one for one in part.fields if one.name.lower() != _CHECKPOINT.name)
+    return replace(part, fields=own, labels={**part.labels, _CHECKPOINT.name: place})
