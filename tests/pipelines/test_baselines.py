@@ -58,6 +58,15 @@ def test_the_script_tells_all_three_judges(tmp_path: Path) -> None:
     assert figures[2] == 1.0
 
 
+def test_equal_scores_are_no_order_as_for_a_reward_model() -> None:
+    """Two of four differences point the right way, one the wrong way, and one pair has the same words on both sides."""
+    script = runpy.run_path(str(SCRIPT))
+    columns = {"good": 0, "bad": 1}
+    bags = [script["bags"](texts) for texts in (("good", "good", "bad", "good"), ("bad", "", "good", "good"))]
+    rows = script["differences"](*bags, columns)
+    assert script["right"](rows, np.array([1.0, -1.0], np.float32)) == 0.5
+
+
 def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     script = runpy.run_path(str(SCRIPT))
     with pytest.raises(SystemExit, match=r"holds no finished pairs\.train"):

@@ -67,8 +67,8 @@ def fitted(rows: Floats, penalty: float) -> Floats:
 
 
 def right(rows: Floats, weights: Floats) -> float:
-    """Share of pairs in the right order; equal scores are half right."""
-    return float((np.sign(rows @ weights) + 1).mean() / 2)
+    """Share of pairs whose chosen answer has strictly more, as the accuracy of a reward model counts them."""
+    return float((rows @ weights > 0).mean())
 
 
 def chosen_penalty(rows: Floats) -> float:
