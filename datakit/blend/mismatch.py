@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns.conversations import flat
-from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.drawn import finish_reasons
 from datakit.columns.rejections import set_aside, with_columns
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result, Size

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.drawn import finish_reasons
 from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers, require_number
 from datakit.columns.rejections import ids_and_numbers, set_aside
 from datakit.columns.seeded import text_keys

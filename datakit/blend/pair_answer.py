@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.drawn import finish_reasons, sample_ids
 from datakit.columns.measurement import require_columns
 from datakit.columns.rejections import set_aside
 from datakit.formats.ids import content_ids
@@ -26,8 +26,9 @@ from schemas.errors import ConfigError
 class PairAnswer(Gather):
     """For every sample the text in `column`, chosen, and its own, rejected.
 
-    A pair holds the `sample_id` and the `finish_reason` of the sample, its rejected one. Rows without that text
-    (no-answer), and those where both are the same (same), which teach nothing, are rejected.
+    A pair holds the `sample_id` and the `finish_reason` of the sample, its rejected answer, and of the chosen one what
+    `<column>_sample_id` and `<column>_finish_reason` say. Rows without that text (no-answer), and those where both are
+    the same (same), which teach nothing, are rejected.
     """
 
     name: ClassVar[str] = "blend.pair_answer"
@@ -59,6 +60,8 @@ class PairAnswer(Gather):
             "pair_id": content_ids(kept["prompt_id"], kept["sample_id"], kept[self.column]),
             **{name: kept[name] for name in ("prompt_id", "messages")},
             "chosen": kept[self.column],
+            "chosen_sample_id": sample_ids(kept, self.column),
+            "chosen_finish_reason": finish_reasons(kept, self.column),
             "rejected": kept["response"],
             "rejected_sample_id": kept["sample_id"],
             "rejected_finish_reason": finish_reasons(kept),

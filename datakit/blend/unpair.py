@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.learnt_ends import finish_reasons
+from datakit.columns.drawn import finish_reasons, sample_ids
 from datakit.op import Context, Gather, Result, Size
 from schemas import COMPLETIONS, FEEDBACK, PREFERENCES, Column, Schema
 from schemas.settings import DEFAULT_UNNAMED
@@ -53,9 +53,7 @@ class Unpair(Gather):
         parts = []
         for side in sides:
             part = rows.select(list(asked)).append_column("response", rows[side])
-            drawn = f"{side}_sample_id"
-            samples = rows[drawn] if drawn in rows.column_names else pa.nulls(rows.num_rows, pa.string())
-            part = part.append_column("drawn_sample_id", samples)
+            part = part.append_column("drawn_sample_id", sample_ids(rows, side))
             part = part.append_column("finish_reason", finish_reasons(rows, side))
             ids = pc.binary_join_element_wise(rows["pair_id"], side, "-")
             if self.desirable:

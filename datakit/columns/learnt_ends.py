@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, starts
+from datakit.columns.drawn import finish_reasons
 from schemas import PIECES
 from schemas.end_tokens import TurnEnd
 from schemas.errors import printable
@@ -22,18 +23,6 @@ from schemas.rows.samples import CUT
 
 WITHOUT_END, CUT_ANSWERS = "rows_without_end", "cut_answers"
 """Counts in a manifest's stats: rows that teach no end, but for cut answers; and these, where there are any."""
-
-
-def finish_reasons(rows: pa.Table, answer: str = "response") -> pa.Array:
-    """Why each text in the column `answer` ended, where rows say so in texts; null where nobody knows.
-
-    Of `response` it is the column `finish_reason`, of another one `<answer>_finish_reason`.
-    """
-    name = "finish_reason" if answer == "response" else f"{answer}_finish_reason"
-    reasons = flat(rows[name]) if name in rows.column_names else pa.nulls(rows.num_rows)
-    if not (pa.types.is_string(reasons.type) or pa.types.is_large_string(reasons.type)):
-        return pa.nulls(rows.num_rows, pa.string())
-    return reasons.cast(pa.string())
 
 
 def cut_rows(rows: pa.Table, answer: str = "response") -> npt.NDArray[np.bool_]:

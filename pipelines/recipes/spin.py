@@ -16,7 +16,7 @@ import luigi
 from datakit.blend import PairAnswer
 from datakit.sql import Query
 from pipelines.commands.preference_iterations import PreferenceIteration
-from pipelines.graph.nodes import Node
+from pipelines.graph.nodes import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Whole
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, Grown, TaskSetup, drawn_prompts, joined_rows, next_prompts
@@ -25,6 +25,11 @@ _PROMPTS = """
 SELECT sample_id AS prompt_id, messages, tools, response AS answer, source FROM answers ORDER BY prompt_id
 """
 """A row of the original data is a prompt of its own, so that two answers to one question stay two."""
+_DRAWN = """
+SELECT sample_id AS prompt_id, messages, tools, response AS answer, {drawn} AS answer_sample_id,
+  finish_reason AS answer_finish_reason, source FROM answers ORDER BY prompt_id
+"""
+"""The same of data that a policy drew: answers keep their ends, and stay those samples."""
 
 
 class SpinIteration(PreferenceIteration):
@@ -43,7 +48,10 @@ class SpinIteration(PreferenceIteration):
         """Of the original data, the same whatever `number` is; `ConfigError` where there is none."""
         original = self.original(task_setup, "whose answers self-play could learn")
         below = f"{task_setup.eval_setup.name}/original"
-        query = Query(query=_PROMPTS, tables=("answers",), kind="prompts", key=("prompt_id",))
+        there = rows_of(original)
+        drawn = _DRAWN.format(drawn="drawn_sample_id" if "drawn_sample_id" in there else "sample_id")
+        text = drawn if "finish_reason" in there else _PROMPTS
+        query = Query(query=text, tables=("answers",), kind="prompts", key=("prompt_id",))
         rows = plan.table(f"{below}.prompts", query, original, rows_per_shard=PROMPTS_PER_SHARD)
         if not self.prompts_per_iteration:
             return rows

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from datakit.apply import apply
 from datakit.blend import Mix, Pair, PairAnswer
 from datakit.filter import Window
 from datakit.label import Logprobs
@@ -18,6 +20,8 @@ from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DpoIteration, RejectionSamplingIteration, SpinIteration
 from pipelines.setups.own import own
+from schemas import COMPLETIONS, Column
+from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from trainers.registry import configured
 
@@ -99,6 +103,26 @@ def test_all_prompts_of_the_original_data() -> None:
     [step] = results.steps
     assert "digits/original.prompts" in {one.label for one in step.samples.ancestors()}
     assert "digits/original/prompts" not in {one.label for one in step.samples.ancestors()}
+
+
+@pytest.mark.parametrize("drawn", [(), ("finish_reason",), ("finish_reason", "drawn_sample_id")])
+def test_original_answers_that_a_policy_drew_keep_their_ends_in_self_play(
+    drawn: tuple[str, ...], tmp_path: Path
+) -> None:
+    recipe, plan = SpinIteration(setup="digits", prompts_per_iteration=0), Plan(str(tmp_path / "data"))
+    schema = COMPLETIONS.adding(*(Column(name, pa.string(), name, nullable=True) for name in drawn))
+    Dataset.from_arrow(schema.example(3), schema, str(tmp_path / "original"))
+    setup = replace(recipe.task_setup(plan), original=plan.existing(str(tmp_path / "original"), "dataset"))
+    prompts = recipe.prompts(plan, "spin/x/iter=1", setup, 1)
+    assert isinstance(prompts, Table)
+    rows = apply(prompts.op, Dataset.open(prompts.inputs[0].url), prompts.url).read()
+    assert rows["prompt_id"].to_pylist() == [f"sample_id {number}" for number in range(3)]
+    known = [name for name in rows.column_names if name.startswith("answer_")]
+    assert known == (["answer_sample_id", "answer_finish_reason"] if drawn else [])
+    if drawn:
+        assert rows["answer_finish_reason"].to_pylist() == [f"finish_reason {number}" for number in range(3)]
+        name = "drawn_sample_id" if "drawn_sample_id" in drawn else "sample_id"
+        assert rows["answer_sample_id"].to_pylist() == [f"{name} {number}" for number in range(3)]
 
 
 def test_prompts_in_their_order_go_on_where_the_iteration_before_ended() -> None:

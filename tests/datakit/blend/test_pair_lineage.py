@@ -96,6 +96,18 @@ def test_of_self_play_the_rejected_answer_alone_was_drawn(samples: Dataset, put:
     assert made["chosen_sample_id"].null_count == made["chosen_finish_reason"].null_count == made.num_rows
 
 
+def test_of_self_play_the_chosen_answer_is_the_sample_that_it_was(samples: Dataset, put: Any, tmp_path: Path) -> None:
+    rows = samples.read().replace_schema_metadata()
+    names, reasons = pa.array(["old"] * rows.num_rows), pa.array(["length", None] * (rows.num_rows // 2), pa.string())
+    for name, values in (("answer", names), ("answer_sample_id", names), ("answer_finish_reason", reasons)):
+        rows = rows.append_column(name, values)
+    made = apply(PairAnswer(), put(rows), str(tmp_path / "pairs")).read()
+    assert (made["chosen_sample_id"], made["chosen_finish_reason"]) == (
+        rows["answer_sample_id"],
+        rows["answer_finish_reason"],
+    )
+
+
 def test_pairs_from_outside_were_drawn_as_nothing_and_mix_with_those_that_were(
     samples: Dataset, tmp_path: Path
 ) -> None:
