@@ -3,14 +3,17 @@
 Megatron names the device in literals ("cuda", `torch.cuda.current_device()`, `.cuda()`,
 `'torch.cuda.FloatTensor'`) that no argument reaches. On import of a `megatron.core` module its syntax tree is
 rewritten: the literals become "cpu" and `torch.cuda` becomes `CPU_CUDA` below. Nothing of torch is patched,
-line numbers stay, and where CUDA is present the hook steps aside. Rewritten bytecode is kept in a private
-cache folder of the user, because the rewrite costs a second.
+line numbers stay, and where CUDA is present the hook steps aside. A module that never says "cuda" runs as it
+was installed; of the others only the statements that do are walked, and the rewritten bytecode is kept in a
+private cache folder of the user (not under `python -B`), because the rewrite costs half a second.
 """
 
 from __future__ import annotations
 
 import ast
+import bisect
 import functools
+import gc
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -30,7 +33,21 @@ _NAME = "__cpu_cuda__"
 
 
 class Redirect(ast.NodeTransformer):
-    """Reads the CUDA device as the CPU in one module's syntax tree."""
+    """Reads the CUDA device as the CPU in one module's syntax tree; what no line of `source` with "cuda" touches
+    stays unvisited.
+    """
+
+    def __init__(self, source: bytes) -> None:
+        self.lines = [number for number, line in enumerate(source.split(b"\n"), 1) if b"cuda" in line]
+
+    def visit(self, node: ast.AST) -> Any:
+        """The node rewritten, or as it is where its lines, decorators included, never say "cuda"."""
+        if isinstance(node, (ast.stmt, ast.expr)):
+            first = min([node.lineno, *(part.lineno for part in getattr(node, "decorator_list", ()))])
+            within = bisect.bisect_left(self.lines, first)
+            if within == len(self.lines) or self.lines[within] > (node.end_lineno or node.lineno):
+                return node
+        return super().visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         """`torch.cuda.x` becomes `CPU_CUDA.x` where it is read."""
@@ -69,7 +86,7 @@ class Redirect(ast.NodeTransformer):
 
 def redirected(source: bytes, path: str) -> types.CodeType:
     """The code of one Megatron module with the CUDA device read as the CPU."""
-    tree = ast.fix_missing_locations(Redirect().visit(ast.parse(source, path)))
+    tree = Redirect(source).visit(ast.parse(source, path))
     return compile(tree, path, "exec", dont_inherit=True)
 
 
@@ -228,10 +245,13 @@ def _private(stat: os.stat_result) -> bool:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Runs a Megatron module from its rewritten source, never from the stock bytecode."""
+    """Runs a Megatron module from its rewritten source, never from the stock bytecode where it says "cuda"."""
 
-    def get_code(self, fullname: str) -> types.CodeType:
-        source, folder = self.get_data(self.path), _cache()
+    def get_code(self, fullname: str) -> types.CodeType | None:
+        source = self.get_data(self.path)
+        if b"cuda" not in source:
+            return super().get_code(fullname)
+        folder = _cache()
         if folder is None:
             return redirected(source, self.path)
         kept = folder / hashlib.sha256(self.path.encode() + b"\0" + source).hexdigest()
@@ -244,9 +264,15 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         setattr(module, _NAME, CPU_CUDA)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            super().exec_module(module)
+        collecting = gc.isenabled()
+        gc.disable()  # syntax trees and modules are no garbage: looking through them took a tenth of the import
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                super().exec_module(module)
+        finally:
+            if collecting:
+                gc.enable()
         _fix(module)
 
 
