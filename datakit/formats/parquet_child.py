@@ -89,6 +89,7 @@ def batches(
                         yield table
             except (pa.ArrowException, DataError, ValueError, OSError) as wrong:
                 fault = f"its reader answered what was not agreed: {shown(wrong)}"
+                child.stdout.close()  # nobody reads on: one that is still writing ends at once
             code = _ended(child)
         finally:
             child.kill()
@@ -104,7 +105,7 @@ def batches(
             raise error(
                 f"broken-{kind.lower()}",
                 f"{shown(url)} is not a sound {kind} file",
-                found=why if code in (0, 3) else f"the reader ended with {code}",
+                found=why if code in (0, 3) or (fault and code > 0) else f"the reader ended with {code}",
                 kept="nothing was published",
             )
 

@@ -1,8 +1,9 @@
 """A program for torchrun: loss curves of every algorithm at several layouts, and log-probs over a cut vocabulary.
 
 `python -m tests.trainers.curves FOLDER OUT.json LAYOUT...` with layouts written tensor,pipeline,sequence,dealt (the
-last for the distributed optimizer); the first rank writes the answers. FOLDER holds a dataset for every algorithm,
-under its name; `even <name>`, whose rows are `EVEN` tokens per sequence; and `packs`, all rows of `sft` in packs.
+last for the distributed optimizer), and `:name,name` behind one that not all algorithms run at; the first rank writes
+the answers. FOLDER holds a dataset for every algorithm, under its name; `even <name>`, whose rows are `EVEN` tokens per
+sequence; and `packs`, all rows of `sft` in packs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from trainers.parallel import Parallel
 STEPS = 5
 EVEN = 24
 ISSUE = ("sft", "rm")
-"""The algorithms that run at four ranks too."""
+"""The algorithms that run at every layout."""
 
 
 def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **changes: Any) -> list[dict[str, float]]:
@@ -92,13 +93,14 @@ def main() -> None:
     folder, out, *layouts = sys.argv[1:]
     answers: dict[str, Any] = {}
     for text in layouts:
-        tensor, pipeline, sequence, dealt = (int(part) for part in text.split(","))
+        sizes_of, _, names = text.partition(":")
+        tensor, pipeline, sequence, dealt = (int(part) for part in sizes_of.split(","))
         cut: dict[str, Any] = {"tensor": tensor, "pipeline": pipeline, "sequence": bool(sequence)}
         cut["distributed_optimizer"] = bool(dealt)
         sizes = Parallel(**cut)
         layout = parallel.start(sizes, seed=0)
         measured: dict[str, Any] = {"vocabulary": vocabulary_answers(layout)}
-        for name in ISSUE if layout.world == 4 else registry.algorithms():
+        for name in names.split(",") if names else registry.algorithms():
             measured[name] = curve(Path(folder), name, layout, parallel=cut)
         whole = {"global_batch_size": 31, "micro_batch_tokens": 200, "parallel": cut}
         for table in ("sft", "packs"):

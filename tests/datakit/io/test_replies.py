@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,17 +61,21 @@ BAD = {
     "a huge message": b"\xff\xff\xff\xff" + (1 << 30).to_bytes(4, "little") + b"x" * 64,
     "text that is no UTF-8": WHOLE.replace("é".encode(), b"\xff\xff"),
     "another column": stream(pa.record_batch({"question": ["a"]})),
-    "more than its file could hold": stream(
-        pa.record_batch({"prompt": ["x" * (1 << 20)] * 200, "response": ["y"] * 200})
-    ),
+    "more than its file could hold": stream(pa.record_batch({"prompt": ["x" * (1 << 20)] * 8, "response": ["y"] * 8})),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_not_has_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("FLOOR", "_OVERHEAD"):
+        monkeypatch.setattr(parquet_child, bound, 1 << 20)
+    began = time.monotonic()
     with pytest.raises(DataError) as fault:
         read(tmp_path, monkeypatch, BAD[name])
     assert fault.value.slug in ("broken-parquet", "missing-key", "schema"), fault.value
+    if name == "more than its file could hold":
+        assert fault.value.found == f"its reader answered what was not agreed: {name}"
+        assert time.monotonic() - began < parquet_child._GRACE_SECONDS / 2
 
 
 def test_a_reader_that_says_nothing_or_does_not_leave_is_killed(
@@ -81,3 +86,18 @@ def test_a_reader_that_says_nothing_or_does_not_leave_is_killed(
     for reply, last in ((WHOLE[:-8], "time.sleep(60)"), (WHOLE, "os.close(1); time.sleep(60)")):
         with pytest.raises(DataError, match="ended with -9"):
             read(tmp_path, monkeypatch, reply, last)
+
+
+def test_the_real_reader_is_not_blamed_for_the_pipe_that_was_closed_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": ["x" * (1 << 20)] * 3, "response": ["y"] * 3}), path)
+    monkeypatch.setattr(parquet_child, "RATIO", 1)
+    monkeypatch.setattr(parquet_child, "FLOOR", 1 << 23)
+    monkeypatch.setattr(parquet_child, "_OVERHEAD", 1 - (11 << 20))  # one MiB of a reply is let in
+    began = time.monotonic()
+    with pytest.raises(DataError) as fault:
+        list(Parquet(files=(str(path),), format="completions").read(Context()))
+    assert fault.value.found == "its reader answered what was not agreed: more than its file could hold"
+    assert time.monotonic() - began < parquet_child._GRACE_SECONDS / 2
