@@ -13,6 +13,7 @@ from quiver.command import Command
 from schemas.process import terminal
 
 _HELP = ("-h", "--help", "help")
+ROOT = "where data lies ([quiver] root of luigi.cfg, or quiver-data)"
 COMMANDS: Mapping[str, Command] = {
     "ops": Command(
         usage="quiver ops [NAME]",
@@ -35,7 +36,7 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.lists",
     ),
     "show": Command(
-        usage="quiver show URL [--rows N] [--mask [--tokenizer FOLDER]]",
+        usage="quiver show URL_OR_NAME [--rows N] [--mask [--tokenizer FOLDER]] [--root FOLDER]",
         meaning="what is in a dataset (with its first rows), a checkpoint or a folder; --mask: with what is learnt in "
         "colour",
         module="quiver.show",
@@ -43,7 +44,35 @@ COMMANDS: Mapping[str, Command] = {
             "--rows N": "first rows that are printed (3)",
             "--mask": "print them as tokens, with what is learnt in colour",
             "--tokenizer FOLDER": "with --mask: another tokenizer than the rows' own",
+            "--root FOLDER": ROOT,
         },
+    ),
+    "sql": Command(
+        usage="quiver sql QUERY [--csv] [--json] [--parquet FILE] [--root FOLDER]",
+        meaning="one SELECT over the views of all data that is there (quiver catalog names them)",
+        module="quiver.sql",
+        flags={
+            "--csv": "every row as CSV",
+            "--json": "every row as JSON",
+            "--parquet FILE": "every row into a new file",
+            "--root FOLDER": ROOT,
+        },
+    ),
+    "ls": Command(
+        usage="quiver ls [NAME] [--all] [--json] [--root FOLDER]",
+        meaning="datasets and checkpoints by name: of the last run of each recipe; rows, bytes, age, made by",
+        module="quiver.listing",
+        flags={
+            "--all": "every variant, with the key behind its name",
+            "--json": "as JSON",
+            "--root FOLDER": ROOT,
+        },
+    ),
+    "catalog": Command(
+        usage="quiver catalog [--root FOLDER]",
+        meaning="make catalog.duckdb again, the views over all data that is there, and list them",
+        module="quiver.listing",
+        flags={"--root FOLDER": ROOT},
     ),
     "export": Command(
         usage="quiver export URL --to FORMAT --out FILE [--keep COLUMN,...] [--max-rejected N]",

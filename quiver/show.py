@@ -1,4 +1,5 @@
-"""`quiver show PLACE`: a dataset with its first rows, a checkpoint with its shape and figures, what a folder holds.
+"""`quiver show PLACE`, or a name of `quiver ls`: a dataset with its first rows, a checkpoint with its shape and
+figures, what a folder holds.
 
 Nothing of torch is imported, and of a checkpoint only its manifest and its one small file, which is verified, are read.
 """
@@ -13,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from quiver import plain_places, run_folder
+from quiver import listing, plain_places, run_folder
 from quiver.command import Command, is_count
 from schemas import Dataset, display
 from schemas.errors import IntegrityError, QuiverError, printable
@@ -38,7 +39,8 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     if len(words) != 1 or not is_count(count) or ("tokenizer" in options and "mask" not in options):
         place = shlex.quote(words[0]) if words else "."
         raise command.wrong(" ".join(arguments) or "no dataset", f"{command.call} {place}")
-    return _masked(words[0], int(count), options) if "mask" in options else lines(words[0], int(count))
+    place = listing.place_of(words[0], options)
+    return _masked(place, int(count), options) if "mask" in options else lines(place, int(count))
 
 
 def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:

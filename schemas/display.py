@@ -64,7 +64,7 @@ def lineage(url: str, manifest: Manifest) -> str:
 def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
     shards, key = len(manifest.files), f", key {shown(', '.join(schema.key))}" if schema.key else ""
     kind = f"{rows_of(manifest.num_rows, schema.name)} v{schema.version}"
-    plural, size = "s" * (shards != 1), _human(manifest.num_bytes)
+    plural, size = "s" * (shards != 1), human_bytes(manifest.num_bytes)
     yield f"{kind}, {shards} shard{plural}, {size}{key}"
     rejected = sum(file.rows for file in manifest.rejected)
     if rejected:
@@ -136,7 +136,7 @@ def _cell(value: Any) -> str:
 
 def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, depth: int = 0, name: str = "") -> None:
     op = manifest.op.get("name", manifest.kind)
-    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {_human(manifest.num_bytes)}"
+    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {human_bytes(manifest.num_bytes)}"
     rejected = sum(file.rows for file in manifest.rejected)
     rejects = f", {rejected} rejected" if rejected else ""
     label = f"{name}: " if name and not name.isdecimal() else ""
@@ -173,7 +173,8 @@ def _reachable(url: str, parent: Parent) -> Manifest | str:
     return manifest if manifest.content_digest == parent.content_digest else "(replaced since)"
 
 
-def _human(size: int) -> str:
+def human_bytes(size: int) -> str:
+    """A size in the unit that a person would take: `1.2 MB`."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

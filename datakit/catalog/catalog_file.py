@@ -23,7 +23,7 @@ from datakit.catalog.row_views import Chosen, row_views
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import View
 from datakit.catalog.workspace import Workspace, read_workspace
-from schemas.errors import QuiverError, StorageError, printable
+from schemas.errors import DataError, QuiverError, StorageError, printable
 from schemas.store.ownfiles import replace_file
 from schemas.store.storage import guarded
 
@@ -77,10 +77,10 @@ def current_catalog(root: str, folder: str) -> str:
     return str(own)
 
 
-def refresh(workspace: Workspace) -> bool:
-    """Make the catalog of the root again, if it shows something else than `workspace`; whether that was so."""
+def refresh(workspace: Workspace, *, anew: bool = False) -> bool:
+    """Make the catalog of the root again, if it shows something else than `workspace`, or `anew`; whether it was."""
     path, views_digest = Path(workspace.root, CATALOG), f"{_FORMAT} {version('duckdb')} {workspace.views_digest}"
-    if _state(path, views_digest) == _kept_state(workspace.root):
+    if not anew and _state(path, views_digest) == _kept_state(workspace.root):
         return False
     write_catalog(workspace, path)
     replace_file(Path(workspace.root, _STATE), json.dumps(_state(path, views_digest)))
@@ -125,13 +125,26 @@ def _faulty(db: Any, views: Mapping[Name, View]) -> tuple[Name, Exception] | Non
         except duckdb.Error as error:
             db.execute("ROLLBACK")
             return view, error
+    for view, fault in _other_types(db, views):
+        db.execute("ROLLBACK")
+        return view, fault
     db.execute("COMMIT")
     return None
 
 
+def _other_types(db: Any, views: Mapping[Name, View]) -> Iterator[tuple[Name, Exception]]:
+    """Views whose files hold other types than the manifests say. Structs are left to DuckDB, which spells them so."""
+    listed = "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
+    for schema, view, column, kind in db.execute(listed).fetchall():
+        promised = views[schema, view].kinds.get(column, kind)
+        if kind != promised and "STRUCT" not in promised:
+            yield (schema, view), DataError("schema", f"{column} is {kind} in a file, {promised} in its manifest")
+
+
 def _fault(view: Name, error: Exception) -> View:
     """A view that says to everybody who asks it why it cannot be made."""
-    text = f"the view {view[1]} cannot be made: {printable(error, 400)}"
+    reason = error.what if isinstance(error, QuiverError) else printable(error, 400)
+    text = f"the view {view[1]} cannot be made: {reason}"
     return View(f"SELECT NULL::VARCHAR AS fault WHERE error({literal(text)}) IS NULL", text, {})
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.made import ColumnText
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
-from datakit.catalog.workspace import RECORDS_END, ColumnText, Entry
+from datakit.catalog.workspace import RECORDS_END, Entry
 from schemas.rows.completions import COMPLETIONS
 from schemas.rows.preferences import PREFERENCES
 from schemas.rows.prompts import PROMPTS

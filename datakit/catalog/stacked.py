@@ -8,11 +8,11 @@ instead of being cast; so does every query that reaches a dataset whose files ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 
+from datakit.catalog.made import ColumnText
 from datakit.catalog.sql_text import literal, name, path
-from datakit.catalog.workspace import ColumnText, Entry
+from datakit.catalog.workspace import Entry
 
 LABELS: Mapping[str, tuple[str, str]] = {
     "recipe": ("VARCHAR", "the first folder of the dataset's place"),
@@ -51,11 +51,12 @@ class Part:
 
 @dataclass(frozen=True)
 class View:
-    """A view: its SELECT, its meaning, and the meaning of its columns by name."""
+    """A view: its SELECT, its meaning, and of its columns by name the meaning, and the type where files hold them."""
 
     sql: str
     meaning: str
     columns: Mapping[str, str]
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def fields_of(columns: Sequence[ColumnText]) -> tuple[Field, ...]:
@@ -90,57 +91,52 @@ def stacked(base: Sequence[Field], parts: Sequence[Part], meaning: str) -> View:
             own.add(key)
             named.setdefault(key, part.entry.place)
     broken = {key: f"{fault}; read one of them as a file" for key, fault in faults.items()}
-    branches = [
-        _nothing([*fields.values()]),
-        *_branches([part for part in parts if not part.entry.damage], fields, broken),
-    ]
-    branches += [_damaged(part) for part in parts if part.entry.damage]
+    kinds = {one.name: one.kind for one in fields.values()} | {label: kind for label, (kind, _) in LABELS.items()}
+    whole = [part for part in parts if not part.entry.damage]
+    branches = [_branch(shape, several, kinds, broken) for shape, several in _alike(whole)]
+    branches += [_damaged(part, kinds) for part in parts if part.entry.damage]
+    nothing = f"SELECT {_selected({}, kinds)} WHERE false"
     texts = {one.name: one.meaning for one in fields.values()} | {label: text for label, (_, text) in LABELS.items()}
-    return View("\nUNION ALL BY NAME\n".join(branches), meaning, texts)
+    return View("\nUNION ALL\n".join(branches or [nothing]), meaning, texts, kinds)
 
 
-def _nothing(fields: Sequence[Field]) -> str:
-    """No row, and all columns in their order."""
-    given = [(one.name, one.kind) for one in fields] + [(label, kind) for label, (kind, _) in LABELS.items()]
-    return f"SELECT {', '.join(f'NULL::{kind} AS {name(text)}' for text, kind in given)} WHERE false"
+def _selected(values: Mapping[str, str], kinds: Mapping[str, str]) -> str:
+    """All columns in their order; those that have none of `values` are null. Names are compared in small letters."""
+    return ", ".join(f"{values.get(one.lower(), f'NULL::{kind}')} AS {name(one)}" for one, kind in kinds.items())
 
 
-def _damaged(part: Part) -> str:
+def _damaged(part: Part, kinds: Mapping[str, str]) -> str:
     """A row that no query gets: the fault of the dataset instead."""
     fault = literal(f"{part.entry.place} is not what its manifest says: {part.entry.damage}")
-    labels = ", ".join(f"{_literal(label, value)} AS {name(label)}" for label, value in part.labels.items())
-    return f"SELECT {labels} WHERE error({fault}) IS NULL"
+    values = {label: _literal(value, kinds[label]) for label, value in part.labels.items()}
+    return f"SELECT {_selected(values, kinds)} WHERE error({fault}) IS NULL"
 
 
-def _branches(parts: Sequence[Part], fields: Mapping[str, Field], faults: Mapping[str, str]) -> Iterator[str]:
-    order = {shape: number for number, shape in enumerate(dict.fromkeys(part.fields for part in parts))}
-    for shape, same in groupby(sorted(parts, key=lambda part: order[part.fields]), key=lambda part: part.fields):
-        alike = [part for part in same if part.files]
+def _alike(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Field], Sequence[Part]]]:
+    """The parts whose files are read together: those of equal fields."""
+    shapes: dict[tuple[Field, ...], list[Part]] = {}
+    for part in parts:
+        if part.files:
+            shapes.setdefault(part.fields, []).append(part)
+    for shape, alike in shapes.items():
         single = any(one.value.strip('"').lower() == _NUMBER for one in shape)
-        for several in [[part] for part in alike] if single else [alike] if alike else []:
-            yield _branch(shape, several, fields, faults)
+        yield from ((shape, several) for several in ([[part] for part in alike] if single else [alike]))
 
 
-def _branch(
-    shape: Sequence[Field], parts: Sequence[Part], fields: Mapping[str, Field], faults: Mapping[str, str]
-) -> str:
-    columns, done = [], set()
+def _branch(shape: Sequence[Field], parts: Sequence[Part], kinds: Mapping[str, str], faults: Mapping[str, str]) -> str:
+    known = {one.lower(): kind for one, kind in kinds.items()}
+    values: dict[str, str] = {}
     for one in shape:
         key = one.name.lower()
-        if key not in done:
-            raised = f"error({literal(faults.get(key))})::{fields[key].kind}"
-            columns.append(f"{raised if key in faults else one.value} AS {name(fields[key].name)}")
-        done.add(key)
+        values[key] = f"error({literal(faults[key])})::{known[key]}" if key in faults else one.value
     for label in parts[0].labels:
-        values = [_literal(label, part.labels[label]) for part in parts for _ in part.files]
-        kind = LABELS.get(label, ("VARCHAR", ""))[0]
-        same = len(set(values)) == 1
-        listed = values[0] if same else f"([{', '.join(values)}]::{kind}[])[{_NUMBER}::INTEGER + 1]"
-        columns.append(f"{listed} AS {name(label)}")
+        listed = [_literal(part.labels[label], kinds[label]) for part in parts for _ in part.files]
+        same = len(set(listed)) == 1
+        texts = f"([{', '.join(listed)}]::{kinds[label]}[])[{_NUMBER}::INTEGER + 1]"
+        values[label] = listed[0] if same else texts
     files = ", ".join(path(file) for part in parts for file in part.files)
-    return f"SELECT {', '.join(columns)}\nFROM read_parquet([{files}], hive_partitioning = false)"
+    return f"SELECT {_selected(values, kinds)}\nFROM read_parquet([{files}], hive_partitioning = false)"
 
 
-def _literal(label: str, value: str | int | None) -> str:
-    kind = LABELS.get(label, ("VARCHAR", ""))[0]
+def _literal(value: str | int | None, kind: str) -> str:
     return f"NULL::{kind}" if value is None else str(value) if isinstance(value, int) else literal(value)

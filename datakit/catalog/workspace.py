@@ -1,78 +1,28 @@
-"""What the manifests below a root say, in a form that is small enough to be kept: no shard is opened.
-
-A manifest is read and checked once. What was made of it stays in a file of the root under the SHA-256 of its bytes, so
-that two thousand of them are looked through in a fraction of a second.
-"""
+"""What lies below a root, read off its manifests: no shard is opened."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
-from datakit.catalog.sql_text import kind
+from datakit.catalog.made import Made
+from datakit.catalog.manifest_cache import ManifestCache, Version
 from schemas.errors import ConfigError, QuiverError
-from schemas.manifest import MANIFEST, MAX_BYTES, Manifest
-from schemas.migration import migrated
-from schemas.schema import Schema
-from schemas.store.ownfiles import replace_file
+from schemas.manifest import MANIFEST
 from schemas.store.storage import normal, shown
 
-KEPT = ".catalog-manifests.json"
-"""What was read of manifests, beside the datasets; it may be removed at any time."""
-
 RECORDS_END = ".records"
-_FORMAT = 1
 _PASSED_OVER = ("logs",)
 _RUN_END = ".run"
 _VARIANT = re.compile(r"-(?P<variant>[0-9a-f]{8})(?P<end>\.records)?$")
 _NUMBERED = re.compile(r"(iter|step)=(\d{1,9})")
 _KEY = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class ColumnText:
-    """A column: its name, the type that DuckDB reads it as, its meaning, and what its file holds (empty: nothing, it
-    is null there; another type than `kind`: rows of an earlier version).
-    """
-
-    name: str
-    kind: str
-    meaning: str
-    stored: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """What one manifest says. `files` and `rejected` are (path, rows, bytes), `parents` (name, url, digest, key)."""
-
-    kind: str
-    content_digest: str
-    task_key: str
-    rows_kind: str
-    version: int
-    row_key: tuple[str, ...]
-    columns: tuple[ColumnText, ...]
-    rejected_columns: tuple[ColumnText, ...]
-    op: str
-    params: Mapping[str, Any]
-    seed: int
-    files: tuple[tuple[str, int, int], ...]
-    rejected: tuple[tuple[str, int, int], ...]
-    parents: tuple[tuple[str, str, str, str], ...]
-    facts: Mapping[str, Any]
-    means: Mapping[str, float]
-    reasons: Mapping[str, int]
-    created: str
-    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,35 +130,30 @@ def read_workspace(root: str) -> Workspace:
             kept="nothing was read",
             next="name the folder that commands write to: --root FOLDER, or root in section [quiver] of luigi.cfg",
         )
-    kept, seen = _kept(top), dict[str, Any]()
+    cache = ManifestCache.read(top)
     entries: list[Entry] = []
     unreadable: dict[str, str] = {}
-    hasher = hashlib.sha256(f"{_FORMAT} {top}".encode("utf-8", "surrogateescape"))
-    for place, path, published_ns in sorted(_manifests(top, "")):
+    hasher = hashlib.sha256(top.encode("utf-8", "surrogateescape"))
+    for place, path, there in sorted(_manifests(top, "")):
         try:
             place.encode()
-            data = _bytes(path)
-            sha256 = hashlib.sha256(data).hexdigest()
-            made = _understood(kept[sha256]) if sha256 in kept else None
-            made = made or _made_of(Manifest.from_bytes(data, f"{top}/{place}"))
+            sha256, made = cache.of(place, path, there)
         except (QuiverError, OSError, UnicodeEncodeError) as error:
             unreadable[place] = error.what if isinstance(error, QuiverError) else str(error)
             continue
-        seen[sha256] = kept[sha256] if sha256 in kept else asdict(made)
         damage = _damage(f"{top}/{place}", made)
-        entries.append(Entry(root=top, place=place, published_ns=published_ns, damage=damage, made=made))
-        hasher.update(f"\n{place}\0{sha256}\0{published_ns}\0{damage}".encode("utf-8", "surrogateescape"))
-    if seen.keys() != kept.keys():
-        with suppress(QuiverError, OSError):
-            replace_file(Path(top, KEPT), json.dumps({"format": _FORMAT, "manifests": seen}))
+        entries.append(Entry(root=top, place=place, published_ns=there[3], damage=damage, made=made))
+        hasher.update(f"\n{place}\0{sha256}\0{there[3]}\0{damage}".encode("utf-8", "surrogateescape"))
+    cache.write(top)
     return Workspace(top, tuple(entries), unreadable, hasher.hexdigest())
 
 
-def _manifests(top: str, below: str) -> Iterator[tuple[str, str, int]]:
-    """Place, manifest and its time of every folder below `top` that has one; nothing is looked for inside of these."""
+def _manifests(top: str, below: str) -> Iterator[tuple[str, str, Version]]:
+    """Place, manifest and its version of every folder below `top` that has one; these are not looked into."""
     with suppress(OSError):
         path = f"{top}/{below}{MANIFEST}"
-        yield below.rstrip("/"), path, os.lstat(path).st_mtime_ns
+        there = os.lstat(path)
+        yield below.rstrip("/"), path, (there.st_ino, there.st_size, there.st_ctime_ns, there.st_mtime_ns)
         return
     try:
         with os.scandir(f"{top}/{below}") as listed:
@@ -218,13 +163,6 @@ def _manifests(top: str, below: str) -> Iterator[tuple[str, str, int]]:
     for name in folders:
         if name[0] not in "._" and not name.endswith(_RUN_END) and name not in _PASSED_OVER:
             yield from _manifests(top, f"{below}{name}/")
-
-
-def _bytes(path: str) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{MANIFEST} is no regular file")
-        return file.read(MAX_BYTES)
 
 
 def _damage(folder: str, made: Made) -> str:
@@ -241,82 +179,3 @@ def _damage(folder: str, made: Made) -> str:
         if there.st_size != size:
             return f"{path} has {there.st_size:,} bytes, its manifest says {size:,}"
     return ""
-
-
-def _made_of(manifest: Manifest) -> Made:
-    stats = manifest.stats.get("columns")
-    reasons = manifest.stats.get("rejected")
-    created, seconds = manifest.runtime_info.get("created"), manifest.runtime_info.get("seconds")
-    op, params = manifest.op.get("name"), manifest.op.get("params")
-    return Made(
-        kind=manifest.kind,
-        content_digest=manifest.content_digest,
-        task_key=manifest.task_key,
-        rows_kind="" if manifest.schema is None else manifest.schema.name,
-        version=0 if manifest.schema is None else manifest.schema.version,
-        row_key=() if manifest.schema is None else manifest.schema.key,
-        columns=_columns(manifest.schema),
-        rejected_columns=_columns(manifest.rejected_schema),
-        op=op if isinstance(op, str) else "",
-        params=params if isinstance(params, dict) else {},
-        seed=manifest.seed,
-        files=tuple((file.path, file.rows, file.bytes) for file in manifest.files),
-        rejected=tuple((file.path, file.rows, file.bytes) for file in manifest.rejected),
-        parents=tuple((one.name, one.url, one.content_digest, one.task_key) for one in manifest.parents),
-        facts=manifest.facts,
-        means=_numbers({name: one.get("mean") for name, one in _object(stats).items() if isinstance(one, dict)}),
-        reasons={name: int(count) for name, count in _numbers(_object(reasons)).items()},
-        created=created if isinstance(created, str) else "",
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
-    )
-
-
-def _columns(schema: Schema | None) -> tuple[ColumnText, ...]:
-    """The columns as rows are read today, each with what its file holds of it."""
-    if schema is None:
-        return ()
-    stored = {column.name: kind(column.type) for column in schema.columns}
-    return tuple(
-        ColumnText(column.name, kind(column.type), column.meaning, stored.get(column.name, ""))
-        for column in migrated(schema).columns
-    )
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    }
-
-
-def _kept(top: str) -> dict[str, Any]:
-    """What was made of manifests before, by the SHA-256 of their bytes; nothing where that cannot be read."""
-    try:
-        kept = json.loads(_bytes(f"{top}/{KEPT}"))
-        return dict(kept["manifests"]) if kept["format"] == _FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-
-
-_TUPLES: Mapping[str, Any] = {
-    "row_key": str,
-    "columns": lambda one: ColumnText(**one),
-    "rejected_columns": lambda one: ColumnText(**one),
-    "files": tuple,
-    "rejected": tuple,
-    "parents": tuple,
-}
-
-
-def _understood(kept: Any) -> Made | None:
-    """What was kept, as it was; None where somebody else wrote it."""
-    try:
-        values = {field.name: kept[field.name] for field in fields(Made)}
-        return Made(**values | {name: tuple(map(read, values[name])) for name, read in _TUPLES.items()})
-    except (KeyError, TypeError, ValueError):
-        return None

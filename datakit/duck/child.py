@@ -57,11 +57,13 @@ class SqlError(Exception):
 class SqlProcess:
     """A child with a locked DuckDB; started at the first use, and again after a limit has ended it.
 
-    `memory` is what DuckDB may use, in MiB; `seconds` bounds the time that one statement is waited for.
+    `memory` is what DuckDB may use, in MiB; `seconds` bounds the time that one statement is waited for. `catalog` is a
+    DuckDB file whose views statements see, opened read-only; what they may read lies below the folder `readable`.
     """
 
-    def __init__(self, *, memory: int, seconds: float) -> None:
+    def __init__(self, *, memory: int, seconds: float, catalog: str = "", readable: str = "") -> None:
         self._memory, self._seconds = memory, seconds
+        self._workspace = {"catalog": catalog, "readable": readable} if catalog else {}
         self._child: subprocess.Popen[bytes] | None = None
         self._spill: Scratch | None = None
         self._owner, self._late = 0, False
@@ -157,7 +159,7 @@ class SqlProcess:
         session = {"memory_limit": f"{self._memory}MiB", "threads": 1, "temp_directory": self._spill.path}
         head = {
             "memory": (self._memory << 20) + _OVERHEAD, "spill": self._spill.path,
-            "config": {**session, **CONFIG}, "locks": LOCKS,
+            "config": {**session, **CONFIG}, "locks": LOCKS, **self._workspace,
         }  # fmt: skip
         self._write(self._child, head)
         self._reply()

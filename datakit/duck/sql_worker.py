@@ -40,12 +40,22 @@ def main() -> int:
 
     try:
         db = duckdb.connect(":memory:", config=head["config"])
+        if "catalog" in head:
+            _open_catalog(db, head["catalog"], head["readable"])
         for lock in head["locks"]:
             db.execute(f"SET {lock}")
         _reply({})
         return _serve(db)
     finally:
         shutil.rmtree(head["spill"], ignore_errors=True)
+
+
+def _open_catalog(db: Any, catalog: str, readable: str) -> None:
+    """The views of the file `catalog`, which read files below `readable` and no others once the session is locked."""
+    place, folder = (text.replace("'", "''") for text in (catalog, readable))
+    db.execute(f"ATTACH '{place}' AS workspace (READ_ONLY)")
+    db.execute("USE workspace")
+    db.execute(f"SET allowed_directories = ['{folder}/']")
 
 
 def _serve(db: Any) -> int:

@@ -70,7 +70,7 @@ def with_names(node: dict[str, Any]) -> set[str]:
 def refused(tree: Any, classes: frozenset[str], tables: frozenset[str] = frozenset()) -> str:
     """What in `tree` may not run, as the end of a sentence; empty if all of it may.
 
-    `classes` are the kinds of expressions that may stand in it, `tables` (lower case) what it may read.
+    `classes` are the kinds of expressions that may stand in it, `tables` (lower case; `schema.name`) what it may read.
     """
     for node in nodes(tree):
         reason = _refused_node(node, classes, tables) or _refused_attribute(node)
@@ -84,7 +84,7 @@ def _refused_node(node: dict[str, Any], classes: frozenset[str], tables: frozens
     if family is None:
         if isinstance(kind, str) and kind not in _CLAUSES and not kind.endswith("_TYPE_INFO"):
             return f"holds {_words(kind)}"
-        if kind == "BASE_TABLE" and (_qualified(node) or node["table_name"].lower() not in tables):
+        if kind == "BASE_TABLE" and table_name(node) not in tables:
             return f"reads {printable(node['table_name'])}, which is not among its tables"
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in TABLES:
             return f"reads from {printable(node['function']['function_name'])}()"
@@ -131,6 +131,12 @@ def _refused_attribute(node: dict[str, Any]) -> str:
         if name not in _ATTRIBUTES and value not in _UNSET:
             return "draws a sample by chance" if name == "sample" else f"holds {_words(name)}"
     return ""
+
+
+def table_name(node: dict[str, Any]) -> str:
+    """What a table is called in FROM, in small letters, with its schema where one is named."""
+    names = (node.get("catalog_name"), node.get("schema_name"), node["table_name"])
+    return ".".join(name.lower() for name in names if name)
 
 
 def _qualified(node: dict[str, Any]) -> bool:

@@ -1,0 +1,98 @@
+"""SQL of users over the views of a workspace, in a child that the kernel and DuckDB hold to their limits.
+
+The child opens the catalog read-only and can read files of the workspace and no others. Before it runs a text, the text
+is one SELECT over views, of listed clauses and functions, as in every query that is recorded (`query`): what it says
+can neither write nor reach the session, its limits or the clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from datakit.catalog.catalog_file import EVERYTHING, current_catalog
+from datakit.duck.child import SqlError, SqlProcess
+from datakit.duck.tree import STATEMENTS, nodes, refused, table_name, with_names
+from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.nearest import nearest
+from schemas.store.scratch import Scratch
+from schemas.store.storage import normal
+
+MEMORY, SECONDS = 1024, 60.0
+"""MiB that a question may take, and seconds that it is waited for."""
+
+_LONGEST = 100_000
+_VIEWS = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+_OF_THE_TEXT = ("Binder Error", "Parser Error", "Catalog Error")
+
+
+def ask(root: str | os.PathLike[str], query: str, *, seconds: float = SECONDS) -> Iterator[pa.RecordBatch]:
+    """What `query` answers over what lies below `root` now, batch by batch; an empty batch where it has no rows.
+
+    `ConfigError` for a text that is no such SELECT, `DataError` where rows make it fail (`sql-failed`), or it meets a
+    limit (`sql-timeout`, `sql-memory`).
+    """
+    with workspace_process(root, seconds=seconds) as process:
+        yield from answered(process, query)
+
+
+@contextmanager
+def workspace_process(root: str | os.PathLike[str], *, seconds: float = SECONDS) -> Iterator[SqlProcess]:
+    """A child with the views over what lies below `root` now; a question to it is waited for that many `seconds`."""
+    with Scratch("quiver-catalog-") as folder:
+        catalog = current_catalog(os.fspath(root), folder)
+        with SqlProcess(memory=MEMORY, seconds=seconds, catalog=catalog, readable=normal(root)) as process:
+            yield process
+
+
+def answered(process: SqlProcess, query: str) -> Iterator[pa.RecordBatch]:
+    """What `ask` gives, of a `workspace_process`."""
+    try:
+        _check(process, query)
+        yield from process.ask(query)
+    except SqlError as error:
+        text = printable(error, 600)
+        if text.startswith(_OF_THE_TEXT):
+            raise _fault(query, f"cannot be bound: {text}") from None
+        raise DataError(
+            "sql-failed",
+            f"the query failed: {text}",
+            kept="everything; nothing was changed",
+            next="leave out what it names, or bring that back as it was",
+        ) from None
+
+
+def _check(process: SqlProcess, query: str) -> None:
+    """`ConfigError` unless `query` is one SELECT over the views, of listed clauses and functions."""
+    if len(query) > _LONGEST:
+        raise _fault(query, f"is longer than {_LONGEST:,} characters")
+    listed = process.table(_VIEWS).to_pylist()
+    plain = [one["view_name"] for one in listed if one["schema_name"] == "main"]
+    views = {*plain, *(f"{one['schema_name']}.{one['view_name']}" for one in listed)}
+    [parsed] = process.parse(query)
+    if parsed["error"] or len(parsed["statements"]) != 1:
+        reason = printable(parsed.get("error_message", "more than one"), 200)
+        raise _fault(query, f"is not one SELECT: {reason}")
+    inside = {name for node in nodes(parsed) for name in with_names(node)}
+    reason = refused(parsed, STATEMENTS, frozenset(views | inside))
+    if reason:
+        fault = _fault(query, reason)
+        fault.nearest = next((near for word in _tables(parsed) - views - inside if (near := nearest(word, plain))), "")
+        raise fault
+
+
+def _tables(tree: object) -> set[str]:
+    return {table_name(node) for node in nodes(tree) if node.get("type") == "BASE_TABLE"}
+
+
+def _fault(query: str, what: str) -> QuiverError:
+    return ConfigError(
+        "query",
+        f"the query {printable(query, 200)!r} {what}",
+        expected=f"one SELECT over views ({EVERYTHING}.NAME: with all variants)",
+        kept="nothing was started",
+        next='quiver sql "SELECT DISTINCT view FROM columns"',
+    )

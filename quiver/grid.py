@@ -1,0 +1,117 @@
+"""Rows as text: a grid that fits the terminal, CSV, JSON. What stands in a cell steers no terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from quiver import plain_places
+from schemas.errors import printable
+from schemas.process import terminal
+
+_LEAST, _CELL = 6, 200
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+
+
+def grid(rows: pa.Table) -> Iterator[str]:
+    """The rows below the names of their columns; each row as lines of its own where they do not fit side by side."""
+    names, records = rows.column_names, [*_records(rows)]
+    if not records:
+        yield terminal.wrapped(f"no rows ({', '.join(map(printable, names))})")
+        return
+    cells = [[_cell(value) for value in record] for record in records]
+    widths = _fitting(
+        [
+            max(map(len, (printable(name, _CELL), *column)))
+            for name, column in zip(names, zip(*cells, strict=True), strict=True)
+        ]
+    )
+    if not widths:
+        for number, record in enumerate(records):
+            yield from ("", f"row {number}") if number else (f"row {number}",)
+            yield from plain_places.fields(dict(zip(names, map(_shown, record), strict=True)))
+        return
+    right = [any(test(field.type) for test in _NUMBERS) for field in rows.schema]
+    for line in ([printable(name, _CELL) for name in names], *cells):
+        placed = (
+            printable(cell, width).rjust(width) if to_right else printable(cell, width).ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        yield "  ".join(placed).rstrip()
+
+
+def _fitting(widths: Sequence[int]) -> list[int]:
+    """The widths, the widest made narrower until all fit; none where that would leave too little of them."""
+    fitted, room = list(widths), terminal.width() - 2 * (len(widths) - 1)
+    while sum(fitted) > room:
+        widest = max(range(len(fitted)), key=fitted.__getitem__)
+        if fitted[widest] <= _LEAST:
+            return []
+        fitted[widest] -= 1
+    return fitted
+
+
+def csv_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
+    """The names of the columns, then a record a row; lists and structs as JSON, no value as no text."""
+    for number, batch in enumerate(batches):
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        if not number:
+            writer.writerow(batch.schema.names)
+        for record in _records(batch):
+            writer.writerow(
+                [json.dumps(plain(value)) if isinstance(value, list | dict) else plain(value) for value in record]
+            )
+        if text := sink.getvalue():
+            yield text.removesuffix("\n")
+
+
+def json_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One array of objects, one of them a line."""
+    before = "["
+    for record in records:
+        yield f"{before}{json.dumps(plain(dict(record)))}"
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+def objects(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    """The rows as objects; of columns with one name the last counts."""
+    for batch in batches:
+        for record in _records(batch):
+            yield dict(zip(batch.schema.names, record, strict=True))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: moments and decimals as text, bytes in hex, numbers that are none by name."""
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _records(rows: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
+def _cell(value: Any) -> str:
+    return printable(_shown(value), _CELL)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, list | dict) else str(value)

@@ -1,0 +1,136 @@
+"""`quiver ls` and `quiver catalog`: what a workspace holds, by plain names, and the file of its views."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+from datakit.catalog.last_run import last_run
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.workspace import Entry, Workspace, read_workspace
+from quiver import grid
+from quiver.command import Command
+from quiver.workspace_root import root_of
+from schemas.display import human_bytes
+from schemas.errors import ConfigError, printable
+from schemas.nearest import nearest
+from schemas.process import terminal
+from schemas.store.storage import relative
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def ls(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """The results of the last run of each recipe, or those below a name; with `--all` every variant."""
+    words, options = command.parsed(arguments)
+    command.at_most(1, words)
+    workspace = read_workspace(root_of(options))
+    last = last_run(Lineage(workspace.entries))
+    entries = [one for one in workspace.entries if "all" in options or one.place in last]
+    if words:
+        entries = _below(entries, words[0].strip("/"), command)
+    if "json" in options:
+        return grid.json_lines(_facts(one) | {"last_run": one.place in last} for one in entries)
+    return [*_table(entries, variants="all" in options), *faults(workspace)]
+
+
+def place_of(place: str, options: Mapping[str, str]) -> str:
+    """`place`, or where the result of that name lies, of its variants that of the last run, or else the last."""
+    if "://" in place or os.path.lexists(os.path.expanduser(place)):
+        return place
+    with suppress(ConfigError):
+        workspace = read_workspace(root_of(options))
+        name = place.strip("/")
+        last = last_run(Lineage(workspace.entries))
+        same = [one for one in workspace.entries if name in (one.name, one.place)]
+        if same:
+            chosen = max(same, key=lambda one: (one.place in last, one.finished))
+            return os.path.join(workspace.root, chosen.place)
+    return place
+
+
+def _below(entries: Sequence[Entry], name: str, command: Command) -> list[Entry]:
+    """Those of that name, or in that folder; `ConfigError` where there are none."""
+    there = [one for one in entries if name in (one.name, one.place) or one.place.startswith(f"{name}/")]
+    if not there:
+        near = nearest(name, sorted({one.name for one in entries}))
+        raise ConfigError(
+            "unknown-name",
+            f"nothing is called {printable(name, 200)}",
+            expected=f"a name that {command.call} lists, or a folder of such names",
+            found=printable(name, 200),
+            kept="nothing was read",
+            next=f"{command.call} {shlex.quote(near)}" if near else command.call,
+        )
+    return there
+
+
+def _facts(entry: Entry) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "variant": entry.variant,
+        "kind": entry.made.kind,
+        "rows_kind": entry.made.rows_kind or None,
+        "rows": entry.rows if entry.made.kind == "dataset" else None,
+        "bytes": entry.bytes,
+        "age_seconds": max(0, int(time.time()) - entry.finished[0]),
+        "made_by": entry.made.op or None,
+        "place": f"{entry.root}/{entry.place}",
+        "damage": entry.damage or None,
+    }
+
+
+def _table(entries: Sequence[Entry], variants: bool) -> Iterator[str]:
+    """A line for each entry, below the folder that it stands in."""
+    if not entries:
+        yield "nothing is there yet"
+        yield from ("", "next: quiver --help")
+        return
+    lines = [_cells(one, variants) for one in entries]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths[0] = min(widths[0], max(12, terminal.width() - sum(widths[1:]) - 2 * len(widths)))
+    for folder, inside in groupby(zip(entries, lines, strict=True), key=lambda pair: pair[0].name.rpartition("/")[0]):
+        yield printable(folder or ".", terminal.width())
+        for _, (name, rows, size, age, op) in inside:
+            numbers = f"{rows:>{widths[1]}}  {size:>{widths[2]}}  {age:>{widths[3]}}"
+            head = f"  {name:<{widths[0]}}  {numbers}  "
+            yield head + printable(op, max(8, terminal.width() - len(head)))
+
+
+def _cells(entry: Entry, variants: bool) -> tuple[str, str, str, str, str]:
+    name = entry.place if variants else entry.name
+    rows = f"{entry.rows:,}" if entry.made.kind == "dataset" else entry.made.kind
+    age = max(0, int(time.time()) - entry.finished[0])
+    size, unit = next(((age // length, unit) for length, unit in _UNITS if age >= length), (0, "s"))
+    return printable(name.rpartition("/")[2], 60), rows, human_bytes(entry.bytes), f"{size} {unit}", entry.made.op
+
+
+def faults(workspace: Workspace) -> Iterator[str]:
+    """A line for everything that is not as it should be."""
+    listed = {**workspace.unreadable, **{one.place: one.damage for one in workspace.entries if one.damage}}
+    if listed:
+        yield ""
+    for place, fault in listed.items():
+        yield terminal.wrapped(f"{printable(place, 200)}: {printable(fault, 300)}")
+
+
+def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """Make the file of the views again, and list them."""
+    from datakit.catalog.catalog_file import CATALOG, refresh, views_of
+
+    words, options = command.parsed(arguments)
+    command.at_most(0, words)
+    workspace = read_workspace(root_of(options))
+    made = refresh(workspace, anew=True)
+    assert made, "a catalog that is made anew is made"
+    place = relative(os.path.join(workspace.root, CATALOG))
+    yield terminal.wrapped(f"{place}: views over {len(workspace.entries):,} results")
+    yield ""
+    views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
+    yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")
+    yield from faults(workspace)
+    yield from ("", f'next: quiver sql "FROM iterations", or duckdb {shlex.quote(place)}')

@@ -1,0 +1,87 @@
+"""`quiver sql QUERY`: one SELECT over the views of a workspace, as a grid, CSV, JSON or a Parquet file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quiver import grid
+from quiver.command import Command
+from quiver.workspace_root import root_of
+from schemas.errors import ConflictError
+from schemas.process import terminal
+from schemas.store.storage import guarded, normal, shown
+
+_MOST = 40
+"""Rows of a grid."""
+_FORMATS = ("csv", "json", "parquet")
+
+
+def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """The answer in the form that the flags ask for."""
+    from datakit.sql.ask import ask
+
+    words, options = command.parsed(arguments)
+    if len(words) != 1 or sum(name in options for name in _FORMATS) > 1:
+        text = shlex.quote(words[0]) if len(words) == 1 else '"SELECT DISTINCT view FROM columns"'
+        raise command.wrong(" ".join(arguments) or "no query", f"{command.call} {text}")
+    if "parquet" in options:
+        _check_free(options["parquet"])
+    batches = ask(root_of(options), words[0])
+    if "csv" in options:
+        return grid.csv_lines(batches)
+    if "json" in options:
+        return grid.json_lines(grid.objects(batches))
+    return [_stored(batches, options["parquet"])] if "parquet" in options else [*_first(batches, words[0])]
+
+
+def _first(batches: Iterator[pa.RecordBatch], query: str) -> Iterator[str]:
+    """The first rows, and how all are had where there are more."""
+    taken: list[pa.RecordBatch] = []
+    with closing(batches):  # type: ignore[type-var]
+        for batch in batches:
+            taken.append(batch)
+            if sum(one.num_rows for one in taken) > _MOST:
+                break
+    rows = pa.Table.from_batches(taken)
+    yield from grid.grid(rows.slice(0, _MOST))
+    if rows.num_rows > _MOST:
+        yield from ("", terminal.wrapped(f"the first {_MOST} rows; all of them: --csv, --json or --parquet FILE"))
+
+
+def _check_free(file: str) -> None:
+    if os.path.lexists(normal(file)):
+        raise ConflictError(
+            "out-taken",
+            f"{shown(file)} is there already",
+            expected="a new file",
+            where=shown(file),
+            kept="what is there; nothing was started",
+            next="--parquet another.parquet",
+        )
+
+
+def _stored(batches: Iterator[pa.RecordBatch], file: str) -> str:
+    """Write all rows to `file`, whole or not at all, and over nothing."""
+    place = normal(file)
+    fresh, rows = f"{place}.{os.urandom(8).hex()}", 0
+    try:
+        with guarded("write", place):
+            first = next(batches)
+            with pq.ParquetWriter(fresh, first.schema, compression="zstd") as writer:
+                for batch in (first, *batches):
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
+            try:
+                os.link(fresh, place)
+            except FileExistsError:
+                _check_free(file)
+    finally:
+        with suppress(OSError):
+            os.unlink(fresh)
+    return f"{rows:,} rows in {shown(file)}"

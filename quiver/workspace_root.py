@@ -1,0 +1,46 @@
+"""Where data lie: `--root`, or `root` in section `[quiver]` of Luigi's files, read without Luigi."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import stat
+from collections.abc import Mapping
+
+from schemas.errors import ConfigError, printable
+from schemas.store.storage import shown
+
+DEFAULT = "quiver-data"
+_PLACES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
+_LIMIT = 1 << 20
+
+
+def root_of(options: Mapping[str, str]) -> str:
+    """The root of the workspace; `ConfigError` for a file of settings that cannot be read."""
+    if options.get("root"):
+        return options["root"]
+    root = DEFAULT
+    for place in (*_PLACES, os.environ.get("LUIGI_CONFIG_PATH", "")):
+        if place and os.path.lexists(place) and not place.endswith(".toml"):
+            root = _stated(place) or root
+    return os.path.expanduser(root)
+
+
+def _stated(place: str) -> str:
+    reader = configparser.ConfigParser()
+    try:
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError("no regular file")
+        with open(place, "rb") as file:
+            reader.read_string(file.read(_LIMIT).decode("utf-8"), source=shown(place))
+        return reader.get("quiver", "root", fallback="")
+    except (OSError, UnicodeDecodeError, configparser.Error) as fault:
+        raise ConfigError(
+            "bad-configuration",
+            f"the configuration cannot be read: {shown(place)}",
+            expected="[section], and below it lines key = value",
+            found=printable(str(fault).splitlines()[0], 200),
+            where=shown(place),
+            kept="nothing was started",
+            next="correct that file, or name the folder of the data: --root FOLDER",
+        ) from None

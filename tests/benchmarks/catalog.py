@@ -1,0 +1,200 @@
+"""Questions over a workspace by the names of its views, against the SQL that one would write by hand over its files.
+
+A workspace of 30 datasets holds a million samples, and their rewards; another holds 2,000 small datasets. Printed are
+seconds (median): to open the views once they are made, of each question by name and by hand with their ratio, of the
+commands `quiver sql` and `quiver ls`, each a process of its own, and how long all views take to be made.
+
+    python -m tests.benchmarks.catalog [--rows 1000000] [--datasets 2000] [--repeats 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import SAMPLES, Column, Dataset, Schema
+from schemas.dataset import Attempt
+from schemas.manifest import MANIFEST, Manifest
+
+ITERATIONS, SHARDS, PER_PROMPT = 15, 4, 16
+REWARDED = SAMPLES.adding(Column("reward", pa.float64(), "higher is better", finite=True))
+QUESTIONS = {
+    "reward by iteration": (
+        "SELECT iteration, avg(value), quantile_cont(value, 0.9) FROM rewards GROUP BY 1 ORDER BY 1",
+        """SELECT regexp_extract(filename, 'iter=(\\d+)', 1)::INTEGER AS iteration, avg(reward),
+           quantile_cont(reward, 0.9) FROM read_parquet('{root}/*/*/*/rewards-*/*.parquet', filename = true,
+           hive_partitioning = false) GROUP BY 1 ORDER BY 1""",
+    ),
+    "one iteration": (
+        "SELECT count(*), avg(value) FROM rewards WHERE iteration = 7",
+        "SELECT count(*), avg(reward) FROM read_parquet('{root}/rest/*/iter=7/rewards-*/*.parquet')",
+    ),
+    "best and worst": (
+        "SELECT sample_id, value FROM rewards QUALIFY row_number() OVER (ORDER BY value DESC) <= 5",
+        """SELECT sample_id, reward FROM read_parquet('{root}/*/*/*/rewards-*/*.parquet', hive_partitioning = false)
+           QUALIFY row_number() OVER (ORDER BY reward DESC) <= 5""",
+    ),
+    "answers that were cut": (
+        "SELECT iteration, avg((finish_reason = 'length')::INT) FROM samples GROUP BY 1 ORDER BY 1",
+        """SELECT regexp_extract(filename, 'iter=(\\d+)', 1)::INTEGER AS iteration, avg((finish_reason = 'length')::INT)
+           FROM read_parquet('{root}/*/*/*/samples-*/*.parquet', filename = true, hive_partitioning = false)
+           GROUP BY 1 ORDER BY 1""",
+    ),
+    "reward and length": (
+        "SELECT corr(value, len(response)) FROM samples JOIN rewards USING (sample_id)",
+        """SELECT corr(reward, len(samples.response))
+           FROM read_parquet('{root}/*/*/*/samples-*/*.parquet', hive_partitioning = false) samples
+           JOIN read_parquet('{root}/*/*/*/rewards-*/*.parquet', hive_partitioning = false) rewards
+           USING (sample_id)""",
+    ),
+    "an answer by its words": (
+        "SELECT sample_id, iteration FROM samples WHERE response LIKE '%zz9%' LIMIT 5",
+        """SELECT sample_id, filename FROM read_parquet('{root}/*/*/*/samples-*/*.parquet', filename = true,
+           hive_partitioning = false) WHERE response LIKE '%zz9%' LIMIT 5""",
+    ),
+}
+"""By the names of views, and by hand."""
+
+
+def large(root: Path, rows: int) -> None:
+    """`rows` samples and their rewards, in two datasets an iteration."""
+    rng = np.random.default_rng(0)
+    each = rows // (ITERATIONS * SHARDS)
+    letters = " ".join(f"{word:x}" for word in rng.integers(0, 1 << 24, 100_000))
+    for iteration in range(1, ITERATIONS + 1):
+        folder = root / "rest" / "digits" / f"iter={iteration}"
+        tables = [_samples(rng, letters, each, f"{iteration}-{shard}") for shard in range(SHARDS)]
+        first = _commit(folder / "samples-00000001", SAMPLES, tables, [], "generate.complete")
+        scored = [_rewarded(rng, table) for table in tables]
+        _commit(folder / "rewards-00000001", REWARDED, scored, [first], "label.reward")
+
+
+def _samples(rng: np.random.Generator, letters: str, rows: int, name: str) -> pa.Table:
+    starts, sizes = rng.integers(0, len(letters) - 400, rows), rng.integers(50, 400, rows)
+    ids = [list(range(size % 40)) for size in sizes.tolist()]
+    columns: dict[str, Any] = {
+        "prompt_id": [f"{name}-{row // PER_PROMPT}" for row in range(rows)],
+        "messages": [[{"role": "user", "content": letters[at : at + 60]}] for at in starts.tolist()],
+        "prompt": [letters[at : at + 60] for at in starts.tolist()],
+        "prompt_ids": [[1, 2, 3]] * rows,
+        "sample_id": [f"{name}-{row}" for row in range(rows)],
+        "sample_index": pa.array(np.arange(rows) % PER_PROMPT, pa.int32()),
+        "response": [letters[at : at + size] for at, size in zip(starts.tolist(), sizes.tolist(), strict=True)],
+        "response_ids": ids,
+        "logprobs": [[-0.5] * len(one) for one in ids],
+        "finish_reason": np.where(rng.random(rows) < 0.1, "length", "stop"),
+    }
+    missing = {name: pa.nulls(rows, pa.string()) for name in ("tools", "answer", "source")}
+    return SAMPLES.conform(pa.table({**columns, **missing}))
+
+
+def _rewarded(rng: np.random.Generator, table: pa.Table) -> pa.Table:
+    rewards = pa.array(np.round(rng.normal(size=table.num_rows), 3))
+    return REWARDED.conform(table.append_column("reward", rewards))
+
+
+def _commit(place: Path, schema: Schema, tables: Sequence[pa.Table], parents: Sequence[Dataset], op: str) -> Dataset:
+    with Attempt.begin(str(place), schema) as attempt:
+        files = []
+        for number, table in enumerate(tables):
+            writer = attempt.shard(number)
+            writer.write(table)
+            files.append(writer.finish())
+        return attempt.commit(
+            files,
+            op={"name": op, "version": 1, "params": {"column": "reward"}},
+            parents=[one.as_parent(str(number)) for number, one in enumerate(parents)],
+        )
+
+
+def many(root: Path, datasets: int) -> None:
+    """Small `datasets` in several folders: one that was committed, under other seeds and with the same shard."""
+    first = _commit(root / "own/first-00000001", SAMPLES, [SAMPLES.example(3)], [], "generate.complete")
+    shard = first.paths()[0]
+    for number in range(datasets - 1):
+        folder = root / f"recipe{number % 10}" / f"run{number // 100}" / f"rows{number}-{number:08x}"
+        folder.mkdir(parents=True)
+        os.link(shard, folder / Path(shard).name)
+        manifest: Manifest = dataclasses.replace(first.manifest, seed=number)
+        (folder / MANIFEST).write_bytes(manifest.to_bytes())
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median of what `work` took, once it was done before."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def main() -> None:
+    """Make both workspaces, then print what each question took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--datasets", type=int, default=2_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = Path(folder, "one"), Path(folder, "other")
+        large(one, given.rows)
+        many(other, given.datasets)
+        _questions(one, given.repeats)
+        _commands(one, other, given.repeats)
+
+
+def _questions(root: Path, repeats: int) -> None:
+    import duckdb
+
+    from datakit.sql import connect
+
+    started = time.perf_counter()
+    connect(root).close()
+    print(f"{'views made':<32} {time.perf_counter() - started:7.2f} s")
+    print(f"{'views opened':<32} {seconds(lambda: connect(root).close(), repeats):7.2f} s")
+    with connect(root) as ours, duckdb.connect() as theirs:
+        ratios = []
+        for name, (by_name, by_hand) in QUESTIONS.items():
+            text = by_hand.format(root=root)
+            assert name == "an answer by its words" or _same(ours.sql(by_name).fetchall(), theirs.sql(text).fetchall())
+            times = [seconds(ours.sql(by_name).fetchall, repeats), seconds(theirs.sql(text).fetchall, repeats)]
+            ratios.append(times[0] / times[1])
+            print(f"{name:<32} {times[0]:7.3f} s   by hand {times[1]:7.3f} s   ratio {ratios[-1]:5.2f}")
+    print(f"{'ratio, geometric mean':<32} {statistics.geometric_mean(ratios):7.2f}")
+
+
+def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two answers are equal; what is summed in another order, to nine digits."""
+    return repr([[f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in sorted(one)]) == repr(
+        [[f"{v:.9g}" if isinstance(v, float) else v for v in row] for row in sorted(other)]
+    )
+
+
+def _commands(large_root: Path, many_root: Path, repeats: int) -> None:
+    lines = {
+        "quiver sql, a million samples": ["sql", QUESTIONS["reward by iteration"][0], "--root", str(large_root)],
+        "quiver ls, many datasets": ["ls", "--root", str(many_root)],
+        "quiver sql, many datasets": ["sql", "SELECT count(*) FROM datasets", "--root", str(many_root)],
+    }
+    for name, words in lines.items():
+        command = [sys.executable, "-c", "from quiver.console import main; main()", *words]
+        taken = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), repeats)  # noqa: B023
+        print(f"{name:<32} {taken:7.2f} s")
+
+
+if __name__ == "__main__":
+    main()

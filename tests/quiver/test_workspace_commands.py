@@ -1,0 +1,133 @@
+"""`quiver sql`, `ls`, `catalog` and `show NAME`, as a terminal shows them and as other programs read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quiver import console
+from schemas import SAMPLES
+from schemas.errors import ConfigError, QuiverError
+from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+
+ANSI = "\x1b[31mred\x1b[0m"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "quiver-data").mkdir()
+    make = Maker(tmp_path / "quiver-data")
+    given = samples(60)
+    place = given.column_names.index("response")
+    given = given.set_column(place, given.schema.field(place), pa.array([ANSI, "=1+1", *["x" * 500] * 58]))
+    first = make("rest/digits/iter=1/samples-00000001", SAMPLES, given, op="generate.complete")
+    scored = rewarded(given, [float(number) for number in range(60)])
+    params = {"column": "reward", "reads": "reward"}
+    make("rest/digits/iter=1/rewards-00000001", REWARDED, scored, first, op="label.reward", params=params)
+    make("rest/digits/iter=1/rewards-00000002", REWARDED, scored[:5], first, op="label.reward", params=params)
+    return make
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert console.run(words) == 0
+    return capsys.readouterr().out
+
+
+def test_a_grid_fits_eighty_columns_and_steers_no_terminal(
+    workspace: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = answer(capsys, "sql", "SELECT sample_id, response, prompt, 1.5 AS reward FROM samples ORDER BY sample_id")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    assert "\\u001b[31mred" in text
+    assert "the first 40 rows" in text
+
+
+def test_rows_with_too_many_columns_stand_below_each_other(
+    workspace: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = answer(capsys, "sql", "FROM samples ORDER BY sample_id LIMIT 2")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "row 1" in text
+    assert all(f"\n  {column}" in text for column in SAMPLES.names)
+
+
+def test_csv_json_and_parquet_hold_every_row_as_it_is(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    query = "SELECT sample_id, response, prompt_ids, 'NaN'::DOUBLE AS n FROM samples ORDER BY sample_id"
+    expected = sorted(pq.read_table(next(workspace.root.rglob("samples-*/part-*")))["sample_id"].to_pylist())
+    rows = list(csv.DictReader(io.StringIO(answer(capsys, "sql", query, "--csv"))))
+    assert [row["sample_id"] for row in rows] == expected
+    assert ANSI in {row["response"] for row in rows}
+    objects = json.loads(answer(capsys, "sql", query, "--json"))
+    assert [one["sample_id"] for one in objects] == expected
+    assert [json.loads(row["prompt_ids"]) for row in rows] == [one["prompt_ids"] for one in objects]
+    assert objects[0]["n"] == "nan"
+    assert answer(capsys, "sql", query, "--parquet", "rows.parquet") == "60 rows in rows.parquet\n"
+    assert pq.read_table("rows.parquet")["sample_id"].to_pylist() == expected
+    with pytest.raises(QuiverError) as refusal:
+        console.run(["sql", query, "--parquet", "rows.parquet"])
+    assert refusal.value.slug == "out-taken"
+
+
+@pytest.mark.parametrize("flag", [(), ("--csv",), ("--json",)])
+def test_no_rows_are_said_to_be_none(workspace: Maker, capsys: pytest.CaptureFixture[str], flag: tuple[str]) -> None:
+    text = answer(capsys, "sql", "SELECT sample_id FROM samples WHERE false", *flag)
+    assert text == {(): "no rows (sample_id)\n", ("--csv",): "sample_id\n", ("--json",): "[]\n"}[flag]
+
+
+def test_ls_names_what_there_is_once(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "ls")
+    assert max(map(len, text.splitlines())) <= 80
+    assert [line.split()[0] for line in text.splitlines()] == ["rest/digits/iter=1", "rewards", "samples"]
+    [reward, sample] = json.loads(answer(capsys, "ls", "--json"))
+    assert (reward["name"], reward["variant"], reward["rows"]) == ("rest/digits/iter=1/rewards", "00000002", 5)
+    assert (sample["rows"], sample["made_by"]) == (60, "generate.complete")
+    assert sample["bytes"] == sum(file.stat().st_size for file in Path(sample["place"]).glob("part-*"))
+    assert len(json.loads(answer(capsys, "ls", "rest", "--json", "--all"))) == 3
+    with pytest.raises(ConfigError, match="nothing is called"):
+        console.run(["ls", "rets"])
+
+
+def test_show_takes_the_names_of_ls(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "show", "rest/digits/iter=1/rewards")
+    assert "rewards-00000002" in text
+    assert "5 rows of samples" in text
+
+
+def test_the_catalog_is_made_in_one_command(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "catalog")
+    assert max(map(len, text.splitlines())) <= 80
+    assert (workspace.root / "catalog.duckdb").is_file()
+    assert "quiver-data/catalog.duckdb: views over 3 results" in text
+
+
+def test_the_root_is_the_one_of_the_configuration(
+    workspace: Maker, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    workspace.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="no workspace"):
+        console.run(["ls"])
+    assert answer(capsys, "ls", "--root", "elsewhere").startswith("rest/digits/iter=1\n")
+    Path("luigi.cfg").write_text("[quiver]\nroot = elsewhere\n")
+    assert answer(capsys, "ls").startswith("rest/digits/iter=1\n")
+    assert answer(capsys, "sql", "SELECT count(*) AS n FROM samples", "--csv") == "n\n60\n"
+
+
+def test_they_load_neither_luigi_nor_torch(workspace: Maker) -> None:
+    code = (
+        "import sys; from quiver import console\n"
+        "for words in (['ls'], ['sql', 'FROM samples LIMIT 1'], ['catalog']): console.run(words)\n"
+        "print('loaded', *(sys.modules.keys() & {'luigi', 'torch', 'polars'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded"
