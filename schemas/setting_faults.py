@@ -1,4 +1,4 @@
-"""What is wrong with settings: all faults of one reading, as one error."""
+"""What is wrong with settings: all faults of one reading, or all that are out of range, as one error."""
 
 from __future__ import annotations
 
@@ -51,4 +51,19 @@ class Faults(list[str]):
             next=next,
             wrong=self.unknown,
             nearest=self.near.get(self[0], "") if alone else "",
+        )
+
+
+def check_ranges(who: str, **bounds: tuple[object, bool, str]) -> None:
+    """`ConfigError` naming every setting of `who` that is out of its range: name=(value, whether it is in range, the
+    range).
+    """
+    wrong = {name: bound for name, bound in bounds.items() if not bound[1]}
+    if wrong:
+        raise ConfigError(
+            "bad-setting",
+            f"{who}: {', '.join(wrong)} out of range",
+            expected=", ".join(f"{name} {expected}" for name, (_, _, expected) in wrong.items()),
+            found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
+            kept="nothing was started",
         )

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from schemas.errors import ConfigError
 from schemas.rows.conversation import IDS
 from schemas.rows.tokens import sequence_columns
 from schemas.schema import Column, Schema
@@ -327,16 +326,3 @@ def sum_count(values: Tensor, weights: Tensor | None = None) -> SumCount:
         return values.sum(), values.new_tensor(float(values.numel()))
     weights = weights.float()
     return (values * weights).sum(), weights.sum()
-
-
-def check_ranges(algorithm: str, **bounds: tuple[float, bool, str]) -> None:
-    """`ConfigError` naming every setting that is out of its range: name=(value, whether it is in range, the range)."""
-    wrong = {name: bound for name, bound in bounds.items() if not bound[1]}
-    if wrong:
-        raise ConfigError(
-            "bad-setting",
-            f"{algorithm}: {', '.join(wrong)} out of range",
-            expected=", ".join(f"{name} {expected}" for name, (_, _, expected) in wrong.items()),
-            found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
-            kept="nothing was started",
-        )

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges, sum_count
+from schemas.setting_faults import check_ranges
+from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,17 @@ from datakit.label.attribute_text import AttributeText as AttributeText
 from datakit.label.attribute_values import AttributeValues as AttributeValues
 from datakit.label.attributes import Attributes as Attributes
 from datakit.label.divergence import Divergence as Divergence
+from datakit.label.gae import Gae as Gae
+from datakit.label.group_advantage import GroupAdvantage as GroupAdvantage
 from datakit.label.importance import Importance as Importance
+from datakit.label.importance_weights import ImportanceWeights as ImportanceWeights
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
 from datakit.label.reward import Reward as Reward
+from datakit.label.rloo import Rloo as Rloo
 from datakit.label.standardize import Standardize as Standardize
 from datakit.label.topk import TopK as TopK
 from datakit.label.values import Values as Values
 from datakit.label.verify import Verify as Verify
+from datakit.label.whiten import Whiten as Whiten

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.columns.conversations import flat, starts
+from datakit.columns.counted_tokens import CountedTokens
 from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers
 from datakit.columns.rejections import set_aside, with_columns
-from datakit.columns.token_lists import row_sums
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
 from schemas import Column, Schema
@@ -98,7 +97,9 @@ class Importance(Gather):
         size = np.bincount(group[finite], minlength=count)
         keep = finite & (size[group] >= self.least)
         kept, own = rows.filter(pa.array(keep)), group[keep]
-        tokens = np.bincount(own, weights=_counted(kept[self.mask]), minlength=count) / np.maximum(size, 1)
+        tokens = np.bincount(own, weights=CountedTokens.of(kept, self.mask).lengths_B, minlength=count) / np.maximum(
+            size, 1
+        )
         added = (
             _softmax(weight[keep], own, count),
             _softmax(baseline[keep], own, count),
@@ -120,12 +121,3 @@ def _softmax(values: npt.NDArray[np.float64], group: npt.NDArray[np.int64], coun
     np.maximum.at(highest, group, values)
     shares = np.exp(values - highest[group])
     return np.asarray(shares / np.bincount(group, weights=shares, minlength=count)[group])
-
-
-def _counted(masks: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Counted tokens of each row; nothing predicts the first."""
-    column = flat(masks)
-    ends = starts(column)
-    counted = (np.asarray(column.flatten()) != 0).astype(np.float64)
-    counted[ends[:-1][np.diff(ends) > 0]] = 0
-    return row_sums(counted, ends)

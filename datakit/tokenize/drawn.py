@@ -14,9 +14,7 @@ from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import as_lists
 from schemas import SAMPLES, TOKENS, Column, Schema
 from schemas.errors import ConfigError
-
-NUMBERS = pa.list_(pa.float32())
-"""One number for each token."""
+from schemas.rows.rollouts import NUMBERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from schemas.rows.conversation import IDS
 from schemas.rows.feedback import FEEDBACK_TOKENS
 from schemas.rows.tokens import MASK
 from schemas.schema import Column
+from schemas.setting_faults import check_ranges
 from trainers.algorithm import (
     Algorithm,
     Loss,
@@ -31,7 +32,6 @@ from trainers.algorithm import (
     Rows,
     SumCount,
     TokenColumn,
-    check_ranges,
     sum_count,
 )
 from trainers.preference import answer_logprobs, gain, gain_reward

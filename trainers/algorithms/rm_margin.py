@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
+from schemas.setting_faults import check_ranges
+from trainers.algorithm import Loss, ModelOutputs, Rows
 from trainers.arithmetic import bradley_terry
 from trainers.preference import KNOWN_REWARDS, SCORED, pair_scores, score_algorithm, score_loss
 

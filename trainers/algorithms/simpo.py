@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.algorithm import Loss, ModelOutputs, Rows, check_ranges
+from schemas.setting_faults import check_ranges
+from trainers.algorithm import Loss, ModelOutputs, Rows
 from trainers.arithmetic import bradley_terry
 from trainers.preference import ANSWERS, mean_reward, pair_algorithm, pair_logprobs, pair_loss, sft_loss
 
