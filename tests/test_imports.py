@@ -51,7 +51,7 @@ def test_no_floor_is_skipped(rule: tuple[tuple[str, ...], tuple[str, ...], tuple
     assert not broken, "\n".join(broken)
 
 
-LOSSES = ("trainers.algorithm", "trainers.arithmetic", "trainers.preference", "trainers.distillation")
+LOSSES = tuple(f"trainers.{name}" for name in ("algorithm", "arithmetic", "preference", "distillation", "policy"))
 
 
 def test_an_algorithm_stands_on_the_contract_and_on_what_losses_share_alone() -> None:

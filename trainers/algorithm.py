@@ -210,7 +210,8 @@ class Algorithm:
     the numbers of the scalar head are called under some settings (default: as many as the model says, without names);
     the vector columns hold as many. `presets` are settings with a name of their own, which stands wherever an
     algorithm's does: what else is set goes over them. `in_recipes` are settings that recipes give it where nothing else
-    does.
+    does. `adapted` gives what the algorithm is under some settings, where these change what it reads, reports or counts
+    over; what is declared here holds for the default settings.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Algorithm:
     weights_of: Callable[[Rows], Tensor] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     in_recipes: Mapping[str, Any] = field(default_factory=dict)
+    adapted: Callable[[Algorithm, Any], Algorithm] | None = None
 
     def __post_init__(self) -> None:
         used = self.lists
@@ -243,6 +245,10 @@ class Algorithm:
         assert not both, f"{self.name} asks two heads: {self.needs}"
         assert self.learnt and self.learnt[0] == self.sequences[0], f"{self.name}: its first sequence is not learnt"
         assert self.needs.scalar or self.output_names is None, f"{self.name}: output names without a scalar head"
+
+    def under(self, settings: Any) -> Algorithm:
+        """The algorithm as it is under `settings`: what the engine and all checks of rows are given."""
+        return self if self.adapted is None else self.adapted(self, settings)
 
     def num_outputs(self, settings: Any, default: int = 1) -> int:
         """How many numbers the scalar head gives under `settings`; `default` where the algorithm leaves that open."""

@@ -12,7 +12,7 @@ from schemas.nearest import nearest
 from schemas.settings import parse
 from trainers.algorithm import Algorithm
 
-_ELSEWHERE = ("grpo", "ppo", "rloo", "reinforce")
+_ELSEWHERE = ("rloo", "reinforce")
 """Methods that are known by names like those of others, and that are not here."""
 
 
@@ -58,6 +58,9 @@ def algorithm_of(name: str) -> Algorithm:
 
 
 def configured(name: str, settings: Mapping[str, Any], where: str = "") -> tuple[Algorithm, Any]:
-    """The algorithm and an instance of its settings; `ConfigError` for an unknown name or setting."""
+    """The algorithm as it is under these settings, and an instance of them; `ConfigError` for an unknown name or
+    setting.
+    """
     algorithm = algorithm_of(name)
-    return algorithm, parse(algorithm.settings, spelled_out(name, settings)[1], where=where)
+    parsed: Any = parse(algorithm.settings, spelled_out(name, settings)[1], where=where)
+    return algorithm.under(parsed), parsed

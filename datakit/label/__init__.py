@@ -11,12 +11,14 @@ from datakit.label.gae import Gae as Gae
 from datakit.label.group_advantage import GroupAdvantage as GroupAdvantage
 from datakit.label.importance import Importance as Importance
 from datakit.label.importance_weights import ImportanceWeights as ImportanceWeights
+from datakit.label.kl import Kl as Kl
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
 from datakit.label.reward import Reward as Reward
 from datakit.label.rloo import Rloo as Rloo
 from datakit.label.standardize import Standardize as Standardize
+from datakit.label.token_rewards import TokenRewards as TokenRewards
 from datakit.label.topk import TopK as TopK
 from datakit.label.values import Values as Values
 from datakit.label.verify import Verify as Verify

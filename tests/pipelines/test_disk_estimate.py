@@ -141,7 +141,7 @@ AS_MUCH = {
     **dict.fromkeys(("label.longer", "label.reward", "label.standardize", "label.verify"), _NUMBER),
     **dict.fromkeys(("label.logprobs", "label.topk", "label.values"), "counted by token_bytes"),
     **dict.fromkeys(("label.gae", "label.group_advantage", "label.rloo", "label.whiten"), "counted by token_bytes"),
-    "label.importance_weights": "counted by token_bytes",
+    **dict.fromkeys(("label.importance_weights", "label.kl", "label.token_rewards"), "counted by token_bytes"),
     "tokenize.drawn": "counted by token_bytes",
     "template.condition": "the same pieces with a short text in them",
 }

@@ -53,7 +53,7 @@ def test_a_file_is_not_taken_for_another_with_the_same_ending(tmp_path: object) 
     assert near_name(f"{tmp_path}/my-modle") == "my-model"
 
 
-@pytest.mark.parametrize("name", ["grpo", "GRPO", "ppo", "rloo"])
+@pytest.mark.parametrize("name", ["rloo", "RLOO", "reinforce"])
 def test_a_method_that_is_not_here_is_not_taken_for_another(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         algorithm_of(name)

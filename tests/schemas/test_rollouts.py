@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from datakit.label import Gae, GroupAdvantage, ImportanceWeights, Values, Whiten
+from datakit.label import Gae, GroupAdvantage, ImportanceWeights, Kl, TokenRewards, Values, Whiten
 from datakit.op import Op
 from schemas import ROLLOUTS, SAMPLES, TOKENS
 from schemas.schema import same_type
 
 
 @pytest.mark.parametrize(
-    "op", [Gae(), GroupAdvantage(), ImportanceWeights(), Values(), Whiten()], ids=lambda op: op.name
+    "op",
+    [Gae(), GroupAdvantage(), ImportanceWeights(), Kl(), TokenRewards(), Values(), Whiten()],
+    ids=lambda op: op.name,
 )
 def test_columns_that_operations_add_are_those_of_the_row_kind(op: Op) -> None:
     given = ROLLOUTS.adding(*op.takes.columns)

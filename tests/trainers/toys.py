@@ -34,6 +34,12 @@ depends on the order in which it is taken.
 """
 
 
+PAST = "old_logprobs"
+"""Log-probabilities of a policy that was less sure than any network here, so that ratios lie beyond their bounds: a
+loss that weighs by a ratio within them may rise while it learns.
+"""
+
+
 def model(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**MODEL, **changes})
 
@@ -87,6 +93,8 @@ def rows_for(algorithm: Algorithm, rows: int, seed: int = 0) -> pa.Table:
         for name in sequence.columns:
             wide = () if not pa.types.is_list(algorithm.rows[name].type.value_type) else (3,)
             columns[name] = [random.normal(size=(len(row), *wide)).tolist() for row in lists]
+        if PAST in sequence.columns:
+            columns[PAST] = [[-6 - abs(value) for value in row] for row in columns[PAST]]
         if sequence.mask is not None:
             columns[sequence.mask] = [[int(i >= len(row) // 3) for i in range(len(row))] for row in lists]
         if sequence.gather_ids is not None:
