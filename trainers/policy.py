@@ -139,8 +139,8 @@ def policy_algorithm(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Algorithm:
     """An algorithm over rollouts whose loss is made by `policy_loss`, with these `metrics` of its own."""
-    held = (OLD_LOGPROBS,) if issubclass(settings, RatioSettings) else ()
-    columns = (ADVANTAGES, *held)
+    past = (OLD_LOGPROBS,) if issubclass(settings, RatioSettings) else ()
+    columns = (ADVANTAGES, *past)
     aligned = tuple(column.name for column in columns)
     whole = Algorithm(
         name=name,

@@ -84,8 +84,8 @@ def assert_is_the_formula(
 ) -> None:
     """Value, and gradient by central differences; `frozen(rows)` are columns that a formula takes for constants."""
     loss, outputs = loss_of(algorithm, settings, rows)
-    held = {} if frozen is None else frozen(rows)
-    assert mean_of(loss).item() == pytest.approx(added_up(settings, formula, rows | held), rel=1e-9, abs=1e-12)
+    constants = {} if frozen is None else frozen(rows)
+    assert mean_of(loss).item() == pytest.approx(added_up(settings, formula, rows | constants), rel=1e-9, abs=1e-12)
     need = {"logprobs": Needs.LOGPROBS, "entropy": Needs.ENTROPY, "value": Needs.VALUES}[of]
     given = outputs.answers[need]
     gradient = torch.autograd.grad(mean_of(loss), given)[0].flatten().numpy()
@@ -96,7 +96,7 @@ def assert_is_the_formula(
             for change in (step, -step):
                 moved = copy.deepcopy(rows)
                 moved[of][row][at] += change
-                ends.append(added_up(settings, formula, moved | held))
+                ends.append(added_up(settings, formula, moved | constants))
             expected.append((ends[0] - ends[1]) / (2 * step))
     assert np.any(expected)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
