@@ -11,12 +11,15 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
-from datakit.blend import Mismatch, Pair, Unpair
+from datakit.blend import Mismatch, Mix, Pair, Unpair
 from datakit.columns.learnt_ends import CUT_ANSWERS
 from datakit.run.resource import Resource
 from datakit.template import Rendering
 from pipelines.graph.backend import Step
+from pipelines.graph.plan import Plan
 from pipelines.graph.steps import answer_steps, beside_steps, pair_steps, scored_steps
+from pipelines.stages.fine_tuning import BLENDED
+from pipelines.stages.iteration import partial_columns
 from schemas import MESSAGES, Column, Schema
 from schemas.dataset import Dataset
 from tests.datakit.fakes import letters
@@ -112,6 +115,19 @@ def test_a_reward_model_learns_from_what_it_will_score(pairs: Dataset, tmp_path:
             marked = "".join(piece["text"] for piece in row[f"{side}_pieces"] if piece["trained"])
             assert marked == LEARNT[row[side]]
     assert lines[0].startswith("2 of 8 answers (25%) were cut") and not silent
+
+
+def test_a_mixture_of_named_columns_keeps_the_ends_that_all_its_answers_have(pairs: Dataset, tmp_path: Path) -> None:
+    """The blend of an Improve step names its columns, and answers of pairs have a `finish_reason` as samples do."""
+    apart = apply(Unpair(sides="chosen"), pairs, str(tmp_path / "apart"))
+    node = Plan(str(tmp_path / "data")).existing(apart.url, "dataset")
+    assert partial_columns([node, node]) == (), "nothing is lost there, and older keys stay"
+    mix = Mix(
+        sources=("kept", "original"), epochs=(1.0, 1.0), columns=BLENDED, partial=partial_columns([node] * 2, BLENDED)
+    )
+    rows = apply(mix, [apart, apart], str(tmp_path / "mix")).read().to_pylist()
+    known = [(row["drawn_sample_id"], row["finish_reason"]) for row in rows]
+    assert sorted(known, key=str) == sorted(((f"sample {q}0", ENDS[q][0]) for q in "ppqqrrss"), key=str)
 
 
 def test_pairs_from_outside_teach_the_ends_that_they_always_did(pairs: Dataset, tmp_path: Path) -> None:
