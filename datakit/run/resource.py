@@ -24,7 +24,9 @@ class Resource:
     `takes` are the columns it reads; `apply` checks them before any work. What `apply` opens and has a
     `close` method, it closes. `tokenizer_id` is the identity of the tokenizer that it is, or whose ids it reads and
     writes: `apply` refuses rows in ids of another one, and records it with the columns of ids that come out.
-    `outputs` are what it calls the numbers that it puts on rows, where that is known before it answers.
+    `outputs` are what it calls the numbers that it puts on rows, where that is known before it answers. `concurrency`
+    is how many calls it takes at a time, each of some rows, from as many threads: more than one of what answers
+    elsewhere, and bounds its requests itself.
     """
 
     content_key: str
@@ -32,6 +34,7 @@ class Resource:
     takes: Schema = NOTHING
     tokenizer_id: str = ""
     outputs: tuple[str, ...] = ()
+    concurrency: int = 1
 
 
 def check_needs(op: Op, resources: Collection[str]) -> None:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from datakit.run.progress import INTERVAL, Reporter
 from datakit.run.resource import close_all, open_all
 from datakit.run.shapes import failed, kept_by
 from datakit.run.watch import Watch, tell_stacks
-from datakit.run.work import Job, work
+from datakit.run.work import Advance, Asked, Job, work
 from schemas.errors import ConfigError, QuiverError, WorkerError, printable
 from schemas.process.interpreter import safe_children
 from schemas.process.parent import end_with_parent
@@ -47,11 +47,19 @@ def _inline(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
         yield from _overlapped(job, reporter)
         return
     opened = open_all(job.resources)
+    asked = _asked(job, opened, reporter.advance, range(job.tasks))
     try:
         for index in range(job.tasks):
-            yield work(job, index, opened, reporter.advance)
+            yield work(job, index, opened, reporter.advance, asked=asked)
     finally:
+        if asked is not None:
+            asked.close()
         close_all(opened)
+
+
+def _asked(job: Job, opened: Mapping[str, Any], advance: Advance, shards: Sequence[int]) -> Asked | None:
+    """The chunks of these shards asked ahead, where what they are asked of takes more than one call at a time."""
+    return Asked(job, opened, advance, shards) if job.concurrency > 1 else None
 
 
 def _overlapped(job: Job, reporter: Reporter) -> Iterator[list[Done]]:
@@ -207,19 +215,26 @@ def _serve(job: Job, pipe: Connection, number: int, processes: int, stacks: str)
     if job.environments:
         os.environ.update(job.environments[number])
     opened: dict[str, Any] = {}
+    asked: Asked | None = None
     try:
         pipe.send(0)
         index = pipe.recv()
         if index is not None:
             opened = open_all(job.resources)
         while index is not None:
-            pipe.send(work(job, index, opened, pipe.send))
+            if asked is None or processes > 1:  # a worker alone does every shard, in order
+                asked = _asked(job, opened, pipe.send, [index] if processes > 1 else range(job.tasks))
+            pipe.send(work(job, index, opened, pipe.send, asked=asked))
             index = pipe.recv()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except BaseException as fault:
+        if asked is not None:
+            asked.close()  # before the parent knows, and ends this process: what is under way is paid for
         pipe.send(fault if isinstance(fault, QuiverError) else failed(job.op, fault, "a worker", job.chunks.url))
     finally:
+        if asked is not None:
+            asked.close()
         close_all(opened)
 
 

@@ -6,15 +6,17 @@ there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Blend, Context, Gather, GatherAll, Op, Read, Result
+from datakit.run.ahead import in_order
 from datakit.run.chunks import Chunks
 from datakit.run.output import Done, Output
 from datakit.run.resource import Resource
@@ -25,6 +27,10 @@ Advance = Callable[[int], None]
 
 _GROUP = "prompt_id"
 """A stream is not cut between neighbours that share it, so that the samples of a prompt stay in one shard."""
+
+
+_WAITING_ROWS = 1 << 14
+"""Rows that may be answered and wait for some before them that are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,12 @@ class Job:
         return streams(self.op)
 
     @property
+    def concurrency(self) -> int:
+        """How many of its calls may be under way at a time: as many as each of its resources answers."""
+        asked = [resource.concurrency for name, resource in self.resources.items() if name in self.op.needs]
+        return 1 if self.streams else min(asked, default=1)
+
+    @property
     def tasks(self) -> int:
         """How many pieces of work there are; a stream is one."""
         return 1 if self.streams else len(self.inputs[0].shards)
@@ -69,38 +81,91 @@ def streams(op: Op) -> bool:
     return isinstance(op, Read | GatherAll | Blend)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of an input shard, its `number`-th of so many."""
+
+    shard: int
+    number: int
+    rows: pa.Table
+
+
+Answered = Iterator[tuple[Chunk, Result]]
+"""Chunks and what came of them, in order."""
+
+
 def work(
-    job: Job, index: int, opened: Mapping[str, Any], advance: Advance, turn: AbstractContextManager[Any] | None = None
+    job: Job,
+    index: int,
+    opened: Mapping[str, Any],
+    advance: Advance,
+    turn: AbstractContextManager[Any] | None = None,
+    asked: Asked | None = None,
 ) -> list[Done]:
     """Do one piece of work; `advance` is called for every few input rows (of a stream: output rows) done.
 
-    Where two threads work on two pieces, `turn` lets the operation itself run in one of them at a time.
+    Where two threads work on two pieces, `turn` lets the operation itself run in one of them at a time. `asked` are the
+    chunks of this piece and of those after it that are asked ahead.
     """
     if job.streams:
         return _stream(job, opened, advance)
     ctx, output = job.context(index, opened), job.output(index)
+    answered = _answered(job, index, ctx, advance, turn or nullcontext()) if asked is None else asked.of_shard(index)
     try:
-        for number, rows in enumerate(_chunks(job, index)):
-            with turn or nullcontext():
-                result = _chunk(job, index, number, rows, ctx)
-                advance(rows.num_rows)
-            output.add(result, rows.num_rows)
+        for chunk, result in answered:
+            output.add(result, chunk.rows.num_rows)
         return [replace(output.finish(), facts=job.op.facts(ctx))]
     except BaseException:
         output.abort()
         raise
 
 
-def _chunks(job: Job, index: int) -> Iterator[pa.Table]:
-    if isinstance(job.op, Gather):
-        yield job.inputs[0].read_shard(index)
-    else:
-        yield from job.inputs[0].batches(index, job.rows_per_chunk)
+def _answered(job: Job, index: int, ctx: Context, advance: Advance, turn: AbstractContextManager[Any]) -> Answered:
+    for chunk in _chunks(job, index):
+        with turn:
+            result = _chunk(job, chunk, ctx)
+            advance(chunk.rows.num_rows)
+        yield chunk, result
 
 
-def _chunk(job: Job, index: int, number: int, rows: pa.Table, ctx: Context) -> Result:
-    """The result of one chunk: worked out, or for paid work found among the kept ones of an earlier run."""
+class Asked:
+    """The chunks of `shards`, which one worker does in this order, asked ahead (`datakit.run.ahead`)."""
+
+    def __init__(self, job: Job, opened: Mapping[str, Any], advance: Advance, shards: Sequence[int]) -> None:
+        contexts = {index: job.context(index, opened) for index in shards}
+        self._answered = in_order(
+            lambda chunk: _chunk(job, chunk, contexts[chunk.shard]),
+            chain.from_iterable(_chunks(job, index) for index in shards),
+            threads=job.concurrency,
+            most=max(2 * job.concurrency, _WAITING_ROWS // job.rows_per_chunk),
+            ready=lambda chunk: advance(chunk.rows.num_rows),
+        )
+        self._next: tuple[Chunk, Result] | None = None
+
+    def of_shard(self, index: int) -> Answered:
+        """The chunks of the next shard, which is shard `index`."""
+        while (answered := self._next or next(self._answered, None)) is not None:
+            self._next = answered
+            if answered[0].shard != index:
+                return
+            self._next = None
+            yield answered
+
+    def close(self) -> None:
+        """Ask nothing more; what is under way is awaited."""
+        self._answered.close()
+
+
+def _chunks(job: Job, index: int) -> Iterator[Chunk]:
     given = job.inputs[0]
+    whole = isinstance(job.op, Gather)
+    tables = iter([given.read_shard(index)]) if whole else given.batches(index, job.rows_per_chunk)
+    return (Chunk(index, number, rows) for number, rows in enumerate(tables))
+
+
+def _chunk(job: Job, chunk: Chunk, ctx: Context) -> Result:
+    """The result of one chunk: worked out, or for paid work found among the kept ones of an earlier run."""
+    given, index, number, rows = job.inputs[0], chunk.shard, chunk.number, chunk.rows
     where = f"shard {index} of {given.url}, from row {number * job.rows_per_chunk}"
     if not job.op.paid:
         return result_of(job.op, rows, ctx, where)

@@ -40,7 +40,8 @@ class Placement:
     `inside`: in the worker processes of the stage; `gpus`: on so many GPUs a worker where there are some, and then as
     many workers as that makes (one with all of them where there are fewer); otherwise one worker per core, each with
     `threads` threads (a number that may change the last bits of a product, so it never follows the number of workers).
-    Not `inside`: elsewhere, through one client that has `concurrency` requests under way.
+    Not `inside`: elsewhere, through one client that has `concurrency` requests under way over all of its calls, which
+    come from as many threads.
     `precision` is what a network inside computes in; `open` is handed that which the operation asks for.
     """
 
@@ -251,4 +252,5 @@ def model_resource(
     takes = backend.takes(node, role, rows or NOTHING)
     placement = replace(backend.placement, precision=precision)
     opened = functools.partial(backend.open, node.url, role, takes, placement)
-    return Resource(resource_key(role, node), opened, takes, tokenizer, node.output_names)
+    concurrency = 1 if placement.inside else placement.concurrency
+    return Resource(resource_key(role, node), opened, takes, tokenizer, node.output_names, concurrency)
