@@ -38,6 +38,7 @@ class Checkpoint(Backend):
         "model": frozenset({"token_ids", "logprobs", "top_k", "values"}),
     }
     placement: ClassVar[Placement] = Placement(gpus=1, threads=1)
+    settings: ClassVar[tuple[str, ...]] = ("precision", "workers")
     preload: ClassVar[tuple[str, ...]] = (
         "trainers.engine.inference.generator",
         "trainers.engine.inference.scorer",

@@ -35,6 +35,7 @@ class Function(Backend):
     form: ClassVar[str] = "module:function"
     example: ClassVar[str] = "my_rewards:brevity"
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"scorer": frozenset({"scores"})}
+    settings: ClassVar[tuple[str, ...]] = ("workers",)
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
 
     def recognises(self, reference: str) -> bool:

@@ -145,4 +145,5 @@ def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:
 
     nodes = ordered(targets, ends=stands)
     standing = [node for node in nodes if id(node) in reused and node.made]
-    return [node for node in nodes if id(node) not in reused], standing
+    todo = {(node.label, node.task_key): node for node in nodes if id(node) not in reused}
+    return list(todo.values()), standing

@@ -125,7 +125,7 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
                     " ".join(f"--{name} {'rows.jsonl' if name == 'data' else 'FOLDER'}" for name in self.needed)
                 ),
             )
-        model = checkpoint_at(plan, self.model)
+        model = checkpoint_at(plan, self.model, asked=True)
         label = f"{self.title}/{self.folder(stem(self.data))}"
         rows = self.rows(plan, self.data)
         if self.eval_data:

@@ -35,6 +35,7 @@ from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import Answering, Bounded, Sampled, Templated, is_templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.nodes import Node
+from pipelines.graph.placement import parted
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem
 from pipelines.report.iterations import not_verified
@@ -302,7 +303,7 @@ class Evaluate(Answering, Bounded, _OfFiles):
         self.room([policy, reward_model], self.max_new_tokens)
         self.asked = self.rows(plan, self.prompts)
         eval_setup = EvalSetup(
-            name=self.label(place, self.prompts),
+            name=self.label(parted(place)[0], self.prompts),
             held_out=self.asked,
             tokenizer=policy,
             reward_model=reward_model,

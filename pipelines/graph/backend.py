@@ -19,7 +19,8 @@ from typing import ClassVar, Literal, TypeVar
 from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
-from pipelines.graph.nodes import GraphBuilder, Node, resource_key
+from pipelines.graph.nodes import GraphBuilder, Node, asked_key
+from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
@@ -31,25 +32,6 @@ thinks of given tokens, reads a rubric.
 """
 
 ROLES: tuple[Role, ...] = ("generator", "scorer", "model", "judge")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a model answers.
-
-    `inside`: in the worker processes of the stage; `gpus`: on so many GPUs a worker where there are some, and then as
-    many workers as that makes (one with all of them where there are fewer); otherwise one worker per core, each with
-    `threads` threads (a number that may change the last bits of a product, so it never follows the number of workers).
-    Not `inside`: elsewhere, through one client that has `concurrency` requests under way over all of its calls, which
-    come from as many threads.
-    `precision` is what a network inside computes in; `open` is handed that which the operation asks for.
-    """
-
-    inside: bool = True
-    gpus: int = 0
-    threads: int = 1
-    concurrency: int = 1
-    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +55,9 @@ class Backend(ABC):
     roles: ClassVar[Mapping[Role, frozenset[Capability]]]
     """What it can be, and what it can give as such."""
     placement: ClassVar[Placement] = Placement()
+    """Where it answers, and the defaults of its `settings`; of a class below `Placement`, with settings of its own."""
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of its placement that may stand behind a reference, as in `./llama,precision=bf16`."""
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "exact"
     """Whether the same rows give the same answers: always, in the same chunks, or not."""
     preload: ClassVar[tuple[str, ...]] = ()
@@ -120,7 +105,10 @@ class Backend(ABC):
 
 _BACKENDS: dict[str, Backend] = {}
 
-_OF_A_KIND = ("roles", "placement", "reproducible", "preload", "takes", "steps", "open", "tokenizer", "health", "notes")
+_OF_A_KIND = (
+    *("roles", "placement", "settings", "reproducible", "preload"),
+    *("takes", "steps", "open", "tokenizer", "health", "notes"),
+)
 """What is asked of the opener of a kind: one backend has the word on it."""
 
 _B = TypeVar("_B", bound="type[Backend]")
@@ -173,13 +161,16 @@ def backend_of(node: Node) -> Backend:
 
 
 def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> Node:
-    """The model that `reference` names; `ConfigError` if none is there, or none that can be a `role`."""
+    """The model that `reference` names, asked as the settings behind it say; `ConfigError` if none is there, or none
+    that can be a `role`.
+    """
+    reference, settings = parted(reference)
     reference = only_match(reference)
     able = [backend for backend in backends() if role is None or role in backend.roles]
     for backend in backends():
         if backend.recognises(reference):
             if backend in able:
-                return plan.add(backend.node(plan, reference))
+                return _with_settings(plan, backend, reference, settings)
             raise ConfigError(
                 "wrong-role",
                 f"{printable(reference, 200)} ({backend.form}) can be no {role}",
@@ -199,9 +190,35 @@ def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> No
     )
 
 
-def checkpoint_at(plan: GraphBuilder, reference: str) -> Node:
-    """The checkpoint that `reference` names, or that is made of what it names; `ConfigError` for any other model."""
+def _with_settings(plan: GraphBuilder, backend: Backend, reference: str, texts: tuple[str, ...]) -> Node:
+    """The model of `backend` that `reference` names, with the settings in `texts`."""
+    node = plan.add(backend.node(plan, reference))
+    if not texts:
+        return node
+    settings = checked_settings(reference, backend.form, backend.placement, backend.settings, texts)
+    answers = deciding(backend.placement, settings)
+    return plan.add(replace(node, placement_settings=settings, answer_settings=answers))
+
+
+def placement_of(node: Node) -> Placement:
+    """Where and how the model at `node` answers: what its backend says, and the settings behind its reference."""
+    return placed(backend_of(node).placement, node.placement_settings)
+
+
+def checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool = False) -> Node:
+    """The checkpoint that `reference` names, or that is made of what it names; `ConfigError` for any other model, and
+    for settings of how it is asked where it is not `asked`.
+    """
     node = model_at(plan, reference)
+    if node.placement_settings and not asked:
+        raise ConfigError(
+            "bad-setting",
+            f"{printable(reference, 200)}: the model is not asked here, only its weights are read",
+            expected="a reference without settings",
+            found=", ".join(node.placement_settings),
+            kept="nothing was started",
+            next=f"leave out what stands behind {printable(parted(reference)[0], 200)}",
+        )
     if node.kind != "checkpoint":
         raise ConfigError(
             "wrong-kind",
@@ -246,11 +263,14 @@ def model_resource(
     role: Role, node: Node, rows: Schema | None, tokenizer: str, precision: Precision = "fp32"
 ) -> Resource:
     """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer` and
-    computes in `precision`: a setting of the operation, and so of its task's identity, not of the resource's.
+    computes in `precision`, unless its reference says otherwise: a setting of the operation, and so of its task's
+    identity, not of the resource's.
     """
-    backend = backend_of(node)
+    backend, placement = backend_of(node), placement_of(node)
     takes = backend.takes(node, role, rows or NOTHING)
-    placement = replace(backend.placement, precision=precision)
+    if "precision" not in node.placement_settings:
+        placement = replace(placement, precision=precision)
     opened = functools.partial(backend.open, node.url, role, takes, placement)
     concurrency = 1 if placement.inside else placement.concurrency
-    return Resource(resource_key(role, node), opened, takes, tokenizer, node.output_names, concurrency)
+    content_key = asked_key(role, node, precision)
+    return Resource(content_key, opened, takes, tokenizer, node.output_names, concurrency)

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from datakit.op import Op
+from datakit.op import Op, Precision
 from datakit.run.facts import joined, tokenizers_after
 from datakit.tokenize import Adopt
 from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.order import graph_property, ordered
+from pipelines.graph.placement import with_answer_settings
 from schemas import TOKENIZERS, Schema, chat_template, end_tokens
 from schemas.chat_template import ChatTemplate
 from schemas.dataset import Dataset
@@ -44,6 +45,9 @@ class Node(ABC):
 
     label: str
     root: str
+    placement_settings: Mapping[str, Any] = field(default_factory=dict)
+    answer_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of a model: what stands behind its reference (`pipelines.graph.placement`), and what of that changes answers."""
 
     @property
     @abstractmethod
@@ -89,9 +93,7 @@ class Node(ABC):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What the numbers are called that the model that it is puts on a row; empty where it puts none, or where only
-        its answers tell.
-        """
+        """What a model calls the numbers it puts on a row; empty where it puts none, or where only its answers tell."""
         return ()
 
     @property
@@ -153,7 +155,7 @@ class Table(Node):
     @graph_property
     def task_key(self) -> str:
         """Operation, keys of inputs and resources, seed."""
-        named = {name: resource_key(name, node) for name, node in self.resources.items()}
+        named = {name: asked_key(name, node, self.op.precision) for name, node in self.resources.items()}
         return task_key_of(self.work, [node.task_key for node in self.inputs], named, self.seed)
 
     @property
@@ -377,6 +379,12 @@ class GraphBuilder(Protocol):
 def resource_key(name: str, node: Node) -> str:
     """What a resource is known by: a tokenizer by its vocabulary, even when it comes out of a checkpoint."""
     return node.tokenizer_id if name == "tokenizer" and node.tokenizer_id else node.task_key
+
+
+def asked_key(name: str, node: Node, precision: Precision = "fp32") -> str:
+    """What the resource `name` of an operation is known by that asks it in `precision`."""
+    model = resource_key(name, node)
+    return model if name == "tokenizer" else with_answer_settings(model, node.answer_settings, precision)
 
 
 def rows_of(node: Node) -> Schema:

@@ -24,6 +24,7 @@ from pipelines.graph.resolve import source_of
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.settings import canonical
 from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
@@ -41,7 +42,7 @@ class Plan:
 
     def __init__(self, root: str) -> None:
         self.root = normal(root)
-        self.nodes: dict[tuple[str, str], Node] = {}
+        self.nodes: dict[tuple[str, str, str], Node] = {}
 
     def table(
         self,
@@ -112,7 +113,7 @@ class Plan:
 
     def _once(self, node: Any) -> Any:
         _check_place(node)
-        return self.nodes.setdefault((node.label, node.task_key), node)
+        return self.nodes.setdefault((node.label, node.task_key, canonical(node.placement_settings)), node)
 
 
 def _check_place(node: Node) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.graph.nodes import Node, resource_key
+from pipelines.graph.nodes import Node, Table, asked_key
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.store.commit import read_manifest
@@ -34,7 +34,10 @@ def differences(node: Node, before: Manifest) -> Iterator[str]:
         yield f"seed {before.seed} -> {seed}"
     keys = {parent.task_key for parent in before.parents} | {str(fact) for fact in before.facts.values()}
     for role, parent in node.parents.items():
-        if parent.task_key not in keys and resource_key(role, parent) not in keys and role != "validation":
+        known = {parent.task_key}
+        if isinstance(node, Table) and role in node.resources:
+            known = {asked_key(role, parent, node.op.precision)} | (set() if parent.answer_settings else known)
+        if not known & keys and role != "validation":
             yield f"{parent.name} changed"
 
 

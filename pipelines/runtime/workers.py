@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.graph.backend import Placement, backend_of, roles_of
+from pipelines.graph.backend import Placement, placement_of, roles_of
 from pipelines.graph.nodes import Node, Table
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -19,11 +19,12 @@ def workers_of(node: Table, processes: int) -> tuple[int, Sequence[Mapping[str, 
     """Worker processes of a stage that may have `processes`, and the variables that each sets before it opens a model.
 
     On GPUs each worker sees as many as the model that takes most is placed on, and no other worker sees these; a model
-    elsewhere is asked by one client.
+    elsewhere is asked by one client, and of one whose reference says so there are no more than `workers`.
     """
     placements = placements_of(node)
     if any(not placement.inside for placement in placements):
         return 1, ()
+    processes = min([processes, *(placement.workers for placement in placements if placement.workers is not None)])
     each = max((placement.gpus for placement in placements), default=0)
     devices = visible_gpus() if each else ()
     workers = range(max(1, len(devices) // each)) if devices else ()
@@ -41,7 +42,7 @@ def resources_of(node: Node) -> dict[str, int]:
 
 def placements_of(node: Table) -> list[Placement]:
     """Where the models answer that a stage asks."""
-    return [backend_of(node.resources[role]).placement for role in roles_of(node.op)]
+    return [placement_of(node.resources[role]) for role in roles_of(node.op)]
 
 
 def visible_gpus() -> tuple[str, ...]:

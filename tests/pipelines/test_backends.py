@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 from commands import luigi
-from toy_backend import Parrot
+from toy_backend import Parrot, Server
 
 from datakit.apply import apply
 from datakit.clients import Sampling
@@ -242,7 +242,7 @@ def test_one_worker_for_each_gpu_one_client_for_what_is_elsewhere(
     assert workers.workers_of(asked, 2) == (2, three[:2])
     assert workers.workers_of(rows, 8) == (8, ())
     parrot = ask(plan, "scored", Reward(), rows, model_at(plan, "parrot:x"))
-    assert workers.workers_of(parrot, 8) == (1, ()) and backend_of(parrot.resources["scorer"]).placement == Placement(
+    assert workers.workers_of(parrot, 8) == (1, ()) and backend_of(parrot.resources["scorer"]).placement == Server(
         inside=False, concurrency=4
     )
     monkeypatch.setattr(workers, "visible_gpus", tuple)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,12 +21,20 @@ from datakit.tokenize import Encode
 from pipelines.graph.backend import Backend, Placement, Role, Step, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.nodes import Node
+from pipelines.graph.placement import IDENTITY
 from schemas import IDS, SAMPLES, Column, Schema
 from schemas.errors import ServiceError
 from schemas.tokenizer import folder_identity
 
 if TYPE_CHECKING:
     from pipelines.graph.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server(Placement):
+    """A placement with a setting of its own, which changes what is answered."""
+
+    loud: bool = field(default=False, metadata=IDENTITY)
 
 
 class Client:
@@ -61,7 +70,8 @@ class Parrot(Backend):
     example: ClassVar[str] = "parrot:hello"
     schemes: ClassVar[tuple[str, ...]] = ("parrot",)
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"generator": frozenset(), "scorer": frozenset({"scores"})}
-    placement: ClassVar[Placement] = Placement(inside=False, concurrency=4)
+    placement: ClassVar[Placement] = Server(inside=False, concurrency=4)
+    settings: ClassVar[tuple[str, ...]] = ("concurrency", "timeout", "loud")
     reproducible: ClassVar = "none"
 
     def node(self, plan: Plan, reference: str) -> Node:
@@ -72,7 +82,9 @@ class Parrot(Backend):
         return rows.selecting("messages") if role == "generator" else SAMPLES.selecting("response")
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        return Client(url.partition(":")[2], takes, placement.concurrency)
+        assert isinstance(placement, Server), placement
+        word = url.partition(":")[2]
+        return Client(word.upper() if placement.loud else word, takes, placement.concurrency)
 
     def health(self, node: Node) -> None:
         if node.url.endswith(":dead"):
