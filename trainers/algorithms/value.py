@@ -41,7 +41,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     return_T, old_T = (rows[name].where(mask_T != 0, zero) for name in ("returns", "values"))
     free_T = bound_T = (value_T - return_T).square()
     if settings.clip is not None:
-        bound_T = (old_T + (value_T - old_T).clamp(-settings.clip, settings.clip) - return_T).square()
+        bound_T = (value_T.clamp(old_T - settings.clip, old_T + settings.clip) - return_T).square()
     metrics = {
         "value": sum_count(value_T, mask_T),
         "return": sum_count(return_T, mask_T),

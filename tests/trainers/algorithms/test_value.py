@@ -49,3 +49,15 @@ def test_points_worked_by_hand() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="out of range"):
         Settings(clip=0.0)
+
+
+def test_a_value_that_moved_less_than_the_clip_is_never_counted() -> None:
+    """Old plus what it moved by is another float32 than the value, as often as not."""
+    random = torch.Generator().manual_seed(0)
+    old, moved, aim = (torch.rand(1000, generator=random) for _ in range(3))
+    value = old + 0.19 * (2 * moved - 1)
+    outputs = ModelOutputs(torch.zeros(1000, dtype=torch.long), 1, {Needs.VALUES: value[:, None]})
+    columns = {"returns": aim, "values": old, "loss_mask": torch.ones(1000)}
+    loss = VALUE.loss(Settings(), {"input_ids": outputs}, columns)
+    assert reported(loss, "clip_fraction") == 0.0
+    torch.testing.assert_close(loss.values, (value - aim).square() / 2, rtol=0, atol=0)
