@@ -224,6 +224,17 @@ def defaults(kind: type) -> dict[str, str]:
     return listed
 
 
+def apart_from_defaults(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `settings`, plain JSON of the dataclass `kind`, that are not its defaults."""
+    usual: dict[str, Any] = {}
+    for name, field in _fields(kind).items():
+        if field.default_factory is not dataclasses.MISSING:
+            usual[name] = plain(field.default_factory())
+        elif field.default is not dataclasses.MISSING:
+            usual[name] = plain(field.default)
+    return {name: value for name, value in settings.items() if name not in usual or usual[name] != value}
+
+
 def _fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
     """The settings of `kind` by name, those of its flattened fields among them."""
     fields: dict[str, dataclasses.Field[Any]] = {}

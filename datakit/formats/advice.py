@@ -12,6 +12,7 @@ from schemas.errors import printable
 from schemas.nearest import nearest
 
 _ALIKE = {
+    "answer": ("gold", "gold_answer", "solution", "ground_truth", "reference", "target", "expected", "final_answer"),
     "prompt": ("question", "query", "instruction", "problem", "input", "text", "prompt"),
     "response": ("answer", "solution", "output", "completion", "target", "response"),
     "messages": ("conversation", "conversations", "messages", "dialog", "dialogue", "turns"),
@@ -35,15 +36,20 @@ _THERE = re.compile(r"(?P<names>[^:]+) \(there: (?P<there>.*?)(?:, \.\.\.)?\)$")
 _NOT_READ = re.compile(r"no (?P<name>[^:]+): it would change")
 
 
+def alike(name: str, free: Sequence[str]) -> str:
+    """The one of the keys `free` that was likely meant to be the key `name`; empty where none is."""
+    return next((one for one in _ALIKE.get(name, ()) if one in free), "") or nearest(name, free, 0.75)
+
+
 def renamed(missing: Sequence[Key], there: Sequence[str]) -> str:
     """How to say which of the keys `there` stand for the missing ones."""
     free = [name for name in there if isinstance(name, str)]
     columns: dict[str, str] = {}
     for key in missing:
-        alike = next((name for name in _ALIKE.get(key.name, ()) if name in free), "") or nearest(key.name, free, 0.75)
-        columns[key.name] = alike or "KEY"
-        if alike:
-            free.remove(alike)
+        meant = alike(key.name, free)
+        columns[key.name] = meant or "KEY"
+        if meant:
+            free.remove(meant)
     text = printable(json.dumps(columns, ensure_ascii=False), 300)
     return f"--columns '{text}'"
 

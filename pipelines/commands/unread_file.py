@@ -17,6 +17,9 @@ from pipelines.runtime.known_commands import commands
 _READERS = ("Sft", "Preference", "RewardModel", "Generate")
 """Commands that a file may be meant for, likeliest first."""
 
+_OF_ONE_COMMAND = ("data", "prompts", "model", "format", "columns", "algorithm", "options")
+"""Parameters that another command is given otherwise than the one that was given, or not at all."""
+
 
 def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str, str]:
     """Why `read` makes no row of the file at `place`, and the command that was given with what would; another command
@@ -37,8 +40,10 @@ def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str
         kind = commands()[other]
         formats = (kind.usual_format, *kind.other_formats) if issubclass(kind, ReadsFiles) else ()
         if others[0] in formats:
-            flag = "--prompts" if "prompts" in dict(kind.get_params()) else "--data"
+            names = dict(kind.get_params())
+            flag = "--prompts" if "prompts" in names else "--data"
             words = [other, "--model", invocation.value("--model") or "FOLDER", flag, place]
+            words += invocation.shared([name for name in names if name not in _OF_ONE_COMMAND])
             return reason, f"luigi --module pipelines {shlex.join(words)}"
     return reason, f"quiver Import --files {shlex.quote(place)} --format {others[0]}"
 

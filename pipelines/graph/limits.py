@@ -14,7 +14,6 @@ from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
 from pipelines.graph.remade import remade, tokenizer_at
 from schemas.errors import ConfigError, DataError, printable
-from schemas.manifest import Manifest
 from schemas.store.storage import shown
 from schemas.tokenizer_lineage import id_columns
 from trainers.registry import algorithm_of
@@ -106,7 +105,7 @@ def check_rows(node: Node) -> None:
                 found=f"{longest:.0f}",
                 where=shown(rows.url),
                 kept="nothing was started" if not rows.made else "every finished stage",
-                next=_shorter(rows, manifest, model, reads),
+                next=_shorter(rows, model, reads),
             )
 
 
@@ -140,8 +139,8 @@ def _columns(op: Op, role: str, model: Node, given: Sequence[Node]) -> list[str]
     return list(dict.fromkeys(names))
 
 
-def _shorter(rows: Node, manifest: Manifest, model: Node, most: int) -> str:
+def _shorter(rows: Node, model: Node, most: int) -> str:
     """The command that makes rows which the model can read: the one that made these, with a limit."""
     if rows.made:
         return f"--max-length {most}"
-    return remade(manifest, tokenizer_at(model), {"max_length": most}) or f"tokenize the rows with max_length {most}"
+    return remade(rows, tokenizer_at(model), {"max_length": most}) or f"tokenize the rows with max_length {most}"

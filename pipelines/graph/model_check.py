@@ -12,9 +12,8 @@ from pipelines.graph.backend import roles_of
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.graph.model_files import ADAPTERS, scores_in, vocabulary_in
 from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint
-from pipelines.graph.resolve import near
 from schemas.errors import ConfigError, printable
-from schemas.store.storage import shown
+from schemas.store.storage import normal, shown
 
 _NUMBERS = frozenset({"scores", "values"})
 """What a scalar head gives, and no language model."""
@@ -57,7 +56,7 @@ def check_whole(node: Node) -> None:
             expected="a checkpoint of a whole network",
             where=shown(node.url),
             kept="nothing was started",
-            next=f"luigi --module pipelines MergeModel --model {shlex.quote(near(node.url))}",
+            next=f"luigi --module pipelines MergeModel --model {shlex.quote(normal(node.url))}",
         )
 
 
@@ -84,6 +83,7 @@ def known_ids(node: Node) -> int | None:
 
 
 def _without_numbers(node: Table, model: Node) -> ConfigError:
+    learn = f"RewardModel --model {shlex.quote(place_of(model))} --data pairs.jsonl --lr 1e-5"
     return ConfigError(
         "no-reward-model",
         f"{node.label}: {printable(model.name)} is a language model, not a reward model",
@@ -91,7 +91,7 @@ def _without_numbers(node: Table, model: Node) -> ConfigError:
         found="an lm head",
         where=shown(model.url),
         kept="nothing was started",
-        next=f"luigi --module pipelines RewardModel --model {_place(model)} --data pairs.jsonl --lr 1e-5",
+        next=f"luigi --module pipelines {learn}",
     )
 
 
@@ -103,13 +103,13 @@ def _without_tokens(node: Table, model: Node) -> ConfigError:
         found="a scalar head",
         where=shown(model.url),
         kept="nothing was started",
-        next=f"quiver show {_place(model)}",
+        next=f"quiver show {shlex.quote(place_of(model))}",
     )
 
 
-def _place(model: Node) -> str:
-    """What a command is given to have this model."""
-    return shlex.quote(near(_folder(model)[0] or model.url))
+def place_of(model: Node) -> str:
+    """What a command is given to have this model: an absolute path, or an address."""
+    return normal(_folder(model)[0] or model.url)
 
 
 def _folder(node: Node) -> tuple[str, str]:

@@ -33,7 +33,8 @@ from trainers.architecture import output_names
 from trainers.config import Training
 from trainers.registry import configured
 
-_KEY_CHARACTERS = 8
+KEY_CHARACTERS = 8
+"""Characters of the key in the name of a folder."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,7 +127,7 @@ class Node(ABC):
     @functools.cached_property
     def url(self) -> str:
         """The folder below `root` that it lies in: its label, and the first characters of its key."""
-        return f"{self.root.rstrip('/')}/{self.label}-{self.task_key[:_KEY_CHARACTERS]}"
+        return f"{self.root.rstrip('/')}/{self.label}-{self.task_key[:KEY_CHARACTERS]}"
 
     @functools.cached_property
     def name(self) -> str:

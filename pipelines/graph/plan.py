@@ -15,12 +15,13 @@ from typing import Any
 
 from datakit.op import Op
 from datakit.run.resource import check_needs
+from pipelines.graph import from_file, made_by
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
-from pipelines.graph.made_by import next_command, without_nulls
-from pipelines.graph.model_check import check_answers
+from pipelines.graph.model_check import check_answers, place_of
 from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint, rows_of
-from pipelines.graph.resolve import source_of
+from pipelines.graph.remade import tokenizer_at
+from pipelines.graph.resolve import data_flags
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.errors import ConfigError, DataError, QuiverError, printable
@@ -151,12 +152,14 @@ def _check_table(node: Table) -> None:
     roles = {role: node.resources[role] for role in roles_of(node.op)}
     for role, model in roles.items():
         check_model(node.label, node.op, role, model)
+    speaks = next((node.resources[name] for name in ("tokenizer", *roles) if name in node.resources), None)
+    known = made_by.Known(tokenizer=_place_of_tokenizer(speaks))
     for rows in node.inputs:
-        _require(rows, node.op.takes, f"{node.label} ({node.op.name})")
+        _require(rows, node.op.takes, f"{node.label} ({node.op.name})", known, node.op)
         reads: dict[str, Schema] = {}
         for role, model in roles.items():
             reads[role] = backend_of(model).takes(model, role, rows_of(rows))
-            _require(rows, reads[role], f"the {role} of {node.label} ({node.op.name})")
+            _require(rows, reads[role], f"the {role} of {node.label} ({node.op.name})", known)
         for name, given in node.resources.items():
             columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
@@ -175,32 +178,59 @@ def _check_given(node: Table) -> None:
     except QuiverError as error:
         lacking = [rows for rows in node.inputs if any(name not in rows_of(rows) for name in error.missing)]
         if lacking and not error.next:
-            error.next = next_command(error.missing, rows_of(lacking[0]), source_of(lacking[0]))
+            error.next = _next(from_file.Lack(error.missing, lacking[0], op=node.op), made_by.UNKNOWN)
         raise
 
 
-def _require(rows: Node, needed: Schema, who: str) -> None:
-    """`Schema.requires`, and the command that makes what is missing."""
+def _require(rows: Node, needed: Schema, who: str, known: made_by.Known, op: Op | None = None) -> None:
+    """`Schema.requires`, and the command that makes what is missing, its models those that are `known`."""
     schema = rows_of(rows)
     try:
         schema.requires(needed, who)
     except DataError as error:
-        lacking, place = [name for name in needed.names if name not in schema], source_of(rows)
+        lacking = [name for name in needed.names if name not in schema]
         error.next = (
-            next_command(lacking, schema, place, needed.names) if lacking else without_nulls(needed, schema, place)
+            _next(from_file.Lack(lacking, rows, needed, op), known)
+            if lacking
+            else made_by.without_nulls(needed, schema, data_flags(rows))
         )
         raise
+
+
+def _next(lack: from_file.Lack, known: made_by.Known) -> str:
+    """How rows come to hold what they lack: as their file has it, by other settings of the operation that reads them,
+    by a command over them, or by what another file holds.
+    """
+    schema = rows_of(lack.rows)
+    needed = () if lack.needed is None else lack.needed.names
+    return (
+        from_file.there(lack)
+        or ("" if lack.op is None else made_by.in_other_settings(lack.op, schema))
+        or made_by.over_rows(lack.names, schema, data_flags(lack.rows), known)
+        or from_file.needs(lack)
+        or made_by.in_format(lack.names, schema, needed)
+    )
+
+
+def _place_of_tokenizer(node: Node | None) -> str:
+    """Where the tokenizer of `node` lies; empty where it has none."""
+    return tokenizer_at(node) if node is not None and node.kind in ("dataset", "checkpoint") else ""
 
 
 def _check_model(node: TrainedCheckpoint) -> None:
     learning, cut = node.training.learning, node.training.execution.parallel
     node.training.check(init=node.init is not None, validation=node.validation is not None, where=node.label)
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
+    known = made_by.Known(
+        tokenizer=tokenizer_at(node.init or node.tokenizer),
+        reference="" if node.init is None else place_of(node.init),
+        precision=learning.precision,
+    )
     for given in (node.data, node.validation):
         if given is not None:
             packs = given.schema is not None and algorithm.packed(given.schema)
             needed = algorithm.reads(rows_of(given)) if packs else algorithm.rows
-            _require(given, needed, f"{node.label} (train.{algorithm.name})")
+            _require(given, needed, f"{node.label} (train.{algorithm.name})", known)
     check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):
         if given is not None:

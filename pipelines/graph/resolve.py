@@ -4,6 +4,7 @@ has a tokenizer; each becomes the node that it stands for.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -14,6 +15,7 @@ from datakit.blend import Shuffle, Split
 from datakit.filter import NotNull
 from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
+from datakit.formats.reader import FormatReader
 from datakit.formats.recognise import names_left
 from datakit.op import Context, Keep, Read
 from datakit.registry import op_of
@@ -24,6 +26,9 @@ from schemas.errors import DataError
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal, relative, shown
+
+_USUAL = "completions"
+"""The format in which a command reads a file whose `--format` nobody gives."""
 
 
 def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:
@@ -146,6 +151,22 @@ def source_of(rows: Node) -> str:
     if files and rows.manifest() is None:
         return ",".join(shlex.quote(shown(file)) for file in files)
     return shlex.quote(shown(rows.url))
+
+
+def data_flags(rows: Node) -> str:
+    """`--data` and the flags beside it with which a command has these rows, of a file as they are read from it."""
+    read = getattr(rows, "op", None)
+    words = [f"--data {source_of(rows)}"]
+    if isinstance(read, FormatReader) and read.files and rows.manifest() is None:
+        given = {
+            "--format": "" if read.format == _USUAL else read.format,
+            "--columns": json.dumps(dict(read.columns), ensure_ascii=False) if read.columns else "",
+            "--keep": ",".join(read.keep),
+            "--ignore": ",".join(read.ignore),
+            "--source-name": read.source,
+        }
+        words += [f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value]
+    return " ".join(words)
 
 
 def near(url: str) -> str:

@@ -34,7 +34,7 @@ def check_tokenizer(label: str, one: Node, other: Node, columns: Sequence[str] |
                 found=f"tokenizer {tokenizer[:12]}",
                 where=other.url,
                 kept="nothing was started",
-                next=remade(other.manifest(), tokenizer_at(one), another=True) or _written(tokenizer_at(one)),
+                next=remade(other, tokenizer_at(one), another=True) or _written(tokenizer_at(one)),
             )
 
 

@@ -135,12 +135,23 @@ def _next(error: QuiverError) -> str:
             (wrong,) = error.wrong
             return invocation.with_value(wrong, os.path.join(os.path.dirname(wrong), error.nearest)) or error.next
         error.nearest = ""
+    if error.nearest and error.slug == "unknown-op":
+        return _with_op(*error.wrong, error.nearest) or error.next
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next
     corrected = ""
     if error.nearest and error.slug == "unknown-key":
         corrected = invocation.corrected(error.wrong[0], error.nearest)
     return corrected or error.next or invocation.typed(f"{invocation.task()} --help")
+
+
+def _with_op(wrong: str, right: str) -> str:
+    """The command that was given with the operation `right`, with or without its family as `wrong` has it; empty where
+    that is of another family, and so of another command.
+    """
+    (family, _, given), (own, _, meant) = wrong.partition("."), right.partition(".")
+    named = family == own and (invocation.with_value(wrong, right) or invocation.with_value(given, meant))
+    return named or ""
 
 
 def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:

@@ -45,6 +45,8 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     words = ["luigi --module pipelines Import --files", ",".join(shlex.quote(near(file)) for file in read.files)]
     words += ["--format", str(read.format)] if name != "format" and read.format else []
     words += ["--columns", _json(columns)] if name != "columns" and columns else []
+    others = {"keep": ",".join(read.keep), "ignore": ",".join(read.ignore), "source-name": read.source or ""}
+    words += [f"--{flag} {shlex.quote(text)}" for flag, text in others.items() if text and flag != name]
     return " ".join([*words, f"--{name}", value])
 
 

@@ -10,13 +10,15 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from schemas.process.terminal import PROGRAMS, from_here
+from schemas.process.terminal import PROGRAMS, command_words, from_here
 from schemas.store.storage import relative
 
 _MODULE = ["--module", "pipelines"]
+_ROOT = "--quiver-root"
+_SECTIONS = ("--quiver-", "--launch-")
 _given: list[str] = sys.argv[1:]
 _in_file: list[str] = []
 
@@ -43,7 +45,7 @@ def is_short() -> bool:
 
 def command(*words: str) -> list[str]:
     """The words of another command of the same program, below the same root of data."""
-    return [*_head(_MODULE), *words, *_values("--quiver-root", [*_given, *_in_file])]
+    return [*_head(_MODULE), *words, *_values(_ROOT, [*_given, *_in_file])]
 
 
 def typed(*words: str) -> str:
@@ -159,14 +161,31 @@ def with_value(wrong: str, right: str) -> str:
     return ""
 
 
+def shared(parameters: Collection[str]) -> list[str]:
+    """Those flags of the command, with their values, that give one of `parameters` or a setting of a section."""
+    rest, chosen = [*_given, *_in_file], list[str]()
+    while rest:
+        word = rest.pop(0)
+        flag, equals, _ = word.partition("=")
+        if flag not in map(flag_of, parameters) and not flag.startswith(_SECTIONS):
+            continue
+        chosen.append(word)
+        if not equals and rest and not rest[0].startswith("--"):
+            chosen.append(rest.pop(0))
+    return chosen
+
+
 def names(place: str) -> bool:
     """Whether the command gives the file or folder `place` to a flag, wherever that lies."""
     return any(os.path.basename(word.rpartition("=")[2].rstrip("/")) == place for word in _given)
 
 
 def runnable(text: str) -> str:
-    """A command that an error names, as it works here: flags alone take the place of those that the command had."""
-    text = from_here(text)
+    """A command that an error names, as it works here: flags alone take the place of those that the command had, places
+    that the command names stay as they stand there, and another command works below the same root of data.
+    """
+    words = [*_given, *_in_file]
+    text = from_here(text, {shlex.quote(one) for word in words for one in (word, word.partition("=")[2])})
     if text.startswith("--"):
         words = again()
         for word in text.split():
@@ -174,9 +193,16 @@ def runnable(text: str) -> str:
         return f"{shlex.join(words)} {text}"
     head = re.match(r"luigi --module pipelines (?=[A-Z])|quiver (?=[A-Z])", text)
     if head:
-        return f"{shlex.join(_head(_MODULE))} {text[head.end() :]}"
+        return " ".join([shlex.join(_head(_MODULE)), text[head.end() :], *_root_of(text)])
     name, blank, rest = text.partition(" ")
     return f"{shlex.quote(program(name))}{blank}{rest}" if name in PROGRAMS else text
+
+
+def _root_of(text: str) -> list[str]:
+    """The flag that has the command `text` work below the root of the one that was given, where that is needed."""
+    words = [word.partition("=")[0] for word in command_words(text)]
+    is_there = not words or _ROOT in words or "--config" in words
+    return [] if is_there else list(map(shlex.quote, _values(_ROOT, [*_given, *_in_file])))
 
 
 def _without(flag: str, words: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from schemas.errors import QuiverError, escaped
 
@@ -34,12 +34,15 @@ def width() -> int:
     return _WIDTH
 
 
-def from_here(text: str) -> str:
-    """`text` with the places below the current folder as seen from it; as it is where that folder has been removed."""
+def from_here(text: str, given: Collection[str] = ()) -> str:
+    """`text` with the places below the current folder as seen from it, but for those words that a person has `given`
+    so; as it is where that folder has been removed.
+    """
     try:
-        return text.replace(f" {os.getcwd()}/", " ")
+        below = re.compile(rf" {re.escape(os.getcwd())}/(\S*)")
     except FileNotFoundError:
         return text
+    return below.sub(lambda place: place[0] if place[0][1:] in given else f" {place[1]}", text)
 
 
 def wrapped(text: str, indent: str = _INDENT) -> str:

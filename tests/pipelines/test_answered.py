@@ -180,6 +180,13 @@ def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch:
         assert invocation.runnable(other) == f"{called} Label --op length"
     assert invocation.runnable("quiver ops label.length") == "quiver ops label.length"
     assert invocation.runnable("--lr 1") == f"{called} Train --data x --lr 1"
+    here = str(Path.cwd())
+    invocation.given(["Train", "--data", f"{here}/x y", f"--model={here}/m", "--quiver-root", f"{here}/r"])
+    again = f"{called} Train --data '{here}/x y' --model={here}/m --quiver-root {here}/r --lr 1"
+    assert invocation.runnable("--lr 1") == again, "places stay as they were given"
+    for given, printed in (("m", f"{here}/m"), ("n", "n")):
+        other = f"luigi --module pipelines Evaluate --model {here}/{given}"
+        assert invocation.runnable(other) == f"{called} Evaluate --model {printed} --quiver-root {here}/r"
     invocation.given(["--module", "toy", "Toy"])
     assert invocation.again() == ["luigi", "--module", "toy", "Toy"]
 

@@ -158,7 +158,7 @@ def test_rows_longer_than_the_model_are_found_before_a_stage_runs(place: Path) -
     assert words[:4] == ["luigi", "--module", "pipelines", "Tokenize"]
     options = dict(zip(words[4::2], words[5::2], strict=True))
     assert json.loads(options.pop("--params")) == {"append_eos": True, "max_length": 64}
-    assert options == {"--data": "texts", "--tokenizer": "model", "--op": "mask"}
+    assert options == {"--data": str(place / "texts"), "--tokenizer": str(place / "model"), "--op": "mask"}
     scored = stages.Label(data="fits", op="reward", model="judge").build(plan)[0]
     with pytest.raises(DataError, match="fits holds a row of 65 tokens, and judge reads 64"):
         check_rows(scored)

@@ -9,15 +9,14 @@ import pytest
 
 from datakit.formats.sources import digests_of
 from datakit.io import Reversal
-from datakit.label import Reward, Verify
+from datakit.label import Reward
+from datakit.registry import kind_of
 from pipelines.graph.backend import model_at
-from pipelines.graph.made_by import next_command
 from pipelines.graph.nodes import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation
 from pipelines.runtime.command import _next
 from quiver import console
-from schemas import COMPLETIONS
 from schemas.errors import ConfigError, QuiverError
 from schemas.settings import parse
 from schemas.store.opening import only_match
@@ -102,16 +101,20 @@ def test_a_command_with_two_faults_is_not_half_corrected(monkeypatch: pytest.Mon
     assert after(alone.value, monkeypatch, *given[:3]).endswith(" Train --set lr=1e-4")
 
 
+@pytest.mark.parametrize("family", ["", "label."])
+def test_an_operation_with_a_near_name_is_put_into_the_command(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind_of("label.rewrd")
+    given = ("Label", "--data", "x", "--op", f"{family}rewrd", "--name", "y")
+    assert after(caught.value, monkeypatch, *given).endswith(f" Label --data x --op {family}reward --name y")
+    other = after(caught.value, monkeypatch, "Sft", "--set", "settings.op=x")
+    assert other == "quiver ops label.reward"
+
+
 def test_nothing_near_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
         model_at(Plan("data"), "./zzzzzz")
     assert "did you mean" not in caught.value.what
-
-
-def test_an_import_gives_all_that_the_stage_reads() -> None:
-    needed = Verify(kind="number").takes.names
-    command = next_command(["answer"], COMPLETIONS, "rows", needed)
-    assert "--format" in command and "--format prompts" not in command
 
 
 def test_a_wrong_use_of_a_list_is_answered_with_the_place_that_was_given() -> None:

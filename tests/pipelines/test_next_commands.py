@@ -72,5 +72,5 @@ def test_rows_of_another_tokenizer_name_one_that_is_there(place: Path) -> None:
     for one in (imported, trained, merged, adopted):
         with pytest.raises(DataError, match="another tokenizer") as fault:
             check_tokenizer("x", one, rows, ("input_ids",))
-        written = "luigi --module pipelines Template --op chat --data ROWS --tokenizer model"
+        written = f"luigi --module pipelines Template --op chat --data ROWS --tokenizer {place / 'model'}"
         assert fault.value.next == written, one.label

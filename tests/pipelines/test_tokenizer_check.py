@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 from pathlib import Path
@@ -177,12 +176,12 @@ def test_texts_and_ids_of_another_tokenizer_name_the_way_to_one(plan: Plan, rows
     with pytest.raises(DataError, match="was written for another tokenizer") as caught:
         plan.table("again", Mask(), written, tokenizer=wrong)
     words = shlex.split(caught.value.next)
-    assert words[3:9] == ["Template", "--op", "chat", "--data", os.path.relpath(rows.url), "--tokenizer"]
-    assert words[9] == os.path.relpath(wrong.url)
+    assert words[3:9] == ["Template", "--op", "chat", "--data", rows.url, "--tokenizer"]
+    assert words[9] == wrong.url
     assert op_of("template.chat", json.loads(words[11])) == texts.op, "with its own settings"
     with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
         learn(plan, there, wrong)
-    again = f"Template --op chat --data {os.path.relpath(rows.url)} --tokenizer"
+    again = f"Template --op chat --data {rows.url} --tokenizer"
     assert again in caught.value.next, "the texts are another's too"
 
 
@@ -199,9 +198,9 @@ def test_rows_behind_other_stages_name_the_stage_that_takes_a_tokenizer(
     with pytest.raises(DataError, match="holds ids of another tokenizer") as caught:
         learn(plan, there, other)
     printed = shlex.split(caught.value.next)
-    assert printed[3:9] == ["Template", "--op", "chat", "--data", os.path.relpath(rows.url), "--tokenizer"]
+    assert printed[3:9] == ["Template", "--op", "chat", "--data", rows.url, "--tokenizer"]
     assert op_of("template.chat", json.loads(printed[11])) == texts.op, "with its own settings"
-    assert remade(there.manifest(), "t", {"max_length": 32}).endswith("""--params '{"max_length": 32}'""")
-    assert remade(there.manifest(), "t", {"no_such_setting": 1}) == "", "no stage behind them has it"
+    assert remade(there, "t", {"max_length": 32}).endswith("""--params '{"max_length": 32}' --name tokens""")
+    assert remade(there, "t", {"no_such_setting": 1}) == "", "no stage behind them has it"
     shutil.rmtree(texts.url)
-    assert remade(there.manifest(), "t") == "", "what that stage read is gone"
+    assert remade(there, "t") == "", "what that stage read is gone"

@@ -33,6 +33,9 @@ EXPECTED = [
     ("Preference --model m --data kto.jsonl --eval-share 0",
      "Preference --model m --data kto.jsonl --eval-share 0 --algorithm kto"),
     ("Sft --model m --data kto.jsonl", "Preference --model m --data kto.jsonl"),
+    ("Sft --model m --data kto.jsonl --lr 1e-4 --algorithm sft --quiver-seed 3 --quiver-root there --set epochs=2",
+     "Preference --model m --data kto.jsonl --lr 1e-4 --quiver-seed 3 --quiver-root there --set epochs=2"),
+    ("Sft --model {here}/m --data {here}/kto.jsonl", "Preference --model {here}/m --data {here}/kto.jsonl"),
     ("Distill --model m --data rows.jsonl --template text",
      "Distill --model m --data rows.jsonl --template text --teacher FOLDER"),
     ("SpinIteration --setup own --own-model m",
@@ -52,10 +55,10 @@ def test_the_command_that_reads_the_file_is_named(
         (tmp_path / name).write_text(json.dumps(record) + "\n")
     write(tmp_path / "m")
     with pytest.raises(SystemExit) as ended:
-        command.run(shlex.split(given))
+        command.run(shlex.split(given.format(here=tmp_path) if "{here}" in given else given))
     printed = capsys.readouterr().err
     assert ended.value.code == 2 and "..." not in printed.partition("next: ")[2]
-    assert printed.rstrip().endswith(f" {expected}")
+    assert printed.rstrip().endswith(f" {expected.format(here=tmp_path) if '{here}' in expected else expected}")
 
 
 def test_the_reason_names_the_keys_that_are_there(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from commands import luigi
 from datakit.formats.forms import FORMS
 from datakit.registry import op_of
 from pipelines.commands import stages
-from pipelines.graph.made_by import Maker, makers, next_command, without_nulls
+from pipelines.graph.made_by import UNKNOWN, Maker, in_format, makers, over_rows, without_nulls
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import _require
 from schemas import COMPLETIONS, Column, Schema
@@ -29,13 +28,14 @@ from trainers.registry import algorithm_of, algorithms
 PLAIN = {"template": "plain"}
 
 
-@pytest.mark.parametrize("maker", makers(), ids=lambda maker: maker.command)
+@pytest.mark.parametrize("maker", makers(), ids=lambda maker: maker.command())
 def test_the_command_that_an_error_names_makes_the_columns(maker: Maker) -> None:
-    verb, *words = shlex.split(maker.command)
-    options = dict(zip(words[::2], words[1::2], strict=True))
-    if verb == "Import":
-        assert maker.adds == {*FORMS[options["--format"]].schema.names}
+    words = shlex.split(maker.command())
+    if words[0] == "quiver":
+        assert words[:2] == ["quiver", "formats"] and maker.adds == {*FORMS[words[2]].schema.names}
         return
+    verb, words = words[3], words[4:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
     op = op_of(f"{getattr(stages, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
     assert maker.adds <= {*op.gives(op.takes).names} and maker.takes == {*op.takes.names}
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
@@ -60,7 +60,7 @@ REFERENCE = """--params '{"per": "row", "columns": [["chosen_ids", "chosen_mask"
         (
             "rpo",
             [*IDS_AND_MASKS, "ref_logprob_chosen", "ref_logprob_rejected"],
-            "Import --files FILE --format preferences",
+            "quiver formats preferences",
         ),
         ("dpo", IDS_AND_MASKS, f"Label --op logprobs --model CHECKPOINT {REFERENCE}"),
         ("dpo", ["chosen_pieces", "rejected_pieces"], "Tokenize --op sequences --tokenizer CHECKPOINT --data rows"),
@@ -75,8 +75,9 @@ def test_rows_that_an_algorithm_cannot_eat_are_refused_with_the_next_command(
     given = Schema("rows", 1, tuple(Column(name, pa.string(), "given") for name in rows))
     learns = algorithm_of(algorithm)
     missing = [name for name in learns.reads(learns.rows).names if name not in rows]
-    assert next_command(missing, given, "rows") == f"luigi --module pipelines {command}"
-    assert next_command(["nobody_makes_it"], given, "rows") == ""
+    printed = over_rows(missing, given, "--data rows") or in_format(missing, given)
+    assert printed.removeprefix("luigi --module pipelines ") == command
+    assert over_rows(["nobody_makes_it"], given, "--data rows") == in_format(["nobody_makes_it"], given) == ""
 
 
 REFERRED = {name: algorithm for name, algorithm in algorithms().items() if algorithm.references}
@@ -86,7 +87,7 @@ REFERRED = {name: algorithm for name, algorithm in algorithms().items() if algor
 def test_what_an_algorithm_reads_of_a_reference_is_made_by_the_question_that_it_declares(algorithm: Algorithm) -> None:
     """Whichever algorithm it is: no operation holds a list of them."""
     given = [column for column in algorithm.rows.columns if column.name not in algorithm.references]
-    command = next_command(algorithm.references, Schema("rows", 1, tuple(given)), "rows")
+    command = over_rows(algorithm.references, Schema("rows", 1, tuple(given)), "--data rows")
     asked = [[one.ids, one.mask, one.reference] for one in algorithm.sequences]
     params = json.dumps({"per": "row", "columns": asked})
     assert command == f"luigi --module pipelines Label --op logprobs --model CHECKPOINT --params '{params}' --data rows"
@@ -99,7 +100,7 @@ def test_rows_that_may_be_null_are_refused_with_the_command_that_makes_them_sure
     needed = algorithm_of(algorithm).rows
     unsure = (replace(one, nullable=one.name.endswith("_reward")) for one in needed.columns)
     given = replace(needed, columns=tuple(unsure))
-    verb, *words = shlex.split(without_nulls(needed, given, "rows"))[3:]
+    verb, *words = shlex.split(without_nulls(needed, given, "--data rows"))[3:]
     options = dict(zip(words[::2], words[1::2], strict=True))
     assert (verb, options["--op"], options["--data"]) == ("Filter", "not_null", "rows")
     op_of("filter.not_null", json.loads(options["--params"])).gives(given).requires(needed, algorithm)
@@ -109,9 +110,10 @@ def test_rows_that_may_be_null_are_refused_with_the_command_that_makes_them_sure
             Existing(label="rows", place=rows.url, existing_manifest=rows.manifest, root=str(tmp_path)),
             needed,
             algorithm,
+            UNKNOWN,
         )
     assert fault.value.next.startswith("luigi --module pipelines Filter --op not_null ")
-    assert without_nulls(needed, needed, "rows") == ""
+    assert without_nulls(needed, needed, "--data rows") == ""
 
 
 def made(folder: Path, *command: str) -> Dataset:
@@ -129,8 +131,7 @@ def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> Non
     speaking = ("--tokenizer", tokenizer.url)
 
     done = luigi(tmp_path, "Tokenize", "--data", read.url, "--op", "mask", *speaking, module="pipelines")
-    place = os.path.relpath(read.url, tmp_path)
-    stderr = f"  next: luigi --module pipelines Template --op chat --tokenizer CHECKPOINT --data {place}\n"
+    stderr = f"  next: luigi --module pipelines Template --op chat --tokenizer {tokenizer.url} --data {read.url}\n"
     assert done.returncode == 10 and done.stderr.endswith(stderr)
 
     chat = ("Template", "--data", read.url, "--op", "chat", *speaking, "--params")
