@@ -136,7 +136,7 @@ def _next(error: QuiverError) -> str:
             return invocation.with_value(wrong, os.path.join(os.path.dirname(wrong), error.nearest)) or error.next
         error.nearest = ""
     if error.nearest and error.slug == "unknown-op":
-        return _with_op(*error.wrong, error.nearest) or error.next
+        return _with_op(error.wrong[0], error.nearest) or error.next
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next
     corrected = ""
