@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections import deque
@@ -18,20 +19,18 @@ from schemas.untrusted import strict_json
 METRICS = "metrics.jsonl"
 _ENDS = 1 << 16
 """Bytes at the end of the figures that are read."""
-_SETTINGS = ("algorithm", "epochs", "max_steps", "global_batch_size", "precision", "seed", "data", "init")
-_OPTIM = ("lr", "min_lr", "schedule", "warmup_steps")
+_SETTINGS = ("algorithm", "settings", "epochs", "max_steps", "global_batch_size", "precision", "lora", "seed")
+_PLACES = ("data", "init")
+_OPTIM = ("lr", "min_lr", "schedule", "warmup_steps", "weight_decay", "clip_grad")
 _FIGURES = ("step", "epoch", "loss", "val_loss", "lr", "grad_norm")
 
 
 def lines(place: str, settings: Mapping[str, Any], steps: int) -> Iterator[str]:
     """The settings of the run at `place`, its last `steps` lines of figures, and where the rest of it is seen."""
     yield terminal.wrapped(f"{shown(place)}: {plain_places.RUN}")
-    optim = settings.get("optim")
-    chosen = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-    chosen |= {name: optim[name] for name in _OPTIM if name in optim} if isinstance(optim, dict) else {}
-    near = {name: relative(chosen[name]) for name in ("data", "init") if isinstance(chosen.get(name), str)}
+    near = {name: relative(settings[name]) for name in _PLACES if isinstance(settings.get(name), str)}
     yield from ("", "settings (config.json has them all)")
-    yield from plain_places.fields(chosen | near)
+    yield from plain_places.fields(learnt_with(settings) | near)
     metrics = os.path.join(place, METRICS)
     yield from ("", f"figures, the last of {METRICS}")
     for figures in _last(metrics, steps):
@@ -49,6 +48,14 @@ def lines(place: str, settings: Mapping[str, Any], steps: int) -> Iterator[str]:
     quoted = shlex.quote(place)
     figures_are = f"less {quoted}/{METRICS}" if os.path.exists(metrics) else f"ls {quoted}"
     yield from ("", f"next: tensorboard --logdir {quoted}" if "curves" in there else f"next: {figures_are}")
+
+
+def learnt_with(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of a training those by which a person knows it, as they are written; none that is off."""
+    optim = settings.get("optim")
+    chosen = {name: settings[name] for name in _SETTINGS if settings.get(name) not in (None, {})}
+    chosen |= {name: optim[name] for name in _OPTIM if name in optim} if isinstance(optim, dict) else {}
+    return {name: json.dumps(one) if isinstance(one, dict) else one for name, one in chosen.items()}
 
 
 def _last(metrics: str, steps: int) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ Nothing of torch is imported, and of a checkpoint only its manifest and its one 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from quiver import listing, plain_places, run_folder
 from quiver.command import Command, is_count
 from schemas import Dataset, display
+from schemas.chat_template import ChatTemplate
 from schemas.errors import IntegrityError, QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.nearest import nearest
@@ -90,6 +92,7 @@ def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
     for parent in manifest.parents:
         yield _near(f"  {shown(parent.name)}: {shown(parent.url)}")
     for title, values in (
+        ("training", _training(manifest)),
         ("architecture", _architecture(place, manifest)),
         ("figures", manifest.facts.get("stats", {})),
     ):
@@ -98,6 +101,19 @@ def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
             yield from plain_places.fields(
                 {name: f"{v:.5g}" if isinstance(v, float) else v for name, v in values.items()}
             )
+
+
+def _training(manifest: Manifest) -> Mapping[str, Any]:
+    """What the training that made the checkpoint was asked for, and the chat template that it learnt; none where no
+    training did.
+    """
+    params = manifest.op.get("params")
+    if not str(manifest.op.get("name")).startswith("train.") or not isinstance(params, Mapping):
+        return {}
+    learnt = ChatTemplate.of(manifest.facts)
+    options = f", with {json.dumps(dict(learnt.options))}" if learnt.options else ""
+    template = "the tokenizer's own" if learnt.name is None else learnt.name
+    return {**run_folder.learnt_with(params), "template": f"{template}{options}"}
 
 
 def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:

@@ -39,11 +39,15 @@ class PythonScorer:
 
     def _numbers(self, values: object, rows: pa.Table) -> pa.Array:
         asked = f"a list of {rows.num_rows} numbers, one a row in their order"
+        later = _later(values)
+        if later:
+            raise self._bad(f"returned {later}, which holds no scores until somebody waits for it", asked, later)
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise self._bad("returned no list", asked, _described(values))
         listed = list(values)
         if len(listed) != rows.num_rows:
-            raise self._bad(f"was asked {rows.num_rows} scores, got {len(listed)}", asked, f"{len(listed)} of them")
+            of = " of a generator (def with yield: its return gives nothing)" if inspect.isgenerator(values) else ""
+            raise self._bad(f"was asked {rows.num_rows} scores, got {len(listed)}{of}", asked, f"{len(listed)} of them")
         strange = next((place for place, value in enumerate(listed) if not _is_number(value)), None)
         if strange is not None:
             handed = ", ".join(f"{name}={printable(rows[name][strange], 60)}" for name in self._takes.names)
@@ -62,6 +66,16 @@ class PythonScorer:
             kept="finished chunks, which the next run uses; no score of this one",
             next=f"return {expected} from {self.function}, then run the same command again",
         )
+
+
+def _later(values: object) -> str:
+    """What `values` is where it would give scores to somebody who waits for it; empty for anything else."""
+    if inspect.iscoroutine(values):
+        values.close()  # Python warns of one that nobody waited for
+        return "a coroutine (of an async def)"
+    if inspect.isasyncgen(values):
+        return "an asynchronous generator (of an async def with yield)"
+    return f"an awaitable ({type(values).__name__})" if inspect.isawaitable(values) else ""
 
 
 def _is_number(value: Any) -> bool:

@@ -155,7 +155,17 @@ def _parameters(function: str) -> list[str]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
         raise _unreadable(function, place, fault) from fault
-    defined = [part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    defined = [part for part in tree.body if isinstance(part, kinds) and part.name == name]
+    if defined and isinstance(defined[-1], ast.AsyncFunctionDef):
+        raise ConfigError(
+            "no-function",
+            f"{printable(function)} is an async def: called, it returns a coroutine and no scores",
+            expected=f"def {printable(name)}(...), which returns its scores",
+            where=f"{printable(place, 200)}, line {defined[-1].lineno}",
+            kept="nothing was started",
+            next=f"write it as def {printable(name)}(...); what it awaits runs inside with asyncio.run(...)",
+        )
     if not defined:
         near = nearest(name, [part.name for part in tree.body if isinstance(part, ast.FunctionDef)])
         raise ConfigError(

@@ -25,8 +25,9 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.registry import rendered
 from pipelines.report.renderer import Report
 from pipelines.report.set_aside import set_aside
-from pipelines.runtime import settings
-from pipelines.runtime.learning import AssignmentsParameter, Assigns
+from pipelines.runtime import invocation, settings
+from pipelines.runtime.console import say
+from pipelines.runtime.learning import AssignmentsParameter, Assigns, MergedParameter
 from pipelines.runtime.parameters import OptionalWhole, RenamedParameter
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
@@ -147,8 +148,13 @@ class SetupRecipe(Recipe[R]):
         return {name: change for name, change in self.changes.items() if name not in own}
 
     def _check_changes(self, task_setup: TaskSetup, results: R) -> None:
-        """`ConfigError` for a change of a training of the setup that nothing of the `results` comes of."""
-        changed = self._setup_changes.keys() - {self.training}
+        """`ConfigError` for a change of a training of the setup that nothing of the `results` comes of, by `--set`, a
+        flag of the setup or the file of flags; a line where `luigi.cfg`, which all recipes share, says it.
+        """
+        flags = {name: invocation.flag_of(f"{self.setup}_{name}") for name in _trainings(self.setup)}
+        config = luigi.configuration.get_config()
+        given = {name for name, flag in flags.items() if invocation.value(flag) or config.has_option(self.setup, name)}
+        changed = given.union(self._setup_changes) - {self.training}
         if not changed:
             return
         planned = {id(node) for target in results.targets for node in target.ancestors()}
@@ -164,3 +170,28 @@ class SetupRecipe(Recipe[R]):
                     kept="nothing was started",
                     next=f"--set {shlex.quote(printable(rest, 80))}",
                 )
+        for part in sorted(given & changed - {*read}):
+            why = f"changes nothing: nothing of this recipe comes of {part} of the setup {self.setup}"
+            if not invocation.value(flags[part]):
+                say(f"{part} in section [{self.setup}] of luigi.cfg {why}")
+                continue
+            raise ConfigError(
+                "bad-setting",
+                f"{flags[part]} {why}",
+                expected=", ".join([*(flags[one] for one in read), f"--{self.training}"]),
+                kept="nothing was started",
+                next=self._without(part, flags[part]),
+            )
+
+    def _without(self, name: str, flag: str) -> str:
+        """The command without the `flag` of a training of the setup, or with its value for the recipe's own."""
+        if invocation.is_in_file(flag):
+            return f"take {flag[2:]} out of the file of --config, then run the same command again"
+        if name == "improve" and not invocation.value(f"--{self.training}"):
+            return invocation.replaced(flag, f"--{self.training}", "{}")
+        return invocation.without(flag)
+
+
+def _trainings(setup: str) -> list[str]:
+    """The parameters of a setup that are settings of a training, or of a network."""
+    return [name for name, one in setup_kind(setup).get_params() if isinstance(one, MergedParameter)]

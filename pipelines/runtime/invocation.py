@@ -74,6 +74,11 @@ def value(flag: str) -> str:
     return words[-1].removeprefix(f"{flag}=") if words else ""
 
 
+def is_in_file(flag: str) -> bool:
+    """Whether the file of flags gives `flag`, and the command line does not."""
+    return bool(_values(flag, _in_file)) and not _values(flag, _given)
+
+
 def again(**changed: object) -> list[str]:
     """The words of the command that was given, with other values of some of its parameters."""
     words = list(_given)

@@ -7,12 +7,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
+from luigi.task_register import Register
 
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
-from pipelines.runtime import command
+from pipelines.runtime import command, flags_file, invocation
 from pipelines.runtime.learning import learning_of
 from schemas.errors import ConfigError
 
@@ -81,6 +83,63 @@ def test_a_change_that_nothing_comes_of_is_refused(words: str, change: str, expe
     assert caught.value.what.startswith(f"--set {change} changes nothing: nothing of this recipe comes of {first} of")
     assert (caught.value.expected or "").startswith(expected) and caught.value.next == f"--set {rest}"
     learnt_by(f"{words} --set base.epochs=2 {caught.value.next}")
+
+
+SMALLER = json.dumps({"optim": {"lr": 6e-5}})
+FILES = """--preferences-files '["pairs.jsonl"]'"""
+
+
+@pytest.mark.parametrize(
+    ("given", "flag", "cure"),
+    [
+        ("DpoIteration", "digits-improve", f"DpoIteration --learning '{SMALLER}'"),
+        ("SpinIteration --learning '{}'", "digits-improve", "SpinIteration --learning '{}'"),
+        (f"PreferenceOptimization {FILES}", "preferences-reward", f"PreferenceOptimization {FILES}"),
+    ],
+)
+def test_a_flag_of_a_setup_that_nothing_comes_of_is_refused(
+    given: str, flag: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    (tmp_path / "flags.yaml").write_text(f"{flag}: {SMALLER}\n")
+    (setup, part), words = flag.split("-"), shlex.split(given)
+    what = f"--{flag} changes nothing: nothing of this recipe comes of {part} of the setup {setup}"
+    with pytest.raises(ConfigError) as caught:
+        planned(*words, f"--{flag}", SMALLER)
+    assert caught.value.what == what and caught.value.next.endswith(f" {cure}")
+    with pytest.raises(ConfigError) as caught:
+        planned(*words, "--config", "flags.yaml")
+    assert (caught.value.what, caught.value.next.split(",")[0]) == (what, f"take {flag} out of the file of --config")
+    planned(*shlex.split(cure))
+
+
+def test_a_section_that_nothing_comes_of_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A configuration is shared by all recipes: it is no error that another one reads it."""
+    config = luigi.configuration.get_config()
+    config.set("digits", "improve", SMALLER)
+    Register.clear_instance_cache()
+    try:
+        assert (
+            learnt_by("DpoIteration") and "improve in section [digits] of luigi.cfg changes" in capsys.readouterr().err
+        )
+        assert learnt_by("RestIteration") and "changes nothing" not in capsys.readouterr().err
+    finally:
+        config.remove_option("digits", "improve")
+
+
+def planned(*words: str) -> None:
+    """Make the graph of a command, with its file of flags, as its program does."""
+    invocation.given(words)
+    Register.clear_instance_cache()
+    try:
+        with CmdlineParser.global_instance(flags_file.with_file(words)) as parser:
+            task: Any = parser.get_task_obj()
+            assert task.targets
+    finally:
+        invocation.given([])
 
 
 def learnt_by(words: str) -> dict[str, Any]:

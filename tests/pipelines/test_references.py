@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from datakit.template import Rendering
 from pipelines.commands.stages import Train
 from pipelines.commands.templated import Answering
+from pipelines.graph.backend import backend_of, model_at
+from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation
 from pipelines.runtime.learning import learning_of
 from pipelines.runtime.references import reference
+from schemas import SAMPLES
 from schemas.errors import ConfigError
 
 
@@ -80,3 +84,14 @@ def test_assignments_and_flags_lie_over_learning() -> None:
     assert learning_of(train) == asked, "max_steps displaces the epochs that are the default"
     with pytest.raises(ConfigError, match=r"optim\.lr is given twice"):
         learning_of(Train(**given, set=("optim.lr=2",), lr=3.0))
+
+
+def test_an_asynchronous_function_is_refused_before_any_work_by_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "asking.py").write_text("import asyncio\n\nasync def score(response):\n    return [1.0]\n")
+    node = model_at(Plan(str(tmp_path)), "asking:score", "scorer")
+    with pytest.raises(ConfigError, match="asking:score is an async def: called, it returns a coroutine") as caught:
+        backend_of(node).takes(node, "scorer", SAMPLES)
+    assert caught.value.where.endswith("asking.py, line 3") and "asyncio.run" in caught.value.next

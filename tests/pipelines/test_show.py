@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.store import commit
+from trainers.config import training_of
 
 ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
 
@@ -76,6 +78,38 @@ def test_a_checkpoint_shows_its_shape_its_parents_and_its_figures(
     lines = [line.split() for line in printed(capsys, "data/policy-3").splitlines()]
     assert ["num_layers", "7"] in lines and ["data:", "data/given-1"] in lines
     assert ["loss", "0.25"] in lines and ["steps", "12"] in lines and not any("window" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("facts", "template"),
+    [
+        ({}, "the tokenizer's own"),
+        ({"template": {"name": "plain", "source": "{{ x }}", "options": {}}}, "plain"),
+        ({"template": {"name": None, "source": None, "options": {"think": False}}}, "own, with {"),
+    ],
+)
+def test_a_checkpoint_shows_what_it_was_trained_with(
+    facts: dict[str, Any], template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    learning: dict[str, Any] = {
+        "optim": {"lr": 3e-4, "schedule": "cosine"},
+        "max_steps": 7,
+        "precision": "bf16",
+        "settings": {"beta": 0.2},
+    }
+    training = training_of("dpo", {**learning, "global_batch_size": 8}, seed=5, where="here")
+    (tmp_path / "p").mkdir()
+    manifest = Manifest(kind="checkpoint", op=training.learning.op, facts=facts, task_key="1" * 64)
+    (tmp_path / "p/_manifest.json").write_bytes(manifest.to_bytes())
+    shown = printed(capsys, "p")
+    lines = [line.split(maxsplit=1) for line in shown.splitlines()]
+    values = {"algorithm": "dpo", "max_steps": "7", "precision": "bf16", "global_batch_size": "8", "lr": "0.0003"}
+    assert all([name, value] in lines for name, value in {**values, "schedule": "cosine", "seed": "5"}.items()), shown
+    assert ["settings", '{"beta": 0.2}'] in lines
+    assert any(line.startswith("  template ") and template in line for line in shown.splitlines()), shown
+    assert max(map(len, shown.splitlines())) <= 80 and "epochs" not in shown and "lora" not in shown
 
 
 def test_a_folder_lists_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

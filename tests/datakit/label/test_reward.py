@@ -57,7 +57,36 @@ def one_text(response):
     return "12"
 
 
+async def later(response):
+    return brevity(response)
+
+
+def waits(response):
+    return later(response)
+
+
+async def later_still(response):
+    for text in response:
+        yield len(text)
+
+
+def waits_within(response):
+    return {"reward": later(response)}
+
+
+def generated(response):
+    yield from brevity(response)
+
+
+def generated_once(response):
+    yield brevity(response)
+
+
 NOT_CALLABLE = 3
+
+
+ASYNC = "an asynchronous generator (of an async def with yield), which holds no scores until somebody waits for it"
+COROUTINE = "a coroutine (of an async def), which holds no scores until somebody waits for it"
 
 
 def python(name: str) -> dict[str, Resource]:
@@ -184,6 +213,19 @@ def test_a_bad_reply_is_an_error(put, tmp_path, name, what):
         ("nothing", "returned no list", "NoneType None"),
         ("one_text", "returned no list", "str 12"),
         ("one_too_few", "was asked 2 scores, got 1", "1 of them"),
+        ("waits", f"returned {COROUTINE}", "a coroutine (of an async def)"),
+        ("waits_within", f"returned {COROUTINE}", "a coroutine (of an async def)"),
+        ("later", f"returned {COROUTINE}", "a coroutine (of an async def)"),
+        (
+            "later_still",
+            f"returned {ASYNC}",
+            "an asynchronous generator (of an async def with yield)",
+        ),
+        (
+            "generated_once",
+            "was asked 2 scores, got 1 of a generator (def with yield: its return gives nothing)",
+            "1 of them",
+        ),
     ],
 )
 def test_a_bad_reply_names_the_row_and_the_line_and_what_to_return(put, tmp_path, name, what, actual):
@@ -193,6 +235,12 @@ def test_a_bad_reply_names_the_row_and_the_line_and_what_to_return(put, tmp_path
     assert error.what.endswith(f":{name} {what}") and error.found == actual
     assert error.where == f"line {line} of {__file__}" and "no score of this one" in error.kept
     assert error.next.startswith("return ") and error.next.endswith(", then run the same command again")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_generator_of_one_score_a_row_is_a_list(put, tmp_path):
+    out = apply(Reward(), put(responses("a", "bb")), str(tmp_path / "out"), resources=python("generated"))
+    assert out.read(["reward"])["reward"].to_pylist() == [-1.0, -2.0]
 
 
 @pytest.mark.parametrize(
