@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError, Stopped, StorageError, printable
@@ -30,12 +31,24 @@ from trainers.launch.run_lock import run_lock
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the configuration file named on the command line; the process's exit code."""
+    usage = "python -m trainers.run CONFIG.json\n       python -m trainers.launch CONFIG.json --ranks N"
+    return main_of(arguments, usage, _planned)
+
+
+Planned: TypeAlias = "tuple[Run, Callable[[], None]]"
+"""A run, and what executes it: `QuiverError` for everything that is not our own fault."""
+
+
+def main_of(arguments: list[str] | None, usage: str, plan: Callable[[str], Planned]) -> int:
+    """The `main` of a program of ranks: what `plan` makes of the file named on the command line is executed; how that
+    ends, whoever waits is given as exit code and error.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1 or given[0] in ("-h", "--help"):
-        print("usage: python -m trainers.run CONFIG.json\n       python -m trainers.launch CONFIG.json --ranks N")
+        print(f"usage: {usage}")
         return 0 if given and given[0] in ("-h", "--help") else 2
     try:
-        code, error = _go(given[0])
+        code, error = _go(given[0], plan)
     except SystemExit as exit_:
         rank.leave(exit_.code if isinstance(exit_.code, int) else 1)
         raise
@@ -45,15 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _go(path: str) -> tuple[int, QuiverError | None]:
+def _go(path: str, plan: Callable[[str], Planned]) -> tuple[int, QuiverError | None]:
     """The exit code, and the error behind it."""
     folder = Path(".")
     try:
         rank.enter()
-        run = config.read(path)
+        run, execution = plan(path)
         folder = run.paths.folder
         config.check_trackers(run.execution)
-        execute(run)
+        execution()
     except QuiverError as error:
         return error.code, error
     except KeyboardInterrupt:
@@ -64,15 +77,31 @@ def _go(path: str) -> tuple[int, QuiverError | None]:
     return 0, None
 
 
+def _planned(path: str) -> Planned:
+    run = config.read(path)
+    return run, lambda: execute(run)
+
+
 def execute(run: Run) -> None:
     """Train `run`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
+
+    def train(data: Dataset, task_key: str) -> None:
+        from trainers.engine.training import loop
+
+        validation = None if run.paths.validation is None else Dataset.open(run.paths.validation)
+        loop.train(run, data, validation, task_key)
+
+    once(run, train)
+
+
+def once(run: Run, train: Callable[[Dataset, str], None]) -> None:
+    """Have `train` make the checkpoint of `run`, from its data and under its key, unless it is there."""
     registry.configured(run.learning.algorithm, run.learning.settings)
     if run.paths.data is None:
         raise ConfigError(
             "no-data", "the run has no data", expected="data: the dataset to learn from", kept="nothing was started"
         )
     data = Dataset.open(run.paths.data)
-    validation = None if run.paths.validation is None else Dataset.open(run.paths.validation)
     parents = [data.as_parent("data")]
     if run.paths.init is not None:
         init = _init_manifest(run.paths.init)
@@ -82,7 +111,7 @@ def execute(run: Run) -> None:
         return
     with nullcontext() if rank.one_of_many() else run_lock(run.paths.folder):
         if not _finished(run, task_key, parents):
-            _train(run, data, validation, task_key)
+            _train(lambda: train(data, task_key))
 
 
 def _finished(run: Run, task_key: str, parents: Sequence[Parent]) -> bool:
@@ -93,12 +122,11 @@ def _finished(run: Run, task_key: str, parents: Sequence[Parent]) -> bool:
     return True
 
 
-def _train(run: Run, data: Dataset, validation: Dataset | None, task_key: str) -> None:
+def _train(train: Callable[[], None]) -> None:
     from trainers.engine.megatron import parallel
-    from trainers.engine.training import loop
 
     try:
-        loop.train(run, data, validation, task_key)
+        train()
     except QuiverError as error:
         rank.leave(error.code, error)  # before the groups are left, which may take for ever
         raise

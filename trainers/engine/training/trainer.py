@@ -44,6 +44,7 @@ from trainers.engine.reporting.report import by_source
 from trainers.engine.reporting.results import TrainedStep
 from trainers.engine.training import build, optim
 from trainers.engine.training.build import Prepared
+from trainers.engine.training.weights_checksum import weights_checksum
 from trainers.launch import rank
 
 
@@ -238,6 +239,12 @@ class Trainer:
             for one, at in zip(beside, saved, strict=True):
                 one.resume(at)
             return self.steps
+
+    @property
+    def weights_checksum(self) -> str:
+        """SHA-256 in hex of the weights that learn, as they stand; equal at one layout alone. All processes ask."""
+        with self._alone():
+            return weights_checksum(self.model)
 
     @property
     def resumed(self) -> bool:

@@ -1,0 +1,38 @@
+"""`python -m pipelines.online CONFIG.json`: one rank of an online run, or its only process; exit codes as for
+`trainers.run`.
+"""
+
+from __future__ import annotations
+
+from pipelines.online import config
+from pipelines.online.config import OnlineRun
+from schemas.dataset import Dataset
+from schemas.process import program
+from trainers.run import Planned, main_of, once
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the configuration file named on the command line; the process's exit code."""
+    return main_of(arguments, "python -m pipelines.online CONFIG.json", _planned)
+
+
+def _planned(path: str) -> Planned:
+    online = config.read(path)
+    return online.run, lambda: execute(online)
+
+
+def execute(online: OnlineRun) -> None:
+    """Train `online`, unless its checkpoint is there; raises `QuiverError` for everything that is not our own fault."""
+    once(online.run, lambda prompts, task_key: _train(online, prompts, task_key))
+
+
+def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
+    from pipelines.online.rollouts import Rollouts
+    from trainers import engine
+
+    with engine.open(online.run, resume=True) as trainer:
+        engine.fit(trainer, Rollouts(online, trainer, prompts, task_key))
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,121 @@
+"""What an online run is: a training (`trainers.config.Run`), and the operations that make the rows of its steps.
+
+    {"run": {...},
+     "step": {"prompts": 64, "answers": [{"name": "generate.complete", "params": {...}},
+                                         {"name": "label.verify", "params": {...}}],
+              "rows": [{"name": "tokenize.drawn"}, {"name": "label.group_advantage"}]}}
+
+`run` names prompts that are tokenized as its `data`, and its last step; the rest of it is as `trainers.run` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from datakit.op import Expand, Op
+from datakit.registry import op_of
+from datakit.run.chain import Chain, PaidChain
+from schemas.errors import ConfigError
+from schemas.settings import parse, plain
+from schemas.store.ownfiles import replace_file
+from trainers import config
+from trainers.config import Run
+
+VERSION = 1
+"""Rises when the same run draws or learns other rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpSettings:
+    """An operation by name, with its settings."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def op(self) -> Op:
+        """The operation; `ConfigError` for one that there is not, and for bad settings."""
+        return op_of(self.name, self.params)
+
+
+def settings_of(ops: Sequence[Op]) -> tuple[OpSettings, ...]:
+    """`ops` as a configuration holds them."""
+    return tuple(OpSettings(name=op.name, params=op.params()) for op in ops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How the rows of a step are made.
+
+    `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
+    operations over prompts, a chunk at a time: what they pay for is kept as they go; the first of them draws. `rows`
+    are operations over all answers of the step; what comes out is learnt, whole, in `updates` optimizer steps with
+    about as many rows each.
+    """
+
+    prompts: int
+    answers: tuple[OpSettings, ...]
+    rows: tuple[OpSettings, ...]
+    updates: int = 1
+
+    def faults(self) -> list[str]:
+        """Why it contradicts itself; empty when it does not."""
+        counts = {"prompts": self.prompts, "updates": self.updates}
+        faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
+        if not self.answers or self.answers[0].name != "generate.complete":
+            faults.append("step.answers begins with generate.complete")
+        return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
+
+    @property
+    def answering(self) -> PaidChain:
+        """From prompts to answers, as many prompts at a time as the first operation takes."""
+        ops = tuple(one.op for one in self.answers)
+        return PaidChain(ops=ops, rows_per_chunk=next(op.rows_per_chunk for op in ops if isinstance(op, Expand)))
+
+    @property
+    def labelling(self) -> Chain:
+        """From answers to rows that are learnt."""
+        return Chain(ops=tuple(one.op for one in self.rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRun:
+    """An online run. `models` are references of the models that operations ask besides the policy, by the name in
+    their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder.
+    """
+
+    run: Run
+    step: Step
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = self.step.faults()
+        if self.run.learning.max_steps is None:
+            faults.append("run.max_steps is missing: rows that are drawn step by step have no epochs")
+        if faults:
+            raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All settings that decide which rows are drawn and what is learnt of them."""
+        return {"run": self.run.learning.op, "step": identity(self.step)}
+
+
+def identity(step: Step) -> dict[str, Any]:
+    """`step` as keys hold it: operations with their versions."""
+    ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
+    return {**plain(replace(step, answers=(), rows=())), **ops, "version": VERSION}
+
+
+def write(path: Path, online: OnlineRun) -> None:
+    """Leave `online` in the JSON file `path`, as `read` takes it; never half of it."""
+    replace_file(path, json.dumps(plain(online), indent=1))
+
+
+def read(path: str) -> OnlineRun:
+    """The run described by the JSON file `path`; `ConfigError` for anything that is not exactly one."""
+    return parse(OnlineRun, config.read_json(path), where=path)
