@@ -61,6 +61,9 @@ class _Several(Op):
             schema = op.gives(schema)
         return schema
 
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Op:
+        return replace(self, ops=tuple(op.with_outputs(outputs) for op in self.ops))
+
     def before(self, need: str, given: Schema) -> Schema:
         """The rows that the first operation sees which needs `need`, where those of `given` come in."""
         for op in self.ops:

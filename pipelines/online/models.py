@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from datakit.clients import Sampling
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
-from pipelines.graph.backend import Role, backend_of, model_at
-from pipelines.graph.nodes import resource_key
+from pipelines.graph.backend import Role, backend_of, model_at, placement_of
+from pipelines.graph.nodes import asked_key
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
 from pipelines.online.config import OnlineRun
@@ -66,9 +65,14 @@ def _same(model: object) -> object:
 
 
 def _asked(plan: Plan, role: Role, place: str, rows: Schema) -> Resource:
-    """The model at `place`, on as many threads as training has; what it reads is no column of prompts."""
+    """The model at `place`, on as many threads as training has unless `place` says so; what it reads is no column of
+    prompts.
+    """
+    import torch
+
     node = model_at(plan, place, role)
-    backend = backend_of(node)
-    placement = replace(backend.placement, threads=torch.get_num_threads())
+    backend, placement = backend_of(node), placement_of(node)
+    if "threads" not in node.placement_settings:
+        placement = replace(placement, threads=torch.get_num_threads())
     open_ = functools.partial(backend.open, node.url, role, backend.takes(node, role, rows), placement)
-    return Resource(resource_key(role, node), open_, outputs=node.output_names)
+    return Resource(asked_key(role, node), open_, outputs=node.output_names)

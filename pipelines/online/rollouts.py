@@ -64,7 +64,7 @@ class Rollouts:
         first, stop = (rows.num_rows * at // updates for at in (part, part + 1))
         if first == stop:
             raise HealthError(
-                "no-rows",
+                "no-rows-left",
                 f"nothing is left to learn of the answers of step {step + 1}",
                 expected=f"{updates} rows at least",
                 found=f"{rows.num_rows}",
@@ -100,10 +100,10 @@ class Rollouts:
     ) -> Dataset:
         """`apply` in this process, under this key."""
         needed = {name: models[name] for name in op.needs if name in models}
-        return apply(op, rows, into, resources=needed, seed=seed, task_key=task_key, on_progress=self._beat)
+        return apply(op, rows, into, resources=needed, seed=seed, task_key=task_key, on_progress=self._progressed)
 
-    def _beat(self, _: Progress) -> None:
-        self._lead.beat()
+    def _progressed(self, _: Progress) -> None:
+        self._lead.progressed()
 
 
 def figures(rollouts: Dataset, rows: pa.Table) -> dict[str, float]:

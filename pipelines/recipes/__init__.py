@@ -5,8 +5,10 @@ from __future__ import annotations
 from pipelines.recipes.decision_transformer import DecisionTransformer as DecisionTransformer
 from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.dpo import DpoIteration as DpoIteration
+from pipelines.recipes.grpo import Grpo as Grpo
 from pipelines.recipes.preference import Preference as Preference
 from pipelines.recipes.preference_optimization import PreferenceOptimization as PreferenceOptimization
+from pipelines.recipes.reinforce import Reinforce as Reinforce
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
 from pipelines.recipes.rest import RestIteration as RestIteration
 from pipelines.recipes.reward_model import RewardModel as RewardModel

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.graph.nodes import Node, TrainedCheckpoint
 from pipelines.runtime import settings
@@ -26,6 +26,7 @@ from trainers import config
 from trainers.config import Paths, Run, check_trackers
 from trainers.launch import start
 from trainers.launch.launch_result import saved_step
+from trainers.launch.local import PROGRAM
 from trainers.launch.settings import Launch
 
 
@@ -33,18 +34,26 @@ from trainers.launch.settings import Launch
 class Fit(Make):
     """Makes a checkpoint: one training run, in a process of its own."""
 
+    program: ClassVar[str] = PROGRAM
+    """The module that every rank runs."""
+
+    def write(self, file: Path, node: TrainedCheckpoint, run: Run) -> None:
+        """Leave in `file` what the program reads."""
+        config.write(file, run)
+
     def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
-        """`python -m trainers.run`, in one process or several; errors of the run are raised here as they are."""
+        """The program, in one process or several; errors of the run are raised here as they are."""
         run = placed(node)
         folder = run.paths.folder
         own_folder(folder)
         file = folder / "config.json"
-        config.write(file, run)
+        self.write(file, node, run)
         launch, ranks = check(node)
         metrics = folder / "metrics.jsonl"
         if step := saved_step(folder):
             say_of(node.label, f"resumed at step {step}, the newest save")
-        started = start.prepare(file.absolute(), folder, ranks, launch, what=node.label, tell=say)
+        how: dict[str, Any] = {"what": node.label, "program": self.program, "tell": say}
+        started = start.prepare(file.absolute(), folder, ranks, launch, **how)
         data = read_manifest(node.data.url)
         steps = run.learning.num_steps(None if data is None else data.num_rows)
         started.run(_Follower(metrics, steps, stage))
@@ -113,6 +122,8 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
     parts = [f"step {step:,}{of}"]
     if "loss" in figures:
         parts.append(f"loss {figures['loss']:.4f}")
+    if "reward" in figures:
+        parts.append(f"reward {figures['reward']:.3f}")
     if figures.get("seconds"):
         parts.append(f"{figures.get('tokens', 0) / figures['seconds']:,.0f} tokens/s")
     if steps and step:

@@ -16,6 +16,8 @@ from datakit.run.resource import Resource
 from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
+from pipelines.online.models import opened
+from pipelines.online.rollouts import figures
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, HealthError, Stopped
 from schemas.settings import json_digest
@@ -70,11 +72,32 @@ def test_every_step_leaves_what_it_asked_drew_and_learnt(whole: tuple[dict[str, 
             kept = answers.read()
             assert again.select(["sample_id", "response_ids"]) == kept.select(["sample_id", "response_ids"])
             assert kept["reward"].to_pylist() == [float(len(text)) for text in kept["response"].to_pylist()]
-            figures = trainer.learn(rows.read())
-            assert (figures["loss"], line["reward"]) == (line["loss"], rows.stats["columns"]["reward"]["mean"])
+            learnt = trainer.learn(rows.read())
+            assert (learnt["loss"], line["reward"]) == (line["loss"], rows.stats["columns"]["reward"]["mean"])
         assert trainer.save().facts["weights_digest"] == whole[0]["facts"]["weights_digest"]
     assert [part.op["name"] for part in (answers.manifest, rows.manifest)] == ["chain.paid", "chain"]
     shutil.rmtree(folder / "by hand.run", ignore_errors=True)
+
+
+def test_figures_of_a_step_are_those_of_its_rows(whole: tuple[dict[str, Any], Any], folder: Path) -> None:
+    kept = rollouts(runs.online_run(folder, "whole"), 2)
+    rows = kept.read()
+    lengths, ended = rows["response_ids"].to_pylist(), rows["finish_reason"].to_pylist()
+    expected = {
+        "reward": sum(rows["reward"].to_pylist()) / rows.num_rows,
+        "answer_tokens": sum(map(len, lengths)) / rows.num_rows,
+        "cut": ended.count("length") / rows.num_rows,
+        "dropped": 0.0,
+    }
+    assert figures(kept, rows) == pytest.approx(expected)
+    assert {name: whole[0]["curve"][1][name] for name in expected} == pytest.approx(expected)
+
+
+def test_models_are_opened_once_and_see_what_is_there_by_then(folder: Path) -> None:
+    given = runs.online_run(folder, "whole")
+    resources = opened(given, given.step.answering, Dataset.open(str(folder / "prompts")))
+    scorer: Any = resources["scorer"].open()
+    assert scorer is resources["scorer"].open() and scorer.takes.names == ("response",)
 
 
 @pytest.mark.parametrize(("call", "when"), [(1, "before"), (2, "after"), (7, "before"), (8, "after"), (10, "before")])

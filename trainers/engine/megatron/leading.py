@@ -20,14 +20,14 @@ from trainers.launch import rank
 
 T = TypeVar("T")
 
-_DONE, _BEAT = "done", "beat"
+_DONE, _PROGRESS = "done", "progress"
 
 
 class Lead:
     """What rank 0 may ask all ranks to do, by name; no thread but the main one does."""
 
     def __init__(self, served: Mapping[str, Callable[..., Any]]) -> None:
-        assert not {_DONE, _BEAT} & served.keys(), f"{_DONE} and {_BEAT} are taken"
+        assert not {_DONE, _PROGRESS} & served.keys(), f"{_DONE} and {_PROGRESS} are taken"
         self.served = served
 
     def run(self, work: Callable[[], T]) -> T:
@@ -47,10 +47,10 @@ class Lead:
         _send(name, *arguments)
         return self.served[name](*arguments)
 
-    def beat(self) -> None:
+    def progressed(self) -> None:
         """The work gets on: no rank is to be taken for one that hangs."""
         rank.heartbeat()
-        _send(_BEAT)
+        _send(_PROGRESS)
 
     def _follow(self) -> Any:
         while True:
@@ -61,7 +61,7 @@ class Lead:
                 if fault is not None:
                     raise fault
                 return made
-            if name != _BEAT:
+            if name != _PROGRESS:
                 with suppress(Exception):  # rank 0 has met the same, and says what becomes of it
                     self.served[name](*arguments)
 

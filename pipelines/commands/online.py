@@ -1,0 +1,169 @@
+"""What every online recipe asks of the command line: a policy answers, is rewarded, and learns, step by step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from datakit.blend import Shuffle
+from datakit.generate import Complete
+from datakit.label import Reward
+from datakit.op import Op
+from datakit.run.chain import PaidChain
+from datakit.tokenize import Drawn
+from pipelines.commands.recipe import SetupRecipe
+from pipelines.commands.templated import Sampled
+from pipelines.graph.backend import backend_of
+from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import near
+from pipelines.graph.results import Results
+from pipelines.online import task as task  # noqa: PLC0414 - it registers itself
+from pipelines.online.config import Step, settings_of
+from pipelines.online.node import OnlineCheckpoint, online_checkpoint
+from pipelines.report.figures import FigureTable
+from pipelines.report.iterations import unmeasured
+from pipelines.report.online import online_table
+from pipelines.runtime.invocation import flag_of
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter, training_asked
+from pipelines.runtime.parameters import Whole
+from pipelines.stages.ask import readable
+from pipelines.stages.iteration import EvalSetup, Evaluation, TaskSetup, evaluated
+from schemas.errors import ConfigError
+from trainers.config import Training
+from trainers.registry import algorithm_of, spelled_out
+
+LEARNING = {
+    "max_steps": 60,
+    "optim": {"lr": 5e-4, "warmup_steps": 5, "schedule": "linear", "min_lr": 5e-5},
+    "save_every": 20,
+}
+"""For the small policies that setups train from scratch; a large one wants a rate of about 1e-6."""
+
+
+def learning_over(**default: Any) -> Any:
+    """The parameter of the training, with its defaults."""
+    return MergedParameter(
+        default={**LEARNING, **default},
+        description="learning (trainers.config), over the defaults; a global_batch_size below the answers of a step "
+        "makes several optimizer steps of it",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Online(Results):
+    """What an online recipe makes: a policy, and its answers to held-out prompts before and after."""
+
+    task_setup: TaskSetup
+    policy: OnlineCheckpoint
+    before: Evaluation
+    after: Evaluation
+
+
+class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
+    """A policy that learns from its own answers as it stands at every step."""
+
+    title: ClassVar[str] = ""
+    asks: ClassVar[tuple[str, ...]] = ()
+
+    prompts_per_step = Whole(default=64, description="prompts of a step: the next in a random order, again and again")
+    samples_per_prompt = Whole(default=8, description="answers to each prompt")
+    reward_source = luigi.ChoiceParameter(
+        default="auto",
+        choices=["auto", "verifier", "model"],
+        description="what rewards an answer: the setup's verifier (1 where it is right) or its reward model; auto: the "
+        "verifier where there is one",
+    )
+
+    @abstractmethod
+    def advantages(self) -> tuple[Op, ...]:
+        """What makes of rewarded token rows those that the algorithm learns from."""
+
+    def training_for(self, label: str) -> Training:
+        """The training that all flags together ask for; a step's answers are one batch unless they say otherwise."""
+        algorithm = algorithm_of(self.algorithm)
+        self._check_algorithm(algorithm)
+        _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
+        below: dict[str, Any] = {"global_batch_size": self.prompts_per_step * self.samples_per_prompt}
+        if settings := {**algorithm.in_recipes, **options}:
+            below["settings"] = settings
+        return training_asked(self, seed=self.settled_seed, where=f"learning of {label}", below=below)
+
+    def results_of(self, plan: Plan, task_setup: TaskSetup) -> Online:
+        """The setup's policy after all steps, evaluated before and after."""
+        seed, eval_setup, first = self.settled_seed, task_setup.eval_setup, task_setup.policy
+        label = f"{self.title}/{self.folder(eval_setup.name)}"
+        before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
+        complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
+        tokens = readable(plan, f"{label}/prompts", complete, task_setup.prompts, first, eval_setup.asking)
+        prompts = plan.table(f"{label}/prompts.shuffled", Shuffle(), tokens, seed=seed)
+        rewarding, models = self._rewarding(eval_setup, PaidChain(ops=(complete,)), prompts, task_setup)
+        training = self.training_for(label)
+        batch = training.learning.global_batch_size
+        step = Step(
+            prompts=self.prompts_per_step,
+            answers=settings_of((complete, *rewarding)),
+            rows=settings_of((Drawn(), *self.advantages())),
+            updates=max(1, round(self.prompts_per_step * self.samples_per_prompt / batch)),
+        )
+        made = OnlineCheckpoint(
+            label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
+            init=first, step=step, models=models,
+        )  # fmt: skip
+        policy: Any = online_checkpoint(plan, made)
+        after = evaluated(plan, label, eval_setup, policy, seed)
+        return Online(
+            targets=(before.figures, after.figures, policy),
+            datasets={"prompts": prompts, "answers": after.answers},
+            checkpoints={"first": first, "policy": policy},
+            figures={"first": before.figures, "last": after.figures},
+            task_setup=task_setup,
+            policy=policy,
+            before=before,
+            after=after,
+        )
+
+    def _rewarding(
+        self, eval_setup: EvalSetup, drawing: PaidChain, prompts: Node, task_setup: TaskSetup
+    ) -> tuple[tuple[Op, ...], dict[str, Node]]:
+        """Operations that put a `reward` on answers, and the models that they ask."""
+        verifier, model = eval_setup.verifier, task_setup.reward_model
+        if verifier is not None and self.reward_source != "model":
+            right: Any = verifier
+            return (replace(right, output="reward"),), {}
+        if model is None or self.reward_source == "verifier":
+            raise ConfigError(
+                "missing-setting",
+                f"the setup {self.setup} has no {'verifier' if self.reward_source == 'verifier' else 'reward'}",
+                expected="a verifier or a reward model",
+                kept="nothing was started",
+                next="""--own-verifier '{"kind": "number"}'""",
+            )
+        op, reading = Reward(), eval_setup.scoring
+        rendering = reading.rendering.for_model(model.trained_template)
+        answers = drawing.gives(rows_of(prompts))
+        before = [step.op for step in backend_of(model).steps(op, "scorer", answers, rendering, reading.max_length)]
+        models = {"scorer": model}
+        if any("tokenizer" in one.needs for one in before):
+            models["tokenizer"] = eval_setup.tokenizer
+        return (*before, op), models
+
+    def report(self) -> Sequence[FigureTable]:
+        """The policy before and after."""
+        eval_setup = self.graph.task_setup.eval_setup
+        table = online_table(
+            f"{self.task_family} on {eval_setup.name}", self.graph.policy, self.graph.before, self.graph.after
+        )
+        verifier = f"{self.setup}_verifier"
+        notes = unmeasured(eval_setup, flag_of(verifier) if self.setup == "own" else "", f"--{self.setup}-reward")
+        return [replace(table, notes=tuple(notes))]
+
+    def go_on(self) -> None:
+        """Where the results lie, those of every step too."""
+        super().go_on()
+        print(f"\nprompts, answers and rows of every step lie in {near(self.graph.policy.url)}.run/rollouts")

@@ -1,0 +1,63 @@
+"""The checkpoint of an online run, as a node of the graph: one task, whatever number of steps it takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.graph.backend import ROLES, backend_of
+from pipelines.graph.nodes import Node, TrainedCheckpoint, asked_key, rows_of
+from pipelines.graph.order import graph_property
+from pipelines.graph.plan import Plan
+from pipelines.graph.tokenizer_check import check_tokenizer
+from pipelines.online.config import Step, identity
+from schemas.manifest import task_key_of
+from trainers.registry import configured
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OnlineCheckpoint(TrainedCheckpoint):
+    """A checkpoint made by a training whose rows are drawn from its own weights: `data` are the prompts that it asks,
+    `step` says what becomes of them, `models` are those that this asks besides, by name.
+    """
+
+    step: Step
+    models: Mapping[str, Node] = field(default_factory=dict)
+
+    @graph_property
+    def task_key(self) -> str:
+        """What decides the weights: settings of training and of its steps, and keys of prompts, models and the
+        checkpoint to start from.
+        """
+        named = {name: asked_key(name, node) for name, node in self.parents.items()}
+        return task_key_of(self.work, named, {}, self.training.learning.seed)
+
+    @functools.cached_property
+    def work(self) -> Mapping[str, Any]:
+        op = self.training.learning.op
+        return {**op, "name": f"online.{self.training.learning.algorithm}", "step": identity(self.step)}
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        """Prompts, tokenizer, the checkpoint to start from, and the models."""
+        return {**super().parents, **self.models}
+
+
+def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
+    """`node` as a part of `plan`, checked: every operation finds its columns, and training those that it reads."""
+    node.training.check(init=node.init is not None, validation=False, where=node.label)
+    check_tokenizer(node.label, node.init or node.tokenizer, node.data)
+    prompts, answering, who = rows_of(node.data), node.step.answering, f"{node.label} (a step)"
+    prompts.requires(answering.takes, who)
+    for name, model in node.models.items():
+        for role in ROLES:
+            if role == name:
+                before = answering.before(role, prompts)
+                before.requires(backend_of(model).takes(model, role, before), f"the {role} of {node.label}")
+    rows = node.step.labelling.gives(answering.gives(prompts))
+    learning = node.training.learning
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
+    rows.requires(algorithm.rows, f"{node.label} (train.{algorithm.name})")
+    return plan.add(node)
