@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -34,6 +35,8 @@ EVERYTHING = "everything"
 _STATE = ".catalog-state.json"
 _FORMAT = 1
 """Rises when the views become others over the same manifests."""
+
+_LEFT_SECONDS = 86400
 
 Name = tuple[str, str]
 """Schema and name of a view."""
@@ -92,6 +95,7 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
     import duckdb
 
     views = views_of(workspace)
+    _sweep(path)
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with guarded("write", str(path)):
@@ -109,6 +113,14 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
     finally:
         for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
             with suppress(OSError):
+                left.unlink()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a process left that was killed while it made a catalog, a day ago or longer."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime > _LEFT_SECONDS:
                 left.unlink()
 
 

@@ -38,6 +38,7 @@ from pipelines.runtime.file_flags import of_file
 from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
+from pipelines.runtime.views import refresh_views
 from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
 from schemas.process import program
 from trainers import doors
@@ -191,6 +192,7 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
             log = log_to_file(_LOG)
             result = _scheduled(task)
             _raise_failures(task, result, log)
+            refresh_views(settings.quiver_config().root)
             return then(task, result)
     except RPCError as error:
         raise _no_scheduler(str(error.sub_exception or error)) from None
