@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/methods").glob("*.md"))]
 RUNS = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable], "sql": [sys.executable, "-c"]}
 SHOWN = {"text", "json", "jsonc", "ini", "jinja"}
-SQL = "import duckdb, sys; rows = duckdb.sql(open(sys.argv[1]).read()).fetchall(); assert rows; print(rows[:3])"
+SQL = """import duckdb, os, sys
+from datakit.sql import connect
+connection = connect("quiver-data") if os.path.isdir("quiver-data") else duckdb.connect()
+rows = connection.sql(open(sys.argv[1]).read()).fetchall()
+assert rows
+print(rows[:3])"""
 _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
 )

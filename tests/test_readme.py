@@ -7,10 +7,10 @@ import itertools
 import re
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
+from datakit.sql import connect
 from schemas import SAMPLES, Column, Schema
 from schemas.dataset import Attempt
 
@@ -62,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("page", "sql"), statements(), ids=lambda part: part[:40] if "\n" in part else part)
 def test_the_sql_of_a_page_runs(page: str, sql: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    with duckdb.connect() as connection:
+    with connect("quiver-data") as connection:
         assert connection.sql(sql).fetchall(), f"{page}: no rows"
 
 

@@ -46,6 +46,10 @@ _REJECTED_FIELDS = (
     Field("value", "DOUBLE", "what was measured of it", ""),
     Field("threshold", "VARCHAR", "what that was held against", ""),
 )
+_ROW_KEYS = (
+    Field("sample_id", "VARCHAR", "the row in the data, where its key is called so", ""),
+    Field("pair_id", "VARCHAR", "the row in the data, where its key is called so", ""),
+)
 _CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
 
 
@@ -64,7 +68,7 @@ def row_views(chosen: Chosen) -> dict[str, View]:
         "rewards": (_REWARD_FIELDS, _rewards),
         "rejected": (_REJECTED_FIELDS, _rejected),
         "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
-        "records": ((_CHECKPOINT, *_fields(RECORDS)[1:]), _records),
+        "records": ((_CHECKPOINT, *_ROW_KEYS, *_fields(RECORDS)[1:]), _records),
     }
     return views | {view: stacked(base, [*parts(chosen)], _MEANINGS[view]) for view, (base, parts) in given.items()}
 
