@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +132,16 @@ def many(root: Path, datasets: int) -> None:
         (folder / MANIFEST).write_bytes(manifest.to_bytes())
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median of what `work` took, once it was done before."""
-    work()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+def seconds(repeats: int, *works: Callable[[], object]) -> list[float]:
+    """The medians of what the `works` took, in turns, once each was done before."""
+    taken: list[list[float]] = [[] for _ in works]
+    for number in range(repeats + 1):
+        for times, work in zip(taken, works, strict=True):
+            started = time.perf_counter()
+            work()
+            if number:
+                times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in taken]
 
 
 def main() -> None:
@@ -165,16 +167,20 @@ def _questions(root: Path, repeats: int) -> None:
     started = time.perf_counter()
     connect(root).close()
     print(f"{'views made':<32} {time.perf_counter() - started:7.2f} s")
-    print(f"{'views opened':<32} {seconds(lambda: connect(root).close(), repeats):7.2f} s")
+    print(f"{'views opened':<32} {seconds(repeats, lambda: connect(root).close())[0]:7.2f} s")
     with connect(root) as ours, duckdb.connect() as theirs:
         ratios = []
         for name, (by_name, by_hand) in QUESTIONS.items():
             text = by_hand.format(root=root)
             assert name == "an answer by its words" or _same(ours.sql(by_name).fetchall(), theirs.sql(text).fetchall())
-            times = [seconds(ours.sql(by_name).fetchall, repeats), seconds(theirs.sql(text).fetchall, repeats)]
+            times = seconds(repeats, partial(_all, ours, by_name), partial(_all, theirs, text))
             ratios.append(times[0] / times[1])
             print(f"{name:<32} {times[0]:7.3f} s   by hand {times[1]:7.3f} s   ratio {ratios[-1]:5.2f}")
     print(f"{'ratio, geometric mean':<32} {statistics.geometric_mean(ratios):7.2f}")
+
+
+def _all(connection: Any, text: str) -> list[Any]:
+    return list(connection.sql(text).fetchall())
 
 
 def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
@@ -192,7 +198,7 @@ def _commands(large_root: Path, many_root: Path, repeats: int) -> None:
     }
     for name, words in lines.items():
         command = [sys.executable, "-c", "from quiver.console import main; main()", *words]
-        taken = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), repeats)  # noqa: B023
+        [taken] = seconds(repeats, partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
         print(f"{name:<32} {taken:7.2f} s")
 
 
