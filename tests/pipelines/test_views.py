@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from pipelines.runtime.views import refresh_views
 from tests.pipelines.commands import luigi
 
 
@@ -40,3 +41,10 @@ def test_the_views_are_current_after_a_command_and_a_failure_of_theirs_is_none(t
     imported(tmp_path, 4)
     assert catalog.is_dir()
     assert "the catalog of" in "".join(path.read_text() for path in (tmp_path / "quiver-data" / "logs").iterdir())
+
+
+def test_places_that_hold_no_workspace_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("s3://bucket/prefix", str(tmp_path / "nowhere"), str(tmp_path / "file")):
+        refresh_views(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
