@@ -76,8 +76,10 @@ def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
     chosen |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
-    setup = TINY if issubclass(kind, SetupRecipe) else {}
-    return {**setup, **chosen, **given(kind)}
+    idle = () if kind.training == "improve" else ("_improve",)
+    idle += ("_reward",) if kind is PreferenceOptimization else ()
+    setup = {name: value for name, value in TINY.items() if not name.endswith(idle)} if idle else TINY
+    return {**(setup if issubclass(kind, SetupRecipe) else {}), **chosen, **given(kind)}
 
 
 def furnish(folder: Path) -> None:
