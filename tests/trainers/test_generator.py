@@ -4,6 +4,7 @@ distribution.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from trainers.engine.checkpoint import checkpoint
 from trainers.engine.inference import token_sampling
 from trainers.engine.inference.generator import Generator, open_generator
 from trainers.engine.megatron.model import Network
+from trainers.launch import rank
+from trainers.launch.rank_status import read_all
 
 END = 1
 
@@ -180,6 +183,18 @@ def test_more_samples_than_rows_in_a_batch() -> None:
         generator(net, batch_size=3).generate(rows, Sampling(samples_per_prompt=7), seeds(2)).to_pylist(),
         wide,
     )
+
+
+def test_a_launcher_sees_that_a_rank_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long draw is no rank that hangs: it gets on with every token."""
+    monkeypatch.setenv("QUIVER_RANKS", str(tmp_path))
+    rank.enter()
+    try:
+        answers = generator(network()).generate(prompts(3), Sampling(max_new_tokens=12, greedy=True), seeds(3))
+    finally:
+        rank.leave(0)
+    longest = max(len(ids) for ids in answers["response_ids"].to_pylist())
+    assert longest > 3 and read_all(tmp_path)[0].beats >= longest - 1
 
 
 def test_no_prompts_at_all() -> None:

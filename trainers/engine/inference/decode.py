@@ -26,6 +26,7 @@ from trainers.engine.inference import token_sampling
 from trainers.engine.megatron import stages
 from trainers.engine.megatron.cache import Cache
 from trainers.engine.megatron.model import Network
+from trainers.launch import rank
 
 Ints = npt.NDArray[np.int64]
 Ended = Callable[[Ints, "Answers"], npt.NDArray[np.bool_]]
@@ -140,6 +141,7 @@ class Decoder:
 
     def _step(self) -> None:
         """Read the last token of every row and draw the next; idle rows go along and are not looked at."""
+        rank.heartbeat()
         seen = int(self.position_b[self.answer_b >= 0].max()) + 1
         position_b = torch.from_numpy(np.where(self.answer_b >= 0, self.position_b, 0)).to(self.device)
         self.cache.begin_step(position_b, seen)
