@@ -168,38 +168,68 @@ def test_a_signal_ends_an_online_run_after_its_step(whole: dict[str, Any], mine:
     assert asked == [3, 4, 5] and outcome(mine) == whole
 
 
-def test_a_trainer_beside_goes_on_from_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the save of the one beside and its own, at a step that the one beside has saved already."""
-    write = Saves.write
+def both(folder: Path, name: str, **changes: Any) -> tuple[Run, Run]:
+    """Train with a critic beside it that makes two steps for each of its own; the configurations of both."""
+    run, other = a_run(folder, name, **changes), a_run(folder, f"{name} beside", keep_last=changes.get("keep_last", 2))
+    with engine.open(run) as trainer, engine.open(other) as critic:
+        rows = rollouts(trainer)
 
-    def both(name: str) -> list[Any]:
-        run, other = a_run(folder, name), a_run(folder, f"{name} beside", save_every=None)
-        with engine.open(run) as trainer, engine.open(other) as critic:
-            rows = rollouts(trainer)
+        def judged(step: int) -> Any:
+            table, figures = rows(step)
+            values = [critic.learn(table.slice(half, 3))["loss"] for half in (0, 3)]
+            return table, {**figures, "critic": float(np.mean(values))}
 
-            def judged(step: int) -> Any:
-                table, figures = rows(step)
-                values = [critic.learn(table.slice(half, 3))["loss"] for half in (0, 3)]
-                return table, {**figures, "critic": float(np.mean(values))}
+        engine.fit(trainer, judged, reward if "keep_best" in changes else None, beside=[critic])
+    return run, other
 
-            engine.fit(trainer, judged, beside=[critic])
-        manifest = checkpoint.open_checkpoint(other.paths.out).manifest
-        return [outcome(run), manifest.facts, manifest.task_key, (other.paths.folder / "saves").exists()]
 
-    expected = both("with")
+def both_outcomes(run: Run, other: Run) -> list[Any]:
+    manifest = checkpoint.open_checkpoint(other.paths.out).manifest
+    return [outcome(run), manifest.facts, manifest.task_key, saved(other)]
 
-    def killed(saves: Saves, step: int, *rest: Any) -> None:
-        if "beside" not in str(saves.folder) and step == 4:
+
+def saved(run: Run) -> list[str]:
+    place = run.paths.folder / "saves"
+    return sorted(os.listdir(place)) if place.exists() else []
+
+
+def reward(made: int) -> dict[str, float]:
+    return {"reward": {2: 0.9, 4: 0.2, 6: 0.1}[made]}
+
+
+@pytest.mark.parametrize(("keep_last", "at"), [(2, "write"), (1, "write"), (1, "finish")])
+def test_a_trainer_beside_goes_on_from_where_it_was(
+    keep_last: int, at: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the save of the one beside and its own, at a step that the one beside has saved already; and
+    between the removals of their saves.
+    """
+    places, changes = [str(tmp_path / name) for name in ("with", "cut")], {"keep_last": keep_last}
+    expected = both_outcomes(*both(folder, places[0], **changes))
+    whole, calls = getattr(Saves, at), list[str]()
+
+    def killed(saves: Saves, *given: Any) -> None:
+        calls.append(str(saves.folder))
+        if len(calls) == {"write": 4, "finish": 2}[at]:
             raise Killed
-        write(saves, step, *rest)
+        whole(saves, *given)
 
-    monkeypatch.setattr(Saves, "write", killed)
+    monkeypatch.setattr(Saves, at, killed)
     with pytest.raises(Killed):
-        both("with again")
-    monkeypatch.setattr(Saves, "write", write)
-    kept = [sorted(os.listdir(folder / f"{name}.run" / "saves")) for name in ("with again", "with again beside")]
-    assert kept == [["step-00000002"], ["step-00000004", "step-00000008"]]
-    assert both("with again") == expected and not expected[-1]
+        both(folder, places[1], **changes)
+    monkeypatch.setattr(Saves, at, whole)
+    if at == "write":
+        kept = [saved(a_run(folder, f"{places[1]}{name}")) for name in ("", " beside")]
+        assert kept == [["step-00000002"], ["step-00000004", "step-00000008"]]
+    assert both_outcomes(*both(folder, places[1], **changes)) == expected and not expected[-1]
+
+
+def test_the_best_saves_stay_with_those_beside_them(folder: Path, tmp_path: Path) -> None:
+    best = {"keep_best": 1, "best_by": "-val_reward", "validate_every": 2, "validation": str(folder / "tokens")}
+    runs = both(folder, str(tmp_path / "best"), keep_last=1, **best)
+    assert [saved(run) for run in runs] == [["step-00000002"], ["step-00000004"]]
+    with engine.open(runs[0]) as trainer, engine.open(runs[1]) as critic:
+        assert (trainer.resume(2, beside=[critic]), critic.steps) == (2, 4)
 
 
 def test_figures_of_ones_own_choose_the_best_save(folder: Path) -> None:

@@ -11,6 +11,7 @@ in silence would be worse. A save of a run that was configured otherwise is refu
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -30,7 +31,7 @@ from schemas.errors import ConfigError, IntegrityError, QuiverError, printable
 from schemas.manifest import MANIFEST
 from schemas.store import commit
 from trainers.config import Run
-from trainers.engine.checkpoint import checkpoint, retention
+from trainers.engine.checkpoint import checkpoint, retention, safe_unpickle
 from trainers.engine.checkpoint.checkpoint import Draft
 from trainers.engine.megatron.parallel import is_rank_zero, on_rank_zero
 
@@ -41,6 +42,7 @@ class Saves:
     """The saves of `run`; `identity_fields` is what must not have changed when it goes on.
 
     `tokenizer_files` and `facts` go into every save, so that one that stays can be started from like any checkpoint.
+    Saves of the steps in `named_elsewhere` stay, too: those of another trainer go on with them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Saves:
         self.identity_fields = dict(identity_fields)
         self.tokenizer_files, self.facts = dict(tokenizer_files or {}), dict(facts or {})
         apart = run.execution.save_async and dist.is_initialized() and dist.get_world_size() > 1
+        self.named_elsewhere: set[int] = set()
         self._group = dist.new_group(backend="gloo") if apart else None
         self._thread: Thread | None = None
         self._fault: BaseException | None = None
@@ -70,6 +73,16 @@ class Saves:
     def newest(self) -> int:
         """The step of the newest complete save, 0 when there is none."""
         return max((step for step, path in self._steps().items() if (path / MANIFEST).exists()), default=0)
+
+    def steps_beside(self) -> list[list[int]]:
+        """Of every complete save, the steps that the trainers beside it had made: the saves that it needs of them."""
+        made: list[list[int]] = []
+        for path in self._steps().values():
+            where = path / checkpoint.TRAIN_STATE
+            if (path / MANIFEST).exists():
+                with suppress(IntegrityError), safe_unpickle.reading(str(where)):
+                    made.append([int(step) for step in json.loads(where.read_text()).get("beside", [])])
+        return made
 
     def write(self, step: int, figures: Mapping[str, float], state: Mapping[str, Any] | None = None) -> None:
         """Save the state after `step`, then remove what need not stay; `figures` are those of its validation, if any,
@@ -144,9 +157,10 @@ class Saves:
         return {}
 
     def finish(self) -> None:
-        """Remove the saves of the complete run, except those that stay as the best."""
+        """Remove the saves of the complete run, except the best, and those that another trainer's best go on with."""
         if is_rank_zero():
-            stay = retention.best(self._scores(), self.run.execution.keep_best, self.run.execution.best_by)
+            scores, kept = self._scores(), self.run.execution
+            stay = retention.best(scores, kept.keep_best, kept.best_by) | (self.named_elsewhere & scores.keys())
             for step, path in self._steps().items():
                 if step not in stay:
                     self._remove(path)
@@ -165,7 +179,8 @@ class Saves:
         draft.publish(self._group)
         if not is_rank_zero():
             return
-        paths, stay = self._steps(), retention.stay(self._scores(), self.run)
+        paths, scores = self._steps(), self._scores()
+        stay = retention.stay(scores, self.run) | (self.named_elsewhere & scores.keys())
         for old in paths.keys() - stay - {step}:
             self._remove(paths[old])
         spent = time.perf_counter() - began

@@ -81,7 +81,9 @@ def fit(
         rank.heartbeat("the checkpoint")
         for one in (*beside, trainer):
             one.save(stats=figures if one is trainer else None)
-        for one in (*beside, trainer):
+        trainer.saves.finish()  # first: no save of it may name one that is gone
+        trainer.keep_beside(beside)
+        for one in beside:
             one.saves.finish()
     return figures
 

@@ -180,7 +180,7 @@ class Trainer:
     def save_state(self, figures: Mapping[str, float] | None = None, *, beside: Sequence[Trainer] = ()) -> None:
         """Save what the next step depends on in the run's `work` folder, for `resume`; which saves stay is the run's
         `keep_last` and `keep_best`. figures: those of a validation at this step, by which a save is the best. beside:
-        trainers that are saved before it, each in its own folder.
+        trainers that are saved before it, each in its own folder, where the saves that this one's name stay besides.
 
         `ConfigError` where the folder has saves that this trainer does not go on from.
         """
@@ -195,12 +195,20 @@ class Trainer:
                     next="trainers.engine.open(run, resume=True), or another work (or out) for a new run",
                 )
             self._resumed = True
+            self.saves.settle()
+            self.keep_beside(beside)
             for one in beside:
                 one.save_state()
                 one.saves.settle()
             last = {name: value for name, value in self._figures.items() if math.isfinite(value)}
             state = {"learnt": self._learnt, "figures": last, "beside": [one.steps for one in beside]}
             self.saves.write(self.steps, figures or {}, state)
+
+    def keep_beside(self, beside: Sequence[Trainer]) -> None:
+        """Let the trainers `beside` keep what the saves of this one that are there go on with. All processes ask."""
+        made = parallel.on_rank_zero(self.saves.steps_beside)
+        for number, one in enumerate(beside):
+            one.saves.named_elsewhere = {steps[number] for steps in made if number < len(steps)}
 
     def resume(self, step: int | None = None, *, beside: Sequence[Trainer] = ()) -> int:
         """Go on from the newest whole save in the run's `work` folder, or from that of `step`, with the trainers that
