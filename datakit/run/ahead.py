@@ -8,7 +8,7 @@ failure nothing more is asked, what is under way is kept, and the failure is rai
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -29,8 +29,9 @@ def in_order(
 ) -> Generator[tuple[T, R]]:
     """Each item and what `call` makes of it, in the order of `items`; `threads` calls are under way at a time.
 
-    At most `most` items are begun and not handed on. `ready` is called with each as it is done, in the thread of
-    whoever iterates.
+    At most `most` items are begun and not handed on. `ready` is called once with each that `call` made something of, as
+    it is done, in the thread of whoever iterates; after a failure with those that were under way, too, before it is
+    raised. Once the iteration is closed it is called no more.
     """
     begun: deque[_Asked[T, R]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="ask")
@@ -48,18 +49,29 @@ def in_order(
                 return
             if not begun[0].future.done():
                 wait(running, return_when=FIRST_COMPLETED)
-            for asked in begun:
-                if asked.future.done() and not asked.reported:
-                    asked.reported = True
-                    if asked.future.exception() is None:
-                        ready(asked.item)
-                    else:
-                        failed = True
-            if begun[0].future.done():
+            failed |= _report(begun, ready)
+            if begun[0].reported:
                 first = begun.popleft()
                 yield first.item, first.future.result()
-    except (Exception, GeneratorExit):
+    except GeneratorExit:
         waits = True
+        raise
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        _report(begun, ready)
         raise
     finally:
         pool.shutdown(wait=waits, cancel_futures=True)  # who interrupts does not wait for answers
+
+
+def _report(begun: Iterable[_Asked[T, R]], ready: Callable[[T], None]) -> bool:
+    """Call `ready` with what is done since the last time; whether any call failed."""
+    failed = False
+    for asked in begun:
+        if asked.future.done() and not asked.reported:
+            asked.reported = True
+            if asked.future.cancelled() or asked.future.exception() is not None:
+                failed = True
+            else:
+                ready(asked.item)
+    return failed

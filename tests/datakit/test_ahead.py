@@ -141,3 +141,22 @@ def test_order_bounds_and_failures():
     assert made == [(number, number * number) for number in range(7)]
     assert max(begun) < 12 and set(range(7)) <= set(ready) and 7 not in ready
     assert list(in_order(call, iter(()), threads=3, most=5, ready=ready.append)) == []
+
+
+def test_what_is_under_way_as_one_fails_is_ready_before_the_failure_is_raised():
+    """Four are asked at once: the first fails while the others are under way."""
+    together, failed, answered, ready = threading.Barrier(4), threading.Event(), [], []
+
+    def call(number: int) -> int:
+        together.wait(timeout=30)
+        if number == 0:
+            failed.set()
+            raise ValueError(number)
+        assert failed.wait(timeout=30)
+        time.sleep(0.2)
+        answered.append(number)
+        return number
+
+    with pytest.raises(ValueError, match="0"):
+        list(in_order(call, iter(range(40)), threads=4, most=8, ready=ready.append))
+    assert sorted(answered) == sorted(ready) == [1, 2, 3]
