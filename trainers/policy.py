@@ -83,13 +83,20 @@ def log_ratio(settings: RatioSettings, out: ModelOutputs, rows: Rows) -> Tensor:
 
 
 def masked(values_T: Tensor, rows: Rows) -> Tensor:
-    """`values_T` at counted tokens, 0 elsewhere, whatever stands there."""
+    """`values_T` at counted tokens, 0 elsewhere, whatever stands there, and no gradient there. Each factor of a
+    product needs it: 0 times NaN is NaN, backward as forward.
+    """
     return values_T.where(rows["loss_mask"] != 0, values_T.new_zeros(()))
+
+
+def advantages(rows: Rows) -> Tensor:
+    """The advantages of counted tokens [T], 0 elsewhere."""
+    return masked(rows["advantages"], rows)
 
 
 def clipped(ratio_T: Tensor, rows: Rows, low: float, high: float) -> tuple[Tensor, SumCount]:
     """max(-A ratio, -A clip(ratio, 1 - low, 1 + high)) [T], and how often the clip decides."""
-    advantage_T = rows["advantages"]
+    advantage_T = advantages(rows)
     free_T, bound_T = -advantage_T * ratio_T, -advantage_T * ratio_T.clamp(1 - low, 1 + high)
     return free_T.maximum(bound_T), sum_count(bound_T > free_T, rows["loss_mask"])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, log_ratio, policy_algorithm, policy_loss
+from trainers.policy import RatioSettings, advantages, log_ratio, policy_algorithm, policy_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     weight_T = ratio_T.clamp(settings.ratio_low, settings.ratio_high)
     mask_T = rows["loss_mask"]
     metrics = {"ratio": sum_count(ratio_T, mask_T), "clip_fraction": sum_count(weight_T != ratio_T, mask_T)}
-    return policy_loss(settings, out, rows, -rows["advantages"] * weight_T * out.logprobs_T, metrics)
+    return policy_loss(settings, out, rows, -advantages(rows) * weight_T * out.logprobs_T, metrics)
 
 
 CISPO = policy_algorithm("cispo", Settings, loss, ("ratio", "clip_fraction"))

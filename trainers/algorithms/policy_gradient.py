@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainers.algorithm import Loss, ModelOutputs, Rows
-from trainers.policy import PolicySettings, policy_algorithm, policy_loss
+from trainers.policy import PolicySettings, advantages, policy_algorithm, policy_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Settings(PolicySettings):
 def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) -> Loss:
     """Advantage times negative log-probability, per token or per row as `aggregate` says."""
     out = outputs["input_ids"]
-    return policy_loss(settings, out, rows, -rows["advantages"] * out.logprobs_T, {})
+    return policy_loss(settings, out, rows, -advantages(rows) * out.logprobs_T, {})
 
 
 POLICY_GRADIENT = policy_algorithm("policy_gradient", Settings, loss)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, clipped, log_ratio, policy_algorithm, policy_loss
+from trainers.policy import RatioSettings, advantages, clipped, log_ratio, policy_algorithm, policy_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     ratio_T = log_ratio(settings, out, rows).exp()
     surrogate_T, share = clipped(ratio_T, rows, settings.clip_low, settings.clip_high)
     if settings.dual_clip is not None:
-        bound_T = -settings.dual_clip * rows["advantages"]
-        surrogate_T = surrogate_T.minimum(bound_T).where(rows["advantages"] < 0, surrogate_T)
+        advantage_T = advantages(rows)
+        surrogate_T = surrogate_T.minimum(-settings.dual_clip * advantage_T).where(advantage_T < 0, surrogate_T)
     metrics = {"ratio": sum_count(ratio_T, rows["loss_mask"]), "clip_fraction": share}
     return policy_loss(settings, out, rows, surrogate_T, metrics)
 
