@@ -114,8 +114,8 @@ class Manifest:
     def _fields(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "schema": _schema_to_json(self.schema),
-            "rejected_schema": _schema_to_json(self.rejected_schema),
+            "schema": schema_to_json(self.schema),
+            "rejected_schema": schema_to_json(self.rejected_schema),
             "key": self.task_key,
             "op": dict(self.op),
             "parents": [
@@ -157,7 +157,8 @@ def task_key_of(
     return json_digest({"op": dict(op), "inputs": keys, "resources": dict(resources), "seed": seed})
 
 
-def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:
+def schema_to_json(schema: Schema | None) -> dict[str, Any] | None:
+    """The columns of a manifest as plain JSON, their Arrow types among it."""
     if schema is None:
         return None
     plain = schema.to_json()
@@ -166,7 +167,8 @@ def _schema_to_json(schema: Schema | None) -> dict[str, Any] | None:
     return plain
 
 
-def _schema_from_json(data: Any) -> Schema | None:
+def schema_from_json(data: Any) -> Schema | None:
+    """Inverse of `schema_to_json`, for what anybody may have written: an exception of any class for anything else."""
     if data is None:
         return None
     columns = tuple(
@@ -207,13 +209,13 @@ def _from_fields(fields: Mapping[str, Any], runtime_info: Mapping[str, Any]) -> 
     for name in ("parents", "files", "rejected"):
         if not isinstance(fields[name], list):
             raise TypeError(name)
-    schema = _schema_from_json(fields["schema"])
+    schema = schema_from_json(fields["schema"])
     if fields["kind"] == "dataset" and schema is None:
         raise ValueError("a dataset without a schema")
     return Manifest(
         kind=fields["kind"],
         schema=schema,
-        rejected_schema=_schema_from_json(fields["rejected_schema"]),
+        rejected_schema=schema_from_json(fields["rejected_schema"]),
         task_key=_text(fields["key"]),
         op=fields["op"],
         parents=tuple(

@@ -2,11 +2,13 @@
 
 The plain program opens it: `duckdb quiver-data/catalog.duckdb`. Views name files by their absolute paths, so that they
 answer from any folder; a workspace that was moved has them made again. The file is made aside and renamed, and nobody
-needs it: who finds it older than the manifests makes it again, or one of his own where it cannot be written.
+needs it: who finds it older than the manifests makes it again, or one of his own where it cannot be written. One that
+somebody else made is never opened: what this user made last is noted in a folder of his own, not in the workspace.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,16 +26,16 @@ from datakit.catalog.row_views import Chosen, row_views
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import View
 from datakit.catalog.workspace import Workspace, read_workspace
+from datakit.duck.session import CONFIG
 from schemas.errors import DataError, QuiverError, StorageError, printable
-from schemas.store.ownfiles import replace_file
+from schemas.store.ownfiles import own_folder, replace_file
 from schemas.store.storage import guarded
 
 CATALOG = "catalog.duckdb"
 EVERYTHING = "everything"
 """The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
 
-_STATE = ".catalog-state.json"
-_FORMAT = 1
+_FORMAT = 2
 """Rises when the views become others over the same manifests."""
 
 _LEFT_SECONDS = 86400
@@ -86,7 +88,10 @@ def refresh(workspace: Workspace, *, anew: bool = False) -> bool:
     if not anew and _state(path, views_digest) == _kept_state(workspace.root):
         return False
     write_catalog(workspace, path)
-    replace_file(Path(workspace.root, _STATE), json.dumps(_state(path, views_digest)))
+    with suppress(QuiverError, OSError):  # not noted, it is made again next time
+        state = _state_file(workspace.root)
+        own_folder(state.parent)
+        replace_file(state, json.dumps(_state(path, views_digest)))
     return True
 
 
@@ -100,7 +105,10 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
     try:
         with guarded("write", str(path)):
             for _ in range(len(views) + 1):
-                with duckdb.connect(fresh, config={"threads": 1}) as db:
+                with duckdb.connect(fresh, config={"threads": 1, **CONFIG}) as db:
+                    db.execute(f"SET allowed_directories = [{literal(f'{workspace.root}/')}]")
+                    db.execute("SET enable_external_access = false")
+                    db.execute("SET lock_configuration = true")
                     faulty = _faulty(db, views)
                 if faulty is None:
                     os.replace(fresh, path)
@@ -133,8 +141,8 @@ def _faulty(db: Any, views: Mapping[Name, View]) -> tuple[Name, Exception] | Non
     for view, made in views.items():
         try:
             for statement in _statements(view, made):
-                db.execute(statement)
-        except duckdb.Error as error:
+                _execute(db, statement)
+        except (duckdb.Error, DataError) as error:
             db.execute("ROLLBACK")
             return view, error
     for view, fault in _other_types(db, views):
@@ -142,6 +150,14 @@ def _faulty(db: Any, views: Mapping[Name, View]) -> tuple[Name, Exception] | Non
         return view, fault
     db.execute("COMMIT")
     return None
+
+
+def _execute(db: Any, text: str) -> None:
+    """Run `text`, which is one statement: names and values in it come from manifests."""
+    statements = db.extract_statements(text)
+    if len(statements) != 1:
+        raise DataError("schema", "its names or types do not make one statement")
+    db.execute(statements[0])
 
 
 def _other_types(db: Any, views: Mapping[Name, View]) -> Iterator[tuple[Name, Exception]]:
@@ -175,11 +191,17 @@ def _state(path: Path, views_digest: str) -> list[Any]:
         there = path.lstat()
     except OSError:
         return []
-    return [there.st_ino, there.st_mtime_ns, there.st_size, views_digest]
+    return [there.st_dev, there.st_ino, there.st_ctime_ns, there.st_mtime_ns, there.st_size, views_digest]
+
+
+def _state_file(root: str) -> Path:
+    """Where this user notes what he made last below `root`: beside no data, so that nobody hands it on with them."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder, "quiver", f"catalog-{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json")
 
 
 def _kept_state(root: str) -> Any:
     try:
-        return json.loads(Path(root, _STATE).read_bytes())
+        return json.loads(_state_file(root).read_bytes())
     except (OSError, ValueError):
         return None

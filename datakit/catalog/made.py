@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,8 @@ class Made:
     kind: str
     content_digest: str
     task_key: str
-    rows_kind: str
-    version: int
-    row_key: tuple[str, ...]
-    columns: tuple[ColumnText, ...]
-    rejected_columns: tuple[ColumnText, ...]
+    schema: Schema | None
+    rejected_schema: Schema | None
     op: str
     params: Mapping[str, Any]
     seed: int
@@ -48,6 +46,26 @@ class Made:
     created: str
     seconds: float | None
 
+    @property
+    def rows_kind(self) -> str:
+        """The name of the rows' kind; empty for a checkpoint."""
+        return "" if self.schema is None else self.schema.name
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """The columns that are the rows' key."""
+        return () if self.schema is None else self.schema.key
+
+    @property
+    def columns(self) -> tuple[ColumnText, ...]:
+        """The columns of its rows."""
+        return _columns(self.schema)
+
+    @property
+    def rejected_columns(self) -> tuple[ColumnText, ...]:
+        """The columns of the rows that were set aside."""
+        return _columns(self.rejected_schema)
+
 
 def made_of(manifest: Manifest) -> Made:
     """What `manifest` says; of its stats only means and counts of reasons."""
@@ -59,11 +77,8 @@ def made_of(manifest: Manifest) -> Made:
         kind=manifest.kind,
         content_digest=manifest.content_digest,
         task_key=manifest.task_key,
-        rows_kind="" if manifest.schema is None else manifest.schema.name,
-        version=0 if manifest.schema is None else manifest.schema.version,
-        row_key=() if manifest.schema is None else manifest.schema.key,
-        columns=_columns(manifest.schema),
-        rejected_columns=_columns(manifest.rejected_schema),
+        schema=manifest.schema,
+        rejected_schema=manifest.rejected_schema,
         op=op if isinstance(op, str) else "",
         params=params if isinstance(params, dict) else {},
         seed=manifest.seed,
@@ -78,6 +93,7 @@ def made_of(manifest: Manifest) -> Made:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def _columns(schema: Schema | None) -> tuple[ColumnText, ...]:
     """The columns as rows are read today, each with what its file holds of it."""
     if schema is None:

@@ -167,9 +167,11 @@ def _manifests(top: str, below: str) -> Iterator[tuple[str, str, Version]]:
 
 def _damage(folder: str, made: Made) -> str:
     """The first file that is not as the manifest says, by its size."""
-    if any(os.path.islink(f"{folder}/{above}") for above in {os.path.dirname(path) for path, *_ in made.rejected}):
-        return "its rejected rows lie behind a link"
-    for path, _, size in (*made.files, *made.rejected):
+    listed = (*made.files, *made.rejected)
+    folders = {path[:at] for path, *_ in listed for at, letter in enumerate(path) if letter == "/"}
+    if any(os.path.islink(f"{folder}/{above}") for above in folders):
+        return "some of its files lie behind a link"
+    for path, _, size in listed:
         try:
             there = os.lstat(f"{folder}/{path}")
         except OSError:
