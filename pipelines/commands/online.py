@@ -24,7 +24,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
 from pipelines.online import task as task  # noqa: PLC0414 - it registers itself
-from pipelines.online.config import Step, settings_of
+from pipelines.online.config import Step, logprobs_for, settings_of
 from pipelines.online.node import OnlineCheckpoint, online_checkpoint
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
@@ -35,6 +35,8 @@ from pipelines.runtime.parameters import Whole
 from pipelines.stages.ask import readable
 from pipelines.stages.iteration import EvalSetup, Evaluation, TaskSetup, evaluated
 from schemas.errors import ConfigError
+from schemas.rows.rollouts import ADVANTAGES
+from trainers.algorithm import Algorithm
 from trainers.config import Training
 from trainers.registry import algorithm_of, spelled_out
 
@@ -51,7 +53,7 @@ def learning_over(**default: Any) -> Any:
     return MergedParameter(
         default={**LEARNING, **default},
         description="learning (trainers.config), over the defaults; a global_batch_size below the answers of a step "
-        "makes several optimizer steps of it",
+        "makes several optimizer steps of it, which algorithms with a ratio alone can learn from (ppo, gspo, cispo)",
     )
 
 
@@ -65,11 +67,18 @@ class Online(Results):
     after: Evaluation
 
 
+def _learns_advantages(algorithm: Algorithm) -> bool:
+    return ADVANTAGES.name in algorithm.rows
+
+
 class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
     """A policy that learns from its own answers as it stands at every step."""
 
     title: ClassVar[str] = ""
     asks: ClassVar[tuple[str, ...]] = ()
+    fits = staticmethod(_learns_advantages)
+    unfit = "does not learn from advantages"
+    fitting = "an algorithm over token rows with advantages (policy_gradient, ppo, gspo, cispo), or a preset of one"
 
     prompts_per_step = Whole(default=64, description="prompts of a step: the next in a random order, again and again")
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
@@ -110,6 +119,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             answers=settings_of((complete, *rewarding)),
             rows=settings_of((Drawn(), *self.advantages())),
             updates=max(1, round(self.prompts_per_step * self.samples_per_prompt / batch)),
+            logprobs=logprobs_for(training.learning),
         )
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,

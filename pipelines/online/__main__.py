@@ -27,11 +27,11 @@ def execute(online: OnlineRun) -> None:
 
 
 def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
-    from pipelines.online.rollouts import Rollouts
+    from pipelines.online.rollouts import StepRows
     from trainers import engine
 
     with engine.open(online.run, resume=True) as trainer:
-        engine.fit(trainer, Rollouts(online, trainer, prompts, task_key))
+        engine.fit(trainer, StepRows(online, trainer, prompts, task_key))
 
 
 if __name__ == "__main__":

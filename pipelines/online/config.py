@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datakit.op import Expand, Op
 from datakit.registry import op_of
 from datakit.run.chain import Chain, PaidChain
+from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from schemas.errors import ConfigError
 from schemas.settings import parse, plain
 from schemas.store.ownfiles import replace_file
 from trainers import config
-from trainers.config import Run
+from trainers.config import Learning, Run
+from trainers.registry import configured
 
 VERSION = 1
 """Rises when the same run draws or learns other rows."""
@@ -54,13 +56,14 @@ class Step:
     `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
     operations over prompts, a chunk at a time: what they pay for is kept as they go; the first of them draws. `rows`
     are operations over all answers of the step; what comes out is learnt, whole, in `updates` optimizer steps with
-    about as many rows each.
+    about as many rows each. `logprobs` are columns that are added behind them, by networks of the run itself.
     """
 
     prompts: int
     answers: tuple[OpSettings, ...]
     rows: tuple[OpSettings, ...]
     updates: int = 1
+    logprobs: tuple[LogprobColumn, ...] = ()
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
@@ -68,6 +71,8 @@ class Step:
         faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
         if not self.answers or self.answers[0].name != "generate.complete":
             faults.append("step.answers begins with generate.complete")
+        if len(set(self.logprobs)) < len(self.logprobs):
+            faults.append("step.logprobs names a column twice")
         return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
 
     @property
@@ -79,7 +84,8 @@ class Step:
     @property
     def labelling(self) -> Chain:
         """From answers to rows that are learnt."""
-        return Chain(ops=tuple(one.op for one in self.rows))
+        own = (StepLogprobs(columns=self.logprobs),) if self.logprobs else ()
+        return Chain(ops=(*(one.op for one in self.rows), *own))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,11 @@ class OnlineRun:
         faults = self.step.faults()
         if self.run.learning.max_steps is None:
             faults.append("run.max_steps is missing: rows that are drawn step by step have no epochs")
+        if "ref_logprobs" in self.step.logprobs and self.run.paths.init is None:
+            faults.append("step.logprobs has ref_logprobs, and without run.init there is no first policy to refer to")
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
+        check_updates(self.run.learning, self.step, self.run.paths.out)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -108,7 +117,32 @@ class OnlineRun:
 def identity(step: Step) -> dict[str, Any]:
     """`step` as keys hold it: operations with their versions."""
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
-    return {**plain(replace(step, answers=(), rows=())), **ops, "version": VERSION}
+    return {"prompts": step.prompts, "updates": step.updates, **ops, "version": VERSION}
+
+
+def logprobs_for(learning: Learning) -> tuple[LogprobColumn, ...]:
+    """The columns of log-probabilities by the run's own networks that the algorithm reads under its settings."""
+    algorithm, _ = configured(learning.algorithm, learning.settings)
+    return tuple(name for name in get_args(LogprobColumn) if name in algorithm.rows)
+
+
+def check_updates(learning: Learning, step: Step, where: str) -> None:
+    """`ConfigError` for several updates of a step by an algorithm whose formula holds for the weights that drew alone:
+    it weighs advantages, and holds the policy against none that was.
+    """
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=where)
+    if step.updates == 1 or "advantages" not in algorithm.rows or "old_logprobs" in algorithm.rows:
+        return
+    raise ConfigError(
+        "one-update",
+        f"{algorithm.name} holds for one update of each step, and a step makes {step.updates}: from the second on the "
+        "answers are those of another policy",
+        expected="one update, or an algorithm with a ratio of the two policies (without on_policy): ppo, gspo, cispo",
+        found=f"{algorithm.name}, {step.updates} updates",
+        where=where,
+        kept="nothing was started",
+        next="--algorithm ppo, or leave out global_batch_size",
+    )
 
 
 def write(path: Path, online: OnlineRun) -> None:

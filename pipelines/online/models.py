@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.clients import Sampling
+from datakit.clients.protocols import TokenRows
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
 from pipelines.graph.backend import Role, backend_of, model_at, placement_of
@@ -26,7 +27,9 @@ from trainers.engine.training.trainer import Trainer
 
 
 class Policy:
-    """The network in training as a `Generator`: whenever it is asked, all ranks draw together."""
+    """The network in training as a `Generator`, which also gives the columns of `StepLogprobs`: whenever it is asked,
+    all ranks compute together.
+    """
 
     def __init__(self, lead: Lead) -> None:
         self.lead = lead
@@ -35,6 +38,10 @@ class Policy:
         """Answers by the weights as they stand."""
         answers: pa.Table = self.lead.ask("generate", rows, sampling, seeds)
         return answers
+
+    def logprobs(self, column: str, rows: TokenRows) -> pa.Array:
+        """Log-probabilities of every token, by the network that `column` is of."""
+        return self.lead.ask(column, rows)
 
 
 def tokenizer_of(trainer: Trainer) -> str:

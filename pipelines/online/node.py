@@ -12,7 +12,7 @@ from pipelines.graph.nodes import Node, TrainedCheckpoint, asked_key, rows_of
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
-from pipelines.online.config import Step, identity
+from pipelines.online.config import Step, check_updates, identity
 from schemas.manifest import task_key_of
 from trainers.registry import configured
 
@@ -58,6 +58,7 @@ def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
                 before.requires(backend_of(model).takes(model, role, before), f"the {role} of {node.label}")
     rows = node.step.labelling.gives(answering.gives(prompts))
     learning = node.training.learning
+    check_updates(learning, node.step, node.label)
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
     rows.requires(algorithm.rows, f"{node.label} (train.{algorithm.name})")
     return plan.add(node)

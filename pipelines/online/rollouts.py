@@ -24,6 +24,7 @@ from datakit.op import Op
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
 from pipelines.online.config import OnlineRun, identity
+from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
 from schemas.dataset import Dataset
 from schemas.errors import HealthError
@@ -40,7 +41,7 @@ WEIGHTS = "generator"
 """What an answer comes from: the resource, and the fact that holds the checksum of the weights."""
 
 
-class Rollouts:
+class StepRows:
     """Called with how many optimizer steps were made: the rows of the next one, and figures of its rollouts.
 
     prompts: PROMPTS with `prompt_ids`, in the order in which they are asked. task_key: that of the run.
@@ -50,7 +51,7 @@ class Rollouts:
         self.online, self.trainer, self.prompts = online, trainer, prompts
         self.key = json_digest({"run": task_key, "step": identity(online.step)})
         self._answering, self._labelling = online.step.answering, online.step.labelling
-        self._lead = Lead({"generate": trainer.generator().generate})
+        self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs)})
         self._models = opened(online, self._answering, prompts) if parallel.is_rank_zero() else {}
 
     def __call__(self, number: int) -> tuple[pa.Table, Mapping[str, float]]:
@@ -107,7 +108,7 @@ class Rollouts:
 
 
 def figures(rollouts: Dataset, rows: pa.Table) -> dict[str, float]:
-    """Of a step's rollouts: mean of every number that judges an answer, tokens of an answer, the shares of those that
+    """Of a step's rollouts: means of `reward` and `correct`, tokens of an answer, the shares of those that
     were cut and of groups whose answers are all rewarded alike, rows that were dropped.
     """
     columns, counts = rollouts.stats["columns"], rollouts.stats["counts"]

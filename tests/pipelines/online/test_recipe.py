@@ -88,7 +88,8 @@ def test_a_key_is_made_of_all_that_decides_the_weights(tmp_path: Path) -> None:
         {"scale": "none"},
         {"reward_source": "model"},
         {"set": ["max_steps=61"]},
-        {"set": ["global_batch_size=256"]},
+        {"algorithm": "ppo"},
+        {"algorithm": "ppo", "set": ["global_batch_size=256"]},
         {"seed": 7},
     ]
     keys = [planned(Grpo, tmp_path, **change).policy.task_key for change in changes]
@@ -99,7 +100,7 @@ def test_a_key_is_made_of_all_that_decides_the_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "updates"), [(512, 1), (256, 2), (128, 4), (500, 1)])
 def test_a_smaller_batch_makes_several_updates_of_a_step(rows: int, updates: int, tmp_path: Path) -> None:
-    made = planned(Grpo, tmp_path, set=[f"global_batch_size={rows}"]).policy
+    made = planned(Grpo, tmp_path, algorithm="ppo", set=[f"global_batch_size={rows}"]).policy
     assert (made.step.prompts, made.step.updates) == (64, updates)
 
 
