@@ -45,7 +45,7 @@ class StepLogprobs(Label):
         return tuple(COLUMNS[name] for name in self.columns)
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
-        """All ranks compute together."""
+        """Asked of the networks on all ranks together; `ServiceError` where a number of a token is missing."""
         policy: Any = ctx.resources["generator"]
         texts = token_rows(rows["input_ids"])
         added: dict[str, pa.Array] = {

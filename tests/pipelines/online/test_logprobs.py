@@ -14,6 +14,7 @@ from datakit.label import GroupAdvantage
 from datakit.tokenize import Drawn
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
+from pipelines.online.logprobs import COLUMNS
 from pipelines.recipes import Grpo, Reinforce
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -26,7 +27,7 @@ from tests.trainers.online import Killed
 from trainers import engine
 from trainers.engine.inference.frozen import open_frozen
 
-BOTH: Any = ("old_logprobs", "ref_logprobs")
+BOTH: Any = tuple(COLUMNS)
 ROWS = (Drawn(), GroupAdvantage(scale="none"))
 
 
