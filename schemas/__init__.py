@@ -25,7 +25,6 @@ from schemas.rows.records import records_of as records_of
 from schemas.rows.reports import REPORTS as REPORTS
 from schemas.rows.rewards import REWARD as REWARD
 from schemas.rows.rewards import REWARDS as REWARDS
-from schemas.rows.rollouts import ROLLOUTS as ROLLOUTS
 from schemas.rows.samples import SAMPLE_COLUMNS as SAMPLE_COLUMNS
 from schemas.rows.samples import SAMPLES as SAMPLES
 from schemas.rows.tokens import PACKED_PAIRS as PACKED_PAIRS

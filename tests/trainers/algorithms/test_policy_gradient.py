@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
+from datakit.label import Gae, Kl, Logprobs, TokenRewards, Values
+from schemas import SAMPLES, TOKENS, Column
 from schemas.errors import ConfigError
-from schemas.rows.rollouts import ROLLOUTS
+from schemas.schema import same_type
 from tests.trainers.algorithms.rollouts import (
     MASKS,
     NAMES,
@@ -114,12 +117,24 @@ def test_what_is_read_follows_the_settings(name: str) -> None:
     assert plain == registry.algorithms()[name], "as it is listed"
     assert {*weighed.lists} - {*plain.lists} == {"ref_logprobs"} and weighed.per is Per.ROW
     assert weighed.metrics == (*plain.metrics, "kl") and Needs.ENTROPY in weighed.needs
-    assert all(column.type == ROLLOUTS[column.name].type for column in weighed.rows.columns)
     if "old_logprobs" in plain.lists:
         once, settings = registry.configured(name, {"on_policy": True})
         assert {*plain.lists} - {*once.lists} == {"old_logprobs"}
         loss, _ = loss_of(registry.algorithms()[name], settings, drawn())
         assert reported(loss, "ratio") == 1.0 and reported(loss, "clip_fraction") == 0.0
+
+
+@pytest.mark.parametrize("name", [*POLICIES, "value"])
+def test_operations_make_what_a_loss_reads(name: str) -> None:
+    """From tokens, a question and a reward, by operations under their own settings."""
+    logprobs = tuple(("input_ids", "loss_mask", column) for column in ("old_logprobs", "ref_logprobs"))
+    rows = TOKENS.adding(SAMPLES["prompt_id"], Column("reward", pa.float64(), "of the answer"))
+    for op in (Logprobs(columns=logprobs), Kl(), TokenRewards(), Values(), Gae()):
+        assert {*op.takes.names} <= {*rows.names}
+        rows = op.gives(rows)
+    read, _ = registry.configured(name, {} if name == "value" else {"kl_coefficient": 0.1})
+    assert len(read.lists) >= 3
+    assert all(same_type(rows[column.name].type, column.type) for column in read.rows.columns)
 
 
 @pytest.mark.parametrize("name", POLICIES)
