@@ -12,6 +12,9 @@ from typing import NoReturn
 from quiver.command import Command
 from schemas.process import terminal
 
+_TOGETHER = 1 << 16
+"""Characters of an answer that are held, so that a fault among them leaves no half of it."""
+
 _HELP = ("-h", "--help", "help")
 ROOT = "where data lies ([quiver] root of luigi.cfg, or quiver-data)"
 COMMANDS: Mapping[str, Command] = {
@@ -169,4 +172,17 @@ def _overview() -> Iterable[str]:
 
 
 def _print(lines: Iterable[str]) -> None:
-    sys.stdout.write("\n".join(lines).rstrip("\n") + "\n")
+    """Write `lines`, but empty ones at the end, as they come; what fits `_TOGETHER` only when all of it is there."""
+    waiting: list[str] = []
+    characters, empty, written = 0, 0, False
+    for line in lines:
+        if not line.rstrip("\n"):
+            empty += len(line) + 1
+            continue
+        waiting.append("\n" * empty + line)
+        characters, empty = characters + len(line), 0
+        if characters > _TOGETHER:
+            sys.stdout.write("\n".join(waiting) + "\n")
+            waiting, characters, written = [], 0, True
+    if waiting or not written:
+        sys.stdout.write("\n".join(waiting).rstrip("\n") + "\n")

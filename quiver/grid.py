@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def grid(rows: pa.Table) -> Iterator[str]:
     cells = [[_cell(value) for value in record] for record in records]
     widths = _fitting(
         [
-            max(map(len, (printable(name, _CELL), *column)))
+            max(map(columns, (printable(name, _CELL), *column)))
             for name, column in zip(names, zip(*cells, strict=True), strict=True)
         ]
     )
@@ -39,11 +40,27 @@ def grid(rows: pa.Table) -> Iterator[str]:
         return
     right = [any(test(field.type) for test in _NUMBERS) for field in rows.schema]
     for line in ([printable(name, _CELL) for name in names], *cells):
-        placed = (
-            printable(cell, width).rjust(width) if to_right else printable(cell, width).ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=True)
-        )
+        placed = (_placed(*one) for one in zip(line, widths, right, strict=True))
         yield "  ".join(placed).rstrip()
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes: two for a wide letter, none for a mark above another letter."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
+
+
+def _placed(cell: str, width: int, to_right: bool) -> str:
+    """`cell` in `width` columns, cut where it takes more."""
+    if columns(cell) > width:
+        while columns(cell) > width - 1:
+            cell = cell[:-1]
+        cell += "…"
+    room = " " * (width - columns(cell))
+    return room + cell if to_right else cell + room
 
 
 def _fitting(widths: Sequence[int]) -> list[int]:

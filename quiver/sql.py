@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from quiver import grid
 from quiver.command import Command
 from quiver.workspace_root import root_of
-from schemas.errors import ConflictError
+from schemas.errors import ConflictError, escaped
 from schemas.process import terminal
 from schemas.store.storage import guarded, normal, shown
 
@@ -34,7 +35,8 @@ def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         _check_free(options["parquet"])
     batches = ask(root_of(options), words[0])
     if "csv" in options:
-        return grid.csv_lines(batches)
+        lines = grid.csv_lines(batches)
+        return map(escaped, lines) if sys.stdout.isatty() else lines
     if "json" in options:
         return grid.json_lines(grid.objects(batches))
     return [_stored(batches, options["parquet"])] if "parquet" in options else [*_first(batches, words[0])]

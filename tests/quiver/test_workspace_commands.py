@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,6 +54,54 @@ def test_a_grid_fits_eighty_columns_and_steers_no_terminal(
     assert "\x1b" not in text
     assert "\\u001b[31mred" in text
     assert "the first 40 rows" in text
+
+
+def test_a_grid_measures_in_columns_of_a_terminal(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    text = answer(capsys, "sql", f"SELECT sample_id, '{'日本語' * 30}' AS wide, 1 AS n FROM samples LIMIT 2")
+    wide = [sum(2 if ord(one) > 0x2FFF else 1 for one in line) for line in text.splitlines()]
+    assert max(wide) <= 80
+    assert len(set(wide[1:3])) == 1
+    assert "日本語…" in text or "日本…" in text or "日…" in text
+
+
+def test_csv_on_a_terminal_steers_none(workspace: Maker) -> None:
+    master, slave = os.openpty()
+    program = [sys.executable, "-c", "from quiver.console import main; main()"]
+    words = ["sql", "SELECT response FROM samples ORDER BY sample_id", "--csv"]
+    child = subprocess.Popen(
+        [*program, *words],
+        stdout=slave,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal that its last writer closed
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert child.wait() == 0
+    assert b"\x1b" not in shown
+    assert b"\\u001b[31mred" in shown
+
+
+def test_an_answer_goes_out_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no command holds all of it; of an answer that fails at once nothing is written."""
+    sink = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", sink)
+
+    def lines(count: int) -> Iterator[str]:
+        for number in range(count):
+            assert number * 1000 - len(sink.getvalue()) < 200_000
+            yield "x" * 1000
+            yield ""
+        raise ConfigError("query", "the rest fails")
+
+    with pytest.raises(ConfigError):
+        console._print(lines(10))
+    assert sink.getvalue() == ""
+    with pytest.raises(ConfigError):
+        console._print(lines(1000))
+    assert sink.getvalue().startswith("x" * 1000 + "\n\n" + "x" * 1000)
 
 
 def test_rows_with_too_many_columns_stand_below_each_other(
