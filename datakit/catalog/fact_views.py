@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from datakit.catalog.last_run import runs
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import LABELS, View
@@ -105,7 +106,11 @@ def fact_views(entries: Sequence[Entry], lineage: Lineage, last: frozenset[str])
             [common[one.place] | _task(one) for one in entries if not one.place.endswith(RECORDS_END)],
             "stages that are done, one a row: what they made, of what, with which settings",
         ),
-        "iterations": listed(_ITERATIONS, _iterations(entries), "iterations of recipes, one a row"),
+        "iterations": listed(
+            _ITERATIONS,
+            _iterations(entries, lineage),
+            "iterations of recipes, one a row; of one that has several variants, each",
+        ),
     }
 
 
@@ -181,16 +186,20 @@ def _task(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _iterations(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """A row for every iteration that has samples or pairs, by the names that recipes give their stages."""
-    rounds: dict[tuple[str | None, str | None, int], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if entry.iteration is not None:
-            rounds[entry.recipe, entry.experiment, entry.iteration].append(entry)
-    return [_iteration(*key, sorted(rounds[key], key=lambda one: one.step or 0)) for key in sorted(rounds, key=str)]
+def _iterations(entries: Sequence[Entry], lineage: Lineage) -> list[dict[str, Any]]:
+    """A row for every iteration and variant of it, by the names that recipes give their stages."""
+    chosen = {entry.place for entry in entries}
+    rounds: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for index, entry in enumerate(lineage.entries):
+        if entry.iteration is not None and entry.place in chosen:
+            rounds[entry.recipe or "", entry.experiment or "", entry.iteration].append(index)
+    return [
+        _iteration(*key, sorted((lineage.entries[index] for index in run), key=lambda one: one.step or 0))
+        for key, run in runs(lineage, dict(sorted(rounds.items())))
+    ]
 
 
-def _iteration(recipe: str | None, experiment: str | None, iteration: int, entries: Sequence[Entry]) -> dict[str, Any]:
+def _iteration(recipe: str, experiment: str, iteration: int, entries: Sequence[Entry]) -> dict[str, Any]:
     stages: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         stages[entry.stage].append(entry)
@@ -198,8 +207,8 @@ def _iteration(recipe: str | None, experiment: str | None, iteration: int, entri
     trained = [entry for entry in entries if entry.made.kind == "checkpoint"]
     finished = max(entry.finished[0] for entry in entries)
     return {
-        "recipe": recipe,
-        "experiment": experiment,
+        "recipe": recipe or None,
+        "experiment": experiment or None,
         "iteration": iteration,
         "samples": sum(entry.rows for entry in stages["samples"]) if stages["samples"] else None,
         "kept": [entry.rows for entry in kept],

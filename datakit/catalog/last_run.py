@@ -10,10 +10,13 @@ A set of entries is an integer here: bit `i` stands for the entry with the index
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.workspace import Entry
+
+_G = TypeVar("_G", bound=Hashable)
 
 
 def last_run(lineage: Lineage) -> frozenset[str]:
@@ -24,6 +27,22 @@ def last_run(lineage: Lineage) -> frozenset[str]:
         groups[entry.recipe, entry.experiment].append(index)
     chosen = (index for group in groups.values() for index in _chosen(entries, group, ancestors))
     return frozenset(entries[index].place for index in chosen)
+
+
+def runs(lineage: Lineage, groups: Mapping[_G, Sequence[int]]) -> Iterator[tuple[_G, list[int]]]:
+    """The runs of each group of entries (their indices), last one first: entries of one variant of every name, with
+    those of the group that they were made of, which other runs may have as well.
+    """
+    ancestors = _ancestors(lineage.direct)
+    for group, indices in groups.items():
+        own = left = sum(1 << index for index in indices)
+        while left:
+            above = left
+            for index in _indices(left):
+                above |= ancestors[index] & own
+            taken = sum(1 << index for index in _chosen(lineage.entries, [*_indices(above)], ancestors))
+            yield group, [*_indices(taken if taken & left else left)]
+            left &= ~taken if taken & left else 0
 
 
 def _chosen(entries: Sequence[Entry], group: Sequence[int], ancestors: Sequence[int]) -> Iterable[int]:

@@ -19,7 +19,7 @@ from schemas.rows.prompts import PROMPTS
 from schemas.rows.records import RECORDS
 from schemas.rows.reports import REPORTS
 from schemas.rows.samples import SAMPLES
-from schemas.rows.tokens import TOKENS
+from schemas.rows.tokens import MASK, TOKENS
 from schemas.schema import Schema
 
 _WHOLE = {"prompts": PROMPTS, "completions": COMPLETIONS, "samples": SAMPLES, "pairs": PREFERENCES, "reports": REPORTS}
@@ -31,7 +31,7 @@ _MEANINGS = {
     "reports": "figures that stages measured, one a row",
     "rewards": "numbers that answers were given: one row for each sample and scorer",
     "rejected": "rows that operations set aside, with the reason",
-    "training_rows": "rows that checkpoints were trained on: each once for every checkpoint",
+    "training_rows": "rows that checkpoints were trained on: each once for every checkpoint; none of online runs",
     "records": "what training saw: one row for every time a row was trained on",
 }
 _REWARD_FIELDS = (
@@ -50,6 +50,8 @@ _ROW_KEYS = (
     Field("sample_id", "VARCHAR", "the row in the data, where its key is called so", ""),
     Field("pair_id", "VARCHAR", "the row in the data, where its key is called so", ""),
 )
+_MASK = kind(MASK)
+"""Rows that are trained on say which of their tokens count."""
 _CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
 
 
@@ -74,12 +76,19 @@ def row_views(chosen: Chosen) -> dict[str, View]:
 
 
 def _whole(chosen: Chosen, view: str, schema: Schema) -> View:
-    """The rows of a kind where they came to be: in datasets that were made of none that has them already."""
+    """The rows of a kind where they came to be: in datasets that were not made of chosen ones that have them already.
+    What was made of another variant, too, stands with all its rows, those of the chosen ones among them.
+    """
     key = None if view == "reports" else schema.key
     entries = [one for one in chosen.entries if _is(one, schema, key)]
-    parts = [
-        _part(chosen, one) for one in entries if not any(_is(up, schema, key) for up in chosen.lineage.parents(one))
-    ]
+    there = {one.place for one in entries}
+
+    def has_them(entry: Entry, below: frozenset[str]) -> bool:
+        """Whether all rows of this kind that `entry` was made of stand in chosen datasets."""
+        above = [one for one in chosen.lineage.parents(entry) if _is(one, schema, key) and one.place not in below]
+        return bool(above) and all(one.place in there or has_them(one, below | {one.place}) for one in above)
+
+    parts = [_part(chosen, one) for one in entries if not has_them(one, frozenset((one.place,)))]
     return stacked(_fields(schema), parts, _MEANINGS[view])
 
 
@@ -138,7 +147,8 @@ def _training_rows(chosen: Chosen) -> Iterator[Part]:
     for entry in chosen.entries:
         if entry.made.kind == "checkpoint":
             for data in chosen.lineage.inputs(entry, "data"):
-                yield _of_checkpoint(_part(chosen, data), entry.place)
+                if any(column.kind == _MASK for column in data.made.columns):  # an online run has prompts there
+                    yield _of_checkpoint(_part(chosen, data), entry.place)
 
 
 def _records(chosen: Chosen) -> Iterator[Part]:

@@ -15,7 +15,8 @@ import pytest
 from datakit.catalog.catalog_file import refresh
 from datakit.catalog.workspace import read_workspace
 from datakit.sql import connect
-from schemas import PREFERENCES, SAMPLES, Column, Dataset, Schema
+from schemas import PREFERENCES, PROMPTS, SAMPLES, TOKENS, Column, Dataset, Schema
+from schemas.manifest import Manifest
 from tests.datakit.catalog.workspaces import REWARDED, WHY, Maker, rewarded, samples
 
 
@@ -233,3 +234,40 @@ def test_rows_of_an_earlier_version_are_read_as_those_of_today(make: Maker) -> N
     there = rows(make, "SELECT messages[1].role, messages[1].reasoning, tools FROM samples WHERE stage = 'older'")
     assert len(there) == 1
     assert there[0][1:] == (None, None)
+
+
+def test_rows_whose_source_is_of_another_variant_stay(make: Maker) -> None:
+    one = make("rest/e/iter=1/samples-aaaaaaaa", SAMPLES, samples(4), op="generate.complete")
+    make("rest/e/iter=1/samples-bbbbbbbb", SAMPLES, samples(4, 10), op="generate.complete")
+    make("filter/long-cccccccc", SAMPLES, samples(3), one, op="filter.where")
+    counted = "SELECT dataset, count(*) FROM samples GROUP BY 1 ORDER BY 1"
+    assert rows(make, counted) == [("filter/long", 3), ("rest/e/iter=1/samples", 4)]
+    everything = "SELECT variant, count(*) FROM everything.samples GROUP BY 1 ORDER BY 1"
+    assert rows(make, everything) == [("aaaaaaaa", 4), ("bbbbbbbb", 4)]
+
+
+def test_variants_of_an_iteration_are_rows_of_their_own_in_the_order_of_numbers(make: Maker) -> None:
+    for variant, start, reward in (("aaaaaaaa", 0, 1.0), ("bbbbbbbb", 10, 5.0)):
+        drawn = samples(4, start)
+        first = make(f"rest/e/iter=1/samples-{variant}", SAMPLES, drawn, op="generate.complete")
+        make(f"rest/e/iter=1/rewards-{variant}", REWARDED, rewarded(drawn, [reward] * 4), first, op="label.reward")
+    for iteration in (10, 2):
+        make(f"rest/e/iter={iteration}/samples-{iteration:08d}", SAMPLES, samples(iteration, 100 * iteration))
+    asked = "SELECT iteration, samples, reward FROM {}"
+    later = [(2, 2, None), (10, 10, None)]
+    assert rows(make, asked.format("everything.iterations")) == [(1, 4, 5.0), (1, 4, 1.0), *later]
+    assert rows(make, asked.format("iterations")) == [(1, 4, 5.0), *later]
+
+
+def test_the_prompts_of_an_online_run_are_no_rows_that_were_trained_on(make: Maker) -> None:
+    prompts = make("own/prompts-00000001", PROMPTS, PROMPTS.example(3))
+    tokens = make("own/tokens-00000001", TOKENS, TOKENS.example(2))
+    for name, data in (("online", prompts), ("offline", tokens)):
+        folder = make.root / "own" / f"{name}-00000001"
+        folder.mkdir(parents=True)
+        made = Manifest(
+            kind="checkpoint", op={"name": "train.sft", "version": 1, "params": {}}, parents=(data.as_parent("data"),)
+        )
+        (folder / "_manifest.json").write_bytes(made.to_bytes())
+    asked = "SELECT checkpoint, count(*) FROM training_rows GROUP BY 1"
+    assert rows(make, asked) == [("own/offline-00000001", 2)]
