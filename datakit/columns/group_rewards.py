@@ -92,8 +92,10 @@ class Groups:
         """Standard deviation of the other voters (n - 1); 0 for fewer than two, and exactly 0 where they are equal."""
         own_B = self.voter_B * np.nan_to_num(self.reward_B - self.mean_B) ** 2
         left_B = self.squares_B - own_B * (1 + 1 / np.maximum(self.others_B, 1))
-        left_B = np.where(left_B > 1e-12 * self.squares_B, left_B, 0.0)  # what rounding leaves of equal ones
-        return np.sqrt(left_B / np.maximum(self.others_B - 1, 1)) * (self.others_B > 1)
+        std_B = np.sqrt(np.maximum(left_B, 0) / np.maximum(self.others_B - 1, 1))
+        apart_B = self.voter_B & (left_B < 0.01 * self.squares_B)  # at most one a group: the rest would be rounding
+        rest = Groups(self.group_B, self.reward_B, self.voter_B & ~apart_B)
+        return np.where(apart_B, rest.std_B, std_B) * (self.others_B > 1)
 
 
 @dataclass(frozen=True, kw_only=True)

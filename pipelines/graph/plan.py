@@ -11,6 +11,8 @@ needs, the tokenizer of the rows against the tokenizer of the checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from datakit.op import Op
@@ -153,7 +155,7 @@ def _check_table(node: Table) -> None:
     for role, model in roles.items():
         check_model(node.label, node.op, role, model)
     speaks = next((node.resources[name] for name in ("tokenizer", *roles) if name in node.resources), None)
-    known = made_by.Known(tokenizer=_place_of_tokenizer(speaks))
+    known = partial(_known_of_model, speaks)
     for rows in node.inputs:
         _require(rows, node.op.takes, f"{node.label} ({node.op.name})", known, node.op)
         reads: dict[str, Schema] = {}
@@ -182,15 +184,17 @@ def _check_given(node: Table) -> None:
         raise
 
 
-def _require(rows: Node, needed: Schema, who: str, known: made_by.Known, op: Op | None = None) -> None:
-    """`Schema.requires`, and the command that makes what is missing, its models those that are `known`."""
+def _require(rows: Node, needed: Schema, who: str, known: Callable[[], made_by.Known], op: Op | None = None) -> None:
+    """`Schema.requires`, and the command that makes what is missing, its models those that are `known`: asked for where
+    something is, because it looks through all trainings before this one.
+    """
     schema = rows_of(rows)
     try:
         schema.requires(needed, who)
     except DataError as error:
         lacking = [name for name in needed.names if name not in schema]
         error.next = (
-            _next(from_file.Lack(lacking, rows, needed, op), known)
+            _next(from_file.Lack(lacking, rows, needed, op), known())
             if lacking
             else made_by.without_nulls(needed, schema, data_flags(rows))
         )
@@ -212,20 +216,26 @@ def _next(lack: from_file.Lack, known: made_by.Known) -> str:
     )
 
 
-def _place_of_tokenizer(node: Node | None) -> str:
-    """Where the tokenizer of `node` lies; empty where it has none."""
-    return tokenizer_at(node) if node is not None and node.kind in ("dataset", "checkpoint") else ""
+def _known_of_model(node: Node | None) -> made_by.Known:
+    """The tokenizer of `node`, where it has one."""
+    if node is None or node.kind not in ("dataset", "checkpoint"):
+        return made_by.UNKNOWN
+    return made_by.Known(tokenizer=tokenizer_at(node))
+
+
+def _known_of_training(node: TrainedCheckpoint) -> made_by.Known:
+    return made_by.Known(
+        tokenizer=tokenizer_at(node.init or node.tokenizer),
+        reference="" if node.init is None else place_of(node.init),
+        precision=node.training.learning.precision,
+    )
 
 
 def _check_model(node: TrainedCheckpoint) -> None:
     learning, cut = node.training.learning, node.training.execution.parallel
     node.training.check(init=node.init is not None, validation=node.validation is not None, where=node.label)
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
-    known = made_by.Known(
-        tokenizer=tokenizer_at(node.init or node.tokenizer),
-        reference="" if node.init is None else place_of(node.init),
-        precision=learning.precision,
-    )
+    known = partial(_known_of_training, node)
     for given in (node.data, node.validation):
         if given is not None:
             packs = given.schema is not None and algorithm.packed(given.schema)

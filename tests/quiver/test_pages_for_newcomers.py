@@ -99,7 +99,7 @@ def test_everything_that_a_page_names_is_there(page: Path) -> None:
         "Sft --iteration 2",
         "--set optim.lrr=1",
         "--set settings.gama=1",
-        "--algorithm ppo",
+        "--algorithm ppoo",
         "--format nothing",
         "Label --op rewards",
         "label.rewards",

@@ -127,3 +127,13 @@ def test_a_group_in_two_shards_and_a_bad_epsilon_are_refused(put, tmp_path) -> N
         apply(NONE, put(table("aabb", [0.0, 1.0, 2.0, 3.0]), cuts=[1]), str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="epsilon out of range"):
         GroupAdvantage(epsilon=-1.0)
+
+
+@pytest.mark.parametrize("rewards", [[5.2, 5.2, 5.2, 5.201], [1e5 + 0.3, 1e5 + 0.3, 1e5 + 1], [1e3, 1e3 + 0.25, 1.0]])
+def test_the_spread_of_others_that_are_nearly_equal_is_theirs(rewards: list[float]) -> None:
+    expected = []
+    for n, reward in enumerate(rewards):
+        others = rewards[:n] + rewards[n + 1 :]
+        spread = statistics.stdev(others)
+        expected.append((reward - statistics.fmean(others)) / (spread + 1e-6 if spread else 1.0))
+    assert advantages(OTHERS, "a" * len(rewards), rewards) == pytest.approx(expected, rel=1e-6, abs=1e-9)
