@@ -79,7 +79,14 @@ class RatioSettings(PolicySettings):
 def log_ratio(settings: RatioSettings, out: ModelOutputs, rows: Rows) -> Tensor:
     """log pi - log pi_old of counted tokens [T], 0 elsewhere; with its gradient where it is 0 throughout."""
     old_T = out.logprobs_T.detach() if settings.on_policy else rows["old_logprobs"]
-    return masked(out.logprobs_T - old_T, rows).clamp(-_MOST, _MOST)
+    return masked(out.logprobs_T - old_T, rows)
+
+
+def ratio_of(log_ratio: Tensor) -> Tensor:
+    """pi / pi_old of its logarithm, which counts as 20 beyond 20, and as -20 below -20: no ratio overflows, and such a
+    one has no gradient.
+    """
+    return log_ratio.clamp(-_MOST, _MOST).exp()
 
 
 def masked(values_T: Tensor, rows: Rows) -> Tensor:

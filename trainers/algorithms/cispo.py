@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, advantages, log_ratio, policy_algorithm, policy_loss
+from trainers.policy import RatioSettings, advantages, log_ratio, policy_algorithm, policy_loss, ratio_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     of bounds.
     """
     out = outputs["input_ids"]
-    ratio_T = log_ratio(settings, out, rows).detach().exp()
+    ratio_T = ratio_of(log_ratio(settings, out, rows).detach())
     weight_T = ratio_T.clamp(settings.ratio_low, settings.ratio_high)
     mask_T = rows["loss_mask"]
     metrics = {"ratio": sum_count(ratio_T, mask_T), "clip_fraction": sum_count(weight_T != ratio_T, mask_T)}

@@ -16,7 +16,7 @@ from typing import Literal
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, clipped, log_ratio, policy_algorithm, policy_loss
+from trainers.policy import RatioSettings, clipped, log_ratio, policy_algorithm, policy_loss, ratio_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     log_T = log_ratio(settings, out, rows)
     mask_T = rows["loss_mask"].to(log_T.dtype)
     mean_B = out.sum_per_row(log_T.detach() * mask_T) / out.sum_per_row(mask_T).clamp(min=1)
-    ratio_T = (mean_B[out.row_T] + log_T - log_T.detach()).exp()
+    ratio_T = ratio_of(mean_B[out.row_T] + log_T - log_T.detach())
     surrogate_T, share = clipped(ratio_T, rows, settings.clip_low, settings.clip_high)
     metrics = {"ratio": sum_count(ratio_T, rows["loss_mask"]), "clip_fraction": share}
     return policy_loss(settings, out, rows, surrogate_T, metrics)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, advantages, clipped, log_ratio, policy_algorithm, policy_loss
+from trainers.policy import RatioSettings, advantages, clipped, log_ratio, policy_algorithm, policy_loss, ratio_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def loss(settings: Settings, outputs: Mapping[str, ModelOutputs], rows: Rows) ->
     decides.
     """
     out = outputs["input_ids"]
-    ratio_T = log_ratio(settings, out, rows).exp()
+    ratio_T = ratio_of(log_ratio(settings, out, rows))
     surrogate_T, share = clipped(ratio_T, rows, settings.clip_low, settings.clip_high)
     if settings.dual_clip is not None:
         advantage_T = advantages(rows)

@@ -53,6 +53,20 @@ def test_the_defaults_are_the_papers_and_clip_by_the_answer() -> None:
     assert reported(loss, "clip_fraction") == pytest.approx(5 / 8)
 
 
+def test_tokens_far_from_the_old_policy_weigh_in_whole() -> None:
+    """A token moves the mean by its own log-ratio, however large: 40 and -40 cancel."""
+    rows = drawn()
+    far = [[40.0, -40.0, *[0.1] * 9][: len(mask)] for mask in MASKS]
+    counted = [[by for by, one in zip(row, mask, strict=True) if one] for row, mask in zip(far, MASKS, strict=True)]
+    rows["old_logprobs"] = [
+        [a - b for a, b in zip(*pair, strict=True)] for pair in zip(rows["logprobs"], far, strict=True)
+    ]
+    rows["advantages"] = [[1.0] * len(mask) for mask in MASKS]
+    loss, _ = loss_of(GSPO, Settings(clip_low=0.999, clip_high=1e30), rows)
+    means = [min(max(sum(row) / len(row), -20.0), 20.0) for row in counted]
+    assert loss.values.tolist() == pytest.approx([-math.exp(mean) for mean in means], rel=1e-9)
+
+
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="out of range"):
         Settings(clip_low=-0.1)
