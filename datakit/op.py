@@ -131,6 +131,8 @@ class Op(ABC):
     """Facts of its inputs that do not hold for its result; what holds instead says `facts`."""
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     """Settings under which it makes columns that others ask for: what an error says to run where one is missing."""
+    judges: ClassVar[bool] = False
+    """Whether the numbers that it adds say how good an answer is: they stand in the view `rewards` of the catalog."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
 

@@ -5,6 +5,8 @@ A row counts once: in the dataset that brought it in, not in those that were mad
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +15,7 @@ from datakit.catalog.made import ColumnText
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
 from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.op import Op
 from schemas.rows.completions import COMPLETIONS
 from schemas.rows.preferences import PREFERENCES
 from schemas.rows.prompts import PROMPTS
@@ -29,7 +32,7 @@ _MEANINGS = {
     "samples": "answers of policies: one row a sample, whatever was made of it later",
     "pairs": "preferences: one row a pair, where it was read or made",
     "reports": "figures that stages measured, one a row",
-    "rewards": "numbers that answers were given: one row for each sample and scorer",
+    "rewards": "numbers that say how good answers are: one row for each sample and scorer",
     "rejected": "rows that operations set aside, with the reason",
     "training_rows": "rows that checkpoints were trained on: each once for every checkpoint; none of online runs",
     "records": "what training saw: one row for every time a row was trained on",
@@ -107,24 +110,25 @@ def _part(chosen: Chosen, entry: Entry, fields: tuple[Field, ...] | None = None)
 
 
 def _rewards(chosen: Chosen) -> Iterator[Part]:
-    """The numbers that an operation added to samples, or that came with rows from outside."""
+    """The numbers that an operation which `judges` added to samples, or that came with rows from outside."""
+    judging = _judging()
     for entry in chosen.entries:
         columns = {column.name: column for column in entry.made.columns}
         if entry.made.kind != "dataset" or "sample_id" not in columns:
             continue
         above = {column.name for parent in chosen.lineage.parents(entry) for column in parent.made.columns}
         labelled = entry.made.op.startswith("label.")
+        judged = entry.made.op in judging
         for column in entry.made.columns:
             new = column.kind == "DOUBLE" and column.name not in above
-            if new and (_named(entry, column.name) if labelled else column.name == "reward" and not above):
+            if new and (judged if labelled else column.name == "reward" and not above):
                 yield _number(chosen, entry, column.name, "prompt_id" in columns)
 
 
-def _named(entry: Entry, column: str) -> bool:
-    """Whether the operation says that it makes the column, or says of none."""
-    given = [entry.made.params.get(setting) for setting in ("output", "column", "names", "reads")]
-    names = [text for value in given for text in (value if isinstance(value, list) else [value]) if text]
-    return not entry.made.params or column in names or not names
+def _judging() -> frozenset[str]:
+    """The names of operations whose numbers say how good an answer is."""
+    kinds = vars(importlib.import_module("datakit.label")).values()
+    return frozenset(kind.name for kind in kinds if inspect.isclass(kind) and issubclass(kind, Op) and kind.judges)
 
 
 def _number(chosen: Chosen, entry: Entry, column: str, prompts: bool) -> Part:

@@ -31,6 +31,7 @@ class AttributeLogprob(Label):
     """
 
     name: ClassVar[str] = "label.attribute_logprob"
+    judges: ClassVar[bool] = True
     max_rejected: ClassVar[int | None] = 0
 
     requested: str = "attributes"

@@ -26,6 +26,7 @@ class Reward(Label):
     """
 
     name: ClassVar[str] = "label.reward"
+    judges: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("scorer",)
     paid: ClassVar[bool] = True
     max_rejected: ClassVar[int | None] = 0

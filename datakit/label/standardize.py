@@ -27,6 +27,7 @@ class Standardize(Label):
     """
 
     name: ClassVar[str] = "label.standardize"
+    judges: ClassVar[bool] = True
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"output": "score"},)
 
     column: str = "reward"

@@ -29,6 +29,7 @@ class Verify(Label):
     """
 
     name: ClassVar[str] = "label.verify"
+    judges: ClassVar[bool] = True
 
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"kind": "number"},)
     max_rejected: ClassVar[int | None] = 0

@@ -271,3 +271,19 @@ def test_the_prompts_of_an_online_run_are_no_rows_that_were_trained_on(make: Mak
         (folder / "_manifest.json").write_bytes(made.to_bytes())
     asked = "SELECT checkpoint, count(*) FROM training_rows GROUP BY 1"
     assert rows(make, asked) == [("own/offline-00000001", 2)]
+
+
+def test_what_an_operation_adds_for_learning_is_no_reward(make: Maker) -> None:
+    drawn, added = samples(2), ("kl", "advantage", "baseline", "group_std")
+    first = make("own/samples-00000001", SAMPLES, drawn, op="generate.complete")
+    for place, op, names in (("kl", "label.kl", added[:1]), ("advantage", "label.group_advantage", added[1:])):
+        columns, wide = [Column(name, pa.float64(), "made for a loss", finite=True) for name in names], drawn
+        for column in columns:
+            wide = wide.append_column(column.field, pa.array([0.5, 0.5]))
+        params = {"baseline": "mean", "reward": "reward", "output": "kl"}
+        make(f"own/{place}-00000001", SAMPLES.adding(*columns), wide, first, op=op, params=params)
+    for op, reward in (("label.reward", 1.0), ("label.verify", 0.0)):
+        made = rewarded(drawn, [reward] * 2)
+        make(f"own/{op[6:]}-00000001", REWARDED, made, first, op=op, params={"answer": "answer", "reads": ""})
+    asked = "SELECT op, scorer, avg(value) FROM rewards GROUP BY ALL ORDER BY ALL"
+    assert rows(make, asked) == [("label.reward", "reward", 1.0), ("label.verify", "reward", 0.0)]
