@@ -108,12 +108,15 @@ def _training(manifest: Manifest) -> Mapping[str, Any]:
     training did.
     """
     params = manifest.op.get("params")
-    if not str(manifest.op.get("name")).startswith("train.") or not isinstance(params, Mapping):
+    name = str(manifest.op.get("name"))
+    if not (name == "online" or name.startswith("train.")) or not isinstance(params, Mapping):
         return {}
     learnt = ChatTemplate.of(manifest.facts)
     options = f", with {json.dumps(dict(learnt.options))}" if learnt.options else ""
     template = "the tokenizer's own" if learnt.name is None else learnt.name
-    return {**run_folder.learnt_with(params), "template": f"{template}{options}"}
+    online = {"step": params.get("step"), "models": manifest.op.get("models")}
+    step = {name: json.dumps(one) for name, one in online.items() if one}
+    return {**run_folder.learnt_with(params), **step, "template": f"{template}{options}"}
 
 
 def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:

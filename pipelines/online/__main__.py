@@ -27,10 +27,13 @@ def execute(online: OnlineRun) -> None:
 
 
 def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
+    from pipelines.online.models import lineage_of
     from pipelines.online.rollouts import StepRows
     from trainers import engine
 
     with engine.open(online.run, resume=True) as trainer:
+        trainer.op, models = lineage_of(online)
+        trainer.parents = (*trainer.parents, *models)
         engine.fit(trainer, StepRows(online, trainer, prompts, task_key))
 
 

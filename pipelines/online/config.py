@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from datakit.op import Expand, Op
+from datakit.op import Expand, Op, Precision
 from datakit.registry import op_of
 from datakit.run.chain import Chain, PaidChain
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
@@ -75,6 +75,13 @@ class Step:
             faults.append("step.logprobs names a column twice")
         return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
 
+    def precision(self, name: str) -> Precision:
+        """What the model `name` computes in, where it is a network that is opened here: as the operations say that ask
+        it.
+        """
+        asking = (one.op for one in (*self.answers, *self.rows))
+        return next((op.precision for op in asking if name in op.needs), "fp32")
+
     @property
     def answering(self) -> PaidChain:
         """From prompts to answers, as many prompts at a time as the first operation takes."""
@@ -112,6 +119,12 @@ class OnlineRun:
     def identity(self) -> dict[str, Any]:
         """All settings that decide which rows are drawn and what is learnt of them."""
         return {"run": self.run.learning.op, "step": identity(self.step)}
+
+
+def done(learning: Learning, step: Step) -> dict[str, Any]:
+    """What an online run does, as its checkpoint says it: the settings of the training, and the whole step."""
+    train = learning.op
+    return {**train, "name": "online", "params": {**train["params"], "step": identity(step)}}
 
 
 def identity(step: Step) -> dict[str, Any]:

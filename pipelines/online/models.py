@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,18 @@ import pyarrow as pa
 
 from datakit.clients import Sampling
 from datakit.clients.protocols import TokenRows
+from datakit.op import Precision
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
 from pipelines.graph.backend import Role, backend_of, model_at, placement_of
-from pipelines.graph.nodes import asked_key
+from pipelines.graph.nodes import Existing, asked_key
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
-from pipelines.online.config import OnlineRun
+from pipelines.online.config import OnlineRun, done
 from pipelines.runtime.resources import resource_of
 from schemas import Schema
 from schemas.dataset import Dataset
+from schemas.manifest import Parent
 from schemas.tokenizer_lineage import FACT
 from trainers.engine.megatron.leading import Lead
 from trainers.engine.training.trainer import Trainer
@@ -59,7 +62,8 @@ def opened(online: OnlineRun, answering: PaidChain, prompts: Dataset) -> dict[st
         if name == FACT:
             resource = resource_of(name, any_at(plan, place), None)
         else:
-            resource = _asked(plan, name, place, answering.before(name, prompts.schema))  # type: ignore[arg-type]
+            before, role = answering.before(name, prompts.schema), cast("Role", name)
+            resource = _asked(plan, role, place, before, online.step.precision(name))
         model = resource.open()
         if not hasattr(model, "close"):
             resource = replace(resource, open=functools.partial(_same, model))
@@ -67,11 +71,27 @@ def opened(online: OnlineRun, answering: PaidChain, prompts: Dataset) -> dict[st
     return resources
 
 
+def lineage_of(online: OnlineRun) -> tuple[dict[str, Any], tuple[Parent, ...]]:
+    """What the checkpoint says that it was made by (`models` are references of those that lie nowhere, a function say),
+    and the models among its parents that lie in a folder.
+    """
+    plan, outside, parents = Plan(str(online.run.paths.folder)), dict[str, str](), list[Parent]()
+    for name, place in online.models.items():
+        node = any_at(plan, place) if name == FACT else model_at(plan, place, cast("Role", name))
+        if isinstance(node, Existing):
+            there = node.existing_manifest
+            parents.append(Parent(name, node.url, there.content_digest, there.task_key))
+        else:
+            outside[name] = place
+    made = done(online.run.learning, online.step)
+    return {**made, "models": outside} if outside else made, tuple(parents)
+
+
 def _same(model: object) -> object:
     return model
 
 
-def _asked(plan: Plan, role: Role, place: str, rows: Schema) -> Resource:
+def _asked(plan: Plan, role: Role, place: str, rows: Schema, precision: Precision) -> Resource:
     """The model at `place`, on as many threads as training has unless `place` says so; what it reads is no column of
     prompts.
     """
@@ -81,5 +101,7 @@ def _asked(plan: Plan, role: Role, place: str, rows: Schema) -> Resource:
     backend, placement = backend_of(node), placement_of(node)
     if "threads" not in node.placement_settings:
         placement = replace(placement, threads=torch.get_num_threads())
+    if "precision" not in node.placement_settings:
+        placement = replace(placement, precision=precision)
     open_ = functools.partial(backend.open, node.url, role, backend.takes(node, role, rows), placement)
-    return Resource(asked_key(role, node), open_, outputs=node.output_names)
+    return Resource(asked_key(role, node, precision), open_, outputs=node.output_names)

@@ -12,7 +12,7 @@ from pipelines.graph.nodes import Node, TrainedCheckpoint, asked_key, rows_of
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
-from pipelines.online.config import Step, check_updates, identity
+from pipelines.online.config import Step, check_updates, done
 from schemas.manifest import task_key_of
 from trainers.registry import configured
 
@@ -31,13 +31,12 @@ class OnlineCheckpoint(TrainedCheckpoint):
         """What decides the weights: settings of training and of its steps, and keys of prompts, models and the
         checkpoint to start from.
         """
-        named = {name: asked_key(name, node) for name, node in self.parents.items()}
+        named = {name: asked_key(name, node, self.step.precision(name)) for name, node in self.parents.items()}
         return task_key_of(self.work, named, {}, self.training.learning.seed)
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        op = self.training.learning.op
-        return {**op, "name": f"online.{self.training.learning.algorithm}", "step": identity(self.step)}
+        return done(self.training.learning, self.step)
 
     @property
     def parents(self) -> Mapping[str, Node]:

@@ -53,7 +53,8 @@ class Trainer:
 
     `last` is the step at which the learning rate has come down (None: it never does); it stays there afterwards.
     `task_key` is the identity of what comes of it (None: follows from the run and from all rows given to `learn`).
-    `resources` are let go by `close`.
+    `op` and `parents` are what its checkpoint says it was made by and of: the training and its inputs, unless whoever
+    makes the rows says more. `resources` are let go by `close`.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Trainer:
         self.model, self.optimizer, self.stepper = learner.model, learner.optimizer, learner.stepper
         self.steps, self._resumed = 0, False
         self.given_key = task_key or self.run.paths.task_key
+        self.op: Mapping[str, Any] = self.run.learning.op
+        self.parents = prepared.inputs.parents
         self._learnt, self._figures = "", dict[str, float]()
         self._began, self._resources, self._closed = time.monotonic(), resources or ExitStack(), False
         self._one_at_a_time = threading.RLock()
@@ -171,8 +174,8 @@ class Trainer:
             tokenizer_files=prepared.tokenizer_files,
             facts={**prepared.facts, "stats": {**(self._figures if stats is None else stats), "steps": self.steps}},
             task_key=self.task_key,
-            op=self.run.learning.op,
-            parents=prepared.inputs.parents,
+            op=self.op,
+            parents=self.parents,
             seed=self.run.learning.seed,
             runtime_info={"seconds": round(time.monotonic() - self._began, 3)},
         )
