@@ -51,11 +51,12 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "sql": Command(
-        usage="quiver sql QUERY [--csv] [--json] [--parquet FILE] [--root FOLDER]",
+        usage="quiver sql QUERY [--csv [--formulas]] [--json] [--parquet FILE] [--root FOLDER]",
         meaning="one SELECT over the views of all data that is there (quiver catalog names them)",
         module="quiver.sql",
         flags={
-            "--csv": "every row as CSV",
+            "--csv": "every row as CSV, an apostrophe before texts that a spreadsheet would compute (=, +, -, @, ...)",
+            "--formulas": "with --csv: such texts as they are",
             "--json": "every row as JSON",
             "--parquet FILE": "every row into a new file",
             "--root FOLDER": ROOT,

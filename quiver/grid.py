@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ from schemas.errors import printable
 from schemas.process import terminal
 
 _LEAST, _CELL = 6, 200
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
+"""What a text begins with that a spreadsheet computes."""
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
@@ -74,19 +76,35 @@ def _fitting(widths: Sequence[int]) -> list[int]:
     return fitted
 
 
-def csv_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-    """The names of the columns, then a record a row; lists and structs as JSON, no value as no text."""
+def csv_lines(batches: Iterable[pa.RecordBatch], *, formulas: bool = False) -> Iterator[str]:
+    """The names of the columns, then a record a row; lists and structs as JSON, no value as no text.
+
+    Texts that a spreadsheet would compute have an apostrophe before them, unless `formulas` are wanted.
+    """
     for number, batch in enumerate(batches):
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        if not number:
-            writer.writerow(batch.schema.names)
-        for record in _records(batch):
-            writer.writerow(
-                [json.dumps(plain(value)) if isinstance(value, list | dict) else plain(value) for value in record]
-            )
-        if text := sink.getvalue():
-            yield text.removesuffix("\n")
+        lines = _Lines()
+        writer = csv.writer(lines, lineterminator="\r\n")  # so that a text with either of the two is quoted
+        rows = [batch.schema.names] if not number else []
+        for record in chain(rows, _records(batch)):
+            writer.writerow(map(_csv_cell, record if formulas else map(_inert, record)))
+        if lines:
+            yield "\n".join(lines)
+
+
+class _Lines(list[str]):
+    """What `csv` writes, a record an element."""
+
+    def write(self, text: str) -> None:
+        """Keep a record without the end of its line, which is not the one that a terminal wants."""
+        self.append(text.removesuffix("\r\n"))
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(plain(value)) if isinstance(value, list | dict) else plain(value)
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:

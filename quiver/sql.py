@@ -28,14 +28,15 @@ def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     from datakit.sql.ask import ask
 
     words, options = command.parsed(arguments)
-    if len(words) != 1 or sum(name in options for name in _FORMATS) > 1:
+    lost = "formulas" in options and "csv" not in options
+    if len(words) != 1 or lost or sum(name in options for name in _FORMATS) > 1:
         text = shlex.quote(words[0]) if len(words) == 1 else '"SELECT DISTINCT view FROM columns"'
         raise command.wrong(" ".join(arguments) or "no query", f"{command.call} {text}")
     if "parquet" in options:
         _check_free(options["parquet"])
     batches = ask(root_of(options), words[0])
     if "csv" in options:
-        lines = grid.csv_lines(batches)
+        lines = grid.csv_lines(batches, formulas="formulas" in options)
         return map(escaped, lines) if sys.stdout.isatty() else lines
     if "json" in options:
         return grid.json_lines(grid.objects(batches))

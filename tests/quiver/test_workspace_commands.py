@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datakit.catalog.sql_text import literal
 from quiver import console
 from schemas import SAMPLES
 from schemas.errors import ConfigError, QuiverError
@@ -82,6 +83,37 @@ def test_csv_on_a_terminal_steers_none(workspace: Maker) -> None:
     assert child.wait() == 0
     assert b"\x1b" not in shown
     assert b"\\u001b[31mred" in shown
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    '=HYPERLINK("http://x","y")',
+    "=cmd|' /C calc'!A0",
+    "-",
+    "=",
+]
+"""Texts that a spreadsheet computes."""
+TEXTS = ["1", "a=1", "'=1", " =1", "", "\n=1", '"=1"', "{=1}", "日", "['=1']"]
+"""Texts that it does not."""
+
+
+def test_no_text_is_a_formula_in_csv(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers below 0 are numbers; with --formulas all texts are as they are."""
+    values = ", ".join(f"({n}, {literal(text)})" for n, text in enumerate([*FORMULAS, *TEXTS]))
+    query = f"""SELECT text AS "=1", -1.5 AS number FROM (VALUES {values}) AS t(n, text) ORDER BY n"""
+    rows = list(csv.reader(io.StringIO(answer(capsys, "sql", query, "--csv"), newline="")))
+    assert rows[0] == ["'=1", "number"]
+    assert [row[0] for row in rows[1:]] == [f"'{text}" for text in FORMULAS] + TEXTS
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
+    rows = list(csv.reader(io.StringIO(answer(capsys, "sql", query, "--csv", "--formulas"), newline="")))
+    assert [row[0] for row in rows] == ["=1", *FORMULAS, *TEXTS]
+    with pytest.raises(QuiverError, match="formulas"):
+        console.run(["sql", query, "--json", "--formulas"])
 
 
 def test_an_answer_goes_out_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
