@@ -287,6 +287,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+REMADE = {"quiver-data/catalog.duckdb", "quiver-data/.catalog-manifests.json"}
+"""What a command that made something makes again."""
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_has_its_code_and_its_line_and_loses_nothing(base: Path, tmp_path: Path, name: str) -> None:
     fault, folder = FAULTS[name], tmp_path / "work"
@@ -311,7 +315,7 @@ def test_a_fault_has_its_code_and_its_line_and_loses_nothing(base: Path, tmp_pat
         before = contents(folder)
         done = luigi(folder, *arguments(fault.then, folder))
         assert done.returncode == 0, done.stderr
-        assert lost(folder, before) == []
+        assert {*lost(folder, before)} <= REMADE
         assert reasons(Path(done.stdout.split()[-1])) == ({fault.reason} if fault.reason else set())
     assert damaged(folder) == harmed
 
