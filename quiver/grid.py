@@ -42,8 +42,8 @@ def grid(rows: pa.Table) -> Iterator[str]:
         return
     right = [any(test(field.type) for test in _NUMBERS) for field in rows.schema]
     for line in ([printable(name, _CELL) for name in names], *cells):
-        placed = (_placed(*one) for one in zip(line, widths, right, strict=True))
-        yield "  ".join(placed).rstrip()
+        texts = (placed(cell, width, to_right=at) for cell, width, at in zip(line, widths, right, strict=True))
+        yield "  ".join(texts).rstrip()
 
 
 def columns(text: str) -> int:
@@ -55,7 +55,7 @@ def columns(text: str) -> int:
     )
 
 
-def _placed(cell: str, width: int, to_right: bool) -> str:
+def placed(cell: str, width: int, *, to_right: bool = False) -> str:
     """`cell` in `width` columns, cut where it takes more."""
     if columns(cell) > width:
         while columns(cell) > width - 1:

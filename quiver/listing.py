@@ -21,6 +21,8 @@ from schemas.nearest import nearest
 from schemas.process import terminal
 from schemas.store.storage import relative
 
+_OP = 8
+"""Columns that the operation has at least."""
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -91,14 +93,17 @@ def _table(entries: Sequence[Entry], variants: bool) -> Iterator[str]:
         yield from ("", "next: quiver --help")
         return
     lines = [_cells(one, variants) for one in entries]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    widths[0] = min(widths[0], max(12, terminal.width() - sum(widths[1:]) - 2 * len(widths)))
+    widths = [max(map(grid.columns, column)) for column in zip(*lines, strict=True)]
+    widths[0] = min(widths[0], terminal.width() - sum(widths[1:4]) - 2 * len(widths) - _OP)
     for folder, inside in groupby(zip(entries, lines, strict=True), key=lambda pair: pair[0].name.rpartition("/")[0]):
         yield printable(folder or ".", terminal.width())
-        for _, (name, rows, size, age, op) in inside:
-            numbers = f"{rows:>{widths[1]}}  {size:>{widths[2]}}  {age:>{widths[3]}}"
-            head = f"  {name:<{widths[0]}}  {numbers}  "
-            yield head + printable(op, max(8, terminal.width() - len(head)))
+        for _, (name, *numbers, op) in inside:
+            fits = grid.columns(name) <= widths[0]
+            if not fits:  # whole, as it is to be typed
+                yield f"  {name}"
+            cells = (grid.placed(*one, to_right=True) for one in zip(numbers, widths[1:4], strict=True))
+            head = "  ".join(["", grid.placed(name if fits else "", widths[0]), *cells, ""])
+            yield head + printable(op, max(_OP, terminal.width() - len(head)))
 
 
 def _cells(entry: Entry, variants: bool) -> tuple[str, str, str, str, str]:

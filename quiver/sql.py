@@ -40,10 +40,10 @@ def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         return map(escaped, lines) if sys.stdout.isatty() else lines
     if "json" in options:
         return grid.json_lines(grid.objects(batches))
-    return [_stored(batches, options["parquet"])] if "parquet" in options else [*_first(batches, words[0])]
+    return [_stored(batches, options["parquet"])] if "parquet" in options else [*_first(batches)]
 
 
-def _first(batches: Iterator[pa.RecordBatch], query: str) -> Iterator[str]:
+def _first(batches: Iterator[pa.RecordBatch]) -> Iterator[str]:
     """The first rows, and how all are had where there are more."""
     taken: list[pa.RecordBatch] = []
     with closing(batches):  # type: ignore[type-var]

@@ -214,3 +214,17 @@ def test_they_load_neither_luigi_nor_torch(workspace: Maker) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded"
+
+
+def test_columns_of_ls_stand_below_each_other(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    """However long a name is: one that has no room stands whole, in a line of its own."""
+    for name in ("short", "pairs.held-out.texts", "日本語", f"{'long-' * 9}name"):
+        workspace(f"own/{name}-00000003", SAMPLES, samples(7), op="template.reward_prompt")
+    lines = answer(capsys, "ls", "own").splitlines()
+    names = {line.strip().split()[0] for line in lines[1:]}
+    assert {"short", "pairs.held-out.texts", "日本語", f"{'long-' * 9}name"} <= names
+    wide = [
+        sum(2 if ord(one) > 0x2FFF else 1 for one in line[: line.index("  7  ")]) for line in lines if "  7  " in line
+    ]
+    assert len(wide) == 4 and len({*wide}) == 1, lines
+    assert max(map(len, lines)) <= 80
