@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,12 @@ def docstring_words(tree: ast.AST) -> Iterator[tuple[str, int]]:
                     yield from ((part, node.body[0].lineno) for part in name.split("."))
 
 
+@functools.cache
+def names_of(path: Path) -> list[tuple[str, int]]:
+    """What a file names and its docstrings speak of, read once for all the names that were given up."""
+    return [*names_given(TREES[path]), *docstring_words(TREES[path])]
+
+
 @pytest.mark.parametrize(("old", "new", "where"), GIVEN_UP, ids=[row[0].split()[0] for row in GIVEN_UP])
 def test_no_name_that_was_given_up_comes_back(old: str, new: str, where: tuple[str, ...]) -> None:
     """Neither as a name, with an underscore or without, nor in backticks of a docstring."""
@@ -113,7 +121,7 @@ def test_no_name_that_was_given_up_comes_back(old: str, new: str, where: tuple[s
         f"{path.relative_to(ROOT)}:{line} {name}"
         for module, path in MODULES.items()
         if not where or within(module, *where)
-        for name, line in (*names_given(TREES[path]), *docstring_words(TREES[path]))
+        for name, line in names_of(path)
         if name.strip("_") in old.split()
     ]
     assert not back, "\n".join(back)

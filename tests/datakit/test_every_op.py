@@ -26,6 +26,7 @@ from schemas.errors import ConfigError, DataError, QuiverError
 from schemas.schema import Schema
 from schemas.settings import canonical, plain
 from tests.datakit.fakes import Example
+from tests.tail import late
 
 HERE = Path(__file__).parent
 CUTS = (2, 3, 3, 7)
@@ -58,6 +59,10 @@ def tried() -> tuple[list[pytest.param], dict[str, Exception]]:
 
 CASES, WITHOUT = tried()
 every_example = pytest.mark.parametrize("example", CASES)
+in_processes = pytest.mark.parametrize(
+    "example", [case if case.id.endswith("-0") else late(*case.values, id=case.id) for case in CASES]
+)
+"""Of each operation the first example, and the rest in the tail: every case starts processes."""
 
 
 @pytest.fixture
@@ -251,7 +256,7 @@ def test_refuses_other_rows_naming_the_column(example, put, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-@every_example
+@in_processes
 def test_the_number_of_workers_does_not_matter(example, run):
     inline, pooled = run(example, "inline", CUTS, seed=11), run(example, "pooled", CUTS, seed=11, processes=2)
     assert inline.manifest.files == pooled.manifest.files

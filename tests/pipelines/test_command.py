@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import PATH, ROOT, digests, luigi, started, while_running
 
+from tests.tail import late
+
 
 def test_the_users_configuration_wins_over_ours_and_the_command_line_over_both(tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_text("[quiver]\nroot = elsewhere\nprocesses = 1\n")
@@ -77,7 +79,7 @@ def test_an_error_passes_through_worker_processes(tmp_path: Path) -> None:
     assert done.stderr.count("error[10/op-failed]") == 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [late("1"), "2"])
 def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: str) -> None:
     run = started(tmp_path, "Toy", "--seconds", "1.5", "--workers", workers)
     _wait_for(lambda: while_running(tmp_path, "quiver-data/toy/drawn-*/_attempt-*"), run)

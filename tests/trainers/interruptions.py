@@ -1,4 +1,4 @@
-"""A program that interrupts runs: `python -m tests.trainers.interruptions FOLDER SEED` plays every point of `points`.
+"""A program that interrupts runs: `python -m tests.trainers.interruptions FOLDER SEED NUMBER...` plays these points.
 
 It imports the engine once and forks the processes of every run, so a point costs about a second. A point is one run
 with a signal at a chosen place, real SIGKILL or SIGTERM, and the same run started again, at the same layout or another.
@@ -149,12 +149,14 @@ def _fork(config: str, log: Path, rank: int, world: int, port: int, point: Point
         os._exit(99)
 
 
-def play(folder: Path, seed: int) -> Iterator[dict[str, Any]]:
-    """Every point: the exit codes of both runs."""
+def play(folder: Path, seed: int, numbers: set[int]) -> Iterator[dict[str, Any]]:
+    """The points of these numbers: the exit codes of both runs."""
     for layout in ("1", "DP2 dealt", "TP2"):
         path = folder / f"undisturbed {layout}"
         yield {"undisturbed": layout, "codes": launch(_config(folder, path, layout), path / "log", LAYOUTS[layout][0])}
     for point in points(seed):
+        if point.number not in numbers:
+            continue
         path, began = folder / str(point.number), time.monotonic()
         settings = {"save_every": 2, "save_async": point.background}
         first = launch(_config(folder, path, point.before, **settings), path / "log", LAYOUTS[point.before][0], point)
@@ -171,14 +173,14 @@ def _config(folder: Path, path: Path, layout: str, **changes: Any) -> str:
 
 
 def main() -> None:
-    """Play all points; the answers go to FOLDER/answers.json."""
+    """Play what is asked for; the answers go to FOLDER/answers.json."""
     for late in ("torch._dynamo", "trainers.engine.training.loop"):  # once, for all forks
         importlib.import_module(late)
 
-    folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+    folder, seed, numbers = Path(sys.argv[1]), int(sys.argv[2]), {int(number) for number in sys.argv[3:]}
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert len(threads - {"jemalloc_bg_thd"}) <= 1, f"not to be forked: {threads}"  # jemalloc's survives a fork
-    (folder / "answers.json").write_text(json.dumps(list(play(folder, seed))))
+    (folder / "answers.json").write_text(json.dumps(list(play(folder, seed, numbers))))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,22 @@ def test_redirected_code_runs_on_the_cpu_and_keeps_line_numbers() -> None:
     assert names["t"] is True
 
 
+def test_what_is_never_used_is_told_to_be_missing() -> None:
+    source = (
+        b"try:\n    from torch.utils.tensorboard import SummaryWriter\nexcept ImportError:\n    SummaryWriter = None\n"
+    )
+    names: dict[str, object] = {}
+    exec(cpu.redirected(source, "here.py"), names)  # noqa: S102 - our own four lines
+    assert names["SummaryWriter"] is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the hook steps aside where CUDA is")
+def test_megatron_starts_without_tensorboard() -> None:
+    from megatron.core import timers
+
+    assert timers.SummaryWriter is None
+
+
 def test_what_spans_lines_and_decorators_is_reached_and_all_else_stays() -> None:
     kept = "def plain(a, b=(1, 2)):\n    return [c.real for c in a if 'kuda' not in b]\n"
     spread = (

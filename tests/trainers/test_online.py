@@ -16,6 +16,7 @@ import pytest
 
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, Stopped
+from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.online import Killed, a_run, die, init, outcome, played, rollouts
 from trainers import engine
@@ -144,7 +145,7 @@ def test_rows_made_step_by_step_are_those_of_the_weights(whole: dict[str, Any], 
     assert records["sample_id"][-1].as_py() == "5/5" and not (folder / "whole.run" / "saves").exists()
 
 
-@pytest.mark.parametrize("at", [0, 1, 4, 5])
+@pytest.mark.parametrize("at", [0, late(1), 4, late(5)])
 def test_an_online_run_that_is_cut_off_goes_on(at: int, whole: dict[str, Any], mine: Run, folder: Path) -> None:
     with pytest.raises(Killed):
         played(mine, die(at))
@@ -197,7 +198,7 @@ def reward(made: int) -> dict[str, float]:
     return {"reward": {2: 0.9, 4: 0.2, 6: 0.1}[made]}
 
 
-@pytest.mark.parametrize(("keep_last", "at"), [(2, "write"), (1, "write"), (1, "finish")])
+@pytest.mark.parametrize(("keep_last", "at"), [late(2, "write"), (1, "write"), (1, "finish")])
 def test_a_trainer_beside_goes_on_from_where_it_was(
     keep_last: int, at: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from schemas.errors import (
 from schemas.settings import parse
 from schemas.store.commit import read_manifest
 from schemas.tokenizer import SPECIAL, folder_identity
+from tests.tail import late
 from tests.trainers import toys
 from trainers import registry
 from trainers import run as runs
@@ -100,7 +101,7 @@ def test_started_again_it_does_nothing(straight: Run, monkeypatch: pytest.Monkey
     runs.execute(straight)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("step", [1, late(2), 3, late(4), late(7), 8])
 def test_a_stopped_run_goes_on_bit_for_bit(
     straight: Run, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ def reached(folder: Path, step: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow  # in one process and from layout to layout: test_resume.py
 def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path: Path) -> None:
     whole = go(tmp_path / "whole", max_steps=60, records=str(tmp_path / "seen"))
     parts = tmp_path / "parts"

@@ -23,6 +23,7 @@ from schemas.errors import ConfigError, HealthError, Stopped
 from schemas.settings import json_digest
 from tests.pipelines import judges
 from tests.pipelines.online import runs
+from tests.tail import late
 from tests.trainers import online
 from tests.trainers.online import Killed
 from trainers import engine
@@ -100,7 +101,10 @@ def test_models_are_opened_once_and_see_what_is_there_by_then(folder: Path) -> N
     assert scorer is resources["scorer"].open() and scorer.takes.names == ("response",)
 
 
-@pytest.mark.parametrize(("call", "when"), [(1, "before"), (2, "after"), (7, "before"), (8, "after"), (10, "before")])
+CUT_OFF = [(1, "before"), late(2, "after"), late(7, "before"), (8, "after"), late(10, "before")]
+
+
+@pytest.mark.parametrize(("call", "when"), CUT_OFF)
 def test_a_run_that_is_cut_off_goes_on_and_draws_nothing_twice(
     call: int, when: str, whole: tuple[dict[str, Any], list[str]], folder: Path, tmp_path: Path
 ) -> None:
