@@ -21,11 +21,11 @@ run: ## one alignment iteration on the embedded default: luigi --module pipeline
 
 test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not matrix" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not matrix" $(ARGS)
 
 test-slow: build/trl/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 test-matrix: ## every method on every family, cut and interrupted; makes docs/matrix.md
 	@bash setup.sh dev

@@ -17,6 +17,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 import hypothesis
 import pytest
 
+from tests.tail import LONGEST
+
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of processes are started here, and each would compile our modules and rewrite Megatron's.
     sys.dont_write_bytecode = False
@@ -38,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter._tw.fullwidth = reporter._tw.fullwidth
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others in their order (`make test` has xdist keep it)."""
+    longest = [ROOT / "tests" / name for name in LONGEST.split()]
+    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
 
 
 @pytest.fixture(autouse=True)

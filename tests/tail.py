@@ -1,10 +1,21 @@
-"""The long tail: parameters that `make test` leaves out and `make test-slow` runs, beside kin that stay."""
+"""What takes long: the files that start first; the long tail, parameters that `make test` leaves out and
+`make test-slow` runs, beside kin that stay.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+
+LONGEST = """
+pipelines/test_bad_input.py trainers/test_online.py trainers/test_trainer.py trainers/test_shapes.py
+trainers/test_resume.py trainers/test_run.py trainers/test_lora.py trainers/test_saves.py pipelines/test_command.py
+pipelines/launch/test_launch.py trainers/test_parallel_curves.py schemas/test_s3.py schemas/test_commit_faults.py
+datakit/test_every_op.py pipelines/online/test_online.py test_planted.py trainers/test_every_algorithm_adapted.py
+datakit/io/test_npy.py datakit/sql/test_child.py trainers/test_records.py pipelines/test_kill.py
+"""
+"""Files of more than ten seconds, longest first: they start first, so that no worker ends on one of them alone."""
 
 
 def late(*values: Any, id: str | None = None) -> Any:

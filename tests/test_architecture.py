@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources import FILES, MODULES, ROOT, TESTS, TREES, imports
+from tests.tail import LONGEST
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
 LOCAL = {".git", ".venv", ".setup.lock", ".hypothesis", "__pycache__", "build", "dist", "quiver-data"}
@@ -202,6 +203,11 @@ def disk_tree() -> set[str]:
         if len(path.parts) <= 2 and path.name not in ("__init__.py", "py.typed"):
             listed.add(path.as_posix())
     return listed
+
+
+def test_the_longest_tests_are_there() -> None:
+    gone = [name for name in LONGEST.split() if not (ROOT / "tests" / name).is_file()]
+    assert not gone and len(LONGEST.split()) > 10
 
 
 def test_the_readme_shows_the_tree_on_disk() -> None:
