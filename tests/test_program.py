@@ -120,6 +120,15 @@ DOORS = {
 }
 
 
+@pytest.mark.parametrize("door", ["export", "launch"])
+def test_a_mistake_of_the_user_is_its_text_and_its_code(door: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        DOORS[door], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode in (2, 10, 11, 12) and done.stderr.startswith(f"error[{done.returncode}/"), done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("door", DOORS)
 def test_a_signal_while_a_command_starts_shows_no_traceback(door: str, number: int, tmp_path: Path) -> None:

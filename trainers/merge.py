@@ -8,15 +8,12 @@ there or a wrong command line, 11 the base is gone or changed.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from schemas.errors import QuiverError
 from schemas.process import program
-from schemas.process.terminal import error_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Merge, or write for PEFT, as the command line says; the process's exit code."""
+    """Merge, or write for PEFT, as the command line says; its exit code; `QuiverError` for what fails."""
     parser = argparse.ArgumentParser(prog="python -m trainers.merge", description="Adapters (LoRA) on their way out.")
     parser.add_argument("adapters", help="checkpoint of a run with lora")
     parser.add_argument("out", help="folder to write")
@@ -35,9 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             manifest = lora_export.merge(given.adapters, given.out)
             print(f"{given.out}: weights {manifest.facts['weights_digest'][:12]}")
-    except QuiverError as error:
-        print(error_text(error), file=sys.stderr, flush=True)
-        return error.code
     finally:
         parallel.stop()
     return 0

@@ -9,14 +9,15 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from datakit.clients.asking_label import ScorerLabel
 from datakit.clients.replies import check_outputs, scores
-from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
-from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column, Schema
+from datakit.op import Context, FilterDecision, LabelResult
+from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column
 from schemas.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attributes(Label):
+class Attributes(ScorerLabel):
     """Adds `attributes`: the scorer's `names`, in that order, as a list<double> a row.
 
     A regression reward model calls its numbers after its attributes; its `takes` says what it reads. A row with a
@@ -24,27 +25,13 @@ class Attributes(Label):
     """
 
     name: ClassVar[str] = "label.attributes"
-    needs: ClassVar[tuple[str, ...]] = ("scorer",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     names: tuple[str, ...] = STEERLM_ATTRIBUTES
     """Which of the scorer's numbers. Default: NeMo-Aligner's nine."""
     column: str = "attributes"
-    rows_per_chunk: int = 1024
-    """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
 
     def __post_init__(self) -> None:
         check_names(self.name, self.names)
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"scores"})
-
-    @property
-    def takes(self) -> Schema:
-        """Nothing of its own: the scorer's columns are checked through its resource."""
-        return NOTHING
 
     @property
     def adds(self) -> tuple[Column, ...]:

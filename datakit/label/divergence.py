@@ -28,16 +28,13 @@ class Divergence(TokenLabel):
     """
 
     name: ClassVar[str] = "label.divergence"
+    capabilities: ClassVar[tuple[Capability, ...]] = ("logprobs", "top_k")
 
     ids: str = "input_ids"
     mask: str = "loss_mask"
     teacher: str = "teacher"
     into: str = "student"
     rows_per_chunk: int = 256
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"logprobs", "top_k"})
 
     @property
     def takes(self) -> Schema:

@@ -29,6 +29,7 @@ class Logprobs(TokenLabel):
     """
 
     name: ClassVar[str] = "label.logprobs"
+    capabilities: ClassVar[tuple[Capability, ...]] = ("logprobs",)
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
     per: Literal["token", "row"] = "token"
@@ -42,10 +43,6 @@ class Logprobs(TokenLabel):
                 f"{self.name}: columns names each new column once, and one at least",
                 kept="nothing was started",
             )
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"logprobs"})
 
     @property
     def token_bytes(self) -> int:

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.clients.asking_label import ScorerLabel
 from datakit.clients.replies import check_outputs, scores
-from datakit.op import NOTHING, Capability, Context, FilterDecision, Label, LabelResult
-from schemas import Column, Schema
+from datakit.op import Context, FilterDecision, LabelResult
+from schemas import Column
 from schemas.errors import ConfigError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reward(Label):
+class Reward(ScorerLabel):
     """Adds the scorer's numbers as finite columns; its resource's `takes` says what the scorer reads.
 
     A reward model that has names for its numbers (`rm_regression`: its attributes) gives them all, each as the column
@@ -27,25 +28,11 @@ class Reward(Label):
 
     name: ClassVar[str] = "label.reward"
     judges: ClassVar[bool] = True
-    needs: ClassVar[tuple[str, ...]] = ("scorer",)
-    paid: ClassVar[bool] = True
-    max_rejected: ClassVar[int | None] = 0
 
     reads: str | tuple[str, ...] = ()
     """Which of the scorer's numbers: one, as `column`, or several under their own names; by default all of them."""
     column: str = "reward"
     """Name of the new column where there is one number, so that several rewards can stand side by side."""
-    rows_per_chunk: int = 1024
-    """Rows scored together; part of the identity, because a model's arithmetic may depend on its batch."""
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"scores"})
-
-    @property
-    def takes(self) -> Schema:
-        """Nothing of its own: the scorer's columns are checked through its resource."""
-        return NOTHING
 
     @property
     def adds(self) -> tuple[Column, ...]:

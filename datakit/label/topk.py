@@ -24,6 +24,7 @@ class TopK(TokenLabel):
     """
 
     name: ClassVar[str] = "label.topk"
+    capabilities: ClassVar[tuple[Capability, ...]] = ("logprobs", "top_k")
 
     k: int = 100
     ids: str = "input_ids"
@@ -36,10 +37,6 @@ class TopK(TokenLabel):
             raise ConfigError(
                 "bad-setting", f"{self.name}: k must be at least 1, not {self.k}", kept="nothing was started"
             )
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"logprobs", "top_k"})
 
     @property
     def token_bytes(self) -> int:

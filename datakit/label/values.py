@@ -20,13 +20,10 @@ class Values(TokenLabel):
     """
 
     name: ClassVar[str] = "label.values"
+    capabilities: ClassVar[tuple[Capability, ...]] = ("values",)
 
     ids: str = "input_ids"
     column: str = "values"
-
-    @property
-    def asks(self) -> frozenset[Capability]:
-        return frozenset({"values"})
 
     @property
     def token_bytes(self) -> int:

@@ -20,7 +20,7 @@ class ReadsFiles:
     other_formats: ClassVar[tuple[str, ...]] = ()
     """Formats that a file is read in where it does not fit the usual one and none is given."""
 
-    format = luigi.Parameter(default="", description="format of input files; empty: the verb's usual one")
+    format = luigi.Parameter(default="", description="format of input files; empty: the command's usual one")
     columns = ObjectParameter(
         default={}, description='names that files use for a format\'s keys, as JSON: {"prompt": "task.question"}'
     )

@@ -12,8 +12,8 @@
 
 A model is a checkpoint folder, a Hugging Face folder, `module:function` for scores: what `pipelines.backends` lists.
 Inputs are dataset folders, or files (`datakit.formats.layouts` says which), whose `--format` is a name of
-`datakit.formats.forms`. `--op` names an operation of the verb's family, `--params` its settings. Where a result lies is
-printed; the same command again does nothing.
+`datakit.formats.forms`. `--op` names an operation of the command's family, `--params` its settings. Where a result lies
+is printed; the same command again does nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from schemas.store.storage import normal
 
 
 class StageCommand(Command):
-    """One stage. `name` is the label of the result; by default it is made of the verb and the input."""
+    """One stage. `name` is the label of the result; by default it is made of the command and the input."""
 
     family: ClassVar[str] = ""
 
@@ -61,12 +61,12 @@ class StageCommand(Command):
         return self.name or f"{self.task_family.lower()}/{'+'.join(stem(place) for place in places)}"
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
-        """The operation of this verb's family."""
+        """The operation of this command's family."""
         with settings.own_settings(params):
             return op_of(self.full_name(name), recursively_unfreeze(dict(params)))
 
     def full_name(self, name: str) -> str:
-        """`name` with its family; `ConfigError` where that is not this verb's."""
+        """`name` with its family; `ConfigError` where that is not this command's."""
         full = name if "." in name else f"{self.family}.{name}"
         if not full.startswith(f"{self.family}."):
             raise ConfigError(
@@ -84,7 +84,7 @@ class _OfFiles(ReadsFiles, StageCommand):
 
 
 class _Operation(_OfFiles):
-    """A verb that runs one named operation over datasets."""
+    """A command that runs one named operation over datasets."""
 
     data = luigi.Parameter(
         default="", description="dataset folder or file; several, divided by commas, for Blend; none for a reader"
@@ -165,7 +165,7 @@ class Label(Templated, Bounded, _Operation):
     reward_model = luigi.Parameter(default="", description="--model")
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
-        """As for other verbs; where the operation asks a model, what that reads is made first."""
+        """As for other commands; where the operation asks a model, what that reads is made first."""
         roles = roles_of(op)
         if not roles:
             self.nothing_templated(f"{op.name} reads no templated text")
@@ -210,7 +210,7 @@ class Template(Templated, _Operation):
     example = "--data ROWS --op chat --tokenizer CHECKPOINT"
 
     def operation(self, name: str, params: Mapping[str, Any]) -> Op:
-        """As for other verbs, with what the command and the configuration say of templating, where it is settable."""
+        """As for other commands, with what this one and the configuration say of templating, where it is settable."""
         kind = kind_of(self.full_name(name))
         if not is_templated(kind):
             self.nothing_templated(f"{kind.name} has no such settings")
@@ -218,7 +218,7 @@ class Template(Templated, _Operation):
         return super().operation(name, self.agreed(recursively_unfreeze(dict(params))))
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
-        """As for other verbs; `template.chat` writes the column `response` unless its settings say otherwise."""
+        """As for other commands; `template.chat` writes the column `response` unless its settings say otherwise."""
         answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
         if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
             op = replace(op, response="response")

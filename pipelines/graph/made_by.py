@@ -52,7 +52,7 @@ class Maker:
     form: str = ""
 
     def command(self, known: Known = UNKNOWN) -> str:
-        """The verb and its flags, `CHECKPOINT` for a model that is not `known`; the page about a format."""
+        """The command and its flags, `CHECKPOINT` for a model that is not `known`; the page about a format."""
         if self.op is None:
             return f"quiver formats {self.form}"
         op, params = self.op, dict(self.params)

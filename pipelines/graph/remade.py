@@ -50,12 +50,12 @@ def remade(rows: Node, tokenizer: str, changed: Mapping[str, Any] | None = None,
         made = _first(made)
     name, params, data = str(made.manifest.op["name"]), made.manifest.op["params"], made.manifest.parents[0].url
     family, _, op = name.partition(".")
-    verb, settings = _COMMANDS[family], apart_from_defaults(OPS[name], params) | dict(changed)
+    command, settings = _COMMANDS[family], apart_from_defaults(OPS[name], params) | dict(changed)
     words = ["--op", op, "--data", normal(data), "--tokenizer", tokenizer]
     words += ["--params", json.dumps(settings)] if settings else []
     label = made.label_below(rows.root)
-    words += ["--name", label] if label not in ("", f"{verb.lower()}/{stem(data)}") else []
-    return f"luigi --module pipelines {verb} {shlex.join(words)}"
+    words += ["--name", label] if label not in ("", f"{command.lower()}/{stem(data)}") else []
+    return f"luigi --module pipelines {command} {shlex.join(words)}"
 
 
 class _Made(NamedTuple):

@@ -69,7 +69,7 @@ class Make(luigi.Task):
                 "no-plan",
                 f"{self.label} cannot be made from its key alone",
                 kept="nothing was started",
-                next="run the recipe or the verb that this stage belongs to",
+                next="run the recipe or the command that this stage belongs to",
             )
         return node
 

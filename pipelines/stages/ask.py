@@ -1,4 +1,4 @@
-"""A stage that asks a model, behind the stages that make what the model reads: the same for every verb and recipe.
+"""A stage that asks a model, behind the stages that make what the model reads: the same for every command and recipe.
 
 What has to be made is declared by the operation and the backend together (`Backend.steps`): templated and tokenized for
 a network that reads ids, nothing for a function that reads answers as they are.

@@ -48,7 +48,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_hanging_worker_is_told_with_its_stacks(put, tmp_path, scratch):
+def test_a_hanging_worker_is_reported_with_its_stacks(put, tmp_path, scratch):
     op = Dies(at="none", seconds=300, marker=str(tmp_path))
     with pytest.raises(WorkerError) as caught:
         apply(op, put(PROMPTS.example(9), (3, 6)), str(tmp_path / "out"), processes=2, hang_seconds=1)

@@ -55,7 +55,7 @@ def test_the_number_of_processes_changes_no_byte(put, tmp_path, case):
     assert [f.sha256 for f in made[0].shards] == [f.sha256 for f in made[2].shards]
 
 
-def test_a_killed_worker_is_told_and_nothing_is_left(put, tmp_path):
+def test_a_killed_worker_is_reported_and_nothing_is_left(put, tmp_path):
     given = put(PROMPTS.example(9), (3, 6))
     with pytest.raises(WorkerError) as caught:
         apply(Dies(at="prompt_id 4"), given, str(tmp_path / "out"), processes=2)
@@ -95,7 +95,7 @@ apply(Reward(), Dataset.open(sys.argv[1]), sys.argv[2], resources={"scorer": Res
 
 
 @pytest.mark.parametrize("by", ["file", "standard input"])
-def test_a_script_without_a_guard_is_told_to_have_one(put, tmp_path, by):
+def test_a_script_without_a_guard_is_asked_for_one(put, tmp_path, by):
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
     source = script.read_text() if by == "standard input" else ""

@@ -68,7 +68,9 @@ def test_a_threshold_scans_its_column_once_and_no_other(
     assert scans == [(0, ["reward"]), (1, ["reward"]), (2, ["reward"])]
 
 
-def test_a_temporary_folder_without_room_is_said(put: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_without_room_is_reported(
+    put: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

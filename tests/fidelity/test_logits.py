@@ -170,7 +170,7 @@ def test_the_check_runs_past_the_window_and_the_stretch(tmp_path: Path, case: st
     assert not length or seen["difference"] < 1e-5 * max(1.0, seen["greatest"])
 
 
-def test_what_is_not_exercised_is_said() -> None:
+def test_what_is_not_exercised_is_reported() -> None:
     model = toys.model(window=1 << 16, max_sequence_length=1 << 18)
     seen = comparison.beyond({}, model, parallel.start(Parallel()))
     assert "difference" not in seen and seen["tokens"] == (1 << 16) + 64

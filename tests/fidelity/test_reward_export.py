@@ -172,7 +172,7 @@ def test_padding_is_never_an_end_token(llama: Path, tmp_path: Path, case: str) -
         assert batch["input_ids"][1, 0] == pad and batch["attention_mask"].sum() == sum(map(len, rows))
 
 
-def test_where_nothing_can_fill_a_batch_that_is_said_and_rows_alone_are_right(llama: Path, tmp_path: Path) -> None:
+def test_where_nothing_can_fill_a_batch_that_is_reported_and_rows_alone_are_right(llama: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for file in llama.iterdir():
@@ -213,6 +213,6 @@ def test_a_pad_token_id_that_names_a_row_is_kept(config: dict[str, Any], number:
 
 
 @pytest.mark.parametrize("value", [SIZE, -2, "3", 2.0, True, [1]])
-def test_a_pad_token_id_that_names_none_is_told(value: Any) -> None:
+def test_a_pad_token_id_that_names_none_is_reported(value: Any) -> None:
     number, note = padding.wished({"pad_token_id": value}, SIZE)
     assert number is None and note is not None and "left out" in note

@@ -84,7 +84,7 @@ def test_training_starts_from_a_model_or_from_an_architecture(place: Path, tmp_p
             urls(stages.Train(**given, **wrong))
 
 
-def test_the_policy_and_the_networks_of_task_sources_have_older_names(place: Path) -> None:
+def test_the_policy_and_the_networks_of_task_setups_have_older_names(place: Path) -> None:
     assert own(policy="model", reward="a:b").first == own(model="model", reward="a:b").first == "model"
     plan = Plan("data")
     keys = {

@@ -67,7 +67,7 @@ def test_workers_that_would_do_nothing_are_refused(tmp_path: Path, workers: str)
     assert not list(tmp_path.glob("quiver-data/toy/*"))
 
 
-def test_a_scheduler_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_reported_at_once(tmp_path: Path) -> None:
     done = luigi(tmp_path, "Toy", "--scheduler-port", "1")
     assert done.returncode == 13, done.stderr
     assert "error[13/no-scheduler]: the Luigi scheduler does not answer" in done.stderr

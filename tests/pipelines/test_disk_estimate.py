@@ -81,7 +81,7 @@ def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(disk_estimate.shutil, "disk_usage", lambda place: usage)
 
 
-def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_told(
+def test_a_run_without_room_is_refused_and_one_that_may_not_fit_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = model(tmp_path)
@@ -174,7 +174,7 @@ def test_questions_asked_at_several_levels_count_so_often_and_keep_their_key(tmp
         (Logprobs(per="row"), 0),
     ],
 )
-def test_the_size_of_columns_that_hold_numbers_of_every_token_is_said_before_the_run(
+def test_the_size_of_columns_that_hold_numbers_of_every_token_is_reported_before_the_run(
     op: Op, each: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     attempt = Attempt.begin(str(tmp_path / "tokens"), TOKENS)

@@ -70,7 +70,7 @@ def test_a_setting_that_the_reader_does_not_have_is_named(tmp_path: Path) -> Non
         rows_at(Plan(str(tmp_path)), str(tmp_path / "rows.jsonl"), "prompts", shade="blue")
 
 
-def test_what_has_a_tokenizer_is_adopted_where_it_is_no_dataset(place: Path) -> None:
+def test_what_has_a_tokenizer_is_imported_where_it_is_no_dataset(place: Path) -> None:
     adopted = any_at(Plan("data"), "model")
     assert adopted.label == "adopted/model.tokenizer" and adopted.schema.name == TOKENIZERS.name
     assert len(adopted.tokenizer_id) == 64

@@ -96,7 +96,7 @@ def test_rows_of_another_kind_are_refused(place: Path) -> None:
     assert fault.value.found == ", ".join(PROMPTS.names)
 
 
-def test_what_is_missing_is_said_with_a_whole_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_reported_with_a_whole_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invocation, "_given", ["Sft", "--lr", "1e-5"])
     with pytest.raises(ConfigError, match="Sft needs --model, --data") as fault:
         Sft().one_shot_setup(Plan(str(place / "out")))

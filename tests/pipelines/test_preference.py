@@ -84,12 +84,12 @@ def test_a_second_run_has_nothing_to_do(folder: Path) -> None:
     assert done.returncode == 0 and "nothing to do" in done.stderr + done.stdout
 
 
-def test_a_source_without_pairs_is_refused(folder: Path) -> None:
+def test_a_setup_without_pairs_is_refused(folder: Path) -> None:
     done = luigi(folder, "PreferenceOptimization", "--setup", "digits", module="pipelines")
     assert done.returncode == 2 and "error[2/no-pairs]" in done.stderr
 
 
-def test_without_files_the_command_that_names_them_is_said(folder: Path) -> None:
+def test_without_files_the_command_that_names_them_is_reported(folder: Path) -> None:
     done = luigi(folder, "PreferenceOptimization", module="pipelines")
     assert done.returncode == 2 and "error[2/missing-setting]: [preferences] needs files" in done.stderr
     assert """PreferenceOptimization --preferences-files '["pairs.jsonl"]'""" in done.stderr

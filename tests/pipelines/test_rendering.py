@@ -40,7 +40,7 @@ def templating(wanted: Sequence[Node]) -> list[dict[str, Any]]:
     return [op.rendering.settings for op in operations(wanted) if op.rendering is not None]
 
 
-def test_every_verb_that_templates(place: Path) -> None:
+def test_every_command_that_templates(place: Path) -> None:
     goals: list[Command] = [
         stages.Generate(policy="model", prompts="prompts.jsonl", stop=["END"], **ASKED),
         stages.Evaluate(policy="model", prompts="prompts.jsonl", reward_model="judge", stop=["END"], **ASKED),

@@ -77,7 +77,7 @@ def samples_of(nodes: list[Node]) -> set[str]:
     return {node.label.rpartition("/iter=")[0] for node in nodes if "/iter=" in node.label}
 
 
-def test_an_experiment_is_a_folder_that_defaults_to_the_title_of_the_source() -> None:
+def test_an_experiment_is_a_folder_that_defaults_to_the_title_of_the_setup() -> None:
     assert samples_of(planned(RestIteration, setup="digits")) == {"rest/digits"}
     assert samples_of(planned(RestIteration, setup="preferences")) == {"rest/preferences"}
     assert samples_of(planned(RejectionSamplingIteration, setup="digits")) == {"rejection-sampling/digits"}

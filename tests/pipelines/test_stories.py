@@ -33,7 +33,7 @@ _SMALL = ("--prompts-per-iteration", "24", "--samples-per-prompt", "4", "--own-m
 _SMALL += ("--thresholds", "[0.5]")
 
 
-def test_the_model_is_adopted_with_its_tokenizer_and_the_better_half_is_learnt(folder: Path) -> None:
+def test_the_model_is_imported_with_its_tokenizer_and_the_better_half_is_learnt(folder: Path) -> None:
     made = {path.parent.name.rsplit("-", 1)[0]: path.parent for path in folder.rglob("_manifest.json")}
     samples, kept = (Dataset.open(str(made[name])) for name in ("rewards", "kept"))
     assert samples.num_rows == 96 and 24 <= kept.num_rows <= 60

@@ -68,7 +68,7 @@ def test_a_training_shows_its_own_defaults_and_no_flags_of_files_that_it_does_no
     assert "  optim.lr                default: 1e-06\n" in "\n".join(usage.page(Preference))
 
 
-def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
+def test_a_recipe_shows_the_settings_of_the_setup_that_is_asked_for() -> None:
     for name, section in SETUPS.items():
         invocation.given(["RestIteration", "--setup", name, "--help"])
         counts = flags("\n".join(usage.page(RestIteration)))
@@ -85,7 +85,7 @@ def test_a_recipe_shows_the_settings_of_the_source_that_is_asked_for() -> None:
      ("generate", "Generate"), ("Tokenise", "Tokenize"), ("xyzzy", ""),
      ("Fst", "Sft"), ("Stf", "Sft"), ("fst", "Sft")],
 )  # fmt: skip
-def test_an_unknown_command_is_told_the_near_one(given: str, meant: str) -> None:
+def test_an_unknown_command_is_answered_with_the_near_one(given: str, meant: str) -> None:
     assert near_task(given, sorted(commands())) == meant
 
 

@@ -163,7 +163,9 @@ def test_csv_json_and_parquet_hold_every_row_as_it_is(workspace: Maker, capsys: 
 
 
 @pytest.mark.parametrize("flag", [(), ("--csv",), ("--json",)])
-def test_no_rows_are_said_to_be_none(workspace: Maker, capsys: pytest.CaptureFixture[str], flag: tuple[str]) -> None:
+def test_no_rows_are_reported_to_be_none(
+    workspace: Maker, capsys: pytest.CaptureFixture[str], flag: tuple[str]
+) -> None:
     text = answer(capsys, "sql", "SELECT sample_id FROM samples WHERE false", *flag)
     assert text == {(): "no rows (sample_id)\n", ("--csv",): "sample_id\n", ("--json",): "[]\n"}[flag]
 

@@ -52,7 +52,7 @@ def test_a_cell_is_mean_spread_and_every_seed() -> None:
     assert page.cell(figure, several[:1]) == "50.0%" and page.cell(figure, []) == page.MISSING
 
 
-def test_what_is_not_measured_is_said() -> None:
+def test_what_is_not_measured_is_reported() -> None:
     entry = Entry(
         methods={"toy": "a toy"}, command="true", against="nothing", figures=(Figure(name="share", sql="SELECT 1"),)
     )

@@ -156,7 +156,7 @@ def test_rows_that_break_the_schema_are_refused_when_written(url: str) -> None:
             writer.write(rows(0, 1).set_column(1, "reward", pa.array([float("nan")])))
 
 
-def test_a_worker_whose_attempt_was_swept_is_told(tmp_path: Path) -> None:
+def test_a_worker_whose_attempt_was_swept_is_reported(tmp_path: Path) -> None:
     attempt = Attempt.begin(str(tmp_path / "d"), ROWS)
     writer = attempt.shard(0)
     file = writer.finish()

@@ -38,7 +38,7 @@ def test_every_source_counts_and_generation_config_comes_first(files: dict[str, 
     assert decided(**files).value == ids
 
 
-def test_a_turn_end_that_was_taught_counts_and_a_difference_is_said() -> None:
+def test_a_turn_end_that_was_taught_counts_and_a_difference_is_reported() -> None:
     one = decided(TurnEnd(("w3", "not a token"), ("\n\nUser:",)), tokenizer={"eos_token": "w1"})
     assert (one.value, one.texts) == ([1, 3], ("not a token", "\n\nUser:"))
     text = one.differences(TEXTS.get)

@@ -237,7 +237,7 @@ def test_the_page_of_a_dataset_that_is_gone_says_so(dataset: Dataset) -> None:
     assert repr(dataset).splitlines()[1].startswith("  120 rows")
 
 
-def test_figures_of_a_foreign_manifest_cannot_break_the_text(tmp_path: Path) -> None:
+def test_figures_of_a_manifest_from_outside_cannot_break_the_text(tmp_path: Path) -> None:
     """Whatever JSON stands where moments should be."""
     dataset = hostile(tmp_path)
     manifest = read_manifest(dataset.url)

@@ -43,7 +43,7 @@ def test_identical_runs_all_succeed_and_one_manifest_stands(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_of_differing_runs_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+def test_of_differing_runs_one_wins_and_the_others_are_reported(tmp_path: Path) -> None:
     wanted, winners = None, Counter[int]()
     for turn in range(ROUNDS):
         url = str(tmp_path / f"d{turn}")

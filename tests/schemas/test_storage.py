@@ -128,7 +128,7 @@ def test_a_file_system_without_hard_links_is_refused_before_work(
     assert not (tmp_path / "d").exists()
 
 
-def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_reported(tmp_path: Path) -> None:
     with pytest.raises(QuiverError) as caught:
         Attempt.begin(str(tmp_path / ("x" * 256)), ROWS)
     assert (caught.value.code, caught.value.slug) == (12, "name-too-long")

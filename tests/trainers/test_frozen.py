@@ -26,7 +26,7 @@ def logits_of(net: Any, ids: np.ndarray) -> torch.Tensor:
     return output[0, :, : SMALL.vocab_size].double()
 
 
-def test_what_is_said_of_every_token_equals_the_plain_logits() -> None:
+def test_what_is_reported_of_every_token_equals_the_plain_logits() -> None:
     net, rows = louder(network()).eval(), texts()
     model = FrozenModel(net, batch_tokens=40)
     logprobs, entropies = model.logprobs(rows).to_pylist(), model.entropies(rows).to_pylist()
@@ -77,7 +77,7 @@ def test_a_row_that_cannot_be_read_is_named(ids: list[int]) -> None:
         FrozenModel(network()).logprobs([np.array([1, 2]), np.array(ids, np.int64)])
 
 
-def test_no_more_ids_are_said_than_the_vocabulary_holds() -> None:
+def test_no_more_ids_are_reported_than_the_vocabulary_holds() -> None:
     model = FrozenModel(louder(network()).eval())
     ids, _ = model.top_k(texts(3), SMALL.vocab_size)
     assert all(sorted(entry) == list(range(SMALL.vocab_size)) for row in ids.to_pylist() for entry in row[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -97,8 +98,20 @@ def test_a_finished_run_is_a_checkpoint_that_tells_where_it_came_from(straight: 
 
 
 def test_started_again_it_does_nothing(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def contents() -> dict[Path, tuple[int, str]]:
+        folders = (straight.paths.folder, Path(straight.paths.out))
+        files = (file for folder in folders for file in sorted(folder.rglob("*")))
+        return {
+            file: (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
+            for file in files
+        }
+
+    before = contents()
+    assert straight.paths.folder / "metrics.jsonl" in before
+    assert any(Path(straight.paths.out) in file.parents for file in before)
     monkeypatch.setitem(sys.modules, "trainers.engine.training.build", None)
     runs.execute(straight)
+    assert contents() == before
 
 
 @pytest.mark.parametrize("step", [1, late(2), 3, late(4), late(7), 8])
@@ -181,7 +194,7 @@ def test_a_changed_configuration_is_refused_with_the_differences(
     go(tmp_path, micro_batch_tokens=50, log_every=2)
 
 
-def test_a_damaged_save_is_told_and_the_one_before_is_taken(
+def test_a_damaged_save_is_reported_and_the_one_before_is_taken(
     straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with stopping_after(5, monkeypatch), pytest.raises(Stopped):
@@ -317,7 +330,7 @@ def test_a_second_start_waits_for_the_first_and_finds_what_it_made(tmp_path: Pat
 
 
 @pytest.mark.skipif(all(map(importlib.util.find_spec, ("wandb", "mlflow"))), reason="both trackers are installed")
-def test_a_tracker_that_is_not_installed_is_told_before_the_run(
+def test_a_tracker_that_is_not_installed_is_reported_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = next(name for name in ("wandb", "mlflow") if importlib.util.find_spec(name) is None)

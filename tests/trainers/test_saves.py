@@ -202,7 +202,7 @@ def die(*_: Any) -> None:
     raise Killed
 
 
-def test_an_old_save_that_cannot_be_removed_is_told_and_stays(
+def test_an_old_save_that_cannot_be_removed_is_reported_and_stays(
     straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rename = Path.rename
@@ -237,7 +237,7 @@ FILES += ["weights/common.pt"]
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_save_is_told_and_the_one_before_is_taken(
+def test_a_damaged_save_is_reported_and_the_one_before_is_taken(
     interrupted: Path, name: str, harm: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = interrupted / "policy.run" / "saves" / "step-00000005"
@@ -281,7 +281,7 @@ def test_when_all_saves_are_damaged_nothing_starts_afresh(interrupted: Path, tmp
         resumed(tmp_path / "copy")
 
 
-def test_a_first_save_that_was_cut_off_is_told_and_the_run_starts_afresh(
+def test_a_first_save_that_was_cut_off_is_reported_and_the_run_starts_afresh(
     straight: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     toys.config(tmp_path)

@@ -163,7 +163,7 @@ def test_how_a_folders_own_template_ends_a_turn_counts(tmp_path: Path) -> None:
     )
 
 
-def test_a_turn_that_ends_with_text_ends_an_answer_and_is_said_on_export(tmp_path: Path) -> None:
+def test_a_turn_that_ends_with_text_ends_an_answer_and_is_reported_on_export(tmp_path: Path) -> None:
     net, prompts = louder(network()), pa.table({"prompt_ids": pa.array([[3, 4, 5]], pa.list_(pa.int32()))})
     checkpoint.save(str(tmp_path / "plain"), model=net, tokenizer_files=vocabulary())
     free = open_generator(str(tmp_path / "plain")).generate(prompts, GREEDY, np.zeros(1, np.uint64)).to_pylist()[0]

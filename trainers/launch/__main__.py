@@ -25,7 +25,7 @@ from trainers.launch.settings import Launch
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Launch the run of a configuration file; the exit code."""
+    """Launch the run of a configuration file; the exit code; `QuiverError` for what cannot be started."""
     given = sys.argv[1:] if arguments is None else arguments
     place = given.index("--") if "--" in given else len(given)
     given, command = given[:place], given[place + 1 :]
@@ -35,14 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     reader.add_argument("--settings", help="how to launch (trainers.launch.settings.Launch), a JSON file")
     reader.add_argument("--name", default="training", help="what messages call the run")
     options = reader.parse_args(given)
-    try:
-        run = config.read(options.config)
-        launch = read(options.settings)
-        ranks = options.ranks or launch.ranks or run.execution.parallel.min_world_size
-        start.check(run.execution.parallel, ranks, launch, options.name)
-    except QuiverError as error:
-        print(error_text(error), file=sys.stderr)
-        return error.code
+    run = config.read(options.config)
+    launch = read(options.settings)
+    ranks = options.ranks or launch.ranks or run.execution.parallel.min_world_size
+    start.check(run.execution.parallel, ranks, launch, options.name)
     lines: list[str] = []
     more: dict[str, Any] = {"what": options.name, "command": command, "tell": lines.append}
     started = start.prepare(Path(options.config).resolve(), run.paths.folder, ranks, launch, **more)

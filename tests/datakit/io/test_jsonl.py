@@ -203,7 +203,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("line", "reason"), FAULTS, ids=lambda value: repr(value)[:24])
-def test_a_bad_line_is_told_and_costs_no_other_row(tmp_path: Path, line: bytes, reason: str) -> None:
+def test_a_bad_line_is_reported_and_costs_no_other_row(tmp_path: Path, line: bytes, reason: str) -> None:
     good = [b'{"text": "%d"}' % number for number in range(40)]
     data = b"\n".join([*good[:17], line, *good[17:]]) + b"\n"
     rows, rejected = load(tmp_path / "a.jsonl", data, format="prompts")

@@ -140,7 +140,7 @@ def test_what_is_not_read_is_counted_whether_read_at_once_or_by_line(tmp_path: P
     assert counts == {"left_out.n": 1.0}
 
 
-def test_left_out_is_told_once_with_counts(tmp_path: Path) -> None:
+def test_left_out_is_reported_once_with_counts(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "response": "b", "id": 1}\n' * 3)
     op = Jsonl(files=(str(tmp_path / "a.jsonl"),), format="completions")
     made = apply(op, [], str(tmp_path / "out"))

@@ -82,7 +82,7 @@ def test_equal_others_are_no_scale() -> None:
     assert advantages(OTHERS, "aaa", [0.1, 0.1, 0.7]) == pytest.approx([-0.3 / (0.18**0.5 + 1e-6)] * 2 + [0.6])
 
 
-def test_a_group_of_one_and_groups_without_signal_are_said_and_can_be_left_out(put, tmp_path) -> None:
+def test_a_group_of_one_and_groups_without_signal_are_reported_and_can_be_left_out(put, tmp_path) -> None:
     rows = put(table("aabbc", [1.0, 1.0, 0.0, 2.0, 7.0]))
     made = apply(GroupAdvantage(), rows, str(tmp_path / "made"))
     assert made.read()["advantage"].to_pylist()[4] == 0.0

@@ -269,7 +269,7 @@ def test_what_the_scorer_reads_is_checked_before_any_work(put, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_scorer_reads_is_told_even_where_its_resource_did_not(put, tmp_path):
+def test_what_the_scorer_reads_is_reported_even_where_its_resource_did_not(put, tmp_path):
     with pytest.raises(DataError, match=r"no column response"):
         apply(
             Reward(),

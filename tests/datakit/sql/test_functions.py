@@ -170,6 +170,6 @@ def test_a_column_with_the_name_of_a_session_value_is_read():
     assert Predicate.of("user = 'a'", TIMES).columns == ("user",)
 
 
-def test_an_unknown_function_is_told_with_its_neighbour():
+def test_an_unknown_function_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match=r"calls lenght\(\).*length"):
         Predicate.of("lenght(response) > 1", ROWS)

@@ -47,13 +47,13 @@ def test_a_join(inputs, tmp_path):
     assert Query.of(op.params()) == op
 
 
-def test_a_null_in_a_column_that_had_none_is_told(inputs, tmp_path):
+def test_a_null_in_a_column_that_had_none_is_reported(inputs, tmp_path):
     op = Query(tables=TABLES, query="SELECT samples.id, reward FROM samples LEFT JOIN rewards ON false")
     with pytest.raises(DataError, match="reward is null in 3 of 3"):
         apply(op, inputs, str(tmp_path / "o"))
 
 
-def test_an_error_in_a_row_is_told(inputs, tmp_path):
+def test_an_error_in_a_row_is_reported(inputs, tmp_path):
     op = Query(tables=TABLES, query="SELECT CAST(text AS INTEGER) AS n FROM samples")
     with pytest.raises(DataError, match="Could not convert"):
         apply(op, inputs, str(tmp_path / "o"))

@@ -96,7 +96,7 @@ def test_the_log_tells_a_rank_that_was_ended_from_one_that_was_killed(tmp_path: 
     assert error is not None and "rank 0 of 2 was killed by SIGKILL at step 5" in error.what
 
 
-def test_lost_touch_is_told_from_other_faults() -> None:
+def test_lost_touch_is_told_apart_from_other_faults() -> None:
     gloo = RuntimeError("[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:8078")
     assert lost_peer(gloo, 1, "t.txt") is not None
     assert lost_peer(ConnectionResetError("Connection reset by peer"), 1, "t.txt") is None, "a storage's"

@@ -95,13 +95,13 @@ def test_a_setting_that_is_not_supported_is_named(config: dict[str, Any], messag
     assert message in error.value.render()
 
 
-def test_all_faults_of_a_config_are_told_at_once() -> None:
+def test_all_faults_of_a_config_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         read({**LLAMA, "hidden_act": "gelu", "strange": 1, "rope_scaling": {"type": "dynamic"}})
     assert all(name in error.value.what for name in ("hidden_act", "strange", "dynamic"))
 
 
-def test_a_config_of_a_million_unknown_keys_is_told_in_a_few_lines() -> None:
+def test_a_config_of_a_million_unknown_keys_is_reported_in_a_few_lines() -> None:
     with pytest.raises(ConfigError) as error:
         read({**LLAMA, **{f"k{number}": number for number in range(100_000)}})
     assert len(error.value.render()) < 5000 and "and 99960 more" in error.value.what

@@ -34,9 +34,9 @@ def test_the_command_that_an_error_names_makes_the_columns(maker: Maker) -> None
     if words[0] == "quiver":
         assert words[:2] == ["quiver", "formats"] and maker.adds == {*FORMS[words[2]].schema.names}
         return
-    verb, words = words[3], words[4:]
+    stage, words = words[3], words[4:]
     options = dict(zip(words[::2], words[1::2], strict=True))
-    op = op_of(f"{getattr(stages, verb).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
+    op = op_of(f"{getattr(stages, stage).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
     assert maker.adds <= {*op.gives(op.takes).names} and maker.takes == {*op.takes.names}
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
     assert bool({"scorer", "model"} & {*op.needs}) is ("--model" in options)
@@ -100,9 +100,9 @@ def test_rows_that_may_be_null_are_refused_with_the_command_that_makes_them_sure
     needed = algorithm_of(algorithm).rows
     unsure = (replace(one, nullable=one.name.endswith("_reward")) for one in needed.columns)
     given = replace(needed, columns=tuple(unsure))
-    verb, *words = shlex.split(without_nulls(needed, given, "--data rows"))[3:]
+    stage, *words = shlex.split(without_nulls(needed, given, "--data rows"))[3:]
     options = dict(zip(words[::2], words[1::2], strict=True))
-    assert (verb, options["--op"], options["--data"]) == ("Filter", "not_null", "rows")
+    assert (stage, options["--op"], options["--data"]) == ("Filter", "not_null", "rows")
     op_of("filter.not_null", json.loads(options["--params"])).gives(given).requires(needed, algorithm)
     rows = Dataset.from_arrow(given.example(3), given, str(tmp_path / "rows"))
     with pytest.raises(DataError, match="chosen_reward may be null; rejected_reward may be null") as fault:
@@ -123,7 +123,7 @@ def made(folder: Path, *command: str) -> Dataset:
     return Dataset.open(done.stdout.split()[-1])
 
 
-def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> None:
+def test_own_rows_become_tokens_by_following_the_errors(tmp_path: Path) -> None:
     rows = [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(12)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = made(tmp_path, "Import", "--files", "rows.jsonl", "--format", "completions")
@@ -145,7 +145,7 @@ def test_own_rows_become_tokens_by_following_what_is_told(tmp_path: Path) -> Non
     assert not any("It is" in text for text in questions["text"].to_pylist())
 
 
-def test_a_template_that_closes_no_turn_is_told_with_its_share(tmp_path: Path) -> None:
+def test_a_template_that_closes_no_turn_is_reported_with_its_share(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     open_ended = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
     folder = tiny.write("llama", tmp_path / "hf")
