@@ -1,7 +1,7 @@
 """label.kl: how far the policy is from a reference, token by token, on answers that the policy gave.
 
     x  = log pi - log pi_ref
-    k1 = x        k2 = x^2 / 2        k3 = e^-x - 1 + x        abs = |x|
+    k1 = x        k2 = x^2 / 2        k3 = e^-x - 1 + x, x at least -20        abs = |x|
 
 Schulman, "Approximating KL Divergence" (2020). Each is a number, so as a part of the reward each is as good as what it
 estimates: k1 is the divergence without bias, k3 too and never below 0, k2 is near it for small x; `abs` is what
@@ -23,7 +23,7 @@ from schemas import Column, Schema
 from schemas.rows.rollouts import TOKEN_KL
 
 _MOST = 20.0
-"""Nats that the exponent of k3 is taken to be at most."""
+"""Nats by which the reference is taken to be likelier at most where k3 takes the exponent of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Kl(Label):
     """
 
     name: ClassVar[str] = "label.kl"
+    version: ClassVar[int] = 2
 
     estimator: Literal["k1", "k2", "k3", "abs"] = "k1"
     policy: str = "old_logprobs"
@@ -55,12 +56,13 @@ class Kl(Label):
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         tokens = CountedTokens.of(rows, self.mask)
         gain_C = tokens.read(self.policy) - tokens.read(self.reference)
+        finite_B = tokens.finite(gain_C)
         if self.estimator == "k3":
             gain_C = np.maximum(gain_C, -_MOST)
             kl_C = np.exp(-gain_C) - 1 + gain_C
         else:
             kl_C = {"k1": gain_C, "k2": gain_C**2 / 2, "abs": np.abs(gain_C)}[self.estimator]
-        finite_B = tokens.finite(kl_C)
+        finite_B &= tokens.finite(kl_C)
         kl_B = np.where(finite_B, tokens.sums(np.nan_to_num(kl_C)), 0.0)
         columns = {TOKEN_KL.name: tokens.column(kl_C), "kl": pa.array(kl_B)}
         return LabelResult(columns, FilterDecision(pa.array(finite_B), NOT_FINITE))

@@ -1,4 +1,4 @@
-"""label.whiten: numbers of tokens brought to mean 0 and variance 1 over all counted tokens of the whole input.
+"""label.whiten: numbers of tokens brought to mean 0 and variance 1 over all counted tokens of the rows that stay.
 
     x' = (x - mean) / sqrt(variance + epsilon)                variance of all counted tokens, divided by their number
 
@@ -31,11 +31,12 @@ _BATCH_ROWS = 8_192
 class Whiten(Label):
     """Replaces `column`, a list with one number for every token, at the tokens that `mask` counts; 0 elsewhere.
 
-    Numbers that are not finite have no part in mean and variance, and their rows are rejected as `not-finite`. Equal
-    numbers become 0.
+    A row with a number that is not finite is rejected as `not-finite`, and none of its tokens has a part in mean and
+    variance. Equal numbers become 0.
     """
 
     name: ClassVar[str] = "label.whiten"
+    version: ClassVar[int] = 2
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     column: str = "advantages"
@@ -62,13 +63,15 @@ class Whiten(Label):
         return (Column(self.output or self.column, NUMBERS, f"{self.column} with variance 1 over all counted tokens"),)
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
-        """Mean and standard deviation over all counted tokens: a scan of two columns."""
+        """Mean and standard deviation over all counted tokens of finite rows: a scan of two columns."""
         merged = moments(pa.array([], pa.float64()))
         for shard in range(len(dataset.shards)):
             for rows in dataset.batches(shard, _BATCH_ROWS, columns=[self.mask, self.column]):
                 table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-                values_C = CountedTokens.of(table, self.mask).read(self.column)
-                merged = merge_moments(merged, moments(pa.array(values_C)))
+                tokens = CountedTokens.of(table, self.mask)
+                values_C = tokens.read(self.column)
+                stays_C = tokens.each(tokens.finite(values_C)) != 0
+                merged = merge_moments(merged, moments(pa.array(values_C[stays_C])))
         if not merged["count"]:
             return {"mean": 0.0, "std": 1.0}
         variance = 0.0 if merged["min"] == merged["max"] else merged["m2"] / merged["count"]
@@ -78,6 +81,7 @@ class Whiten(Label):
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         tokens = CountedTokens.of(rows, self.mask)
         mean, values_C = ctx.prepared["mean"], tokens.read(self.column)
+        finite_B = tokens.finite(values_C)
         white_C = (values_C - mean) / ctx.prepared["std"] + (0.0 if self.shift else mean)
-        kept = FilterDecision(pa.array(tokens.finite(white_C)), NOT_FINITE)
+        kept = FilterDecision(pa.array(finite_B & tokens.finite(white_C)), NOT_FINITE)
         return LabelResult({self.adds[0].name: tokens.column(white_C)}, kept)

@@ -61,3 +61,15 @@ def test_it_is_its_definition_row_by_row_and_what_is_not_finite_goes() -> None:
     odd = worked(Kl(), MASKS, old_logprobs=[[math.nan, 0, 0, 0], [0, -math.inf]])
     assert odd.kept.keep.to_pylist() == [True, False]
     assert worked(Kl(estimator="k3"), [[0, 1]], ref_logprobs=[[0, 4e3]]).kept.keep.to_pylist() == [True]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "abs"])
+def test_what_is_infinite_goes_whatever_the_estimator(estimator: Any) -> None:
+    inf = math.inf
+    columns = {
+        "old_logprobs": [[0, -inf], [0, -1], [0, -1], [0, -1]],
+        "ref_logprobs": [[0, -1], [0, inf], [0, -inf], [0, -2]],
+    }
+    made = worked(Kl(estimator=estimator), [[0, 1]] * 4, **columns)
+    assert made.kept.keep.to_pylist() == [False, False, False, True]
+    assert made.columns["kl"].to_pylist()[:3] == [0, 0, 0]

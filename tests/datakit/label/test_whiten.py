@@ -47,5 +47,9 @@ def test_equal_numbers_are_nothing_and_a_row_that_is_not_finite_goes(put, tmp_pa
     made = apply(Whiten(), put(odd), str(tmp_path / "odd"))
     np.testing.assert_allclose(np.concatenate(made.read()["advantages"].to_pylist()), [0, -1, 0, 1], rtol=1e-6)
     assert made.read_rejected()["reason"].to_pylist() == ["not-finite"]
+    wide = rollouts(Whiten().takes, [[0, 1, 1]] * 3, advantages=[[0, 1e3, float("nan")], [0, 1, 2], [0, 3, 4]])
+    stays = apply(Whiten(), put(wide, (1, 2)), str(tmp_path / "wide"))
+    by_hand = np.array([-1.5, -0.5, 0.5, 1.5]) / np.sqrt(1.25 + 1e-8)
+    np.testing.assert_allclose(np.concatenate(stays.read()["advantages"].to_pylist())[[1, 2, 4, 5]], by_hand, rtol=1e-6)
     with pytest.raises(ConfigError, match="epsilon out of range"):
         Whiten(epsilon=0.0)
