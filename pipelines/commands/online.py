@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
 from pipelines.online import task as task  # noqa: PLC0414 - it registers itself
 from pipelines.online.config import Step, logprobs_for, settings_of
-from pipelines.online.node import OnlineCheckpoint, online_checkpoint
+from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
@@ -89,9 +90,22 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         "verifier where there is one",
     )
 
+    critic_rounds: Any = 0
+    """Rounds of answers that a critic alone learns from, before the first step."""
+
     @abstractmethod
     def advantages(self) -> tuple[Op, ...]:
         """What makes of rewarded token rows those that the algorithm learns from."""
+
+    def rows(self, logprobs: tuple[LogprobColumn, ...]) -> tuple[Op, ...]:
+        """All operations over the answers of a step; `logprobs` are columns that the algorithm reads."""
+        return (Drawn(), *self.advantages(), *((StepLogprobs(columns=logprobs),) if logprobs else ()))
+
+    def critic_of(
+        self, training: Training, step: Step, policy: Node, models: Mapping[str, Node]
+    ) -> CriticTraining | None:
+        """What learns beside the policy, whose `training` and first checkpoint these are; `models` judge answers."""
+        return None
 
     def training_for(self, label: str) -> Training:
         """The training that all flags together ask for; a step's answers are one batch unless they say otherwise."""
@@ -117,13 +131,13 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         step = Step(
             prompts=self.prompts_per_step,
             answers=settings_of((complete, *rewarding)),
-            rows=settings_of((Drawn(), *self.advantages())),
+            rows=settings_of(self.rows(logprobs_for(training.learning))),
             updates=max(1, round(self.prompts_per_step * self.samples_per_prompt / batch)),
-            logprobs=logprobs_for(training.learning),
+            critic_warmup=self.critic_rounds,
         )
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
-            init=first, step=step, models=models,
+            init=first, step=step, models=models, critic=self.critic_of(training, step, first, models),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
         after = evaluated(plan, label, eval_setup, policy, seed)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from pipelines.online import config
 from pipelines.online.config import OnlineRun
 from schemas.dataset import Dataset
@@ -31,10 +33,12 @@ def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
     from pipelines.online.rollouts import StepRows
     from trainers import engine
 
-    with engine.open(online.run, resume=True) as trainer:
+    with ExitStack() as opened:
+        trainer = opened.enter_context(engine.open(online.run))
+        beside = [] if online.critic is None else [opened.enter_context(engine.open(online.critic))]
         trainer.op, models = lineage_of(online)
         trainer.parents = (*trainer.parents, *models)
-        engine.fit(trainer, StepRows(online, trainer, prompts, task_key))
+        engine.fit(trainer, StepRows(online, trainer, prompts, task_key, *beside), beside=beside)
 
 
 if __name__ == "__main__":

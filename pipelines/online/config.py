@@ -30,6 +30,12 @@ from trainers.registry import configured
 VERSION = 1
 """Rises when the same run draws or learns other rows."""
 
+CRITIC = "critic"
+"""What the checkpoint that a critic begins with is to a run, among its parents."""
+
+VALUING = "model"
+"""What a critic is to the operation that asks it (`label.values`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpSettings:
@@ -41,7 +47,7 @@ class OpSettings:
     @property
     def op(self) -> Op:
         """The operation; `ConfigError` for one that there is not, and for bad settings."""
-        return op_of(self.name, self.params)
+        return StepLogprobs.of(self.params) if self.name == StepLogprobs.name else op_of(self.name, self.params)
 
 
 def settings_of(ops: Sequence[Op]) -> tuple[OpSettings, ...]:
@@ -55,15 +61,16 @@ class Step:
 
     `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
     operations over prompts, a chunk at a time: what they pay for is kept as they go; the first of them draws. `rows`
-    are operations over all answers of the step; what comes out is learnt, whole, in `updates` optimizer steps with
-    about as many rows each. `logprobs` are columns that are added behind them, by networks of the run itself.
+    are operations over all answers of the step, among them those that networks of the run itself answer
+    (`online.logprobs`; `label.values`, by its critic); what comes out is learnt, whole, in `updates` optimizer steps
+    with about as many rows each. The critic alone learns from the answers of `critic_warmup` rounds before the first.
     """
 
     prompts: int
     answers: tuple[OpSettings, ...]
     rows: tuple[OpSettings, ...]
     updates: int = 1
-    logprobs: tuple[LogprobColumn, ...] = ()
+    critic_warmup: int = 0
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
@@ -71,8 +78,10 @@ class Step:
         faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
         if not self.answers or self.answers[0].name != "generate.complete":
             faults.append("step.answers begins with generate.complete")
+        if self.critic_warmup < 0:
+            faults.append(f"step.critic_warmup {self.critic_warmup} is below 0")
         if len(set(self.logprobs)) < len(self.logprobs):
-            faults.append("step.logprobs names a column twice")
+            faults.append("step.rows adds a column of online.logprobs twice")
         return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
 
     def precision(self, name: str) -> Precision:
@@ -91,46 +100,72 @@ class Step:
     @property
     def labelling(self) -> Chain:
         """From answers to rows that are learnt."""
-        own = (StepLogprobs(columns=self.logprobs),) if self.logprobs else ()
-        return Chain(ops=(*(one.op for one in self.rows), *own))
+        return Chain(ops=tuple(one.op for one in self.rows))
+
+    @property
+    def logprobs(self) -> tuple[LogprobColumn, ...]:
+        """Columns of its rows that policies of the run itself give."""
+        ops = self.labelling.ops
+        return tuple(column for op in ops if isinstance(op, StepLogprobs) for column in op.columns)
+
+    @property
+    def asks_critic(self) -> bool:
+        """Whether its rows hold what a critic says."""
+        return VALUING in self.labelling.needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun:
     """An online run. `models` are references of the models that operations ask besides the policy, by the name in
-    their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder.
+    their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder. `critic` is the training of a second
+    network, which says what answers are worth and learns from the rows that the policy learns from.
     """
 
     run: Run
     step: Step
     models: Mapping[str, str] = field(default_factory=dict)
+    critic: Run | None = None
 
     def __post_init__(self) -> None:
         faults = self.step.faults()
         if self.run.learning.max_steps is None:
             faults.append("run.max_steps is missing: rows that are drawn step by step have no epochs")
         if "ref_logprobs" in self.step.logprobs and self.run.paths.init is None:
-            faults.append("step.logprobs has ref_logprobs, and without run.init there is no first policy to refer to")
+            faults.append("step.rows has ref_logprobs, and without run.init there is no first policy to refer to")
+        faults += self._faults_of_critic()
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
         check_updates(self.run.learning, self.step, self.run.paths.out)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All settings that decide which rows are drawn and what is learnt of them."""
-        return {"run": self.run.learning.op, "step": identity(self.step)}
+    def _faults_of_critic(self) -> list[str]:
+        if self.critic is None:
+            missing = self.step.asks_critic or self.step.critic_warmup > 0
+            return ["step asks a critic, and critic is missing"] if missing else []
+        steps = (self.run.learning.max_steps or 0) + self.step.critic_warmup * self.step.updates
+        faults = [] if self.step.asks_critic else ["critic says nothing: step.rows has no label.values"]
+        if self.critic.execution.parallel != self.run.execution.parallel:
+            faults.append("critic.parallel is not run.parallel: both networks are cut over the same processes")
+        if self.critic.learning.max_steps != steps:
+            faults.append(f"critic.max_steps {self.critic.learning.max_steps} is not {steps}: its updates, and warm-up")
+        if self.critic.paths.folder == self.run.paths.folder:
+            faults.append("critic.work is the folder of the policy's run")
+        return faults
 
 
-def done(learning: Learning, step: Step) -> dict[str, Any]:
-    """What an online run does, as its checkpoint says it: the settings of the training, and the whole step."""
+def done(learning: Learning, step: Step, critic: Learning | None = None) -> dict[str, Any]:
+    """What an online run does, as its checkpoint says it: the settings of the training, the whole step, and the
+    training of the critic.
+    """
     train = learning.op
-    return {**train, "name": "online", "params": {**train["params"], "step": identity(step)}}
+    beside = {} if critic is None else {"critic": critic.op}
+    return {**train, "name": "online", "params": {**train["params"], "step": identity(step), **beside}}
 
 
 def identity(step: Step) -> dict[str, Any]:
     """`step` as keys hold it: operations with their versions."""
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
-    return {"prompts": step.prompts, "updates": step.updates, **ops, "version": VERSION}
+    warmup = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
+    return {"prompts": step.prompts, "updates": step.updates, **warmup, **ops, "version": VERSION}
 
 
 def logprobs_for(learning: Learning) -> tuple[LogprobColumn, ...]:

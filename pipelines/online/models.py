@@ -19,11 +19,12 @@ from pipelines.graph.backend import Role, backend_of, model_at, placement_of
 from pipelines.graph.nodes import Existing, asked_key
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
-from pipelines.online.config import OnlineRun, done
+from pipelines.online.config import CRITIC, OnlineRun, done
 from pipelines.runtime.resources import resource_of
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.manifest import Parent
+from schemas.store.commit import read_manifest
 from schemas.tokenizer_lineage import FACT
 from trainers.engine.megatron.leading import Lead
 from trainers.engine.training.trainer import Trainer
@@ -83,7 +84,12 @@ def lineage_of(online: OnlineRun) -> tuple[dict[str, Any], tuple[Parent, ...]]:
             parents.append(Parent(name, node.url, there.content_digest, there.task_key))
         else:
             outside[name] = place
-    made = done(online.run.learning, online.step)
+    critic = online.critic
+    if critic is not None and critic.paths.init is not None:
+        manifest = read_manifest(critic.paths.init)
+        assert manifest is not None, f"{critic.paths.init}: a critic was made of it"
+        parents.append(Parent(CRITIC, critic.paths.init, manifest.content_digest, manifest.task_key))
+    made = done(online.run.learning, online.step, None if critic is None else critic.learning)
     return {**made, "models": outside} if outside else made, tuple(parents)
 
 

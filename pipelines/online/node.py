@@ -12,19 +12,39 @@ from pipelines.graph.nodes import Node, TrainedCheckpoint, asked_key, rows_of
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
-from pipelines.online.config import Step, check_updates, done
+from pipelines.online.config import CRITIC, Step, check_updates, done
 from schemas.manifest import task_key_of
+from schemas.settings import json_digest
+from trainers.config import Paths, Run, Training
 from trainers.registry import configured
+
+
+@dataclass(frozen=True, eq=False)
+class CriticTraining:
+    """How the critic of an online run is trained, and the checkpoint that it begins with."""
+
+    training: Training
+    init: Node
+
+    def placed(self, node: OnlineCheckpoint, policy: Run) -> Run:
+        """Its run, below the folder of the policy's."""
+        key = json_digest({CRITIC: node.task_key})
+        facts = {"tokenizer_key": node.tokenizer_id}
+        return self.training.placed(
+            Paths(init=self.init.url, out=f"{policy.paths.folder}/{CRITIC}", task_key=key, facts=facts)
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OnlineCheckpoint(TrainedCheckpoint):
     """A checkpoint made by a training whose rows are drawn from its own weights: `data` are the prompts that it asks,
-    `step` says what becomes of them, `models` are those that this asks besides, by name.
+    `step` says what becomes of them, `models` are those that this asks besides, by name, `critic` is what learns
+    beside it.
     """
 
     step: Step
     models: Mapping[str, Node] = field(default_factory=dict)
+    critic: CriticTraining | None = None
 
     @graph_property
     def task_key(self) -> str:
@@ -36,12 +56,13 @@ class OnlineCheckpoint(TrainedCheckpoint):
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        return done(self.training.learning, self.step)
+        return done(self.training.learning, self.step, None if self.critic is None else self.critic.training.learning)
 
     @property
     def parents(self) -> Mapping[str, Node]:
-        """Prompts, tokenizer, the checkpoint to start from, and the models."""
-        return {**super().parents, **self.models}
+        """Prompts, tokenizer, the checkpoint to start from, that of the critic, and the models."""
+        beside = {} if self.critic is None else {CRITIC: self.critic.init}
+        return {**super().parents, **self.models, **beside}
 
 
 def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
@@ -60,4 +81,10 @@ def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
     check_updates(learning, node.step, node.label)
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
     rows.requires(algorithm.rows, f"{node.label} (train.{algorithm.name})")
+    if node.critic is not None:
+        where = f"{node.label} (its critic)"
+        node.critic.training.check(init=True, validation=False, where=where)
+        check_tokenizer(where, node.critic.init, node.data)
+        valued, _ = configured(node.critic.training.learning.algorithm, {}, where=where)
+        rows.requires(valued.rows, f"{where}: train.{valued.name}")
     return plan.add(node)

@@ -5,14 +5,16 @@
     <run>/rollouts/step=000001-<key>.prompts/     what was asked
 
 Three datasets are committed for a step; nothing of them depends on when it was made, so a run that goes on from a save
-finds those it needs. They count only for the very weights that they were drawn from: their manifests hold a checksum
-of these, and what others drew is removed, with a note.
+finds those it needs. They count only for the very weights that they were drawn from, and judged by: their manifests
+hold checksums of these, and what others drew is removed, with a note. The rounds that the critic alone learns from
+are called `warmup=000001` and on.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +25,8 @@ from datakit.filter import Window
 from datakit.op import Op
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
-from pipelines.online.config import OnlineRun, identity
+from pipelines.online.config import VALUING, OnlineRun, identity
+from pipelines.online.critic import Critic
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
 from schemas.dataset import Dataset
@@ -41,60 +44,105 @@ WEIGHTS = "generator"
 """What an answer comes from: the resource, and the fact that holds the checksum of the weights."""
 
 
+@dataclass(frozen=True)
+class Round:
+    """Prompts that are asked together: those of step `number`, from 0, or of the critic's warm-up before them."""
+
+    number: int
+    warmup: bool = False
+
+    @property
+    def key(self) -> dict[str, int]:
+        """What sets it apart from the other rounds of a run."""
+        return {"warmup" if self.warmup else "step": self.number}
+
+    def __str__(self) -> str:
+        return f"{'warmup' if self.warmup else 'step'}={self.number + 1:06d}"
+
+
 class StepRows:
     """Called with how many optimizer steps were made: the rows of the next one, and figures of its rollouts.
 
-    prompts: PROMPTS with `prompt_ids`, in the order in which they are asked. task_key: that of the run.
+    prompts: PROMPTS with `prompt_ids`, in the order in which they are asked. task_key: that of the run. critic: what
+    learns from the same rows: all its steps are made here, those of its warm-up before the first rows.
     """
 
-    def __init__(self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str) -> None:
+    def __init__(
+        self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str, critic: Trainer | None = None
+    ) -> None:
         self.online, self.trainer, self.prompts = online, trainer, prompts
-        self.key = json_digest({"run": task_key, "step": identity(online.step)})
+        self.critic = None if critic is None else Critic(critic)
+        beside = {} if online.critic is None else {"critic": online.critic.learning.op}
+        self.key = json_digest({"run": task_key, "step": identity(online.step), **beside})
         self._answering, self._labelling = online.step.answering, online.step.labelling
-        self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs)})
+        known = {} if self.critic is None else self.critic.served
+        self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs), **known})
         self._models = opened(online, self._answering, prompts) if parallel.is_rank_zero() else {}
 
     def __call__(self, number: int) -> tuple[pa.Table, Mapping[str, float]]:
         """`HealthError` where nothing is left to learn."""
-        updates = self.online.step.updates
-        step, part = divmod(number, updates)
-        weights = self.trainer.weights_checksum
-        url = self._lead.run(lambda: self._made(step, weights, begun=part > 0))
-        rollouts = Dataset.open(url)
-        rows = rollouts.read()
+        step, part = divmod(number, self.online.step.updates)
+        if number == 0:
+            self._warm_up()
+        rollouts = self._rollouts(Round(step), begun=part > 0)
+        rows = self._part(rollouts, part, f"step {step + 1}")
+        learnt = {} if self.critic is None else self.critic.learn(rows)
+        return rows, {**figures(rollouts, rows), **learnt}
+
+    def _warm_up(self) -> None:
+        """All steps of the critic before the policy's first."""
+        for number in range(self.online.step.critic_warmup):
+            rollouts = self._rollouts(Round(number, warmup=True))
+            for part in range(self.online.step.updates):
+                assert self.critic is not None, "a configuration without one is refused"
+                self.critic.learn(self._part(rollouts, part, f"round {number + 1} of the critic's warm-up"))
+
+    def _rollouts(self, at: Round, *, begun: bool = False) -> Dataset:
+        weights = {WEIGHTS: self.trainer.weights_checksum}
+        if self.critic is not None:
+            weights[VALUING] = self.critic.weights
+        return Dataset.open(self._lead.run(lambda: self._made(at, weights, begun=begun)))
+
+    def _part(self, rollouts: Dataset, part: int, name: str) -> pa.Table:
+        """The rows of an update, the whole of which are `rollouts`."""
+        rows, updates = rollouts.read(), self.online.step.updates
         first, stop = (rows.num_rows * at // updates for at in (part, part + 1))
         if first == stop:
             raise HealthError(
                 "no-rows-left",
-                f"nothing is left to learn of the answers of step {step + 1}",
+                f"nothing is left to learn of the answers of {name}",
                 expected=f"{updates} rows at least",
                 found=f"{rows.num_rows}",
-                where=shown(url),
-                next=f"quiver show {shown(url)}",
+                where=shown(rollouts.url),
+                next=f"quiver show {shown(rollouts.url)}",
             )
-        return rows.slice(first, stop - first), figures(rollouts, rows)
+        return rows.slice(first, stop - first)
 
-    def _made(self, step: int, weights: str, *, begun: bool) -> str:
-        """Where the rollouts of `step` lie, made where they are not. Those of a step that is `begun` were drawn from
-        the weights before its first update.
+    def _made(self, at: Round, weights: Mapping[str, str], *, begun: bool) -> str:
+        """Where the rollouts of a round lie, made where they are not. Those of a step that is `begun` were drawn from
+        the weights before its first update, and judged by them.
         """
-        key = json_digest({"run": self.key, "step": step})
-        url = f"{self.online.run.paths.folder}/rollouts/step={step + 1:06d}-{key[:8]}"
+        key = json_digest({"run": self.key, **at.key})
+        url = f"{self.online.run.paths.folder}/rollouts/{at}-{key[:8]}"
         if begun and (manifest := read_manifest(url)) is not None:
-            weights = str(manifest.facts[WEIGHTS])
-        for place in (url, f"{url}.answers"):
-            _remove_of_others(place, weights)
+            weights = {name: str(manifest.facts[name]) for name in weights}
+        _remove_of_others(f"{url}.answers", {WEIGHTS: weights[WEIGHTS]})
+        _remove_of_others(url, weights)
         if Dataset.exists(url):
             return url
-        count, seed = self.online.step.prompts, self.online.run.learning.seed
-        drawing = int(json_digest({"seed": seed, "step": step})[:15], 16)
-        asked = Window(offset=step * count, limit=count, wrap=True)
+        step, learning = self.online.step, self.online.run.learning
+        number = at.number if at.warmup else step.critic_warmup + at.number
+        drawing = int(json_digest({"seed": learning.seed, "step": number})[:15], 16)
+        asked = Window(offset=number * step.prompts, limit=step.prompts, wrap=True)
         prompts = self._apply(asked, self.prompts, f"{url}.prompts", key, drawing, {})
-        own = Resource(weights, lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
+        drawn = json_digest({"step": key, "weights": weights[WEIGHTS]})
+        own = Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
         models = {WEIGHTS: own, **self._models}
-        drawn = json_digest({"step": key, "weights": weights})
         answers = self._apply(self._answering, prompts, f"{url}.answers", drawn, drawing, models)
-        return self._apply(self._labelling, answers, url, json_digest({"rows of": drawn}), drawing, models).url
+        if self.critic is not None:
+            models[VALUING] = self.critic.resource(self._lead, weights[VALUING])
+        judged = {"rows of": drawn, **({"critic": weights[VALUING]} if VALUING in weights else {})}
+        return self._apply(self._labelling, answers, url, json_digest(judged), drawing, models).url
 
     def _apply(
         self, op: Op, rows: Dataset, into: str, task_key: str, seed: int, models: Mapping[str, Resource]
@@ -108,11 +156,11 @@ class StepRows:
 
 
 def figures(rollouts: Dataset, rows: pa.Table) -> dict[str, float]:
-    """Of a step's rollouts: means of `reward` and `correct`, tokens of an answer, the shares of those that
+    """Of a step's rollouts: means of `reward`, `correct` and `kl`, tokens of an answer, the shares of those that
     were cut and of groups whose answers are all rewarded alike, rows that were dropped.
     """
     columns, counts = rollouts.stats["columns"], rollouts.stats["counts"]
-    made = {name: columns[name]["mean"] for name in ("reward", "correct") if "mean" in columns.get(name, {})}
+    made = {name: columns[name]["mean"] for name in ("reward", "correct", "kl") if "mean" in columns.get(name, {})}
     if "mean" in columns.get("response_ids.length", {}):
         made["answer_tokens"] = columns["response_ids.length"]["mean"]
     if rows.num_rows and "finish_reason" in rows.column_names:
@@ -122,10 +170,10 @@ def figures(rollouts: Dataset, rows: pa.Table) -> dict[str, float]:
     return {**made, "dropped": float(sum(file.rows for file in rollouts.rejected))}
 
 
-def _remove_of_others(place: str, weights: str) -> None:
+def _remove_of_others(place: str, weights: Mapping[str, str]) -> None:
     """Remove what other weights drew: a run that was changed, or went on at another layout, draws its own."""
     manifest = read_manifest(place)
-    if manifest is None or manifest.facts.get(WEIGHTS) == weights:
+    if manifest is None or weights.items() <= {name: manifest.facts.get(name) for name in weights}.items():
         return
     print(f"note: {shown(place)} was drawn from other weights than stand here: it is made anew", file=sys.stderr)
     store, folder = open_store(place)

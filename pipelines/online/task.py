@@ -28,4 +28,5 @@ class FitOnline(Fit):
     def write(self, file: Path, node: OnlineCheckpoint, run: Run) -> None:  # type: ignore[override]
         """The training with what its steps are."""
         models = {name: reference_of(model) for name, model in node.models.items()}
-        config.write(file, OnlineRun(run=run, step=node.step, models=models))
+        critic = None if node.critic is None else node.critic.placed(node, run)
+        config.write(file, OnlineRun(run=run, step=node.step, models=models, critic=critic))

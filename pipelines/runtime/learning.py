@@ -177,12 +177,12 @@ def assignments_of(command: Any) -> list[str]:
     return [*command.set, *(f"{path}={value}" for path, value in given.items() if value is not None)]
 
 
-def learning_of(command: Any, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of the command's own training: those `below`, over them `--learning`, over that `--set` and the
-    flags of single settings.
+def learning_of(command: Any, below: Mapping[str, Any] | None = None, name: str = "learning") -> dict[str, Any]:
+    """The settings of the command's own training, or of the one whose parameter is `name`: those `below`, over them
+    the parameter, over that `--set` and the flags of single settings.
     """
     learning = dict(below or {})
-    for given in (recursively_unfreeze(command.learning), command.changes.get("learning", {})):
+    for given in (recursively_unfreeze(getattr(command, name)), command.changes.get(name, {})):
         learning = merged(learning, given)
     return learning
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ import pyarrow as pa
 from datakit.clients import Sampling
 from datakit.filter import Where
 from datakit.generate import Complete
-from datakit.label import Reward
+from datakit.label import Gae, Kl, Reward, TokenRewards, Values, Whiten
 from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.online import config
 from pipelines.online.config import OnlineRun, settings_of
+from pipelines.online.logprobs import StepLogprobs
 from schemas import PROMPTS, Column
 from schemas.dataset import Dataset
 from schemas.rows.conversation import IDS
@@ -57,6 +59,24 @@ def online_run(folder: Path, name: str, rows: tuple[Op, ...] = LEARNT, updates: 
     run = online.a_run(folder, name, data=str(folder / "prompts"), **{"max_steps": STEPS * updates, **changes})
     step = config.Step(prompts=PROMPTS_OF_STEP, answers=settings_of(answers), rows=settings_of(rows), updates=updates)
     return OnlineRun(run=run, step=step, models={"scorer": "judges:letters"})
+
+
+WARMUP = 2
+"""Rounds of `critic_run` before the first step."""
+
+
+def critic_run(folder: Path, name: str, updates: int = 1, **changes: Any) -> OnlineRun:
+    """A run of PPO with a critic that has a warm-up, beside `online_run`."""
+    ppo = {"algorithm": "ppo", "max_steps": STEPS * updates, **changes}
+    given = online_run(folder, name, updates=updates, **ppo)
+    assert given.run.learning.max_steps is not None
+    divergence = (StepLogprobs(columns=("old_logprobs", "ref_logprobs")), Kl(estimator="abs"))
+    advantages = (TokenRewards(kl_coefficient=0.1), Values(), Gae(lam=0.9), Whiten())
+    step = replace(given.step, rows=settings_of((Drawn(), *divergence, *advantages)), critic_warmup=WARMUP)
+    steps = updates * WARMUP + given.run.learning.max_steps
+    how = {"algorithm": "value", "max_steps": steps, "parallel": changes.get("parallel", {})}
+    critic = online.a_run(folder, f"{name} critic", optim={"lr": 1e-2}, save_every=None, **how)
+    return replace(given, step=step, critic=critic)
 
 
 def play(folder: Path, given: OnlineRun, *kill: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:

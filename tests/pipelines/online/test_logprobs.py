@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from datakit.label import GroupAdvantage
 from datakit.tokenize import Drawn
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
-from pipelines.online.logprobs import COLUMNS
+from pipelines.online.logprobs import COLUMNS, StepLogprobs
 from pipelines.recipes import Grpo, Reinforce
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -28,7 +27,7 @@ from trainers import engine
 from trainers.engine.inference.frozen import open_frozen
 
 BOTH: Any = tuple(COLUMNS)
-ROWS = (Drawn(), GroupAdvantage(scale="none"))
+ROWS = (Drawn(), GroupAdvantage(scale="none"), StepLogprobs(columns=BOTH))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ppo(folder: Path, name: str, **changes: Any) -> OnlineRun:
     """Two updates of each of two steps, held against the policy that drew and against the first."""
     settings = {"algorithm": "ppo", "settings": {"kl_coefficient": 0.1}, "max_steps": 4, **changes}
-    given = runs.online_run(folder, name, rows=ROWS, updates=2, **settings)
-    return replace(given, step=replace(given.step, logprobs=BOTH))
+    return runs.online_run(folder, name, rows=ROWS, updates=2, **settings)
 
 
 def flat(rows: Any, name: str) -> Any:
@@ -132,6 +130,5 @@ def test_an_algorithm_that_reads_no_advantages_is_refused_by_name(tmp_path: Path
 
 
 def test_without_a_first_policy_there_is_nothing_to_refer_to(folder: Path) -> None:
-    given = runs.online_run(folder, "never", rows=ROWS, model=toys.MODEL, init=...)
     with pytest.raises(ConfigError, match=r"without run\.init there is no first policy"):
-        replace(given, step=replace(given.step, logprobs=BOTH))
+        runs.online_run(folder, "never", rows=ROWS, model=toys.MODEL, init=...)
