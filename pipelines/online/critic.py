@@ -34,19 +34,24 @@ class Led:
         self._lead, self._name = lead, name
 
     def logprobs(self, rows: TokenRows) -> pa.Array:
+        """Log-probability of every token by this network, nats."""
         return self._lead.ask(f"{self._name}.logprobs", rows)
 
     def entropies(self, rows: TokenRows) -> pa.Array:
+        """Entropy (nats) of what every token was drawn from."""
         return self._lead.ask(f"{self._name}.entropies", rows)
 
     def values(self, rows: TokenRows) -> pa.Array:
+        """The head's number before every token."""
         return self._lead.ask(f"{self._name}.values", rows)
 
     def top_k(self, rows: TokenRows, k: int) -> tuple[pa.Array, pa.Array]:
+        """The likeliest ids at every token, and their log-probabilities."""
         asked: tuple[pa.Array, pa.Array] = self._lead.ask(f"{self._name}.top_k", rows, k)
         return asked
 
     def logprobs_at(self, rows: TokenRows, ids: TokenRows) -> pa.Array:
+        """Log-probabilities of the `ids` that are named."""
         return self._lead.ask(f"{self._name}.logprobs_at", rows, ids)
 
 
