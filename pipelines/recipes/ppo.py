@@ -92,12 +92,12 @@ class Ppo(OnlineRecipe):
 
     def _init(self, policy: Node, models: Mapping[str, Node]) -> Node:
         """What the critic begins with; `ConfigError` where it is to be a reward model and there is none that fits."""
-        judge = models.get("scorer")
-        if judge is not None and (
-            judge.kind != "checkpoint" or differ(policy.tokenizer_id, judge.tokenizer_id, (policy, judge))
+        scorer = models.get("scorer")
+        if scorer is not None and (
+            scorer.kind != "checkpoint" or differ(policy.tokenizer_id, scorer.tokenizer_id, (policy, scorer))
         ):
-            judge = None
-        if judge is None and self.critic_init == "reward":
+            scorer = None
+        if scorer is None and self.critic_init == "reward":
             raise ConfigError(
                 "missing-setting",
                 f"no checkpoint that could be a critic rewards answers in the setup {self.setup}",
@@ -105,4 +105,4 @@ class Ppo(OnlineRecipe):
                 kept="nothing was started",
                 next="--critic-init policy",
             )
-        return policy if judge is None or self.critic_init == "policy" else judge
+        return policy if scorer is None or self.critic_init == "policy" else scorer
