@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from datakit.op import Capability, Context, Expand, GatherAll, Op, Result
-from datakit.run.output import check_budget
+from datakit.run.output import check_rejected
 from datakit.run.shapes import result_of
 from schemas import SAMPLE_COLUMNS, Column, Schema
 from schemas.dataset import Dataset
@@ -128,12 +128,9 @@ class PaidChain(_Several, Expand):
 
 
 def _check_budget(op: Op, rejected: pa.Table, rows_in: int) -> None:
-    reasons = Counter(rejected["reason"].to_pylist())
     known = rejected.column_names
     name = next((column for column in ("sample_id", "prompt_id") if column in known), "reason")
-    details = dict(zip(rejected["reason"].to_pylist(), rejected["threshold"].to_pylist(), strict=True))
-    shown = {reason: text for reason, text in details.items() if text}
-    check_budget(op, reasons, rows_in, op.max_rejected, rejected[name].slice(0, 5).to_pylist(), shown)
+    check_rejected(op, rejected, rows_in, rejected[name].slice(0, 5).to_pylist())
 
 
 def _prepared(op: Op, rows: pa.Table, schema: Schema) -> Mapping[str, Any]:

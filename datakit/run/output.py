@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,3 +132,14 @@ def check_budget(
         kept=kept_by(op),
         next=op.advice(slug, details.get(slug, "")) or _last_resort(op, slug, share),
     )
+
+
+def check_rejected(op: Op, rejected: pa.Table, rows_in: int, examples: Sequence[str] | None = None) -> None:
+    """`check_budget` of one piece of work of `op`, with the rows that it rejected of `rows_in`, whose names are
+    `examples`.
+    """
+    reasons, held = rejected["reason"].to_pylist(), rejected["threshold"].to_pylist()
+    if examples is None:
+        examples = [row_name(rejected, row) for row in range(min(rejected.num_rows, _EXAMPLES))]
+    details = {reason: text for reason, text in zip(reversed(reasons), reversed(held), strict=True) if text}
+    check_budget(op, Counter(reasons), rows_in, op.max_rejected, [*examples], details)

@@ -16,10 +16,12 @@ from pipelines.graph.limits import check_rows
 from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
+from pipelines.graph.rehearsal import rehearse
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
 from pipelines.runtime.console import counted, labelled, say, say_of
 from pipelines.runtime.emptied import check_emptied
+from pipelines.runtime.file_flags import of_file
 from pipelines.runtime.processes import preload
 from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
@@ -83,6 +85,8 @@ class Command(luigi.Task):
             check_emptied(node, self.length_flag)
             if isinstance(node, TrainedCheckpoint):
                 check(node)
+        if not settings.quiver_config().max_rejected:
+            rehearse(todo, functools.partial(of_file, self))
         for number, node in enumerate(todo, 1):
             made = task_of(node)
             made.place, made.length_flag = (number, len(todo)), self.length_flag

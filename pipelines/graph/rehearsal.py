@@ -1,0 +1,112 @@
+"""What would be refused of a user's rows minutes from now, found before anything runs: the first rows of every file are
+read, and written in the chat templates that they will be written in.
+
+The beginning of a file is one block of it; of that, and of rows that are there, a few are templated, each but once for
+every template. What is behind them is refused by the stage itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from datakit.blend import Shuffle, Split
+from datakit.filter import NotIn, Window
+from datakit.formats.reader import FormatReader
+from datakit.op import Context, Keep, Op, Result
+from datakit.run.output import check_rejected
+from datakit.run.shapes import result_of, results_of
+from datakit.templating.ops import WritesText
+from datakit.tokenizers.tokenizer import Tokenizer
+from pipelines.graph.nodes import Node, Table
+from pipelines.graph.remade import tokenizer_at
+from schemas.dataset import Dataset
+from schemas.errors import QuiverError
+from schemas.settings import canonical
+from schemas.store.commit import read_manifest
+
+_ROWS = 64
+"""Rows that are written in a template."""
+
+_AS_THEY_ARE = (Split, Shuffle, Window, NotIn)
+"""Operations whose rows are rows of their first input: what is refused there is refused behind them, now or later."""
+
+
+def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> None:
+    """`DataError`, as the stage itself would have it, where one of the stages `todo` rejects the first rows of a file,
+    or first rows that will be templated, and no rejected row is allowed; `flag` makes that of a command of what a
+    reader says next. A stage alone says so itself.
+    """
+    samples: dict[int, pa.Table | None] = {}
+    written: set[tuple[int, str, str]] = set()
+    for node in todo if len(todo) > 1 else ():
+        if isinstance(node, Table) and isinstance(node.op, FormatReader):
+            try:
+                _sample(node, samples)
+            except QuiverError as error:
+                error.next = flag(node.op, error.next)
+                raise
+        elif isinstance(node, Table) and isinstance(node.op, WritesText):
+            rows = _sample(node.inputs[0], samples)
+            place = tokenizer_at(node.resources["tokenizer"])
+            known = (id(rows), canonical(node.op.to_json()), place)
+            if rows is not None and rows.num_rows and known not in written:
+                written.add(known)
+                _write(node, rows, place)
+
+
+def _sample(node: Node, samples: dict[int, pa.Table | None]) -> pa.Table | None:
+    """First rows of `node` as far as they are known before any work; None where they are not."""
+    if id(node) not in samples:
+        samples[id(node)] = _sampled(node, samples)
+    return samples[id(node)]
+
+
+def _sampled(node: Node, samples: dict[int, pa.Table | None]) -> pa.Table | None:
+    if node.manifest() is not None:
+        return Dataset.open(node.url, "off").first(_ROWS)
+    if not isinstance(node, Table):
+        return None
+    op = node.op
+    if isinstance(op, FormatReader):
+        first = next(iter(results_of(op, (), Context(seed=node.seed))), None)
+        return None if first is None else _kept(op, first).slice(0, _ROWS)
+    rows = _sample(node.inputs[0], samples) if isinstance(op, (Keep, *_AS_THEY_ARE)) else None
+    if rows is not None and isinstance(op, Keep):
+        return result_of(op, rows, Context(seed=node.seed), node.label).rows if _is_plain(op) else None
+    return rows
+
+
+def _is_plain(op: Op) -> bool:
+    """Whether it decides over a row by that row alone."""
+    return not op.needs and type(op).prepare is Op.prepare
+
+
+def _write(node: Table, rows: pa.Table, place: str) -> None:
+    tokenizer = _tokenizer(place)
+    if tokenizer is not None:
+        ctx = Context(seed=node.seed, resources={"tokenizer": tokenizer})
+        _kept(node.op, result_of(node.op, rows, ctx, node.label))
+
+
+def _tokenizer(place: str) -> Any:
+    """The tokenizer at `place`; None where there is none yet, or one whose files its own stage has to convert."""
+    try:
+        manifest = read_manifest(place)
+        stored = manifest is not None and manifest.kind == "dataset"
+        return Tokenizer.of_dataset(Dataset.open(place)) if stored else Tokenizer.of_folder(place)
+    except (QuiverError, OSError):
+        return None
+
+
+def _kept(op: Op, result: Result) -> pa.Table:
+    """The rows of `result`, none of which `op` may have rejected."""
+    if result.rejected is not None and result.rejected.num_rows and op.max_rejected is not None:
+        try:
+            check_rejected(op, result.rejected, result.rows.num_rows + result.rejected.num_rows)
+        except QuiverError as error:
+            error.kept = "nothing was started"
+            raise
+    return result.rows

@@ -1,0 +1,100 @@
+"""What a user's file lacks, and rows that a template refuses, are told before any stage has run: by every command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_model import write
+
+from pipelines.graph.plan import Plan
+from pipelines.graph.rehearsal import rehearse
+from pipelines.graph.resolve import rows_at
+from pipelines.runtime import command
+from schemas.errors import DataError
+
+REFUSING = (
+    "{% for message in messages %}{% if 'no' in message.content %}{{ raise_exception('not this') }}{% endif %}"
+    "{{ message.content }}{% endfor %}"
+)
+_ANSWER = {"prompt": "q", "response": "a"}
+_PAIR = {"prompt": "q", "chosen": "a", "rejected": "q"}
+_ONE_SHOT = "--model m --data rows.jsonl --lr 1e-3 --eval-share 0"
+_OWN = "--setup own --own-model m --own-max-new-tokens 8 --own-reward judge --own-prompts"
+COMMANDS = {
+    "Evaluate --model m --prompts rows.jsonl --max-new-tokens 8": {"prompt": "q"},
+    "Generate --model m --prompts rows.jsonl --max-new-tokens 8": {"prompt": "q"},
+    "Label --op reward --model judge --data rows.jsonl": _ANSWER,
+    f"Sft {_ONE_SHOT}": _ANSWER,
+    f"Distill --teacher m {_ONE_SHOT}": _ANSWER,
+    f"Preference {_ONE_SHOT}": _PAIR,
+    f"RewardModel {_ONE_SHOT}": _PAIR,
+    **{
+        f"{name} {_OWN} rows.jsonl": {"prompt": "q"}
+        for name in ("RestIteration", "RejectionSamplingIteration", "DpoIteration", "Grpo", "Reinforce")
+    },
+    f"SpinIteration {_OWN} prompts.jsonl --own-original rows.jsonl": _ANSWER,
+}
+"""Every command that reads a file, and a row of it."""
+
+
+def _ends(given: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        command.run(shlex.split(given))
+    printed = capsys.readouterr().err
+    assert ended.value.code == 10, printed
+    assert "nothing was started" in printed
+    assert not list(Path("quiver-data").glob("**/_manifest.json"))
+    return printed
+
+
+def _file(name: str, rows: list[dict[str, Any]]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    write(tmp_path / "m")
+    write(tmp_path / "judge", "LlamaForSequenceClassification")
+    for folder in ("m", "judge"):
+        (tmp_path / folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": REFUSING}))
+    _file("prompts.jsonl", [{"prompt": "q"}])
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", COMMANDS)
+def test_keys_that_rows_lack_are_told_before_anything_runs(
+    given: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**COMMANDS[given], "prompt": f"q {at}"} for at in range(4)]
+    _file("rows.jsonl", [*rows, {"problem": "q"}])
+    assert "missing-key" in _ends(given, capsys)
+
+
+@pytest.mark.parametrize("given", [one for one in COMMANDS if not one.startswith("Spin")])
+def test_rows_that_the_template_refuses_are_told_before_anything_runs(
+    given: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _file("rows.jsonl", [{**COMMANDS[given], "prompt": f"{word} q"} for word in ("yes", "so", "no", "ay", "ah")])
+    printed = _ends(given, capsys)
+    assert "template-failed" in printed and "not this" in printed
+
+
+def test_the_command_that_follows_has_the_flag_of_the_setup(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _file("rows.jsonl", [{"problem": "q"}])
+    printed = _ends(f"RestIteration {_OWN} rows.jsonl", capsys)
+    assert """--own-columns '{"prompt": "problem"}'""" in printed
+
+
+def test_a_stage_alone_says_itself_what_its_file_lacks(models: Path) -> None:
+    _file("rows.jsonl", [{"problem": "q"}])
+    read = rows_at(Plan("quiver-data"), "rows.jsonl", "prompts")
+    rehearse([read], lambda op, flag: flag)
+    with pytest.raises(DataError, match="missing-key") as raised:
+        rehearse([read, read], lambda op, flag: f"{op.format} {flag}")
+    assert raised.value.next.startswith("prompts --columns")
