@@ -138,8 +138,8 @@ def check_rejected(op: Op, rejected: pa.Table, rows_in: int, examples: Sequence[
     """`check_budget` of one piece of work of `op`, with the rows that it rejected of `rows_in`, whose names are
     `examples`.
     """
-    reasons, held = rejected["reason"].to_pylist(), rejected["threshold"].to_pylist()
+    reasons, thresholds = rejected["reason"].to_pylist(), rejected["threshold"].to_pylist()
     if examples is None:
         examples = [row_name(rejected, row) for row in range(min(rejected.num_rows, _EXAMPLES))]
-    details = {reason: text for reason, text in zip(reversed(reasons), reversed(held), strict=True) if text}
+    details = {reason: text for reason, text in zip(reversed(reasons), reversed(thresholds), strict=True) if text}
     check_budget(op, Counter(reasons), rows_in, op.max_rejected, [*examples], details)
