@@ -36,20 +36,20 @@ _AS_THEY_ARE = (Split, Shuffle, Window, NotIn)
 
 def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> None:
     """`DataError`, as the stage itself would have it, where one of the stages `todo` rejects the first rows of a file,
-    or first rows that will be templated, and no rejected row is allowed; `flag` makes that of a command of what a
+    or those that will be templated, and no rejected row is allowed; `flag` makes that of a command of what a
     reader says next. A stage alone says so itself.
     """
-    samples: dict[int, pa.Table | None] = {}
+    known_rows: dict[int, pa.Table | None] = {}
     written: set[tuple[int, str, str]] = set()
     for node in todo if len(todo) > 1 else ():
         if isinstance(node, Table) and isinstance(node.op, FormatReader):
             try:
-                _sample(node, samples)
+                _first_rows(node, known_rows)
             except QuiverError as error:
                 error.next = flag(node.op, error.next)
                 raise
         elif isinstance(node, Table) and isinstance(node.op, WritesText):
-            rows = _sample(node.inputs[0], samples)
+            rows = _first_rows(node.inputs[0], known_rows)
             place = tokenizer_at(node.resources["tokenizer"])
             known = (id(rows), canonical(node.op.to_json()), place)
             if rows is not None and rows.num_rows and known not in written:
@@ -57,14 +57,14 @@ def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> 
                 _write(node, rows, place)
 
 
-def _sample(node: Node, samples: dict[int, pa.Table | None]) -> pa.Table | None:
+def _first_rows(node: Node, known_rows: dict[int, pa.Table | None]) -> pa.Table | None:
     """First rows of `node` as far as they are known before any work; None where they are not."""
-    if id(node) not in samples:
-        samples[id(node)] = _sampled(node, samples)
-    return samples[id(node)]
+    if id(node) not in known_rows:
+        known_rows[id(node)] = _read_first_rows(node, known_rows)
+    return known_rows[id(node)]
 
 
-def _sampled(node: Node, samples: dict[int, pa.Table | None]) -> pa.Table | None:
+def _read_first_rows(node: Node, known_rows: dict[int, pa.Table | None]) -> pa.Table | None:
     if node.manifest() is not None:
         return Dataset.open(node.url, "off").first(_ROWS)
     if not isinstance(node, Table):
@@ -73,7 +73,7 @@ def _sampled(node: Node, samples: dict[int, pa.Table | None]) -> pa.Table | None
     if isinstance(op, FormatReader):
         first = next(iter(results_of(op, (), Context(seed=node.seed))), None)
         return None if first is None else _kept(op, first).slice(0, _ROWS)
-    rows = _sample(node.inputs[0], samples) if isinstance(op, (Keep, *_AS_THEY_ARE)) else None
+    rows = _first_rows(node.inputs[0], known_rows) if isinstance(op, (Keep, *_AS_THEY_ARE)) else None
     if rows is not None and isinstance(op, Keep):
         return result_of(op, rows, Context(seed=node.seed), node.label).rows if _is_plain(op) else None
     return rows
