@@ -54,8 +54,13 @@ class Command:
                 words.append(word)
                 continue
             name, given, text = word[2:].partition("=")
-            if name not in takes_value or name in options:
-                raise self.wrong(" ".join(arguments))
+            if name not in takes_value:
+                from schemas.nearest import suggestion
+
+                near = suggestion(f"--{name}", [f"--{flag}" for flag in takes_value])
+                raise self.wrong(" ".join(arguments), what=f"has no flag --{name}{near}")
+            if name in options:
+                raise self.wrong(" ".join(arguments), what=f"is given --{name} twice")
             if (takes_value[name] and not given and not waiting) or (given and not takes_value[name]):
                 raise self.wrong(" ".join(arguments))
             options[name] = text if given or not takes_value[name] else waiting.pop(0)
@@ -77,13 +82,13 @@ class Command:
             raise self.wrong(" ".join(arguments))
         return len(arguments)
 
-    def wrong(self, words: str, next: str = "") -> Exception:
-        """The error of other `words` than the usage says, with the command to run instead."""
+    def wrong(self, words: str, next: str = "", what: str = "is asked for with other words") -> Exception:
+        """The error of other `words` than the usage says, `what` is wrong with them, and the command to run instead."""
         from schemas.errors import ConfigError, printable
 
         return ConfigError(
             "bad-parameter",
-            f"{self.call} is asked for with other words",
+            f"{self.call} {printable(what)}",
             expected=self.usage,
             found=printable(words),
             kept="nothing was started",

@@ -97,13 +97,17 @@ class Output:
 
 
 def _last_resort(op: Op, slug: str, share: float) -> str:
-    """What to do about rejected rows for which nothing is known: let their `share` go, or look at a file of which none
-    would be left for want of a key.
+    """What to do about rejected rows for which nothing is known: let their `share` go; where that is every row, mend
+    what all of them have in common.
     """
+    if share < 1:
+        return f"--quiver-max-rejected {share:g}"
+    if slug == "template-failed":
+        return "choose another chat template, or leave out the turns that this one does not take"
     files = getattr(op, "files", ())
-    if slug == "missing-key" and share >= 1 and files:
+    if files:
         return f"quiver show {shlex.quote(shown(files[0]))}"
-    return f"--quiver-max-rejected {share:g}"
+    return "change the rows, or the settings of the operation: every row that was looked at fails alike"
 
 
 def check_budget(

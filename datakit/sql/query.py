@@ -75,7 +75,7 @@ class Query(Blend):
                 self._check(process)
                 bound = self._bound(process, empty)
             except SqlError as error:
-                fault = self._fault(f"cannot be bound: {printable(error, 200)}")
+                fault = self._fault(f"cannot be bound: {printable(' '.join(str(error).split()), 200)}")
                 fault.missing = error.missing
                 raise fault from error
             except DataError as error:  # a limit of the child: met by the text itself, before any row

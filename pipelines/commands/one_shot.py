@@ -176,7 +176,7 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         if unread(rows) is None:
             read: Any = getattr(rows, "op", None)
             why = reason_and_next(type(self), read, place)
-            raise self._wrong(f"no format reads the first rows of {printable(place, 200)}", *why)
+            raise self._wrong(f"no format of {self.task_family} reads the first rows of {printable(place, 200)}", *why)
         if not any({*names} <= {*schema.names} for names in self.reads):
             raise self._wrong(f"{self.task_family} learns nothing from rows of {schema.name}", ", ".join(schema.names))
         return rows

@@ -44,6 +44,7 @@ def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str
             flag = "--prompts" if "prompts" in names else "--data"
             words = [other, "--model", invocation.value("--model") or "FOLDER", flag, place]
             words += invocation.shared([name for name in names if name not in _OF_ONE_COMMAND])
+            reason = f"{reason} (of {other}, another command)"
             return reason, f"luigi --module pipelines {shlex.join(words)}"
     return reason, f"quiver Import --files {shlex.quote(place)} --format {others[0]}"
 

@@ -11,6 +11,7 @@ worker process that asks the model.
 from __future__ import annotations
 
 import functools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -183,11 +184,18 @@ def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> No
         "not-found" if manifest is None else "wrong-kind",
         f"{printable(reference, 200)} is no model",
         expected=_forms(able),
-        found="nothing of the kind" if manifest is None else f"a {manifest.kind}",
+        found=_there(reference) if manifest is None else f"a {manifest.kind}",
         kept="nothing was started",
         wrong=(reference,) if near else (),
         nearest=near,
     )
+
+
+def _there(reference: str) -> str:
+    """What a reference without a manifest leads to."""
+    if "://" in reference or not os.path.lexists(os.path.expanduser(reference)):
+        return "no such place"
+    return "a folder without files of a model" if os.path.isdir(os.path.expanduser(reference)) else "a file"
 
 
 def _with_settings(plan: GraphBuilder, backend: Backend, reference: str, texts: tuple[str, ...]) -> Node:

@@ -65,7 +65,8 @@ def hint(task: str | None, given: str) -> tuple[str, str, str]:
     having = {owner for owner, _, one, _ in Register.get_all_params() if one == name}
     owners = [owner for owner in commands() if owner in having]
     if owners and task:
-        return "", "", f" of {printable(task)}; it belongs to {', '.join(owners[:6])}"
+        more = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
+        return "", "", f" of {printable(task)}; it belongs to {', '.join(owners[:6])}{more}"
     near = nearest(name, near_names(task, name))
     return (flag_of(near), invocation.replaced(given, flag_of(near), "{}"), "") if near else ("", "", "")
 

@@ -18,7 +18,10 @@ from datakit.columns.measurement import FiniteValues
 from datakit.filter import Threshold
 from datakit.formats.forms import FORMS
 from datakit.io import Jsonl
+from datakit.label import Length
+from datakit.op import Op
 from datakit.run.output import check_budget
+from datakit.template import Chat
 from pipelines.commands import usage
 from pipelines.commands.command import Command
 from pipelines.runtime import command, invocation
@@ -167,6 +170,20 @@ def test_rows_beyond_the_budget_name_the_flag_that_allows_them(answer: Answer, t
     with pytest.raises(DataError) as fault:
         check_budget(Jsonl(files=("a",), format="prompts", digests=("",)), {"broken": 1}, 3, 0, ["a:1"], {})
     assert fault.value.next == "--quiver-max-rejected 0.34", "rounded up: 0.33 of 3 rows is none"
+
+
+@pytest.mark.parametrize(
+    ("op", "slug", "start"),
+    [
+        (Jsonl(files=("a b",), format="prompts", digests=("",)), "wrong-type", "quiver show 'a b'"),
+        (Chat(), "template-failed", "choose another chat template"),
+        (Length(), "odd", "change the rows"),
+    ],
+)
+def test_no_command_lets_every_row_go(op: Op, slug: str, start: str) -> None:
+    with pytest.raises(DataError) as fault:
+        check_budget(op, {slug: 3}, 3, 0, ["a:1"], {})
+    assert fault.value.next.startswith(start) and "max-rejected" not in fault.value.next
 
 
 @pytest.mark.parametrize("program", ["quiver", "luigi"])

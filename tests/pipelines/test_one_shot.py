@@ -84,7 +84,7 @@ def test_names_that_are_mapped_choose_the_format_that_has_them(place: Path) -> N
 
 
 def test_a_file_that_nothing_reads_is_refused(place: Path) -> None:
-    with pytest.raises(ConfigError, match="no format reads the first rows") as fault:
+    with pytest.raises(ConfigError, match="no format of Sft reads the first rows") as fault:
         planned(place, write(place / "some.jsonl", [NO_RECORD]))
     assert fault.value.slug == "wrong-rows" and "completions, alpaca, messages" in fault.value.expected
 

@@ -90,6 +90,12 @@ def test_queries_that_are_refused(query, fault):
         Query(tables=TABLES, query=query).gives(SAMPLES, REWARDS)
 
 
+def test_an_error_of_several_lines_is_one_line():
+    with pytest.raises(ConfigError) as fault:
+        Query(tables=TABLES, query="SELECT promt FROM samples").gives(SAMPLES, REWARDS)
+    assert "Candidate bindings" in fault.value.what and "\\n" not in fault.value.what
+
+
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="each once"):
         Query(tables=("a", "a"), query="SELECT 1")
