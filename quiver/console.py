@@ -72,6 +72,19 @@ COMMANDS: Mapping[str, Command] = {
             "--root FOLDER": ROOT,
         },
     ),
+    "why": Command(
+        usage="quiver why ROW_OR_CHECKPOINT [--key COLUMN] [--withdrawn] [--all] [--json] [--root FOLDER]",
+        meaning="what became of a row by its id: made here, scored so, dropped there, learnt in these steps; which "
+        "rows fed a checkpoint; --withdrawn: what must be trained again without rows",
+        module="quiver.why",
+        flags={
+            "--key COLUMN": "what the id is: sample_id, prompt_id, pair_id, ...",
+            "--withdrawn": "which checkpoints learnt from these rows, and what stands on them, of every variant",
+            "--all": "results of every variant, not of the last runs alone",
+            "--json": "as JSON, every stage and row",
+            "--root FOLDER": ROOT,
+        },
+    ),
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",

@@ -10,6 +10,7 @@ from typing import Any
 
 from datakit.catalog.last_run import runs
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.lineage_view import LINEAGE, edges
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import LABELS, View
 from datakit.catalog.workspace import RECORDS_END, Entry
@@ -111,6 +112,7 @@ def fact_views(entries: Sequence[Entry], lineage: Lineage, last: frozenset[str])
             _iterations(entries, lineage),
             "iterations of recipes, one a row; of one that has several variants, each",
         ),
+        "lineage": listed(LINEAGE, [*edges(entries, lineage)], "what results were made of: one row for each input"),
     }
 
 

@@ -14,6 +14,7 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.made import ColumnText
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
+from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import RECORDS_END, Entry
 from datakit.op import Op
 from schemas.rows.completions import COMPLETIONS
@@ -22,7 +23,7 @@ from schemas.rows.prompts import PROMPTS
 from schemas.rows.records import RECORDS
 from schemas.rows.reports import REPORTS
 from schemas.rows.samples import SAMPLES
-from schemas.rows.tokens import MASK, TOKENS
+from schemas.rows.tokens import TOKENS
 from schemas.schema import Schema
 
 _WHOLE = {"prompts": PROMPTS, "completions": COMPLETIONS, "samples": SAMPLES, "pairs": PREFERENCES, "reports": REPORTS}
@@ -53,8 +54,6 @@ _ROW_KEYS = (
     Field("sample_id", "VARCHAR", "the row in the data, where its key is called so", ""),
     Field("pair_id", "VARCHAR", "the row in the data, where its key is called so", ""),
 )
-_MASK = kind(MASK)
-"""Rows that are trained on say which of their tokens count."""
 _CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
 
 
@@ -71,7 +70,7 @@ def row_views(chosen: Chosen) -> dict[str, View]:
     views = {view: _whole(chosen, view, schema) for view, schema in _WHOLE.items()}
     given: Mapping[str, tuple[Sequence[Field], Callable[[Chosen], Iterator[Part]]]] = {
         "rewards": (_REWARD_FIELDS, _rewards),
-        "rejected": (_REJECTED_FIELDS, _rejected),
+        "rejected": ((*_REJECTED_FIELDS, *_ROW_KEYS), _rejected),
         "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
         "records": ((_CHECKPOINT, *_ROW_KEYS, *_fields(RECORDS)[1:]), _records),
     }
@@ -149,10 +148,9 @@ def _rejected(chosen: Chosen) -> Iterator[Part]:
 
 def _training_rows(chosen: Chosen) -> Iterator[Part]:
     for entry in chosen.entries:
-        if entry.made.kind == "checkpoint":
+        if entry.made.kind == "checkpoint" and entry.made.op != ONLINE:  # which has prompts there
             for data in chosen.lineage.inputs(entry, "data"):
-                if any(column.kind == _MASK for column in data.made.columns):  # an online run has prompts there
-                    yield _of_checkpoint(_part(chosen, data), entry.place)
+                yield _of_checkpoint(_part(chosen, data), entry.place)
 
 
 def _records(chosen: Chosen) -> Iterator[Part]:

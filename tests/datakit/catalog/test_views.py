@@ -262,15 +262,17 @@ def test_variants_of_an_iteration_are_rows_of_their_own_in_the_order_of_numbers(
 def test_the_prompts_of_an_online_run_are_no_rows_that_were_trained_on(make: Maker) -> None:
     prompts = make("own/prompts-00000001", PROMPTS, PROMPTS.example(3))
     tokens = make("own/tokens-00000001", TOKENS, TOKENS.example(2))
-    for name, data in (("online", prompts), ("offline", tokens)):
+    answers = make("own/answers-00000001", SAMPLES, samples(4))
+    trained = (("online", "online", prompts), ("offline", "train.sft", tokens), ("judge", "train.rm", answers))
+    for name, op, data in trained:
         folder = make.root / "own" / f"{name}-00000001"
         folder.mkdir(parents=True)
         made = Manifest(
-            kind="checkpoint", op={"name": "train.sft", "version": 1, "params": {}}, parents=(data.as_parent("data"),)
+            kind="checkpoint", op={"name": op, "version": 1, "params": {}}, parents=(data.as_parent("data"),)
         )
         (folder / "_manifest.json").write_bytes(made.to_bytes())
     asked = "SELECT checkpoint, count(*) FROM training_rows GROUP BY 1"
-    assert rows(make, asked) == [("own/offline-00000001", 2)]
+    assert sorted(rows(make, asked)) == [("own/judge-00000001", 4), ("own/offline-00000001", 2)]
 
 
 def test_what_an_operation_adds_for_learning_is_no_reward(make: Maker) -> None:

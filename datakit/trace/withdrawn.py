@@ -1,0 +1,52 @@
+"""What rows reach: which checkpoints learnt from them, and what stands on these, so must be made again without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from datakit.catalog.trained_on import trainings
+from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.trace.row_trace import Tracer, ordered
+from datakit.trace.scans import Id
+
+Reach = Literal["holds", "learnt", "stands on", "made of"]
+"""`holds`: a dataset with the rows, or rows made of them. `learnt`: a checkpoint whose data hold such rows.
+`stands on`: made with such a checkpoint (it began as it, it answered or scored). `made of`: of a dataset that holds
+them, without them: a quantile, a vocabulary, a choice may have been another one.
+"""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A result that would be another one without the rows; `rows` of it are these, or were made of them."""
+
+    entry: Entry
+    reach: Reach
+    rows: int
+
+    @property
+    def again(self) -> bool:
+        """Whether it has to be trained again for the rows to be gone from it."""
+        return self.entry.made.kind == "checkpoint" and self.reach in ("learnt", "stands on")
+
+
+def reached(tracer: Tracer, rows: set[Id]) -> Iterator[Reached]:
+    """Everything that `rows` reach, in the order of the graph; of every variant that is there."""
+    held = tracer.holding(rows)
+    entries, reach = tracer.lineage.entries, dict[int, Reach]()
+    for index in ordered(tracer.lineage):
+        above = {reach[one] for one in tracer.lineage.direct[index] if one in reach}
+        if entries[index].made.kind == "checkpoint" and any(
+            one.role == "data" and one.data in held for one in trainings(tracer.lineage, index)
+        ):
+            reach[index] = "learnt"
+        elif above & {"learnt", "stands on"}:
+            reach[index] = "stands on"
+        elif index in held:
+            reach[index] = "holds"
+        elif above:
+            reach[index] = "made of"
+        if index in reach and not entries[index].place.endswith(RECORDS_END):
+            yield Reached(entries[index], reach[index], len(held.get(index, ())))

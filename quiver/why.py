@@ -1,0 +1,313 @@
+"""`quiver why`: what became of a row, which rows fed a checkpoint, what must be made again where rows are withdrawn."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from datakit.catalog.last_run import last_run
+from datakit.catalog.workspace import Entry, read_workspace
+from datakit.sql.ask import workspace_process
+from datakit.trace.fed import Fed
+from datakit.trace.row_trace import Event, Tracer
+from datakit.trace.withdrawn import Reached, reached
+from quiver import grid
+from quiver.command import Command
+from quiver.workspace_root import root_of
+from schemas.errors import printable
+from schemas.process import terminal
+from schemas.store.storage import shown
+
+_QUIET = ("template.", "tokenize.", "blend.shuffle")
+"""Operations that every row passes as it is."""
+_RULES = ("filter.", "blend.", "sql.")
+"""Operations whose settings are the rule by which rows stay."""
+_CELL, _STEPS, _ROWS = 60, 6, 3
+_SMALL = ("source", "epoch", "tools")
+"""Columns that say nothing of a row that stands elsewhere."""
+
+
+def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """What became of a row, or which rows fed a checkpoint; with `--withdrawn` what the rows reach."""
+    words, options = command.parsed(arguments)
+    if not words or (len(words) > 1 and "withdrawn" not in options):
+        raise command.wrong(" ".join(arguments) or "no row", f"{command.call} --help")
+    root = root_of(options)
+    workspace = read_workspace(root)
+    with workspace_process(root) as process:
+        tracer = Tracer(workspace, process)
+        named = _checkpoint(tracer, words[0])
+        if named is not None and "withdrawn" not in options:
+            fed = Fed(tracer, process, named)
+            yield from _fed_json(fed) if "json" in options else _fed(fed)
+            return
+        rows = [tracer.found(word, options.get("key", "")) for word in words]
+        last = last_run(tracer.lineage)
+        if "withdrawn" in options:
+            found = [*reached(tracer, set(rows))]
+            yield from _reached_json(found, last) if "json" in options else _reached(found, tracer.unread)
+            return
+        trace = tracer.trace(rows[0])
+    chosen = [one for one in trace.events if "all" in options or one.entry.place in last] or trace.events
+    if "json" in options:
+        answer = {"key": trace.row[0], "id": trace.row[1], "events": [_plain(one, last) for one in trace.events],
+                  "unread": trace.unread}  # fmt: skip
+        yield json.dumps(grid.plain(answer), indent=1)
+        return
+    yield from _events(trace.row, chosen)
+    others = {one.entry.place for one in trace.events} - {one.entry.place for one in chosen}
+    if others:
+        yield ""
+        yield terminal.wrapped(f"{len(others)} results of other variants hold it too: --all")
+    yield from _unread(trace.unread)
+
+
+def _checkpoint(tracer: Tracer, word: str) -> Entry | None:
+    """The checkpoint of that name, of its variants that of the last run, or else the last."""
+    name = word.strip("/")
+    entries = tracer.lineage.entries
+    same = [
+        one
+        for one in entries
+        if one.made.kind == "checkpoint" and name in (one.name, one.place, f"{one.root}/{one.place}")
+    ]
+    if not same:
+        return None
+    last = last_run(tracer.lineage)
+    return max(same, key=lambda one: (one.place in last, one.finished))
+
+
+def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
+    """A line for each fact, below the folder of the result; rows of one result to which the same befell are one."""
+    yield terminal.wrapped(f"{printable(row[0])} {printable(row[1], 200)}")
+    folders: dict[str, dict[Any, list[Event]]] = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        alike = event.entry.place, event.kind, event.row[0], event.values.get("reason")
+        folders[_folder(event.entry)][alike].append(event)
+    for folder, groups in folders.items():
+        told = [several for several in groups.values() if not _passes(several[0])]
+        if not told:
+            continue
+        yield from ("", printable(folder, terminal.width()))
+        cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _said(several, row))
+                 for several in told]  # fmt: skip
+        yield from terminal.table(cells, "  ")
+    passed = sum(map(_passes, events))
+    if passed:
+        yield ""
+        yield terminal.wrapped(f"{passed} stages passed it on as it is, as text and tokens: --json names them")
+
+
+def _folder(entry: Entry) -> str:
+    """The folder of the iteration that the result is of."""
+    parts = entry.name.split("/")
+    return "/".join(part for part in parts[:-1] if not part.startswith("step=")) or "."
+
+
+def _passes(event: Event) -> bool:
+    return event.kind == "kept" and event.entry.made.op.startswith(_QUIET)
+
+
+def _said(events: Sequence[Event], row: tuple[str, str]) -> str:
+    """What befell the rows of `events`, in words."""
+    first, count = events[0], len(events)
+    op, values = printable(first.entry.made.op, _CELL), _measured(events)
+    if first.row == row and count == 1:
+        who = ""
+    elif count <= _ROWS:
+        who = ", ".join(f"{printable(one.row[0])} {printable(one.row[1], _CELL)}" for one in events) + ": "
+    else:
+        who = f"{count:,} rows by their {printable(first.row[0])}: "
+    copies = f", {first.count} times" if count == 1 and first.count > 1 else ""
+    if first.kind == "created":
+        columns = [one for one in first.made_of if first.made_of[one] == row[1]] if first.row != row else []
+        of = " and ".join("of it" if one == row[0] else f"of it as {printable(one)}" for one in columns)
+        return f"{who}made by {op}{copies}{f' {of}' if of else ''}{values}"
+    if first.kind == "kept":
+        verb = "" if op.startswith("label.") else "kept by "
+        return f"{who}{verb}{op}{copies}{values}"
+    if first.kind == "dropped":
+        return f"{who}DROPPED by {op}: {_reason(events)}"
+    if first.kind == "left out":
+        return f"{who}left out by {op}{_part(first.entry)}: it holds other rows"
+    return f"{who}{_learnt(events)}"
+
+
+def _measured(events: Sequence[Event]) -> str:
+    """The values of one row, or between which those of several lie."""
+    if len(events) == 1:
+        texts = [f"{printable(name)} {_value(value)}" for name, value in events[0].values.items() if name not in _SMALL]
+        return f"; {', '.join(texts)}" if texts else ""
+    numbers: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        for name, value in event.values.items():
+            if isinstance(value, float) and name not in _SMALL:
+                numbers[name].append(value)
+    texts = [f"{printable(name)} {min(several):.6g} .. {max(several):.6g}" for name, several in numbers.items()]
+    return f"; {', '.join(texts)}" if texts else ""
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else printable("-" if value is None else value, _CELL)
+
+
+def _reason(events: Sequence[Event]) -> str:
+    values = events[0].values
+    text = printable(values.get("reason"), _CELL)
+    against = f" against {printable(values.get('threshold'), _CELL)}" if values.get("threshold") is not None else ""
+    if len(events) == 1:
+        value = "" if values.get("value") is None else f", {_value(values['value'])}"
+        return f"{text}{value}{against}"
+    measured = [one.values["value"] for one in events if one.values.get("value") is not None]
+    span = f", {min(measured):.6g} .. {max(measured):.6g}" if measured else ""
+    return f"{text}{span}{against if len({one.values.get('threshold') for one in events}) == 1 else ''}"
+
+
+def _part(entry: Entry) -> str:
+    part = entry.made.params.get("part")
+    return f" (part {printable(part, _CELL)})" if entry.made.op == "blend.split" and isinstance(part, str) else ""
+
+
+def _learnt(events: Sequence[Event]) -> str:
+    """What a training made of rows."""
+    first = events[0]
+    place = shown(first.entry.place)
+    if first.kind == "trained":
+        return f"TRAINED in {_steps([one for event in events for one in event.steps])}"
+    return {
+        "not reached": "in its data, but none of its steps reached it",
+        "no records": "in its data; its steps have no records",
+        "asked": f"a prompt of this online run: its answers lie in {place}.run/rollouts",
+        "validated": "judged by it: a row of its validation data",
+    }[first.kind]
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Steps, with the loss of each and what it counted of the row."""
+    steps = sorted(steps, key=lambda one: (one.get("step") or 0, one.get("epoch") or 0))
+    told = [*steps[: _STEPS - 1], steps[-1]] if len(steps) > _STEPS else steps
+    gap = "" if len(told) == len(steps) else f" (of {len(steps):,})"
+    numbers = ", ".join(str(one.get("step")) for one in told)
+    losses = ", ".join(_value(one.get("loss")) for one in told)
+    weights = {one.get("weight") for one in steps}
+    weight = f"weight {_value(next(iter(weights)))}" if len(weights) == 1 else f"{len(weights)} weights"
+    return f"step{'s' * (len(steps) > 1)} {numbers}{gap}: loss {losses}; {weight}"
+
+
+def _fed(fed: Fed) -> Iterator[str]:
+    """How many rows fed a checkpoint, what they came through, how many steps learnt them."""
+    entry, totals = fed.checkpoint, fed.totals()
+    own = printable(fed.data.own.name)
+    yield terminal.wrapped(f"checkpoint {shown(entry.place)} ({printable(entry.made.op)})")
+    yield ""
+    data = shown(fed.data.entry.place)
+    role = "asked the prompts of" if fed.online else "was trained on"
+    yield terminal.wrapped(f"It {role} {data}: {totals['rows']:,} rows, {totals['ids']:,} by {own}.")
+    if "records" in totals:
+        counted = f"{totals['records']:,} times in {totals['steps']:,} steps, {totals['learnt']:,} of the rows"
+        yield terminal.wrapped(f"Rows were learnt {counted}.")
+    elif not fed.online:
+        yield "No records tell in which steps they were learnt."
+    yield from ("", "What they came through")
+    cells = []
+    for one in fed.passed():
+        op = printable(one.entry.made.op)
+        settings = ", ".join(_settings(one.entry.made.params)) if op.startswith(_RULES) else ""
+        cells.append(
+            (printable(one.entry.name, _CELL), f"{one.rows:>7,}", f"{op}{f' ({settings})' if settings else ''}")
+        )
+    yield from terminal.table(cells, "  ")
+    yield ""
+    yield from terminal.wrapped(f"every row: quiver why {shlex.quote(entry.name)} --json").split("\n")
+
+
+def _settings(params: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in params.items():
+        if value is not None and value is not False and value not in ("", [], {}):
+            yield f"{printable(name)} {printable(json.dumps(value) if isinstance(value, list | dict) else value, 40)}"
+
+
+def _fed_json(fed: Fed) -> Iterator[str]:
+    """The same, and every row, each in a line."""
+    passed = fed.passed()
+    head = {
+        "checkpoint": fed.checkpoint.place,
+        "data": fed.data.entry.place,
+        "key": fed.data.own.name,
+        "online": fed.online,
+        **fed.totals(),
+        "passed": [
+            {"place": one.entry.place, "rows": one.rows, "op": one.entry.made.op, "settings": one.entry.made.params}
+            for one in passed
+        ],
+    }
+    yield json.dumps(grid.plain(head))[:-1] + ', "ids_with_steps": ['
+    before = ""
+    for row in fed.rows(passed):
+        yield before + json.dumps(grid.plain(row))
+        before = ","
+    yield "]}"
+
+
+def _reached(found: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[str]:
+    """What must be trained again, and what may be another one without the rows."""
+    again = [one for one in found if one.again]
+    yield terminal.wrapped(
+        f"{len(again)} checkpoints must be trained again for the rows to be gone from them"
+        if again
+        else "no checkpoint has to be trained again: none learnt from the rows"
+    )
+    titles = {"learnt": "learnt from them", "stands on": "stand on such a checkpoint",
+              "made of": "are made of what held them: a quantile, a vocabulary or a choice may be another one",
+              "holds": "hold them, or rows made of them"}  # fmt: skip
+    for reach, title in titles.items():
+        listed = [one for one in found if one.reach == reach]
+        for kind in ("checkpoint", "dataset"):
+            some = [one for one in listed if one.entry.made.kind == kind]
+            if some:
+                yield from ("", terminal.wrapped(f"{kind}s that {title}"))
+                yield from (f"  {printable(one.entry.place, 200)}" for one in some)
+    yield from _unread(unread)
+
+
+def _reached_json(found: Sequence[Reached], last: frozenset[str]) -> Iterator[str]:
+    yield from grid.json_lines(
+        {
+            "place": one.entry.place,
+            "kind": one.entry.made.kind,
+            "reach": one.reach,
+            "rows": one.rows,
+            "again": one.again,
+            "last_run": one.entry.place in last,
+        }
+        for one in found
+    )
+
+
+def _plain(event: Event, last: frozenset[str]) -> dict[str, Any]:
+    entry = event.entry
+    return {
+        "place": entry.place,
+        "kind": event.kind,
+        "op": entry.made.op,
+        "settings": entry.made.params if event.kind in ("dropped", "left out") else {},
+        "iteration": entry.iteration,
+        "step": entry.step,
+        "last_run": entry.place in last,
+        "key": event.row[0],
+        "id": event.row[1],
+        "count": event.count,
+        "made_of": event.made_of,
+        "values": event.values,
+        "steps": [*event.steps],
+    }
+
+
+def _unread(unread: Mapping[str, str]) -> Iterator[str]:
+    if unread:
+        yield ""
+    for place, damage in unread.items():
+        yield terminal.wrapped(f"not looked at: {printable(place, 200)}: {printable(damage, 200)}")
