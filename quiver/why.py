@@ -44,11 +44,11 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
             fed = Fed(tracer, process, named)
             yield from _fed_json(fed) if "json" in options else _fed(fed)
             return
-        rows = [tracer.found(word, options.get("key", "")) for word in words]
+        rows = [tracer.identified(word, options.get("key", "")) for word in words]
         last = last_run(tracer.lineage)
         if "withdrawn" in options:
-            found = [*reached(tracer, set(rows))]
-            yield from _reached_json(found, last) if "json" in options else _reached(found, tracer.unread)
+            matches = [*reached(tracer, set(rows))]
+            yield from _reached_json(matches, last) if "json" in options else _reached(matches, tracer.unread)
             return
         trace = tracer.trace(rows[0])
     chosen = [one for one in trace.events if "all" in options or one.entry.place in last] or trace.events
@@ -88,12 +88,12 @@ def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
         alike = event.entry.place, event.kind, event.row[0], event.values.get("reason")
         folders[_folder(event.entry)][alike].append(event)
     for folder, groups in folders.items():
-        told = [several for several in groups.values() if not _passes(several[0])]
-        if not told:
+        listed = [several for several in groups.values() if not _passes(several[0])]
+        if not listed:
             continue
         yield from ("", printable(folder, terminal.width()))
         cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _said(several, row))
-                 for several in told]  # fmt: skip
+                 for several in listed]  # fmt: skip
         yield from terminal.table(cells, "  ")
     passed = sum(map(_passes, events))
     if passed:
@@ -188,10 +188,10 @@ def _learnt(events: Sequence[Event]) -> str:
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     """Steps, with the loss of each and what it counted of the row."""
     steps = sorted(steps, key=lambda one: (one.get("step") or 0, one.get("epoch") or 0))
-    told = [*steps[: _STEPS - 1], steps[-1]] if len(steps) > _STEPS else steps
-    gap = "" if len(told) == len(steps) else f" (of {len(steps):,})"
-    numbers = ", ".join(str(one.get("step")) for one in told)
-    losses = ", ".join(_value(one.get("loss")) for one in told)
+    listed = [*steps[: _STEPS - 1], steps[-1]] if len(steps) > _STEPS else steps
+    gap = "" if len(listed) == len(steps) else f" (of {len(steps):,})"
+    numbers = ", ".join(str(one.get("step")) for one in listed)
+    losses = ", ".join(_value(one.get("loss")) for one in listed)
     weights = {one.get("weight") for one in steps}
     weight = f"weight {_value(next(iter(weights)))}" if len(weights) == 1 else f"{len(weights)} weights"
     return f"step{'s' * (len(steps) > 1)} {numbers}{gap}: loss {losses}; {weight}"
@@ -252,9 +252,9 @@ def _fed_json(fed: Fed) -> Iterator[str]:
     yield "]}"
 
 
-def _reached(found: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[str]:
+def _reached(matches: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[str]:
     """What must be trained again, and what may be another one without the rows."""
-    again = [one for one in found if one.again]
+    again = [one for one in matches if one.again]
     yield terminal.wrapped(
         f"{len(again)} checkpoints must be trained again for the rows to be gone from them"
         if again
@@ -264,7 +264,7 @@ def _reached(found: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[st
               "made of": "are made of what held them: a quantile, a vocabulary or a choice may be another one",
               "holds": "hold them, or rows made of them"}  # fmt: skip
     for reach, title in titles.items():
-        listed = [one for one in found if one.reach == reach]
+        listed = [one for one in matches if one.reach == reach]
         for kind in ("checkpoint", "dataset"):
             some = [one for one in listed if one.entry.made.kind == kind]
             if some:
@@ -273,7 +273,7 @@ def _reached(found: Sequence[Reached], unread: Mapping[str, str]) -> Iterator[st
     yield from _unread(unread)
 
 
-def _reached_json(found: Sequence[Reached], last: frozenset[str]) -> Iterator[str]:
+def _reached_json(matches: Sequence[Reached], last: frozenset[str]) -> Iterator[str]:
     yield from grid.json_lines(
         {
             "place": one.entry.place,
@@ -283,7 +283,7 @@ def _reached_json(found: Sequence[Reached], last: frozenset[str]) -> Iterator[st
             "again": one.again,
             "last_run": one.entry.place in last,
         }
-        for one in found
+        for one in matches
     )
 
 

@@ -41,9 +41,9 @@ class Fed:
         self.checkpoint, self._process = checkpoint, process
         places = {entry.place: index for index, entry in enumerate(tracer.lineage.entries)}
         at = {one.index: one for one in tracer.rows if not one.aside}
-        found = [one for one in trainings(tracer.lineage, places[checkpoint.place]) if one.role == "data"]
-        self._online = any(one.online for one in found)
-        self._data = next((at[one.data] for one in found if one.data in at), None)
+        matches = [one for one in trainings(tracer.lineage, places[checkpoint.place]) if one.role == "data"]
+        self._online = any(one.online for one in matches)
+        self._data = next((at[one.data] for one in matches if one.data in at), None)
         self._records = at.get(places.get(f"{checkpoint.place}{RECORDS_END}", -1))
         self._lineage, self._at, self._places = tracer.lineage, at, places
         if self._data is None:
@@ -83,17 +83,17 @@ class Fed:
         """The results that its rows came through, first those in which they came to be, without those that change
         nothing of which rows there are.
         """
-        found, ids = [], self._ids()
+        matches, ids = [], self._ids()
         for rows, same in self._way():
-            wanted = ids.get(rows.own.entity)
-            if wanted is None or not rows.entry.made.op.startswith(_CHOOSES):
+            asked_ids = ids.get(rows.own.entity)
+            if asked_ids is None or not rows.entry.made.op.startswith(_CHOOSES):
                 continue
             own = name(rows.own.name)
-            text = f"SELECT count(DISTINCT {own}) AS rows FROM {source(rows.files)} WHERE {own} IN ({wanted})"
+            text = f"SELECT count(DISTINCT {own}) AS rows FROM {source(rows.files)} WHERE {own} IN ({asked_ids})"
             count = asked(self._process, text).to_pylist()[0]["rows"] if rows.files else 0
             if count:
-                found.append(Passed(entry=rows.entry, rows=count, same=same))
-        return found
+                matches.append(Passed(entry=rows.entry, rows=count, same=same))
+        return matches
 
     def rows(self, passed: list[Passed]) -> Iterator[dict[str, Any]]:
         """Every id of its data, in order: how often it stands there (`count`), the results it `passed`, the `steps`
@@ -141,13 +141,13 @@ class Fed:
         if self.data.files:
             parts[self.data.own.entity].append(f"SELECT {name(self.data.own.name)} FROM {source(self.data.files)}")
         for rows, _ in reversed(self._way()):
-            wanted = parts.get(rows.own.entity)
-            if not wanted or not rows.files:
+            asked_ids = parts.get(rows.own.entity)
+            if not asked_ids or not rows.files:
                 continue
             for column in rows.ids:
                 if column.entity != rows.own.entity:
                     at = f"unnest({name(column.name)})" if column.several else name(column.name)
-                    known = " UNION ".join(wanted)
+                    known = " UNION ".join(asked_ids)
                     where = f"{name(rows.own.name)} IN ({known})"
                     text = f"SELECT {at} FROM {source(rows.files)} WHERE {where}"
                     if not parts[column.entity] or rows.entry.made.op.startswith(_CHOOSES):

@@ -55,28 +55,28 @@ class Rows:
 
 def rows_with_ids(lineage: Lineage) -> list[Rows]:
     """All rows of a workspace that can be told by an id, those set aside too."""
-    found = []
+    matches = []
     for index, entry in enumerate(lineage.entries):
         for aside in (False, True) if entry.made.kind == "dataset" else ():
             columns = entry.made.rejected_columns if aside else entry.made.columns
             ids = _ids(columns, () if aside else entry.made.row_key)
             own = _own(ids, () if aside else entry.made.row_key)
             if own is not None:
-                found.append(Rows(index, entry, aside, columns, ids, own))
-    plain = {one.index: one.own.entity for one in found if not one.aside and not one.records}
-    return [_of_data(one, lineage, plain) if one.own.name == _ROW else one for one in found]
+                matches.append(Rows(index, entry, aside, columns, ids, own))
+    plain = {one.index: one.own.entity for one in matches if not one.aside and not one.records}
+    return [_of_data(one, lineage, plain) if one.own.name == _ROW else one for one in matches]
 
 
 def _ids(columns: Sequence[ColumnText], key: Sequence[str]) -> tuple[IdColumn, ...]:
-    found = []
+    matches = []
     for column in columns:
         if column.stored != column.kind:
             continue
         if column.kind == "VARCHAR" and (column.name.endswith("_id") or [column.name] == [*key]):
-            found.append(IdColumn(column.name, _entity(column.name)))
+            matches.append(IdColumn(column.name, _entity(column.name)))
         elif column.kind == "VARCHAR[]" and column.name.endswith("_ids"):
-            found.append(IdColumn(column.name, _entity(column.name[:-1]), several=True))
-    return tuple(found)
+            matches.append(IdColumn(column.name, _entity(column.name[:-1]), several=True))
+    return tuple(matches)
 
 
 def _entity(name: str) -> str:

@@ -68,11 +68,11 @@ class Tracer:
         self._at = {(one.index, one.aside): one for one in self.rows}
         self._index = {entry.place: index for index, entry in enumerate(workspace.entries)}
 
-    def found(self, row: str, key: str = "") -> Id:
+    def identified(self, row: str, key: str = "") -> Id:
         """What `row` is the id of (`key` says it); `ConfigError` where nothing has that id, or several things do."""
         entities = {column.entity for one in self.rows for column in one.ids}
-        wanted = {(entity, row) for entity in ([key] if key else entities)}
-        there = sorted({hit.through.entity for hit in hits(self._process, self.rows, wanted)}) if entities else []
+        asked_ids = {(entity, row) for entity in ([key] if key else entities)}
+        there = sorted({hit.through.entity for hit in hits(self._process, self.rows, asked_ids)}) if entities else []
         if len(there) == 1:
             return there[0], row
         shown = printable(row, 100)
@@ -96,32 +96,32 @@ class Tracer:
 
     def trace(self, row: Id) -> Trace:
         """Everything that became of `row`."""
-        found, followed = self._followed({row})
-        return Trace(row, [*self._events(found, followed)], self.unread)
+        matches, followed = self._followed({row})
+        return Trace(row, [*self._events(matches, followed)], self.unread)
 
     def holding(self, rows: set[Id]) -> dict[int, set[Id]]:
         """The entries, by index, whose rows are `rows` or were made of them, each with these; rejected ones are not
         among them.
         """
-        found, followed = self._followed(rows)
-        held: dict[int, set[Id]] = defaultdict(set)
-        for hit in found:
+        matches, followed = self._followed(rows)
+        by_entry: dict[int, set[Id]] = defaultdict(set)
+        for hit in matches:
             own = hit.rows.own.entity, hit.own
             if own in followed and not hit.rows.aside:
-                held[hit.rows.index].add(own)
-        return held
+                by_entry[hit.rows.index].add(own)
+        return by_entry
 
     def _followed(self, rows: set[Id]) -> tuple[list[Hit], set[Id]]:
         """All places where `rows` are named, or rows that were made of them; and which rows these are."""
-        followed, asking, found = set(rows), set(rows), list[Hit]()
+        followed, asking, matches = set(rows), set(rows), list[Hit]()
         for _ in range(_DEEPEST):
             more = hits(self._process, self.rows, asking)
-            found += more
+            matches += more
             made = {(one.rows.own.entity, one.own) for one in more if one.own is not None}
             asking = made - followed
             followed |= asking
             if not asking:
-                return found, followed
+                return matches, followed
         raise DataError(
             "too-many-rows",
             f"rows are made of rows more than {_DEEPEST} times",
@@ -129,10 +129,10 @@ class Tracer:
             next="quiver ls",
         )
 
-    def _events(self, found: Sequence[Hit], followed: set[Id]) -> Iterator[Event]:
+    def _events(self, matches: Sequence[Hit], followed: set[Id]) -> Iterator[Event]:
         own: dict[tuple[int, bool], dict[Id, int]] = defaultdict(dict)
         named: dict[tuple[int, bool], dict[Id, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
-        for hit in found:
+        for hit in matches:
             place, row = (hit.rows.index, hit.rows.aside), (hit.rows.own.entity, hit.own)
             if hit.through == hit.rows.own:
                 own[place][row] = hit.count
@@ -179,8 +179,8 @@ class Tracer:
         """What a training made of the rows in its data."""
         for training in trainings(self.lineage, index):
             entry = self.lineage.entries[index]
-            held = own.get((training.data, False), {}) if training.data is not None else {}
-            rows = dict.fromkeys(held)
+            counts = own.get((training.data, False), {}) if training.data is not None else {}
+            rows = dict.fromkeys(counts)
             records = self._index.get(f"{entry.place}{RECORDS_END}") if training.role == "data" else None
             steps: dict[str, list[dict[str, Any]]] = defaultdict(list)
             if records is not None and (records, False) in self._at:
@@ -190,8 +190,8 @@ class Tracer:
                     for record in self._records(self._at[records, False], saw):
                         steps[record.pop("own")].append(record)
             for row in rows:
-                kind = _outcome(training, bool(steps.get(row[1])), self._whole(records))
-                yield Event(entry=entry, kind=kind, row=row, count=held.get(row, 0), steps=steps.get(row[1], ()))
+                kind = _kind_of(training, bool(steps.get(row[1])), self._whole(records))
+                yield Event(entry=entry, kind=kind, row=row, count=counts.get(row, 0), steps=steps.get(row[1], ()))
 
     def _whole(self, records: int | None) -> bool:
         """Whether there are records of every step."""
@@ -229,7 +229,7 @@ def _shown(column: str, kind: str) -> str:
     return f"left({name(column)}, {_TEXT})" if kind == "VARCHAR" else ""
 
 
-def _outcome(training: Training, recorded: bool, whole: bool) -> Kind:
+def _kind_of(training: Training, recorded: bool, whole: bool) -> Kind:
     if training.role == "validation":
         return "validated"
     if training.online:

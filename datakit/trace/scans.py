@@ -42,9 +42,9 @@ def source(files: Sequence[str]) -> str:
     return f"read_parquet([{', '.join(map(path, files))}], hive_partitioning = false)"
 
 
-def hits(process: SqlProcess, all_rows: Sequence[Rows], wanted: Collection[Id]) -> list[Hit]:
-    """Every place where one of the `wanted` ids stands."""
-    entities = {entity for entity, _ in wanted}
+def hits(process: SqlProcess, all_rows: Sequence[Rows], asked_ids: Collection[Id]) -> list[Hit]:
+    """Every place where one of `asked_ids` stands."""
+    entities = {entity for entity, _ in asked_ids}
     groups: dict[Any, list[Rows]] = defaultdict(list)
     for one in all_rows:
         if one.files and any(column.entity in entities for column in one.ids):
@@ -57,16 +57,16 @@ def hits(process: SqlProcess, all_rows: Sequence[Rows], wanted: Collection[Id]) 
     ]
     by_index = {(one.index, one.aside): one for one in all_rows}
     through = dict(enumerate(column for _, column in searched))
-    found: list[Hit] = []
+    matches: list[Hit] = []
     for start in range(0, len(parts), _AT_ONCE):
         text = "\nUNION ALL\n".join(sql for _, _, sql in parts[start : start + _AT_ONCE])
         counted = f"SELECT *, count(*) AS rows FROM ({text}) GROUP BY ALL LIMIT {MOST + 1}"
-        for row in asked(process, counted, {_WANTED: _table(wanted)}).to_pylist():
+        for row in asked(process, counted, {_WANTED: _table(asked_ids)}).to_pylist():
             key = row["n"] >> 1, bool(row["n"] & 1)
-            found.append(Hit(by_index[key], row["own"], through[row["p"]], row["id"], row["rows"]))
-        if len(found) > MOST:
+            matches.append(Hit(by_index[key], row["own"], through[row["p"]], row["id"], row["rows"]))
+        if len(matches) > MOST:
             raise _too_many()
-    return found
+    return matches
 
 
 def values(process: SqlProcess, rows: Rows, columns: Mapping[str, str], ids: Collection[str]) -> list[dict[str, Any]]:
@@ -129,6 +129,6 @@ def _search(alike: Sequence[Rows], column: IdColumn, place: int) -> str:
     return f"SELECT {number} AS n, {own} AS own, {place} AS p, {at} AS id FROM {files} WHERE {at} {where}"
 
 
-def _table(wanted: Collection[Id]) -> pa.Table:
-    entities, ids = zip(*sorted(wanted), strict=True)
+def _table(asked_ids: Collection[Id]) -> pa.Table:
+    entities, ids = zip(*sorted(asked_ids), strict=True)
     return pa.table({"entity": pa.array(entities, pa.string()), "id": pa.array(ids, pa.string())})

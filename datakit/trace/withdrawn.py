@@ -34,19 +34,19 @@ class Reached:
 
 def reached(tracer: Tracer, rows: set[Id]) -> Iterator[Reached]:
     """Everything that `rows` reach, in the order of the graph; of every variant that is there."""
-    held = tracer.holding(rows)
+    by_entry = tracer.holding(rows)
     entries, reach = tracer.lineage.entries, dict[int, Reach]()
     for index in ordered(tracer.lineage):
         above = {reach[one] for one in tracer.lineage.direct[index] if one in reach}
         if entries[index].made.kind == "checkpoint" and any(
-            one.role == "data" and one.data in held for one in trainings(tracer.lineage, index)
+            one.role == "data" and one.data in by_entry for one in trainings(tracer.lineage, index)
         ):
             reach[index] = "learnt"
         elif above & {"learnt", "stands on"}:
             reach[index] = "stands on"
-        elif index in held:
+        elif index in by_entry:
             reach[index] = "holds"
         elif above:
             reach[index] = "made of"
         if index in reach and not entries[index].place.endswith(RECORDS_END):
-            yield Reached(entries[index], reach[index], len(held.get(index, ())))
+            yield Reached(entries[index], reach[index], len(by_entry.get(index, ())))

@@ -34,10 +34,10 @@ def agree(root: Path, rows: int, seed: int = 0) -> dict[str, int]:
     with workspace_process(root) as process:
         tracer = Tracer(read_workspace(str(root)), process)
         for row in random.Random(seed).sample(all_rows, min(rows, len(all_rows))):
-            assert tracer.found(row[1], row[0]) == row
-            expected, told = facts(files, row), [fact(one) for one in tracer.trace(row).events]
-            assert len(told) == len(set(told)), row
-            assert set(told) == expected, (row, set(told) ^ expected)
+            assert tracer.identified(row[1], row[0]) == row
+            expected, answered = facts(files, row), [fact(one) for one in tracer.trace(row).events]
+            assert len(answered) == len(set(answered)), row
+            assert set(answered) == expected, (row, set(answered) ^ expected)
             for _, kind, *_ in expected:
                 counts[kind] = counts.get(kind, 0) + 1
     return counts
@@ -53,11 +53,11 @@ def fed_agrees(root: Path) -> int:
         for entry in workspace.entries:
             if entry.place not in checkpoints:
                 continue
-            fed, told = Fed(tracer, process, entry), {}
+            fed, answered = Fed(tracer, process, entry), {}
             for one in fed.rows(fed.passed()):
                 steps = zip(one["steps"] or [], one["weights"] or [], one["losses"] or [], strict=True)
-                told[one["id"]] = (one["count"], sorted(steps), set(one["passed"]))
-            assert told == _expected(files, entry.place), entry.place
+                answered[one["id"]] = (one["count"], sorted(steps), set(one["passed"]))
+            assert answered == _expected(files, entry.place), entry.place
     return len(checkpoints)
 
 

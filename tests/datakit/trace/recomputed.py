@@ -30,14 +30,14 @@ class Files:
                     tables = [pq.read_table(path, partitioning=None) for path in paths if path.suffix == ".parquet"]
                     into[place] = [row for table in tables for row in table.to_pylist()]
         self.root = root
-        self.told: dict[tuple[str, bool], list[tuple[Id, set[Id], dict[str, Any]]]] = {}
+        self.named_rows: dict[tuple[str, bool], list[tuple[Id, set[Id], dict[str, Any]]]] = {}
         self.made: dict[Id, set[Id]] = defaultdict(set)
         for rows, aside in ((self.rows, False), (self.aside, True)):
             for place in rows:
                 dataset = self.manifests[place]["kind"] == "dataset"
                 owned = [(self.own(place, one, aside), one) for one in rows[place] if dataset]
-                self.told[place, aside] = [(own, names(one), one) for own, one in owned if own]
-                for own, named, _ in self.told[place, aside]:
+                self.named_rows[place, aside] = [(own, names(one), one) for own, one in owned if own]
+                for own, named, _ in self.named_rows[place, aside]:
                     for one in named:
                         self.made[one].add(own)
 
@@ -70,13 +70,13 @@ def kind_of(column: str) -> str:
 
 def names(row: dict[str, Any]) -> set[Id]:
     """Everything that a row's columns name."""
-    found = set()
+    matches = set()
     for column, value in row.items():
         if column.endswith("_id") and isinstance(value, str):
-            found.add((kind_of(column), value))
+            matches.add((kind_of(column), value))
         if column.endswith("_ids") and isinstance(value, list):
-            found |= {(kind_of(column[:-1]), one) for one in value if isinstance(one, str)}
-    return found
+            matches |= {(kind_of(column[:-1]), one) for one in value if isinstance(one, str)}
+    return matches
 
 
 def followed(files: Files, row: Id) -> set[Id]:
@@ -91,38 +91,38 @@ def followed(files: Files, row: Id) -> set[Id]:
 
 def facts(files: Files, row: Id) -> set[tuple[Any, ...]]:
     """What became of it: place, kind, the row (or the one that was made of it), and the figures."""
-    known, found = followed(files, row), set[tuple[Any, ...]]()
+    known, matches = followed(files, row), set[tuple[Any, ...]]()
     holds: dict[str, set[Id]] = {
-        place: {own for own, _, _ in files.told[place, False] if own in known} for place in files.rows
+        place: {own for own, _, _ in files.named_rows[place, False] if own in known} for place in files.rows
     }
     for place in files.manifests:
         if files.is_rows(place):
             above = {one for parent in files.inputs(place) if parent in holds for one in holds[parent]}
             named = set[Id]()
-            for own, others, _ in files.told[place, False]:
+            for own, others, _ in files.named_rows[place, False]:
                 if own in known:
                     named |= others
-                    found.add((place, "kept" if own in above else "created", own))
-            for own, others, one in files.told[place, True]:
+                    matches.add((place, "kept" if own in above else "created", own))
+            for own, others, one in files.named_rows[place, True]:
                 if own in known:
                     named |= others
-                    found.add((place, "dropped", own, one["reason"], one["value"], one["threshold"]))
+                    matches.add((place, "dropped", own, one["reason"], one["value"], one["threshold"]))
             kinds = {kind_of(column) for one in files.rows[place][:1] for column in one if column.endswith("_id")}
-            found |= {(place, "left out", one) for one in above - named if one[0] in kinds}
+            matches |= {(place, "left out", one) for one in above - named if one[0] in kinds}
         elif files.manifests[place]["kind"] == "checkpoint":
-            found |= _learnt(files, place, known, holds)
-    return found
+            matches |= _learnt(files, place, known, holds)
+    return matches
 
 
 def _learnt(files: Files, place: str, known: set[Id], holds: dict[str, set[Id]]) -> set[tuple[Any, ...]]:
     steps: dict[Id, list[tuple[Any, ...]]] = defaultdict(list)
-    for own, _, one in files.told.get((f"{place}.records", False), []):
+    for own, _, one in files.named_rows.get((f"{place}.records", False), []):
         if own in known:
             steps[own].append((one["step"], one["epoch"], one["weight"], one["loss"]))
-    found = set[tuple[Any, ...]]()
+    matches = set[tuple[Any, ...]]()
     for data in files.inputs(place, "data"):
         for row in holds[data] | steps.keys():
-            found.add((place, "trained" if row in steps else "not reached", row, *sorted(steps.get(row, []))))
+            matches.add((place, "trained" if row in steps else "not reached", row, *sorted(steps.get(row, []))))
     for data in files.inputs(place, "validation"):
-        found |= {(place, "validated", row) for row in holds[data]}
-    return found
+        matches |= {(place, "validated", row) for row in holds[data]}
+    return matches

@@ -95,8 +95,8 @@ def test_the_rows_of_a_checkpoint_are_those_of_its_files(run: Maker) -> None:
 
 def test_what_a_row_reaches_is_trained_again(run: Maker) -> None:
     with workspace_process(run.root) as process:
-        found = [*reached(Tracer(read_workspace(str(run.root)), process), {("sample_id", "s12")})]
-    assert {(one.entry.name, one.reach) for one in found if one.again} == {
+        matches = [*reached(Tracer(read_workspace(str(run.root)), process), {("sample_id", "s12")})]
+    assert {(one.entry.name, one.reach) for one in matches if one.again} == {
         ("rest/digits/iter=1/policy", "learnt"),
         ("dpo/policy", "learnt"),
         ("rest/digits/iter=2/policy", "stands on"),
@@ -107,9 +107,9 @@ def test_what_a_row_reaches_is_trained_again(run: Maker) -> None:
 def test_a_row_that_was_set_aside_was_not_learnt(run: Maker) -> None:
     """But a quantile was measured over it."""
     with workspace_process(run.root) as process:
-        found = [*reached(Tracer(read_workspace(str(run.root)), process), {("sample_id", "s10")})]
-    assert not [one for one in found if one.again]
-    assert ("rest/digits/iter=1/policy", "made of") in {(one.entry.name, one.reach) for one in found}
+        matches = [*reached(Tracer(read_workspace(str(run.root)), process), {("sample_id", "s10")})]
+    assert not [one for one in matches if one.again]
+    assert ("rest/digits/iter=1/policy", "made of") in {(one.entry.name, one.reach) for one in matches}
 
 
 def test_a_hostile_id_is_an_id_and_steers_no_terminal(
@@ -130,15 +130,15 @@ def test_a_hostile_id_is_an_id_and_steers_no_terminal(
 
 def test_an_id_that_is_nowhere_or_that_two_kinds_of_rows_have_is_an_error(run: Maker) -> None:
     with workspace_process(run.root) as process, pytest.raises(ConfigError, match="no row has the id"):
-        Tracer(read_workspace(str(run.root)), process).found("s1'2")
+        Tracer(read_workspace(str(run.root)), process).identified("s1'2")
     run("own/other-00000001", SAMPLES, tokens(["prompt_id 0"], SAMPLES), op="io.jsonl")
     prompt = Dataset.open(str(run.root / "own/other-00000001")).read(["prompt_id"])["prompt_id"][0].as_py()
     run("own/same-00000001", SAMPLES, tokens([prompt], SAMPLES), op="io.jsonl")
     with workspace_process(run.root) as process:
         tracer = Tracer(read_workspace(str(run.root)), process)
         with pytest.raises(ConfigError, match="several kinds"):
-            tracer.found(prompt)
-        assert tracer.found(prompt, "sample_id") == ("sample_id", prompt)
+            tracer.identified(prompt)
+        assert tracer.identified(prompt, "sample_id") == ("sample_id", prompt)
 
 
 def test_a_damaged_result_is_named_and_a_false_manifest_refused(run: Maker, capsys: pytest.CaptureFixture[str]) -> None:
