@@ -161,6 +161,15 @@ def test_a_pattern_with_one_match_is_that_match(answer: Answer) -> None:
     assert "predicate is missing" in text
 
 
+def test_a_reference_that_is_no_model_says_what_is_there(answer: Answer, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "empty").mkdir()
+    there = {"nowhere": "no such place", "empty": "a folder without files of a model", "prompts.jsonl": "a file"}
+    for reference, place in there.items():
+        text, _ = answer(f"Generate --model ./{reference} --prompts prompts.jsonl --max-new-tokens 8")
+        assert f"./{reference} is no model" in text and f"found: {place}\n" in text
+
+
 def test_rows_beyond_the_budget_name_the_flag_that_allows_them(answer: Answer, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 3 + "no json\n")
     text, next_ = answer("Import --files bad.jsonl")

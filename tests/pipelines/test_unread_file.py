@@ -58,6 +58,7 @@ def test_the_command_that_reads_the_file_is_named(
         command.run(shlex.split(given.format(here=tmp_path) if "{here}" in given else given))
     printed = capsys.readouterr().err
     assert ended.value.code == 2 and "..." not in printed.partition("next: ")[2]
+    assert ("another command" in printed) == (given.split(maxsplit=1)[0] != expected.split(maxsplit=1)[0])
     assert printed.rstrip().endswith(f" {expected.format(here=tmp_path) if '{here}' in expected else expected}")
 
 
