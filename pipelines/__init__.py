@@ -5,7 +5,8 @@
     pipelines.run("RestIteration", iteration=1)            the same from Python
 
     graph/       the graph as plain values: keys, places, checks       (nothing runs)
-    runtime/     generic Luigi tasks, settings, errors, exit codes, signals
+    runtime/     the generic Luigi task, settings, errors, exit codes, signals
+    makers/      a Luigi task for each kind of node
     commands/    what a user asks for; recipes/ are commands with a graph of several stages
 
 Importing this package makes Luigi safe (see `settings` and `command`). It loads neither torch nor Megatron nor polars.
@@ -24,6 +25,7 @@ from pipelines.runtime import command, settings  # noqa: E402 - they import Luig
 settings.install()
 command.install()
 
+from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402

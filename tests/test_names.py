@@ -40,11 +40,19 @@ def test_no_name_tells_nothing() -> None:
 
 
 ENGINE_STEP = ("trainers.engine.training", "trainers.engine.reporting")
-RUNS = ("trainers.run", "trainers.engine.training", "pipelines.commands.models", "pipelines.graph.external")
-RUNS += ("pipelines.graph.nodes", "pipelines.graph.plan", "pipelines.graph.why", "pipelines.graph.backend")
+RUNS = ("trainers.run", "trainers.engine.training", "pipelines.makers", "pipelines.online", "pipelines.graph.external")
+RUNS += (
+    "pipelines.graph.node",
+    "pipelines.graph.nodes",
+    "pipelines.graph.plan",
+    "pipelines.graph.why",
+    "pipelines.graph.backend",
+)
 RUNS += ("pipelines.runtime.tasks", "pipelines.runtime.targets", "datakit.run", "datakit.apply", "schemas.store")
 TOKENIZED = ("schemas", "datakit", "trainers", "pipelines.graph", "pipelines.runtime", "pipelines.commands")
 TOKENIZED += ("pipelines.stages", "pipelines.recipes", "pipelines.backends")  # in setups it is a size, and a flag
+KEYED = ("trainers.engine.checkpoint", "pipelines.online")
+ASKING = ("pipelines.stages", "pipelines.commands", "pipelines.online")
 ASKED = ("trainers.algorithm", "trainers.algorithms", "trainers.engine.megatron", "trainers.engine.inference")
 GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     # names that were given up, the field's own in their place, and where (nothing: anywhere) the old ones meant that
@@ -61,7 +69,7 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("key", "task_key", RUNS),
     ("digest", "content_digest json_digest", ()),
     ("content", "content_digest", ("pipelines", "schemas.manifest", "schemas.dataset")),
-    ("identity", "tokenizer_identity identity_fields", ("schemas", *ENGINE_STEP, "trainers.engine.checkpoint")),
+    ("identity", "tokenizer_identity identity_fields", ("schemas", *ENGINE_STEP, *KEYED)),
     ("Spoken speaking speech", "TokenizerByColumn token_columns tokenizer_check tokenizer_lineage", ()),
     ("identities", "tokenizer_lineage", ()),
     ("VOCABULARIES", "TOKENIZERS", ()),
@@ -69,7 +77,7 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("Ground TaskSource", "EvalSetup SetupConfig", ()),
     ("source sources source_of source_kind SOURCES", "setup setups SETUPS setup_of setup_kind", ("pipelines.setups",)),
     ("source sources", "setup task_setup", ("pipelines.commands.recipe", "pipelines.recipes", "pipelines.stages")),
-    ("Step", "IterationResult GlobalBatch", ("trainers", "pipelines.stages", "pipelines.commands")),
+    ("Step", "IterationResult GlobalBatch StepConfig", ("trainers", *ASKING)),
     ("Tally tally Outcome outcome", "StepSums StepResult", ()),
     ("places PLACES", "padded_tokens PADDED_TOKENS", ENGINE_STEP),
     ("Feed Cut shares", "BatchLoader BatchSharding split_over_dp", ("trainers",)),
@@ -89,8 +97,12 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("Kept space", "FilterDecision disk_estimate", ()),
     ("Labelled", "LabelResult LabelledChat", ()),
     ("READS", "token_columns", ()),
-    ("settled", "graph_property", ("pipelines.graph.nodes", "pipelines.graph.order", "pipelines.graph.external")),
-    ("learnt", "trained_template", ("pipelines.graph.nodes",)),
+    (
+        "settled",
+        "graph_property",
+        ("pipelines.graph.node", "pipelines.graph.nodes", "pipelines.graph.order", "pipelines.graph.external"),
+    ),
+    ("learnt", "trained_template", ("pipelines.graph.node", "pipelines.graph.nodes")),
     ("Prompting Keeping Improving keeping improving", "Method keep improve", ("pipelines",)),
     ("judge", "reward_model", ("pipelines.commands", "pipelines.recipes")),
 ]

@@ -13,7 +13,7 @@ from datakit.clients import TOKENIZED_PROMPTS
 from datakit.op import NOTHING, Capability, Label, Op
 from datakit.template import Rendering
 from pipelines.graph.backend import Backend, Placement, Role, Step, register
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.steps import answer_steps, beside_steps, pair_steps, prompt_steps, scored_steps
 from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 from datakit.op import Capability
 from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest

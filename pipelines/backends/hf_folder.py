@@ -15,7 +15,7 @@ from typing import ClassVar
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph.backend import register
 from pipelines.graph.external import ImportedModel
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
 from schemas.errors import ConfigError, DataError, printable
 from schemas.store.commit import read_manifest

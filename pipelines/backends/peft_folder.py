@@ -8,7 +8,7 @@ from typing import ClassVar
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.backends.hf_folder import imported_model
 from pipelines.graph.backend import register
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
 from trainers.adapter_folder import is_adapters
 
 

@@ -12,7 +12,7 @@ class LearnsAnswers(ByAlgorithm):
 
     fits = staticmethod(learns_answers)
     unfit = "does not learn from answers one by one"
-    fitting = "an algorithm over input_ids and loss_mask (sft), or another recipe (quiver recipes)"
+    fitting = "another recipe (quiver recipes), or an algorithm over input_ids and loss_mask"
 
 
 class LearnsPreferences(ByAlgorithm):

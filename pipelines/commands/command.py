@@ -13,7 +13,8 @@ import luigi
 from datakit.run.chunks import remove_stale
 from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.limits import check_rows
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.rehearsal import rehearse

@@ -11,7 +11,7 @@ import luigi
 
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report import suggestions

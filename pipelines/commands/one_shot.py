@@ -20,7 +20,7 @@ from pipelines.commands.recipe import Recipe
 from pipelines.commands.unread_file import reason_and_next
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import few_keys, near, source_of, stem, unread
 from pipelines.graph.results import Results

@@ -10,21 +10,16 @@ from typing import Any, ClassVar
 import luigi
 from luigi.freezing import recursively_unfreeze
 
-from datakit.blend import Shuffle
 from datakit.generate import Complete
-from datakit.label import Reward
 from datakit.op import Op
-from datakit.run.chain import PaidChain
 from datakit.tokenize import Drawn
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
-from pipelines.graph.backend import backend_of
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
-from pipelines.online import task as task  # noqa: PLC0414 - it registers itself
-from pipelines.online.config import Step, logprobs_for, settings_of
+from pipelines.online.config import StepConfig, logprobs_for, settings_of
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report.figures import FigureTable
@@ -33,8 +28,8 @@ from pipelines.report.online import online_table
 from pipelines.runtime.invocation import flag_of
 from pipelines.runtime.learning import ByAlgorithm, MergedParameter, training_asked
 from pipelines.runtime.parameters import Whole
-from pipelines.stages.ask import readable
-from pipelines.stages.iteration import EvalSetup, Evaluation, TaskSetup, evaluated
+from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
+from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError
 from schemas.rows.rollouts import ADVANTAGES
 from trainers.algorithm import Algorithm
@@ -54,7 +49,7 @@ def learning_over(**default: Any) -> Any:
     return MergedParameter(
         default={**LEARNING, **default},
         description="learning (trainers.config), over the defaults; a global_batch_size below the answers of a step "
-        "makes several optimizer steps of it, which algorithms with a ratio alone can learn from (ppo, gspo, cispo)",
+        "makes several optimizer steps of it, which algorithms over old_logprobs alone can learn from",
     )
 
 
@@ -79,7 +74,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
     asks: ClassVar[tuple[str, ...]] = ()
     fits = staticmethod(_learns_advantages)
     unfit = "does not learn from advantages"
-    fitting = "an algorithm over token rows with advantages (policy_gradient, ppo, gspo, cispo), or a preset of one"
+    fitting = "an algorithm over token rows with advantages, or a preset of one"
 
     prompts_per_step = Whole(default=64, description="prompts of a step: the next in a random order, again and again")
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
@@ -102,7 +97,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         return (Drawn(), *self.advantages(), *((StepLogprobs(columns=logprobs),) if logprobs else ()))
 
     def critic_of(
-        self, training: Training, step: Step, policy: Node, models: Mapping[str, Node]
+        self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]
     ) -> CriticTraining | None:
         """What learns beside the policy, whose `training` and first checkpoint these are; `models` judge answers."""
         return None
@@ -121,14 +116,14 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         """The setup's policy after all steps, evaluated before and after."""
         seed, eval_setup, first = self.settled_seed, task_setup.eval_setup, task_setup.policy
         label = f"{self.title}/{self.folder(eval_setup.name)}"
+        by_model = self._asks_model(task_setup)
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
-        tokens = readable(plan, f"{label}/prompts", complete, task_setup.prompts, first, eval_setup.asking)
-        prompts = plan.table(f"{label}/prompts.shuffled", Shuffle(), tokens, seed=seed)
-        rewarding, models = self._rewarding(eval_setup, PaidChain(ops=(complete,)), prompts, task_setup)
+        prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
+        rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
         training = self.training_for(label)
         batch = training.learning.global_batch_size
-        step = Step(
+        step = StepConfig(
             prompts=self.prompts_per_step,
             answers=settings_of((complete, *rewarding)),
             rows=settings_of(self.rows(logprobs_for(training.learning))),
@@ -152,30 +147,24 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             after=after,
         )
 
-    def _rewarding(
-        self, eval_setup: EvalSetup, drawing: PaidChain, prompts: Node, task_setup: TaskSetup
-    ) -> tuple[tuple[Op, ...], dict[str, Node]]:
-        """Operations that put a `reward` on answers, and the models that they ask."""
-        verifier, model = eval_setup.verifier, task_setup.reward_model
-        if verifier is not None and self.reward_source != "model":
-            right: Any = verifier
-            return (replace(right, output="reward"),), {}
-        if model is None or self.reward_source == "verifier":
-            raise ConfigError(
-                "missing-setting",
-                f"the setup {self.setup} has no {'verifier' if self.reward_source == 'verifier' else 'reward'}",
-                expected="a verifier or a reward model",
-                kept="nothing was started",
-                next="""--own-verifier '{"kind": "number"}'""",
-            )
-        op, reading = Reward(), eval_setup.scoring
-        rendering = reading.rendering.for_model(model.trained_template)
-        answers = drawing.gives(rows_of(prompts))
-        before = [step.op for step in backend_of(model).steps(op, "scorer", answers, rendering, reading.max_length)]
-        models = {"scorer": model}
-        if any("tokenizer" in one.needs for one in before):
-            models["tokenizer"] = eval_setup.tokenizer
-        return (*before, op), models
+    def _asks_model(self, task_setup: TaskSetup) -> bool:
+        """Whether a reward model rewards answers, and not a verifier; `ConfigError` where the setup has not what is
+        asked for.
+        """
+        there = {"verifier": task_setup.eval_setup.verifier is not None, "model": task_setup.reward_model is not None}
+        chosen: str = next((name for name in there if there[name]), "") if self.reward_source == "auto" else ""
+        chosen = chosen or self.reward_source
+        if there.get(chosen):
+            return chosen == "model"
+        other = next((name for name in there if there[name]), "")
+        own = "" if self.setup == "own" else "--setup own "
+        raise ConfigError(
+            "missing-setting",
+            f"the setup {self.setup} has no {'verifier' if chosen == 'verifier' else 'reward'}",
+            expected="a verifier or a reward model",
+            kept="nothing was started",
+            next=f"--reward-source {other}" if other else f"""{own}--own-verifier '{{"kind": "number"}}'""",
+        )
 
     def report(self) -> Sequence[FigureTable]:
         """The policy before and after."""

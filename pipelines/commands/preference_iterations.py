@@ -9,7 +9,7 @@ import luigi
 
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.iterations import SampledIteration
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.learning import MergedParameter
 from pipelines.stages.iteration import Grown

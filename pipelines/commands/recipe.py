@@ -17,7 +17,7 @@ import luigi
 
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
 from pipelines.graph.results import Results

@@ -17,7 +17,7 @@ from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import check_room
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.report import suggestions

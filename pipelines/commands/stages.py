@@ -34,7 +34,7 @@ from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import Answering, Bounded, Sampled, Templated, is_templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.placement import parted
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem

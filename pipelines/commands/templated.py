@@ -13,7 +13,7 @@ from datakit.clients import Sampling
 from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.graph.limits import check_length, check_room
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, TypeVar
 from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
-from pipelines.graph.nodes import GraphBuilder, Node, asked_key
+from pipelines.graph.node import GraphBuilder, Node, asked_key
 from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
 from schemas.errors import ConfigError, printable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pipelines.graph.model_files import outputs_in, positions_in
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.order import graph_property
 from schemas.manifest import task_key_of
 from schemas.tokenizer import folder_identity, read_folder

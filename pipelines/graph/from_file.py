@@ -20,7 +20,7 @@ from datakit.formats.leftover import LEFT_OUT
 from datakit.formats.reader import FormatReader
 from datakit.op import Context, Op
 from datakit.registry import OPS
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from schemas import Schema
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest

@@ -11,7 +11,8 @@ from typing import Any
 from datakit.op import Op
 from datakit.templating.named import TEMPLATES
 from pipelines.graph.backend import backend_of, roles_of
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.remade import remade, tokenizer_at
 from schemas.errors import ConfigError, DataError, printable
 from schemas.store.storage import shown

@@ -11,7 +11,8 @@ from datakit.label import TopK
 from pipelines.graph.backend import roles_of
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.graph.model_files import ADAPTERS, scores_in, vocabulary_in
-from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Existing, Table, TrainedCheckpoint
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import normal, shown
 

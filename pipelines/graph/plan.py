@@ -21,7 +21,8 @@ from pipelines.graph import from_file, made_by
 from pipelines.graph.backend import backend_of, check_model, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.model_check import check_answers, place_of
-from pipelines.graph.nodes import Existing, Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.nodes import Existing, Table, TrainedCheckpoint
 from pipelines.graph.remade import tokenizer_at
 from pipelines.graph.resolve import data_flags
 from pipelines.graph.tokenizer_check import check_tokenizer

@@ -20,7 +20,8 @@ from datakit.run.output import check_rejected
 from datakit.run.shapes import result_of, results_of
 from datakit.templating.ops import WritesText
 from datakit.tokenizers.tokenizer import Tokenizer
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.remade import tokenizer_at
 from schemas.dataset import Dataset
 from schemas.errors import QuiverError

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from datakit.registry import OPS
 from datakit.tokenize import Adopt
 from pipelines.graph.external import ConvertedModel, ImportedModel
-from pipelines.graph.nodes import KEY_CHARACTERS, Node, Table, TrainedCheckpoint
+from pipelines.graph.node import KEY_CHARACTERS, Node
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.resolve import stem
 from schemas.manifest import Manifest
 from schemas.settings import apart_from_defaults

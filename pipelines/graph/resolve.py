@@ -20,7 +20,8 @@ from datakit.formats.recognise import names_left
 from datakit.op import Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
-from pipelines.graph.nodes import GraphBuilder, Node, Table
+from pipelines.graph.node import GraphBuilder, Node
+from pipelines.graph.nodes import Table
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest

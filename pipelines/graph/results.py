@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 
 
 @dataclass(frozen=True, kw_only=True)

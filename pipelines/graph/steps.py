@@ -11,7 +11,7 @@ from typing import Any
 from datakit.template import Chat, Rendering, RewardPrompt
 from datakit.tokenize import Encode, Mask, Sequences
 from pipelines.graph.backend import Step
-from pipelines.graph.nodes import GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
 from schemas import Schema
 
 _PAIR_COLUMNS = (("chosen_pieces", "chosen_ids"), ("rejected_pieces", "rejected_ids"))

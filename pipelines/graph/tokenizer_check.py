@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.remade import remade, tokenizer_at
 from schemas import PIECES
 from schemas.dataset import Dataset

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.graph.nodes import Node, Table, asked_key
+from pipelines.graph.node import Node, asked_key
+from pipelines.graph.nodes import Table
 from schemas.errors import QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.store.commit import read_manifest

@@ -25,7 +25,7 @@ from schemas.settings import parse, plain
 from schemas.store.ownfiles import replace_file
 from trainers import config
 from trainers.config import Learning, Run
-from trainers.registry import configured
+from trainers.registry import algorithms, configured
 
 VERSION = 1
 """Rises when the same run draws or learns other rows."""
@@ -56,7 +56,7 @@ def settings_of(ops: Sequence[Op]) -> tuple[OpSettings, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepConfig:
     """How the rows of a step are made.
 
     `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
@@ -122,7 +122,7 @@ class OnlineRun:
     """
 
     run: Run
-    step: Step
+    step: StepConfig
     models: Mapping[str, str] = field(default_factory=dict)
     critic: Run | None = None
 
@@ -152,16 +152,16 @@ class OnlineRun:
         return faults
 
 
-def done(learning: Learning, step: Step, critic: Learning | None = None) -> dict[str, Any]:
+def done(learning: Learning, step: StepConfig, critic: Learning | None = None) -> dict[str, Any]:
     """What an online run does, as its checkpoint says it: the settings of the training, the whole step, and the
     training of the critic.
     """
     train = learning.op
     beside = {} if critic is None else {"critic": critic.op}
-    return {**train, "name": "online", "params": {**train["params"], "step": identity(step), **beside}}
+    return {**train, "name": "online", "params": {**train["params"], "step": identity_fields(step), **beside}}
 
 
-def identity(step: Step) -> dict[str, Any]:
+def identity_fields(step: StepConfig) -> dict[str, Any]:
     """`step` as keys hold it: operations with their versions."""
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
     warmup = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
@@ -174,18 +174,19 @@ def logprobs_for(learning: Learning) -> tuple[LogprobColumn, ...]:
     return tuple(name for name in get_args(LogprobColumn) if name in algorithm.rows)
 
 
-def check_updates(learning: Learning, step: Step, where: str) -> None:
+def check_updates(learning: Learning, step: StepConfig, where: str) -> None:
     """`ConfigError` for several updates of a step by an algorithm whose formula holds for the weights that drew alone:
     it weighs advantages, and holds the policy against none that was.
     """
     algorithm, _ = configured(learning.algorithm, learning.settings, where=where)
     if step.updates == 1 or "advantages" not in algorithm.rows or "old_logprobs" in algorithm.rows:
         return
+    with_ratio = ", ".join(name for name, one in algorithms().items() if "old_logprobs" in one.rows)
     raise ConfigError(
         "one-update",
         f"{algorithm.name} holds for one update of each step, and a step makes {step.updates}: from the second on the "
         "answers are those of another policy",
-        expected="one update, or an algorithm with a ratio of the two policies (without on_policy): ppo, gspo, cispo",
+        expected=f"one update, or an algorithm with a ratio of the two policies (without on_policy): {with_ratio}",
         found=f"{algorithm.name}, {step.updates} updates",
         where=where,
         kept="nothing was started",

@@ -16,7 +16,8 @@ from datakit.op import Precision
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
 from pipelines.graph.backend import Role, backend_of, model_at, placement_of
-from pipelines.graph.nodes import Existing, asked_key
+from pipelines.graph.node import asked_key
+from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
 from pipelines.online.config import CRITIC, OnlineRun, done

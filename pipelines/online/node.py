@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.graph.backend import ROLES, backend_of
-from pipelines.graph.nodes import Node, TrainedCheckpoint, asked_key, rows_of
+from pipelines.graph.node import Node, asked_key, rows_of
+from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
-from pipelines.online.config import CRITIC, Step, check_updates, done
+from pipelines.online.config import CRITIC, StepConfig, check_updates, done
 from schemas.manifest import task_key_of
 from schemas.settings import json_digest
 from trainers.config import Paths, Run, Training
@@ -42,7 +43,7 @@ class OnlineCheckpoint(TrainedCheckpoint):
     beside it.
     """
 
-    step: Step
+    step: StepConfig
     models: Mapping[str, Node] = field(default_factory=dict)
     critic: CriticTraining | None = None
 

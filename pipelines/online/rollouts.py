@@ -25,7 +25,7 @@ from datakit.filter import Window
 from datakit.op import Op
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
-from pipelines.online.config import VALUING, OnlineRun, identity
+from pipelines.online.config import VALUING, OnlineRun, identity_fields
 from pipelines.online.critic import Critic
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
@@ -52,7 +52,7 @@ class Round:
     warmup: bool = False
 
     @property
-    def key(self) -> dict[str, int]:
+    def position(self) -> dict[str, int]:
         """What sets it apart from the other rounds of a run."""
         return {"warmup" if self.warmup else "step": self.number}
 
@@ -73,7 +73,7 @@ class StepRows:
         self.online, self.trainer, self.prompts = online, trainer, prompts
         self.critic = None if critic is None else Critic(critic)
         beside = {} if online.critic is None else {"critic": online.critic.learning.op}
-        self.key = json_digest({"run": task_key, "step": identity(online.step), **beside})
+        self.rows_key = json_digest({"run": task_key, "step": identity_fields(online.step), **beside})
         self._answering, self._labelling = online.step.answering, online.step.labelling
         known = {} if self.critic is None else self.critic.served
         self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs), **known})
@@ -122,8 +122,8 @@ class StepRows:
         """Where the rollouts of a round lie, made where they are not. Those of a step that is `begun` were drawn from
         the weights before its first update, and judged by them.
         """
-        key = json_digest({"run": self.key, **at.key})
-        url = f"{self.online.run.paths.folder}/rollouts/{at}-{key[:8]}"
+        round_key = json_digest({"run": self.rows_key, **at.position})
+        url = f"{self.online.run.paths.folder}/rollouts/{at}-{round_key[:8]}"
         if begun and (manifest := read_manifest(url)) is not None:
             weights = {name: str(manifest.facts[name]) for name in weights}
         _remove_of_others(f"{url}.answers", {WEIGHTS: weights[WEIGHTS]})
@@ -134,8 +134,8 @@ class StepRows:
         number = at.number if at.warmup else step.critic_warmup + at.number
         drawing = int(json_digest({"seed": learning.seed, "step": number})[:15], 16)
         asked = Window(offset=number * step.prompts, limit=step.prompts, wrap=True)
-        prompts = self._apply(asked, self.prompts, f"{url}.prompts", key, drawing, {})
-        drawn = json_digest({"step": key, "weights": weights[WEIGHTS]})
+        prompts = self._apply(asked, self.prompts, f"{url}.prompts", round_key, drawing, {})
+        drawn = json_digest({"step": round_key, "weights": weights[WEIGHTS]})
         own = Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
         models = {WEIGHTS: own, **self._models}
         answers = self._apply(self._answering, prompts, f"{url}.answers", drawn, drawing, models)

@@ -22,7 +22,7 @@ from datakit.sql import Query
 from datakit.template import RewardTemplate
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.graph.results import Results

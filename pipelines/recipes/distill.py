@@ -18,7 +18,7 @@ from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.backend import model_at
 from pipelines.graph.model_check import check_top_k, known_ids
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
@@ -48,7 +48,7 @@ class Distill(OneShotOfAnswers):
 
     example = "--model STUDENT --teacher FOLDER --data rows.jsonl --lr 1e-5"
     unfit = "reads no likeliest ids of a teacher"
-    fitting = "an algorithm over teacher_ids (kd)"
+    fitting = "an algorithm over teacher_ids"
     title, made = "distill", "student"
     needed = ("model", "teacher", "data")
 

@@ -21,9 +21,9 @@ from datakit.label import Gae, Kl, TokenRewards, Values, Whiten
 from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.commands.online import OnlineRecipe, learning_over
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.tokenizer_check import differ
-from pipelines.online.config import Step
+from pipelines.online.config import StepConfig
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining
 from pipelines.runtime.learning import MergedParameter, learning_of
@@ -80,7 +80,9 @@ class Ppo(OnlineRecipe):
         columns = tuple(dict.fromkeys((*divergence, *logprobs)))
         return (Drawn(), *((StepLogprobs(columns=columns),) if columns else ()), *self.advantages())
 
-    def critic_of(self, training: Training, step: Step, policy: Node, models: Mapping[str, Node]) -> CriticTraining:
+    def critic_of(
+        self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]
+    ) -> CriticTraining:
         """The policy's steps and layout, an optimizer of its own."""
         where, learning = "learning of the critic", training.learning
         execution = {name: plain(getattr(training.execution, name)) for name in _OF_POLICY}

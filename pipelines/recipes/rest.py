@@ -20,7 +20,7 @@ import luigi
 from datakit.filter import Threshold
 from datakit.label import Standardize
 from pipelines.commands.iterations import AlignmentIteration
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import ListParameter, Number, OptionalNumber, Whole
 from pipelines.stages.iteration import Grown, TaskSetup, joined_rows, scored

@@ -15,7 +15,7 @@ import luigi
 
 from datakit.label import Longer
 from pipelines.commands.one_shot import OneShotOfPairs, OneShotSetup, learning_over
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
@@ -40,10 +40,7 @@ class RewardModel(OneShotOfPairs):
 
     example = "--model FOLDER --data pairs.jsonl --lr 1e-5"
     unfit = "learns no rewards from pairs"
-    fitting = (
-        "an algorithm over both answers of a pair (rm, rm_margin, rm_scaled); judged attributes are learnt by the "
-        "commands of docs/formats.md"
-    )
+    fitting = "judged attributes are learnt by the commands of docs/formats.md; here an algorithm over both answers"
     title, made = "reward-model", "model"
 
     algorithm = luigi.Parameter(default="rm", description="algorithm over both answers of a pair that learns a score")

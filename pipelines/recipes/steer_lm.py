@@ -21,7 +21,7 @@ from datakit.template import Condition
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
 from pipelines.graph.backend import Step
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.graph.steps import after_steps, answer_steps

@@ -25,7 +25,7 @@ from datakit.label import AttributeLogprob, Attributes, Importance, Logprobs
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotSetup, learning_over
 from pipelines.graph.backend import model_at
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.graph.steps import after_steps, answer_steps

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from schemas.dataset import Dataset
 from schemas.errors import printable
 

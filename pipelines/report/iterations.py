@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from datakit.blend import Mix
 from datakit.label import Longer
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint, rows_of
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, TaskSetup
 from schemas import Dataset

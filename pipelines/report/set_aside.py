@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from datakit.filter import NotIn, NotNull
 from datakit.op import Expand, Label, Read
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
 from pipelines.graph.resolve import near
 from schemas.errors import printable

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from datakit.template import Rendering
 from pipelines.graph.model_check import is_adapters_alone
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Label
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
 from schemas import Dataset

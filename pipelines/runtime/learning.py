@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 from schemas.settings import assigned
 from trainers.algorithm import Algorithm
 from trainers.config import Training, merged, training_of
-from trainers.registry import algorithm_of, spelled_out
+from trainers.registry import algorithm_of, algorithms, spelled_out
 
 
 class SettingFlag(luigi.Parameter[Any]):
@@ -119,19 +119,22 @@ class ByAlgorithm(Assigns):
 
     unfit: ClassVar[str] = "does not learn from these rows"
     fitting: ClassVar[str] = "an algorithm that does"
-    """What is said of an algorithm that does not fit, and what would."""
+    """What is said of an algorithm that does not fit, and what would; the names of those that do follow."""
 
     @staticmethod
     def fits(algorithm: Algorithm) -> bool:
         """Whether the recipe has the rows that `algorithm` learns from."""
         return True
 
+    def _algorithms_that_fit(self) -> str:
+        return ", ".join(name for name, one in algorithms().items() if self.fits(one))
+
     def _check_algorithm(self, algorithm: Algorithm) -> None:
         if not self.fits(algorithm):
             raise ConfigError(
                 "bad-setting",
                 f"{algorithm.name} {self.unfit}",
-                expected=self.fitting,
+                expected=f"{self.fitting}: {self._algorithms_that_fit()}",
                 found=f"it reads {', '.join(algorithm.rows.names)}",
                 kept="nothing was started",
                 next=f"--algorithm {type(self).algorithm._default}",

@@ -11,7 +11,7 @@ import functools
 from datakit.op import Precision
 from datakit.run.resource import Resource
 from pipelines.graph.backend import ROLES, backend_of, model_resource
-from pipelines.graph.nodes import Node, resource_key
+from pipelines.graph.node import Node, resource_key
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.runtime.targets import standing
 from schemas.errors import QuiverError
 from schemas.manifest import Manifest

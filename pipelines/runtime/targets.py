@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import luigi
 
-from pipelines.graph.nodes import Existing, Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Existing, Table
 from schemas.errors import ConflictError, QuiverError
 from schemas.manifest import Manifest, Parent
 from schemas.store.commit import existing, read_manifest

@@ -1,4 +1,4 @@
-"""The generic Luigi task, and the one that makes a table; what makes other nodes registers itself (`makes`).
+"""The generic Luigi task; what makes a node of a kind registers itself (`makes`, in `pipelines.makers`).
 
 A task is its node's label and key, both plain strings. A task instance is never a parameter (`luigi.TaskParameter`
 gives two chains that differ only upstream the same `task_id`, and one of them silently never runs); what a task has
@@ -15,11 +15,10 @@ from typing import Any, TypeVar
 import luigi
 
 from pipelines.graph.limits import check_rows
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
 from pipelines.graph.why import why
-from pipelines.runtime import settings
-from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.console import Stage
 from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.failures import failure_text
 from pipelines.runtime.reuse import linked
@@ -94,8 +93,8 @@ class Make(luigi.Task):
         """Make it, with one line before and one after."""
         end_with_parent()
         node = self.planned()
-        counted = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
-        with Stage(node.label, f"{node.work['name']} ({why(node)}){counted}") as stage:
+        position = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
+        with Stage(node.label, f"{node.work['name']} ({why(node)}){position}") as stage:
             try:
                 place = linked(node)
                 if not place:
@@ -118,49 +117,6 @@ def _remove_empty(node: Node) -> None:
         while "://" not in node.root and folder.startswith(f"{node.root}/"):
             os.rmdir(folder)
             folder = os.path.dirname(folder)
-
-
-@makes(Table)
-class Apply(Make):
-    """Makes a table: one operation, in child processes."""
-
-    def make(self, node: Table, stage: Stage) -> str:
-        """`datakit.apply` with the settings of `[quiver]`."""
-        from datakit.apply import apply
-        from pipelines.runtime.resources import resource_of
-        from pipelines.runtime.workers import workers_of
-        from schemas.dataset import Dataset
-
-        quiver = settings.quiver_config()
-        verify: Any = quiver.verify
-        rows = node.inputs[0].schema if node.inputs else None
-        precision = node.op.precision
-        inputs = [Dataset.open(given.url, verify=verify) for given in node.inputs]
-        processes, environments = workers_of(node, quiver.workers)
-        made = apply(
-            node.op,
-            inputs,
-            node.url,
-            resources={name: resource_of(name, given, rows, precision) for name, given in node.resources.items()},
-            seed=node.seed,
-            processes=processes,
-            environments=environments,
-            on_progress=lambda progress: stage.move(str(progress)),
-            max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
-            rows_per_shard=node.rows_per_shard,
-            task_key=node.task_key,
-            hang_seconds=quiver.hang_seconds,
-        )
-        for note in node.op.notes(made.manifest):
-            say_of(node.label, f"note: {note}")
-        rejected = sum(file.rows for file in made.manifest.rejected)
-        if not made.num_rows:
-            came = "no row was read"
-            if inputs:
-                came = f"no row is left of {counted(sum(given.num_rows for given in inputs), 'row')}"
-            aside = f", {rejected:,} set aside with the reason" if rejected else ""
-            say_of(node.label, f"note: {came}{aside}")
-        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "")
 
 
 def task_of(node: Node) -> Make:

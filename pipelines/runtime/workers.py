@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.graph.backend import Placement, placement_of, roles_of
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -13,7 +13,7 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups.setup_config import (

@@ -14,7 +14,7 @@ from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import check_room, longest_row
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
 from pipelines.runtime import invocation

@@ -13,7 +13,7 @@ from datakit.blend import Unpair
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import imported
 from pipelines.runtime.parameters import ListParameter, Number

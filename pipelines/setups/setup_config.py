@@ -12,7 +12,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.blend import Split
 from datakit.filter import NotIn
 from datakit.template import Rendering
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.learning import MergedParameter
 from pipelines.runtime.parameters import ObjectParameter, Whole

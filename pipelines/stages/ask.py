@@ -12,7 +12,8 @@ from typing import Any
 from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.graph.backend import Role, Step, backend_of, roles_of
-from pipelines.graph.nodes import Node, Table, rows_of
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps
 from pipelines.graph.tokenizer_check import differ

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datakit.blend import Mix, Shuffle
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import TaskSetup, partial_columns, tokenized
 from trainers.config import training_of

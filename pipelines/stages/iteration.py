@@ -22,7 +22,7 @@ from datakit.label import Reward
 from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.graph.backend import gives
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask, asked, readable

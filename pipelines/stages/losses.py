@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from datakit.label import Logprobs
 from datakit.sql import Query
-from pipelines.graph.nodes import Node, Table, rows_of
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, asked

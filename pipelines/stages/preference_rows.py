@@ -10,7 +10,7 @@ from datakit.filter import NotNull
 from datakit.label import Logprobs
 from datakit.op import Precision
 from pipelines.graph.made_by import adding, logprobs_of, unsure
-from pipelines.graph.nodes import Node, rows_of
+from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import keeps_any, source_of, whole
 from pipelines.stages.ask import Reading, ask, readable

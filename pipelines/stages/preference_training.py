@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datakit.label import Logprobs
 from datakit.sql import Query
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked

@@ -12,7 +12,8 @@ from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.sql import Query
 from pipelines.graph.backend import Step
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, prompt_steps
 from pipelines.stages.ask import Reading, asked

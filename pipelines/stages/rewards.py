@@ -8,7 +8,8 @@ from datakit.blend import Unpair
 from datakit.label import Longer, Reward
 from datakit.sql import Query
 from datakit.template import Rendering
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, pair_steps
 from pipelines.stages.ask import Reading, ask

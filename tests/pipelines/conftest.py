@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.graph.backend import model_at
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.setups.own import own
 from pipelines.setups.preferences import preferences

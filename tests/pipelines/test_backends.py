@@ -25,7 +25,8 @@ from pipelines.backends import checkpoint as backends_checkpoint
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph import backend
 from pipelines.graph.backend import Backend, Placement, Role, backend_of, backends, model_at, register
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers
 from pipelines.runtime.resources import resource_of

@@ -6,7 +6,8 @@ import sys
 
 from datakit.filter.where import Where
 from pipelines.commands.command import outstanding
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
 from tests.pipelines.toy import Count, Draw
 

@@ -11,7 +11,7 @@ from commands import luigi
 
 from pipelines.backends.hf_folder import content_digest_of
 from pipelines.graph.backend import backend_of, model_at
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES
 from schemas.dataset import Dataset

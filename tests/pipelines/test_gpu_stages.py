@@ -10,7 +10,7 @@ from luigi.scheduler import DONE, Scheduler
 from datakit.io import Reversal
 from datakit.label import Logprobs
 from datakit.tokenize import Train
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers
 from pipelines.runtime.tasks import task_of

@@ -15,7 +15,8 @@ from luigi.cmdline_parser import CmdlineParser
 
 from datakit.apply import apply
 from datakit.blend import Split, Unpair
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import (
     DecisionTransformer,

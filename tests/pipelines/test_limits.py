@@ -17,7 +17,8 @@ from datakit.tokenize import Mask
 from pipelines.commands import stages
 from pipelines.commands.command import Command
 from pipelines.graph.limits import check_rows
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration

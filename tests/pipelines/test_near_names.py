@@ -12,7 +12,7 @@ from datakit.io import Reversal
 from datakit.label import Reward
 from datakit.registry import kind_of
 from pipelines.graph.backend import model_at
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation
 from pipelines.runtime.command import _next

@@ -17,7 +17,8 @@ from pipelines.commands import stages
 from pipelines.graph import backend
 from pipelines.graph.backend import Backend, Placement, Role
 from pipelines.graph.external import ExternalModel
-from pipelines.graph.nodes import Existing, GraphBuilder, Node
+from pipelines.graph.node import GraphBuilder, Node
+from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
 from pipelines.stages.measure import Measure
 from schemas import Schema

@@ -15,7 +15,7 @@ from datakit.label import Logprobs, Reward
 from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.graph.backend import checkpoint_at, model_at, placement_of
-from pipelines.graph.nodes import Node, asked_key
+from pipelines.graph.node import Node, asked_key
 from pipelines.graph.placement import Placement, parted
 from pipelines.graph.plan import Plan
 from pipelines.runtime import workers

@@ -15,7 +15,8 @@ import pytest
 from datakit.io import Jsonl
 from datakit.label import Divergence, Logprobs, TopK, Values
 from datakit.template import Rendering
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, SpinIteration, SteerLm2Iteration
 from pipelines.runtime.console import Stage

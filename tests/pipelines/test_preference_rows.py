@@ -20,7 +20,8 @@ from datakit.io import Jsonl
 from datakit.label import Logprobs
 from datakit.op import Op
 from datakit.tokenize import Sequences
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, PreferenceOptimization
 from pipelines.stages.ask import PLAIN

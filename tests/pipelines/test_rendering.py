@@ -15,7 +15,8 @@ from datakit.registry import OPS
 from datakit.template import Chat, Fit, Rendering, RewardPrompt
 from pipelines.commands import stages
 from pipelines.commands.command import Command, written_otherwise
-from pipelines.graph.nodes import Existing, Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RejectionSamplingIteration, RestIteration
 from pipelines.stages.ask import Reading, ask

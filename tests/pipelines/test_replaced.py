@@ -15,7 +15,7 @@ from commands import environment
 
 from datakit.apply import apply
 from pipelines.commands import command
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import reuse
 from pipelines.runtime.targets import NodeTarget

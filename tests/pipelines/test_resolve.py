@@ -18,7 +18,7 @@ from luigi.configuration import get_config
 
 from datakit.io import Reversal
 from pipelines.commands.iterations import AlignmentIteration
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RejectionSamplingIteration, RestIteration

@@ -12,7 +12,8 @@ import pytest
 from datakit.apply import apply
 from datakit.template import Chat
 from pipelines.commands.iterations import Iterations
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
 from pipelines.stages.iteration import Grown

@@ -16,7 +16,8 @@ from datakit.filter import Window
 from datakit.label import Logprobs
 from pipelines.commands.iterations import Iterations, SampledIteration
 from pipelines.commands.preference_iterations import PreferenceIteration
-from pipelines.graph.nodes import Node, Table, TrainedCheckpoint
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DpoIteration, RejectionSamplingIteration, SpinIteration
 from pipelines.setups.own import own

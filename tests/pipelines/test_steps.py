@@ -9,7 +9,8 @@ from datakit.label import Logprobs
 from datakit.template import Condition, Rendering
 from datakit.tokenize import Train
 from pipelines.graph.backend import Step
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import LUIGI, REST, environment, luigi
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
 from pipelines.report import suggestions

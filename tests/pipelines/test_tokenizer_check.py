@@ -20,7 +20,8 @@ from datakit.label import Logprobs
 from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Mask, Train
-from pipelines.graph.nodes import Existing, Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.remade import remade
 from pipelines.graph.tokenizer_check import differ

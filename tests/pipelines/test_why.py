@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from datakit.apply import apply
-from pipelines.graph.nodes import Node, Table
+from pipelines.graph.node import Node
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.why import differences, newest_sibling, why
 from schemas.dataset import Dataset

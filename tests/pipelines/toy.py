@@ -16,7 +16,7 @@ from datakit.io import Jsonl
 from datakit.op import Context, FilterDecision, Keep, Label, Read, Result
 from datakit.tokenize import Train as TrainTokenizer
 from pipelines.commands.command import Command
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import tokenized
 from schemas import Column, Schema

@@ -20,7 +20,7 @@ from datakit.template import Rendering, RewardPrompt
 from datakit.tokenize import Encode
 from pipelines.graph.backend import Backend, Placement, Role, Step, register
 from pipelines.graph.external import ExternalModel
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
 from pipelines.graph.placement import IDENTITY
 from schemas import IDS, SAMPLES, Column, Schema
 from schemas.errors import ServiceError

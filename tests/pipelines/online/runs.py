@@ -57,7 +57,9 @@ def online_run(folder: Path, name: str, rows: tuple[Op, ...] = LEARNT, updates: 
     sampling = Sampling(samples_per_prompt=2, max_new_tokens=6)
     answers: tuple[Op, ...] = (Complete(sampling=sampling, rows_per_chunk=4), Reward())
     run = online.a_run(folder, name, data=str(folder / "prompts"), **{"max_steps": STEPS * updates, **changes})
-    step = config.Step(prompts=PROMPTS_OF_STEP, answers=settings_of(answers), rows=settings_of(rows), updates=updates)
+    step = config.StepConfig(
+        prompts=PROMPTS_OF_STEP, answers=settings_of(answers), rows=settings_of(rows), updates=updates
+    )
     return OnlineRun(run=run, step=step, models={"scorer": "judges:letters"})
 
 

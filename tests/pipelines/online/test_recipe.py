@@ -11,8 +11,8 @@ import pytest
 
 from pipelines.commands.online import Online
 from pipelines.graph.plan import Plan
+from pipelines.makers.online import FitOnline, reference_of
 from pipelines.online.node import OnlineCheckpoint
-from pipelines.online.task import FitOnline, reference_of
 from pipelines.recipes import Grpo, Reinforce
 from pipelines.report.online import online_table
 from pipelines.runtime.tasks import task_of
@@ -73,10 +73,11 @@ def test_what_rewards_an_answer(tmp_path: Path) -> None:
 def test_without_a_reward_nothing_is_planned(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the setup own has no reward") as caught:
         planned(Grpo, tmp_path, **own(tmp_path))
-    assert "--own-verifier" in caught.value.next
+    assert caught.value.next.startswith("--own-verifier")
     given = own(tmp_path, reward="judges:letters")
-    with pytest.raises(ConfigError, match="the setup own has no verifier"):
+    with pytest.raises(ConfigError, match="the setup own has no verifier") as caught:
         planned(Grpo, tmp_path, **given, reward_source="verifier")
+    assert caught.value.next == "--reward-source model"
 
 
 def test_a_key_is_made_of_all_that_decides_the_weights(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pipelines.graph.nodes import Node
+from pipelines.graph.node import Node
+from pipelines.makers.training import Fit
 from pipelines.online import config
 from pipelines.online.config import OnlineRun
 from pipelines.online.node import OnlineCheckpoint
 from pipelines.runtime.tasks import makes
-from pipelines.runtime.training import Fit
 from trainers.config import Run
 
 

@@ -1,0 +1,53 @@
+"""The task that makes a table: one operation, in child processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.graph.nodes import Table
+from pipelines.runtime import settings
+from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.tasks import Make, makes
+
+
+@makes(Table)
+class Apply(Make):
+    """Makes a table: one operation, in child processes."""
+
+    def make(self, node: Table, stage: Stage) -> str:
+        """`datakit.apply` with the settings of `[quiver]`."""
+        from datakit.apply import apply
+        from pipelines.runtime.resources import resource_of
+        from pipelines.runtime.workers import workers_of
+        from schemas.dataset import Dataset
+
+        quiver = settings.quiver_config()
+        verify: Any = quiver.verify
+        rows = node.inputs[0].schema if node.inputs else None
+        precision = node.op.precision
+        inputs = [Dataset.open(given.url, verify=verify) for given in node.inputs]
+        processes, environments = workers_of(node, quiver.workers)
+        made = apply(
+            node.op,
+            inputs,
+            node.url,
+            resources={name: resource_of(name, given, rows, precision) for name, given in node.resources.items()},
+            seed=node.seed,
+            processes=processes,
+            environments=environments,
+            on_progress=lambda progress: stage.move(str(progress)),
+            max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
+            rows_per_shard=node.rows_per_shard,
+            task_key=node.task_key,
+            hang_seconds=quiver.hang_seconds,
+        )
+        for note in node.op.notes(made.manifest):
+            say_of(node.label, f"note: {note}")
+        rejected = sum(file.rows for file in made.manifest.rejected)
+        if not made.num_rows:
+            came = "no row was read"
+            if inputs:
+                came = f"no row is left of {counted(sum(given.num_rows for given in inputs), 'row')}"
+            aside = f", {rejected:,} set aside with the reason" if rejected else ""
+            say_of(node.label, f"note: {came}{aside}")
+        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "")
