@@ -21,22 +21,22 @@ COMMANDS: Mapping[str, Command] = {
     "ops": Command(
         usage="quiver ops [NAME]",
         meaning="operations; of one of them its settings and columns",
-        module="quiver.lists",
+        module="quiver.registries",
     ),
     "formats": Command(
         usage="quiver formats [NAME]",
         meaning="what the records of a file may be; of one of them its keys and columns",
-        module="quiver.lists",
+        module="quiver.registries",
     ),
     "algorithms": Command(
         usage="quiver algorithms [NAME]",
         meaning="ways of learning, and the rows they learn from; of one of them its settings",
-        module="quiver.lists",
+        module="quiver.registries",
     ),
     "recipes": Command(
         usage="quiver recipes",
         meaning="arrangements of many stages",
-        module="quiver.lists",
+        module="quiver.registries",
     ),
     "show": Command(
         usage="quiver show URL_OR_NAME [--rows N] [--mask [--tokenizer FOLDER]] [--root FOLDER]",
@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, Command] = {
     "ls": Command(
         usage="quiver ls [NAME] [--all] [--json] [--root FOLDER]",
         meaning="datasets and checkpoints by name: of the last run of each recipe; rows, bytes, age, made by",
-        module="quiver.listing",
+        module="quiver.ls",
         flags={
             "--all": "every variant, with the key behind its name",
             "--json": "as JSON",
@@ -88,7 +88,7 @@ COMMANDS: Mapping[str, Command] = {
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",
-        module="quiver.listing",
+        module="quiver.catalog",
         flags={"--root FOLDER": ROOT},
     ),
     "export": Command(

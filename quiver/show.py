@@ -15,8 +15,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from quiver import listing, plain_places, run_folder
+from quiver import plain_places, run_folder
 from quiver.command import Command, is_count
+from quiver.workspace_root import place_of
 from schemas import Dataset, display
 from schemas.chat_template import ChatTemplate
 from schemas.errors import IntegrityError, QuiverError, printable
@@ -41,7 +42,7 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     if len(words) != 1 or not is_count(count) or ("tokenizer" in options and "mask" not in options):
         place = shlex.quote(words[0]) if words else "."
         raise command.wrong(" ".join(arguments) or "no dataset", f"{command.call} {place}")
-    place = listing.place_of(words[0], options)
+    place = place_of(words[0], options)
     return _masked(place, int(count), options) if "mask" in options else lines(place, int(count))
 
 

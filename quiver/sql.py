@@ -25,7 +25,7 @@ _FORMATS = ("csv", "json", "parquet")
 
 def sql(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """The answer in the form that the flags ask for."""
-    from datakit.sql.ask import ask
+    from datakit.catalog.ask import ask
 
     words, options = command.parsed(arguments)
     lost = "formulas" in options and "csv" not in options

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from datakit.catalog.ask import workspace_process
 from datakit.catalog.last_run import last_run
 from datakit.catalog.workspace import Entry, read_workspace
-from datakit.sql.ask import workspace_process
 from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Event, Tracer
 from datakit.trace.withdrawn import Reached, reached

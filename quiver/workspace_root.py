@@ -1,4 +1,4 @@
-"""Where data lie: `--root`, or `root` in section `[quiver]` of Luigi's files, read without Luigi."""
+"""Where data lie: `--root`, or `root` in section `[quiver]` of Luigi's files, read without Luigi; results by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import configparser
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 
+from datakit.catalog.last_run import last_run
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.workspace import read_workspace
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
 
@@ -44,3 +48,18 @@ def _stated(place: str) -> str:
             kept="nothing was started",
             next="correct that file, or name the folder of the data: --root FOLDER",
         ) from None
+
+
+def place_of(place: str, options: Mapping[str, str]) -> str:
+    """`place`, or where the result of that name lies, of its variants that of the last run, or else the last."""
+    if "://" in place or os.path.lexists(os.path.expanduser(place)):
+        return place
+    with suppress(ConfigError):
+        workspace = read_workspace(root_of(options))
+        name = place.strip("/")
+        last = last_run(Lineage(workspace.entries))
+        same = [one for one in workspace.entries if name in (one.name, one.place)]
+        if same:
+            chosen = max(same, key=lambda one: (one.place in last, one.finished))
+            return os.path.join(workspace.root, chosen.place)
+    return place

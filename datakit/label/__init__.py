@@ -9,7 +9,6 @@ from datakit.label.attributes import Attributes as Attributes
 from datakit.label.divergence import Divergence as Divergence
 from datakit.label.gae import Gae as Gae
 from datakit.label.group_advantage import GroupAdvantage as GroupAdvantage
-from datakit.label.importance import Importance as Importance
 from datakit.label.importance_weights import ImportanceWeights as ImportanceWeights
 from datakit.label.kl import Kl as Kl
 from datakit.label.length import Length as Length
@@ -18,6 +17,7 @@ from datakit.label.longer import Longer as Longer
 from datakit.label.reward import Reward as Reward
 from datakit.label.rloo import Rloo as Rloo
 from datakit.label.standardize import Standardize as Standardize
+from datakit.label.steerlm2_weights import Steerlm2Weights as Steerlm2Weights
 from datakit.label.token_rewards import TokenRewards as TokenRewards
 from datakit.label.topk import TopK as TopK
 from datakit.label.values import Values as Values

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+from datakit.catalog.ask import ask as ask
+from datakit.catalog.connect import connect as connect
 from datakit.duck.predicate import Predicate as Predicate
 from datakit.duck.session import Session as Session
-from datakit.sql.ask import ask as ask
-from datakit.sql.connect import connect as connect
 from datakit.sql.query import Query as Query

@@ -29,10 +29,10 @@ class CriticTraining:
 
     def placed(self, node: OnlineCheckpoint, policy: Run) -> Run:
         """Its run, below the folder of the policy's."""
-        key = json_digest({CRITIC: node.task_key})
+        task_key = json_digest({CRITIC: node.task_key})
         facts = {"tokenizer_key": node.tokenizer_id}
         return self.training.placed(
-            Paths(init=self.init.url, out=f"{policy.paths.folder}/{CRITIC}", task_key=key, facts=facts)
+            Paths(init=self.init.url, out=f"{policy.paths.folder}/{CRITIC}", task_key=task_key, facts=facts)
         )
 
 

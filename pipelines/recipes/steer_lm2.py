@@ -6,7 +6,7 @@
       -> label.attributes, label.attribute_logprob          log P(a|x,y): is it what was asked for?
       -> label.logprobs of the prior                        log P(y|x):   is it an answer to the question?
       -> label.logprobs of that policy                      log Q(y|a,x): how often does it come?
-      -> label.importance -> train.steerlm2 -> policy, asked and measured as SteerLm's is
+      -> label.steerlm2_weights -> train.steerlm2 -> policy, asked and measured as SteerLm's is
 
 Wang et al., "HelpSteer2" (2024, arXiv:2406.08673); NeMo-Aligner has the loss, and no way to make its rows. Answers are
 drawn at temperature 1 from all tokens, as importance weights suppose; of one that was cut off what was drawn
@@ -21,7 +21,7 @@ from typing import Any
 
 from luigi.freezing import recursively_unfreeze
 
-from datakit.label import AttributeLogprob, Attributes, Importance, Logprobs
+from datakit.label import AttributeLogprob, Attributes, Logprobs, Steerlm2Weights
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotSetup, learning_over
 from pipelines.graph.backend import model_at
@@ -171,4 +171,4 @@ class SteerLm2Iteration(SteerLm):
         learnt = after_steps(plan, f"{label}/learnt", (attributes, tokens), known, given.model)
         asking = replace(asking, columns=(("input_ids", "loss_mask", "ref_logprob"),))
         given_often = asked(plan, f"{label}/learnt.logprobs", asking, learnt, policy)
-        return plan.table(f"{label}/learnt", Importance(), given_often)
+        return plan.table(f"{label}/learnt", Steerlm2Weights(), given_often)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from datakit.apply import apply
 from datakit.blend import Pair, PairAnswer, Shuffle
 from datakit.filter import BestOf, Threshold
-from datakit.label import AttributeLogprob, AttributeText, Importance, Logprobs, Standardize
+from datakit.label import AttributeLogprob, AttributeText, Logprobs, Standardize, Steerlm2Weights
 from datakit.op import Op
 from datakit.run.resource import Resource
 from datakit.template import Chat, Condition, RewardPrompt, RewardTemplate
@@ -79,7 +79,7 @@ WEIGHTED = (
     Condition(),
     Mask(),
     logprobs("ref_logprob"),
-    Importance(),
+    Steerlm2Weights(),
 )
 RECIPES = {
     "RejectionSamplingIteration": Recipe("rejection sampling", "sft", (BestOf(k=1), *ANSWERED)),

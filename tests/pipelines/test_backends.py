@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -270,46 +269,6 @@ def test_a_model_travels_to_its_worker_by_name(plan: Plan) -> None:
     client = pickle.loads(pickle.dumps(resource)).open()
     assert client.score(pa.table({"response": ["x x", "y"]}))["reward"].to_pylist() == [2.0, 0.0]
     assert client.concurrency == Parrot.placement.concurrency == 4
-
-
-def test_a_functions_module_is_read_and_no_package_around_it_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    package = tmp_path / "leaving_rewards"
-    package.mkdir()
-    (package / "__init__.py").write_text("import sys; sys.exit(0)")
-    (package / "short.py").write_text("def score(response): return [1.0] * len(response)")
-    node = model_at(Plan(str(tmp_path)), "leaving_rewards.short:score", "scorer")
-    assert node.kind == "function" and "leaving_rewards" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b"def score(response:\n", b"# \xe9\ndef score(response): ...\n", b"def score(response):\n    \x00\n"],
-    ids=["syntax", "encoding", "nul"],
-)
-def test_a_functions_module_that_is_no_python_is_a_settings_error(
-    text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken_rewards.py").write_bytes(text)
-
-    def asked() -> None:
-        node = model_at(Plan(str(tmp_path)), "broken_rewards:score", "scorer")
-        backend_of(node).takes(node, "scorer", SAMPLES)
-
-    with pytest.raises(ConfigError, match="not Python that can be read") as caught:
-        asked()
-    assert "py_compile" in caught.value.next
-
-
-def test_a_functions_module_of_another_coding_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = "# -*- coding: latin-1 -*-\n# \xe9\ndef score(response): ...\n"
-    (tmp_path / "old_rewards.py").write_bytes(text.encode("latin-1"))
-    node = model_at(Plan(str(tmp_path)), "old_rewards:score", "scorer")
-    assert backend_of(node).takes(node, "scorer", SAMPLES).names == ("response",)
 
 
 def test_a_checkpoint_is_opened_with_the_threads_of_its_placement(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ AS_MUCH = {
     "filter.not_in": "rows of the first input stay, or stand beside the result; the others say only which",
     **dict.fromkeys(("filter.where", "filter.window", "template.fit"), _STAY),
     **dict.fromkeys(("label.attribute_logprob", "label.attribute_text", "label.attribute_values"), _NUMBER),
-    **dict.fromkeys(("label.attributes", "label.divergence", "label.importance", "label.length"), _NUMBER),
+    **dict.fromkeys(("label.attributes", "label.divergence", "label.steerlm2_weights", "label.length"), _NUMBER),
     **dict.fromkeys(("label.longer", "label.reward", "label.standardize", "label.verify"), _NUMBER),
     **dict.fromkeys(("label.logprobs", "label.topk", "label.values"), "counted by token_bytes"),
     **dict.fromkeys(("label.gae", "label.group_advantage", "label.rloo", "label.whiten"), "counted by token_bytes"),

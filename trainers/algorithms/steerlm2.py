@@ -7,11 +7,11 @@
     loss = sum_i (w_i - b_i) * -log Q(y_i|a,x) / tokens                       mean over requests of n answers each
 
 `tokens` is the mean number of counted tokens of a request's answers. Wang et al., "HelpSteer2" (2024,
-arXiv:2406.08673); columns come of `label.importance`. The gradient is that of sum_i w_i log(w_i / b_i) - w_i + b_i, the
-divergence of Q from P that is reported as `distance`, and where training begins it is the published one. NeMo-Aligner
-takes b as a softmax at every step, for which all answers to a request must lie in one micro-batch. Here each row
-follows the policy by itself: the b_i of a request have the sum 1 on average over answers of Q', instead of always. A
-baseline that stayed what it was would push answers down without end.
+arXiv:2406.08673); columns come of `label.steerlm2_weights`. The gradient is that of sum_i w_i log(w_i / b_i) - w_i +
+b_i, the divergence of Q from P that is reported as `distance`, and where training begins it is the published one.
+NeMo-Aligner takes b as a softmax at every step, for which all answers to a request must lie in one micro-batch. Here
+each row follows the policy by itself: the b_i of a request have the sum 1 on average over answers of Q', instead of
+always. A baseline that stayed what it was would push answers down without end.
 """
 
 from __future__ import annotations

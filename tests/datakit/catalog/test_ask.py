@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from datakit.catalog.ask import answered, ask, workspace_process
 from datakit.duck.child import SqlError, SqlProcess
-from datakit.sql.ask import answered, ask, workspace_process
 from schemas import SAMPLES
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import Maker, samples

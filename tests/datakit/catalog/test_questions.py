@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datakit.sql.ask import answered, workspace_process
+from datakit.catalog.ask import answered, workspace_process
 from tests.datakit.catalog.workspaces import Maker
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from datakit.catalog.ask import workspace_process
 from datakit.catalog.workspace import read_workspace
-from datakit.sql.ask import workspace_process
 from datakit.trace.fed import Fed
 from datakit.trace.row_trace import Event, Tracer
 from tests.datakit.trace.recomputed import Files, facts

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from datakit.catalog.ask import workspace_process
 from datakit.catalog.workspace import read_workspace
-from datakit.sql.ask import workspace_process
 from datakit.trace.row_trace import Tracer
 from datakit.trace.withdrawn import reached
 from quiver import console

@@ -68,7 +68,7 @@ def test_every_step_leaves_what_it_asked_drew_and_learnt(whole: tuple[dict[str, 
             assert answers.facts["generator"] == rows.facts["generator"] == trainer.weights_checksum
             seed = int(json_digest({"seed": 0, "step": step - 1})[:15], 16)
             own = Resource(trainer.weights_checksum, trainer.generator, TOKENIZED_PROMPTS)
-            draw = config.Step.answering.fget(given.step).ops[0]  # type: ignore[attr-defined]
+            draw = config.StepConfig.answering.fget(given.step).ops[0]  # type: ignore[attr-defined]
             again = apply(draw, asked, str(folder / f"again {step}"), resources={"generator": own}, seed=seed).read()
             kept = answers.read()
             assert again.select(["sample_id", "response_ids"]) == kept.select(["sample_id", "response_ids"])

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from datakit.generate import Complete
 from pipelines.commands.online import Online
+from pipelines.graph.node import rows_of
+from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.makers.online import FitOnline, reference_of
 from pipelines.online.node import OnlineCheckpoint
@@ -17,6 +20,7 @@ from pipelines.recipes import Grpo, Reinforce
 from pipelines.report.online import online_table
 from pipelines.runtime.tasks import task_of
 from pipelines.stages.iteration import Evaluation
+from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError
 from tests.pipelines import small_model
 
@@ -68,6 +72,18 @@ def test_what_rewards_an_answer(tmp_path: Path) -> None:
         ["label.reward"],
         {"scorer": "function"},
     )
+
+
+def test_a_verifier_puts_its_verdict_into_the_reward(tmp_path: Path) -> None:
+    """1 where an answer is right; prompts stand in another order than they came in."""
+    recipe = Grpo(setup="digits")
+    plan = Plan(str(tmp_path / "data"))
+    task_setup = recipe.task_setup(plan)
+    complete = Complete(sampling=recipe.sampling(8, ()))
+    prompts = shuffled_prompts(plan, "here", complete, task_setup, 3)
+    ops, models = rewarded(complete, prompts, task_setup, by_model=False)
+    assert [op.gives(complete.gives(rows_of(prompts))).names[-2:] for op in ops] == [("reward", "reward_read")] and not models
+    assert isinstance(prompts, Table) and (prompts.op.name, prompts.seed) == ("blend.shuffle", 3)
 
 
 def test_without_a_reward_nothing_is_planned(tmp_path: Path) -> None:

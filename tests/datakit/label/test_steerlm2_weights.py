@@ -1,4 +1,4 @@
-"""label.importance: shares worked by hand and one by one; answers that have no number, and requests with too few."""
+"""label.steerlm2_weights: shares by hand and one by one; answers that have no number, requests with too few."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
-from datakit.label import Importance
+from datakit.label import Steerlm2Weights
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError
 from schemas.rows.tokens import MASK
 from tests.datakit.fakes import Example
 
-APART = Importance(proposal="proposal_logprob", policy="policy_logprob")
+APART = Steerlm2Weights(proposal="proposal_logprob", policy="policy_logprob")
 MASKS = [[0, 1, 1], [1, 1], [0, 0, 1, 1, 1], [0, 1], [1, 0, 1]]
 
 
@@ -26,11 +26,11 @@ def table(requests: str, **columns: list[float | None]) -> pa.Table:
     rows = {name: pa.array(columns.get(name, [0.0] * size), pa.float64()) for name in names}
     masks = [MASKS[n % len(MASKS)] for n in range(size)]
     whole = {"prompt_id": pa.array(list(requests), pa.string()), "loss_mask": pa.array(masks, MASK), **rows}
-    return APART.takes.adding(*Importance().takes.columns).conform(pa.table(whole))
+    return APART.takes.adding(*Steerlm2Weights().takes.columns).conform(pa.table(whole))
 
 
 EXAMPLES = [
-    Example(Importance(), (table("aaabbbcccc", attribute_logprob=[float(n % 3) for n in range(10)]),)),
+    Example(Steerlm2Weights(), (table("aaabbbcccc", attribute_logprob=[float(n % 3) for n in range(10)]),)),
     Example(APART, (table("aabbc", prior_logprob=[-1.0, None, 2.0, 0.5, 1.0]),)),
 ]
 
@@ -76,13 +76,13 @@ def test_it_is_a_softmax_of_numbers_of_any_size_however_rows_lie() -> None:
 
 
 def test_a_policy_that_gave_the_answers_thinks_that_they_come_as_often() -> None:
-    made = Importance().gather(table("aaabb", ref_logprob=[-1.0, -9.0, -3.0, -2.0, -2.5]), Context()).rows
+    made = Steerlm2Weights().gather(table("aaabb", ref_logprob=[-1.0, -9.0, -3.0, -2.0, -2.5]), Context()).rows
     assert made["baseline"].to_pylist() == pytest.approx([1 / 3] * 3 + [1 / 2] * 2)
 
 
 def test_answers_without_a_number_go_and_requests_with_too_few() -> None:
     prior = [0.0, None, 0.0, math.nan, 0.0, 1.0, -math.inf, 0.0]
-    made = Importance().gather(table("aaabbcdd", prior_logprob=prior), Context())
+    made = Steerlm2Weights().gather(table("aaabbcdd", prior_logprob=prior), Context())
     assert made.rows["prompt_id"].to_pylist() == ["a", "a"]
     assert made.rows["weight"].to_pylist() == [0.5, 0.5] and made.rows["group_size"].to_pylist() == [2, 2]
     assert made.rows["group_tokens"].to_pylist() == [2.5, 2.5], "of the answers that stay"
@@ -98,15 +98,15 @@ def test_answers_without_a_number_go_and_requests_with_too_few() -> None:
 
 
 def test_no_request_is_no_row() -> None:
-    made = Importance().gather(table(""), Context())
+    made = Steerlm2Weights().gather(table(""), Context())
     assert made.rows.num_rows == made.rejected.num_rows == 0 and "weight" in made.rows.column_names
 
 
 def test_a_request_in_two_shards_is_refused(put, tmp_path) -> None:
     with pytest.raises(DataError, match="prompt_id in one shard"):
-        apply(Importance(), put(table("aabb"), cuts=[1]), str(tmp_path / "out"))
+        apply(Steerlm2Weights(), put(table("aabb"), cuts=[1]), str(tmp_path / "out"))
 
 
 def test_one_answer_is_too_few_to_ask_for() -> None:
     with pytest.raises(ConfigError, match="least is 1"):
-        Importance(least=1)
+        Steerlm2Weights(least=1)

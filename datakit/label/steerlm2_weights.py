@@ -1,4 +1,4 @@
-"""label.importance: of several answers to one request, how often each should come and how often it does (SteerLM 2.0).
+"""label.steerlm2_weights: how often each answer to a request should come, and how often it does (SteerLM 2.0).
 
     weight_i   = softmax_i (log P(a|x,y_i) + log P(y_i|x) - log Q'(y_i|a,x))
     baseline_i = softmax_i (log Q(y_i|a,x) - log Q'(y_i|a,x))
@@ -36,7 +36,7 @@ _ADDED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Importance(Gather):
+class Steerlm2Weights(Gather):
     """Adds `weight` and `baseline`, each with the sum 1 over the rows of a `key`, and the two numbers that `steerlm2`
     divides by: `group_size`, and `group_tokens`, the mean number of tokens that `mask` counts (the first aside).
 
@@ -44,7 +44,7 @@ class Importance(Gather):
     rows of a key with fewer than `least` of them go as `too-few-answers`, because one answer alone teaches nothing.
     """
 
-    name: ClassVar[str] = "label.importance"
+    name: ClassVar[str] = "label.steerlm2_weights"
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     key: str = "prompt_id"

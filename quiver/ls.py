@@ -1,12 +1,10 @@
-"""`quiver ls` and `quiver catalog`: what a workspace holds, by plain names, and the file of its views."""
+"""`quiver ls`: what a workspace holds, by plain names."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from datakit.catalog.last_run import last_run
@@ -19,7 +17,6 @@ from schemas.display import human_bytes
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 from schemas.process import terminal
-from schemas.store.storage import relative
 
 _OP = 8
 """Columns that the operation has at least."""
@@ -38,21 +35,6 @@ def ls(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     if "json" in options:
         return grid.json_lines(_facts(one) | {"last_run": one.place in last} for one in entries)
     return [*_table(entries, variants="all" in options), *faults(workspace)]
-
-
-def place_of(place: str, options: Mapping[str, str]) -> str:
-    """`place`, or where the result of that name lies, of its variants that of the last run, or else the last."""
-    if "://" in place or os.path.lexists(os.path.expanduser(place)):
-        return place
-    with suppress(ConfigError):
-        workspace = read_workspace(root_of(options))
-        name = place.strip("/")
-        last = last_run(Lineage(workspace.entries))
-        same = [one for one in workspace.entries if name in (one.name, one.place)]
-        if same:
-            chosen = max(same, key=lambda one: (one.place in last, one.finished))
-            return os.path.join(workspace.root, chosen.place)
-    return place
 
 
 def _below(entries: Sequence[Entry], name: str, command: Command) -> list[Entry]:
@@ -121,21 +103,3 @@ def faults(workspace: Workspace) -> Iterator[str]:
         yield ""
     for place, fault in listed.items():
         yield terminal.wrapped(f"{printable(place, 200)}: {printable(fault, 300)}")
-
-
-def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
-    """Make the file of the views again, and list them."""
-    from datakit.catalog.catalog_file import CATALOG, refresh, views_of
-
-    words, options = command.parsed(arguments)
-    command.at_most(0, words)
-    workspace = read_workspace(root_of(options))
-    made = refresh(workspace, anew=True)
-    assert made, "a catalog that is made anew is made"
-    place = relative(os.path.join(workspace.root, CATALOG))
-    yield terminal.wrapped(f"{place}: views over {len(workspace.entries):,} results")
-    yield ""
-    views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
-    yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")
-    yield from faults(workspace)
-    yield from ("", f'next: quiver sql "FROM iterations", or duckdb {shlex.quote(place)}')

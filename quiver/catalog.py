@@ -1,0 +1,32 @@
+"""`quiver catalog`: the file of the views over a workspace, made again and listed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+
+from datakit.catalog.workspace import read_workspace
+from quiver.command import Command
+from quiver.ls import faults
+from quiver.workspace_root import root_of
+from schemas.process import terminal
+from schemas.store.storage import relative
+
+
+def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """Make the file of the views again, and list them."""
+    from datakit.catalog.catalog_file import CATALOG, refresh, views_of
+
+    words, options = command.parsed(arguments)
+    command.at_most(0, words)
+    workspace = read_workspace(root_of(options))
+    made = refresh(workspace, anew=True)
+    assert made, "a catalog that is made anew is made"
+    place = relative(os.path.join(workspace.root, CATALOG))
+    yield terminal.wrapped(f"{place}: views over {len(workspace.entries):,} results")
+    yield ""
+    views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
+    yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")
+    yield from faults(workspace)
+    yield from ("", f'next: quiver sql "FROM iterations", or duckdb {shlex.quote(place)}')
