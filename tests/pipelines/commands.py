@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.warm import command as warm
+
 ROOT = Path(__file__).resolve().parents[2]
 LUIGI = Path(sys.executable).with_name("luigi")
 PATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
@@ -58,12 +60,16 @@ def environment(**more: str) -> dict[str, str]:
 def luigi(
     folder: Path, *arguments: str, module: str = "toy", timeout: float = 300, bound: bool = False, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """`luigi --module <module> ARGUMENTS` in `folder`; `bound` by permissions even where root runs it."""
-    command = [str(LUIGI), "--module", module, *arguments]
+    """`luigi --module <module> ARGUMENTS` in `folder`, in a fork where that is the same; `bound` by permissions even
+    where root runs it, which begins with a program.
+    """
+    command, given = [str(LUIGI), "--module", module, *arguments], environment(**more)
+    if not bound and not warm.fresh(command, folder, given):
+        return warm.run(command, folder, given, timeout)
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment(**more),
+        env=given,
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -1,0 +1,104 @@
+"""A command in a fork of a process that has imported it is the command in an interpreter of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.commands import LUIGI, ROOT, environment
+from tests.warm import command
+
+QUIVER = str(LUIGI.with_name("quiver"))
+IMPORT = [str(LUIGI), "--module", "pipelines", "Import", "--files", "rows.jsonl", "--format", "rewarded"]
+COMMANDS = {
+    "no command": [str(LUIGI), "--module", "pipelines"],
+    "unknown task": [str(LUIGI), "--module", "pipelines", "Filtre"],
+    "no such file": [*IMPORT[:5], "row.jsonl", *IMPORT[6:]],
+    "unknown command": [QUIVER, "lss"],
+    "a list": [QUIVER, "formats", "rewarded"],
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders of the same rows, at paths of the same length."""
+    both = tmp_path / "one", tmp_path / "two"
+    for place in both:
+        place.mkdir()
+        (place / "rows.jsonl").write_text(json.dumps({"prompt": "q", "response": "a", "reward": 1}) + "\n")
+    return both
+
+
+def real(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def same(words: list[str], one: Path, two: Path) -> bool:
+    """Whether code and both streams agree, but for the folder and the seconds."""
+    ended = [real(words, one), command.run(words, two, environment())]
+    texts = [
+        [word for word in (done.stdout + done.stderr).replace(str(place), "").split() if not word[:1].isdecimal()]
+        for done, place in zip(ended, (one, two), strict=True)
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 3
+    return ended[0].returncode == ended[1].returncode
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_fork_says_what_an_interpreter_says(places: tuple[Path, Path], name: str) -> None:
+    assert same(COMMANDS[name], *places)
+
+
+def test_it_makes_what_an_interpreter_makes(places: tuple[Path, Path]) -> None:
+    assert same(IMPORT, *places)
+    kinds = [sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet")) for place in places]
+    assert kinds[0] == kinds[1] != []
+    assert same([QUIVER, "ls"], *places)
+
+
+def test_a_signal_and_a_time_limit_end_it(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("import os, signal, sys\nprint(sys.argv, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    done = command.run([str(script), "a b"], tmp_path, environment())
+    assert (done.returncode, done.stdout) == (-9, f"{[str(script), 'a b']}\n")
+    script.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    with pytest.raises(subprocess.TimeoutExpired, match=r"0\.5 seconds"):
+        command.run([str(script)], tmp_path, environment(), timeout=0.5)
+
+
+def test_what_counts_before_the_first_line_asks_for_an_interpreter(tmp_path: Path) -> None:
+    given = environment()
+    assert not command.fresh(IMPORT, tmp_path, given)
+    assert command.fresh(IMPORT, tmp_path, given | {"LUIGI_CONFIG_PATH": "x"})
+    assert command.fresh(IMPORT, tmp_path, given | {"PYTHONWARNINGS": "error"})
+    assert command.fresh([*IMPORT, "--scheduler-host", "here"], tmp_path, given)
+    refusing = ROOT / "tests" / "faults" / "refusing"
+    assert command.fresh(IMPORT, tmp_path, given | {"PYTHONPATH": os.pathsep.join([str(refusing), str(ROOT)])})
+    (tmp_path / "luigi.cfg").touch()
+    assert command.fresh(IMPORT, tmp_path, given)
+
+
+PROCESS = ("getpid", "getcwd", "environ", "argv", "orig_argv", "getppid", "getuid")
+KEPT = {
+    "schemas/process/interpreter.py: getpid",
+    "datakit/run/runner.py: getpid",
+    "pipelines/runtime/invocation.py: argv",
+}
+"""What `remember_anew` sees to."""
+
+
+def test_what_modules_keep_of_their_process_is_known() -> None:
+    keeping = set()
+    for package in ("schemas", "datakit", "pipelines", "quiver"):
+        for path in (ROOT / package).rglob("*.py"):
+            for line in ast.parse(path.read_text()).body:
+                if isinstance(line, (ast.Assign, ast.AnnAssign, ast.Expr)):
+                    names = {node.attr for node in ast.walk(line) if isinstance(node, ast.Attribute)}
+                    keeping |= {f"{path.relative_to(ROOT)}: {name}" for name in names & {*PROCESS}}
+    assert keeping == KEPT

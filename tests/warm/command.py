@@ -1,0 +1,136 @@
+"""`run`: a console script of ours in a fork of a process that has imported it, else as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from tests.warm.server import ROOM
+
+CONFIGURATION = ("luigi.cfg", "client.cfg")
+"""Files that are read while `luigi` is imported: a command beside one is a process of its own."""
+
+_OF_INTERPRETERS = ("PYTHON", "LUIGI", "LD_", "OMP_", "MALLOC", "LC_", "LANG")
+"""Environment that is heeded before the first of our lines runs."""
+
+
+class Server:
+    """The process that is forked, and the way to it."""
+
+    def __init__(self) -> None:
+        self._asked, there = socket.socketpair()
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("server.py")), str(there.fileno())],
+                cwd="/",
+                env=_environment(),
+                pass_fds=[there.fileno()],
+            )
+        self._answers = self._asked.makefile("r")
+
+    def run(
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)`."""
+        job = {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+        request = json.dumps(job).encode()
+        assert len(request) < ROOM
+        output, errors = _Pipe(), _Pipe()
+        socket.send_fds(self._asked, [request], [0, output.writing, errors.writing])
+        for pipe in (output, errors):
+            pipe.read()
+        child, late = int(self._answers.readline()), threading.Event()
+
+        def end() -> None:
+            late.set()
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+        watch = threading.Timer(timeout, end)
+        watch.start()
+        code = int(self._answers.readline())
+        watch.cancel()
+        watch.join()
+        texts = [pipe.text() for pipe in (output, errors)]
+        if late.is_set():
+            raise subprocess.TimeoutExpired(list(words), timeout, *texts)
+        return subprocess.CompletedProcess(list(words), code, *texts)
+
+    def end(self) -> None:
+        """End it."""
+        self._answers.close()
+        self._asked.close()
+        self._process.wait()
+
+
+class _Pipe:
+    """What a child writes, read to the end of the last process that holds it."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        self._data = b""
+        self._thread = threading.Thread(target=self._read)
+
+    def read(self) -> None:
+        """Begin, now that the child has its end."""
+        os.close(self.writing)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with os.fdopen(self._reading, "rb") as pipe:
+            self._data = pipe.read()
+
+    def text(self) -> str:
+        """All that came."""
+        self._thread.join()
+        return self._data.decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+_servers: list[Server] = []
+
+
+def run(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run the console script `words[0]` in a fork. What an interpreter looks at before our first line is the server's,
+    so where it differs (`fresh`), no fork can be what the command would be.
+    """
+    assert not fresh(words, folder, environment), "this one needs an interpreter of its own"
+    if not _servers:
+        _servers.append(Server())
+    return _servers[0].run(words, folder, environment, timeout)
+
+
+def fresh(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> bool:
+    """Whether a command needs an interpreter of its own: for what it finds in its environment, for a configuration
+    file, for a scheduler, all of which count while its modules are imported.
+    """
+    ours = {name: value for name, value in environment.items() if name.startswith(_OF_INTERPRETERS)}
+    theirs = {name: value for name, value in _environment().items() if name.startswith(_OF_INTERPRETERS)}
+    ours.pop("PYTHONPATH", None)
+    if ours != theirs or any((Path(folder) / name).exists() for name in CONFIGURATION):
+        return True
+    places = environment.get("PYTHONPATH", "").split(os.pathsep)
+    return any((Path(place) / "sitecustomize.py").exists() for place in places) or any("scheduler" in w for w in words)
+
+
+@cache
+def _environment() -> Mapping[str, str]:
+    """That of the server: what this process was given before any test changed it."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("LUIGI")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def end() -> None:
+    """End the server, where there is one."""
+    while _servers:
+        _servers.pop().end()
