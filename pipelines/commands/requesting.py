@@ -16,7 +16,7 @@ from pipelines.commands.algorithm_kinds import LearnsAnswers
 from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
 from pipelines.graph.backend import model_at
-from pipelines.graph.limits import check_room
+from pipelines.graph.limits import longest_answer
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -94,6 +94,5 @@ class Requesting(LearnsAnswers, Answering, OneShot):
     def likeliest(self, reading: Reading) -> Sampling:
         """How the likeliest answer is drawn; there is room for it in rows as long as `reading` allows."""
         assert reading.max_length is not None
-        tokens = self.max_new_tokens or max(1, min(128, reading.max_length // 2))
-        check_room(reading.max_length, tokens, "--max-new-tokens")
+        tokens = longest_answer(self.max_new_tokens, 128, reading.max_length, "--max-new-tokens")
         return Sampling(greedy=True, max_new_tokens=tokens, stop=reading.rendering.stop)

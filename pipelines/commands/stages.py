@@ -32,7 +32,7 @@ from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
-from pipelines.commands.templated import Answering, Bounded, Sampled, Templated, is_templated
+from pipelines.commands.templated import Answering, Bounded, BoundedAnswers, Sampled, Templated, is_templated
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.node import Node
 from pipelines.graph.placement import parted
@@ -133,7 +133,7 @@ class Import(_OfFiles):
             return [imported(plan, files, self.format or self.usual_format, self.label(*files), **params)]
 
 
-class Generate(Sampled, Bounded, _OfFiles):
+class Generate(Sampled, BoundedAnswers, _OfFiles):
     """Answers of a policy to prompts."""
 
     family = "generate"
@@ -143,15 +143,15 @@ class Generate(Sampled, Bounded, _OfFiles):
     model = model_parameter("generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
-    max_new_tokens = Whole(default=256)
     greedy = luigi.BoolParameter(default=False)
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Templated, tokenized where that is not done yet, answered."""
         policy, rows = model_at(plan, reference(self, "policy"), "generator"), self.rows(plan, self.prompts)
         label = self.label(self.prompts)
-        sampling = self.sampling(self.max_new_tokens, self.rendering.stop, greedy=self.greedy)
-        room, seed = self.room([policy], self.max_new_tokens), settings.quiver_config().seed
+        longest, answer = self.bounds([policy])
+        sampling = self.sampling(answer, self.rendering.stop, greedy=self.greedy)
+        room, seed = None if longest is None else longest - answer, settings.quiver_config().seed
         return [self.asking(plan, label, Complete(sampling=sampling), rows, policy, seed=seed, max_length=room)]
 
 
@@ -181,8 +181,8 @@ class Label(Templated, Bounded, _Operation):
             raise ConfigError("bad-setting", f"{op.name} reads one --data", kept="nothing was started")
         model = model_at(plan, reference(self, "reward_model"), roles[0])
         tokenizer = any_at(plan, self.tokenizer) if self.tokenizer else None
-        room = self.room([model], 0)
-        return self.asking(plan, label, op, inputs[0], model, tokenizer=tokenizer, max_length=room)
+        longest = self.longest([model])
+        return self.asking(plan, label, op, inputs[0], model, tokenizer=tokenizer, max_length=longest)
 
 
 class Filter(_Operation):
@@ -279,7 +279,7 @@ class Train(Learns, StageCommand):
         ]
 
 
-class Evaluate(Answering, Bounded, _OfFiles):
+class Evaluate(Answering, BoundedAnswers, _OfFiles):
     """A policy's answers to held-out prompts: verified, scored, and the figures."""
 
     usual_format = "prompts"
@@ -290,7 +290,6 @@ class Evaluate(Answering, Bounded, _OfFiles):
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     reward_model = luigi.Parameter(default="", description="model that scores the answers; empty: none")
-    max_new_tokens = Whole(default=256)
 
     asked: Node
     """The prompts, once the graph is planned: their file may be gone when it is done."""
@@ -300,7 +299,7 @@ class Evaluate(Answering, Bounded, _OfFiles):
         place = reference(self, "policy")
         policy = model_at(plan, place, "generator")
         reward_model = model_at(plan, self.reward_model, "scorer") if self.reward_model else None
-        self.room([policy, reward_model], self.max_new_tokens)
+        longest, answer = self.bounds([policy, reward_model])
         self.asked = self.rows(plan, self.prompts)
         eval_setup = EvalSetup(
             name=self.label(parted(place)[0], self.prompts),
@@ -308,8 +307,8 @@ class Evaluate(Answering, Bounded, _OfFiles):
             tokenizer=policy,
             reward_model=reward_model,
             verifier=op_of("label.verify", verifier) if verifier else None,
-            max_new_tokens=self.max_new_tokens,
-            max_length=self.max_length,
+            max_new_tokens=answer,
+            max_length=longest,
             rendering=self.rendering,
         )
         return [evaluated(plan, eval_setup.name, eval_setup, policy, settings.quiver_config().seed).figures]

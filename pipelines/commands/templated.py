@@ -12,13 +12,16 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients import Sampling
 from datakit.op import Op
 from datakit.template import Rendering
-from pipelines.graph.limits import check_length, check_room
+from pipelines.graph.limits import check_length, longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
 from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
+
+_ANSWER = 256
+"""Tokens of an answer, where nobody says how many."""
 
 
 class Templated:
@@ -109,11 +112,25 @@ class Bounded:
         "cannot read is an error"
     )
 
-    def room(self, models: Sequence[Node | None], max_new_tokens: int) -> int | None:
-        """Tokens of the longest question; `ConfigError` where `models` do not reach, or answers leave no room."""
+    def longest(self, models: Sequence[Node | None]) -> int | None:
+        """Tokens of the longest row; `ConfigError` where `models` do not reach."""
         check_length(self.max_length, models, "--max-length")
-        check_room(self.max_length, max_new_tokens, "--max-new-tokens")
-        return None if self.max_length is None else self.max_length - max_new_tokens
+        return self.max_length
+
+
+class BoundedAnswers(Bounded):
+    """Of such a command whose model answers."""
+
+    max_new_tokens = OptionalWhole(
+        description=f"tokens of an answer, at most; empty: {_ANSWER}, or half of --max-length where that is less"
+    )
+
+    def bounds(self, models: Sequence[Node | None]) -> tuple[int | None, int]:
+        """Tokens of the longest row and of the longest answer; `ConfigError` where `models` do not reach, or answers
+        leave no room for a question.
+        """
+        longest = self.longest(models)
+        return longest, longest_answer(self.max_new_tokens, _ANSWER, longest, "--max-new-tokens")
 
 
 class Answering(Templated):

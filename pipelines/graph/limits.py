@@ -55,8 +55,12 @@ def longest_row(max_length: int | None, models: Sequence[Node], flag: str) -> in
     return max_length or min([_LONGEST, *(most for model in models if (most := model.max_sequence_length) is not None)])
 
 
-def check_room(max_length: int | None, max_new_tokens: int, flag: str) -> None:
-    """`ConfigError` where an answer of `max_new_tokens`, as `flag` gives them, leaves no room for a question."""
+def longest_answer(max_new_tokens: int | None, usual: int, max_length: int | None, flag: str) -> int:
+    """`max_new_tokens`, as `flag` gives them; or else `usual`, half of `max_length` at most. `ConfigError` where an
+    answer of so many leaves no room for a question.
+    """
+    if max_new_tokens is None:
+        max_new_tokens = usual if max_length is None else max(1, min(usual, max_length // 2))
     if max_length is not None and max_new_tokens >= max_length:
         raise ConfigError(
             "no-room",
@@ -66,6 +70,7 @@ def check_room(max_length: int | None, max_new_tokens: int, flag: str) -> None:
             kept="nothing was started",
             next=f"{flag} {max(1, max_length // 2)}",
         )
+    return max_new_tokens
 
 
 def check_settings(node: Table | TrainedCheckpoint) -> None:

@@ -13,7 +13,7 @@ from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
 from pipelines.graph.backend import model_at
-from pipelines.graph.limits import check_room, longest_row
+from pipelines.graph.limits import longest_answer, longest_row
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
@@ -34,6 +34,9 @@ from schemas.errors import ConfigError
 
 _EXAMPLES = {"prompts": "prompts.jsonl", "original": "answers.jsonl"}
 """What a file is called that the setup reads, in commands that lack it."""
+
+_ANSWER = 512
+"""Tokens of an answer, where nobody says how many and models read that much."""
 
 
 class own(SetupConfig):
@@ -60,7 +63,7 @@ class own(SetupConfig):
     max_length = OptionalWhole(
         description="tokens of question and answer together; longer rows go; empty: what the models read, 2048 at most"
     )
-    max_new_tokens = max_new_tokens(512)
+    max_new_tokens = max_new_tokens(_ANSWER)
     improve = learning_parameter(
         "an improve step",
         epochs=1,
@@ -91,14 +94,14 @@ class own(SetupConfig):
         original = self._original(plan, f"{title}/original", held_out) if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
         max_length = longest_row(self.max_length, [policy, *([] if reward is None else [reward])], "--own-max-length")
-        check_room(max_length, self.max_new_tokens, "--own-max-new-tokens")
+        answer = longest_answer(self.max_new_tokens, _ANSWER, max_length, "--own-max-new-tokens")
         eval_setup = EvalSetup(
             name=title,
             held_out=held_out,
             tokenizer=policy,
             reward_model=reward,
             verifier=self._verify(),
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=answer,
             max_length=max_length,
             rendering=rendering.over(Rendering(template=self.template or None, stop=stop)),
         )

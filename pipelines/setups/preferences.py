@@ -13,6 +13,7 @@ from datakit.blend import Unpair
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
+from pipelines.graph.limits import longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import imported
@@ -36,6 +37,9 @@ from schemas.errors import ConfigError
 
 _QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM pairs ORDER BY prompt_id, pair_id"
 
+_ANSWER = 64
+"""Tokens of an answer, where nobody says how many."""
+
 
 class preferences(SetupConfig):
     """Files of questions with a better and a worse answer; a share of the questions is held out of everything."""
@@ -55,7 +59,7 @@ class preferences(SetupConfig):
     )
     vocabulary = vocabulary(2048)
     max_length = max_length(512)
-    max_new_tokens = max_new_tokens(64)
+    max_new_tokens = max_new_tokens(_ANSWER)
     architecture = network(
         num_layers=4, hidden_size=192, ffn_hidden_size=512, num_attention_heads=4, num_query_groups=4
     )
@@ -99,13 +103,14 @@ class preferences(SetupConfig):
         sides: Any = self.learn
         answers = plan.table(f"{self.title}/answers", Unpair(sides=sides), train)
         policy = first_policy(plan, self.title, self, tokenizer, answers, rendering, seed)
+        answer = longest_answer(self.max_new_tokens, _ANSWER, self.max_length, "--preferences-max-new-tokens")
         eval_setup = EvalSetup(
             name=self.title,
             held_out=self._questions(plan, "held-out", held_out),
             tokenizer=tokenizer,
             reward_model=None,
             verifier=None,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=answer,
             max_length=self.max_length,
             rendering=rendering,
         )

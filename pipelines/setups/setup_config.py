@@ -15,7 +15,7 @@ from datakit.template import Rendering
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.runtime.learning import MergedParameter
-from pipelines.runtime.parameters import ObjectParameter, Whole
+from pipelines.runtime.parameters import ObjectParameter, OptionalWhole, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.rewards import pair_tokens
 from schemas.errors import ConfigError
@@ -44,9 +44,10 @@ def max_length(default: int) -> Whole:
     return Whole(default=default, description="tokens of question and answer together; longer rows go")
 
 
-def max_new_tokens(default: int) -> Whole:
+def max_new_tokens(usual: int) -> OptionalWhole:
     """The parameter that bounds an answer."""
-    return Whole(default=default, description="tokens of an answer, at most")
+    words = "tokens of an answer, at most; empty: half of what question and answer may have together"
+    return OptionalWhole(description=f"{words}, {usual} at most")
 
 
 def columns_parameter(what: str) -> Any:

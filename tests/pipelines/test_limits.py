@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from datakit.generate import Complete
 from datakit.template import Chat
 from datakit.tokenize import Mask
 from pipelines.commands import stages
@@ -21,7 +22,8 @@ from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
-from pipelines.recipes import RestIteration
+from pipelines.online.node import OnlineCheckpoint
+from pipelines.recipes import Grpo, Ppo, Reinforce, RestIteration
 from pipelines.setups.own import own
 from schemas import TOKENS, Dataset
 from schemas.errors import ConfigError, DataError
@@ -117,7 +119,7 @@ def test_a_length_beyond_the_model_is_found_at_planning(place: Path, with_settin
         wanted(with_settings, max_new_tokens=16, max_length=65)
     assert (fault.value.slug, fault.value.next) == ("beyond-model", "--own-max-length 64")
     with pytest.raises(ConfigError, match="answers of 512 tokens leave no room for a question") as fault:
-        wanted(with_settings)
+        wanted(with_settings, max_new_tokens=512)
     assert fault.value.next == "--own-max-new-tokens 32"
     for goal in bounded(max_length=65):
         with pytest.raises(ConfigError, match="--max-length 65 is more") as fault:
@@ -125,6 +127,44 @@ def test_a_length_beyond_the_model_is_found_at_planning(place: Path, with_settin
         assert fault.value.next == "--max-length 64"
     assert [lengths(goal.build(Plan("data"))) for goal in bounded(max_length=40)] == [{24}, {24, 40}, {40}, {40}]
     assert [lengths(goal.build(Plan("data"))) for goal in bounded()] == [set()] * 4, "keys are what they were"
+
+
+def answers(goal: Any) -> set[tuple[int, int | None]]:
+    """Tokens of an answer and of the longest question, wherever a policy answers."""
+    nodes = ordered(goal)
+    drawn = [
+        node.op.sampling.max_new_tokens for node in nodes if isinstance(node, Table) and isinstance(node.op, Complete)
+    ]
+    drawn += [
+        node.step.answers[0].params["sampling"]["max_new_tokens"]
+        for node in nodes
+        if isinstance(node, OnlineCheckpoint)
+    ]
+    return {(tokens, min(lengths(goal), default=None)) for tokens in drawn}
+
+
+@pytest.mark.parametrize("recipe", [RestIteration, Grpo, Reinforce, Ppo])
+def test_answers_take_half_of_what_small_models_read_unless_it_is_said(
+    place: Path, with_settings: Callable[..., None], recipe: Any
+) -> None:
+    given = {"model": "model", "prompts": "prompts.jsonl", "reward": "judge", "held_out": 0.5}
+    with_settings(own, **given)
+    assert answers(recipe(setup="own").results(Plan("data")).targets) == {(32, 32)}
+    with_settings(own, **given, max_length=8)
+    assert answers(recipe(setup="own").results(Plan("data")).targets) == {(4, 4)}
+    with_settings(own, **given, max_new_tokens=64)
+    with pytest.raises(ConfigError, match="answers of 64 tokens leave no room") as fault:
+        recipe(setup="own").results(Plan("data"))
+    assert fault.value.next == "--own-max-new-tokens 32"
+
+
+def test_answers_take_half_of_a_max_length_that_is_less_than_the_usual_answer(place: Path) -> None:
+    asking: dict[str, Any] = {"model": "model", "prompts": "prompts.jsonl"}
+    for kind in (stages.Generate, stages.Evaluate):
+        assert answers(kind(**asking, max_length=40).build(Plan("data"))) == {(20, 20)}
+        assert answers(kind(**asking).build(Plan("data"))) == {(256, None)}, "keys are what they were"
+        with pytest.raises(ConfigError, match="answers of 40 tokens leave no room"):
+            kind(**asking, max_length=40, max_new_tokens=40).build(Plan("data"))
 
 
 def bounded(**more: Any) -> list[Command]:
