@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from schemas.errors import ConfigError
 from schemas.manifest import File, Manifest
+from schemas.process.installed import with_extra
 from schemas.schema import Schema
 from schemas.shards import Verify, open_shard
 
@@ -82,7 +83,7 @@ def to_pandas(rows: pa.Table) -> pandas.DataFrame:
             expected="the extra pandas",
             found="none",
             kept="nothing was read",
-            next=".venv/bin/pip install -e '.[pandas]', or use .polars()",
+            next=f"{with_extra('pandas')}, or use .polars()",
         ) from None
     return rows.to_pandas()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import tomllib
 
+from schemas.process import installed
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -111,7 +113,29 @@ def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() 
         for command in re.findall(r"""(?:[\w./]*/)?pip install [^"`\n]*""", path.read_text())
         if "setuptools" not in command
     ]
-    assert {"check.py", "config.py", "frames.py", "objects.py"} <= {name for name, _ in advised}
     for name, command in advised:
         match = re.match(r"\.venv/bin/pip install (?:--no-build-isolation )?-e '\.\[(\w+)\]'", command)
         assert match and match[1] in extras, f"{name}: {command}"
+    named = {
+        (path.name, extra)
+        for path in sources
+        for extra in re.findall(r"""with_extra\(["'](\w+)["']\)""", path.read_text())
+    }
+    assert {"check.py", "config.py", "frames.py", "objects.py"} == {name for name, _ in named}
+    assert {extra for _, extra in named} <= {*extras}
+    assert not [name for name, _ in advised if name.endswith(".py")], "what the shell finds decides whether it works"
+
+
+def test_advice_to_install_names_the_environment_where_the_shell_would_not_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv/bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "pip"):
+        (folder / name).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert installed.with_extra("s3") == ".venv/bin/pip install -e '.[s3]'"
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin")
+    assert installed.with_extra("s3") == "pip install -e '.[s3]'"

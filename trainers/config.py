@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
+from schemas.process.installed import with_extra
 from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse, plain
 from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
@@ -343,7 +344,7 @@ def check_trackers(execution: Execution) -> None:
             f"{', '.join(missing)} cannot be imported",
             expected="every tracker that track names to be installed",
             kept="nothing was started",
-            next=".venv/bin/pip install -e '.[track]'",
+            next=with_extra("track"),
         )
 
 

@@ -11,6 +11,9 @@ from datakit.formats.keys import Key
 from schemas.errors import printable
 from schemas.nearest import nearest
 
+ANY_KEY = "KEY"
+"""Stands for a key that only a person can name."""
+
 _ALIKE = {
     "answer": ("gold", "gold_answer", "solution", "ground_truth", "reference", "target", "expected", "final_answer"),
     "prompt": ("question", "query", "instruction", "problem", "input", "text", "prompt"),
@@ -47,7 +50,7 @@ def renamed(missing: Sequence[Key], there: Sequence[str]) -> str:
     columns: dict[str, str] = {}
     for key in missing:
         meant = alike(key.name, free)
-        columns[key.name] = meant or "KEY"
+        columns[key.name] = meant or ANY_KEY
         if meant:
             free.remove(meant)
     text = printable(json.dumps(columns, ensure_ascii=False), 300)

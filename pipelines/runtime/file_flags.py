@@ -15,7 +15,10 @@ from typing import Any
 
 import luigi
 
+from datakit.formats.advice import ANY_KEY
+from datakit.formats.forms import FORMS
 from datakit.formats.reader import FormatReader
+from datakit.formats.recognise import fitting
 from pipelines.graph.resolve import names_in, near
 from pipelines.runtime import invocation
 from pipelines.runtime.near_flags import sections
@@ -32,6 +35,8 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     if match is None:
         return next
     name, value, columns = match["name"], match["value"], dict(read.columns)
+    if name == "columns" and f'"{ANY_KEY}"' in value and (other := _other_format(command, read)):
+        name, value = "format", other
     if name == "columns":
         with suppress(ValueError):  # a name with an apostrophe, or words cut short
             value = _json({**columns, **json.loads(shlex.split(value)[0])})
@@ -48,6 +53,19 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     others = {"keep": ",".join(read.keep), "ignore": ",".join(read.ignore), "source-name": read.source or ""}
     words += [f"--{flag} {shlex.quote(text)}" for flag, text in others.items() if text and flag != name]
     return " ".join([*words, f"--{name}", value])
+
+
+def _other_format(command: luigi.Task, read: FormatReader) -> str:
+    """Another format that reads the file, of those that the command reads or whose rows are of the same kind; empty
+    where there is none, or where keys were renamed for the one that was asked for.
+    """
+    if read.columns or read.format is None:
+        return ""
+    own: tuple[str, ...] = (getattr(command, "usual_format", ""), *getattr(command, "other_formats", ()))
+    takes_any = isinstance(getattr(command, "op", None), str) or command.task_family == "Import"
+    kind = FORMS[read.format].schema.name
+    forms = [name for name, form in FORMS.items() if takes_any or name in own or form.schema.name == kind]
+    return next(iter(fitting(read.files[0], forms)), "")
 
 
 def _flags(command: luigi.Task) -> dict[str, Any]:

@@ -8,13 +8,11 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
+from schemas.process.installed import program
 from schemas.process.terminal import PROGRAMS, command_words, from_here
-from schemas.store.storage import relative
 
 _MODULE = ["--module", "pipelines"]
 _ROOT = "--quiver-root"
@@ -26,16 +24,6 @@ _in_file: list[str] = []
 def given(arguments: Sequence[str], in_file: Sequence[str] = ()) -> None:
     """From now on `arguments` are those of the command that runs; `in_file` are flags that its file gives."""
     _given[:], _in_file[:] = arguments, in_file
-
-
-def program(name: str) -> str:
-    """`name` as the shell runs it: bare where that is this environment's, otherwise by its place."""
-    own = Path(sys.executable).parent / name
-    bare = shutil.which(name)
-    if not own.exists() or (bare is not None and Path(bare).parent.resolve() == own.parent.resolve()):
-        return name
-    near = relative(own)
-    return near if len(near) < len(str(own)) else str(own)
 
 
 def is_short() -> bool:

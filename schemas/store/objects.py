@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
+from schemas.process.installed import with_extra
 from schemas.store.owner import Owner
 from schemas.store.storage import MAY_MISS, shown, storage_error
 
@@ -258,7 +259,7 @@ def _guarded(action: str, path: str) -> Iterator[None]:
             "store-missing",
             f"no client for {shown(path)} is installed: {error}",
             kept="nothing was opened",
-            next=".venv/bin/pip install -e '.[s3]'",
+            next=with_extra("s3"),
         ) from error
     except Exception as error:
         if isinstance(error, FileNotFoundError) and action in MAY_MISS:

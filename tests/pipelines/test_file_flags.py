@@ -78,3 +78,20 @@ def test_a_command_that_reads_a_file_of_a_setup_ends_in_the_flag_of_that_setup(
     printed = capfd.readouterr().err
     assert ended.value.code == 10 and "error[10/missing-key]" in printed, printed
     assert printed.rstrip().endswith(f""" {own} --own-columns '{{"prompt": "question"}}'"""), printed
+
+
+@pytest.mark.parametrize(
+    ("words", "repaired"),
+    [
+        ("Import --files {}", "--format kto_labels"),
+        ("Filter --op not_null --data {}", "--format kto_labels"),
+        ("DpoIteration --setup preferences --preferences-files '[\"{}\"]'", "--preferences-columns"),
+    ],
+)
+def test_a_format_that_reads_the_file_is_said_before_a_key_that_only_a_person_knows(words: str, repaired: str) -> None:
+    Path("judged.jsonl").write_text(json.dumps({"prompt": "q", "response": "a", "label": True}) + "\n")
+    read = Jsonl(files=("judged.jsonl",), format="preferences")
+    name, *flags = shlex.split(words.format("judged.jsonl"))
+    with CmdlineParser.global_instance([name, *flags]) as parser:
+        said = of_file(parser.get_task_obj(), read, """--columns '{"chosen": "KEY", "rejected": "label"}'""")
+    assert said.startswith(repaired), said

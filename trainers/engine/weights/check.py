@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import ConfigError, DataError, WorkerError, printable
+from schemas.process.installed import with_extra
 from schemas.process.interpreter import importable, module
 from schemas.settings import plain
 from schemas.store.storage import shown
@@ -114,7 +115,7 @@ def _reason(check: Check, numel: int) -> str | None:
     if check == "off":
         return "switched off"
     if importlib.util.find_spec("transformers") is None:
-        return "transformers is not installed: .venv/bin/pip install -e '.[hf]'"
+        return f"transformers is not installed: {with_extra('hf')}"
     import psutil
 
     needed, there = int(4.4 * numel) + _SPARE, psutil.virtual_memory().available
