@@ -10,6 +10,7 @@ from datakit.catalog.workspace import read_workspace
 from quiver.command import Command
 from quiver.ls import faults
 from quiver.workspace_root import root_of
+from schemas.errors import counted
 from schemas.process import terminal
 from schemas.store.storage import relative
 
@@ -24,7 +25,7 @@ def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     made = refresh(workspace, anew=True)
     assert made, "a catalog that is made anew is made"
     place = relative(os.path.join(workspace.root, CATALOG))
-    yield terminal.wrapped(f"{place}: views over {len(workspace.entries):,} results")
+    yield terminal.wrapped(f"{place}: views over {counted(len(workspace.entries), 'result')}")
     yield ""
     views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
     yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")

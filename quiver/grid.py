@@ -149,4 +149,8 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    return (
+        json.dumps(plain(plain_places.rounded(value)), ensure_ascii=False)
+        if isinstance(value, list | dict)
+        else str(value)
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
@@ -77,9 +76,12 @@ def _table(entries: Sequence[Entry], variants: bool) -> Iterator[str]:
     lines = [_cells(one, variants) for one in entries]
     widths = [max(map(grid.columns, column)) for column in zip(*lines, strict=True)]
     widths[0] = min(widths[0], terminal.width() - sum(widths[1:4]) - 2 * len(widths) - _OP)
-    for folder, inside in groupby(zip(entries, lines, strict=True), key=lambda pair: pair[0].name.rpartition("/")[0]):
+    folders: dict[str, list[tuple[str, ...]]] = {}
+    for one, line in zip(entries, lines, strict=True):
+        folders.setdefault(one.name.rpartition("/")[0], []).append(line)
+    for folder, inside in folders.items():
         yield printable(folder or ".", terminal.width())
-        for _, (name, *numbers, op) in inside:
+        for name, *numbers, op in inside:
             fits = grid.columns(name) <= widths[0]
             if not fits:  # whole, as it is to be typed
                 yield f"  {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from datakit.formats.recognise import fitting
 from schemas import Dataset
 from schemas.display import rows_of
-from schemas.errors import QuiverError, printable
+from schemas.errors import QuiverError, counted, printable
 from schemas.process import terminal
 from schemas.store.storage import shown
 from schemas.untrusted import strict_json
@@ -25,18 +26,29 @@ _OF_A_RUN = {"algorithm", "optim", "global_batch_size", "out"}
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
 
-def fields(values: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each value, cut at the terminal's width."""
+def fields(values: Mapping[str, Any], *, whole: bool = False) -> Iterator[str]:
+    """A line for each value, cut at the terminal's width and with numbers of six digits, or else `whole`."""
     column = max((len(printable(name)) for name in values), default=0)
     for name, value in values.items():
         head = f"  {printable(name):<{column}}  "
-        yield head + printable(value, max(20, terminal.width() - len(head)))
+        yield head + (
+            printable(value, sys.maxsize) if whole else printable(rounded(value), max(20, terminal.width() - len(head)))
+        )
+
+
+def rounded(value: Any) -> Any:
+    """`value` with six digits of every number in it that is not a whole one, lists and structs included."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def kind_of(place: str) -> str:
     """What a person would call the file or folder at `place`; empty for a folder like any other."""
     if os.path.isfile(place):
-        return f"a file of {os.path.getsize(place):,} bytes"
+        return f"a file of {counted(os.path.getsize(place), 'byte')}"
     if not os.path.isdir(place):
         return "neither a file nor a folder"
     if not os.path.isfile(os.path.join(place, CONFIG)):
@@ -44,15 +56,15 @@ def kind_of(place: str) -> str:
     return RUN if settings(place).keys() >= _OF_A_RUN else NETWORK
 
 
-def file(place: str, rows: int) -> Iterator[str]:
-    """The first lines of a text, and the command that makes rows of it."""
+def file(place: str, rows: int, *, whole: bool = False) -> Iterator[str]:
+    """The first lines of a text, cut at the terminal's width or `whole`, and the command that makes rows of it."""
     yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
     with open(place, "rb") as stream:
         head = stream.read(_CUT)
     if b"\0" not in head:
         yield ""
         for line in islice(head.decode("utf-8", "replace").splitlines(), rows):
-            yield f"  {printable(line, terminal.width() - 2)}"
+            yield f"  {printable(line, sys.maxsize if whole else terminal.width() - 2)}"
     yield ""
     known = fitting(place)[:1] if os.path.getsize(place) <= _LARGEST_READ else []
     yield from (f"next: quiver Import --files {shlex.quote(place)} --format {name}" for name in known)
@@ -64,7 +76,8 @@ def network(place: str) -> Iterator[str]:
     """The shape of a Hugging Face model, its files, and the command that takes it in."""
     yield terminal.wrapped(f"{shown(place)}: {kind_of(place)}")
     files = sorted(os.scandir(place), key=lambda entry: entry.name)
-    yield f"  {len(files)} files, {sum(entry.stat().st_size for entry in files if entry.is_file()) / 1e6:,.1f} MB"
+    size = sum(entry.stat().st_size for entry in files if entry.is_file())
+    yield f"  {counted(len(files), 'file')}, {size / 1e6:,.1f} MB"
     shape = settings(place)
     known = {name: shape[name] for name in _SHAPE if name in shape}
     if known:
@@ -83,7 +96,7 @@ def settings(place: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def rejected(dataset: Dataset, rows: int) -> Iterator[str]:
+def rejected(dataset: Dataset, rows: int, *, whole: bool = False) -> Iterator[str]:
     """How many rows of a stage were set aside, why, and the first of them."""
     table = dataset.read_rejected()
     if table is None or not table.num_rows:
@@ -97,4 +110,4 @@ def rejected(dataset: Dataset, rows: int) -> Iterator[str]:
         yield f"  {printable(count['values'])} {count['counts']:,}{limit}"
     for number, row in enumerate(table.slice(0, rows).to_pylist()):
         yield from ("", f"row {number}")
-        yield from fields({name: value for name, value in row.items() if value is not None})
+        yield from fields({name: value for name, value in row.items() if value is not None}, whole=whole)

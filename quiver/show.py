@@ -20,7 +20,7 @@ from quiver.command import Command, is_count
 from quiver.workspace_root import place_of
 from schemas import Dataset, display
 from schemas.chat_template import ChatTemplate
-from schemas.errors import IntegrityError, QuiverError, printable
+from schemas.errors import IntegrityError, QuiverError, counted, printable
 from schemas.manifest import Manifest
 from schemas.nearest import nearest
 from schemas.process import terminal
@@ -38,12 +38,13 @@ _MODEL_BYTES = 1 << 20
 def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """What stands at the place that `arguments` name, or its rows with what is learnt of them."""
     words, options = command.parsed(arguments)
-    count = options.get("rows", "3")
-    if len(words) != 1 or not is_count(count) or ("tokenizer" in options and "mask" not in options):
+    count, whole = options.get("rows", "3"), "whole" in options
+    wrong = ("tokenizer" in options and "mask" not in options) or (whole and "mask" in options)
+    if len(words) != 1 or not is_count(count) or wrong:
         place = shlex.quote(words[0]) if words else "."
         raise command.wrong(" ".join(arguments) or "no dataset", f"{command.call} {place}")
     place = place_of(words[0], options)
-    return _masked(place, int(count), options) if "mask" in options else lines(place, int(count))
+    return _masked(place, int(count), options) if "mask" in options else lines(place, int(count), whole=whole)
 
 
 def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:
@@ -59,26 +60,26 @@ def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:
     return [masked_text(dataset, rows, tokenizer).text(colour)]
 
 
-def lines(place: str, rows: int) -> Iterator[str]:
-    """What stands at `place`, in lines of the terminal's width, with the first `rows` of a dataset; `IntegrityError`,
-    with the nearest name, where nothing does.
+def lines(place: str, rows: int, *, whole: bool = False) -> Iterator[str]:
+    """What stands at `place`, in lines of the terminal's width, with the first `rows` of a dataset, a line for each
+    field, which is cut unless they are `whole`; `IntegrityError`, with the nearest name, where nothing does.
     """
     manifest = read_manifest(normal(place))
     if manifest is None:
-        yield from _plain(place, rows)
+        yield from _plain(place, rows, whole)
     elif manifest.kind == "dataset":
-        yield from _dataset(Dataset.open(place), rows)
+        yield from _dataset(Dataset.open(place), rows, whole)
     else:
         yield from _checkpoint(place, manifest)
 
 
-def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
+def _dataset(dataset: Dataset, rows: int, whole: bool) -> Iterator[str]:
     facts = display.text(dataset.url, dataset.manifest, dataset.schema, terminal.width())
     yield from (_near(line) for line in facts.splitlines())
     first = dataset.first(rows).to_pylist() if rows else []
     for number, row in enumerate(first):
         yield from ("", f"row {number}")
-        yield from plain_places.fields(row)
+        yield from plain_places.fields(row, whole=whole)
     yield ""
     yield from (_near(line) for line in dataset.lineage().splitlines())
     if dataset.rejected:
@@ -89,7 +90,8 @@ def _dataset(dataset: Dataset, rows: int) -> Iterator[str]:
 def _checkpoint(place: str, manifest: Manifest) -> Iterator[str]:
     yield _near(f"{manifest.kind} {shown(normal(place))}")
     size = sum(file.bytes for file in manifest.files)
-    yield f"  {len(manifest.files)} files, {size / 1e6:,.1f} MB, made by {shown(manifest.op.get('name', 'no task'))}"
+    files, by = counted(len(manifest.files), "file"), shown(manifest.op.get("name", "no task"))
+    yield f"  {files}, {size / 1e6:,.1f} MB, made by {by}"
     for parent in manifest.parents:
         yield _near(f"  {shown(parent.name)}: {shown(parent.url)}")
     for title, values in (
@@ -148,17 +150,18 @@ def _architecture(place: str, manifest: Manifest) -> Mapping[str, Any]:
     return {name: value for name, value in settings.items() if value not in (None, False)}
 
 
-def _plain(place: str, rows: int) -> Iterator[str]:
+def _plain(place: str, rows: int, whole: bool) -> Iterator[str]:
     """What is no dataset and no checkpoint; a folder, by what is in it."""
     where = normal(place)
     above = os.path.dirname(where.rstrip("/"))
     if os.path.basename(where.rstrip("/")) == "rejected" and Dataset.exists(above):
-        yield from map(_near, plain_places.rejected(Dataset.open(above), rows))
+        said = plain_places.rejected(Dataset.open(above), rows, whole=whole)
+        yield from said if whole else map(_near, said)
         return
     if "://" in where or not os.path.exists(where):
         raise _nothing(place)
     if os.path.isfile(where):
-        yield from plain_places.file(relative(where), rows)
+        yield from plain_places.file(relative(where), rows, whole=whole)
     elif not os.path.isdir(where):
         raise IntegrityError(
             "not-a-file",

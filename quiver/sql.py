@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from quiver import grid
 from quiver.command import Command
 from quiver.workspace_root import root_of
-from schemas.errors import ConflictError, escaped
+from schemas.errors import ConflictError, counted, escaped
 from schemas.process import terminal
 from schemas.store.storage import guarded, normal, shown
 
@@ -87,4 +87,4 @@ def _stored(batches: Iterator[pa.RecordBatch], file: str) -> str:
     finally:
         with suppress(OSError):
             os.unlink(fresh)
-    return f"{rows:,} rows in {shown(file)}"
+    return f"{counted(rows, 'row')} in {shown(file)}"

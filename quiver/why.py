@@ -17,7 +17,7 @@ from datakit.trace.withdrawn import Reached, reached
 from quiver import grid
 from quiver.command import Command
 from quiver.workspace_root import root_of
-from schemas.errors import printable
+from schemas.errors import counted, printable
 from schemas.process import terminal
 from schemas.store.storage import shown
 
@@ -61,7 +61,7 @@ def why(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     others = {one.entry.place for one in trace.events} - {one.entry.place for one in chosen}
     if others:
         yield ""
-        yield terminal.wrapped(f"{len(others)} results of other variants hold it too: --all")
+        yield terminal.wrapped(f"also in {counted(len(others), 'result')} of other variants: --all")
     yield from _unread(trace.unread)
 
 
@@ -98,7 +98,9 @@ def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
     passed = sum(map(_passes, events))
     if passed:
         yield ""
-        yield terminal.wrapped(f"{passed} stages passed it on as it is, as text and tokens: --json names them")
+        yield terminal.wrapped(
+            f"{counted(passed, 'stage')} passed it on as it is, as text and tokens: --json names them"
+        )
 
 
 def _folder(entry: Entry) -> str:
@@ -205,10 +207,10 @@ def _fed(fed: Fed) -> Iterator[str]:
     yield ""
     data = shown(fed.data.entry.place)
     role = "asked the prompts of" if fed.online else "was trained on"
-    yield terminal.wrapped(f"It {role} {data}: {totals['rows']:,} rows, {totals['ids']:,} by {own}.")
+    yield terminal.wrapped(f"It {role} {data}: {counted(totals['rows'], 'row')}, {totals['ids']:,} by {own}.")
     if "records" in totals:
-        counted = f"{totals['records']:,} times in {totals['steps']:,} steps, {totals['learnt']:,} of the rows"
-        yield terminal.wrapped(f"Rows were learnt {counted}.")
+        times, steps = counted(totals["records"], "time"), counted(totals["steps"], "step")
+        yield terminal.wrapped(f"Rows were learnt {times} in {steps}, {totals['learnt']:,} of the rows.")
     elif not fed.online:
         yield "No records tell in which steps they were learnt."
     yield from ("", "What they came through")

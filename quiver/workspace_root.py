@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import configparser
 import os
+import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.workspace import read_workspace
-from schemas.errors import ConfigError, printable
+from schemas.errors import ConfigError, IntegrityError, counted, printable
+from schemas.nearest import nearest
 from schemas.store.storage import shown
 
 DEFAULT = "quiver-data"
 _PLACES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
 _LIMIT = 1 << 20
+_NAMED = 3
+"""Names that are said of a folder, at most."""
 
 
 def root_of(options: Mapping[str, str]) -> str:
@@ -62,4 +66,27 @@ def place_of(place: str, options: Mapping[str, str]) -> str:
         if same:
             chosen = max(same, key=lambda one: (one.place in last, one.finished))
             return os.path.join(workspace.root, chosen.place)
+        if not place.startswith(("/", ".", "~")):
+            _refuse_name(name, [one.name for one in workspace.entries], options)
     return place
+
+
+def _refuse_name(name: str, names: Iterable[str], options: Mapping[str, str]) -> None:
+    """`IntegrityError` where `name` is a folder of some of the `names`, or nearly one of them."""
+    inside = sorted({one for one in names if one.startswith(f"{name}/")})
+    near = "" if inside else nearest(name, sorted({*names}))
+    if not inside and not near:
+        return
+    listed = ", ".join(printable(one, 200) for one in inside[:_NAMED])
+    isa = f": it is a folder of {counted(len(inside), 'result')}" if inside else ""
+    root = ["--root", options["root"]] if options.get("root") else []
+    raise IntegrityError(
+        "dataset-missing",
+        f"no dataset or checkpoint is called {printable(name, 200)}{isa}",
+        expected=f"one of {listed}{', ...' if inside[_NAMED:] else ''}" if inside else "a name that quiver ls has",
+        found=printable(name, 200),
+        kept="nothing was read",
+        next=shlex.join(["quiver", *(["ls", name] if inside else ["show", near]), *root]),
+        wrong=(name,),
+        nearest=near,
+    )

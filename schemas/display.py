@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.errors import QuiverError, printable
+from schemas.errors import QuiverError, counted, printable
 from schemas.manifest import Manifest, Parent
 from schemas.schema import Schema
 from schemas.stats import std
@@ -62,10 +62,9 @@ def lineage(url: str, manifest: Manifest) -> str:
 
 
 def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
-    shards, key = len(manifest.files), f", key {shown(', '.join(schema.key))}" if schema.key else ""
+    shards, key = counted(len(manifest.files), "shard"), f", key {shown(', '.join(schema.key))}" if schema.key else ""
     kind = f"{rows_of(manifest.num_rows, schema.name)} v{schema.version}"
-    plural, size = "s" * (shards != 1), human_bytes(manifest.num_bytes)
-    yield f"{kind}, {shards} shard{plural}, {size}{key}"
+    yield f"{kind}, {shards}, {human_bytes(manifest.num_bytes)}{key}"
     rejected = sum(file.rows for file in manifest.rejected)
     if rejected:
         reasons = ", ".join(
@@ -92,7 +91,7 @@ def _facts(manifest: Manifest, schema: Schema, width: int) -> Iterator[str]:
 
 def rows_of(count: int, kind: str) -> str:
     """`271 rows of prompts`; rows that have no name of their own are rows."""
-    return f"{count:,} row{'s' * (count != 1)}" + ("" if kind == "rows" else f" of {shown(kind)}")
+    return counted(count, "row") + ("" if kind == "rows" else f" of {shown(kind)}")
 
 
 def _input(parent: Parent) -> str:
@@ -136,7 +135,8 @@ def _cell(value: Any) -> str:
 
 def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, depth: int = 0, name: str = "") -> None:
     op = manifest.op.get("name", manifest.kind)
-    size = f"{manifest.num_rows} rows, {len(manifest.files)} files, {human_bytes(manifest.num_bytes)}"
+    rows, files = counted(manifest.num_rows, "row"), counted(len(manifest.files), "file")
+    size = f"{rows}, {files}, {human_bytes(manifest.num_bytes)}"
     rejected = sum(file.rows for file in manifest.rejected)
     rejects = f", {rejected} rejected" if rejected else ""
     label = f"{name}: " if name and not name.isdecimal() else ""
@@ -151,7 +151,7 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, de
     for number, parent in enumerate(manifest.parents):
         if number == _INPUTS or len(lines) >= _LINES:
             left = len(manifest.parents) - number
-            lines.append(f"{below}... {left:,} more input{'s' * (left != 1)}: quiver show {shown(url)}")
+            lines.append(f"{below}... {counted(left, 'more input')}: quiver show {shown(url)}")
             return
         known = _reachable(url, parent)
         if isinstance(known, Manifest):

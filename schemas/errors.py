@@ -36,6 +36,11 @@ def escaped(text: str) -> str:
     return _UNSEEN.sub(lambda match: _number(ord(match.group())), text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as `1 stage` or `1,024 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _number(code: int) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from schemas.errors import counted
 from schemas.process import program
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.peft is not None:
             names = lora_export.to_peft(given.adapters, given.out, given.peft, family=given.family)
-            print(f"{given.out}: {len(names)} tensors")
+            print(f"{given.out}: {counted(len(names), 'tensor')}")
         else:
             manifest = lora_export.merge(given.adapters, given.out)
             print(f"{given.out}: weights {manifest.facts['weights_digest'][:12]}")

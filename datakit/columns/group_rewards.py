@@ -22,6 +22,7 @@ from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
 from schemas import Column, Schema
 from schemas.dataset import Dataset
+from schemas.errors import counted
 from schemas.manifest import Manifest
 from schemas.rows.rollouts import ADVANTAGES
 from schemas.rows.samples import CUT
@@ -173,6 +174,7 @@ class GroupRewards(Gather):
         if equal := int(counts.get(_EQUAL, 0)):
             notes.append(f"{equal:,} {of} have equal rewards and give no signal: group_std > 0 leaves them out")
         if alone := int(counts.get(_ALONE, 0)):
-            given = "0" if self.alone == "zero" else "their reward"
-            notes.append(f"{alone:,} answers have no other to be held against: their advantage is {given}")
+            given = "0" if self.alone == "zero" else "the reward"
+            answers, whose = counted(alone, "answer"), "its" if alone == 1 else "their"
+            notes.append(f"{answers} without another to be held against: {whose} advantage is {given}")
         return tuple(notes)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from datakit.formats.keys import TEXT, Key
 from datakit.formats.lines import Block, Fault
 from datakit.formats.parse import Parsed, loaded
-from schemas.errors import DataError
+from schemas.errors import DataError, counted
 from schemas.manifest import Manifest
 from schemas.store.storage import shown
 
@@ -32,7 +32,7 @@ def left_out(manifest: Manifest) -> tuple[str, ...]:
     if not names:
         return ()
     ordered = sorted(names, key=lambda name: (-names[name], name))
-    listed = ", ".join(f"{name} ({names[name]:,} rows)" for name in ordered)
+    listed = ", ".join(f"{name} ({counted(names[name], 'row')})" for name in ordered)
     plain = next((name for name in ordered if not name.startswith("turns' ")), "")
     hint = f"; to carry one along: --keep {shlex.quote(plain)}" if plain else ""
     return (f"left out: {listed}{hint}",)

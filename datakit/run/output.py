@@ -17,7 +17,7 @@ from datakit.columns.unique import Hashes, hashes
 from datakit.op import Op, Result
 from datakit.run.shapes import kept_by, row_name
 from schemas.dataset import Attempt
-from schemas.errors import DataError, printable
+from schemas.errors import DataError, counted, printable
 from schemas.manifest import File
 from schemas.shards import ShardWriter
 from schemas.store.storage import shown
@@ -130,7 +130,7 @@ def check_budget(
     share = math.ceil(100 * total / max(rows_in, total)) / 100
     raise DataError(
         slug,
-        f"{op.name} rejected {total} of the first {rows_in} rows: {', '.join(examples[:_EXAMPLES])}",
+        f"{op.name} rejected {total} of the first {counted(rows_in, 'row')}: {', '.join(examples[:_EXAMPLES])}",
         expected=f"at most {max_rejected} rejected rows (max_rejected)",
         found=counts,
         kept=kept_by(op),

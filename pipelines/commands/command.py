@@ -20,7 +20,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.rehearsal import rehearse
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
-from pipelines.runtime.console import counted, labelled, say, say_of
+from pipelines.runtime.console import labelled, say, say_of
 from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.file_flags import of_file
 from pipelines.runtime.processes import preload
@@ -28,7 +28,7 @@ from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
 from schemas import end_tokens
 from schemas.chat_template import ChatTemplate
-from schemas.errors import StorageError, printable
+from schemas.errors import StorageError, counted, printable
 from schemas.store.commit import read_manifest
 
 _SHOWN = 12

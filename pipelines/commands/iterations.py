@@ -31,7 +31,7 @@ from pipelines.stages.iteration import (
     iterated,
     next_prompts,
 )
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, counted
 from schemas.store.storage import shown
 
 
@@ -147,12 +147,12 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         if manifest is None or manifest.num_rows >= needed:
             return
         fewer = manifest.num_rows // self.iteration
+        iterations, prompts_each = counted(self.iteration, "iteration"), counted(self.prompts_per_iteration, "prompt")
         raise DataError(
             "too-few-prompts",
-            f"{self.iteration} iterations of {self.prompts_per_iteration} prompts need {needed}, and "
-            f"{prompts.label} has {manifest.num_rows}",
+            f"{iterations} of {prompts_each} need {needed}, and {prompts.label} has {manifest.num_rows}",
             expected=f"lower {self.fewer_prompts}, or more prompts",
-            found=f"{manifest.num_rows} prompts",
+            found=f"{counted(manifest.num_rows, 'prompt')}",
             where=shown(prompts.url),
             kept="nothing was started",
             next=f"--prompts-per-iteration {fewer}" if fewer else "give a file with more prompts",

@@ -26,13 +26,12 @@ from pipelines.graph.resolve import few_keys, near, source_of, stem, unread
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.runtime import invocation
-from pipelines.runtime.console import counted
 from pipelines.runtime.learning import ByAlgorithm, Learns, MergedParameter
 from pipelines.runtime.parameters import Number, OptionalWhole
 from pipelines.runtime.references import model_parameter
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
-from schemas.errors import ConfigError, DataError, printable
+from schemas.errors import ConfigError, DataError, counted, printable
 
 _KEYS = ("messages", "prompt_id", "sample_id", "pair_id")
 """Columns whose equal values stay together when rows are held out: the first that there is. Of conversations it is

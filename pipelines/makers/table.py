@@ -6,8 +6,9 @@ from typing import Any
 
 from pipelines.graph.nodes import Table
 from pipelines.runtime import settings
-from pipelines.runtime.console import Stage, counted, say_of
+from pipelines.runtime.console import Stage, say_of
 from pipelines.runtime.tasks import Make, makes
+from schemas.errors import counted
 
 
 @makes(Table)

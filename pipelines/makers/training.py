@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.graph.nodes import TrainedCheckpoint
-from pipelines.runtime.console import Stage, counted, say, say_of
+from pipelines.runtime.console import Stage, say, say_of
 from pipelines.runtime.tasks import Make, makes
 from pipelines.runtime.training import check, placed
+from schemas.errors import counted
 from schemas.store.commit import read_manifest
 from schemas.store.ownfiles import own_folder
 from trainers import config

@@ -13,6 +13,7 @@ from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup
 from schemas.process import terminal
+from schemas.process.installed import program
 
 _INDENT = "  "
 
@@ -41,12 +42,12 @@ def listed(commands: Iterable[str]) -> str:
 
 
 def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> Iterator[str]:
-    """The best answers, the next iteration where prompts are left for it, and answers to the held-out prompts; nothing
-    that reads a dataset which was removed since.
+    """The answers with their rewards, the next iteration where prompts are left for it, and answers to the held-out
+    prompts; nothing that reads a dataset which was removed since.
     """
     eval_setup = task_setup.eval_setup
     if last.rewards is not None and last.rewards.manifest():
-        yield _folded([shlex.quote(invocation.program("python")), "-c", _quoted(_best(last.rewards))])
+        yield _folded(map(shlex.quote, [program("quiver"), "show", near(last.rewards.url)]))
     left = _left(task_setup, last, prompts)
     if left is None or left >= prompts:
         yield _folded(map(shlex.quote, invocation.again(iteration=last.number + 1)))
@@ -84,17 +85,3 @@ def _left(task_setup: TaskSetup, last: IterationResult, prompts: int) -> int | N
 def _folded(words: Iterable[str]) -> str:
     """The quoted `words` of a command that is printed behind `_INDENT`."""
     return terminal.folded(list(words), terminal.width() - len(_INDENT), _INDENT * 3)
-
-
-def _best(rewards: Node) -> str:
-    shards = f"{near(rewards.url)}/*.parquet".replace("'", "''")
-    query = f"select prompt, response, reward from '{shards}' order by reward desc limit 5"
-    return f"import duckdb; print(duckdb.sql({json.dumps(query)}))"
-
-
-def _quoted(code: str) -> str:
-    """`code` as one word of a shell; in double quotes where nothing in it means something there."""
-    if any(character in code for character in "$`!\\"):
-        return shlex.quote(code)
-    escaped = code.replace('"', '\\"')
-    return f'"{escaped}"'

@@ -40,11 +40,6 @@ def labelled(label: str, text: str, column: int = _COLUMN) -> str:
     return f"{label}\n{wrapped(f'  {text}')}"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, as `1 stage` or `1,024 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def say_error(error: QuiverError) -> None:
     """An error's lines on stderr, its next command as it works here."""
     error.next = invocation.runnable(error.next)

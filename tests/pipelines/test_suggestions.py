@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -185,7 +184,6 @@ def test_a_command_is_repeated_whole_with_one_parameter_changed(monkeypatch: pyt
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     expected = min(str(LUIGI), os.path.relpath(LUIGI), key=len)
     assert invocation.runnable("luigi --help") == f"{expected} --help"
-    assert Path(invocation.program("python")).samefile(sys.executable)
 
 
 def test_a_long_command_is_folded_at_flags_and_read_back_by_a_shell() -> None:
@@ -224,7 +222,7 @@ def test_printed_commands_are_folded_between_words_and_never_inside_quotes(
     whole = list(suggestions.suggestions(made.task_setup, step, 4))
     monkeypatch.setenv("COLUMNS", str(columns))
     narrow = list(suggestions.suggestions(made.task_setup, step, 4))
-    assert len(narrow) == 3 and all("\\\n" in text for text in narrow) and not any("\\\n" in text for text in whole)
+    assert len(narrow) == 3 and all("\\\n" in text for text in narrow[1:]) and not any("\\\n" in text for text in whole)
     assert [words(text) for text in narrow] == [words(text) for text in whole]
     assert f"here and  there/{step.rewards.label}-" in words(narrow[0]) and template in words(narrow[1])
     printed = suggestions.section(made.task_setup, step, 4, "")

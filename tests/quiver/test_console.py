@@ -142,9 +142,7 @@ def test_rows_are_exported_and_the_formats_listed(capsys: pytest.CaptureFixture[
     )
     made = Dataset.from_arrow(table, PROMPTS, str(tmp_path / "d"))
     text = answer(capsys, "export", made.url, "--to", "trl.prompt-only-text", f"--out={tmp_path / 'rows.jsonl'}")
-    assert (
-        text.startswith("1 rows in") and (tmp_path / "rows.jsonl").read_text() == '{"prompt":"2 + 3?","answer":"5"}\n'
-    )
+    assert text.startswith("1 row in") and (tmp_path / "rows.jsonl").read_text() == '{"prompt":"2 + 3?","answer":"5"}\n'
     for words in (
         f"export {made.url} --to trl",
         "export a --to",

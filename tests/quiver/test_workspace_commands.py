@@ -230,3 +230,45 @@ def test_columns_of_ls_stand_below_each_other(workspace: Maker, capsys: pytest.C
     ]
     assert len(wide) == 4 and len({*wide}) == 1, lines
     assert max(map(len, lines)) <= 80
+
+
+def test_a_folder_of_results_is_listed_once_and_shown_by_what_is_in_it(
+    workspace: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace("rest/digits/tokenizer-00000003", SAMPLES, samples(2), op="tokenize.train")
+    workspace("rest/digits/answers-00000004", SAMPLES, samples(1), op="tokenize.train")
+    folders = [line for line in answer(capsys, "ls").splitlines() if not line.startswith(" ")]
+    assert folders == ["rest/digits", "rest/digits/iter=1"]
+    for name, count in (("rest", 4), ("rest/digits/iter=1/", 2)):
+        with pytest.raises(QuiverError, match=f"it is a folder of {count} results") as caught:
+            console.run(["show", name])
+        assert (
+            caught.value.next == f"quiver ls {name.strip('/')}"
+            and "iter=1/rewards" in dict(caught.value.fields)["expected"]
+        )
+        console.run(caught.value.next.split()[1:])
+    with pytest.raises(QuiverError) as caught:
+        console.run(["show", "rest/digits/iter=1/reward", "--root", "quiver-data"])
+    assert caught.value.next == "quiver show rest/digits/iter=1/rewards --root quiver-data"
+    console.run(caught.value.next.split()[1:])
+
+
+def test_lists_of_numbers_are_rounded_on_a_screen_and_nowhere_else(
+    workspace: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "SELECT [0.1234567891234, 1e-9/3] AS kept, {'a': 2/3} AS one"
+    assert '[0.123457, 3.33333e-10]  {"a": 0.666667}' in answer(capsys, "sql", query)
+    assert json.loads(answer(capsys, "sql", query, "--json"))[0] == {
+        "kept": [0.1234567891234, 1e-9 / 3],
+        "one": {"a": 2 / 3},
+    }
+
+
+def test_whole_rows_are_shown_a_line_for_each_field(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = answer(capsys, "show", "rest/digits/iter=1/samples", "--rows", "3")
+    assert "x" * 500 not in cut and "…" in cut
+    whole = answer(capsys, "show", "rest/digits/iter=1/samples", "--rows", "3", "--whole").splitlines()
+    assert [line.split()[1] for line in whole if line.split()[:1] == ["response"]][2] == "x" * 500
+    assert "\x1b" not in "".join(whole)
+    with pytest.raises(ConfigError):
+        console.run(["show", "rest/digits/iter=1/samples", "--whole", "--mask"])

@@ -323,7 +323,7 @@ def test_lineage_names_every_ancestor(tmp_path: Path) -> None:
     ])  # fmt: skip
     lines = third.lineage().splitlines()
     assert [line.split("[")[0].split()[0] for line in lines] == ["blend", "one:", "two:", "rows:"]
-    assert "40 rows, 1 files" in lines[0]
+    assert "40 rows, 1 file" in lines[0]
     shutil.rmtree(first.url)
     assert third.lineage().count("(gone)") == 2
 

@@ -283,7 +283,7 @@ def test_a_new_algorithm_needs_no_edit(layout: Layout, tmp_path: Path) -> None:
     )
     outside = toys.rows_for(policy, 4).to_pylist()
     outside[2]["teacher_ids"][1][0] = toys.VOCABULARY
-    with pytest.raises(DataError, match=f"teacher_ids holds ids outside the vocabulary of {toys.VOCABULARY}: 1 rows"):
+    with pytest.raises(DataError, match=f"teacher_ids holds ids outside the vocabulary of {toys.VOCABULARY}: 1 row"):
         source(policy, tmp_path / "outside", pa.Table.from_pylist(outside, schema=rows.arrow))
     pair = dataclasses.replace(
         critic,

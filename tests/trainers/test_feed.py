@@ -138,10 +138,10 @@ def test_rows_that_cannot_be_trained_on_are_all_named(tmp_path: Path) -> None:
     message = caught.value.what
     assert caught.value.code == 10
     for fault in (
-        "loss_mask is not as long as input_ids: 1 rows, first r5",
-        "input_ids holds ids outside the vocabulary of 60: 1 rows, first r3",
-        "input_ids is longer than the 48 tokens the model can take: 1 rows, first r1",
-        "input_ids has fewer than 2 tokens: 1 rows, first r4",
+        "loss_mask is not as long as input_ids: 1 row, first r5",
+        "input_ids holds ids outside the vocabulary of 60: 1 row, first r3",
+        "input_ids is longer than the 48 tokens the model can take: 1 row, first r1",
+        "input_ids has fewer than 2 tokens: 1 row, first r4",
         "loss_mask counts no token that can be predicted: 2 rows, first r2, r4",
         "loss_mask holds other numbers than 0 and 1: 2 rows, first r6, r7",
     ):

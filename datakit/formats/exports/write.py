@@ -26,7 +26,7 @@ from datakit.formats.exports import EXPORTS
 from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
 from schemas import MESSAGES, Dataset, Schema
-from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, printable
+from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, counted, printable
 from schemas.manifest import MANIFEST
 from schemas.nearest import nearest
 from schemas.store.commit import begin_attempt
@@ -53,19 +53,17 @@ class Written:
         back = f"--format {self.export.back}" + (
             f" --dialogue {self.export.dialogue}" * (self.export.dialogue != "plain")
         )
-        lines = [f"{self.rows:,} rows in {shown(self.path)}, {self.export.name}: {self.export.meaning}"]
+        lines = [f"{counted(self.rows, 'row')} in {shown(self.path)}, {self.export.name}: {self.export.meaning}"]
         if self.left_out:
-            listed = ", ".join(f"{printable(name)} ({count:,} rows)" for name, count in self.left_out.items())
+            listed = ", ".join(f"{printable(name)} ({counted(count, 'row')})" for name, count in self.left_out.items())
             lines.append(f"not written: {listed}; ids are made again of the same content by Import {back}")
         if self.weighted:
-            lines.append(
-                f"turns of weight 0 in {self.weighted:,} rows carry `weight`, which TRL does not read: it learns them"
-            )
+            rows = counted(self.weighted, "row")
+            lines.append(f"turns of weight 0 in {rows} carry `weight`, which TRL does not read: it learns them")
         if self.rejected:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.items())
-            lines.append(
-                f"{sum(self.rejected.values()):,} rows set aside ({reasons}) in {shown(self.path)}.rejected.jsonl"
-            )
+            rows = counted(sum(self.rejected.values()), "row")
+            lines.append(f"{rows} set aside ({reasons}) in {shown(self.path)}.rejected.jsonl")
         return "\n".join(lines)
 
 

@@ -243,7 +243,7 @@ def test_columns_that_are_not_written_are_counted_and_may_be_kept(tmp_path: Path
     dataset = imported(rows, "completions", tmp_path, keep=("topic",))
     plain = export(dataset, "trl", str(tmp_path / "plain"))
     assert plain.left_out == {"source": 2, "topic": 1}
-    assert "source (2 rows), topic (1 rows)" in str(plain)
+    assert "source (2 rows), topic (1 row)" in str(plain)
     kept = export(dataset, "trl", str(tmp_path / "kept"), keep=["topic", "source"])
     assert kept.left_out == {} and [line["topic"] for line in lines_in(kept.path)] == [LONG, None]
     for bad in (["messages"], ["prompt"], ["topic", "topic"], ["topics"]):

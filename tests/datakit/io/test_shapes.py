@@ -177,7 +177,7 @@ def test_parquet_is_read_in_the_same_shapes_and_tells_the_same(tmp_path: Path) -
     (row,) = made.read().to_pylist()
     assert bare(row["messages"]) == [turn("user", "hi"), turn("assistant", "yo", weight=0.0)]
     assert (row["id"], row["source"]) == (7, "a.parquet")
-    assert op.notes(made.manifest)[0].startswith("left out: n (1 rows)")
+    assert op.notes(made.manifest)[0].startswith("left out: n (1 row)")
 
 
 def test_columns_are_dotted_paths_into_nested_objects(tmp_path: Path) -> None:

@@ -88,13 +88,13 @@ def test_a_group_of_one_and_groups_without_signal_are_reported_and_can_be_left_o
     assert made.read()["advantage"].to_pylist()[4] == 0.0
     assert GroupAdvantage().notes(made.manifest) == (
         "1 of 3 groups have equal rewards and give no signal: group_std > 0 leaves them out",
-        "1 answers have no other to be held against: their advantage is 0",
+        "1 answer without another to be held against: its advantage is 0",
     )
     left = apply(Where(predicate="group_std > 0"), made, str(tmp_path / "left"))
     assert left.read()["prompt_id"].to_pylist() == ["b", "b"]
     own = GroupAdvantage(alone="reward")
     assert advantages(own, "abb", [7.0, 1.0, 1.0]) == [7.0, 0.0, 0.0]
-    assert "their advantage is their reward" in own.notes(apply(own, rows, str(tmp_path / "own")).manifest)[1]
+    assert "its advantage is the reward" in own.notes(apply(own, rows, str(tmp_path / "own")).manifest)[1]
 
 
 def test_cut_answers_have_no_say_but_an_advantage() -> None:

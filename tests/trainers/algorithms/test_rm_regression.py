@@ -76,8 +76,8 @@ def test_rows_without_a_judgement_and_infinite_ones_are_refused(tmp_path: Path) 
     labels: list[list[float | None]] = [[1.0, 2.0], [None, -100.0], [math.inf, 1.0], [3.0, None]]
     with pytest.raises(DataError) as caught:
         run_on(tmp_path, "rows", labels)
-    assert "attributes holds an infinite number: 1 rows, first s2" in caught.value.what
-    assert "attributes holds no judgement (null, NaN and -100 are none): 1 rows, first s1" in caught.value.what
+    assert "attributes holds an infinite number: 1 row, first s2" in caught.value.what
+    assert "attributes holds no judgement (null, NaN and -100 are none): 1 row, first s1" in caught.value.what
 
 
 def test_rows_with_another_number_of_attributes_are_refused(tmp_path: Path) -> None:

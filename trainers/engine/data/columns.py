@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from schemas.errors import DataError
+from schemas.errors import DataError, counted
 
 Row: TypeAlias = Mapping[str, np.ndarray]
 """List columns as arrays (one entry per token; `gather_ids` [tokens, K]), vectors as [K], numbers of shape []."""
@@ -49,7 +49,7 @@ class Columns:
         for name in reads.columns:
             column = table[name].combine_chunks()
             if column.null_count:
-                raise DataError("null", f"{name} is null in {column.null_count} rows", where=where)
+                raise DataError("null", f"{name} is null in {counted(column.null_count, 'row')}", where=where)
             if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
                 self.lists[name] = _list(column, name, where, vector=name in reads.vectors)
             else:

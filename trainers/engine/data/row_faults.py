@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.errors import DataError, printable
+from schemas.errors import DataError, counted, printable
 from trainers.engine.data.columns import Columns
 from trainers.engine.data.row_groups import RowGroups
 
@@ -27,7 +27,7 @@ class RowFaults:
         """Raise `DataError` if anything was added."""
         if self.by_reason:
             texts = [
-                f"{reason}: {count} rows, first {', '.join(map(printable, names))}"
+                f"{reason}: {counted(count, 'row')}, first {', '.join(map(printable, names))}"
                 for reason, (count, names) in self.by_reason.items()
             ]
             raise DataError(

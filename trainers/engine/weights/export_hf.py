@@ -17,7 +17,7 @@ from torch import Tensor
 
 from schemas.chat_template import ChatTemplate
 from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
-from schemas.errors import DataError, IntegrityError, QuiverError
+from schemas.errors import DataError, IntegrityError, QuiverError, counted
 from schemas.manifest import Manifest
 from schemas.store import commit
 from schemas.store.storage import guarded
@@ -83,7 +83,7 @@ def export(
             files = _write_weights(plan, here, max_shard_bytes)
             for name, text in _texts(plan, words.files, made, say).items():
                 _put(here, name, text)
-        say(f"{plan.family.name}: {len(plan.slots)} tensors in {files} files")
+        say(f"{plan.family.name}: {counted(len(plan.slots), 'tensor')} in {counted(files, 'file')}")
         compared = _compared(plan, here, made.folder, check, dtype)
         say(compared.line)
         params = {"family": plan.family.name, "dtype": dtype, "max_shard_bytes": max_shard_bytes}
