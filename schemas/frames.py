@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from schemas.errors import ConfigError
+from schemas.installed import with_extra
 from schemas.manifest import File, Manifest
-from schemas.process.installed import with_extra
 from schemas.schema import Schema
 from schemas.shards import Verify, open_shard
 

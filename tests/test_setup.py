@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from schemas.process import installed
+from schemas import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 

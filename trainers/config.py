@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
-from schemas.process.installed import with_extra
+from schemas.installed import with_extra
 from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse, plain
 from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json

@@ -12,8 +12,8 @@ from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
 from pipelines.stages.iteration import IterationResult, TaskSetup
+from schemas.installed import program
 from schemas.process import terminal
-from schemas.process.installed import program
 
 _INDENT = "  "
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 
-from schemas.process.installed import program
+from schemas.installed import program
 from schemas.process.terminal import PROGRAMS, command_words, from_here
 
 _MODULE = ["--module", "pipelines"]

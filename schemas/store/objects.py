@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
-from schemas.process.installed import with_extra
+from schemas.installed import with_extra
 from schemas.store.owner import Owner
 from schemas.store.storage import MAY_MISS, shown, storage_error
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import ConfigError, DataError, WorkerError, printable
-from schemas.process.installed import with_extra
+from schemas.installed import with_extra
 from schemas.process.interpreter import importable, module
 from schemas.settings import plain
 from schemas.store.storage import shown
