@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from schemas.nearest import did_you_mean
@@ -53,6 +53,8 @@ class QuiverError(Exception):
     """Columns that rows lack, for whoever knows the command that makes them; it goes no further than this process."""
     matches: tuple[str, ...] = ()
     """What a pattern matches that was given where one place is needed; it goes no further than this process either."""
+    beside: tuple[QuiverError, ...] = ()
+    """Other faults that were found before anything was started; who prints this one prints them first."""
 
     def __init__(
         self,
@@ -111,6 +113,26 @@ class QuiverError(Exception):
     def as_json(self) -> str:
         """The same fields as one JSON line; `what` without the name that was meant, which is `nearest`."""
         return json.dumps({"code": self.code, **self._facts}, sort_keys=True)
+
+
+_TOLD = 5
+"""Faults that are told at a time, at most."""
+
+
+def check_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Do all `checks`; of their `ConfigError`s and `DataError`s the first is raised, the others `beside` it."""
+    found: dict[str, QuiverError] = {}
+    for check in checks:
+        try:
+            check()
+        except (ConfigError, DataError) as error:
+            found |= {one.what: one for one in (*error.beside, error) if one.what not in found}
+        if len(found) >= _TOLD:
+            break
+    if found:
+        first, *others = found.values()
+        first.beside = tuple(others)
+        raise first
 
 
 def error_of(fields: Mapping[str, Any]) -> QuiverError:

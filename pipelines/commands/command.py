@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ from pipelines.runtime.tasks import complete, task_of, tasks_of
 from pipelines.runtime.training import check
 from schemas import end_tokens
 from schemas.chat_template import ChatTemplate
-from schemas.errors import StorageError, counted, printable
+from schemas.errors import StorageError, check_all, counted, printable
 from schemas.store.commit import read_manifest
 
 _SHOWN = 12
@@ -81,13 +81,7 @@ class Command(luigi.Task):
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
-        for node in todo:
-            check_rows(node)
-            check_emptied(node, self.length_flag)
-            if isinstance(node, TrainedCheckpoint):
-                check(node)
-        if not settings.quiver_config().max_rejected:
-            rehearse(todo, functools.partial(of_file, self))
+        check_all(self._checks(todo))
         for number, node in enumerate(todo, 1):
             made = task_of(node)
             made.place, made.length_flag = (number, len(todo)), self.length_flag
@@ -100,6 +94,16 @@ class Command(luigi.Task):
             say_of(f"  {node.label}", cause)
         if len(changed) > _SHOWN:
             say(f"  and {counted(len(changed) - _SHOWN, 'stage')} behind them")
+
+    def _checks(self, todo: Sequence[Node]) -> Iterator[Callable[[], object]]:
+        """What the stages `todo` are held against before one of them runs."""
+        for node in todo:
+            yield functools.partial(check_rows, node)
+            yield functools.partial(check_emptied, node, self.length_flag)
+            if isinstance(node, TrainedCheckpoint):
+                yield functools.partial(check, node)
+        if not settings.quiver_config().max_rejected:
+            yield functools.partial(rehearse, todo, functools.partial(of_file, self))
 
     def after(self) -> None:
         """Say where the results lie."""

@@ -33,7 +33,7 @@ def check_template(node: Table) -> None:
             "no-template",
             f"{node.label}: {printable(tokenizer.name)} has no chat template, and none was given",
             expected=", ".join(TEMPLATES),
-            where=shown(tokenizer.url),
+            where=shown(tokenizer_at(tokenizer)),
             kept="nothing was started",
             next="--template text",
         )
@@ -88,7 +88,7 @@ def beyond(what: str, model: Node, given: int, most: int, command: str) -> Confi
         f"{what} is more than the {most} tokens that {printable(model.name)} reads",
         expected=f"at most {most}",
         found=str(given),
-        where=shown(model.url),
+        where=shown(tokenizer_at(model)),
         kept="nothing was started",
         next=command,
     )

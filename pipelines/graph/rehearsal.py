@@ -7,6 +7,7 @@ every template. What is behind them is refused by the stage itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.remade import tokenizer_at
 from schemas.dataset import Dataset
-from schemas.errors import QuiverError
+from schemas.errors import QuiverError, check_all
 from schemas.settings import canonical
 from schemas.store.commit import read_manifest
 
@@ -37,25 +38,34 @@ _AS_THEY_ARE = (Split, Shuffle, Window, NotIn)
 
 def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> None:
     """`DataError`, as the stage itself would have it, where one of the stages `todo` rejects the first rows of a file,
-    or those that will be templated, and no rejected row is allowed; `flag` makes that of a command of what a
-    reader says next. A stage alone says so itself.
+    or those that will be templated, and no rejected row is allowed; those of other files and templates are beside it.
+    `flag` makes that of a command of what a reader says next. A stage alone says so itself.
     """
     known_rows: dict[int, pa.Table | None] = {}
     written: set[tuple[int, str, str]] = set()
-    for node in todo if len(todo) > 1 else ():
-        if isinstance(node, Table) and isinstance(node.op, FormatReader):
-            try:
-                _first_rows(node, known_rows)
-            except QuiverError as error:
-                error.next = flag(node.op, error.next)
-                raise
-        elif isinstance(node, Table) and isinstance(node.op, WritesText):
-            rows = _first_rows(node.inputs[0], known_rows)
-            place = tokenizer_at(node.resources["tokenizer"])
-            known = (id(rows), canonical(node.op.to_json()), place)
-            if rows is not None and rows.num_rows and known not in written:
-                written.add(known)
-                _write(node, rows, place)
+
+    def read(node: Table, op: FormatReader) -> None:
+        try:
+            _first_rows(node, known_rows)
+        except QuiverError as error:
+            known_rows[id(node)] = None
+            error.next = flag(op, error.next)
+            raise
+
+    def write(node: Table) -> None:
+        rows = _first_rows(node.inputs[0], known_rows)
+        place = tokenizer_at(node.resources["tokenizer"])
+        known = (id(rows), canonical(node.op.to_json()), place)
+        if rows is not None and rows.num_rows and known not in written:
+            written.add(known)
+            _write(node, rows, place)
+
+    tables = [node for node in todo if isinstance(node, Table)] if len(todo) > 1 else []
+    check_all(
+        functools.partial(read, node, node.op) if isinstance(node.op, FormatReader) else functools.partial(write, node)
+        for node in tables
+        if isinstance(node.op, FormatReader | WritesText)
+    )
 
 
 def _first_rows(node: Node, known_rows: dict[int, pa.Table | None]) -> pa.Table | None:

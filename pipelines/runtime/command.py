@@ -100,8 +100,9 @@ def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> 
     try:
         return execute(list(sys.argv[1:] if cmdline_args is None else cmdline_args), _report)
     except QuiverError as error:
-        error.next = _next(error)
-        say_error(error)
+        for one in (*error.beside, error):
+            one.next = _next(one)
+            say_error(one)
         raise SystemExit(error.code) from None
     except (SystemExit, KeyboardInterrupt) as exit_:
         if isinstance(exit_, KeyboardInterrupt) or _running.stop_requested:

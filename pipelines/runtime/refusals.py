@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import luigi
@@ -40,18 +40,20 @@ def install() -> None:
     CmdlineParser._build_parser = staticmethod(refusing)  # type: ignore[method-assign,assignment]
 
 
-def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
-    """Which parameter of `kind` has a value that cannot be read, and why: from `given` (texts of the command line) or
-    from the configuration; empty if all can.
+def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None], before: str = "") -> str:
+    """Which parameters of `kind` have a value that cannot be read, and why: flags from `given` (texts of the command
+    line), names from the configuration; empty if all can. `before` stands before a parameter's name in its flag.
     """
-    wrong = _first_wrong(kind, given)
-    return "" if wrong is None else f"{wrong[0]}: {printable(fault_words(*wrong[1:]), 200)}"
+    return "; ".join(
+        f"{invocation.flag_of(before + name) if given.get(name) else name}: {printable(fault_words(parameter, fault), 200)}"
+        for name, parameter, fault in _wrong(kind, given)
+    )
 
 
-def _first_wrong(
+def _wrong(
     kind: type[luigi.Task], given: Mapping[str, str | None]
-) -> tuple[str, luigi.Parameter[Any], Exception] | None:
-    """The first parameter of `kind` whose value cannot be read, and why."""
+) -> Iterator[tuple[str, luigi.Parameter[Any], Exception]]:
+    """The parameters of `kind` whose value cannot be read, and why."""
     for name, parameter in kind.get_params():
         try:
             text = given.get(name)
@@ -60,8 +62,7 @@ def _first_wrong(
             else:
                 parameter._get_value(kind.get_task_family(), name)
         except (ParameterException, ValueError) as fault:
-            return name, parameter, fault
-    return None
+            yield name, parameter, fault
 
 
 def fault_words(parameter: luigi.Parameter[Any], fault: Exception) -> str:
@@ -84,13 +85,13 @@ def _in_words(fault: str) -> str:
 
 
 def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
-    """The command with a list where the first value that cannot be read is a bare one, with the nearest number where
+    """The command with a list where the one value that cannot be read is a bare one, with the nearest number where
     it is out of bounds; the page about it where nothing is as certain.
     """
-    wrong = _first_wrong(kind, given)
-    text = "" if wrong is None else given.get(wrong[0])
-    if wrong is not None and text:
-        flag, parameter = invocation.flag_of(wrong[0]), wrong[1]
+    wrong = list(_wrong(kind, given))
+    text = given.get(wrong[0][0]) if len(wrong) == 1 else ""
+    if text:
+        flag, parameter = invocation.flag_of(wrong[0][0]), wrong[0][1]
         bare = isinstance(parameter, ListParameter) and not text.startswith("[")
         better = as_list(text) if bare else _within_bounds(parameter, text)
         if better:
@@ -121,7 +122,7 @@ def refuse_missing(kind: type[luigi.Task], given: Mapping[str, str | None]) -> N
         raise ConfigError(
             "missing-parameter",
             f"{family} needs {' and '.join(f'--{name}' for name in needed)}",
-            expected="; ".join(f"{name}: {about}" for name, about in needed.items()),
+            expected="; ".join(f"--{name}: {about}" for name, about in needed.items()),
             kept="nothing was started",
             next=invocation.completed(getattr(kind, "example", "")),
         ) from None

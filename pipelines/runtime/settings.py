@@ -134,7 +134,8 @@ def own_settings(params: Mapping[str, Any]) -> Iterator[None]:
     except ConfigError as fault:
         ours = [key for key in params if key in dict(quiver.get_params()) and key in fault.wrong]
         if ours and fault.slug == "unknown-key":
-            fault.sentence += f": {', '.join(ours)} stands in section [quiver] of luigi.cfg, or behind a flag"
+            own = ", ".join(invocation.flag_of(f"quiver_{key}") for key in ours)
+            fault.sentence += f": it is set by {own}, or in section [quiver] of luigi.cfg"
             fault.nearest = ""
             fault.expected = "a share of the rows, from 0 to 1" if "max_rejected" in ours else ""
             flags = [word for key in ours for word in (invocation.flag_of(f"quiver_{key}"), str(params[key]))]
@@ -157,17 +158,22 @@ def quiver_config() -> quiver:
 
 
 def configured(section: type[T]) -> T:
-    """A section with its values; `ConfigError` names the section of a value that is missing or cannot be read."""
+    """A section with its values; `ConfigError` names the section, or the flags, of values that are missing or cannot be
+    read.
+    """
     try:
         return section()
     except (ParameterException, ValueError) as fault:
         if isinstance(fault, ConfigError):
             raise
         message = ": ".join(str(part) for part in (fault, fault.__cause__) if part)
+        title = section.__name__
+        flags = {name: invocation.flag_of(f"{title}_{name}") for name, _ in section.get_params()}
+        given = {name: text for name, flag in flags.items() if (text := invocation.value(flag))}
         raise ConfigError(
             "bad-setting",
-            unreadable(section, {}) or printable(message, 300),
-            where=f"section [{section.__name__}] of the configuration",
+            unreadable(section, given, f"{title}_") or printable(message, 300),
+            where="" if given else f"section [{title}] of the configuration",
             kept="nothing was started",
         ) from None
 

@@ -108,5 +108,5 @@ def test_a_value_that_a_parameter_refuses_is_named_with_why() -> None:
 
     kind: Any = Measured
     for text, why in {"x": "'x' is not a number", "3": "3 is not between 0 and 2"}.items():
-        assert refusals.unreadable(kind, {"lr": text}) == f"lr: {why}"
+        assert refusals.unreadable(kind, {"lr": text}) == f"--lr: {why}"
     assert refusals.unreadable(kind, {"lr": "1e0"}) == ""

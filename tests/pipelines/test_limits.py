@@ -56,6 +56,7 @@ def test_a_missing_template_is_found_as_the_graph_is_made(bare: Path) -> None:
         with pytest.raises(ConfigError, match=r"(model|judge).* has no chat template, and none was given") as fault:
             goal.build(Plan("data"))
         assert (fault.value.slug, fault.value.next) == ("no-template", "--template text"), type(goal).__name__
+        assert Path(fault.value.where).is_dir() and Path(fault.value.where).parent == bare, "what the user named"
     assert all(goal.build(Plan("data")) for goal in goals(template="text"))
     assert not (bare / "data").exists()
 
@@ -118,6 +119,7 @@ def test_a_length_beyond_the_model_is_found_at_planning(place: Path, with_settin
     with pytest.raises(ConfigError, match="65 is more than the 64 tokens that model reads") as fault:
         wanted(with_settings, max_new_tokens=16, max_length=65)
     assert (fault.value.slug, fault.value.next) == ("beyond-model", "--own-max-length 64")
+    assert fault.value.where == str(place / "model")
     with pytest.raises(ConfigError, match="answers of 512 tokens leave no room for a question") as fault:
         wanted(with_settings, max_new_tokens=512)
     assert fault.value.next == "--own-max-new-tokens 32"

@@ -91,6 +91,16 @@ def test_the_command_that_follows_has_the_flag_of_the_setup(models: Path, capsys
     assert """--own-columns '{"prompt": "problem"}'""" in printed
 
 
+def test_all_that_is_known_to_be_wrong_is_told_together(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _file("rows.jsonl", [{"problem": "q"}])
+    _file("others.jsonl", [{"prompt": "q", "solution": "a"}])
+    given = "SpinIteration --setup own --own-model m --own-prompts rows.jsonl --own-original others.jsonl"
+    printed = _ends(given, capsys)
+    told = [line for line in printed.splitlines() if line.startswith("error[")]
+    assert [line.split("]")[0] for line in told] == ["error[10/missing-key"] * 2, printed
+    assert printed.count("--own-columns") == printed.count("--own-original-columns") == 1
+
+
 def test_a_stage_alone_says_itself_what_its_file_lacks(models: Path) -> None:
     _file("rows.jsonl", [{"problem": "q"}])
     read = rows_at(Plan("quiver-data"), "rows.jsonl", "prompts")
