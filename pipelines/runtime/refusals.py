@@ -44,10 +44,9 @@ def unreadable(kind: type[luigi.Task], given: Mapping[str, str | None], before: 
     """Which parameters of `kind` have a value that cannot be read, and why: flags from `given` (texts of the command
     line), names from the configuration; empty if all can. `before` stands before a parameter's name in its flag.
     """
-    return "; ".join(
-        f"{invocation.flag_of(before + name) if given.get(name) else name}: {printable(fault_words(parameter, fault), 200)}"
-        for name, parameter, fault in _wrong(kind, given)
-    )
+    called = {name: invocation.flag_of(before + name) if given.get(name) else name for name, _ in kind.get_params()}
+    wrong = [(called[name], fault_words(parameter, fault)) for name, parameter, fault in _wrong(kind, given)]
+    return "; ".join(f"{name}: {printable(words, 200)}" for name, words in wrong)
 
 
 def _wrong(
