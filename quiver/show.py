@@ -155,8 +155,8 @@ def _plain(place: str, rows: int, whole: bool) -> Iterator[str]:
     where = normal(place)
     above = os.path.dirname(where.rstrip("/"))
     if os.path.basename(where.rstrip("/")) == "rejected" and Dataset.exists(above):
-        said = plain_places.rejected(Dataset.open(above), rows, whole=whole)
-        yield from said if whole else map(_near, said)
+        aside = plain_places.rejected(Dataset.open(above), rows, whole=whole)
+        yield from aside if whole else map(_near, aside)
         return
     if "://" in where or not os.path.exists(where):
         raise _nothing(place)

@@ -78,11 +78,11 @@ def _refuse_name(name: str, names: Iterable[str], options: Mapping[str, str]) ->
     if not inside and not near:
         return
     listed = ", ".join(printable(one, 200) for one in inside[:_NAMED])
-    isa = f": it is a folder of {counted(len(inside), 'result')}" if inside else ""
+    inside_of = f": it is a folder of {counted(len(inside), 'result')}" if inside else ""
     root = ["--root", options["root"]] if options.get("root") else []
     raise IntegrityError(
         "dataset-missing",
-        f"no dataset or checkpoint is called {printable(name, 200)}{isa}",
+        f"no dataset or checkpoint is called {printable(name, 200)}{inside_of}",
         expected=f"one of {listed}{', ...' if inside[_NAMED:] else ''}" if inside else "a name that quiver ls has",
         found=printable(name, 200),
         kept="nothing was read",

@@ -121,16 +121,16 @@ _TOLD = 5
 
 def check_all(checks: Iterable[Callable[[], object]]) -> None:
     """Do all `checks`; of their `ConfigError`s and `DataError`s the first is raised, the others `beside` it."""
-    found: dict[str, QuiverError] = {}
+    faults: dict[str, QuiverError] = {}
     for check in checks:
         try:
             check()
         except (ConfigError, DataError) as error:
-            found |= {one.what: one for one in (*error.beside, error) if one.what not in found}
-        if len(found) >= _TOLD:
+            faults |= {one.what: one for one in (*error.beside, error) if one.what not in faults}
+        if len(faults) >= _TOLD:
             break
-    if found:
-        first, *others = found.values()
+    if faults:
+        first, *others = faults.values()
         first.beside = tuple(others)
         raise first
 

@@ -93,5 +93,5 @@ def test_a_format_that_reads_the_file_is_said_before_a_key_that_only_a_person_kn
     read = Jsonl(files=("judged.jsonl",), format="preferences")
     name, *flags = shlex.split(words.format("judged.jsonl"))
     with CmdlineParser.global_instance([name, *flags]) as parser:
-        said = of_file(parser.get_task_obj(), read, """--columns '{"chosen": "KEY", "rejected": "label"}'""")
-    assert said.startswith(repaired), said
+        repaired_flag = of_file(parser.get_task_obj(), read, """--columns '{"chosen": "KEY", "rejected": "label"}'""")
+    assert repaired_flag.startswith(repaired), repaired_flag

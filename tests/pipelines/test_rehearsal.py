@@ -96,8 +96,8 @@ def test_all_that_is_known_to_be_wrong_is_told_together(models: Path, capsys: py
     _file("others.jsonl", [{"prompt": "q", "solution": "a"}])
     given = "SpinIteration --setup own --own-model m --own-prompts rows.jsonl --own-original others.jsonl"
     printed = _ends(given, capsys)
-    told = [line for line in printed.splitlines() if line.startswith("error[")]
-    assert [line.split("]")[0] for line in told] == ["error[10/missing-key"] * 2, printed
+    errors = [line for line in printed.splitlines() if line.startswith("error[")]
+    assert [line.split("]")[0] for line in errors] == ["error[10/missing-key"] * 2, printed
     assert printed.count("--own-columns") == printed.count("--own-original-columns") == 1
 
 
