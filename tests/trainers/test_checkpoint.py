@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,12 @@ import torch.distributed.checkpoint as dcp
 from schemas.errors import ConfigError, ConflictError, IntegrityError, QuiverError
 from tests.trainers.networks import SMALL, network, vocabulary
 from tests.trainers.resharding import steps_of, trained
+from tests.warm.command import launched
 from trainers.engine.checkpoint import checkpoint, safe_unpickle
 from trainers.engine.checkpoint.checkpoint import load_model, load_optimizer, open_checkpoint, save
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.quiet import quiet
 from trainers.parallel import Parallel
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def here() -> parallel.Layout:
@@ -314,10 +311,7 @@ def test_the_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
 
 
 def test_every_layout_holds_the_same_weights(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "tests.trainers.resharding", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched(2, "tests.trainers.resharding", tmp_path)
     digests = {name: open_checkpoint(str(tmp_path / name)).weights_digest for name in os.listdir(tmp_path)}
     single = save(str(tmp_path / "single"), model=network()).facts["weights_digest"]
     assert digests["tensor-fresh"] == digests["pipeline-fresh"] == single

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from tests.trainers.networks import louder, vocabulary
 from tests.trainers.test_checkpoint import tensors
 from tests.trainers.test_generator import Sampling
 from tests.trainers.test_run import go, stopping_after
+from tests.warm.command import launched
 from trainers import merge, registry
 from trainers.architecture import Experts
 from trainers.config import Lora, Run
@@ -154,20 +152,10 @@ def test_sampler_and_scorer_take_adapters(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def curves(folder: Path) -> dict[str, Any]:
-    launched(folder, 1, ALONE)
-    launched(folder, 2, *CUTS.values())
+    launched(1, "tests.trainers.adapted", folder, folder / "1.json", ALONE)
+    launched(2, "tests.trainers.adapted", folder, folder / "2.json", *CUTS.values())
     alone, cut = (json.loads((folder / f"{n}.json").read_text()) for n in (1, 2))
     return {"alone": alone[ALONE], **{name: cut[layout] for name, layout in CUTS.items()}}
-
-
-def launched(folder: Path, processes: int, *layouts: str) -> None:
-    command = [sys.executable, "-W", "ignore"]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command += ["-m", "tests.trainers.adapted", str(folder), str(folder / f"{processes}.json"), *layouts]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.mark.parametrize("cut", ["alone", *CUTS])

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from datakit.tokenize import Pack
 from schemas.dataset import Dataset
 from tests.trainers import toys
 from tests.trainers.curves import EVEN, ISSUE
+from tests.warm.command import launched
 from trainers import registry
 
 ALGORITHMS = sorted(registry.algorithms())
@@ -48,15 +46,15 @@ class Answers(dict[str, Any]):
     """What every cut gives; those of `LATE` are made once they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(launched(folder, 2, *CUTS.values()))
+        super().__init__(curves(folder, 2, *CUTS.values()))
         self.folder = folder
         for name, layout in CUTS.items():
             self[name] = self[layout]
-        self["alone"] = launched(folder, 1, ALONE)[ALONE]
+        self["alone"] = curves(folder, 1, ALONE)[ALONE]
 
     def __missing__(self, name: str) -> Any:
         processes, layout = LATE[name]
-        self[name] = launched(self.folder, processes, layout)[layout]
+        self[name] = curves(self.folder, processes, layout)[layout]
         return self[name]
 
 
@@ -83,15 +81,9 @@ def even(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=table.schema)
 
 
-def launched(folder: Path, processes: int, *layouts: str) -> dict[str, Any]:
+def curves(folder: Path, processes: int, *layouts: str) -> dict[str, Any]:
     out = folder / f"answers-{processes}.json"
-    command = [sys.executable, "-W", "ignore"]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command += ["-m", "tests.trainers.curves", str(folder), str(out), *layouts]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    launched(processes, "tests.trainers.curves", folder, out, *layouts)
     measured: dict[str, Any] = json.loads(out.read_text())
     return measured
 

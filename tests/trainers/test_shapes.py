@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from tests.trainers import shapes
 from tests.trainers.networks import SMALL, louder, network
 from tests.trainers.shapes import KINDS, shape
 from tests.trainers.test_generator import Sampling, generator, prompts, seeds, without_cache
+from tests.warm.command import launched
 from trainers import registry
 from trainers.architecture import Experts, ModelConfig, RopeScaling, shape_faults
 from trainers.engine.checkpoint import checkpoint
@@ -257,11 +255,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process and two say, by layout, and the folder of what they saved."""
     folder = tmp_path_factory.mktemp("shapes")
     alone = shapes.everything(parallel.start(Parallel()), folder)
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.trainers.shapes", str(folder), *CUTS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    launched(2, "tests.trainers.shapes", folder, *CUTS)
     return {"alone": alone, **json.loads((folder / "answers.json").read_text()), "folder": folder}
 
 

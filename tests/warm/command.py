@@ -1,4 +1,6 @@
-"""`run`: a console script of ours in a fork of a process that has imported it, else as a process of its own."""
+"""`run`: a console script in a fork of a process that has imported it. `launched`: ranks in forks of one that has
+imported the engine.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,9 +19,11 @@ from pathlib import Path
 
 from tests.warm.server import ROOM
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ("luigi.cfg", "client.cfg")
 """Files that are read while `luigi` is imported: a command beside one is a process of its own."""
 
+_OPTIONS = {"commands": (), "ranks": ("-W", "ignore")}
 _OF_INTERPRETERS = ("PYTHON", "LUIGI", "LD_", "OMP_", "MALLOC", "LC_", "LANG")
 """Environment that is heeded before the first of our lines runs."""
 
@@ -26,11 +31,17 @@ _OF_INTERPRETERS = ("PYTHON", "LUIGI", "LD_", "OMP_", "MALLOC", "LC_", "LANG")
 class Server:
     """The process that is forked, and the way to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._asked, there = socket.socketpair()
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("server.py")), str(there.fileno())],
+                [
+                    sys.executable,
+                    *_OPTIONS[kind],
+                    str(Path(__file__).with_name("server.py")),
+                    str(there.fileno()),
+                    kind,
+                ],
                 cwd="/",
                 env=_environment(),
                 pass_fds=[there.fileno()],
@@ -38,10 +49,10 @@ class Server:
         self._answers = self._asked.makefile("r")
 
     def run(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float, **more: int
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)`."""
-        job = {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+        job = {"words": list(words), "folder": str(folder), "environment": dict(environment), **more}
         request = json.dumps(job).encode()
         assert len(request) < ROOM
         output, errors = _Pipe(), _Pipe()
@@ -95,7 +106,7 @@ class _Pipe:
         return self._data.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
-_servers: list[Server] = []
+_servers: dict[str, Server] = {}
 
 
 def run(
@@ -105,9 +116,23 @@ def run(
     so where it differs (`fresh`), no fork can be what the command would be.
     """
     assert not fresh(words, folder, environment), "this one needs an interpreter of its own"
-    if not _servers:
-        _servers.append(Server())
-    return _servers[0].run(words, folder, environment, timeout)
+    return _server("commands").run(words, folder, environment, timeout)
+
+
+def launched(ranks: int, module: str, *words: object, timeout: float = 400) -> None:
+    """Run `python -m module words` in so many processes of one world, or in one without; AssertionError where one
+    fails.
+    """
+    with tempfile.TemporaryDirectory() as meeting:
+        given = {**os.environ, "OMP_NUM_THREADS": "1", "QUIVER_MEETING": meeting, "PYTHONPATH": str(ROOT)}
+        done = _server("ranks").run([module, *map(str, words)], ROOT, given, timeout, ranks=ranks)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def _server(kind: str) -> Server:
+    if kind not in _servers:
+        _servers[kind] = Server(kind)
+    return _servers[kind]
 
 
 def fresh(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> bool:
@@ -131,6 +156,6 @@ def _environment() -> Mapping[str, str]:
 
 
 def end() -> None:
-    """End the server, where there is one."""
+    """End what was started."""
     while _servers:
-        _servers.pop().end()
+        _servers.popitem()[1].end()

@@ -1,11 +1,13 @@
-"""The process that is forked: `python server.py SOCKET`. It imports the command line, then forks a child per request.
+"""The process that is forked: `python server.py SOCKET commands|ranks`. It imports what those import, then forks a
+child per request.
 
-A child becomes what a console script is at its start: words, environment, folder, path, streams and signals are the
-request's, and what our modules took from their process while they were imported is taken again. Then the script itself
-runs in it, and the interpreter ends with it. The fork server that a command starts is a fork too: of a twin that was
-put aside before the command began.
+A child of `commands` becomes what a console script is at its start: words, environment, folder, path, streams and
+signals are the request's, and what our modules took from their process while they were imported is taken again. Then
+the script itself runs in it, and the interpreter ends with it. The fork server that a command starts is a fork too: of
+a twin that was put aside before the command began. A child of `ranks` forks the processes of one world, as torchrun
+would start them.
 
-Nothing but imports happens here before a fork: no pool of Arrow or of duckdb has started, which is looked at.
+Nothing but imports happens here before a fork: no pool of Arrow, duckdb or torch has started, which is looked at.
 """
 
 from __future__ import annotations
@@ -25,10 +27,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-IMPORTED = ("luigi.cmdline", "pipelines", "quiver.console", "pipelines.runtime.workers", "datakit.apply")
-"""What a command imports, and what its first stage does."""
+IMPORTED = {
+    "commands": ("luigi.cmdline", "pipelines", "quiver.console", "pipelines.runtime.workers", "datakit.apply"),
+    "ranks": ("torch._dynamo", "trainers.run", "trainers.engine.training.loop"),
+}
+"""What a command imports, and what its first stage does; what a rank does."""
 
-ROOM = 1 << 20
+ROOM = 1 << 16
 """Bytes of a request."""
 
 _FORK_SERVER = "from multiprocessing.forkserver import main"
@@ -47,7 +52,8 @@ def serve(asked: socket.socket) -> Callable[[], None]:
         child = os.fork()
         if not child:
             asked.close()
-            return lambda: become(json.loads(text), fds)
+            job = json.loads(text)
+            return lambda: world(job, fds) if "ranks" in job else become(job, fds)
         for fd in fds:
             os.close(fd)
         asked.sendall(f"{child}\n".encode())
@@ -67,6 +73,32 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
     multiprocessing.util.spawnv_passfds = aside
     remember_anew()
     runpy.run_path(script, run_name="__main__")
+
+
+def world(job: dict[str, Any], fds: Sequence[int]) -> None:
+    """Be what starts the ranks of `job` and waits for them; when one fails, all go. Returns where a rank ends."""
+    place(job["environment"], job["folder"], fds, (0, 1, 2))
+    sys.path.insert(0, job["folder"])
+    module, *words = job["words"]
+    running: dict[int, int] = {}
+    for rank in range(job["ranks"]):
+        child = os.fork()
+        if not child:
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"]} if job["ranks"] > 1 else {}
+            os.environ.update({name: str(value) for name, value in names.items()})
+            sys.argv = [module, *words]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            return
+        running[child] = rank
+    failed = False
+    while running:
+        child, status = os.wait()
+        del running[child]
+        if status and not failed:
+            failed = True
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+    sys.exit(int(failed))
 
 
 def place(environment: dict[str, str], folder: str, fds: Sequence[int], numbers: Sequence[int]) -> None:
@@ -140,9 +172,9 @@ def be_fork_server(asked: socket.socket) -> None:
 
 def main() -> None:
     """Import, look whether this may be forked, and serve."""
-    asked = socket.socket(fileno=int(sys.argv[1]))
+    asked, kind = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     sys.argv = ["-c"]  # what is imported here belongs to no command yet
-    for name in IMPORTED:
+    for name in IMPORTED[kind]:
         importlib.import_module(name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert threading.active_count() == 1 and len(threads - {"jemalloc_bg_thd"}) <= 1, f"not to be forked: {threads}"

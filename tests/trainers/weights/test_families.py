@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainers.weights import tiny
+from tests.warm.command import launched
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison, registry
@@ -39,11 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def cuts(folders: dict[str, Path]) -> Path:
     """All checkpoints' logits at tensor 2 and at pipeline 2, from one launch of two processes."""
     root = folders["llama"].parent
-    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [*torchrun, "-m", "tests.trainers.weights.cuts", str(root)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched(2, "tests.trainers.weights.cuts", root)
     return root
 
 
