@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 LONGEST = """
-pipelines/test_bad_input.py trainers/test_online.py trainers/test_trainer.py trainers/test_shapes.py
-trainers/test_resume.py trainers/test_run.py trainers/test_lora.py trainers/test_saves.py pipelines/test_command.py
-pipelines/launch/test_launch.py trainers/test_parallel_curves.py schemas/test_s3.py schemas/test_commit_faults.py
-datakit/test_every_op.py pipelines/online/test_online.py test_planted.py trainers/test_every_algorithm_adapted.py
-datakit/io/test_npy.py datakit/sql/test_child.py trainers/test_records.py pipelines/test_kill.py
+schemas/test_commit_faults.py schemas/test_s3.py
+trainers/test_parallel_curves.py pipelines/test_bad_input.py pipelines/launch/test_launch.py trainers/test_resume.py
+trainers/test_online.py trainers/test_trainer.py trainers/test_shapes.py pipelines/test_command.py trainers/test_lora.py
+datakit/test_every_op.py trainers/test_run.py trainers/test_saves.py pipelines/online/test_online.py test_planted.py
+trainers/test_every_algorithm_adapted.py datakit/io/test_npy.py datakit/sql/test_child.py trainers/test_records.py
+pipelines/test_kill.py
 """
-"""Files of more than ten seconds, longest first: they start first, so that no worker ends on one of them alone."""
+"""Files of more than ten seconds, longest first: they start first, so that no worker ends on one of them alone. Before
+them those that fork their process hundreds of times: while it is small, that takes half as long.
+"""
 
 
 def late(*values: Any, id: str | None = None) -> Any:
