@@ -43,6 +43,9 @@ class Command(luigi.Task):
         description="YAML or JSON file of flags and their values; flags given beside it win",
     )
 
+    stays: str = ""
+    """What stays of its work where it is stopped, once that is planned."""
+
     example: ClassVar[str] = ""
     """Flags that show what a command needs; words in capitals are a user's own."""
 
@@ -82,6 +85,7 @@ class Command(luigi.Task):
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
         check_all(self._checks(todo))
+        self.stays = what_stays(todo)
         for number, node in enumerate(todo, 1):
             made = task_of(node)
             made.place, made.length_flag = (number, len(todo)), self.length_flag
@@ -109,6 +113,16 @@ class Command(luigi.Task):
         """Say where the results lie."""
         for node in self.targets:
             print(labelled(node.label, node.url))
+
+
+def what_stays(todo: Sequence[Node]) -> str:
+    """What stays of the stages `todo` where they are stopped."""
+    parts = ["every finished stage"] if len(todo) > 1 else []
+    if any(isinstance(node, TrainedCheckpoint) for node in todo):
+        parts.append("steps of a training up to its last save")
+    if any(isinstance(node, Table) and roles_of(node.op) for node in todo):
+        parts.append("what models had answered")
+    return ", ".join(parts) or "nothing of this one stage, which begins anew; its input is as it was"
 
 
 def _prepare_models(todo: Sequence[Node]) -> None:

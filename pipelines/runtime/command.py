@@ -178,6 +178,7 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
 
 def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:
     main = threading.current_thread() is threading.main_thread()
+    _running.stays = ""
     invocation.given(arguments)
     Register.clear_instance_cache()
     luigi.configuration.get_config().set("worker", "no_install_shutdown_handler", "false" if main else "true")
@@ -190,6 +191,7 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
             before = getattr(task, "before", None)
             if before is not None:
                 before()
+            _running.stays = getattr(task, "stays", "")
             log = log_to_file(_LOG)
             result = _scheduled(task)
             _raise_failures(task, result, log)
@@ -255,9 +257,10 @@ def _no_scheduler(reason: str) -> ServiceError:
 
 
 class _Running:
-    """Whether SIGTERM or SIGHUP came."""
+    """Whether SIGTERM or SIGHUP came, and what stays of the run where it is stopped."""
 
     stop_requested = False
+    stays = ""
 
 
 _running = _Running()
@@ -274,7 +277,7 @@ def _stopped() -> Stopped:
     return Stopped(
         "stopped",
         "stopped on request",
-        kept="every finished stage, steps of a training up to its last save, and what paid stages had answered",
+        kept=_running.stays or "every finished stage",
         next=shlex.join(invocation.again()),
     )
 

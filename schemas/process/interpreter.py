@@ -7,6 +7,8 @@ doing so; 3.10 is handed a line that takes the folder out before anything is imp
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,8 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 
+from schemas.store.scratch import Scratch
+
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a command to stop."""
+
+_SOCKETS = "quiv-"
+"""What the folder of sockets is called: as short as Python's own, for the path of a socket may have 107 characters."""
 
 _HOME = os.getpid()
 
@@ -71,12 +78,24 @@ def safe_children(safe_path: bool = HAS_SAFE_PATH) -> Iterator[None]:
 
 def _start_fork_server() -> None:
     """It and its children inherit SIGINT blocked. One that comes here meanwhile waits: an ignored one would be lost."""
+    _own_sockets()
     resource_tracker.ensure_running()  # started later, it would unblock SIGINT on its way
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _own_sockets() -> None:
+    """Have `multiprocessing` put its sockets into a folder that the next process removes where this one is killed; its
+    own, `pymp-*`, would stay.
+    """
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if settings.get("tempdir") is None:
+        folder = Scratch(_SOCKETS)
+        settings["tempdir"] = folder.path
+        atexit.register(folder.close)
 
 
 def end_fork_server() -> None:

@@ -20,6 +20,10 @@ from pathlib import Path
 import pytest
 from commands import REST, alive_in, damaged, digests, leftovers, luigi, started, while_running
 
+from pipelines.commands import stages
+from pipelines.commands.command import Command, outstanding, what_stays
+from pipelines.graph.plan import Plan
+from pipelines.recipes import Sft
 from tests import pages
 
 SEED = int(os.environ.get("QUIVER_SIGNAL_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -134,3 +138,14 @@ def test_a_training_that_was_stopped_is_resumed_at_its_last_save(tmp_path: Path)
 def manifests(folder: Path) -> list[Path]:
     """All that is finished below the root."""
     return while_running(folder, "quiver-data/**/_manifest.json")
+
+
+def test_what_stays_is_said_of_the_stages_that_there_are(place: Path) -> None:
+    def stays(command: Command) -> str:
+        return what_stays(outstanding(command.build(Plan("data")))[0])
+
+    assert stays(stages.Import(files="rows.jsonl")).startswith("nothing of this one stage")
+    asked = stays(stages.Generate(model="model", prompts="prompts.jsonl"))
+    assert asked == "every finished stage, what models had answered"
+    trained = stays(Sft(model="model", data="rows.jsonl"))
+    assert trained.startswith("every finished stage, steps of a training up to its last save")

@@ -84,3 +84,38 @@ def test_sql_leaves_nothing_behind_when_it_is_killed(tmp_path: Path) -> None:
     lives = "from datakit.duck.session import Session\nwith Session() as session: session.rows('SELECT 1')"
     subprocess.run([sys.executable, "-c", lives], env=given, check=True)
     assert os.listdir(tmp_path) == []
+
+
+SOCKETS = """
+import multiprocessing, os, signal, sys
+from schemas.process.interpreter import safe_children
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    with safe_children():
+        child = multiprocessing.Process(target=os.getpid)
+        child.start()
+        child.join()
+    assert child.exitcode == 0
+    print(*os.listdir(os.environ["TMPDIR"]), flush=True)
+    if sys.argv[1:] == ["killed"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_sockets_of_the_killed(tmp_path: Path) -> None:
+    """Those of `multiprocessing` go with the next run; its own folder, `pymp-*`, would stay."""
+    temp, program = tmp_path / "temp", tmp_path / "sockets.py"
+    temp.mkdir()
+    program.write_text(SOCKETS)
+    for arguments, code in ((["killed"], -signal.SIGKILL), ([], 0)):
+        run = subprocess.run(
+            [sys.executable, str(program), *arguments],
+            env=environment(TMPDIR=str(temp), PYTHONPATH=os.getcwd()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == code, run.stderr
+        [folder] = run.stdout.split()
+        assert folder.startswith("quiv-")
+    assert list(temp.iterdir()) == []
