@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -84,18 +85,22 @@ def _in_words(fault: str) -> str:
 
 
 def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
-    """The command with a list where the one value that cannot be read is a bare one, with the nearest number where
-    it is out of bounds; the page about it where nothing is as certain.
+    """The command with a list where a value that cannot be read is a bare one, with the nearest number where it is out
+    of bounds; the page about it where nothing is as certain.
     """
-    wrong = list(_wrong(kind, given))
-    text = given.get(wrong[0][0]) if len(wrong) == 1 else ""
-    if text:
-        flag, parameter = invocation.flag_of(wrong[0][0]), wrong[0][1]
-        bare = isinstance(parameter, ListParameter) and not text.startswith("[")
-        better = as_list(text) if bare else _within_bounds(parameter, text)
-        if better:
-            return invocation.replaced(flag, flag, better)
-    return invocation.typed(f"{kind.get_task_family()} --help")
+    wrong = {name: _better(parameter, given.get(name) or "") for name, parameter, _ in _wrong(kind, given)}
+    if not wrong or not all(wrong.values()):
+        return invocation.typed(f"{kind.get_task_family()} --help")
+    if len(wrong) > 1:
+        return shlex.join(invocation.again(**wrong))
+    [(name, better)] = wrong.items()
+    return invocation.replaced(invocation.flag_of(name), invocation.flag_of(name), better)
+
+
+def _better(parameter: luigi.Parameter[Any], text: str) -> str:
+    """What was meant by a `text` that `parameter` does not read; empty where that is open."""
+    bare = isinstance(parameter, ListParameter) and text and not text.startswith("[")
+    return as_list(text) if bare else _within_bounds(parameter, text)
 
 
 def _within_bounds(parameter: luigi.Parameter[Any], text: str) -> str:

@@ -36,7 +36,7 @@ GIVEN = [
      f"RestIteration {OWN} --reward-std 1 --prompts-per-iteration 1 --threshold-kind absolute"),
     ("RestIteration --prompts-per-iteration -5", "RestIteration --prompts-per-iteration 1"),
     ("RestIteration --thresholds 0.5 --prompts-per-iteration -5",
-     "RestIteration --thresholds 0.5 --prompts-per-iteration 1"),
+     "RestIteration --prompts-per-iteration 1 --thresholds '[0.5]'"),
     ("RestIteration --original-share 1.5", "RestIteration --original-share 1"),
     ("RestIteration --prompts-per-iteration many", "RestIteration --help"),
     ("Import --files bad.jsonl", "Import --files bad.jsonl --quiver-max-rejected 0.34"),
