@@ -6,6 +6,7 @@ repository or in the one that QUIVER_SHARED_DATA names. Where they are absent, a
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -29,6 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup hands this down in the same way
+
+# as `pipelines` has it for a run; a fresh worker imports by itself where a test starts a program (test_apply_processes)
+multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
 
 ROOT = Path(__file__).resolve().parents[1]
 
