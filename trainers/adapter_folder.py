@@ -1,12 +1,12 @@
 """A PEFT folder, as `save_pretrained` of PEFT and TRL's trainers write it: LoRA adapters on a Hugging Face model.
 
     adapter_config.json          which model they belong to, and how they are scaled
-    adapter_model.safetensors    base_model.model.<module>.lora_A.weight [rank, in], .lora_B.weight [out, rank];
-                                 other weights stand in place of the model's
+    adapter_model.safetensors    the tensors (`trainers.adapter_tensors`)
 
 What is read here is the small file, without torch: W + scale * B A with scale = alpha / rank (Hu et al. 2021), or
-alpha / sqrt(rank) where the adapters are rank-stabilised (Kalajdzievski 2023). Everything else that PEFT can put into
-such a folder changes what is computed, and is refused by name.
+alpha / sqrt(rank) where the adapters are rank-stabilised (Kalajdzievski 2023); with `use_dora`, every output's weights
+then get the length that the adapters hold for it (Liu et al. 2024). Everything else that PEFT can put into such a
+folder changes what is computed, and is refused by name.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
+from trainers.adapter_tensors import AdapterTensors, read_tensors
 from trainers.config import read_json
-from trainers.safetensors_header import entries
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
-HEAD = f"{PREFIX}score.weight"
+CONFIG = "adapter_config.json"
+_HEAD = "score.weight"
 _MODEL = "config.json"
 _LM = re.compile("ForCausalLM|LMHeadModel")
 
 _READ = frozenset(
     (
         *("peft_type", "base_model_name_or_path", "revision", "task_type", "r", "lora_alpha", "use_rslora"),
-        *("rank_pattern", "alpha_pattern", "fan_in_fan_out", "init_lora_weights", "bias"),
+        *("rank_pattern", "alpha_pattern", "init_lora_weights", "bias", "use_dora"),
+        *("modules_to_save", "trainable_token_indices", "ensure_weight_tying"),
     )
 )
 _IDLE = frozenset(
     (
         *("auto_mapping", "peft_version", "inference_mode", "lora_dropout", "target_modules", "exclude_modules"),
-        *("layers_to_transform", "layers_pattern", "modules_to_save", "megatron_config", "megatron_core"),
-        *("eva_config", "qalora_group_size"),
+        *("layers_to_transform", "layers_pattern", "megatron_config", "megatron_core", "eva_config"),
+        *("qalora_group_size", "fan_in_fan_out"),
     )
 )
-"""What decides how adapters are trained, or what the names of the tensors say anyway."""
+"""What decides how adapters are trained, or what the tensors' names and the layers that they lie on say anyway."""
 
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to start adapters that leave the model's own weights as they are."""
@@ -55,8 +58,15 @@ MERGE = "merge_and_unload() of PEFT, then save_pretrained(new), makes a whole mo
 _LARGEST = 2**31 - 1
 """The largest rank, and the largest alpha."""
 
-_PLAIN = re.compile(r"\^?[\w.]+")
-"""What is read as a pattern of modules' names: the end of a name, or, behind ^, all of it."""
+_LARGEST_FILE = 64 << 20
+
+PLAIN = re.compile(r"\^?[\w.]+")
+"""What is no expression: the end of a module's name, or, behind ^, all of it."""
+
+_LONGEST_PATTERN = 1000
+_TWO_MEANINGS = re.compile(r"\(\?(?!:)|\[\^?\[|\[:|--|&&|~~|\|\||\{,|[^\x20-\x7e]")
+"""What Python's expressions, which PEFT reads, and RE2's may understand differently. RE2 takes linear time, whatever
+the folder asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,36 +83,53 @@ class AdapterFolder:
         return self.settings.get("task_type") == "SEQ_CLS"
 
     @property
-    def transposed(self) -> bool:
-        """Whether the adapted weights are [in, out], as GPT-2's are."""
-        return bool(self.settings.get("fan_in_fan_out"))
+    def tensors(self) -> AdapterTensors:
+        """What lies in the file of tensors."""
+        copied = list(self.settings.get("modules_to_save") or ())
+        if copied and self.settings.get("ensure_weight_tying"):
+            copied.append("lm_head")  # PEFT names the embedding alone, and copies what is tied to it too
+        return read_tensors(self.path, copied)
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether each adapter says how long every output's weights are (DoRA)."""
+        return bool(self.settings.get("use_dora"))
+
+    def tokens(self, module: str) -> list[int]:
+        """Ids whose rows of `module` were trained."""
+        given = self.settings.get("trainable_token_indices") or []
+        if isinstance(given, dict):
+            return next((list(ids) for name, ids in given.items() if module.endswith(name)), [])
+        return list(given)
 
     def rank(self, module: str) -> int:
         """Rank of the adapter on `module`, by its name in the model."""
         return int(_matching(self.settings.get("rank_pattern"), module, self.settings["r"]))
 
+    def alpha(self, module: str) -> float:
+        """Alpha of the adapter on `module`."""
+        return float(_matching(self.settings.get("alpha_pattern"), module, self.settings["lora_alpha"]))
+
     def scale(self, module: str) -> float:
         """What B A of the adapter on `module` is multiplied by."""
-        alpha = _matching(self.settings.get("alpha_pattern"), module, self.settings["lora_alpha"])
         rank = self.rank(module)
-        return float(alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank))
+        return self.alpha(module) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json of the adapted model: that of `base`, as a classifier's where the adapters make one."""
+        """config.json of the adapted model: that of `base`, with as many ids as an embedding has that came with the
+        adapters, and a classifier's, of as many numbers as the head that came, where they make one.
+        """
         read = read_json(Path(self.base) / _MODEL)
         config: dict[str, Any] = read if isinstance(read, dict) else {}
-        kinds = config.get("architectures")
+        kinds, tensors = config.get("architectures"), self.tensors
+        if tensors.vocabulary is not None:
+            config["vocab_size"] = tensors.vocabulary
         if self.scalar and isinstance(kinds, list):
             config["architectures"] = [_LM.sub("ForSequenceClassification", str(kind)) for kind in kinds]
-            config["num_labels"] = self.labels
+            head = tensors.shape(tensors.copies.get(_HEAD) or tensors.below.get(_HEAD, ""))
+            config["num_labels"] = head[0] if head else None
         return config
-
-    @property
-    def labels(self) -> int | None:
-        """How many numbers the head has that came with adapters of a classifier; None where none came."""
-        head = entries(os.path.join(self.path, TENSORS)).get(HEAD)
-        return head.shape[0] if head is not None and head.shape else None
 
 
 def is_adapters(folder: str) -> bool:
@@ -117,13 +144,14 @@ def read_adapters(folder: str, base: str = "") -> AdapterFolder:
     `ConfigError` for adapters of another kind than LoRA, for settings that change what is computed in a way that is not
     read here, and where the base is not on this machine.
     """
-    settings = read_json(Path(folder) / CONFIG)
-    faults = _faults(settings) if isinstance(settings, dict) else ["it is no object"]
+    size = os.path.getsize(os.path.join(folder, CONFIG))
+    settings: Any = read_json(Path(folder) / CONFIG) if size <= _LARGEST_FILE else None
+    faults = _faults(settings) if isinstance(settings, dict) else ["it is no object of settings"]
     if faults:
         raise ConfigError(
             "unsupported-adapters",
             f"{CONFIG} asks for adapters that are not read",
-            expected="LoRA on linear layers (PEFT's LoraConfig), with or without rank-stabilised scale",
+            expected="LoRA or DoRA on linears and embeddings, modules_to_save, trainable_token_indices (LoraConfig)",
             found=printable("; ".join(faults), 400),
             where=shown(folder),
             kept="nothing was started",
@@ -137,14 +165,20 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
         return [f"peft_type {settings.get('peft_type')}"]
     faults = [f"r {settings.get('r')}"] if not _is_rank(settings.get("r")) else []
     faults += [f"lora_alpha {settings.get('lora_alpha')}"] if not _is_positive(settings.get("lora_alpha")) else []
-    if settings.get("bias") not in (None, "none"):
+    if settings.get("bias") not in (None, "none", "all", "lora_only"):
         faults.append(f"bias {settings['bias']}")
+    if not _are_names(settings.get("modules_to_save") or []):
+        faults.append(f"modules_to_save {settings['modules_to_save']}")
+    tokens = settings.get("trainable_token_indices") or []
+    lists = tokens.values() if isinstance(tokens, dict) and _are_names(list(tokens)) else [tokens]
+    if not all(map(_are_ids, lists)):
+        faults.append(f"trainable_token_indices {tokens} (ids, each once, are read)")
     if settings.get("init_lora_weights") not in _STARTS:
         faults.append(f"init_lora_weights {settings['init_lora_weights']}, which changes the model's own weights")
     for name, fits, kind in (("rank_pattern", _is_rank, "ranks"), ("alpha_pattern", _is_positive, "positive numbers")):
         given = settings.get(name) or {}
-        if not isinstance(given, dict) or any(not _PLAIN.fullmatch(key) or not fits(given[key]) for key in given):
-            faults.append(f"{name} {given} (plain ends of names and {kind} are read)")
+        if not isinstance(given, dict) or any(not _is_pattern(key) or not fits(given[key]) for key in given):
+            faults.append(f"{name} {given} ({kind} for ends of names or for expressions that RE2 reads are read)")
     return faults + [f"{name} {value}" for name, value in settings.items() if name not in _READ | _IDLE and value]
 
 
@@ -158,13 +192,43 @@ def _is_rank(value: object) -> bool:
     return isinstance(value, int | float) and _is_positive(value) and value == int(value)
 
 
-def _matching(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> Any:
-    """The value of the first pattern that names `module` (PEFT's rule), or the usual one."""
-    for pattern, value in (patterns or {}).items():
+def _are_names(value: object) -> bool:
+    """Whether they are texts, none of them empty."""
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+
+
+def _are_ids(value: object) -> bool:
+    """Whether they are whole numbers from 0 on, each there once."""
+    whole = isinstance(value, list) and all(type(number) is int and 0 <= number <= _LARGEST for number in value)
+    return whole and len(set(value)) == len(value)  # type: ignore[arg-type, call-overload]
+
+
+def _is_pattern(key: str) -> bool:
+    """Whether PEFT and `_names` understand the same by it."""
+    if PLAIN.fullmatch(key):
+        return True
+    if len(key) > _LONGEST_PATTERN or _TWO_MEANINGS.search(key):
+        return False
+    try:
+        re.compile(key)
+        _names(key, "")
+    except (re.error, pa.ArrowInvalid, OverflowError, RecursionError):
+        return False
+    return True
+
+
+def _names(pattern: str, module: str) -> bool:
+    """Whether the pattern names `module`, by PEFT's rule: it matches all of the name, or its end behind a dot."""
+    if PLAIN.fullmatch(pattern):
         name = pattern.removeprefix("^")
-        if module == name or (name == pattern and module.endswith(f".{name}")):
-            return value
-    return usual
+        return module == name or (name == pattern and module.endswith(f".{name}"))
+    found = pc.match_substring_regex(pa.scalar(module), rf"^(?:(.*\.)?({pattern})$)")
+    return bool(found.as_py())
+
+
+def _matching(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> Any:
+    """The value of the first pattern that names `module`, or the usual one."""
+    return next((value for pattern, value in (patterns or {}).items() if _names(pattern, module)), usual)
 
 
 def _base_of(folder: str, settings: Mapping[str, Any]) -> str:

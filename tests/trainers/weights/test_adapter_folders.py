@@ -101,7 +101,7 @@ def test_adapters_of_a_classifier_on_a_language_model_make_a_reward_model(tmp_pa
     (hand / "config.json").write_text(json.dumps(config))
     quiet(hand, tmp_path / "expected", check="off")
     assert weights(tmp_path / "made") == weights(tmp_path / "expected")
-    assert read_adapters(str(tmp_path / "lora")).labels == 3
+    assert read_adapters(str(tmp_path / "lora")).config["num_labels"] == 3
 
 
 @pytest.mark.parametrize("saved", [["model.embed_tokens"], ["lm_head"], ["model.embed_tokens", "lm_head"]])
@@ -135,6 +135,12 @@ def test_what_is_trained_of_a_tied_model_parts_embedding_and_head(tmp_path: Path
         ({"rank_pattern": {"layers.0.self_attn.q_proj": 8}}, "model.layers.0.self_attn.q_proj", 0.5),
         ({"alpha_pattern": {"q_proj": 0.5}}, "model.layers.0.self_attn.q_proj", 0.25),
         ({"rank_pattern": {"layers.1.self_attn.q_proj": 8}}, "model.layers.0.self_attn.q_proj", 2.0),
+        ({"alpha_pattern": {r"layers\.[01]\..*": 1}}, "model.layers.1.mlp.up_proj", 0.5),
+        ({"alpha_pattern": {r"layers\.[01]\..*": 1}}, "model.layers.2.mlp.up_proj", 2.0),
+        ({"alpha_pattern": {"(q|v)_proj": 1, ".*": 8}}, "model.layers.0.self_attn.q_proj", 0.5),
+        ({"alpha_pattern": {"(q|v)_proj": 1, ".*": 8}}, "model.layers.0.self_attn.eq_proj", 4.0),
+        ({"alpha_pattern": {"up_proj|model": 1}}, "model.layers.0.mlp.up_proj", 0.5),
+        ({"alpha_pattern": {"(p+)+q": 1}}, "p" * 5000, 2.0),  # has no end in an engine that goes back
     ],
 )
 def test_scale(tmp_path: Path, settings: dict[str, Any], module: str, scale: float) -> None:
@@ -146,12 +152,19 @@ def test_scale(tmp_path: Path, settings: dict[str, Any], module: str, scale: flo
     ("settings", "words"),
     [
         ({"peft_type": "IA3"}, "peft_type IA3"),
-        ({"use_dora": True}, "use_dora True"),
-        ({"bias": "all"}, "bias all"),
+        ({"bias": "some"}, "bias some"),
+        ({"lora_bias": True}, "lora_bias True"),
+        ({"modules_to_save": "score"}, "modules_to_save score"),
+        ({"modules_to_save": [""]}, "modules_to_save"),
+        ({"trainable_token_indices": [1, 1]}, "trainable_token_indices [1, 1]"),
+        ({"trainable_token_indices": [-1]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [True]}, "trainable_token_indices"),
+        ({"trainable_token_indices": {"": [1]}}, "trainable_token_indices"),
+        ({"trainable_token_indices": {"wte": [10**400]}}, "trainable_token_indices"),
+        ({"trainable_token_indices": {"wte": 4}}, "trainable_token_indices"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "target_parameters"),
         ({"a_key_of_tomorrow": 1}, "a_key_of_tomorrow"),
-        ({"ensure_weight_tying": True}, "ensure_weight_tying"),
         ({"r": 0}, "r 0"),
         ({"lora_alpha": "4"}, "lora_alpha 4"),
         ({"r": 10**400}, "r 1000"),
@@ -161,7 +174,12 @@ def test_scale(tmp_path: Path, settings: dict[str, Any], module: str, scale: flo
         ({"lora_alpha": 10**400}, "lora_alpha 1000"),
         ({"lora_alpha": 10**320}, "lora_alpha 1000"),
         ({"lora_alpha": 1e300}, "lora_alpha 1e+300"),
-        ({"rank_pattern": {"(a+)+b": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"a)|(b": 4}}, "rank_pattern"),
+        ({"rank_pattern": {r"(a)\1": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"(?i)a": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"a{,3}": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"[[:alpha:]]": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"a" * 5000 + "*": 4}}, "rank_pattern"),
         ({"rank_pattern": {"q_proj": 10**400}}, "rank_pattern"),
         ({"rank_pattern": {"q_proj": 0.5}}, "rank_pattern"),
         ({"alpha_pattern": {"q_proj": 10**320}}, "alpha_pattern"),

@@ -67,7 +67,8 @@ def compare(
     job = {"folder": folder, "place": place, "model": plain(model), "scores": with_scores, "rounded": rounded}
     figures = _run({**job, "adapters": None if adapters is None else plain(adapters)})
     _judge(figures, "logits", folder)
-    line = f"logits of {figures['tokens']} tokens equal transformers {figures['transformers']}: max difference "
+    theirs = f"{'PEFT ' + figures['peft'] + ' on ' if 'peft' in figures else ''}transformers {figures['transformers']}"
+    line = f"logits of {figures['tokens']} tokens equal {theirs}: max difference "
     line += f"{figures['difference']:.3g}{f' (weights in {rounded})' if rounded else ''}"
     fact = {"logits": "equal", "tolerance": TOLERANCE}
     if beyond := figures["beyond"]:

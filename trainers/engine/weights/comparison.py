@@ -37,7 +37,7 @@ from trainers.engine.data.packing import pack
 from trainers.engine.megatron import parallel, stages
 from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.parallel import Layout
-from trainers.engine.weights import stream
+from trainers.engine.weights import peft_merged, stream
 from trainers.engine.weights.adapted_folder import AdaptedFolder
 from trainers.engine.weights.check import LAYERS
 from trainers.parallel import Parallel
@@ -69,8 +69,8 @@ def reach(model: ModelConfig) -> int:
 
 
 def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **config: Any) -> Any:
-    """The network in a Hugging Face folder as transformers loads it, in fp32, with `adapters` on it; `config` changes
-    keys of its config.
+    """The network in a Hugging Face folder as transformers loads it, in fp32, with `adapters` on it (merged by PEFT
+    where that is installed); `config` changes keys of its config.
     """
     import transformers
 
@@ -88,8 +88,11 @@ def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **conf
         for name, value in config.items():
             setattr(options["config"], name, value)
     network = kind.from_pretrained(folder, **options).eval()
-    if adapted is not None:
-        adapted.put_on(network, whole=whole)
+    if adapted is None:
+        return network
+    if peft_merged.version():
+        return peft_merged.merged(network, adapted).eval()
+    adapted.put_on(network, whole=whole)
     return network
 
 
@@ -305,6 +308,8 @@ def main() -> int:
     figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout, _rounded(job)), expected)
     gc.collect()
     figures |= {"tokens": ids.numel(), "transformers": transformers.__version__}
+    if job["adapters"] is not None and (version := peft_merged.version()):
+        figures["peft"] = version
     figures["beyond"] = beyond(job, model, layout)
     gc.collect()
     figures["scores"] = scores(job, model, layout) if job["scores"] else {}
