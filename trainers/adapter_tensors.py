@@ -34,7 +34,7 @@ _PARTS = {
     ".lora_magnitude_vector.weight": "magnitude",
 }
 _TOKENS = ".token_adapter.trainable_tokens_delta"
-_BELOW = re.compile(r"(.+)\.(?:token_adapter\.base_layer|base_layer|original_module)\.(\w+)")
+_BELOW = re.compile(r"(.+?)\.(?:token_adapter\.base_layer|base_layer|original_module)\.(\w+)")
 _COPY = re.compile(r"(.+)\.modules_to_save\.(\w+)")
 _NEVER = re.compile(r"(^|\.)(lora_\w+|base_layer|original_module|modules_to_save|token_adapter|default)(\.|$)")
 

@@ -21,6 +21,7 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+DELTA = f"{EMBEDDING}.token_adapter.trainable_tokens_delta"
 QUERY = "model.layers.0.self_attn.q_proj"
 Q = {QUERY: (64, 64)}
 
@@ -157,6 +158,29 @@ def test_more_tokens_make_a_larger_vocabulary(tmp_path: Path, family: str) -> No
     assert (made["vocab_size"], made["tie_embeddings"]) == (90, family == "qwen2")
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_more_tokens_of_which_some_were_trained(tmp_path: Path, family: str) -> None:
+    new, rows = peft_folders.numbers(90, 64, seed=1), peft_folders.numbers(2, 64, seed=5)
+    ends = {f"{EMBEDDING}.token_adapter.base_layer.weight": new, DELTA: rows}
+    if family == "qwen2":  # PEFT writes what is tied twice
+        ends |= {name.replace(EMBEDDING, HEAD): tensor.clone() for name, tensor in ends.items()}
+    else:
+        ends["lm_head.weight"] = new + 1
+    folder, _ = adapted(tmp_path, family, ends, Q, trainable_token_indices=[83, 84])
+    expected = new.clone()
+    expected[[83, 84]] = rows
+    assert torch.equal(folder.read(f"{EMBEDDING}.weight"), expected) and folder.config["vocab_size"] == 90
+    assert ("lm_head.weight" in folder.tensors, folder.parted) == (family == "llama", False)
+
+
+def test_copies_that_stay_tied_are_both_there(tmp_path: Path) -> None:
+    new = peft_folders.numbers(83, 64, seed=1)
+    ends = {f"{EMBEDDING}.weight": new, "lm_head.weight": new.clone()}
+    names = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    folder, _ = adapted(tmp_path, "qwen2", ends, Q, **names)
+    assert all(torch.equal(folder.read(name), new) for name in ends)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_logits_of_all_kinds_together_are_compared_without_peft_too(tmp_path: Path, family: str) -> None:
@@ -167,7 +191,6 @@ def test_logits_of_all_kinds_together_are_compared_without_peft_too(tmp_path: Pa
     assert "equal transformers" in imported(tmp_path, "on")
 
 
-DELTA = f"{EMBEDDING}.token_adapter.trainable_tokens_delta"
 HOSTILE: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
     "no lengths": ({"use_dora": True}, {}, f"{QUERY} without lora_magnitude_vector"),
     "lengths that nobody named": ({}, {f"{QUERY}.lora_magnitude_vector": (64,)}, f"{QUERY} with lora_magnitude_vector"),
