@@ -90,8 +90,8 @@ def opened(folder: str, head: str, adapters: AdapterFolder | None = None, **conf
     network = kind.from_pretrained(folder, **options).eval()
     if adapted is None:
         return network
-    if peft_merged.version():
-        return peft_merged.merged(network, adapted).eval()
+    if peft := peft_merged.installed():
+        return peft_merged.merged(peft, network, adapted).eval()
     adapted.put_on(network, whole=whole)
     return network
 
@@ -308,8 +308,8 @@ def main() -> int:
     figures: dict[str, Any] = _differ(ours(job["place"], model, ids, layout, _rounded(job)), expected)
     gc.collect()
     figures |= {"tokens": ids.numel(), "transformers": transformers.__version__}
-    if job["adapters"] is not None and (version := peft_merged.version()):
-        figures["peft"] = version
+    if job["adapters"] is not None and (peft := peft_merged.installed()):
+        figures["peft"] = str(peft.__version__)
     figures["beyond"] = beyond(job, model, layout)
     gc.collect()
     figures["scores"] = scores(job, model, layout) if job["scores"] else {}

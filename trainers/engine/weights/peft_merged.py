@@ -6,7 +6,6 @@ make it import or look for anything, and no expression of it is matched by an en
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Collection
 from typing import Any
@@ -22,22 +21,20 @@ _NO_MODULES = "dummy-target-modules"
 """PEFT's word for a model without adapters."""
 
 
-def version() -> str:
-    """PEFT's version; empty where it is not installed."""
-    if importlib.util.find_spec("peft") is None:
-        return ""
-    import peft
-
-    return str(peft.__version__)
+def installed() -> Any:
+    """PEFT; None where it cannot be imported: the check then goes without."""
+    try:
+        import peft
+    except ImportError:
+        return None
+    return peft
 
 
 @torch.no_grad()
-def merged(network: torch.nn.Module, folder: AdaptedFolder) -> Any:
+def merged(peft: Any, network: torch.nn.Module, folder: AdaptedFolder) -> Any:
     """`network`, the base of `folder` as transformers has it in fp32 (or its first layers), with the adapters that
     belong to its modules merged into it, and rounded as those of the folder are.
     """
-    import peft
-
     folder.fit(network)
     there = dict(network.named_modules()).keys()
     weights = {name: full for name, full in folder.theirs.items() if full.rpartition(".")[0] in there}
