@@ -123,8 +123,8 @@ class AdapterFolder:
         read = read_json(Path(self.base) / _MODEL)
         config: dict[str, Any] = read if isinstance(read, dict) else {}
         kinds, tensors = config.get("architectures"), self.tensors
-        if tensors.vocabulary is not None:
-            config["vocab_size"] = tensors.vocabulary
+        if tensors.vocab_size is not None:
+            config["vocab_size"] = tensors.vocab_size
         if self.scalar and isinstance(kinds, list):
             config["architectures"] = [_LM.sub("ForSequenceClassification", str(kind)) for kind in kinds]
             head = tensors.shape(tensors.copies.get(_HEAD) or tensors.below.get(_HEAD, ""))
@@ -222,8 +222,8 @@ def _names(pattern: str, module: str) -> bool:
     if PLAIN.fullmatch(pattern):
         name = pattern.removeprefix("^")
         return module == name or (name == pattern and module.endswith(f".{name}"))
-    found = pc.match_substring_regex(pa.scalar(module), rf"^(?:(.*\.)?({pattern})$)")
-    return bool(found.as_py())
+    match = pc.match_substring_regex(pa.scalar(module), rf"^(?:(.*\.)?({pattern})$)")
+    return bool(match.as_py())
 
 
 def _matching(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> Any:

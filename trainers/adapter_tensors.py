@@ -70,7 +70,7 @@ class AdapterTensors:
         return self.entries[name].shape if name in self.entries else ()
 
     @property
-    def vocabulary(self) -> int | None:
+    def vocab_size(self) -> int | None:
         """Rows of the embedding, or else of the head, where one came whole with the adapters."""
         for ends in (EMBEDDINGS, ("lm_head.weight",)):
             shapes = [self.shape(full) for name, full in {**self.below, **self.copies}.items() if name.endswith(ends)]
@@ -81,46 +81,46 @@ class AdapterTensors:
 
 def read_tensors(folder: str, copied: Iterable[str]) -> AdapterTensors:
     """The tensors of the adapters in `folder`; copied: ends of the names of modules that were trained whole."""
-    found = AdapterTensors(entries(os.path.join(folder, TENSORS)))
+    tensors = AdapterTensors(entries(os.path.join(folder, TENSORS)))
     plain: dict[str, str] = {}
-    for full in sorted(found.entries):
+    for full in sorted(tensors.entries):
         name = full.removeprefix(PREFIX)
         end = next((end for end in _PARTS if name.endswith(end) and name != end), None)
         if end is not None:
-            _add_part(found, name.removesuffix(end), end, full)
+            _add_part(tensors, name.removesuffix(end), end, full)
         elif name.endswith(_TOKENS):
-            found.tokens[name.removesuffix(_TOKENS)] = full
+            tensors.tokens[name.removesuffix(_TOKENS)] = full
         elif match := _BELOW.fullmatch(name) or _COPY.fullmatch(name):
-            place = found.below if match.re is _BELOW else found.copies
-            _put(found, place, ".".join(match.groups()), full)
+            place = tensors.below if match.re is _BELOW else tensors.copies
+            _put(tensors, place, ".".join(match.groups()), full)
         else:
             plain[name] = full
-    wrapped = found.adapters.keys() | found.tokens.keys()
+    wrapped = tensors.adapters.keys() | tensors.tokens.keys()
     ends = tuple(copied)
     for name, full in plain.items():
         module = name.rpartition(".")[0]
         if module in wrapped:
-            found.odd.append(full)
-        elif name in found.copies:
-            found.twins.append((full, found.copies[name]))
+            tensors.odd.append(full)
+        elif name in tensors.copies:
+            tensors.twins.append((full, tensors.copies[name]))
         else:
-            _put(found, found.copies if module.endswith(ends) else found.below, name, full)
-    both = found.adapters.keys() & found.tokens.keys() | {
-        name.rpartition(".")[0] for name in found.copies if name.rpartition(".")[0] in wrapped
+            _put(tensors, tensors.copies if module.endswith(ends) else tensors.below, name, full)
+    both = tensors.adapters.keys() & tensors.tokens.keys() | {
+        name.rpartition(".")[0] for name in tensors.copies if name.rpartition(".")[0] in wrapped
     }
-    found.odd += [f"{module}, trained in two ways" for module in sorted(both)]
-    return found
+    tensors.odd += [f"{module}, trained in two ways" for module in sorted(both)]
+    return tensors
 
 
-def _add_part(found: AdapterTensors, module: str, end: str, full: str) -> None:
-    adapter = found.adapters.setdefault(module, Adapter(embedding="embedding" in end))
+def _add_part(tensors: AdapterTensors, module: str, end: str, full: str) -> None:
+    adapter = tensors.adapters.setdefault(module, Adapter(embedding="embedding" in end))
     is_one = end.startswith(".lora_magnitude") or adapter.embedding == ("embedding" in end)
     if getattr(adapter, _PARTS[end]) or not is_one:
-        found.odd.append(full)
+        tensors.odd.append(full)
     setattr(adapter, _PARTS[end], full)
 
 
-def _put(found: AdapterTensors, place: dict[str, str], name: str, full: str) -> None:
+def _put(tensors: AdapterTensors, place: dict[str, str], name: str, full: str) -> None:
     if name in place or _NEVER.search(name) or "." not in name:
-        found.odd.append(full)
+        tensors.odd.append(full)
     place.setdefault(name, full)

@@ -46,12 +46,12 @@ class AdaptedFolder(Folder):
             self.tokenizer_place = adapters.path
         family = registry.of_config(self.config, os.path.join(self.path, CONFIG))
         self._prefix, self._turned = family.prefix, set(_turned(family))
-        found = self.deltas.tensors
-        self._below = {self._own(name): full for name, full in found.below.items()}
-        self._copies = {self._own(name): full for name, full in found.copies.items()}
-        self._on = {self._own(f"{module}.weight"): module for module in found.adapters}
-        self._tokens = {self._own(f"{module}.weight"): module for module in found.tokens}
-        names = {*found.below, *found.copies, *(f"{module}.weight" for module in (*found.adapters, *found.tokens))}
+        named = self.deltas.tensors
+        self._below = {self._own(name): full for name, full in named.below.items()}
+        self._copies = {self._own(name): full for name, full in named.copies.items()}
+        self._on = {self._own(f"{module}.weight"): module for module in named.adapters}
+        self._tokens = {self._own(f"{module}.weight"): module for module in named.tokens}
+        names = {*named.below, *named.copies, *(f"{module}.weight" for module in (*named.adapters, *named.tokens))}
         self.theirs = {self._own(name): name for name in sorted(names)}
         """What is made of the adapters' file, by the names of PEFT's modules."""
         self.embedding = next((name for name in {**self._base, **self.theirs} if name.endswith(EMBEDDINGS)), "")
@@ -120,10 +120,10 @@ class AdaptedFolder(Folder):
 
     def parts(self, name: str) -> list[str]:
         """The tensors of the adapters' file that the tensor `name` is made of, by their names there."""
-        found = self.deltas.tensors
+        named = self.deltas.tensors
         parts = [there[name] for there in (self._below, self._copies) if name in there]
-        parts += [found.tokens[self._tokens[name]]] if name in self._tokens else []
-        adapter = found.adapters[self._on[name]] if name in self._on else None
+        parts += [named.tokens[self._tokens[name]]] if name in self._tokens else []
+        adapter = named.adapters[self._on[name]] if name in self._on else None
         return parts + ([part for part in (adapter.a, adapter.b, adapter.magnitude) if part] if adapter else [])
 
     @torch.no_grad()
@@ -152,9 +152,9 @@ class AdaptedFolder(Folder):
         if self.adapters.scalar and _LM_HEAD in self.theirs:
             yield f"{_LM_HEAD} for a classifier (task_type SEQ_CLS), which has none"
         for name, module in self._on.items():
-            shape, wanted = self._shape(name), self.deltas.shape(module, self._is_turned(module))
-            if shape != wanted:
-                yield f"{module}: {list(shape) if shape else None}, not {list(wanted)}"
+            shape, expected = self._shape(name), self.deltas.shape(module, self._is_turned(module))
+            if shape != expected:
+                yield f"{module}: {list(shape) if shape else None}, not {list(expected)}"
         for name, module in self._tokens.items():
             shape, width = self._shape(name), self.deltas.tensors.shape(self.deltas.tensors.tokens[module])[1]
             if len(shape) != 2 or shape[1] != width or max(self.adapters.tokens(module)) >= shape[0]:
@@ -162,7 +162,7 @@ class AdaptedFolder(Folder):
 
     def _part(self) -> bool:
         """Whether embedding and head of a model that ties them differ by what was trained."""
-        ends, found = (self.embedding, _LM_HEAD), self.deltas.tensors
+        ends, named = (self.embedding, _LM_HEAD), self.deltas.tensors
         if all(name in self._below for name in ends) and not self.deltas.equal(*(self._below[name] for name in ends)):
             self._faults.append(f"{_LM_HEAD}, which is tied to {self.embedding}, yet differs")
         trained = [name for name in ends if name in self._copies or name in self._on]
@@ -174,7 +174,7 @@ class AdaptedFolder(Folder):
             modules = [self._tokens[name] for name in ends]
             if self.adapters.tokens(modules[0]) != self.adapters.tokens(modules[1]):
                 return True
-            if not self.deltas.equal(*(found.tokens[module] for module in modules)):
+            if not self.deltas.equal(*(named.tokens[module] for module in modules)):
                 self._faults.append(f"tokens of {_LM_HEAD}, which is tied to {self.embedding}, yet differ")
             return False
         if self.adapters.settings.get("ensure_weight_tying") and len(trained) == 1:

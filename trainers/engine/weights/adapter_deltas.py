@@ -127,8 +127,8 @@ class Deltas:
         sound = len(a) == len(b) == 2 and a[0] == b[1] == self._adapters.rank(module)
         sound &= not adapter.magnitude or lengths == b[:1]
         sound &= all(self.dtype(name) in DTYPES for name in names)
-        told = ", ".join(f"{self.dtype(name)} {list(self.tensors.shape(name))}" for name in names)
-        return [] if sound else [f"{module} of {told} for rank {self._adapters.rank(module)}"]
+        shapes = ", ".join(f"{self.dtype(name)} {list(self.tensors.shape(name))}" for name in names)
+        return [] if sound else [f"{module} of {shapes} for rank {self._adapters.rank(module)}"]
 
     def _token_faults(self, module: str) -> list[str]:
         name, ids = self.tensors.tokens[module], self._adapters.tokens(module)

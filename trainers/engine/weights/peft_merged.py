@@ -39,10 +39,10 @@ def merged(peft: Any, network: torch.nn.Module, folder: AdaptedFolder) -> Any:
     there = dict(network.named_modules()).keys()
     weights = {name: full for name, full in folder.theirs.items() if full.rpartition(".")[0] in there}
     modules = {full.rpartition(".")[0] for full in weights.values()}
-    found = folder.deltas.tensors
+    named = folder.deltas.tensors
     config = peft.LoraConfig(
-        target_modules=[module for module in found.adapters if module in modules] or _NO_MODULES,
-        modules_to_save=sorted({name.rpartition(".")[0] for name in found.copies} & modules) or None,
+        target_modules=[module for module in named.adapters if module in modules] or _NO_MODULES,
+        modules_to_save=sorted({name.rpartition(".")[0] for name in named.copies} & modules) or None,
         **_settings(folder, modules),
     )
     model = peft.get_peft_model(network, config, autocast_adapter_dtype=False)
@@ -62,14 +62,14 @@ def _plain(part: str) -> str:
 
 
 def _settings(folder: AdaptedFolder, modules: Collection[str]) -> dict[str, Any]:
-    adapters, found = folder.adapters, folder.deltas.tensors
+    adapters, named = folder.adapters, folder.deltas.tensors
     given = adapters.settings
     settings: dict[str, Any] = {"r": int(given["r"]), "lora_alpha": given["lora_alpha"]}
     settings |= {name: True for name in ("use_rslora", "use_dora") if given.get(name)}
     for name, ask in (("rank_pattern", adapters.rank), ("alpha_pattern", adapters.alpha)):
         patterns = given.get(name) or {}
         if not all(map(PLAIN.fullmatch, patterns)):
-            patterns = {f"^{re.escape(module)}": ask(module) for module in found.adapters}
+            patterns = {f"^{re.escape(module)}": ask(module) for module in named.adapters}
         settings[name] = patterns
-    tokens = {module: adapters.tokens(module) for module in found.tokens if module in modules}
+    tokens = {module: adapters.tokens(module) for module in named.tokens if module in modules}
     return settings | ({"trainable_token_indices": tokens} if tokens else {})
