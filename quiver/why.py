@@ -92,7 +92,7 @@ def _events(row: tuple[str, str], events: Sequence[Event]) -> Iterator[str]:
         if not listed:
             continue
         yield from ("", printable(folder, terminal.width()))
-        cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _said(several, row))
+        cells = [(printable(several[0].entry.name.removeprefix(f"{folder}/"), _CELL), _summary(several, row))
                  for several in listed]  # fmt: skip
         yield from terminal.table(cells, "  ")
     passed = sum(map(_passes, events))
@@ -113,7 +113,7 @@ def _passes(event: Event) -> bool:
     return event.kind == "kept" and event.entry.made.op.startswith(_QUIET)
 
 
-def _said(events: Sequence[Event], row: tuple[str, str]) -> str:
+def _summary(events: Sequence[Event], row: tuple[str, str]) -> str:
     """What befell the rows of `events`, in words."""
     first, count = events[0], len(events)
     op, values = printable(first.entry.made.op, _CELL), _measured(events)

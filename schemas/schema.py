@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -340,3 +340,8 @@ def _value(kind: pa.DataType, row: int, name: str) -> Any:
     if pa.types.is_struct(kind):
         return {field.name: _value(field.type, row, field.name) for field in kind}
     return row + 1
+
+
+def with_columns(rows: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """`rows` with these columns: in the place of one of that name, or at the end."""
+    return pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **columns})

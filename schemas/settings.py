@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from schemas.errors import printable
@@ -31,6 +31,7 @@ FLATTENED = {"flattened": True}
 
 DEFAULT_UNNAMED = {"default_unnamed": True}
 """Metadata of a field that `identity_fields` leaves out at its default: added later, it leaves older digests alone."""
+
 _MAPPINGS = (dict, Mapping, collections.abc.Mapping)
 _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 
@@ -43,6 +44,18 @@ def identity_fields(value: Any) -> dict[str, Any]:
         for name, item in plain(value).items()
         if name not in unnamed or getattr(value, name) != unnamed[name]
     }
+
+
+def at_least(number: float) -> dict[str, float]:
+    """Metadata of a field whose number may not be smaller (`bound_faults`)."""
+    return {"least": number}
+
+
+def bound_faults(value: Any, path: str = "") -> list[str]:
+    """Numbers of the dataclass `value`, which stands below `path`, that are smaller than fields say (`at_least`)."""
+    bounds = {field.name: field.metadata["least"] for field in dataclasses.fields(value) if "least" in field.metadata}
+    given = {name: number for name in bounds if (number := getattr(value, name)) is not None}
+    return [f"{path}{name} {number} is below {bounds[name]}" for name, number in given.items() if number < bounds[name]]
 
 
 def plain(value: object) -> Any:
@@ -105,9 +118,11 @@ def choice_faults(kind: type, given: Mapping[str, Any], path: str = "") -> Fault
     return faults
 
 
-def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[str, Any]:
-    """The plain JSON that texts like `optim.lr=1e-4` give, each value read as `kind` types its field; `ConfigError`
-    lists every fault.
+def assigned(
+    kind: type, assignments: Sequence[str], where: str = "", values: Mapping[str, Any] = types.MappingProxyType({})
+) -> dict[str, Any]:
+    """The plain JSON that texts like `optim.lr=1e-4` give, each value read as `kind` types its field, and that `values`
+    by their paths give, which are values already; `ConfigError` lists every fault.
 
     A value is JSON, or the bare text; a list may be written with commas alone. A path that is given twice is a fault.
     """
@@ -122,13 +137,16 @@ def assigned(kind: type, assignments: Sequence[str], where: str = "") -> dict[st
             faults.append(f"{printable(path)} is given twice")
         else:
             given.add(path)
-            _assign(kind, path, text, result, faults)
+            _assign(kind, path, text, result, faults, _read)
+    for path, value in values.items():
+        _assign(kind, path, value, result, faults, _value)
+    faults += [f"{printable(path)} is given twice" for path in values if path in given]
     faults.raise_any(where)
     return result
 
 
-def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: Faults) -> None:
-    """Put what `text` says at the dotted `path` of `result`."""
+def _assign(kind: Any, path: str, value: Any, result: dict[str, Any], faults: Faults, read: Callable[..., Any]) -> None:
+    """Put what `read` makes of `value` at the dotted `path` of `result`."""
     *above, last = path.split(".")
     hint: Any = kind
     for depth, part in enumerate([*above, last]):
@@ -149,7 +167,7 @@ def _assign(kind: Any, path: str, text: str, result: dict[str, Any], faults: Fau
             faults.append(f"{printable('.'.join(above[: depth + 1]))} is given as {printable(within)} and by its keys")
             return
         result = within
-    result[last] = _read(hint, text, path, faults)
+    result[last] = read(hint, value, path, faults)
 
 
 def _read(hint: Any, text: str, path: str, faults: Faults) -> Any:

@@ -17,11 +17,20 @@ from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
 from schemas.installed import with_extra
-from schemas.settings import DEFAULT_UNNAMED, FLATTENED, identity_fields, json_digest, parse, plain
+from schemas.settings import (
+    DEFAULT_UNNAMED,
+    FLATTENED,
+    at_least,
+    bound_faults,
+    identity_fields,
+    json_digest,
+    parse,
+    plain,
+)
 from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
-from trainers.parallel import Parallel, below, parallel_errors, size_errors
+from trainers.parallel import Parallel, parallel_errors, size_errors
 from trainers.registry import spelled_out
 
 VERSION = 3
@@ -37,14 +46,14 @@ class Optim:
     fused kernel.
     """
 
-    lr: float
-    min_lr: float = 0.0
-    warmup_steps: int = 0
+    lr: float = field(metadata=at_least(0))
+    min_lr: float = field(default=0.0, metadata=at_least(0))
+    warmup_steps: int = field(default=0, metadata=at_least(0))
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    clip_grad: float = 1.0
+    eps: float = field(default=1e-8, metadata=at_least(0))
+    weight_decay: float = field(default=0.01, metadata=at_least(0))
+    clip_grad: float = field(default=1.0, metadata=at_least(0))
     fused: bool = True
 
 
@@ -55,9 +64,9 @@ class Lora:
     `targets` are the linears that get one, by Megatron's names; `dropout` acts on the adapter's input.
     """
 
-    rank: int
-    alpha: float
-    dropout: float = 0.0
+    rank: int = field(metadata=at_least(1))
+    alpha: float = field(metadata=at_least(0))
+    dropout: float = field(default=0.0, metadata=at_least(0))
     targets: tuple[Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"], ...] = (
         "linear_qkv",
         "linear_proj",
@@ -73,7 +82,7 @@ class Learning:
     `global_batch_size` counts rows per optimizer step. `model` is a fresh network; without one, a run starts from a
     checkpoint, and with `carry_optimizer` from the state of the optimizer that it was saved with, where it has one; the
     new one is then saved too. A field that is added here is a setting of `CONFIG.json`, `--learning`, `--set` and
-    `luigi.cfg`; one that older keys must not notice has `DEFAULT_UNNAMED` as its metadata.
+    `luigi.cfg`; one that older keys must not notice has `DEFAULT_UNNAMED` as its metadata, one with a bound `at_least`.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {
@@ -98,13 +107,13 @@ class Learning:
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: ModelConfig | None = None
     optim: Optim
-    epochs: int | None = None
-    max_steps: int | None = None
-    global_batch_size: int
+    epochs: int | None = field(default=None, metadata=at_least(1))
+    max_steps: int | None = field(default=None, metadata=at_least(1))
+    global_batch_size: int = field(metadata=at_least(1))
     precision: Literal["fp32", "bf16"] = "fp32"
     lora: Lora | None = None
     carry_optimizer: bool = field(default=False, metadata=DEFAULT_UNNAMED)
-    seed: int = 0
+    seed: int = field(default=0, metadata=at_least(0))
 
     def __post_init__(self) -> None:
         algorithm, settings = spelled_out(self.algorithm, self.settings)
@@ -127,8 +136,7 @@ class Learning:
         faults: list[str] = []
         if (self.epochs is None) == (self.max_steps is None):
             faults.append(f"give exactly one of epochs and max_steps, not {0 if self.epochs is None else 2}")
-        below(faults, "", 1, **{name: getattr(self, name) for name in ("epochs", "max_steps", "global_batch_size")})
-        below(faults, "", 0, seed=self.seed)
+        faults += bound_faults(self)
         if self.lora is not None:
             faults += _lora_faults(self.lora)
         if self.max_steps is not None and self.optim.warmup_steps > self.max_steps:
@@ -156,26 +164,23 @@ class Execution:
     }
 
     parallel: Parallel = field(default_factory=Parallel)
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = field(default=16384, metadata=at_least(1))
     implementation: Literal["auto", "local", "te"] = "auto"
     recompute: Literal["none", "attention", "full"] = "none"
-    threads: int | None = None
-    log_every: int = 1
+    threads: int | None = field(default=None, metadata=at_least(1))
+    log_every: int = field(default=1, metadata=at_least(1))
     log_rows: bool = False
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
-    save_every: int | None = None
+    save_every: int | None = field(default=None, metadata=at_least(1))
     save_async: bool = False
-    keep_last: int = 2
-    keep_best: int = 0
+    keep_last: int = field(default=2, metadata=at_least(1))
+    keep_best: int = field(default=0, metadata=at_least(0))
     best_by: str = "val_loss"
-    validate_every: int | None = None
+    validate_every: int | None = field(default=None, metadata=at_least(1))
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
-        faults: list[str] = []
-        counts = ("micro_batch_tokens", "threads", "log_every", "save_every", "validate_every", "keep_last")
-        below(faults, "", 1, **{name: getattr(self, name) for name in counts})
-        below(faults, "", 0, keep_best=self.keep_best)
+        faults = bound_faults(self)
         if self.keep_best and self.save_every is None:
             faults.append("keep_best has no effect without save_every")
         if self.save_async and self.save_every is None:
@@ -298,8 +303,8 @@ def training_of(
 def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON: `defaults` with what is `given` in their place, object by object; a list is replaced whole.
 
-    What is given displaces the defaults that exclude it: `max_steps` the `epochs` and the other way round, a constant
-    rate the `min_lr` that it does not fall to.
+    What is given displaces the defaults that exclude it: `max_steps` the `epochs` and the other way round, and a
+    warm-up that is longer; a constant rate the `min_lr` that it does not fall to, a lower `lr` one that is above it.
     """
     rest = dict(defaults)
     for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
@@ -307,10 +312,20 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
             rest.pop(other, None)
     if given.get("schedule") == "constant":
         rest.pop("min_lr", None)
+    if _above(rest.get("min_lr"), given.get("lr")):
+        rest.pop("min_lr")
+    optim, steps = rest.get("optim"), given.get("max_steps")
+    if isinstance(optim, Mapping) and _above(optim.get("warmup_steps"), steps):
+        rest["optim"] = {name: value for name, value in optim.items() if name != "warmup_steps"}
     for name, value in given.items():
         below = rest.get(name)
         rest[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return rest
+
+
+def _above(default: Any, given: Any) -> bool:
+    numbers = isinstance(default, int | float) and isinstance(given, int | float)
+    return numbers and default > given
 
 
 def write(path: str | Path, run: Run) -> None:
@@ -349,9 +364,7 @@ def check_trackers(execution: Execution) -> None:
 
 
 def _lora_faults(lora: Lora) -> list[str]:
-    faults: list[str] = []
-    below(faults, "lora.", 1, rank=lora.rank)
-    below(faults, "lora.", 0, alpha=lora.alpha, dropout=lora.dropout)
+    faults = bound_faults(lora, "lora.")
     if lora.dropout >= 1:
         faults.append(f"lora.dropout {lora.dropout} is not below 1")
     if not lora.targets or len(set(lora.targets)) != len(lora.targets):
@@ -360,11 +373,7 @@ def _lora_faults(lora: Lora) -> list[str]:
 
 
 def _optim_faults(optim: Optim) -> list[str]:
-    faults: list[str] = []
-    given = {
-        name: getattr(optim, name) for name in ("lr", "min_lr", "warmup_steps", "weight_decay", "clip_grad", "eps")
-    }
-    below(faults, "optim.", 0, **given)
+    faults = bound_faults(optim, "optim.")
     if not all(0 <= beta < 1 for beta in optim.betas):
         faults.append(f"optim.betas {optim.betas} are not in [0, 1)")
     if optim.min_lr > optim.lr:

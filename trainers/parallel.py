@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from schemas.settings import at_least, bound_faults
 from trainers.architecture import ModelConfig, shape_faults
 
 
@@ -17,10 +18,10 @@ class Parallel:
     `tensor` like all else. `distributed_optimizer` deals the optimizer's state over the replicas (ZeRO 1).
     """
 
-    tensor: int = 1
-    pipeline: int = 1
+    tensor: int = field(default=1, metadata=at_least(1))
+    pipeline: int = field(default=1, metadata=at_least(1))
     sequence: bool = False
-    expert: int = 1
+    expert: int = field(default=1, metadata=at_least(1))
     distributed_optimizer: bool = False
 
     @property
@@ -61,17 +62,9 @@ def _expert_cut_faults(model: ModelConfig, parallel: Parallel, training: bool) -
     return faults
 
 
-def below(faults: list[str], prefix: str, least: float, **values: float | None) -> None:
-    """Add to `faults` every one of the `values` that is below `least`."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            faults.append(f"{prefix}{name} {value} is below {least}")
-
-
 def size_errors(parallel: Parallel) -> list[str]:
     """Why `parallel` contradicts itself, whatever the network; empty when it does not."""
-    faults: list[str] = []
-    below(faults, "parallel.", 1, tensor=parallel.tensor, pipeline=parallel.pipeline, expert=parallel.expert)
+    faults = bound_faults(parallel, "parallel.")
     if parallel.sequence and parallel.tensor == 1:
         faults.append("parallel.sequence has no effect with tensor 1")
     return faults

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +10,7 @@ import pyarrow.compute as pc
 
 from datakit.op import REJECTION_COLUMNS, FilterDecision, Result
 from schemas.dataset import Dataset
-
-
-def with_columns(rows: pa.Table, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """`rows` with these columns: in the place of one of that name, or at the end."""
-    return pa.table({**dict(zip(rows.column_names, rows.columns, strict=True)), **columns})
+from schemas.schema import with_columns
 
 
 def set_aside(

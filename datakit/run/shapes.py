@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from datakit.columns.rejections import rejected_rows, with_columns
+from datakit.columns.rejections import rejected_rows
 from datakit.op import (
     Blend,
     Context,
@@ -32,6 +32,7 @@ from datakit.op import (
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import DataError, QuiverError, printable
+from schemas.schema import with_columns
 
 _OURS = Path(__file__).parents[2]
 _NOT_THEIRS = (

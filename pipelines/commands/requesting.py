@@ -36,7 +36,7 @@ class Requesting(LearnsAnswers, Answering, OneShot):
     needed = ("model", "data", "reward")
     asks_held_out = True
 
-    reward = model_parameter("reward model")
+    reward = model_parameter("reward model", "scorer")
     algorithm = luigi.Parameter(default="sft", description="algorithm over answers one by one")
     learning = learning_over(optim={"lr": 1e-5})
     levels: Any

@@ -140,10 +140,10 @@ class Generate(Sampled, BoundedAnswers, _OfFiles):
     example = "--model CHECKPOINT --prompts prompts.jsonl --samples-per-prompt 16"
     usual_format = "prompts"
 
-    model = model_parameter("generator")
+    model = model_parameter("generator", "generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts")
-    greedy = luigi.BoolParameter(default=False)
+    greedy = luigi.BoolParameter(default=False, description="the likeliest token each time, instead of a draw")
 
     def build(self, plan: Plan) -> Sequence[Node]:
         """Templated, tokenized where that is not done yet, answered."""
@@ -161,7 +161,7 @@ class Label(Templated, Bounded, _Operation):
     family = "label"
     example = "--data SAMPLES --op reward --model CHECKPOINT"
 
-    model = model_parameter("scorer, or that is asked about tokens")
+    model = model_parameter("scorer, or that is asked about tokens", "scorer", "model")
     reward_model = luigi.Parameter(default="", description="--model")
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
@@ -285,7 +285,7 @@ class Evaluate(Answering, BoundedAnswers, _OfFiles):
     usual_format = "prompts"
     example = "--model CHECKPOINT --prompts prompts.jsonl"
 
-    model = model_parameter("policy")
+    model = model_parameter("policy", "generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')

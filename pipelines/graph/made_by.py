@@ -4,6 +4,7 @@ rows formats become.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -76,7 +77,7 @@ def makers() -> Sequence[Maker]:
     """Every operation that adds columns to rows, by the settings it names (`Op.makes`) and those that algorithms ask
     for, then every format.
     """
-    settings = [(kind, params) for kind in OPS.values() for params in kind.makes]
+    settings = [(kind, params) for kind in OPS.values() for params in kind.makes if _needed(kind) <= params.keys()]
     settings += [one for algorithm in algorithms().values() for one in _declared(algorithm)]
     labels: dict[str, Maker] = {}
     for kind, params in settings:
@@ -89,6 +90,12 @@ def makers() -> Sequence[Maker]:
         *labels.values(),
         *(Maker(form=form.name, takes=frozenset(), adds=frozenset(form.schema.names)) for form in forms),
     ]
+
+
+def _needed(kind: type[Op]) -> set[str]:
+    """Settings without a default: an operation that has them is no answer to what is missing, unless it names them."""
+    missing = dataclasses.MISSING
+    return {one.name for one in dataclasses.fields(kind) if one.default is one.default_factory is missing}
 
 
 def logprobs_of(algorithm: Algorithm) -> Logprobs:

@@ -21,7 +21,7 @@ from schemas.settings import assigned, json_digest, parse, plain
 IDENTITY = {"identity": True}
 """Metadata of a setting that changes what is answered."""
 
-_SETTINGS = re.compile(r"(?:,[A-Za-z_]\w*=[^,]*)+$")
+_SETTINGS = re.compile(r"(?:,[A-Za-z_]\w*=[^,/]*)+$")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainers.engine.training.trainer import Trainer
 
 _ASKED = ("logprobs", "entropies", "values", "top_k", "logprobs_at")
-_TOLD = ("loss", "value", "return", "squared_error", "clip_fraction", "lr", "grad_norm")
+_SHOWN = ("loss", "value", "return", "squared_error", "clip_fraction", "lr", "grad_norm")
 """Figures of its steps that stand beside those of the policy, as `critic_<name>`."""
 
 
@@ -77,7 +77,7 @@ class Critic:
 
     def learn(self, rows: pa.Table) -> dict[str, float]:
         """One optimizer step on `rows`; its figures, and how much of the returns' variance the values had explained."""
-        made = {f"critic_{name}": value for name, value in self.trainer.learn(rows).items() if name in _TOLD}
+        made = {f"critic_{name}": value for name, value in self.trainer.learn(rows).items() if name in _SHOWN}
         return {**made, "explained_variance": explained_variance(rows)}
 
 

@@ -52,7 +52,7 @@ class Distill(OneShotOfAnswers):
     title, made = "distill", "student"
     needed = ("model", "teacher", "data")
 
-    teacher = model_parameter("teacher")
+    teacher = model_parameter("teacher", "model")
     top_k = OptionalWhole(
         description="likeliest ids of the teacher at every token, 8 bytes each; empty: 100, or as many as models know"
     )

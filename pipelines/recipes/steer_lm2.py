@@ -60,7 +60,7 @@ class SteerLm2Iteration(SteerLm):
     )
     samples_per_prompt = Whole(least=2, default=8, description="answers to each of them")
     attribute_std = Number(default=0.5, least=1e-6, description="standard deviation of the reward model's errors")
-    prior = model_parameter("model of answers to plain questions; empty: trained on --data as SteerLM is")
+    prior = model_parameter("model of answers to plain questions; empty: trained on --data as SteerLM is", "model")
     rounds = learning_over(optim={"lr": 1e-6})
 
     def results(self, plan: Plan) -> Results:

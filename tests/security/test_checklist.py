@@ -28,7 +28,8 @@ from schemas.manifest import File, Manifest
 from schemas.store.storage import PROTOCOLS, normal, shown
 from tests.conftest import ROOT
 
-CODE = [path for name in ("schemas", "datakit", "trainers", "pipelines") for path in (ROOT / name).rglob("*.py")]
+PACKAGES = ("schemas", "datakit", "trainers", "pipelines", "quiver")
+CODE = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
 ROWS = Schema("rows", 1, (Column("text", pa.string(), ""),))
 Row = Callable[[Path], object]
 
@@ -165,7 +166,7 @@ def s25_regular_expressions(folder: Path) -> None:
 
 def s26_import_time_network(folder: Path) -> None:
     code = ("import socket\ndef no(*a, **k): raise SystemExit('network')\nsocket.socket.connect = no\n"
-            "socket.getaddrinfo = no\nimport schemas, datakit, trainers, pipelines\n")  # fmt: skip
+            f"socket.getaddrinfo = no\nimport {', '.join(PACKAGES)}\n")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 

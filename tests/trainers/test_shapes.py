@@ -265,20 +265,22 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_cut_network_is_the_whole_one(reports: dict[str, Any], kind: str, cut: str) -> None:
     whole, mine = reports["alone"][kind], reports[cut][kind]
     assert mine["digest"] == whole["digest"]
-    if "logits" in mine:
+    tensor, _, sequence, _ = (int(part) for part in cut.split(","))
+    trained = kind != "mixtral" or tensor == 1 or sequence == 1  # a mixture under a tensor cut needs the sequence cut
+    assert {*mine} >= {*(["logits", "answers"] if not sequence else []), *(["curve"] if trained else [])}
+    if not sequence:
         np.testing.assert_allclose(mine["logits"], whole["logits"], rtol=1e-5, atol=1e-5)
         assert mine["answers"][0] == whole["answers"][0]
         for have, want in zip(mine["answers"][1], whole["answers"][1], strict=True):
             np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5)
-    for name in ("curve", "full"):
-        if name in mine:
+    for name in ("curve", "full") if kind == "mixtral" else ("curve",):
+        if trained:
             np.testing.assert_allclose(mine[name], whole["curve"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [cut for cut in CUTS if cut.split(",")[2] == "0"])
 def test_scores_are_those_of_one_process(reports: dict[str, Any], cut: str) -> None:
-    if "rewards" in reports[cut]:
-        np.testing.assert_allclose(reports[cut]["rewards"], reports["alone"]["rewards"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(reports[cut]["rewards"], reports["alone"]["rewards"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "2,1,0,1"])

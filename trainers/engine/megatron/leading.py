@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
+from schemas.errors import QuiverError
 from trainers.engine.megatron.parallel import is_rank_zero
 from trainers.launch import rank
 
@@ -62,7 +63,7 @@ class Lead:
                     raise fault
                 return made
             if name != _PROGRESS:
-                with suppress(Exception):  # rank 0 has met the same, and says what becomes of it
+                with suppress(QuiverError):  # a fault of the rows: rank 0 has met the same, and says what becomes of it
                     self.served[name](*arguments)
 
 
