@@ -34,4 +34,5 @@ from schemas.rows.tokens import TOKENS as TOKENS
 from schemas.schema import Column as Column
 from schemas.schema import Schema as Schema
 from schemas.schema import common as common
+from schemas.schema import with_columns as with_columns
 from schemas.tokenizer import TOKENIZERS as TOKENIZERS

@@ -19,10 +19,9 @@ from datakit.columns.drawn import finish_reasons
 from datakit.columns.rejections import set_aside
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result, Size
-from schemas import COMPLETIONS, Column, Schema
+from schemas import COMPLETIONS, Column, Schema, with_columns
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.schema import with_columns
 from schemas.store.scratch import Scratch
 
 Ints = npt.NDArray[np.int64]

@@ -20,14 +20,13 @@ from datakit.columns.measurement import NOT_FINITE, groups, numbers
 from datakit.columns.rejections import set_aside
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
-from schemas import Column, Schema
+from schemas import Column, Schema, with_columns
 from schemas.dataset import Dataset
 from schemas.errors import counted
 from schemas.manifest import Manifest
 from schemas.rows.rollouts import ADVANTAGES
 from schemas.rows.samples import CUT
 from schemas.rows.tokens import MASK
-from schemas.schema import with_columns
 
 _GROUPS, _EQUAL, _ALONE = "groups", "groups_with_equal_rewards", "answers_without_another"
 _ADDED = (

@@ -22,11 +22,10 @@ from datakit.columns.measurement import NOT_FINITE, groups, measured, numbers
 from datakit.columns.rejections import set_aside
 from datakit.duck.whole import require_whole
 from datakit.op import Context, Gather, Result
-from schemas import Column, Schema
+from schemas import Column, Schema, with_columns
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.rows.tokens import MASK
-from schemas.schema import with_columns
 
 _ADDED = (
     Column("weight", pa.float64(), "what the answer's share of the request's answers should be", finite=True),

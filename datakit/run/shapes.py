@@ -29,10 +29,9 @@ from datakit.op import (
     Read,
     Result,
 )
-from schemas import Schema
+from schemas import Schema, with_columns
 from schemas.dataset import Dataset
 from schemas.errors import DataError, QuiverError, printable
-from schemas.schema import with_columns
 
 _OURS = Path(__file__).parents[2]
 _NOT_THEIRS = (
