@@ -115,7 +115,7 @@ class QuiverError(Exception):
         return json.dumps({"code": self.code, **self._facts}, sort_keys=True)
 
 
-_TOLD = 5
+_MOST = 5
 """Faults that are told at a time, at most."""
 
 
@@ -127,7 +127,7 @@ def check_all(checks: Iterable[Callable[[], object]]) -> None:
             check()
         except (ConfigError, DataError) as error:
             faults |= {one.what: one for one in (*error.beside, error) if one.what not in faults}
-        if len(faults) >= _TOLD:
+        if len(faults) >= _MOST:
             break
     if faults:
         first, *others = faults.values()
