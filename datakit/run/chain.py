@@ -30,6 +30,10 @@ class _Several(Op):
     """What operations one behind the other have in common; none of them is a stream."""
 
     ops: tuple[Op, ...]
+    max_rejected_share: float = 0.0
+    """Share of the rows before an operation that it may drop of a chunk, where that is more than its own
+    `max_rejected`; how a chain is run, and no part of what it is.
+    """
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -92,11 +96,15 @@ class _Several(Op):
             known = ctx if number == 0 else replace(ctx, prepared=_prepared(op, rows, schema))
             made = result_of(op, rows, known, f"{rows.num_rows} rows before {op.name}")
             if made.rejected is not None and made.rejected.num_rows:
-                _check_budget(op, made.rejected, rows.num_rows)
+                self._check_budget(op, made.rejected, rows.num_rows)
                 dropped.append(made.rejected)
             schema, rows = op.gives(schema), made.rows
             counts.update(made.counts)
         return Result(rows, pa.concat_tables(dropped, promote_options="default") if dropped else None, counts)
+
+    def _check_budget(self, op: Op, rejected: pa.Table, rows_in: int) -> None:
+        name = next((column for column in ("sample_id", "prompt_id") if column in rejected.column_names), "reason")
+        check_rejected(op, rejected, rows_in, rejected[name].slice(0, 5).to_pylist(), self.max_rejected_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +133,6 @@ class PaidChain(_Several, Expand):
 
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         return self.result(rows, ctx.prepared["schema"], replace(ctx, prepared=ctx.prepared["first"]))
-
-
-def _check_budget(op: Op, rejected: pa.Table, rows_in: int) -> None:
-    known = rejected.column_names
-    name = next((column for column in ("sample_id", "prompt_id") if column in known), "reason")
-    check_rejected(op, rejected, rows_in, rejected[name].slice(0, 5).to_pylist())
 
 
 def _prepared(op: Op, rows: pa.Table, schema: Schema) -> Mapping[str, Any]:

@@ -138,12 +138,15 @@ def check_budget(
     )
 
 
-def check_rejected(op: Op, rejected: pa.Table, rows_in: int, examples: Sequence[str] | None = None) -> None:
+def check_rejected(
+    op: Op, rejected: pa.Table, rows_in: int, examples: Sequence[str] | None = None, share: float = 0.0
+) -> None:
     """`check_budget` of one piece of work of `op`, with the rows that it rejected of `rows_in`, whose names are
-    `examples`.
+    `examples`; a `share` of them may go where that is more than `op.max_rejected`.
     """
     reasons, thresholds = rejected["reason"].to_pylist(), rejected["threshold"].to_pylist()
     if examples is None:
         examples = [row_name(rejected, row) for row in range(min(rejected.num_rows, _EXAMPLES))]
     details = {reason: text for reason, text in zip(reversed(reasons), reversed(thresholds), strict=True) if text}
-    check_budget(op, Counter(reasons), rows_in, op.max_rejected, [*examples], details)
+    allowed = None if op.max_rejected is None else max(op.max_rejected, int(share * rows_in))
+    check_budget(op, Counter(reasons), rows_in, allowed, [*examples], details)

@@ -10,6 +10,7 @@ from pipelines.makers.training import Fit
 from pipelines.online import config
 from pipelines.online.config import OnlineRun
 from pipelines.online.node import OnlineCheckpoint
+from pipelines.runtime import settings
 from pipelines.runtime.tasks import makes
 from trainers.config import Run
 
@@ -29,4 +30,5 @@ class FitOnline(Fit):
         """The training with what its steps are."""
         models = {name: reference_of(model) for name, model in node.models.items()}
         critic = None if node.critic is None else node.critic.placed(node, run)
-        config.write(file, OnlineRun(run=run, step=node.step, models=models, critic=critic))
+        share = settings.quiver_config().max_rejected
+        config.write(file, OnlineRun(run=run, step=node.step, models=models, critic=critic, max_rejected=share))

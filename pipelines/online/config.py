@@ -125,6 +125,8 @@ class OnlineRun:
     step: StepConfig
     models: Mapping[str, str] = field(default_factory=dict)
     critic: Run | None = None
+    max_rejected: float = 0.0
+    """Share of the rows before an operation that it may drop of a chunk; how a step is made, and no part of keys."""
 
     def __post_init__(self) -> None:
         faults = self.step.faults()

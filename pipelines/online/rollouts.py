@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,7 +74,8 @@ class StepRows:
         self.critic = None if critic is None else Critic(critic)
         beside = {} if online.critic is None else {"critic": online.critic.learning.op}
         self.rows_key = json_digest({"run": task_key, "step": identity_fields(online.step), **beside})
-        self._answering, self._labelling = online.step.answering, online.step.labelling
+        self._answering = replace(online.step.answering, max_rejected_share=online.max_rejected)
+        self._labelling = replace(online.step.labelling, max_rejected_share=online.max_rejected)
         known = {} if self.critic is None else self.critic.served
         self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs), **known})
         self._models = opened(online, self._answering, prompts) if parallel.is_rank_zero() else {}
@@ -87,7 +88,7 @@ class StepRows:
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
         learnt = {} if self.critic is None else self.critic.learn(rows)
-        return rows, {**figures(rollouts, rows), **learnt}
+        return rows, {**figures(rollouts), **learnt}
 
     def _warm_up(self) -> None:
         """All steps of the critic before the policy's first."""
@@ -155,19 +156,21 @@ class StepRows:
         self._lead.progressed()
 
 
-def figures(rollouts: Dataset, rows: pa.Table) -> dict[str, float]:
+def figures(rollouts: Dataset) -> dict[str, float]:
     """Of a step's rollouts: means of `reward`, `correct` and `kl`, tokens of an answer, the shares of those that
-    were cut and of groups whose answers are all rewarded alike, rows that were dropped.
+    were cut and of groups whose answers are all rewarded alike, answers and rows that were dropped.
     """
     columns, counts = rollouts.stats["columns"], rollouts.stats["counts"]
     made = {name: columns[name]["mean"] for name in ("reward", "correct", "kl") if "mean" in columns.get(name, {})}
     if "mean" in columns.get("response_ids.length", {}):
         made["answer_tokens"] = columns["response_ids.length"]["mean"]
-    if rows.num_rows and "finish_reason" in rows.column_names:
-        made["cut"] = pc.mean(pc.equal(rows["finish_reason"], CUT).cast(pa.float64())).as_py()
+    if rollouts.num_rows and "finish_reason" in rollouts.schema.names:
+        reasons = rollouts.read(["finish_reason"])["finish_reason"]
+        made["cut"] = pc.mean(pc.equal(reasons, CUT).cast(pa.float64())).as_py()
     if counts.get("groups"):
         made["equal_groups"] = counts.get("groups_with_equal_rewards", 0) / counts["groups"]
-    return {**made, "dropped": float(sum(file.rows for file in rollouts.rejected))}
+    dropped = [*rollouts.rejected, *Dataset.open(f"{rollouts.url}.answers").rejected]
+    return {**made, "dropped": float(sum(file.rows for file in dropped))}
 
 
 def _remove_of_others(place: str, weights: Mapping[str, str]) -> None:

@@ -100,6 +100,17 @@ def test_each_operation_has_its_own_limit_of_rejected_rows(kind: Any, tmp_path: 
         apply(kind(ops=(Length(column="response"), Short())), answers(tmp_path, 3, 8), str(tmp_path / "out"))
 
 
+@pytest.mark.parametrize("kind", [Chain, PaidChain])
+def test_a_share_of_rejected_rows_may_be_allowed(kind: Any, tmp_path: Path) -> None:
+    """Of the rows before each operation; how a chain is run, and no part of what it is."""
+    ops = (Length(column="response"), Short())
+    allowed = kind(ops=ops, max_rejected_share=0.17)
+    made = apply(allowed, answers(tmp_path, 3, 8), str(tmp_path / "out"))
+    assert made.num_rows == 10 and allowed.to_json() == kind(ops=ops).to_json()
+    with pytest.raises(DataError, match="rejected 3 of the first 12 rows"):
+        apply(allowed, answers(tmp_path / "more", 3, 8, 9), str(tmp_path / "none"))
+
+
 def test_a_column_that_no_operation_makes_is_missed_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names columns that are not there: score"):
         apply(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,6 @@ def quietly(function: Any, source: Path, out: Path) -> None:
 def family(name: str, root: Path) -> Path:
     """A folder of the family under `root`, and the checkpoint `root`/init made of it."""
     folder = tiny.write(name, root / "hf")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"router_aux_loss_coef": 0.0} if "router_aux_loss_coef" in config else {}
-    (folder / "config.json").write_text(json.dumps(config))
     quietly(import_hf, folder, root / "init")
     return folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipelines.online.config import OnlineRun
 from pipelines.online.models import opened
 from pipelines.online.rollouts import figures
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, HealthError, Stopped
+from schemas.errors import ConfigError, DataError, HealthError, Stopped
 from schemas.settings import json_digest
 from tests.pipelines import judges
 from tests.pipelines.online import runs
@@ -90,7 +91,7 @@ def test_figures_of_a_step_are_those_of_its_rows(whole: tuple[dict[str, Any], An
         "cut": ended.count("length") / rows.num_rows,
         "dropped": 0.0,
     }
-    assert figures(kept, rows) == pytest.approx(expected)
+    assert figures(kept) == pytest.approx(expected)
     assert {name: whole[0]["curve"][1][name] for name in expected} == pytest.approx(expected)
 
 
@@ -167,6 +168,25 @@ def test_a_step_may_be_learnt_in_several_updates(folder: Path, tmp_path: Path) -
         assert len(drawn) == len(set(drawn)) == 3 * runs.PROMPTS_OF_STEP
         made.append(runs.outcome(given))
     assert made[0] == made[1] and [line["rows"] for line in made[0]["curve"]] == [6] * 6
+    for name in ("reward", "cut", "answer_tokens"):  # of the whole step, in each of its updates
+        assert [line[name] for line in made[0]["curve"][::2]] == [line[name] for line in made[0]["curve"][1::2]]
+
+
+def test_rewards_that_are_no_numbers_may_be_a_share_of_a_chunk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the advice of the error asks for works, and the log counts the answers that went."""
+    (tmp_path / "odd_rewards.py").write_text(
+        "def score(response):\n    return [float('nan') if n % 4 == 0 else 1.0 for n, _ in enumerate(response)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = runs.online_run(folder, str(tmp_path / "odd"), max_steps=1)
+    given = replace(given, models={"scorer": "odd_rewards:score"})
+    with pytest.raises(DataError, match=r"label\.reward rejected 2 of the first 8 rows"):
+        execute(given)
+    execute(replace(given, max_rejected=0.25))
+    line = runs.outcome(given)["curve"][0]
+    assert (line["dropped"], line["rows"]) == (3.0, 9.0)
 
 
 def test_nothing_to_learn_is_said(folder: Path, tmp_path: Path) -> None:

@@ -38,16 +38,25 @@ def _read(config: Config) -> dict[str, Any]:
     sizes = tables.sizes(config, groups=8)
     config.hold("hidden_act", ("silu",), "silu")
     config.hold("router_jitter_noise", (0.0, 0), 0.0)
-    config.ignore({"output_router_logits": "what a call returns"})
-    balance = config.number("router_aux_loss_coef", 0.001)
+    balanced, weight = config.flag("output_router_logits", False), config.number("router_aux_loss_coef", 0.001)
     number, chosen = config.count("num_local_experts", 8), config.count("num_experts_per_tok", 2)
+    layers = sizes["num_layers"]
     return sizes | {
         "kv_channels": tables.head_size(config, sizes),
         "window": config.maybe("sliding_window"),
-        "experts": Experts(number=number, per_token=chosen, balance=balance),
+        "experts": Experts(number=number, per_token=chosen, balance=weight * chosen / layers if balanced else 0.0),
         "norm_epsilon": config.number("rms_norm_eps", 1e-5),
         **config.rope(sizes["max_sequence_length"], base=1e6),
     }
+
+
+def _balancing(model: ModelConfig, experts: Experts) -> dict[str, Any]:
+    """What transformers adds to the loss where a call returns the router's logits, and only there: one product of
+    shares over all layers, in which each choice of a token counts as one; ours is a sum over layers, of shares of all
+    choices (`trainers.engine.megatron.mixture`).
+    """
+    weight = experts.balance * model.num_layers / experts.per_token
+    return {"output_router_logits": True, "router_aux_loss_coef": weight} if weight else {}
 
 
 def _write(model: ModelConfig) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def _write(model: ModelConfig) -> dict[str, Any]:
     return keys | {
         "num_local_experts": model.experts.number,
         "num_experts_per_tok": model.experts.per_token,
-        "router_aux_loss_coef": model.experts.balance,
+        **_balancing(model, model.experts),
         "sliding_window": model.window,
         "rms_norm_eps": model.norm_epsilon,
     }
