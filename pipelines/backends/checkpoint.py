@@ -41,7 +41,7 @@ class Checkpoint(Backend):
     settings: ClassVar[tuple[str, ...]] = ("precision", "workers")
     preload: ClassVar[tuple[str, ...]] = (
         "trainers.engine.inference.generator",
-        "trainers.engine.inference.scorer",
+        "trainers.engine.inference.frozen",
     )
 
     def recognises(self, reference: str) -> bool:
@@ -72,7 +72,7 @@ class Checkpoint(Backend):
 
             return open_generator(url, threads=placement.threads, precision=placement.precision)
         if role == "scorer":
-            from trainers.engine.inference.scorer import open_scorer
+            from trainers.engine.inference.frozen import open_scorer
 
             return open_scorer(url, columns=takes.names, threads=placement.threads, precision=placement.precision)
         from trainers.engine.inference.frozen import open_frozen

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from tests.fidelity import folders
 from tests.trainers.networks import words
-from trainers.engine.inference.scorer import open_scorer
+from trainers.engine.inference.frozen import open_scorer
 from trainers.engine.weights import comparison, padding
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import import_hf

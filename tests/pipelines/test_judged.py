@@ -25,7 +25,7 @@ from schemas.dataset import Dataset
 from schemas.settings import parse
 from trainers import engine
 from trainers.config import Run
-from trainers.engine.inference.scorer import open_scorer
+from trainers.engine.inference.frozen import open_scorer
 
 JUDGED: list[tuple[str, str, list[float]]] = [
     ("What is rain?", "Water that falls.", [4, 1]),

@@ -26,8 +26,8 @@ from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.batch import MicroBatch, assemble
 from trainers.engine.data.packing import pack
+from trainers.engine.inference.frozen import Scorer
 from trainers.engine.inference.generator import Generator
-from trainers.engine.inference.scorer import Scorer
 from trainers.engine.megatron import parallel, stages
 from trainers.engine.megatron.logprobs import parallel_state
 from trainers.engine.megatron.parallel import Layout

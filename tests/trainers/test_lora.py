@@ -28,8 +28,8 @@ from trainers.architecture import Experts
 from trainers.config import Lora, Run
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.data.packing import pack
+from trainers.engine.inference.frozen import open_scorer
 from trainers.engine.inference.generator import open_generator
-from trainers.engine.inference.scorer import open_scorer
 from trainers.engine.megatron import lora, parallel
 from trainers.engine.megatron.lora_dropout import Dropout, token_keys
 from trainers.engine.megatron.model import build

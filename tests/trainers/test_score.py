@@ -12,7 +12,7 @@ import torch
 from schemas.errors import ConfigError, DataError
 from tests.trainers.networks import SMALL, louder, network, vocabulary
 from trainers.engine.checkpoint import checkpoint
-from trainers.engine.inference.scorer import Scorer, open_scorer
+from trainers.engine.inference.frozen import Scorer, open_scorer
 
 LISTS = pa.list_(pa.int32())
 

@@ -28,9 +28,8 @@ from trainers import engine, registry
 from trainers import run as runs
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint
-from trainers.engine.inference.frozen import open_frozen
+from trainers.engine.inference.frozen import open_frozen, open_scorer
 from trainers.engine.inference.generator import open_generator
-from trainers.engine.inference.scorer import open_scorer
 from trainers.engine.training.trainer import Trainer
 
 CONSTANT = {"lr": 1e-2}

@@ -1,4 +1,5 @@
-"""A network that is asked and never trained: scores, log-probabilities, values and likeliest ids of token rows.
+"""A network that is asked and never trained: scores, log-probabilities, values and likeliest ids of token rows; as a
+`Scorer`, the numbers that a reward model puts on rows.
 
 Rows are sorted by length and read in packed passes of about `batch_tokens` tokens; which rows share a pass follows
 from the rows alone (ties by content), so their order changes nothing. Where the network is cut over pipeline stages or
@@ -19,7 +20,10 @@ import torch
 from torch import Tensor
 
 from schemas.errors import ConfigError, DataError
+from schemas.rows.conversation import IDS
+from schemas.schema import Column, Schema
 from trainers.algorithm import ModelOutputs, Needs, TokenColumn
+from trainers.architecture import OUTPUT_NAMES, output_names
 from trainers.engine.checkpoint import checkpoint as checkpoints
 from trainers.engine.checkpoint.checkpoint import Checkpoint
 from trainers.engine.data.batch import MicroBatch, packed
@@ -174,6 +178,40 @@ class FrozenModel:
             yield chosen
 
 
+class Scorer:
+    """Scores the tokens of `columns`, laid end to end, with the scalar head of `network`; `names` are what its numbers
+    are called.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        columns: Sequence[str] = ("input_ids",),
+        batch_tokens: int = 8192,
+        names: Sequence[str] = (),
+    ) -> None:
+        self.network, self.columns = network, tuple(columns)
+        self.model = FrozenModel(network, batch_tokens=batch_tokens)
+        size = network.architecture.head_size
+        self.names = tuple(names) or output_names(None, size)
+        assert len(self.names) == size, f"{size} numbers are not called {self.names}"
+
+    @property
+    def takes(self) -> Schema:
+        return Schema("scored", 1, tuple(Column(name, IDS, "tokens that are read") for name in self.columns))
+
+    def score(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """The head's numbers by name, float64, one per row.
+
+        `DataError` for a row without tokens, too long for the model, or with ids outside its vocabulary.
+        """
+        parts = [rows[name].to_pylist() for name in self.columns]
+        texts = [np.concatenate([np.asarray(ids, np.int64) for ids in row]) for row in zip(*parts, strict=True)]
+        scores_NH = self.model.scores(texts)
+        return {name: pa.array(scores_NH[:, i], pa.float64()) for i, name in enumerate(self.names)}
+
+
 def _lists(values: npt.NDArray[Any], rows: Ids) -> pa.Array:
     """A list column, one entry (a number, or a list of K) per token of each row."""
     inner = pa.array(values.reshape(-1))
@@ -207,3 +245,19 @@ def open_frozen(checkpoint: str | Checkpoint, *, batch_tokens: int = 8192, **how
     """The network of `checkpoint`, to be asked about token rows. how: settings of `open_network`."""
     source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
     return FrozenModel(open_network(source, **how), batch_tokens=batch_tokens)
+
+
+def open_scorer(
+    checkpoint: str | Checkpoint, *, columns: Sequence[str] = ("input_ids",), batch_tokens: int = 8192, **how: Any
+) -> Scorer:
+    """A scorer over the reward model in `checkpoint`; its numbers are called after the attributes it was trained on,
+    where it was. columns: token columns that make up what is read, in order. how: settings of `open_network`.
+    """
+    source = checkpoints.open_checkpoint(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    if source.model.head != "scalar":
+        raise ConfigError(
+            "no-reward-model", "the checkpoint is no reward model", found="an lm head", where=source.folder
+        )
+    names = output_names(source.manifest.facts.get(OUTPUT_NAMES), source.model.head_size)
+    network = open_network(source, **how)
+    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=names)
