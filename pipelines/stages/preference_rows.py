@@ -16,6 +16,7 @@ from pipelines.graph.resolve import keeps_any, source_of, whole
 from pipelines.stages.ask import Reading, ask, readable
 from schemas.errors import ConfigError, DataError
 from trainers.algorithm import Algorithm
+from trainers.registry import algorithms
 
 SIDES = ("chosen", "rejected")
 
@@ -40,14 +41,15 @@ def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
     pairs one by one; those without a value that it needs (a known reward) are set aside. `DataError` where it is known
     that this leaves none, `ConfigError` for answers one by one where pairs are read.
     """
+    of_answers = [name for name, one in algorithms().items() if learns_preferences(one) and not is_of_pairs(one)]
     if is_of_pairs(algorithm) and is_feedback(pairs):
         raise ConfigError(
             "wrong-rows",
             f"{algorithm.name} learns from pairs, and {source_of(whole(pairs))} has answers judged one by one",
-            expected="pairs (chosen, rejected), or an algorithm over answers one by one (kto)",
+            expected=f"pairs (chosen, rejected), or an algorithm over answers one by one: {', '.join(of_answers)}",
             found="rows with desirable",
             kept="nothing was started",
-            next="--algorithm kto",
+            next=f"--algorithm {of_answers[0]}",
         )
     as_they_are = is_of_pairs(algorithm) or is_feedback(pairs)
     rows = pairs if as_they_are else plan.table(f"{label}.answers", Unpair(desirable=True), pairs)
