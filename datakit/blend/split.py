@@ -8,7 +8,7 @@ exact number of keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -99,16 +99,19 @@ class Split(GatherAll):
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         """The rows of the part, in the order of the input."""
-        shards, splits = range(len(dataset.shards)), ctx.prepared[FACT]
-        seeds = (ctx.seed, self.name, splits) if splits else (ctx.seed, self.name)
-        keys = [text_keys(self.texts(dataset.read_shard(i, columns=[self.key])), *seeds) for i in shards]
+        texts = (self.texts(dataset.read_shard(i, columns=[self.key])) for i in range(len(dataset.shards)))
+        for shard, chosen in enumerate(self.chosen(texts, ctx.seed, ctx.prepared[FACT])):
+            rows = dataset.read_shard(shard)
+            kept = rows.filter(chosen)
+            yield Result(kept, counts={"rows.other_parts": rows.num_rows - kept.num_rows})
+
+    def chosen(self, texts: Iterable[pa.ChunkedArray], seed: int, splits: int = 0) -> Iterator[pa.Array]:
+        """Which rows are the part's, shard by shard, of which these are the `texts`; so many `splits` were before."""
+        keys = [text_keys(one, seed, self.name, *([splits] if splits else [])) for one in texts]
         ends = self._ends(keys)
         at = self.parts.index(self.part)
         low, high = (ends[at - 1] if at else 0), ends[at] - 1
-        for shard in shards:
-            rows = dataset.read_shard(shard)
-            kept = rows.filter(pa.array(intervals.between(keys[shard], low, high)))
-            yield Result(kept, counts={"rows.other_parts": rows.num_rows - kept.num_rows})
+        yield from (pa.array(intervals.between(one, low, high)) for one in keys)
 
     def texts(self, rows: pa.Table) -> pa.ChunkedArray:
         """What stands for each row where equal keys are to stay together."""

@@ -67,9 +67,15 @@ class Window(GatherAll):
                 expected=f"offset below {total}" if start >= total else f"limit of at most {total}",
                 where=dataset.url,
                 kept="nothing was written",
-                next="wrap=true goes on from the start" if not self.wrap else "",
+                next=self._next(total),
             )
         stop = start + self.limit
         if stop <= total or not self.wrap:
             return [(start, min(stop, total))]
         return [(start, total), (0, stop - total)]
+
+    def _next(self, total: int) -> str:
+        """The setting with which the window lies within `total` rows."""
+        if not total:
+            return "give rows: there is none"
+        return f"limit={total} takes them all" if self.wrap else "wrap=true goes on from the start"

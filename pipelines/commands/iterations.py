@@ -14,6 +14,7 @@ from pipelines.commands.templated import Sampled
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
+from pipelines.graph.row_counts import fewer_than
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import cut_answers, iteration_table, pair_table, unmeasured
@@ -143,16 +144,17 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
 
     def _enough(self, prompts: Node) -> None:
         """`DataError` where it is known that the `prompts` do not suffice for so many iterations."""
-        manifest, needed = prompts.manifest(), self.fresh_prompts * self.iteration
-        if manifest is None or manifest.num_rows >= needed:
+        needed = self.fresh_prompts * self.iteration
+        there = fewer_than(needed, prompts)
+        if there is None:
             return
-        fewer = manifest.num_rows // self.iteration
+        fewer = there // self.iteration
         iterations, prompts_each = counted(self.iteration, "iteration"), counted(self.prompts_per_iteration, "prompt")
         raise DataError(
             "too-few-prompts",
-            f"{iterations} of {prompts_each} need {needed}, and {prompts.label} has {manifest.num_rows}",
+            f"{iterations} of {prompts_each} need {needed}, and {prompts.label} has {there}",
             expected=f"lower {self.fewer_prompts}, or more prompts",
-            found=f"{counted(manifest.num_rows, 'prompt')}",
+            found=counted(there, "prompt"),
             where=shown(prompts.url),
             kept="nothing was started",
             next=f"--prompts-per-iteration {fewer}" if fewer else "give a file with more prompts",

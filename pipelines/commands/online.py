@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import luigi
-from luigi.freezing import recursively_unfreeze
 
+from datakit.columns.group_rewards import GroupRewards
 from datakit.generate import Complete
 from datakit.op import Op
 from datakit.tokenize import Drawn
@@ -19,22 +19,25 @@ from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
+from pipelines.graph.row_counts import fewer_than
 from pipelines.online.config import StepConfig, logprobs_for, settings_of
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
+from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
+from pipelines.runtime.console import say
 from pipelines.runtime.invocation import flag_of
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter, training_asked
-from pipelines.runtime.parameters import Whole
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter
+from pipelines.runtime.parameters import OptionalWhole, Whole
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
 from pipelines.stages.online import rewarded, shuffled_prompts
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, counted
+from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES
 from trainers.algorithm import Algorithm
 from trainers.config import Training
-from trainers.registry import algorithm_of, spelled_out
 
 LEARNING = {
     "max_steps": 60,
@@ -42,6 +45,9 @@ LEARNING = {
     "save_every": 20,
 }
 """For the small policies that setups train from scratch; a large one wants a rate of about 1e-6."""
+
+_PROMPTS = 64
+"""Prompts of a step, where nobody says how many and there are so many."""
 
 
 def learning_over(**default: Any) -> Any:
@@ -76,7 +82,10 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
     unfit = "does not learn from advantages"
     fitting = "an algorithm over token rows with advantages, or a preset of one"
 
-    prompts_per_step = Whole(default=64, description="prompts of a step: the next in a random order, again and again")
+    prompts_per_step = OptionalWhole(
+        description="prompts of a step: the next in a random order, again and again; empty: 64, or all where they are "
+        "fewer"
+    )
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
     reward_source = luigi.ChoiceParameter(
         default="auto",
@@ -102,32 +111,57 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         """What learns beside the policy, whose `training` and first checkpoint these are; `models` judge answers."""
         return None
 
-    def training_for(self, label: str) -> Training:
-        """The training that all flags together ask for; a step's answers are one batch unless they say otherwise."""
-        algorithm = algorithm_of(self.algorithm)
-        self._check_algorithm(algorithm)
-        _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
-        below: dict[str, Any] = {"global_batch_size": self.prompts_per_step * self.samples_per_prompt}
-        if settings := {**algorithm.in_recipes, **options}:
-            below["settings"] = settings
-        return training_asked(self, seed=self.settled_seed, where=f"learning of {label}", below=below)
+    def asked_prompts(self, prompts: Node) -> int:
+        """How many of `prompts` a step asks: `--prompts-per-step`, or the usual number, or all where they are fewer;
+        `ConfigError` where they do not suffice.
+        """
+        given = self.prompts_per_step
+        there = fewer_than(given or _PROMPTS, prompts)
+        if given is None:
+            return there or _PROMPTS
+        if there is not None:
+            what = f"{counted(there, 'prompt')} to learn from {'is' if there == 1 else 'are'} less"
+            raise ConfigError(
+                "too-few-prompts",
+                f"{what} than --prompts-per-step {given}",
+                expected=f"at most {there}, or more prompts" if there else "more prompts",
+                found=f"{there} in {prompts.label}",
+                kept="nothing was started",
+                next=f"--prompts-per-step {there}" if there else "",
+            )
+        return int(given)
+
+    def _check_groups(self) -> None:
+        """`ConfigError` for groups of one answer where an answer is worth what it has over the others."""
+        against = [op.name for op in self.advantages() if isinstance(op, GroupRewards)]
+        if self.samples_per_prompt == 1 and against:
+            raise ConfigError(
+                "one-answer",
+                f"with --samples-per-prompt 1 nothing can be learnt: {against[0]} holds an answer against the others "
+                "to its prompt",
+                expected="2 answers to each prompt, or more",
+                found="1",
+                kept="nothing was started",
+                next="--samples-per-prompt 2",
+            )
 
     def results_of(self, plan: Plan, task_setup: TaskSetup) -> Online:
         """The setup's policy after all steps, evaluated before and after."""
         seed, eval_setup, first = self.settled_seed, task_setup.eval_setup, task_setup.policy
         label = f"{self.title}/{self.folder(eval_setup.name)}"
-        by_model = self._asks_model(task_setup)
+        by_model, asked = self._asks_model(task_setup), self.asked_prompts(task_setup.prompts)
+        self._check_groups()
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
         rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
-        training = self.training_for(label)
-        batch = training.learning.global_batch_size
+        answers = asked * self.samples_per_prompt
+        training = self.training_for(label, global_batch_size=answers)
         step = StepConfig(
-            prompts=self.prompts_per_step,
+            prompts=asked,
             answers=settings_of((complete, *rewarding)),
             rows=settings_of(self.rows(logprobs_for(training.learning))),
-            updates=max(1, round(self.prompts_per_step * self.samples_per_prompt / batch)),
+            updates=max(1, round(answers / training.learning.global_batch_size)),
             critic_warmup=self.critic_rounds,
         )
         made = OnlineCheckpoint(
@@ -166,6 +200,12 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             next=f"--reward-source {other}" if other else f"""{own}--own-verifier '{{"kind": "number"}}'""",
         )
 
+    def before(self) -> None:
+        """As for every command; and how many prompts a step asks, where they are fewer than usual."""
+        super().before()
+        if note := self._fewer_prompts():
+            say(note)
+
     def report(self) -> Sequence[FigureTable]:
         """The policy before and after."""
         eval_setup = self.graph.task_setup.eval_setup
@@ -174,9 +214,20 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         )
         verifier = f"{self.setup}_verifier"
         notes = unmeasured(eval_setup, flag_of(verifier) if self.setup == "own" else "", f"--{self.setup}-reward")
-        return [replace(table, notes=tuple(notes))]
+        return [replace(table, notes=(*table.notes, *filter(None, [self._fewer_prompts()]), *notes))]
+
+    def _fewer_prompts(self) -> str:
+        """A line where a step asks fewer prompts than usual because no more are there."""
+        asked = self.graph.policy.step.prompts
+        if self.prompts_per_step is not None or asked == _PROMPTS:
+            return ""
+        return f"every step asks all {counted(asked, 'prompt')} that there are to learn from (--prompts-per-step)"
 
     def go_on(self) -> None:
-        """Where the results lie, those of every step too."""
+        """Where the results lie, those of every step too, and the commands that use the policy."""
         super().go_on()
-        print(f"\nprompts, answers and rows of every step lie in {near(self.graph.policy.url)}.run/rollouts")
+        policy, eval_setup = self.graph.policy, self.graph.task_setup.eval_setup
+        place = f"{near(policy.url)}.run/rollouts"
+        print(terminal.wrapped(f"\nprompts, answers and rows of every step lie in {place}"))
+        commands = [*suggestions.answers_of(policy, eval_setup), suggestions.exported(policy)]
+        print(suggestions.listed([suggestions.look_at(place), *commands]))

@@ -192,7 +192,7 @@ def check_updates(learning: Learning, step: StepConfig, where: str) -> None:
         found=f"{algorithm.name}, {step.updates} updates",
         where=where,
         kept="nothing was started",
-        next="--algorithm ppo, or leave out global_batch_size",
+        next="--algorithm ppo",
     )
 
 

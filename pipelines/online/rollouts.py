@@ -30,7 +30,7 @@ from pipelines.online.critic import Critic
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
 from schemas.dataset import Dataset
-from schemas.errors import HealthError
+from schemas.errors import DataError, HealthError
 from schemas.rows.samples import CUT
 from schemas.settings import json_digest
 from schemas.store.commit import read_manifest
@@ -70,6 +70,7 @@ class StepRows:
     def __init__(
         self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str, critic: Trainer | None = None
     ) -> None:
+        _enough(prompts, online.step.prompts)
         self.online, self.trainer, self.prompts = online, trainer, prompts
         self.critic = None if critic is None else Critic(critic)
         beside = {} if online.critic is None else {"critic": online.critic.learning.op}
@@ -171,6 +172,21 @@ def figures(rollouts: Dataset) -> dict[str, float]:
         made["equal_groups"] = counts.get("groups_with_equal_rewards", 0) / counts["groups"]
     dropped = [*rollouts.rejected, *Dataset.open(f"{rollouts.url}.answers").rejected]
     return {**made, "dropped": float(sum(file.rows for file in dropped))}
+
+
+def _enough(prompts: Dataset, asked: int) -> None:
+    """`DataError` for fewer `prompts` than a step asks, each once: they were more before some were set aside."""
+    there = prompts.num_rows
+    if there < asked:
+        raise DataError(
+            "too-few-prompts",
+            f"a step asks {asked} prompts, and {there} are left of those that a model reads",
+            expected=f"at most {there} prompts of a step",
+            found=str(asked),
+            where=shown(prompts.url),
+            kept="every finished stage",
+            next=f"--prompts-per-step {there}" if there else f"quiver show {shown(prompts.url)}",
+        )
 
 
 def _remove_of_others(place: str, weights: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from pipelines.graph.model_check import is_adapters_alone
 from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
 from pipelines.runtime import invocation
-from pipelines.stages.iteration import IterationResult, TaskSetup
+from pipelines.stages.iteration import EvalSetup, IterationResult, TaskSetup
 from schemas.installed import program
 from schemas.process import terminal
 
@@ -47,15 +47,25 @@ def suggestions(task_setup: TaskSetup, last: IterationResult, prompts: int) -> I
     """
     eval_setup = task_setup.eval_setup
     if last.rewards is not None and last.rewards.manifest():
-        yield _folded(map(shlex.quote, [program("quiver"), "show", near(last.rewards.url)]))
+        yield look_at(near(last.rewards.url))
     left = _left(task_setup, last, prompts)
     if left is None or left >= prompts:
         yield _folded(map(shlex.quote, invocation.again(iteration=last.number + 1)))
+    yield from answers_of(last.policy, eval_setup)
+
+
+def answers_of(policy: Node, eval_setup: EvalSetup) -> Iterator[str]:
+    """The command that has `policy` answer the held-out prompts, where they are there."""
     if not eval_setup.held_out.manifest():
         return
-    asked = ["--model", near(last.policy.url), "--prompts", near(eval_setup.held_out.url)]
+    asked = ["--model", near(policy.url), "--prompts", near(eval_setup.held_out.url)]
     asked += [*written_as(eval_setup.rendering), "--max-new-tokens", str(eval_setup.max_new_tokens)]
     yield command("Generate", *asked)
+
+
+def look_at(place: str) -> str:
+    """The command that shows what lies at `place`."""
+    return _folded(map(shlex.quote, [program("quiver"), "show", place]))
 
 
 def command(*words: str) -> str:

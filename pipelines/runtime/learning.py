@@ -141,13 +141,15 @@ class ByAlgorithm(Assigns):
                 next=f"--algorithm {type(self).algorithm._default}",
             )
 
-    def training_for(self, label: str) -> Training:
-        """The training that all flags together ask for; `ConfigError` for an algorithm that does not fit."""
+    def training_for(self, label: str, **below: Any) -> Training:
+        """The training that all flags together ask for, over the settings `below`; `ConfigError` for an algorithm that
+        does not fit.
+        """
         algorithm = algorithm_of(self.algorithm)
         self._check_algorithm(algorithm)
         _, options = spelled_out(self.algorithm, recursively_unfreeze(self.options))
-        settings = {**algorithm.in_recipes, **options}
-        below = {"settings": settings} if settings else {}
+        if settings := {**algorithm.in_recipes, **options}:
+            below["settings"] = settings
         return training_asked(self, seed=self.settled_seed, where=f"learning of {label}", below=below)
 
 

@@ -15,6 +15,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from datakit.apply import apply
 from datakit.blend import Split, Unpair
+from pipelines.commands.online import Online
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
@@ -88,19 +89,21 @@ def test_the_table_of_readme_holds_a_prompt_of_readmes_files_out(name: str, plac
     (place / "model").rename(place / "my-model")
     furnished(place, name)
     with CmdlineParser.global_instance(shlex.split(ROWS[name])[1:]) as parser:
-        parts = splits(parser.get_task_obj().results(Plan(str(place / "out"))).targets)
-    assert {part.op.part for part in parts} == {"train", "held-out"}  # type: ignore[attr-defined]
-    assert all(sizes(part, place / "made") for part in parts)
+        results = parser.get_task_obj().results(Plan(str(place / "out")))
+    parts = {part.op.part: part for part in splits(results.targets)}  # type: ignore[attr-defined]
+    rows = {part: sizes(node, place / "made") for part, node in parts.items()}
+    assert {*rows} == {"train", "held-out"} and all(rows.values())
+    assert not isinstance(results, Online) or results.policy.step.prompts == rows["train"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["Sft", "Preference", "RewardModel", "Distill"])
+@pytest.mark.parametrize("name", ["Sft", "Preference", "RewardModel", "Distill", "Grpo", "Reinforce", "Ppo"])
 def test_the_table_of_readme_runs_on_readmes_files(name: str, tmp_path: Path) -> None:
     pages.model(tmp_path / "my-model")
     furnished(tmp_path, name)
     pages.execute(pages.Block(pages.ROOT / "README.md", 0, "sh", ROWS[name], ""), tmp_path)
-    [figures, *_] = (tmp_path / "quiver-data").glob("*/*/evaluation-*")
+    [figures, *_] = (tmp_path / "quiver-data").glob("**/evaluation-*")
     assert Dataset.open(str(figures)).num_rows
 
 

@@ -9,19 +9,23 @@ from typing import Any
 
 import pytest
 
+from datakit.apply import apply
 from datakit.generate import Complete
+from datakit.io import Reversal
 from pipelines.commands.online import Online
 from pipelines.graph.node import rows_of
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.makers.online import FitOnline, reference_of
 from pipelines.online.node import OnlineCheckpoint
-from pipelines.recipes import Grpo, Reinforce
-from pipelines.report.online import online_table
+from pipelines.online.rollouts import _enough
+from pipelines.recipes import Grpo, Ppo, Reinforce
+from pipelines.report.online import _nothing_learnt, online_table
 from pipelines.runtime.tasks import task_of
 from pipelines.stages.iteration import Evaluation
 from pipelines.stages.online import rewarded, shuffled_prompts
-from schemas.errors import ConfigError
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError, DataError
 from tests.pipelines import small_model
 
 PROMPTS = [{"prompt": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(40)]
@@ -32,13 +36,13 @@ def planned(kind: Any, folder: Path, **settings: Any) -> Online:
     return online
 
 
-def own(folder: Path, **more: Any) -> dict[str, Any]:
-    """Settings of `--setup own` over a small model."""
+def own(folder: Path, prompts: int = 40, **more: Any) -> dict[str, Any]:
+    """Settings of `--setup own` over a small model and so many prompts."""
     import luigi
 
     if not (folder / "model").exists():
         small_model.write(folder / "model")
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS[:prompts]))
     given = {"model": folder / "model", "prompts": folder / "prompts.jsonl", "max_new_tokens": 8, **more}
     for name, value in given.items():
         luigi.configuration.get_config().set("own", name, value if isinstance(value, str) else str(value))
@@ -122,6 +126,66 @@ def test_a_smaller_batch_makes_several_updates_of_a_step(rows: int, updates: int
     assert (made.step.prompts, made.step.updates) == (64, updates)
 
 
+@pytest.mark.parametrize("kind", [Grpo, Reinforce, Ppo])
+def test_a_step_asks_no_more_prompts_than_there_are(
+    kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of eight prompts one is held out, now and when they are there: the same run, and what it does is said."""
+    given = own(tmp_path, prompts=8, reward="judges:letters")
+    online = planned(kind, tmp_path, **given)
+    assert (online.policy.step.prompts, online.policy.training.learning.global_batch_size) == (7, 56)
+    train = online.task_setup.prompts
+    apply_all(train)
+    again = planned(kind, tmp_path, **given)
+    assert again.task_setup.prompts.manifest() is not None and again.policy.task_key == online.policy.task_key
+    with pytest.raises(ConfigError, match="7 prompts to learn from are less than --prompts-per-step 8") as caught:
+        planned(kind, tmp_path, **given, prompts_per_step=8)
+    assert caught.value.next == "--prompts-per-step 7" and caught.value.slug == "too-few-prompts"
+    planned(kind, tmp_path, **given, prompts_per_step=7)
+    recipe = kind(**given)
+    recipe.graph = again
+    recipe.before()
+    assert "every step asks all 7 prompts that there are" in capsys.readouterr().err
+
+
+def apply_all(node: Any) -> None:
+    """Make a table and all that it is made of, where they belong."""
+    for one in node.ancestors():
+        if isinstance(one, Table):
+            places = [Dataset.open(given.url) for given in one.inputs]
+            apply(one.op, places, one.url, seed=one.seed, task_key=one.task_key, processes=1)
+
+
+@pytest.mark.parametrize("kind", [Grpo, Reinforce])
+def test_one_answer_to_a_prompt_is_refused_where_it_is_held_against_others(kind: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--samples-per-prompt 1 nothing can be learnt") as caught:
+        planned(kind, tmp_path, samples_per_prompt=1)
+    assert caught.value.next == "--samples-per-prompt 2"
+    assert planned(Ppo, tmp_path, samples_per_prompt=1).policy.step.prompts == 64, "a critic holds them against itself"
+
+
+def test_prompts_that_were_set_aside_are_missed_at_the_first_step(tmp_path: Path) -> None:
+    prompts = apply(Reversal(rows=3, output="prompts"), [], str(tmp_path / "prompts"))
+    with pytest.raises(DataError, match="a step asks 4 prompts, and 3 are left") as caught:
+        _enough(prompts, 4)
+    assert caught.value.next == "--prompts-per-step 3"
+    _enough(prompts, 3)
+
+
+LOGS = [
+    ([{"reward": 0.0, "equal_groups": 1.0, "grad_norm": 0.0}] * 2, "rewards taught nothing"),
+    ([{"reward": 0.0, "equal_groups": 0.5, "grad_norm": 1.0}, {"reward": 0.0, "equal_groups": 1.0}], ""),
+    ([{"reward": 1.0, "grad_norm": 0.0}] * 2, "nothing was learnt"),
+    ([], ""),
+]
+
+
+@pytest.mark.parametrize(("steps", "note"), LOGS)
+def test_a_run_that_had_nothing_to_learn_from_says_so(steps: list[dict[str, float]], note: str) -> None:
+    notes = [*_nothing_learnt(steps)]
+    assert [one.split(":")[0] for one in notes] == [note] * bool(note)
+
+
 def test_the_table_has_the_first_and_the_last_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     online = planned(Grpo, tmp_path)
     log = Path(f"{online.policy.url}.run") / "metrics.jsonl"
@@ -132,12 +196,16 @@ def test_the_table_has_the_first_and_the_last_reward(tmp_path: Path, monkeypatch
         {"step": 2, "reward": 0.75},
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    figures = {"before": {"correct.mean": 0.5}, "after": {"correct.mean": 0.875, "reward.mean": 2.0}}
+    figures = {
+        "before": {"correct.mean": 0.5},
+        "after": {"correct.mean": 0.875, "reward.mean": 2.0, "reward.count": 3.0},
+    }
     monkeypatch.setattr("pipelines.report.online.metrics", lambda node: figures[node])
     before, after = (Evaluation(online.before.answers, name) for name in figures)  # type: ignore[arg-type]
     [row] = online_table("title", online.policy, before, after).records()
     assert (row["reward"], row["gold before"], row["gold after"]) == ((0.25, 0.75), 0.5, 0.875)
     assert row["held-out reward"] == (None, 2.0) and row["steps"] is None
+    assert row["held-out prompts"] == 3
 
 
 def test_a_model_is_asked_as_its_reference_says(tmp_path: Path) -> None:
