@@ -86,6 +86,13 @@ COMMANDS: Mapping[str, Command] = {
             "--root FOLDER": ROOT,
         },
     ),
+    "diff": Command(
+        usage="quiver diff A B [--json] [--root FOLDER]",
+        meaning="two iterations, experiments, datasets or checkpoints by name: rows, rewards and who wins on common "
+        "prompts, lengths, finish reasons, settings that differ",
+        module="quiver.diff",
+        flags={"--json": "as JSON, all of it", "--root FOLDER": ROOT},
+    ),
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",
