@@ -142,7 +142,7 @@ class _Side:
         return {json.dumps(key)} - {"[]"} | {json.dumps([one]) for one in ENTITIES if one in self._columns}
 
     def relation(self, relation: str, shared: Collection[str]) -> Iterator[str]:
-        """SELECTs of one relation."""
+        """The SELECTs that make up one relation of this side."""
         of_data = {
             "ids": self._ids(shared),
             "numbers": self._numbers(),
