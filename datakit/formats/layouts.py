@@ -32,7 +32,7 @@ ENDINGS = {
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _MAGIC = {b"PAR1": "io.parquet", b"ARROW1": "io.arrow", b"\xff\xff\xff\xff": "io.arrow", b"\x93NUMPY": "io.npy"}
-_OPEN_LIST = re.compile(rb"\s*\[\s*(\{|\]|\Z)")
+_OPEN_LIST = re.compile(rb"\s*\[\s*(\{|\Z)")
 _DECODER = json.JSONDecoder(parse_int=str)
 
 
@@ -104,8 +104,10 @@ def _keys(line: bytes) -> set[str] | None:
 
 
 def _list_key(text: bytes, record_keys: Collection[str]) -> str:
-    """The first key of an object whose value is a list of objects, unless a key of a record comes before it."""
-    characters, at = text.decode("utf-8", "ignore"), 1
+    """The first key of an object whose value is a list of objects, or else an empty list, unless a key of a record
+    comes before it.
+    """
+    characters, at, nothing = text.decode("utf-8", "ignore"), 1, ""
     try:
         while True:
             at = _blank(characters, at)
@@ -115,13 +117,14 @@ def _list_key(text: bytes, record_keys: Collection[str]) -> str:
                 return ""
             if _OPEN_LIST.match(characters[at + 1 : at + 1000].encode()):
                 return key
-            _, at = _DECODER.raw_decode(characters, _blank(characters, at + 1))
+            value, at = _DECODER.raw_decode(characters, _blank(characters, at + 1))
+            nothing = nothing or (key if value == [] else "")
             at = _blank(characters, at)
             if characters[at] != ",":
-                return ""
+                return nothing
             at += 1
     except (ValueError, IndexError, RecursionError):
-        return ""
+        return nothing
 
 
 def _blank(text: str, at: int) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.moments import as_texts
 from datakit.formats.keys import TEXT, Key
 from datakit.formats.lines import Block, Fault
-from datakit.formats.parse import Parsed, loaded
+from datakit.formats.parse import BESIDE, Parsed, loaded
 from schemas.errors import DataError, counted
 from schemas.manifest import Manifest
 from schemas.store.storage import shown
@@ -32,8 +33,9 @@ def left_out(manifest: Manifest) -> tuple[str, ...]:
     if not names:
         return ()
     ordered = sorted(names, key=lambda name: (-names[name], name))
-    listed = ", ".join(f"{name} ({counted(names[name], 'row')})" for name in ordered)
-    plain = next((name for name in ordered if not name.startswith("turns' ")), "")
+    units = {name: "file" if name.startswith(BESIDE) else "row" for name in ordered}
+    listed = ", ".join(f"{name} ({counted(names[name], units[name])})" for name in ordered)
+    plain = next((name for name in ordered if not name.startswith(("turns' ", BESIDE))), "")
     hint = f"; to carry one along: --keep {shlex.quote(plain)}" if plain else ""
     return (f"left out: {listed}{hint}",)
 
@@ -65,8 +67,9 @@ def types_of(paths: Sequence[str], tables: Iterable[pa.Table]) -> tuple[tuple[st
     """As `types_in`, of the rows of tables."""
     keys = keys_at(paths)
     kinds: list[set[str]] = [set() for _ in keys]
+    roots = {root for path in paths for root in (path, path.partition(".")[0])}
     for table in tables:
-        for record in table.to_pylist():
+        for record in table.select([name for name in table.column_names if name in roots]).to_pylist():
             for key, types in zip(keys, kinds, strict=True):
                 name, value = key.value_in(record)
                 if name:
@@ -99,7 +102,7 @@ def carried(table: pa.Table, paths: Sequence[str], url: str) -> pa.Table:
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             kind = pa.int64() if pa.types.is_integer(kind) else pa.float64()
         if kind != column.type:
-            table = table.set_column(table.column_names.index(root), root, column.cast(kind))
+            table = table.set_column(table.column_names.index(root), root, as_texts(column, kind))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import Faults
 from datakit.formats.advice import renamed
 from datakit.formats.keys import Key
+from datakit.formats.parse import holds_nul
 from schemas import Column, Schema
 from schemas.errors import DataError
 from schemas.store.storage import shown
@@ -54,6 +57,12 @@ def wrong_rows(raw: pa.Table, keys: tuple[Key, ...]) -> Faults:
             faults.append((np.asarray(column.is_null()), "null"))
         if pa.types.is_floating(key.shape.type):
             faults.append((np.asarray(pc.fill_null(pc.invert(pc.is_finite(column)), False)), "not-finite"))
-        if pa.types.is_string(key.shape.type):
-            faults.append((np.asarray(pc.fill_null(pc.match_substring(column, "\x00"), False)), "bad-text"))
+        if holds_nul(raw[key.name]):
+            faults.append((np.array([_has_nul(value) for value in column.to_pylist()], bool), "bad-text"))
     return faults
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_nul, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and "\x00" in value

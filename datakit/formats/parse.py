@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.moments import leaves, text, values
 from datakit.formats.keys import Key, Literal
 from datakit.formats.lines import Block, Fault, are_objects
 from datakit.formats.turns import Misfit, clean
@@ -31,6 +32,9 @@ _KINDS = {
     bool: "true or false", int: "a number", Literal: "a number", float: "a number", str: "text", list: "such a list",
     dict: "an object",
 }  # fmt: skip
+
+BESIDE = "the file's "
+"""What names of a file that stand beside its rows begin with."""
 
 Record = dict[str, Any]
 
@@ -64,9 +68,11 @@ class Parser:
 
     def parse(self, block: Block) -> Parsed:
         """Columns of the keys out of `block`."""
-        if not len(block.numbers):
-            return Parsed(self._columns([]), block.numbers, list(block.faults))
-        return self._at_once(block) or self._by_line(block)
+        parsed = Parsed(self._columns([]), block.numbers, list(block.faults))
+        if len(block.numbers):
+            parsed = self._at_once(block) or self._by_line(block)
+        parsed.left.update(BESIDE + printable(name) for name in block.beside if name not in self.ignored)
+        return parsed
 
     def of_table(self, rows: pa.Table, numbers: np.ndarray) -> Parsed:
         """Columns of the keys out of a table from elsewhere, whose rows have these numbers."""
@@ -83,11 +89,14 @@ class Parser:
                 rows = rows.set_column(rows.column_names.index(name), name, rows[name].cast(pa.string()))
         kinds = {name: rows.schema.field(name).type for name in used}
         refused = any(rows[name].null_count < len(rows) for name in used if name not in self._known)
-        if self.records is None and not refused and not any("." in key.mapped for key in self.keys):
+        plain = not any(holds_nul(rows[name]) for name in used)
+        if self.records is None and plain and not refused and not any("." in key.mapped for key in self.keys):
             table = self._of_columns(rows.select(used), kinds)
             if table is not None:
                 return Parsed(table, numbers, [], left)
-        parsed = self._taken(zip(numbers.tolist(), rows.select(used).to_pylist(), [b""] * len(rows), strict=True))
+        columns = [values(rows[name], _Moment) for name in used]
+        records = [dict(zip(used, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(rows)
+        parsed = self._taken(zip(numbers.tolist(), records, [b""] * len(rows), strict=True))
         parsed.left.update(left)
         return parsed
 
@@ -240,6 +249,22 @@ class Parser:
         return pa.table(
             {key.name: pa.array([row[at] for row in rows], key.shape.type) for at, key in enumerate(self.keys)}
         )
+
+
+class _Moment:
+    """A date or a time of a column: no text and no number, whatever Python can hold."""
+
+    def __init__(self, scalar: pa.Scalar) -> None:
+        self._scalar = scalar
+
+    def __str__(self) -> str:
+        return text(self._scalar)
+
+
+def holds_nul(column: pa.ChunkedArray) -> bool:
+    """Whether there is a NUL in a text of the column, inside of nested values too."""
+    texts = (leaf for leaf in leaves(column) if pa.types.is_string(leaf.type) or pa.types.is_large_string(leaf.type))
+    return any(pc.any(pc.match_substring(leaf, "\x00")).as_py() for leaf in texts)
 
 
 def _coalesced(columns: Sequence[pa.Array]) -> pa.Array | None:

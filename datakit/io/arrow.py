@@ -21,7 +21,7 @@ class Arrow(Columnar):
     """
 
     name: ClassVar[str] = "io.arrow"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     split: str | None = None
 

@@ -14,9 +14,10 @@ from itertools import chain
 from typing import ClassVar, Literal
 
 from datakit.formats.compression import beginning, plain
+from datakit.formats.elements import array_blocks
 from datakit.formats.layouts import json_layout
 from datakit.formats.leftover import left_counts, types_in
-from datakit.formats.lines import Block, array_blocks, blocks, even
+from datakit.formats.lines import Block, blocks, even
 from datakit.formats.reader import FormatReader
 from datakit.formats.rows import kept_keys, parser_of
 from datakit.formats.sources import ahead, base_name, checked, empty, opened
@@ -37,7 +38,7 @@ class Jsonl(FormatReader):
     """
 
     name: ClassVar[str] = "io.jsonl"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     format: str
     layout: Literal["auto", "lines", "array", "object"] = "auto"
     max_line: int = 1 << 24
@@ -65,7 +66,7 @@ class Jsonl(FormatReader):
         with opened(url) as stream:
             chunks = plain(url, checked(url, stream, sha256))
             head, whole = beginning(chunks)
-            names = {name for key in self._keys() for full in key.names for name in (full, full.partition(".")[0])}
+            names = {*(name for key in self._keys() for name in key.roots), *self._form.roots}
             layout, key = json_layout(head, whole, names)
             chunks = chain([head], chunks) if head else chunks
             if self.layout in ("lines", "array"):

@@ -26,7 +26,7 @@ class Parquet(Columnar):
     """
 
     name: ClassVar[str] = "io.parquet"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def batches(self, url: str, sha256: str, keys: tuple[Key, ...], more: Sequence[str]) -> Iterator[Batch]:
         """Batches of rows in the order of the file."""

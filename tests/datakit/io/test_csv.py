@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,6 +80,45 @@ def test_rows_that_do_not_fit_are_rejected_with_their_number(tmp_path: Path) -> 
 def test_wrong_files_are_named(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(tmp_path / "a.csv", data, format="prompts")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ('prompt,response\na,"b\nc,d\ne,f\n', 2),
+        ('prompt,response\nx,y\na,"b', 3),
+        ('prompt,response\r\na,"b""\r\n', 2),
+        ('"prompt,response\na,b\n', 1),
+        ('prompt,response\na,"b\nc,d\ne,"f\n', 2),  # the next quote closes it, two rows later
+        ('prompt,response\na,"b"x\n', 2),
+        ("prompt,response\n" + "a,b\n" * 300_000 + 'a,"b\n' + "c,d\n" * 300_000, 300_002),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_quote_that_does_not_end_its_cell_swallows_no_row(
+    tmp_path: Path, data: str, line: int, pack: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", pack(data.encode()), format="completions")
+    assert (caught.value.slug, caught.value.where.split(" of ")[0]) == ("broken-csv", f"line {line}"), caught.value
+
+
+def test_quotes_inside_texts_and_blanks_behind_quotes_are_read(tmp_path: Path) -> None:
+    data = '\n"prompt","response"\n5" of it,a"b\n"""c""" ,"d,\n""e"""\n,""'
+    rows, rejected = load(tmp_path / "a.csv", data, format="completions")
+    assert [(row["messages"][0]["content"], row["response"]) for row in rows] == [
+        ('5" of it', 'a"b'),
+        ('"c" ', 'd,\n"e"'),
+    ]
+    assert [row["reason"] for row in rejected] == ["null"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "iso-8859-1"])
+def test_a_header_in_another_encoding_is_named_with_what_makes_it_utf_8(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", "prompt,réponse\na,b\n".encode(encoding), format="completions")
+    name = "UTF-16" if encoding == "utf-16-le" else encoding.upper()
+    assert caught.value.slug == "bad-text" and f"iconv -f {name} -t UTF-8" in caught.value.next
 
 
 def test_a_delimiter_is_one_character() -> None:

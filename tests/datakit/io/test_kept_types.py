@@ -82,6 +82,19 @@ def test_beside_a_value_that_cannot_be_carried_another_one_can(tmp_path: Path) -
     assert [row["meta_n"] for row in rows(Parquet(files=(place,), format="prompts", keep=("meta.n",)))] == [3, 4]
 
 
+def test_moments_that_python_cannot_hold_are_carried_as_texts(tmp_path: Path) -> None:
+    far = pa.array([3_000_000, 1], pa.int32()).cast(pa.date32())
+    zoned = pa.array([1, None], pa.int64()).cast(pa.timestamp("us", "Mars/X"))
+    place = parquet(tmp_path, far=far, zoned=zoned, both=pa.StructArray.from_arrays([far, zoned], ["far", "zoned"]))
+    op = Parquet(files=(place,), format="prompts", keep=("far", "zoned", "both", "both.far"))
+    first, second = rows(op)
+    assert [first[name] for name in ("far", "zoned", "both_far")] == [
+        "10183-09-21", "1970-01-01 00:00:00.000001+00:00", "10183-09-21"
+    ]  # fmt: skip
+    assert first["both"] == '{"far":"10183-09-21","zoned":"1970-01-01 00:00:00.000001+00:00"}'
+    assert (second["far"], second["zoned"]) == ("1970-01-02", None)
+
+
 def test_cells_are_carried_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('prompt,id,name\nhi,007,"bob, ""b"""\nho,8,\n', encoding="utf-8")
     op = Csv(files=(str(tmp_path / "a.csv"),), format="prompts", keep=("id", "name"))

@@ -7,18 +7,21 @@ import gzip
 import io
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from datakit.apply import apply
 from datakit.formats.layouts import reader_of
 from datakit.formats.sources import head_of
 from datakit.io import Jsonl
 from datakit.op import Context
 from datakit.registry import op_of
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, counted
 
 RECORDS = [{"prompt": f"q{n}", "response": "r"} for n in range(3)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
@@ -71,6 +74,59 @@ def test_a_file_is_read_as_what_it_is(tmp_path: Path, name: str, data: bytes) ->
         packed = tmp_path / f"{name}.{ending.upper()}"
         packed.write_bytes(pack(data[:40]) + pack(data[40:]))
         assert questions(packed) == ["q0", "q1", "q2"], ending
+
+
+def test_names_beside_the_rows_are_reported(tmp_path: Path) -> None:
+    data = {"version": "1", "errors": [], "rows": RECORDS, "tail": {"x": RECORDS}, "tags": ["a"], "at": 1}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    made = apply(
+        Jsonl(files=(str(tmp_path / "a.json"),), format="completions", ignore=("at",)), [], str(tmp_path / "o")
+    )
+    assert made.read().num_rows == 3
+    (note,) = Jsonl(files=("a.json",), format="completions").notes(made.manifest)
+    assert note == "left out: " + ", ".join(
+        f"the file's {name} (1 file)" for name in ("errors", "tags", "tail", "version")
+    )
+
+
+@pytest.mark.parametrize("lists", [{"train": RECORDS, "test": RECORDS[:2]}, {"meta": [{"x": 1}], "train": RECORDS}])
+def test_of_several_lists_none_is_chosen(tmp_path: Path, lists: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps({"version": 1, **lists}))
+    with pytest.raises(DataError) as caught:
+        questions(Path("a.json"))
+    assert caught.value.slug == "several-lists"
+    assert caught.value.found == ", ".join(f"{n} ({counted(len(rows), 'row')})" for n, rows in lists.items())
+    command = caught.value.next.replace("python", sys.executable, 1)
+    subprocess.run(["bash", "-c", command], check=True)
+    assert questions(Path("only-train.json")) == ["q0", "q1", "q2"]
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress((tmp_path / "a.json").read_bytes()))
+    with pytest.raises(DataError, match="write train alone into a file"):
+        questions(Path("a.json.gz"))
+
+
+@pytest.mark.parametrize("name", ["data", "note"])
+def test_a_key_of_the_file_that_stands_twice_is_a_fault(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.json").write_text(f'{{"data": {json.dumps(RECORDS)}, "note": 1, "{name}": []}}')
+    with pytest.raises(DataError) as caught:
+        questions(tmp_path / "a.json")
+    assert (caught.value.slug, caught.value.expected) == ("duplicate-key", f"{name} once")
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("nemo_gym", {"options": [{"A": "x"}], "responses_create_params": {"input": "q"}, "expected_answer": "1"}),
+        ("vicuna", {"notes": [{"a": 1}], "turns": ["q"]}),
+        ("ultrafeedback", {"instruction": "q", "completions": [{"response": "r", "overall_score": 1.0}]}),
+        ("oasst", {"tags": [{"a": 1}], "prompt": {"role": "prompter", "text": "q", "replies": [{"role": "assistant",
+         "text": "r", "rank": 0, "replies": []}]}}),
+    ],
+)  # fmt: skip
+def test_one_record_of_a_format_whose_records_are_not_flat_is_a_record(tmp_path: Path, form: str, row: dict) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (result,) = Jsonl(files=(str(tmp_path / "a.jsonl"),), format=form).read(Context())
+    assert (result.rows.num_rows, result.rejected) == (1, None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ crash."""
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datakit.apply import apply
-from datakit.io import Jsonl, Parquet
+from datakit.io import Arrow, Csv, Jsonl, Parquet
 from datakit.op import Context
 from schemas import PREFERENCES, PROMPTS
 from schemas.errors import ConfigError, DataError
@@ -45,6 +46,65 @@ def test_a_row_kind_gets_the_ids_it_lacks_and_keeps_those_it_has(tmp_path: Path)
     pq.write_table(table, tmp_path / "whole.parquet")
     rows, _ = load(Parquet(files=(str(tmp_path / "whole.parquet"),), kind="prompts"))
     assert rows == table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ns"), pa.timestamp("us"), pa.timestamp("us", "Mars/X"), pa.duration("s")], ids=str
+)
+@pytest.mark.parametrize("op", [Parquet, Arrow])
+def test_a_time_that_nobody_reads_stops_no_row_and_one_that_is_read_only_its_own(
+    op: type[Parquet], kind: pa.DataType, tmp_path: Path
+) -> None:
+    times = pa.array([(1 << 60) + 1, 1, 1, 1], pa.int64()).view(kind)
+    names = pa.array(["user", "assistant"] * 2)
+    inner = pa.StructArray.from_arrays([names, pa.array(list("abcd")), times], ["role", "content", "timestamp"])
+    label = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), times.slice(0, 2))
+    turns = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), inner)
+    table = pa.table({"messages": turns, "label": label, "prompt": times.slice(0, 2), "response": ["x", "y"]})
+    place = str(tmp_path / "a")
+    if op is Parquet:
+        pq.write_table(table, place, version="2.6")
+    else:
+        with pa.ipc.new_file(place, table.schema) as writer:
+            writer.write_table(table)
+    rows, rejected = load(op(files=(place,), format="messages"))
+    assert [[turn["content"] for turn in row["messages"]] for row in rows] == [["a", "b"], ["c", "d"]]
+    assert rejected == []
+    rows, rejected = load(op(files=(place,), format="completions", ignore=("messages", "label")))
+    assert rows == [] and [row["reason"] for row in rejected] == ["wrong-type"] * 2
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "jsonl"])
+def test_a_nul_is_bad_text_in_every_file(kind: str, tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["a", "b\0", "c", "d"], "response": ["x", "y", "\0z", "w"], "note": ["", "", "", "\0"]})
+    place = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, place)
+    elif kind == "arrow":
+        with pa.ipc.new_file(place, table.schema) as writer:
+            writer.write_table(table)
+    elif kind == "csv":
+        place.write_text(
+            "\n".join(",".join(row) for row in [table.column_names, *zip(*table.to_pydict().values(), strict=True)])
+        )
+    else:
+        place.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    op = {"parquet": Parquet, "arrow": Arrow, "csv": Csv, "jsonl": Jsonl}[kind](
+        files=(str(place),), format="completions"
+    )
+    rows, rejected = load(op)
+    assert [row["response"] for row in rows] == ["x", "w"]
+    assert [(row["line"], row["reason"]) for row in rejected] == [(2, "bad-text"), (3, "bad-text")]
+
+
+def test_a_nul_inside_of_a_row_kinds_messages_is_bad_text(tmp_path: Path) -> None:
+    table = PREFERENCES.example(3)
+    turns = table["messages"].to_pylist()
+    turns[1][0]["content"] += "\0"
+    table = table.set_column(table.column_names.index("messages"), "messages", pa.array(turns, table["messages"].type))
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows, rejected = load(Parquet(files=(str(tmp_path / "a.parquet"),), kind="preferences"))
+    assert len(rows) == 2 and [(row["line"], row["reason"]) for row in rejected] == [(2, "bad-text")]
 
 
 def test_bad_rows_are_rejected_with_their_place(tmp_path: Path) -> None:
