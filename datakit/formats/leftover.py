@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.moments import as_texts
+from datakit.columns.timestamps import as_texts
 from datakit.formats.keys import TEXT, Key
 from datakit.formats.lines import Block, Fault
 from datakit.formats.parse import BESIDE, Parsed, loaded

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.columns.moments import leaves, text, values
+from datakit.columns.timestamps import leaves, text, values
 from datakit.formats.keys import Key, Literal
 from datakit.formats.lines import Block, Fault, are_objects
 from datakit.formats.turns import Misfit, clean

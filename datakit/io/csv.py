@@ -7,10 +7,7 @@ the header not counted). Compression is seen by content.
 
 from __future__ import annotations
 
-import csv
 import io
-import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -23,15 +20,11 @@ from datakit.formats.columnar import Batch, Columnar
 from datakit.formats.compression import beginning, plain
 from datakit.formats.keys import Key
 from datakit.formats.lines import Fault
-from datakit.formats.quotes import closed
+from datakit.formats.separated import broken, closed, header
 from datakit.formats.sources import checked, opened
-from schemas.errors import ConfigError, DataError, printable
-from schemas.store.storage import shown
+from schemas.errors import ConfigError, printable
 
 _BLOCK = 1 << 24
-_MOST_COLUMNS = 4096
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""Bytes that are no UTF-8, as Python decodes them with `surrogateescape`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +49,7 @@ class Csv(Columnar):
         with opened(url) as stream:
             chunks = closed(url, plain(url, checked(url, stream, sha256)), self.delimiter, _BLOCK)
             head, _ = beginning(chunks)
-            names = self._header(url, head)
+            names = header(url, head, self.delimiter)
             skipped = _Skipped()
             try:
                 reader = pv.open_csv(
@@ -82,24 +75,9 @@ class Csv(Columnar):
                     table = reader.schema.empty_table()
                     yield Batch(*typed(table, keys, *skipped.taken(first, 0)))
             except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-                raise _broken(url, printable(error, 200)) from error
+                raise broken(url, printable(error, 200), _BLOCK) from error
             for _ in chunks:
                 pass
-
-    def _header(self, url: str, head: bytes) -> list[str]:
-        """The names of the columns, each once; `DataError` where they are no text in UTF-8."""
-        try:
-            text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter)
-            names = next(filter(None, rows), [])
-        except csv.Error as error:
-            raise _broken(url, str(error)) from error
-        if "\x00" in "".join(names) or any(_ESCAPED.search(name) for name in names):
-            raise _no_text(url, head)
-        twice = {name for name in names if names.count(name) > 1} if len(names) <= _MOST_COLUMNS else {"too many"}
-        if twice:
-            raise _broken(url, f"a header of {len(names)} columns with {printable(', '.join(sorted(twice)))} twice")
-        return names
 
 
 class _Bytes(io.RawIOBase):
@@ -139,27 +117,3 @@ class _Skipped:
             self.last.append(self.faults.pop(0))
             numbers[numbers >= self.last[-1].line] += 1
         return numbers, self.last
-
-
-def _broken(url: str, why: str) -> DataError:
-    return DataError(
-        "broken-csv",
-        f"{shown(url)} is no sound file of separated values: {why}",
-        expected=f"a header and rows of at most {_BLOCK} bytes, quotes closed",
-        kept="nothing was published",
-    )
-
-
-def _no_text(url: str, head: bytes) -> DataError:
-    """The fault of a header in another encoding."""
-    wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * head[:64].count(0) > len(head[:64])
-    given = "UTF-32" if b"\x00\x00" in head[:8] else "UTF-16" if wide else "ISO-8859-1"
-    return DataError(
-        "bad-text",
-        f"the header of {shown(url)} is no text in UTF-8 without NUL",
-        expected="UTF-8",
-        found=f"what looks like {given}" if wide else shown(repr(head[:40])),
-        where=f"line 1 of {shown(url)}",
-        kept="nothing was published",
-        next=f"write it in UTF-8: iconv -f {given} -t UTF-8 {shlex.quote(shown(url))} > utf-8.csv",
-    )

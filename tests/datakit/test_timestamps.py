@@ -7,7 +7,7 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from datakit.columns.moments import as_texts, held, leaves, text, values
+from datakit.columns.timestamps import as_texts, leaves, python_value, text, values
 
 LAST = (1 << 63) - 1
 
@@ -31,20 +31,20 @@ def us(*numbers: int | None, zone: str | None = None) -> pa.Array:
     ],
 )
 def test_a_moment_is_pythons_or_a_text_inside_of_others_too(column: pa.Array, wanted: list) -> None:
-    assert values(column, held) == wanted
+    assert values(column, python_value) == wanted
     rows = pa.StructArray.from_arrays([column, pa.nulls(len(column))], ["at", "n"])
     lists = pa.ListArray.from_arrays(pa.array([0, 0, len(column)], pa.int32()), rows)
-    assert values(lists, held) == [[], [{"at": one, "n": None} for one in wanted]]
-    assert values(lists.slice(1), held) == values(lists, held)[1:]
-    assert values(column.dictionary_encode(), held) == wanted
+    assert values(lists, python_value) == [[], [{"at": one, "n": None} for one in wanted]]
+    assert values(lists.slice(1), python_value) == values(lists, python_value)[1:]
+    assert values(column.dictionary_encode(), python_value) == wanted
     assert [one for leaf in leaves(lists) for one in leaf if pa.types.is_temporal(leaf.type)] == [*column]
 
 
 def test_maps_keep_their_pairs_and_plain_columns_their_values() -> None:
     kind = pa.map_(pa.string(), pa.date32())
     column = pa.array([[("a", dt.date(2024, 1, 1)), ("b", None)], None], kind)
-    assert values(column, held) == column.to_pylist()
-    assert values(pa.array([{"n": 1}, None]), held) == [{"n": 1}, None]
+    assert values(column, python_value) == column.to_pylist()
+    assert values(pa.array([{"n": 1}, None]), python_value) == [{"n": 1}, None]
 
 
 def test_texts_are_arrows_where_it_has_them() -> None:

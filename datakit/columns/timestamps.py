@@ -25,7 +25,7 @@ def values(column: pa.Array | pa.ChunkedArray, moment: Callable[[pa.Scalar], Any
     return [_value(scalar, moment) for scalar in column]
 
 
-def held(scalar: pa.Scalar) -> Any:
+def python_value(scalar: pa.Scalar) -> Any:
     """The moment as Python's, or as a text where Python has none such."""
     try:
         return scalar.as_py()

@@ -1,4 +1,5 @@
-"""Quotes of separated values, held to RFC 4180: one that opens a cell is closed, and the cell ends there.
+"""What is asked of a file of separated values before its cells are read: a header of names, and quotes as RFC 4180 has
+them. One that opens a cell is closed, and the cell ends there.
 
 Readers take an open quote at the end of a file, and text behind a closing one: every row up to the next quote is then
 inside one cell, and nobody misses them.
@@ -6,14 +7,36 @@ inside one cell, and nobody misses them.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import shlex
 from collections.abc import Iterator
 
 from schemas.errors import DataError, printable
 from schemas.store.storage import shown
 
 _BOM = b"\xef\xbb\xbf"
+_MOST_COLUMNS = 4096
 _SHOWN = 60
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as Python decodes them with `surrogateescape`."""
+
+
+def header(url: str, head: bytes, delimiter: str) -> list[str]:
+    """The names of the columns, each once; `DataError` where they are no text in UTF-8."""
+    try:
+        text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        names = next(filter(None, rows), [])
+    except csv.Error as error:
+        raise broken(url, str(error)) from error
+    if "\x00" in "".join(names) or any(_ESCAPED.search(name) for name in names):
+        raise _no_text(url, head)
+    twice = {name for name in names if names.count(name) > 1} if len(names) <= _MOST_COLUMNS else {"too many"}
+    if twice:
+        raise broken(url, f"a header of {len(names)} columns with {printable(', '.join(sorted(twice)))} twice")
+    return names
 
 
 def closed(url: str, chunks: Iterator[bytes], delimiter: str, most: int) -> Iterator[bytes]:
@@ -69,4 +92,29 @@ def _unclosed(url: str, text: bytes, line: int) -> DataError:
         where=f"line {line} of {shown(url)}",
         kept="nothing was published",
         next="close the quote there, or fetch the file again if it was cut short",
+    )
+
+
+def broken(url: str, why: str, most: int = 1 << 24) -> DataError:
+    """The fault of a file that is none of separated values, whose rows have at most so many bytes."""
+    return DataError(
+        "broken-csv",
+        f"{shown(url)} is no sound file of separated values: {why}",
+        expected=f"a header and rows of at most {most} bytes, quotes closed",
+        kept="nothing was published",
+    )
+
+
+def _no_text(url: str, head: bytes) -> DataError:
+    """The fault of a header in another encoding."""
+    wide = head[:2] in (b"\xff\xfe", b"\xfe\xff") or 3 * head[:64].count(0) > len(head[:64])
+    given = "UTF-32" if b"\x00\x00" in head[:8] else "UTF-16" if wide else "ISO-8859-1"
+    return DataError(
+        "bad-text",
+        f"the header of {shown(url)} is no text in UTF-8 without NUL",
+        expected="UTF-8",
+        found=f"what looks like {given}" if wide else shown(repr(head[:40])),
+        where=f"line 1 of {shown(url)}",
+        kept="nothing was published",
+        next=f"write it in UTF-8: iconv -f {given} -t UTF-8 {shlex.quote(shown(url))} > utf-8.csv",
     )
