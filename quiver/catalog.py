@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from datakit.catalog.workspace import read_workspace
+from quiver import plain_places
 from quiver.command import Command
 from quiver.ls import faults
 from quiver.workspace_root import root_of
@@ -30,4 +31,4 @@ def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
     yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")
     yield from faults(workspace)
-    yield from ("", f'next: quiver sql "FROM iterations", or duckdb {shlex.quote(place)}')
+    yield from ("", plain_places.to_do("quiver sql 'FROM iterations'"), f"or: duckdb {shlex.quote(place)}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.workspace import Entry, Workspace, read_workspace
-from quiver import grid
+from quiver import grid, plain_places
 from quiver.command import Command
 from quiver.workspace_root import root_of
 from schemas.display import human_bytes
@@ -71,7 +71,7 @@ def _table(entries: Sequence[Entry], variants: bool) -> Iterator[str]:
     """A line for each entry, below the folder that it stands in."""
     if not entries:
         yield "nothing is there yet"
-        yield from ("", "next: quiver --help")
+        yield from ("", plain_places.to_do("quiver --help"))
         return
     lines = [_cells(one, variants) for one in entries]
     widths = [max(map(grid.columns, column)) for column in zip(*lines, strict=True)]

@@ -15,6 +15,7 @@ from datakit.formats.recognise import fitting
 from schemas import Dataset
 from schemas.display import rows_of
 from schemas.errors import QuiverError, counted, printable
+from schemas.installed import as_run
 from schemas.process import terminal
 from schemas.store.storage import shown
 from schemas.untrusted import strict_json
@@ -34,6 +35,11 @@ def fields(values: Mapping[str, Any], *, whole: bool = False) -> Iterator[str]:
         yield head + (
             printable(value, sys.maxsize) if whole else printable(rounded(value), max(20, terminal.width() - len(head)))
         )
+
+
+def to_do(command: str) -> str:
+    """The line of a `command` to run next, as the shell runs it from here, folded where it is long."""
+    return terminal.next_line(as_run(command)).lstrip()
 
 
 def rounded(value: Any) -> Any:
@@ -67,9 +73,9 @@ def file(place: str, rows: int, *, whole: bool = False) -> Iterator[str]:
             yield f"  {printable(line, sys.maxsize if whole else terminal.width() - 2)}"
     yield ""
     known = fitting(place)[:1] if os.path.getsize(place) <= _LARGEST_READ else []
-    yield from (f"next: quiver Import --files {shlex.quote(place)} --format {name}" for name in known)
+    yield from (to_do(f"quiver Import --files {shlex.quote(place)} --format {name}") for name in known)
     if not known:
-        yield "next: quiver formats"
+        yield to_do("quiver formats")
 
 
 def network(place: str) -> Iterator[str]:
@@ -83,7 +89,7 @@ def network(place: str) -> Iterator[str]:
     if known:
         yield from ("", CONFIG)
         yield from fields(known)
-    yield from ("", f"next: quiver ImportModel --folder {shlex.quote(place)}")
+    yield from ("", to_do(f"quiver ImportModel --folder {shlex.quote(place)}"))
 
 
 def settings(place: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from quiver.workspace_root import place_of
 from schemas import Dataset, display
 from schemas.chat_template import ChatTemplate
 from schemas.errors import IntegrityError, QuiverError, counted, printable
+from schemas.installed import as_run
 from schemas.manifest import Manifest
 from schemas.nearest import nearest
 from schemas.process import terminal
@@ -31,6 +33,8 @@ from schemas.untrusted import parsing, strict_json
 
 _DEEP, _MOST = 4, 40
 """Of a folder: how deep its datasets are looked for, and how many are listed."""
+_VARIANT = re.compile(r"-[0-9a-f]{8}$")
+"""What stands behind the name of a result in the name of its folder."""
 _MODEL_BYTES = 1 << 20
 """Bytes that the settings of a network may take."""
 
@@ -83,7 +87,7 @@ def _dataset(dataset: Dataset, rows: int, whole: bool) -> Iterator[str]:
     yield ""
     yield from (_near(line) for line in dataset.lineage().splitlines())
     if dataset.rejected:
-        command = f"quiver show {shlex.quote(relative(dataset.url) + '/rejected')}"
+        command = as_run(f"quiver show {shlex.quote(relative(dataset.url) + '/rejected')}")
         yield from ("", terminal.wrapped(f"the rejected rows: {command}"))
 
 
@@ -191,7 +195,7 @@ def _folder(place: str, where: str) -> Iterator[str]:
     if len(listed) > _MOST:
         yield f"  ... {len(listed) - _MOST} more"
     first = os.path.join(place, listed[0][0])
-    yield from ("", f"next: quiver show {shlex.quote(first)}")
+    yield from ("", plain_places.to_do(f"quiver show {shlex.quote(first)}"))
 
 
 def _below(where: str) -> Iterator[tuple[str, str]]:
@@ -226,7 +230,9 @@ def _nothing(place: str) -> IntegrityError:
     if "://" not in where:
         folder = next(parent for parent in Path(where).parents if parent.is_dir())
         missing = Path(where).relative_to(folder).parts[0]
-        near = nearest(missing, [entry.name for entry in folder.iterdir()])
+        names = {_VARIANT.sub("", entry.name): entry.name for entry in sorted(folder.iterdir(), key=os.path.getmtime)}
+        names = {one: one for one in names.values()} | names
+        near = names.get(missing) or names.get(nearest(missing, names), "")
         rest = Path(where).relative_to(folder).parts[1:]
         listing = f"ls {shlex.quote(relative(folder))}"
         command = f"quiver show {shlex.quote(relative(folder.joinpath(near, *rest)))}" if near else listing

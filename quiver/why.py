@@ -18,6 +18,7 @@ from quiver import grid
 from quiver.command import Command
 from quiver.workspace_root import root_of
 from schemas.errors import counted, printable
+from schemas.installed import as_run
 from schemas.process import terminal
 from schemas.store.storage import shown
 
@@ -223,7 +224,7 @@ def _fed(fed: Fed) -> Iterator[str]:
         )
     yield from terminal.table(cells, "  ")
     yield ""
-    yield from terminal.wrapped(f"every row: quiver why {shlex.quote(entry.name)} --json").split("\n")
+    yield from terminal.wrapped(f"every row: {as_run(f'quiver why {shlex.quote(entry.name)} --json')}").split("\n")
 
 
 def _settings(params: Mapping[str, Any]) -> Iterator[str]:

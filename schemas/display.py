@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import QuiverError, counted, printable
+from schemas.installed import as_run
 from schemas.manifest import Manifest, Parent
 from schemas.schema import Schema
 from schemas.stats import std
@@ -146,12 +147,12 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, de
         return
     seen.add(manifest.content_digest)
     if depth == _DEEPEST:
-        lines.append(f"{below}... what that was made of: quiver show {shown(url)}")
+        lines.append(f"{below}... what that was made of: {as_run(f'quiver show {shown(url)}')}")
         return
     for number, parent in enumerate(manifest.parents):
         if number == _INPUTS or len(lines) >= _LINES:
             left = len(manifest.parents) - number
-            lines.append(f"{below}... {counted(left, 'more input')}: quiver show {shown(url)}")
+            lines.append(f"{below}... {counted(left, 'more input')}: {as_run(f'quiver show {shown(url)}')}")
             return
         known = _reachable(url, parent)
         if isinstance(known, Manifest):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from schemas.process.terminal import PROGRAMS
 from schemas.store.storage import relative
+
+_PROJECT, _DISTRIBUTION = Path(__file__).resolve().parents[1], "quiver-align"
 
 
 def program(name: str) -> str:
@@ -19,6 +23,15 @@ def program(name: str) -> str:
     return near if len(near) < len(str(own)) else str(own)
 
 
+def as_run(text: str) -> str:
+    """The command `text` as the shell runs it from here, where it begins with one of `PROGRAMS`."""
+    name, blank, rest = text.partition(" ")
+    return f"{shlex.quote(program(name))}{blank}{rest}" if name in PROGRAMS else text
+
+
 def with_extra(name: str) -> str:
-    """The command that installs the extra `name` of this project."""
-    return f"{program('pip')} install -e '.[{name}]'"
+    """The command that installs the extra `name` of this project: of the checkout, where it runs from one."""
+    if not (_PROJECT / "pyproject.toml").is_file():
+        return f"{program('pip')} install '{_DISTRIBUTION}[{name}]'"
+    place = f"{relative(_PROJECT)}[{name}]"
+    return f"{shlex.quote(program('pip'))} install -e '{place}'"

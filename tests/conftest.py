@@ -60,6 +60,12 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "2000")
 
 
+@pytest.fixture
+def activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell finds this environment's programs by their bare names."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a user's caches are kept in; never those of whoever runs the tests."""

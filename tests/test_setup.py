@@ -133,9 +133,19 @@ def test_advice_to_install_names_the_environment_where_the_shell_would_not_find_
     folder.mkdir(parents=True)
     for name in ("python", "pip"):
         (folder / name).touch(0o755)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "beside").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(installed, "_PROJECT", tmp_path)
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", "/usr/bin")
     assert installed.with_extra("s3") == ".venv/bin/pip install -e '.[s3]'"
+    assert installed.as_run("quiver show x") == "quiver show x", "there is no such program here"
+    assert installed.as_run("pip install x") == ".venv/bin/pip install x"
+    monkeypatch.chdir(tmp_path / "beside")
+    assert installed.with_extra("s3") == "../.venv/bin/pip install -e '..[s3]'"
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin")
-    assert installed.with_extra("s3") == "pip install -e '.[s3]'"
+    assert installed.with_extra("s3") == "pip install -e '..[s3]'"
+    (tmp_path / "pyproject.toml").unlink()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert installed.with_extra("s3") == f"pip install '{project['name']}[s3]'", "installed as a package"

@@ -18,6 +18,7 @@ is printed; the same command again does nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ from datakit.tokenize import Adopt
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import Answering, Bounded, BoundedAnswers, Sampled, Templated, is_templated
+from pipelines.commands.unread_file import no_tokens
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.node import Node
 from pipelines.graph.placement import parted
@@ -270,13 +272,19 @@ class Train(Learns, StageCommand):
             plan.model(
                 self.label(self.data),
                 training,
-                data=plan.existing(self.data, "dataset"),
+                data=self._token_rows(plan, self.data),
                 tokenizer=tokenizer,
                 init=init,
-                validation=plan.existing(self.validation, "dataset") if self.validation else None,
+                validation=self._token_rows(plan, self.validation) if self.validation else None,
                 ranks=self.ranks,
             )
         ]
+
+    def _token_rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder `place`; `ConfigError` for what is none."""
+        if os.path.isfile(normal(place)):
+            raise no_tokens(self.data if os.path.isfile(normal(self.data)) else place, self.algorithm)
+        return plan.existing(place, "dataset")
 
 
 class Evaluate(Answering, BoundedAnswers, _OfFiles):

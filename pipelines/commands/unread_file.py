@@ -1,11 +1,14 @@
-"""What is said of a file that a recipe's formats do not read: which keys are there, what they stand for, or which
-command reads it.
+"""What is said of a file that a recipe's formats do not read, or that stands where token rows are asked for: which keys
+are there, what they stand for, or which command reads it.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+
+import luigi
 
 from datakit.formats.forms import FORMS
 from datakit.formats.recognise import fitting, refusal
@@ -13,6 +16,9 @@ from datakit.op import Read
 from pipelines.commands.files import ReadsFiles
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
+from pipelines.runtime.learning import ByAlgorithm
+from schemas.errors import ConfigError, printable
+from trainers.registry import algorithm_of
 
 _READERS = ("Sft", "Preference", "RewardModel", "Generate")
 """Commands that a file may be meant for, likeliest first."""
@@ -36,17 +42,49 @@ def reason_and_next(task: type[ReadsFiles], read: Read, place: str) -> tuple[str
     if not others:
         return reason, flag or f"quiver show {shlex.quote(place)}"
     reason = f"{reason}; formats that read it: {', '.join(others[:3])}"
-    for other in _READERS:
-        kind = commands()[other]
-        formats = (kind.usual_format, *kind.other_formats) if issubclass(kind, ReadsFiles) else ()
-        if others[0] in formats:
-            names = dict(kind.get_params())
-            flag = "--prompts" if "prompts" in names else "--data"
-            words = [other, "--model", invocation.value("--model") or "FOLDER", flag, place]
-            words += invocation.shared([name for name in names if name not in _OF_ONE_COMMAND])
-            reason = f"{reason} (of {other}, another command)"
-            return reason, f"luigi --module pipelines {shlex.join(words)}"
+    other = next(_readers(others[0]), "")
+    if other:
+        return f"{reason} (of {other}, another command)", _in_place(other, place)
     return reason, f"quiver Import --files {shlex.quote(place)} --format {others[0]}"
+
+
+def no_tokens(place: str, algorithm: str) -> ConfigError:
+    """What is said of a file where token rows of `algorithm` are asked for: the recipe that makes them of it."""
+    formats = fitting(place)
+    able = [name for form in formats for name in _readers(form) if _fits(commands()[name], algorithm)]
+    others = [*able, *(name for form in formats for name in _readers(form))]
+    chosen = invocation.value("--algorithm") if able else ""
+    more = ["--algorithm", chosen] if chosen else []
+    return ConfigError(
+        "not-found",
+        f"{printable(place, 200)} is a file, not a dataset of token rows",
+        expected=f"a dataset folder, or {others[0]}, which makes the tokens of a file itself" if others else "",
+        found=f"a file in the format {formats[0]}" if formats else "a file that no format reads",
+        kept="nothing was started",
+        next=_in_place(others[0], place, *more) if others else f"quiver show {shlex.quote(place)}",
+    )
+
+
+def _readers(form: str) -> Iterator[str]:
+    """Commands that read files of a format."""
+    for name in _READERS:
+        kind = commands()[name]
+        if issubclass(kind, ReadsFiles) and form in (kind.usual_format, *kind.other_formats):
+            yield name
+
+
+def _fits(kind: type[luigi.Task], algorithm: str) -> bool:
+    return issubclass(kind, ByAlgorithm) and kind.fits(algorithm_of(algorithm))
+
+
+def _in_place(other: str, place: str, *more: str) -> str:
+    """The command `other` in place of the one that was given, over the file at `place`."""
+    names = dict(commands()[other].get_params())
+    flag = "--prompts" if "prompts" in names else "--data"
+    model = invocation.value("--model") or invocation.value("--init") or "FOLDER"
+    words = [other, "--model", model, flag, place, *more]
+    words += invocation.shared([name for name in names if name not in _OF_ONE_COMMAND])
+    return f"luigi --module pipelines {shlex.join(words)}"
 
 
 def _with_given(flag: str) -> str:

@@ -43,10 +43,10 @@ def there(lack: Lack) -> str:
     """The flags with which the file that `lack.rows` are read from gives what they lack; empty where it has no such
     keys, or where the rows come of no file.
     """
-    read = _reader(lack.rows)
+    read = reader_of_rows(lack.rows)
     if read is None:
         return ""
-    kept = _first(read)[1]
+    kept = first_of(read)[1]
     form = _format(lack, read)
     if form or not {*lack.names} <= kept:
         return form or _renamed(lack, read, kept)
@@ -56,10 +56,10 @@ def there(lack: Lack) -> str:
 def needs(lack: Lack) -> str:
     """What each row of the file needs, in words; empty where the rows come of no file."""
     names, listed = _listed(lack.names), printable(" and ".join(lack.names), 200)
-    read = _reader(lack.rows)
+    read = reader_of_rows(lack.rows)
     if read is not None:
         files = printable(", ".join(shown(file) for file in read.files), 200)
-        if {*lack.names} <= _first(read)[1]:
+        if {*lack.names} <= first_of(read)[1]:
             return f"write {listed} in each row of {files} as {_types(lack)}, then --keep {names}"
         return f"give each row of {files} the key {listed}, then --keep {names}"
     manifest = lack.rows.manifest()
@@ -83,12 +83,13 @@ def _again(manifest: Manifest, missing: Sequence[str]) -> str:
     return f"luigi --module pipelines Import {shlex.join(words)} {names}"
 
 
-def _reader(rows: Node) -> FormatReader | None:
+def reader_of_rows(rows: Node) -> FormatReader | None:
+    """What reads `rows` from files; None for rows that come of none."""
     read = getattr(rows, "op", None)
     return read if isinstance(read, FormatReader) and read.files else None
 
 
-def _first(read: FormatReader) -> tuple[pa.Table | None, set[str]]:
+def first_of(read: FormatReader) -> tuple[pa.Table | None, set[str]]:
     """The first rows that `read` makes, and the names that it leaves out of them; none where it makes none."""
     with suppress(QuiverError):
         first = next(iter(read.read(Context())), None)
@@ -118,7 +119,7 @@ def _format(lack: Lack, read: FormatReader) -> str:
         if name == read.format or not needed <= {*form.schema.names}:
             continue
         with suppress(QuiverError):
-            rows = _first(replace(read, format=name))[0]
+            rows = first_of(replace(read, format=name))[0]
             if rows is not None and not any(rows[column].null_count for column in lack.names):
                 return f"--format {name}"
     return ""
@@ -128,7 +129,7 @@ def _fits(lack: Lack, read: FormatReader, keys: Sequence[str]) -> bool:
     """Whether the first values of `keys` are of the types that are needed of the missing columns, one each."""
     types = tuple((key, "json") for key in keys)
     with suppress(QuiverError):
-        rows = _first(replace(read, keep=tuple(keys), types=types))[0]
+        rows = first_of(replace(read, keep=tuple(keys), types=types))[0]
         needed = lack.needed
         if rows is None or needed is None:
             return rows is not None

@@ -34,8 +34,9 @@ from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal
 from schemas.tokenizer_lineage import token_columns
+from trainers.algorithm import Algorithm
 from trainers.config import Training
-from trainers.registry import configured
+from trainers.registry import algorithms, configured
 
 _LONGEST = 150
 """Characters of a part of a label: file systems take 255 bytes, and a key and the names of attempts follow it."""
@@ -232,6 +233,25 @@ def _known_of_training(node: TrainedCheckpoint) -> made_by.Known:
     )
 
 
+def _check_meant(algorithm: Algorithm, rows: Schema, who: str) -> None:
+    """`DataError` for `rows` that hold none of the tokens that `algorithm` learns from, and all that another one does:
+    of several the one that leaves the fewest columns unread.
+    """
+    if {*token_columns(algorithm.rows)} & {*rows.names}:
+        return
+    others = [name for name, one in algorithms().items() if {*one.rows.names} <= {*rows.names}]
+    if others:
+        raise DataError(
+            "missing-column",
+            f"{algorithm.name} learns nothing from rows of {rows.name}",
+            expected=f"rows with {', '.join(algorithm.rows.names)}, or an algorithm that reads these",
+            found=f"{', '.join(rows.names)}: rows of {', '.join(others)}",
+            where=who,
+            kept="nothing was started",
+            next=f"--algorithm {max(others, key=lambda name: len(algorithms()[name].rows.names))}",
+        )
+
+
 def _check_model(node: TrainedCheckpoint) -> None:
     learning, cut = node.training.learning, node.training.execution.parallel
     node.training.check(init=node.init is not None, validation=node.validation is not None, where=node.label)
@@ -241,6 +261,7 @@ def _check_model(node: TrainedCheckpoint) -> None:
         if given is not None:
             packs = given.schema is not None and algorithm.packed(given.schema)
             needed = algorithm.reads(rows_of(given)) if packs else algorithm.rows
+            _check_meant(algorithm, rows_of(given), f"{node.label} (train.{algorithm.name})")
             _require(given, needed, f"{node.label} (train.{algorithm.name})", known)
     check_tokenizer(node.label, node.init or node.tokenizer, node.tokenizer)
     for given in (node.data, node.validation):

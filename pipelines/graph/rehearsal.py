@@ -1,5 +1,5 @@
 """What would be refused of a user's rows minutes from now, found before anything runs: the first rows of every file are
-read, and written in the chat templates that they will be written in.
+read, written in the chat templates that they will be written in, and held against the verifier of their answers.
 
 The beginning of a file is one block of it; of that, and of rows that are there, a few are templated, each but once for
 every template. What is behind them is refused by the stage itself.
@@ -8,7 +8,7 @@ every template. What is behind them is refused by the stage itself.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +16,17 @@ import pyarrow as pa
 from datakit.blend import Shuffle, Split
 from datakit.filter import NotIn, Window
 from datakit.formats.reader import FormatReader
-from datakit.op import Context, Keep, Op, Result
+from datakit.label import Verify
+from datakit.op import Context, Expand, Keep, Label, Op, Result
 from datakit.run.output import check_rejected
 from datakit.run.shapes import result_of, results_of
 from datakit.templating.ops import WritesText
 from datakit.tokenizers.tokenizer import Tokenizer
+from pipelines.graph.gold_answers import check_golds
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.remade import tokenizer_at
+from pipelines.graph.resolve import whole
 from schemas.dataset import Dataset
 from schemas.errors import QuiverError, check_all
 from schemas.settings import canonical
@@ -60,12 +63,38 @@ def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> 
             written.add(known)
             _write(node, rows, place)
 
-    tables = [node for node in todo if isinstance(node, Table)] if len(todo) > 1 else []
-    check_all(
-        functools.partial(read, node, node.op) if isinstance(node.op, FormatReader) else functools.partial(write, node)
-        for node in tables
-        if isinstance(node.op, FormatReader | WritesText)
-    )
+    def judge(node: Table, op: Verify) -> None:
+        rows, source = _answered(node.inputs[0], known_rows)
+        place = f"{op.answer} {op.kind}"
+        if rows is not None and op.answer in rows.column_names and (id(rows), "", place) not in written:
+            written.add((id(rows), "", place))
+            origin = whole(source)
+            try:
+                check_golds(op, rows, origin, none_readable=origin is not source)
+            except QuiverError as error:
+                read_by = getattr(origin, "op", None)
+                error.next = flag(read_by, error.next) if isinstance(read_by, FormatReader) else error.next
+                raise
+
+    def checks() -> Iterator[Callable[[], None]]:
+        for node in todo if len(todo) > 1 else ():
+            if isinstance(node, Table) and isinstance(node.op, FormatReader):
+                yield functools.partial(read, node, node.op)
+            elif isinstance(node, Table) and isinstance(node.op, Verify):
+                yield functools.partial(judge, node, node.op)
+            elif isinstance(node, Table) and isinstance(node.op, WritesText):
+                yield functools.partial(write, node)
+
+    check_all(checks())
+
+
+def _answered(node: Node, known_rows: dict[int, pa.Table | None]) -> tuple[pa.Table | None, Node]:
+    """The first rows that become those of `node` one by one, as far as they are known, and the node that has them."""
+    rows = _first_rows(node, known_rows)
+    while rows is None and isinstance(node, Table) and isinstance(node.op, Label | Expand):
+        node = node.inputs[0]
+        rows = _first_rows(node, known_rows)
+    return rows, node
 
 
 def _first_rows(node: Node, known_rows: dict[int, pa.Table | None]) -> pa.Table | None:

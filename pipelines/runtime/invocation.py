@@ -11,8 +11,8 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 
-from schemas.installed import program
-from schemas.process.terminal import PROGRAMS, command_words, from_here
+from schemas.installed import as_run, program
+from schemas.process.terminal import command_words, from_here
 
 _MODULE = ["--module", "pipelines"]
 _ROOT = "--quiver-root"
@@ -187,8 +187,7 @@ def runnable(text: str) -> str:
     head = re.match(r"luigi --module pipelines (?=[A-Z])|quiver (?=[A-Z])", text)
     if head:
         return " ".join([shlex.join(_head(_MODULE)), text[head.end() :], *_root_of(text)])
-    name, blank, rest = text.partition(" ")
-    return f"{shlex.quote(program(name))}{blank}{rest}" if name in PROGRAMS else text
+    return as_run(text)
 
 
 def _root_of(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from schemas.errors import QuiverError, Stopped, StorageError, printable
+from schemas.installed import as_run
 from schemas.process.interpreter import STOPS, end_fork_server
 from schemas.process.terminal import error_text
 from schemas.store.storage import storage_error
@@ -118,6 +119,7 @@ def bug(text: str) -> QuiverError:
 
 
 def _print(error: QuiverError) -> int:
+    error.next = as_run(error.next)
     print(error_text(error), file=sys.stderr, flush=True)
     return error.code
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from commands import environment
+from small_model import write
 
 from datakit.columns.measurement import FiniteValues
 from datakit.filter import Threshold
@@ -30,6 +31,7 @@ from quiver import inventory
 from schemas import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.untrusted import exact_json
+from trainers.registry import algorithms
 
 REWARDED = FORMS["rewarded"].schema
 Answer = Callable[[str], tuple[str, str]]
@@ -45,6 +47,10 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         rows = {"sample_id": ["a"], "prompt_id": ["p"], "response": ["x"], "reward": [1.0], "sample_index": [0]}
         messages = [[{"role": "user", "content": "q"}]]
         Dataset.from_arrow(REWARDED.conform(pa.table({**rows, "messages": messages})), REWARDED, str(tmp_path / name))
+
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    write(tmp_path / "m")
 
     def refused(words: str) -> tuple[str, str]:
         with pytest.raises(SystemExit) as left:
@@ -87,6 +93,15 @@ Train --data rows-1 --learning-rate 1e-4
 Train --data rows-1 --warmup 5
     --set optim.warmup_steps=...
     quiver Train --data rows-1 --set optim.warmup_steps=5
+Train --data rows.jsonl --model m --lr 1e-4
+    rows.jsonl is a file, not a dataset of token rows
+    quiver Sft --model m --data rows.jsonl --lr 1e-4
+Train --data pairs.jsonl --init m --algorithm rm --set optim.lr=1e-4
+    or RewardModel, which makes the tokens of a file itself
+    quiver RewardModel --model m --data pairs.jsonl --algorithm rm --set optim.lr=1e-4
+Train --data pairs.jsonl --model m
+    found: a file in the format preferences
+    quiver Preference --model m --data pairs.jsonl
 Train --data rows-1 rows-2
     --data was given 2 values
     quiver Train --data rows-1
@@ -103,7 +118,7 @@ Filter --op where --data rows-1 --params '{"predicat": "reward > 0"}'
     did you mean predicate?
     quiver Filter --op where --data rows-1 --params '{"predicate": "reward > 0"}'
 Filter --op where --data rows-1 --params '{"predicate": "reward > 0", "max_rejected": 0.5}'
-    stands in section [quiver]
+    it is set by --quiver-max-rejected
     quiver Filter --op where --data rows-1 --params '{"predicate": "reward > 0"}' --quiver-max-rejected 0.5
 Filter --op threshold --data 'rows-*'
     rows-* matches 2 places
@@ -118,7 +133,7 @@ Template --op chat --data rows-1
     template.chat needs tokenizer
     quiver Template --op chat --data rows-1 --tokenizer CHECKPOINT
 Filter --quiver-max-rejected 2 --op where --data rows-1
-    max_rejected: 2 is not between 0 and 1
+    --quiver-max-rejected: 2 is not between 0 and 1
     -
 Filter --op where --data rows-1 --params '{"predicate": "a", "predicate": "b"}'
     key given twice: predicate
@@ -154,6 +169,15 @@ def test_settings_are_listed_shortly_and_none_that_is_not_the_users(answer: Answ
     text, _ = answer("RestIteration --set baze=1")
     [expected] = re.findall("expected: (.*)", text)
     assert len(expected) < 300 and not re.search(r"\b(data|out|work|facts|algorithm|model|seed) \(", expected)
+
+
+@pytest.mark.parametrize("known", ["rm", "orpo"])
+def test_rows_of_another_algorithm_are_learnt_by_that(known: str, answer: Answer, tmp_path: Path) -> None:
+    rows = algorithms()[known].rows
+    Dataset.from_arrow(rows.empty(), rows, str(tmp_path / "tokens"))
+    text, next_ = answer("Train --data tokens --model m --lr 1e-5")
+    assert f"sft learns nothing from rows of {rows.name}" in text and "chosen_ids" in text
+    assert next_ == f"quiver Train --data tokens --model m --lr 1e-5 --algorithm {known}"
 
 
 def test_a_pattern_with_one_match_is_that_match(answer: Answer) -> None:

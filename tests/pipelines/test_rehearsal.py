@@ -101,6 +101,33 @@ def test_all_that_is_known_to_be_wrong_is_told_together(models: Path, capsys: py
     assert printed.count("--own-columns") == printed.count("--own-original-columns") == 1
 
 
+@pytest.mark.parametrize(
+    ("row", "flag"),
+    [
+        ({"prompt": "q", "response": "3"}, """--columns '{"answer": "response"}'"""),
+        ({"prompt": "q", "note": "a 1", "gold": "7"}, """--columns '{"answer": "gold"}'"""),
+        ({"prompt": "q", "note": "no number"}, "give each row of rows.jsonl the key answer"),
+        ({"prompt": "q"}, "give each row of rows.jsonl the key answer"),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_gold_answers_that_are_not_there_are_told_before_anything_is_answered(
+    own: bool, row: dict[str, str], flag: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _file("rows.jsonl", [{**row, "prompt": f"q {at}"} for at in range(4)])
+    given = f"RestIteration {_OWN} rows.jsonl --own-verifier" if own else "Evaluate --model m --prompts rows.jsonl"
+    printed = _ends(f"""{given}{"" if own else " --verifier"} '{{"kind": "number"}}'""", capsys)
+    assert "gold-not-readable" in printed and "rows.jsonl has no answer" in printed
+    assert all(key in printed for key in row)
+    assert flag.replace("--", "--own-" if own else "--") in printed.partition("  next: ")[2]
+
+
+def test_one_gold_answer_among_those_that_are_judged_is_told(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _file("rows.jsonl", [{"prompt": f"q {at}", "answer": "none" if at == 2 else "7"} for at in range(4)])
+    printed = _ends("""Evaluate --model m --prompts rows.jsonl --verifier '{"kind": "number"}'""", capsys)
+    assert "gold-not-readable 1" in printed and "has no answer" not in printed
+
+
 def test_a_stage_alone_says_itself_what_its_file_lacks(models: Path) -> None:
     _file("rows.jsonl", [{"problem": "q"}])
     read = rows_at(Plan("quiver-data"), "rows.jsonl", "prompts")

@@ -22,6 +22,8 @@ from trainers.config import training_of
 
 ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
 
+pytestmark = pytest.mark.usefixtures("activated")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

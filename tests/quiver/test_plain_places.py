@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, IntegrityError, QuiverError
 
+pytestmark = pytest.mark.usefixtures("activated")
 ROWS = Schema("rows", 1, (Column("text", pa.string(), "x"), Column("n", pa.int64(), "x")))
 
 
@@ -34,6 +36,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     given = Dataset.from_arrow(rows, ROWS, str(tmp_path / "data/given-1"))
     apply(Where(predicate="n > 1"), given, str(tmp_path / "data/kept-2"), processes=0)
     return tmp_path
+
+
+@pytest.mark.parametrize("words", [["hf"], ["pairs.jsonl"], ["data"], ["data/kept-2"]])
+def test_a_command_is_printed_as_the_shell_runs_it(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    text = shown(capsys, *words)
+    assert f"{Path(sys.executable).parent}/quiver " in text
+
+
+@pytest.mark.parametrize("wrong", ["polcy", "policy", "policy-1a2b3c4e"])
+def test_a_result_is_found_by_its_name_without_its_key(wrong: str, folder: Path) -> None:
+    shutil.copytree(folder / "data/given-1", folder / "sft/policy-1a2b3c4d")
+    with pytest.raises(IntegrityError) as caught:
+        console.run(["show", f"sft/{wrong}"])
+    assert caught.value.next == "quiver show sft/policy-1a2b3c4d" and caught.value.nearest == "policy-1a2b3c4d"
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -24,6 +24,8 @@ from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
 
 ANSI = "\x1b[31mred\x1b[0m"
 
+pytestmark = pytest.mark.usefixtures("activated")
+
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
