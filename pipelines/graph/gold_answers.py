@@ -36,20 +36,25 @@ def check_golds(op: Verify, rows: pa.Table, source: Node, *, none_readable: bool
         error.kept = "nothing was started"
         read = reader_of_rows(source)
         if read is not None and rows[op.answer].null_count == rows.num_rows:
-            _say_missing(error, op, read)
+            raise _without_golds(error.slug, op, read) from None
         raise
 
 
-def _say_missing(error: DataError, op: Verify, read: FormatReader) -> None:
-    """Have `error` say that the files of `read` give no gold answers, and which key of theirs is likely one."""
-    files, unread = printable(", ".join(map(shown, read.files)), 200), sorted(first_of(read)[1])
-    names = dict(read.columns)
+def _without_golds(slug: str, op: Verify, read: FormatReader) -> DataError:
+    """The error of files of `read` that give no gold answers, with the key of theirs that is likely one."""
+    files = printable(", ".join(map(shown, read.files)), 200)
+    unread, names = sorted(first_of(read)[1]), dict(read.columns)
     known = [names.get(key.name, key.name) for key in FORMS[read.format or ""].keys if key.required]
-    error.sentence = f"{op.name} needs a gold answer in each row; {files} has no {op.answer}"
-    error.found = printable("; not read: ".join(", ".join(names) for names in (known, unread) if names), 300)
     key = next(_readable(op, read, unread), "")
     columns = shlex.quote(json.dumps({op.answer: key}, ensure_ascii=False))
-    error.next = f"--columns {columns}" if key else f"give each row of {files} the key {op.answer}"
+    return DataError(
+        slug,
+        f"{op.name} needs a gold answer in each row; {files} has no {op.answer}",
+        expected=f"the key {op.answer}, or which key it is",
+        found=printable("; not read: ".join(", ".join(keys) for keys in (known, unread) if keys), 300),
+        kept="nothing was started",
+        next=f"--columns {columns}" if key else f"give each row of {files} the key {op.answer}",
+    )
 
 
 def _readable(op: Verify, read: FormatReader, unread: list[str]) -> Iterator[str]:

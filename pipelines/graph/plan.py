@@ -242,7 +242,7 @@ def _check_meant(algorithm: Algorithm, rows: Schema, who: str) -> None:
     others = [name for name, one in algorithms().items() if {*one.rows.names} <= {*rows.names}]
     if others:
         raise DataError(
-            "missing-column",
+            "schema",
             f"{algorithm.name} learns nothing from rows of {rows.name}",
             expected=f"rows with {', '.join(algorithm.rows.names)}, or an algorithm that reads these",
             found=f"{', '.join(rows.names)}: rows of {', '.join(others)}",
