@@ -36,11 +36,11 @@ def check_golds(op: Verify, rows: pa.Table, source: Node, *, none_readable: bool
         error.kept = "nothing was started"
         read = reader_of_rows(source)
         if read is not None and rows[op.answer].null_count == rows.num_rows:
-            raise _without_golds(error.slug, op, read) from None
+            raise _without_golds(op, read) from None
         raise
 
 
-def _without_golds(slug: str, op: Verify, read: FormatReader) -> DataError:
+def _without_golds(op: Verify, read: FormatReader) -> DataError:
     """The error of files of `read` that give no gold answers, with the key of theirs that is likely one."""
     files = printable(", ".join(map(shown, read.files)), 200)
     unread, names = sorted(first_of(read)[1]), dict(read.columns)
@@ -48,7 +48,7 @@ def _without_golds(slug: str, op: Verify, read: FormatReader) -> DataError:
     key = next(_readable(op, read, unread), "")
     columns = shlex.quote(json.dumps({op.answer: key}, ensure_ascii=False))
     return DataError(
-        slug,
+        "gold-not-readable",
         f"{op.name} needs a gold answer in each row; {files} has no {op.answer}",
         expected=f"the key {op.answer}, or which key it is",
         found=printable("; not read: ".join(", ".join(keys) for keys in (known, unread) if keys), 300),

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from small_model import write
 
+from datakit.label import Verify
+from datakit.op import Context
+from pipelines.graph.gold_answers import check_golds
 from pipelines.graph.plan import Plan
 from pipelines.graph.rehearsal import rehearse
 from pipelines.graph.resolve import rows_at
@@ -126,6 +129,18 @@ def test_one_gold_answer_among_those_that_are_judged_is_told(models: Path, capsy
     _file("rows.jsonl", [{"prompt": f"q {at}", "answer": "none" if at == 2 else "7"} for at in range(4)])
     printed = _ends("""Evaluate --model m --prompts rows.jsonl --verifier '{"kind": "number"}'""", capsys)
     assert "gold-not-readable 1" in printed and "has no answer" not in printed
+
+
+def test_where_others_are_judged_too_only_rows_of_which_none_can_be_are_told(models: Path) -> None:
+    _file("rows.jsonl", [{"prompt": "q 1", "answer": "7"}, {"prompt": "q 2"}])
+    node = rows_at(Plan("quiver-data"), "rows.jsonl", "prompts")
+    read: Any = node.op  # type: ignore[attr-defined]
+    rows, verifier = next(read.read(Context())).rows, Verify(kind="number")
+    check_golds(verifier, rows, node, none_readable=True)
+    check_golds(verifier, rows.slice(0, 1), node, none_readable=False)
+    for none_readable, some in ((False, rows), (True, rows.slice(1))):
+        with pytest.raises(DataError, match="gold"):
+            check_golds(verifier, some, node, none_readable=none_readable)
 
 
 def test_a_stage_alone_says_itself_what_its_file_lacks(models: Path) -> None:
