@@ -118,7 +118,11 @@ def test_gold_answers_that_are_not_there_are_told_before_anything_is_answered(
     own: bool, row: dict[str, str], flag: str, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _file("rows.jsonl", [{**row, "prompt": f"q {at}"} for at in range(4)])
-    given = f"RestIteration {_OWN} rows.jsonl --own-verifier" if own else "Evaluate --model m --prompts rows.jsonl"
+    given = (
+        f"RestIteration --prompts-per-iteration 2 {_OWN} rows.jsonl --own-verifier"
+        if own
+        else "Evaluate --model m --prompts rows.jsonl"
+    )
     printed = _ends(f"""{given}{"" if own else " --verifier"} '{{"kind": "number"}}'""", capsys)
     assert "gold-not-readable" in printed and "rows.jsonl has no answer" in printed
     assert all(key in printed for key in row)
