@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +38,3 @@ def test_places_are_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     assert suggestions.near(str(tmp_path / "data/rows")) == "data/rows"
     assert suggestions.near("s3://bucket/rows") == "s3://bucket/rows"
-
-
-@pytest.mark.parametrize("code", ["print('a')", 'print("a")', "print('$HOME `id` \\n', \"b\")"])
-def test_code_is_one_word_of_a_shell(code: str) -> None:
-    shell = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' {suggestions._quoted(code)}"
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [code]

@@ -29,7 +29,8 @@ from trainers.engine.megatron.parallel import Layout
 from trainers.engine.training import build
 from trainers.parallel import Parallel
 
-STEPS = 5
+STEPS, FEWER = 5, 3
+"""Steps of `ISSUE`, into a second epoch; of the others, which update the weights twice before the last."""
 EVEN = 24
 ISSUE = ("sft", "rm")
 """The algorithms that run at every layout."""
@@ -45,7 +46,7 @@ def curve(folder: Path, name: str, layout: Layout, table: str | None = None, **c
     feed = build.feed(run, data, algorithm, shape, layout, shuffle=True)
     learner = build.trainee(run, algorithm, settings, layout, None)
     points = []
-    for step in feed.steps(0, STEPS):
+    for step in feed.steps(0, STEPS if name in ISSUE else FEWER):
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
         outcome = learner.stepper.train(step.batches, sources=len(feed.source.sources), rows=step.num_records)

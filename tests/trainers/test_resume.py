@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +20,7 @@ from schemas.store.commit import read_manifest
 from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.interruptions import LAYOUTS, PLACES, STEPS, Point, points
+from tests.warm.command import launched
 
 SEED = int(os.environ.get("QUIVER_RESUME_SEED", "0"))
 POINTS = points(SEED)
@@ -40,11 +39,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     toys.config(folder)
     asked = {item.callspec.params["point"].number for item in request.session.items if PLAYS in item.nodeid}
     print(f"seed {SEED}:", *POINTS, sep="\n  ")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.trainers.interruptions", str(folder), str(SEED)]
-    command += map(str, sorted(asked))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched(1, "tests.trainers.interruptions", folder, SEED, *sorted(asked), timeout=600)
     answers = json.loads((folder / "answers.json").read_text())
     assert all(set(answer["codes"]) == {0} for answer in answers if "undisturbed" in answer), answers
     return folder, {answer["point"]["number"]: answer for answer in answers if "point" in answer}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.networks import louder, network, vocabulary
 from tests.trainers.sampling import Sampling
+from tests.warm.command import launched
 from trainers import engine, registry
 from trainers import run as runs
 from trainers.config import Run
@@ -296,11 +294,7 @@ def test_the_optimizer_is_carried_from_run_to_run(tmp_path: Path, capsys: pytest
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     init = a_run(tmp_path).paths.init
     assert Dataset.exists(str(tmp_path / "tokens"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.trainers.learner", str(tmp_path), str(tmp_path / "answers.json")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    launched(2, "tests.trainers.learner", tmp_path, tmp_path / "answers.json")
     two = json.loads((tmp_path / "answers.json").read_text())
     run = parse(Run, toys.config(tmp_path, data=..., init=init, model=..., out=str(tmp_path / "alone")))
     figures = []

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests.warm.server import ROOM
 
@@ -33,23 +34,20 @@ class Server:
 
     def __init__(self, kind: str) -> None:
         self._asked, there = socket.socketpair()
-        with there:
+        self._folder = tempfile.TemporaryDirectory(prefix="quiver-warm-")
+        self.address = str(Path(self._folder.name) / kind)
+        program = [sys.executable, *_OPTIONS[kind], str(Path(__file__).with_name("server.py"))]
+        with there, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self.address)
+            listening.listen()
+            doors = there.fileno(), listening.fileno()
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *_OPTIONS[kind],
-                    str(Path(__file__).with_name("server.py")),
-                    str(there.fileno()),
-                    kind,
-                ],
-                cwd="/",
-                env=_environment(),
-                pass_fds=[there.fileno()],
+                [*program, kind, *map(str, doors)], cwd="/", env=_environment(), pass_fds=doors
             )
         self._answers = self._asked.makefile("r")
 
     def run(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float, **more: int
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float, **more: Any
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)`."""
         job = {"words": list(words), "folder": str(folder), "environment": dict(environment), **more}
@@ -81,6 +79,7 @@ class Server:
         self._answers.close()
         self._asked.close()
         self._process.wait()
+        self._folder.cleanup()
 
 
 class _Pipe:
@@ -116,7 +115,12 @@ def run(
     so where it differs (`fresh`), no fork can be what the command would be.
     """
     assert not fresh(words, folder, environment), "this one needs an interpreter of its own"
-    return _server("commands").run(words, folder, environment, timeout)
+    return _server("commands").run(words, folder, environment, timeout, address=address())
+
+
+def address() -> str:
+    """Where a `stand_in` asks for programs."""
+    return _server("ranks").address
 
 
 def launched(ranks: int, module: str, *words: object, timeout: float = 400) -> None:

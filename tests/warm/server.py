@@ -1,11 +1,11 @@
-"""The process that is forked: `python server.py SOCKET commands|ranks`. It imports what those import, then forks a
-child per request.
+"""The process that is forked: `python server.py commands|ranks SOCKET LISTENING`. At the first request it imports
+what those import; then it forks a child per request.
 
 A child of `commands` becomes what a console script is at its start: words, environment, folder, path, streams and
 signals are the request's, and what our modules took from their process while they were imported is taken again. Then
 the script itself runs in it, and the interpreter ends with it. The fork server that a command starts is a fork too: of
 a twin that was put aside before the command began. A child of `ranks` forks the processes of one world, as torchrun
-would start them.
+would start them; or it is the program for which a command started a `stand_in`, which asks at LISTENING.
 
 Nothing but imports happens here before a fork: no pool of Arrow, duckdb or torch has started, which is looked at.
 """
@@ -18,20 +18,38 @@ import json
 import multiprocessing.util
 import os
 import runpy
+import select
+import selectors
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_STAGES = ("numpy.ma", "numpy.random", "tokenizers", "pyarrow.json", "multiprocessing.popen_forkserver")
+_EVENTS = ("tensorboard.compat.proto.summary_pb2", "tensorboard.summary.writer.record_writer")
 IMPORTED = {
-    "commands": ("luigi.cmdline", "pipelines", "quiver.console", "pipelines.runtime.workers", "datakit.apply"),
-    "ranks": ("torch._dynamo", "trainers.run", "trainers.engine.training.loop"),
+    "commands": (
+        "luigi.cmdline",
+        "pipelines",
+        "quiver.console",
+        "pipelines.runtime.workers",
+        "datakit.apply",
+        *_STAGES,
+    ),
+    "ranks": (
+        *("torch._dynamo", "trainers.run", "trainers.engine.training.loop", "trainers.engine.weights.comparison"),
+        *_EVENTS,
+    ),
 }
 """What a command imports, and what its first stage does; what a rank does."""
+
+PROGRAMS = ("trainers.run", "trainers.launch.spawn", "trainers.engine.weights.comparison", "pipelines.online")
+"""What a command starts that imports the engine, or starts what does."""
 
 ROOM = 1 << 16
 """Bytes of a request."""
@@ -41,24 +59,63 @@ _INHERITED = sys.path[1:]
 """What is importable without PYTHONPATH and without a script's folder."""
 
 
-def serve(asked: socket.socket) -> Callable[[], None]:
+def serve(asked: socket.socket, listening: socket.socket) -> Callable[[], None]:
     """Answer requests to their end: the pid, then the exit code, of a child each. Returns in every child, with what is
-    to be done there; exits here.
+    to be done there; exits here when `asked` is closed. A child goes with a `stand_in` that goes before it.
     """
+    doors = selectors.DefaultSelector()
+    for door in (asked, listening):
+        doors.register(door, selectors.EVENT_READ)
+    running: dict[socket.socket, int] = {}
     while True:
-        text, fds, _, _ = socket.recv_fds(asked, ROOM, 3)
-        if not text:
-            os._exit(0)
-        child = os.fork()
-        if not child:
-            asked.close()
-            job = json.loads(text)
-            return lambda: world(job, fds) if "ranks" in job else become(job, fds)
-        for fd in fds:
-            os.close(fd)
-        asked.sendall(f"{child}\n".encode())
-        _, status = os.waitpid(child, 0)
-        asked.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        for key, _ in doors.select():
+            door: Any = key.fileobj
+            if door is listening:
+                doors.register(door.accept()[0], selectors.EVENT_READ)
+            elif key.data is not None:
+                _, status = os.waitpid(running.pop(key.data), 0)
+                tell(key.data, os.waitstatus_to_exitcode(status))
+                doors.unregister(door)
+                os.close(door)
+            else:
+                text, fds, _, _ = socket.recv_fds(door, ROOM, 3)
+                if not text:
+                    if door is asked:
+                        os._exit(0)
+                    if door in running:
+                        os.kill(running[door], signal.SIGKILL)
+                    doors.unregister(door)
+                    door.close()
+                    continue
+                child = os.fork()
+                if not child:
+                    leave(doors)
+                    return child_of(json.loads(text), fds)
+                for fd in fds:
+                    os.close(fd)
+                running[door] = child
+                doors.register(os.pidfd_open(child), selectors.EVENT_READ, door)
+                tell(door, child)
+
+
+def tell(door: socket.socket, number: int) -> None:
+    """A line to the one who asked, who may be gone."""
+    with suppress(OSError):
+        door.sendall(f"{number}\n".encode())
+
+
+def leave(doors: selectors.BaseSelector) -> None:
+    """Close, in a child, what the server waits for."""
+    waited = [key.fileobj for key in doors.get_map().values()]
+    doors.close()
+    for one in waited:
+        os.close(one) if isinstance(one, int) else one.close()  # type: ignore[union-attr]
+
+
+def child_of(job: dict[str, Any], fds: Sequence[int]) -> Callable[[], None]:
+    """What the child of a request does."""
+    does = world if "ranks" in job else program if "module" in job else become
+    return lambda: does(job, fds)
 
 
 def become(job: dict[str, Any], fds: Sequence[int]) -> None:
@@ -68,6 +125,7 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
         return
     place(job["environment"], job["folder"], fds, (0, 1, 2))
     script, *words = job["words"]
+    stand_in_for(PROGRAMS, job["address"])
     sys.argv, sys.orig_argv = [script, *words], [sys.executable, script, *words]
     sys.path.insert(0, os.path.dirname(script))
     multiprocessing.util.spawnv_passfds = aside
@@ -86,8 +144,7 @@ def world(job: dict[str, Any], fds: Sequence[int]) -> None:
         if not child:
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"]} if job["ranks"] > 1 else {}
             os.environ.update({name: str(value) for name, value in names.items()})
-            sys.argv = [module, *words]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            run_module(module, words)
             return
         running[child] = rank
     failed = False
@@ -99,6 +156,35 @@ def world(job: dict[str, Any], fds: Sequence[int]) -> None:
             for other in running:
                 os.kill(other, signal.SIGKILL)
     sys.exit(int(failed))
+
+
+def program(job: dict[str, Any], fds: Sequence[int]) -> None:
+    """Be the program that a command started: in a session of its own, what it prints unbuffered."""
+    os.setsid()
+    place(job["environment"], job["folder"], fds, (0, 1, 2))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    stand_in_for(PROGRAMS, job["address"])
+    run_module(job["module"], job["words"])
+
+
+def run_module(module: str, words: Sequence[str]) -> None:
+    """As `python -m module words`."""
+    own_home()
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def stand_in_for(programs: Sequence[str], address: str) -> None:
+    """Have our interpreters of these modules be stand-ins: what is forked at `address` has their imports."""
+    interpreter = importlib.import_module("schemas.process.interpreter")
+    start = interpreter.module
+
+    def started(name: str, *words: str, **more: Any) -> list[str]:
+        here = [sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")), address, name, *words]
+        return here if name in programs else start(name, *words, **more)
+
+    interpreter.module = started
 
 
 def place(environment: dict[str, str], folder: str, fds: Sequence[int], numbers: Sequence[int]) -> None:
@@ -119,11 +205,17 @@ def remember_anew() -> None:
     """What modules keep of the process, the words and the signals with which they were imported."""
     loaded: dict[str, Any] = {**sys.modules}
     importlib.reload(loaded["luigi.cmdline"])  # its function has the words for a default
-    for name in ("schemas.process.interpreter", "datakit.run.runner"):
-        loaded[name]._HOME = os.getpid()
+    own_home()
     doors, command = importlib.reload(loaded["trainers.doors"]), loaded["pipelines.runtime.command"]
     loaded["pipelines.runtime.invocation"]._given = sys.argv[1:]
     loaded["luigi.interface"]._run = command.door if doors.is_command() else command.run
+
+
+def own_home() -> None:
+    """This process, not the one that was forked, is the one whose children a fork server may start."""
+    for name in ("schemas.process.interpreter", "datakit.run.runner"):
+        if name in sys.modules:
+            vars(sys.modules[name])["_HOME"] = os.getpid()
 
 
 def twin(streams: Sequence[int]) -> Callable[[bytes, Sequence[Any], Sequence[int]], int] | None:
@@ -171,15 +263,17 @@ def be_fork_server(asked: socket.socket) -> None:
 
 
 def main() -> None:
-    """Import, look whether this may be forked, and serve."""
-    asked, kind = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    """Import at the first request, look whether this may be forked, and serve."""
+    kind, *numbers = sys.argv[1:]
+    asked, listening = (socket.socket(fileno=int(number)) for number in numbers)
     sys.argv = ["-c"]  # what is imported here belongs to no command yet
+    select.select([asked, listening], [], [])
     for name in IMPORTED[kind]:
         importlib.import_module(name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert threading.active_count() == 1 and len(threads - {"jemalloc_bg_thd"}) <= 1, f"not to be forked: {threads}"
     gc.freeze()
-    serve(asked)()
+    serve(asked, listening)()
 
 
 if __name__ == "__main__":
