@@ -25,6 +25,7 @@ from pipelines.runtime import command, settings  # noqa: E402 - they import Luig
 settings.install()
 command.install()
 
+from pipelines import backends as backends  # noqa: E402 - what a model may be stands in flags of what follows
 from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from schemas.errors import ConfigError, printable
 from schemas.nearest import did_you_mean
 
+AND = " and "
+"""Between the names of two settings that are one in other programs."""
+
 
 class Faults(list[str]):
-    """Faults in words; `near` has the name that was meant in a fault, `unknown` all keys that there are not, `levels`
-    the settings that there are where such keys stood, by path.
+    """Faults in words; `near` has the name that was meant in a fault, `values` the value that is none, `unknown` all
+    keys that there are not, `levels` the settings that there are where such keys stood, by path. `elsewhere` are
+    settings that such a key may be, which stand elsewhere, by their names.
     """
 
-    def __init__(self, faults: Iterable[str] = ()) -> None:
+    def __init__(self, faults: Iterable[str] = (), elsewhere: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(faults)
+        self.elsewhere = elsewhere or {}
         self.near: dict[str, str] = {}
+        self.values: dict[str, str] = {}
         self.unknown: list[str] = []
         self.levels: dict[str, str] = {}
 
-    def misnamed(self, fault: str, near: str) -> None:
-        """A `fault` with a name for which `near` was meant (empty: that is open)."""
+    def misnamed(self, fault: str, near: str, value: str = "") -> None:
+        """A `fault` with a name for which `near` was meant (empty: that is open); `value` where that is a value."""
         self.append(fault)
         self.near[fault] = near
+        if value:
+            self.values[fault] = value
 
     def unknown_key(self, path: str, key: str, near: str, known: str) -> None:
-        """A `key` below `path` for which `near` was meant; `known`: the settings there, as they are listed."""
+        """A `key` below `path` for which `near` was meant, unless it is a setting `elsewhere`; `known`: the settings
+        there, as they are listed.
+        """
+        near = self.elsewhere.get(path + key, near)
         self.misnamed(f"unknown key {printable(path + key)}", near)
         self.unknown.append(path + key)
         self.levels.setdefault(path, known)
@@ -34,6 +48,7 @@ class Faults(list[str]):
         """Append the faults of `others`; where both have unknown keys at a level, the listing there is ours."""
         self.extend(others)
         self.near |= others.near
+        self.values |= others.values
         self.unknown += others.unknown
         self.levels = {**others.levels, **self.levels}
 
@@ -49,9 +64,21 @@ class Faults(list[str]):
             where=where,
             kept="nothing was started",
             next=next,
-            wrong=self.unknown,
+            wrong=self.unknown or [self.values[fault] for fault in self if alone and fault in self.values],
             nearest=self.near.get(self[0], "") if alone else "",
         )
+
+
+def at_least(number: float) -> dict[str, float]:
+    """Metadata of a field whose number may not be smaller (`bound_faults`)."""
+    return {"least": number}
+
+
+def bound_faults(value: Any, path: str = "") -> list[str]:
+    """Numbers of the dataclass `value`, which stands below `path`, that are smaller than fields say (`at_least`)."""
+    bounds = {field.name: field.metadata["least"] for field in dataclasses.fields(value) if "least" in field.metadata}
+    given = {name: number for name in bounds if (number := getattr(value, name)) is not None}
+    return [f"{path}{name} {number} is below {bounds[name]}" for name, number in given.items() if number < bounds[name]]
 
 
 def check_ranges(who: str, **bounds: tuple[object, bool, str]) -> None:

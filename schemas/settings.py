@@ -46,18 +46,6 @@ def identity_fields(value: Any) -> dict[str, Any]:
     }
 
 
-def at_least(number: float) -> dict[str, float]:
-    """Metadata of a field whose number may not be smaller (`bound_faults`)."""
-    return {"least": number}
-
-
-def bound_faults(value: Any, path: str = "") -> list[str]:
-    """Numbers of the dataclass `value`, which stands below `path`, that are smaller than fields say (`at_least`)."""
-    bounds = {field.name: field.metadata["least"] for field in dataclasses.fields(value) if "least" in field.metadata}
-    given = {name: number for name in bounds if (number := getattr(value, name)) is not None}
-    return [f"{path}{name} {number} is below {bounds[name]}" for name, number in given.items() if number < bounds[name]]
-
-
 def plain(value: object) -> Any:
     """`value` as plain JSON: dataclasses become objects, tuples become lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -98,9 +86,17 @@ def _listed(kind: type, path: str, key: str) -> str:
     return f"settings of {path.rstrip('.')}: {text}{more}" if path else f"{text}{more}"
 
 
-def parse(kind: type[T], data: Mapping[str, Any], where: str = "", next: str = "") -> T:
-    """An instance of the dataclass `kind` from plain JSON; `ConfigError` (exit 2, with `next`) lists every fault."""
-    faults = Faults()
+def parse(
+    kind: type[T],
+    data: Mapping[str, Any],
+    where: str = "",
+    next: str = "",
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> T:
+    """An instance of the dataclass `kind` from plain JSON; `ConfigError` (exit 2, with `next`) lists every fault.
+    `elsewhere`: paths of settings that an unknown key may be, by their names.
+    """
+    faults = Faults(elsewhere=elsewhere)
     value = _object(kind, data, "", faults)
     faults.raise_any(where, next)
     return cast(T, value)
@@ -119,14 +115,18 @@ def choice_faults(kind: type, given: Mapping[str, Any], path: str = "") -> Fault
 
 
 def assigned(
-    kind: type, assignments: Sequence[str], where: str = "", values: Mapping[str, Any] = types.MappingProxyType({})
+    kind: type,
+    assignments: Sequence[str],
+    where: str = "",
+    values: Mapping[str, Any] = types.MappingProxyType({}),
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
 ) -> dict[str, Any]:
     """The plain JSON that texts like `optim.lr=1e-4` give, each value read as `kind` types its field, and that `values`
-    by their paths give, which are values already; `ConfigError` lists every fault.
+    by their paths give, which are values already; `ConfigError` lists every fault. `elsewhere` as for `parse`.
 
     A value is JSON, or the bare text; a list may be written with commas alone. A path that is given twice is a fault.
     """
-    faults = Faults()
+    faults = Faults(elsewhere=elsewhere)
     result: dict[str, Any] = {}
     given: set[str] = set()
     for assignment in assignments:
@@ -325,7 +325,7 @@ def _value(hint: Any, value: Any, path: str, faults: Faults) -> Any:
             return value
         expected = ", ".join(map(str, args))
         near = nearest(str(value), map(str, args))
-        faults.misnamed(f"{path}: {printable(value)} is not one of {expected}", near)
+        faults.misnamed(f"{path}: {printable(value)} is not one of {expected}", near, str(value))
         return None
     if origin is tuple and isinstance(value, list | tuple):
         if len(args) == 2 and args[1] is Ellipsis:

@@ -17,11 +17,10 @@ from typing import Any, ClassVar, Literal
 
 from schemas.errors import ConfigError, printable
 from schemas.installed import with_extra
+from schemas.setting_faults import at_least, bound_faults
 from schemas.settings import (
     DEFAULT_UNNAMED,
     FLATTENED,
-    at_least,
-    bound_faults,
     identity_fields,
     json_digest,
     parse,
@@ -31,7 +30,7 @@ from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig
 from trainers.parallel import Parallel, parallel_errors, size_errors
-from trainers.registry import spelled_out
+from trainers.registry import settings_by_name, spelled_out
 
 VERSION = 3
 """Rises when the same run gives other weights."""
@@ -297,7 +296,8 @@ def training_of(
             "bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started"
         )
     fresh = {} if model is None else {"model": {"vocab_size": 1, **model}}
-    return parse(Training, {"algorithm": algorithm, "seed": seed, **fresh, **settings}, where=where)
+    given = {"algorithm": algorithm, "seed": seed, **fresh, **settings}
+    return parse(Training, given, where=where, elsewhere=settings_by_name(algorithm))
 
 
 def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

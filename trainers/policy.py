@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from schemas.errors import ConfigError
 from schemas.rows.rollouts import ADVANTAGES, OLD_LOGPROBS, REF_LOGPROBS
@@ -33,6 +33,12 @@ _BIASED = ("k1", "k3")
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """What every loss of a policy can be given."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("beta", "kl_coef", "init_kl_coef", "kl_loss_coef", "kl_penalty"), "kl_coefficient"),
+        **dict.fromkeys(("entropy_coef", "entropy_coeff", "entropy_weight"), "entropy_bonus"),
+    }
+    """What TRL, verl, OpenRLHF and NeMo call a setting, and its name here."""
 
     aggregate: Literal["token", "sequence", "constant"] = "token"
     """token: mean over counted tokens of the global batch. sequence: mean over rows of the mean over a row's tokens.
@@ -74,6 +80,15 @@ class RatioSettings(PolicySettings):
 
     on_policy: bool = False
     """One update for each rollout: the policy is what it was, every ratio is 1, and no `old_logprobs` are read."""
+
+
+CLIP_NAMES: Mapping[str, str] = {
+    **PolicySettings.other_names,
+    **dict.fromkeys(("clip", "epsilon", "clip_ratio", "cliprange", "clip_range", "eps_clip"), "clip_low and clip_high"),
+    **dict.fromkeys(("epsilon_low", "clip_ratio_low", "ratio_clip_min"), "clip_low"),
+    **dict.fromkeys(("epsilon_high", "clip_ratio_high", "ratio_clip_max"), "clip_high"),
+}
+"""The same of losses whose ratio counts from 1 - `clip_low` to 1 + `clip_high`."""
 
 
 def log_ratio(settings: RatioSettings, out: ModelOutputs, rows: Rows) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 import trainers.algorithms
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
-from schemas.settings import parse
+from schemas.setting_faults import AND
+from schemas.settings import defaults, parse
 from trainers.algorithm import Algorithm
 
 _ELSEWHERE = ("rloo", "reinforce")
@@ -39,6 +40,18 @@ def spelled_out(name: str, settings: Mapping[str, Any]) -> tuple[str, Mapping[st
         return name, settings
     algorithm, preset = presets()[name]
     return algorithm, {**preset, **settings}
+
+
+def settings_by_name(algorithm: str) -> dict[str, str]:
+    """Where a training has the settings of an algorithm (`settings.beta`), by their names here and in other programs;
+    two paths with `and` between where one setting elsewhere is two here. Empty where there is no such algorithm.
+    """
+    name, _ = spelled_out(algorithm, {})
+    if name not in algorithms():
+        return {}
+    kind = algorithms()[name].settings
+    names = {**getattr(kind, "other_names", {}), **{one: one for one in defaults(kind)}}
+    return {name: AND.join(f"settings.{one}" for one in ours.split(AND)) for name, ours in names.items()}
 
 
 def algorithm_of(name: str) -> Algorithm:

@@ -174,7 +174,7 @@ def undated() -> ConfigError:
         "the chat template writes the date and none is set",
         expected="the date that every text is to carry, so that equal runs give equal texts",
         kept="nothing of this output",
-        next="--date 2025-01-31, or date = 2025-01-31 in section [quiver] of luigi.cfg",
+        next="--date 2025-01-31",
     )
 
 

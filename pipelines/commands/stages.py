@@ -296,7 +296,9 @@ class Evaluate(Answering, BoundedAnswers, _OfFiles):
     model = model_parameter("policy", "generator")
     policy = luigi.Parameter(default="", description="--model")
     prompts = luigi.Parameter(description="dataset folder or file of prompts; with answers, if they are to be verified")
-    verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    verifier = ObjectParameter(
+        default={}, bare="kind", description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
+    )
     reward_model = luigi.Parameter(default="", description="model that scores the answers; empty: none")
 
     asked: Node

@@ -31,7 +31,7 @@ from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from datakit.formats.reader import FormatReader
-from pipelines.runtime import flags_file, invocation, refusals, settings
+from pipelines.runtime import flags_file, invocation, near_flags, refusals, settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
 from pipelines.runtime.file_flags import of_file
@@ -143,7 +143,10 @@ def _next(error: QuiverError) -> str:
         return error.next
     corrected = ""
     if error.nearest and error.slug == "unknown-key":
-        corrected = invocation.corrected(error.wrong[0], error.nearest)
+        corrected = near_flags.assigned(invocation.task(), error.wrong[0], error.nearest)
+        corrected = corrected or invocation.corrected(error.wrong[0], error.nearest)
+    elif error.nearest and error.wrong:
+        corrected = invocation.with_value(error.wrong[0], error.nearest)
     return corrected or error.next or invocation.typed(f"{invocation.task()} --help")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 from schemas.installed import as_run, program
 from schemas.process.terminal import command_words, from_here
+from schemas.setting_faults import AND
 
 _MODULE = ["--module", "pipelines"]
 _ROOT = "--quiver-root"
@@ -131,25 +132,56 @@ def corrected(wrong: str, right: str) -> str:
     """The command that was given with the setting `right` in place of `wrong`, both dotted paths, where it stands as
     `wrong=...` or as a key of JSON; empty where it does not, or where that is not certain.
     """
-    words, above, key = again(), wrong.rpartition(".")[0], wrong.rpartition(".")[2]
+    words, (above, _, key), rights = again(), wrong.rpartition("."), right.split(AND)
     for place, word in enumerate(words):
         path, equals, value = word.partition("=")
         if equals and (path == wrong or path.endswith(f".{wrong}")):
-            words[place] = f"{path[: len(path) - len(wrong)]}{right}={value}"
+            texts = [f"{path[: len(path) - len(wrong)]}{one}={value}" for one in rights]
+            words[place : place + 1] = [more for text in texts for more in (words[place - 1], text)][1:]
             return shlex.join(words)
-        if word.count(f'"{key}"') == 1 and word.startswith("{") and right.rpartition(".")[0] == above:
-            words[place] = word.replace(f'"{key}"', json.dumps(right.rpartition(".")[2]))
+        is_beside = all(one.rpartition(".")[0] == above for one in rights)
+        if word.count(f'"{key}"') == 1 and word.startswith("{") and is_beside:
+            words[place] = _rekeyed(word, key, [one.rpartition(".")[2] for one in rights])
             return shlex.join(words)
     return ""
 
 
+def _rekeyed(text: str, key: str, keys: Sequence[str]) -> str:
+    """JSON with `keys` in place of `key`, each with its value."""
+    if len(keys) == 1:
+        return text.replace(f'"{key}"', json.dumps(keys[0]))
+    pair = re.search(rf'"{re.escape(key)}"\s*:\s*([^\s,{{}}\[\]]+)', text)
+    both = "" if pair is None else ", ".join(f"{json.dumps(one)}: {pair[1]}" for one in keys)
+    return text if pair is None else text[: pair.start()] + both + text[pair.end() :]
+
+
+def reassigned(wrong: str, *words: str) -> str:
+    """The command that was given with `words` in place of `--set wrong=VALUE`, which `{}` in them stands for; empty
+    where it has no such words.
+    """
+    given = again()
+    for place, word in enumerate(given):
+        is_one = word.startswith("--set=")
+        text = word.removeprefix("--set=") if is_one or given[place - 1] == "--set" else ""
+        if text.startswith(f"{wrong}="):
+            value = text[len(wrong) + 1 :]
+            given[place - (not is_one) : place + 1] = [one.replace("{}", value) for one in words]
+            return shlex.join(given)
+    return ""
+
+
 def with_value(wrong: str, right: str) -> str:
-    """The command that was given with `right` in place of the value `wrong` of a flag; empty where none has it."""
-    words = again()
+    """The command that was given with `right` in place of the value `wrong` of a flag, or of a text in its JSON; empty
+    where none has it.
+    """
+    words, quoted = again(), json.dumps(wrong)
     for place, word in enumerate(words):
         flag, equals, value = word.rpartition("=")
         if place and value == wrong and (equals or words[place - 1].startswith("--")):
             words[place] = f"{flag}{equals}{right}"
+            return shlex.join(words)
+        if place and re.match(r"(--[\w-]+=)?[{[]", word) and word.count(quoted) == 1:
+            words[place] = word.replace(quoted, json.dumps(right))
             return shlex.join(words)
     return ""
 

@@ -19,7 +19,7 @@ from schemas.errors import ConfigError
 from schemas.settings import assigned
 from trainers.algorithm import Algorithm
 from trainers.config import Training, merged, training_of
-from trainers.registry import algorithm_of, algorithms, spelled_out
+from trainers.registry import algorithm_of, algorithms, settings_by_name, spelled_out
 
 
 class SettingFlag(luigi.Parameter[Any]):
@@ -90,7 +90,9 @@ class Assigns:
         """What `--set` and the flags say, by the parameter that it is about; `ConfigError` for a setting that two of
         these give.
         """
-        return assigned_to(self.set, self.training, *self.sections, flags=flags_given(self))
+        elsewhere = settings_by_name(getattr(self, "algorithm", ""))
+        flags = flags_given(self)
+        return assigned_to(self.set, self.training, *self.sections, flags=flags, elsewhere=elsewhere)
 
     @property
     def sections(self) -> tuple[Any, ...]:
@@ -154,10 +156,15 @@ class ByAlgorithm(Assigns):
 
 
 def assigned_to(
-    assignments: Sequence[str], own: str, *sections: type[luigi.Task], flags: Mapping[str, Any] = MappingProxyType({})
+    assignments: Sequence[str],
+    own: str,
+    *sections: type[luigi.Task],
+    flags: Mapping[str, Any] = MappingProxyType({}),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """What texts `key=value` say, by the merged parameter of `sections` that they are about: the one that the key
-    begins with (`base.optim.lr=1e-3`), otherwise `own`; of that the values of `flags`, by their paths, say more.
+    begins with (`base.optim.lr=1e-3`), otherwise `own`; of that the values of `flags`, by their paths, say more, and an
+    unknown key may be one of `elsewhere`.
     """
     kinds = {
         name: parameter.kind
@@ -171,8 +178,9 @@ def assigned_to(
         name = first if dot and rest and first in kinds else own
         about.setdefault(name, []).append(assignment if name == own != first else assignment[len(first) + 1 :])
     about |= {own: about.get(own, [])} if flags else {}
+    more: dict[str, Any] = {"values": flags, "elsewhere": elsewhere}
     return {
-        name: assigned(kinds[name], texts, where=f"--set of {name}", values=flags if name == own else {})
+        name: assigned(kinds[name], texts, where=f"--set of {name}", **(more if name == own else {}))
         for name, texts in about.items()
     }
 

@@ -18,8 +18,10 @@ from pipelines.runtime.known_commands import commands
 from pipelines.runtime.learning import setting_flags
 from schemas.errors import printable
 from schemas.nearest import nearest
+from schemas.setting_faults import AND
 from schemas.settings import every_setting, setting_of
 from trainers.config import Training
+from trainers.registry import settings_by_name
 
 Flags: TypeAlias = Mapping[str, luigi.Parameter[Any]]
 
@@ -55,20 +57,28 @@ _RANK = 8
 
 def hint(task: str | None, given: str) -> tuple[str, str, str]:
     """The words that were meant by the flag `given` of `task`, without the user's value, and the command with them,
-    both empty where that is not certain; and to which commands such a flag belongs.
+    both empty where that is not certain; and to which commands such a flag belongs: then the command is without it.
     """
     name = given.lstrip("-").replace("-", "_")
     own = _own_flags(task)
-    words = _setting(own, name) or _other_name(task or "", own, name)
+    words = _setting(own, name) or _other_name(task or "", own, name) or _of_algorithm(task or "", own, name)
     if words:
         return _without_value(words), invocation.replaced(given, *words), ""
     having = {owner for owner, _, one, _ in Register.get_all_params() if one == name}
     owners = [owner for owner in commands() if owner in having]
     if owners and task:
         more = f" and {len(owners) - 6} more" if len(owners) > 6 else ""
-        return "", "", f" of {printable(task)}; it belongs to {', '.join(owners[:6])}{more}"
+        return "", invocation.without(given), f" of {printable(task)}; it belongs to {', '.join(owners[:6])}{more}"
     near = nearest(name, near_names(task, name))
     return (flag_of(near), invocation.replaced(given, flag_of(near), "{}"), "") if near else ("", "", "")
+
+
+def assigned(task: str, wrong: str, paths: str) -> str:
+    """The command that was given with the settings of its algorithm at `paths` in place of `--set wrong=...`; empty
+    where it has no such words, or where these are other settings.
+    """
+    words = _assigned(_own_flags(task), paths)
+    return invocation.reassigned(wrong, *words) if words else ""
 
 
 def of_python(task: str, name: str) -> str:
@@ -124,6 +134,25 @@ def _setting(own: Flags, name: str) -> list[str]:
     if direct:
         return [flag_of(direct), "{}"]
     return _lora(name, path) if path in ("lora.rank", "lora.alpha") else ["--set", f"{path}={{}}"]
+
+
+def _of_algorithm(task: str, own: Flags, name: str) -> list[str]:
+    """The words for a setting of the algorithm of the command, which may be called otherwise elsewhere."""
+    if "algorithm" not in own or "set" not in own:
+        return []
+    algorithm = invocation.value("--algorithm") or own["algorithm"].task_value(task, "algorithm")
+    return _assigned(own, settings_by_name(algorithm).get(name, ""))
+
+
+def _assigned(own: Flags, paths: str) -> list[str]:
+    """The words for settings of an algorithm at `paths`, each by the flag that the command has for it."""
+    words = list[str]()
+    for path in paths.split(AND):
+        above, _, name = path.partition(".")
+        if above != "settings":
+            return []
+        words += [flag_of(name), "{}"] if name in own else ["--set", f"{path}={{}}"]
+    return words
 
 
 def _lora(name: str, path: str) -> list[str]:

@@ -80,11 +80,23 @@ class OptionalNumber(Number):
 
 
 class ObjectParameter(luigi.DictParameter):
-    """A JSON object; a key that it gives twice, and any other JSON, is refused."""
+    """A JSON object; a key that it gives twice, and any other JSON, is refused; `bare` is the key of which a bare word
+    is taken to be the value in what is said then.
+    """
+
+    def __init__(self, *, bare: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.bare = bare
 
     def parse(self, x: str) -> Any:
         """The object; `ValueError` for any other JSON."""
-        return _of_kind(super().parse, x, Mapping, """an object: '{"key": value}'""")
+        meant = self.of_bare(x) or '{"key": value}'
+        return _of_kind(super().parse, x, Mapping, f"an object: '{meant}'")
+
+    def of_bare(self, text: Any) -> str:
+        """The JSON that was meant by a bare word; empty for what is none."""
+        is_word = isinstance(text, str) and text.isidentifier()
+        return json.dumps({self.bare: text}) if self.bare and is_word else ""
 
 
 class ListParameter(luigi.ListParameter):

@@ -16,7 +16,7 @@ from luigi.task_register import Register
 
 from pipelines.runtime import invocation, near_flags
 from pipelines.runtime.console import say_error
-from pipelines.runtime.parameters import ListParameter, as_list, older_names
+from pipelines.runtime.parameters import ListParameter, ObjectParameter, as_list, older_names
 from schemas.errors import ConfigError, printable
 
 _UNKNOWN = "unrecognized arguments: "
@@ -84,13 +84,13 @@ def _in_words(fault: str) -> str:
     )
 
 
-def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
-    """The command with a list where a value that cannot be read is a bare one, with the nearest number where it is out
-    of bounds; the page about it where nothing is as certain.
+def readable(kind: type[luigi.Task], given: Mapping[str, str | None], before: str = "") -> str:
+    """The command with a list or an object where a value that cannot be read is a bare one, with the nearest number
+    where it is out of bounds; the page about it where nothing is as certain. `before` as for `unreadable`.
     """
-    wrong = {name: _better(parameter, given.get(name) or "") for name, parameter, _ in _wrong(kind, given)}
+    wrong = {before + name: _better(parameter, given.get(name) or "") for name, parameter, _ in _wrong(kind, given)}
     if not wrong or not all(wrong.values()):
-        return invocation.typed(f"{kind.get_task_family()} --help")
+        return invocation.typed(f"{invocation.task() if before else kind.get_task_family()} --help")
     if len(wrong) > 1:
         return shlex.join(invocation.again(**wrong))
     [(name, better)] = wrong.items()
@@ -99,6 +99,8 @@ def readable(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
 
 def _better(parameter: luigi.Parameter[Any], text: str) -> str:
     """What was meant by a `text` that `parameter` does not read; empty where that is open."""
+    if isinstance(parameter, ObjectParameter):
+        return parameter.of_bare(text)
     bare = isinstance(parameter, ListParameter) and text and not text.startswith("[")
     return as_list(text) if bare else _within_bounds(parameter, text)
 

@@ -31,7 +31,7 @@ from pipelines.runtime import invocation
 from pipelines.runtime.config_files import check_values
 from pipelines.runtime.near_flags import near_key
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names
-from pipelines.runtime.refusals import unreadable
+from pipelines.runtime.refusals import readable, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from schemas.store.storage import lasting
@@ -175,6 +175,7 @@ def configured(section: type[T]) -> T:
             unreadable(section, given, f"{title}_") or printable(message, 300),
             where="" if given else f"section [{title}] of the configuration",
             kept="nothing was started",
+            next=readable(section, given, f"{title}_") if given else "",
         ) from None
 
 

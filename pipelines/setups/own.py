@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import luigi
 from luigi.freezing import recursively_unfreeze
+from luigi.task_register import Register
 
 from datakit.op import Op
 from datakit.registry import op_of
@@ -32,8 +34,13 @@ from pipelines.setups.setup_config import (
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, EvalSetup, TaskSetup
 from schemas.errors import ConfigError
 
-_EXAMPLES = {"prompts": "prompts.jsonl", "original": "answers.jsonl"}
-"""What a file is called that the setup reads, in commands that lack it."""
+_EXAMPLES = {
+    "model": "./my-model",
+    "prompts": "prompts.jsonl",
+    "original": "answers.jsonl",
+    "reward": "my_reward:score",
+}
+"""What the setup reads, as it may be called, in commands that lack it."""
 
 _ANSWER = 512
 """Tokens of an answer, where nobody says how many and models read that much."""
@@ -50,7 +57,9 @@ class own(SetupConfig):
     columns = columns_parameter("the file of prompts")
     held_out = Number(default=0.1, least=0, most=1, description="share of the prompts that nothing is learnt from")
     reward = model_parameter("reward model; not needed where nothing is scored (SpinIteration)", "scorer")
-    verifier = ObjectParameter(default={}, description='settings of label.verify, e.g. {"kind": "number"}; empty: none')
+    verifier = ObjectParameter(
+        default={}, bare="kind", description='settings of label.verify, e.g. {"kind": "number"}; empty: none'
+    )
     original = luigi.Parameter(default="", description="dataset folder or file of answers to blend in; empty: none is")
     original_format = luigi.Parameter(
         default="completions", description="format of a file of answers (datakit.formats.forms)"
@@ -76,14 +85,7 @@ class own(SetupConfig):
         given = {"model": self.first, "prompts": self.prompts, "reward": self.reward, "original": self.original}
         missing = [name for name in ("model", "prompts", *needed) if not given[name]]
         if missing:
-            raise ConfigError(
-                "missing-setting",
-                f"[own] needs {', '.join(missing)}",
-                kept="nothing was started",
-                next=invocation.completed(
-                    " ".join(f"--own-{name} {_EXAMPLES.get(name, 'FOLDER')}" for name in missing)
-                ),
-            )
+            raise self._missing(missing)
         title, policy = self._title(), model_at(plan, self.first, "generator")
         reward = model_at(plan, self.reward, "scorer") if self.reward else None
         prompts = rows_at(plan, self.prompts, self.format, f"{title}/imported", **renamed(self.columns))
@@ -112,6 +114,25 @@ class own(SetupConfig):
             policy=policy,
             reward_model=reward,
             learning=self.improve,
+        )
+
+    def _missing(self, names: Sequence[str]) -> ConfigError:
+        """The error of parameters that are not given; of a reward alone, where answers can be verified, with the
+        command that learns from that.
+        """
+        described = {name: parameter.description for name, parameter in self.get_params()}
+        flags = {name: invocation.flag_of(f"own_{name}") for name in names}
+        is_verified = [*names] == ["reward"] and bool(self.verifier)
+        kept = [*dict(Register.get_task_cls("Grpo").get_params()), *(f"own_{name}" for name in described)]
+        learns = f"quiver Grpo {shlex.join(invocation.shared(kept))}"
+        completed = invocation.completed(" ".join(f"{flags[name]} {_EXAMPLES[name]}" for name in names))
+        return ConfigError(
+            "missing-setting",
+            f"the setup own needs {' and '.join(flags.values())}",
+            expected="; ".join(f"{flag}: {described[name]}" for name, flag in flags.items()),
+            found="--own-verifier, which measures answers here; Grpo learns from it" if is_verified else "",
+            kept="nothing was started",
+            next=learns if is_verified else completed,
         )
 
     def _original(self, plan: Plan, label: str, held_out: Node) -> Node:

@@ -63,10 +63,10 @@ def rows_for(plan: Plan, label: str, algorithm: Algorithm, pairs: Node) -> Node:
         raise DataError(
             "nothing-kept",
             f"{algorithm.name} reads {' and '.join(columns)} of every row, and no row has them",
-            expected="rows with these keys, or with others that stand for them",
+            expected="rows with these keys, with others that stand for them, or an algorithm that reads pairs (dpo)",
             where=source_of(given),
             kept="nothing was started",
-            next=f"--columns '{keys}' where the files call them otherwise, or --algorithm dpo",
+            next=f"--columns '{keys}'",
         )
     return plan.table(f"{label}.not-null", op, rows)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from pipelines.runtime import command
 from schemas import TOKENS
 from schemas.errors import DataError
 from schemas.manifest import Manifest
+from tests.sources import FILES, TREES
 
 STEER = "SteerLm --model model --data rows.jsonl --reward judge --attributes '[\"reward\"]'"
 OWN = "--setup own --own-model model --own-prompts prompts.jsonl --own-reward judge --own-max-new-tokens 8"
@@ -74,3 +77,26 @@ def test_rows_of_another_tokenizer_name_one_that_is_there(place: Path) -> None:
             check_tokenizer("x", one, rows, ("input_ids",))
         written = f"luigi --module pipelines Template --op chat --data ROWS --tokenizer {place / 'model'}"
         assert fault.value.next == written, one.label
+
+
+def test_next_flags_are_a_command_and_nothing_else() -> None:
+    """No sentence goes on behind them, and no second way: what is printed is pasted."""
+    texts = [
+        (path, text)
+        for path in FILES
+        for call in ast.walk(TREES[path])
+        if isinstance(call, ast.keyword) and call.arg == "next"
+        for text in texts_in(call.value)
+    ]
+    flags = [(path, text) for path, text in texts if text.startswith("--")]
+    assert len(flags) > 30
+    assert not [f"{path}: {text}" for path, text in flags if re.search(r", | or | where |; ", text)]
+
+
+def texts_in(value: ast.expr) -> list[str]:
+    """The texts that an expression may be, `*` for what is known only when it runs."""
+    if isinstance(value, ast.IfExp):
+        return [*texts_in(value.body), *texts_in(value.orelse)]
+    if isinstance(value, ast.JoinedStr):
+        return ["".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in value.values)]
+    return [value.value] if isinstance(value, ast.Constant) and isinstance(value.value, str) else []

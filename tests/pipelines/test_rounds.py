@@ -75,7 +75,7 @@ def test_self_play_of_ones_own_model_asks_for_no_reward(place: Path, with_settin
         assert isinstance(figures, Table) and figures.op.columns == columns  # type: ignore[attr-defined]
         assert ("reward_model" in results.checkpoints) is bool(reward)
     with_settings(own, **given)
-    with pytest.raises(ConfigError, match=r"\[own\] needs reward"):
+    with pytest.raises(ConfigError, match="the setup own needs --own-reward"):
         planned(DpoIteration, setup="own", iteration=1)
 
 

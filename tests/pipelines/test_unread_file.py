@@ -41,7 +41,7 @@ EXPECTED = [
     ("SpinIteration --setup own --own-model m",
      "SpinIteration --setup own --own-model m --own-prompts prompts.jsonl --own-original answers.jsonl"),
     ("DpoIteration --setup own --own-model m",
-     "DpoIteration --setup own --own-model m --own-prompts prompts.jsonl --own-reward FOLDER"),
+     "DpoIteration --setup own --own-model m --own-prompts prompts.jsonl --own-reward my_reward:score"),
 ]  # fmt: skip
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, clipped, log_ratio, policy_algorithm, policy_loss, ratio_of
+from trainers.policy import CLIP_NAMES, RatioSettings, clipped, log_ratio, policy_algorithm, policy_loss, ratio_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Settings(RatioSettings):
     """
 
     aggregate: Literal["token", "sequence", "constant"] = "sequence"
+    other_names: ClassVar[Mapping[str, str]] = CLIP_NAMES
+
     clip_low: float = 3e-4
     clip_high: float = 4e-4
 

@@ -13,10 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from schemas.setting_faults import check_ranges
 from trainers.algorithm import Loss, ModelOutputs, Rows, sum_count
-from trainers.policy import RatioSettings, advantages, clipped, log_ratio, policy_algorithm, policy_loss, ratio_of
+from trainers.policy import (
+    CLIP_NAMES,
+    RatioSettings,
+    advantages,
+    clipped,
+    log_ratio,
+    policy_algorithm,
+    policy_loss,
+    ratio_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +34,8 @@ class Settings(RatioSettings):
     """`clip_low` and `clip_high`: how far below and above 1 the ratio pays. `dual_clip`: above 1, what a bad token's
     ratio costs at most (verl has 3, NeMo-RL 10); null: no bound.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = CLIP_NAMES
 
     clip_low: float = 0.2
     clip_high: float = 0.2
