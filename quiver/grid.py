@@ -137,7 +137,9 @@ def plain(value: Any) -> Any:
 
 
 def _records(rows: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+    from datakit.columns.timestamps import python_value, values
+
+    return zip(*(values(column, python_value) for column in rows.columns), strict=True)
 
 
 def _cell(value: Any) -> str:

@@ -224,6 +224,8 @@ def parsed(text: str | None, where: str) -> dict[str, Any]:
         lambda words: DataError("broken-json", "a tokenizer file is not JSON", found=words, where=shown(where))
     ):
         data = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is a text that no file can hold
     if not isinstance(data, dict):
         raise DataError("broken-json", "a tokenizer file is not a JSON object", where=shown(where))
     return data

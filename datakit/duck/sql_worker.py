@@ -26,6 +26,8 @@ from typing import Any
 
 _POLL_SECONDS = 0.5
 _MOST_BYTES = 64 << 20
+_LOST = ("UHUGEINT", "TIME WITH TIME ZONE", "BIT", "BIGNUM", "VARINT", "INTERVAL", "UNION(")
+"""Types that Arrow has no like of (it is given -1 for the largest of the first, no zone for the second), or Parquet."""
 
 
 def main() -> int:
@@ -84,18 +86,38 @@ def _answer(db: Any, request: dict[str, Any]) -> None:
         for name, table in tables.items():
             db.register(name, table)
         try:
-            _send_all(_slices(db.sql(request["ask"]).to_arrow_reader(request["rows"])))
+            _send_all(_slices(_exact(db, request["ask"]).to_arrow_reader(request["rows"])))
         finally:
             for name in tables:
                 db.unregister(name)
+
+
+def _exact(db: Any, query: str) -> Any:
+    """The result of a query; columns of types that Arrow has none for, whose values would come out as others, as
+    DuckDB's texts.
+    """
+    result = db.sql(query)
+    lost = [any(word in str(kind) for word in _LOST) for kind in result.types]
+    if not any(lost):
+        return result
+    places = [f"c{place}" for place in range(len(lost))]
+    made = [
+        f"{f'CAST({place} AS VARCHAR)' if text else place} AS {_quoted(name)}"
+        for place, text, name in zip(places, lost, result.columns, strict=True)
+    ]
+    return result.query("_result", f"SELECT {', '.join(made)} FROM _result AS named({', '.join(places)})")
+
+
+def _quoted(name: str) -> str:
+    quoted = name.replace('"', '""')
+    return f'"{quoted}"'
 
 
 def _load(db: Any, name: str) -> None:
     """Stream the incoming rows into a table; a fault here leaves input unread, so it ends the process."""
     try:
         db.register("_incoming", _incoming())
-        quoted = name.replace('"', '""')
-        db.execute(f'CREATE TABLE "{quoted}" AS SELECT * FROM _incoming')
+        db.execute(f"CREATE TABLE {_quoted(name)} AS SELECT * FROM _incoming")
         db.unregister("_incoming")
     except Exception as error:
         _reply({"fault": _kind(error), "message": str(error)[:2000]})
@@ -115,6 +137,11 @@ def _slices(batches: Any) -> Iterator[Any]:
     some = False
     for batch in batches:
         some = True
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as fault:
+                raise ValueError(f"column {name}: {fault}; CAST({_quoted(name)} AS VARCHAR) makes it a text") from fault
         rows = max(1, batch.num_rows * _MOST_BYTES // max(batch.nbytes, _MOST_BYTES))
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)

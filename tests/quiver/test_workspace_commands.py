@@ -274,3 +274,47 @@ def test_whole_rows_are_shown_a_line_for_each_field(workspace: Maker, capsys: py
     assert "\x1b" not in "".join(whole)
     with pytest.raises(ConfigError):
         console.run(["show", "rest/digits/iter=1/samples", "--whole", "--mask"])
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    (tmp_path / "quiver-data").mkdir()
+
+
+@pytest.mark.usefixtures("bare")
+def test_moments_that_python_cannot_hold_are_texts_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    query = (
+        "SELECT DATE 'infinity' AS d, '294247-01-10 04:00:54.775806'::TIMESTAMP AS t, [TIMESTAMPTZ '-infinity'] AS l,"
+        " DATE '2024-01-02' AS e"
+    )
+    wanted = ["infinity", "294247-01-10 04:00:54.775806", ["-infinity"], "2024-01-02"]
+    assert [*json.loads(answer(capsys, "sql", query, "--json"))[0].values()] == wanted
+    assert next(csv.reader(answer(capsys, "sql", query, "--csv").splitlines()[1:])) == [
+        text if isinstance(text, str) else json.dumps(text) for text in wanted
+    ]
+    assert "infinity  294247-01-10 04:00:54.775806" in answer(capsys, "sql", query)
+    answer(capsys, "sql", query, "--parquet", "rows.parquet")
+    assert [str(kind) for kind in pq.read_schema("rows.parquet").types[:2]] == ["date32[day]", "timestamp[us]"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_values_that_arrow_has_no_type_for_are_texts_as_duckdb_writes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    query = (
+        "SELECT 340282366920938463463374607431768211455::UHUGEINT AS n, '10:00:00+05'::TIMETZ AS t, '101'::BIT AS b,"
+        " INTERVAL 3 MONTH AS i, 1 AS one, 2 AS one ORDER BY n"
+    )
+    assert answer(capsys, "sql", query, "--csv") == (
+        "n,t,b,i,one,one\n340282366920938463463374607431768211455,10:00:00+05,101,3 months,1,2\n"
+    )
+    assert answer(capsys, "sql", query.replace(", 2 AS one", ""), "--parquet", "rows.parquet").startswith("1 row in")
+    assert pq.read_table("rows.parquet")["i"].to_pylist() == ["3 months"]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("value", ["170141183460469231731687303715884105727", "'24:00:00'::TIME"])
+def test_a_value_that_its_arrow_type_cannot_hold_is_named_and_breaks_no_limit(value: str) -> None:
+    with pytest.raises(QuiverError, match=r'column n: .*CAST\("n" AS VARCHAR\) makes it a text') as caught:
+        console.run(["sql", f"SELECT {value} AS n"])
+    assert caught.value.slug == "sql-failed"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,21 +25,26 @@ def leave_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def gone_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """What a child does between fork and exec (`preexec_fn`) to be sent that signal when this process dies (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    parent = os.getpid()
+
+    def in_child() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, number)
+            if os.getppid() != parent:
+                os._exit(75)
+
+    return in_child
+
+
 def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start `command` with its output behind what `log` holds; SIGTERM reaches it when this process dies.
 
     It has a session of its own: the Ctrl-C of a terminal goes to the one that watches, which passes it on once.
     """
     own_folder(log.parent)
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-    parent = os.getpid()
-
-    def in_child() -> None:
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(75)
-
     with append_file(log) as output:
         return subprocess.Popen(
             list(command),
@@ -48,7 +53,7 @@ def start_child(command: Sequence[str], log: Path, environment: Mapping[str, str
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no locks; nothing else asks the kernel in time
+            preexec_fn=gone_with_parent(signal.SIGTERM),  # noqa: PLW1509 - two system calls, no locks; nothing else asks the kernel in time
         )
 
 

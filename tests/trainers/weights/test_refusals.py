@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -228,6 +231,38 @@ def test_a_folder_that_is_not_what_it_says_is_refused(llama: Path, tmp_path: Pat
         import_hf(str(folder), str(tmp_path / "out"), check="off", say=lambda line: None)
     assert message in error.value.render()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json", "config.json"])
+def test_half_of_a_surrogate_pair_in_a_file_of_a_folder_is_refused(llama: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(llama, tmp_path / "hf")
+    file = folder / name
+    data = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**data, "note": "a\ud800b"}))
+    with pytest.raises(DataError, match="surrogates not allowed"):
+        import_hf(str(folder), str(tmp_path / "out"), check="off")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_process_that_compares_dies_with_its_parent(tmp_path: Path) -> None:
+    sleeper = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(300)"
+    command = [sys.executable, "-c", sleeper]
+    code = f"from trainers.engine.weights import check; check.module = lambda *_, **more: {command!r}; check._run({{}})"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", seconds=60)
+    finally:
+        parent.kill()
+        parent.wait()
+    child = int((tmp_path / "pid").read_text())
+    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, seconds=5)
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
 
 
 def test_logits_that_differ_leave_nothing_behind(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

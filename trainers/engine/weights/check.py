@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from schemas.settings import plain
 from schemas.store.storage import shown
 from trainers.adapter_folder import AdapterFolder
 from trainers.architecture import ModelConfig
+from trainers.launch.child import gone_with_parent
 
 Check = Literal["auto", "on", "off"]
 
@@ -131,7 +133,10 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         environment.pop(name, None)
     command = module("trainers.engine.weights.comparison", options=("-W", "ignore"))
-    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=False,
+        preexec_fn=gone_with_parent(signal.SIGKILL),
+    )  # fmt: skip
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         raise WorkerError(

@@ -157,6 +157,7 @@ def read_object(folder: str, name: str) -> dict[str, Any]:
         value = strict_json(text)
         if not isinstance(value, dict):
             raise TypeError("no object")
+        as_text(value).encode()  # half of a surrogate pair is a text that no file can hold
     return value
 
 
