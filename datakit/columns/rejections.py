@@ -42,9 +42,9 @@ def rejected_rows(rows: pa.Table, decision: FilterDecision) -> pa.Table:
 
 def parted(dataset: Dataset, places: Iterator[pa.RecordBatch], reason: str, batch: int) -> Iterator[Result]:
     """Every row of the dataset, `batch` at a time: those with a number in `places` (ascending row numbers, each with a
-    threshold: [int64, string]) go for `reason`. Both are read in step.
+    threshold and perhaps a value: [int64, string, float64]) go for `reason`. Both are read in step.
     """
-    waiting = pa.table({"n": pa.array([], pa.int64()), "threshold": pa.array([], pa.string())})
+    waiting = pa.schema([("n", pa.int64()), ("threshold", pa.string()), ("value", pa.float64())]).empty_table()
     start = 0
     for shard in range(len(dataset.shards)):
         for rows in dataset.batches(shard, batch):
@@ -52,11 +52,13 @@ def parted(dataset: Dataset, places: Iterator[pa.RecordBatch], reason: str, batc
             while (waiting.num_rows == 0 or waiting["n"][-1].as_py() < stop) and (
                 more := next(places, None)
             ) is not None:
-                waiting = pa.concat_tables([waiting, pa.table(more).rename_columns(waiting.column_names)])
+                columns = [*more.columns, *([pa.nulls(more.num_rows, pa.float64())] if more.num_columns == 2 else [])]
+                waiting = pa.concat_tables([waiting, pa.table(columns, names=waiting.column_names)])
             here = pc.sum(pc.less(waiting["n"], stop)).as_py() or 0
             goes = np.asarray(waiting["n"].slice(0, here)) - start
             keep = np.ones(rows.num_rows, bool)
             keep[goes] = False
-            rejected = set_aside(rows.take(pa.array(goes)), reason, threshold=waiting["threshold"].slice(0, here))
+            why = waiting.slice(0, here)
+            rejected = set_aside(rows.take(pa.array(goes)), reason, why["value"], why["threshold"])
             yield Result(rows.filter(pa.array(keep)), rejected)
             waiting, start = waiting.slice(here), stop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datakit.filter.best_of import BestOf as BestOf
 from datakit.filter.dedup_exact import DedupExact as DedupExact
+from datakit.filter.dedup_near import DedupNear as DedupNear
 from datakit.filter.not_in import NotIn as NotIn
 from datakit.filter.not_null import NotNull as NotNull
 from datakit.filter.threshold import Threshold as Threshold
