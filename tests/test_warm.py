@@ -77,10 +77,9 @@ def test_a_signal_and_a_time_limit_end_it(tmp_path: Path) -> None:
 def test_what_stands_in_for_a_program_is_that_program(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"seed": 1, "sede": 2}')
     program, given = ["trainers.run", "run.json"], environment(PYTHONSAFEPATH="1")
-    stand_in = [sys.executable, "-I", "-S", str(ROOT / "tests/warm/stand_in.py"), command.address()]
     ended = [
         subprocess.run([*start, *program], cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
-        for start in ([sys.executable, "-P", "-m"], stand_in)
+        for start in ([sys.executable, "-P", "-m"], command.python())
     ]
     assert (ended[0].returncode, ended[0].stdout, ended[0].stderr) == (2, ended[1].stdout, ended[1].stderr)
     assert ended[1].returncode == 2 and "sede" in ended[1].stderr
@@ -89,9 +88,8 @@ def test_what_stands_in_for_a_program_is_that_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_program_goes_with_what_stands_in_for_it(tmp_path: Path, number: int) -> None:
     (tmp_path / "waits.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
-    words = ["-I", "-S", str(ROOT / "tests/warm/stand_in.py"), command.address(), "waits"]
     given = environment(PYTHONPATH=str(tmp_path))
-    with subprocess.Popen([sys.executable, *words], env=given, stdout=subprocess.PIPE, text=True) as stand_in:
+    with subprocess.Popen([*command.python(), "waits"], env=given, stdout=subprocess.PIPE, text=True) as stand_in:
         assert stand_in.stdout is not None
         assert stand_in.stdout.readline() != ""
         stand_in.send_signal(number)

@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers.launch.local import MEETING
-
 STEPS, EPOCH = 8, 3
 PLACES = ("first step", "mid-epoch", "end of epoch", "last step", "saving", "publishing")
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -178,7 +176,6 @@ def main() -> None:
     """Play what is asked for; the answers go to FOLDER/answers.json."""
     for late in ("torch._dynamo", "trainers.engine.training.loop"):  # once, for all forks
         importlib.import_module(late)
-    os.environ.pop(MEETING, None)  # every start below has an address of its own
 
     folder, seed, numbers = Path(sys.argv[1]), int(sys.argv[2]), {int(number) for number in sys.argv[3:]}
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}

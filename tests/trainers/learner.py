@@ -1,4 +1,4 @@
-"""Trainers in a world of several processes; started from `test_trainer.py`."""
+"""Trainers in a world of several processes; started by torchrun from `test_trainer.py`."""
 
 from __future__ import annotations
 

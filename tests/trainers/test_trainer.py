@@ -21,7 +21,7 @@ from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.networks import louder, network, vocabulary
 from tests.trainers.sampling import Sampling
-from tests.warm.command import launched
+from tests.warm import command
 from trainers import engine, registry
 from trainers import run as runs
 from trainers.config import Run
@@ -294,7 +294,8 @@ def test_the_optimizer_is_carried_from_run_to_run(tmp_path: Path, capsys: pytest
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     init = a_run(tmp_path).paths.init
     assert Dataset.exists(str(tmp_path / "tokens"))
-    launched(2, "tests.trainers.learner", tmp_path, tmp_path / "answers.json")
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--no-python", *command.python())
+    command.launched(1, *torchrun, "tests.trainers.learner", tmp_path, tmp_path / "answers.json")
     two = json.loads((tmp_path / "answers.json").read_text())
     run = parse(Run, toys.config(tmp_path, data=..., init=init, model=..., out=str(tmp_path / "alone")))
     figures = []

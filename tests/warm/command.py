@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.warm.server import ROOM
+from tests.warm.server import ROOM, stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ("luigi.cfg", "client.cfg")
@@ -123,12 +123,18 @@ def address() -> str:
     return _server("ranks").address
 
 
+def python() -> list[str]:
+    """What stands for `python -m` before a module's name and words: it is forked."""
+    return stand_in(address())
+
+
 def launched(ranks: int, module: str, *words: object, timeout: float = 400) -> None:
     """Run `python -m module words` in so many processes of one world, or in one without; AssertionError where one
     fails.
     """
     with tempfile.TemporaryDirectory() as meeting:
-        given = {**os.environ, "OMP_NUM_THREADS": "1", "QUIVER_MEETING": meeting, "PYTHONPATH": str(ROOT)}
+        given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        given |= {"QUIVER_MEETING": meeting} if ranks > 1 else {}
         done = _server("ranks").run([module, *map(str, words)], ROOT, given, timeout, ranks=ranks)
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -181,8 +181,7 @@ def stand_in_for(programs: Sequence[str], address: str) -> None:
     start = interpreter.module
 
     def started(name: str, *words: str, **more: Any) -> list[str]:
-        here = [sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")), address, name, *words]
-        return here if name in programs else start(name, *words, **more)
+        return [*stand_in(address), name, *words] if name in programs else start(name, *words, **more)
 
     interpreter.module = started
 
@@ -209,6 +208,11 @@ def remember_anew() -> None:
     doors, command = importlib.reload(loaded["trainers.doors"]), loaded["pipelines.runtime.command"]
     loaded["pipelines.runtime.invocation"]._given = sys.argv[1:]
     loaded["luigi.interface"]._run = command.door if doors.is_command() else command.run
+
+
+def stand_in(address: str) -> list[str]:
+    """The command that comes before a module's name and words."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("stand_in.py")), address]
 
 
 def own_home() -> None:
