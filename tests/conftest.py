@@ -21,6 +21,7 @@ import pytest
 
 from tests.tail import LONGEST
 from tests.warm import command
+from tests.warm.server import COMPARISON, stand_in_for
 
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     # Hundreds of processes are started here, and each would compile our modules and rewrite Megatron's.
@@ -35,6 +36,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
 
 ROOT = Path(__file__).resolve().parents[1]
+
+stand_in_for([COMPARISON], command.address)
 
 hypothesis.settings.register_profile("quiver", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("quiver")

@@ -25,6 +25,8 @@ CONFIGURATION = ("luigi.cfg", "client.cfg")
 """Files that are read while `luigi` is imported: a command beside one is a process of its own."""
 
 _OPTIONS = {"commands": (), "ranks": ("-W", "ignore")}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+"""What a comparison with transformers sets before it is imported."""
 _OF_INTERPRETERS = ("PYTHON", "LUIGI", "LD_", "OMP_", "MALLOC", "LC_", "LANG")
 """Environment that is heeded before the first of our lines runs."""
 
@@ -42,7 +44,7 @@ class Server:
             listening.listen()
             doors = there.fileno(), listening.fileno()
             self._process = subprocess.Popen(
-                [*program, kind, *map(str, doors)], cwd="/", env=_environment(), pass_fds=doors
+                [*program, kind, *map(str, doors)], cwd="/", env={**_environment(), **_OFFLINE}, pass_fds=doors
             )
         self._answers = self._asked.makefile("r")
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+COMPARISON = "trainers.engine.weights.comparison"
 _STAGES = ("numpy.ma", "numpy.random", "tokenizers", "pyarrow.json", "multiprocessing.popen_forkserver")
 _EVENTS = ("tensorboard.compat.proto.summary_pb2", "tensorboard.summary.writer.record_writer")
 IMPORTED = {
@@ -42,13 +43,13 @@ IMPORTED = {
         *_STAGES,
     ),
     "ranks": (
-        *("torch._dynamo", "trainers.run", "trainers.engine.training.loop", "trainers.engine.weights.comparison"),
-        *_EVENTS,
+        *("torch._dynamo", "trainers.run", "trainers.engine.training.loop", COMPARISON),
+        *("transformers.modeling_utils", *_EVENTS),
     ),
 }
 """What a command imports, and what its first stage does; what a rank does."""
 
-PROGRAMS = ("trainers.run", "trainers.launch.spawn", "trainers.engine.weights.comparison", "pipelines.online")
+PROGRAMS = ("trainers.run", "trainers.launch.spawn", COMPARISON, "pipelines.online")
 """What a command starts that imports the engine, or starts what does."""
 
 ROOM = 1 << 16
@@ -125,7 +126,7 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
         return
     place(job["environment"], job["folder"], fds, (0, 1, 2))
     script, *words = job["words"]
-    stand_in_for(PROGRAMS, job["address"])
+    stand_in_for(PROGRAMS, lambda: job["address"])
     sys.argv, sys.orig_argv = [script, *words], [sys.executable, script, *words]
     sys.path.insert(0, os.path.dirname(script))
     multiprocessing.util.spawnv_passfds = aside
@@ -164,7 +165,7 @@ def program(job: dict[str, Any], fds: Sequence[int]) -> None:
     place(job["environment"], job["folder"], fds, (0, 1, 2))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]
-    stand_in_for(PROGRAMS, job["address"])
+    stand_in_for(PROGRAMS, lambda: job["address"])
     run_module(job["module"], job["words"])
 
 
@@ -175,13 +176,15 @@ def run_module(module: str, words: Sequence[str]) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def stand_in_for(programs: Sequence[str], address: str) -> None:
-    """Have our interpreters of these modules be stand-ins: what is forked at `address` has their imports."""
+def stand_in_for(programs: Sequence[str], address: Callable[[], str]) -> None:
+    """Have our interpreters of these modules be stand-ins: what is forked at `address` has their imports. What takes
+    `module` out of `interpreter` is imported later.
+    """
     interpreter = importlib.import_module("schemas.process.interpreter")
     start = interpreter.module
 
     def started(name: str, *words: str, **more: Any) -> list[str]:
-        return [*stand_in(address), name, *words] if name in programs else start(name, *words, **more)
+        return [*stand_in(address()), name, *words] if name in programs else start(name, *words, **more)
 
     interpreter.module = started
 
