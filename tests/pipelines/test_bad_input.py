@@ -126,7 +126,7 @@ FAULTS = {
     ),
     "parameter of another type": Fault(
         command="RestIteration --iteration x",
-        line="error[2/bad-parameter]: iteration: 'x' is not a whole number",
+        line="error[2/bad-parameter]: --iteration: 'x' is not a whole number",
     ),
     "unknown operation": Fault(
         command=f"{FILTER} threshhold",
@@ -248,7 +248,7 @@ FAULTS = {
     ),
     "iteration below one": Fault(
         command="RestIteration --iteration 0",
-        line="error[2/bad-parameter]: iteration: 0 is below 1, the least there can be",
+        line="error[2/bad-parameter]: --iteration: 0 is below 1, the least there can be",
     ),
     "unknown setup": Fault(
         command="RestIteration --setup digts",

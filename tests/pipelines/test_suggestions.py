@@ -113,6 +113,15 @@ def test_suggestions_on_ones_own_model_run_as_they_are_printed(tmp_path: Path) -
     assert all("--template text" in text for text in commands[1:])
 
 
+@pytest.mark.slow
+def test_suggestions_of_an_online_run_run_as_they_are_printed(tmp_path: Path) -> None:
+    """Where rewards are, and what the policy can be used for; in lines that fit."""
+    given = ("Grpo", "--setup", "own", "--own-prompts", "prompts.jsonl", "--own-reward", "score:length", "--own-policy")
+    given += (base_policy(tmp_path), "--own-held-out", "0.5", "--own-max-length", "64", "--own-max-new-tokens", "4")
+    commands = run_all(tmp_path, *given, "--template", "text", "--set", "max_steps=2", "--samples-per-prompt", "2")
+    assert "/rollouts" in commands[0] and "Generate" in commands[1] and "ExportModel" in commands[2]
+
+
 ONE_SHOT = {
     "Sft": ("rows.jsonl", "policy", ["Generate", "ExportModel"]),
     "Distill": ("rows.jsonl", "student", ["Generate", "ExportModel"]),

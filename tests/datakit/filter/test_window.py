@@ -46,8 +46,9 @@ def test_rows_outside_are_counted(put, tmp_path):
 
 
 def test_a_ring_is_never_longer_than_its_dataset(put):
-    with pytest.raises(DataError, match="limit of at most 10"):
+    with pytest.raises(DataError, match="limit of at most 10") as caught:
         window(ten(put), limit=11, wrap=True)
+    assert caught.value.next == "limit=10 takes them all"
     with pytest.raises(DataError):
         window(put(pa.table({"n": pa.array([], pa.int64())})), limit=1, wrap=True)
     with pytest.raises(ConfigError):
