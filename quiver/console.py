@@ -93,6 +93,24 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.diff",
         flags={"--json": "as JSON, all of it", "--root FOLDER": ROOT},
     ),
+    "du": Command(
+        usage="quiver du [NAME] [--json] [--root FOLDER]",
+        meaning="what takes the room: bytes by folder and kind, trainings' folders too; how much is of older variants",
+        module="quiver.du",
+        flags={"--json": "as JSON, every result and folder", "--root FOLDER": ROOT},
+    ),
+    "prune": Command(
+        usage="quiver prune [--yes] [--runs] [--json] [--root FOLDER]",
+        meaning="what nothing refers to: variants on which no last run stands, saves of finished trainings, what ended "
+        "runs left; it is listed, with --yes removed",
+        module="quiver.prune",
+        flags={
+            "--yes": "remove it",
+            "--runs": "folders of finished trainings too, with their figures, logs and curves",
+            "--json": "as JSON, every piece with its reason",
+            "--root FOLDER": ROOT,
+        },
+    ),
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",

@@ -41,6 +41,7 @@ from pipelines.runtime.processes import start_whole
 from pipelines.runtime.views import refresh_views
 from schemas.errors import ConfigError, ConflictError, QuiverError, ServiceError, Stopped, printable
 from schemas.process import program
+from schemas.store.in_use import in_use
 from trainers import doors
 
 _LOG = logging.getLogger("luigi-interface")
@@ -196,7 +197,8 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
                 before()
             _running.stays = getattr(task, "stays", "")
             log = log_to_file(_LOG)
-            result = _scheduled(task)
+            with in_use(settings.quiver_config().root):
+                result = _scheduled(task)
             _raise_failures(task, result, log)
             refresh_views(settings.quiver_config().root)
             return then(task, result)

@@ -185,6 +185,12 @@ def sweep(url: str, lease: float = LEASE_SECONDS) -> list[str]:
         return _sweep(store, root, now=_now(store, root), lease=lease)
 
 
+def attempt_is_dead(url: str, now: float, lease: float = LEASE_SECONDS) -> bool:
+    """Whether nobody writes in the attempt folder at `url` any more; `now` in seconds, as the store's clock has it."""
+    store, folder = open_store(url)
+    return _is_dead(store, folder, now, lease)
+
+
 def hash_files(url: str, attempt: str) -> tuple[File, ...]:
     """Hash and sync every file that other code (a checkpoint writer) left in an attempt folder."""
     store, root = open_store(url)
