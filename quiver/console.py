@@ -39,12 +39,16 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.registries",
     ),
     "show": Command(
-        usage="quiver show URL_OR_NAME [--rows N] [--whole] [--mask [--tokenizer FOLDER]] [--root FOLDER]",
+        usage="quiver show URL_OR_NAME [--rows N] [--where PREDICATE] [--sample N [--seed S]] [--whole] "
+        "[--mask [--tokenizer FOLDER]] [--root FOLDER]",
         meaning="what is in a dataset (with its first rows), a checkpoint or a folder; --mask: with what is learnt in "
         "colour",
         module="quiver.show",
         flags={
             "--rows N": "first rows that are printed (3)",
+            "--where PREDICATE": "the first rows for which it holds: SQL over the columns, as in filter.where",
+            "--sample N": "so many rows at random, of those for which the predicate holds where there is one",
+            "--seed S": "of that sample (1234): the same seed, the same rows",
             "--whole": "every field in full, however long its line is",
             "--mask": "print them as tokens, with what is learnt in colour",
             "--tokenizer FOLDER": "with --mask: another tokenizer than the rows' own",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from datakit.catalog.disk import freed
 from datakit.catalog.kept import OF_LAST_RUN, STANDS_ON
-from datakit.catalog.prune import Verdict, busy, remove, verdicts
+from datakit.catalog.prune import PruneDecision, busy, prune_decisions, remove
 from datakit.catalog.workspace import read_workspace
 from quiver import grid
 from quiver.command import Command
@@ -30,10 +30,10 @@ def prune(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     workspace = read_workspace(root)
     runs = "runs" in options
     if "yes" not in options:
-        return _answer(verdicts(workspace, runs=runs), options, {})
+        return _answer(prune_decisions(workspace, runs=runs), options, {})
     with held_alone(workspace.root):
         workspace = read_workspace(root)
-        listed = verdicts(workspace, runs=runs)
+        listed = prune_decisions(workspace, runs=runs)
         if place := busy(listed):
             raise ConflictError(
                 "busy",
@@ -46,24 +46,24 @@ def prune(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     return _answer(listed, options, stayed)
 
 
-def _answer(listed: Sequence[Verdict], options: Iterable[str], stayed: dict[str, str]) -> Iterable[str]:
+def _answer(listed: Sequence[PruneDecision], options: Iterable[str], stayed: dict[str, str]) -> Iterable[str]:
     if "json" in options:
         return grid.json_lines(_facts(one, stayed) for one in listed)
     return _text(listed, stayed, removed="yes" in options)
 
 
-def _facts(verdict: Verdict, stayed: dict[str, str]) -> dict[str, object]:
-    fault = stayed.get(verdict.piece.place, "")
+def _facts(decision: PruneDecision, stayed: dict[str, str]) -> dict[str, object]:
+    fault = stayed.get(decision.piece.place, "")
     return {
-        "place": verdict.piece.place,
-        "kind": verdict.piece.kind,
-        "bytes": verdict.piece.bytes,
-        "goes": verdict.goes and not fault,
-        "reason": fault or verdict.reason,
+        "place": decision.piece.place,
+        "kind": decision.piece.kind,
+        "bytes": decision.piece.bytes,
+        "goes": decision.goes and not fault,
+        "reason": fault or decision.reason,
     }
 
 
-def _text(listed: Sequence[Verdict], stayed: dict[str, str], *, removed: bool) -> Iterator[str]:
+def _text(listed: Sequence[PruneDecision], stayed: dict[str, str], *, removed: bool) -> Iterator[str]:
     """What goes, largest first; what stays, by reason; how much that frees."""
     gone = [one for one in listed if one.goes and not stayed.get(one.piece.place)]
     rows = [
@@ -85,9 +85,9 @@ def _text(listed: Sequence[Verdict], stayed: dict[str, str], *, removed: bool) -
         yield from (f"{size} would be freed; nothing was removed", "", "next: quiver prune --yes")
 
 
-def _staying(listed: Sequence[Verdict], stayed: dict[str, str]) -> Iterator[str]:
+def _staying(listed: Sequence[PruneDecision], stayed: dict[str, str]) -> Iterator[str]:
     """What stays for another reason than that a last run made it."""
-    reasons: dict[str, list[Verdict]] = defaultdict(list)
+    reasons: dict[str, list[PruneDecision]] = defaultdict(list)
     for one in listed:
         reason = stayed.get(one.piece.place) or ("" if one.goes else one.reason)
         if reason and reason != OF_LAST_RUN:

@@ -21,7 +21,7 @@ from quiver.command import Command, is_count
 from quiver.workspace_root import place_of
 from schemas import Dataset, display
 from schemas.chat_template import ChatTemplate
-from schemas.errors import IntegrityError, QuiverError, counted, printable
+from schemas.errors import ConfigError, IntegrityError, QuiverError, counted, printable
 from schemas.installed import as_run
 from schemas.manifest import Manifest
 from schemas.nearest import nearest
@@ -35,6 +35,7 @@ _DEEP, _MOST = 4, 40
 """Of a folder: how deep its datasets are looked for, and how many are listed."""
 _VARIANT = re.compile(r"-[0-9a-f]{8}$")
 """What stands behind the name of a result in the name of its folder."""
+_SEED = "1234"
 _MODEL_BYTES = 1 << 20
 """Bytes that the settings of a network may take."""
 
@@ -43,12 +44,41 @@ def show(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """What stands at the place that `arguments` name, or its rows with what is learnt of them."""
     words, options = command.parsed(arguments)
     count, whole = options.get("rows", "3"), "whole" in options
-    wrong = ("tokenizer" in options and "mask" not in options) or (whole and "mask" in options)
-    if len(words) != 1 or not is_count(count) or wrong:
+    chooses = {"where", "sample"} & options.keys()
+    wrong = ("tokenizer" in options and "mask" not in options) or ((whole or chooses) and "mask" in options)
+    wrong = wrong or ("sample" in options and "rows" in options) or ("seed" in options and "sample" not in options)
+    counts = count, options.get("sample", "1"), options.get("seed", _SEED)
+    if len(words) != 1 or not all(map(is_count, counts)) or wrong:
         place = shlex.quote(words[0]) if words else "."
         raise command.wrong(" ".join(arguments) or "no dataset", f"{command.call} {place}")
     place = place_of(words[0], options)
-    return _masked(place, int(count), options) if "mask" in options else lines(place, int(count), whole=whole)
+    if "mask" in options:
+        return _masked(place, int(count), options)
+    if not chooses:
+        return lines(place, int(count), whole=whole)
+    return _chosen(place, options, whole=whole)
+
+
+def _chosen(place: str, options: Mapping[str, str], *, whole: bool) -> Iterator[str]:
+    """Rows of a dataset for which a predicate holds, or a sample, each below its number in the dataset."""
+    from quiver.chosen_rows import Choice, chosen_rows
+
+    dataset = Dataset.open(place)
+    sample, predicate = options.get("sample"), options.get("where")
+    seed = None if sample is None else int(options.get("seed", _SEED))
+    if predicate is not None and not predicate.strip():
+        predicate = " "  # which is refused as an empty one
+    try:
+        chosen = chosen_rows(dataset, Choice(int(sample or options.get("rows", "3")), predicate or "", seed))
+    except ConfigError as error:
+        error.next = error.next or f"quiver show {shlex.quote(relative(place))}"
+        raise
+    of_all = display.rows_of(dataset.num_rows, dataset.schema.name)
+    matching = "" if predicate is None else f", and {printable(predicate, 200)} holds for {chosen.matching:,} of them"
+    yield terminal.wrapped(f"{shown(relative(dataset.url))}: {of_all}{matching}")
+    for number, row in zip(chosen.numbers, chosen.rows.to_pylist(), strict=True):
+        yield from ("", f"row {number}")
+        yield from plain_places.fields(row, whole=whole)
 
 
 def _masked(place: str, rows: int, options: Mapping[str, str]) -> Iterable[str]:

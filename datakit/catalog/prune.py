@@ -29,7 +29,7 @@ _FIRST = {"half removed": 0, "attempt": 1, "saves": 2, "run": 3}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PruneDecision:
     """Whether a piece goes, and why or why not; `busy`: somebody is at work at it."""
 
     piece: Piece
@@ -38,8 +38,8 @@ class Verdict:
     busy: bool = False
 
 
-def verdicts(workspace: Workspace, *, runs: bool = False) -> list[Verdict]:
-    """A verdict on every piece that is a result or belongs to one, what goes in the order in which it can go.
+def prune_decisions(workspace: Workspace, *, runs: bool = False) -> list[PruneDecision]:
+    """A decision on every piece that is a result or belongs to one, what goes in the order in which it can go.
 
     With `runs` folders of finished trainings go whole, their figures and curves with them.
     """
@@ -48,7 +48,7 @@ def verdicts(workspace: Workspace, *, runs: bool = False) -> list[Verdict]:
         unread = next(iter(workspace.unreadable))
         reasons.setdefault(entry.place, f"{unread} cannot be read, which may stand on it")
     judge = _Judge(workspace, reasons, runs)
-    listed = [judge.verdict(piece) for piece in pieces(workspace) if piece.kind not in ("logs", "other")]
+    listed = [judge.decision(piece) for piece in pieces(workspace) if piece.kind not in ("logs", "other")]
     return sorted(listed, key=lambda one: _FIRST.get(one.piece.kind, len(_FIRST)))
 
 
@@ -58,53 +58,57 @@ class _Judge:
         stays = [one for one in workspace.entries if one.place in reasons]
         self._used = [(url, one.place) for one in stays for _, url, *_ in one.made.parents if f"{RUN_END}/" in url]
 
-    def verdict(self, piece: Piece) -> Verdict:
+    def decision(self, piece: Piece) -> PruneDecision:
         """Whether the piece goes, and why or why not."""
         if piece.kind == "half removed":
-            return Verdict(piece, True, "its removal was interrupted")
+            return PruneDecision(piece, True, "its removal was interrupted")
         if piece.kind == "attempt":
             dead = attempt_is_dead(f"{self._root}/{piece.place}", time.time())
-            return Verdict(piece, dead, "left by a run that ended" if dead else "a run is at work at it", not dead)
+            return PruneDecision(
+                piece, dead, "left by a run that ended" if dead else "a run is at work at it", not dead
+            )
         if piece.kind == "answers":
             gone = piece.entry is not None and piece.entry.place not in self._reasons
-            return Verdict(piece, False, "goes with its result" if gone else "answers of models, for the next run")
+            return PruneDecision(
+                piece, False, "goes with its result" if gone else "answers of models, for the next run"
+            )
         if piece.kind in ("run", "saves"):
             return self._of_training(piece)
         if piece.entry is None:
-            return Verdict(piece, False, "its manifest cannot be read")
+            return PruneDecision(piece, False, "its manifest cannot be read")
         reason = self._reasons.get(piece.entry.place)
-        return Verdict(piece, reason is None, reason or "of no last run, and nothing that stays stands on it")
+        return PruneDecision(piece, reason is None, reason or "of no last run, and nothing that stays stands on it")
 
-    def _of_training(self, piece: Piece) -> Verdict:
+    def _of_training(self, piece: Piece) -> PruneDecision:
         if _is_locked(self._root, piece.place.partition(RUN_END)[0] + RUN_END):
-            return Verdict(piece, False, "a run is at work at it", True)
+            return PruneDecision(piece, False, "a run is at work at it", True)
         if piece.entry is None:
-            return Verdict(piece, False, "unfinished: the same command goes on from it")
+            return PruneDecision(piece, False, "unfinished: the same command goes on from it")
         below = f"{self._root}/{piece.place}/"
         for url, place in self._used:
             if f"{url}/".startswith(below):
-                return Verdict(piece, False, f"{place} stands on what lies in it")
+                return PruneDecision(piece, False, f"{place} stands on what lies in it")
         if piece.entry.place not in self._reasons:
-            return Verdict(piece, True, "of a training whose checkpoint goes")
+            return PruneDecision(piece, True, "of a training whose checkpoint goes")
         if piece.kind == "saves":
-            return Verdict(piece, True, "saves of a training that is finished")
+            return PruneDecision(piece, True, "saves of a training that is finished")
         if piece.entry.made.op == ONLINE:
-            return Verdict(piece, False, "the rows that the checkpoint learnt from lie in it")
+            return PruneDecision(piece, False, "the rows that the checkpoint learnt from lie in it")
         if self._runs:
-            return Verdict(piece, True, "of a training that is finished")
-        return Verdict(piece, False, "figures and curves of a checkpoint that stays (--runs)")
+            return PruneDecision(piece, True, "of a training that is finished")
+        return PruneDecision(piece, False, "figures and curves of a checkpoint that stays (--runs)")
 
 
-def remove(root: str, verdict: Verdict) -> str:
+def remove(root: str, decision: PruneDecision) -> str:
     """Remove what goes; empty, or why it stays after all. The caller holds the root alone."""
-    place = verdict.piece.place
+    place = decision.piece.place
     try:
-        if verdict.piece.kind == "attempt":
+        if decision.piece.kind == "attempt":
             above = f"{root}/{place.rpartition('/')[0]}"
             with _opened(root, place):
                 sweep(above)
         else:
-            _removed(root, place, verdict.piece.kind == "half removed")
+            _removed(root, place, decision.piece.kind == "half removed")
     except QuiverError as error:
         return error.what
     except FileNotFoundError:
@@ -184,6 +188,6 @@ def _is_locked(root: str, place: str) -> bool:
     return False
 
 
-def busy(listed: Sequence[Verdict]) -> str:
+def busy(listed: Sequence[PruneDecision]) -> str:
     """Where a run is at work; empty for nowhere."""
     return next((one.piece.place for one in listed if one.busy), "")

@@ -24,19 +24,19 @@ def in_use(root: str) -> Iterator[None]:
 
     `ConflictError` where somebody has deleted from it for a minute.
     """
-    with _held(root, fcntl.LOCK_SH, WAIT_SECONDS, "it removes what nothing refers to"):
+    with _locked_by(root, fcntl.LOCK_SH, WAIT_SECONDS, "it removes what nothing refers to"):
         yield
 
 
 @contextmanager
 def held_alone(root: str) -> Iterator[None]:
     """Hold `root` against all runs; `ConflictError` at once where there is one."""
-    with _held(root, fcntl.LOCK_EX, 0.0, "a run is at work in it"):
+    with _locked_by(root, fcntl.LOCK_EX, 0.0, "a run is at work in it"):
         yield
 
 
 @contextmanager
-def _held(root: str, how: int, seconds: float, why: str) -> Iterator[None]:
+def _locked_by(root: str, how: int, seconds: float, why: str) -> Iterator[None]:
     folder = normal(root)
     if "://" in folder or not os.path.isdir(folder):
         yield
