@@ -115,6 +115,13 @@ COMMANDS: Mapping[str, Command] = {
             "--root FOLDER": ROOT,
         },
     ),
+    "explain": Command(
+        usage="quiver explain TASK [FLAGS OF THE TASK] [--json] [--root FOLDER]",
+        meaning="what that command would run and why, what it would use again, about how many rows and bytes it would "
+        "make; nothing runs",
+        module="quiver.explain",
+        flags={"--json": "as JSON, with the place of every stage", "--root FOLDER": ROOT},
+    ),
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",

@@ -7,6 +7,7 @@ so that it is never taken for one that is unfinished. Every step stands on open 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -20,7 +21,7 @@ from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import Workspace
-from schemas.errors import QuiverError, StorageError, printable
+from schemas.errors import QuiverError, printable
 from schemas.store.commit import attempt_is_dead, sweep
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,7 +128,7 @@ def _removed(root: str, place: str, hidden: bool) -> None:
                 try:
                     fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise StorageError("busy", "another process holds it") from None
+                    raise OSError(errno.EBUSY, "another process holds it") from None
                 gone = f"_pruned-{os.urandom(8).hex()}"
                 os.rename(name, gone, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
@@ -158,7 +159,7 @@ def _opened(root: str, place: str) -> Iterator[int]:
     try:
         for part in place.split("/") if place else ():
             if part in ("", ".", ".."):
-                raise StorageError("not-below-the-root", f"{printable(place)} is no place below the root")
+                raise OSError(errno.EINVAL, "it is no place below the root")
             below = os.open(part, _FLAGS, dir_fd=number)
             os.close(number)
             number = below

@@ -95,11 +95,16 @@ def door(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) ->
     program.run(main)
 
 
-def run(cmdline_args: Sequence[str] | None = None, *_: object, **__: object) -> LuigiRunResult:
-    """Parse, check, run, report. Raises `SystemExit` with the exit code unless everything asked for exists."""
+def run(
+    cmdline_args: Sequence[str] | None = None, *_: object, how: Callable[[list[str]], T] | None = None, **__: object
+) -> LuigiRunResult | T:
+    """Parse, check, run, report, or do `how` with the words. Raises `SystemExit` with the exit code unless everything
+    asked for exists.
+    """
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return execute(list(sys.argv[1:] if cmdline_args is None else cmdline_args), _report)
+        words = list(sys.argv[1:] if cmdline_args is None else cmdline_args)
+        return execute(words, _report) if how is None else how(words)
     except QuiverError as error:
         for one in (*error.beside, error):
             one.next = _next(one)
@@ -178,6 +183,15 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
         return _executed(arguments, then)
     finally:
         _RUNS.release()
+
+
+def planned(arguments: Sequence[str], then: Callable[[luigi.Task], T]) -> T:
+    """What `then` says of the task that `arguments` ask for, while settings of the command line hold; nothing runs."""
+    invocation.given(arguments)
+    Register.clear_instance_cache()
+    with CmdlineParser.global_instance(flags_file.with_file(arguments)) as parser:
+        settings.check()
+        return then(_task(parser))
 
 
 def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:

@@ -56,6 +56,12 @@ def check(todo: Sequence[Node]) -> None:
         say(f"  {root} may become full: this run needs about {_shown(likely)}, {_shown(free)} are free")
 
 
+def sizes(todo: Sequence[Node]) -> list[Size]:
+    """About how many rows and bytes each of `todo` will be."""
+    known: dict[int, Size] = {}
+    return [_size(node, known) for node in todo]
+
+
 def _size(node: Node, sizes: dict[int, Size]) -> Size:
     """What `node` is, or will be about."""
     if id(node) not in sizes:
