@@ -14,7 +14,6 @@ from datakit.catalog.workspace import RECORDS_END, Entry
 OF_LAST_RUN = "of a last run"
 STANDS_ON = " stands on it"
 _BY_HAND = ("notebook.",)
-_OUTSIDE = ("io.", "import.", "adopt.")
 
 
 def kept(entries: Sequence[Entry], last: Collection[str]) -> Mapping[str, str]:
@@ -45,8 +44,8 @@ def _not_made_again(entry: Entry) -> str:
         return "no task made it at this place"
     if entry.made.op.startswith(_BY_HAND):
         return "made by hand"
-    if not entry.made.parents and (entry.made.op.startswith(_OUTSIDE) or not entry.made.op):
-        return "came from outside"
+    if not entry.made.parents:
+        return "made of nothing that is here"
     return ""
 
 

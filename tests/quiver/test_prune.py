@@ -37,8 +37,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     make = Maker(tmp_path / "quiver-data")
-    make(f"{RUN}/samples-00000009", SAMPLES, samples(3), op="generate.complete")
-    drawn = make(f"{RUN}/samples-00000001", SAMPLES, samples(9), op="generate.complete")
+    prompts = make(f"{RUN}/prompts-00000001", SAMPLES, samples(1))
+    make(f"{RUN}/samples-00000009", SAMPLES, samples(3), prompts, op="generate.complete")
+    drawn = make(f"{RUN}/samples-00000001", SAMPLES, samples(9), prompts, op="generate.complete")
     for variant, count in (("0000000a", 5), ("0000000b", 9)):
         scored = rewards(make, variant, drawn, count)
         make(f"{RUN}/kept-{variant}", REWARDED, rewarded(samples(2), [1.0] * 2), scored, op="filter.where")
@@ -54,8 +55,8 @@ def places(make: Maker) -> set[str]:
     return {one.place.removeprefix(f"{RUN}/") for one in read_workspace(str(make.root)).entries}
 
 
-ALL = {"samples-00000009", "samples-00000001", "rewards-0000000a", "rewards-0000000b", "kept-0000000a", "kept-0000000b"}
-LAST = {"samples-00000001", "rewards-0000000b", "kept-0000000b"}
+LAST = {"prompts-00000001", "samples-00000001", "rewards-0000000b", "kept-0000000b"}
+ALL = LAST | {"samples-00000009", "rewards-0000000a", "kept-0000000a"}
 
 
 def test_older_variants_are_listed_and_go_with_yes_alone(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +81,19 @@ def test_what_a_last_run_stands_on_stays_even_where_it_is_an_older_variant(
     workspace("other/own/pairs-0000000c", REWARDED, rewarded(samples(1), [1.0]), older, op="blend.pair")
     answer(capsys, "prune", "--yes")
     assert "rewards-0000000a" in places(workspace) and "kept-0000000a" not in places(workspace)
+
+
+def test_what_was_made_of_nothing_here_stays_and_what_was_made_by_hand(
+    workspace: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No task of this workspace can make it again: an imported file or model, rows of a notebook."""
+    drawn = Dataset.open(str(workspace.root / RUN / "samples-00000009"))
+    for op, parents in (("io.jsonl", ()), ("adopt", ()), ("notebook.rows", (drawn,)), ("filter.where", (drawn,))):
+        for variant in "ab":
+            workspace(f"own/{op}-0000000{variant}", SAMPLES, samples(2), *parents, op=op)
+    answer(capsys, "prune", "--yes")
+    left = {one for one in places(workspace) if one.endswith("a") and one.startswith("own/")}
+    assert left == {"own/io.jsonl-0000000a", "own/adopt-0000000a", "own/notebook.rows-0000000a"}
 
 
 def test_nothing_goes_where_a_manifest_cannot_be_read(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
