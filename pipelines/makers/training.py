@@ -8,6 +8,7 @@ reaches it when this process is asked to stop and also when this process is kill
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,12 @@ from trainers.config import Run
 from trainers.launch import start
 from trainers.launch.launch_result import saved_step
 from trainers.launch.local import PROGRAM
+from trainers.launch.rank import log_of
+
+_RESUMED = re.compile(r"resumed at step (\d+)\n")
+_DAMAGED = re.compile(r"warning: (the save of step .*)")
+_BEGINNING = 1 << 20
+"""Bytes of a log in which a run says what it went on from."""
 
 
 @makes(TrainedCheckpoint)
@@ -45,27 +52,53 @@ class Fit(Make):
         self.write(file, node, run)
         launch, ranks = check(node)
         metrics = folder / "metrics.jsonl"
-        if step := saved_step(folder):
-            say_of(node.label, f"resumed at step {step}, the newest save")
+        resumption = Resumption(node.label, log_of(folder / "logs", 0), saved_step(folder))
         how: dict[str, Any] = {"what": node.label, "program": self.program, "tell": say}
         started = start.prepare(file.absolute(), folder, ranks, launch, **how)
         data = read_manifest(node.data.url)
         steps = run.learning.num_steps(None if data is None else data.num_rows)
-        started.run(_Follower(metrics, steps, stage))
+        started.run(_Follower(metrics, steps, stage, resumption))
+        resumption.look()
         manifest = read_manifest(node.url)
         assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
         figures = _last(metrics)
         return f"{counted(figures.get('step', 0), 'step')}, loss {figures.get('loss', float('nan')):.4f}"
 
 
+class Resumption:
+    """Says once which save a run went on from, and which it could not read: as the first rank's log has it from now on,
+    for only the run that loads a save knows whether it is whole.
+    """
+
+    def __init__(self, label: str, log: Path, newest: int) -> None:
+        self._label, self._log, self._newest = label, log, newest
+        self._start = log.stat().st_size if log.exists() else 0
+
+    def look(self) -> None:
+        """Say it as soon as the log does; nothing of a run that has no save."""
+        if not self._newest or not self._log.exists():
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            text = file.read(_BEGINNING).decode("utf-8", "replace")
+        if (found := _RESUMED.search(text)) is None:
+            return
+        for warning in _DAMAGED.findall(text[: found.start()]):
+            say_of(self._label, f"warning: {warning}")
+        newest = ", the newest save" if int(found[1]) == self._newest else ""
+        say_of(self._label, f"resumed at step {found[1]}{newest}")
+        self._newest = 0
+
+
 class _Follower:
     """Shows how far a run is, whenever it is called."""
 
-    def __init__(self, metrics: Path, steps: int | None, stage: Stage) -> None:
-        self.metrics, self.steps, self.stage = metrics, steps, stage
+    def __init__(self, metrics: Path, steps: int | None, stage: Stage, resumption: Resumption) -> None:
+        self.metrics, self.steps, self.stage, self.resumption = metrics, steps, stage, resumption
         self._before, self._first = _last(metrics), 0.0
 
     def __call__(self) -> None:
+        self.resumption.look()
         figures, before = _last(self.metrics), self._before
         if not figures or figures == before:
             return
