@@ -58,7 +58,7 @@ class Fit(Make):
         data = read_manifest(node.data.url)
         steps = run.learning.num_steps(None if data is None else data.num_rows)
         started.run(_Follower(metrics, steps, stage, resumption))
-        resumption.look()
+        resumption.tell()
         manifest = read_manifest(node.url)
         assert manifest is not None, f"{node.url}: the run ended well and published nothing (logs: {folder / 'logs'})"
         figures = _last(metrics)
@@ -74,19 +74,19 @@ class Resumption:
         self._label, self._log, self._newest = label, log, newest
         self._start = log.stat().st_size if log.exists() else 0
 
-    def look(self) -> None:
+    def tell(self) -> None:
         """Say it as soon as the log does; nothing of a run that has no save."""
         if not self._newest or not self._log.exists():
             return
         with self._log.open("rb") as file:
             file.seek(self._start)
             text = file.read(_BEGINNING).decode("utf-8", "replace")
-        if (found := _RESUMED.search(text)) is None:
+        if (resumed := _RESUMED.search(text)) is None:
             return
-        for warning in _DAMAGED.findall(text[: found.start()]):
+        for warning in _DAMAGED.findall(text[: resumed.start()]):
             say_of(self._label, f"warning: {warning}")
-        newest = ", the newest save" if int(found[1]) == self._newest else ""
-        say_of(self._label, f"resumed at step {found[1]}{newest}")
+        newest = ", the newest save" if int(resumed[1]) == self._newest else ""
+        say_of(self._label, f"resumed at step {resumed[1]}{newest}")
         self._newest = 0
 
 
@@ -98,7 +98,7 @@ class _Follower:
         self._before, self._first = _last(metrics), 0.0
 
     def __call__(self) -> None:
-        self.resumption.look()
+        self.resumption.tell()
         figures, before = _last(self.metrics), self._before
         if not figures or figures == before:
             return

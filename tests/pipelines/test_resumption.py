@@ -12,7 +12,7 @@ OLDER = "warning: the save of step 9 is damaged: a\nresumed at step 8\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "lines"),
     [
         ("resumed at step 4\nstep 5\n", ["policy resumed at step 4, the newest save"]),
         (
@@ -23,21 +23,21 @@ OLDER = "warning: the save of step 9 is damaged: a\nresumed at step 8\n"
     ],
 )
 def test_a_run_says_which_save_it_went_on_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, lines: list[str]
 ) -> None:
     log = tmp_path / "rank-00000.log"
     log.write_text(OLDER)
     resumption = Resumption("policy", log, newest=4)
-    resumption.look()
+    resumption.tell()
     with log.open("a") as file:
         file.write(text)
-    resumption.look()
-    resumption.look()
-    assert [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()] == said
+    resumption.tell()
+    resumption.tell()
+    assert [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()] == lines
 
 
 def test_a_run_without_saves_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     resumption = Resumption("policy", tmp_path / "rank-00000.log", newest=0)
     (tmp_path / "rank-00000.log").write_text("resumed at step 4\n")
-    resumption.look()
+    resumption.tell()
     assert capsys.readouterr().err == ""
