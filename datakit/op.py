@@ -27,10 +27,11 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import Column, Schema
+from schemas.canonical import identity_fields
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
-from schemas.settings import choice_faults, identity_fields, parse
+from schemas.settings import choice_faults, parse
 
 if TYPE_CHECKING:
     from datakit.templating.rendering import Rendering

@@ -22,9 +22,9 @@ import pyarrow as pa
 from datakit.op import Label, Op
 from datakit.registry import OPS
 from quiver import inventory
+from schemas.canonical import plain
 from schemas.errors import QuiverError
 from schemas.schema import Column
-from schemas.settings import plain
 from trainers import config, registry
 from trainers.algorithm import Algorithm
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.arrowtypes import type_from_json, type_to_json
+from schemas.canonical import json_digest
 from schemas.errors import IntegrityError
 from schemas.schema import Column, Schema
-from schemas.settings import json_digest
 from schemas.store.storage import inside, shown
 from schemas.untrusted import parsing, strict_json
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from schemas.errors import ConfigError, printable
 from schemas.nearest import did_you_mean
@@ -67,18 +65,6 @@ class Faults(list[str]):
             wrong=self.unknown or [self.values[fault] for fault in self if alone and fault in self.values],
             nearest=self.near.get(self[0], "") if alone else "",
         )
-
-
-def at_least(number: float) -> dict[str, float]:
-    """Metadata of a field whose number may not be smaller (`bound_faults`)."""
-    return {"least": number}
-
-
-def bound_faults(value: Any, path: str = "") -> list[str]:
-    """Numbers of the dataclass `value`, which stands below `path`, that are smaller than fields say (`at_least`)."""
-    bounds = {field.name: field.metadata["least"] for field in dataclasses.fields(value) if "least" in field.metadata}
-    given = {name: number for name in bounds if (number := getattr(value, name)) is not None}
-    return [f"{path}{name} {number} is below {bounds[name]}" for name, number in given.items() if number < bounds[name]]
 
 
 def check_ranges(who: str, **bounds: tuple[object, bool, str]) -> None:

@@ -1,8 +1,8 @@
-"""Frozen dataclasses from plain JSON and back, strictly: unknown keys, missing keys and wrong types are all listed.
+"""Frozen dataclasses from plain JSON, strictly: unknown keys, missing keys and wrong types are all listed.
 
 An operation and a training run are configured by the dataclass they are. `parse` is the one door by which outside
-settings come in, also under names that they had before (`older_names` of their dataclass); `plain` is what manifests
-and digests hold.
+settings come in, also under names that they had before (`older_names` of their dataclass); the way back is
+`schemas.canonical`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import collections.abc
 import dataclasses
 import difflib
 import functools
-import hashlib
 import json
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from schemas.canonical import plain
 from schemas.errors import printable
 from schemas.nearest import nearest
 from schemas.setting_faults import Faults
@@ -29,46 +29,21 @@ _LISTED = 8
 FLATTENED = {"flattened": True}
 """Metadata of a field that is a dataclass: its fields stand in the JSON of the outer one as if they were its own."""
 
-DEFAULT_UNNAMED = {"default_unnamed": True}
-"""Metadata of a field that `identity_fields` leaves out at its default: added later, it leaves older digests alone."""
 
 _MAPPINGS = (dict, Mapping, collections.abc.Mapping)
 _WORDS = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 
 
-def identity_fields(value: Any) -> dict[str, Any]:
-    """The dataclass `value` as plain JSON for a digest."""
-    unnamed = {field.name: field.default for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
-    return {
-        name: item
-        for name, item in plain(value).items()
-        if name not in unnamed or getattr(value, name) != unnamed[name]
-    }
+def at_least(number: float) -> dict[str, float]:
+    """Metadata of a field whose number may not be smaller (`bound_faults`)."""
+    return {"least": number}
 
 
-def plain(value: object) -> Any:
-    """`value` as plain JSON: dataclasses become objects, tuples become lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        result: dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            inner = plain(getattr(value, field.name))
-            result |= inner if "flattened" in field.metadata else {field.name: inner}
-        return result
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
-
-
-def canonical(value: object) -> str:
-    """The one JSON text of `value`: sorted keys, no blanks, no NaN; what digests are taken of."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def json_digest(value: object) -> str:
-    """SHA-256 (hex) of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+def bound_faults(value: Any, path: str = "") -> list[str]:
+    """Numbers of the dataclass `value`, which stands below `path`, that are smaller than fields say (`at_least`)."""
+    bounds = {field.name: field.metadata["least"] for field in dataclasses.fields(value) if "least" in field.metadata}
+    given = {name: number for name in bounds if (number := getattr(value, name)) is not None}
+    return [f"{path}{name} {number} is below {bounds[name]}" for name, number in given.items() if number < bounds[name]]
 
 
 def _unknown(faults: Faults, kind: type, path: str, key: str) -> None:

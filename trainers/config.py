@@ -15,17 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from schemas.canonical import DEFAULT_UNNAMED, identity_fields, json_digest, plain
 from schemas.errors import ConfigError, printable
 from schemas.installed import with_extra
-from schemas.setting_faults import at_least, bound_faults
-from schemas.settings import (
-    DEFAULT_UNNAMED,
-    FLATTENED,
-    identity_fields,
-    json_digest,
-    parse,
-    plain,
-)
+from schemas.settings import FLATTENED, at_least, bound_faults, parse
 from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
 from trainers.architecture import ModelConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from schemas.setting_faults import at_least, bound_faults
+from schemas.settings import at_least, bound_faults
 from trainers.architecture import ModelConfig, shape_faults
 
 

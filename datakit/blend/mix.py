@@ -22,10 +22,10 @@ from datakit.columns.interleave import Source, concatenated, interleaved, length
 from datakit.columns.measurement import require_columns
 from datakit.op import NOTHING, Blend, Context, Result
 from schemas import Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
-from schemas.settings import DEFAULT_UNNAMED
 
 _MARKS = (
     Column("source", pa.string(), "the mixture's name for where the row came from"),

@@ -27,9 +27,9 @@ from datakit.duck.whole import require_whole
 from datakit.formats.ids import content_ids
 from datakit.op import Context, Gather, Result
 from schemas import PREFERENCES, SAMPLES, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
-from schemas.settings import DEFAULT_UNNAMED
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

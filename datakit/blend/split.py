@@ -21,10 +21,10 @@ from datakit.columns.row_keys import keyed, texts_of
 from datakit.columns.seeded import Keys, text_keys
 from datakit.op import Context, GatherAll, Result, Size
 from schemas import Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.manifest import Manifest
-from schemas.settings import DEFAULT_UNNAMED
 
 FACT = "splits"
 """In a manifest: how many splits its rows have been through, one behind the other."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from datakit.columns.drawn import finish_reasons, sample_ids
 from datakit.op import Context, Gather, Result, Size
 from schemas import COMPLETIONS, FEEDBACK, PREFERENCES, Column, Schema
-from schemas.settings import DEFAULT_UNNAMED
+from schemas.canonical import DEFAULT_UNNAMED
 
 DRAWN = (
     Column("drawn_sample_id", pa.string(), "the sample that the answer was drawn as", nullable=True),

@@ -11,7 +11,7 @@ from datakit.clients.asking_label import AskingLabel
 from datakit.clients.protocols import TokenModel
 from datakit.columns.token_lists import no_packs
 from datakit.op import Context, Precision
-from schemas.settings import DEFAULT_UNNAMED
+from schemas.canonical import DEFAULT_UNNAMED
 
 
 @dataclass(frozen=True, kw_only=True)

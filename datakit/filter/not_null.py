@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from datakit.op import NOTHING, Context, FilterDecision, Keep
 from schemas import Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
-from schemas.settings import DEFAULT_UNNAMED
 
 _ROWS = 65536
 """Rows looked at together."""

@@ -17,10 +17,10 @@ from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
 from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
 from schemas import SAMPLE_COLUMNS, SAMPLES, Column, Schema
+from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
-from schemas.settings import json_digest
 
 _PROMPT = ("prompt", "prompt_ids")
 

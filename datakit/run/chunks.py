@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from datakit.op import Result
+from schemas.canonical import canonical
 from schemas.errors import StorageError
-from schemas.settings import canonical
 from schemas.store.commit import sweep
 from schemas.store.opening import open_store
 from schemas.store.storage import Store

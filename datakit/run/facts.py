@@ -13,8 +13,8 @@ from typing import Any
 from datakit.op import Label, Op
 from datakit.run.resource import Resource
 from schemas import Schema, tokenizer_lineage
+from schemas.canonical import canonical
 from schemas.dataset import Dataset
-from schemas.settings import canonical
 
 _KEY = f"{tokenizer_lineage.FACT}_key"
 

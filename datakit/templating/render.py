@@ -27,9 +27,9 @@ from datakit.templating.sandbox import LIMIT, Conversation, Sandbox
 from datakit.templating.segments import Segments, segments_of
 from datakit.templating.weights import weight_faults
 from schemas import PIECES
+from schemas.canonical import canonical
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError
-from schemas.settings import canonical
 
 _AUDITED = 4
 _BATCH_ROWS, _BATCH_CHARS = 512, 1 << 23

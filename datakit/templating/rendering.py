@@ -12,10 +12,10 @@ from datetime import date as calendar_date
 from typing import Any
 
 from datakit.templating.named import TEMPLATES
+from schemas.canonical import canonical
 from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
-from schemas.settings import canonical
 
 _ROWS_OWN = ("messages", "tools", "add_generation_prompt")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

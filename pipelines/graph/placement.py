@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from datakit.op import Precision
+from schemas.canonical import json_digest, plain
 from schemas.errors import ConfigError, printable
-from schemas.settings import assigned, json_digest, parse, plain
+from schemas.settings import assigned, parse
 
 IDENTITY = {"identity": True}
 """Metadata of a setting that changes what is answered."""

@@ -27,8 +27,8 @@ from pipelines.graph.remade import tokenizer_at
 from pipelines.graph.resolve import data_flags
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
+from schemas.canonical import canonical
 from schemas.errors import ConfigError, DataError, QuiverError, printable
-from schemas.settings import canonical
 from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match

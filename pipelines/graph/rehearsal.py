@@ -27,9 +27,9 @@ from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.remade import tokenizer_at
 from pipelines.graph.resolve import whole
+from schemas.canonical import canonical
 from schemas.dataset import Dataset
 from schemas.errors import QuiverError, check_all
-from schemas.settings import canonical
 from schemas.store.commit import read_manifest
 
 _ROWS = 64

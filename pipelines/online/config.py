@@ -20,8 +20,9 @@ from datakit.op import Expand, Op, Precision
 from datakit.registry import op_of
 from datakit.run.chain import Chain, PaidChain
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from schemas.canonical import plain
 from schemas.errors import ConfigError
-from schemas.settings import parse, plain
+from schemas.settings import parse
 from schemas.store.ownfiles import replace_file
 from trainers import config
 from trainers.config import Learning, Run

@@ -14,8 +14,8 @@ from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
 from pipelines.online.config import CRITIC, StepConfig, check_updates, done
+from schemas.canonical import json_digest
 from schemas.manifest import task_key_of
-from schemas.settings import json_digest
 from trainers.config import Paths, Run, Training
 from trainers.registry import configured
 

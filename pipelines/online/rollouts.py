@@ -29,10 +29,10 @@ from pipelines.online.config import VALUING, OnlineRun, identity_fields
 from pipelines.online.critic import Critic
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
+from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import DataError, HealthError
 from schemas.rows.samples import CUT
-from schemas.settings import json_digest
 from schemas.store.commit import read_manifest
 from schemas.store.opening import open_store
 from schemas.store.storage import shown

@@ -28,8 +28,8 @@ from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining
 from pipelines.runtime.learning import MergedParameter, learning_of
 from pipelines.runtime.parameters import Number, Whole
+from schemas.canonical import plain
 from schemas.errors import ConfigError
-from schemas.settings import plain
 from trainers.config import Training, merged, training_of
 
 _OF_POLICY = ("parallel", "micro_batch_tokens", "implementation", "recompute", "threads")

@@ -22,9 +22,9 @@ import pytest
 from datakit.apply import apply, check
 from datakit.op import Blend, Gather, GatherAll, Keep, Label, Op, Read
 from datakit.registry import FAMILIES, OPS, op_of
+from schemas.canonical import canonical, plain
 from schemas.errors import ConfigError, DataError, QuiverError
 from schemas.schema import Schema
-from schemas.settings import canonical, plain
 from tests.datakit.fakes import Example
 from tests.tail import late
 

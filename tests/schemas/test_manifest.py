@@ -17,10 +17,10 @@ from hypothesis import given
 
 from schemas import CHATS, PREFERENCES, SAMPLES, TOKENS
 from schemas.arrowtypes import type_from_json, type_to_json
+from schemas.canonical import canonical
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError
 from schemas.manifest import File, Manifest, Parent, task_key_of
-from schemas.settings import canonical
 from schemas.stats import measure, merge_measures, moments, std
 from tests.faults.writers import REJECTED, ROWS, write
 

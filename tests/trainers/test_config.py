@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from schemas.canonical import plain
 from schemas.errors import ConfigError
-from schemas.settings import parse, plain
+from schemas.settings import parse
 from trainers import registry
 from trainers.config import Execution, Learning, Paths, Run, read, training_of
 

@@ -15,9 +15,10 @@ import torch
 from torch import tensor
 
 from schemas import PAIRS, TOKENS
+from schemas.canonical import plain
 from schemas.errors import ConfigError, DataError
 from schemas.schema import Column
-from schemas.settings import parse, plain
+from schemas.settings import parse
 from tests.trainers import toys
 from trainers import registry
 from trainers.algorithm import Algorithm, Loss, ModelOutputs, Needs, Per, TokenColumn, sum_count

@@ -127,7 +127,7 @@ def test_a_dataset_is_learnt_as_its_table(folder: Path, tmp_path: Path) -> None:
 def test_rows_made_step_by_step_are_those_of_the_weights(whole: dict[str, Any], folder: Path) -> None:
     """Held against a loop written here, with nothing of the engine's but `learn`."""
     with engine.open(a_run(folder, "by hand")) as trainer:
-        from schemas.settings import json_digest
+        from schemas.canonical import json_digest
         from trainers.engine.megatron import parallel
 
         rows, curve = rollouts(trainer), []

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from schemas import TOKENS
+from schemas.canonical import identity_fields
 from schemas.errors import ConfigError, IntegrityError, StorageError
-from schemas.settings import identity_fields, parse
+from schemas.settings import parse
 from schemas.store import commit
 from schemas.store.commit import read_manifest
 from tests.trainers import toys

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from schemas.canonical import plain
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, error_of, printable
-from schemas.settings import plain
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.launch.launch_result import kept, tail
 from trainers.launch.settings import Launch

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from schemas.canonical import plain
 from schemas.errors import ConfigError
-from schemas.settings import plain
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.launch import environment, local
 from trainers.launch.jobs import Job

@@ -29,9 +29,9 @@ from pipelines.online import config
 from pipelines.online.config import OnlineRun, settings_of
 from pipelines.online.logprobs import StepLogprobs
 from schemas import PROMPTS, Column
+from schemas.canonical import plain
 from schemas.dataset import Dataset
 from schemas.rows.conversation import IDS
-from schemas.settings import plain
 from schemas.store.commit import read_manifest
 from tests.pipelines.commands import environment
 from tests.trainers import online, toys

@@ -19,9 +19,9 @@ from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
 from pipelines.online.models import opened
 from pipelines.online.rollouts import figures
+from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, HealthError, Stopped
-from schemas.settings import json_digest
 from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.tail import late

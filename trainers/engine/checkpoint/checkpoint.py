@@ -30,6 +30,7 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.validation import StrictHandling
 
 from schemas import settings
+from schemas.canonical import canonical, plain
 from schemas.errors import ConfigError, IntegrityError, QuiverError
 from schemas.manifest import File, Manifest, Parent
 from schemas.store import commit
@@ -172,13 +173,13 @@ def draft(
         tensors[OPTIMIZER] = optimizer_state.to_save(optimizer, tensors[WEIGHTS])
     attempt = on_rank_zero(lambda: commit.begin_attempt(folder, tensors))
     path = _local(commit.attempt_path(folder, attempt))
-    texts = {MODEL: settings.canonical(network.architecture), **(tokenizer_files or {})}
+    texts = {MODEL: canonical(network.architecture), **(tokenizer_files or {})}
     if train_state is not None:
-        texts[TRAIN_STATE] = settings.canonical(train_state)
+        texts[TRAIN_STATE] = canonical(train_state)
     claims: dict[str, Any] = {"task_key": task_key, "op": dict(op or {}), "parents": parents, "seed": seed}
     claims |= {"facts": dict(facts or {}), "runtime_info": dict(runtime_info or {})}
     if (adaptation := adapting.of(network)) is not None:
-        texts[LORA] = settings.canonical(lora_base.Adapters(lora=adaptation.lora, base=adaptation.base))
+        texts[LORA] = canonical(lora_base.Adapters(lora=adaptation.lora, base=adaptation.base))
         claims["parents"] = (*parents, adaptation.parent)
         claims["runtime_info"][BASE] = os.path.relpath(adaptation.parent.url, _local(folder))
     try:
@@ -343,7 +344,7 @@ def _same_trunk(source: Checkpoint, target: ModelConfig) -> None:
     free = {"head", "head_size"} | ({"max_sequence_length"} if target.position == "rope" else set())
     if target.head == "scalar":
         free.add("tie_embeddings")
-    have, want = settings.plain(source.model), settings.plain(target)
+    have, want = plain(source.model), plain(target)
     unlike = [f"{name} {have[name]} -> {want[name]}" for name in have if name not in free and have[name] != want[name]]
     if unlike:
         raise ConfigError(

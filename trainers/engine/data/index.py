@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import StorageError
-from schemas.settings import json_digest
 from schemas.store.ownfiles import own_folder, read_verified, replace_verified
 from trainers.algorithm import Algorithm
 

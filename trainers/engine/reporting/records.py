@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from schemas.canonical import json_digest
 from schemas.dataset import Attempt
 from schemas.errors import IntegrityError, StorageError
 from schemas.manifest import File, Parent
 from schemas.rows.records import records_of
-from schemas.settings import json_digest
 from schemas.store.commit import find_existing
 from schemas.store.ownfiles import own_folder, read_verified, replace_verified
 

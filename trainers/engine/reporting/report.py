@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.settings import plain
+from schemas.canonical import plain
 from trainers.config import Run
 from trainers.engine.data.feed import GlobalBatch
 from trainers.engine.reporting import trackers

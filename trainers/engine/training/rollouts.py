@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from schemas.canonical import json_digest
 from schemas.errors import ConfigError
-from schemas.settings import json_digest
 from trainers.engine.data.feed import GlobalBatch
 from trainers.engine.megatron import parallel
 from trainers.engine.training.trainer import Trainer

@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import torch.distributed as dist
 
+from schemas.canonical import identity_fields, json_digest
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
 from schemas.manifest import Manifest
-from schemas.settings import identity_fields, json_digest
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.config import VERSION
 from trainers.engine.checkpoint import checkpoint

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from schemas.canonical import plain
 from schemas.errors import ConfigError, DataError, WorkerError, printable
 from schemas.installed import with_extra
 from schemas.process.interpreter import importable, module
-from schemas.settings import plain
 from schemas.store.storage import shown
 from trainers.adapter_folder import AdapterFolder
 from trainers.architecture import ModelConfig

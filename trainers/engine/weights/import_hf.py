@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas import settings
+from schemas.canonical import canonical
 from schemas.end_tokens import TurnEnd
 from schemas.errors import DataError, QuiverError
 from schemas.manifest import Manifest
@@ -96,7 +96,7 @@ def import_hf(
         "facts": {**(facts or {}), "tokenizer": words.identity, "family": family.name, "check": compared.fact},
         "runtime_info": {"source": path, "check": compared.figures, "seconds": round(time.monotonic() - began, 3)},
     }
-    texts = {checkpoint.MODEL: settings.canonical(model), **words.files}
+    texts = {checkpoint.MODEL: canonical(model), **words.files}
     return checkpoint.Draft(out, attempt, (), texts, model, claims).publish()
 
 

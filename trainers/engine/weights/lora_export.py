@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas import settings
+from schemas.canonical import json_digest
 from schemas.errors import ConfigError, ConflictError
 from schemas.manifest import Manifest, Parent
 from schemas.store.storage import guarded, shown
@@ -53,7 +53,7 @@ def merge(source: str, out: str, *, task_key: str = "") -> Manifest:
         model=network,
         tokenizer_files=opened.tokenizer_files(),
         facts={name: fact for name, fact in opened.manifest.facts.items() if name != "weights_digest"},
-        task_key=task_key or settings.json_digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
+        task_key=task_key or json_digest({"op": op, "inputs": [parent.content_digest for parent in parents]}),
         op=op,
         parents=parents,
         seed=opened.manifest.seed,

@@ -1,0 +1,47 @@
+"""Dataclasses as plain JSON, its one text and its digest: what manifests hold and keys are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+DEFAULT_UNNAMED = {"default_unnamed": True}
+"""Metadata of a field that `identity_fields` leaves out at its default: added later, it leaves older digests alone."""
+
+
+def identity_fields(value: Any) -> dict[str, Any]:
+    """The dataclass `value` as plain JSON for a digest."""
+    unnamed = {field.name: field.default for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
+    return {
+        name: item
+        for name, item in plain(value).items()
+        if name not in unnamed or getattr(value, name) != unnamed[name]
+    }
+
+
+def plain(value: object) -> Any:
+    """`value` as plain JSON: dataclasses become objects, tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        result: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            inner = plain(getattr(value, field.name))
+            result |= inner if "flattened" in field.metadata else {field.name: inner}
+        return result
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of `value`: sorted keys, no blanks, no NaN; what digests are taken of."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def json_digest(value: object) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
