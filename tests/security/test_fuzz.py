@@ -32,6 +32,7 @@ raise SystemExit(not report(counts))
 """
 
 VALID_SEEDS = """
+import torch  # once: every child has it then
 from tests.security.fuzz import batch
 from tests.security.fuzz_targets import targets
 for name, target in targets().items():
