@@ -182,7 +182,8 @@ def _paths(kind: type) -> dict[str, str]:
     for field, hint in _hints(kind).items():
         inner = _dataclass_in(hint)
         if inner is not None:
-            paths = {**{leaf: f"{field}.{leaf}" for leaf in _fields(inner)}, **paths}
+            below = {**_aliases(inner, "other_names"), **{leaf: leaf for leaf in _fields(inner)}}
+            paths = {**{name: f"{field}.{leaf}" for name, leaf in below.items()}, **paths}
     return {**_aliases(kind, "other_names"), **paths}
 
 

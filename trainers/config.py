@@ -38,6 +38,15 @@ class Optim:
     fused kernel.
     """
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "lr",
+        "lr_scheduler_type": "schedule",
+        "max_grad_norm": "clip_grad",
+        "min_learning_rate": "min_lr",
+        "warmup": "warmup_steps",
+    }
+    """What other programs call them."""
+
     lr: float = field(metadata=at_least(0))
     min_lr: float = field(default=0.0, metadata=at_least(0))
     warmup_steps: int = field(default=0, metadata=at_least(0))
@@ -78,11 +87,6 @@ class Learning:
     """
 
     other_names: ClassVar[Mapping[str, str]] = {
-        "learning_rate": "optim.lr",
-        "lr_scheduler_type": "optim.schedule",
-        "max_grad_norm": "optim.clip_grad",
-        "min_learning_rate": "optim.min_lr",
-        "warmup": "optim.warmup_steps",
         "batch_size": "global_batch_size",
         "train_batch_size": "global_batch_size",
         "per_device_train_batch_size": "global_batch_size",

@@ -12,6 +12,7 @@ holds NaN for greater than every number, so `reward > 0.5` would keep exactly th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from datakit.duck.child import SqlError, SqlProcess, shared
 from datakit.duck.tree import EXPRESSIONS, nodes, refused
-from schemas import Schema
+from schemas import Column, Schema
 from schemas.errors import ConfigError, DataError, printable
 from schemas.nearest import nearest
 
@@ -101,7 +102,10 @@ def _tree(process: SqlProcess, text: str) -> dict[str, Any]:
         if _shape(parsed) != _shape(plain):
             raise _fault("predicate-syntax", text, "is more than one expression")
     except SqlError as error:
-        raise _fault("predicate-syntax", text, f"is not an expression: {printable(error, 200)}") from error
+        reason = printable(error, 200)
+        if '")"' in reason and text.count(")") <= text.count("("):
+            reason = "it ends too early"  # at the bracket that stands behind it in `_query`
+        raise _fault("predicate-syntax", text, f"is not an expression: {reason}") from error
     return tree
 
 
@@ -149,11 +153,16 @@ def _bind(process: SqlProcess, text: str, schema: Schema) -> None:
         raise _fault("predicate-type", text, f"gives {kind}, not true or false", schema)
 
 
+def _described(text: str, column: Column) -> str:
+    """The name of a column, with its type where the predicate `text` reads it."""
+    return f"{column.name}: {printable(column.type, 60)}" if re.search(rf"\b{column.name}\b", text) else column.name
+
+
 def _fault(slug: str, text: str, what: str, schema: Schema | None = None) -> ConfigError:
     return ConfigError(
         slug,
         f"the predicate {printable(text)!r} {what}",
         expected="one SQL expression over the row's columns, true or false" if schema is None else "",
-        found="" if schema is None else f"columns {', '.join(f'{c.name}: {c.type}' for c in schema.columns)}",
+        found="" if schema is None else f"columns {', '.join(_described(text, c) for c in schema.columns)}",
         kept="nothing was started",
     )

@@ -24,7 +24,7 @@ from pipelines.commands.files import ReadsFiles
 from pipelines.commands.stages import StageCommand
 from pipelines.runtime import invocation
 from pipelines.runtime.known_commands import commands
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter
+from pipelines.runtime.learning import ByAlgorithm, MergedParameter, SettingFlag
 from schemas.errors import ConfigError
 from schemas.process import program, terminal
 from schemas.settings import defaults, every_setting
@@ -185,6 +185,10 @@ def _flag(
     family: str, prefix: str, name: str, parameter: luigi.Parameter[Any], *, is_needed: bool = False
 ) -> Iterator[str]:
     value = _value(family, name, parameter)
+    if isinstance(parameter, SettingFlag) and not value:
+        learning = recursively_unfreeze(dict(Register.get_task_cls(family).get_params())["learning"]._default)
+        own = _at(learning, parameter.setting) or dict(every_setting(Training))[parameter.setting]
+        value = "" if own == "null" else own
     choices = getattr(parameter, "_choices", None)
     about = (parameter.description or name.replace("_", " ")).partition(" Choices: {")[0]
     about += f": {' or '.join(sorted(map(str, choices)))}" if choices else ""

@@ -145,6 +145,9 @@ def _next(error: QuiverError) -> str:
         error.nearest = ""
     if error.nearest and error.slug == "unknown-op":
         return _with_op(error.wrong[0], error.nearest) or error.next
+    if error.nearest and error.slug in ("unknown-column", "unknown-algorithm", "unknown-template"):
+        corrected = invocation.with_value(error.wrong[0], error.nearest)
+        return corrected or invocation.renamed_within(error.wrong[0], error.nearest) or error.next
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:
         return error.next
     corrected = ""
@@ -309,11 +312,13 @@ def _task(parser: CmdlineParser) -> luigi.Task:
     except (ParameterException, ValueError) as fault:
         kind: Any = parser._get_task_cls()
         refusals.refuse_missing(kind, vars(parser.known_args))
+        where = refusals.stated(kind, vars(parser.known_args))
         raise ConfigError(
             "bad-parameter",
             refusals.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),
+            where=where,
             kept="nothing was started",
-            next=refusals.readable(kind, vars(parser.known_args)),
+            next="correct that line" if where else refusals.readable(kind, vars(parser.known_args)),
         ) from None
 
 

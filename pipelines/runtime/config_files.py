@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,23 @@ def check_values(config: configparser.ConfigParser) -> None:
                 except configparser.InterpolationError as fault:
                     meant = "%% for a percent sign, ${NAME} of the environment"
                     raise bad_configuration(f"[{section}] {option}", printable(fault, 200), meant) from None
+
+
+def stated_at(section: str, key: str) -> str:
+    """The file and the line that give `key` of `section` (empty: that begin it), of several files the last that Luigi
+    reads; empty where none does.
+    """
+    for place in reversed([*_PLACES, *filter(None, [os.environ.get(_NAMED, "")])]):
+        if os.path.isfile(place):
+            inside = False
+            with open(place, encoding="utf-8", errors="replace") as file:
+                for number, line in enumerate(file, 1):
+                    if line.startswith("["):
+                        inside = line.strip() == f"[{section}]"
+                    name = re.split("[=:]", line, maxsplit=1)[0].strip().replace("-", "_")
+                    if inside and name == (key.replace("-", "_") or f"[{section}]"):
+                        return f"{shown(place)}, line {number}"
+    return ""
 
 
 @contextmanager

@@ -109,9 +109,9 @@ def replaced(flag: str, *words: str, drop: Sequence[str] = ()) -> str:
     return shlex.join(new)
 
 
-def without(*flags: str) -> str:
-    """The command that was given without `flags` and their values."""
-    words = again()
+def without(*flags: str, **changed: object) -> str:
+    """The command that was given without `flags` and their values, with other values of some of its parameters."""
+    words = again(**changed)
     for flag in flags:
         words = _without(flag, words)
     return shlex.join(words)
@@ -184,6 +184,18 @@ def with_value(wrong: str, right: str) -> str:
             words[place] = word.replace(quoted, json.dumps(right))
             return shlex.join(words)
     return ""
+
+
+def renamed_within(wrong: str, right: str) -> str:
+    """The command that was given with the name `right` for the only `wrong` in the text of a value; empty where it
+    stands nowhere, or more than once.
+    """
+    words, whole = again(), re.compile(rf"\b{re.escape(wrong)}\b", re.IGNORECASE)
+    places = [place for place, word in enumerate(words) for _ in whole.finditer(word) if place]
+    if len(places) != 1:
+        return ""
+    words[places[0]] = whole.sub(lambda _: right, words[places[0]])
+    return shlex.join(words)
 
 
 def shared(parameters: Collection[str]) -> list[str]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import shlex
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
-from luigi.parameter import ParameterException
+from luigi.configuration import get_config
+from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
 from pipelines.runtime import invocation, near_flags
+from pipelines.runtime.config_files import stated_at
 from pipelines.runtime.console import say_error
 from pipelines.runtime.parameters import ListParameter, ObjectParameter, as_list, older_names
 from schemas.errors import ConfigError, printable
+from schemas.nearest import nearest
 
 _UNKNOWN = "unrecognized arguments: "
 
@@ -65,6 +68,18 @@ def _wrong(
             yield name, parameter, fault
 
 
+def stated(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
+    """The file and line of the first value of `kind` that cannot be read and is not `given` by a flag, and the value;
+    empty where there is none.
+    """
+    family = kind.get_task_family()
+    for name, _, _ in _wrong(kind, given):
+        place = "" if given.get(name) else stated_at(family, name)
+        if place:
+            return f"{place}: [{family}] {name} = {printable(get_config().get(family, name, ''), 100)}"
+    return ""
+
+
 def fault_words(parameter: luigi.Parameter[Any], fault: Exception) -> str:
     """Why `parameter` cannot have a value, which it has refused with `fault`."""
     choices = getattr(parameter, "_choices", None)
@@ -85,24 +100,37 @@ def _in_words(fault: str) -> str:
 
 
 def readable(kind: type[luigi.Task], given: Mapping[str, str | None], before: str = "") -> str:
-    """The command with a list or an object where a value that cannot be read is a bare one, with the nearest number
-    where it is out of bounds; the page about it where nothing is as certain. `before` as for `unreadable`.
+    """The command with a list or an object where a value that cannot be read is a bare one, with the choice that is
+    written alike, with the default (without the flag, where that is none) for a number out of bounds; the page about it
+    where nothing is as certain. `before` as for `unreadable`.
     """
     wrong = {before + name: _better(parameter, given.get(name) or "") for name, parameter, _ in _wrong(kind, given)}
-    if not wrong or not all(wrong.values()):
+    if not wrong or "" in wrong.values():
         return invocation.typed(f"{invocation.task() if before else kind.get_task_family()} --help")
-    if len(wrong) > 1:
-        return shlex.join(invocation.again(**wrong))
-    [(name, better)] = wrong.items()
+    dropped = [invocation.flag_of(name) for name, better in wrong.items() if better is None]
+    changed = {name: better for name, better in wrong.items() if better is not None}
+    if dropped or len(wrong) > 1:
+        return invocation.without(*dropped, **changed)
+    [(name, better)] = changed.items()
     return invocation.replaced(invocation.flag_of(name), invocation.flag_of(name), better)
 
 
-def _better(parameter: luigi.Parameter[Any], text: str) -> str:
-    """What was meant by a `text` that `parameter` does not read; empty where that is open."""
+def _better(parameter: luigi.Parameter[Any], text: str) -> str | None:
+    """What was meant by a `text` that `parameter` does not read; empty where that is open, None where the default is
+    best and is no value.
+    """
     if isinstance(parameter, ObjectParameter):
         return parameter.of_bare(text)
+    choices = sorted(map(str, getattr(parameter, "_choices", None) or ()))
+    if choices and text:
+        longer = [one for one in choices if one.startswith(text)]
+        return nearest(text, choices) or (longer[0] if len(longer) == 1 else "")
     bare = isinstance(parameter, ListParameter) and text and not text.startswith("[")
-    return as_list(text) if bare else _within_bounds(parameter, text)
+    bound = as_list(text) if bare else _within_bounds(parameter, text)
+    default = parameter._default
+    if bare or not bound or default is _no_value:
+        return bound
+    return None if default is None else parameter.serialize(default)
 
 
 def _within_bounds(parameter: luigi.Parameter[Any], text: str) -> str:
@@ -169,6 +197,16 @@ def _refusal(task: str | None, why: str) -> ConfigError:
 def _stray(words: Sequence[str], page: str) -> ConfigError:
     """What is said of words that stand behind no flag: mostly matches of a pattern, which the shell has put there."""
     flag, value = invocation.before(words[0])
+    parted = " ".join([value, *words])
+    if flag and os.path.exists(parted):
+        return ConfigError(
+            "stray-words",
+            f"{flag} was given {len(words) + 1} words, which together name a place",
+            expected="quotes around a place with blanks",
+            found=printable(parted, 300),
+            kept="nothing was started",
+            next=invocation.replaced(flag, flag, parted, drop=words),
+        )
     several = [value, *words]
     return ConfigError(
         "stray-words",

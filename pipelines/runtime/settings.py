@@ -9,12 +9,11 @@ command end with "success", a scheduler daemon that has to be running.
 from __future__ import annotations
 
 import configparser
-import difflib
 import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -28,11 +27,12 @@ from luigi.task_register import Register
 
 from datakit.template import Rendering
 from pipelines.runtime import invocation
-from pipelines.runtime.config_files import check_values
+from pipelines.runtime.config_files import check_values, stated_at
 from pipelines.runtime.near_flags import near_key
 from pipelines.runtime.parameters import ListParameter, Number, Whole, older_names
-from pipelines.runtime.refusals import readable, unreadable
+from pipelines.runtime.refusals import readable, stated, unreadable
 from schemas.errors import ConfigError, printable
+from schemas.nearest import nearest
 from schemas.settings import parse
 from schemas.store.storage import lasting
 from trainers.launch.settings import Launch
@@ -173,7 +173,7 @@ def configured(section: type[T]) -> T:
         raise ConfigError(
             "bad-setting",
             unreadable(section, given, f"{title}_") or printable(message, 300),
-            where="" if given else f"section [{title}] of the configuration",
+            where="" if given else stated(section, given) or f"section [{title}] of the configuration",
             kept="nothing was started",
             next=readable(section, given, f"{title}_") if given else "",
         ) from None
@@ -219,22 +219,29 @@ def check() -> None:
         return
     families = {name: task for name, task in Register._get_reg().items() if task != Register.AMBIGUOUS_CLASS}
     ours = {name: task for name, task in families.items() if task.__module__.split(".")[0] == "pipelines"}
-    templating()
-    launching()
     general = set(config.defaults())
     for section in config.sections():
         keys = set(config.options(section)) - general
         if section in ours:
             _check_keys(section, keys, {*older_names(ours[section]), *(name for name, _ in ours[section].get_params())})
-        elif section not in families and (near := difflib.get_close_matches(section, ours, 1, 0.8)):
+        elif section not in families and (near := _near_section(section, ours)):
             raise ConfigError(
                 "unknown-section",
                 f"no section [{section}]",
-                expected=f"[{near[0]}]",
+                expected=f"[{near}]",
                 found=f"[{section}]",
+                where=stated_at(section, ""),
                 kept="nothing was started",
-                next=f"rename [{section}] to [{near[0]}] in luigi.cfg",
+                next=f"rename [{section}] to [{near}] in luigi.cfg",
             )
+    templating()
+    launching()
+
+
+def _near_section(section: str, ours: Iterable[str]) -> str:
+    """Which of `ours` the `section` is misspelt for; empty for a longer name, which is one of other tasks."""
+    near = nearest(section, ours, 0.7)
+    return near if abs(len(near) - len(section)) < 2 else ""
 
 
 def _check_workers() -> None:
@@ -260,6 +267,7 @@ def _check_keys(section: str, keys: set[str], known: set[str]) -> None:
             f"unknown key {key} in section [{section}]",
             expected=f"did you mean {near}?" if near else ", ".join(sorted(known)),
             found=key,
+            where=stated_at(section, key),
             kept="nothing was started",
             next=f"correct [{section}] {key} in luigi.cfg",
         )

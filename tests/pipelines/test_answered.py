@@ -28,7 +28,7 @@ from pipelines.commands.command import Command
 from pipelines.runtime import command, invocation
 from pipelines.runtime.known_commands import commands
 from quiver import inventory
-from schemas import Dataset
+from schemas import Dataset, installed
 from schemas.errors import ConfigError, DataError
 from schemas.untrusted import exact_json
 from trainers.registry import algorithms
@@ -43,12 +43,14 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/bin/quiver"])
     monkeypatch.setattr(invocation, "program", lambda name: name)
+    monkeypatch.setattr(installed, "program", lambda name: name)
     for name in ("rows-1", "rows-2", "other-1"):
         rows = {"sample_id": ["a"], "prompt_id": ["p"], "response": ["x"], "reward": [1.0], "sample_index": [0]}
         messages = [[{"role": "user", "content": "q"}]]
         Dataset.from_arrow(REWARDED.conform(pa.table({**rows, "messages": messages})), REWARDED, str(tmp_path / name))
 
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "d"}\n')
+    (tmp_path / "my rows.jsonl").touch()
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     write(tmp_path / "m")
 
@@ -102,6 +104,36 @@ Train --data pairs.jsonl --init m --algorithm rm --set optim.lr=1e-4
 Train --data pairs.jsonl --model m
     found: a file in the format preferences
     quiver Preference --model m --data pairs.jsonl
+Sft --model m --data rows.jsonl --template textt
+    did you mean text?
+    quiver Sft --model m --data rows.jsonl --template text
+Preference --model m --data pairs.jsonl --template text --algorithm dop
+    did you mean dpo?
+    quiver Preference --model m --data pairs.jsonl --template text --algorithm dpo
+Sft --model m --data rows.jsonl --set optim.learning_rate=1e-4
+    did you mean optim.lr?
+    quiver Sft --model m --data rows.jsonl --set optim.lr=1e-4
+Sft --model m --data rows.jsonl --lr -1
+    -1 is not between 0 and inf
+    quiver Sft --model m --data rows.jsonl
+Sft --model m --data rows.jsonl --eval-share 1.5
+    1.5 is not between 0 and 1
+    quiver Sft --model m --data rows.jsonl --eval-share 0.05
+Sft --model m --data rows.jsonl --eval-share 1.5 --lr -1
+    --lr: -1 is not between
+    quiver Sft --model m --data rows.jsonl --eval-share 0.05
+DpoIteration --pairs all
+    one of all_pairs,
+    quiver DpoIteration --pairs all_pairs
+Import --files my rows.jsonl --format completions
+    together name a place
+    quiver Import --files 'my rows.jsonl' --format completions
+Filter --op where --data rows-1 --params '{"predicate": "rewrd > 0"}'
+    found: columns sample_id,
+    quiver Filter --op where --data rows-1 --params '{"predicate": "reward > 0"}'
+Filter --op where --data rows-1 --params '{"predicate": "reward >> "}'
+    is not an expression: it ends too early
+    quiver Filter --help
 Train --data rows-1 rows-2
     --data was given 2 values
     quiver Train --data rows-1
@@ -223,6 +255,7 @@ def test_no_command_lets_every_row_go(op: Op, slug: str, start: str) -> None:
 def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{program}"])
     monkeypatch.setattr(invocation, "program", lambda name: name)
+    monkeypatch.setattr(installed, "program", lambda name: name)
     invocation.given(["--module", "pipelines", "Train", "--data", "x"])
     called = {"quiver": "quiver", "luigi": "luigi --module pipelines"}[program]
     assert shlex.join(invocation.again()) == f"{called} Train --data x"
@@ -258,6 +291,12 @@ def test_help_of_training_lists_algorithms_and_settings() -> None:
     assert re.search(r"^  dpo +Direct preference", text, re.MULTILINE)
     assert re.search(r"^  optim.lr +default: 1e-05", text, re.MULTILINE)
     assert not re.search(r"^  (data|out|work|seed|algorithm) ", text, re.MULTILINE)
+
+
+def test_help_of_a_recipe_shows_what_is_learnt_with_where_no_flag_says_otherwise() -> None:
+    text = " ".join(" ".join(usage.page(commands()["Sft"])).split())
+    for flag, default in {"lr": "1e-05", "epochs": "1", "batch-size": "32", "eval-steps": "empty"}.items():
+        assert re.search(rf"--{flag} [^\[]*\[default: {default}\]", text), flag
 
 
 def test_short_help_answers_as_the_long_one(tmp_path: Path) -> None:

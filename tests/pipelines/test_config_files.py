@@ -6,13 +6,17 @@ import configparser
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from commands import environment, luigi
 from luigi.configuration import LuigiConfigParser
 
+from pipelines.runtime import settings
 from pipelines.runtime.config_files import check_files, check_values
+from pipelines.runtime.known_commands import commands
+from pipelines.runtime.near_flags import sections
 from schemas.errors import ConfigError
 
 FAULTY = {
@@ -100,6 +104,36 @@ def test_quiver_looks_before_luigi_does(tmp_path: Path) -> None:
     done = quiver(tmp_path, "Import", "--files", "x")
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error[2/bad-configuration]: the configuration cannot be read: luigi.cfg")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[quiver]\nrot = x\n", ("unknown key rot", "where: luigi.cfg, line 2\n")),
+        ("[core]\n[Grpp]\nscale = none\n", ("no section [Grpp]", "expected: [Grpo]", "where: luigi.cfg, line 2\n")),
+        ("[Grpo]\n\nscale = nonee\n", ("one of ", "where: luigi.cfg, line 3: [Grpo] scale = nonee\n")),
+        ("[quiver]\nseed = x\n", ("not a whole number", "where: luigi.cfg, line 2: [quiver] seed = x\n")),
+    ],
+)
+def test_what_cannot_be_is_named_with_file_and_line_before_luigi_warns(
+    text: str, words: Sequence[str], tmp_path: Path
+) -> None:
+    (tmp_path / "luigi.cfg").write_text(text)
+    done = quiver(tmp_path, "Grpo")
+    assert done.returncode == 2 and done.stderr.startswith("error[2/"), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+LUIGIS = """
+    batch_notifier core cors datadog dropbox elasticsearch email execution_summary hadoop hdfs hive kubernetes logging
+    mysql postgres prometheus redshift resources retcode s3 scalding scheduler sendgrid smtp snakebite spark
+    task_history webhdfs worker MyGrpo SftOfMine MyTask client
+"""
+
+
+@pytest.mark.parametrize("section", LUIGIS.split())
+def test_sections_of_luigi_and_of_other_modules_are_none_of_ours(section: str) -> None:
+    assert settings._near_section(section, [*commands(), *sections()]) == ""
 
 
 def test_luigis_own_program_refuses_a_reference_to_nothing(tmp_path: Path) -> None:
