@@ -8,6 +8,8 @@ can neither write nor reach the session, its limits or the clock.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +28,8 @@ MEMORY, SECONDS = 1024, 60.0
 
 _LONGEST = 100_000
 _VIEWS = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+_MISSING = re.compile(r'column "(?P<name>[^"]+)" not found(?P<rest>.*)')
+_QUOTED = re.compile(r'"([^"]+)"')
 _OF_THE_TEXT = ("Binder Error", "Parser Error", "Catalog Error")
 
 
@@ -54,9 +58,13 @@ def answered(process: SqlProcess, query: str) -> Iterator[pa.RecordBatch]:
         _check(process, query)
         yield from process.ask(query)
     except SqlError as error:
-        text = printable(error, 600)
+        text = printable(" ".join(str(error).partition("\nLINE ")[0].split()), 600)
         if text.startswith(_OF_THE_TEXT):
-            raise _fault(query, f"cannot be bound: {text}") from None
+            fault = _fault(query, f"cannot be bound: {text}")
+            if missing := _MISSING.search(text):
+                near = nearest(missing["name"], _QUOTED.findall(missing["rest"]))
+                fault.nearest, fault.next = near, _corrected(query, missing["name"], near) or fault.next
+            raise fault from None
         raise DataError(
             "sql-failed",
             f"the query failed: {text}",
@@ -80,8 +88,17 @@ def _check(process: SqlProcess, query: str) -> None:
     reason = refused(parsed, STATEMENTS, frozenset(views | inside))
     if reason:
         fault = _fault(query, reason)
-        fault.nearest = next((near for word in _tables(parsed) - views - inside if (near := nearest(word, plain))), "")
+        for word in _tables(parsed) - views - inside:
+            fault.nearest = nearest(word, plain)
+            fault.next = _corrected(query, word, fault.nearest) or fault.next
         raise fault
+
+
+def _corrected(query: str, wrong: str, right: str) -> str:
+    """The command with `right` in place of the only `wrong` in the query; empty where that is not certain."""
+    whole = re.compile(rf"\b{re.escape(wrong)}\b", re.IGNORECASE)
+    sure = right and len(whole.findall(query)) == 1
+    return f"quiver sql {shlex.quote(whole.sub(lambda _: right, query))}" if sure else ""
 
 
 def _tables(tree: object) -> set[str]:

@@ -41,6 +41,7 @@ from pipelines.graph.placement import parted
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem
 from pipelines.report.iterations import not_verified
+from pipelines.report.set_aside import set_aside
 from pipelines.runtime import invocation, settings
 from pipelines.runtime.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
 from pipelines.runtime.parameters import ObjectParameter, Whole
@@ -57,6 +58,12 @@ class StageCommand(Command):
     family: ClassVar[str] = ""
 
     name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
+
+    def after(self) -> None:
+        """Where the results lie, and which rows its stages could not use."""
+        super().after()
+        for note in set_aside(self.targets, self.length_flag):
+            print(terminal.wrapped(note))
 
     def label(self, *places: str) -> str:
         """Where the result stands below the root."""

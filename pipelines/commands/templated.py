@@ -122,7 +122,8 @@ class BoundedAnswers(Bounded):
     """Of such a command whose model answers."""
 
     max_new_tokens = OptionalWhole(
-        description=f"tokens of an answer, at most; empty: {_ANSWER}, or half of --max-length where that is less"
+        description=f"tokens of an answer, at most; empty: {_ANSWER}, or half of --max-length, or of what the model "
+        "reads, where that is less"
     )
 
     def bounds(self, models: Sequence[Node | None]) -> tuple[int | None, int]:
@@ -130,7 +131,9 @@ class BoundedAnswers(Bounded):
         leave no room for a question.
         """
         longest = self.longest(models)
-        return longest, longest_answer(self.max_new_tokens, _ANSWER, longest, "--max-new-tokens")
+        known = [most for model in models if model is not None and (most := model.max_sequence_length) is not None]
+        room = longest or min(known, default=None)
+        return longest, longest_answer(self.max_new_tokens, _ANSWER, room, "--max-new-tokens")
 
 
 class Answering(Templated):

@@ -187,7 +187,7 @@ def _flag(
     value = _value(family, name, parameter)
     if isinstance(parameter, SettingFlag) and not value:
         learning = recursively_unfreeze(dict(Register.get_task_cls(family).get_params())["learning"]._default)
-        own = _at(learning, parameter.setting) or dict(every_setting(Training))[parameter.setting]
+        own = _at(learning, parameter.setting) or dict(every_setting(Training)).get(parameter.setting, "null")
         value = "" if own == "null" else own
     choices = getattr(parameter, "_choices", None)
     about = (parameter.description or name.replace("_", " ")).partition(" Choices: {")[0]

@@ -125,6 +125,9 @@ Sft --model m --data rows.jsonl --eval-share 1.5 --lr -1
 DpoIteration --pairs all
     one of all_pairs,
     quiver DpoIteration --pairs all_pairs
+Generate --model m --prompts rows.jsonl --max-new-tokens 600
+    answers of 600 tokens leave no room for a question
+    quiver Generate --model m --prompts rows.jsonl --max-new-tokens 32
 Import --files my rows.jsonl --format completions
     together name a place
     quiver Import --files 'my rows.jsonl' --format completions

@@ -23,6 +23,8 @@ from schemas.errors import DataError
 from schemas.manifest import Manifest
 from tests.sources import FILES, TREES
 
+pytestmark = pytest.mark.usefixtures("activated")
+
 STEER = "SteerLm --model model --data rows.jsonl --reward judge --attributes '[\"reward\"]'"
 OWN = "--setup own --own-model model --own-prompts prompts.jsonl --own-reward judge --own-max-new-tokens 8"
 GIVEN = [
@@ -37,10 +39,10 @@ GIVEN = [
     (f"{STEER} --others '{{\"reward\": 1.5}}'", STEER),
     (f"RestIteration {OWN} --threshold-kind quantile --reward-std 1 --prompts-per-iteration 1",
      f"RestIteration {OWN} --reward-std 1 --prompts-per-iteration 1 --threshold-kind absolute"),
-    ("RestIteration --prompts-per-iteration -5", "RestIteration --prompts-per-iteration 1"),
+    ("RestIteration --prompts-per-iteration -5", "RestIteration --prompts-per-iteration 1024"),
     ("RestIteration --thresholds 0.5 --prompts-per-iteration -5",
-     "RestIteration --prompts-per-iteration 1 --thresholds '[0.5]'"),
-    ("RestIteration --original-share 1.5", "RestIteration --original-share 1"),
+     "RestIteration --prompts-per-iteration 1024 --thresholds '[0.5]'"),
+    ("RestIteration --original-share 1.5", "RestIteration --original-share 0.05"),
     ("RestIteration --prompts-per-iteration many", "RestIteration --help"),
     ("Import --files bad.jsonl", "Import --files bad.jsonl --quiver-max-rejected 0.34"),
     ("Import --files prompts.jsonl --format completions", "show prompts.jsonl"),

@@ -10,6 +10,7 @@ from datakit.apply import apply
 from datakit.filter import NotIn
 from pipelines.graph.plan import Plan
 from pipelines.report.set_aside import set_aside
+from pipelines.runtime import command
 from schemas import PROMPTS, Dataset
 from tests.pipelines.tokenized import tokenized
 
@@ -27,6 +28,16 @@ def test_rows_that_are_too_long_are_counted_with_the_flag(tmp_path: Path, long: 
     begin = f"{long} of 10 rows ({share}) were set aside in tokens: too-long {long}; rows have 40 tokens at most "
     assert note.removeprefix("warning: ").startswith(f"{begin}(--own-max-length); quiver show ")
     assert note.startswith("warning: ") == warned
+
+
+def test_a_stage_ends_with_the_rows_that_it_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 3 + "no json\n")
+    command.run(["--module", "pipelines", "Import", "--files", "bad.jsonl", "--quiver-max-rejected", "0.5"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("warning: 1 of 4 rows (25%) were set aside in import/bad: broken-json 1; quiver show ")
 
 
 def test_rows_of_held_out_prompts_are_counted(tmp_path: Path) -> None:

@@ -120,7 +120,12 @@ def test_limits_are_kept(root: Path, query: str, seconds: float, slugs: set[str]
 def test_a_name_that_there_is_not_is_answered_with_the_near_one(process: SqlProcess) -> None:
     with pytest.raises(ConfigError) as refusal:
         answer(process, "FROM sampels")
-    assert refusal.value.nearest == "samples"
+    assert (refusal.value.nearest, refusal.value.next) == ("samples", "quiver sql 'FROM samples'")
+    with pytest.raises(ConfigError) as refusal:
+        answer(process, "SELECT respnse FROM samples LIMIT 1")
+    assert refusal.value.nearest == "response", refusal.value.what
+    assert refusal.value.next == "quiver sql 'SELECT response FROM samples LIMIT 1'"
+    assert "\\n" not in refusal.value.what and "LINE" not in refusal.value.what
 
 
 def test_nothing_is_left_of_a_question(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
