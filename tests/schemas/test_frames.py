@@ -17,6 +17,7 @@ import pytest
 from schemas import Column, Dataset, Schema
 from schemas.dataset import Attempt
 from schemas.errors import ConflictError, DataError, IntegrityError, QuiverError
+from schemas.installed import program
 from schemas.store.commit import read_manifest
 from tests.faults.writers import ROWS, rows, write
 
@@ -193,7 +194,7 @@ def test_a_long_line_of_ancestors_is_cut_and_says_where_it_goes_on(tmp_path: Pat
     text = last.lineage().splitlines()
     assert len(text) == 32 and max(map(len, text)) < 400
     assert text[0].endswith(f"{tmp_path}/44") and text[30].endswith(f"{tmp_path}/14")
-    assert text[31].strip() == f"... what that was made of: quiver show {tmp_path}/14"
+    assert text[31].strip() == f"... what that was made of: {program('quiver')} show {tmp_path}/14"
     rest = Dataset.open(text[31].split()[-1]).lineage().splitlines()
     assert len(rest) == 15 and rest[-1].endswith(f"{tmp_path}/0")
 
@@ -202,7 +203,7 @@ def test_many_inputs_are_cut_and_counted(tmp_path: Path) -> None:
     one = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / "one"))
     wide = Dataset.from_arrow(rows(0), ROWS, str(tmp_path / "wide"), parents={f"input {n}": one for n in range(1200)})
     text = wide.lineage().splitlines()
-    assert len(text) == 52 and text[-1] == f"  ... 1,150 more inputs: quiver show {wide.url}"
+    assert len(text) == 52 and text[-1] == f"  ... 1,150 more inputs: {program('quiver')} show {wide.url}"
 
 
 def test_many_columns_still_make_ten_lines(tmp_path: Path) -> None:
