@@ -34,13 +34,17 @@ def row_texts(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
     return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
 
 
-def text_batches(dataset: Dataset, columns: Sequence[str], *more: str) -> Iterator[tuple[pa.Table, pa.Array]]:
-    """Of all rows, in order and in batches of bounded size, the columns `more`, and the texts of `columns`."""
+def text_batches(
+    dataset: Dataset, columns: Sequence[str], more: Sequence[str] | None = None
+) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Of all rows, in order, in batches of bounded size: the columns `more` (None: all) and the texts of `columns`."""
+    read = None if more is None else list(dict.fromkeys((*more, *columns)))
     for shard in range(len(dataset.shards)):
-        for rows in dataset.batches(shard, _BATCH_ROWS, columns=list(dict.fromkeys((*more, *columns)))):
+        for rows in dataset.batches(shard, _BATCH_ROWS, columns=read):
             texts = row_texts(rows, columns)
+            chosen = rows if more is None else rows.select(more)
             for start, stop in runs_within(np.asarray(pc.binary_length(texts)), _BATCH_BYTES):
-                yield rows.select(more).slice(start, stop - start), texts.slice(start, stop - start)
+                yield chosen.slice(start, stop - start), texts.slice(start, stop - start)
 
 
 def runs_within(costs: npt.NDArray[np.integer], most: int) -> Iterator[tuple[int, int]]:

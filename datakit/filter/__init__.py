@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datakit.filter.best_of import BestOf as BestOf
+from datakit.filter.decontaminate import Decontaminate as Decontaminate
 from datakit.filter.dedup_exact import DedupExact as DedupExact
 from datakit.filter.dedup_near import DedupNear as DedupNear
 from datakit.filter.not_in import NotIn as NotIn

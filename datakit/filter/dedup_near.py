@@ -92,7 +92,7 @@ class DedupNear(GatherAll):
         key = dataset.schema.key[:1]
         count, width = bands(self.similarity)
         start = 0
-        for rows, texts in text_batches(dataset, self.columns, *key, *([self.best] if self.best else [])):
+        for rows, texts in text_batches(dataset, self.columns, [*key, *filter(None, [self.best])]):
             grams = ngrams(units(texts, self.unit), self.n, short=True).distinct()
             sets.add(grams)
             number = np.arange(start, start + len(texts))

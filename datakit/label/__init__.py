@@ -6,6 +6,7 @@ from datakit.label.attribute_logprob import AttributeLogprob as AttributeLogprob
 from datakit.label.attribute_text import AttributeText as AttributeText
 from datakit.label.attribute_values import AttributeValues as AttributeValues
 from datakit.label.attributes import Attributes as Attributes
+from datakit.label.distinct_n import DistinctN as DistinctN
 from datakit.label.divergence import Divergence as Divergence
 from datakit.label.gae import Gae as Gae
 from datakit.label.group_advantage import GroupAdvantage as GroupAdvantage
@@ -14,6 +15,9 @@ from datakit.label.kl import Kl as Kl
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
+from datakit.label.pii import Pii as Pii
+from datakit.label.refusal import Refusal as Refusal
+from datakit.label.repetition import Repetition as Repetition
 from datakit.label.reward import Reward as Reward
 from datakit.label.rloo import Rloo as Rloo
 from datakit.label.standardize import Standardize as Standardize
