@@ -60,10 +60,10 @@ class StageCommand(Command):
     name = luigi.Parameter(default="", description="label of the result under the root; empty: made of the input's")
 
     def after(self) -> None:
-        """Where the results lie, and which rows its stages could not use."""
-        super().after()
+        """Which rows its stages could not use, then where the results lie: the last word is a place."""
         for note in set_aside(self.targets, self.length_flag):
             print(terminal.wrapped(note))
+        super().after()
 
     def label(self, *places: str) -> str:
         """Where the result stands below the root."""

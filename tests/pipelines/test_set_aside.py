@@ -30,14 +30,15 @@ def test_rows_that_are_too_long_are_counted_with_the_flag(tmp_path: Path, long: 
     assert note.startswith("warning: ") == warned
 
 
-def test_a_stage_ends_with_the_rows_that_it_set_aside(
+def test_a_stage_tells_the_rows_that_it_set_aside_before_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 3 + "no json\n")
     command.run(["--module", "pipelines", "Import", "--files", "bad.jsonl", "--quiver-max-rejected", "0.5"])
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("warning: 1 of 4 rows (25%) were set aside in import/bad: broken-json 1; quiver show ")
+    note, place = capsys.readouterr().out.splitlines()
+    assert Dataset.open(place.split()[-1]).manifest.num_rows == 3
+    assert note.startswith("warning: 1 of 4 rows (25%) were set aside in import/bad: broken-json 1; quiver show ")
 
 
 def test_rows_of_held_out_prompts_are_counted(tmp_path: Path) -> None:
