@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from datakit.registry import OPS
 from datakit.tokenize import Adopt
-from pipelines.graph.external import ConvertedModel, ImportedModel
+from pipelines.graph.external import ConvertedModel, ExternalModel, ImportedModel
 from pipelines.graph.node import KEY_CHARACTERS, Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.resolve import stem
@@ -34,7 +34,7 @@ def tokenizer_at(node: Node) -> str:
         return normal(node.folder) if node.tokenizer is None else tokenizer_at(node.tokenizer)
     if isinstance(node, Table) and isinstance(node.op, Adopt) and not node.manifest():
         return normal(node.op.path)
-    return normal(node.url)
+    return node.url if isinstance(node, ExternalModel) else normal(node.url)
 
 
 def remade(rows: Node, tokenizer: str, changed: Mapping[str, Any] | None = None, *, another: bool = False) -> str:

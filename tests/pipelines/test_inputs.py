@@ -29,7 +29,7 @@ def test_names_lists_and_settings_are_read_as_a_person_means_them(tmp_path: Path
 
     unknown = luigi(tmp_path, *files, "--params", '{"max_rejected": 1}', module="pipelines", **home)
     assert unknown.returncode == 2
-    assert "max_rejected stands in section [quiver] of luigi.cfg" in unknown.stderr
+    assert "unknown key max_rejected: it is set by --quiver-max-rejected, or in section [quiver]" in unknown.stderr
     assert unknown.stderr.endswith("Import --files ' rows.jsonl , ~/more.jsonl,' --quiver-max-rejected 1\n")
 
     done = luigi(tmp_path, *files, module="pipelines", **home)

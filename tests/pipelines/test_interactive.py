@@ -64,7 +64,7 @@ print(other.datasets["again"].url.startswith(os.path.abspath("elsewhere")))
     assert lines[1:3] == ["again True", "True"]
     assert lines[3] == "unknown-task there is no task Tou (did you mean Toy?)"
     assert lines[4] == "unknown-parameter Toy has no parameter row (did you mean rows?)"
-    assert lines[5].startswith("bad-parameter rows: ") and "many" in lines[5]
+    assert lines[5].startswith("bad-parameter --rows: ") and "many" in lines[5]
     assert lines[6].startswith("op-failed ") and "the toy broke" in lines[6]
     assert lines[7:] == ["True", "True"]
     assert "Traceback" not in done.stderr and "sys.argv" not in done.stderr
