@@ -30,7 +30,7 @@ def planted(rows: int) -> tuple[list[str], list[str], dict[int, int]]:
     """The rows, the questions, and which question each row holds that has one."""
     rng = np.random.default_rng(11)
     made = texts(rows + QUESTIONS)[0]
-    questions = [" ".join(text.split()[-int(rng.integers(15, 60)) :]) for text in made[rows:]]
+    questions = [" ".join(rng.permutation(text.split())[: int(rng.integers(15, 60))]) for text in made[rows:]]
     asks = {int(row): int(rng.integers(QUESTIONS)) for row in rng.choice(rows, rows // 100, replace=False)}
     for row, question in asks.items():
         words = made[row].split()
