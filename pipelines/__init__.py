@@ -6,6 +6,7 @@
 
     graph/       the graph as plain values: keys, places, checks       (nothing runs)
     runtime/     the generic Luigi task, settings, errors, exit codes, signals
+    flags/       what a command line says
     makers/      a Luigi task for each kind of node
     commands/    what a user asks for; recipes/ are commands with a graph of several stages
 

@@ -49,7 +49,15 @@ RUNS += (
     "pipelines.graph.backend",
 )
 RUNS += ("pipelines.runtime.tasks", "pipelines.runtime.targets", "datakit.run", "datakit.apply", "schemas.store")
-TOKENIZED = ("schemas", "datakit", "trainers", "pipelines.graph", "pipelines.runtime", "pipelines.commands")
+TOKENIZED = (
+    "schemas",
+    "datakit",
+    "trainers",
+    "pipelines.graph",
+    "pipelines.runtime",
+    "pipelines.flags",
+    "pipelines.commands",
+)
 TOKENIZED += ("pipelines.stages", "pipelines.recipes", "pipelines.backends")  # in setups it is a size, and a flag
 KEYED = ("trainers.engine.checkpoint", "pipelines.online")
 ASKING = ("pipelines.stages", "pipelines.commands", "pipelines.online")

@@ -21,11 +21,11 @@ import luigi
 
 from pipelines.commands.command import Command
 from pipelines.commands.recipe import Recipe
+from pipelines.flags.flag_words import parameters_of, words_of
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text
 from pipelines.runtime.command import execute
-from pipelines.runtime.flag_words import parameters_of, words_of
 from schemas.dataset import Dataset
 
 

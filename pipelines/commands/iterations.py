@@ -11,6 +11,8 @@ import luigi
 
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
+from pipelines.flags.invocation import flag_of
+from pipelines.flags.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
@@ -18,8 +20,6 @@ from pipelines.graph.row_counts import fewer_than
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import cut_answers, iteration_table, pair_table, unmeasured
-from pipelines.runtime.invocation import flag_of
-from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups import setup_kind
 from pipelines.stages.fine_tuning import fine_tuned
 from pipelines.stages.iteration import (

@@ -15,13 +15,13 @@ import luigi
 
 from pipelines.backends.hf_folder import imported_model
 from pipelines.commands.command import Command
+from pipelines.flags.references import model_parameter, reference
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.external import ConvertedModel
 from pipelines.graph.model_check import check_whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem
-from pipelines.runtime.references import model_parameter, reference
 
 
 class ImportModel(Command):

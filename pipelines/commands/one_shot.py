@@ -18,6 +18,10 @@ import luigi
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.recipe import Recipe
 from pipelines.commands.unread_file import reason_and_next
+from pipelines.flags import invocation
+from pipelines.flags.learning import ByAlgorithm, Learns, MergedParameter
+from pipelines.flags.parameters import Number, OptionalWhole
+from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.node import Node, rows_of
@@ -25,10 +29,6 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import few_keys, near, source_of, stem, unread
 from pipelines.graph.results import Results
 from pipelines.report import suggestions
-from pipelines.runtime import invocation
-from pipelines.runtime.learning import ByAlgorithm, Learns, MergedParameter
-from pipelines.runtime.parameters import Number, OptionalWhole
-from pipelines.runtime.references import model_parameter
 from pipelines.setups.setup_config import held_apart
 from pipelines.stages.ask import Reading
 from schemas.errors import ConfigError, DataError, counted, printable

@@ -15,6 +15,9 @@ from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
+from pipelines.flags.invocation import flag_of
+from pipelines.flags.learning import ByAlgorithm, MergedParameter
+from pipelines.flags.parameters import OptionalWhole, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -28,9 +31,6 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
 from pipelines.runtime.console import say
-from pipelines.runtime.invocation import flag_of
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter
-from pipelines.runtime.parameters import OptionalWhole, Whole
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
 from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted

@@ -9,9 +9,9 @@ import luigi
 
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.iterations import SampledIteration
+from pipelines.flags.learning import MergedParameter
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.learning import MergedParameter
 from pipelines.stages.iteration import Grown
 from pipelines.stages.preference_rows import learnt_rows
 from trainers.registry import algorithm_of

@@ -15,15 +15,16 @@ from datakit.filter import Where
 from pipelines.commands.algorithm_kinds import LearnsAnswers
 from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
+from pipelines.flags import invocation
+from pipelines.flags.parameters import OptionalWhole
+from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import longest_answer
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.report import suggestions
-from pipelines.runtime import invocation, settings
-from pipelines.runtime.parameters import OptionalWhole
-from pipelines.runtime.references import model_parameter
+from pipelines.runtime import settings
 from pipelines.stages.ask import Reading
 from schemas.errors import ConfigError
 

@@ -35,6 +35,10 @@ from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import Answering, Bounded, BoundedAnswers, Sampled, Templated, is_templated
 from pipelines.commands.unread_file import no_tokens
+from pipelines.flags import invocation
+from pipelines.flags.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
+from pipelines.flags.parameters import ObjectParameter, Whole
+from pipelines.flags.references import model_parameter, reference
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.node import Node
 from pipelines.graph.placement import parted
@@ -42,10 +46,7 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, imported, places_in, stem
 from pipelines.report.iterations import not_verified
 from pipelines.report.set_aside import set_aside
-from pipelines.runtime import invocation, settings
-from pipelines.runtime.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
-from pipelines.runtime.parameters import ObjectParameter, Whole
-from pipelines.runtime.references import model_parameter, reference
+from pipelines.runtime import settings
 from pipelines.stages.iteration import EvalSetup, evaluated
 from schemas.errors import ConfigError
 from schemas.process import terminal

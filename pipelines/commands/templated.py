@@ -12,11 +12,12 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients import Sampling
 from datakit.op import Op
 from datakit.template import Rendering
+from pipelines.flags import invocation
+from pipelines.flags.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
 from pipelines.graph.limits import check_length, longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime import invocation, settings
-from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
+from pipelines.runtime import settings
 from pipelines.stages.ask import Reading, ask, asked, is_readable, steps
 from schemas.errors import ConfigError, printable
 

@@ -14,9 +14,9 @@ from datakit.formats.forms import FORMS
 from datakit.formats.recognise import fitting, refusal
 from datakit.op import Read
 from pipelines.commands.files import ReadsFiles
-from pipelines.runtime import invocation
-from pipelines.runtime.known_commands import commands
-from pipelines.runtime.learning import ByAlgorithm
+from pipelines.flags import invocation
+from pipelines.flags.known_commands import commands
+from pipelines.flags.learning import ByAlgorithm
 from schemas.errors import ConfigError, printable
 from trainers.registry import algorithm_of
 

@@ -22,9 +22,9 @@ from luigi.task_register import Register
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.stages import StageCommand
-from pipelines.runtime import invocation
-from pipelines.runtime.known_commands import commands
-from pipelines.runtime.learning import ByAlgorithm, MergedParameter, SettingFlag
+from pipelines.flags import invocation
+from pipelines.flags.known_commands import commands
+from pipelines.flags.learning import ByAlgorithm, MergedParameter, SettingFlag
 from schemas.errors import ConfigError
 from schemas.process import program, terminal
 from schemas.settings import defaults, every_setting

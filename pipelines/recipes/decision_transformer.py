@@ -22,13 +22,13 @@ from datakit.sql import Query
 from datakit.template import RewardTemplate
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
+from pipelines.flags.parameters import ListParameter, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
-from pipelines.runtime.parameters import ListParameter, Whole
 from pipelines.setups.setup_config import columns_parameter, not_held_out, renamed
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask

@@ -16,14 +16,14 @@ import luigi
 from datakit.label import Divergence, TopK
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
+from pipelines.flags.parameters import OptionalWhole
+from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.model_check import check_top_k, known_ids
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.runtime.parameters import OptionalWhole
-from pipelines.runtime.references import model_parameter
 from pipelines.stages.ask import asked
 from pipelines.stages.losses import losses, token_rows
 from pipelines.stages.measure import Measure

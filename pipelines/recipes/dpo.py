@@ -16,9 +16,9 @@ import luigi
 
 from datakit.blend import Pair
 from pipelines.commands.preference_iterations import PreferenceIteration
+from pipelines.flags.parameters import Number, OptionalNumber, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import Number, OptionalNumber, Whole
 from pipelines.stages.iteration import Grown
 
 

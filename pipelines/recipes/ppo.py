@@ -21,13 +21,13 @@ from datakit.label import Gae, Kl, TokenRewards, Values, Whiten
 from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.commands.online import OnlineRecipe, learning_over
+from pipelines.flags.learning import MergedParameter, learning_of
+from pipelines.flags.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.tokenizer_check import differ
 from pipelines.online.config import StepConfig
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining
-from pipelines.runtime.learning import MergedParameter, learning_of
-from pipelines.runtime.parameters import Number, Whole
 from schemas.canonical import plain
 from schemas.errors import ConfigError
 from trainers.config import Training, merged, training_of

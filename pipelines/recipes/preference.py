@@ -16,11 +16,11 @@ import luigi
 
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.one_shot import OneShotOfPairs, learning_over
+from pipelines.flags.learning import SettingNumber
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
-from pipelines.runtime.learning import SettingNumber
 from pipelines.stages.preference_training import trained_on_pairs
 from trainers.registry import algorithm_of
 

@@ -14,12 +14,12 @@ import luigi
 
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.recipe import SetupRecipe
+from pipelines.flags.learning import MergedParameter
+from pipelines.flags.parameters import RenamedParameter
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
 from pipelines.report.pairs import preference_table
-from pipelines.runtime.learning import MergedParameter
-from pipelines.runtime.parameters import RenamedParameter
 from pipelines.stages.iteration import TaskSetup
 from pipelines.stages.preference_training import trained_on_pairs
 from schemas.errors import ConfigError

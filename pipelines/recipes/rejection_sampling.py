@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datakit.filter import BestOf
 from pipelines.commands.iterations import AlignmentIteration
+from pipelines.flags.parameters import Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import Whole
 from pipelines.stages.iteration import Grown
 
 

@@ -20,9 +20,9 @@ import luigi
 from datakit.filter import Threshold
 from datakit.label import Standardize
 from pipelines.commands.iterations import AlignmentIteration
+from pipelines.flags.parameters import ListParameter, Number, OptionalNumber, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import ListParameter, Number, OptionalNumber, Whole
 from pipelines.stages.iteration import Grown, TaskSetup, joined_rows, scored
 from schemas.errors import ConfigError, printable
 from trainers.config import merged

@@ -20,6 +20,8 @@ from datakit.label import Attributes, AttributeText
 from datakit.template import Condition
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
+from pipelines.flags import invocation
+from pipelines.flags.parameters import ListParameter, ObjectParameter
 from pipelines.graph.backend import Step
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
@@ -27,8 +29,6 @@ from pipelines.graph.results import Results
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.requested import requested_table
-from pipelines.runtime import invocation
-from pipelines.runtime.parameters import ListParameter, ObjectParameter
 from pipelines.stages import requested
 from pipelines.stages.ask import Reading, ask
 from schemas import STEERLM_ATTRIBUTES

@@ -24,6 +24,8 @@ from luigi.freezing import recursively_unfreeze
 from datakit.label import AttributeLogprob, Attributes, Logprobs, Steerlm2Weights
 from datakit.sql import Query
 from pipelines.commands.one_shot import OneShotSetup, learning_over
+from pipelines.flags.parameters import Number, Whole
+from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
@@ -32,8 +34,6 @@ from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.recipes.steer_lm import CONDITIONED, SteerLm
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.report.requested import requested_table
-from pipelines.runtime.parameters import Number, Whole
-from pipelines.runtime.references import model_parameter
 from pipelines.stages import requested
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.iteration import drawn_prompts, iteration_seed

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from datakit.template import Rendering
+from pipelines.flags import invocation
 from pipelines.graph.model_check import is_adapters_alone
 from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
-from pipelines.runtime import invocation
 from pipelines.stages.iteration import EvalSetup, IterationResult, TaskSetup
 from schemas.installed import program
 from schemas.process import terminal

@@ -1,1 +1,1 @@
-"""Luigi: tasks, targets, settings, and the processes that do the work."""
+"""Luigi at work: tasks, targets, settings, and the processes that do the work."""

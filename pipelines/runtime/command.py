@@ -31,11 +31,12 @@ from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from datakit.formats.reader import FormatReader
-from pipelines.runtime import flags_file, invocation, near_flags, refusals, settings
+from pipelines.flags import flags_file, invocation, near_flags, refusals
+from pipelines.flags.file_flags import of_file
+from pipelines.flags.known_commands import UnknownModule, UnknownTask
+from pipelines.runtime import settings
 from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
-from pipelines.runtime.file_flags import of_file
-from pipelines.runtime.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
 from pipelines.runtime.views import refresh_views

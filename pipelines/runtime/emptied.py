@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Label
+from pipelines.flags import invocation
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.resolve import near
-from pipelines.runtime import invocation
 from schemas import Dataset
 from schemas.errors import DataError, printable
 from schemas.manifest import Manifest

@@ -13,9 +13,9 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
+from pipelines.flags.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.parameters import Number, Whole
 from pipelines.setups.setup_config import (
     SetupConfig,
     first_policy,

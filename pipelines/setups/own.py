@@ -14,14 +14,14 @@ from luigi.task_register import Register
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
+from pipelines.flags import invocation
+from pipelines.flags.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
+from pipelines.flags.references import model_parameter, reference
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import longest_answer, longest_row
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, rows_at
-from pipelines.runtime import invocation
-from pipelines.runtime.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
-from pipelines.runtime.references import model_parameter, reference
 from pipelines.setups.setup_config import (
     SetupConfig,
     columns_parameter,

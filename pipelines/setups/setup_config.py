@@ -12,10 +12,10 @@ from luigi.freezing import recursively_unfreeze
 from datakit.blend import Split
 from datakit.filter import NotIn
 from datakit.template import Rendering
+from pipelines.flags.learning import MergedParameter
+from pipelines.flags.parameters import ObjectParameter, OptionalWhole, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.learning import MergedParameter
-from pipelines.runtime.parameters import ObjectParameter, OptionalWhole, Whole
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized
 from pipelines.stages.rewards import pair_tokens
 from schemas.errors import ConfigError

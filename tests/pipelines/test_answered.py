@@ -25,8 +25,9 @@ from datakit.run.output import check_budget
 from datakit.template import Chat
 from pipelines.commands import usage
 from pipelines.commands.command import Command
-from pipelines.runtime import command, invocation
-from pipelines.runtime.known_commands import commands
+from pipelines.flags import invocation
+from pipelines.flags.known_commands import commands
+from pipelines.runtime import command
 from quiver import inventory
 from schemas import Dataset, installed
 from schemas.errors import ConfigError, DataError

@@ -20,9 +20,9 @@ from datakit.registry import OPS
 from pipelines import recipes
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
+from pipelines.flags.learning import MergedParameter
 from pipelines.graph.plan import Plan
 from pipelines.recipes import PreferenceOptimization
-from pipelines.runtime.learning import MergedParameter
 from pipelines.setups import SETUPS
 from schemas.errors import ConfigError
 from tests import pages

@@ -11,10 +11,10 @@ from luigi.cmdline_parser import CmdlineParser
 from small_model import write
 
 from datakit.io import Jsonl
+from pipelines.flags.file_flags import of_file
+from pipelines.flags.flag_words import parameters_of
+from pipelines.flags.known_commands import commands
 from pipelines.runtime import command
-from pipelines.runtime.file_flags import of_file
-from pipelines.runtime.flag_words import parameters_of
-from pipelines.runtime.known_commands import commands
 
 GIVEN = """--columns '{"prompt": "question"}'"""
 COMMANDS = [

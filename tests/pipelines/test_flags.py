@@ -12,10 +12,11 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
+from pipelines.flags import flags_file, invocation
+from pipelines.flags.learning import learning_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
-from pipelines.runtime import command, flags_file, invocation
-from pipelines.runtime.learning import learning_of
+from pipelines.runtime import command
 from schemas.errors import ConfigError
 
 TRAIN = "Train --data rows --init policy"

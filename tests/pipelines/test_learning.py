@@ -8,9 +8,9 @@ import luigi
 import pytest
 
 import pipelines  # noqa: F401  the commands
-from pipelines.runtime import invocation, near_flags, refusals
-from pipelines.runtime.known_commands import commands
-from pipelines.runtime.learning import (
+from pipelines.flags import invocation, near_flags, refusals
+from pipelines.flags.known_commands import commands
+from pipelines.flags.learning import (
     Learns,
     MergedParameter,
     SettingNumber,
@@ -20,7 +20,7 @@ from pipelines.runtime.learning import (
     setting_flags,
     training_asked,
 )
-from pipelines.runtime.parameters import OptionalNumber, as_list
+from pipelines.flags.parameters import OptionalNumber, as_list
 from pipelines.setups import SETUPS, setup_kind
 from schemas.errors import ConfigError
 from schemas.settings import assigned

@@ -16,12 +16,12 @@ from pipelines import recipes
 from pipelines.commands import stages
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
+from pipelines.flags.known_commands import commands
 from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at, folder_name, names_in, rows_at, stem
 from pipelines.graph.results import Results
-from pipelines.runtime.known_commands import commands
 from pipelines.setups.own import own
 from pipelines.setups.preferences import preferences
 from schemas import TOKENIZERS

@@ -11,10 +11,10 @@ from datakit.formats.sources import digests_of
 from datakit.io import Reversal
 from datakit.label import Reward
 from datakit.registry import kind_of
+from pipelines.flags import invocation
 from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime import invocation
 from pipelines.runtime.command import _next
 from quiver import console
 from schemas.errors import ConfigError, QuiverError

@@ -21,11 +21,11 @@ from pipelines.commands.files import ReadsFiles
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.stages import Evaluate
 from pipelines.commands.usage import commands
+from pipelines.flags import invocation
+from pipelines.flags.learning import ByAlgorithm, Learns, SettingFlag
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft
-from pipelines.runtime import invocation
-from pipelines.runtime.learning import ByAlgorithm, Learns, SettingFlag
 from schemas import PROMPTS, REPORTS, Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import MANIFEST, Manifest

@@ -10,11 +10,11 @@ import pytest
 from datakit.template import Rendering
 from pipelines.commands.stages import Train
 from pipelines.commands.templated import Answering
+from pipelines.flags import invocation
+from pipelines.flags.learning import learning_of
+from pipelines.flags.references import reference
 from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.plan import Plan
-from pipelines.runtime import invocation
-from pipelines.runtime.learning import learning_of
-from pipelines.runtime.references import reference
 from schemas import SAMPLES
 from schemas.errors import ConfigError
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from commands import LUIGI, REST, environment, luigi
 
+from pipelines.flags import invocation
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
 from pipelines.report import suggestions
-from pipelines.runtime import invocation
 from schemas import PROMPTS
 from schemas.dataset import Attempt
 from schemas.process import terminal

@@ -14,9 +14,9 @@ from datakit.formats.forms import FORMS
 from datakit.registry import OPS
 from pipelines.commands import usage
 from pipelines.commands.stages import Filter, Import, Train
+from pipelines.flags import invocation
+from pipelines.flags.known_commands import commands, near_task
 from pipelines.recipes import Preference, RestIteration
-from pipelines.runtime import invocation
-from pipelines.runtime.known_commands import commands, near_task
 from pipelines.setups import SETUPS
 from schemas.errors import ConfigError
 

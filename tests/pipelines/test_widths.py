@@ -14,12 +14,12 @@ from commands import environment, luigi
 
 from datakit.run.progress import Progress
 from pipelines.commands import usage
+from pipelines.flags import invocation
+from pipelines.flags.known_commands import commands
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import _COLUMNS
 from pipelines.report.table import text
-from pipelines.runtime import invocation
 from pipelines.runtime.console import Stage, labelled, say, say_error, say_of
-from pipelines.runtime.known_commands import commands
 from quiver import console
 from schemas.errors import ConfigError, DataError
 from schemas.process import terminal

@@ -6,8 +6,8 @@ from typing import Any
 
 import luigi
 
+from pipelines.flags import invocation
 from pipelines.graph.backend import Role, backends
-from pipelines.runtime import invocation
 from schemas.errors import ConfigError, printable
 
 

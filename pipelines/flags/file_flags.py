@@ -19,9 +19,9 @@ from datakit.formats.advice import ANY_KEY
 from datakit.formats.forms import FORMS
 from datakit.formats.reader import FormatReader
 from datakit.formats.recognise import fitting
+from pipelines.flags import invocation
+from pipelines.flags.near_flags import sections
 from pipelines.graph.resolve import names_in, near
-from pipelines.runtime import invocation
-from pipelines.runtime.near_flags import sections
 from schemas.store.storage import normal
 
 _OF_A_READER = re.compile(r"--(?P<name>columns|format|ignore|keep) (?P<value>.*)", re.DOTALL)

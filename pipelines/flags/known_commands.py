@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import luigi
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines.runtime import invocation
+from pipelines.flags import invocation
 from pipelines.runtime.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
