@@ -6,7 +6,7 @@
 
     graph/       the graph as plain values: keys, places, checks       (nothing runs)
     runtime/     the generic Luigi task, settings, errors, exit codes, signals
-    flags/       what a command line says
+    cli/         the command line: what it says, and what a user sees on it
     makers/      a Luigi task for each kind of node
     commands/    what a user asks for; recipes/ are commands with a graph of several stages
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from trainers import doors as doors  # isort: skip - it closes the working folder to all imports below
 
-from pipelines.runtime import config_files
+from pipelines.cli import config_files
 
 config_files.check_files()
 

@@ -183,7 +183,7 @@ def _answer(command: Command, arguments: Sequence[str]) -> None:
 
 def _unknown(name: str, arguments: Sequence[str]) -> Exception:
     """The error of a command that there is not, with the one that was meant: a list, or a task in another case."""
-    from pipelines.flags.known_commands import commands, near_task
+    from pipelines.cli.known_commands import commands, near_task
     from schemas.errors import ConfigError, printable
     from schemas.nearest import nearest
 

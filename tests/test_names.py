@@ -55,7 +55,7 @@ TOKENIZED = (
     "trainers",
     "pipelines.graph",
     "pipelines.runtime",
-    "pipelines.flags",
+    "pipelines.cli",
     "pipelines.commands",
 )
 TOKENIZED += ("pipelines.stages", "pipelines.recipes", "pipelines.backends")  # in setups it is a size, and a flag

@@ -113,7 +113,7 @@ PROCESS = ("getpid", "getcwd", "environ", "argv", "orig_argv", "getppid", "getui
 KEPT = {
     "schemas/process/interpreter.py: getpid",
     "datakit/run/runner.py: getpid",
-    "pipelines/flags/invocation.py: argv",
+    "pipelines/cli/invocation.py: argv",
 }
 """What `remember_anew` sees to."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.flags.learning import ByAlgorithm
+from pipelines.cli.learning import ByAlgorithm
 from pipelines.stages.losses import learns_answers
 from pipelines.stages.preference_rows import learns_preferences
 

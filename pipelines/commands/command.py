@@ -11,7 +11,8 @@ from typing import ClassVar
 import luigi
 
 from datakit.run.chunks import remove_stale
-from pipelines.flags.file_flags import of_file
+from pipelines.cli.console import labelled, say, say_of
+from pipelines.cli.file_flags import of_file
 from pipelines.graph.backend import backend_of, roles_of
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
@@ -21,7 +22,6 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.rehearsal import rehearse
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
-from pipelines.runtime.console import labelled, say, say_of
 from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.processes import preload
 from pipelines.runtime.tasks import complete, task_of, tasks_of

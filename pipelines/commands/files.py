@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import luigi
 from luigi.freezing import recursively_unfreeze
 
-from pipelines.flags.parameters import ObjectParameter
+from pipelines.cli.parameters import ObjectParameter
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import names_in, rows_at

@@ -19,9 +19,9 @@ from typing import Any
 
 import luigi
 
+from pipelines.cli.flag_words import parameters_of, words_of
 from pipelines.commands.command import Command
 from pipelines.commands.recipe import Recipe
-from pipelines.flags.flag_words import parameters_of, words_of
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text

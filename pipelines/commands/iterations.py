@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import luigi
 
+from pipelines.cli.invocation import flag_of
+from pipelines.cli.parameters import Number, Whole
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
-from pipelines.flags.invocation import flag_of
-from pipelines.flags.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results

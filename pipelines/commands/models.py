@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import luigi
 
 from pipelines.backends.hf_folder import imported_model
+from pipelines.cli.references import model_parameter, reference
 from pipelines.commands.command import Command
-from pipelines.flags.references import model_parameter, reference
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.external import ConvertedModel
 from pipelines.graph.model_check import check_whole

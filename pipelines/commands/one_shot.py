@@ -15,13 +15,13 @@ from typing import Any, ClassVar, cast
 
 import luigi
 
+from pipelines.cli import invocation
+from pipelines.cli.learning import ByAlgorithm, Learns, MergedParameter
+from pipelines.cli.parameters import Number, OptionalWhole
+from pipelines.cli.references import model_parameter
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.recipe import Recipe
 from pipelines.commands.unread_file import reason_and_next
-from pipelines.flags import invocation
-from pipelines.flags.learning import ByAlgorithm, Learns, MergedParameter
-from pipelines.flags.parameters import Number, OptionalWhole
-from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.limits import longest_row
 from pipelines.graph.node import Node, rows_of

@@ -13,11 +13,12 @@ from datakit.columns.group_rewards import GroupRewards
 from datakit.generate import Complete
 from datakit.op import Op
 from datakit.tokenize import Drawn
+from pipelines.cli.console import say
+from pipelines.cli.invocation import flag_of
+from pipelines.cli.learning import ByAlgorithm, MergedParameter
+from pipelines.cli.parameters import OptionalWhole, Whole
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
-from pipelines.flags.invocation import flag_of
-from pipelines.flags.learning import ByAlgorithm, MergedParameter
-from pipelines.flags.parameters import OptionalWhole, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -30,7 +31,6 @@ from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
-from pipelines.runtime.console import say
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
 from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted

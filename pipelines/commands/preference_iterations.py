@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import luigi
 
+from pipelines.cli.learning import MergedParameter
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.iterations import SampledIteration
-from pipelines.flags.learning import MergedParameter
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import Grown

@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import luigi
 
+from pipelines.cli import invocation
+from pipelines.cli.console import say
+from pipelines.cli.learning import AssignmentsParameter, Assigns, MergedParameter
+from pipelines.cli.parameters import OptionalWhole, RenamedParameter
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
-from pipelines.flags import invocation
-from pipelines.flags.learning import AssignmentsParameter, Assigns, MergedParameter
-from pipelines.flags.parameters import OptionalWhole, RenamedParameter
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
@@ -29,7 +30,6 @@ from pipelines.report.registry import rendered
 from pipelines.report.renderer import Report
 from pipelines.report.set_aside import set_aside
 from pipelines.runtime import settings
-from pipelines.runtime.console import say
 from pipelines.setups import setup_kind, setup_of
 from pipelines.stages.iteration import TaskSetup
 from schemas.errors import ConfigError, printable

@@ -12,12 +12,12 @@ import luigi
 
 from datakit.clients import Sampling
 from datakit.filter import Where
+from pipelines.cli import invocation
+from pipelines.cli.parameters import OptionalWhole
+from pipelines.cli.references import model_parameter
 from pipelines.commands.algorithm_kinds import LearnsAnswers
 from pipelines.commands.one_shot import OneShot, OneShotSetup, learning_over
 from pipelines.commands.templated import Answering
-from pipelines.flags import invocation
-from pipelines.flags.parameters import OptionalWhole
-from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import longest_answer
 from pipelines.graph.node import Node, rows_of

@@ -31,14 +31,14 @@ from datakit.op import Op
 from datakit.registry import kind_of, op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt
+from pipelines.cli import invocation
+from pipelines.cli.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
+from pipelines.cli.parameters import ObjectParameter, Whole
+from pipelines.cli.references import model_parameter, reference
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import Answering, Bounded, BoundedAnswers, Sampled, Templated, is_templated
 from pipelines.commands.unread_file import no_tokens
-from pipelines.flags import invocation
-from pipelines.flags.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
-from pipelines.flags.parameters import ObjectParameter, Whole
-from pipelines.flags.references import model_parameter, reference
 from pipelines.graph.backend import checkpoint_at, model_at, roles_of
 from pipelines.graph.node import Node
 from pipelines.graph.placement import parted

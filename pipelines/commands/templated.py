@@ -12,8 +12,8 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients import Sampling
 from datakit.op import Op
 from datakit.template import Rendering
-from pipelines.flags import invocation
-from pipelines.flags.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
+from pipelines.cli import invocation
+from pipelines.cli.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
 from pipelines.graph.limits import check_length, longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan

@@ -13,10 +13,10 @@ import luigi
 from datakit.formats.forms import FORMS
 from datakit.formats.recognise import fitting, refusal
 from datakit.op import Read
+from pipelines.cli import invocation
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import ByAlgorithm
 from pipelines.commands.files import ReadsFiles
-from pipelines.flags import invocation
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import ByAlgorithm
 from schemas.errors import ConfigError, printable
 from trainers.registry import algorithm_of
 

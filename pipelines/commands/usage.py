@@ -19,12 +19,12 @@ from luigi.freezing import recursively_unfreeze
 from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
+from pipelines.cli import invocation
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import ByAlgorithm, MergedParameter, SettingFlag
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.stages import StageCommand
-from pipelines.flags import invocation
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import ByAlgorithm, MergedParameter, SettingFlag
 from schemas.errors import ConfigError
 from schemas.process import program, terminal
 from schemas.settings import defaults, every_setting

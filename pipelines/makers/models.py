@@ -11,8 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
+from pipelines.cli.console import Stage
 from pipelines.graph.external import ConvertedModel, ImportedModel
-from pipelines.runtime.console import Stage
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.tasks import Make, makes
 from schemas.end_tokens import TurnEnd

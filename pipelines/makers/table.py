@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.cli.console import Stage, say_of
 from pipelines.graph.nodes import Table
 from pipelines.runtime import settings
-from pipelines.runtime.console import Stage, say_of
 from pipelines.runtime.tasks import Make, makes
 from schemas.errors import counted
 

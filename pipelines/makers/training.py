@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pipelines.cli.console import Stage, say, say_of
 from pipelines.graph.nodes import TrainedCheckpoint
-from pipelines.runtime.console import Stage, say, say_of
 from pipelines.runtime.tasks import Make, makes
 from pipelines.runtime.training import check, placed
 from schemas.errors import counted

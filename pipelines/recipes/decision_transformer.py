@@ -20,9 +20,9 @@ from datakit.blend import Mix, Shuffle, Unpair
 from datakit.label import Reward, Standardize
 from datakit.sql import Query
 from datakit.template import RewardTemplate
+from pipelines.cli.parameters import ListParameter, Whole
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
-from pipelines.flags.parameters import ListParameter, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import rows_at

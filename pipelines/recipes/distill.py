@@ -15,9 +15,9 @@ import luigi
 
 from datakit.label import Divergence, TopK
 from datakit.sql import Query
+from pipelines.cli.parameters import OptionalWhole
+from pipelines.cli.references import model_parameter
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
-from pipelines.flags.parameters import OptionalWhole
-from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.model_check import check_top_k, known_ids
 from pipelines.graph.node import Node

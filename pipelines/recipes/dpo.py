@@ -15,8 +15,8 @@ from typing import Any
 import luigi
 
 from datakit.blend import Pair
+from pipelines.cli.parameters import Number, OptionalNumber, Whole
 from pipelines.commands.preference_iterations import PreferenceIteration
-from pipelines.flags.parameters import Number, OptionalNumber, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import Grown

@@ -20,9 +20,9 @@ import luigi
 from datakit.label import Gae, Kl, TokenRewards, Values, Whiten
 from datakit.op import Op
 from datakit.tokenize import Drawn
+from pipelines.cli.learning import MergedParameter, learning_of
+from pipelines.cli.parameters import Number, Whole
 from pipelines.commands.online import OnlineRecipe, learning_over
-from pipelines.flags.learning import MergedParameter, learning_of
-from pipelines.flags.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.tokenizer_check import differ
 from pipelines.online.config import StepConfig

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import luigi
 
+from pipelines.cli.learning import SettingNumber
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.one_shot import OneShotOfPairs, learning_over
-from pipelines.flags.learning import SettingNumber
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import luigi
 
+from pipelines.cli.learning import MergedParameter
+from pipelines.cli.parameters import RenamedParameter
 from pipelines.commands.algorithm_kinds import LearnsPreferences
 from pipelines.commands.recipe import SetupRecipe
-from pipelines.flags.learning import MergedParameter
-from pipelines.flags.parameters import RenamedParameter
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable

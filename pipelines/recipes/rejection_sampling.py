@@ -6,8 +6,8 @@ NeMo-Aligner ran it offline (sampler, labeler with processor rs, SFT on the winn
 from __future__ import annotations
 
 from datakit.filter import BestOf
+from pipelines.cli.parameters import Whole
 from pipelines.commands.iterations import AlignmentIteration
-from pipelines.flags.parameters import Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import Grown

@@ -19,8 +19,8 @@ import luigi
 
 from datakit.filter import Threshold
 from datakit.label import Standardize
+from pipelines.cli.parameters import ListParameter, Number, OptionalNumber, Whole
 from pipelines.commands.iterations import AlignmentIteration
-from pipelines.flags.parameters import ListParameter, Number, OptionalNumber, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import Grown, TaskSetup, joined_rows, scored

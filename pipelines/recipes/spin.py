@@ -15,8 +15,8 @@ import luigi
 
 from datakit.blend import PairAnswer
 from datakit.sql import Query
+from pipelines.cli.parameters import Whole
 from pipelines.commands.preference_iterations import PreferenceIteration
-from pipelines.flags.parameters import Whole
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, Grown, TaskSetup, drawn_prompts, joined_rows, next_prompts

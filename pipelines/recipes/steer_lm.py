@@ -18,10 +18,10 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients import Sampling
 from datakit.label import Attributes, AttributeText
 from datakit.template import Condition
+from pipelines.cli import invocation
+from pipelines.cli.parameters import ListParameter, ObjectParameter
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.requesting import Requesting
-from pipelines.flags import invocation
-from pipelines.flags.parameters import ListParameter, ObjectParameter
 from pipelines.graph.backend import Step
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan

@@ -23,9 +23,9 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.label import AttributeLogprob, Attributes, Logprobs, Steerlm2Weights
 from datakit.sql import Query
+from pipelines.cli.parameters import Number, Whole
+from pipelines.cli.references import model_parameter
 from pipelines.commands.one_shot import OneShotSetup, learning_over
-from pipelines.flags.parameters import Number, Whole
-from pipelines.flags.references import model_parameter
 from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan

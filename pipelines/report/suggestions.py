@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from datakit.template import Rendering
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.graph.model_check import is_adapters_alone
 from pipelines.graph.node import Node
 from pipelines.graph.resolve import near

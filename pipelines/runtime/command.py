@@ -31,11 +31,11 @@ from luigi.rpc import RPCError
 from luigi.task_register import Register, TaskClassNotFoundException
 
 from datakit.formats.reader import FormatReader
-from pipelines.flags import flags_file, invocation, near_flags, refusals
-from pipelines.flags.file_flags import of_file
-from pipelines.flags.known_commands import UnknownModule, UnknownTask
+from pipelines.cli import flags_file, invocation, near_flags, refusals
+from pipelines.cli.console import say, say_error
+from pipelines.cli.file_flags import of_file
+from pipelines.cli.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime import settings
-from pipelines.runtime.console import say, say_error
 from pipelines.runtime.failures import bug, error_of
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from datakit.op import BYTES_PER_TOKEN, Size
 from datakit.tokenize import Train
+from pipelines.cli.console import say
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
-from pipelines.runtime.console import say
 from schemas.errors import StorageError
 from schemas.tokenizer_lineage import token_columns
 from trainers import architecture

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.op import Label
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.resolve import near

@@ -12,7 +12,7 @@ import traceback
 
 import luigi
 
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.runtime.logfile import logs_folder
 from schemas import errors
 from schemas.errors import QuiverError, WorkerError, printable

@@ -26,11 +26,11 @@ from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
 from datakit.template import Rendering
-from pipelines.flags import invocation
-from pipelines.flags.near_flags import near_key
-from pipelines.flags.parameters import ListParameter, Number, Whole, older_names
-from pipelines.flags.refusals import readable, stated, unreadable
-from pipelines.runtime.config_files import check_values, stated_at
+from pipelines.cli import invocation
+from pipelines.cli.config_files import check_values, stated_at
+from pipelines.cli.near_flags import near_key
+from pipelines.cli.parameters import ListParameter, Number, Whole, older_names
+from pipelines.cli.refusals import readable, stated, unreadable
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 from schemas.settings import parse

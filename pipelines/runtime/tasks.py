@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import luigi
 
+from pipelines.cli.console import Stage
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
 from pipelines.graph.resolve import near
 from pipelines.graph.why import why
-from pipelines.runtime.console import Stage
 from pipelines.runtime.emptied import check_emptied
 from pipelines.runtime.failures import failure_text
 from pipelines.runtime.reuse import linked

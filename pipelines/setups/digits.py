@@ -13,7 +13,7 @@ from datakit.io import Reversal
 from datakit.label import Verify
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.flags.parameters import Number, Whole
+from pipelines.cli.parameters import Number, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.setups.setup_config import (

@@ -14,9 +14,9 @@ from luigi.task_register import Register
 from datakit.op import Op
 from datakit.registry import op_of
 from datakit.template import Rendering
-from pipelines.flags import invocation
-from pipelines.flags.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
-from pipelines.flags.references import model_parameter, reference
+from pipelines.cli import invocation
+from pipelines.cli.parameters import ListParameter, Number, ObjectParameter, OptionalWhole
+from pipelines.cli.references import model_parameter, reference
 from pipelines.graph.backend import model_at
 from pipelines.graph.limits import longest_answer, longest_row
 from pipelines.graph.node import Node

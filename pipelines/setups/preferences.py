@@ -13,7 +13,7 @@ from datakit.blend import Unpair
 from datakit.sql import Query
 from datakit.template import Rendering
 from datakit.tokenize import Train as TrainTokenizer
-from pipelines.flags.parameters import ListParameter, Number
+from pipelines.cli.parameters import ListParameter, Number
 from pipelines.graph.limits import longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan

@@ -12,8 +12,8 @@ from luigi.freezing import recursively_unfreeze
 from datakit.blend import Split
 from datakit.filter import NotIn
 from datakit.template import Rendering
-from pipelines.flags.learning import MergedParameter
-from pipelines.flags.parameters import ObjectParameter, OptionalWhole, Whole
+from pipelines.cli.learning import MergedParameter
+from pipelines.cli.parameters import ObjectParameter, OptionalWhole, Whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import EvalSetup, TaskSetup, tokenized

@@ -23,10 +23,10 @@ from datakit.label import Length
 from datakit.op import Op
 from datakit.run.output import check_budget
 from datakit.template import Chat
+from pipelines.cli import invocation
+from pipelines.cli.known_commands import commands
 from pipelines.commands import usage
 from pipelines.commands.command import Command
-from pipelines.flags import invocation
-from pipelines.flags.known_commands import commands
 from pipelines.runtime import command
 from quiver import inventory
 from schemas import Dataset, installed

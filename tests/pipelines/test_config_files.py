@@ -13,10 +13,10 @@ import pytest
 from commands import environment, luigi
 from luigi.configuration import LuigiConfigParser
 
-from pipelines.flags.known_commands import commands
-from pipelines.flags.near_flags import sections
+from pipelines.cli.config_files import check_files, check_values
+from pipelines.cli.known_commands import commands
+from pipelines.cli.near_flags import sections
 from pipelines.runtime import settings
-from pipelines.runtime.config_files import check_files, check_values
 from schemas.errors import ConfigError
 
 FAULTY = {

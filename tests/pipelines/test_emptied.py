@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import luigi
 
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.runtime.emptied import check_emptied
 from schemas import Dataset
 from schemas.errors import DataError

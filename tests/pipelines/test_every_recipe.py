@@ -18,9 +18,9 @@ from commands import ROOT, digests, environment
 
 from datakit.registry import OPS
 from pipelines import recipes
+from pipelines.cli.learning import MergedParameter
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
-from pipelines.flags.learning import MergedParameter
 from pipelines.graph.plan import Plan
 from pipelines.recipes import PreferenceOptimization
 from pipelines.setups import SETUPS

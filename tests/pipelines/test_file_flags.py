@@ -11,9 +11,9 @@ from luigi.cmdline_parser import CmdlineParser
 from small_model import write
 
 from datakit.io import Jsonl
-from pipelines.flags.file_flags import of_file
-from pipelines.flags.flag_words import parameters_of
-from pipelines.flags.known_commands import commands
+from pipelines.cli.file_flags import of_file
+from pipelines.cli.flag_words import parameters_of
+from pipelines.cli.known_commands import commands
 from pipelines.runtime import command
 
 GIVEN = """--columns '{"prompt": "question"}'"""

@@ -12,8 +12,8 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
-from pipelines.flags import flags_file, invocation
-from pipelines.flags.learning import learning_of
+from pipelines.cli import flags_file, invocation
+from pipelines.cli.learning import learning_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.runtime import command

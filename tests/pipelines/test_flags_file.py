@@ -16,11 +16,11 @@ import luigi.configuration
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
-from pipelines.flags import invocation
-from pipelines.flags.flag_words import parameters_of, words_of
-from pipelines.flags.flags_file import with_file
-from pipelines.flags.learning import flags_given, learning_of
-from pipelines.flags.yaml_entries import LIMIT, entries_of
+from pipelines.cli import invocation
+from pipelines.cli.flag_words import parameters_of, words_of
+from pipelines.cli.flags_file import with_file
+from pipelines.cli.learning import flags_given, learning_of
+from pipelines.cli.yaml_entries import LIMIT, entries_of
 from pipelines.runtime import command
 from pipelines.runtime.settings import quiver
 from schemas.errors import ConfigError
@@ -254,7 +254,7 @@ def test_the_largest_file_that_is_read_stays_small_in_memory(folder: Path) -> No
     script = """
 import resource
 from pipelines.runtime.settings import quiver
-from pipelines.flags.yaml_entries import entries_of
+from pipelines.cli.yaml_entries import entries_of
 import yaml
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert len(entries_of("run.yaml")["columns"].below) == 4900

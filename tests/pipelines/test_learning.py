@@ -8,9 +8,9 @@ import luigi
 import pytest
 
 import pipelines  # noqa: F401  the commands
-from pipelines.flags import invocation, near_flags, refusals
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import (
+from pipelines.cli import invocation, near_flags, refusals
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import (
     Learns,
     MergedParameter,
     SettingNumber,
@@ -20,7 +20,7 @@ from pipelines.flags.learning import (
     setting_flags,
     training_asked,
 )
-from pipelines.flags.parameters import OptionalNumber, as_list
+from pipelines.cli.parameters import OptionalNumber, as_list
 from pipelines.setups import SETUPS, setup_kind
 from schemas.errors import ConfigError
 from schemas.settings import assigned

@@ -33,7 +33,7 @@ def folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That of a small model; commands are printed as `quiver` has them, on one line."""
     monkeypatch.setenv("COLUMNS", "2000")
     monkeypatch.setattr("sys.argv", ["quiver"])
-    monkeypatch.setattr("pipelines.flags.invocation.program", lambda name: name)
+    monkeypatch.setattr("pipelines.cli.invocation.program", lambda name: name)
     return place
 
 

@@ -67,7 +67,7 @@ def test_it_is_refused_before_any_stage_with_the_command_that_helps(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr("sys.argv", ["quiver"])
-    monkeypatch.setattr("pipelines.flags.invocation.program", lambda name: name)
+    monkeypatch.setattr("pipelines.cli.invocation.program", lambda name: name)
     adapters("adapters")
     with pytest.raises(SystemExit) as ended:
         command.run(shlex.split(given))

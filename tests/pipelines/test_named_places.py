@@ -13,10 +13,10 @@ from datakit.io import Jsonl
 from datakit.op import Context, Read
 from datakit.template import Rendering
 from pipelines import recipes
+from pipelines.cli.known_commands import commands
 from pipelines.commands import stages
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
-from pipelines.flags.known_commands import commands
 from pipelines.graph.nodes import Existing, Table
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan

@@ -9,8 +9,8 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 
 import pipelines
-from pipelines.flags.known_commands import commands, near_task
-from pipelines.flags.near_flags import sections
+from pipelines.cli.known_commands import commands, near_task
+from pipelines.cli.near_flags import sections
 from pipelines.runtime import command
 from schemas.errors import ConfigError
 from schemas.setting_faults import AND
@@ -155,7 +155,7 @@ def test_a_module_that_cannot_be_imported_is_an_error_of_ours(
 
 
 def test_the_policy_is_never_suggested_as_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.flags import invocation
+    from pipelines.cli import invocation
 
     monkeypatch.setattr(invocation, "_given", ["SteerLm", "--model", "./my-model", "--reward", "./my-modl"])
     error = ConfigError("not-found", "./my-modl is no model", wrong=("./my-modl",), nearest="my-model")

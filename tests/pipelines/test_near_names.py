@@ -11,7 +11,7 @@ from datakit.formats.sources import digests_of
 from datakit.io import Reversal
 from datakit.label import Reward
 from datakit.registry import kind_of
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan

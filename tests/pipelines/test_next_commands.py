@@ -55,7 +55,7 @@ def test_the_next_line_is_a_command(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr("sys.argv", ["quiver"])
-    monkeypatch.setattr("pipelines.flags.invocation.program", lambda name: name)
+    monkeypatch.setattr("pipelines.cli.invocation.program", lambda name: name)
     (place / "prompts.jsonl").write_text('{"prompt": "q"}\n{"prompt": "a"}\n')
     bad = [{"prompt": "a", "response": "b"}, {"prompt": "c"}, {"prompt": "e", "response": "f"}]
     (place / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))

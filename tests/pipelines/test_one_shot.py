@@ -16,13 +16,13 @@ from commands import luigi
 
 from datakit.apply import apply
 from datakit.blend import Split
+from pipelines.cli import invocation
+from pipelines.cli.learning import ByAlgorithm, Learns, SettingFlag
 from pipelines.commands.algorithm_kinds import LearnsAnswers, LearnsPreferences
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.one_shot import OneShotSetup
 from pipelines.commands.stages import Evaluate
 from pipelines.commands.usage import commands
-from pipelines.flags import invocation
-from pipelines.flags.learning import ByAlgorithm, Learns, SettingFlag
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Sft

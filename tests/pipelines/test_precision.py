@@ -15,11 +15,11 @@ import pytest
 from datakit.io import Jsonl
 from datakit.label import Divergence, Logprobs, TopK, Values
 from datakit.template import Rendering
+from pipelines.cli.console import Stage
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, SpinIteration, SteerLm2Iteration
-from pipelines.runtime.console import Stage
 from pipelines.runtime.tasks import task_of
 from pipelines.runtime.training import placed
 from pipelines.stages.ask import Reading

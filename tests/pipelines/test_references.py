@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from datakit.template import Rendering
+from pipelines.cli import invocation
+from pipelines.cli.learning import learning_of
+from pipelines.cli.references import reference
 from pipelines.commands.stages import Train
 from pipelines.commands.templated import Answering
-from pipelines.flags import invocation
-from pipelines.flags.learning import learning_of
-from pipelines.flags.references import reference
 from pipelines.graph.backend import backend_of, model_at
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES

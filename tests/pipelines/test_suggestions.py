@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import LUIGI, REST, environment, luigi
 
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration

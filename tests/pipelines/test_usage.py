@@ -12,10 +12,10 @@ from commands import luigi
 import pipelines
 from datakit.formats.forms import FORMS
 from datakit.registry import OPS
+from pipelines.cli import invocation
+from pipelines.cli.known_commands import commands, near_task
 from pipelines.commands import usage
 from pipelines.commands.stages import Filter, Import, Train
-from pipelines.flags import invocation
-from pipelines.flags.known_commands import commands, near_task
 from pipelines.recipes import Preference, RestIteration
 from pipelines.setups import SETUPS
 from schemas.errors import ConfigError

@@ -13,13 +13,13 @@ import pytest
 from commands import environment, luigi
 
 from datakit.run.progress import Progress
+from pipelines.cli import invocation
+from pipelines.cli.console import Stage, labelled, say, say_error, say_of
+from pipelines.cli.known_commands import commands
 from pipelines.commands import usage
-from pipelines.flags import invocation
-from pipelines.flags.known_commands import commands
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import _COLUMNS
 from pipelines.report.table import text
-from pipelines.runtime.console import Stage, labelled, say, say_error, say_of
 from quiver import console
 from schemas.errors import ConfigError, DataError
 from schemas.process import terminal
@@ -116,7 +116,7 @@ def test_stage_lines_fit_and_lose_nothing(capsys: pytest.CaptureFixture[str]) ->
 def test_a_stage_that_gets_nowhere_says_so_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.runtime.console._SLOW", 0.0)
+    monkeypatch.setattr("pipelines.cli.console._SLOW", 0.0)
     with Stage("x", "io.jsonl") as stage:
         for rows in (0, 0, 0, 512):
             stage.move(str(Progress("io.jsonl", rows, None, 1.0)))
@@ -128,7 +128,7 @@ def test_a_note_never_stands_behind_the_moving_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bytes of a terminal, drawn on a screen of one's own: a carriage return, a line that is cleared."""
-    monkeypatch.setattr("pipelines.runtime.console._FAST", 0.0)
+    monkeypatch.setattr("pipelines.cli.console._FAST", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     label = "rest/my-model+my_reward-score/iter=1/samples"
     with Stage(label, "io.jsonl") as stage:
@@ -143,7 +143,7 @@ def test_a_note_never_stands_behind_the_moving_line(
 def test_a_moving_line_shows_its_counter_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.runtime.console._FAST", 0.0)
+    monkeypatch.setattr("pipelines.cli.console._FAST", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     counter = "generate.complete: 2 of 2 rows, 1 rows/s, 0 s left"
     for label in ("rest/my-model+my_reward-score/iter=1/samples", "x"):

@@ -18,9 +18,9 @@ import pipelines  # noqa: F401  # registers every command
 from datakit.formats.forms import FORMS
 from datakit.io import Npy
 from datakit.registry import OPS
-from pipelines.flags.flag_words import parameters_of
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import MergedParameter
+from pipelines.cli.flag_words import parameters_of
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import MergedParameter
 from schemas.settings import defaults, every_setting
 from tests.conftest import ROOT
 from trainers.config import Training

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from pipelines.runtime.console import say
+from pipelines.cli.console import say
 from schemas.errors import DataError, QuiverError, escaped, printable
 from schemas.store.storage import shown
 

@@ -209,7 +209,7 @@ def remember_anew() -> None:
     importlib.reload(loaded["luigi.cmdline"])  # its function has the words for a default
     own_home()
     doors, command = importlib.reload(loaded["trainers.doors"]), loaded["pipelines.runtime.command"]
-    loaded["pipelines.flags.invocation"]._given = sys.argv[1:]
+    loaded["pipelines.cli.invocation"]._given = sys.argv[1:]
     loaded["luigi.interface"]._run = command.door if doors.is_command() else command.run
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import luigi
 
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from pipelines.graph.backend import Role, backends
 from schemas.errors import ConfigError, printable
 

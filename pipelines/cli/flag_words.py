@@ -11,10 +11,10 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 from luigi.task_register import Register
 
-from pipelines.flags import invocation, near_flags
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import AssignmentsParameter
-from pipelines.flags.parameters import older_names
+from pipelines.cli import invocation, near_flags
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import AssignmentsParameter
+from pipelines.cli.parameters import older_names
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 

@@ -12,10 +12,10 @@ import luigi
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from pipelines.flags import invocation
-from pipelines.flags.invocation import flag_of
-from pipelines.flags.known_commands import commands
-from pipelines.flags.learning import setting_flags
+from pipelines.cli import invocation
+from pipelines.cli.invocation import flag_of
+from pipelines.cli.known_commands import commands
+from pipelines.cli.learning import setting_flags
 from schemas.errors import printable
 from schemas.nearest import nearest
 from schemas.setting_faults import AND

@@ -25,13 +25,13 @@ from luigi.freezing import recursively_unfreeze
 from luigi.parameter import ParameterException
 from luigi.task_register import Register
 
-from pipelines.flags import invocation
-from pipelines.flags.flag_words import parameters_of, words_of
-from pipelines.flags.learning import AssignmentsParameter, MergedParameter, SettingFlag, assigned_to, setting_flags
-from pipelines.flags.near_flags import near_names, others_names, sections
-from pipelines.flags.parameters import older_names
-from pipelines.flags.refusals import fault_words
-from pipelines.flags.yaml_entries import Entry, entries_of
+from pipelines.cli import invocation
+from pipelines.cli.flag_words import parameters_of, words_of
+from pipelines.cli.learning import AssignmentsParameter, MergedParameter, SettingFlag, assigned_to, setting_flags
+from pipelines.cli.near_flags import near_names, others_names, sections
+from pipelines.cli.parameters import older_names
+from pipelines.cli.refusals import fault_words
+from pipelines.cli.yaml_entries import Entry, entries_of
 from schemas.errors import ConfigError, printable
 from schemas.nearest import did_you_mean, nearest
 from schemas.settings import assigned, setting_of

@@ -15,10 +15,10 @@ from luigi.configuration import get_config
 from luigi.parameter import ParameterException, _no_value
 from luigi.task_register import Register
 
-from pipelines.flags import invocation, near_flags
-from pipelines.flags.parameters import ListParameter, ObjectParameter, as_list, older_names
-from pipelines.runtime.config_files import stated_at
-from pipelines.runtime.console import say_error
+from pipelines.cli import invocation, near_flags
+from pipelines.cli.config_files import stated_at
+from pipelines.cli.console import say_error
+from pipelines.cli.parameters import ListParameter, ObjectParameter, as_list, older_names
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 

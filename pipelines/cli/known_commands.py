@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import luigi
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from pipelines.flags import invocation
-from pipelines.runtime.console import say_error
+from pipelines.cli import invocation
+from pipelines.cli.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 

@@ -14,7 +14,7 @@ import luigi
 import luigi.configuration
 from luigi.freezing import recursively_freeze, recursively_unfreeze
 
-from pipelines.flags.parameters import ObjectParameter, OptionalNumber, OptionalWhole
+from pipelines.cli.parameters import ObjectParameter, OptionalNumber, OptionalWhole
 from schemas.errors import ConfigError
 from schemas.settings import assigned
 from trainers.algorithm import Algorithm

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from pipelines.flags import invocation
+from pipelines.cli import invocation
 from schemas.errors import QuiverError, escaped
 from schemas.process.terminal import error_text, width, wrapped
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipelines.runtime.console import say_error
+from pipelines.cli.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
 from trainers import doors

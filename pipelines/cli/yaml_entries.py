@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.config_files import bad_configuration, file_bytes
+from pipelines.cli.config_files import bad_configuration, file_bytes
 from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
 from schemas.untrusted import exact_number, parsing

@@ -19,8 +19,8 @@ from datakit.formats.advice import ANY_KEY
 from datakit.formats.forms import FORMS
 from datakit.formats.reader import FormatReader
 from datakit.formats.recognise import fitting
-from pipelines.flags import invocation
-from pipelines.flags.near_flags import sections
+from pipelines.cli import invocation
+from pipelines.cli.near_flags import sections
 from pipelines.graph.resolve import names_in, near
 from schemas.store.storage import normal
 
