@@ -56,11 +56,15 @@ def columns(text: str) -> int:
 
 
 def placed(cell: str, width: int, *, to_right: bool = False) -> str:
-    """`cell` in `width` columns, cut where it takes more."""
+    """`cell` in `width` columns, cut where it takes more: a sentence at its end, a name in its middle, because names
+    that belong together differ at their ends.
+    """
     if columns(cell) > width:
-        while columns(cell) > width - 1:
-            cell = cell[:-1]
-        cell += "…"
+        half = len(cell) if " " in cell else len(cell) // 2
+        head, tail = cell[:half], cell[half:]
+        while columns(head) + columns(tail) > width - 1:
+            head, tail = (head, tail[1:]) if columns(tail) > columns(head) else (head[:-1], tail)
+        cell = f"{head}…{tail}"
     room = " " * (width - columns(cell))
     return room + cell if to_right else cell + room
 

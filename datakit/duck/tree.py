@@ -85,7 +85,7 @@ def _refused_node(node: dict[str, Any], classes: frozenset[str], tables: frozens
         if isinstance(kind, str) and kind not in _CLAUSES and not kind.endswith("_TYPE_INFO"):
             return f"holds {_words(kind)}"
         if kind == "BASE_TABLE" and table_name(node) not in tables:
-            return f"reads {printable(node['table_name'])}, which is not among its tables"
+            return f"reads {printable(table_name(node))}, which is not among its tables"
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in TABLES:
             return f"reads from {printable(node['function']['function_name'])}()"
         return ""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datakit.catalog.sql_text import literal
-from quiver import console
+from quiver import console, grid
 from schemas import SAMPLES
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
@@ -65,6 +65,19 @@ def test_a_grid_measures_in_columns_of_a_terminal(workspace: Maker, capsys: pyte
     assert max(wide) <= 80
     assert len(set(wide[1:3])) == 1
     assert "日本語…" in text or "日本…" in text or "日…" in text
+
+
+def test_a_name_is_cut_in_its_middle_and_a_sentence_at_its_end() -> None:
+    names = [f"rest/my-model+my-reward/iter=1/step={step}/kept" for step in (1, 2)]
+    assert len({grid.placed(name, 30) for name in names}) == 2 and grid.placed(names[0], 30).endswith("step=1/kept")
+    assert grid.placed("a sentence that goes on and on", 12) == "a sentence …"
+    assert grid.placed("short", 8) == "short   " and grid.placed("12", 4, to_right=True) == "  12"
+
+
+def test_what_is_asked_of_no_view_is_named_whole(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    for query, words in (("SELECT * FROM other.samples", "reads other.samples, which is not"), ("", "SELECT: nothing")):
+        with pytest.raises(ConfigError, match=words):
+            answer(capsys, "sql", query)
 
 
 def test_csv_on_a_terminal_steers_none(workspace: Maker) -> None:

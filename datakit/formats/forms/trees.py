@@ -38,6 +38,8 @@ def _replies(tree: Any) -> Iterator[Record]:
         replies = [reply for reply in node.get("replies") or [] if not reply.get("deleted")]
         if node["role"] == "prompter":
             for reply in replies:
+                if reply.get("role") != "assistant":
+                    raise Misfit("wrong-type", f"answers of the role assistant (there: {str(reply.get('role'))[:40]})")
                 rank = reply.get("rank")
                 reward = None if rank is None else -float(rank)
                 rest = {name: value for name, value in tree.items() if name != "prompt"}

@@ -241,6 +241,15 @@ def test_an_openassistant_tree_gives_each_answer_its_rank(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("role", ["prompter", "x", None])
+def test_what_is_no_assistants_answers_no_question_of_a_tree(role: str | None, tmp_path: Path) -> None:
+    reply = {"role": role, "text": "hello", "replies": []}
+    rows, rejected, _ = load(
+        tmp_path, [{"prompt": {"role": "prompter", "text": "hi", "replies": [reply]}}], format="oasst"
+    )
+    assert not rows and [row["reason"] for row in rejected] == ["wrong-type"]
+
+
 def test_many_keys_take_linear_time(tmp_path: Path) -> None:
     record = {f"key{number}": number for number in range(40_000)}
     start = time.perf_counter()
