@@ -38,7 +38,7 @@ class Fit(Templating):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_length < 1 or (self.overlong == "cut-end" and self.response is not None):
-            why = "the last answer is not cut off" if self.max_length > 0 else f"max_length is {self.max_length}"
+            why = "cut-end would cut off the response" if self.max_length > 0 else f"max_length is {self.max_length}"
             raise ConfigError("bad-setting", f"{self.name}: {why}", kept="nothing was started")
 
     @property

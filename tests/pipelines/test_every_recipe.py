@@ -19,6 +19,7 @@ from commands import ROOT, digests, environment
 from datakit.registry import OPS
 from pipelines import recipes
 from pipelines.cli.learning import MergedParameter
+from pipelines.commands.iterations import SampledIteration
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
@@ -191,7 +192,8 @@ def test_a_change_of_any_training_moves_a_key_or_is_refused(recipe: type[Recipe[
         config.set("own", name.removeprefix("own_"), value)
     try:
         setups = [{"setup": name} for name in SETUPS] if issubclass(recipe, SetupRecipe) else [{}]
-        for setup in setups:
+        fewer = {"prompts_per_iteration": 8} if issubclass(recipe, SampledIteration) else {}
+        for setup in ({**setup, **fewer} for setup in setups):
             planned = recipe(**setup)
             if isinstance(planned, PreferenceOptimization) and setup["setup"] != "preferences":
                 continue

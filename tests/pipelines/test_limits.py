@@ -164,7 +164,7 @@ def test_answers_take_half_of_a_max_length_that_is_less_than_the_usual_answer(pl
     asking: dict[str, Any] = {"model": "model", "prompts": "prompts.jsonl"}
     for kind in (stages.Generate, stages.Evaluate):
         assert answers(kind(**asking, max_length=40).build(Plan("data"))) == {(20, 20)}
-        assert answers(kind(**asking).build(Plan("data"))) == {(256, None)}, "keys are what they were"
+        assert answers(kind(**asking).build(Plan("data"))) == {(32, None)}, "half of the 64 positions of the model"
         with pytest.raises(ConfigError, match="answers of 40 tokens leave no room"):
             kind(**asking, max_length=40, max_new_tokens=40).build(Plan("data"))
 

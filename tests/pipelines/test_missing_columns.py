@@ -175,6 +175,7 @@ def test_a_reference_is_asked_in_the_precision_of_the_training(
         assert asked.precision == precision and {*asked.gives(asked.takes).names} >= {*learns.references}
 
 
+@pytest.mark.usefixtures("activated")
 def test_a_page_is_named_where_rows_come_of_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     placed("texts", Mask().takes)
     following = followed("Template --op reward_prompt --data texts --tokenizer model", capsys)

@@ -61,6 +61,7 @@ def adapters(place: str) -> None:
     commit.publish_folder(place, attempt, Manifest(kind="checkpoint", files=files, op={"name": "train.sft"}))
 
 
+@pytest.mark.usefixtures("activated")
 @pytest.mark.parametrize(("given", "slug", "after"), REFUSED)
 def test_it_is_refused_before_any_stage_with_the_command_that_helps(
     given: str, slug: str, after: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

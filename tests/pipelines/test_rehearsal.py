@@ -27,6 +27,7 @@ _ANSWER = {"prompt": "q", "response": "a"}
 _PAIR = {"prompt": "q", "chosen": "a", "rejected": "q"}
 _ONE_SHOT = "--model m --data rows.jsonl --lr 1e-3 --eval-share 0"
 _OWN = "--setup own --own-model m --own-max-new-tokens 8 --own-reward judge --own-prompts"
+_ITERATED = ("Rest", "RejectionSampling", "Dpo")
 COMMANDS = {
     "Evaluate --model m --prompts rows.jsonl --max-new-tokens 8": {"prompt": "q"},
     "Generate --model m --prompts rows.jsonl --max-new-tokens 8": {"prompt": "q"},
@@ -37,7 +38,7 @@ COMMANDS = {
     f"RewardModel {_ONE_SHOT}": _PAIR,
     **{
         f"{name} {_OWN} rows.jsonl": {"prompt": "q"}
-        for name in ("RestIteration", "RejectionSamplingIteration", "DpoIteration", "Grpo", "Reinforce")
+        for name in (*(f"{one}Iteration --prompts-per-iteration 2" for one in _ITERATED), "Grpo", "Reinforce")
     },
     f"SpinIteration {_OWN} prompts.jsonl --own-original rows.jsonl": _ANSWER,
 }

@@ -52,7 +52,9 @@ class Server:
         self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float, **more: Any
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)`."""
-        job = {"words": list(words), "folder": str(folder), "environment": dict(environment), **more}
+        umask = os.umask(0o077)
+        os.umask(umask)
+        job = {"words": [*words], "folder": str(folder), "environment": {**environment}, "umask": umask, **more}
         request = json.dumps(job).encode()
         assert len(request) < ROOM
         output, errors = _Pipe(), _Pipe()

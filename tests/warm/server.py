@@ -124,7 +124,7 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
     aside = twin(fds)
     if aside is None:
         return
-    place(job["environment"], job["folder"], fds, (0, 1, 2))
+    place(job, fds, (0, 1, 2))
     script, *words = job["words"]
     stand_in_for(PROGRAMS, lambda: job["address"])
     sys.argv, sys.orig_argv = [script, *words], [sys.executable, script, *words]
@@ -136,7 +136,7 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
 
 def world(job: dict[str, Any], fds: Sequence[int]) -> None:
     """Be what starts the ranks of `job` and waits for them; when one fails, all go. Returns where a rank ends."""
-    place(job["environment"], job["folder"], fds, (0, 1, 2))
+    place(job, fds, (0, 1, 2))
     sys.path.insert(0, job["folder"])
     module, *words = job["words"]
     running: dict[int, int] = {}
@@ -162,7 +162,7 @@ def world(job: dict[str, Any], fds: Sequence[int]) -> None:
 def program(job: dict[str, Any], fds: Sequence[int]) -> None:
     """Be the program that a command started: in a session of its own, what it prints unbuffered."""
     os.setsid()
-    place(job["environment"], job["folder"], fds, (0, 1, 2))
+    place(job, fds, (0, 1, 2))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     stand_in_for(PROGRAMS, lambda: job["address"])
@@ -189,12 +189,14 @@ def stand_in_for(programs: Sequence[str], address: Callable[[], str]) -> None:
     interpreter.module = started
 
 
-def place(environment: dict[str, str], folder: str, fds: Sequence[int], numbers: Sequence[int]) -> None:
-    """Take on an environment, its PYTHONPATH, a folder, and descriptors under their numbers."""
+def place(job: dict[str, Any], fds: Sequence[int], numbers: Sequence[int]) -> None:
+    """Take on the environment of `job`, its PYTHONPATH, folder and umask, and descriptors under their numbers."""
+    environment = job["environment"]
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = [*filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *_INHERITED]
-    os.chdir(folder)
+    os.chdir(job["folder"])
+    os.umask(job["umask"])
     high = [importlib.import_module("fcntl").fcntl(fd, 0, 100) for fd in fds]  # F_DUPFD: out of the numbers' way
     for fd in fds:
         os.close(fd)
@@ -245,7 +247,10 @@ def twin(streams: Sequence[int]) -> Callable[[bytes, Sequence[Any], Sequence[int
         if not str(words[-1]).startswith(_FORK_SERVER):
             return start(path, words, fds)
         numbers = [0, 1, 2, *fds]
-        job = {"code": words[-1], "environment": dict(os.environ), "folder": os.getcwd(), "numbers": numbers}
+        umask = os.umask(0o077)
+        os.umask(umask)
+        process = {"environment": dict(os.environ), "folder": os.getcwd(), "umask": umask}
+        job = {"code": words[-1], "numbers": numbers, **process}
         job["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         socket.send_fds(here, [json.dumps(job).encode()], numbers)
         here.close()
@@ -262,7 +267,7 @@ def be_fork_server(asked: socket.socket) -> None:
         os._exit(0)
     job = json.loads(text)
     signal.pthread_sigmask(signal.SIG_SETMASK, job["blocked"])
-    place(job["environment"], job["folder"], fds, job["numbers"])
+    place(job, fds, job["numbers"])
     sys.argv = ["-c"]
     remember_anew()
     main = sys.modules["__main__"] = ModuleType("__main__")

@@ -20,7 +20,10 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", module, *words])
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
-        job = {"module": module, "words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
+        umask = os.umask(0o077)
+        os.umask(umask)
+        place = {"folder": os.getcwd(), "environment": dict(os.environ), "umask": umask}
+        job = {"module": module, "words": words, **place}
         socket.send_fds(server, [json.dumps({**job, "address": address}).encode()], [0, 1, 2])
         child = int(server.recv(_WORD))
 
