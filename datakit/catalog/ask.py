@@ -82,7 +82,7 @@ def _check(process: SqlProcess, query: str) -> None:
     views = {*plain, *(f"{one['schema_name']}.{one['view_name']}" for one in listed)}
     [parsed] = process.parse(query)
     if parsed["error"] or len(parsed["statements"]) != 1:
-        reason = printable(parsed.get("error_message", "more than one" if parsed.get("statements") else "nothing"), 200)
+        reason = printable(parsed.get("error_message", "none, or several"), 200)
         raise _fault(query, f"is not one SELECT: {reason}")
     inside = {name for node in nodes(parsed) for name in with_names(node)}
     reason = refused(parsed, STATEMENTS, frozenset(views | inside))

@@ -113,8 +113,7 @@ class Query(Blend):
             raise self._fault(f"is longer than {_LONGEST} characters")
         [parsed] = process.parse(self.query)
         if parsed["error"] or len(parsed["statements"]) != 1:
-            several = "more than one" if parsed.get("statements") else "nothing"
-            raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', several), 200)}")
+            raise self._fault(f"is not one SELECT: {printable(parsed.get('error_message', 'none, or several'), 200)}")
         named = {name.lower() for name in self.tables}.union(*map(with_names, nodes(parsed)))
         reason = refused(parsed, STATEMENTS, frozenset(named))
         if reason:

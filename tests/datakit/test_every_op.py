@@ -253,9 +253,6 @@ def _needed(example: Example) -> list[str]:
             check(example.op, [schema.dropping(name) for schema in schemas], example.resources)
         except QuiverError:
             needed.append(name)
-        except ConfigError as fault:
-            if fault.slug != "unknown-column":
-                raise
     return needed
 
 

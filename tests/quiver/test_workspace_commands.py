@@ -75,7 +75,10 @@ def test_a_name_is_cut_in_its_middle_and_a_sentence_at_its_end() -> None:
 
 
 def test_what_is_asked_of_no_view_is_named_whole(workspace: Maker, capsys: pytest.CaptureFixture[str]) -> None:
-    for query, words in (("SELECT * FROM other.samples", "reads other.samples, which is not"), ("", "SELECT: nothing")):
+    for query, words in (
+        ("SELECT * FROM other.samples", "reads other.samples, which is not"),
+        ("", "SELECT: none, or several"),
+    ):
         with pytest.raises(ConfigError, match=words):
             answer(capsys, "sql", query)
 
