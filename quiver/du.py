@@ -12,14 +12,13 @@ import pyarrow as pa
 from datakit.catalog.disk import Piece, freed, pieces
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.named import unknown_name
 from datakit.catalog.workspace import read_workspace
 from quiver import grid
 from quiver.command import Command
 from quiver.ls import faults
 from quiver.workspace_root import root_of
 from schemas.display import human_bytes
-from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest
 from schemas.process import terminal
 
 _STEP = re.compile(r"/step=\d+$")
@@ -45,17 +44,7 @@ def _below(listed: Sequence[Piece], name: str, command: Command) -> list[Piece]:
     names = {id(one): {one.place, *(() if one.entry is None else (one.entry.name,))} for one in listed}
     there = [one for one in listed if name in names[id(one)] or one.place.startswith(f"{name}/")]
     if not there:
-        near = nearest(name, sorted({*set().union(*names.values()), *(_folder(one) for one in listed)} - {"."}))
-        raise ConfigError(
-            "unknown-name",
-            f"nothing is called {printable(name, 200)}",
-            expected="a name that quiver ls has, or a folder of such names",
-            found=printable(name, 200),
-            kept="nothing was read",
-            next=command.call,
-            wrong=(name,),
-            nearest=near,
-        )
+        raise unknown_name(name, {*set().union(*names.values()), *map(_folder, listed)} - {"."}, command.call)
     return there
 
 

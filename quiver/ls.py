@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.named import unknown_name
 from datakit.catalog.workspace import Entry, Workspace, read_workspace
 from quiver import grid, plain_places
 from quiver.command import Command
 from quiver.workspace_root import root_of
 from schemas.display import human_bytes
-from schemas.errors import ConfigError, printable
-from schemas.nearest import nearest
+from schemas.errors import printable
 from schemas.process import terminal
 
 _OP = 8
@@ -40,15 +39,7 @@ def _below(entries: Sequence[Entry], name: str, command: Command) -> list[Entry]
     """Those of that name, or in that folder; `ConfigError` where there are none."""
     there = [one for one in entries if name in (one.name, one.place) or one.place.startswith(f"{name}/")]
     if not there:
-        near = nearest(name, sorted({one.name for one in entries}))
-        raise ConfigError(
-            "unknown-name",
-            f"nothing is called {printable(name, 200)}",
-            expected=f"a name that {command.call} lists, or a folder of such names",
-            found=printable(name, 200),
-            kept="nothing was read",
-            next=f"{command.call} {shlex.quote(near)}" if near else command.call,
-        )
+        raise unknown_name(name, {one.name for one in entries}, command.call)
     return there
 
 

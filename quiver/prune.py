@@ -15,7 +15,7 @@ from quiver.workspace_root import root_of
 from schemas.display import human_bytes
 from schemas.errors import ConflictError, counted, printable
 from schemas.process import terminal
-from schemas.store.in_use import held_alone
+from schemas.store.in_use import used_alone
 
 _STANDS = "results that stay stand on it"
 _MOST = 40
@@ -31,7 +31,7 @@ def prune(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     runs = "runs" in options
     if "yes" not in options:
         return _answer(prune_decisions(workspace, runs=runs), options, {})
-    with held_alone(workspace.root):
+    with used_alone(workspace.root):
         workspace = read_workspace(root)
         listed = prune_decisions(workspace, runs=runs)
         if place := busy(listed):

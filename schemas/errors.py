@@ -116,7 +116,7 @@ class QuiverError(Exception):
 
 
 _MOST = 5
-"""Faults that are told at a time, at most."""
+"""Faults that one error lists, at most."""
 
 
 def check_all(checks: Iterable[Callable[[], object]]) -> None:

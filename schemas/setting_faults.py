@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from schemas.errors import ConfigError, printable
@@ -80,3 +80,8 @@ def check_ranges(who: str, **bounds: tuple[object, bool, str]) -> None:
             found=", ".join(f"{name} {value}" for name, (value, _, _) in wrong.items()),
             kept="nothing was started",
         )
+
+
+def each_once(names: Collection[str]) -> bool:
+    """Whether there are `names`, and none stands twice."""
+    return 0 < len(names) == len(set(names))

@@ -1,4 +1,4 @@
-"""What each tensor of an adapter_model.safetensors does, told by its name, without torch.
+"""What each tensor of an adapter_model.safetensors does, by its name, without torch.
 
     <module>.lora_A.weight [rank, in], .lora_B.weight [out, rank]              the adapter of a linear
     <module>.lora_embedding_A [rank, rows], .lora_embedding_B [columns, rank]  the adapter of an embedding

@@ -40,16 +40,21 @@ def named(lineage: Lineage, word: str, last: Collection[str]) -> Named:
     if inside:
         of_last_run = [one for one in inside if one.place in last]
         return Named(name, "folder", tuple(of_last_run or inside))
-    near = nearest(name, sorted({one.name for one in entries} | folders(entries)))
-    raise ConfigError(
+    raise unknown_name(word, {one.name for one in entries} | folders(entries))
+
+
+def unknown_name(word: str, names: Collection[str], call: str = "quiver ls") -> ConfigError:
+    """The error of a `word` that stands for none of `names`; `call` is the command that lists what there is."""
+    name = word.strip("/")
+    return ConfigError(
         "unknown-name",
         f"nothing is called {printable(name, 200)}",
         expected="a name that quiver ls has, or a folder of such names",
         found=printable(name, 200),
         kept="nothing was read",
-        next="quiver ls",
+        next=call,
         wrong=(word,),
-        nearest=near,
+        nearest=nearest(name, sorted(names)),
     )
 
 

@@ -26,6 +26,7 @@ from schemas import Column, Schema, with_columns
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
+from schemas.setting_faults import check_ranges, each_once
 
 Bools = npt.NDArray[np.bool_]
 
@@ -52,17 +53,14 @@ class Decontaminate(Blend):
     shortest: int = 8
 
     def __post_init__(self) -> None:
-        faults = []
-        for setting in ("sets", "columns", "sought"):
-            names = getattr(self, setting)
-            if not names or len(set(names)) != len(names):
-                faults.append(f"{setting} {names} must be names, each once")
-        if not 1 <= self.shortest <= self.n <= 100:
-            faults.append(f"shortest {self.shortest} and n {self.n}: 1 <= shortest <= n <= 100 is needed")
-        if not 0 <= self.share <= 1:
-            faults.append(f"share {self.share} is not in 0..1")
-        if faults:
-            raise ConfigError("bad-setting", f"{self.name}: {'; '.join(faults)}", kept="nothing was started")
+        names = {"sets": self.sets, "columns": self.columns, "sought": self.sought}
+        check_ranges(
+            self.name,
+            **{setting: (given, each_once(given), "names, each once") for setting, given in names.items()},
+            n=(self.n, 1 <= self.n <= 100, "1 to 100"),
+            shortest=(self.shortest, 1 <= self.shortest <= self.n, f"1 to {self.n} (n)"),
+            share=(self.share, 0 <= self.share <= 1, "0 to 1"),
+        )
 
     @property
     def takes(self) -> Schema:

@@ -26,7 +26,7 @@ from datakit.duck.session import Session
 from datakit.op import Context, GatherAll, Result
 from schemas import Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.setting_faults import check_ranges, each_once
 
 _BATCH_ROWS = 65536
 _MEMORY = "1GB"
@@ -59,15 +59,12 @@ class DedupNear(GatherAll):
     best: str = ""
 
     def __post_init__(self) -> None:
-        faults = []
-        if not self.columns or len(set(self.columns)) != len(self.columns):
-            faults.append(f"columns {self.columns} must be names, each once")
-        if not 0.1 <= self.similarity <= 1:
-            faults.append(f"similarity {self.similarity} is not in 0.1..1")
-        if not 1 <= self.n <= 100:
-            faults.append(f"n {self.n} is not in 1..100")
-        if faults:
-            raise ConfigError("bad-setting", f"{self.name}: {'; '.join(faults)}", kept="nothing was started")
+        check_ranges(
+            self.name,
+            columns=(self.columns, each_once(self.columns), "names, each once"),
+            similarity=(self.similarity, 0.1 <= self.similarity <= 1, "0.1 to 1"),
+            n=(self.n, 1 <= self.n <= 100, "1 to 100"),
+        )
 
     @property
     def takes(self) -> Schema:

@@ -26,7 +26,7 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 def header(url: str, head: bytes, delimiter: str) -> list[str]:
     """The names of the columns, each once; `DataError` where they are no text in UTF-8."""
     try:
-        text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        text = head.removeprefix(_BOM).decode("utf-8", "surrogateescape")
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         names = next(filter(None, rows), [])
     except csv.Error as error:

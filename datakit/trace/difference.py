@@ -45,14 +45,14 @@ WITH numbers AS (
 ), prompts AS (
     SELECT stage, scorer, prompt_id, avg(value) FILTER (side = 'A') AS a, avg(value) FILTER (side = 'B') AS b
     FROM numbers WHERE prompt_id IS NOT NULL GROUP BY stage, scorer, prompt_id
-), held AS (
+), compared AS (
     SELECT stage, scorer, b - a AS difference, abs(b - a) <= {tie} * greatest(1, abs(a), abs(b)) AS tie
     FROM prompts WHERE a IS NOT NULL AND b IS NOT NULL
 ), both_sides AS (
     SELECT stage, scorer, count(*) AS prompts, avg(difference) AS difference,
         count(*) FILTER (NOT tie AND difference > 0) AS wins_b, count(*) FILTER (tie) AS ties,
         count(*) FILTER (NOT tie AND difference < 0) AS wins_a
-    FROM held GROUP BY stage, scorer
+    FROM compared GROUP BY stage, scorer
 ), one_side AS (
     SELECT stage, scorer, count(value) FILTER (side = 'A') AS samples_a, avg(value) FILTER (side = 'A') AS mean_a,
         stddev_pop(value) FILTER (side = 'A') AS spread_a, count(value) FILTER (side = 'B') AS samples_b,

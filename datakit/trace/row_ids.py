@@ -54,7 +54,7 @@ class Rows:
 
 
 def rows_with_ids(lineage: Lineage) -> list[Rows]:
-    """All rows of a workspace that can be told by an id, those set aside too."""
+    """All rows of a workspace that have an id, those set aside too."""
     matches = []
     for index, entry in enumerate(lineage.entries):
         for aside in (False, True) if entry.made.kind == "dataset" else ():

@@ -49,23 +49,8 @@ class Number(luigi.FloatParameter):
         return value
 
 
-class OptionalWhole(Whole):
-    """A whole number from `least` on, or nothing."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"default": None, **options})
-
-    def parse(self, x: str) -> Any:
-        """The number; None for an empty text."""
-        return super().parse(x) if x else None
-
-    def serialize(self, x: int | None) -> str:
-        """The number's text, or an empty one."""
-        return "" if x is None else str(x)
-
-
-class OptionalNumber(Number):
-    """A number from `least` to `most`, or nothing."""
+class _OrNothing(luigi.Parameter[Any]):
+    """What a number's parameter also takes: an empty text, for nothing, which is the default."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"default": None, **options})
@@ -77,6 +62,14 @@ class OptionalNumber(Number):
     def serialize(self, x: float | None) -> str:
         """The number's text, or an empty one."""
         return "" if x is None else str(x)
+
+
+class OptionalWhole(_OrNothing, Whole):
+    """A whole number from `least` on, or nothing."""
+
+
+class OptionalNumber(_OrNothing, Number):
+    """A number from `least` to `most`, or nothing."""
 
 
 class ObjectParameter(luigi.DictParameter):

@@ -29,7 +29,7 @@ def in_use(root: str) -> Iterator[None]:
 
 
 @contextmanager
-def held_alone(root: str) -> Iterator[None]:
+def used_alone(root: str) -> Iterator[None]:
     """Hold `root` against all runs; `ConflictError` at once where there is one."""
     with _locked_by(root, fcntl.LOCK_EX, 0.0, "a run is at work in it"):
         yield

@@ -1,4 +1,4 @@
-"""What a user's file lacks, and rows that a template refuses, are told before any stage has run: by every command."""
+"""What a user's file lacks, and rows that a template refuses, are refused by every command before any stage has run."""
 
 from __future__ import annotations
 

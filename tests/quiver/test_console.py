@@ -18,14 +18,10 @@ from quiver.command import Command
 from schemas import TOKENS, Dataset, Schema
 from schemas.errors import ConfigError
 from tests.faults.writers import write
+from tests.quiver.answers import answer
 from trainers.registry import algorithms
 
 SCRIPT = Path(sys.executable).with_name("quiver")
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert console.run(words) == 0
-    return capsys.readouterr().out
 
 
 def first_words(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from quiver import console
 from schemas import SAMPLES
 from schemas.errors import ConfigError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+from tests.quiver.answers import answer
 
 
 @pytest.fixture
@@ -28,11 +29,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
         rewards = [number / 3 + one for one in range(9)]
         make(f"{folder}/rewards-0000000{number}", REWARDED, rewarded(samples(9), rewards), drawn, op="label.reward")
     return make
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert console.run(words) == 0
-    return capsys.readouterr().out
 
 
 def test_a_difference_fits_eighty_columns_and_is_whole_as_json(

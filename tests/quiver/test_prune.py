@@ -22,6 +22,7 @@ from schemas.manifest import Parent
 from schemas.store.commit import begin_attempt
 from schemas.store.in_use import in_use
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+from tests.quiver.answers import answer
 
 RUN = "rest/own/iter=1"
 
@@ -44,11 +45,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
         scored = rewards(make, variant, drawn, count)
         make(f"{RUN}/kept-{variant}", REWARDED, rewarded(samples(2), [1.0] * 2), scored, op="filter.where")
     return make
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert console.run(words) == 0
-    return capsys.readouterr().out
 
 
 def places(make: Maker) -> set[str]:

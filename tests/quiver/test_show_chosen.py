@@ -13,6 +13,7 @@ from quiver.chosen_rows import Choice, chosen_rows
 from schemas import Dataset
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+from tests.quiver.answers import answer
 
 NAME = "rest/own/rewards"
 
@@ -30,11 +31,6 @@ def dataset(make: Maker, variant: int, *cuts: int) -> Dataset:
     bounds = (0, *cuts, 60)
     shards = [rows[start:end] for start, end in pairwise(bounds)]
     return make(f"{NAME}-0000000{variant}", REWARDED, shards)
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert console.run(words) == 0
-    return capsys.readouterr().out
 
 
 def test_the_first_rows_for_which_it_holds_have_their_numbers(make: Maker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from quiver import console, grid
 from schemas import SAMPLES
 from schemas.errors import ConfigError, QuiverError
 from tests.datakit.catalog.workspaces import REWARDED, Maker, rewarded, samples
+from tests.quiver.answers import answer
 
 ANSI = "\x1b[31mred\x1b[0m"
 
@@ -42,11 +43,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
     make("rest/digits/iter=1/rewards-00000001", REWARDED, scored, first, op="label.reward", params=params)
     make("rest/digits/iter=1/rewards-00000002", REWARDED, scored[:5], first, op="label.reward", params=params)
     return make
-
-
-def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert console.run(words) == 0
-    return capsys.readouterr().out
 
 
 def test_a_grid_fits_eighty_columns_and_steers_no_terminal(

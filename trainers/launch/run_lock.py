@@ -13,7 +13,7 @@ from schemas.store.opening import open_store
 from schemas.store.ownfiles import own_folder
 
 NOTE_SECONDS = 1.0
-"""Seconds of waiting that nobody needs to hear of."""
+"""Seconds of waiting without a line on the screen."""
 
 
 def _stderr(text: str) -> None:

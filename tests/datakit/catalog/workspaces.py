@@ -1,4 +1,4 @@
-"""Workspaces whose manifests say what a test wants to hear from the views."""
+"""Workspaces whose manifests say what a test asks of the views."""
 
 from __future__ import annotations
 

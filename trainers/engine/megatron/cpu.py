@@ -53,7 +53,7 @@ class Redirect(ast.NodeTransformer):
         return super().visit(node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        """Where Megatron tries to import what is never used here, it is told that this is not installed."""
+        """Where Megatron tries to import what is never used here: as if it were not installed."""
         if node.module != _UNUSED:
             return node
         return ast.copy_location(ast.Raise(ast.copy_location(ast.Name("ImportError", ast.Load()), node)), node)

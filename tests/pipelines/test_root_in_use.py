@@ -12,7 +12,7 @@ from luigi.execution_summary import LuigiRunResult
 import pipelines
 from pipelines.runtime import command
 from schemas.errors import ConflictError
-from schemas.store.in_use import held_alone
+from schemas.store.in_use import used_alone
 
 
 def test_nobody_has_the_root_alone_while_a_run_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_nobody_has_the_root_alone_while_a_run_works(tmp_path: Path, monkeypatch
     scheduled, refused = command._scheduled, []
 
     def watched(task: luigi.Task) -> LuigiRunResult:
-        with pytest.raises(ConflictError, match="a run is at work"), held_alone("quiver-data"):
+        with pytest.raises(ConflictError, match="a run is at work"), used_alone("quiver-data"):
             pass
         refused.append(task)
         return scheduled(task)
@@ -29,5 +29,5 @@ def test_nobody_has_the_root_alone_while_a_run_works(tmp_path: Path, monkeypatch
     monkeypatch.setattr(command, "_scheduled", watched)
     pipelines.run("Import", files=["prompts.jsonl"], format="prompts")
     assert len(refused) == 1
-    with held_alone("quiver-data"):
+    with used_alone("quiver-data"):
         pass
