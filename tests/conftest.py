@@ -6,6 +6,7 @@ repository or in the one that QUIVER_SHARED_DATA names. Where they are absent, a
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # as `pipelines` has it for a run; a fresh worker imports by itself where a test starts a program (test_apply_processes)
 multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
 
+gc.disable()  # until `settled`: what is collected is kept
+
 ROOT = Path(__file__).resolve().parents[1]
 
 stand_in_for([COMPARISON], command.address)
@@ -55,6 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, all others in their order (`make test` has xdist keep it)."""
     longest = [ROOT / "tests" / name for name in LONGEST.split()]
     items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What is there when a file begins is no garbage. A trainer that closes, and every fork, need not look through it:
+    thousands of tests and all that they imported are more than what one of them makes.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

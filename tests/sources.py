@@ -17,7 +17,17 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in FILES}
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES + TESTS}
+
+
+class Trees(dict[Path, ast.Module]):
+    """Every file that is asked for, parsed once: what collects tests asks for none."""
+
+    def __missing__(self, path: Path) -> ast.Module:
+        self[path] = ast.parse(path.read_text(encoding="utf-8"))
+        return self[path]
+
+
+TREES = Trees()
 
 
 def imports(path: Path, *, at_import: bool = False, for_types: bool = False) -> Iterator[tuple[str, int]]:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Set
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -88,14 +89,16 @@ def test_import_linter_agrees() -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-EDGES = {
-    module: {name for name, _ in imports(path, for_types=True)} & MODULES.keys() for module, path in MODULES.items()
-}
-"""What every module imports of ours: at the top, inside functions, and for type checkers alone."""
+@cache
+def edges() -> dict[str, set[str]]:
+    """What every module imports of ours: at the top, inside functions, and for type checkers alone."""
+    return {
+        module: {name for name, _ in imports(path, for_types=True)} & MODULES.keys() for module, path in MODULES.items()
+    }
 
 
-def circle(edges: Mapping[str, Set[str]]) -> list[str]:
-    """The first circle among `edges`; empty where there is none."""
+def circle(imported: Mapping[str, Set[str]]) -> list[str]:
+    """The first circle in `imported`; empty where there is none."""
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> list[str]:
@@ -104,9 +107,9 @@ def circle(edges: Mapping[str, Set[str]]) -> list[str]:
         if name in done:
             return []
         done.add(name)
-        return next((loop for other in sorted(edges[name]) if (loop := visit(other, (*trail, name)))), [])
+        return next((loop for other in sorted(imported[name]) if (loop := visit(other, (*trail, name)))), [])
 
-    return next((loop for name in sorted(edges) if (loop := visit(name, ()))), [])
+    return next((loop for name in sorted(imported) if (loop := visit(name, ()))), [])
 
 
 def room_of(module: str) -> str:
@@ -121,7 +124,7 @@ def test_circles_are_seen() -> None:
 
 def test_there_is_no_circle_of_modules() -> None:
     """An import inside a function, or for type checkers alone, counts as one at the top."""
-    assert not circle({module: names - {module} for module, names in EDGES.items()})
+    assert not circle({module: names - {module} for module, names in edges().items()})
 
 
 def test_there_is_no_circle_of_rooms() -> None:
@@ -129,7 +132,7 @@ def test_there_is_no_circle_of_rooms() -> None:
     what lies directly in it is the contract that those inside fill in, or the door that opens them.
     """
     rooms: dict[str, set[str]] = {room_of(module): set() for module in MODULES}
-    for module, names in EDGES.items():
+    for module, names in edges().items():
         here = room_of(module)
         rooms[here] |= {there for there in map(room_of, names) if not within(there, here) and not within(here, there)}
     assert not circle(rooms)
@@ -186,7 +189,7 @@ def test_every_module_of_pipelines_is_imported_by_a_test() -> None:
     while waiting:
         used |= waiting
         lists = (name for name in waiting if MODULES[name].name == "__init__.py")
-        waiting = {other for name in lists for other in EDGES[name]} - used
+        waiting = {other for name in lists for other in edges()[name]} - used
     idle = {name for name in MODULES if within(name, "pipelines")} - used
     assert {name for name in idle if MODULES[name].name != "__init__.py"} == set()
 
