@@ -73,7 +73,7 @@ def apply(
     """
     assert min(processes + 1, rows_per_shard, rows_per_chunk) > 0 and len(environments) in (0, processes), processes
     given, resources = (inputs,) if isinstance(inputs, Dataset) else tuple(inputs), resources or {}
-    op = op.with_outputs({name: resource.outputs for name, resource in resources.items()})
+    op = op.with_outputs({name: resource.outputs for name, resource in resources.items()}).pinned()
     schema = check(op, tuple(dataset.schema for dataset in given), resources)
     check_tokenizers(op, given, resources)
     task_key = task_key or _task_key(op, given, resources, seed)

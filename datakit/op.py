@@ -190,6 +190,10 @@ class Op(ABC):
         """
         return self
 
+    def pinned(self) -> Self:
+        """The operation with the digests of the files that it names, as they are now: they are read for that once."""
+        return self
+
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """Plain values over the whole first input (a quantile, a mean), asked once; they come back in the context."""
         return {}

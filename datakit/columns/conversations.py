@@ -117,6 +117,8 @@ def with_system(system: pa.Array, turns: pa.Array) -> pa.Array:
     """`turns` behind a system turn, in the rows whose system text is neither null nor empty."""
     offsets, inner = starts(turns), turns.flatten()
     has = np.asarray(pc.fill_null(pc.not_equal(system, ""), False))
+    if not has.any():
+        return messages(offsets, inner)
     ends = np.concatenate([[0], np.cumsum(np.diff(offsets) + has)])
     order = np.full(ends[-1], -1, np.int64)
     shift = np.repeat(ends[:-1] + has - offsets[:-1], np.diff(offsets))

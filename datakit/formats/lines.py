@@ -99,7 +99,12 @@ def _block(data: bytes, number: int, max_line: int) -> tuple[Block, int]:
 
 def are_objects(data: bytes) -> bool:
     """Whether every line begins with `{` and ends with `}`."""
-    return all(line[:1] == b"{" and line[-1:] == b"}" for line in data[:-1].split(b"\n"))
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    if not len(ends):
+        return False
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    return bool((letters[begins] == ord("{")).all() and (letters[ends - 1] == ord("}")).all())
 
 
 def _longest_fits(data: bytes, max_line: int) -> bool:

@@ -313,7 +313,12 @@ def _read(data: bytes, rows: int, kinds: Mapping[str, pa.DataType]) -> pa.Table 
 
 
 def too_deep(data: bytes) -> bool:
-    """Whether brackets are nested deeper than any real row's; brackets inside texts count too, which does no harm."""
+    """Whether brackets are nested deeper than any real row's, in lines that all begin with one; brackets inside texts
+    count too, which does no harm.
+    """
+    surplus = data.count(b"{") + data.count(b"[") - data.count(b"\n")
+    if surplus < _DEPTH:  # one line at most has all of it, and a bracket of its own
+        return False
     folded = np.frombuffer(data, np.uint8) & 0xDF
     opens, closes = folded == 0x5B, folded == 0x5D
     at = np.flatnonzero(opens | closes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from datakit.formats.columnar import Batch, Columnar
 from datakit.formats.keys import Key
@@ -25,7 +25,7 @@ class Arrow(Columnar):
 
     split: str | None = None
 
-    def pinned(self) -> Arrow:
+    def pinned(self) -> Self:
         """As elsewhere, with the files of its folders."""
         if self.digests:
             return super().pinned()

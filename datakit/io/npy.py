@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
@@ -48,7 +48,7 @@ class Npy(Read):
     def grown(self, given: Size) -> Size:
         return size_of(self.files)
 
-    def pinned(self) -> Npy:
+    def pinned(self) -> Self:
         """The same import with the digests of the files as they are now."""
         return self if self.digests else replace(self, digests=digests_of(self.files))
 

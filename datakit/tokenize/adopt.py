@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from datakit.op import Context, Read, Result, Size
 from datakit.templating.named import TEMPLATES
@@ -54,7 +54,7 @@ class Adopt(Read):
     def grown(self, given: Size) -> Size:
         return Size(1, sum(map(len, files_at(self.path).values())) if self.path else 0.0)
 
-    def pinned(self) -> Adopt:
+    def pinned(self) -> Self:
         """The same adoption with digests and identity as the files are now."""
         if self.digests and self.identity:
             return self

@@ -15,6 +15,7 @@ from datakit.columns.conversations import (
     head,
     of_turns,
     question,
+    starts,
     with_system,
 )
 from datakit.formats.forms.form import SYSTEM, TOOLS, Built, Form
@@ -43,9 +44,8 @@ REWARDED = COMPLETIONS.adding(SAMPLES["sample_index"], REWARD).renamed(
 """Answers with a reward each, numbered among the answers to their question."""
 
 
-def answer(turns: pa.Array) -> Built:
-    """The conversation before the last turn, and that turn as `response`, which must be an answer in text alone."""
-    before, last = head(turns)
+def answer(before: pa.Array, last: pa.Array) -> Built:
+    """The conversation before a turn, and that turn as `response`, which must be an answer in text alone."""
     text = pc.fill_null(last.field("content"), "")
     no_answer = np.asarray(pc.fill_null(pc.not_equal(last.field("role"), "assistant"), True))
     faults: Faults = [
@@ -61,8 +61,10 @@ def answered(raw: pa.Table, dialogue: str) -> Built:
     """`messages` and `response` of the columns `prompt` and `response`."""
     built = conversation(raw, "prompt", dialogue)
     given, faults = of_turns(flat(raw["response"]))
-    turns = concatenated(built.columns["messages"], given)
-    return completed(Built(built.columns, built.faults + faults), turns, dialogue)
+    before, last = built.columns["messages"], given.flatten()
+    if (np.diff(starts(given)) != 1).any():
+        before, last = head(concatenated(before, given))
+    return completed(Built(built.columns, built.faults + faults), before, last, dialogue)
 
 
 def bare(answers: pa.Array, dialogue: str) -> pa.Array:
@@ -72,9 +74,9 @@ def bare(answers: pa.Array, dialogue: str) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(answers, _NEXT_TURN, max_splits=1), 0))
 
 
-def completed(built: Built, turns: pa.Array, dialogue: str = "plain") -> Built:
-    """`built` with the last of `turns` as the answer to those before it."""
-    own = answer(turns)
+def completed(built: Built, before: pa.Array, last: pa.Array, dialogue: str = "plain") -> Built:
+    """`built` with the turn `last` of each row as the answer to those before it."""
+    own = answer(before, last)
     columns = {**built.columns, **own.columns, "response": bare(own.columns["response"], dialogue)}
     grammatical = grammar(columns["messages"], ends_with_user=True)
     return Built(columns, [*built.faults, *grammatical, *own.faults, (blank(columns["response"]), "blank-response")])

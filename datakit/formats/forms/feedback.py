@@ -33,7 +33,7 @@ def _flags(raw: pa.Table, dialogue: str) -> Built:
 
 def _chats(raw: pa.Table, dialogue: str) -> Built:
     whole = conversation(raw, "messages")
-    built = completed(whole, whole.columns["messages"])
+    built = completed(whole, *head(whole.columns["messages"]))
     return Built({**built.columns, "desirable": flat(raw["label"])}, built.faults)
 
 

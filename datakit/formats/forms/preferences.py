@@ -14,6 +14,7 @@ from datakit.columns.conversations import (
     concatenated,
     flat,
     grammar,
+    head,
     messages,
     of_rows,
     of_turns,
@@ -52,7 +53,7 @@ def _preferences(raw: pa.Table, dialogue: str) -> Built:
     befores, answers = [], []
     for side in _SIDES:
         turns, own = of_turns(flat(raw[side]))
-        built = answer(turns)
+        built = answer(*head(turns))
         befores.append(built.columns["messages"])
         answers.append(built.columns["response"])
         faults += [*own, *built.faults]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from datakit.apply import apply
+from datakit.formats import sources
 from datakit.io import Jsonl
 from datakit.tokenize import Adopt
 from schemas.dataset import Dataset
@@ -79,3 +82,19 @@ def test_a_signed_address_is_refused_and_never_shown() -> None:
     assert caught.value.slug == "query-in-url"
     assert "Signature" not in str(caught.value) and "AKIA" not in str(caught.value)
     assert shown(address) == "s3://bucket/rows.jsonl"
+
+
+def test_an_import_reads_its_files_once_for_their_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    read: list[str] = []
+    real = sources._sha256
+
+    def counted(stream: BinaryIO) -> str:
+        read.append(real(stream))
+        return read[-1]
+
+    monkeypatch.setattr(sources, "_sha256", counted)
+    made = apply(Jsonl(files=(str(tmp_path / "rows.jsonl"),), format="completions"), [], str(tmp_path / "out"))
+    assert read == [sha256(ROWS.encode()).hexdigest()]
+    assert made.manifest.op is not None
+    assert made.manifest.op["params"]["digests"] == read
