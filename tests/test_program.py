@@ -14,6 +14,7 @@ import pytest
 
 from schemas.process import interpreter
 from tests.pipelines.commands import LUIGI, environment
+from tests.tail import late
 
 BUSY = """
 # The command is over while a thread of Arrow's pool is inside a Python file: what aborts an interpreter that ends.
@@ -129,8 +130,11 @@ def test_a_mistake_of_the_user_is_its_text_and_its_code(door: str, tmp_path: Pat
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("door", DOORS)
+INTERRUPTED = [(door, signal.SIGTERM) for door in DOORS]
+INTERRUPTED += [(d, signal.SIGINT) if d in ("luigi", "run") else late(d, signal.SIGINT) for d in DOORS]
+
+
+@pytest.mark.parametrize(("door", "number"), INTERRUPTED)
 def test_a_signal_while_a_command_starts_shows_no_traceback(door: str, number: int, tmp_path: Path) -> None:
     """A library that is imported takes its time; then the signal comes."""
     slow = tmp_path / "slow"
@@ -174,11 +178,11 @@ HELP = interpreter.module("trainers.run", "--help")
 IMPORT = [str(LUIGI), "--module", "pipelines", "Import", "--files", "a.jsonl", "--format", "prompts"]
 ENDS = [
     ("quiver ops", [QUIVER, "ops"], 0),
-    ("quiver nosuch", [QUIVER, "nosuch"], 2),
-    ("luigi --help", [str(LUIGI), "--module", "pipelines", "--help"], 0),
+    late("quiver nosuch", [QUIVER, "nosuch"], 2, id="quiver nosuch"),
+    late("luigi --help", [str(LUIGI), "--module", "pipelines", "--help"], 0, id="luigi --help"),
     ("luigi without a folder", DOORS["luigi"], 2),
     ("run --help", HELP, 0),
-    ("run without a file", DOORS["run"], 2),
+    late("run without a file", DOORS["run"], 2, id="run without a file"),
 ]
 
 
@@ -191,7 +195,7 @@ def with_streams(command: list[str], streams: str, folder: Path) -> subprocess.C
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize(("name", "command", "code"), ENDS, ids=[name for name, _, _ in ENDS])
+@pytest.mark.parametrize(("name", "command", "code"), ENDS)
 def test_streams_that_are_closed_or_full_take_no_exit_code(
     name: str, command: list[str], code: int, tmp_path: Path
 ) -> None:

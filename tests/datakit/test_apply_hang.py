@@ -61,7 +61,7 @@ def test_a_hanging_worker_is_reported_with_its_stacks(put, tmp_path, scratch):
 
 
 def test_a_stream_may_be_silent_while_it_works(tmp_path, scratch):
-    made = apply(Silent(seconds=5, works=True), [], str(tmp_path / "out"), processes=1, hang_seconds=2)
+    made = apply(Silent(seconds=3, works=True), [], str(tmp_path / "out"), processes=1, hang_seconds=1.2)
     assert made.num_rows == 1 and os.listdir(scratch) == []
     with pytest.raises(WorkerError, match="said nothing"):
         apply(Silent(seconds=300, works=False), [], str(tmp_path / "idle"), processes=1, hang_seconds=0.5)

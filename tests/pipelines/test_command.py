@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PATH, ROOT, digests, luigi, started, while_running
+from commands import PATH, ROOT, alive_in, digests, luigi, started, while_running
 
 from tests.tail import late
 
@@ -81,7 +81,7 @@ def test_an_error_passes_through_worker_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [late("1"), "2"])
 def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: str) -> None:
-    run = started(tmp_path, "Toy", "--seconds", "1.5", "--workers", workers)
+    run = started(tmp_path, "Toy", "--seconds", "0.8", "--workers", workers)
     _wait_for(lambda: while_running(tmp_path, "quiver-data/toy/drawn-*/_attempt-*"), run)
     run.send_signal(signal.SIGTERM)
     _, stderr = run.communicate(timeout=30)
@@ -89,7 +89,7 @@ def test_sigterm_ends_with_75_and_starts_nothing_more(tmp_path: Path, workers: s
     assert "error[75/stopped]: stopped on request" in stderr
     assert not _alive(run.pid)
     assert not list(tmp_path.glob("quiver-data/toy/kept-*"))
-    assert luigi(tmp_path, "Toy", "--seconds", "1.5").returncode == 0
+    assert luigi(tmp_path, "Toy", "--seconds", "0.8").returncode == 0
 
 
 def test_children_die_with_a_killed_parent_and_publish_nothing(tmp_path: Path) -> None:
@@ -97,9 +97,8 @@ def test_children_die_with_a_killed_parent_and_publish_nothing(tmp_path: Path) -
     _wait_for(lambda: while_running(tmp_path, "quiver-data/toy/drawn-*/_attempt-*"), run)
     run.kill()
     run.communicate()
-    time.sleep(2)
     assert not _alive(run.pid)
-    time.sleep(4)
+    assert alive_in(tmp_path) == [], "nobody is left who could publish"
     assert not list(tmp_path.glob("quiver-data/toy/drawn-*/_manifest.json"))
 
 

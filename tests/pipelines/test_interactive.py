@@ -168,7 +168,7 @@ def test_a_run_in_another_thread_works_and_two_at_once_are_refused(tmp_path: Pat
         """
 import glob
 made = []
-thread = threading.Thread(target=lambda: made.append(pipelines.run("Toy", seconds=1.0, **given)))
+thread = threading.Thread(target=lambda: made.append(pipelines.run("Toy", seconds=0.4, **given)))
 thread.start()
 while not glob.glob("quiver-data/toy/drawn-*/_attempt-*"):
     time.sleep(0.02)

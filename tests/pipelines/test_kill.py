@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from commands import REST, alive_in, damaged, digests, environment, leftovers, luigi, started
 
+from tests.tail import late
+
 KILLS = int(os.environ.get("QUIVER_KILLS", "4"))
 SEED = int(os.environ.get("QUIVER_KILL_SEED", str(random.SystemRandom().randrange(1 << 32))))
 ASKED = os.environ.get("QUIVER_KILL_GOAL", "Toy --seconds 0.3")
@@ -109,7 +111,7 @@ def test_what_a_kill_between_publishing_and_cleaning_up_leaves_is_swept(tmp_path
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("goal", ["Toy", "Pair"])
+@pytest.mark.parametrize("goal", ["Toy", late("Pair")])
 def test_two_runs_at_once_agree(tmp_path: Path, goal: str) -> None:
     runs = [started(tmp_path, goal) for _ in range(2)]
     outputs = [run.communicate(timeout=300) for run in runs]

@@ -22,6 +22,7 @@ from schemas.store.owner import Owner, _started
 from tests.faults.faultfs import faulty_fs
 from tests.faults.forked import forked, start, wait
 from tests.faults.writers import ROWS, write, write_and_raise
+from tests.tail import late
 
 pytestmark = pytest.mark.s3
 
@@ -94,12 +95,12 @@ def after(url: str, calm: str) -> None:
     assert not left, left
 
 
-@pytest.mark.parametrize("kind", ["EIO", "lost"])
-def test_any_request_of_a_run_may_fail(kind: str, bucket: str) -> None:
+@pytest.mark.parametrize(("kind", "first"), [("EIO", 1), ("lost", 2), late("EIO", 7), late("lost", 8)])
+def test_any_request_of_a_run_may_fail(kind: str, first: int, bucket: str) -> None:
     calm = write(f"s3://{bucket}/calm")
     with faulty_fs(kind, 0) as fault:
         write(f"s3://{bucket}/counted")
-    points = range(1 if kind == "EIO" else 2, fault.counted + 1, 6)
+    points = range(first, fault.counted + 1, 12)
     for n in points:
         url = f"s3://{bucket}/{n}"
         with faulty_fs(kind, n), contextlib.suppress(StorageError):
@@ -108,11 +109,12 @@ def test_any_request_of_a_run_may_fail(kind: str, bucket: str) -> None:
     print(f"s3 {kind}: {len(points)} of {fault.counted} requests failed")
 
 
-def test_any_request_of_a_run_may_be_its_last(bucket: str) -> None:
+@pytest.mark.parametrize("first", [3, late(13)])
+def test_any_request_of_a_run_may_be_its_last(first: int, bucket: str) -> None:
     calm = write(f"s3://{bucket}/calm")
     with faulty_fs("kill", 0) as fault:
         write(f"s3://{bucket}/counted")
-    points = range(3, fault.counted + 1, 10)
+    points = range(first, fault.counted + 1, 20)
     for n in points:
         url = f"s3://{bucket}/{n}"
 

@@ -16,6 +16,7 @@ import torch
 from datakit.apply import apply
 from datakit.tokenize import Pack
 from schemas.dataset import Dataset
+from tests.tail import late
 from tests.trainers import toys
 from tests.trainers.curves import EVEN, ISSUE
 from tests.warm.command import launched
@@ -23,21 +24,25 @@ from trainers import registry
 
 ALGORITHMS = sorted(registry.algorithms())
 OTHERS = [name for name in ALGORITHMS if name not in ISSUE]
+_ASK = {(a.needs, len(a.sequences)): name for name, a in reversed(registry.algorithms().items())}
+KINDS = [*ISSUE, *(name for name in OTHERS if name in _ASK.values())]
+"""Beside `ISSUE` one of each kind: what it asks the network, of how many sequences."""
 ALONE, FEW = "1,1,0,0", ":" + ",".join(ISSUE)
 CUTS = {
     "data": ALONE,
     "dealt": "1,1,0,1" + FEW,
     "tensor": "2,1,0,0" + FEW,
     "sequence": "2,1,1,0",
-    "pipeline": "1,2,0,0",
+    "pipeline": "1,2,0,0:" + ",".join(KINDS),
 }
 LATE = {
     "four": (4, "2,1,1,0" + FEW),
+    "pipeline, others": (2, "1,2,0,0:" + ",".join(name for name in OTHERS if name not in KINDS)),
     "dealt, others": (2, "1,1,0,1:" + ",".join(OTHERS)),
     "tensor, others": (2, "2,1,0,0:" + ",".join(OTHERS)),
 }
-"""Of slow tests alone: `four` is tensor 2 with sequence parallelism x data 2; the algorithms beside `ISSUE` at layouts
-whose kind `data` and `sequence` cover.
+"""Of slow tests alone: `four` is tensor 2 with sequence parallelism x data 2; the other algorithms at layouts whose
+kind `data` and `sequence` cover, or one of their own kind.
 """
 EVERY = [pytest.param("four", marks=pytest.mark.slow), *sorted(CUTS)]
 
@@ -88,12 +93,14 @@ def curves(folder: Path, processes: int, *layouts: str) -> dict[str, Any]:
     return measured
 
 
-RUNS = [(name, cut) for cut in sorted(CUTS) for name in (ISSUE if CUTS[cut].endswith(FEW) else ALGORITHMS)]
-RUNS += [
-    pytest.param(name, cut, marks=pytest.mark.slow)
-    for cut in LATE
-    for name in (OTHERS if cut.endswith("others") else ISSUE)
-]
+def names(layout: str) -> list[str]:
+    """The algorithms that run at `layout`."""
+    chosen = layout.partition(":")[2]
+    return chosen.split(",") if chosen else ALGORITHMS
+
+
+RUNS = [(name, cut) for cut in sorted(CUTS) for name in names(CUTS[cut])]
+RUNS += [late(name, cut) for cut, (_, layout) in LATE.items() for name in names(layout)]
 
 
 @pytest.mark.parametrize(("name", "cut"), RUNS)

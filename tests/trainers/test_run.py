@@ -35,6 +35,7 @@ from schemas.store.commit import read_manifest
 from schemas.tokenizer import SPECIAL, folder_identity
 from tests.tail import late
 from tests.trainers import toys
+from tests.warm import command as warm
 from trainers import registry
 from trainers import run as runs
 from trainers.config import Run
@@ -272,10 +273,10 @@ def test_a_fault_of_ours_is_one_line_and_a_file(
     assert "Traceback" in (tmp_path / "policy.run" / "traceback-0.txt").read_text()
 
 
-def started(folder: Path, **changes: Any) -> subprocess.Popen[str]:
+def started(folder: Path, *python: str, **changes: Any) -> subprocess.Popen[str]:
     path = toys.written(folder / "run.json", toys.config(folder, max_steps=60, save_every=5, **changes))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-m", "trainers.run", path]
+    command = [*(python or (sys.executable, "-m")), "trainers.run", path]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -317,7 +318,7 @@ def test_a_second_start_waits_for_the_first_and_finds_what_it_made(tmp_path: Pat
     first = started(tmp_path)
     reached(tmp_path, 3)
     first.send_signal(signal.SIGSTOP)
-    second = started(tmp_path)
+    second = started(tmp_path, *warm.python())
     assert second.stderr is not None
     folder = tmp_path / "policy.run"
     assert second.stderr.readline() == f"note: another process is at {folder}; waiting for its end\n"

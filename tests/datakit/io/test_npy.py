@@ -19,6 +19,7 @@ from datakit.io import Npy
 from datakit.op import Context
 from schemas.errors import DataError, IntegrityError
 from tests.datakit.fakes import Example
+from tests.tail import late
 
 SFT = [
     {"input_ids": [5, 6, 7, 8, 5, 9, 8], "loss_mask": [0, 1, 1, 0, 1, 1, 0], "seq_start_id": [0, 4]},
@@ -86,7 +87,7 @@ def test_the_packs_of_nemo_aligners_own_test(shared_data: Path, tmp_path: Path) 
         assert row["chosen_reward"] == item["reward"][::2]
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.float32])
+@pytest.mark.parametrize("kind", [np.int64, late(np.int32), late(np.uint8), np.float32])
 def test_arrays_inside_items_are_read_too(kind: Any, tmp_path: Path) -> None:
     arrays = [{name: np.array(value, kind) for name, value in item.items()} for item in SFT]
     assert load(saved(tmp_path / "a.npy", arrays), "packed_sft") == load(saved(tmp_path / "b.npy", SFT), "packed_sft")
@@ -94,7 +95,7 @@ def test_arrays_inside_items_are_read_too(kind: Any, tmp_path: Path) -> None:
     assert load(saved(tmp_path / "c.npy", scalars), "packed_sft") == load(str(tmp_path / "b.npy"), "packed_sft")
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, late(3), late(4), 5])
 def test_every_protocol_of_a_pickle(protocol: int, tmp_path: Path) -> None:
     whole = saved(tmp_path / "a.npy", SFT)
     head = Path(whole).read_bytes()[:128]
@@ -146,13 +147,15 @@ def _deep(levels: int) -> list[Any]:
 @pytest.mark.parametrize(
     "items",
     [
-        [1, 2], ["text"], [{**SFT[0], 5: [1]}], [{"input_ids": "abc"}], [{**SFT[0], "input_ids": [[5]] * 7}],
-        [{**SFT[0], "more": _deep(400)}], [{**SFT[0], "input_ids": [1 << 40] * 7}],
-        [SFT[0], {"input_ids": [1]}], [{"input_ids": [1]}], [{**SFT[0], "seq_start_id": [0, 4, 4]}],
-        [{**SFT[0], "seq_start_id": [1]}], [{**SFT[0], "seq_start_id": [0, 7]}], [{**SFT[0], "seq_start_id": []}],
-        [{**SFT[0], "loss_mask": [0, 1]}], [{**SFT[0], "loss_mask": [2] * 7}],
-        [{**SFT[0], "input_ids": [1.5] * 7}], [{**SFT[0], "input_ids": [-1] * 7}],
-        [{**SFT[0], "input_ids": [float("nan")] * 7}],
+        [1, 2], late(["text"]), [{**SFT[0], 5: [1]}], [{"input_ids": "abc"}],
+        late([{**SFT[0], "input_ids": [[5]] * 7}]), [{**SFT[0], "more": _deep(400)}],
+        [{**SFT[0], "input_ids": [1 << 40] * 7}],
+        [SFT[0], {"input_ids": [1]}], late([{"input_ids": [1]}]), [{**SFT[0], "seq_start_id": [0, 4, 4]}],
+        late([{**SFT[0], "seq_start_id": [1]}]), late([{**SFT[0], "seq_start_id": [0, 7]}]),
+        late([{**SFT[0], "seq_start_id": []}]), [{**SFT[0], "loss_mask": [0, 1]}],
+        late([{**SFT[0], "loss_mask": [2] * 7}]),
+        [{**SFT[0], "input_ids": [1.5] * 7}], late([{**SFT[0], "input_ids": [-1] * 7}]),
+        late([{**SFT[0], "input_ids": [float("nan")] * 7}]),
     ],
 )  # fmt: skip
 def test_items_of_another_shape_are_refused(items: Any, tmp_path: Path) -> None:
@@ -163,10 +166,10 @@ def test_items_of_another_shape_are_refused(items: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"seq_boundaries": [0, 3, 7, 9]}, {"seq_boundaries": [0, 3, 7, 11]}, {"seq_boundaries": []},
+        {"seq_boundaries": [0, 3, 7, 9]}, late({"seq_boundaries": [0, 3, 7, 11]}), late({"seq_boundaries": []}),
         {"lengths": [9, 3, 2, 2]},
-        {"reward": [math.nan, 0.0, 0.5, -2.0]}, {"reward": [1.0, math.inf, 0.5, -2.0]},
-        {"reward": [1.0]}, {"labels": [7] * 11}, {"labels": [1]}, {"lengths": [0, 3, 2, 2]},
+        {"reward": [math.nan, 0.0, 0.5, -2.0]}, late({"reward": [1.0, math.inf, 0.5, -2.0]}),
+        {"reward": [1.0]}, late({"labels": [7] * 11}), {"labels": [1]}, late({"lengths": [0, 3, 2, 2]}),
     ],
 )  # fmt: skip
 def test_pairs_of_another_shape_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ def test_pairs_of_another_shape_are_refused(wrong: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("number", [1e300, -1e300, math.nan, math.inf, 0.5, -1])
+@pytest.mark.parametrize("number", [1e300, late(-1e300), math.nan, late(math.inf), late(0.5), -1])
 def test_numbers_that_are_no_ids_are_refused_without_a_warning(number: float, tmp_path: Path) -> None:
     for name in ("input_ids", "loss_mask", "seq_start_id"):
         given = [number, *SFT[0][name][1:]]

@@ -13,6 +13,7 @@ from schemas.settings import parse
 from schemas.store.commit import read_manifest
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
+from tests.warm.command import launched
 from trainers.config import Run
 from trainers.launch import start
 from trainers.launch.launch_result import kept, saved_step
@@ -66,7 +67,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     """A run that a test interrupts; afterwards it goes on, and teaches what one that ran through teaches."""
     monkeypatch.delenv("QUIVER_FAULT", raising=False)
     whole, parts = Started(tmp_path / "whole"), Started(tmp_path / "parts")
-    whole.go()
+    launched(2, "trainers.run", whole.config)
     yield parts
     monkeypatch.setenv("QUIVER_FAULT", "none@0")
     parts.go()

@@ -17,6 +17,7 @@ from schemas.errors import ConfigError, DataError, QuiverError, Stopped, WorkerE
 from schemas.store.owner import Owner
 from tests.pipelines.launch.processes import alive
 from tests.trainers import toys
+from tests.warm.command import python
 from trainers.launch import environment
 from trainers.launch.launch_result import FinishedLaunch, LaunchResult, Observations, launch_result
 from trainers.launch.rank_status import PEER_LOST, RankStatus, lost_peer, read_all
@@ -157,8 +158,8 @@ def test_stopped_it_saves_and_killed_it_leaves_nothing(tmp_path: Path) -> None:
 
 def test_two_starts_of_one_run_do_not_meet(tmp_path: Path) -> None:
     """The second waits for the first, and finds what that made."""
-    more = command(tmp_path, max_steps=40, epochs=...)
-    runs = [subprocess.Popen(more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    forked = [*python(), *command(tmp_path, max_steps=40, epochs=...)[2:]]
+    runs = [subprocess.Popen(forked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     outputs = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     assert len(toys.curve(tmp_path / "policy.run")) == 40, "both wrote one log"

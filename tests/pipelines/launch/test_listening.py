@@ -16,6 +16,7 @@ from schemas.process import interpreter
 from tests.listening import listen
 from tests.pipelines.commands import LUIGI, REST, environment
 from tests.trainers import toys
+from tests.warm.command import python
 
 
 def test_the_watch_sees_an_open_port(tmp_path: Path) -> None:
@@ -61,8 +62,8 @@ def test_a_store_of_several_hosts_is_open_at_one_address(tmp_path: Path) -> None
         port = str(free.getsockname()[1])
     path = toys.written(tmp_path / "run.json", toys.config(tmp_path, max_steps=2, epochs=...))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = interpreter.module("trainers.run", path)
-    other = subprocess.Popen(command, env=environment(**world, RANK="1", LOCAL_RANK="1"), stderr=subprocess.DEVNULL)
+    command, forked = interpreter.module("trainers.run", path), [*python(), "trainers.run", path]
+    other = subprocess.Popen(forked, env=environment(**world, RANK="1", LOCAL_RANK="1"), stderr=subprocess.DEVNULL)
     try:
         seen = listen(command, tmp_path, environment(**world, RANK="0", LOCAL_RANK="0"))
         assert seen.code == 0 and other.wait(60) == 0, seen.output
