@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # as `pipelines` has it for a run; a fresh worker imports by itself where a test starts a program (test_apply_processes)
 multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
 
-gc.disable()  # until `settled`: what is collected is kept
+gc.disable()  # until the tests begin: of what is collected nothing is garbage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Whoever runs tests, or hands them out, looks for garbage again."""
+    gc.enable()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def settled() -> None:
     """What is there when a file begins is no garbage. A trainer that closes, and every fork, need not look through it:
@@ -67,7 +73,6 @@ def settled() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture(autouse=True)
