@@ -6,6 +6,7 @@ repository or in the one that QUIVER_SHARED_DATA names. Where they are absent, a
 
 from __future__ import annotations
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -37,6 +38,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 multiprocessing.set_forkserver_preload(["datakit.apply", "datakit.run.runner", "datakit.registry"])
 
 gc.disable()  # until the tests begin: of what is collected nothing is garbage
+atexit.register(gc.unfreeze)  # what `settled` kept goes as usual, or a library calls it leaked
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -27,22 +27,24 @@ OTHERS = [name for name in ALGORITHMS if name not in ISSUE]
 _ASK = {(a.needs, len(a.sequences)): name for name, a in reversed(registry.algorithms().items())}
 KINDS = [*ISSUE, *(name for name in OTHERS if name in _ASK.values())]
 """Beside `ISSUE` one of each kind: what it asks the network, of how many sequences."""
-ALONE, FEW = "1,1,0,0", ":" + ",".join(ISSUE)
+REST = ",".join(name for name in OTHERS if name not in KINDS)
+ALONE, FEW, SOME = "1,1,0,0", ":" + ",".join(ISSUE), ":" + ",".join(KINDS)
 CUTS = {
-    "data": ALONE,
+    "data": ALONE + SOME,
     "dealt": "1,1,0,1" + FEW,
     "tensor": "2,1,0,0" + FEW,
     "sequence": "2,1,1,0",
-    "pipeline": "1,2,0,0:" + ",".join(KINDS),
+    "pipeline": "1,2,0,0" + SOME,
 }
 LATE = {
     "four": (4, "2,1,1,0" + FEW),
-    "pipeline, others": (2, "1,2,0,0:" + ",".join(name for name in OTHERS if name not in KINDS)),
+    "data, others": (2, f"{ALONE}:{REST}"),
+    "pipeline, others": (2, f"1,2,0,0:{REST}"),
     "dealt, others": (2, "1,1,0,1:" + ",".join(OTHERS)),
     "tensor, others": (2, "2,1,0,0:" + ",".join(OTHERS)),
 }
 """Of slow tests alone: `four` is tensor 2 with sequence parallelism x data 2; the other algorithms at layouts whose
-kind `data` and `sequence` cover, or one of their own kind.
+kind `sequence` covers, or one of their own kind.
 """
 EVERY = [pytest.param("four", marks=pytest.mark.slow), *sorted(CUTS)]
 
