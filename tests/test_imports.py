@@ -83,6 +83,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
     assert not broken, "\n".join(broken)
 
 
+@pytest.mark.slow  # `make check` asks it too
 def test_import_linter_agrees() -> None:
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from commands import alive_in, damaged, digests, environment, leftovers
 
+from tests.warm import command as warm
+
 BEGIN = """
 import os, signal, threading, time
 import pipelines, toy
@@ -22,19 +24,15 @@ if __name__ == "__main__":
 """
 
 
-def program(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    """A program with this body of `main` in `folder`, run to its end."""
-    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    (folder / "program.py").write_text(BEGIN + lines + END)
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def program(folder: Path, body: str, *, forked: bool = True) -> subprocess.CompletedProcess[str]:
+    """A program with this body of `main` in `folder`, run to its end: in a fork, or in an interpreter of its own."""
+    lines, place = "\n".join(f"    {line}" for line in body.strip().splitlines()), folder / "program.py"
+    place.write_text(BEGIN + lines + END)
+    if forked:
+        done = warm.run([str(place)], folder, environment(), 240)
+    else:
+        command, more = [sys.executable, place.name], environment()
+        done = subprocess.run(command, cwd=folder, env=more, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -100,6 +98,7 @@ while threading.active_count() > 1 and time.monotonic() < end:
 print([thread.name for thread in threading.enumerate()])
 print(pipelines.run("Toy", **given).datasets["again"].num_rows > 100)
 """,
+        forked=False,
     )
     assert done.stdout.splitlines() == ["interrupted True", "True", "['MainThread']", "True"]
     assert len(digests(tmp_path)) == 4 and damaged(tmp_path) == [] and leftovers(tmp_path) == []

@@ -350,11 +350,11 @@ def test_every_call_of_a_memory_run_may_fail(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_few_rows_of_a_tiny_file_take_little_memory(tmp_path: Path) -> None:
-    """8,192 rows of one text of 100 kB are a few kB on disk and 0.8 GB decoded; ten rows of them are read in slices."""
+    """4,096 rows of one text of 100 kB are a few kB on disk and 0.4 GB decoded; ten rows of them are read in slices."""
     schema = Schema("long", 1, (Column("text", pa.string(), "a long text"),))
     attempt = Attempt.begin(str(tmp_path / "long"), schema)
     with attempt.shard(0) as writer:
-        for _ in range(8):
+        for _ in range(4):
             writer.write(pa.table({"text": pa.repeat("x" * 100_000, 1024)}))
         file = writer.finish()
     made = attempt.commit([file])

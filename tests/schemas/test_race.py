@@ -16,7 +16,7 @@ from tests.faults.checks import files_below
 from tests.faults.forked import Ended, start, wait
 from tests.faults.writers import write
 
-ROUNDS = 15
+ROUNDS = 8
 SEED = 20261121
 
 
