@@ -21,6 +21,7 @@ from datakit.formats.turns import (
     Misfit,
     as_list,
     clean,
+    is_empty,
     joined_parts,
     read_turns,
     sides,
@@ -84,6 +85,12 @@ class Key:
             if value is not None:
                 return name, value
         return "", None
+
+    def passed_over(self, record: Mapping[str, Any]) -> list[str]:
+        """The names after the first one with a value that have another value."""
+        first, value = self.value_in(record)
+        others = self.names[self.names.index(first) + 1 :] if first else ()
+        return [name for name in others if not is_empty(record.get(name)) and record[name] != value]
 
     @property
     def roots(self) -> tuple[str, ...]:

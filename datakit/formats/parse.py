@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from datakit.columns.timestamps import leaves, text, values
 from datakit.formats.keys import Key, Literal
 from datakit.formats.lines import Block, Fault, are_objects
-from datakit.formats.turns import Misfit, clean
+from datakit.formats.turns import Misfit, clean, is_empty
 from schemas.errors import printable
 
 _CUT = 200
@@ -91,9 +91,10 @@ class Parser:
         refused = any(rows[name].null_count < len(rows) for name in used if name not in self._known)
         plain = not any(holds_nul(rows[name]) for name in used)
         if self.records is None and plain and not refused and not any("." in key.mapped for key in self.keys):
-            table = self._of_columns(rows.select(used), kinds)
+            passed: Counter[str] = Counter()
+            table = self._of_columns(rows.select(used), kinds, passed)
             if table is not None:
-                return Parsed(table, numbers, [], left)
+                return Parsed(table, numbers, [], left + passed)
         columns = [values(rows[name], _Moment) for name in used]
         records = [dict(zip(used, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(rows)
         parsed = self._taken(zip(numbers.tolist(), records, [b""] * len(rows), strict=True))
@@ -121,11 +122,12 @@ class Parser:
         more = [name for name in rows.column_names if name not in kinds]
         if any(name in self.refused and name not in self.ignored for name in more):
             return None
-        table = self._of_columns(rows, kinds)
+        left: Counter[str] = Counter()
+        table = self._of_columns(rows, kinds, left)
         if table is None:
             return None
         counts = {name: len(rows) - rows[name].null_count for name in more if name not in self.ignored}
-        left = Counter({printable(name): count for name, count in counts.items() if count})
+        left += Counter({printable(name): count for name, count in counts.items()})
         return Parsed(table, block.numbers, list(block.faults), left)
 
     def _kinds(self, line: bytes) -> dict[str, pa.DataType] | None:
@@ -146,11 +148,13 @@ class Parser:
                     kinds[name] = fitting[0]
         return kinds
 
-    def _of_columns(self, rows: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table | None:
-        """The keys' columns out of plain columns; None where a value is missing, not finite or of another type."""
+    def _of_columns(self, rows: pa.Table, kinds: Mapping[str, pa.DataType], left: Counter[str]) -> pa.Table | None:
+        """The keys' columns out of plain columns, and in `left` what stood under a second name; None where a value is
+        missing, not finite or of another type.
+        """
         columns = {}
         for key in self.keys:
-            made = []
+            made: dict[str, pa.Array] = {}
             for name in key.names:
                 if name not in rows.column_names:
                     continue
@@ -160,13 +164,17 @@ class Parser:
                     if values.null_count == len(values):
                         continue
                     return None
-                made.append(values if ways[0][1] is None else ways[0][1](values))
+                made[name] = values if ways[0][1] is None else ways[0][1](values)
             if not made:
-                made = [pa.nulls(rows.num_rows, key.shape.type)]
-            column = made[0] if len(made) == 1 or not made[0].null_count else _coalesced(made)
-            if column is None or (key.required and column.null_count):
+                made[key.name] = pa.nulls(rows.num_rows, key.shape.type)
+            if len(made) > 1 and pa.types.is_nested(key.shape.type):
+                return None
+            first, *others = made
+            column = pc.coalesce(*made.values()) if others else made[first]
+            if key.required and column.null_count:
                 return None
             columns[key.name] = column
+            left.update({printable(name): _differing(made[name], column) for name in others if name in self._once})
         return pa.table(columns)
 
     def _by_line(self, block: Block) -> Parsed:
@@ -217,17 +225,25 @@ class Parser:
 
     def _row(self, record: Record, left: set[str]) -> list[Any]:
         for name, value in record.items():
-            if name in self._known or value in (None, "", [], {}):
+            if name in self._known or is_empty(value):
                 continue
             refused = self.refused.get(name)
             if refused is not None and refused(value):
                 raise Misfit("key-not-read", f"no {name}: it would change what is learnt, and this format has no place")
             left.add(printable(clean(name)))
+        for key in self.keys:
+            left.update(printable(name) for name in key.passed_over(record) if name in self._once)
         return [self._value(key, record, left) for key in self.keys]
 
     @cached_property
     def _known(self) -> set[str]:
         return self._roots | set(self.ignored)
+
+    @cached_property
+    def _once(self) -> set[str]:
+        """The names that one key alone reads, and that are not left out on purpose."""
+        count = Counter(name for key in self.keys for name in {*key.roots})
+        return {name for name, keys in count.items() if keys == 1} - {*self.ignored}
 
     def _value(self, key: Key, record: Record, left: set[str]) -> Any:
         name, value = key.value_in(record)
@@ -267,9 +283,12 @@ def holds_nul(column: pa.ChunkedArray) -> bool:
     return any(pc.any(pc.match_substring(leaf, "\x00")).as_py() for leaf in texts)
 
 
-def _coalesced(columns: Sequence[pa.Array]) -> pa.Array | None:
-    """The first value of each row; None for nested columns, which Arrow does not coalesce."""
-    return None if pa.types.is_nested(columns[0].type) else pc.coalesce(*columns)
+def _differing(values: pa.Array, read: pa.Array) -> int:
+    """How many of the values say something, and not what was read."""
+    differ = pc.not_equal(values, read)
+    if pa.types.is_string(values.type):
+        differ = pc.and_(differ, pc.not_equal(values, ""))
+    return pc.sum(differ).as_py() or 0
 
 
 def _finite(values: pa.Array) -> bool:

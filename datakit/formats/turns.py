@@ -26,6 +26,8 @@ _READ = {
     "role", "from", "content", "value", "tool_calls", "function_call", "tool_call_id",
     *_REASONING, *_FLAGS, *_WEIGHTS,
 }  # fmt: skip
+_TWO_NAMES = (("role", "from"), ("content", "value"), ("tool_calls", "function_call"), _REASONING)
+"""Names of one thing, of which the first one that says something is read."""
 _LEARNT = {"assistant", "gpt", "model", "chatbot", "bot", "function_call"}
 
 
@@ -35,6 +37,11 @@ class Misfit(Exception):
     def __init__(self, reason: str, expected: str) -> None:
         super().__init__(reason, expected)
         self.reason, self.expected = reason, expected
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing."""
+    return value is None or value in ("", [], {})
 
 
 def clean(text: str) -> str:
@@ -57,7 +64,9 @@ def joined_parts(parts: list[Any]) -> str:
             kind = part.get("type")
             if kind not in (None, *_TEXT_PARTS):
                 raise Misfit("content-part", f"text parts, not one of type {str(kind)[:40]}")
-            text = part.get("text") if part.get("text") is not None else part.get("value")
+            text, *more = [part[name] for name in ("text", "value") if part.get(name) is not None] or [None]
+            if any(other != text for other in more):
+                raise Misfit("content-part", "text parts of one text each")
         else:
             text = part
         if not isinstance(text, str):
@@ -97,10 +106,13 @@ def _turn(turn: Any, left: set[str]) -> dict[str, Any]:
     if calls is not None:
         content = "" if role == "function_call" else content or ""
     for name in turn:
-        if name not in _READ and turn[name] not in (None, [], {}, ""):
+        if name not in _READ and not is_empty(turn[name]):
             if name in _REFUSED:
                 raise Misfit("key-not-read", f"turns without {name}")
             left.add(f"turns' {clean(name)}")
+    for names in _TWO_NAMES:
+        first, *others = [name for name in names if not is_empty(turn.get(name))] or [""]
+        left.update(f"turns' {name}" for name in others if turn[name] != turn[first])
     return {
         "role": None if role is None else clean(role),
         "content": None if content is None else clean(content),
@@ -112,7 +124,8 @@ def _turn(turn: Any, left: set[str]) -> dict[str, Any]:
 
 
 def _first(turn: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((turn[name] for name in names if turn.get(name) is not None), None)
+    given = [turn[name] for name in names if turn.get(name) is not None]
+    return next((value for value in given if not is_empty(value)), given[0] if given else None)
 
 
 def _some_text(turn: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -158,15 +171,17 @@ def _called(content: str | None) -> list[dict[str, Any]] | None:
 
 
 def _weight(turn: Mapping[str, Any], role: str | None) -> float | None:
-    """0 or 1, None where nothing is said; `Misfit` for a fraction, and for a user's turn that is to be learnt."""
-    value = _first(turn, _WEIGHTS)
-    flag = _first(turn, _FLAGS)
-    if flag is not None and not isinstance(flag, bool):
+    """0 or 1, None where nothing is said; `Misfit` for a fraction, for a user's turn that is to be learnt, and where
+    two names say different things.
+    """
+    said = {name: turn[name] for name in (*_WEIGHTS, *_FLAGS) if turn.get(name) is not None}
+    if any(name in _FLAGS and not isinstance(flag, bool) for name, flag in said.items()):
         raise Misfit("wrong-type", "a train flag that is true or false")
-    if value is None:
-        value = flag
-    if value is None:
+    if not said:
         return None
+    value, *others = said.values()
+    if any(other != value for other in others):
+        raise Misfit("two-weights", f"{' and '.join(said)} that say the same")
     if not isinstance(value, int | float):
         raise Misfit("wrong-type", "a weight of 0 or 1")
     if value not in (0, 1):

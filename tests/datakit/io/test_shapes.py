@@ -118,6 +118,8 @@ REFUSED = [
     ("vicuna", {"turns": ["a", "b"]}, "several-turns", "one"),
     ("preference_chats", {"prompt": "other", "chosen": CHAT, "rejected": [HI[0], turn("assistant", "no")]},
      "prompts-differ", ""),
+    ("messages", {"messages": [HI[0], turn("assistant", "yo", weight=1, train=False)]}, "two-weights", "weight and train"),
+    ("messages", {"messages": [turn("user", [{"type": "text", "text": "h", "value": "i"}]), CHAT[1]]}, "content-part", ""),
 ]  # fmt: skip
 
 
@@ -138,6 +140,43 @@ def test_what_is_not_read_is_counted_whether_read_at_once_or_by_line(tmp_path: P
     assert [row["response"] for row in rows] == ["b", "b", "d"][: len(rows)]
     _, _, counts = load(tmp_path, records, format="completions", ignore=("id",))
     assert counts == {"left_out.n": 1.0}
+
+
+TWICE = [{"prompt": "a", "response": "b", "output": "c"}, {"prompt": "a", "response": "b", "output": "b"},
+         {"prompt": "b", "response": "b", "output": ""}, {"prompt": "c", "output": "d"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["jsonl", "odd", "parquet", "parquet, nested"])
+def test_a_second_name_of_a_key_is_counted_where_it_says_something_else(tmp_path: Path, form: str) -> None:
+    records = TWICE + [{"prompt": HI, "response": "b"}] * (form == "odd")
+    if not form.startswith("parquet"):
+        rows, _, counts = load(tmp_path, records, format="completions")
+        assert [row["response"] for row in rows] == ["b", "b", "b", "d", "b"][: len(records)]
+        assert load(tmp_path, records, format="completions", ignore=("output",))[2] == {}
+        assert load(tmp_path, records, format="completions", keep=("output",))[2] == {}
+    else:
+        given = [record | {"prompt": [turn("user", record["prompt"])]} for record in TWICE] if "," in form else TWICE
+        pq.write_table(pa.Table.from_pylist(given), tmp_path / "a.parquet")
+        (result,) = Parquet(files=(str(tmp_path / "a.parquet"),), format="completions").read(Context())
+        counts = result.counts
+    assert counts == {"left_out.output": 1.0}
+
+
+@pytest.mark.parametrize(("first", "second", "read", "left"), [
+    ({"content": "yo"}, {"value": "no"}, {}, "value"),
+    ({"content": "yo"}, {"value": "yo"}, {}, ""),
+    ({"content": ""}, {"value": "yo"}, {}, ""),
+    ({"content": "yo", "reasoning": "so"}, {"thinking": "but"}, {"reasoning": "so"}, "thinking"),
+    ({"content": "", "tool_calls": [CALL]}, {"function_call": {"name": "then", "arguments": {}}},
+     {"content": "", "tool_calls": CALL_TEXT}, "function_call"),
+])  # fmt: skip
+def test_a_second_name_in_a_turn_is_counted_where_it_says_something_else(
+    tmp_path: Path, first: dict, second: dict, read: dict, left: str
+) -> None:
+    answer = {"role": "assistant", **first, **second}
+    (row,), _, counts = load(tmp_path, [{"messages": [HI[0], answer]}], format="messages")
+    assert row["messages"] == [HI[0], CHAT[1] | read]
+    assert counts == ({f"left_out.turns' {left}": 1.0} if left else {})
 
 
 def test_left_out_is_reported_once_with_counts(tmp_path: Path) -> None:
