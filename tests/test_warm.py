@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.pipelines.commands import LUIGI, ROOT, environment
@@ -95,6 +98,48 @@ def test_a_program_goes_with_what_stands_in_for_it(tmp_path: Path, number: int) 
         stand_in.send_signal(number)
         assert stand_in.wait() == -number
         assert stand_in.stdout.read() == ""  # the end of the program too
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from tests.warm import command
+
+script, pids = Path(sys.argv[1]), Path(sys.argv[2])
+script.write_text(f"import os, time\\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\\\n')\\ntime.sleep(60)\\n")
+server = command._server("commands")
+fork = os.fork()
+if not fork:
+    time.sleep(60)
+pids.write_text(f"{fork}\\n{server._process.pid}\\n")
+server.run([str(script)], script.parent, {**os.environ}, 60)
+"""
+
+
+def test_the_server_and_what_runs_in_it_go_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    """A fork of that process holds its end of the pipe open."""
+    pids, program = tmp_path / "pids", [sys.executable, "-c", KILLED, str(tmp_path / "script"), str(tmp_path / "pids")]
+    with subprocess.Popen(program, cwd=ROOT, env=environment(PYTHONPATH=str(ROOT))) as killed:
+        _until(lambda: pids.exists() and pids.read_text().count("\n") == 3)
+        fork, *left = map(psutil.Process, map(int, pids.read_text().split()))
+        killed.kill()
+    try:
+        _until(lambda: not any(map(_runs, left)))
+        assert _runs(fork)
+    finally:
+        fork.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")
 
 
 def test_what_counts_before_the_first_line_asks_for_an_interpreter(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 
 BLOCK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n"
+_SAYS_SOMETHING = np.isin(np.arange(256), list(_BLANK), invert=True)
+"""For each byte, whether a line that holds it is more than blank."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,31 @@ def _block(data: bytes, number: int, max_line: int) -> tuple[Block, int]:
     count = data.count(b"\n")
     if are_objects(data) and _longest_fits(data, max_line):
         return Block(data, np.arange(number, number + count), objects=True), number + count
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    some = np.flatnonzero(ends > begins)
+    if not data.strip(_BLANK):
+        return Block(b"", np.empty(0, np.int64)), number + count
+    begins, ends = _lines(data)
+    some = np.flatnonzero(np.logical_or.reduceat(_SAYS_SOMETHING[np.frombuffer(data, np.uint8)], begins))
     spans = zip((number + some).tolist(), begins[some].tolist(), ends[some].tolist(), strict=True)
     lines = [(at, data[begin:end].strip(b" \t\r")) for at, begin, end in spans]
     faults = [_too_long(at, len(line), max_line, line) for at, line in lines if len(line) > max_line]
-    lines = [(at, line) for at, line in lines if line and len(line) <= max_line]
+    lines = [(at, line) for at, line in lines if len(line) <= max_line]
     data = b"".join(line + b"\n" for _, line in lines)
     return Block(data, np.array([at for at, _ in lines], np.int64), faults), number + count
 
 
 def are_objects(data: bytes) -> bool:
     """Whether every line begins with `{` and ends with `}`."""
+    begins, ends = _lines(data)
     letters = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(letters == ord("\n"))
     if not len(ends):
         return False
-    begins = np.concatenate([[0], ends[:-1] + 1])
     return bool((letters[begins] == ord("{")).all() and (letters[ends - 1] == ord("}")).all())
+
+
+def _lines(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Where each line begins, and where its newline stands."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    return np.concatenate([[0], ends + 1])[: len(ends)], ends
 
 
 def _longest_fits(data: bytes, max_line: int) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from datakit.formats.compression import FLOOR, RATIO
 from datakit.formats.sources import head_of
 from datakit.op import Size
 
@@ -35,7 +36,8 @@ def _of_file(file: Path) -> Size:
     if not text:
         return Size(stored / _ROW_BYTES, stored)
     shrunk = len(pa.Codec("zstd").compress(text, asbytes=True)) / len(text)
-    size = float(len(text) if len(text) < _SAMPLE else stored if text.startswith(start) else stored / shrunk)
-    lines = 0 if text.lstrip().startswith(b"[") else text.count(b"\n")
+    expanded = min(stored / shrunk, max(FLOOR, RATIO * stored))
+    size = float(len(text) if len(text) < _SAMPLE else stored if text.startswith(start) else expanded)
+    lines = 0 if text.lstrip().startswith(b"[") else sum(not line.isspace() for line in text.splitlines(keepends=True))
     rows = size * lines / len(text) if lines else size / _RECORD_BYTES
     return Size(rows, size * shrunk + rows * ID_BYTES)

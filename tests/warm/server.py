@@ -24,11 +24,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 COMPARISON = "trainers.engine.weights.comparison"
 _STAGES = ("numpy.ma", "numpy.random", "tokenizers", "pyarrow.json", "multiprocessing.popen_forkserver")
@@ -60,18 +60,21 @@ _INHERITED = sys.path[1:]
 """What is importable without PYTHONPATH and without a script's folder."""
 
 
-def serve(asked: socket.socket, listening: socket.socket) -> Callable[[], None]:
+def serve(asked: socket.socket, listening: socket.socket, parent: int) -> Callable[[], None]:
     """Answer requests to their end: the pid, then the exit code, of a child each. Returns in every child, with what is
-    to be done there; exits here when `asked` is closed. A child goes with a `stand_in` that goes before it.
+    to be done there; exits here, and all children with it, when `asked` is closed or `parent`, a pidfd, has ended: a
+    fork of that one may hold `asked` open. A child goes with a `stand_in` that goes before it.
     """
     doors = selectors.DefaultSelector()
-    for door in (asked, listening):
-        doors.register(door, selectors.EVENT_READ)
+    for waited in (asked, listening, parent):
+        doors.register(waited, selectors.EVENT_READ)
     running: dict[socket.socket, int] = {}
     while True:
         for key, _ in doors.select():
             door: Any = key.fileobj
-            if door is listening:
+            if door == parent:
+                leave_none(running.values())
+            elif door is listening:
                 doors.register(door.accept()[0], selectors.EVENT_READ)
             elif key.data is not None:
                 _, status = os.waitpid(running.pop(key.data), 0)
@@ -82,7 +85,7 @@ def serve(asked: socket.socket, listening: socket.socket) -> Callable[[], None]:
                 text, fds, _, _ = socket.recv_fds(door, ROOM, 3)
                 if not text:
                     if door is asked:
-                        os._exit(0)
+                        leave_none(running.values())
                     if door in running:
                         os.kill(running[door], signal.SIGKILL)
                     doors.unregister(door)
@@ -97,6 +100,13 @@ def serve(asked: socket.socket, listening: socket.socket) -> Callable[[], None]:
                 running[door] = child
                 doors.register(os.pidfd_open(child), selectors.EVENT_READ, door)
                 tell(door, child)
+
+
+def leave_none(children: Iterable[int]) -> NoReturn:
+    """End them, and this process."""
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    os._exit(0)
 
 
 def tell(door: socket.socket, number: int) -> None:
@@ -139,10 +149,12 @@ def world(job: dict[str, Any], fds: Sequence[int]) -> None:
     place(job, fds, (0, 1, 2))
     sys.path.insert(0, job["folder"])
     module, *words = job["words"]
+    goes = importlib.import_module("trainers.launch.child").gone_with_parent(signal.SIGKILL)
     running: dict[int, int] = {}
     for rank in range(job["ranks"]):
         child = os.fork()
         if not child:
+            goes()
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"]} if job["ranks"] > 1 else {}
             os.environ.update({name: str(value) for name, value in names.items()})
             run_module(module, words)
@@ -279,13 +291,14 @@ def main() -> None:
     kind, *numbers = sys.argv[1:]
     asked, listening = (socket.socket(fileno=int(number)) for number in numbers)
     sys.argv = ["-c"]  # what is imported here belongs to no command yet
-    select.select([asked, listening], [], [])
+    parent = os.pidfd_open(os.getppid())
+    select.select([asked, listening, parent], [], [])
     for name in IMPORTED[kind]:
         importlib.import_module(name)
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
     assert threading.active_count() == 1 and len(threads - {"jemalloc_bg_thd"}) <= 1, f"not to be forked: {threads}"
     gc.freeze()
-    serve(asked, listening)()
+    serve(asked, listening, parent)()
 
 
 if __name__ == "__main__":

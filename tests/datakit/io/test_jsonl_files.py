@@ -6,13 +6,16 @@ import gzip
 import itertools
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from datakit.apply import apply
+from datakit.formats.compression import FLOOR
 from datakit.formats.forms import FORMS
-from datakit.formats.lines import blocks
+from datakit.formats.lines import BLOCK, blocks
+from datakit.formats.size import size_of
 from datakit.io import Jsonl
 
 PARTS = [b'{"a":1}', b'{"abc":123456789012345}', b"", b"  ", b"{", b"\r"]
@@ -36,6 +39,22 @@ def test_blocks_are_the_lines_however_the_bytes_arrive(step: int, size: int) -> 
             numbered += zip(block.numbers.tolist(), block.data.split(b"\n")[:-1], strict=True)
             faults += [fault.line for fault in block.faults]
         assert (numbered, sorted(faults)) == plainly(data, limit), data
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \n", b"\t \r\n"])
+def test_blank_lines_cost_next_to_nothing(blank: bytes) -> None:
+    data = b'{"a":1}\n' + blank * (2 * BLOCK // len(blank)) + b'{"a":2}'
+    begun = time.process_time()
+    made = list(blocks((data[at : at + (1 << 20)] for at in range(0, len(data), 1 << 20)), 1 << 24))
+    assert time.process_time() - begun < 1.5
+    assert [number for block in made for number in block.numbers.tolist()] == [1, data.count(b"\n") + 1]
+    assert b"".join(block.data for block in made) == b'{"a":1}\n{"a":2}\n'
+
+
+def test_a_file_is_taken_for_no_more_than_it_may_expand_to_nor_blank_lines_for_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\n" * (32 << 20)))
+    size = size_of([str(tmp_path / "a.jsonl.gz")])
+    assert size.rows * 1024 <= FLOOR and size.bytes <= FLOOR
 
 
 PAGE = Path(__file__).parents[3] / "docs/formats.md"

@@ -118,8 +118,10 @@ REFUSED = [
     ("vicuna", {"turns": ["a", "b"]}, "several-turns", "one"),
     ("preference_chats", {"prompt": "other", "chosen": CHAT, "rejected": [HI[0], turn("assistant", "no")]},
      "prompts-differ", ""),
-    ("messages", {"messages": [HI[0], turn("assistant", "yo", weight=1, train=False)]}, "two-weights", "weight and train"),
-    ("messages", {"messages": [turn("user", [{"type": "text", "text": "h", "value": "i"}]), CHAT[1]]}, "content-part", ""),
+    ("messages", {"messages": [HI[0], turn("assistant", "yo", weight=1, train=False)]},
+     "two-weights", "weight and train that say the same"),
+    ("messages", {"messages": [turn("user", [{"type": "text", "text": "h", "value": "i"}]), CHAT[1]]},
+     "content-part", "one text each"),
 ]  # fmt: skip
 
 
