@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
@@ -17,6 +20,7 @@ from pipelines.graph.node import rows_of
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.makers.online import FitOnline, reference_of
+from pipelines.makers.training import Fit
 from pipelines.online.node import OnlineCheckpoint
 from pipelines.online.rollouts import _enough
 from pipelines.recipes import Grpo, Ppo, Reinforce
@@ -24,6 +28,7 @@ from pipelines.report.online import _nothing_learnt, online_table
 from pipelines.runtime.tasks import task_of
 from pipelines.stages.iteration import Evaluation
 from pipelines.stages.online import rewarded, shuffled_prompts
+from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from tests.pipelines import small_model
@@ -206,6 +211,31 @@ def test_the_table_has_the_first_and_the_last_reward(tmp_path: Path, monkeypatch
     assert (row["reward"], row["gold before"], row["gold after"]) == ((0.25, 0.75), 0.5, 0.875)
     assert row["held-out reward"] == (None, 2.0) and row["steps"] is None
     assert row["held-out prompts"] == 3
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_rollouts_that_were_lost_are_told_where_a_run_goes_on(
+    spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, kind = planned(Grpo, tmp_path).policy, Schema("numbers", 1, (Column("n", pa.int64(), "a number"),))
+    paths = SimpleNamespace(paths=SimpleNamespace(folder=tmp_path / "run"))
+    monkeypatch.setattr("pipelines.makers.online.placed", lambda node: paths)
+    monkeypatch.setattr(Fit, "make", lambda self, node, stage: "2 steps")
+    for name in ("step=000001-a", "step=000001-a.answers", "step=000002-b"):
+        Dataset.from_arrow(pa.table({"n": [1]}), kind, f"{tmp_path}/run/rollouts/{name}")
+    save = tmp_path / "run/saves/step-00000001/_manifest.json"
+    save.parent.mkdir(parents=True)
+    save.touch()
+    task: Any = task_of(node)
+    assert task.make(node, None) == "2 steps" and capsys.readouterr().err == ""
+    [shard] = (tmp_path / "run/rollouts/step=000001-a.answers").glob("*.parquet")
+    spoil(shard)
+    task.make(node, None)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning: 1 dataset of rollouts" in told and "step=000001-a.answers" in told and shard.name in told
+    save.unlink()
+    task.make(node, None)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_model_is_asked_as_its_reference_says(tmp_path: Path) -> None:
