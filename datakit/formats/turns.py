@@ -174,14 +174,14 @@ def _weight(turn: Mapping[str, Any], role: str | None) -> float | None:
     """0 or 1, None where nothing is said; `Misfit` for a fraction, for a user's turn that is to be learnt, and where
     two names say different things.
     """
-    said = {name: turn[name] for name in (*_WEIGHTS, *_FLAGS) if turn.get(name) is not None}
-    if any(name in _FLAGS and not isinstance(flag, bool) for name, flag in said.items()):
+    weights = {name: turn[name] for name in (*_WEIGHTS, *_FLAGS) if turn.get(name) is not None}
+    if any(name in _FLAGS and not isinstance(flag, bool) for name, flag in weights.items()):
         raise Misfit("wrong-type", "a train flag that is true or false")
-    if not said:
+    if not weights:
         return None
-    value, *others = said.values()
+    value, *others = weights.values()
     if any(other != value for other in others):
-        raise Misfit("two-weights", f"{' and '.join(said)} that say the same")
+        raise Misfit("two-weights", f"{' and '.join(weights)} that say the same")
     if not isinstance(value, int | float):
         raise Misfit("wrong-type", "a weight of 0 or 1")
     if value not in (0, 1):
