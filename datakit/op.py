@@ -206,6 +206,14 @@ class Op(ABC):
         """What to do about rows rejected for `reason`; `detail`: what the first was held against. Empty: mend them."""
         return ""
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Number columns of the result whose means a person is told when it is finished: by default those that an
+        operation adds which judges.
+        """
+        added: tuple[Column, ...] = getattr(self, "adds", ()) if self.judges else ()
+        return tuple(column.name for column in added if pa.types.is_floating(column.type))
+
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Notes for a person on the finished result, printed once: a line each."""
         return ()

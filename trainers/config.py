@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -342,7 +343,13 @@ def read_json(path: str | Path) -> Any:
                                                where=str(path), kept="nothing was started")):  # fmt: skip
             return strict_json(Path(path).read_bytes())
     except OSError as error:
-        raise ConfigError("no-config", f"{printable(path)} cannot be read: {error.strerror}", where=str(path)) from None
+        raise ConfigError(
+            "no-config",
+            f"{printable(path)} cannot be read: {error.strerror}",
+            where=str(path),
+            kept="nothing was started",
+            next=f"ls {shlex.quote(str(Path(path).parent))}",
+        ) from None
 
 
 def check_trackers(execution: Execution) -> None:

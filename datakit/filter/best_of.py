@@ -1,8 +1,7 @@
 """The best k answers of every prompt by a number: best-of-n, rejection sampling.
 
-Rank is by (`column` descending, `sample_index` ascending). A value that is null, NaN or infinite never wins.
-All samples of a prompt must lie in one shard; `prepare` checks that over the whole dataset before any shard
-is worked on. One sort of three number columns; texts are only touched to be copied out.
+Rank is by (`column` descending, `sample_index` ascending). A value that is null, NaN or infinite never wins. All
+samples of a prompt must lie in one shard: `prepare` looks. One sort of number columns; texts are only copied out.
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ from datakit.op import Context, Gather, Result
 from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from schemas.manifest import Manifest
+
+_GROUPS, _EQUAL = "groups", "groups_of_one_value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +52,25 @@ class BestOf(Gather):
     @property
     def takes(self) -> Schema:
         """The key and the sample's place in its group; the number is checked in `gives`."""
-        columns = (
-            Column(self.key, pa.string(), "rows with the same value compete"),
-            Column("sample_index", pa.int32(), "the sample's place among its prompt's"),
-        )
-        return Schema("candidates", 1, columns)
+        key = Column(self.key, pa.string(), "rows with the same value compete")
+        place = Column("sample_index", pa.int32(), "the sample's place among its prompt's")
+        return Schema("candidates", 1, (key, place))
 
     def gives(self, *inputs: Schema) -> Schema:
         require_number(inputs[0], self.column, self.name)
         return inputs[0]
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """That by which answers win."""
+        return (self.column,)
+
+    def notes(self, made: Manifest) -> tuple[str, ...]:
+        """In how many groups no answer was better than another."""
+        counts = made.stats.get("counts", {})
+        equal, count = (int(counts.get(name, 0)) for name in (_EQUAL, _GROUPS))
+        note = f"in {equal:,} of {count:,} groups all answers have the same {self.column}: what stays is no better"
+        return (note,) if equal else ()
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """`DataError` where the samples of one prompt lie in two shards."""
@@ -74,7 +86,8 @@ class BestOf(Gather):
         reason = pc.if_else(pc.is_null(lost), NOT_FINITE, "not-best")
         lighter = ids_and_numbers(rows, self.key, "sample_id").filter(pa.array(~keep))
         rejected = set_aside(lighter, reason, lost, needed.take(pa.array(group[~keep])))
-        return Result(rows.filter(pa.array(keep)), rejected)
+        counts = {_GROUPS: len(edge), _EQUAL: _equal(group, values)}
+        return Result(rows.filter(pa.array(keep)), rejected, counts)
 
 
 def winners(
@@ -84,9 +97,7 @@ def winners(
     k: int,
     ties: Literal["first", "last", "all"],
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Which rows are among the best `k` of their group, and each group's k-th best value (NaN: no finite
-    value).
-    """
+    """Which rows are among the best `k` of their group, and the k-th best value of each (NaN: none is finite)."""
     count = int(group.max()) + 1 if len(group) else 0
     if k == 1 and count:
         best = _maxima(group, values, count)
@@ -107,6 +118,12 @@ def _maxima(group: npt.NDArray[np.int64], values: npt.NDArray[np.float64], count
         best = np.full(count, np.nan)
         np.fmax.at(best, group, values)
     return best
+
+
+def _equal(group: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> int:
+    """How many groups have several finite values, all of them the same."""
+    finite = np.bincount(group, ~np.isnan(values))
+    return int(((finite > 1) & (_maxima(group, values, len(finite)) == -_maxima(group, -values, len(finite)))).sum())
 
 
 def _ranked(

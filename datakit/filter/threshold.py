@@ -105,6 +105,11 @@ class Threshold(Keep):
         asked = self._bounds_text(bounds, ties)
         return FilterDecision(pa.array(keep), pa.array(reason, pa.string()), measured(values), asked, counts)
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """That by which rows stay."""
+        return (self.column,)
+
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """How many rows stay although none lies beyond the quantile."""
         ties = int(made.stats.get("counts", {}).get(_TIES, 0))

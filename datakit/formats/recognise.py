@@ -48,10 +48,12 @@ def refusal(read: Read) -> tuple[str, str]:
     that is not known.
     """
     try:
-        first = next(iter(read.read(Context())), None)
+        first = next((one for one in read.read(Context()) if one.rows.num_rows or one.rejected is not None), None)
     except DataError as error:
-        return error.found, error.next
+        return error.found or error.what, error.next
     if first is None or first.rejected is None or not first.rejected.num_rows:
         return "", ""
-    reason, detail = (first.rejected[name][0].as_py() or "" for name in ("reason", "threshold"))
-    return f"{reason} ({detail})" if detail else reason, read.advice(reason, detail)
+    row = first.rejected.slice(0, 1).to_pylist()[0]
+    reason, detail = row["reason"] or "", row["threshold"] or ""
+    place = "" if row["byte"] is None else f" in {row['place']}"
+    return (f"{reason} ({detail})" if detail else reason) + place, read.advice(reason, detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -87,9 +88,29 @@ class ObjectParameter(luigi.DictParameter):
         return _of_kind(super().parse, x, Mapping, f"an object: '{meant}'")
 
     def of_bare(self, text: Any) -> str:
-        """The JSON that was meant by a bare word; empty for what is none."""
-        is_word = isinstance(text, str) and text.isidentifier()
-        return json.dumps({self.bare: text}) if self.bare and is_word else ""
+        """The JSON that was meant by a bare word, or by an object that lost its quotes (a shell takes them where they
+        stand in others of their kind); empty for what is none.
+        """
+        if not isinstance(text, str):
+            return ""
+        if text.isidentifier():
+            return json.dumps({self.bare: text}) if self.bare else ""
+        try:
+            meant = json.loads(_WORD.sub(lambda found: _quoted(found[0]), text))
+        except (ValueError, RecursionError):
+            return ""
+        return json.dumps(meant, ensure_ascii=False) if isinstance(meant, Mapping) and text.startswith("{") else ""
+
+
+_WORD = re.compile(r""""[^"]*"|'[^']*'|(?<![\w.])[A-Za-z_][\w.-]*""")
+"""A text in quotes of either kind, or a bare word."""
+
+
+def _quoted(word: str) -> str:
+    """`word` as JSON has it."""
+    if word.startswith('"') or word in ("true", "false", "null"):
+        return word
+    return json.dumps(word.strip("'"), ensure_ascii=False)
 
 
 class ListParameter(luigi.ListParameter):

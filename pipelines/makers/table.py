@@ -8,7 +8,7 @@ from pipelines.cli.console import Stage, say_of
 from pipelines.graph.nodes import Table
 from pipelines.runtime import settings
 from pipelines.runtime.tasks import Make, makes
-from schemas.errors import counted
+from schemas.errors import counted, printable
 
 
 @makes(Table)
@@ -51,4 +51,7 @@ class Apply(Make):
                 came = f"no row is left of {counted(sum(given.num_rows for given in inputs), 'row')}"
             aside = f", {rejected:,} set aside with the reason" if rejected else ""
             say_of(node.label, f"note: {came}{aside}")
-        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "")
+        columns = made.manifest.stats["columns"]
+        means = [(name, columns[name]["mean"]) for name in node.op.told if "mean" in columns.get(name, {})]
+        told = "".join(f", mean {printable(name)} {mean:.4g}" for name, mean in means)
+        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "") + told

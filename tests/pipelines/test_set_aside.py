@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ def test_a_stage_tells_the_rows_that_it_set_aside_before_its_place(
     note, place = capsys.readouterr().out.splitlines()
     assert Dataset.open(place.split()[-1]).manifest.num_rows == 3
     assert note.startswith("warning: 1 of 4 rows (25%) were set aside in import/bad: broken-json 1; quiver show ")
+
+
+def test_what_was_measured_is_told_beside_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The share of right answers, and of those that stay."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": "q", "response": text, "answer": "4"} for text in ("3", "4", "5", "6")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for words in (
+        ["Import", "--name", "in", "--files", "rows.jsonl", "--format", "completions", "--keep", "answer"],
+        ["Label", "--name", "checked", "--op", "verify", "--params", '{"kind": "number"}',
+         "--data", "quiver-data/in-*"],
+        ["Filter", "--name", "best", "--op", "threshold", "--params", '{"column": "correct", "minimum": 0.5}',
+         "--data", "quiver-data/checked-*"],
+    ):  # fmt: skip
+        command.run(["--module", "pipelines", *words])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "checked 4 rows, mean correct 0.25," in told and "best 1 row, 3 set aside, mean correct 1," in told
 
 
 def test_rows_of_held_out_prompts_are_counted(tmp_path: Path) -> None:

@@ -68,3 +68,18 @@ def test_the_reason_names_the_keys_that_are_there(tmp_path: Path) -> None:
     reason, next_ = reason_and_next(Sft, Jsonl(files=(str(place),), format="completions").pinned(), str(place))
     assert reason == "missing-key (prompt | input (there: question, answer))"
     assert shlex.split(next_) == ["--columns", RENAMED]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "{place} holds no record"),
+        ("\n \n", "{place} holds no record"),
+        ('{"prompt": "a" "response": "b"}', "broken-json (Expecting ',' delimiter) in rows.jsonl:1, byte 15"),
+    ],
+)
+def test_a_file_that_is_empty_or_broken_is_told_as_such(tmp_path: Path, text: str, expected: str) -> None:
+    place = tmp_path / "rows.jsonl"
+    place.write_text(text)
+    reason, next_ = reason_and_next(Sft, Jsonl(files=(str(place),), format="completions").pinned(), str(place))
+    assert (reason, next_) == (expected.format(place=place), f"quiver show {place}")

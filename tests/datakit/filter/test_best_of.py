@@ -56,6 +56,18 @@ def test_rows_that_go_say_why(answers):
     ]
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_groups_in_which_no_answer_is_better_are_told(put, answers, tmp_path, k):
+    """`b` has one answer, `c` one that counts."""
+    op = BestOf(k=k)
+    rows = answers({"a": [0.0] * 3, "b": [0.0], "c": [NAN, 0.0], "d": [1.0, 0.0]})
+    made = apply(op, put(rows), f"{tmp_path}/o")
+    assert op.notes(made.manifest) == ("in 1 of 4 groups all answers have the same reward: what stays is no better",)
+    assert op.told == ("reward",)
+    made = apply(op, put(answers({"d": [1.0, 0.0]})), f"{tmp_path}/p")
+    assert op.notes(made.manifest) == ()
+
+
 def test_output_is_in_input_order_when_prompts_are_interleaved(answers):
     rows = answers({"a": [1.0, 2.0], "b": [4.0, 3.0]}).take(pa.array([3, 0, 2, 1]))
     assert kept(BestOf(), rows) == ["b0", "a1"]

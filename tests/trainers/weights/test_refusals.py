@@ -317,6 +317,8 @@ def test_a_place_that_is_taken_is_left_alone(llama: Path, tmp_path: Path) -> Non
         import_hf(str(llama), str(out), task_key="other", check="off")
     with pytest.raises(QuiverError, match="not a complete checkpoint"):
         export(str(llama), str(tmp_path / "exported"))
+    with pytest.raises(QuiverError, match=r"there is no folder .*nowhere"):
+        export(str(tmp_path / "nowhere"), str(tmp_path / "exported"))
     assert not (tmp_path / "exported").exists()
     with pytest.raises(ConfigError, match="not a Hugging Face folder"):
         command.main([str(tmp_path), str(tmp_path / "none")])

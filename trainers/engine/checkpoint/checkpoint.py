@@ -202,14 +202,15 @@ def open_checkpoint(folder: str, verify: Verify = "full", parts: Iterable[str] =
     """
     path, manifest = _local(folder), commit.read_manifest(folder)
     if manifest is None or manifest.kind != "checkpoint":
+        there = os.path.isdir(path)
         raise IntegrityError(
             "checkpoint-incomplete",
-            f"{shown(folder)} is not a complete checkpoint",
+            f"{shown(folder)} is not a complete checkpoint" if there else f"there is no folder {shown(folder)}",
             expected="a manifest of a checkpoint",
             found="no manifest" if manifest is None else f"a {manifest.kind}",
             where=shown(folder),
             kept="everything; nothing was changed",
-            next="run the training again; it goes on from its last complete checkpoint",
+            next="run the training again; it goes on from its last complete checkpoint" if there else "quiver ls",
         )
     files = [file for file in manifest.files if "/" not in file.path or file.path.split("/")[0] in parts]
     on_rank_zero(functools.partial(_verify_all, path, files, verify))
