@@ -207,7 +207,7 @@ class Op(ABC):
         return ""
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def reported_means(self) -> tuple[str, ...]:
         """Number columns of the result whose means a person is told when it is finished: by default those that an
         operation adds which judges.
         """

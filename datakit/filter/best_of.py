@@ -61,7 +61,7 @@ class BestOf(Gather):
         return inputs[0]
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def reported_means(self) -> tuple[str, ...]:
         """That by which answers win."""
         return (self.column,)
 

@@ -106,7 +106,7 @@ class Threshold(Keep):
         return FilterDecision(pa.array(keep), pa.array(reason, pa.string()), measured(values), asked, counts)
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def reported_means(self) -> tuple[str, ...]:
         """That by which rows stay."""
         return (self.column,)
 

@@ -96,7 +96,7 @@ class ObjectParameter(luigi.DictParameter):
         if text.isidentifier():
             return json.dumps({self.bare: text}) if self.bare else ""
         try:
-            meant = json.loads(_WORD.sub(lambda found: _quoted(found[0]), text))
+            meant = json.loads(_WORD.sub(lambda match: _quoted(match[0]), text))
         except (ValueError, RecursionError):
             return ""
         return json.dumps(meant, ensure_ascii=False) if isinstance(meant, Mapping) and text.startswith("{") else ""

@@ -52,6 +52,6 @@ class Apply(Make):
             aside = f", {rejected:,} set aside with the reason" if rejected else ""
             say_of(node.label, f"note: {came}{aside}")
         columns = made.manifest.stats["columns"]
-        means = [(name, columns[name]["mean"]) for name in node.op.told if "mean" in columns.get(name, {})]
-        told = "".join(f", mean {printable(name)} {mean:.4g}" for name, mean in means)
-        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "") + told
+        means = [(name, columns[name]["mean"]) for name in node.op.reported_means if "mean" in columns.get(name, {})]
+        measured = "".join(f", mean {printable(name)} {mean:.4g}" for name, mean in means)
+        return counted(made.num_rows, "row") + (f", {rejected:,} set aside" if rejected else "") + measured

@@ -57,8 +57,8 @@ def test_what_was_measured_is_told_beside_the_rows(
          "--data", "quiver-data/checked-*"],
     ):  # fmt: skip
         command.run(["--module", "pipelines", *words])
-    told = " ".join(capsys.readouterr().err.split())
-    assert "checked 4 rows, mean correct 0.25," in told and "best 1 row, 3 set aside, mean correct 1," in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "checked 4 rows, mean correct 0.25," in printed and "best 1 row, 3 set aside, mean correct 1," in printed
 
 
 def test_rows_of_held_out_prompts_are_counted(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_groups_in_which_no_answer_is_better_are_told(put, answers, tmp_path, k)
     rows = answers({"a": [0.0] * 3, "b": [0.0], "c": [NAN, 0.0], "d": [1.0, 0.0]})
     made = apply(op, put(rows), f"{tmp_path}/o")
     assert op.notes(made.manifest) == ("in 1 of 4 groups all answers have the same reward: what stays is no better",)
-    assert op.told == ("reward",)
+    assert op.reported_means == ("reward",)
     made = apply(op, put(answers({"d": [1.0, 0.0]})), f"{tmp_path}/p")
     assert op.notes(made.manifest) == ()
 

@@ -231,8 +231,8 @@ def test_rollouts_that_were_lost_are_told_where_a_run_goes_on(
     [shard] = (tmp_path / "run/rollouts/step=000001-a.answers").glob("*.parquet")
     spoil(shard)
     task.make(node, None)
-    told = " ".join(capsys.readouterr().err.split())
-    assert "warning: 1 dataset of rollouts" in told and "step=000001-a.answers" in told and shard.name in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "warning: 1 dataset of rollouts" in printed and "step=000001-a.answers" in printed and shard.name in printed
     save.unlink()
     task.make(node, None)
     assert capsys.readouterr().err == ""
