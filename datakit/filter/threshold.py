@@ -1,11 +1,10 @@
 """Rows whose number lies beyond a threshold, absolute or a quantile of the whole dataset.
 
-The bounds are strict by default, as in ReST (Gulcehre et al. 2023, arXiv:2308.08998: reward > threshold). A
-quantile is that of all rows of all shards (finite values, exact, linear interpolation), asked once before the
-work in one scan of the column, so that the cut into shards changes nothing. Where values are so tied that none lies
-beyond a quantile (rewards that are all 1), the rows that equal it stay, and a note says how many. A threshold that no
-row passes even so stops the run before any shard is read in full, unless `allow_empty` says that an empty outcome is
-fine; then bounds stay strict.
+The bounds are strict by default, as in ReST (Gulcehre et al. 2023, arXiv:2308.08998: reward > threshold). A quantile is
+that of all rows of all shards (finite values, exact, linear interpolation), asked once before the work in one scan of
+the column, so that the cut into shards changes nothing. Where values are so tied that none lies beyond a quantile
+(rewards that are all 1), the rows that equal it stay, and a note says how many. A threshold that no row passes even so
+stops the run before any shard is read in full, unless `allow_empty` has it that none may; then bounds stay strict.
 """
 
 from __future__ import annotations
@@ -117,13 +116,9 @@ class Threshold(Keep):
             return ()
         bounds = [(self.minimum_quantile, "above"), (self.maximum_quantile, "below")]
         asked = " and ".join(f"{side} the quantile {bound:g}" for bound, side in bounds if bound is not None)
-        rows, value = (
-            made.num_rows + sum(file.rows for file in made.rejected),
-            made.stats["columns"][self.column]["min"],
-        )
-        return (
-            f"no {self.column} lies {asked}, which many share: the {ties:,} of {rows:,} rows at {value:g} are kept",
-        )
+        rows = made.num_rows + sum(file.rows for file in made.rejected)
+        at = f"{made.stats['columns'][self.column]['min']:g}"
+        return (f"no {self.column} lies {asked}, which many share: the {ties:,} of {rows:,} rows at {at} are kept",)
 
     def _bounds(self, finite: FiniteValues) -> Bounds:
         def bound(number: float | None, quantile: float | None) -> float | None:
