@@ -16,7 +16,7 @@ setup: ## make or refresh .venv (all other doors do it by themselves)
 	@bash setup.sh dev
 
 run: ## one alignment iteration on the embedded default: luigi --module pipelines RestIteration
-	@bash setup.sh
+	@bash setup.sh report
 	@$(BIN)/luigi --module pipelines RestIteration $(ARGS)
 
 test: ## the tests, file by file in two processes (JOBS=4 for four)

@@ -2,7 +2,7 @@
 # Sets up .venv: a plain virtual environment with torch (CPU build without an NVIDIA GPU, CUDA build with one),
 # Quiver itself (editable) and the extras named on the command line.
 #
-#   bash setup.sh            what `make run` needs
+#   bash setup.sh report     what `make run` needs (without the extra it needs the same, and draws no charts)
 #   bash setup.sh dev        what `make test`, `make check` and `make bench` need
 #
 # Idempotent: returns at once while pyproject.toml, constraints.txt, this file and the machine stay the same.
@@ -91,4 +91,5 @@ install $constraints "torch==$(torch_of_venv)" --editable ".${extras:+[$extras]}
     "$(last_line .venv/libraries.log)" "$PWD/.venv/libraries.log" "connect to the network, then run the same command again"
 rm -f .venv/.set-up-*
 touch "$stamp" "$stamp${extras:+-$extras}"
+if [ "$extras" = dev ]; then touch "$stamp-report"; fi  # which has it all
 echo "set-up: done in $((SECONDS - started)) s"

@@ -97,6 +97,13 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.diff",
         flags={"--json": "as JSON, all of it", "--root FOLDER": ROOT},
     ),
+    "report": Command(
+        usage="quiver report [NAME] [--out FILE] [--root FOLDER]",
+        meaning="a page of a run, one HTML file that asks no network: figures, rewards, rows, curves, answers side by "
+        "side, lineage; of the last run, or the last one in a folder",
+        module="quiver.report",
+        flags={"--out FILE": "a new file (report-KEY.html in the run's folder)", "--root FOLDER": ROOT},
+    ),
     "du": Command(
         usage="quiver du [NAME] [--json] [--root FOLDER]",
         meaning="what takes the room: bytes by folder and kind, trainings' folders too; how much is of older variants",

@@ -25,6 +25,11 @@ _NUMBERED = re.compile(r"(iter|step)=(\d{1,9})")
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
+def run_folder(place: str) -> str:
+    """The folders above `place` that are no iterations or steps: those of its recipe and experiment."""
+    return "/".join(part for part in place.split("/")[:-1] if not _NUMBERED.fullmatch(part))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A dataset or checkpoint of a workspace: where it lies, and what its manifest says."""
@@ -64,6 +69,11 @@ class Entry:
         return "/".join(self._folders[1:]) or None
 
     @property
+    def run(self) -> str:
+        """The folder of its recipe and experiment."""
+        return run_folder(self.place)
+
+    @property
     def iteration(self) -> int | None:
         """Which iteration of the recipe made it."""
         return self._numbers.get("iter")
@@ -99,7 +109,7 @@ class Entry:
 
     @property
     def _folders(self) -> list[str]:
-        return [part for part in self.place.split("/")[:-1] if not _NUMBERED.fullmatch(part)]
+        return [part for part in run_folder(self.place).split("/") if part]
 
     @property
     def _numbers(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ with a plan, and in `report` what was measured.
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import luigi
 
+from datakit.catalog.workspace import run_folder
 from pipelines.cli import invocation
 from pipelines.cli.console import say
 from pipelines.cli.learning import AssignmentsParameter, Assigns, MergedParameter
@@ -22,6 +24,7 @@ from pipelines.cli.parameters import OptionalWhole, RenamedParameter
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
 from pipelines.graph.node import Node
+from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name
 from pipelines.graph.results import Results
@@ -95,11 +98,24 @@ class Recipe(Templated, Assigns, Command, Generic[R]):
             tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *lost))
         elif lost:
             print("".join(f"\n{terminal.wrapped(note)}" for note in lost))
-        folder = self.targets[-1].url.rpartition("/")[0]
-        shown = rendered(Report(title=self.task_family, folder=folder, tables=tuple(tables)))
+        shown = rendered(self._measured(tables))
         if shown:
             print(shown)
         self.go_on()
+
+    def _measured(self, tables: Sequence[FigureTable]) -> Report:
+        """What there is to show."""
+        last = self.targets[-1]
+        program, *words = invocation.again()
+        nodes = [node for node in ordered(self.targets) if node.url.startswith(f"{node.root}/") and node is not last]
+        return Report(
+            title=self.task_family,
+            folder=f"{last.root}/{run_folder(last.label)}",
+            tables=tuple(tables),
+            root=last.root,
+            results=tuple(node.url.removeprefix(f"{node.root}/") for node in (*nodes, last)),
+            command=shlex.join([os.path.basename(program), *words]),
+        )
 
     def go_on(self) -> None:
         """Print, behind the figures, where the results lie; a recipe that goes on from here says how as well."""

@@ -3,3 +3,5 @@
 from __future__ import annotations
 
 from pipelines.report.table import TABLE as TABLE
+
+from pipelines.report.html import PAGE as PAGE  # isort: skip - the table comes first

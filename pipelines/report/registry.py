@@ -15,4 +15,4 @@ def renderers() -> Sequence[Renderer]:
 
 def rendered(report: Report) -> str:
     """What all renderers say of `report`, one after the other; empty where nothing was measured."""
-    return "\n".join(renderer.render(report) for renderer in renderers()) if report.tables else ""
+    return "\n".join(filter(None, (renderer.render(report) for renderer in renderers())))

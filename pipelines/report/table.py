@@ -20,14 +20,18 @@ def text(table: FigureTable) -> str:
     """The title; the figures, a line for each row where that fits, and otherwise a column for each row, in as many
     blocks as needed; what the figures mean; and its notes.
     """
-    names = [column.name for column in table.columns]
-    rows = [[_cell(*pair) for pair in zip(table.columns, row, strict=True)] for row in table.rows]
+    names, rows = [column.name for column in table.columns], cells(table)
     across = _aligned([names, *rows])
     ruled = [across[0], "  ".join("-" * width for width in _widths([names, *rows])), *across[1:]]
     body = ruled if len(ruled[0]) <= terminal.width() else list(_blocks(names, rows))
     meanings = [(column.name, column.meaning) for column in table.columns if column.meaning]
     notes = [terminal.wrapped(note) for note in table.notes]
     return "\n".join([terminal.wrapped(table.title), *body, *terminal.table(meanings, "  "), *notes])
+
+
+def cells(table: FigureTable) -> tuple[tuple[str, ...], ...]:
+    """What stands in a table's cells, row by row: each number in its column's form, "-" where there is none."""
+    return tuple(tuple(_cell(*pair) for pair in zip(table.columns, row, strict=True)) for row in table.rows)
 
 
 def _blocks(names: Sequence[str], rows: Cells) -> Iterator[str]:

@@ -41,8 +41,10 @@ class Maker:
     ) -> Dataset:
         self.clock += 1
         shards = [rows] if isinstance(rows, pa.Table) else rows
-        aside = Schema(schema.name, schema.version, (*schema.columns, *WHY), schema.key)
-        with Attempt.begin(str(self.root / place), schema, aside if rejected is not None else None) as attempt:
+        aside = None
+        if rejected is not None:
+            aside = Schema(schema.name, schema.version, (*schema.columns, *WHY), schema.key)
+        with Attempt.begin(str(self.root / place), schema, aside) as attempt:
             files = []
             for number, shard in enumerate(shards):
                 writer = attempt.shard(number)
