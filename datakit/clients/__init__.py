@@ -1,13 +1,14 @@
 """What a model looks like from here: four protocols, and a scorer that is a Python function.
 
 `Generator` answers prompts, `Scorer` puts numbers on rows, `TokenModel` says what it thinks of given tokens, `Judge`
-reads a rubric. Whoever calls
-`datakit.apply` hands the real thing in as a `Resource`; operations see only the protocol.
+answers conversations in text; `http` has them of a server. Whoever calls `datakit.apply` hands the real thing in as a
+`Resource`; operations see only the protocol.
 """
 
 from __future__ import annotations
 
 from datakit.clients.protocols import ANSWERS as ANSWERS
+from datakit.clients.protocols import REPLIES as REPLIES
 from datakit.clients.protocols import TOKENIZED_PROMPTS as TOKENIZED_PROMPTS
 from datakit.clients.protocols import Generator as Generator
 from datakit.clients.protocols import Judge as Judge

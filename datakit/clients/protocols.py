@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -100,10 +100,34 @@ class TokenModel(Protocol):
         ...
 
 
+REPLIES = Schema(
+    "replies",
+    1,
+    (
+        Column("reply", pa.string(), "what the judge said, whole; null where it said nothing", nullable=True),
+        Column("reasoning", pa.string(), "what it thought before, where it says so", nullable=True),
+        Column("finish_reason", pa.string(), "stop, length (it was cut), refusal, content_filter", nullable=True),
+        Column("error", pa.string(), "why there is no reply, in the server's words", nullable=True),
+    ),
+)
+"""What a judge returns: a reply, or an `error`."""
+
+
 @runtime_checkable
 class Judge(Protocol):
-    """A model that reads a rubric and says, for every row, what it finds."""
+    """A model that answers a conversation in text: what it is asked, and how its reply is read, an operation says."""
 
-    def judge(self, rows: pa.Table, rubric: str) -> pa.Table:
-        """One row per row: `verdict` (string, null if it could not be read) and `reply` (string)."""
+    def judge(
+        self,
+        conversations: pa.Array | pa.ChunkedArray,
+        sampling: Sampling,
+        seeds: npt.NDArray[np.uint64],
+        answer_schema: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """One reply (`REPLIES`) to each of `conversations` (MESSAGES), in their order, drawn with its own seed.
+
+        `answer_schema` (a JSON schema) is what a reply should be; a judge that cannot be held to one leaves it aside,
+        so a reply is read with a parser in any case. `sampling.samples_per_prompt` is 1: who wants several votes asks
+        several times, each with a seed of its own.
+        """
         ...

@@ -1,0 +1,104 @@
+"""One server: a request out, a bounded reply in, within three time-outs.
+
+No redirect is followed, no proxy and no `.netrc` of the environment is used, no cookie is kept. A reply is read as
+far as it may be long, decompressed piece by piece within the same bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from datakit.clients.http.address import Key, missing_library
+from datakit.clients.http.exchange import Refused, Reply, Request, Unanswered
+from datakit.clients.http.limits import Limits
+from datakit.clients.http.pace import Pace
+from schemas.errors import printable
+
+if TYPE_CHECKING:
+    import httpx2
+
+_AGENT = "quiver"
+_PLAIN, _ZIPPED = ("", "identity"), ("gzip", "deflate", "x-gzip")
+_EITHER_WINDOW = 32 + zlib.MAX_WBITS
+
+
+class Server:
+    """The server at `base`; of one event loop."""
+
+    def __init__(self, base: str, key: Key, limits: Limits) -> None:
+        try:
+            import httpx2
+        except ImportError as fault:
+            raise missing_library(fault) from fault
+        self.base, self.key, self.limits = base, key, limits
+        self.pace = Pace(limits.concurrency)
+        self.down_until = 0.0
+        root = httpx2.URL(base)
+        self._root = f"{root.scheme}://{root.netloc.decode('ascii')}"
+        first = limits.first_byte or limits.total
+        self._errors: Any = httpx2
+        self._client = httpx2.AsyncClient(
+            headers={**key.headers, "User-Agent": _AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+            timeout=httpx2.Timeout(first, connect=limits.connect, pool=None),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=limits.concurrency),
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    async def send(self, request: Request, method: str = "POST") -> Reply:
+        """The reply, of whatever status; `Unanswered` and `Refused` where there is none that can be read."""
+        url = f"{self._root if request.path.startswith('/') else self.base + '/'}{request.path}"
+        content = request.data if method == "POST" else None
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        started = time.monotonic()
+        try:
+            return await asyncio.wait_for(
+                self._exchange(self._client.build_request(method, url, content=content, headers=headers), request),
+                self.limits.total,
+            )
+        except (asyncio.TimeoutError, TimeoutError) as fault:
+            raise Unanswered(f"no whole answer within {self.limits.total:g} s", slow=True) from fault
+        except self._errors.ConnectTimeout as fault:
+            raise Unanswered(f"no connection within {self.limits.connect:g} s", slow=True) from fault
+        except self._errors.TimeoutException as fault:
+            raise Unanswered(f"nothing came for {time.monotonic() - started:.3g} s", slow=True) from fault
+        except (self._errors.TransportError, OSError) as fault:
+            raise Unanswered(f"{type(fault).__name__}: {printable(fault, 120)}") from fault
+
+    async def _exchange(self, request: httpx2.Request, asked: Request) -> Reply:
+        started = time.monotonic()
+        response = await self._client.send(request, stream=True)
+        try:
+            coding = response.headers.get("content-encoding", "").strip().lower()
+            most = max(asked.answer_bytes, self.limits.answer_bytes)
+            data = await _bounded(response.aiter_raw(), coding, most)
+        finally:
+            await response.aclose()
+        self._client.cookies.clear()
+        return Reply(
+            response.status_code, dict(response.headers), data, round(time.monotonic() - started, 6), self.base
+        )
+
+    async def close(self) -> None:
+        """Close the connections that are kept open for more requests."""
+        await self._client.aclose()
+
+
+async def _bounded(pieces: AsyncIterator[bytes], coding: str, most: int) -> bytes:
+    """The pieces as one, decompressed; `Refused` where that is more than `most` bytes, or not what it says it is."""
+    if coding not in _PLAIN + _ZIPPED:
+        raise Refused(f"the reply is packed as {printable(coding, 40)}")
+    unpack = zlib.decompressobj(_EITHER_WINDOW) if coding in _ZIPPED else None
+    whole = bytearray()
+    async for piece in pieces:
+        try:
+            whole += piece if unpack is None else unpack.decompress(piece, most + 1 - len(whole))
+        except zlib.error as fault:
+            raise Refused(f"the reply is no {printable(coding, 40)}") from fault
+        if len(whole) > most:
+            raise Refused(f"the reply is longer than {most:,} bytes")
+    return bytes(whole)
