@@ -27,6 +27,7 @@ from schemas.rows.rewards import REWARD as REWARD
 from schemas.rows.rewards import REWARDS as REWARDS
 from schemas.rows.samples import SAMPLE_COLUMNS as SAMPLE_COLUMNS
 from schemas.rows.samples import SAMPLES as SAMPLES
+from schemas.rows.samples import TOKEN_COLUMNS as TOKEN_COLUMNS
 from schemas.rows.tokens import PACKED_PAIRS as PACKED_PAIRS
 from schemas.rows.tokens import PACKS as PACKS
 from schemas.rows.tokens import PAIRS as PAIRS

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,16 +176,46 @@ class ModelServer:
         """What is said to a request that nothing goes wrong with."""
         if path == "/v1/chat/completions":
             text = body["messages"][-1]["content"]
-            choices = [
-                {
-                    "index": index,
-                    "message": {"role": "assistant", "content": f"{drawn(text, body['seed'] + index)} {text}"},
-                    "finish_reason": "stop",
-                }
-                for index in range(body.get("n", 1))
+            made = [{"message": {"content": f"{drawn(text, seed)} {text}"}} for seed in seeds(body)]
+        elif path == "/v1/completions" and body.get("echo"):
+            made = [{"text": "", "logprobs": {"token_logprobs": [None, *map(thought, body["prompt"][1:])]}}]
+        elif path == "/v1/completions" and isinstance(body["prompt"], str):
+            made = [{"text": f"{drawn(body['prompt'], seed)}"} for seed in seeds(body)]
+        elif path == "/v1/completions":
+            made = [
+                {"text": named(ids), "token_ids": ids, "logprobs": {"token_logprobs": [*map(thought, ids)]}}
+                for ids in (answer_ids(body["prompt"], seed, body["max_tokens"]) for seed in seeds(body))
             ]
-            return {"model": self.model, "choices": choices, "usage": {"prompt_tokens": len(text)}}
-        return None
+        elif path == "/inference/v1/generate":
+            params = body["sampling_params"]
+            answers = [answer_ids(body["token_ids"], seed, params["max_tokens"]) for seed in seeds(params)]
+            made = [
+                {"token_ids": ids, "logprobs": {"content": [{"token_id": one, "logprob": thought(one)} for one in ids]}}
+                for ids in answers
+            ]
+        else:
+            return None
+        choices = [{"index": index, "finish_reason": "stop", **one} for index, one in enumerate(made)]
+        return {"model": self.model, "choices": choices, "usage": {"prompt_tokens": 3}}
+
+
+def seeds(body: Body) -> list[int]:
+    """The seeds of the answers to a request."""
+    return [body.get("seed", 0) + index for index in range(body.get("n", 1))]
+
+
+def answer_ids(prompt: Sequence[int], seed: int, most: int) -> list[int]:
+    """The tokens of an answer, at most six."""
+    return [drawn([*prompt], seed + place) % VOCABULARY for place in range(min(most, 6))]
+
+
+def thought(token: int | None) -> float:
+    """The log-probability of a token."""
+    return -(token or 0) / 64
+
+
+def named(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
 
 
 def drawn(what: object, seed: int) -> int:

@@ -19,18 +19,23 @@ from schemas import IDS, Column, Schema
 
 ANSWERS = Schema(
     "answers",
-    1,
+    2,
     (
         Column("prompt_row", pa.int32(), "which of the rows asked, from 0"),
         Column("sample_index", pa.int32(), "which of its answers, from 0"),
-        Column("response_ids", IDS, "the tokens drawn, the stop token included"),
+        Column("response_ids", IDS, "the tokens drawn, the stop token included; null: not given", nullable=True),
         Column("response", pa.string(), "the answer, without stop text"),
-        Column("logprobs", pa.list_(pa.float32()), "log-probability (nats) of each token drawn, at temperature 1"),
+        Column(
+            "logprobs",
+            pa.list_(pa.float32()),
+            "log-probability (nats) of each token drawn, at temperature 1; null: not given",
+            nullable=True,
+        ),
         Column("finish_reason", pa.string(), "stop or length; error where `error` says why there is no answer"),
         Column("error", pa.string(), "why there is no answer", nullable=True),
     ),
 )
-"""What a generator returns; `error` may be left out."""
+"""What a generator returns; columns that may be null may be left out, and `REASONING` may stand beside them."""
 
 TOKENIZED_PROMPTS = Schema(
     "templated prompts",
@@ -49,7 +54,7 @@ class Generator(Protocol):
 
         Rows have the columns that the resource's `takes` names (`prompt_ids`, `prompt`, `messages`), and others.
         `seeds` holds one number a row; where the generator can, the answers to a row are a function of what it reads,
-        the settings and its seed. One that sees no tokens leaves `response_ids` and `logprobs` empty.
+        the settings and its seed. One that sees no tokens leaves `response_ids` and `logprobs` null.
         """
         ...
 

@@ -5,6 +5,7 @@ one number a row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +13,21 @@ import pyarrow.compute as pc
 
 from datakit.clients.protocols import ANSWERS, Scorer
 from datakit.op import Context
+from schemas import TOKEN_COLUMNS
 from schemas.errors import ConfigError, DataError, ServiceError, printable
+from schemas.rows.samples import REASONING
 
 
-def checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
-    """Every (prompt, sample) exactly once, in order, whole or with an `error`; else `ServiceError`."""
+def checked(answers: pa.Table, prompts: int, samples: int, given: Sequence[str] = TOKEN_COLUMNS) -> pa.Table:
+    """Every (prompt, sample) exactly once, in order, whole (with what is `given` of its tokens) or with an `error`;
+    `ServiceError` for anything else.
+    """
     try:
-        answers = ANSWERS.conform(answers, "the generator's reply")
-        ANSWERS.dropping("error").check(
-            answers.filter(pc.is_null(answers["error"])).drop_columns(["error"]), "the reply"
-        )
+        schema = ANSWERS.adding(REASONING) if REASONING.name in answers.column_names else ANSWERS
+        answers = schema.conform(answers, "the generator's reply")
+        whole = [replace(ANSWERS[name], nullable=False) for name in TOKEN_COLUMNS if name in given]
+        good = answers.filter(pc.is_null(answers["error"])).drop_columns(["error"])
+        schema.dropping("error").adding(*whole).check(good, "the reply")
     except DataError as fault:
         raise _bad(fault.what) from fault
     places = list(zip(answers["prompt_row"].to_pylist(), answers["sample_index"].to_pylist(), strict=True))
@@ -29,7 +35,8 @@ def checked(answers: pa.Table, prompts: int, samples: int) -> pa.Table:
     strange = set(places) - set(asked)
     if strange or len(set(places)) != len(places):
         raise _bad(f"asked {len(asked)} answers, got {len(places)}, {len(strange)} of them not asked for or twice")
-    answers = pa.concat_tables([answers, missing(sorted(set(asked) - set(places)), "missing in the reply")])
+    none = missing(sorted(set(asked) - set(places)), "missing in the reply")
+    answers = pa.concat_tables([answers, none], promote_options="default")
     answers = answers.sort_by([("prompt_row", "ascending"), ("sample_index", "ascending")]).combine_chunks()
     lengths = pc.not_equal(pc.list_value_length(answers["response_ids"]), pc.list_value_length(answers["logprobs"]))
     if pc.any(lengths).as_py():

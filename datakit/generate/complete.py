@@ -16,11 +16,12 @@ from datakit.clients.protocols import ANSWERS, Generator
 from datakit.clients.replies import checked, missing
 from datakit.clients.sampling import Sampling
 from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
-from schemas import SAMPLE_COLUMNS, SAMPLES, Column, Schema
-from schemas.canonical import json_digest
+from schemas import TOKEN_COLUMNS, Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED, json_digest
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, printable
+from schemas.rows.samples import REASONING, answered_with
 
 _PROMPT = ("prompt", "prompt_ids")
 
@@ -42,6 +43,9 @@ class Complete(Expand):
     paid: ClassVar[bool] = True
 
     sampling: Sampling = field(default_factory=Sampling)
+    answered_with: tuple[str, ...] = field(default=TOKEN_COLUMNS, metadata=DEFAULT_UNNAMED)
+    """What the generator gives of an answer besides its text: of `response_ids` and `logprobs` those that are not among
+    them may be null, and `reasoning` is a column where it is."""
 
     @property
     def takes(self) -> Schema:
@@ -55,8 +59,15 @@ class Complete(Expand):
 
     def gives(self, *inputs: Schema) -> Schema:
         """The prompt's columns and those of its sample; text and tokens of a prompt where the rows have them."""
-        added = [column for column in SAMPLE_COLUMNS if column.name not in _PROMPT or column.name in inputs[0]]
-        return inputs[0].adding(*added).renamed("samples", version=SAMPLES.version, key=("sample_id",))
+        version, columns = answered_with(*self.answered_with)
+        added = [column for column in columns if column.name not in _PROMPT or column.name in inputs[0]]
+        return inputs[0].adding(*added).renamed("samples", version=version, key=("sample_id",))
+
+    def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Complete:
+        """A generator that says what it gives of an answer says it for all of them."""
+        given = outputs.get("generator", ())
+        known = tuple(name for name in (*TOKEN_COLUMNS, REASONING.name) if name in given)
+        return replace(self, answered_with=known) if given else self
 
     def grown(self, given: Size) -> Size:
         drawn = given.times(self.sampling.samples_per_prompt)
@@ -73,11 +84,12 @@ class Complete(Expand):
         seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
         ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
         sampling = replace(self.sampling, stop=tuple(ends))
-        answers = checked(_asked(generator, rows, sampling, seeds), rows.num_rows, sampling.samples_per_prompt)
+        replies = _asked(generator, rows, sampling, seeds)
+        answers = checked(replies, rows.num_rows, sampling.samples_per_prompt, self.answered_with)
         good = answers.filter(pc.is_null(answers["error"]))
         bad = answers.filter(pc.is_valid(answers["error"]))
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
-        samples = _joined(rows, good, draw_id(ctx.keys["generator"], sampling, ctx.seed))
+        samples = _joined(rows, good, draw_id(ctx.keys["generator"], sampling, ctx.seed), self.answered_with)
         return Result(samples, _rejected(rows, bad), {"response_tokens": tokens})
 
 
@@ -126,13 +138,15 @@ def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.
         return pa.concat_tables(parts)
 
 
-def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str) -> pa.Table:
+def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str, given: tuple[str, ...]) -> pa.Table:
     table = rows.take(answers["prompt_row"])
     pairs = zip(table["prompt_id"].to_pylist(), answers["sample_index"].to_pylist(), strict=True)
-    table = table.drop_columns([name for name in table.column_names if name in (*ANSWERS.names, "sample_id")])
+    thought = [REASONING.name] if REASONING.name in given else []
+    new = {*ANSWERS.names, *thought, "sample_id"}
+    table = table.drop_columns([name for name in table.column_names if name in new])
     ids = pa.array([sample_id(name, drawn_by, index) for name, index in pairs], pa.string())
     table = table.append_column("sample_id", ids)
-    for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason"):
+    for name in ("sample_index", "response", "response_ids", "logprobs", "finish_reason", *thought):
         table = table.append_column(name, answers[name])
     return table
 

@@ -6,18 +6,24 @@ The client is `datakit.clients.http`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from datakit.op import NOTHING, Capability
-from pipelines.graph.backend import Backend, Placement, Role, placement_of, register
+from datakit.clients import TOKENIZED_PROMPTS
+from datakit.op import NOTHING, Capability, Op
+from datakit.template import Rendering
+from pipelines.graph.backend import Backend, Placement, Role, Step, placement_of, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.node import GraphBuilder, Node
-from pipelines.graph.placement import IDENTITY
+from pipelines.graph.placement import IDENTITY, parted
+from pipelines.graph.steps import prompt_steps
 from schemas import Schema
 from schemas.errors import ConfigError, printable
+from schemas.rows.samples import REASONING
 from schemas.store.storage import shown
+from schemas.tokenizer import folder_identity, read_folder
 
 if TYPE_CHECKING:
     from datakit.clients.http import Address, Limits
@@ -27,9 +33,12 @@ if TYPE_CHECKING:
 class Served(Placement):
     """How a server is asked.
 
-    `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it, the place of a file
-    that does); `revision` the user's own word for which weights are served; `timeout`, `connect` and `first_byte` are
-    seconds of one request; `patience` is how long a server may turn every request away.
+    `api`: `chat` sends conversations and gets text; `completions` sends prompts, with a `tokenizer` (a folder) as its
+    tokens, and then gets tokens and their log-probabilities; `generate` is vLLM's endpoint for tokens alone. Left out,
+    it is `completions` where there is a tokenizer, else `chat`. `separately`: one request an answer, for a server that
+    takes no `n`. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it, the place
+    of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect` and
+    `first_byte` are seconds of one request; `patience` is how long a server may turn every request away.
     """
 
     inside: bool = False
@@ -39,13 +48,25 @@ class Served(Placement):
     first_byte: float | None = None
     patience: float = 300.0
     key: str = ""
+    tokenizer: str = ""
+    separately: bool = False
+    api: Literal["", "chat", "completions", "generate"] = field(default="", metadata=IDENTITY)
     revision: str = field(default="", metadata=IDENTITY)
 
     def faults(self) -> list[str]:
         """Which numbers are too low."""
         times = {"connect": self.connect, "first_byte": self.first_byte, "patience": self.patience}
         low = [f"{name} {value} is not above 0" for name, value in times.items() if value is not None and value <= 0]
+        if self.chosen_api == "generate" and not self.tokenizer:
+            low.append("api generate sends tokens: tokenizer=FOLDER is needed")
+        if self.api == "chat" and self.tokenizer:
+            low.append("api chat sends conversations as they are: leave the tokenizer out")
         return [*super().faults(), *low]
+
+    @property
+    def chosen_api(self) -> Literal["chat", "completions", "generate"]:
+        """The endpoint that answers come from."""
+        return self.api or ("completions" if self.tokenizer else "chat")
 
 
 @register
@@ -56,10 +77,24 @@ class Http(Backend):
     form: ClassVar[str] = "a model that a server answers for"
     example: ClassVar[str] = "http://localhost:8000/v1#llama"
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
-    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"judge": frozenset()}
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
+        "generator": frozenset({"seeds", "top_k"}),
+        "judge": frozenset({"seeds"}),
+    }
     placement: ClassVar[Placement] = Served()
     settings: ClassVar[tuple[str, ...]] = (
-        *("concurrency", "timeout", "connect", "first_byte", "patience", "key", "revision"),
+        *(
+            "concurrency",
+            "timeout",
+            "connect",
+            "first_byte",
+            "patience",
+            "key",
+            "revision",
+            "tokenizer",
+            "api",
+            "separately",
+        ),
     )
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
 
@@ -80,26 +115,90 @@ class Http(Backend):
             label=address.model, root=plan.root, reference=reference, backend=self.kind, identity=identity
         )
 
+    def settled(self, node: Node) -> Node:
+        """Of a node with a tokenizer: its identity, its template, and where it lies."""
+        folder = _asked(node).tokenizer
+        if not folder:
+            return node
+        assert isinstance(node, ExternalModel), node
+        row = read_folder(folder)
+        if row is None:
+            raise ConfigError(
+                "no-tokenizer",
+                f"there is no tokenizer.json in {printable(folder, 200)}",
+                expected=f"the folder of the tokenizer that {printable(node.name)} reads",
+                kept="nothing was started",
+            )
+        return replace(
+            node,
+            backend=HttpTokens.kind,
+            reference=f"{node.reference},tokenizer={os.path.abspath(folder)}",
+            tokenizer=folder_identity(folder),
+            chat_template=row["chat_template"] is not None,
+        )
+
+    def outputs(self, node: Node, role: Role) -> tuple[str, ...]:
+        thinks = role == "generator" and _asked(node).chosen_api == "chat"
+        return (*super().outputs(node, role), *((REASONING.name,) if thinks else ()))
+
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
-        return NOTHING
+        if role != "generator":
+            return NOTHING
+        if _asked(node).chosen_api == "completions":
+            return TOKENIZED_PROMPTS.selecting("prompt")
+        return rows.selecting("messages", *(("tools",) if "tools" in rows else ()))
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        from datakit.clients.http import Address, Asking, HttpJudge
+        from datakit.clients.http import Address, Asking, HttpGenerator, HttpJudge
         from datakit.clients.http.address import Key
+        from datakit.tokenizers.tokenizer import Tokenizer
 
         assert isinstance(placement, Served), placement
-        address = Address.of(url)
+        address = Address.of(parted(url)[0])
         asking = Asking.opened(address, Key.named(placement.key), _limits(placement), _served(address, placement))
-        return HttpJudge(asking)
+        if role == "judge":
+            return HttpJudge(asking)
+        tokenizer = Tokenizer.of_folder(placement.tokenizer) if placement.tokenizer else None
+        return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately)
 
     def notes(self, node: Node) -> Sequence[str]:
         from datakit.clients.http.address import Address
 
-        placement, address = placement_of(node), Address.of(node.url)
-        assert isinstance(placement, Served), placement
+        placement, address = _asked(node), Address.of(parted(node.url)[0])
         if not placement.key or address.is_private:
             return ()
         return (f"the key in {placement.key} is sent unencrypted to {printable(', '.join(address.hosts), 200)}",)
+
+
+@register
+class HttpTokens(Http):
+    """A server that is asked in tokens of a tokenizer that lies here, and answers in tokens."""
+
+    kind: ClassVar[str] = "http-tokens"
+    form: ClassVar[str] = "a model that a server answers for in tokens"
+    example: ClassVar[str] = "http://localhost:8000/v1#llama,tokenizer=./llama"
+    schemes: ClassVar[tuple[str, ...]] = ()
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
+        "generator": frozenset({"token_ids", "logprobs", "seeds", "top_k"}),
+    }
+
+    def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        return TOKENIZED_PROMPTS
+
+    def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
+        """Templated with an open answer, and tokenized."""
+        return prompt_steps(rendering, max_length)
+
+    def tokenizer(self, url: str) -> object:
+        from datakit.tokenizers.tokenizer import Tokenizer
+
+        return Tokenizer.of_folder(dict(text.split("=", 1) for text in parted(url)[1])["tokenizer"])
+
+
+def _asked(node: Node) -> Served:
+    placement = placement_of(node)
+    assert isinstance(placement, Served), placement
+    return placement
 
 
 def _limits(placement: Served) -> Limits:

@@ -43,6 +43,10 @@ class Step:
     op: Op
 
 
+_OF_AN_ANSWER: Mapping[str, Capability] = {"response_ids": "token_ids", "logprobs": "logprobs"}
+"""Columns of an answer, and what a generator must be able to give that fills them."""
+
+
 class Backend(ABC):
     """One way to reach a model, without state: everything a model is stands in its node."""
 
@@ -82,6 +86,19 @@ class Backend(ABC):
         """
         return ()
 
+    def outputs(self, node: Node, role: Role) -> tuple[str, ...]:
+        """What the model at `node` calls what it answers in that role, where that is known before it is asked: its
+        numbers of rows; of a generator the columns of an answer.
+        """
+        if role != "generator":
+            return node.output_names
+        able = self.roles.get(role, frozenset())
+        return ("response", *(column for column, needed in _OF_AN_ANSWER.items() if needed in able))
+
+    def settled(self, node: Node) -> Node:
+        """`node` with what its settings (`placement_settings`) say of it besides; another kind may open it then."""
+        return node
+
     @abstractmethod
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         """The client (`datakit.clients`) of the model at a node's `url`; called in the process that asks it, which has
@@ -108,7 +125,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 _OF_A_KIND = (
     *("roles", "placement", "settings", "reproducible", "preload"),
-    *("takes", "steps", "open", "tokenizer", "health", "notes"),
+    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "health", "notes"),
 )
 """What is asked of the opener of a kind: one backend has the word on it."""
 
@@ -205,7 +222,7 @@ def _with_settings(plan: GraphBuilder, backend: Backend, reference: str, texts: 
         return node
     settings = checked_settings(reference, backend.form, backend.placement, backend.settings, texts)
     answers = deciding(backend.placement, settings)
-    return plan.add(replace(node, placement_settings=settings, answer_settings=answers))
+    return plan.add(backend.settled(replace(node, placement_settings=settings, answer_settings=answers)))
 
 
 def placement_of(node: Node) -> Placement:
@@ -251,6 +268,11 @@ def gives(node: Node, role: Role, capability: Capability) -> bool:
     return capability in backend_of(node).roles.get(role, frozenset())
 
 
+def outputs_of(name: str, node: Node) -> tuple[str, ...]:
+    """What `node` calls its answers, as the resource `name` of an operation."""
+    return next((backend_of(node).outputs(node, role) for role in ROLES if role == name), node.output_names)
+
+
 def check_model(label: str, op: Op, role: Role, node: Node) -> None:
     """`ConfigError` if the model at `node` cannot be a `role`, or cannot give what `op` asks of one."""
     backend = backend_of(node)
@@ -281,4 +303,4 @@ def model_resource(
     opened = functools.partial(backend.open, node.url, role, takes, placement)
     concurrency = 1 if placement.inside else placement.concurrency
     content_key = asked_key(role, node, precision)
-    return Resource(content_key, opened, takes, tokenizer, node.output_names, concurrency)
+    return Resource(content_key, opened, takes, tokenizer, backend.outputs(node, role), concurrency)

@@ -23,6 +23,7 @@ IDENTITY = {"identity": True}
 """Metadata of a setting that changes what is answered."""
 
 _SETTINGS = re.compile(r"(?:,[A-Za-z_]\w*=[^,/]*)+$")
+_SETTINGS_OF_A_SERVER = re.compile(r"(?<=#)([^,]*)((?:,[A-Za-z_]\w*=[^,]*)+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,10 @@ class Placement:
 
 def parted(reference: str) -> tuple[str, tuple[str, ...]]:
     """A reference without the settings behind it, and these, as `name=value`. What lies there under the whole name is
-    no setting.
+    no setting; behind the `#` of an address a setting may be a path.
     """
+    if "://" in reference and (server := _SETTINGS_OF_A_SERVER.search(reference)):
+        return reference[: server.start(2)], tuple(server[2].removeprefix(",").split(","))
     settings = _SETTINGS.search(reference)
     if settings is None or os.path.lexists(os.path.expanduser(reference)):
         return reference, ()

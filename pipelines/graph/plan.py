@@ -18,7 +18,7 @@ from typing import Any
 from datakit.op import Op
 from datakit.run.resource import check_needs
 from pipelines.graph import from_file, made_by
-from pipelines.graph.backend import backend_of, check_model, roles_of
+from pipelines.graph.backend import backend_of, check_model, outputs_of, roles_of
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.model_check import check_answers, place_of
 from pipelines.graph.node import Node, rows_of
@@ -63,7 +63,7 @@ class Plan:
         node = Table(
             label=label,
             root=self.root,
-            op=op.with_outputs({name: given.output_names for name, given in used.items()}),
+            op=op.with_outputs({name: outputs_of(name, given) for name, given in used.items()}),
             inputs=inputs,
             resources=used,
             seed=seed,

@@ -6,6 +6,8 @@ tokens were drawn under: the same numbers as when the answer is read once more.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from schemas.rows.conversation import IDS
@@ -28,4 +30,21 @@ SAMPLE_COLUMNS = (
     Column("finish_reason", pa.string(), "stop: the model ended; length: it was cut"),
 )
 
+TOKEN_COLUMNS = ("response_ids", "logprobs")
+"""What a server that gives text alone leaves null."""
+
+REASONING = Column("reasoning", pa.string(), "what the model thought before its answer; null: nothing", nullable=True)
+
 SAMPLES = PROMPTS.adding(*SAMPLE_COLUMNS).renamed("samples", version=2, key=("sample_id",))
+
+
+def answered_with(*given: str) -> tuple[int, tuple[Column, ...]]:
+    """The version of `SAMPLES`, and its `SAMPLE_COLUMNS`, of a model that gives these of its answers: those of
+    `TOKEN_COLUMNS` that are not among them may be null (version 3), and `reasoning` stands behind them where it is.
+    """
+    columns = tuple(
+        replace(column, nullable=True) if column.name in TOKEN_COLUMNS and column.name not in given else column
+        for column in SAMPLE_COLUMNS
+    )
+    whole = all(name in given for name in TOKEN_COLUMNS)
+    return SAMPLES.version if whole else 3, columns + ((REASONING,) if REASONING.name in given else ())

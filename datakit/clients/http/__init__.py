@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from datakit.clients.http.address import Address as Address
 from datakit.clients.http.asking import Asking as Asking
+from datakit.clients.http.generator import HttpGenerator as HttpGenerator
 from datakit.clients.http.judge import HttpJudge as HttpJudge
 from datakit.clients.http.limits import Limits as Limits

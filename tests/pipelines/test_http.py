@@ -1,0 +1,89 @@
+"""A server as a backend: what a reference says, what the graph makes of it, and a run from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from commands import luigi
+
+from datakit.clients import Sampling
+from datakit.generate import Complete
+from datakit.io import Reversal
+from datakit.label import TopK
+from pipelines.backends.http import Http, HttpTokens
+from pipelines.graph.backend import backend_of, checkpoint_at, model_at
+from pipelines.graph.nodes import Table
+from pipelines.graph.plan import Plan
+from pipelines.runtime.workers import workers_of
+from pipelines.stages.ask import ask
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+from schemas.tokenizer import folder_identity
+from tests.model_server import ModelServer, Raw, http
+from tests.trainers.weights import tiny
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(str(tmp_path / "data"))
+
+
+def test_a_model_is_its_name_and_revision_never_its_address(plan: Plan) -> None:
+    here, there = (model_at(plan, f"http://{host}/v1#org/m-7b") for host in ("a:1", "b"))
+    assert here.task_key == there.task_key != model_at(plan, "http://b/v1#m-7b").task_key
+    op, rows = Complete(), plan.table("rows", Reversal(rows=3, output="demonstrations"))
+    keys = {
+        reference: ask(plan, f"answers{number}", op, rows, model_at(plan, f"http://a/v1#m{reference}")).task_key
+        for number, reference in enumerate(("", ",concurrency=3", ",revision=2", ",api=chat"))
+    }
+    assert keys[""] == keys[",concurrency=3"] and len(set(keys.values())) == 3
+
+
+def test_with_a_tokenizer_it_is_asked_in_tokens_and_without_one_in_text(plan: Plan, tmp_path: Path) -> None:
+    folder = tiny.write("llama", tmp_path / "hf")
+    rows = plan.table("rows", Reversal(rows=3, output="demonstrations"))
+    text = model_at(plan, "http://127.0.0.1:1/v1#m", "generator")
+    tokens = model_at(plan, f"http://127.0.0.1:1/v1#m,tokenizer={folder},concurrency=5", "generator")
+    assert (type(backend_of(text)), type(backend_of(tokens))) == (Http, HttpTokens)
+    assert tokens.tokenizer_id == folder_identity(str(folder))
+    answered = ask(plan, "text", Complete(), rows, text)
+    assert answered.schema["response_ids"].nullable and answered.schema.names[-1] == "reasoning"
+    drawn = ask(plan, "tokens", Complete(sampling=Sampling(top_k=3)), rows, tokens)
+    assert not drawn.schema["response_ids"].nullable and "prompt_ids" in drawn.schema
+    assert workers_of(drawn, 8) == (1, ())
+    assert isinstance(drawn.inputs[0], Table) and drawn.inputs[0].op.name == "tokenize.encode"
+    with pytest.raises(ConfigError, match="can be no model"):
+        ask(plan, "top", TopK(), rows, text)
+    with pytest.raises(ConfigError, match="has no weights here to start from"):
+        checkpoint_at(plan, "http://127.0.0.1:1/v1#m")
+    for wrong in (",tokenizer=nowhere", ",api=generate", ",api=chat,tokenizer=x", ",patience=0", ",password=x"):
+        with pytest.raises(ConfigError):
+            model_at(plan, f"http://127.0.0.1:1/v1#m{wrong}")
+    with pytest.raises(ConfigError, match="does not say which model"):
+        model_at(plan, "http://127.0.0.1:1/v1")
+
+
+def test_a_server_answers_a_file_of_prompts_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": "three"}\n')
+
+    def odd(server: ModelServer, body: dict, answer: dict) -> Raw | None:
+        if body["messages"][-1]["content"] == "two":
+            return Raw(http(400, b'{"error": {"message": "not two"}}'))
+        return None
+
+    secret = "sk-planted-9876543210"
+    with ModelServer(key=secret, faults=odd) as server:
+        asked = ("Generate", "--model", f"{server.reference},key=MY_KEY", "--prompts", "prompts.jsonl")
+        asked += ("--samples-per-prompt", "2")
+        done = luigi(tmp_path, *asked, module="pipelines", MY_KEY=secret)
+        assert done.returncode == 0, done.stderr
+        none = luigi(tmp_path, *asked[:2], f"{server.reference},revision=b", *asked[3:], module="pipelines")
+    assert none.returncode == 13 and "refuses every request" in none.stderr
+    samples = Dataset.open(done.stdout.split()[-1])
+    rejected = samples.read_rejected()
+    assert samples.num_rows == 4 and rejected["threshold"].to_pylist() == ["400: not two"] * 2
+    assert pc.count_distinct(samples.read()["response"]).as_py() == 4
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert secret.encode() not in written and secret not in done.stdout + done.stderr + none.stderr
