@@ -11,6 +11,7 @@ from datakit.clients.protocols import ANSWERS as ANSWERS
 from datakit.clients.protocols import REPLIES as REPLIES
 from datakit.clients.protocols import TOKENIZED_PROMPTS as TOKENIZED_PROMPTS
 from datakit.clients.protocols import Generator as Generator
+from datakit.clients.protocols import Journaled as Journaled
 from datakit.clients.protocols import Judge as Judge
 from datakit.clients.protocols import Scorer as Scorer
 from datakit.clients.protocols import TokenModel as TokenModel

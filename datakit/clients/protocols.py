@@ -136,3 +136,24 @@ class Judge(Protocol):
         several times, each with a seed of its own.
         """
         ...
+
+
+class Answers(Protocol):
+    """Answers that are kept one by one, by the key of what was asked (`datakit.run.journal`)."""
+
+    def find(self, asked: str) -> Any | None:
+        """The answer, plain JSON, to what has the key `asked`; None where there is none."""
+        ...
+
+    def add(self, asked: str, answer: object) -> None:
+        """Write the answer to what has that key down, so that it is found by the next run."""
+        ...
+
+
+@runtime_checkable
+class Journaled(Protocol):
+    """A client whose requests are paid for one by one."""
+
+    def journaled(self, journal: Answers) -> object:
+        """This client, with every answer written into `journal` as it comes, and what stands there not asked."""
+        ...

@@ -8,14 +8,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import ANSWERS, Scorer
+from datakit.clients.protocols import ANSWERS, Generator, Scorer
+from datakit.clients.sampling import Sampling
 from datakit.op import Context
 from schemas import TOKEN_COLUMNS
-from schemas.errors import ConfigError, DataError, ServiceError, printable
+from schemas.errors import ConfigError, DataError, QuiverError, ServiceError, printable
 from schemas.rows.samples import REASONING
+
+
+def answers_of(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
+    """What the generator answers to `rows`; where it raises, each prompt is asked alone; those at fault become errors.
+
+    A fault that meets every prompt is not the prompts' and is raised.
+    """
+    try:
+        return generator.generate(rows, sampling, seeds)
+    except (QuiverError, MemoryError):
+        raise
+    except Exception:
+        parts, failures = [], 0
+        if rows.num_rows == 1:
+            raise
+        for row in range(rows.num_rows):
+            try:
+                part = generator.generate(rows.slice(row, 1), sampling, seeds[row : row + 1])
+            except (QuiverError, MemoryError):
+                raise
+            except Exception as fault:
+                failures += 1
+                part = missing(
+                    [(0, index) for index in range(sampling.samples_per_prompt)],
+                    f"{type(fault).__name__}: {fault}",
+                )
+            part = ANSWERS.conform(part, "answers")
+            parts.append(part.set_column(0, "prompt_row", pa.array([row] * part.num_rows, pa.int32())))
+        if failures == rows.num_rows:
+            raise
+        return pa.concat_tables(parts)
 
 
 def checked(answers: pa.Table, prompts: int, samples: int, given: Sequence[str] = TOKEN_COLUMNS) -> pa.Table:

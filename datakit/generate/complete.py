@@ -8,19 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients.protocols import ANSWERS, Generator
-from datakit.clients.replies import checked, missing
+from datakit.clients.replies import answers_of, checked
 from datakit.clients.sampling import Sampling
 from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
 from schemas import TOKEN_COLUMNS, Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED, json_digest
 from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
-from schemas.errors import QuiverError, printable
+from schemas.errors import printable
 from schemas.rows.samples import REASONING, answered_with
 
 _PROMPT = ("prompt", "prompt_ids")
@@ -84,7 +83,7 @@ class Complete(Expand):
         seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
         ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
         sampling = replace(self.sampling, stop=tuple(ends))
-        replies = _asked(generator, rows, sampling, seeds)
+        replies = answers_of(generator, rows, sampling, seeds)
         answers = checked(replies, rows.num_rows, sampling.samples_per_prompt, self.answered_with)
         good = answers.filter(pc.is_null(answers["error"]))
         bad = answers.filter(pc.is_valid(answers["error"]))
@@ -105,37 +104,6 @@ def draw_id(generator: str, sampling: Sampling, seed: int) -> str:
 def sample_id(prompt_id: str, drawn_by: str, index: int) -> str:
     """The id of a prompt's sample: 128 bits of SHA-256 over prompt, `draw_id` and sample index, in hex."""
     return hashlib.sha256(f"sample\x1f{prompt_id}\x1f{drawn_by}\x1f{index}".encode()).hexdigest()[:32]
-
-
-def _asked(generator: Generator, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
-    """The answers; where the generator raises, prompts are asked one by one; those at fault become errors.
-
-    A fault that meets every prompt is not the prompts' and is raised.
-    """
-    try:
-        return generator.generate(rows, sampling, seeds)
-    except (QuiverError, MemoryError):
-        raise
-    except Exception:
-        parts, failures = [], 0
-        if rows.num_rows == 1:
-            raise
-        for row in range(rows.num_rows):
-            try:
-                part = generator.generate(rows.slice(row, 1), sampling, seeds[row : row + 1])
-            except (QuiverError, MemoryError):
-                raise
-            except Exception as fault:
-                failures += 1
-                part = missing(
-                    [(0, index) for index in range(sampling.samples_per_prompt)],
-                    f"{type(fault).__name__}: {fault}",
-                )
-            part = ANSWERS.conform(part, "answers")
-            parts.append(part.set_column(0, "prompt_row", pa.array([row] * part.num_rows, pa.int32())))
-        if failures == rows.num_rows:
-            raise
-        return pa.concat_tables(parts)
 
 
 def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str, given: tuple[str, ...]) -> pa.Table:

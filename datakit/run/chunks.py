@@ -11,14 +11,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from datakit.op import Result
+from datakit.run.journal import Journal
 from schemas.canonical import canonical
 from schemas.errors import StorageError
 from schemas.store.commit import sweep
+from schemas.store.local import LocalStore
 from schemas.store.opening import open_store
 from schemas.store.storage import Store
 
@@ -68,9 +73,15 @@ class Chunks:
             return None
         return _unpacked(data, self.task_key, source)
 
+    def journal(self, name: str) -> Journal:
+        """The answers that were paid for of the chunk of that name, before it is kept."""
+        return Journal(os.path.join(self._local(), f"{name}.answers"))
+
     def drop(self) -> None:
         """Remove all kept chunks: the output is published. A twin that still keeps some drops them itself."""
         store, folder = self._place()
+        if not isinstance(store, LocalStore):
+            shutil.rmtree(self._local(), ignore_errors=True)
         for _ in range(_TRIES):
             try:
                 store.remove_tree(folder)
@@ -78,6 +89,14 @@ class Chunks:
             except OSError as fault:
                 if fault.errno != errno.ENOTEMPTY:
                     raise
+
+    def _local(self) -> str:
+        """The folder for journals: that of the chunks; where they lie on no local disk, one below the temp folder."""
+        store, folder = self._place()
+        if isinstance(store, LocalStore):
+            return folder
+        name = hashlib.sha256(folder.encode()).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), f"quiver-answers-{os.getuid()}-{name}")
 
     def _place(self) -> tuple[Store, str]:
         store, root = open_store(self.url)

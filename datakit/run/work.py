@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.clients.protocols import Journaled
 from datakit.op import Blend, Context, Gather, GatherAll, Op, Read, Result
 from datakit.run.ahead import in_order
 from datakit.run.chunks import Chunks
+from datakit.run.journal import Journal
 from datakit.run.output import Done, Output
 from datakit.run.resource import Resource
 from datakit.run.shapes import result_of, results_of
@@ -171,8 +173,23 @@ def _chunk(job: Job, chunk: Chunk, ctx: Context) -> Result:
         return result_of(job.op, rows, ctx, where)
     name = f"shard-{index:05d}-chunk-{number:06d}"
     source = f"{given.shards[index].sha256}:{number}x{job.rows_per_chunk}"
-    kept = job.chunks.find(name, source)
-    return kept or job.chunks.keep(name, source, result_of(job.op, rows, ctx, where))
+    if (kept := job.chunks.find(name, source)) is not None:
+        return kept
+    journal = job.chunks.journal(name)
+    try:
+        kept = job.chunks.keep(name, source, result_of(job.op, rows, _journaled(ctx, journal), where))
+        journal.drop()
+        return kept
+    finally:
+        journal.close()
+
+
+def _journaled(ctx: Context, journal: Journal) -> Context:
+    """The context in which what is asked elsewhere is written into `journal`, answer by answer."""
+    resources = {
+        name: one.journaled(journal) if isinstance(one, Journaled) else one for name, one in ctx.resources.items()
+    }
+    return replace(ctx, resources=resources)
 
 
 def _stream(job: Job, opened: Mapping[str, Any], advance: Advance) -> list[Done]:

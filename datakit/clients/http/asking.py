@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from datakit.clients.http.address import Address, Key
 from datakit.clients.http.exchange import Refused, Reply, Request, Unanswered
 from datakit.clients.http.limits import Limits
 from datakit.clients.http.server import Server
+from datakit.clients.protocols import Answers
 from schemas.errors import QuiverError, ServiceError, printable
 
 _SAME_FOR_ALL = {
@@ -41,18 +42,6 @@ _KEPT = "what was answered, which the next run uses"
 _REFUSED = "refused"
 
 T = TypeVar("T")
-
-
-class Answers(Protocol):
-    """Answers that are kept, by the key of what was asked (`datakit.run.journal.Journal`)."""
-
-    def find(self, key: str) -> Any | None:
-        """The answer that is kept under `key`."""
-        ...
-
-    def add(self, key: str, answer: object) -> None:
-        """Write the answer to what has that key down, so that it is found by the next run."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.clients.http import chat, completions, token_ids
-from datakit.clients.http.asking import Answers, Asking
+from datakit.clients.http.asking import Asking
 from datakit.clients.http.choices import cut_at
 from datakit.clients.http.exchange import Reply, Request
 from datakit.clients.http.seeds import base_seed
-from datakit.clients.protocols import ANSWERS
+from datakit.clients.protocols import ANSWERS, Answers
 from datakit.clients.sampling import Sampling
 from schemas.rows.samples import REASONING
 

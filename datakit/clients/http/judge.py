@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.clients.http import chat
-from datakit.clients.http.asking import Answers, Asking
+from datakit.clients.http.asking import Asking
 from datakit.clients.http.seeds import base_seed
-from datakit.clients.protocols import REPLIES
+from datakit.clients.protocols import REPLIES, Answers
 from datakit.clients.sampling import Sampling
 
 
