@@ -24,7 +24,7 @@ Body = dict[str, Any]
 Fault = Callable[["ModelServer", Body, Body], "Raw | None"]
 """What happens to a request (its body) and the answer that it would get; None: that answer, as it was left."""
 
-VOCABULARY = 97
+VOCABULARY = 29
 
 
 @dataclass

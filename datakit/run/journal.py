@@ -32,7 +32,7 @@ class Journal:
         self._lock = threading.Lock()
 
     def find(self, asked: str) -> Any | None:
-        """The answer to what has that asked; None where there is none."""
+        """The answer to what has the key `asked`; None where there is none."""
         with self._lock:
             if self._known is None:
                 self._known = _read(self.path)
@@ -77,7 +77,7 @@ def _append(file: int, line: bytes) -> None:
 
 
 def _read(path: str) -> dict[str, bytes]:
-    """The whole lines of a file, by asked; torn, changed and foreign ones are none."""
+    """The whole lines of a file, by key; torn, changed and foreign ones are none."""
     known: dict[str, bytes] = {}
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

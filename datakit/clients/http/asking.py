@@ -26,7 +26,7 @@ from datakit.clients.http.exchange import Refused, Reply, Request, Unanswered
 from datakit.clients.http.limits import Limits
 from datakit.clients.http.server import Server
 from datakit.clients.protocols import Answers
-from schemas.errors import QuiverError, ServiceError, printable
+from schemas.errors import IntegrityError, QuiverError, ServiceError, printable
 
 _SAME_FOR_ALL = {
     401: "bad-credentials",
@@ -101,6 +101,7 @@ class Loop:
         self.key, self.limits, self.address = key, limits, address
         self._loop = asyncio.new_event_loop()
         self._stopped: QuiverError | None = None
+        self._answers_as = ""
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
         try:
@@ -141,7 +142,9 @@ class Loop:
             try:
                 if self._stopped is not None:
                     raise self._stopped
-                return self._read(await server.send(request), read)
+                answer = self._read(await server.send(request), read)
+                self._same_model(server, answer)
+                return answer
             except Unanswered as fault:
                 if fault.slow or fault.status == _TURNED_AWAY:
                     server.pace.turned_away(sent_in, fault.rest or 0.0)
@@ -184,6 +187,22 @@ class Loop:
                 words,
             )
         raise Refused(words)
+
+    def _same_model(self, server: Server, answer: Any) -> None:
+        """`IntegrityError` where an answer is another model's than the first one was, by the name it is given."""
+        name = answer.get("model") if isinstance(answer, dict) else None
+        if name is None:
+            return
+        self._answers_as = self._answers_as or name
+        if name != self._answers_as:
+            raise IntegrityError(
+                "another-model",
+                f"{server.base} answers as another model than it did",
+                expected=printable(self._answers_as),
+                found=printable(name),
+                kept=_KEPT,
+                next="see to what the server serves; give weights of your own a name: revision=NAME",
+            )
 
     def _next(self) -> Server:
         """The server with the most room, of those that are not known to be down."""

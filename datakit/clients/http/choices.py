@@ -15,6 +15,7 @@ from datakit.clients.http.exchange import Refused
 from schemas.errors import printable
 
 _WORDS = 80
+_LONGEST_NAME = 512
 _MOST_IDS = 1 << 31
 FINISHES = {"stop": "stop", "length": "length", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 """What servers call the end of an answer, and what it is called here; what is not among them stays as it is."""
@@ -42,7 +43,13 @@ def choices_of(reply: Any, count: int, read: Callable[[Mapping[str, Any]], dict[
     usage = reply.get("usage")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     counted = {"prompt_tokens": tokens} if isinstance(tokens, int) and 0 <= tokens < _MOST_IDS else {}
-    return {"choices": made, **counted}
+    return {"choices": made, **counted, **named(reply)}
+
+
+def named(reply: Mapping[str, Any]) -> dict[str, str]:
+    """What the server says which model answered; nothing where it does not."""
+    name = reply.get("model")
+    return {"model": name} if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME else {}
 
 
 def _number(choice: Mapping[str, Any], place: int) -> int:
