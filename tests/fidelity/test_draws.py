@@ -10,6 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
+from tests.tail import late
 from tests.trainers.networks import SMALL, llama, louder, network
 from tests.trainers.sampling import Sampling
 from trainers.engine.inference.generator import Generator
@@ -74,8 +75,16 @@ def logits(net: Network, ids: list[int]) -> np.ndarray:
     return observed
 
 
-@pytest.mark.parametrize("missing", [frozenset(), frozenset({2, 8, 40, 41, 42})], ids=["whole", "gaps"])
-@pytest.mark.parametrize("spread", ["samples", "prompts"])
+WHOLE, GAPS = frozenset[int](), frozenset({2, 8, 40, 41, 42})
+WAYS = [
+    pytest.param("samples", WHOLE, id="samples-whole"),
+    pytest.param("prompts", GAPS, id="prompts-gaps"),
+    late("prompts", WHOLE, id="prompts-whole"),
+    late("samples", GAPS, id="samples-gaps"),
+]
+
+
+@pytest.mark.parametrize(("spread", "missing"), WAYS)
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: " ".join(f"{n} {v}" for n, v in s.items()) or "plain")
 def test_draws_follow_the_distribution(
     net: Network, settings: dict[str, Any], spread: str, missing: frozenset[int]

@@ -78,11 +78,16 @@ def test_a_reward_is_what_the_algorithm_declares(tmp_path: Path) -> None:
     assert [(row["reward_chosen"], row["reward_rejected"]) for row in made] == [(-1.5, -4.0), (-1.0, -0.5)]
 
 
+def ways(name: str) -> list[bool]:
+    """Whether log-probabilities are averaged, as far as the algorithm can be asked."""
+    own = [field.name for field in dataclasses.fields(algorithm_of(name).settings)]
+    return [False, True] if "average_log_probs" in own else [False]
+
+
 PREFERRING = [name for name in (*algorithms(), *presets()) if algorithm_of(name).implicit_reward is not None]
 
 
-@pytest.mark.parametrize("average", [False, True])
-@pytest.mark.parametrize("name", PREFERRING)
+@pytest.mark.parametrize(("name", "average"), [(name, way) for name in PREFERRING for way in ways(name)])
 def test_the_rewards_of_every_algorithm_are_those_that_its_loss_reports(
     tmp_path: Path, name: str, average: bool
 ) -> None:

@@ -145,7 +145,7 @@ def become(job: dict[str, Any], fds: Sequence[int]) -> None:
 
 
 def world(job: dict[str, Any], fds: Sequence[int]) -> None:
-    """Be what starts the ranks of `job` and waits for them; when one fails, all go. Returns where a rank ends."""
+    """Be what starts the ranks of `job` and waits for them; when one fails, all go."""
     place(job, fds, (0, 1, 2))
     sys.path.insert(0, job["folder"])
     module, *words = job["words"]
@@ -158,7 +158,9 @@ def world(job: dict[str, Any], fds: Sequence[int]) -> None:
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"]} if job["ranks"] > 1 else {}
             os.environ.update({name: str(value) for name, value in names.items()})
             run_module(module, words)
-            return
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(0)  # taking all apart that was imported takes longer than many a program here
         running[child] = rank
     failed = False
     while running:
