@@ -32,7 +32,7 @@ from trainers import doors
 from trainers.config import Training
 from trainers.registry import algorithms
 
-_COLUMN, _NAMES = 26, 28
+_COLUMN = 26
 _INDENT = "  "
 _LUIGI = {
     "workers": "tasks at the same time",
@@ -73,14 +73,14 @@ def _leave(lines: Iterator[str], code: int) -> NoReturn:
 
 
 def overview() -> Iterator[str]:
-    """The commands, in a line each."""
+    """The commands, in a sentence each: of a recipe the first of its file, as `quiver recipes` has it."""
     yield terminal.wrapped(f"usage: {invocation.typed('COMMAND')} --flag value ... (COMMAND --help)")
     stages = {name for name, kind in commands().items() if kind.__module__.startswith("pipelines.commands.")}
     for title, of_stages in (("Recipes", False), ("Stages", True)):
         yield terminal.wrapped(f"\n{title}")
-        for name, kind in commands().items():
-            if (name in stages) is of_stages:
-                yield f"  {name:<{_NAMES}}{_short(_sentence(kind), terminal.width() - _NAMES - 2)}"
+        listed = {name: kind for name, kind in commands().items() if (name in stages) is of_stages}
+        whose = {name: kind if of_stages else inspect.getmodule(kind) for name, kind in listed.items()}
+        yield from terminal.table([(name, _sentence_of(inspect.getdoc(one))) for name, one in whose.items()], "  ")
 
 
 def page(kind: type[luigi.Task]) -> Iterator[str]:
@@ -224,12 +224,3 @@ def _sentence(kind: type) -> str:
 def _sentence_of(doc: str | None) -> str:
     text = " ".join((doc or "").split("\n\n")[0].split())
     return re.split(r"\.(?: (?=[A-Z])|$)", text)[0]
-
-
-def _short(text: str, room: int) -> str:
-    """As much of a sentence as has room, up to one of its pauses."""
-    for pause in ("", "; ", " (", ": ", ", "):
-        shorter = text.rsplit(pause, 1)[0] if pause else text
-        if len(shorter) <= room:
-            return shorter
-    return textwrap.shorten(text, room, placeholder=" ...")

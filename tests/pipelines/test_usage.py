@@ -18,6 +18,7 @@ from pipelines.commands import usage
 from pipelines.commands.stages import Filter, Import, Train
 from pipelines.recipes import Preference, RestIteration
 from pipelines.setups import SETUPS
+from quiver import inventory
 from schemas.errors import ConfigError
 
 
@@ -42,6 +43,8 @@ def test_without_a_task_the_commands_are_listed_and_nothing_is_started(tmp_path:
     asked = luigi(tmp_path, "Filter", "--op", "where", "--help", module="pipelines", COLUMNS="80")
     assert asked.returncode == 0 and "predicate (needed)" in asked.stdout
     assert not list(tmp_path.iterdir())
+    words = " ".join(bare.stdout.split())
+    assert all(f" {name} {about} " in f"{words} " for name, _, about in (*inventory.recipes(), *inventory.stages()))
 
 
 def test_a_stage_shows_each_flag_once_with_its_default_and_the_names_that_flags_take() -> None:
