@@ -9,7 +9,6 @@ import ast
 import importlib.util
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,11 @@ def operations() -> Lines:
 
     shapes = (op.Read, op.Label, op.Keep, op.Expand, op.Gather, op.GatherAll, op.Blend)
     return [
-        (name, next(shape.__name__ for shape in shapes if issubclass(kind, shape)), sentence(inspect.getdoc(kind)))
+        (
+            name,
+            next(shape.__name__ for shape in shapes if issubclass(kind, shape)),
+            terminal.sentence(inspect.getdoc(kind)),
+        )
         for name, kind in OPS.items()
     ]
 
@@ -63,7 +66,7 @@ def algorithms() -> Lines:
 
     lines: list[tuple[str, str, str]] = []
     for name, algorithm in registry.algorithms().items():
-        lines.append((name, algorithm.rows.name, sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))))
+        lines.append((name, algorithm.rows.name, terminal.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))))
         lines += [
             (one, algorithm.rows.name, f"{name} with {spelled(algorithm.presets[one])}") for one in algorithm.presets
         ]
@@ -83,7 +86,7 @@ def recipes() -> Lines:
     for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
             file = folder / f"{(node.module or '').rpartition('.')[2]}.py"
-            about = sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
+            about = terminal.sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
             listed += [(alias.name, file.stem, about) for alias in node.names]
     return listed
 
@@ -95,7 +98,7 @@ def stages() -> Lines:
         tree = ast.parse((_pipelines() / f"commands/{name}.py").read_text(encoding="utf-8"))
         kinds = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.decorator_list]
         listed += [
-            (kind.name, name, sentence(ast.get_docstring(kind)))
+            (kind.name, name, terminal.sentence(ast.get_docstring(kind)))
             for kind in kinds
             if kind.name[0] != "_" and kind.name != "StageCommand"
         ]
@@ -106,12 +109,6 @@ def _pipelines() -> Path:
     package = importlib.util.find_spec("pipelines")
     assert package is not None and package.submodule_search_locations is not None
     return Path(package.submodule_search_locations[0])
-
-
-def sentence(text: str | None) -> str:
-    """The first sentence of a docstring, on one line."""
-    paragraph = " ".join((text or "").split("\n\n")[0].split())
-    return re.split(r"(?<=[a-z`)\]][.;])(?<! al\.) ", paragraph)[0].rstrip(".;:")
 
 
 def table(lines: Lines) -> Iterator[str]:

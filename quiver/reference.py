@@ -24,6 +24,7 @@ from datakit.registry import OPS
 from quiver import inventory
 from schemas.canonical import plain
 from schemas.errors import QuiverError
+from schemas.process import terminal
 from schemas.schema import Column
 from trainers import config, registry
 from trainers.algorithm import Algorithm
@@ -104,7 +105,7 @@ def _algorithm(algorithm: Algorithm) -> str:
     return "\n".join(
         [
             f"### {algorithm.name}\n",
-            f"{inventory.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
+            f"{terminal.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss)))}.\n",
             _table(("column of its rows", "type", "meaning"), columns),
             f"Reports `loss`{''.join(f', `{name}`' for name in algorithm.metrics)}.\n",
             *(f"`{name}` is this with {inventory.spelled(preset)}.\n" for name, preset in algorithm.presets.items()),

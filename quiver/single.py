@@ -52,7 +52,7 @@ def algorithm(own: Algorithm, name: str) -> Iterator[str]:
     yield ""
     if name in own.presets:
         yield terminal.wrapped(f"{own.name} with {inventory.spelled(own.presets[name])}.")
-    yield terminal.wrapped(f"{inventory.sentence(inspect.getdoc(inspect.getmodule(own.loss)))}.")
+    yield terminal.wrapped(f"{terminal.sentence(inspect.getdoc(inspect.getmodule(own.loss)))}.")
     yield terminal.wrapped(f"Reports loss{''.join(f', {metric}' for metric in own.metrics)}.")
     yield from _columns(f"Columns of the rows it learns from, {own.rows.name}", own.rows.columns)
     given = own.presets.get(name, {})

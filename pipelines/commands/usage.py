@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -80,7 +79,7 @@ def overview() -> Iterator[str]:
         yield terminal.wrapped(f"\n{title}")
         listed = {name: kind for name, kind in commands().items() if (name in stages) is of_stages}
         whose = {name: kind if of_stages else inspect.getmodule(kind) for name, kind in listed.items()}
-        yield from terminal.table([(name, _sentence_of(inspect.getdoc(one))) for name, one in whose.items()], "  ")
+        yield from terminal.table([(name, terminal.sentence(inspect.getdoc(one))) for name, one in whose.items()], "  ")
 
 
 def page(kind: type[luigi.Task]) -> Iterator[str]:
@@ -157,7 +156,7 @@ def _algorithms(kind: type[luigi.Task]) -> Iterator[str]:
         yield terminal.wrapped(f"\nAlgorithms of {kind.get_task_family()} (what each learns from: quiver algorithms)")
         known = {name: one for name, one in algorithms().items() if not issubclass(kind, ByAlgorithm) or kind.fits(one)}
         for name, algorithm in known.items():
-            yield from _entry(name, _sentence_of(inspect.getdoc(inspect.getmodule(algorithm.loss))))
+            yield from _entry(name, terminal.sentence(inspect.getdoc(inspect.getmodule(algorithm.loss))))
     if isinstance(flags.get("learning"), MergedParameter):
         yield terminal.wrapped("\nSettings of training, for --set KEY=VALUE (docs/config.md says more)")
         learning = recursively_unfreeze(flags["learning"]._default)
@@ -218,9 +217,4 @@ def _entry(name: str, about: str) -> Iterator[str]:
 
 
 def _sentence(kind: type) -> str:
-    return _sentence_of(inspect.getdoc(kind))
-
-
-def _sentence_of(doc: str | None) -> str:
-    text = " ".join((doc or "").split("\n\n")[0].split())
-    return re.split(r"\.(?: (?=[A-Z])|$)", text)[0]
+    return terminal.sentence(inspect.getdoc(kind))

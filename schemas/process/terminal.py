@@ -124,3 +124,9 @@ def table(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
         else:
             lines += wrapped(head + row[-1], margin).split("\n")
     return lines
+
+
+def sentence(text: str | None) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = " ".join((text or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z`)\]][.;])(?<! al\.) ", paragraph)[0].rstrip(".;:")
