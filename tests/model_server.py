@@ -179,6 +179,13 @@ class ModelServer:
             made = [{"message": {"content": f"{drawn(text, seed)} {text}"}} for seed in seeds(body)]
         elif path == "/v1/completions" and body.get("echo"):
             made = [{"text": "", "logprobs": {"token_logprobs": [None, *map(thought, body["prompt"][1:])]}}]
+        elif path == "/v1/completions" and body.get("prompt_logprobs"):
+            known = [None, *(likeliest(one, body["prompt_logprobs"]) for one in body["prompt"][1:])]
+            made = [{"text": "", "prompt_logprobs": known}]
+        elif path in ("/classify", "/pooling"):
+            text = body["messages"][-1]["content"]
+            name, value = ("probs", [length(text)]) if path == "/classify" else ("data", [[0.0], [length(text)]])
+            return {"model": self.model, "data": [{"index": 0, name: value}]}
         elif path == "/v1/completions" and isinstance(body["prompt"], str):
             made = [{"text": f"{drawn(body['prompt'], seed)}"} for seed in seeds(body)]
         elif path == "/v1/completions":
@@ -212,6 +219,15 @@ def answer_ids(prompt: Sequence[int], seed: int, most: int) -> list[int]:
 def thought(token: int | None) -> float:
     """The log-probability of a token."""
     return -(token or 0) / 64
+
+
+def likeliest(token: int, count: int) -> Body:
+    """What stands at a token whose likeliest ids are its neighbours, as vLLM writes it."""
+    return {str(token + place): {"logprob": -place / 8, "rank": place + 1} for place in reversed(range(count))}
+
+
+def length(text: str) -> float:
+    return float(len(text))
 
 
 def named(ids: Sequence[int]) -> str:

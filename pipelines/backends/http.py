@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from datakit.clients import TOKENIZED_PROMPTS
 from datakit.op import NOTHING, Capability, Op
 from datakit.template import Rendering
+from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph.backend import Backend, Placement, Role, Step, placement_of, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.placement import IDENTITY, parted
-from pipelines.graph.steps import prompt_steps
 from schemas import Schema
 from schemas.errors import ConfigError, printable
 from schemas.rows.samples import REASONING
@@ -36,9 +36,10 @@ class Served(Placement):
     `api`: `chat` sends conversations and gets text; `completions` sends prompts, with a `tokenizer` (a folder) as its
     tokens, and then gets tokens and their log-probabilities; `generate` is vLLM's endpoint for tokens alone. Left out,
     it is `completions` where there is a tokenizer, else `chat`. `separately`: one request an answer, for a server that
-    takes no `n`. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it, the place
-    of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect` and
-    `first_byte` are seconds of one request; `patience` is how long a server may turn every request away.
+    takes no `n`. A reward model is asked as `reward` says (`datakit.clients.http.scorer`); `outputs` names its numbers,
+    with a `+` between them. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it,
+    the place of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect`
+    and `first_byte` are seconds of one request; `patience` is how long a server may turn every request away.
     """
 
     inside: bool = False
@@ -50,6 +51,8 @@ class Served(Placement):
     key: str = ""
     tokenizer: str = ""
     separately: bool = False
+    outputs: str = field(default="reward", metadata=IDENTITY)
+    reward: Literal["classify", "pooling", "reward"] = field(default="classify", metadata=IDENTITY)
     api: Literal["", "chat", "completions", "generate"] = field(default="", metadata=IDENTITY)
     revision: str = field(default="", metadata=IDENTITY)
 
@@ -80,6 +83,7 @@ class Http(Backend):
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
         "generator": frozenset({"seeds", "top_k"}),
         "judge": frozenset({"seeds"}),
+        "scorer": frozenset({"scores"}),
     }
     placement: ClassVar[Placement] = Served()
     settings: ClassVar[tuple[str, ...]] = (
@@ -94,6 +98,8 @@ class Http(Backend):
             "tokenizer",
             "api",
             "separately",
+            "reward",
+            "outputs",
         ),
     )
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
@@ -139,9 +145,14 @@ class Http(Backend):
 
     def outputs(self, node: Node, role: Role) -> tuple[str, ...]:
         thinks = role == "generator" and _asked(node).chosen_api == "chat"
+        if role == "scorer":
+            asked = _asked(node)
+            return () if asked.reward == "reward" else tuple(asked.outputs.split("+"))
         return (*super().outputs(node, role), *((REASONING.name,) if thinks else ()))
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
+        if role == "scorer":
+            return rows.selecting("messages", *(name for name in ("response", "tools") if name in rows))
         if role != "generator":
             return NOTHING
         if _asked(node).chosen_api == "completions":
@@ -149,7 +160,7 @@ class Http(Backend):
         return rows.selecting("messages", *(("tools",) if "tools" in rows else ()))
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        from datakit.clients.http import Address, Asking, HttpGenerator, HttpJudge
+        from datakit.clients.http import Address, Asking, HttpGenerator, HttpJudge, HttpScorer, HttpTokenModel
         from datakit.clients.http.address import Key
         from datakit.tokenizers.tokenizer import Tokenizer
 
@@ -158,6 +169,10 @@ class Http(Backend):
         asking = Asking.opened(address, Key.named(placement.key), _limits(placement), _served(address, placement))
         if role == "judge":
             return HttpJudge(asking)
+        if role == "scorer":
+            return HttpScorer(asking, takes, placement.reward, tuple(placement.outputs.split("+")))
+        if role == "model":
+            return HttpTokenModel(asking)
         tokenizer = Tokenizer.of_folder(placement.tokenizer) if placement.tokenizer else None
         return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately)
 
@@ -180,14 +195,15 @@ class HttpTokens(Http):
     schemes: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
         "generator": frozenset({"token_ids", "logprobs", "seeds", "top_k"}),
+        "model": frozenset({"token_ids", "logprobs", "top_k"}),
     }
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
-        return TOKENIZED_PROMPTS
+        return TOKENIZED_PROMPTS if role == "generator" else NOTHING
 
     def steps(self, op: Op, role: Role, rows: Schema, rendering: Rendering, max_length: int | None) -> Sequence[Step]:
-        """Templated with an open answer, and tokenized."""
-        return prompt_steps(rendering, max_length)
+        """Those of a checkpoint: templated with an open answer or with the one that rows have, and tokenized."""
+        return Checkpoint().steps(op, role, rows, rendering, max_length)
 
     def tokenizer(self, url: str) -> object:
         from datakit.tokenizers.tokenizer import Tokenizer

@@ -16,3 +16,5 @@ from datakit.clients.http.asking import Asking as Asking
 from datakit.clients.http.generator import HttpGenerator as HttpGenerator
 from datakit.clients.http.judge import HttpJudge as HttpJudge
 from datakit.clients.http.limits import Limits as Limits
+from datakit.clients.http.scorer import HttpScorer as HttpScorer
+from datakit.clients.http.token_model import HttpTokenModel as HttpTokenModel

@@ -68,10 +68,14 @@ class Asking:
         Called from any thread. `ServiceError` (13) where the servers cannot answer at all; errors of `read` that have a
         name stop everything too.
         """
-        return self.loop.run(self._gathered(requests, read))
+        return self.each([(request, read) for request in requests])
 
-    async def _gathered(self, requests: Sequence[Request], read: Callable[[Reply], Any]) -> list[Any]:
-        made = await asyncio.gather(*(self._one(one, read) for one in requests), return_exceptions=True)
+    def each(self, requests: Sequence[tuple[Request, Callable[[Reply], Any]]]) -> list[Any]:
+        """The same, of requests whose replies are read differently."""
+        return self.loop.run(self._gathered(requests))
+
+    async def _gathered(self, requests: Sequence[tuple[Request, Callable[[Reply], Any]]]) -> list[Any]:
+        made = await asyncio.gather(*(self._one(one, read) for one, read in requests), return_exceptions=True)
         for one in made:
             if isinstance(one, BaseException):
                 raise one

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.clients.http import chat, completions, token_ids
-from datakit.clients.http.asking import Asking
 from datakit.clients.http.choices import cut_at
+from datakit.clients.http.client import HttpClient
 from datakit.clients.http.exchange import Reply, Request
 from datakit.clients.http.seeds import base_seed
-from datakit.clients.protocols import ANSWERS, Answers
+from datakit.clients.protocols import ANSWERS
 from datakit.clients.sampling import Sampling
 from schemas.rows.samples import REASONING
 
@@ -27,13 +27,12 @@ Api = Literal["chat", "completions", "generate"]
 
 
 @dataclass(frozen=True)
-class HttpGenerator:
+class HttpGenerator(HttpClient):
     """Asks the model at the address of `asking`; with a `tokenizer`, in tokens and with their log-probabilities.
 
     `separately`: for a server that gives one answer a request, whatever `n` says.
     """
 
-    asking: Asking
     api: Api = "chat"
     tokenizer: Tokenizer | None = None
     separately: bool = False
@@ -96,14 +95,6 @@ class HttpGenerator:
         return {
             "response": text, "finish_reason": choice["finish"], "reasoning": choice.get("reasoning"), **known
         }  # fmt: skip
-
-    def journaled(self, journal: Answers) -> HttpGenerator:
-        """The same, with its answers written into `journal`."""
-        return replace(self, asking=self.asking.journaled(journal))
-
-    def close(self) -> None:
-        """End what is under way, and the thread that asks."""
-        self.asking.close()
 
 
 def _failed(words: str) -> dict[str, Any]:

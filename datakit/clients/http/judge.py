@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.clients.http import chat
-from datakit.clients.http.asking import Asking
+from datakit.clients.http.client import HttpClient
 from datakit.clients.http.seeds import base_seed
-from datakit.clients.protocols import REPLIES, Answers
+from datakit.clients.protocols import REPLIES
 from datakit.clients.sampling import Sampling
 
 
 @dataclass(frozen=True)
-class HttpJudge:
+class HttpJudge(HttpClient):
     """Asks the model at the address of `asking`; `structured`: the server can be held to a JSON schema."""
 
-    asking: Asking
     structured: bool = True
 
     def judge(
@@ -43,14 +42,6 @@ class HttpJudge:
         rows = [_row(one) for one in made]
         arrays = [pa.array([row.get(column.name) for row in rows], column.type) for column in REPLIES.columns]
         return pa.Table.from_arrays(arrays, schema=REPLIES.arrow)
-
-    def journaled(self, journal: Answers) -> HttpJudge:
-        """The same, with its answers written into `journal`."""
-        return replace(self, asking=self.asking.journaled(journal))
-
-    def close(self) -> None:
-        """End what is under way, and the thread that asks."""
-        self.asking.close()
 
 
 def _row(answer: Mapping[str, Any]) -> dict[str, Any]:
