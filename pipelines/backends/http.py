@@ -26,7 +26,7 @@ from schemas.store.storage import shown
 from schemas.tokenizer import folder_identity, read_folder
 
 if TYPE_CHECKING:
-    from datakit.clients.http import Address, Limits
+    from datakit.clients.http import Address, Asking, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Served(Placement):
     takes no `n`. A reward model is asked as `reward` says (`datakit.clients.http.scorer`); `outputs` names its numbers,
     with a `+` between them. `key` is the name of the environment variable that holds a key (or, with `_FILE` behind it,
     the place of a file that does); `revision` the user's own word for which weights are served; `timeout`, `connect`
-    and `first_byte` are seconds of one request; `patience` is how long a server may turn every request away.
+    and `first_byte` are seconds of one request; `patience` is how long a server may turn every request away;
+    `determinism` whether the same request gives the same answer: always (`exact`), in the same batch, or not.
     """
 
     inside: bool = False
@@ -51,6 +52,7 @@ class Served(Placement):
     key: str = ""
     tokenizer: str = ""
     separately: bool = False
+    determinism: Literal["exact", "batch", "none"] = "none"
     outputs: str = field(default="reward", metadata=IDENTITY)
     reward: Literal["classify", "pooling", "reward"] = field(default="classify", metadata=IDENTITY)
     api: Literal["", "chat", "completions", "generate"] = field(default="", metadata=IDENTITY)
@@ -100,6 +102,7 @@ class Http(Backend):
             "separately",
             "reward",
             "outputs",
+            "determinism",
         ),
     )
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
@@ -160,13 +163,11 @@ class Http(Backend):
         return rows.selecting("messages", *(("tools",) if "tools" in rows else ()))
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        from datakit.clients.http import Address, Asking, HttpGenerator, HttpJudge, HttpScorer, HttpTokenModel
-        from datakit.clients.http.address import Key
+        from datakit.clients.http import Address, HttpGenerator, HttpJudge, HttpScorer, HttpTokenModel
         from datakit.tokenizers.tokenizer import Tokenizer
 
         assert isinstance(placement, Served), placement
-        address = Address.of(parted(url)[0])
-        asking = Asking.opened(address, Key.named(placement.key), _limits(placement), _served(address, placement))
+        asking = _opened(Address.of(parted(url)[0]), placement)
         if role == "judge":
             return HttpJudge(asking)
         if role == "scorer":
@@ -175,6 +176,22 @@ class Http(Backend):
             return HttpTokenModel(asking)
         tokenizer = Tokenizer.of_folder(placement.tokenizer) if placement.tokenizer else None
         return HttpGenerator(asking, placement.chosen_api, tokenizer, placement.separately)
+
+    def health(self, node: Node) -> None:
+        """The servers are there, serve the model, and answer as they did first (`datakit.clients.http.probes`)."""
+        from datakit.clients.http import Address, probes
+
+        placement, address = _asked(node), Address.of(parted(node.url)[0])
+        asking = _opened(address, placement)
+        try:
+            probes.require_served(asking)
+            made = probes.answers(asking, "chat" if placement.chosen_api == "chat" else "completions")
+            probes.require_unchanged(node.root, _served(address, placement), made, placement.determinism)
+        finally:
+            asking.close()
+
+    def determinism(self, node: Node) -> Literal["exact", "batch", "none"]:
+        return _asked(node).determinism
 
     def notes(self, node: Node) -> Sequence[str]:
         from datakit.clients.http.address import Address
@@ -215,6 +232,13 @@ def _asked(node: Node) -> Served:
     placement = placement_of(node)
     assert isinstance(placement, Served), placement
     return placement
+
+
+def _opened(address: Address, placement: Served) -> Asking:
+    from datakit.clients.http import Asking
+    from datakit.clients.http.address import Key
+
+    return Asking.opened(address, Key.named(placement.key), _limits(placement), _served(address, placement))
 
 
 def _limits(placement: Served) -> Limits:

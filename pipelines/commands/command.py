@@ -135,7 +135,7 @@ def _prepare_models(todo: Sequence[Node]) -> None:
         backend.health(model)
         notes.update(backend.notes(model))
         modules.update(dict.fromkeys(backend.preload))
-        if backend.reproducible == "none":
+        if backend.determinism(model) == "none":
             notes.add(f"{printable(model.name)} may answer otherwise another time: what it answers once is kept")
     notes.update(written_otherwise(node) for node in todo if isinstance(node, Table))
     for note in sorted(notes - {""}):

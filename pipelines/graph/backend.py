@@ -112,6 +112,10 @@ class Backend(ABC):
         """
         raise ConfigError("no-tokenizer", f"{printable(url, 200)} ({self.form}) has no tokenizer", where=url)
 
+    def determinism(self, node: Node) -> Literal["exact", "batch", "none"]:
+        """Whether the model at `node` answers the same rows the same (`reproducible`)."""
+        return self.reproducible
+
     def health(self, node: Node) -> None:
         """Raise `ServiceError` if the model cannot answer; called once, before any stage of a run begins."""
         return
@@ -125,7 +129,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 _OF_A_KIND = (
     *("roles", "placement", "settings", "reproducible", "preload"),
-    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "health", "notes"),
+    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "determinism", "health", "notes"),
 )
 """What is asked of the opener of a kind: one backend has the word on it."""
 

@@ -19,7 +19,7 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime.workers import workers_of
 from pipelines.stages.ask import ask
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, IntegrityError, ServiceError
 from schemas.tokenizer import folder_identity
 from tests.model_server import ModelServer, Raw, http
 from tests.trainers.weights import tiny
@@ -87,3 +87,36 @@ def test_a_server_answers_a_file_of_prompts_from_the_command_line(tmp_path: Path
     assert pc.count_distinct(samples.read()["response"]).as_py() == 4
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert secret.encode() not in written and secret not in done.stdout + done.stderr + none.stderr
+
+
+def test_a_server_that_answers_otherwise_than_before_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}\n')
+    with ModelServer() as server:
+        before = len(server.bodies)
+        model = model_at(Plan(str(tmp_path / "data")), server.reference, "generator")
+        for _ in range(2):
+            backend_of(model).health(model)
+        assert len(server.bodies) - before == 16
+
+        def changed(server: ModelServer, body: dict, answer: dict) -> None:
+            if answer["choices"][0]["message"]["content"][-1] in odd:
+                answer["choices"][0]["message"]["content"] = "new"
+
+        odd: str | tuple[str, ...] = ","
+        server.faults = changed
+        backend_of(model).health(model)
+        exact = model_at(Plan(str(tmp_path / "data")), f"{server.reference},determinism=exact", "generator")
+        assert backend_of(exact).determinism(exact) == "exact"
+        with pytest.raises(IntegrityError, match="answers 2 of 8 probes otherwise") as fault:
+            backend_of(exact).health(exact)
+        assert fault.value.code == 11 and fault.value.slug == "server-changed"
+        odd = ",es:Mt"
+        with pytest.raises(IntegrityError, match="of 8 probes otherwise"):
+            backend_of(model).health(model)
+        other = model_at(Plan(str(tmp_path / "data")), f"{server.reference},revision=2", "generator")
+        backend_of(other).health(other)
+        strange = model_at(Plan(str(tmp_path / "data")), f"{server.base}#another", "judge")
+        with pytest.raises(ServiceError, match="serves no another"):
+            backend_of(strange).health(strange)
+    with pytest.raises(ServiceError, match="does not answer"):
+        backend_of(model).health(model)

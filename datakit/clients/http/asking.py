@@ -136,6 +136,20 @@ class Loop:
             future.cancel()
             raise
 
+    def got(self, request: Request) -> list[Reply]:
+        """What every server answers to a GET, whatever its status; `ServiceError` where one does not."""
+        return self.run(self._got(request))
+
+    async def _got(self, request: Request) -> list[Reply]:
+        replies = []
+        for server in self._servers:
+            try:
+                replies.append(await server.send(request, "GET"))
+            except (Unanswered, Refused) as fault:
+                what = f"{server.base} does not answer"
+                raise _failed("no-answer", what, "an answer", printable(self.key.cut_from(str(fault)), 200)) from fault
+        return replies
+
     async def asked(self, request: Request, key: str, read: Callable[[Reply], Any]) -> Any:
         """What `read` makes of the answer, after as many tries as it takes; `Refused` where there is none."""
         tries = turned_away = 0
