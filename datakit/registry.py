@@ -11,7 +11,7 @@ from datakit.op import Op
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
-FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
+FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql", "measure")
 
 
 def _gather() -> dict[str, type[Op]]:

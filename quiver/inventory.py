@@ -21,6 +21,7 @@ VERBS = {
     "blend": "Blend",
     "template": "Template",
     "tokenize": "Tokenize",
+    "measure": "Measure",
 }
 """The command that runs an operation of a family by its name."""
 

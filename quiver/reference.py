@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from datakit.op import Label, Op
 from datakit.registry import OPS
+from datakit.verifiers.registry import VERIFIERS
 from quiver import inventory
 from schemas.canonical import plain
 from schemas.errors import QuiverError
@@ -43,6 +44,8 @@ def page() -> str:
         _HEAD,
         "## Operations\n",
         *(operation(kind) for kind in OPS.values()),
+        "## Verifiers\n\nThe kinds of `label.verify`; what has no field there goes into its `settings`.\n",
+        *(_dataclass(kind, f"### {name}\n") for name, kind in VERIFIERS.items()),
         "## Formats\n\n`docs/formats.md` says more about each.\n",
         _table(
             ("format", "row kind", "keys of a record"), [(n, k, f"`{about}`") for n, k, about in inventory.formats()]

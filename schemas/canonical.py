@@ -14,12 +14,16 @@ DEFAULT_UNNAMED = {"default_unnamed": True}
 
 def identity_fields(value: Any) -> dict[str, Any]:
     """The dataclass `value` as plain JSON for a digest."""
-    unnamed = {field.name: field.default for field in dataclasses.fields(value) if "default_unnamed" in field.metadata}
+    unnamed = {one.name: _default(one) for one in dataclasses.fields(value) if "default_unnamed" in one.metadata}
     return {
         name: item
         for name, item in plain(value).items()
         if name not in unnamed or getattr(value, name) != unnamed[name]
     }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def plain(value: object) -> Any:

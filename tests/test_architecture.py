@@ -18,7 +18,7 @@ import pytest
 from tests.sources import FILES, MODULES, ROOT, TESTS, TREES, imports
 from tests.tail import LONGEST
 
-FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql")
+FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql", "measure")
 LOCAL = {".git", ".venv", ".setup.lock", ".hypothesis", "__pycache__", "build", "dist", "quiver-data"}
 
 

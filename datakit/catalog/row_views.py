@@ -16,6 +16,7 @@ from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
 from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.judging.reading import NO_VERDICT
 from datakit.op import Op
 from schemas.rows.completions import COMPLETIONS
 from schemas.rows.preferences import PREFERENCES
@@ -34,6 +35,7 @@ _MEANINGS = {
     "pairs": "preferences: one row a pair, where it was read or made",
     "reports": "figures that stages measured, one a row",
     "rewards": "numbers that say how good answers are: one row for each sample and scorer",
+    "verdicts": "what judges said of answers and pairs: one row for each row that was judged",
     "rejected": "rows that operations set aside, with the reason",
     "training_rows": "rows that checkpoints were trained on: each once for every checkpoint; none of online runs",
     "records": "what training saw: one row for every time a row was trained on",
@@ -45,6 +47,17 @@ _REWARD_FIELDS = (
     Field("scorer", "VARCHAR", "which number it is: the name of the column", ""),
     Field("model", "VARCHAR", "the checkpoint that gave it; null for a rule or a function", ""),
 )
+_VERDICT_FIELDS = (
+    Field("preferred", "VARCHAR", "which of the answers is better, by the name of its column, or tie", ""),
+    Field("score", "DOUBLE", "the score of an answer that was judged alone", ""),
+    Field("wins", "DOUBLE", "share of votes for the first of two answers; a tie is half", ""),
+    Field("consistent", "DOUBLE", "share of votes that do not change with the order of the answers", ""),
+    Field("first", "DOUBLE", "share of replies for the answer that was shown first", ""),
+    *(Field(why, "BIGINT", f"replies without a verdict: {why}", "") for why in NO_VERDICT),
+    Field("judge", "VARCHAR", "the model that judged", ""),
+)
+_ASKED = {"label.reward": "scorer", "label.judge": "judge"}
+"""Operations whose numbers a model gave, and what that was asked to be."""
 _REJECTED_FIELDS = (
     Field("reason", "VARCHAR", "why the row was set aside", ""),
     Field("value", "DOUBLE", "what was measured of it", ""),
@@ -70,6 +83,7 @@ def row_views(chosen: Chosen) -> dict[str, View]:
     views = {view: _whole(chosen, view, schema) for view, schema in _WHOLE.items()}
     given: Mapping[str, tuple[Sequence[Field], Callable[[Chosen], Iterator[Part]]]] = {
         "rewards": (_REWARD_FIELDS, _rewards),
+        "verdicts": ((*_ROW_KEYS, *_VERDICT_FIELDS), _verdicts),
         "rejected": ((*_REJECTED_FIELDS, *_ROW_KEYS), _rejected),
         "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
         "records": ((_CHECKPOINT, *_ROW_KEYS, *_fields(RECORDS)[1:]), _records),
@@ -135,8 +149,29 @@ def _number(chosen: Chosen, entry: Entry, column: str, prompts: bool) -> Part:
     values = {"sample_id": '"sample_id"', "prompt_id": '"prompt_id"' if prompts else "NULL::VARCHAR"}
     values["value"] = name(column)
     part = _part(chosen, entry, tuple(replace(one, value=values[one.name]) for one in _REWARD_FIELDS[:3]))
-    model = chosen.lineage.models(entry, "scorer") if entry.made.op == "label.reward" else None
+    role = _ASKED.get(entry.made.op)
+    model = chosen.lineage.models(entry, role) if role else None
     return replace(part, labels={**part.labels, "scorer": column, "model": model})
+
+
+def _verdicts(chosen: Chosen) -> Iterator[Part]:
+    """What `label.judge` added, under names that do not depend on its `output`."""
+    for entry in chosen.entries:
+        output = entry.made.params.get("output")
+        if entry.made.op != "label.judge" or not isinstance(output, str):
+            continue
+        columns = {column.name: column.kind for column in entry.made.columns}
+        side = columns.get(output) == "VARCHAR"
+        places = {one.name: f"{output}_{one.name}" for one in _VERDICT_FIELDS} | {
+            one.name: one.name for one in _ROW_KEYS
+        }
+        places |= {"preferred": output if side else "", "score": "" if side else output}
+        fields = tuple(
+            replace(one, value=name(place) if (place := places[one.name]) in columns else f"NULL::{one.kind}")
+            for one in (*_ROW_KEYS, *_VERDICT_FIELDS[:-1])
+        )
+        part = _part(chosen, entry, fields)
+        yield replace(part, labels={**part.labels, "judge": chosen.lineage.models(entry, "judge")})
 
 
 def _rejected(chosen: Chosen) -> Iterator[Part]:

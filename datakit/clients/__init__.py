@@ -15,5 +15,6 @@ from datakit.clients.protocols import Journaled as Journaled
 from datakit.clients.protocols import Judge as Judge
 from datakit.clients.protocols import Scorer as Scorer
 from datakit.clients.protocols import TokenModel as TokenModel
+from datakit.clients.python import PythonJudge as PythonJudge
 from datakit.clients.python import PythonScorer as PythonScorer
 from datakit.clients.sampling import Sampling as Sampling

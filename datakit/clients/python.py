@@ -1,19 +1,62 @@
-"""A Python function as a scorer: `module:function`, handed whole columns as lists, by name."""
+"""A Python function as a scorer (`module:function`, handed whole columns as lists, by name), or as a judge (handed the
+conversations in which it is asked).
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from datakit.clients.protocols import REPLIES
+from datakit.clients.sampling import Sampling
 from schemas import Schema
 from schemas.errors import ConfigError, ServiceError, printable
 
 
-class PythonScorer:
+class _Function:
+    """A function that can be imported, and what it is told where it returns what cannot be used."""
+
+    gives: ClassVar[str]
+    """What a list of its holds, in words."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self._call = imported(function)
+
+    def _listed(self, values: object, rows: int) -> list[Any]:
+        """What it returned as a list of that many; `ServiceError` (13) where it is none."""
+        asked = f"a list of {rows} {self.gives}, one a row in their order"
+        later = _later(values)
+        if later:
+            raise self._bad(f"returned {later}, which holds no {self.gives} until somebody waits for it", asked, later)
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise self._bad("returned no list", asked, _described(values))
+        listed = list(values)
+        if len(listed) != rows:
+            of = " of a generator (def with yield: its return gives nothing)" if inspect.isgenerator(values) else ""
+            raise self._bad(f"was asked {rows} {self.gives}, got {len(listed)}{of}", asked, f"{len(listed)} of them")
+        return listed
+
+    def _bad(self, what: str, expected: str, actual: str) -> ServiceError:
+        code = getattr(inspect.unwrap(self._call), "__code__", None)
+        return ServiceError(
+            "bad-reply",
+            f"{self.function} {what}",
+            expected=expected,
+            found=actual,
+            where=f"line {code.co_firstlineno} of {code.co_filename}" if code else self.function,
+            kept=f"finished chunks, which the next run uses; no {self.gives.removesuffix('s')} of this one",
+            next=f"return {expected} from {self.function}, then run the same command again",
+        )
+
+
+class PythonScorer(_Function):
     """Scores rows with a function that can be imported.
 
     The function is called with the columns of `takes` as keyword lists of equal length, for example `def
@@ -21,9 +64,11 @@ class PythonScorer:
     a mapping of such lists by name. A plain list is named `reward`.
     """
 
+    gives: ClassVar[str] = "scores"
+
     def __init__(self, function: str, takes: Schema) -> None:
-        self.function, self._takes = function, takes
-        self._call = imported(function)
+        super().__init__(function)
+        self._takes = takes
 
     @property
     def takes(self) -> Schema:
@@ -38,16 +83,7 @@ class PythonScorer:
         return {str(name): self._numbers(values, rows) for name, values in named.items()}
 
     def _numbers(self, values: object, rows: pa.Table) -> pa.Array:
-        asked = f"a list of {rows.num_rows} numbers, one a row in their order"
-        later = _later(values)
-        if later:
-            raise self._bad(f"returned {later}, which holds no scores until somebody waits for it", asked, later)
-        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-            raise self._bad("returned no list", asked, _described(values))
-        listed = list(values)
-        if len(listed) != rows.num_rows:
-            of = " of a generator (def with yield: its return gives nothing)" if inspect.isgenerator(values) else ""
-            raise self._bad(f"was asked {rows.num_rows} scores, got {len(listed)}{of}", asked, f"{len(listed)} of them")
+        listed = self._listed(values, rows.num_rows)
         strange = next((place for place, value in enumerate(listed) if not _is_number(value)), None)
         if strange is not None:
             handed = ", ".join(f"{name}={printable(rows[name][strange], 60)}" for name in self._takes.names)
@@ -55,17 +91,33 @@ class PythonScorer:
             raise self._bad(what, "float, or None where there is no score", _described(listed[strange]))
         return pa.array([None if value is None else float(value) for value in listed], pa.float64())
 
-    def _bad(self, what: str, expected: str, actual: str) -> ServiceError:
-        code = getattr(inspect.unwrap(self._call), "__code__", None)
-        return ServiceError(
-            "bad-reply",
-            f"{self.function} {what}",
-            expected=expected,
-            found=actual,
-            where=f"line {code.co_firstlineno} of {code.co_filename}" if code else self.function,
-            kept="finished chunks, which the next run uses; no score of this one",
-            next=f"return {expected} from {self.function}, then run the same command again",
-        )
+
+class PythonJudge(_Function):
+    """Judges by a function that is called with the conversations it is asked in, each a list of turns (`role`,
+    `content`), for example `def judge(conversations): return ["[[A]]" for turns in conversations]`. It returns a reply
+    each, or None where it says nothing; how they are drawn, and the form of a reply, it may read off the conversations.
+    """
+
+    gives: ClassVar[str] = "replies"
+
+    def judge(
+        self,
+        conversations: pa.Array | pa.ChunkedArray,
+        sampling: Sampling,
+        seeds: npt.NDArray[np.uint64],
+        answer_schema: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """Its replies as `REPLIES`; `ServiceError` (13) where it is not one text per conversation."""
+        asked = [[{name: turn[name] for name in ("role", "content")} for turn in turns] for turns in
+                 conversations.to_pylist()]  # fmt: skip
+        replies = self._listed(self._call(asked), len(asked))
+        strange = next((place for place, value in enumerate(replies) if not isinstance(value, str | None)), None)
+        if strange is not None:
+            what = f"returned what is no text for conversation {strange} of the {len(asked)} that it was handed"
+            raise self._bad(what, "str, or None where it says nothing", _described(replies[strange]))
+        error = [None if reply is not None else f"{self.function} says nothing" for reply in replies]
+        columns = {"reply": pa.array(replies, pa.string()), "error": pa.array(error, pa.string())}
+        return REPLIES.conform(pa.table(columns))
 
 
 def _later(values: object) -> str:

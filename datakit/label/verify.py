@@ -1,31 +1,34 @@
-"""label.verify: does a response give the gold answer? By rule, without a model, without evaluating text."""
+"""label.verify: is a response right? By rule, without a model, without evaluating text."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from datakit.columns import answers
 from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.verifiers.registry import VERIFIERS, verifier_of
+from datakit.verifiers.verifier import Verifier
 from schemas import Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError
 
-if TYPE_CHECKING:
-    import polars as pl
+_SHARED = ("after", "choices", "strict", "tolerance")
+"""Settings that stand beside `kind`: each goes to the kinds that have one of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify(Label):
-    r"""Adds `output`, 1.0 where the response gives the gold `answer` and 0.0 elsewhere, and what was read.
+    r"""Adds `output`, 1.0 where the response is right by the gold `answer` and 0.0 elsewhere, and what was read.
 
     number: the only number in the last \boxed{}, else the first behind `after`, else the last; whole numbers
     and decimals are compared digit by digit, fractions and powers of ten within `tolerance` (relative).
     choice: one of `choices`. text: equal once normalised (NFKC, lower case, blanks, end marks), or `strict`ly
-    equal. A response that cannot be read is wrong; a gold answer that cannot be read is a rejected row, and
-    by default none is allowed.
+    equal. Further kinds, with `settings` of their own, stand below "Verifiers". A response that cannot be read is
+    wrong; a gold answer that cannot be read is a rejected row, and by default none is allowed.
     """
 
     name: ClassVar[str] = "label.verify"
@@ -34,7 +37,8 @@ class Verify(Label):
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"kind": "number"},)
     max_rejected: ClassVar[int | None] = 0
 
-    kind: Literal["number", "choice", "text"]
+    kind: str
+    """One of the verifiers: number, choice, text, regex, ..."""
     response: str = "response"
     answer: str = "answer"
     output: str = "correct"
@@ -43,60 +47,48 @@ class Verify(Label):
     choices: str = "ABCDE"
     strict: bool = False
     tolerance: float = 1e-9
+    settings: Mapping[str, Any] = field(default_factory=dict, metadata=DEFAULT_UNNAMED)
+    """Further settings of the kind."""
 
     def __post_init__(self) -> None:
-        if not (self.choices.isascii() and self.choices.isalpha() and self.choices.isupper()):
-            raise ConfigError("bad-setting", f"choices are upper-case letters, not {self.choices!r}", where=self.name)
-        if not 0 <= self.tolerance < 1:
-            raise ConfigError("bad-setting", f"tolerance is {self.tolerance}, at least 0 and below 1", where=self.name)
+        try:
+            _ = self.verifier
+        except ConfigError as fault:
+            fault.where = fault.where or self.name
+            raise
+
+    @functools.cached_property
+    def verifier(self) -> Verifier:
+        """The verifier that these settings are of; `ConfigError` where they are of none."""
+        own = {one.name for one in fields(VERIFIERS[self.kind])} if self.kind in VERIFIERS else set()
+        shared = {name: getattr(self, name) for name in _SHARED if name in own}
+        return verifier_of(self.kind, {**shared, **self.settings}, self.name)
 
     @property
     def takes(self) -> Schema:
-        """The response and the gold answer."""
-        return Schema(
-            "verifiable",
-            1,
-            (
-                Column(self.response, pa.string(), "what was answered"),
-                Column(self.answer, pa.string(), "the gold answer", nullable=True),
-            ),
-        )
+        """The response, and the gold answer where the kind reads one."""
+        response = Column(self.response, pa.string(), "what was answered")
+        gold = self.verifier.gold
+        more = (Column(self.answer, pa.string(), gold, nullable=True),) if gold else ()
+        return Schema("verifiable", 1, (response, *more))
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The verdict, and the answer that was read (null where none could be)."""
+        """The verdict, and what was read (null where nothing could be)."""
+        by = f"gives {self.answer}" if self.verifier.gold else f"is right by {self.kind}"
+        read = f"{self.verifier.reading} in {self.response}"
         return (
-            Column(self.output, pa.float64(), f"1 where {self.response} gives {self.answer}", finite=True),
-            Column(f"{self.output}_read", pa.string(), f"the {self.kind} read in {self.response}", nullable=True),
+            Column(self.output, pa.float64(), f"1 where {self.response} {by}", finite=True),
+            Column(f"{self.output}_read", pa.string(), read, nullable=True),
         )
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         import polars as pl
 
-        columns = {"answer": rows[self.response], "gold": rows[self.answer]}
-        frame = pl.DataFrame({name: pl.from_arrow(values) for name, values in columns.items()})
-        answer, gold = pl.col("answer").cast(pl.String), pl.col("gold").cast(pl.String)
-        in_gold = answers.leading_letter(gold, self.choices) if self.kind == "choice" else self._read(gold)
-        frame = frame.select(self._read(answers.scope(answer, self.after), bool(self.after)), in_gold)
-        if self.kind == "number":
-            frame = frame.with_columns(pl.when(answers.value(pl.col(n)).is_not_null()).then(n) for n in columns)
-        right = self._equal(pl.col("answer"), pl.col("gold")).fill_null(False).cast(pl.Float64)
-        verdicts = frame.select("answer", right=right, known=pl.col("gold").is_not_null()).to_arrow()
-        added = {self.output: verdicts["right"], f"{self.output}_read": verdicts["answer"].cast(pa.string())}
+        gold = rows[self.answer] if self.verifier.gold else pa.nulls(rows.num_rows, pa.string())
+        frame = pl.DataFrame({"response": pl.from_arrow(rows[self.response]), "gold": pl.from_arrow(gold)})
+        frame = frame.with_columns(pl.all().cast(pl.String))
+        verdicts = self.verifier.verdicts(frame).with_columns(pl.col("right").fill_null(0.0)).to_arrow()
+        added = {self.output: verdicts["right"], f"{self.output}_read": verdicts["read"].cast(pa.string())}
         known = verdicts["known"].combine_chunks()
         return LabelResult(added, FilterDecision(known, "gold-not-readable", threshold=self.kind))
-
-    def _read(self, text: pl.Expr, behind: bool = False) -> pl.Expr:
-        if self.kind == "number":
-            return answers.number(text, first=behind)
-        if self.kind == "choice":
-            return answers.choice(text, self.choices)
-        return text if self.strict else answers.words(text)
-
-    def _equal(self, answer: pl.Expr, gold: pl.Expr) -> pl.Expr:
-        if self.kind != "number":
-            return answer == gold
-        one, other = answers.decimal(answer), answers.decimal(gold)
-        whole = one.str.contains(".", literal=True).not_() & other.str.contains(".", literal=True).not_()
-        near = (answers.value(answer) - answers.value(gold)).abs() <= self.tolerance * answers.value(gold).abs()
-        return (one == other).fill_null(False) | (near & whole.fill_null(False).not_())

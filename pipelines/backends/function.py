@@ -1,4 +1,5 @@
-"""A Python function as a scorer, `module:function`: handed columns as lists, by the names of its parameters.
+"""A Python function as a scorer, `module:function`: handed columns as lists, by the names of its parameters; or as a
+judge: handed the conversations in which it is asked.
 
 It is known by its name and its module's text, read without running it: editing the file makes the scores anew.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar, Literal
 
-from datakit.op import Capability
+from datakit.op import NOTHING, Capability
 from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.node import GraphBuilder, Node
@@ -29,12 +30,17 @@ from schemas.nearest import nearest
 
 @register
 class Function(Backend):
-    """A function called with the columns of its parameters that have no default; it returns a number a row."""
+    """A function called with the columns of its parameters that have no default; it returns a number a row. As a judge
+    it has one parameter, the conversations, and returns a text each.
+    """
 
     kind: ClassVar[str] = "function"
     form: ClassVar[str] = "module:function"
     example: ClassVar[str] = "my_rewards:brevity"
-    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"scorer": frozenset({"scores"})}
+    roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
+        "scorer": frozenset({"scores"}),
+        "judge": frozenset(),
+    }
     settings: ClassVar[tuple[str, ...]] = ("workers",)
     reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
 
@@ -50,6 +56,8 @@ class Function(Backend):
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
         """The columns that the function's parameters name."""
         names = _parameters(node.url)
+        if role == "judge":
+            return _asked(node.url, names)
         unknown = [name for name in names if name not in rows]
         if unknown:
             raise ConfigError(
@@ -62,13 +70,25 @@ class Function(Backend):
         return rows.selecting(*names)
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        from datakit.clients import PythonScorer
+        from datakit.clients import PythonJudge, PythonScorer
 
         reach(url)
-        return PythonScorer(url, takes)
+        return PythonJudge(url) if role == "judge" else PythonScorer(url, takes)
 
     def notes(self, node: Node) -> Sequence[str]:
         return (f"code of yours that runs: {printable(node.url)}, in {printable(place_of(node.url), 200)}",)
+
+
+def _asked(function: str, names: list[str]) -> Schema:
+    """What a judge reads of rows itself: nothing; `ConfigError` where it does not take conversations."""
+    if len(names) != 1:
+        raise ConfigError(
+            "no-function",
+            f"{printable(function)} is no judge: it takes {', '.join(map(printable, names)) or 'nothing'}",
+            expected=f"def {printable(function.partition(':')[2])}(conversations), which returns a text each",
+            kept="nothing was started",
+        )
+    return NOTHING
 
 
 class _Beside(MetaPathFinder):

@@ -211,6 +211,18 @@ class Blend(_Operation):
     example = '--data A,B --op mix --params \'{"sources": ["a", "b"], "weights": [1, 1]}\''
 
 
+class Measure(_Operation):
+    """Figures of datasets, with intervals: means, agreement of two labels, the difference of two datasets."""
+
+    family = "measure"
+    example = """--data JUDGED --op agreement --params '{"one": "judge", "other": "human"}'"""
+
+    def after(self) -> None:
+        """The figures, and where they lie."""
+        _print_figures(self.targets[0].url)
+        super().after()
+
+
 class Template(Templated, _Operation):
     """Conversations to text, with the answer where rows have one (`--params '{"response": null}'`: without); as a
     checkpoint that is given as tokenizer learnt to read them.
@@ -333,10 +345,15 @@ class Evaluate(Answering, BoundedAnswers, _OfFiles):
 
     def after(self) -> None:
         """The figures, and where they lie."""
-        from schemas.dataset import Dataset
-
-        for row in Dataset.open(self.targets[0].url).read().to_pylist():
-            print(f"{row['metric']:<28} {row['value']:.4f}")
+        _print_figures(self.targets[0].url)
         if not self.verifier:
             print(terminal.wrapped(f"correct is not measured: {not_verified(self.asked, '--verifier')}"))
         super().after()
+
+
+def _print_figures(url: str) -> None:
+    """The rows of a REPORTS dataset, a line each."""
+    from schemas.dataset import Dataset
+
+    for row in Dataset.open(url).read().to_pylist():
+        print(f"{row['metric']:<28} {row['value']:.4f}")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from datakit.columns.conversations import flat, grammar, of_rows, of_turns, starts, with_system
 from datakit.formats.dialogues import turns_of
 from datakit.formats.forms.form import ASKED, SYSTEM, TOOLS, Built, Form
-from datakit.formats.keys import LITERAL, QUESTION, TURNS, Key
+from datakit.formats.keys import LITERAL, QUESTION, TURNS, Key, compact
 from datakit.formats.turns import Misfit
 from schemas import PROMPTS
 
@@ -73,6 +73,23 @@ def _benchmark(record: Any) -> Iterator[dict[str, Any]]:
     yield {**{name: value for name, value in record.items() if name != "turns"}, "prompt": turns[0]}
 
 
+def _instructed(record: Any) -> Iterator[dict[str, Any]]:
+    """The instructions become the gold answer that `label.verify` of kind `instructions` reads."""
+    names, settings = record.get("instruction_id_list"), record.get("kwargs")
+    whole = isinstance(names, list) and isinstance(settings, list) and len(names) == len(settings) > 0
+    if not whole:
+        raise Misfit("missing-key", "instruction_id_list and kwargs: two lists of one length")
+    asked = {"instruction_id_list": names, "kwargs": [_without_nulls(one) for one in settings]}
+    rest = {name: value for name, value in record.items() if name not in ("instruction_id_list", "kwargs", "answer")}
+    yield {**rest, "answer": compact(asked)}
+
+
+def _without_nulls(settings: Any) -> Any:
+    """The settings of an instruction, without those of others that the published files pad with null."""
+    given = settings if isinstance(settings, dict) else {}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 FORMS = (
     Form(
         "prompts",
@@ -101,5 +118,15 @@ FORMS = (
         refused=ASKED,
         records=_benchmark,
         roots=("turns",),
+    ),
+    Form(
+        "ifeval",
+        "{prompt, instruction_id_list: [text], kwargs: [{...}]}: instructions that a rule checks, as the gold answer",
+        (Key("prompt", QUESTION), ANSWER, SYSTEM, TOOLS),
+        PROMPTS,
+        _prompts,
+        refused=ASKED,
+        records=_instructed,
+        roots=("instruction_id_list", "kwargs"),
     ),
 )

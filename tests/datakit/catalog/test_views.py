@@ -63,6 +63,28 @@ def test_rewards_are_long_and_those_of_the_column_that_was_added(make: Maker) ->
     assert rows(make, "SELECT DISTINCT stage FROM rewards") == [("rewards",)]
 
 
+def test_verdicts_of_judges_stand_under_names_of_their_own(make: Maker) -> None:
+    given = {"output": pa.array(["chosen", "tie", None]), "output_wins": pa.array([1.0, 0.5, None])}
+    given |= {f"output_{why}": pa.array([0, 0, 2]) for why in ("refusal", "unparsed", "truncated", "error")}
+    more = [Column(name, values.type, name, nullable=True) for name, values in given.items()]
+    pairs = PREFERENCES.example(3)
+    first = make("judges/pairs-00000001", PREFERENCES, pairs)
+    for name, values in given.items():
+        pairs = pairs.append_column(name, values)
+    make("judges/judged-00000001", PREFERENCES.adding(*more), pairs, first, op="label.judge",
+         params={"output": "output"}, facts={"judge": "abcdef0123456789"})  # fmt: skip
+    scores = samples(2).append_column("judge", pa.array([3.0, None]))
+    column = Column("judge", pa.float64(), "score", nullable=True)
+    make("judges/scored-00000001", SAMPLES.adding(column), scores, op="label.judge", params={"output": "judge"})
+    made = rows(make, "SELECT pair_id, sample_id, preferred, score, wins, unparsed, judge FROM verdicts")
+    sides, wins, unparsed = (given[name].to_pylist() for name in ("output", "output_wins", "output_unparsed"))
+    judged = zip(pairs["pair_id"].to_pylist(), sides, wins, unparsed, strict=True)
+    verdicts = [(name, None, side, None, share, count) for name, side, share, count in judged]
+    assert {one[:6] for one in made} == {*verdicts, (None, "s0", None, 3.0, None, None), (None, "s1", *[None] * 4)}
+    assert {one[6] for one in made} == {"abcdef01", None}
+    assert rows(make, "SELECT count(*) FROM rewards WHERE scorer = 'judge'") == [(2,)]
+
+
 def test_rejected_rows_have_their_reason_and_their_columns(make: Maker) -> None:
     run(make)
     sql = "SELECT sample_id, reason, value, threshold, stage, reward FROM rejected ORDER BY 1"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from datakit.columns.refusals import PHRASES
 from datakit.label import Refusal
-from datakit.label.refusal import PHRASES
 from datakit.op import Context
 from schemas.errors import ConfigError
 from tests.datakit.fakes import Example, responses

@@ -115,11 +115,27 @@ def test_other_letters():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"choices": "AB1"}, {"choices": ""}, {"choices": "ab"}, {"tolerance": -1.0}, {"tolerance": 1.0}],
+    [
+        {"kind": "choice", "choices": "AB1"},
+        {"kind": "choice", "choices": ""},
+        {"kind": "choice", "choices": "ab"},
+        {"kind": "number", "tolerance": -1.0},
+        {"kind": "number", "tolerance": 1.0},
+        {"kind": "numbr"},
+        {"kind": "number", "settings": {"pattern": "a"}},
+        {"kind": "regex", "settings": {"pattern": "("}},
+    ],
 )
 def test_settings_are_checked(settings):
-    with pytest.raises(ConfigError, match="bad-setting"):
-        Verify(kind="number", **settings)
+    with pytest.raises(ConfigError, match=r"bad-setting|unknown-key") as fault:
+        Verify(**settings)
+    assert "label.verify" in fault.value.where
+
+
+def test_a_kind_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError) as fault:
+        Verify(kind="numbr")
+    assert fault.value.nearest == "number" and "regex" in fault.value.expected
 
 
 def test_no_text_is_run(monkeypatch):
