@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from datakit.apply import apply
 from datakit.tokenize import Train
 from schemas import PROMPTS, TOKENS, Dataset
+from tests.model_server import ModelServer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/methods").glob("*.md"))]
@@ -25,6 +27,8 @@ connection = connect("quiver-data") if os.path.isdir("quiver-data") else duckdb.
 rows = connection.sql(open(sys.argv[1]).read()).fetchall()
 assert rows
 print(rows[:3])"""
+_SERVED = "localhost:8000"
+"""Where the pages have a server of models: a fake one of the test's own stands in for it."""
 _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n\n?)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.M | re.S
 )
@@ -129,8 +133,14 @@ def model(folder: Path) -> None:
 
 def execute(block: Block, folder: Path) -> None:
     """Run the block in `folder` as a person who pastes it would; AssertionError with all that it printed."""
+    with ModelServer(model="llama") if _SERVED in block.text else nullcontext() as server:
+        text = block.text if server is None else block.text.replace(_SERVED, f"127.0.0.1:{server.port}")
+        _execute(block, text, folder)
+
+
+def _execute(block: Block, text: str, folder: Path) -> None:
     script = folder / f".block-{block.line}.{block.language}"
-    script.write_text(block.text, encoding="utf-8")
+    script.write_text(text, encoding="utf-8")
     command = [*RUNS[block.language], *([SQL] if block.language == "sql" else []), str(script)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI", "PYTHONPATH"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

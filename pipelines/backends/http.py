@@ -185,8 +185,9 @@ class Http(Backend):
         asking = _opened(address, placement)
         try:
             probes.require_served(asking)
-            made = probes.answers(asking, "chat" if placement.chosen_api == "chat" else "completions")
-            probes.require_unchanged(node.root, _served(address, placement), made, placement.determinism)
+            api: Literal["chat", "completions"] = "chat" if placement.chosen_api == "chat" else "completions"
+            made = probes.answers(asking, api)
+            probes.require_unchanged(node.root, (_served(address, placement), api), made, placement.determinism)
         finally:
             asking.close()
 

@@ -74,13 +74,13 @@ def _listed(reply: Reply) -> list[str]:
         return []
 
 
-def require_unchanged(root: str, served: str, now: dict[str, Any], determinism: Determinism) -> None:
-    """Write `now` down as what the model `served` answers, or hold it against what was: `IntegrityError` where they
-    differ; for servers that are not `exact`, where most of the answers do, or the model's name.
+def require_unchanged(root: str, served: tuple[str, ...], now: dict[str, Any], determinism: Determinism) -> None:
+    """Write `now` down as the answers of `served` (a model, and how it is asked), or hold it against what was written:
+    `IntegrityError` where they differ; of a server that is not `exact`, where most answers do, or the model's name.
     """
     store, place = open_store(root)
     folder = store.join(place, FOLDER)
-    path = store.join(folder, f"{json_digest([served, sorted(now)])[:16]}.json")
+    path = store.join(folder, f"{json_digest([*served])[:16]}.json")
     store.make_folder(folder)
     if not now or store.put_if_absent(path, canonical(now).encode(), folder):
         return
