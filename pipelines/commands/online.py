@@ -9,10 +9,7 @@ from typing import Any, ClassVar
 
 import luigi
 
-from datakit.columns.group_rewards import GroupRewards
 from datakit.generate import Complete
-from datakit.op import Op
-from datakit.tokenize import Drawn
 from pipelines.cli.console import say
 from pipelines.cli.invocation import flag_of
 from pipelines.cli.learning import ByAlgorithm, MergedParameter
@@ -24,8 +21,8 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
 from pipelines.graph.row_counts import fewer_than
-from pipelines.online.config import StepConfig, logprobs_for, settings_of
-from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from pipelines.online.arrangement import Arrangement
+from pipelines.online.config import StepConfig, settings_of
 from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
@@ -38,6 +35,7 @@ from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES
 from trainers.algorithm import Algorithm
 from trainers.config import Training
+from trainers.registry import configured
 
 LEARNING = {
     "max_steps": 60,
@@ -54,8 +52,8 @@ def learning_over(**default: Any) -> Any:
     """The parameter of the training, with its defaults."""
     return MergedParameter(
         default={**LEARNING, **default},
-        description="learning (trainers.config), over the defaults; a global_batch_size below the answers of a step "
-        "makes several optimizer steps of it, which algorithms over old_logprobs alone can learn from",
+        description="learning (trainers.config), over the defaults; a global_batch_size below the rows of a step "
+        "makes several optimizer steps of it; of the algorithms over advantages those over old_logprobs can learn so",
     )
 
 
@@ -97,13 +95,10 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
     critic_rounds: Any = 0
     """Rounds of answers that a critic alone learns from, before the first step."""
 
+    @property
     @abstractmethod
-    def advantages(self) -> tuple[Op, ...]:
-        """What makes of rewarded token rows those that the algorithm learns from."""
-
-    def rows(self, logprobs: tuple[LogprobColumn, ...]) -> tuple[Op, ...]:
-        """All operations over the answers of a step; `logprobs` are columns that the algorithm reads."""
-        return (Drawn(), *self.advantages(), *((StepLogprobs(columns=logprobs),) if logprobs else ()))
+    def arrangement(self) -> Arrangement:
+        """What makes rewarded answers the rows that the algorithm learns from."""
 
     def critic_of(
         self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]
@@ -133,11 +128,11 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
 
     def _check_groups(self) -> None:
         """`ConfigError` for groups of one answer where an answer is worth what it has over the others."""
-        against = [op.name for op in self.advantages() if isinstance(op, GroupRewards)]
+        against = self.arrangement.compares
         if self.samples_per_prompt == 1 and against:
             raise ConfigError(
                 "one-answer",
-                f"with --samples-per-prompt 1 nothing can be learnt: {against[0]} holds an answer against the others "
+                f"with --samples-per-prompt 1 nothing can be learnt: {against} holds an answer against the others "
                 "to its prompt",
                 expected="2 answers to each prompt, or more",
                 found="1",
@@ -155,13 +150,15 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
         rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
-        answers = asked * self.samples_per_prompt
-        training = self.training_for(label, global_batch_size=answers)
+        arrangement = self.arrangement
+        learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
+        training = self.training_for(label, global_batch_size=learnt)
+        algorithm, _ = configured(training.learning.algorithm, training.learning.settings, where=label)
         step = StepConfig(
             prompts=asked,
             answers=settings_of((complete, *rewarding)),
-            rows=settings_of(self.rows(logprobs_for(training.learning))),
-            updates=max(1, round(answers / training.learning.global_batch_size)),
+            rows=settings_of(arrangement.made_for(algorithm)),
+            updates=max(1, round(learnt / training.learning.global_batch_size)),
             critic_warmup=self.critic_rounds,
         )
         made = OnlineCheckpoint(

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from datakit.op import Expand, Op, Precision
 from datakit.registry import op_of
@@ -35,7 +35,8 @@ CRITIC = "critic"
 """What the checkpoint that a critic begins with is to a run, among its parents."""
 
 VALUING = "model"
-"""What a critic is to the operation that asks it (`label.values`)."""
+"""What networks of the run are to operations that ask them about tokens: the critic (`label.values`), the first policy.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,9 @@ class StepConfig:
     `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
     operations over prompts, a chunk at a time: what they pay for is kept as they go; the first of them draws. `rows`
     are operations over all answers of the step, among them those that networks of the run itself answer
-    (`online.logprobs`; `label.values`, by its critic); what comes out is learnt, whole, in `updates` optimizer steps
-    with about as many rows each. The critic alone learns from the answers of `critic_warmup` rounds before the first.
+    (`online.logprobs`; `label.values`, by its critic; `label.logprobs`, by its first policy); what comes out is learnt,
+    whole, in `updates` optimizer steps with about as many rows each. The critic alone learns from the answers of
+    `critic_warmup` rounds before the first.
     """
 
     prompts: int
@@ -112,7 +114,16 @@ class StepConfig:
     @property
     def asks_critic(self) -> bool:
         """Whether its rows hold what a critic says."""
-        return VALUING in self.labelling.needs
+        return any("values" in op.asks for op in self._asking)
+
+    @property
+    def asks_first_policy(self) -> bool:
+        """Whether its rows hold what the first policy, or another frozen model, says of tokens."""
+        return any("values" not in op.asks for op in self._asking)
+
+    @property
+    def _asking(self) -> tuple[Op, ...]:
+        return tuple(op for op in self.labelling.ops if VALUING in op.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +144,17 @@ class OnlineRun:
         faults = self.step.faults()
         if self.run.learning.max_steps is None:
             faults.append("run.max_steps is missing: rows that are drawn step by step have no epochs")
-        if "ref_logprobs" in self.step.logprobs and self.run.paths.init is None:
-            faults.append("step.rows has ref_logprobs, and without run.init there is no first policy to refer to")
+        if self.run.paths.init is None and ("ref_logprobs" in self.step.logprobs or self.asks_first_policy):
+            faults.append("step.rows asks the first policy, and without run.init there is no first policy to refer to")
         faults += self._faults_of_critic()
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
         check_updates(self.run.learning, self.step, self.run.paths.out)
+
+    @property
+    def asks_first_policy(self) -> bool:
+        """Whether operations over the rows of a step ask the first policy about tokens: no other model is named."""
+        return self.step.asks_first_policy and VALUING not in self.models
 
     def _faults_of_critic(self) -> list[str]:
         if self.critic is None:
@@ -169,12 +185,6 @@ def identity_fields(step: StepConfig) -> dict[str, Any]:
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
     warmup = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
     return {"prompts": step.prompts, "updates": step.updates, **warmup, **ops, "version": VERSION}
-
-
-def logprobs_for(learning: Learning) -> tuple[LogprobColumn, ...]:
-    """The columns of log-probabilities by the run's own networks that the algorithm reads under its settings."""
-    algorithm, _ = configured(learning.algorithm, learning.settings)
-    return tuple(name for name in get_args(LogprobColumn) if name in algorithm.rows)
 
 
 def check_updates(learning: Learning, step: StepConfig, where: str) -> None:

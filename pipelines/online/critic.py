@@ -13,53 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenRows
 from datakit.columns.counted_tokens import CountedTokens
-from datakit.run.resource import Resource
+from pipelines.online import network
+from pipelines.online.network import CRITIC
 from schemas.rows.rollouts import RETURNS, VALUES
 
 if TYPE_CHECKING:
-    from trainers.engine.megatron.leading import Lead
     from trainers.engine.training.trainer import Trainer
 
-_ASKED = ("logprobs", "entropies", "values", "top_k", "logprobs_at")
 _SHOWN = ("loss", "value", "return", "squared_error", "clip_fraction", "lr", "grad_norm")
 """Figures of its steps that stand beside those of the policy, as `critic_<name>`."""
-
-
-class Led:
-    """A network of the run as a `TokenModel`: whenever it is asked, all ranks compute together."""
-
-    def __init__(self, lead: Lead, name: str) -> None:
-        self._lead, self._name = lead, name
-
-    def logprobs(self, rows: TokenRows) -> pa.Array:
-        """Log-probability of every token by this network, nats."""
-        return self._lead.ask(f"{self._name}.logprobs", rows)
-
-    def entropies(self, rows: TokenRows) -> pa.Array:
-        """Entropy (nats) of what every token was drawn from."""
-        return self._lead.ask(f"{self._name}.entropies", rows)
-
-    def values(self, rows: TokenRows) -> pa.Array:
-        """The head's number before every token."""
-        return self._lead.ask(f"{self._name}.values", rows)
-
-    def top_k(self, rows: TokenRows, k: int) -> tuple[pa.Array, pa.Array]:
-        """The likeliest ids at every token, and their log-probabilities."""
-        asked: tuple[pa.Array, pa.Array] = self._lead.ask(f"{self._name}.top_k", rows, k)
-        return asked
-
-    def logprobs_at(self, rows: TokenRows, ids: TokenRows) -> pa.Array:
-        """Log-probabilities of the `ids` that are named."""
-        return self._lead.ask(f"{self._name}.logprobs_at", rows, ids)
 
 
 class Critic:
     """The critic's training, as the steps of a run use it."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self._model = trainer, trainer.token_model()
+        self.trainer = trainer
 
     @property
     def weights(self) -> str:
@@ -69,11 +39,7 @@ class Critic:
     @property
     def served(self) -> dict[str, Callable[..., Any]]:
         """What ranks are asked to do together."""
-        return {f"critic.{name}": getattr(self._model, name) for name in _ASKED}
-
-    def resource(self, lead: Lead, weights: str) -> Resource:
-        """What `label.values` asks; `weights` is the checksum of those that it has."""
-        return Resource(weights, lambda: Led(lead, "critic"))
+        return network.served(CRITIC, self.trainer.token_model())
 
     def learn(self, rows: pa.Table) -> dict[str, float]:
         """One optimizer step on `rows`; its figures, and how much of the returns' variance the values had explained."""

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from datakit.clients.protocols import TokenRows
 from datakit.columns.token_lists import answered, finite_rows, token_rows
 from datakit.op import Context, FilterDecision, Label, LabelResult
+from pipelines.online import network
+from pipelines.online.network import FIRST
 from schemas import TOKENS, Column, Schema
 from schemas.rows.rollouts import OLD_LOGPROBS, REF_LOGPROBS
 from trainers.config import Run
 
 if TYPE_CHECKING:
+    from trainers.engine.inference.frozen import FrozenModel
     from trainers.engine.training.trainer import Trainer
 
 LogprobColumn = Literal["old_logprobs", "ref_logprobs"]
@@ -55,21 +57,24 @@ class StepLogprobs(Label):
         return LabelResult(added, FilterDecision(pa.array(finite), "logprobs-not-finite", threshold="finite"))
 
 
-def served(trainer: Trainer, columns: tuple[str, ...]) -> dict[str, Callable[[TokenRows], pa.Array]]:
-    """What gives each of `columns`, on every rank; the first policy is read once and cut as the network in training."""
-    known: dict[str, Callable[[TokenRows], pa.Array]] = {}
+def served(trainer: Trainer, columns: tuple[str, ...], *, first_policy: bool = False) -> dict[str, Callable[..., Any]]:
+    """What gives each of `columns`, on every rank, and with `first_policy` what this is asked besides; it is read once
+    and cut as the network in training.
+    """
+    known: dict[str, Callable[..., Any]] = {}
     if "old_logprobs" in columns:
         known["old_logprobs"] = trainer.token_model().logprobs
-    if "ref_logprobs" in columns:
-        known["ref_logprobs"] = _first_policy(trainer.run)
+    if "ref_logprobs" in columns or first_policy:
+        first = _first_policy(trainer.run)
+        known |= {"ref_logprobs": first.logprobs, **network.served(FIRST, first)}
     return known
 
 
-def _first_policy(run: Run) -> Callable[[TokenRows], pa.Array]:
+def _first_policy(run: Run) -> FrozenModel:
     from trainers.engine.inference.frozen import open_frozen
 
     assert run.paths.init is not None, "a configuration without one is refused"
     cut = run.execution.parallel
     sizes = {"tensor": cut.tensor, "pipeline": cut.pipeline, "expert": cut.expert}
     how: dict[str, Any] = {"precision": run.learning.precision, "implementation": run.execution.implementation}
-    return open_frozen(run.paths.init, **sizes, **how).logprobs
+    return open_frozen(run.paths.init, **sizes, **how)

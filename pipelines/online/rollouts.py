@@ -15,9 +15,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from datakit.apply import apply
 from datakit.clients import TOKENIZED_PROMPTS
@@ -27,12 +27,13 @@ from datakit.run.progress import Progress
 from datakit.run.resource import Resource
 from pipelines.online.config import VALUING, OnlineRun, identity_fields
 from pipelines.online.critic import Critic
+from pipelines.online.figures import figures
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
+from pipelines.online.network import Networks
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import DataError, HealthError
-from schemas.rows.samples import CUT
 from schemas.store.commit import read_manifest
 from schemas.store.opening import open_store
 from schemas.store.storage import shown
@@ -78,7 +79,8 @@ class StepRows:
         self._answering = replace(online.step.answering, max_rejected_share=online.max_rejected)
         self._labelling = replace(online.step.labelling, max_rejected_share=online.max_rejected)
         known = {} if self.critic is None else self.critic.served
-        self._lead = Lead({"generate": trainer.generator().generate, **served(trainer, online.step.logprobs), **known})
+        known |= served(trainer, online.step.logprobs, first_policy=online.asks_first_policy)
+        self._lead = Lead({"generate": trainer.generator().generate, **known})
         self._models = opened(online, self._answering, prompts) if parallel.is_rank_zero() else {}
 
     def __call__(self, number: int) -> tuple[pa.Table, Mapping[str, float]]:
@@ -89,7 +91,8 @@ class StepRows:
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
         learnt = {} if self.critic is None else self.critic.learn(rows)
-        return rows, {**figures(rollouts), **learnt}
+        answers = Dataset.open(f"{rollouts.url}.answers")
+        return rows, {**figures(rollouts, answers), **learnt}
 
     def _warm_up(self) -> None:
         """All steps of the critic before the policy's first."""
@@ -141,10 +144,17 @@ class StepRows:
         own = Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
         models = {WEIGHTS: own, **self._models}
         answers = self._apply(self._answering, prompts, f"{url}.answers", drawn, drawing, models)
-        if self.critic is not None:
-            models[VALUING] = self.critic.resource(self._lead, weights[VALUING])
+        if self.critic is not None or self.online.asks_first_policy:
+            models[VALUING] = Resource(weights.get(VALUING, self._first_key), lambda: Networks(self._lead))
         judged = {"rows of": drawn, **({"critic": weights[VALUING]} if VALUING in weights else {})}
         return self._apply(self._labelling, answers, url, json_digest(judged), drawing, models).url
+
+    @cached_property
+    def _first_key(self) -> str:
+        """The content of the checkpoint that the policy began with; empty for a fresh network."""
+        init = self.online.run.paths.init
+        manifest = None if init is None else read_manifest(init)
+        return "" if manifest is None else manifest.content_digest
 
     def _apply(
         self, op: Op, rows: Dataset, into: str, task_key: str, seed: int, models: Mapping[str, Resource]
@@ -155,23 +165,6 @@ class StepRows:
 
     def _progressed(self, _: Progress) -> None:
         self._lead.progressed()
-
-
-def figures(rollouts: Dataset) -> dict[str, float]:
-    """Of a step's rollouts: means of `reward`, `correct` and `kl`, tokens of an answer, the shares of those that
-    were cut and of groups whose answers are all rewarded alike, answers and rows that were dropped.
-    """
-    columns, counts = rollouts.stats["columns"], rollouts.stats["counts"]
-    made = {name: columns[name]["mean"] for name in ("reward", "correct", "kl") if "mean" in columns.get(name, {})}
-    if "mean" in columns.get("response_ids.length", {}):
-        made["answer_tokens"] = columns["response_ids.length"]["mean"]
-    if rollouts.num_rows and "finish_reason" in rollouts.schema.names:
-        reasons = rollouts.read(["finish_reason"])["finish_reason"]
-        made["cut"] = pc.mean(pc.equal(reasons, CUT).cast(pa.float64())).as_py()
-    if counts.get("groups"):
-        made["equal_groups"] = counts.get("groups_with_equal_rewards", 0) / counts["groups"]
-    dropped = [*rollouts.rejected, *Dataset.open(f"{rollouts.url}.answers").rejected]
-    return {**made, "dropped": float(sum(file.rows for file in dropped))}
 
 
 def _enough(prompts: Dataset, asked: int) -> None:

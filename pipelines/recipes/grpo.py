@@ -15,8 +15,9 @@ from typing import Any
 import luigi
 
 from datakit.label import GroupAdvantage
-from datakit.op import Op
+from datakit.tokenize import Drawn
 from pipelines.commands.online import OnlineRecipe, learning_over
+from pipelines.online.arrangement import Arrangement
 
 
 class Grpo(OnlineRecipe):
@@ -32,7 +33,8 @@ class Grpo(OnlineRecipe):
         description="what the distance from the group's mean is divided by (label.group_advantage)",
     )
 
-    def advantages(self) -> tuple[Op, ...]:
+    @property
+    def arrangement(self) -> Arrangement:
         """Every answer against its group."""
         scale: Any = self.scale
-        return (GroupAdvantage(scale=scale),)
+        return Arrangement(rows=(Drawn(), GroupAdvantage(scale=scale)))

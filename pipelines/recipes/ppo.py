@@ -18,13 +18,13 @@ from typing import Any
 import luigi
 
 from datakit.label import Gae, Kl, TokenRewards, Values, Whiten
-from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.cli.learning import MergedParameter, learning_of
 from pipelines.cli.parameters import Number, Whole
 from pipelines.commands.online import OnlineRecipe, learning_over
 from pipelines.graph.node import Node
 from pipelines.graph.tokenizer_check import differ
+from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import CriticTraining
@@ -66,19 +66,17 @@ class Ppo(OnlineRecipe):
         default=True, parsing=luigi.BoolParameter.EXPLICIT_PARSING, description="whiten the advantages of a step"
     )
 
-    def advantages(self) -> tuple[Op, ...]:
-        """Rewards of tokens, what the critic expected, and how far these are apart."""
+    @property
+    def arrangement(self) -> Arrangement:
+        """Rewards of tokens, what the critic expected, and how far these are apart. Log-probabilities come first: the
+        divergence is a part of the rewards.
+        """
         estimator: Any = self.kl_estimator
-        kl = (Kl(estimator=estimator),) if self.kl_coefficient else ()
-        rewards = TokenRewards(kl_coefficient=self.kl_coefficient)
-        gae = Gae(gamma=self.gamma, lam=self.lam)
-        return (*kl, rewards, Values(), gae, *((Whiten(),) if self.whiten else ()))
-
-    def rows(self, logprobs: tuple[LogprobColumn, ...]) -> tuple[Op, ...]:
-        """Log-probabilities come first: the divergence is a part of the rewards."""
         divergence: tuple[LogprobColumn, ...] = ("old_logprobs", "ref_logprobs") if self.kl_coefficient else ()
-        columns = tuple(dict.fromkeys((*divergence, *logprobs)))
-        return (Drawn(), *((StepLogprobs(columns=columns),) if columns else ()), *self.advantages())
+        kl = (Kl(estimator=estimator),) if self.kl_coefficient else ()
+        rewards, gae = TokenRewards(kl_coefficient=self.kl_coefficient), Gae(gamma=self.gamma, lam=self.lam)
+        advantages = (*kl, rewards, Values(), gae, *((Whiten(),) if self.whiten else ()))
+        return Arrangement(rows=(Drawn(), StepLogprobs(columns=divergence), *advantages))
 
     def critic_of(
         self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]

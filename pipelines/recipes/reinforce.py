@@ -12,8 +12,9 @@ from __future__ import annotations
 import luigi
 
 from datakit.label import Rloo
-from datakit.op import Op
+from datakit.tokenize import Drawn
 from pipelines.commands.online import OnlineRecipe, learning_over
+from pipelines.online.arrangement import Arrangement
 
 
 class Reinforce(OnlineRecipe):
@@ -24,6 +25,7 @@ class Reinforce(OnlineRecipe):
     algorithm = luigi.Parameter(default="policy_gradient", description="algorithm over token rows with advantages")
     learning = learning_over()
 
-    def advantages(self) -> tuple[Op, ...]:
+    @property
+    def arrangement(self) -> Arrangement:
         """Every answer against the others to its prompt."""
-        return (Rloo(),)
+        return Arrangement(rows=(Drawn(), Rloo()))

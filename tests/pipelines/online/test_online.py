@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from datakit.apply import apply
@@ -18,7 +19,7 @@ from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
 from pipelines.online.models import opened
-from pipelines.online.rollouts import figures
+from pipelines.online.figures import figures, of_answers
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, HealthError, Stopped
@@ -81,18 +82,33 @@ def test_every_step_leaves_what_it_asked_drew_and_learnt(whole: tuple[dict[str, 
     shutil.rmtree(folder / "by hand.run", ignore_errors=True)
 
 
-def test_figures_of_a_step_are_those_of_its_rows(whole: tuple[dict[str, Any], Any], folder: Path) -> None:
-    kept = rollouts(runs.online_run(folder, "whole"), 2)
-    rows = kept.read()
+def test_figures_of_a_step_are_those_of_its_answers(whole: tuple[dict[str, Any], Any], folder: Path) -> None:
+    kept, answers = (rollouts(runs.online_run(folder, "whole"), 2, part) for part in ("", ".answers"))
+    rows = answers.read()
+    by_prompt = rows.group_by("prompt_id").aggregate([("reward", "min"), ("reward", "max")]).to_pylist()
     lengths, ended = rows["response_ids"].to_pylist(), rows["finish_reason"].to_pylist()
     expected = {
         "reward": sum(rows["reward"].to_pylist()) / rows.num_rows,
         "answer_tokens": sum(map(len, lengths)) / rows.num_rows,
         "cut": ended.count("length") / rows.num_rows,
+        "equal_groups": sum(one["reward_min"] == one["reward_max"] for one in by_prompt) / len(by_prompt),
         "dropped": 0.0,
     }
-    assert figures(kept) == pytest.approx(expected)
+    assert figures(kept, answers) == pytest.approx(expected)
     assert {name: whole[0]["curve"][1][name] for name in expected} == pytest.approx(expected)
+
+
+def test_answers_that_nothing_is_learnt_from_count_in_the_figures() -> None:
+    """Three prompts: one with equal rewards, one with others, one with a single answer, which is equal to none."""
+    answers = {
+        "prompt_id": ["a", "b", "a", "b", "c"],
+        "response_ids": [[1], [1, 2], [1], [1, 2, 3], [1, 2, 3]],
+        "finish_reason": ["stop", "length", "stop", "stop", "stop"],
+        "reward": [1.0, 0.0, 1.0, 2.0, 6.0],
+    }
+    made = of_answers(pa.table(answers))
+    assert made == pytest.approx({"reward": 2.0, "answer_tokens": 2.0, "cut": 0.2, "equal_groups": 1 / 3})
+    assert "equal_groups" not in of_answers(pa.table(answers).slice(3)) and of_answers(pa.table(answers).slice(5)) == {}
 
 
 def test_models_are_opened_once_and_see_what_is_there_by_then(folder: Path) -> None:

@@ -1,0 +1,52 @@
+"""The arrangement of a step, as a value that a recipe declares: what makes rewarded answers rows for an algorithm.
+
+    Arrangement(rows=(Drawn(), Rloo()))                                  every answer, with advantages
+    Arrangement(rows=(Drawn(), BestOf(k=1)), per_prompt=1)               the best answer to every prompt
+    Arrangement(rows=(Drawn(), Pair(beside=...)), per_prompt=1)          a better and a worse answer to it
+
+What an algorithm reads of policies of the run itself is added to what is declared: log-probabilities of tokens by
+`online.logprobs`, those of whole answers by `label.logprobs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from datakit.op import Gather, Op
+from pipelines.graph.made_by import logprobs_of
+from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from trainers.algorithm import Algorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """`rows` are operations over all answers of a step; an `online.logprobs` among them stands where an algorithm's
+    columns are to be made (default: behind all others). `per_prompt` is how many rows come of the answers to a prompt
+    (None: one of each answer).
+    """
+
+    rows: tuple[Op, ...]
+    per_prompt: int | None = None
+
+    @property
+    def compares(self) -> str:
+        """The operation that holds answers to one prompt against each other; empty where none does."""
+        return next((op.name for op in self.rows if isinstance(op, Gather)), "")
+
+    def rows_of_step(self, prompts: int, answers_each: int) -> int:
+        """About how many rows a step learns."""
+        return prompts * (answers_each if self.per_prompt is None else self.per_prompt)
+
+    def made_for(self, algorithm: Algorithm) -> tuple[Op, ...]:
+        """All operations, those that `algorithm` asks of policies of the run among them."""
+        read = tuple(name for name in get_args(LogprobColumn) if name in algorithm.rows)
+        if not any(isinstance(op, StepLogprobs) for op in self.rows):
+            asked = (StepLogprobs(columns=read),) if read else ()
+            return (*self.rows, *asked, *((logprobs_of(algorithm),) if algorithm.references else ()))
+        widened = (_widened(op, read) if isinstance(op, StepLogprobs) else op for op in self.rows)
+        return tuple(op for op in widened if not isinstance(op, StepLogprobs) or op.columns)
+
+
+def _widened(op: StepLogprobs, read: tuple[LogprobColumn, ...]) -> StepLogprobs:
+    return replace(op, columns=tuple(dict.fromkeys((*op.columns, *read))))
