@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,14 +26,12 @@ from datakit.duck.pairs import REACHES, PairLimits, distances, joined_pairs
 from datakit.duck.whole import require_whole
 from datakit.formats.ids import content_ids
 from datakit.op import Context, Gather, Result
-from schemas import PREFERENCES, SAMPLES, Schema
+from schemas import PREFERENCES, SAMPLES, Schema, with_columns
 from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
+Ints, Floats = npt.NDArray[np.int64], npt.NDArray[np.float64]
 _MOST_ANSWERS = 2048  # of one prompt: what two of the rules join grows as their square
 
 
@@ -44,7 +42,8 @@ class Pair(Gather):
     `best_vs_worst`: the highest against the lowest (of equals the first by sample index), then against the
     next lowest; `best_vs_random`: the highest against a lower one, by lot; `all_pairs`: any two, chosen by
     lot; `right_vs_wrong`: one at or above `right_from` against one below, by lot. Pairs hold the `sample_id` and the
-    `finish_reason` of both answers. An answer that stands in none is rejected, with its ids and numbers, as
+    `finish_reason` of both answers, and for each (column, name) of `beside` what `chosen_<name>` and `rejected_<name>`
+    were in that column. An answer that stands in none is rejected, with its ids and numbers, as
     beyond-max-pairs (it could pair), too-many-answers (of one prompt, over 2,048), not-finite, fewer-than-two,
     none-right, none-wrong, tied, within-margin, same-text or lengths-apart; its value is the greatest distance of its
     reward to one that it could be held against.
@@ -59,6 +58,7 @@ class Pair(Gather):
     right_from: float = 1.0
     max_pairs: int = 1
     max_length_ratio: float | None = field(default=None, metadata=DEFAULT_UNNAMED)
+    beside: tuple[tuple[str, str], ...] = field(default=(), metadata=DEFAULT_UNNAMED)
 
     def __post_init__(self) -> None:
         ratio = 1 if self.max_length_ratio is None else self.max_length_ratio
@@ -75,7 +75,9 @@ class Pair(Gather):
 
     def gives(self, *inputs: Schema) -> Schema:
         require_number(inputs[0], self.column, self.name)
-        return PREFERENCES
+        kept = zip(inputs[0].selecting(*(name for name, _ in self.beside)).columns, self.beside, strict=True)
+        sides = ("chosen", "rejected")
+        return PREFERENCES.adding(*(replace(one, name=f"{side}_{new}") for one, (_, new) in kept for side in sides))
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """`DataError` where the samples of one prompt lie in two shards."""
@@ -106,6 +108,7 @@ class Pair(Gather):
         asked = [name for name in ("prompt_id", "messages", "tools", "source") if name in rows.column_names]
         question, reasons = rows.select(asked).take(pa.array(chosen)), finish_reasons(rows)
         pairs: dict[str, Any] = dict(zip(asked, question.columns, strict=True))
+        along: dict[str, Any] = {}
         for side, places in (("chosen", chosen), ("rejected", rejected)):
             at = pa.array(places)
             pairs |= {
@@ -114,8 +117,9 @@ class Pair(Gather):
                 f"{side}_sample_id": rows["sample_id"].take(at),
                 f"{side}_finish_reason": reasons.take(at),
             }
+            along |= {f"{side}_{new}": rows[name].take(at) for name, new in self.beside}
         pairs["pair_id"] = content_ids(pairs["prompt_id"], pairs["chosen_sample_id"], pairs["rejected_sample_id"])
-        return PREFERENCES.conform(pa.table(pairs))
+        return with_columns(PREFERENCES.conform(pa.table(pairs)), along)
 
     def _left_over(
         self, rows: pa.Table, left: Ints, group: Ints, values: Floats, far: Mapping[str, Floats]

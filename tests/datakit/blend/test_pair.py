@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datakit.apply import apply
 from datakit.blend import Pair, pair
 from datakit.op import Context
-from schemas import PREFERENCES
+from schemas import IDS, PREFERENCES, SAMPLES, Column
 from schemas.errors import ConfigError
 from tests.datakit.fakes import Example, bare, scored
 
@@ -20,6 +20,7 @@ EXAMPLES = [
     Example(Pair(), (scored(),)),
     Example(Pair(rule="all_pairs", max_pairs=2), (scored(),)),
     Example(Pair(rule="best_vs_random", max_length_ratio=2.0), (scored(),)),
+    Example(Pair(beside=(("response_ids", "ids"),)), (scored(),)),
 ]
 
 NAN = math.nan
@@ -56,6 +57,21 @@ def test_a_prompt_of_too_many_answers_is_rejected_alone(answers, rule, monkeypat
     assert [chosen[0] + rejected[0] for chosen, rejected in pairs(Pair(rule=rule), rows)] == ["aa", "cc"]
     gone = [name for name in reasons(Pair(rule=rule), rows) if name[0].startswith("b")]
     assert gone == [(f"b{number}", "too-many-answers", None) for number in range(4)]
+
+
+def test_columns_of_the_answers_come_along(answers):
+    rows = answers({"a": [0.5, 0.9, 0.1], "b": [1.0, 2.0]})
+    rows = rows.append_column("tokens", [[[n, n + 1] for n in range(5)]])
+    op = Pair(beside=(("tokens", "ids"), ("sample_index", "place")))
+    made = op.gather(rows, Context()).rows
+    assert made["chosen_ids"].to_pylist() == [[1, 2], [4, 5]] and made["rejected_ids"].to_pylist() == [[2, 3], [3, 4]]
+    assert made["chosen_place"].to_pylist() == [1, 1] and made["rejected_place"].to_pylist() == [2, 0]
+    schema = SAMPLES.adding(Column("reward", pa.float64(), "a number"))
+    given = Pair(beside=(("response_ids", "ids"),)).gives(schema)
+    assert given.names[-2:] == ("chosen_ids", "rejected_ids") and given["chosen_ids"].type == IDS
+    with pytest.raises(ConfigError, match="has no column nothing"):
+        Pair(beside=(("nothing", "ids"),)).gives(schema)
+    assert "beside" not in Pair().params(), "older keys do not notice"
 
 
 def test_right_against_wrong(answers):

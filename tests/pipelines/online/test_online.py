@@ -18,8 +18,8 @@ from datakit.run.resource import Resource
 from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
-from pipelines.online.models import opened
 from pipelines.online.figures import figures, of_answers
+from pipelines.online.models import opened
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, HealthError, Stopped
