@@ -31,7 +31,8 @@ from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
-Ints, Floats = npt.NDArray[np.int64], npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 _MOST_ANSWERS = 2048  # of one prompt: what two of the rules join grows as their square
 
 
@@ -76,8 +77,8 @@ class Pair(Gather):
     def gives(self, *inputs: Schema) -> Schema:
         require_number(inputs[0], self.column, self.name)
         kept = zip(inputs[0].selecting(*(name for name, _ in self.beside)).columns, self.beside, strict=True)
-        sides = ("chosen", "rejected")
-        return PREFERENCES.adding(*(replace(one, name=f"{side}_{new}") for one, (_, new) in kept for side in sides))
+        sides = ((side, one) for one in kept for side in ("chosen", "rejected"))
+        return PREFERENCES.adding(*(replace(column, name=f"{side}_{new}") for side, (column, (_, new)) in sides))
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """`DataError` where the samples of one prompt lie in two shards."""
@@ -106,9 +107,8 @@ class Pair(Gather):
 
     def _paired(self, rows: pa.Table, values: Floats, chosen: Ints, rejected: Ints) -> pa.Table:
         asked = [name for name in ("prompt_id", "messages", "tools", "source") if name in rows.column_names]
-        question, reasons = rows.select(asked).take(pa.array(chosen)), finish_reasons(rows)
+        question, reasons, along = rows.select(asked).take(pa.array(chosen)), finish_reasons(rows), dict[str, Any]()
         pairs: dict[str, Any] = dict(zip(asked, question.columns, strict=True))
-        along: dict[str, Any] = {}
         for side, places in (("chosen", chosen), ("rejected", rejected)):
             at = pa.array(places)
             pairs |= {
