@@ -7,6 +7,7 @@ from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.dpo import DpoIteration as DpoIteration
 from pipelines.recipes.grpo import Grpo as Grpo
 from pipelines.recipes.online_dpo import OnlineDpo as OnlineDpo
+from pipelines.recipes.online_rejection_sampling import OnlineRejectionSampling as OnlineRejectionSampling
 from pipelines.recipes.ppo import Ppo as Ppo
 from pipelines.recipes.preference import Preference as Preference
 from pipelines.recipes.preference_optimization import PreferenceOptimization as PreferenceOptimization
