@@ -33,5 +33,5 @@ def test_what_answers_are_worth_says_the_critic_and_all_else_the_first_policy() 
         (model.top_k(rows, 2), ("f", "top_k", rows, 2)),
         (model.logprobs_at(rows, rows), ("f", "logprobs_at", rows, rows)),
     ]
-    assert all(said == expected for said, expected in given)
+    assert all(answer == expected for answer, expected in given)
     assert "critic.logprobs" not in known and "first.values" not in known

@@ -73,8 +73,8 @@ def test_a_step_is_what_the_paper_says(folder: Path) -> None:
                 assert rows[f"{side}_sample_id"].to_pylist() == [two[at]["sample_id"] for two in expected]
                 texts, before = [np.array(row) for row in ids], [len(two[at]["prompt_ids"]) for two in expected]
                 for name, model in (("ref", first), ("own", policy.token_model())):
-                    said = model.logprobs(texts).to_pylist()
-                    pairs = zip(said, before, strict=True)
+                    logprobs = model.logprobs(texts).to_pylist()
+                    pairs = zip(logprobs, before, strict=True)
                     sums[f"{name} {side}"] = np.array([np.sum(row[start:]) for row, start in pairs])
                 assert rows[f"ref_logprob_{side}"].to_pylist() == pytest.approx(sums[f"ref {side}"].tolist(), abs=1e-4)
             margin = sums["own chosen"] - sums["ref chosen"] - sums["own rejected"] + sums["ref rejected"]
