@@ -11,3 +11,4 @@ from datakit.filter.not_null import NotNull as NotNull
 from datakit.filter.threshold import Threshold as Threshold
 from datakit.filter.where import Where as Where
 from datakit.filter.window import Window as Window
+from datakit.filter.zero_variance import ZeroVariance as ZeroVariance

@@ -1,6 +1,7 @@
 """Several operations as one: rows go through all of them in memory, and one dataset is published of what comes out.
 
     Chain(ops=(Drawn(), GroupAdvantage(), Where(predicate="group_std > 0")))       over a whole dataset
+    JoinedChain(ops=...)                              over several of one kind
     PaidChain(ops=(Complete(...), Verify(...)))       a chunk of rows at a time; finished chunks survive a failure
 
 Rows that any of them drops stand beside the result with their reason, whichever dropped them.
@@ -10,14 +11,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from datakit.op import Capability, Context, Expand, GatherAll, Op, Result
+from datakit.op import Blend, Capability, Context, Expand, GatherAll, Op, Result
 from datakit.run.output import check_rejected
 from datakit.run.shapes import result_of
 from schemas import SAMPLE_COLUMNS, Column, Schema
@@ -115,6 +116,21 @@ class Chain(_Several, GatherAll):
 
     def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
         yield self.result(dataset.read(), dataset.schema, ctx)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedChain(_Several, Blend):
+    """Operations over all rows of several datasets of one kind, one behind the other, which are in memory together."""
+
+    name: ClassVar[str] = "chain.joined"
+
+    def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
+        """Nothing before all rows are there."""
+        return {}
+
+    def blend(self, inputs: Sequence[Dataset], ctx: Context) -> Iterator[Result]:
+        rows, schema = pa.concat_tables([one.read() for one in inputs]), inputs[0].schema
+        yield self.result(rows, schema, replace(ctx, prepared=_prepared(self.ops[0], rows, schema)))
 
 
 @dataclass(frozen=True, kw_only=True)

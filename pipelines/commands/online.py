@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import luigi
 
+from datakit.filter import ZeroVariance
 from datakit.generate import Complete
 from pipelines.cli.console import say
 from pipelines.cli.invocation import flag_of
@@ -28,13 +29,14 @@ from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
+from pipelines.stages.ask import readable
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
 from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES
 from trainers.algorithm import Algorithm
-from trainers.config import Training
+from trainers.config import Execution, Training
 from trainers.registry import configured
 
 LEARNING = {
@@ -92,6 +94,12 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         "verifier where there is one",
     )
 
+    max_rounds = Whole(
+        default=1,
+        description="rounds of prompts of a step, at most: above 1 prompts whose answers are all rewarded alike go "
+        "(filter.zero_variance), and others are asked in their place until the step is full",
+    )
+
     critic_rounds: Any = 0
     """Rounds of answers that a critic alone learns from, before the first step."""
 
@@ -126,9 +134,15 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             )
         return int(given)
 
+    @property
+    def _filtered(self) -> Arrangement:
+        """The arrangement without prompts that teach nothing, where others are asked in their place."""
+        given = self.arrangement
+        return replace(given, rows=(ZeroVariance(), *given.rows)) if self.max_rounds > 1 else given
+
     def _check_groups(self) -> None:
         """`ConfigError` for groups of one answer where an answer is worth what it has over the others."""
-        against = self.arrangement.compares
+        against = self._filtered.compares
         if self.samples_per_prompt == 1 and against:
             raise ConfigError(
                 "one-answer",
@@ -150,7 +164,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
         rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
-        arrangement = self.arrangement
+        arrangement = self._filtered
         learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
         training = self.training_for(label, global_batch_size=learnt)
         algorithm, _ = configured(training.learning.algorithm, training.learning.settings, where=label)
@@ -160,10 +174,13 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             rows=settings_of(arrangement.made_for(algorithm)),
             updates=max(1, round(learnt / training.learning.global_batch_size)),
             critic_warmup=self.critic_rounds,
+            max_rounds=self.max_rounds,
         )
+        training, validation = self._validated(plan, training, complete, task_setup)
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
-            init=first, step=step, models=models, critic=self.critic_of(training, step, first, models),
+            init=first, validation=validation, step=step, models=models,
+            critic=self.critic_of(training, step, first, models),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
         after = evaluated(plan, label, eval_setup, policy, seed)
@@ -177,6 +194,21 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             before=before,
             after=after,
         )
+
+    def _validated(
+        self, plan: Plan, training: Training, complete: Complete, task_setup: TaskSetup
+    ) -> tuple[Training, Node | None]:
+        """The training, and the held-out prompts that it is validated on where `validate_every` asks for it; the save
+        with the highest reward on these is the best.
+        """
+        execution, eval_setup = training.execution, task_setup.eval_setup
+        if execution.validate_every is None:
+            return training, None
+        label, first = f"{eval_setup.name}/held-out", task_setup.policy
+        held_out = readable(plan, label, complete, eval_setup.held_out, first, eval_setup.asking)
+        if execution.best_by == Execution.best_by:
+            execution = replace(execution, best_by="-val_reward")
+        return replace(training, execution=execution), held_out
 
     def _asks_model(self, task_setup: TaskSetup) -> bool:
         """Whether a reward model rewards answers, and not a verifier; `ConfigError` where the setup has not what is

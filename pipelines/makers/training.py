@@ -114,8 +114,9 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
     parts = [f"step {step:,}{of}"]
     if "loss" in figures:
         parts.append(f"loss {figures['loss']:.4f}")
-    if "reward" in figures:
-        parts.append(f"reward {figures['reward']:.3f}")
+    for name, words in (("reward", "reward"), ("val_reward", "held-out reward")):
+        if name in figures:
+            parts.append(f"{words} {figures[name]:.3f}")
     if figures.get("seconds"):
         parts.append(f"{figures.get('tokens', 0) / figures['seconds']:,.0f} tokens/s")
     if steps and step:
@@ -124,18 +125,25 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
 
 
 def _last(metrics: Path) -> dict[str, Any]:
-    """The last whole line of training figures; empty before the first step."""
+    """The last whole line of training figures, and what the last validation made of held-out prompts; empty before the
+    first step.
+    """
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - 65536))
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
         return {}
+    found: dict[str, Any] = {}
     for line in reversed(lines):
         try:
             figures = json.loads(line)
         except ValueError:
             continue
-        if "loss" in figures:
-            return dict(figures)
-    return {}
+        if "loss" in figures and "loss" not in found:
+            found |= figures
+        elif "val_reward" in figures and "val_reward" not in found:
+            found["val_reward"] = figures["val_reward"]
+        if {"loss", "val_reward"} <= found.keys():
+            break
+    return found if "loss" in found else {}

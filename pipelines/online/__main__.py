@@ -38,7 +38,8 @@ def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
         beside = [] if online.critic is None else [opened.enter_context(engine.open(online.critic))]
         trainer.op, models = lineage_of(online)
         trainer.parents = (*trainer.parents, *models)
-        engine.fit(trainer, StepRows(online, trainer, prompts, task_key, *beside), beside=beside)
+        rows = StepRows(online, trainer, prompts, task_key, *beside)
+        engine.fit(trainer, rows, None if online.run.paths.validation is None else rows.validate, beside=beside)
 
 
 if __name__ == "__main__":

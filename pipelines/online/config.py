@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from datakit.generate import Complete
 from datakit.op import Expand, Op, Precision
 from datakit.registry import op_of
 from datakit.run.chain import Chain, PaidChain
@@ -66,7 +68,8 @@ class StepConfig:
     are operations over all answers of the step, among them those that networks of the run itself answer
     (`online.logprobs`; `label.values`, by its critic; `label.logprobs`, by its first policy); what comes out is learnt,
     whole, in `updates` optimizer steps with about as many rows each. The critic alone learns from the answers of
-    `critic_warmup` rounds before the first.
+    `critic_warmup` rounds before the first. Where filters that `rows` begin with leave fewer prompts than were asked,
+    others are asked in their place, in `max_rounds` rounds at most; all that is left of these is learnt.
     """
 
     prompts: int
@@ -74,10 +77,11 @@ class StepConfig:
     rows: tuple[OpSettings, ...]
     updates: int = 1
     critic_warmup: int = 0
+    max_rounds: int = 1
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
-        counts = {"prompts": self.prompts, "updates": self.updates}
+        counts = {"prompts": self.prompts, "updates": self.updates, "max_rounds": self.max_rounds}
         faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
         if not self.answers or self.answers[0].name != "generate.complete":
             faults.append("step.answers begins with generate.complete")
@@ -106,6 +110,20 @@ class StepConfig:
         return Chain(ops=tuple(one.op for one in self.rows))
 
     @property
+    def filters(self) -> tuple[Op, ...]:
+        """The operations that `rows` begin with and that only leave answers out."""
+        return tuple(takewhile(lambda op: op.name.startswith("filter.") and not op.needs, self.labelling.ops))
+
+    @property
+    def validating(self) -> PaidChain:
+        """From held-out prompts to one answer to each, drawn and judged as those of a step."""
+        answering = self.answering
+        draw = answering.ops[0]
+        assert isinstance(draw, Complete), f"{draw.name}: another is refused"
+        once = replace(draw, sampling=replace(draw.sampling, samples_per_prompt=1))
+        return replace(answering, ops=(once, *answering.ops[1:]))
+
+    @property
     def logprobs(self) -> tuple[LogprobColumn, ...]:
         """Columns of its rows that policies of the run itself give."""
         ops = self.labelling.ops
@@ -130,7 +148,8 @@ class StepConfig:
 class OnlineRun:
     """An online run. `models` are references of the models that operations ask besides the policy, by the name in
     their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder. `critic` is the training of a second
-    network, which says what answers are worth and learns from the rows that the policy learns from.
+    network, which says what answers are worth and learns from the rows that the policy learns from. `run.validation`
+    are held-out prompts: every `run.validate_every` steps each is answered once, and what that is worth is reported.
     """
 
     run: Run
@@ -183,8 +202,9 @@ def done(learning: Learning, step: StepConfig, critic: Learning | None = None) -
 def identity_fields(step: StepConfig) -> dict[str, Any]:
     """`step` as keys hold it: operations with their versions."""
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
-    warmup = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
-    return {"prompts": step.prompts, "updates": step.updates, **warmup, **ops, "version": VERSION}
+    more: dict[str, Any] = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
+    more |= {"max_rounds": step.max_rounds} if step.max_rounds > 1 else {}
+    return {"prompts": step.prompts, "updates": step.updates, **more, **ops, "version": VERSION}
 
 
 def check_updates(learning: Learning, step: StepConfig, where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,17 +15,20 @@ from schemas.rows.samples import CUT
 _MEANS = ("reward", "correct")
 
 
-def figures(rollouts: Dataset, answers: Dataset) -> dict[str, float]:
+def figures(rollouts: Dataset, answers: Sequence[Dataset]) -> dict[str, float]:
     """Means of `reward`, `correct` and `kl`, tokens of an answer, the shares of answers that were cut and of prompts
-    whose answers are all rewarded alike, answers and rows that were dropped.
+    whose answers are all rewarded alike, answers and rows that were dropped; where prompts were asked in several
+    rounds, how many these were.
     """
     asked = ("prompt_id", "response_ids", "finish_reason", *_MEANS)
-    drawn = answers.read([name for name in asked if name in answers.schema.names])
+    names = [name for name in asked if name in answers[0].schema.names]
+    drawn = pa.concat_tables([one.read(names) for one in answers])
     kl = rollouts.stats["columns"].get("kl", {})
-    dropped = [*rollouts.rejected, *answers.rejected]
+    dropped = [*rollouts.rejected, *(file for one in answers for file in one.rejected)]
     return {
         **of_answers(drawn),
         **({"kl": kl["mean"]} if "mean" in kl else {}),
+        **({"rounds": float(len(answers))} if len(answers) > 1 else {}),
         "dropped": float(sum(file.rows for file in dropped)),
     }
 

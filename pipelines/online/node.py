@@ -52,7 +52,8 @@ class OnlineCheckpoint(TrainedCheckpoint):
         """What decides the weights: settings of training and of its steps, and keys of prompts, models and the
         checkpoint to start from.
         """
-        named = {name: asked_key(name, node, self.step.precision(name)) for name, node in self.parents.items()}
+        read = {name: node for name, node in self.parents.items() if name != "validation"}
+        named = {name: asked_key(name, node, self.step.precision(name)) for name, node in read.items()}
         return task_key_of(self.work, named, {}, self.training.learning.seed)
 
     @functools.cached_property
@@ -68,10 +69,12 @@ class OnlineCheckpoint(TrainedCheckpoint):
 
 def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
     """`node` as a part of `plan`, checked: every operation finds its columns, and training those that it reads."""
-    node.training.check(init=node.init is not None, validation=False, where=node.label)
-    check_tokenizer(node.label, node.init or node.tokenizer, node.data)
-    prompts, answering, who = rows_of(node.data), node.step.answering, f"{node.label} (a step)"
-    prompts.requires(answering.takes, who)
+    held_out = node.validation
+    node.training.check(init=node.init is not None, validation=held_out is not None, where=node.label)
+    for asked in (node.data, *([] if held_out is None else [held_out])):
+        check_tokenizer(node.label, node.init or node.tokenizer, asked)
+        rows_of(asked).requires(node.step.answering.takes, f"{node.label} (a step)")
+    prompts, answering = rows_of(node.data), node.step.answering
     for name, model in node.models.items():
         for role in ROLES:
             if role == name:

@@ -3,34 +3,38 @@
     <run>/rollouts/step=000001-<key>/             what was learnt, every column that led to it beside
     <run>/rollouts/step=000001-<key>.answers/     what was drawn and how it was judged
     <run>/rollouts/step=000001-<key>.prompts/     what was asked
+    <run>/rollouts/step=000001-<key>.round=2.prompts/, .answers/   what was asked in place of some that taught nothing
+    <run>/rollouts/validation=000010-<key>/       answers to held-out prompts, of the weights after step 10
 
-Three datasets are committed for a step; nothing of them depends on when it was made, so a run that goes on from a save
-finds those it needs. They count only for the very weights that they were drawn from, and judged by: their manifests
-hold checksums of these, and what others drew is removed, with a note. The rounds that the critic alone learns from
-are called `warmup=000001` and on.
+Three datasets are committed for a step, two more for each further round; nothing of them depends on when it was made,
+so a run that goes on from a save finds those it needs. They count only for the very weights that they were drawn from,
+and judged by: their manifests hold checksums of these, and what others drew is removed, with a note. The rounds that
+the critic alone learns from are called `warmup=000001` and on.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import pyarrow as pa
 
 from datakit.apply import apply
 from datakit.clients import TOKENIZED_PROMPTS
-from datakit.filter import Window
 from datakit.op import Op
+from datakit.run.chain import JoinedChain
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
 from pipelines.online.config import VALUING, OnlineRun, identity_fields
 from pipelines.online.critic import Critic
-from pipelines.online.figures import figures
+from pipelines.online.figures import figures, of_answers
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
 from pipelines.online.network import Networks
+from pipelines.online.rounds import Round, prompts_kept, window_of
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import DataError, HealthError
@@ -43,22 +47,6 @@ from trainers.engine.training.trainer import Trainer
 
 WEIGHTS = "generator"
 """What an answer comes from: the resource, and the fact that holds the checksum of the weights."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """Prompts that are asked together: those of step `number`, from 0, or of the critic's warm-up before them."""
-
-    number: int
-    warmup: bool = False
-
-    @property
-    def position(self) -> dict[str, int]:
-        """What sets it apart from the other rounds of a run."""
-        return {"warmup" if self.warmup else "step": self.number}
-
-    def __str__(self) -> str:
-        return f"{'warmup' if self.warmup else 'step'}={self.number + 1:06d}"
 
 
 class StepRows:
@@ -91,8 +79,31 @@ class StepRows:
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
         learnt = {} if self.critic is None else self.critic.learn(rows)
-        answers = Dataset.open(f"{rollouts.url}.answers")
-        return rows, {**figures(rollouts, answers), **learnt}
+        return rows, {**figures(rollouts, answers_of(rollouts)), **learnt}
+
+    def validate(self, number: int) -> dict[str, float]:
+        """Figures of one answer to every held-out prompt, by the weights after `number` steps."""
+        weights = {WEIGHTS: self.trainer.weights_checksum}
+        answers = Dataset.open(self._lead.run(lambda: self._validated(number, weights)))
+        asked = of_answers(answers.read())
+        return {**asked, "dropped": float(sum(file.rows for file in answers.rejected))}
+
+    def _validated(self, number: int, weights: Mapping[str, str]) -> str:
+        """Where the answers to held-out prompts lie, drawn where they are not, with the same draws each time."""
+        place = self.online.run.paths.validation
+        assert place is not None, "validated where there is something to validate on"
+        held_out = Dataset.open(place)
+        round_key = json_digest({"run": self.rows_key, "validation": number, "prompts": held_out.content_digest})
+        url = f"{self.online.run.paths.folder}/rollouts/validation={number:06d}-{round_key[:8]}"
+        _remove_of_others(url, weights)
+        drawing = int(json_digest({"seed": self.online.run.learning.seed, "validation": 0})[:15], 16)
+        op = replace(self.online.step.validating, max_rejected_share=self.online.max_rejected)
+        key = json_digest({"validation": round_key, "weights": weights[WEIGHTS]})
+        return self._apply(op, held_out, url, key, drawing, {WEIGHTS: self._own(weights), **self._models}).url
+
+    def _own(self, weights: Mapping[str, str]) -> Resource:
+        """The policy as it stands, as operations ask it."""
+        return Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
 
     def _warm_up(self) -> None:
         """All steps of the critic before the policy's first."""
@@ -135,19 +146,40 @@ class StepRows:
         _remove_of_others(url, weights)
         if Dataset.exists(url):
             return url
-        step, learning = self.online.step, self.online.run.learning
-        number = at.number if at.warmup else step.critic_warmup + at.number
-        drawing = int(json_digest({"seed": learning.seed, "step": number})[:15], 16)
-        asked = Window(offset=number * step.prompts, limit=step.prompts, wrap=True)
-        prompts = self._apply(asked, self.prompts, f"{url}.prompts", round_key, drawing, {})
-        drawn = json_digest({"step": round_key, "weights": weights[WEIGHTS]})
-        own = Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
-        models = {WEIGHTS: own, **self._models}
-        answers = self._apply(self._answering, prompts, f"{url}.answers", drawn, drawing, models)
+        models = {WEIGHTS: self._own(weights), **self._models}
+        answers = self._rounds(at, url, weights, models)
+        drawing, keys = self._drawing(at), [one.task_key for one in answers]
+        drawn = keys[0] if len(keys) == 1 else json_digest(keys)
         if self.critic is not None or self.online.asks_first_policy:
             models[VALUING] = Resource(weights.get(VALUING, self._first_key), lambda: Networks(self._lead))
         judged = {"rows of": drawn, **({"critic": weights[VALUING]} if VALUING in weights else {})}
-        return self._apply(self._labelling, answers, url, json_digest(judged), drawing, models).url
+        op = self._labelling if len(answers) == 1 else JoinedChain(**vars(self._labelling))
+        return self._apply(op, answers, url, json_digest(judged), drawing, models).url
+
+    def _rounds(self, at: Round, url: str, weights: Mapping[str, str], models: Mapping[str, Resource]) -> list[Dataset]:
+        """The answers to the prompts of a step, round by round."""
+        step, there, made, sizes = self.online.step, self.prompts.num_rows, list[Dataset](), list[int]()
+        number = at.number if at.warmup else step.critic_warmup + at.number
+        while len(made) < step.max_rounds:
+            kept = prompts_kept(step.filters, made) if made else 0
+            asked = window_of(number, step.prompts, there, sizes, kept)
+            if asked is None:
+                break
+            one = replace(at, again=len(made))
+            key, drawing = json_digest({"run": self.rows_key, **one.position}), self._drawing(one)
+            drawn = json_digest({"step": key, "weights": weights[WEIGHTS]})
+            place = f"{url}{one.suffix}"
+            _remove_of_others(f"{place}.answers", {WEIGHTS: weights[WEIGHTS]})
+            prompts = self._apply(asked, self.prompts, f"{place}.prompts", key, drawing, {})
+            made.append(self._apply(self._answering, prompts, f"{place}.answers", drawn, drawing, models))
+            sizes.append(prompts.num_rows)
+        return made
+
+    def _drawing(self, at: Round) -> int:
+        """The seed of the draws of a round."""
+        number = at.number if at.warmup else self.online.step.critic_warmup + at.number
+        position = {"seed": self.online.run.learning.seed, "step": number}
+        return int(json_digest({**position, **({"round": at.again} if at.again else {})})[:15], 16)
 
     @cached_property
     def _first_key(self) -> str:
@@ -157,7 +189,7 @@ class StepRows:
         return "" if manifest is None else manifest.content_digest
 
     def _apply(
-        self, op: Op, rows: Dataset, into: str, task_key: str, seed: int, models: Mapping[str, Resource]
+        self, op: Op, rows: Dataset | list[Dataset], into: str, task_key: str, seed: int, models: Mapping[str, Resource]
     ) -> Dataset:
         """`apply` in this process, under this key."""
         needed = {name: models[name] for name in op.needs if name in models}
@@ -165,6 +197,12 @@ class StepRows:
 
     def _progressed(self, _: Progress) -> None:
         self._lead.progressed()
+
+
+def answers_of(rollouts: Dataset) -> list[Dataset]:
+    """What was drawn for a step, round by round."""
+    places = (f"{rollouts.url}{Round(0, again=again).suffix}.answers" for again in itertools.count())
+    return [Dataset.open(place) for place in itertools.takewhile(Dataset.exists, places)]
 
 
 def _enough(prompts: Dataset, asked: int) -> None:

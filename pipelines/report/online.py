@@ -13,6 +13,8 @@ from pipelines.stages.iteration import Evaluation
 _COLUMNS = (
     Figure("steps", ",", meaning="optimizer steps"),
     Figure("reward", "+.3f", " -> ", "mean reward of the answers that the first and the last step drew"),
+    Figure("best held-out reward", "+.3f", meaning="the highest of a validation (validate_every)"),
+    Figure("at step", ",", meaning="the step of that"),
     Figure("held-out prompts", ",.0f", meaning="those that the policy is judged by, one answer to each"),
     Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
     Figure("gold after", ".1%", meaning="the same after the last step; by rule, no model judges it"),
@@ -34,7 +36,9 @@ def online_table(title: str, policy: TrainedCheckpoint, before: Evaluation, afte
     steps = None if manifest is None else manifest.facts["stats"]["steps"]
     seconds = None if manifest is None else manifest.runtime_info.get("seconds")
     ends = (drawn[0], drawn[-1]) if drawn else (None, None)
-    row = (steps, ends, judged, *gold, reward, length, seconds)
+    stats = {} if manifest is None else manifest.facts["stats"]
+    best = stats.get("best_val_reward"), stats.get("best_step")
+    row = (steps, ends, *best, judged, *gold, reward, length, seconds)
     return FigureTable(title, _COLUMNS, (row,), tuple(_nothing_learnt(steps_made)))
 
 

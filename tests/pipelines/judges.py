@@ -10,3 +10,8 @@ def letters(response: list[str]) -> dict[str, list[float]]:
     lengths = [float(len(text)) for text in response]
     scale = [min(4.0, length / 4) for length in lengths]
     return {"reward": lengths, **dict.fromkeys(STEERLM_ATTRIBUTES, scale)}
+
+
+def even(response: list[str]) -> list[float]:
+    """1 for an answer with an even number of letters."""
+    return [float(len(text) % 2 == 0) for text in response]

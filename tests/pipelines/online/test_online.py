@@ -94,7 +94,7 @@ def test_figures_of_a_step_are_those_of_its_answers(whole: tuple[dict[str, Any],
         "equal_groups": sum(one["reward_min"] == one["reward_max"] for one in by_prompt) / len(by_prompt),
         "dropped": 0.0,
     }
-    assert figures(kept, answers) == pytest.approx(expected)
+    assert figures(kept, [answers]) == pytest.approx(expected)
     assert {name: whole[0]["curve"][1][name] for name in expected} == pytest.approx(expected)
 
 
