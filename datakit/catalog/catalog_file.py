@@ -22,6 +22,7 @@ from typing import Any
 from datakit.catalog.fact_views import Columns, fact_views, listed
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
+from datakit.catalog.rollouts import of_last_runs, rollouts_of
 from datakit.catalog.row_views import Chosen, row_views
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import View
@@ -35,7 +36,7 @@ CATALOG = "catalog.duckdb"
 EVERYTHING = "everything"
 """The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
 
-_FORMAT = 5
+_FORMAT = 6
 """Rises when the views become others over the same manifests."""
 
 _LEFT_SECONDS = 86400
@@ -54,10 +55,12 @@ def views_of(workspace: Workspace) -> dict[Name, View]:
     """Every view by schema and name: in `main` the last run of each recipe and experiment, in `everything` all."""
     lineage = Lineage(workspace.entries)
     last = last_run(lineage)
+    rollouts = rollouts_of(workspace.rollouts)
     views: dict[Name, View] = {}
     for schema in (EVERYTHING, "main"):
         entries = [one for one in workspace.entries if schema == EVERYTHING or one.place in last]
-        made = row_views(Chosen(entries, lineage)) | fact_views(entries, lineage, last)
+        drawn = rollouts if schema == EVERYTHING else of_last_runs(rollouts, workspace.entries, last)
+        made = row_views(Chosen(entries, lineage, drawn)) | fact_views(entries, lineage, last)
         rows = [
             {"view": view, "column": column, "meaning": meaning}
             for view, one in sorted(made.items())

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.made import ColumnText
+from datakit.catalog.rollouts import Rollout
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
 from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import RECORDS_END, Entry
 from datakit.judging.reading import NO_VERDICT
 from datakit.op import Op
+from datakit.run.chain import PaidChain
 from schemas.rows.completions import COMPLETIONS
 from schemas.rows.preferences import PREFERENCES
 from schemas.rows.prompts import PROMPTS
@@ -31,7 +33,7 @@ _WHOLE = {"prompts": PROMPTS, "completions": COMPLETIONS, "samples": SAMPLES, "p
 _MEANINGS = {
     "prompts": "questions, each where it was read or made",
     "completions": "questions and answers that came from outside or from a rule, each where it was read or made",
-    "samples": "answers of policies: one row a sample, whatever was made of it later",
+    "samples": "answers of policies: one row a sample, whatever was made of it later; those of online runs by step",
     "pairs": "preferences: one row a pair, where it was read or made",
     "reports": "figures that stages measured, one a row",
     "rewards": "numbers that say how good answers are: one row for each sample and scorer",
@@ -67,24 +69,26 @@ _ROW_KEYS = (
     Field("sample_id", "VARCHAR", "the row in the data, where its key is called so", ""),
     Field("pair_id", "VARCHAR", "the row in the data, where its key is called so", ""),
 )
+_STEP = Field("step", "INTEGER", "the step of an online run that drew it; else the improve step of the iteration", "")
 _CHECKPOINT = Field("checkpoint", "VARCHAR", "the place of the checkpoint that was trained", "")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The entries that views are made of, among all that there are."""
+    """The entries that views are made of, among all that there are, and what online runs drew."""
 
     entries: Sequence[Entry]
     lineage: Lineage
+    rollouts: Sequence[Rollout] = ()
 
 
 def row_views(chosen: Chosen) -> dict[str, View]:
     """Every view over rows, by name."""
     views = {view: _whole(chosen, view, schema) for view, schema in _WHOLE.items()}
     given: Mapping[str, tuple[Sequence[Field], Callable[[Chosen], Iterator[Part]]]] = {
-        "rewards": (_REWARD_FIELDS, _rewards),
+        "rewards": ((*_REWARD_FIELDS, _STEP), _rewards),
         "verdicts": ((*_ROW_KEYS, *_VERDICT_FIELDS), _verdicts),
-        "rejected": ((*_REJECTED_FIELDS, *_ROW_KEYS), _rejected),
+        "rejected": ((*_REJECTED_FIELDS, *_ROW_KEYS, _STEP), _rejected),
         "training_rows": ((_CHECKPOINT, *_fields(TOKENS)), _training_rows),
         "records": ((_CHECKPOINT, *_ROW_KEYS, *_fields(RECORDS)[1:]), _records),
     }
@@ -105,7 +109,10 @@ def _whole(chosen: Chosen, view: str, schema: Schema) -> View:
         return bool(above) and all(one.place in there or has_them(one, below | {one.place}) for one in above)
 
     parts = [_part(chosen, one) for one in entries if not has_them(one, frozenset((one.place,)))]
-    return stacked(_fields(schema), parts, _MEANINGS[view])
+    if view != "samples":
+        return stacked(_fields(schema), parts, _MEANINGS[view])
+    drawn = (_drawn(chosen, one) for one in chosen.rollouts if one.holds_answers)
+    return stacked((*_fields(schema), _STEP), [*map(_stepped, parts), *drawn], _MEANINGS[view])
 
 
 def _is(entry: Entry, schema: Schema, key: Sequence[str] | None) -> bool:
@@ -122,7 +129,35 @@ def _part(chosen: Chosen, entry: Entry, fields: tuple[Field, ...] | None = None)
     return Part(entry, files, fields_of(entry.made.columns) if fields is None else fields, chosen.lineage.labels(entry))
 
 
+def _stepped(part: Part) -> Part:
+    """A part with the step of its iteration; a column of that name stands as `row_step`."""
+    fields = tuple(replace(one, name="row_step") if one.name.lower() == "step" else one for one in part.fields)
+    return replace(part, fields=fields, labels={"step": part.entry.step, **part.labels})
+
+
+def _drawn(chosen: Chosen, rollout: Rollout, fields: tuple[Field, ...] | None = None) -> Part:
+    """Rows of a step of an online run."""
+    return _stepped(replace(_part(chosen, rollout.entry, fields), labels=rollout.labels))
+
+
 def _rewards(chosen: Chosen) -> Iterator[Part]:
+    yield from map(_stepped, _judged(chosen))
+    for one in chosen.rollouts:
+        if one.holds_answers:
+            for part in _numbers_of(chosen, one):
+                yield replace(part, labels={**part.labels, **one.labels})
+
+
+def _numbers_of(chosen: Chosen, rollout: Rollout) -> Iterator[Part]:
+    """The numbers that were put on the answers of a step, if an operation which `judges` was among those that did."""
+    entry = rollout.entry
+    ops = {op["name"] for op in entry.made.params.get("ops", ())}
+    for column in entry.made.columns if ops & _judging() else ():
+        if column.kind == "DOUBLE" and column.name not in SAMPLES:
+            yield _stepped(_number(chosen, entry, column.name, prompts=True))
+
+
+def _judged(chosen: Chosen) -> Iterator[Part]:
     """The numbers that an operation which `judges` added to samples, or that came with rows from outside."""
     judging = _judging()
     for entry in chosen.entries:
@@ -149,7 +184,7 @@ def _number(chosen: Chosen, entry: Entry, column: str, prompts: bool) -> Part:
     values = {"sample_id": '"sample_id"', "prompt_id": '"prompt_id"' if prompts else "NULL::VARCHAR"}
     values["value"] = name(column)
     part = _part(chosen, entry, tuple(replace(one, value=values[one.name]) for one in _REWARD_FIELDS[:3]))
-    role = _ASKED.get(entry.made.op)
+    role = "scorer" if entry.made.op == PaidChain.name else _ASKED.get(entry.made.op)
     model = chosen.lineage.models(entry, role) if role else None
     return replace(part, labels={**part.labels, "scorer": column, "model": model})
 
@@ -178,7 +213,11 @@ def _rejected(chosen: Chosen) -> Iterator[Part]:
     for entry in chosen.entries:
         files = tuple(f"{entry.root}/{entry.place}/{file}" for file, rows, _ in entry.made.rejected if rows)
         if files:
-            yield Part(entry, files, fields_of(entry.made.rejected_columns), chosen.lineage.labels(entry))
+            yield _stepped(Part(entry, files, fields_of(entry.made.rejected_columns), chosen.lineage.labels(entry)))
+    for one in chosen.rollouts:
+        entry = one.entry
+        if files := tuple(f"{entry.root}/{entry.place}/{file}" for file, rows, _ in entry.made.rejected if rows):
+            yield _stepped(Part(entry, files, fields_of(entry.made.rejected_columns), one.labels))
 
 
 def _training_rows(chosen: Chosen) -> Iterator[Part]:

@@ -19,7 +19,8 @@ from schemas.store.storage import normal, shown
 
 RECORDS_END = ".records"
 _PASSED_OVER = ("logs",)
-_RUN_END = ".run"
+RUN_END = ".run"
+_ROLLOUTS = f"{RUN_END}/rollouts/"
 _VARIANT = re.compile(r"-(?P<variant>[0-9a-f]{8})(?P<end>\.records)?$")
 _NUMBERED = re.compile(r"(iter|step)=(\d{1,9})")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -119,10 +120,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything below `root`: `entries` in the order of their places, and why manifests could not be read."""
+    """Everything below `root`: `entries` in the order of their places, what online runs drew
+    (`datakit.catalog.rollouts`), and why manifests could not be read.
+    """
 
     root: str
     entries: tuple[Entry, ...]
+    rollouts: tuple[Entry, ...]
     unreadable: Mapping[str, str]
     views_digest: str
     """SHA-256 of all that views are made of."""
@@ -155,7 +159,8 @@ def read_workspace(root: str) -> Workspace:
         entries.append(Entry(root=top, place=place, published_ns=there[3], damage=damage, made=made))
         hasher.update(f"\n{place}\0{sha256}\0{there[3]}\0{damage}".encode("utf-8", "surrogateescape"))
     cache.write(top)
-    return Workspace(top, tuple(entries), unreadable, hasher.hexdigest())
+    results, drawn = (tuple(one for one in entries if (_ROLLOUTS in one.place) == inside) for inside in (False, True))
+    return Workspace(top, results, drawn, unreadable, hasher.hexdigest())
 
 
 def _manifests(top: str, below: str) -> Iterator[tuple[str, str, Version]]:
@@ -171,7 +176,9 @@ def _manifests(top: str, below: str) -> Iterator[tuple[str, str, Version]]:
     except OSError:
         return
     for name in folders:
-        if name[0] not in "._" and not name.endswith(_RUN_END) and name not in _PASSED_OVER:
+        if name.endswith(RUN_END):
+            yield from _manifests(top, f"{below}{name.removesuffix(RUN_END)}{_ROLLOUTS}")
+        elif name[0] not in "._" and name not in _PASSED_OVER:
             yield from _manifests(top, f"{below}{name}/")
 
 
