@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import luigi
+from luigi.freezing import recursively_unfreeze
 
 from datakit.filter import ZeroVariance
 from datakit.generate import Complete
+from datakit.tokenize import Drawn
 from pipelines.cli.console import say
 from pipelines.cli.invocation import flag_of
 from pipelines.cli.learning import ByAlgorithm, MergedParameter
-from pipelines.cli.parameters import OptionalWhole, Whole
+from pipelines.cli.parameters import ObjectParameter, OptionalNumber, OptionalWhole, Whole
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
 from pipelines.graph.node import Node
@@ -22,8 +24,10 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
 from pipelines.graph.row_counts import fewer_than
+from pipelines.online.agreement import StepAgreement
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig, settings_of
+from pipelines.online.guards import Guards
 from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
@@ -35,6 +39,7 @@ from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES
+from schemas.settings import parse
 from trainers.algorithm import Algorithm
 from trainers.config import Execution, Training
 from trainers.registry import configured
@@ -100,6 +105,20 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         "(filter.zero_variance), and others are asked in their place until the step is full",
     )
 
+    guards = ObjectParameter(
+        default={},
+        description="bounds that stop a run, as JSON: max_kl (nats an answer), min_entropy (nats a token), "
+        "max_reward_drop (below its highest)",
+    )
+    logprob_bound = OptionalNumber(
+        least=0,
+        description="nats a token by which the log-probabilities of an answer may differ from those of the network in "
+        "training; empty: not looked at",
+    )
+    logprob_beyond = luigi.ChoiceParameter(
+        default="stop", choices=["stop", "recompute"], description="of answers beyond logprob_bound (online.agreement)"
+    )
+
     critic_rounds: Any = 0
     """Rounds of answers that a critic alone learns from, before the first step."""
 
@@ -135,14 +154,19 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         return int(given)
 
     @property
-    def _filtered(self) -> Arrangement:
-        """The arrangement without prompts that teach nothing, where others are asked in their place."""
+    def _arranged(self) -> Arrangement:
+        """The arrangement with what flags add: log-probabilities held against the network in training, prompts that
+        teach nothing left out where others are asked in their place.
+        """
         given = self.arrangement
+        if self.logprob_bound is not None:
+            beyond: Any = self.logprob_beyond
+            given = given.behind(Drawn, StepAgreement(most=self.logprob_bound, beyond=beyond))
         return replace(given, rows=(ZeroVariance(), *given.rows)) if self.max_rounds > 1 else given
 
     def _check_groups(self) -> None:
         """`ConfigError` for groups of one answer where an answer is worth what it has over the others."""
-        against = self._filtered.compares
+        against = self._arranged.compares
         if self.samples_per_prompt == 1 and against:
             raise ConfigError(
                 "one-answer",
@@ -164,7 +188,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
         rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
-        arrangement = self._filtered
+        arrangement = self._arranged
         learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
         training = self.training_for(label, global_batch_size=learnt)
         algorithm, _ = configured(training.learning.algorithm, training.learning.settings, where=label)
@@ -180,7 +204,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
             init=first, validation=validation, step=step, models=models,
-            critic=self.critic_of(training, step, first, models),
+            critic=self.critic_of(training, step, first, models), guards=self._guards(),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
         after = evaluated(plan, label, eval_setup, policy, seed)
@@ -194,6 +218,9 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             before=before,
             after=after,
         )
+
+    def _guards(self) -> Guards:
+        return parse(Guards, recursively_unfreeze(self.guards), where="--guards")
 
     def _validated(
         self, plan: Plan, training: Training, complete: Complete, task_setup: TaskSetup

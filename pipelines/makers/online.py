@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipelines.cli.console import Stage, say_of
 from pipelines.graph.node import Node
@@ -65,4 +65,5 @@ class FitOnline(Fit):
         models = {name: reference_of(model) for name, model in node.models.items()}
         critic = None if node.critic is None else node.critic.placed(node, run)
         share = settings.quiver_config().max_rejected
-        config.write(file, OnlineRun(run=run, step=node.step, models=models, critic=critic, max_rejected=share))
+        given: dict[str, Any] = {"models": models, "critic": critic, "guards": node.guards, "max_rejected": share}
+        config.write(file, OnlineRun(run=run, step=node.step, **given))

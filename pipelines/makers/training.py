@@ -134,16 +134,16 @@ def _last(metrics: Path) -> dict[str, Any]:
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
         return {}
-    found: dict[str, Any] = {}
+    latest: dict[str, Any] = {}
     for line in reversed(lines):
         try:
             figures = json.loads(line)
         except ValueError:
             continue
-        if "loss" in figures and "loss" not in found:
-            found |= figures
-        elif "val_reward" in figures and "val_reward" not in found:
-            found["val_reward"] = figures["val_reward"]
-        if {"loss", "val_reward"} <= found.keys():
+        if "loss" in figures and "loss" not in latest:
+            latest |= figures
+        elif "val_reward" in figures and "val_reward" not in latest:
+            latest["val_reward"] = figures["val_reward"]
+        if {"loss", "val_reward"} <= latest.keys():
             break
-    return found if "loss" in found else {}
+    return latest if "loss" in latest else {}

@@ -29,6 +29,11 @@ class Arrangement:
     rows: tuple[Op, ...]
     per_prompt: int | None = None
 
+    def behind(self, kind: type[Op], op: Op) -> Arrangement:
+        """The arrangement with `op` behind its operation of this `kind`."""
+        at = next(number for number, one in enumerate(self.rows) if isinstance(one, kind))
+        return replace(self, rows=(*self.rows[: at + 1], op, *self.rows[at + 1 :]))
+
     @property
     def compares(self) -> str:
         """The operation that holds answers to one prompt against each other; empty where none does."""

@@ -21,6 +21,8 @@ from datakit.generate import Complete
 from datakit.op import Expand, Op, Precision
 from datakit.registry import op_of
 from datakit.run.chain import Chain, PaidChain
+from pipelines.online.agreement import StepAgreement
+from pipelines.online.guards import Guards
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from schemas.canonical import plain
 from schemas.errors import ConfigError
@@ -41,6 +43,10 @@ VALUING = "model"
 """
 
 
+_OWN: Mapping[str, type[Op]] = {kind.name: kind for kind in (StepLogprobs, StepAgreement)}
+"""Operations that ask the network in training, and are of no use elsewhere."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpSettings:
     """An operation by name, with its settings."""
@@ -51,7 +57,8 @@ class OpSettings:
     @property
     def op(self) -> Op:
         """The operation; `ConfigError` for one that there is not, and for bad settings."""
-        return StepLogprobs.of(self.params) if self.name == StepLogprobs.name else op_of(self.name, self.params)
+        own = _OWN.get(self.name)
+        return op_of(self.name, self.params) if own is None else own.of(self.params)
 
 
 def settings_of(ops: Sequence[Op]) -> tuple[OpSettings, ...]:
@@ -130,6 +137,11 @@ class StepConfig:
         return tuple(column for op in ops if isinstance(op, StepLogprobs) for column in op.columns)
 
     @property
+    def asks_policy(self) -> bool:
+        """Whether its rows are held against what the network in training says of them."""
+        return any(isinstance(op, StepAgreement) for op in self.labelling.ops)
+
+    @property
     def asks_critic(self) -> bool:
         """Whether its rows hold what a critic says."""
         return any("values" in op.asks for op in self._asking)
@@ -156,6 +168,7 @@ class OnlineRun:
     step: StepConfig
     models: Mapping[str, str] = field(default_factory=dict)
     critic: Run | None = None
+    guards: Guards = field(default_factory=Guards)
     max_rejected: float = 0.0
     """Share of the rows before an operation that it may drop of a chunk; how a step is made, and no part of keys."""
 

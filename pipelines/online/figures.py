@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.counted_tokens import CountedTokens
 from datakit.columns.measurement import groups, numbers
 from schemas.dataset import Dataset
 from schemas.rows.samples import CUT
 
 _MEANS = ("reward", "correct")
+_DIVERGENT = ("kl", "loss_mask", "drawn_logprobs", "ref_logprobs")
 
 
 def figures(rollouts: Dataset, answers: Sequence[Dataset]) -> dict[str, float]:
-    """Means of `reward`, `correct` and `kl`, tokens of an answer, the shares of answers that were cut and of prompts
-    whose answers are all rewarded alike, answers and rows that were dropped; where prompts were asked in several
-    rounds, how many these were.
+    """Means of `reward`, `correct` and `kl` (`ref_kl`: k1, where rows have no `kl`), tokens of an answer, `entropy` as
+    its tokens tell it, the shares of answers that were cut and of prompts whose answers are all rewarded alike, answers
+    and rows that were dropped; where prompts were asked in several rounds, how many these were.
     """
-    asked = ("prompt_id", "response_ids", "finish_reason", *_MEANS)
+    asked = ("prompt_id", "response_ids", "logprobs", "finish_reason", *_MEANS)
     names = [name for name in asked if name in answers[0].schema.names]
     drawn = pa.concat_tables([one.read(names) for one in answers])
-    kl = rollouts.stats["columns"].get("kl", {})
+    there = rollouts.schema.names
+    kl = (
+        kl_of(rollouts.read([name for name in _DIVERGENT if name in there]))
+        if {"kl", "ref_logprobs"} & {*there}
+        else None
+    )
     dropped = [*rollouts.rejected, *(file for one in answers for file in one.rejected)]
     return {
         **of_answers(drawn),
-        **({"kl": kl["mean"]} if "mean" in kl else {}),
+        **({"kl" if "kl" in there else "ref_kl": float(np.mean(kl))} if kl is not None and len(kl) else {}),
         **({"rounds": float(len(answers))} if len(answers) > 1 else {}),
         "dropped": float(sum(file.rows for file in dropped)),
     }
@@ -40,9 +48,29 @@ def of_answers(drawn: pa.Table) -> dict[str, float]:
     made = {name: pc.mean(drawn[name].cast(pa.float64())).as_py() for name in _MEANS if name in drawn.column_names}
     made["answer_tokens"] = pc.mean(pc.list_value_length(drawn["response_ids"])).as_py()
     made["cut"] = pc.mean(pc.equal(drawn["finish_reason"], CUT).cast(pa.float64())).as_py()
+    if "logprobs" in drawn.column_names and len(logprobs := drawn["logprobs"].combine_chunks().flatten()):
+        made["entropy"] = -pc.mean(logprobs).as_py()
     if "reward" in made:
         made |= _equal_groups(drawn)
     return made
+
+
+def kl_of(rows: pa.Table) -> npt.NDArray[np.float64] | None:
+    """The divergence of every row from the first policy, nats: its `kl`, or k1 over its tokens; None where rows do not
+    say it.
+    """
+    if "kl" in rows.column_names:
+        return numbers(rows["kl"])
+    if not {*_DIVERGENT[1:]} <= {*rows.column_names}:
+        return None
+    tokens = CountedTokens.of(rows, "loss_mask")
+    return tokens.sums(tokens.read("drawn_logprobs") - tokens.read("ref_logprobs"))
+
+
+def surprise_of(drawn: pa.Table) -> npt.NDArray[np.float64]:
+    """Mean of -log p over the tokens of every answer, nats; infinite for one without any."""
+    logprobs = drawn["logprobs"].to_pylist()
+    return np.array([-float(np.mean(row)) if row else np.inf for row in logprobs])
 
 
 def _equal_groups(drawn: pa.Table) -> dict[str, float]:

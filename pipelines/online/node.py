@@ -14,6 +14,7 @@ from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
 from pipelines.online.config import CRITIC, StepConfig, check_updates, done
+from pipelines.online.guards import Guards
 from schemas.canonical import json_digest
 from schemas.manifest import task_key_of
 from trainers.config import Paths, Run, Training
@@ -46,6 +47,7 @@ class OnlineCheckpoint(TrainedCheckpoint):
     step: StepConfig
     models: Mapping[str, Node] = field(default_factory=dict)
     critic: CriticTraining | None = None
+    guards: Guards = field(default_factory=Guards)
 
     @graph_property
     def task_key(self) -> str:

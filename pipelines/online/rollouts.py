@@ -15,6 +15,7 @@ the critic alone learns from are called `warmup=000001` and on.
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,10 +65,12 @@ class StepRows:
         self.critic = None if critic is None else Critic(critic)
         beside = {} if online.critic is None else {"critic": online.critic.learning.op}
         self.rows_key = json_digest({"run": task_key, "step": identity_fields(online.step), **beside})
+        self._rewards: dict[int, float] = {}
         self._answering = replace(online.step.answering, max_rejected_share=online.max_rejected)
         self._labelling = replace(online.step.labelling, max_rejected_share=online.max_rejected)
         known = {} if self.critic is None else self.critic.served
-        known |= served(trainer, online.step.logprobs, first_policy=online.asks_first_policy)
+        columns = (*online.step.logprobs, *(("old_logprobs",) if online.step.asks_policy else ()))
+        known |= served(trainer, columns, first_policy=online.asks_first_policy)
         self._lead = Lead({"generate": trainer.generator().generate, **known})
         self._models = opened(online, self._answering, prompts) if parallel.is_rank_zero() else {}
 
@@ -78,8 +81,19 @@ class StepRows:
             self._warm_up()
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
+        made = figures(rollouts, answers_of(rollouts))
+        self.online.guards.check(step + 1, made, self._highest_before(step), rollouts)
+        self._rewards[step] = made.get("reward", -math.inf)
         learnt = {} if self.critic is None else self.critic.learn(rows)
-        return rows, {**figures(rollouts, answers_of(rollouts)), **learnt}
+        return rows, {**made, **learnt}
+
+    def _highest_before(self, step: int) -> float:
+        """The highest mean reward of the steps before `step`; of those before a save, as their answers tell."""
+        for number in range(step if self.online.guards.max_reward_drop is not None else 0):
+            if number not in self._rewards and Dataset.exists(place := self._place(Round(number))):
+                rollouts = Dataset.open(place)
+                self._rewards[number] = figures(rollouts, answers_of(rollouts)).get("reward", -math.inf)
+        return max((reward for number, reward in self._rewards.items() if number < step), default=-math.inf)
 
     def validate(self, number: int) -> dict[str, float]:
         """Figures of one answer to every held-out prompt, by the weights after `number` steps."""
@@ -138,8 +152,7 @@ class StepRows:
         """Where the rollouts of a round lie, made where they are not. Those of a step that is `begun` were drawn from
         the weights before its first update, and judged by them.
         """
-        round_key = json_digest({"run": self.rows_key, **at.position})
-        url = f"{self.online.run.paths.folder}/rollouts/{at}-{round_key[:8]}"
+        url = self._place(at)
         if begun and (manifest := read_manifest(url)) is not None:
             weights = {name: str(manifest.facts[name]) for name in weights}
         _remove_of_others(f"{url}.answers", {WEIGHTS: weights[WEIGHTS]})
@@ -155,6 +168,11 @@ class StepRows:
         judged = {"rows of": drawn, **({"critic": weights[VALUING]} if VALUING in weights else {})}
         op = self._labelling if len(answers) == 1 else JoinedChain(**vars(self._labelling))
         return self._apply(op, answers, url, json_digest(judged), drawing, models).url
+
+    def _place(self, at: Round) -> str:
+        """Where the rollouts of a step lie."""
+        round_key = json_digest({"run": self.rows_key, **at.position})
+        return f"{self.online.run.paths.folder}/rollouts/{at}-{round_key[:8]}"
 
     def _rounds(self, at: Round, url: str, weights: Mapping[str, str], models: Mapping[str, Resource]) -> list[Dataset]:
         """The answers to the prompts of a step, round by round."""

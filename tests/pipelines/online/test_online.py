@@ -91,6 +91,7 @@ def test_figures_of_a_step_are_those_of_its_answers(whole: tuple[dict[str, Any],
         "reward": sum(rows["reward"].to_pylist()) / rows.num_rows,
         "answer_tokens": sum(map(len, lengths)) / rows.num_rows,
         "cut": ended.count("length") / rows.num_rows,
+        "entropy": -sum(sum(row) for row in rows["logprobs"].to_pylist()) / sum(map(len, lengths)),
         "equal_groups": sum(one["reward_min"] == one["reward_max"] for one in by_prompt) / len(by_prompt),
         "dropped": 0.0,
     }
