@@ -112,8 +112,10 @@ class StepRows:
         _remove_of_others(url, weights)
         drawing = int(json_digest({"seed": self.online.run.learning.seed, "validation": 0})[:15], 16)
         op = replace(self.online.step.validating, max_rejected_share=self.online.max_rejected)
-        key = json_digest({"validation": round_key, "weights": weights[WEIGHTS]})
-        return self._apply(op, held_out, url, key, drawing, {WEIGHTS: self._own(weights), **self._models}).url
+        validation_key = json_digest({"validation": round_key, "weights": weights[WEIGHTS]})
+        return self._apply(
+            op, held_out, url, validation_key, drawing, {WEIGHTS: self._own(weights), **self._models}
+        ).url
 
     def _own(self, weights: Mapping[str, str]) -> Resource:
         """The policy as it stands, as operations ask it."""
@@ -184,11 +186,11 @@ class StepRows:
             if asked is None:
                 break
             one = replace(at, again=len(made))
-            key, drawing = json_digest({"run": self.rows_key, **one.position}), self._drawing(one)
-            drawn = json_digest({"step": key, "weights": weights[WEIGHTS]})
+            step_key, drawing = json_digest({"run": self.rows_key, **one.position}), self._drawing(one)
+            drawn = json_digest({"step": step_key, "weights": weights[WEIGHTS]})
             place = f"{url}{one.suffix}"
             _remove_of_others(f"{place}.answers", {WEIGHTS: weights[WEIGHTS]})
-            prompts = self._apply(asked, self.prompts, f"{place}.prompts", key, drawing, {})
+            prompts = self._apply(asked, self.prompts, f"{place}.prompts", step_key, drawing, {})
             made.append(self._apply(self._answering, prompts, f"{place}.answers", drawn, drawing, models))
             sizes.append(prompts.num_rows)
         return made

@@ -54,8 +54,8 @@ def window_of(step: int, prompts: int, there: int, sizes: Sequence[int], kept: i
         return Window(offset=step * prompts, limit=prompts, wrap=True)
     beyond = max(prompts, there // 2) + sum(sizes[1:])
     missing = prompts - kept
-    wanted = math.ceil(missing * sum(sizes) / max(kept, 1))
-    asked = min(prompts, wanted, there - beyond)
+    enough = math.ceil(missing * sum(sizes) / max(kept, 1))
+    asked = min(prompts, enough, there - beyond)
     return Window(offset=step * prompts + beyond, limit=asked, wrap=True) if missing > 0 < asked else None
 
 

@@ -143,8 +143,8 @@ def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
     for kind in (Grpo, OnlineDpo):
         names = [one.name for one in planned(kind, tmp_path, logprob_bound=0.01).policy.step.rows]
         assert names[:2] == ["tokenize.drawn", "online.agreement"]
-    held = planned(Grpo, tmp_path, logprob_bound=0.01, logprob_beyond="recompute").policy
-    assert held.step.rows[1].params == {"most": 0.01, "beyond": "recompute"} and held.task_key != plain.task_key
+    bounded = planned(Grpo, tmp_path, logprob_bound=0.01, logprob_beyond="recompute").policy
+    assert bounded.step.rows[1].params == {"most": 0.01, "beyond": "recompute"} and bounded.task_key != plain.task_key
     with pytest.raises(ConfigError, match="max_kll"):
         planned(Grpo, tmp_path, guards={"max_kll": 1})
     with pytest.raises(ConfigError, match="min_entropy out of range"):
