@@ -154,14 +154,14 @@ def _trace(url: str, manifest: Manifest, lines: list[str], seen: set[str], *, de
             left = len(manifest.parents) - number
             lines.append(f"{below}... {counted(left, 'more input')}: {as_run(f'quiver show {shown(url)}')}")
             return
-        known = _reachable(url, parent)
+        known = reachable(url, parent)
         if isinstance(known, Manifest):
             _trace(parent.url, known, lines, seen, depth=depth + 1, name=shown(parent.name))
         else:
             lines.append(f"{below}{shown(parent.name)}: {known}  [{parent.content_digest[:12]}]  {shown(parent.url)}")
 
 
-def _reachable(url: str, parent: Parent) -> Manifest | str:
+def reachable(url: str, parent: Parent) -> Manifest | str:
     """The parent's manifest if it is in the same kind of place and still the one that was used."""
     if url.partition("://")[1:2] != parent.url.partition("://")[1:2] or len(parent.url) > 4096:
         return "(in another store, not followed)"

@@ -25,6 +25,11 @@ class Progress:
         return self.rows / self.seconds if self.seconds > 0 else 0.0
 
     @property
+    def share(self) -> float | None:
+        """Of all rows, those that are done; None while that is unknown."""
+        return min(1.0, self.rows / self.total) if self.total else None
+
+    @property
     def eta(self) -> float | None:
         """Seconds left at the mean rate; None while that is unknown."""
         if self.total is None or self.rows == 0 or self.seconds <= 0:

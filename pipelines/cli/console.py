@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from pipelines.cli import invocation
 from schemas.errors import QuiverError, escaped
@@ -16,6 +17,8 @@ from schemas.process.terminal import error_text, width, wrapped
 _COLUMN = 34
 _SLOW = 10.0
 _FAST = 0.2
+_PAGE = 2.0
+"""Seconds between two texts that `tell` is given."""
 
 
 def say(text: str) -> None:
@@ -64,10 +67,14 @@ def wipe() -> None:
 
 
 class Stage:
-    """The lines of one stage: `with Stage(label, why) as stage: stage.move("1,024 of 4,096 rows")`."""
+    """The lines of one stage: `with Stage(label, why) as stage: stage.move("1,024 of 4,096 rows", 0.25)`.
 
-    def __init__(self, label: str, what: str) -> None:
-        self.label, self.what = label, what
+    `tell` is given the same texts, and the share of the work that is done where that is known.
+    """
+
+    def __init__(self, label: str, what: str, tell: Callable[[str, float | None], None] = lambda text, share: None):
+        self.label, self.what, self._tell = label, what, tell
+        self._last_tell = 0.0
         self._terminal = sys.stderr.isatty()
         self._start = self._last = time.monotonic()
         self._text = ""
@@ -84,9 +91,12 @@ class Stage:
         """Seconds since the stage started."""
         return time.monotonic() - self._start
 
-    def move(self, text: str) -> None:
-        """Show how far the stage is; the same text once."""
+    def move(self, text: str, share: float | None = None) -> None:
+        """Show how far the stage is, a `share` of its work where that is known; the same text once."""
         now = time.monotonic()
+        if now - self._last_tell > _PAGE:
+            self._last_tell = now
+            self._tell(text, share)
         if text == self._text or now - self._last < (_FAST if self._terminal else _SLOW):
             return
         self._last, self._text = now, text
@@ -99,6 +109,7 @@ class Stage:
 
     def done(self, text: str) -> None:
         """The last line of a stage that went well."""
+        self._tell(text, 1.0)
         say_of(self.label, f"{text}, {self.seconds:.1f} s")
 
 

@@ -11,10 +11,13 @@ import os
 import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import luigi
+from luigi.rpc import RPCError
 
 from datakit.catalog.workspace import run_folder
 from pipelines.cli import invocation
@@ -26,10 +29,10 @@ from pipelines.commands.templated import Templated
 from pipelines.graph.node import Node
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import folder_name
+from pipelines.graph.resolve import folder_name, near
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable
-from pipelines.report.registry import rendered
+from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Report
 from pipelines.report.set_aside import set_aside
 from pipelines.runtime import settings
@@ -89,6 +92,14 @@ class Recipe(Templated, Assigns, Command, Generic[R]):
                 next=f"luigi --module pipelines {self.task_family} --experiment {name}",
             )  # fmt: skip
         return name
+
+    def run(self) -> None:
+        """Nothing is left to do; Luigi's page links to the one of figures, which is written next."""
+        for place in filter(None, (renderer.place(self._measured([])) for renderer in renderers())):
+            with suppress(RPCError):
+                if self.set_tracking_url is not None and self.set_status_message is not None:
+                    self.set_tracking_url(Path(place).absolute().as_uri())
+                    self.set_status_message(f"page {near(place)}")
 
     def after(self) -> None:
         """The figures, in every way that there is to show them, and how to go on."""

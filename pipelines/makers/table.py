@@ -36,7 +36,7 @@ class Apply(Make):
             seed=node.seed,
             processes=processes,
             environments=environments,
-            on_progress=lambda progress: stage.move(str(progress)),
+            on_progress=lambda progress: stage.move(str(progress), progress.share),
             max_rejected=None if node.op.max_rejected is None else quiver.max_rejected,
             rows_per_shard=node.rows_per_shard,
             task_key=node.task_key,

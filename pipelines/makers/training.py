@@ -104,7 +104,8 @@ class _Follower:
             return
         self._first = self._first or self.stage.seconds - float(figures.get("seconds", 0.0))
         done = int(figures["step"]) - int(before.get("step", 0))
-        self.stage.move(_progress(figures, self.steps, (self.stage.seconds - self._first) / max(1, done)))
+        share = min(1.0, int(figures["step"]) / self.steps) if self.steps else None
+        self.stage.move(_progress(figures, self.steps, (self.stage.seconds - self._first) / max(1, done)), share)
 
 
 def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str:

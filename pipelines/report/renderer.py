@@ -32,3 +32,5 @@ class Renderer:
 
     name: str
     render: Callable[[Report], str]
+    place: Callable[[Report], str] = lambda report: ""
+    """Where it writes a page; empty: nowhere."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import luigi
+from luigi.rpc import RPCError
 
 from pipelines.cli.console import Stage
 from pipelines.graph.limits import check_rows
@@ -55,6 +56,15 @@ class Make(luigi.Task):
     length_flag: str = "--max-length"
     """The flag of the command that runs which decides how many tokens a row may have."""
 
+    is_shown: bool = True
+    """Whether Luigi's scheduler still takes what is told of the stage."""
+
+    @property
+    def task_family(self) -> str:
+        """What Luigi's page calls the stage: its label and what is done there."""
+        node = getattr(self, "node", None)
+        return f"{self.label}: {node.work['name']}" if node is not None else self.get_task_family()
+
     @property
     def priority(self) -> int:  # type: ignore[override]
         """Stages are done in the order in which they are counted."""
@@ -94,7 +104,7 @@ class Make(luigi.Task):
         end_with_parent()
         node = self.planned()
         position = f", stage {self.place[0]} of {self.place[1]}" if self.place[1] else ""
-        with Stage(node.label, f"{node.work['name']} ({why(node)}){position}") as stage:
+        with Stage(node.label, f"{node.work['name']} ({why(node)}){position}", self.tell) as stage:
             try:
                 place = linked(node)
                 if not place:
@@ -104,6 +114,17 @@ class Make(luigi.Task):
             except BaseException:
                 _remove_empty(node)
                 raise
+
+    def tell(self, text: str, share: float | None) -> None:
+        """Show on Luigi's page how far the stage is; a scheduler that is gone ends no stage."""
+        if self.set_status_message is None or self.set_progress_percentage is None or not self.is_shown:
+            return
+        try:
+            self.set_status_message(text)
+            if share is not None:
+                self.set_progress_percentage(round(100 * share))
+        except RPCError:
+            self.is_shown = False
 
     def make(self, node: Any, stage: Stage) -> str:
         """Do the work; returns what to say of it."""

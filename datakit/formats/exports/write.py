@@ -26,6 +26,7 @@ from datakit.formats.exports import EXPORTS
 from datakit.formats.exports.export import Export, not_finite
 from datakit.formats.exports.json_columns import TEXT, is_plain, joined, one_line, record, value
 from schemas import MESSAGES, Dataset, Schema
+from schemas.card import dataset_card
 from schemas.errors import ConfigError, ConflictError, DataError, QuiverError, counted, printable
 from schemas.manifest import MANIFEST
 from schemas.nearest import nearest
@@ -89,12 +90,14 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
         written = _streamed(dataset, form, columns, keep, store, (path, scratch))
         if sum(written.rejected.values()) > max_rejected:
             raise _unfit(written, max_rejected)
+        _write_card(dataset, written, store, place, scratch)
         with store.exclusive(folder or "/"):
             if store.size(place) is not None or _is_anothers(store, place, scratch):
                 raise _taken(path)
             if written.rejected:
                 store.move(_beside(scratch), _beside(place))
             store.move(scratch, place)
+            store.move(_card_of(scratch), _card_of(place))
             store.sync(folder or "/")
     finally:
         with suppress(QuiverError, OSError):
@@ -102,6 +105,19 @@ def export(dataset: Dataset, to: str, path: str, keep: Sequence[str] = (), max_r
             for above in fresh:  # where nothing was written, and nobody else wrote there, they are empty
                 store.remove_empty(above)
     return written
+
+
+def _write_card(dataset: Dataset, written: Written, store: Store, place: str, scratch: str) -> None:
+    """Write what will be `<file>.card.md` beside the rows, over one that an earlier export of that name left."""
+    name = place.rpartition("/")[2]
+    text = dataset_card(name, written.rows, dataset.schema, dataset.manifest, dataset.url, {"pretty_name": name})
+    sink = store.create(_card_of(scratch))
+    sink.write(text.encode())
+    sink.finish()
+
+
+def _card_of(place: str) -> str:
+    return f"{place}.card.md"
 
 
 def _missing_folders(path: str) -> list[str]:

@@ -16,4 +16,10 @@ def _render(report: Report) -> str:
     return render(report)
 
 
-PAGE = Renderer(name="page", render=_render)
+def _place(report: Report) -> str:
+    """Beside the results, by the key of the last of them; pages are written below local folders alone."""
+    key = report.results[-1].rpartition("-")[2][:8] if report.results else ""
+    return f"{report.folder}/report-{key}.html" if key and "://" not in report.root else ""
+
+
+PAGE = Renderer(name="page", render=_render, place=_place)

@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from schemas.card import model_card
 from schemas.chat_template import ChatTemplate
 from schemas.end_tokens import EndTokens, TurnEnd, end_tokens
 from schemas.errors import DataError, IntegrityError, QuiverError, counted
 from schemas.manifest import Manifest
 from schemas.store import commit
+from schemas.store.ownfiles import replace_file
 from schemas.store.storage import guarded
 from schemas.tokenizer import parsed
 from trainers.architecture import ModelConfig
@@ -96,11 +99,21 @@ def export(
             facts={**words.facts, "weights_digest": made.weights_digest, "check": dict(compared.fact)},
             runtime_info={"check": dict(compared.figures), "seconds": round(time.monotonic() - began, 3)},
         )
-        return commit.publish_folder(out, attempt, manifest)
+        published = commit.publish_folder(out, attempt, manifest)
     except BaseException:
         with suppress(QuiverError, OSError):
             commit.discard_attempt(out, attempt)
         raise
+    _write_card(out, published)
+    return published
+
+
+def _write_card(out: str, published: Manifest) -> None:
+    """Leave README.md beside what was published, and not in its manifest: what it says of ancestors hangs on which of
+    them are still there.
+    """
+    name = os.path.basename(out.rstrip("/"))
+    replace_file(Path(out, "README.md"), model_card(name, published, out, {"library_name": "transformers"}))
 
 
 @dataclass(frozen=True)
