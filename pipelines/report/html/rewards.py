@@ -30,9 +30,7 @@ _QUANTILES = (0.1, 0.5, 0.9)
 def rewards(run: ReportedRun) -> Section | None:
     """A histogram for each comparison that the run has rows for."""
     drawn = [chart for title, series in _comparisons(run) if (chart := _histogram(run, title, series))]
-    lead = (
-        "Of each distribution a bar is the share of its rows; ends beyond the 0.2 % and 99.8 % quantiles are drawn in."
-    )
+    lead = "A bar is the share of a distribution's rows; what lies beyond its 0.2 % and 99.8 % quantiles is drawn in."
     return Section(title="Rewards", lead=lead, blocks=(Charts(charts=tuple(drawn[:_SHOWN])),)) if drawn else None
 
 
