@@ -61,9 +61,9 @@ class Make(luigi.Task):
 
     @property
     def task_family(self) -> str:
-        """What Luigi's page calls the stage: its label and what is done there."""
+        """What Luigi's page calls the stage: what is done there, by whose family the page sorts, and its label."""
         node = getattr(self, "node", None)
-        return f"{self.label}: {node.work['name']}" if node is not None else self.get_task_family()
+        return f"{node.work['name']}: {self.label}" if node is not None else self.get_task_family()
 
     @property
     def priority(self) -> int:  # type: ignore[override]

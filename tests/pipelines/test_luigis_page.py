@@ -30,8 +30,8 @@ def test_a_stage_has_its_label_its_operation_and_its_progress(tmp_path: Path) ->
         worker.add(task_of(rewards))
         assert worker.run()
     shown = {task["name"]: task for task in scheduler.task_list("", "").values()}
-    assert {*shown} == {f"toy/rewards: {Draw.name}", f"toy/numbers: {Count.name}"}
-    made = shown[f"toy/numbers: {Count.name}"]
+    assert {*shown} == {f"{Draw.name}: toy/rewards", f"{Count.name}: toy/numbers"}
+    made = shown[f"{Count.name}: toy/numbers"]
     assert (made["status"], made["status_message"], made["progress_percentage"]) == ("DONE", "8 rows", 100)
 
 
