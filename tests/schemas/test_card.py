@@ -17,7 +17,7 @@ HOSTILE = [
     "<script>alert(1)</script>",
     "[link](javascript:alert(1)) ![x](http://127.0.0.1/x)",
     "| a | b |\n|---|---|\n# heading",
-    "`code` *bold* _it_ ~~x~~ &lt; $x$ http://a.b @me",
+    "`code` *bold* _it_ ~~x~~ &lt; $x$ http://a.example @me",
     "\x1b[31m\u202e",
     "x" * 100_000,
 ]
