@@ -121,7 +121,16 @@ def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() 
         for path in sources
         for extra in re.findall(r"""with_extra\(["'](\w+)["']\)""", path.read_text())
     }
-    known = {"check.py", "config.py", "frames.py", "json_schema.py", "language.py", "objects.py", "page.py"}
+    known = {
+        "address.py",
+        "check.py",
+        "config.py",
+        "frames.py",
+        "json_schema.py",
+        "language.py",
+        "objects.py",
+        "page.py",
+    }
     assert known == {name for name, _ in named}
     assert {extra for _, extra in named} <= {*extras}
     assert not [name for name, _ in advised if name.endswith(".py")], "what the shell finds decides whether it works"

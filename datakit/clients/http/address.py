@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError, ServiceError, printable
+from schemas.installed import with_extra
 from schemas.store.storage import shown
 
 _BETWEEN = re.compile(r"\+(?=https?://)")
@@ -146,5 +147,5 @@ def missing_library(fault: ImportError) -> ServiceError | ConfigError:
         "no-library",
         f"models over HTTP need the library httpx2: {printable(fault)}",
         kept="nothing was started",
-        next=".venv/bin/pip install -e '.[http]'",
+        next=with_extra("http"),
     )
