@@ -73,7 +73,13 @@ def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
 
 def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     """Settings with which a recipe runs in seconds."""
-    own = {"prompts_per_iteration": 48, "samples_per_prompt": 4, "eval_share": 0.25, "max_new_tokens": 8}
+    own = {
+        "prompts_per_iteration": 48,
+        "prompts_per_step": 4,
+        "samples_per_prompt": 4,
+        "eval_share": 0.25,
+        "max_new_tokens": 8,
+    }
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
     chosen |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
