@@ -148,6 +148,11 @@ class Op(ABC):
         return ()
 
     @property
+    def top_k(self) -> int:
+        """How many of the likeliest ids it asks a language model for at every token; 0: none."""
+        return 0
+
+    @property
     def asks(self) -> frozenset[Capability]:
         """What the model among its `needs` must be able to give; checked before anything runs."""
         return frozenset()

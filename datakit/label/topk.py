@@ -39,6 +39,10 @@ class TopK(TokenLabel):
             )
 
     @property
+    def top_k(self) -> int:
+        return self.k
+
+    @property
     def token_bytes(self) -> int:
         return self.k * (IDS.value_type.bit_width + FLOATS[self.dtype].bit_width) // 8
 

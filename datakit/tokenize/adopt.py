@@ -15,6 +15,7 @@ from datakit.templating.named import TEMPLATES
 from datakit.templating.rendering import check_template
 from datakit.tokenizers import convert
 from datakit.tokenizers.hf_files import digests_of, files_at, row_in
+from datakit.tokenizers.making import MakesTokenizer
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import TOKENIZERS, Schema
 from schemas.errors import ConfigError, IntegrityError
@@ -22,7 +23,7 @@ from schemas.store.storage import shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adopt(Read):
+class Adopt(MakesTokenizer, Read):
     """One TOKENIZERS row of the tokenizer at `path`: a folder, or the file that holds its vocabulary.
 
     `template` (a name or Jinja source), `bos`, `eos` and `pad` take the place of what came with it. `legacy` is for
@@ -60,6 +61,14 @@ class Adopt(Read):
             return self
         files = files_at(self.path)
         return replace(self, digests=digests_of(files), identity=self._tokenizer(files).identity)
+
+    @property
+    def known_identity(self) -> str:
+        return self.pinned().identity
+
+    @property
+    def origin(self) -> str:
+        return self.path
 
     @property
     def has_chat_template(self) -> bool | None:

@@ -14,6 +14,7 @@ from datakit.columns.conversations import flat
 from datakit.op import Context, GatherAll, Result, Size
 from datakit.templating.named import TEMPLATES, TURN_MARKS
 from datakit.templating.rendering import check_template
+from datakit.tokenizers.making import MakesTokenizer
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import MESSAGES, TOKENIZERS, Column, Schema
 from schemas.dataset import Dataset
@@ -25,7 +26,7 @@ _ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(GatherAll):
+class Train(MakesTokenizer, GatherAll):
     """One TOKENIZERS row of `vocab_size` tokens at most, learnt from `columns` (strings, and `messages`'
     contents).
 
@@ -57,6 +58,10 @@ class Train(GatherAll):
         if self.vocab_size > _MOST_TOKENS:
             message = f"{self.name}: vocab_size {self.vocab_size} is beyond any tokenizer"
             raise ConfigError("bad-setting", message, expected=f"at most {_MOST_TOKENS:,}", kept="nothing was started")
+
+    @property
+    def most_tokens(self) -> int:
+        return self.vocab_size
 
     @property
     def takes(self) -> Schema:

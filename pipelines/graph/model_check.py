@@ -7,7 +7,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from datakit.label import TopK
 from pipelines.graph.backend import roles_of
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.graph.model_files import ADAPTERS, scores_in, vocabulary_in
@@ -29,8 +28,8 @@ def check_answers(node: Table) -> None:
         scalar = has_scalar_head(model)
         if scalar is not None and scalar != numbers:
             raise _without_numbers(node, model) if numbers else _without_tokens(node, model)
-        if isinstance(node.op, TopK):
-            check_top_k(node.op.k, [model], """--params '{"k": %d}'""")
+        if node.op.top_k:
+            check_top_k(node.op.top_k, [model], """--params '{"k": %d}'""")
 
 
 def check_top_k(k: int, models: Sequence[Node], cure: str) -> None:

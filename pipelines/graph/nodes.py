@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from datakit.op import Op
 from datakit.run.facts import joined, tokenizers_after
-from datakit.tokenize import Adopt
+from datakit.tokenizers.making import MakesTokenizer
 from pipelines.graph.model_files import outputs_in, positions_in
 from pipelines.graph.node import Node, asked_key, resource_key, rows_of
 from pipelines.graph.order import graph_property
@@ -63,17 +63,16 @@ class Table(Node):
         """For a tokenizer its identity, where that is known before it is made, or else its key; for rows that of the
         tokenizer that all their columns speak.
         """
-        if isinstance(self.op, Adopt):
-            return self.op.pinned().identity
-        if self.schema.name == TOKENIZERS.name:
-            return self.task_key
+        known = self.op.known_identity if isinstance(self.op, MakesTokenizer) else ""
+        if known or self.schema.name == TOKENIZERS.name:
+            return known or self.task_key
         tokenizers = {one for several in self.tokenizer_by_column.values() for one in several}
         return tokenizers.pop() if len(tokenizers) == 1 else ""
 
     @functools.cached_property
     def has_chat_template(self) -> bool | None:
         """That of a tokenizer that is adopted; one that is trained here always has one."""
-        return self.op.has_chat_template if isinstance(self.op, Adopt) else None
+        return self.op.has_chat_template if isinstance(self.op, MakesTokenizer) else None
 
     @graph_property
     def trained_tokenizers(self) -> Mapping[str, Node]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datakit.registry import OPS
-from datakit.tokenize import Adopt
+from datakit.tokenizers.making import MakesTokenizer
 from pipelines.graph.external import ConvertedModel, ExternalModel, ImportedModel
 from pipelines.graph.node import KEY_CHARACTERS, Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
@@ -32,8 +32,8 @@ def tokenizer_at(node: Node) -> str:
         return tokenizer_at(node.model)
     if isinstance(node, ImportedModel) and not node.manifest():
         return normal(node.folder) if node.tokenizer is None else tokenizer_at(node.tokenizer)
-    if isinstance(node, Table) and isinstance(node.op, Adopt) and not node.manifest():
-        return normal(node.op.path)
+    if isinstance(node, Table) and isinstance(node.op, MakesTokenizer) and node.op.origin and not node.manifest():
+        return normal(node.op.origin)
     return node.url if isinstance(node, ExternalModel) else normal(node.url)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datakit.op import BYTES_PER_TOKEN, Size
-from datakit.tokenize import Train
+from datakit.tokenizers.making import MakesTokenizer
 from pipelines.cli.console import say
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
@@ -114,8 +114,9 @@ def _shape(node: Node) -> architecture.ModelConfig | None:
     """The shape of the network that `node` trains, where it or an ancestor of it says so."""
     while isinstance(node, TrainedCheckpoint):
         if node.training.learning.model is not None:
-            made = isinstance(node.tokenizer, Table) and isinstance(node.tokenizer.op, Train)
-            size = node.tokenizer.op.vocab_size if made else node.training.learning.model.vocab_size  # type: ignore[attr-defined]
+            tokenizer = getattr(node.tokenizer, "op", None)
+            most = tokenizer.most_tokens if isinstance(tokenizer, MakesTokenizer) else None
+            size = most or node.training.learning.model.vocab_size
             return replace(node.training.learning.model, vocab_size=size)
         if node.init is None:
             return None
