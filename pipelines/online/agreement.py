@@ -76,7 +76,7 @@ class StepAgreement(Label):
             "guard-logprobs",
             f"{int(bad_B.sum())} of {len(bad_B)} answers were drawn with other log-probabilities than the network in "
             "training gives them",
-            expected=f"at most {self.most:g} nats a token apart",
+            expected=f"at most {self.most:g} nats a token apart (--logprob-bound), or those of training in their place",
             found=f"{float(error_B.max()):.4g}, farthest off {worst}",
-            next="--logprob-beyond recompute learns with the network's own; or raise --logprob-bound",
+            next="--logprob-beyond recompute",
         )

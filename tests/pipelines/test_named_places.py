@@ -117,6 +117,7 @@ def reading_commands() -> list[Command]:
         stages.Evaluate(**asked, max_new_tokens=8, **more),
         stages.Label(**rows, **length, **more),
         stages.Filter(**rows, format="completions", op="where", params={"predicate": "id > 6"}, **more),
+        stages.Measure(**rows, op="mean", params={"columns": ["id"]}, **more),
         stages.Blend(**rows, op="shuffle", **more),
         stages.Template(**rows, op="chat", tokenizer="model", **more),
         stages.Tokenize(**rows, op="train", params={"vocab_size": 300}, **more),

@@ -14,6 +14,7 @@ from commands import luigi
 from datakit.formats.forms import FORMS
 from datakit.registry import op_of
 from pipelines.commands import stages
+from pipelines.graph.backend import roles_of
 from pipelines.graph.made_by import UNKNOWN, Maker, in_format, makers, over_rows, without_nulls
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import _require
@@ -39,7 +40,7 @@ def test_the_command_that_an_error_names_makes_the_columns(maker: Maker) -> None
     op = op_of(f"{getattr(stages, stage).family}.{options['--op']}", json.loads(options.get("--params", "{}")))
     assert maker.adds <= {*op.gives(op.takes).names} and maker.takes == {*op.takes.names}
     assert ("tokenizer" in op.needs) is ("--tokenizer" in options)
-    assert bool({"scorer", "model"} & {*op.needs}) is ("--model" in options)
+    assert bool(roles_of(op)) is ("--model" in options)
 
 
 IDS_AND_MASKS = [f"{side}_{part}" for side in ("chosen", "rejected") for part in ("ids", "mask")]

@@ -207,6 +207,22 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         "tests/datakit/io/test_jsonl.py::test_a_gzip_bomb_is_stopped",
         "tests/datakit/io/test_arrow.py::test_columns_that_expand_beyond_the_cap_are_refused",
     ),
+    "S15": (
+        "tests/datakit/clients/test_http_faults.py::test_what_goes_by_costs_no_answer",
+        "tests/datakit/clients/test_http_faults.py::test_what_is_no_answer_is_set_aside_in_the_servers_words",
+        "tests/datakit/clients/test_http_faults.py::test_what_is_the_same_for_every_request_stops_the_run_and_the_next_one_goes_on",
+        "tests/datakit/clients/test_http_faults.py::test_what_steers_a_terminal_is_text_like_any_other",
+    ),
+    "S17": (
+        "tests/datakit/judging/test_asking.py::test_no_answer_leaves_its_fence",
+        "tests/datakit/judging/test_asking.py::test_a_mark_of_one_row_opens_no_fence_of_another",
+        "tests/datakit/judging/test_reading.py::test_what_is_none",
+    ),
+    "S20": (
+        "tests/pipelines/test_page.py::test_hostile_rows_are_inert",
+        "tests/pipelines/test_page.py::test_a_page_allows_its_own_script_alone_and_asks_nobody",
+        "tests/pipelines/test_page.py::test_nothing_of_a_hostile_page_runs_or_leaves_in_a_browser",
+    ),
     "S21": ("tests/quiver/test_workspace_commands.py::test_no_text_is_a_formula_in_csv",),
     "S23": (
         "tests/pipelines/test_flags_file.py::test_a_hostile_file_is_refused_before_it_costs_anything",
@@ -225,9 +241,6 @@ ELSEWHERE = {
     "S04": "no configuration comes out of an archive yet",
     "S13": "no scheduler is started; luigid is the user's own",
     "S14": "no reward or critic server is opened yet",
-    "S15": "no reply comes over a network yet",
-    "S17": "no judge model is asked yet",
-    "S20": "no HTML report is written yet",
     "S27": "nothing is downloaded",
 }
 
