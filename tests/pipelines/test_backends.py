@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +36,8 @@ from pipelines.stages.iteration import tokenized
 from schemas import SAMPLES, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
+from tests import pages
+from tests.pages import ROOT
 from tests.trainers.weights import tiny
 from trainers.config import training_of
 
@@ -346,6 +350,16 @@ def test_a_class_of_the_same_name_elsewhere_replaces_none_and_one_defined_anew_i
     with registered(defined()), registered(defined()):
         assert type(backend_of(policy)) is backends_checkpoint.Checkpoint
         assert len(backends()) == count + 1
+
+
+def test_the_sketch_of_a_backend_in_the_docs_is_one_beside_those_that_are_there(tmp_path: Path) -> None:
+    (sketch,) = [block.text for block in pages.blocks(ROOT / "docs/extending.md") if "(Backend):" in block.text]
+    (tmp_path / "sketch.py").write_text(sketch, encoding="utf-8")
+    names = {"Backend": Backend, "Placement": Placement, "register": lambda kind: kind}
+    kind = runpy.run_path(str(tmp_path / "sketch.py"), init_globals=names)["OpenAiServer"]
+    with registered(kind):
+        assert [type(each) for each in backends() if each.recognises(kind.example)] == [kind]
+        assert {*kind.settings} <= {field.name for field in dataclasses.fields(kind.placement)}
 
 
 @contextlib.contextmanager

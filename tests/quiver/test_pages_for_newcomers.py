@@ -21,6 +21,7 @@ from datakit.registry import OPS
 from pipelines.cli.flag_words import parameters_of
 from pipelines.cli.known_commands import commands
 from pipelines.cli.learning import MergedParameter
+from pipelines.graph.backend import backends
 from schemas.settings import defaults, every_setting
 from tests.conftest import ROOT
 from trainers.config import Training
@@ -111,7 +112,52 @@ def test_a_wrong_name_would_be_seen(span: str) -> None:
     assert list(faults(span))
 
 
+RECIPES = {name for name, kind in COMMANDS.items() if kind.__module__.startswith("pipelines.recipes.")}
+THERE = {
+    *(name.removesuffix("Iteration").lower() for name in RECIPES),
+    *LEARNT,
+    *(kind.kind for kind in backends()),
+    *(scheme for kind in backends() for scheme in kind.schemes),
+}
+"""What nobody may say is not here: recipes, algorithms and their presets, backends."""
+
+
+def denied(row: str) -> set[str]:
+    """What a table's row says is not here yet although it is."""
+    if not re.search(r"\bnot (?:here )?yet\b", row):
+        return set()
+    words = {word.lower().removesuffix("trainer") for word in re.findall(r"[^\W_]+", row)}
+    return words & THERE
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_no_row_denies_what_is_here(page: Path) -> None:
+    rows = re.findall(r"^\|.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {row: denied(row) for row in rows if denied(row)} == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        ("| TensorRT-LLM, HTTP servers | not yet | not yet |", {"http"}),
+        ("| `train_gpt_ppo_actor.py`, `serve_ppo_critic.py` | not here yet |", {"ppo"}),
+        ("| `train_gpt_reinforce_actor.py` | not here yet |", {"reinforce"}),
+        ("| `GRPOTrainer`, `RLOOTrainer`, `PPOTrainer` | not here yet |", {"grpo", "ppo"}),
+        ("| `OnlineDPOTrainer` | not here yet |", {"onlinedpo"}),
+    ],
+)
+def test_a_row_that_denies_would_be_seen(row: str, names: set[str]) -> None:
+    assert denied(row) == names
+
+
+def test_a_trainer_with_the_name_of_a_recipe_is_that_recipe() -> None:
+    text = (ROOT / "docs/from-trl.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)Trainer`[^|]*\|(.*)\|$", text, re.MULTILINE))
+    same = {name: trainer for name in RECIPES for trainer in rows if trainer.lower() == name.lower()}
+    assert {"OnlineDpo", "Grpo", "Ppo", "Sft"} <= {*same}
+    assert [name for name, trainer in same.items() if f"quiver {name} " not in rows[trainer]] == []
+
+
 def test_every_iteration_and_recipe_has_a_page() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "methods")
-    recipes = [name for name, kind in COMMANDS.items() if kind.__module__.startswith("pipelines.recipes.")]
-    assert [name for name in recipes if f"`{name}`" not in text] == []
+    assert [name for name in RECIPES if f"`{name}`" not in text] == []
