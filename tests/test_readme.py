@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 import itertools
 import re
@@ -88,6 +89,16 @@ def test_every_algorithm_stands_in_the_support_matrix() -> None:
     row = re.search(r"^\| training (.*?) \(", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert row is not None
     assert sorted(re.findall(r"`(\w+)`", row.group(1))) == sorted(algorithms())
+
+
+def test_no_line_of_the_changelog_begins_as_another() -> None:
+    lines = [line[:60] for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if len(line) >= 60]
+    assert [line for line, count in collections.Counter(lines).items() if count > 1] == []
+
+
+def test_what_the_threat_model_points_at_is_there() -> None:
+    named = re.findall(r"`([a-z_/]+/[a-z_]+\.py)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 5 and [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_every_door_of_the_pages_is_in_the_makefile() -> None:

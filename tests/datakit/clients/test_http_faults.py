@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.clients import Sampling
-from datakit.clients.http import Address, Asking, HttpGenerator, Limits
+from datakit.clients.http import Address, Asking, HttpGenerator, Limits, asking
 from datakit.clients.http.address import Key
 from datakit.clients.http.generator import Api
 from datakit.generate import Complete
@@ -22,6 +23,7 @@ from datakit.run.resource import Resource
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas.dataset import Dataset
 from schemas.errors import IntegrityError, QuiverError, ServiceError
+from tests.conftest import ROOT
 from tests.datakit import fakes
 from tests.model_server import Body, ModelServer, Raw, http, zipped
 from tests.trainers.weights import tiny
@@ -188,6 +190,13 @@ def test_what_is_the_same_for_every_request_stops_the_run_and_the_next_one_goes_
     assert made.content_digest == calm.content_digest
     assert all(server.asked[one] <= 1 for one in server.asked if one not in asked)
     assert server.asked.total() <= ROWS + 2 * LIMITS.concurrency
+
+
+def test_the_page_names_every_status_that_stops_a_run() -> None:
+    row = re.search(
+        r"^\| (401, .*?), a redirect \|", (ROOT / "docs/servers.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert row is not None and {int(status) for status in row[1].split(", ")} == {*asking._SAME_FOR_ALL}
 
 
 def test_a_server_that_turns_everything_away_is_given_up_after_a_while(
