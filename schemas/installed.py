@@ -1,4 +1,4 @@
-"""This environment's programs, as the shell runs them from here."""
+"""This environment's programs, as the shell runs them from here, and what an extra would add to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from schemas.errors import ConfigError
 from schemas.process.terminal import PROGRAMS
 from schemas.store.storage import relative
 
@@ -35,3 +36,10 @@ def with_extra(name: str) -> str:
         return f"{program('pip')} install '{_DISTRIBUTION}[{name}]'"
     place = f"{relative(_PROJECT)}[{name}]"
     return f"{shlex.quote(program('pip'))} install -e '{place}'"
+
+
+def missing_library(what: str, library: str, extra: str, kept: str = "finished chunks") -> ConfigError:
+    """What to say where `what` asks for a library of the extra that is not installed."""
+    return ConfigError(
+        "missing-library", f"{what} asks for {library}, which is not installed", kept=kept, next=with_extra(extra)
+    )

@@ -16,6 +16,7 @@ from typing import Any
 from schemas.errors import QuiverError, printable
 
 _NAMED = 5
+_FENCE, _JSON = "```", ("json", "Json", "JSON")
 
 
 @contextmanager
@@ -52,6 +53,15 @@ def strict_json(data: bytes | str) -> Any:
     """JSON of clean text, every key once, every number finite; `ValueError` and others for anything else."""
     text = data.decode("utf-8") if isinstance(data, bytes) else data
     return json.loads(text, object_pairs_hook=once, parse_constant=_no_constant, parse_float=_finite)
+
+
+def unfenced(text: str) -> str:
+    """`text` without blanks around it and the marks of a code block (three backquotes, `json` behind the first)."""
+    text = text.strip()
+    if text.startswith(_FENCE):
+        text = text.removeprefix(_FENCE)
+        text = next((text.removeprefix(name) for name in _JSON if text.startswith(name)), text)
+    return text.removesuffix(_FENCE).strip()
 
 
 def _no_constant(name: str) -> Any:

@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import pyarrow as pa
 
 from datakit.clients.sampling import Sampling
 from schemas import IDS, Column, Schema
+
+Determinism = Literal["exact", "batch", "none"]
+"""Whether a model answers the same rows the same: always, in the same chunks, or not."""
 
 ANSWERS = Schema(
     "answers",

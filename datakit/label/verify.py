@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from datakit.op import Context, FilterDecision, Label, LabelResult
+from datakit.verifiers.choice import Choice
+from datakit.verifiers.number import Number
 from datakit.verifiers.registry import VERIFIERS, verifier_of
 from datakit.verifiers.verifier import Verifier
 from schemas import Column, Schema
@@ -44,9 +46,9 @@ class Verify(Label):
     output: str = "correct"
     after: str = ""
     """Text that introduces the answer in a response, for example `####`; what lacks it cannot be read."""
-    choices: str = "ABCDE"
+    choices: str = Choice.choices
     strict: bool = False
-    tolerance: float = 1e-9
+    tolerance: float = Number.tolerance
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=DEFAULT_UNNAMED)
     """Further settings of the kind."""
 

@@ -12,22 +12,25 @@ import hashlib
 import os
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 from schemas.canonical import canonical
 from schemas.store.storage import guarded
 from schemas.untrusted import strict_json
 
 _KEY, _SUM = 64, 32
-_LIMIT = 1 << 32
+_LONGEST = 1 << 28
+"""Bytes of a line; a longer one, which no server's answer makes, is read in slices and is none."""
 
 
 class Journal:
-    """The answers in the file at `path`, read when the first one is looked for; many threads may use it."""
+    """The answers in the file at `path`; many threads may use it. Where each stands is found when the first is looked
+    for; the answers themselves stay in the file.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._known: dict[str, bytes] | None = None
+        self._known: dict[str, tuple[int, int]] | None = None
         self._file: int | None = None
         self._lock = threading.Lock()
 
@@ -35,8 +38,9 @@ class Journal:
         """The answer to what has the key `asked`; None where there is none."""
         with self._lock:
             if self._known is None:
-                self._known = _read(self.path)
-            body = self._known.get(asked)
+                self._known = _places(self.path)
+            place = self._known.get(asked)
+        body = None if place is None else _line(self.path, *place)
         return None if body is None else strict_json(body)
 
     def add(self, asked: str, answer: object) -> None:
@@ -76,19 +80,45 @@ def _append(file: int, line: bytes) -> None:
         os.write(file, line[written:])
 
 
-def _read(path: str) -> dict[str, bytes]:
-    """The whole lines of a file, by key; torn, changed and foreign ones are none."""
-    known: dict[str, bytes] = {}
+def _places(path: str) -> dict[str, tuple[int, int]]:
+    """Where the whole lines of a file begin and how long they are, by key; torn, changed and foreign ones are none."""
+    places: dict[str, tuple[int, int]] = {}
+    file = _readable(path)
+    if file is None:
+        return places
+    with file:
+        begin = 0
+        while line := file.readline(_LONGEST):
+            if (whole := _parted(line)) is not None:
+                places[whole[0]] = begin, len(line)
+            begin += len(line)
+    return places
+
+
+def _line(path: str, begin: int, length: int) -> bytes | None:
+    """The answer in the line that stands there; None where it no longer does."""
+    file = _readable(path)
+    if file is None:
+        return None
+    with file:
+        file.seek(begin)
+        whole = _parted(file.read(length))
+    return None if whole is None else whole[1]
+
+
+def _readable(path: str) -> BinaryIO | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
     except OSError:
-        return known
-    with os.fdopen(descriptor, "rb") as file:
-        for line in file:
-            parts = line.rstrip(b"\n").split(b" ", 2)
-            if len(parts) == 3 and len(parts[1]) == _KEY and parts[0] == _sum(parts[1], parts[2]):
-                known[parts[1].decode("ascii", "replace")] = parts[2]
-    return known
+        return None
+
+
+def _parted(line: bytes) -> tuple[str, bytes] | None:
+    """The key and the answer of a line."""
+    parts = line.rstrip(b"\n").split(b" ", 2)
+    if len(parts) < 3 or len(parts[1]) != _KEY or parts[0] != _sum(parts[1], parts[2]):
+        return None
+    return parts[1].decode("ascii", "replace"), parts[2]
 
 
 def _sum(asked: bytes, body: bytes) -> bytes:

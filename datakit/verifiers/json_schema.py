@@ -16,13 +16,12 @@ from datakit.verifiers.regex import usable
 from datakit.verifiers.verifier import Verifier
 from schemas.canonical import canonical
 from schemas.errors import ConfigError, printable
-from schemas.installed import with_extra
-from schemas.untrusted import strict_json
+from schemas.installed import missing_library
+from schemas.untrusted import strict_json, unfenced
 
 if TYPE_CHECKING:
     import polars as pl
 
-_FENCE = r"(?s)\A\s*(?:```(?:json)?\s*\n)?(.*?)(?:\n\s*```)?\s*\z"
 _MOST_PARTS = 5000
 _MOST_STEPS = 1 << 23
 _REFUSED = ("patternProperties", "propertyNames", "unevaluatedProperties", "unevaluatedItems")
@@ -60,10 +59,10 @@ class JsonSchema(Verifier):
     def verdicts(self, rows: pl.DataFrame) -> pl.DataFrame:
         import polars as pl
 
-        texts = rows.select(pl.col("response").str.extract(_FENCE, 1)).to_series()
+        texts = [unfenced(text or "") for text in rows["response"]]
         own = canonical(self.schema) if self.schema else None
         checkers = [None if gold is None else _checker(gold) for gold in ([own] * len(rows) if own else rows["gold"])]
-        faults = [None if check is None else check(text or "") for check, text in zip(checkers, texts, strict=True)]
+        faults = [None if check is None else check(text) for check, text in zip(checkers, texts, strict=True)]
         kinds = {"right": pl.Float64, "read": pl.String, "known": pl.Boolean}
         columns = {
             "right": [float(fault == "") for fault in faults],
@@ -82,10 +81,7 @@ def _checker(text: str) -> Callable[[str], str] | None:
         from jsonschema import Draft202012Validator, ValidationError, validators
         from jsonschema.exceptions import SchemaError
     except ImportError as fault:
-        raise ConfigError(
-            "missing-library", "label.verify of kind json_schema asks for jsonschema, which is not installed",
-            kept="finished chunks", next=with_extra("verifiers"),
-        ) from fault  # fmt: skip
+        raise missing_library("label.verify of kind json_schema", "jsonschema", "verifiers") from fault
     try:
         parts: list[None] = []
         schema = _in_place(strict_json(text), parts)
@@ -131,9 +127,7 @@ def _in_place(schema: Any, parts: list[None]) -> Any:
             raise ValueError("not taken")
         reference = part.get("$ref")
         if reference is None:
-            return {
-                name: walk(one, within) for name, one in part.items() if name not in ("$defs", "definitions", "$id")
-            }
+            return {name: walk(one, within) for name, one in part.items() if name not in _NO_PARTS}
         if not isinstance(reference, str) or not reference.startswith("#/") or reference in within:
             raise ValueError("a reference outside, or into itself")
         target = whole

@@ -17,8 +17,9 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability
 from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
@@ -42,7 +43,6 @@ class Function(Backend):
         "judge": frozenset(),
     }
     settings: ClassVar[tuple[str, ...]] = ("workers",)
-    reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
 
     def recognises(self, reference: str) -> bool:
         module, colon, name = reference.partition(":")
@@ -68,6 +68,9 @@ class Function(Backend):
                 next="name its parameters after columns",
             )
         return rows.selecting(*names)
+
+    def determinism(self, node: Node) -> Determinism:
+        return "none"
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         from datakit.clients import PythonJudge, PythonScorer

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from datakit.clients import TOKENIZED_PROMPTS
+from datakit.clients import TOKENIZED_PROMPTS, Determinism
+from datakit.clients.http.limits import Limits
 from datakit.op import NOTHING, Capability, Op
 from datakit.template import Rendering
 from pipelines.backends.checkpoint import Checkpoint
@@ -26,7 +27,10 @@ from schemas.store.storage import shown
 from schemas.tokenizer import folder_identity, read_folder
 
 if TYPE_CHECKING:
-    from datakit.clients.http import Address, Asking, Limits
+    from datakit.clients.http import Address, Asking
+
+_INSIDE = ("inside", "gpus", "workers", "threads", "precision")
+"""Of a placement: what a model elsewhere has no say in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +48,15 @@ class Served(Placement):
     """
 
     inside: bool = False
-    concurrency: int = 64
-    timeout: float | None = 600.0
-    connect: float = 10.0
-    first_byte: float | None = None
-    patience: float = 300.0
+    concurrency: int = Limits.concurrency
+    timeout: float | None = Limits.total
+    connect: float = Limits.connect
+    first_byte: float | None = Limits.first_byte
+    patience: float = Limits.patience
     key: str = ""
     tokenizer: str = ""
     separately: bool = False
-    determinism: Literal["exact", "batch", "none"] = "none"
+    determinism: Determinism = "none"
     outputs: str = field(default="reward", metadata=IDENTITY)
     reward: Literal["classify", "pooling", "reward"] = field(default="classify", metadata=IDENTITY)
     api: Literal["", "chat", "completions", "generate"] = field(default="", metadata=IDENTITY)
@@ -88,24 +92,7 @@ class Http(Backend):
         "scorer": frozenset({"scores"}),
     }
     placement: ClassVar[Placement] = Served()
-    settings: ClassVar[tuple[str, ...]] = (
-        *(
-            "concurrency",
-            "timeout",
-            "connect",
-            "first_byte",
-            "patience",
-            "key",
-            "revision",
-            "tokenizer",
-            "api",
-            "separately",
-            "reward",
-            "outputs",
-            "determinism",
-        ),
-    )
-    reproducible: ClassVar[Literal["exact", "batch", "none"]] = "none"
+    settings: ClassVar[tuple[str, ...]] = tuple(one.name for one in fields(Served) if one.name not in _INSIDE)
 
     def node(self, plan: GraphBuilder, reference: str) -> Node:
         from datakit.clients.http.address import Address
@@ -191,7 +178,7 @@ class Http(Backend):
         finally:
             asking.close()
 
-    def determinism(self, node: Node) -> Literal["exact", "batch", "none"]:
+    def determinism(self, node: Node) -> Determinism:
         return _asked(node).determinism
 
     def notes(self, node: Node) -> Sequence[str]:
@@ -243,8 +230,6 @@ def _opened(address: Address, placement: Served) -> Asking:
 
 
 def _limits(placement: Served) -> Limits:
-    from datakit.clients.http.limits import Limits
-
     return Limits(
         concurrency=placement.concurrency,
         connect=placement.connect,

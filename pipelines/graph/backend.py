@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
+from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
@@ -63,8 +64,6 @@ class Backend(ABC):
     """Where it answers, and the defaults of its `settings`; of a class below `Placement`, with settings of its own."""
     settings: ClassVar[tuple[str, ...]] = ()
     """Fields of its placement that may stand behind a reference, as in `./llama,precision=bf16`."""
-    reproducible: ClassVar[Literal["exact", "batch", "none"]] = "exact"
-    """Whether the same rows give the same answers: always, in the same chunks, or not."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that workers need and that are slow to import: a fork server imports them once for all."""
 
@@ -112,9 +111,9 @@ class Backend(ABC):
         """
         raise ConfigError("no-tokenizer", f"{printable(url, 200)} ({self.form}) has no tokenizer", where=url)
 
-    def determinism(self, node: Node) -> Literal["exact", "batch", "none"]:
-        """Whether the model at `node` answers the same rows the same (`reproducible`)."""
-        return self.reproducible
+    def determinism(self, node: Node) -> Determinism:
+        """Whether the model at `node` answers the same rows the same."""
+        return "exact"
 
     def health(self, node: Node) -> None:
         """Raise `ServiceError` if the model cannot answer; called once, before any stage of a run begins."""
@@ -128,7 +127,7 @@ class Backend(ABC):
 _BACKENDS: dict[str, Backend] = {}
 
 _OF_A_KIND = (
-    *("roles", "placement", "settings", "reproducible", "preload"),
+    *("roles", "placement", "settings", "preload"),
     *("takes", "outputs", "settled", "steps", "open", "tokenizer", "determinism", "health", "notes"),
 )
 """What is asked of the opener of a kind: one backend has the word on it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -12,9 +13,10 @@ from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.io import Reversal
 from datakit.label import TopK
-from pipelines.backends.http import Http, HttpTokens
+from pipelines.backends.http import Http, HttpTokens, Served
 from pipelines.graph.backend import backend_of, checkpoint_at, model_at
 from pipelines.graph.nodes import Table
+from pipelines.graph.placement import Placement
 from pipelines.graph.plan import Plan
 from pipelines.runtime.workers import workers_of
 from pipelines.stages.ask import ask
@@ -120,3 +122,10 @@ def test_a_server_that_answers_otherwise_than_before_stops_the_run_before_it_beg
             backend_of(strange).health(strange)
     with pytest.raises(ServiceError, match="does not answer"):
         backend_of(model).health(model)
+
+
+def test_whatever_a_placement_of_servers_has_stands_behind_a_reference() -> None:
+    """All of its own fields and two of those that every placement has; its bounds are the client's own."""
+    own = {one.name for one in fields(Served)} - {one.name for one in fields(Placement)}
+    assert {*Http.settings} == own | {"concurrency", "timeout"} and len(Http.settings) == 13
+    assert (Served().concurrency, Served().timeout, Served().patience) == (64, 600.0, 300.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from datakit.clients import ANSWERS, Sampling
+from datakit.clients import ANSWERS, Determinism, Sampling
 from datakit.op import Capability, Op
 from datakit.template import Rendering, RewardPrompt
 from datakit.tokenize import Encode
@@ -72,7 +72,6 @@ class Parrot(Backend):
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {"generator": frozenset(), "scorer": frozenset({"scores"})}
     placement: ClassVar[Placement] = Server(inside=False, concurrency=4)
     settings: ClassVar[tuple[str, ...]] = ("concurrency", "timeout", "loud")
-    reproducible: ClassVar = "none"
 
     def node(self, plan: Plan, reference: str) -> Node:
         identity = {"name": "parrot", "version": 1, "params": {"word": reference.partition(":")[2]}}
@@ -85,6 +84,9 @@ class Parrot(Backend):
         assert isinstance(placement, Server), placement
         word = url.partition(":")[2]
         return Client(word.upper() if placement.loud else word, takes, placement.concurrency)
+
+    def determinism(self, node: Node) -> Determinism:
+        return "none"
 
     def health(self, node: Node) -> None:
         if node.url.endswith(":dead"):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from schemas.errors import ConfigError, ServiceError, printable
-from schemas.installed import with_extra
+from schemas.errors import ConfigError, printable
 from schemas.store.storage import shown
 
 _BETWEEN = re.compile(r"\+(?=https?://)")
@@ -139,13 +138,3 @@ def _in_file(name: str, place: str) -> str:
             kept="nothing was started",
             next=f"check the path and its permissions, or export {name}=...",
         ) from fault
-
-
-def missing_library(fault: ImportError) -> ServiceError | ConfigError:
-    """What to say where the library that sends requests is not installed."""
-    return ConfigError(
-        "no-library",
-        f"models over HTTP need the library httpx2: {printable(fault)}",
-        kept="nothing was started",
-        next=with_extra("http"),
-    )

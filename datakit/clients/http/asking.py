@@ -199,7 +199,7 @@ class Loop:
             )
         if reply.status in _SAME_FOR_ALL:
             raise _failed(
-                _SAME_FOR_ALL.get(reply.status, "bad-credentials"),
+                _SAME_FOR_ALL[reply.status],
                 f"{reply.base} refuses every request",
                 "an answer",
                 words,

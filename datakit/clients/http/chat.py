@@ -15,7 +15,6 @@ from datakit.clients.http.exchange import Refused, Reply, Request
 from datakit.clients.sampling import Sampling
 
 PATH = "chat/completions"
-_MOST_STOPS = 16
 
 
 def request(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from datakit.clients.http import chat, completions
 from datakit.clients.http.asking import Asking
 from datakit.clients.http.exchange import Reply, Request
+from datakit.clients.protocols import Determinism
 from datakit.clients.sampling import Sampling
 from schemas.canonical import canonical, json_digest
 from schemas.errors import IntegrityError, ServiceError, printable
@@ -26,8 +27,6 @@ FOLDER = "_servers"
 _GREEDY = Sampling(max_new_tokens=8, greedy=True)
 _LIMIT = 1 << 20
 _LISTED = 5
-
-Determinism = Literal["exact", "batch", "none"]
 
 
 def answers(asking: Asking, api: Literal["chat", "completions"]) -> dict[str, Any]:

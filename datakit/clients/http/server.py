@@ -12,11 +12,12 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from datakit.clients.http.address import Key, missing_library
+from datakit.clients.http.address import Key
 from datakit.clients.http.exchange import Refused, Reply, Request, Unanswered
 from datakit.clients.http.limits import Limits
 from datakit.clients.http.pace import Pace
 from schemas.errors import printable
+from schemas.installed import missing_library
 
 if TYPE_CHECKING:
     import httpx2
@@ -33,7 +34,7 @@ class Server:
         try:
             import httpx2
         except ImportError as fault:
-            raise missing_library(fault) from fault
+            raise missing_library("a model over HTTP", "httpx2", "http", kept="nothing was started") from fault
         self.base, self.key, self.limits = base, key, limits
         self.pace = Pace(limits.concurrency)
         self.down_until = 0.0

@@ -19,7 +19,7 @@ from datakit.catalog.workspace import read_workspace
 from pipelines.report.html import charts, outcome
 from pipelines.report.html.ancestry import ancestry
 from pipelines.report.html.answers import answers
-from pipelines.report.html.blocks import ROW_PIXELS, Section
+from pipelines.report.html.blocks import Section
 from pipelines.report.html.curves import curves
 from pipelines.report.html.drift import drift
 from pipelines.report.html.funnel import funnel
@@ -121,7 +121,6 @@ def html(run: ReportedRun, sections: Sequence[Section]) -> str:
         svg=charts.svg,
         drawn=drawn,
         extra=with_extra("report"),
-        row_pixels=ROW_PIXELS,
         style=style,
         script=script,
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "

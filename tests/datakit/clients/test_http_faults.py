@@ -84,7 +84,7 @@ BURST = Raw(http(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0
 WHOLE = json.dumps({"choices": []}).encode()
 
 GOES_ON = {
-    "429 burst": once(lambda answer: BURST, 6),
+    "429 burst": once(lambda answer: BURST, LIMITS.tries),
     "500 that goes by": once(lambda answer: Raw(http(500, b"oops")), 2),
     "503": once(lambda answer: Raw(http(503, b"{}")), 2),
     "slow first byte": once(lambda answer: Raw(http(200, b"{}"), before=1.4)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ import pytest
 
 from datakit.apply import apply
 from datakit.clients import ANSWERS, Sampling
-from datakit.clients.http import Address, Asking, HttpGenerator, Limits
+from datakit.clients.http import Address, Asking, HttpGenerator, Limits, chat
 from datakit.clients.http.address import Key
+from datakit.clients.http.exchange import Reply
 from datakit.clients.http.seeds import base_seed
 from datakit.generate import Complete
 from datakit.run.resource import Resource
 from datakit.tokenize import Drawn
 from datakit.tokenizers.tokenizer import Tokenizer
-from schemas.errors import DataError, ServiceError
+from schemas.errors import ConfigError, DataError, ServiceError
 from tests.datakit import fakes
 from tests.model_server import ModelServer, Raw, answer_ids, drawn, http, thought
 from tests.trainers.weights import tiny
@@ -149,3 +152,20 @@ def test_a_generator_that_promised_tokens_and_gives_none_is_refused(put: Any, tm
                 str(tmp_path / "s"),
                 resources={"generator": resource},
             )
+
+
+def test_every_stop_text_is_sent_and_is_cut_here_too() -> None:
+    """However many: what a server leaves in the text does not stay there."""
+    stops = tuple(f"<{number}>" for number in range(40))
+    asked = chat.request("m", [{"role": "user", "content": "x"}], Sampling(stop=stops), 0)
+    assert asked.body["stop"] == [*stops]
+    choice = {"index": 0, "message": {"content": "before<39>behind"}, "finish_reason": "stop"}
+    reply = Reply(200, {}, json.dumps({"choices": [choice]}).encode(), 0.0)
+    assert chat.read(reply, 1, stops)["choices"]["0"]["text"] == "before"
+
+
+def test_a_client_without_its_library_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ConfigError, match="httpx2, which is not installed") as fault:
+        Asking.opened(Address.of("http://127.0.0.1:1/v1#m"), Key(), Limits())
+    assert fault.value.slug == "missing-library" and "[http]" in (fault.value.next or "")

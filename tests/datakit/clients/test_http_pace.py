@@ -12,7 +12,7 @@ from datakit.clients import Sampling
 from datakit.clients.http import Address, Asking, HttpGenerator, Limits
 from datakit.clients.http.address import Key
 from datakit.clients.http.pace import Pace
-from tests.model_server import ModelServer
+from tests.model_server import Body, ModelServer, Raw, http
 
 
 def ran(pace: Pace, takes: int, requests: int) -> list[int]:
@@ -77,6 +77,22 @@ def test_nothing_is_sent_while_a_server_rests() -> None:
         return time.monotonic() - started
 
     assert 0.19 < asyncio.run(waited()) < 30
+
+
+def test_the_wait_that_a_server_asks_for_is_kept() -> None:
+    """One refusal with a wait of 0.4 s: nothing is sent until it is over; without it 0.12 s would be the most."""
+    sent: list[float] = []
+
+    def fault(server: ModelServer, body: Body, answer: Body) -> Raw | None:
+        sent.append(time.monotonic())
+        return Raw(http(429, b"{}", {"Retry-After": "0.4"})) if len(sent) == 1 else None
+
+    with ModelServer(faults=fault) as server:
+        generator = HttpGenerator(Asking.opened(Address.of(server.reference), Key(), Limits()))
+        turns = pa.table({"messages": [[{"role": "user", "content": "question"}]]})
+        rows = generator.generate(turns, Sampling(max_new_tokens=4), np.zeros(1, np.uint64))
+        generator.close()
+    assert rows["error"].null_count == 1 and len(sent) == 2 and 0.39 < sent[1] - sent[0] < 30
 
 
 def test_several_servers_share_the_work_and_one_that_is_gone_costs_nothing() -> None:

@@ -20,6 +20,7 @@ VERDICTS = [
     (SCORE, "[[4.0]]", (4,)),
     (SCORE, '{"explanation": "[[2]]", "verdict": 4}', (4,)),
     (SCORE, '```json\n{"verdict": 5}\n```', (5,)),
+    (SCORE, '```JSON {"verdict": 5} ```', (5,)),
     (PAIR, "A is better: [[A]]", (0,)),
     (PAIR, "[[B]]", (1,)),
     (PAIR, "[[tie]]", ()),

@@ -28,6 +28,8 @@ PERSON = {
         ('{"name": "Ada", "age": 36}', 1, None),
         ('```json\n{"name": "Ada"}\n```', 1, None),
         ('```\n{"name": "Ada"}\n```\n', 1, None),
+        ('```JSON {"name": "Ada"}```', 1, None),
+        ('```python\n{"name": "Ada"}\n```', 0, "no JSON"),
         ('{"name": "ada"}', 0, "$.name: does not match"),
         ('{"name": "Ada", "age": -1}', 0, "$.age"),
         ('{"name": "Ada", "age": 1.5}', 0, "$.age"),
