@@ -84,11 +84,11 @@ def test_a_journal_of_any_size_is_read_in_slices(tmp_path: Path, monkeypatch: py
     journal.close()
     tracemalloc.start()
     try:
-        found = [(journal.find(key) or "")[:2] for key in keys]
+        beginnings = [(journal.find(key) or "")[:2] for key in keys]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found == [f"{at}x"[:2] for at in range(40)]
+    assert beginnings == [f"{at}x"[:2] for at in range(40)]
     assert peak < 8 << 20 < os.path.getsize(path) // 3, peak
 
 
