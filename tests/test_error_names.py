@@ -41,6 +41,8 @@ def texts(node: ast.expr, constants: dict[str, list[str]]) -> Iterator[str]:
         yield from constants[node.id]
     elif isinstance(node, ast.Call) and name_of_call(node) == "get" and isinstance(node.func, ast.Attribute):
         yield from (text for part in (node.func.value, *node.args[1:]) for text in texts(part, constants))
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        yield from texts(node.value, constants)
     elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Dict):
         yield from (text for row in node.value.values if isinstance(row, ast.Tuple) for text in texts(row.elts[0], {}))
     else:
