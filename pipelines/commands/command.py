@@ -13,7 +13,7 @@ import luigi
 from datakit.run.chunks import remove_stale
 from pipelines.cli.console import labelled, say, say_of
 from pipelines.cli.file_flags import of_file
-from pipelines.graph.backend import backend_of, roles_of
+from pipelines.graph.backend import ROLES, backend_of, roles_of
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
@@ -127,14 +127,15 @@ def what_stays(todo: Sequence[Node]) -> str:
 
 def _prepare_models(todo: Sequence[Node]) -> None:
     """See to the models that `todo` asks: those that are there must answer; say what a person should know of them."""
-    asked = [node.resources[role] for node in todo if isinstance(node, Table) for role in roles_of(node.op)]
-    modules: dict[str, None] = {}
+    asked = [(node, model) for node in todo for role, model in node.parents.items() if role in ROLES]
+    modules = dict.fromkeys(
+        name for node, model in asked if isinstance(node, Table) for name in backend_of(model).preload
+    )
     notes: set[str] = set()
-    for model in {id(model): model for model in asked}.values():
+    for model in {id(model): model for _, model in asked}.values():
         backend = backend_of(model)
         backend.health(model)
         notes.update(backend.notes(model))
-        modules.update(dict.fromkeys(backend.preload))
         if backend.determinism(model) == "none":
             notes.add(f"{printable(model.name)} may answer otherwise another time: what it answers once is kept")
     notes.update(written_otherwise(node) for node in todo if isinstance(node, Table))

@@ -161,7 +161,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         given = self.arrangement
         if self.logprob_bound is not None:
             beyond: Any = self.logprob_beyond
-            given = given.behind(Drawn, StepAgreement(most=self.logprob_bound, beyond=beyond))
+            given = given.behind(Drawn, StepAgreement(most=self.logprob_bound, beyond=beyond), "--logprob-bound")
         return replace(given, rows=(ZeroVariance(), *given.rows)) if self.max_rounds > 1 else given
 
     def _check_groups(self) -> None:

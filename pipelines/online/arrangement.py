@@ -16,6 +16,7 @@ from typing import get_args
 from datakit.op import Gather, Op
 from pipelines.graph.made_by import logprobs_of
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm
 
 
@@ -29,9 +30,21 @@ class Arrangement:
     rows: tuple[Op, ...]
     per_prompt: int | None = None
 
-    def behind(self, kind: type[Op], op: Op) -> Arrangement:
-        """The arrangement with `op` behind its operation of this `kind`."""
-        at = next(number for number, one in enumerate(self.rows) if isinstance(one, kind))
+    def behind(self, kind: type[Op], op: Op, flag: str) -> Arrangement:
+        """The arrangement with `op`, which `flag` asks for, behind its operation of this `kind`; `ConfigError` where it
+        has none.
+        """
+        at = next((number for number, one in enumerate(self.rows) if isinstance(one, kind)), None)
+        if at is None:
+            raise ConfigError(
+                "no-place",
+                f"{flag} adds {op.name} behind {kind.name}, and no operation over the rows of a step is one",
+                expected=f"{kind.name} among the operations",
+                found=", ".join(one.name for one in self.rows) or "no operation",
+                where=flag,
+                kept="nothing was started",
+                next=f"leave out {flag}",
+            )
         return replace(self, rows=(*self.rows[: at + 1], op, *self.rows[at + 1 :]))
 
     @property

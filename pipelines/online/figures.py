@@ -61,10 +61,15 @@ def kl_of(rows: pa.Table) -> npt.NDArray[np.float64] | None:
     """
     if "kl" in rows.column_names:
         return numbers(rows["kl"])
-    if not {*_DIVERGENT[1:]} <= {*rows.column_names}:
+    if not tells_kl(rows.column_names):
         return None
     tokens = CountedTokens.of(rows, "loss_mask")
     return tokens.sums(tokens.read("drawn_logprobs") - tokens.read("ref_logprobs"))
+
+
+def tells_kl(names: Sequence[str]) -> bool:
+    """Whether rows with columns of these names say what `kl_of` reads."""
+    return "kl" in names or {*_DIVERGENT[1:]} <= {*names}
 
 
 def surprise_of(drawn: pa.Table) -> npt.NDArray[np.float64]:

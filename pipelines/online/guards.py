@@ -15,14 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.measurement import numbers
-from pipelines.online.figures import kl_of, surprise_of
+from pipelines.online.figures import kl_of, surprise_of, tells_kl
 from schemas.dataset import Dataset
-from schemas.errors import HealthError, printable
+from schemas.errors import ConfigError, HealthError, printable
 from schemas.setting_faults import check_ranges
 from schemas.store.storage import shown
+from trainers.algorithm import Algorithm
 
 _NAMED = 5
 """Rows that an error names."""
+_MEASURED = {"reward": "reward", "entropy": "logprobs"}
+"""The column of answers that a figure is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,23 @@ class Guards:
         given = {name: value for name, value in vars(self).items() if value is not None}
         check_ranges("guards", **{name: (one, 0 <= one < math.inf, "at least 0") for name, one in given.items()})
 
+    def check_rows(self, names: Sequence[str], algorithm: Algorithm, where: str) -> None:
+        """`ConfigError` for a bound that rows with columns of these names never break, because they do not tell its
+        figure; `algorithm` is what learns them.
+        """
+        if self.max_kl is None or tells_kl(names):
+            return
+        weighs = hasattr(algorithm.settings, "kl_coefficient")
+        raise ConfigError(
+            "unmeasured-bound",
+            "max_kl of --guards would never stop this run: no row says how far it is from the first policy",
+            expected="kl among the columns of a step, or drawn_logprobs and ref_logprobs",
+            found=", ".join(names),
+            where=f"{where} (train.{algorithm.name})",
+            kept="nothing was started",
+            next="--set settings.kl_coefficient=0.001" if weighs else "leave max_kl out of --guards",
+        )
+
     def faults(self, figures: Mapping[str, float], highest: float) -> Iterator[tuple[str, float, str]]:
         """Each bound that `figures` break: the figure, its value and what was expected; `highest` is the best mean
         reward of the steps before (-inf: there were none).
@@ -52,12 +72,14 @@ class Guards:
         if self.max_reward_drop is not None and reward < highest - self.max_reward_drop:
             yield "reward", reward, f"no more than {self.max_reward_drop:g} below {highest:.4g}, its highest"
 
-    def check(self, step: int, figures: Mapping[str, float], highest: float, rollouts: Dataset) -> None:
-        """`HealthError` where step `step`, of which these are the `rollouts`, breaks a bound; it names the answers that
-        are farthest off.
+    def check(
+        self, step: int, figures: Mapping[str, float], highest: float, rollouts: Dataset, answers: Sequence[Dataset]
+    ) -> None:
+        """`HealthError` where step `step`, of which these are the `rollouts` and the `answers` of all rounds, breaks a
+        bound; it names the answers that are farthest off.
         """
         for name, value, expected in self.faults(figures, highest):
-            rows = ", ".join(map(printable, farthest(name, rollouts)))
+            rows = ", ".join(map(printable, farthest(name, rollouts, answers)))
             raise HealthError(
                 f"guard-{name}",
                 f"{name} of the answers of step {step} is {value:.4g}; nothing was learnt from them",
@@ -68,9 +90,9 @@ class Guards:
             )
 
 
-def farthest(name: str, rollouts: Dataset) -> Sequence[str]:
-    """The `sample_id` of the answers that make `name` what it is: of `reward` the lowest, of `entropy` those whose
-    tokens were the likeliest, of `kl` those farthest from the first policy.
+def farthest(name: str, rollouts: Dataset, answers: Sequence[Dataset]) -> Sequence[str]:
+    """The `sample_id` of the answers, of all rounds, that make `name` what it is: of `reward` the lowest, of `entropy`
+    those whose tokens were the likeliest, of `kl` those farthest from the first policy.
     """
     if name == "kl":
         drawn = rollouts.read()
@@ -78,7 +100,7 @@ def farthest(name: str, rollouts: Dataset) -> Sequence[str]:
         assert values is not None, "a figure without its rows"
         measured = -values
     else:
-        drawn = Dataset.open(f"{rollouts.url}.answers").read(["sample_id", "reward", "logprobs"])
+        drawn = pa.concat_tables([one.read(["sample_id", _MEASURED[name]]) for one in answers])
         measured = numbers(drawn["reward"]) if name == "reward" else surprise_of(drawn)
     order = np.argsort(measured, kind="stable")[:_NAMED]
     named: list[str] = pc.take(drawn["sample_id"], pa.array(order)).to_pylist()

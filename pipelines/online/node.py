@@ -87,6 +87,7 @@ def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
     check_updates(learning, node.step, node.label)
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
     rows.requires(algorithm.rows, f"{node.label} (train.{algorithm.name})")
+    node.guards.check_rows(rows.names, algorithm, node.label)
     if node.critic is not None:
         where = f"{node.label} (its critic)"
         node.critic.training.check(init=True, validation=False, where=where)

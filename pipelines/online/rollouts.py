@@ -81,8 +81,9 @@ class StepRows:
             self._warm_up()
         rollouts = self._rollouts(Round(step), begun=part > 0)
         rows = self._part(rollouts, part, f"step {step + 1}")
-        made = figures(rollouts, answers_of(rollouts))
-        self.online.guards.check(step + 1, made, self._highest_before(step), rollouts)
+        answers = answers_of(rollouts)
+        made = figures(rollouts, answers)
+        self.online.guards.check(step + 1, made, self._highest_before(step), rollouts, answers)
         self._rewards[step] = made.get("reward", -math.inf)
         learnt = {} if self.critic is None else self.critic.learn(rows)
         return rows, {**made, **learnt}

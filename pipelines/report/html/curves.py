@@ -17,10 +17,20 @@ from pipelines.report.html.reported import ReportedRun, short
 _FIGURES: Mapping[str, Sequence[str]] = {
     "loss": ("loss", "val_loss"),
     "accuracy": ("accuracy", "val_accuracy"),
-    "reward": ("reward",),
-    "answers": ("rewards/chosen", "rewards/rejected", "val_rewards/chosen", "val_rewards/rejected"),
-    "divergence": ("kl", "kl_to_reference"),
-    "tokens of an answer": ("response_length", "answer_tokens"),
+    "reward": ("reward", "val_reward"),
+    "share of right answers": ("correct", "val_correct"),
+    "answers of a pair": ("reward_chosen", "reward_rejected", "val_reward_chosen", "val_reward_rejected"),
+    "divergence": ("kl", "ref_kl", "val_kl"),
+    "entropy": ("entropy", "val_entropy"),
+    "ratio": ("ratio",),
+    "clipped tokens": ("clip_fraction", "critic_clip_fraction"),
+    "tokens of an answer": ("answer_tokens", "val_answer_tokens"),
+    "shares": ("cut", "val_cut", "equal_groups"),
+    "dropped": ("dropped", "val_dropped"),
+    "rounds": ("rounds",),
+    "loss of the critic": ("critic_loss", "critic_squared_error"),
+    "what is still to be earned": ("critic_value", "critic_return"),
+    "explained variance": ("explained_variance",),
 }
 """Charts of one training: what is drawn together."""
 _POINTS, _TRAININGS = 240, 16

@@ -10,8 +10,10 @@ from datakit.filter import BestOf
 from datakit.label import Rloo, Whiten
 from datakit.op import Op
 from datakit.tokenize import Drawn
+from pipelines.online.agreement import StepAgreement
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.logprobs import StepLogprobs
+from schemas.errors import ConfigError
 from trainers.registry import configured
 
 LAST: tuple[Op, ...] = (Drawn(), Rloo())
@@ -40,6 +42,17 @@ def test_what_algorithms_over_pairs_hold_their_answers_against_is_added() -> Non
     assert (asked.name, asked.params()["per"]) == ("label.logprobs", "row")
     assert [column for _, _, column in asked.params()["columns"]] == ["ref_logprob_chosen", "ref_logprob_rejected"]
     assert Arrangement(rows=(Drawn(),)).made_for(configured("simpo", {})[0]) == (Drawn(),), "it is held against nothing"
+
+
+def test_what_goes_behind_an_operation_that_there_is_not_is_refused() -> None:
+    agreement = StepAgreement(most=0.01)
+    behind = Arrangement(rows=LAST).behind(Drawn, agreement, "--logprob-bound")
+    assert behind.rows == (Drawn(), agreement, Rloo())
+    with pytest.raises(ConfigError, match=r"adds online\.agreement behind tokenize\.drawn") as caught:
+        Arrangement(rows=(Rloo(),)).behind(Drawn, agreement, "--logprob-bound")
+    fields = dict(caught.value.fields)
+    assert fields["found"] == "label.rloo" and fields["next"] == "leave out --logprob-bound"
+    assert [*fields] == ["expected", "found", "where", "kept", "next"]
 
 
 def test_an_arrangement_says_how_much_it_learns_of_a_prompt() -> None:

@@ -17,9 +17,11 @@ from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.agreement import StepAgreement
 from pipelines.online.config import OnlineRun, settings_of
-from pipelines.online.guards import Guards
+from pipelines.online.guards import Guards, farthest
 from pipelines.online.logprobs import StepLogprobs
-from pipelines.recipes import Grpo, OnlineDpo
+from pipelines.online.rollouts import answers_of
+from pipelines.recipes import Grpo, OnlineDpo, OnlineRejectionSampling, Ppo
+from schemas import Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, HealthError
 from tests.pipelines import judges
@@ -84,8 +86,27 @@ def test_a_run_that_goes_astray_stops_and_names_the_answers(folder: Path, tmp_pa
         with pytest.raises(HealthError, match=f"{figure} of the answers of step {at} is") as caught:
             execute(guarded(folder, str(tmp_path / figure), **{bound: limit}))
         assert caught.value.slug == f"guard-{figure}" and "the state after step" in caught.value.kept
-        if at == 4:
-            assert str(worst[figure]) in str(caught.value.found)
+        assert at == 4 and str(worst[figure]) in str(caught.value.found)
+
+
+def test_the_worst_answers_of_all_rounds_are_named(tmp_path: Path) -> None:
+    """The figures are of all rounds, and so are the answers that made them."""
+    schema = Schema("drawn", 1, (Column("sample_id", pa.string(), "x"), Column("reward", pa.float64(), "x"),
+                                 Column("logprobs", pa.list_(pa.float32()), "x")))  # fmt: skip
+
+    def made(name: str, rows: list[dict[str, Any]]) -> Dataset:
+        return Dataset.from_arrow(pa.Table.from_pylist(rows, schema.arrow), schema, str(tmp_path / name))
+
+    def row(name: str, reward: float, logprob: float) -> dict[str, Any]:
+        return {"sample_id": name, "reward": reward, "logprobs": [logprob]}
+
+    rollouts = made("step", [row("learnt", 1.0, -1.0)])
+    made("step.answers", [row("r1a", 0.5, -2.0), row("r1b", 0.25, -3.0)])
+    made("step.round=2.answers", [row("r2a", -1.0, -4.0), row("r2b", 0.75, -0.5)])
+    assert farthest("reward", rollouts, answers_of(rollouts)) == ["r2a", "r1b", "r1a", "r2b"]
+    with pytest.raises(HealthError) as caught:
+        Guards(min_entropy=9.0).check(1, {"entropy": 2.0}, 0.0, rollouts, answers_of(rollouts))
+    assert caught.value.found == "2, farthest off r2b, r1a, r1b, r2a"
 
 
 def test_the_highest_reward_is_known_after_a_resumption(folder: Path, tmp_path: Path) -> None:
@@ -138,8 +159,8 @@ def test_log_probabilities_of_another_network_are_noticed(
 
 def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
     plain = planned(Grpo, tmp_path).policy
-    watched = planned(Grpo, tmp_path, guards={"max_kl": 20, "max_reward_drop": 0.3}).policy
-    assert watched.guards == Guards(max_kl=20.0, max_reward_drop=0.3) and watched.task_key == plain.task_key
+    watched = planned(Grpo, tmp_path, guards={"min_entropy": 0.1, "max_reward_drop": 0.3}).policy
+    assert watched.guards == Guards(min_entropy=0.1, max_reward_drop=0.3) and watched.task_key == plain.task_key
     for kind in (Grpo, OnlineDpo):
         names = [one.name for one in planned(kind, tmp_path, logprob_bound=0.01).policy.step.rows]
         assert names[:2] == ["tokenize.drawn", "online.agreement"]
@@ -149,6 +170,33 @@ def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
         planned(Grpo, tmp_path, guards={"max_kll": 1})
     with pytest.raises(ConfigError, match="min_entropy out of range"):
         planned(Grpo, tmp_path, guards={"min_entropy": -1.0})
+
+
+WITH_KL = {"set": ["settings.kl_coefficient=0.01"]}
+
+
+@pytest.mark.parametrize(("kind", "more"), [(Grpo, WITH_KL), (Ppo, {}), (Ppo, {"kl_coefficient": 0.0, **WITH_KL})])
+def test_a_bound_of_kl_stands_where_rows_tell_it(kind: Any, more: dict[str, Any], tmp_path: Path) -> None:
+    assert planned(kind, tmp_path, guards={"max_kl": 20}, **more).policy.guards == Guards(max_kl=20.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "next_"),
+    [
+        (Grpo, {}, "--set settings.kl_coefficient=0.001"),
+        (Ppo, {"kl_coefficient": 0.0}, "--set settings.kl_coefficient=0.001"),
+        (OnlineDpo, {}, "leave max_kl out of --guards"),
+        (OnlineRejectionSampling, {}, "leave max_kl out of --guards"),
+    ],
+)
+def test_a_bound_of_kl_is_refused_where_no_row_tells_it(
+    kind: Any, more: dict[str, Any], next_: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="max_kl of --guards would never stop") as caught:
+        planned(kind, tmp_path, guards={"max_kl": 20}, **more)
+    error = caught.value
+    assert (error.slug, error.next, error.kept) == ("unmeasured-bound", next_, "nothing was started")
+    assert error.expected and error.found and error.where
 
 
 def test_a_configuration_holds_them(folder: Path, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import toy_backend  # noqa: F401 - registers parrots
 
 from datakit.apply import apply
 from datakit.generate import Complete
 from datakit.io import Reversal
+from pipelines.commands.command import _prepare_models
 from pipelines.commands.online import Online
 from pipelines.graph.node import rows_of
 from pipelines.graph.nodes import Table
@@ -30,7 +32,7 @@ from pipelines.stages.iteration import Evaluation
 from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas import Column, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, ServiceError
 from tests.pipelines import small_model
 
 PROMPTS = [{"prompt": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(40)]
@@ -81,6 +83,16 @@ def test_what_rewards_an_answer(tmp_path: Path) -> None:
         ["label.reward"],
         {"scorer": "function"},
     )
+
+
+def test_a_model_that_rewards_is_asked_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that does not answer ends it before a step is made; what a person should know of one is said."""
+    dead = planned(Grpo, tmp_path, **own(tmp_path, reward="parrot:dead"), reward_source="model").policy
+    with pytest.raises(ServiceError, match="parrot:dead does not answer"):
+        _prepare_models([dead])
+    alive = planned(Grpo, tmp_path, **own(tmp_path, reward="parrot:hello"), reward_source="model").policy
+    _prepare_models([alive])
+    assert "parrot:hello may answer otherwise another time" in capsys.readouterr().err
 
 
 def test_a_verifier_puts_its_verdict_into_the_reward(tmp_path: Path) -> None:
