@@ -119,7 +119,7 @@ class Mix(Blend):
         """How much of each source the mixture leaves out, in the unit of `by`."""
         used = ((name, *partial_use(made, name)) for name in self.sources)
         rest = [(name, units, size) for name, units, size in used if units < size]
-        return tuple(f"{name} gives {n:,} of its {m:,} {self.by}: {m - n:,} are left out" for name, n, m in rest)
+        return tuple(f"{name} gives {n:,} of its {m:,} {self.by}: {m - n:,} left out" for name, n, m in rest)
 
     def _quotas(self, sizes: list[int]) -> list[int]:
         """How much each source gives, in the unit of `by`."""

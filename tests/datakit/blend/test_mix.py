@@ -193,4 +193,4 @@ def test_blocks_change_nothing(put, sizes, block):
 def test_what_a_mixture_leaves_out_is_noted(put, tmp_path):
     op = Mix(sources=("a", "b"), weights=(0.5, 0.5))
     made = apply(op, [put(scored(10)), put(scored(4))], str(tmp_path / "out"))
-    assert op.notes(made.manifest) == ("a gives 12 of its 30 rows: 18 are left out",)
+    assert op.notes(made.manifest) == ("a gives 12 of its 30 rows: 18 left out",)
