@@ -62,7 +62,9 @@ def test_while_it_imports(tmp_path: Path, number: signal.Signals) -> None:
     assert list(tmp_path.rglob("_manifest.json")) == []
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, "1"), pytest.param(signal.SIGTERM, "2", marks=pytest.mark.slow)]
+)
 def test_in_the_middle_of_a_stage(tmp_path: Path, number: signal.Signals, workers: str) -> None:
     goal = ("Toy", "--seconds", "0.4", "--workers", workers)
     run = started(tmp_path, *goal)

@@ -49,7 +49,11 @@ def test_temporaries_of_scalar_functions_are_capped(put, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["length(lpad(response, 2000000000, 'x')) > 1", "len(list_resize([1], 300000000)) > 1"]
+    "text",
+    [
+        pytest.param("length(lpad(response, 2000000000, 'x')) > 1", marks=pytest.mark.slow),
+        "len(list_resize([1], 300000000)) > 1",
+    ],
 )
 def test_one_row_is_capped_too_and_is_no_null(text):
     with pytest.raises(DataError, match=r"needs too much memory|broke a limit"):
