@@ -49,7 +49,7 @@ KIND = Schema("answers", 1, (Column("id", pa.string(), ""), Column("reward", pa.
 rows = pa.table({"id": ["a", "b", "c"], "reward": [0.1, 0.9, 0.5]})
 
 class Last:
-    def __del__(self): time.sleep(0.4)  # the interpreter has begun to end
+    def __del__(self): time.sleep(1)  # the interpreter has begun to end
 
 last = Last()
 """
