@@ -10,6 +10,7 @@ from quiver import inventory
 from quiver.command import Command, is_count
 from schemas import Dataset
 from schemas.errors import QuiverError
+from schemas.process import terminal
 from schemas.store.storage import lasting
 
 
@@ -29,7 +30,8 @@ def export(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     lasting(options["out"])
     keep = [name for name in options.get("keep", "").split(",") if name]
     with _whole(f"{command.call} {shlex.quote(words[0])}", options):
-        return [str(write.export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most)))]
+        made = write.export(Dataset.open(words[0]), options["to"], options["out"], keep, int(most))
+        return [terminal.wrapped(str(made), "  ")]
 
 
 @contextmanager

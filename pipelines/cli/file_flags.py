@@ -22,7 +22,7 @@ from datakit.formats.recognise import fitting
 from pipelines.cli import invocation
 from pipelines.cli.near_flags import sections
 from pipelines.graph.resolve import names_in, near
-from schemas.store.storage import normal
+from schemas.store.storage import normal, shown
 
 _OF_A_READER = re.compile(r"--(?P<name>columns|format|ignore|keep) (?P<value>.*)", re.DOTALL)
 
@@ -31,12 +31,10 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     """The flag of a reader that `next` says, with its value, as `command` has it for the files of `read`; names of keys
     that were given stay. An import of these files where it has no such flag; other words as they are.
     """
-    match = _OF_A_READER.fullmatch(next)
-    if match is None:
+    name, value = _repair(command, read, next)
+    if not name:
         return next
-    name, value, columns = match["name"], match["value"], dict(read.columns)
-    if name == "columns" and f'"{ANY_KEY}"' in value and (other := _other_format(command, read)):
-        name, value = "format", other
+    columns = dict(read.columns)
     if name == "columns":
         with suppress(ValueError):  # a name with an apostrophe, or words cut short
             value = _json({**columns, **json.loads(shlex.split(value)[0])})
@@ -53,6 +51,18 @@ def of_file(command: luigi.Task, read: FormatReader, next: str) -> str:
     others = {"keep": ",".join(read.keep), "ignore": ",".join(read.ignore), "source-name": read.source or ""}
     words += [f"--{flag} {shlex.quote(text)}" for flag, text in others.items() if text and flag != name]
     return " ".join([*words, f"--{name}", value])
+
+
+def _repair(command: luigi.Task, read: FormatReader, next: str) -> tuple[str, str]:
+    """The flag of a reader that `next` says, and its value; `format` and another one, where no row is read in this one
+    and one is in that. Both are empty for other words.
+    """
+    match = _OF_A_READER.fullmatch(next)
+    name, value = (match["name"], match["value"]) if match else ("", "")
+    none_is_read = bool(read.files) and next == f"quiver show {shlex.quote(shown(read.files[0]))}"
+    unnamed = name == "columns" and f'"{ANY_KEY}"' in value
+    other = _other_format(command, read) if none_is_read or unnamed else ""
+    return ("format", other) if other else (name, value)
 
 
 def _other_format(command: luigi.Task, read: FormatReader) -> str:

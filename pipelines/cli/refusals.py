@@ -124,7 +124,8 @@ def _better(parameter: luigi.Parameter[Any], text: str) -> str | None:
     choices = sorted(map(str, getattr(parameter, "_choices", None) or ()))
     if choices and text:
         longer = [one for one in choices if one.startswith(text)]
-        return nearest(text, choices) or (longer[0] if len(longer) == 1 else "")
+        usual = str(parameter._default) in longer
+        return nearest(text, choices) or (longer[0] if len(longer) == 1 else str(parameter._default) if usual else "")
     bare = isinstance(parameter, ListParameter) and text and not text.startswith("[")
     bound = as_list(text) if bare else _within_bounds(parameter, text)
     default = parameter._default

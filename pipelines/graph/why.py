@@ -16,7 +16,7 @@ _ABSENT = object()
 
 
 def why(node: Node) -> str:
-    """One phrase: `first time`, `threshold 0.0 -> 0.5`, `scored changed`, `seed 1 -> 2`."""
+    """One phrase: `first time`, `threshold 0.0 -> 0.5`, `another scored`, `seed 1 -> 2`."""
     before = newest_sibling(node)
     return "first time" if before is None else ", ".join(differences(node, before)) or "gone from its place"
 
@@ -39,7 +39,7 @@ def differences(node: Node, before: Manifest) -> Iterator[str]:
         if isinstance(node, Table) and role in node.resources:
             known = {asked_key(role, parent, node.op.precision)} | (set() if parent.answer_settings else known)
         if not known & keys and role != "validation":
-            yield f"{parent.name} changed"
+            yield f"another {parent.name}"
 
 
 def newest_sibling(node: Node) -> Manifest | None:

@@ -95,3 +95,14 @@ def test_a_format_that_reads_the_file_is_said_before_a_key_that_only_a_person_kn
     with CmdlineParser.global_instance([name, *flags]) as parser:
         repaired_flag = of_file(parser.get_task_obj(), read, """--columns '{"chosen": "KEY", "rejected": "label"}'""")
     assert repaired_flag.startswith(repaired), repaired_flag
+
+
+def test_a_file_of_which_no_row_is_read_is_in_another_format(tmp_path: Path) -> None:
+    dialogue = "\n\nHuman: hi\n\nAssistant: "
+    (tmp_path / "hh.jsonl").write_text(json.dumps({"chosen": f"{dialogue}hello", "rejected": f"{dialogue}no"}) + "\n")
+    asked, read = "quiver show hh.jsonl", Jsonl(files=("hh.jsonl",), format="preferences")
+    with CmdlineParser.global_instance(["Import", "--files", "hh.jsonl", "--format", "preferences"]) as parser:
+        assert of_file(parser.get_task_obj(), read, asked) == "--format hh"
+    read = Jsonl(files=("gsm.jsonl",), format="hh")
+    with CmdlineParser.global_instance(["Sft", "--model", "m", "--data", "gsm.jsonl"]) as parser:
+        assert of_file(parser.get_task_obj(), read, "quiver show gsm.jsonl") == "quiver show gsm.jsonl"

@@ -107,6 +107,7 @@ NEXT = [
     ("""Filter --data in --op threshold --params "{{'column': 'reward', minimum: 1}}\"""",
      """Filter --data in --op threshold --params '{{"column": "reward", "minimum": 1}}'"""),
     ("Reinforce {own} --scale none", "Reinforce {own}"),
+    ("DpoIteration --pairs best", "DpoIteration --pairs best_vs_worst"),
     ("Sft --model model --data rows.jsonl --set optim.schedule=cosin",
      "Sft --model model --data rows.jsonl --set optim.schedule=cosine"),
     ("Preference --model model --data pairs.jsonl --algorithm dop",

@@ -43,8 +43,8 @@ def test_the_first_result_of_a_label_is_made_for_the_first_time(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changed", "causes"),
     [
-        ({"rows": 30}, ["rows 20 -> 30", "counted changed", "drawn changed"]),
-        ({"seed": 8}, ["gone from its place", "seed 7 -> 8", "drawn changed"]),
+        ({"rows": 30}, ["rows 20 -> 30", "another counted", "another drawn"]),
+        ({"seed": 8}, ["gone from its place", "seed 7 -> 8", "another drawn"]),
         ({"minimum": 0.5}, ["gone from its place", "gone from its place", "minimum 0.0 -> 0.5"]),
     ],
     ids=str,

@@ -122,7 +122,9 @@ def test_the_script_and_its_exit_codes(tmp_path: Path) -> None:
     assert task.returncode == 2 and "error[2/" in task.stderr and "Traceback" not in task.stderr
 
 
-def test_rows_are_exported_and_the_formats_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_rows_are_exported_and_the_formats_listed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from datakit.formats.exports import EXPORTS
     from schemas import MESSAGES, PROMPTS
 
@@ -137,6 +139,11 @@ def test_rows_are_exported_and_the_formats_listed(capsys: pytest.CaptureFixture[
         }
     )
     made = Dataset.from_arrow(table, PROMPTS, str(tmp_path / "d"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "50")
+    text = answer(capsys, "export", made.url, "--to", "trl.prompt-only-text", "--out=narrow.jsonl")
+    assert max(map(len, text.splitlines())) <= 50
+    monkeypatch.setenv("COLUMNS", "1000")
     text = answer(capsys, "export", made.url, "--to", "trl.prompt-only-text", f"--out={tmp_path / 'rows.jsonl'}")
     assert text.startswith("1 row in") and (tmp_path / "rows.jsonl").read_text() == '{"prompt":"2 + 3?","answer":"5"}\n'
     for words in (
