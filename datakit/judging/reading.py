@@ -47,7 +47,8 @@ def read(rubric: Rubric, answers: int, reply: str | None, finish_reason: str | N
     if finish_reason == "length":
         return Read("truncated")
     assert reply is not None
-    verdict = _of_json(rubric, answers, reply) or _of_marks(rubric, answers, reply)
+    verdict = _of_json(rubric, answers, reply)
+    verdict = _of_marks(rubric, answers, reply) if verdict is None else verdict
     if verdict is not None:
         return Read("verdict", verdict)
     refused = first_phrase(pa.array([reply[: 2 * _BEGINNING]]), (), _BEGINNING)[0].is_valid

@@ -41,6 +41,7 @@ class Judge(AskingLabel):
     """
 
     name: ClassVar[str] = "label.judge"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("judge",)
     capabilities: ClassVar[tuple[Capability, ...]] = ()
     judges: ClassVar[bool] = True

@@ -153,15 +153,17 @@ class Loop:
     async def asked(self, request: Request, key: str, read: Callable[[Reply], Any]) -> Any:
         """What `read` makes of the answer, after as many tries as it takes; `Refused` where there is none."""
         tries = turned_away = 0
+        silent: Server | None = None
         since = time.monotonic()
         while True:
-            server = self._next()
+            server = self._next(silent)
             sent_in = await server.pace.enter()
             try:
                 if self._stopped is not None:
                     raise self._stopped
                 answer = self._read(await server.send(request), read)
                 self._same_model(server, answer)
+                server.down_until = 0.0
                 return answer
             except Unanswered as fault:
                 if fault.slow or fault.status == _TURNED_AWAY:
@@ -171,15 +173,13 @@ class Loop:
                     self._have_patience(server, since, fault)
                     rest = max(fault.rest or 0.0, _jittered(key, turned_away, _FIRST_REST, _LONGEST_REST))
                 else:
-                    tries += 1
+                    tries, silent = tries + 1, server
                     if tries >= self.limits.tries:
                         self._give_up(server, tries, fault)
                     rest = max(fault.rest or 0.0, _jittered(key, tries, self.limits.backoff, _LONGEST_BACKOFF))
                     server.down_until = time.monotonic() + rest
             except QuiverError as fault:
                 raise self._stop(fault) from fault
-            else:
-                server.down_until = 0.0
             finally:
                 server.pace.leave()
             await self._rest(rest)
@@ -222,10 +222,15 @@ class Loop:
                 next="see to what the server serves; give weights of your own a name: revision=NAME",
             )
 
-    def _next(self) -> Server:
-        """The server with the most room, of those that are not known to be down."""
+    def _next(self, silent: Server | None) -> Server:
+        """The server with the most room, of those that are not known to be down; another than the one that was `silent`
+        about this very request.
+        """
         now = time.monotonic()
-        return max(self._servers, key=lambda one: (one.down_until <= now, one.pace.limit - one.pace.load))
+        return max(
+            self._servers,
+            key=lambda one: (one is not silent, one.down_until <= now, one.pace.limit - one.pace.load),
+        )
 
     def _have_patience(self, server: Server, since: float, fault: Unanswered) -> None:
         waited = time.monotonic() - max(since, server.pace.last_answer)

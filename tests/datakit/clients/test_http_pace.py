@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from datakit.clients import Sampling
 from datakit.clients.http import Address, Asking, HttpGenerator, Limits
@@ -95,13 +97,14 @@ def test_the_wait_that_a_server_asks_for_is_kept() -> None:
     assert rows["error"].null_count == 1 and len(sent) == 2 and 0.39 < sent[1] - sent[0] < 30
 
 
-def test_several_servers_share_the_work_and_one_that_is_gone_costs_nothing() -> None:
+@pytest.mark.parametrize("limits", [{"backoff": 0.05}, {"backoff": 1e-6, "tries": 2}], ids=["usual", "impatient"])
+def test_several_servers_share_the_work_and_one_that_is_gone_costs_nothing(limits: dict[str, Any]) -> None:
     turns = [[{"role": "user", "content": f"question {number}"}] for number in range(60)]
     with ModelServer(latency=0.01) as one, ModelServer(latency=0.01) as other:
         with ModelServer() as gone:
             pass
         address = Address.of(f"{one.base}+{gone.base}+{other.base}#m")
-        generator = HttpGenerator(Asking.opened(address, Key(), Limits(concurrency=4, backoff=0.05)))
+        generator = HttpGenerator(Asking.opened(address, Key(), Limits(concurrency=4, **limits)))
         rows = generator.generate(
             pa.table({"messages": turns}), Sampling(max_new_tokens=4), np.arange(60, dtype=np.uint64) << np.uint64(16)
         )

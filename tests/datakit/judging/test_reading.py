@@ -25,6 +25,7 @@ VERDICTS = [
     (PAIR, "[[B]]", (1,)),
     (PAIR, "[[tie]]", ()),
     (PAIR, '{"explanation": "x", "verdict": "B"}', (1,)),
+    (PAIR, '{"explanation": "x", "verdict": "tie"}', ()),
     (RANKING, "[[C > A > B]]", (2, 0, 1)),
     (RANKING, "[[C>A>B]]", (2, 0, 1)),
     (RANKING, '{"verdict": ["B", "C", "A"]}', (1, 2, 0)),
