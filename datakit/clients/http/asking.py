@@ -190,7 +190,12 @@ class Loop:
             raise Unanswered(reply.words, status=reply.status, rest=reply.retry_after)
         server.pace.answered()
         if 200 <= reply.status < 300:
-            return read(reply)
+            try:
+                return read(reply)
+            except (Refused, QuiverError):
+                raise
+            except Exception as fault:  # a list of what hostile numbers and names do would be one too short
+                raise Refused(f"the reply cannot be read: {printable(fault, 120)}") from fault
         words = printable(self.key.cut_from(reply.words), 200)
         if 300 <= reply.status < 400:
             to = printable(self.key.cut_from(reply.headers.get("location", "nowhere")), 120)

@@ -108,3 +108,20 @@ def test_a_row_without_a_reward_is_no_reward(put: Any, tmp_path: Path) -> None:
 
 def _scorer(reference: str) -> HttpScorer:
     return HttpScorer(Asking.opened(Address.of(reference), Key(), Limits()), TAKES)
+
+
+@pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400], ids=["huge", "low"])
+def test_numbers_that_no_float_holds_are_no_answer(number: str) -> None:
+    reply = b'{"data": [{"probs": [%s]}]}' % number.encode()
+    with ModelServer(faults=lambda *_: Raw(http(200, reply))) as server:
+        assert scores(server, "a") == {"reward": [None]}
+    listed = (
+        b'{"choices": [{"prompt_logprobs": [null, {"5": {"logprob": %s}, "6": {"logprob": 0}}]}]}' % number.encode()
+    )
+    named = b'{"choices": [{"prompt_logprobs": [null, {"%s": {"logprob": -1}}]}]}' % (b"7" * 5000)
+    for reply in (listed, named):
+        with ModelServer(faults=lambda *_, reply=reply: Raw(http(200, reply))) as server:
+            model = HttpTokenModel(asking(server))
+            _, values = model.top_k([np.array([3, 5])], 1)
+            model.close()
+        assert np.isnan(values.flatten().flatten().to_numpy(zero_copy_only=False)).all()
