@@ -45,7 +45,7 @@ GIVEN = [
     ("RestIteration --original-share 1.5", "RestIteration --original-share 0.05"),
     ("RestIteration --prompts-per-iteration many", "RestIteration --help"),
     ("Import --files bad.jsonl", "Import --files bad.jsonl --quiver-max-rejected 0.34"),
-    ("Import --files prompts.jsonl --format completions", "show prompts.jsonl"),
+    ("Import --files prompts.jsonl --format completions", "Import --files prompts.jsonl --format prompts"),
 ]  # fmt: skip
 
 
