@@ -3,6 +3,7 @@
     luigi --module pipelines RestIteration                 a recipe
     luigi --module pipelines Generate --model ...          one stage
     pipelines.run("RestIteration", iteration=1)            the same from Python
+    pipelines.commit("SELECT ...", samples, name="...")    a query becomes a dataset
 
     graph/       the graph as plain values: keys, places, checks       (nothing runs)
     runtime/     the generic Luigi task, settings, errors, exit codes, signals
@@ -29,9 +30,11 @@ command.install()
 from pipelines import backends as backends  # noqa: E402 - what a model may be stands in flags of what follows
 from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
+from pipelines.commands import curation as curation  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402
 from pipelines.commands import usage as usage  # noqa: E402
+from pipelines.commands.interactive import commit as commit  # noqa: E402
 from pipelines.commands.interactive import run as run  # noqa: E402
 
 usage.install()

@@ -92,6 +92,10 @@ class QuiverError(Exception):
     def __str__(self) -> str:
         return self.render()
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints of it where nobody caught it: the message alone, as a terminal has it."""
+        return self.render().splitlines()
+
     @property
     def fields(self) -> list[tuple[str, str]]:
         """The fields behind the headline that have something to say, by name."""

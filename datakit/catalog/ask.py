@@ -8,7 +8,6 @@ can neither write nor reach the session, its limits or the clock.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from datakit.catalog.catalog_file import EVERYTHING, current_catalog
 from datakit.duck.child import SqlError, SqlProcess
+from datakit.duck.messages import corrected, misnamed, one_line
 from datakit.duck.tree import STATEMENTS, nodes, refused, table_name, with_names
 from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.nearest import nearest
@@ -28,8 +28,6 @@ MEMORY, SECONDS = 1024, 60.0
 
 _LONGEST = 100_000
 _VIEWS = "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
-_MISSING = re.compile(r'column "(?P<name>[^"]+)" not found(?P<rest>.*)')
-_QUOTED = re.compile(r'"([^"]+)"')
 _OF_THE_TEXT = ("Binder Error", "Parser Error", "Catalog Error")
 
 
@@ -58,12 +56,11 @@ def answered(process: SqlProcess, query: str) -> Iterator[pa.RecordBatch]:
         _check(process, query)
         yield from process.ask(query)
     except SqlError as error:
-        text = printable(" ".join(str(error).partition("\nLINE ")[0].split()), 600)
+        text = printable(one_line(error), 600)
         if text.startswith(_OF_THE_TEXT):
             fault = _fault(query, f"cannot be bound: {text}")
-            if missing := _MISSING.search(text):
-                near = nearest(missing["name"], _QUOTED.findall(missing["rest"]))
-                fault.nearest, fault.next = near, _corrected(query, missing["name"], near) or fault.next
+            wrong, near = misnamed(text)
+            fault.nearest, fault.next = near, _corrected(query, wrong, near) or fault.next
             raise fault from None
         raise DataError(
             "sql-failed",
@@ -96,9 +93,8 @@ def _check(process: SqlProcess, query: str) -> None:
 
 def _corrected(query: str, wrong: str, right: str) -> str:
     """The command with `right` in place of the only `wrong` in the query; empty where that is not certain."""
-    whole = re.compile(rf"\b{re.escape(wrong)}\b", re.IGNORECASE)
-    sure = right and len(whole.findall(query)) == 1
-    return f"quiver sql {shlex.quote(whole.sub(lambda _: right, query))}" if sure else ""
+    text = corrected(query, wrong, right)
+    return f"quiver sql {shlex.quote(text)}" if text else ""
 
 
 def _tables(tree: object) -> set[str]:

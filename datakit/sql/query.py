@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from datakit.duck.child import SqlError, SqlProcess, shared
+from datakit.duck.messages import misnamed, one_line
+from datakit.duck.streamed import batches_of, gathered
 from datakit.duck.tree import STATEMENTS, nodes, refused, with_names
 from datakit.op import NOTHING, Blend, Context, Result, Size
 from schemas import Column, Schema
@@ -25,8 +27,6 @@ from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
 from schemas.schema import same_type
 
-_BATCH_ROWS = 65536
-_BATCH_BYTES = 64 << 20
 _MEMORY = 4096
 _SECONDS = 3600
 _LONGEST = 100_000
@@ -75,8 +75,10 @@ class Query(Blend):
                 self._check(process)
                 bound = self._bound(process, empty)
             except SqlError as error:
-                fault = self._fault(f"cannot be bound: {printable(' '.join(str(error).split()), 200)}")
+                fault = self._fault(f"cannot be bound: {printable(one_line(error), 200)}")
                 fault.missing = error.missing
+                wrong, fault.nearest = misnamed(str(error))
+                fault.wrong = (wrong,) if wrong else ()
                 raise fault from error
             except DataError as error:  # a limit of the child: met by the text itself, before any row
                 raise self._fault(f"cannot be worked out: {error.what}") from error
@@ -99,13 +101,18 @@ class Query(Blend):
         schema = self.gives(*(given.schema for given in inputs))
         with SqlProcess(memory=_MEMORY, seconds=_SECONDS) as process:
             for name, given in zip(self.tables, inputs, strict=True):
-                process.load(name, given.schema.arrow.remove_metadata(), _batches(given))
+                process.load(name, given.schema.arrow.remove_metadata(), batches_of(given))
             yield Result(schema.empty())
             try:
-                for rows in _gathered(process.ask(self.query)):
+                for rows in gathered(process.ask(self.query)):
                     yield Result(schema.conform(rows))
             except SqlError as error:
-                raise DataError("sql-failed", f"sql.query failed: {printable(error, 200)}") from error
+                raise DataError(
+                    "sql-failed",
+                    f"sql.query failed: {printable(one_line(error), 200)}",
+                    kept="the inputs; nothing of this output",
+                    next="write TRY_CAST for CAST, or leave out the rows that it cannot do",
+                ) from error
 
     def _check(self, process: SqlProcess) -> None:
         """One SELECT over the named tables, of listed clauses and functions."""
@@ -128,23 +135,3 @@ class Query(Blend):
         return ConfigError(
             "query", text, expected=f"one SELECT over {', '.join(self.tables)}", kept="nothing was started"
         )
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The rows of `batches` in tables of `_BATCH_ROWS`, of fewer where they are large."""
-    waiting: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        waiting.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= _BATCH_ROWS or size >= _BATCH_BYTES:
-            yield pa.Table.from_batches(waiting)
-            waiting, rows, size = [], 0, 0
-    if rows:
-        yield pa.Table.from_batches(waiting)
-
-
-def _batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
-    for shard in range(len(dataset.shards)):
-        for rows in dataset.batches(shard, _BATCH_ROWS):
-            yield from rows.replace_schema_metadata(None).to_batches()

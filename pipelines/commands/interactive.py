@@ -4,6 +4,7 @@
     result.datasets["samples"].read()
     result.checkpoints["policy"]
     result.figures["iter=1"]["reward.mean"]
+    good = pipelines.commit("SELECT * FROM self WHERE reward > 1", result.datasets["samples"], name="curated/good")
 
 Settings are the flags of the command line with underscores: those of the task, of sections (`quiver_root`) and of Luigi
 (`workers`). A run that is interrupted leaves every finished stage, and the process as it was: run it again to go on.
@@ -13,20 +14,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import luigi
 
+from datakit.duck.messages import corrected
 from pipelines.cli.flag_words import parameters_of, words_of
 from pipelines.commands.command import Command
+from pipelines.commands.curation import NO_KEY, SELF
 from pipelines.commands.recipe import Recipe
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text
 from pipelines.runtime.command import execute
 from schemas.dataset import Dataset
+from schemas.errors import ConfigError
 
 
 class Datasets(Mapping[str, Dataset]):
@@ -71,6 +75,39 @@ def run(task: str, **settings: Any) -> RunResult:
     flags = parameters_of(task)
     words = [word for name, value in settings.items() for word in words_of(task, flags, name, value)]
     return execute(["--module", "pipelines", task, *words], lambda made, _: _result(made))
+
+
+def commit(
+    query: str,
+    data: Dataset | str | None = None,
+    /,
+    *,
+    name: str,
+    kind: str = "",
+    key: Sequence[str] | None = None,
+    root: str = "",
+    **tables: Dataset | str,
+) -> Dataset:
+    """The rows of one SELECT as a new dataset called `name`, with lineage: what the command `Query` makes.
+
+    `query` reads `data` as the table `self` and others by their keywords, as `Dataset.sql` does; each is a dataset, its
+    folder, or its name in `quiver ls`. `kind` and `key` are taken over from the first where its columns come out (`key`
+    `()`: none). It lies below `root`, or where all data lies.
+
+    Raises `ConfigError` for a query that cannot be bound or may not run, before any work; `DataError` where rows fail.
+    """
+    given: dict[str, Dataset | str] = ({} if data is None else {SELF: data}) | tables
+    places = [one.url if isinstance(one, Dataset) else one for one in given.values()]
+    keyed = "" if key is None else ",".join(key) or NO_KEY
+    asked = {"quiver_root": root} if root else {}
+    try:
+        result = run("Query", query=query, name=name, data=places, tables=[*given], kind=kind, key=keyed, **asked)
+    except ConfigError as fault:
+        if fault.slug == "query" and fault.wrong and (right := corrected(query, fault.wrong[0], fault.nearest)):
+            fault.next = f"pipelines.commit({right!r}, ...)"
+        raise
+    [made] = result.datasets.values()
+    return made
 
 
 def _result(task: luigi.Task) -> RunResult:

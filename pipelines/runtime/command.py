@@ -146,7 +146,7 @@ def _next(error: QuiverError) -> str:
         error.nearest = ""
     if error.nearest and error.slug == "unknown-op":
         return _with_op(error.wrong[0], error.nearest) or error.next
-    if error.nearest and error.slug in ("unknown-column", "unknown-algorithm", "unknown-template"):
+    if error.nearest and error.slug in ("unknown-column", "unknown-algorithm", "unknown-template", "query"):
         corrected = invocation.with_value(error.wrong[0], error.nearest)
         return corrected or invocation.renamed_within(error.wrong[0], error.nearest) or error.next
     if not isinstance(error, ConfigError) or not invocation.task() or "--" in error.next:

@@ -1,0 +1,115 @@
+"""Curation as commands: a dataset given as a query over others, and answers with the marks that people gave them.
+
+    quiver Query --name curated/right --data digits/pair-verified --query "SELECT * FROM self WHERE correct = 1"
+    quiver Mark --name curated/marked --data rest/digits/iter=1/samples --marks marks.csv
+
+Rows are dataset folders, files, or names of `quiver ls`. `pipelines.commit` and `pipelines.mark` make the same from
+Python: the same task under the same key, so either finds done what the other has made.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import luigi
+
+from datakit.catalog.last_run import last_run
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.named import named
+from datakit.catalog.workspace import read_workspace
+from datakit.sql import Query as QueryOp
+from pipelines.cli import invocation
+from pipelines.commands.files import ReadsFiles
+from pipelines.commands.stages import StageCommand
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import names_in
+from pipelines.runtime import settings
+from schemas.errors import ConfigError, counted, printable
+from schemas.store.storage import normal
+
+SELF = "self"
+"""What the only dataset of a query is called, as in `Dataset.sql`."""
+
+NO_KEY = "-"
+"""The `--key` of rows that have none."""
+
+
+class _OfNamed(ReadsFiles, StageCommand):
+    """A stage over datasets that may be named as `quiver ls` has them."""
+
+    def rows(self, plan: Plan, place: str) -> Node:
+        """The dataset in the folder or of the name `place`, or what an import of the file there makes."""
+        return super().rows(plan, _place_of(place))
+
+
+class Query(_OfNamed):
+    """A dataset given as one SELECT over others: what a look at them with SQL found, kept under a name."""
+
+    example = "--name curated/best --data SAMPLES --query 'SELECT * FROM self WHERE reward > 0'"
+
+    data = luigi.Parameter(description="dataset folders, files or names of quiver ls, divided by commas")
+    tables = luigi.Parameter(
+        default="", description=f"what the query calls them, in their order, divided by commas; empty: {SELF}, of one"
+    )
+    query = luigi.Parameter(description="one SELECT over these tables (sql.query)")
+    key = luigi.Parameter(
+        default="",
+        description="columns that no two rows share, divided by commas; empty: the first table's where they come out; "
+        f"{NO_KEY}: none",
+    )
+    kind = luigi.Parameter(
+        default="", description="what the rows are; empty: as the first table's where its columns all come out"
+    )
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The inputs, and the query over them."""
+        places = names_in(self.data)
+        if not places:
+            raise ConfigError(
+                "missing-input", "a query reads rows; no --data was given", kept="nothing was started",
+                next=invocation.completed("--data FOLDER_OR_NAME"),
+            )  # fmt: skip
+        tables = names_in(self.tables) or [SELF]
+        if len(tables) != len(places):
+            raise ConfigError(
+                "bad-setting", f"--tables names {len(tables)}, --data has {len(places)}",
+                expected="a table for each, in their order", found=printable(", ".join(tables), 200),
+                kept="nothing was started", next=invocation.completed("--tables " + _numbered(len(places))),
+            )  # fmt: skip
+        inputs = [self.rows(plan, place) for place in places]
+        op = _typed(QueryOp(query=self.query, tables=tuple(tables)), inputs, self.kind, self.key)
+        return [plan.table(self.label(*places), op, *inputs, seed=settings.quiver_config().seed)]
+
+
+def _numbered(count: int) -> str:
+    return ",".join(f"t{number}" for number in range(1, count + 1))
+
+
+def _typed(op: QueryOp, inputs: Sequence[Node], kind: str, key: str) -> QueryOp:
+    """`op` with the kind and the key that are given, or else those of its first input where they hold."""
+    first, made = rows_of(inputs[0]), op.gives(*(rows_of(node) for node in inputs))
+    kept = first.key if all(name in made for name in first.key) else ()
+    own = () if key == NO_KEY else tuple(names_in(key)) or kept
+    same = all(column.name in made for column in first.columns)
+    return replace(op, kind=kind or (first.name if same else op.kind), key=own)
+
+
+def _place_of(word: str) -> str:
+    """`word` where something lies there or a pattern may match; else where the result of that name lies."""
+    if "://" in word or glob.has_magic(word) or os.path.lexists(normal(word)) or os.path.splitext(word)[1]:
+        return word
+    workspace = read_workspace(settings.quiver_config().root)
+    lineage = Lineage(workspace.entries)
+    meant = named(lineage, word, last_run(lineage))
+    if meant.kind == "folder":
+        names = sorted({entry.name for entry in meant.entries})
+        raise ConfigError(
+            "wrong-kind", f"{printable(word, 200)} is a folder of {counted(len(names), 'result')}; one is needed",
+            expected="a dataset", found=printable(", ".join(names[:5]), 300), kept="nothing was started",
+            next=f"quiver ls {word}", wrong=(word,),
+        )  # fmt: skip
+    return os.path.join(workspace.root, meant.entries[0].place)

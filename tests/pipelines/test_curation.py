@@ -1,0 +1,107 @@
+"""A query becomes a dataset: the same from Python and the command line, with lineage; a wrong one in a notebook."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pyarrow as pa
+import pytest
+from commands import environment, luigi
+from nbclient import NotebookClient
+
+from pipelines.commands.curation import NO_KEY, Query
+from pipelines.graph.node import Node
+from pipelines.graph.plan import Plan
+from schemas import SAMPLES, Column
+from schemas.dataset import Dataset
+from schemas.errors import ConfigError
+
+REWARDED = SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").adding(
+    Column("reward", pa.float64(), "higher is better")
+)
+QUERY = "SELECT * FROM self WHERE reward > 1"
+
+
+@pytest.fixture
+def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    monkeypatch.chdir(tmp_path)
+    kind = REWARDED.renamed("samples", key=("sample_id",))
+    return Dataset.from_arrow(kind.example(6), kind, str(tmp_path / "quiver-data/drawn/samples"))
+
+
+def test_a_notebook_commits_what_the_command_then_finds_done(samples: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two commits stands a wrong one: five fields, no traceback, and the kernel goes on."""
+    cells = [
+        "import pipelines\nfrom schemas import Dataset\nsamples = Dataset.open('quiver-data/drawn/samples')",
+        f"good = pipelines.commit('{QUERY}', samples, name='curated/good')\nprint(good.lineage())",
+        "pipelines.commit('SELECT * FROM self WHERE rewrd > 1', samples, name='curated/other')",
+        "pipelines.commit('SELECT sample_id FROM self JOIN g USING (sample_id)', samples, g=good, name='c/j')",
+    ]
+    for name, value in environment(JUPYTER_PLATFORM_DIRS="1", IPYTHONDIR=str(Path.cwd() / "ipython")).items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    where = {"metadata": {"path": str(Path.cwd())}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True, resources=where).execute()
+    printed = [[one.text for one in cell.outputs if one.get("name") == "stdout"] for cell in notebook.cells]
+    [fault] = [one for cell in notebook.cells for one in cell.outputs if one.output_type == "error"]
+    assert [line.split(":")[0] for line in fault.traceback] == ["error[2/query]", "  expected", "  kept", "  next"]
+    assert "(did you mean reward?)" in fault.traceback[0]
+    assert fault.traceback[-1] == "  next: pipelines.commit('SELECT * FROM self WHERE reward > 1', ...)"
+    lines = printed[1][0].splitlines()
+    assert lines[0].startswith("sql.query  3 rows") and lines[1].startswith("  notebook.rows  6 rows")
+
+    words = ("--data", "drawn/samples", f"--query={QUERY}", "--name=curated/good")
+    done = luigi(Path.cwd(), "Query", *words, module="pipelines")
+    assert done.returncode == 0 and "everything is there already, nothing to do" in done.stderr
+    [place] = Path("quiver-data/curated").glob("good-*")
+    good = Dataset.open(str(place))
+    assert good.read()["reward"].to_pylist() == [1.5, 2.0, 2.5] and good.schema.key == ("sample_id",)
+    assert good.schema.name == "samples" and good.manifest.parents[0].content_digest == samples.content_digest
+    [joined] = Path("quiver-data/c").glob("j-*")
+    assert [os.path.basename(one.url) for one in Dataset.open(str(joined)).manifest.parents] == ["samples", place.name]
+
+
+def planned(place: str = "drawn/samples", **settings: str) -> Node:
+    """What a query over one dataset would make."""
+    asked = {"query": QUERY, "data": place, "name": "curated/rows", **settings}
+    [node] = Query(**asked).build(Plan("quiver-data"))
+    return node
+
+
+@pytest.mark.usefixtures("samples")
+def test_rows_are_of_the_kind_and_key_that_still_hold() -> None:
+    whole, ids = planned(), planned(query="SELECT sample_id, reward FROM self")
+    assert (whole.schema.name, whole.schema.key) == ("samples", ("sample_id",))
+    assert (ids.schema.name, ids.schema.key) == ("rows", ("sample_id",))
+    assert planned(query="SELECT max(reward) AS most FROM self").schema.key == ()
+    assert planned(key=NO_KEY, kind="good").schema.key == () and planned(kind="good").schema.name == "good"
+    assert planned(key="prompt_id,sample_index").schema.key == ("prompt_id", "sample_index")
+
+
+@pytest.mark.usefixtures("samples")
+def test_a_dataset_is_named_as_quiver_ls_has_it_or_by_its_folder() -> None:
+    assert planned("drawn/samples").task_key == planned("quiver-data/drawn/samples").task_key
+    with pytest.raises(ConfigError, match=r"nothing is called drawn/sample \(did you mean drawn/samples"):
+        planned("drawn/sample")
+    with pytest.raises(ConfigError, match="drawn is a folder of 1 result; one is needed"):
+        planned("drawn")
+
+
+@pytest.mark.usefixtures("samples")
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"place": " , "}, "a query reads rows; no --data was given"),
+        ({"tables": "a,b"}, "--tables names 2, --data has 1"),
+        ({"place": "drawn/samples,drawn/samples"}, "--tables names 1, --data has 2"),
+        ({"query": "DELETE FROM self"}, "is not one SELECT"),
+        ({"query": "FROM samples"}, "reads samples, which is not among its tables"),
+        ({"key": "id"}, "must be different names and hold the key"),
+    ],
+)
+def test_what_is_no_query_over_the_given_rows_is_refused(settings: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError, match=what) as fault:
+        planned(**settings)
+    assert fault.value.kept == "nothing was started" and fault.value.expected + fault.value.next
