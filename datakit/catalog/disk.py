@@ -86,8 +86,9 @@ def _below(root: str, place: str, entries: Mapping[str, Entry]) -> Iterator[Piec
 
 
 def _run(root: str, place: str, entry: Entry | None) -> Iterator[Piece]:
-    """The folder of a training; its saves, and those of a critic beside it, are pieces of their own."""
-    saves = [f"{place}/saves", f"{place}/critic{RUN_END}/saves"]
+    """The folder of a training; its saves, and those of trainings beside it, are pieces of their own."""
+    beside = [name for name in _listed(f"{root}/{place}")[0] if name.endswith(RUN_END)]
+    saves = [f"{place}/saves", *(f"{place}/{name}/saves" for name in beside)]
     for one in saves:
         if _is_folder(f"{root}/{one}"):
             yield Piece(one, "saves", entry, _all(f"{root}/{one}"))

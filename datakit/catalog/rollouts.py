@@ -22,8 +22,8 @@ _PLACE = re.compile(
 @dataclass(frozen=True)
 class Rollout:
     """A dataset of a step: `owner` is the place of the run's checkpoint, `stage` what it holds (`answers`, `prompts`,
-    `rows`; `validation` for answers to held-out prompts; `warmup.` before what a critic alone learnt from), `step` the
-    step that it was drawn for, of a validation the steps that were made before.
+    `rows`; `validation` for answers to held-out prompts; `warmup.` before what a network beside the policy alone learnt
+    from), `step` the step that it was drawn for, of a validation the steps that were made before.
     """
 
     entry: Entry

@@ -28,7 +28,7 @@ from pipelines.online.agreement import StepAgreement
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig, settings_of
 from pipelines.online.guards import Guards
-from pipelines.online.node import CriticTraining, OnlineCheckpoint, online_checkpoint
+from pipelines.online.node import LearnerTraining, OnlineCheckpoint, online_checkpoint
 from pipelines.report import suggestions
 from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
@@ -119,19 +119,18 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         default="stop", choices=["stop", "recompute"], description="of answers beyond logprob_bound (online.agreement)"
     )
 
-    critic_rounds: Any = 0
-    """Rounds of answers that a critic alone learns from, before the first step."""
-
     @property
     @abstractmethod
     def arrangement(self) -> Arrangement:
         """What makes rewarded answers the rows that the algorithm learns from."""
 
-    def critic_of(
+    def learners(
         self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]
-    ) -> CriticTraining | None:
-        """What learns beside the policy, whose `training` and first checkpoint these are; `models` judge answers."""
-        return None
+    ) -> Mapping[str, LearnerTraining]:
+        """What learns beside the policy, by kind (`pipelines.online.learners`): `training` is the policy's, `policy` is
+        the checkpoint that it begins with, `models` judge answers.
+        """
+        return {}
 
     def asked_prompts(self, prompts: Node) -> int:
         """How many of `prompts` a step asks: `--prompts-per-step`, or the usual number, or all where they are fewer;
@@ -197,14 +196,13 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             answers=settings_of((complete, *rewarding)),
             rows=settings_of(arrangement.made_for(algorithm)),
             updates=max(1, round(learnt / training.learning.global_batch_size)),
-            critic_warmup=self.critic_rounds,
             max_rounds=self.max_rounds,
         )
         training, validation = self._validated(plan, training, complete, task_setup)
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
             init=first, validation=validation, step=step, models=models,
-            critic=self.critic_of(training, step, first, models), guards=self._guards(),
+            learners=self.learners(training, step, first, models), guards=self._guards(),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
         after = evaluated(plan, label, eval_setup, policy, seed)

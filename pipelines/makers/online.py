@@ -63,7 +63,7 @@ class FitOnline(Fit):
     def write(self, file: Path, node: OnlineCheckpoint, run: Run) -> None:  # type: ignore[override]
         """The training with what its steps are."""
         models = {name: reference_of(model) for name, model in node.models.items()}
-        critic = None if node.critic is None else node.critic.placed(node, run)
+        beside = {name: learner.placed(name, node, run) for name, learner in node.learners.items()}
         share = settings.quiver_config().max_rejected
-        given: dict[str, Any] = {"models": models, "critic": critic, "guards": node.guards, "max_rejected": share}
+        given: dict[str, Any] = {"models": models, "learners": beside, "guards": node.guards, "max_rejected": share}
         config.write(file, OnlineRun(run=run, step=node.step, **given))

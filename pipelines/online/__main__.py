@@ -35,11 +35,12 @@ def _train(online: OnlineRun, prompts: Dataset, task_key: str) -> None:
 
     with ExitStack() as opened:
         trainer = opened.enter_context(engine.open(online.run))
-        beside = [] if online.critic is None else [opened.enter_context(engine.open(online.critic))]
+        beside = {name: opened.enter_context(engine.open(one.run)) for name, one in online.learners.items()}
         trainer.op, models = lineage_of(online)
         trainer.parents = (*trainer.parents, *models)
-        rows = StepRows(online, trainer, prompts, task_key, *beside)
-        engine.fit(trainer, rows, None if online.run.paths.validation is None else rows.validate, beside=beside)
+        rows = StepRows(online, trainer, prompts, task_key, beside)
+        validate = None if online.run.paths.validation is None else rows.validate
+        engine.fit(trainer, rows, validate, beside=tuple(beside.values()))
 
 
 if __name__ == "__main__":

@@ -15,17 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from datakit.generate import Complete
-from datakit.op import Expand, Op, Precision
-from datakit.registry import op_of
+from datakit.op import Capability, Expand, Op, Precision
+from datakit.registry import OPS, op_of
 from datakit.run.chain import Chain, PaidChain
 from pipelines.online.agreement import StepAgreement
 from pipelines.online.guards import Guards
+from pipelines.online.learner import Declared, LearnerRun
+from pipelines.online.learners import KINDS
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
+from pipelines.online.network import FIRST_ANSWERS
 from schemas.canonical import plain
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 from schemas.settings import parse
 from schemas.store.ownfiles import replace_file
 from trainers import config
@@ -35,11 +39,8 @@ from trainers.registry import algorithms, configured
 VERSION = 1
 """Rises when the same run draws or learns other rows."""
 
-CRITIC = "critic"
-"""What the checkpoint that a critic begins with is to a run, among its parents."""
-
-VALUING = "model"
-"""What networks of the run are to operations that ask them about tokens: the critic (`label.values`), the first policy.
+NETWORKS = "model"
+"""What networks of the run are to operations that ask them about tokens: learners beside the policy, the first policy.
 """
 
 
@@ -73,17 +74,16 @@ class StepConfig:
     `prompts` is how many are asked: the next in their order, from the first one again when all were. `answers` are
     operations over prompts, a chunk at a time: what they pay for is kept as they go; the first of them draws. `rows`
     are operations over all answers of the step, among them those that networks of the run itself answer
-    (`online.logprobs`; `label.values`, by its critic; `label.logprobs`, by its first policy); what comes out is learnt,
-    whole, in `updates` optimizer steps with about as many rows each. The critic alone learns from the answers of
-    `critic_warmup` rounds before the first. Where filters that `rows` begin with leave fewer prompts than were asked,
-    others are asked in their place, in `max_rounds` rounds at most; all that is left of these is learnt.
+    (`online.logprobs`; `label.values`, by a critic beside the policy; `label.logprobs`, by its first policy); what
+    comes out is learnt, whole, in `updates` optimizer steps with about as many rows each. Where filters that `rows`
+    begin with leave fewer prompts than were asked, others are asked in their place, in `max_rounds` rounds at most; all
+    that is left of these is learnt.
     """
 
     prompts: int
     answers: tuple[OpSettings, ...]
     rows: tuple[OpSettings, ...]
     updates: int = 1
-    critic_warmup: int = 0
     max_rounds: int = 1
 
     def faults(self) -> list[str]:
@@ -92,8 +92,6 @@ class StepConfig:
         faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
         if not self.answers or self.answers[0].name != "generate.complete":
             faults.append("step.answers begins with generate.complete")
-        if self.critic_warmup < 0:
-            faults.append(f"step.critic_warmup {self.critic_warmup} is below 0")
         if len(set(self.logprobs)) < len(self.logprobs):
             faults.append("step.rows adds a column of online.logprobs twice")
         return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
@@ -142,32 +140,24 @@ class StepConfig:
         return any(isinstance(op, StepAgreement) for op in self.labelling.ops)
 
     @property
-    def asks_critic(self) -> bool:
-        """Whether its rows hold what a critic says."""
-        return any("values" in op.asks for op in self._asking)
-
-    @property
-    def asks_first_policy(self) -> bool:
-        """Whether its rows hold what the first policy, or another frozen model, says of tokens."""
-        return any("values" not in op.asks for op in self._asking)
-
-    @property
-    def _asking(self) -> tuple[Op, ...]:
-        return tuple(op for op in self.labelling.ops if VALUING in op.needs)
+    def asked_of_networks(self) -> tuple[frozenset[Capability], ...]:
+        """What each operation over its rows asks of networks about tokens, or of another frozen model."""
+        return tuple(op.asks for op in self.labelling.ops if NETWORKS in op.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun:
     """An online run. `models` are references of the models that operations ask besides the policy, by the name in
-    their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder. `critic` is the training of a second
-    network, which says what answers are worth and learns from the rows that the policy learns from. `run.validation`
-    are held-out prompts: every `run.validate_every` steps each is answered once, and what that is worth is reported.
+    their `needs` (`scorer`); for `tokenizer` a dataset or checkpoint folder. `learners` are trainings of other
+    networks, by their kinds (`critic`): they answer operations over the rows of a step and learn from the rows that the
+    policy learns from. `run.validation` are held-out prompts: every `run.validate_every` steps each is answered once,
+    and what that is worth is reported.
     """
 
     run: Run
     step: StepConfig
     models: Mapping[str, str] = field(default_factory=dict)
-    critic: Run | None = None
+    learners: Mapping[str, LearnerRun] = field(default_factory=dict)
     guards: Guards = field(default_factory=Guards)
     max_rejected: float = 0.0
     """Share of the rows before an operation that it may drop of a chunk; how a step is made, and no part of keys."""
@@ -178,7 +168,7 @@ class OnlineRun:
             faults.append("run.max_steps is missing: rows that are drawn step by step have no epochs")
         if self.run.paths.init is None and ("ref_logprobs" in self.step.logprobs or self.asks_first_policy):
             faults.append("step.rows asks the first policy, and without run.init there is no first policy to refer to")
-        faults += self._faults_of_critic()
+        faults += self._faults_of_learners()
         if faults:
             raise ConfigError("contradiction", "; ".join(faults), kept="nothing was started")
         check_updates(self.run.learning, self.step, self.run.paths.out)
@@ -186,36 +176,54 @@ class OnlineRun:
     @property
     def asks_first_policy(self) -> bool:
         """Whether operations over the rows of a step ask the first policy about tokens: no other model is named."""
-        return self.step.asks_first_policy and VALUING not in self.models
+        return NETWORKS not in self.models and any(
+            not asks or (asks & {*FIRST_ANSWERS}) - self._answered_beside for asks in self.step.asked_of_networks
+        )
 
-    def _faults_of_critic(self) -> list[str]:
-        if self.critic is None:
-            missing = self.step.asks_critic or self.step.critic_warmup > 0
-            return ["step asks a critic, and critic is missing"] if missing else []
-        steps = (self.run.learning.max_steps or 0) + self.step.critic_warmup * self.step.updates
-        faults = [] if self.step.asks_critic else ["critic says nothing: step.rows has no label.values"]
-        if self.critic.execution.parallel != self.run.execution.parallel:
-            faults.append("critic.parallel is not run.parallel: both networks are cut over the same processes")
-        if self.critic.learning.max_steps != steps:
-            faults.append(f"critic.max_steps {self.critic.learning.max_steps} is not {steps}: its updates, and warm-up")
-        if self.critic.paths.folder == self.run.paths.folder:
-            faults.append("critic.work is the folder of the policy's run")
+    @property
+    def _answered_beside(self) -> set[Capability]:
+        return {one for name in self.learners if name in KINDS for one in KINDS[name].answers}
+
+    def _faults_of_learners(self) -> list[str]:
+        asked = {one for asks in self.step.asked_of_networks for one in asks}
+        faults = []
+        for name, kind in KINDS.items():
+            if (asked & {*kind.answers}) - self._answered_beside - {*FIRST_ANSWERS}:
+                faults.append(f"step asks a {name}, and {name} is missing")
+        for name, learner in self.learners.items():
+            if name not in KINDS:
+                faults.append(f"learners.{printable(name)} is none of {', '.join(KINDS)}")
+            elif not asked & {*KINDS[name].answers}:
+                faults.append(f"{name} says nothing: step.rows has no {asking(KINDS[name].answers)}")
+            faults += learner.faults(name, self.run, self.step.updates)
         return faults
 
 
-def done(learning: Learning, step: StepConfig, critic: Learning | None = None) -> dict[str, Any]:
+def asking(answers: Sequence[Capability]) -> str:
+    """The operations that ask networks about tokens for any of `answers`."""
+    kinds = {name: getattr(kind, "capabilities", ()) for name, kind in OPS.items() if NETWORKS in kind.needs}
+    return " or ".join(name for name, asks in kinds.items() if {*asks} & {*answers})
+
+
+def done(
+    learning: Learning, step: StepConfig, learners: Mapping[str, Declared] = MappingProxyType({})
+) -> dict[str, Any]:
     """What an online run does, as its checkpoint says it: the settings of the training, the whole step, and the
-    training of the critic.
+    trainings of what learns beside the policy.
     """
-    train = learning.op
-    beside = {} if critic is None else {"critic": critic.op}
-    return {**train, "name": "online", "params": {**train["params"], "step": identity_fields(step), **beside}}
+    train, beside = learning.op, trainings(learners)
+    return {**train, "name": "online", "params": {**train["params"], "step": identity_fields(step, learners), **beside}}
 
 
-def identity_fields(step: StepConfig) -> dict[str, Any]:
-    """`step` as keys hold it: operations with their versions."""
+def trainings(learners: Mapping[str, Declared]) -> dict[str, Any]:
+    """What each of `learners` learns, as keys hold it."""
+    return {name: one.learning.op for name, one in learners.items()}
+
+
+def identity_fields(step: StepConfig, learners: Mapping[str, Declared] = MappingProxyType({})) -> dict[str, Any]:
+    """`step` as keys hold it: operations with their versions, and what learns before it."""
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
-    more: dict[str, Any] = {"critic_warmup": step.critic_warmup} if step.critic_warmup else {}
+    more: dict[str, Any] = {f"{name}_warmup": one.warmup for name, one in learners.items() if one.warmup}
     more |= {"max_rounds": step.max_rounds} if step.max_rounds > 1 else {}
     return {"prompts": step.prompts, "updates": step.updates, **more, **ops, "version": VERSION}
 

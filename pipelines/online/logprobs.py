@@ -12,7 +12,7 @@ import pyarrow as pa
 from datakit.columns.token_lists import answered, finite_rows, token_rows
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from pipelines.online import network
-from pipelines.online.network import FIRST
+from pipelines.online.network import FIRST, FIRST_ANSWERS
 from schemas import TOKENS, Column, Schema
 from schemas.rows.rollouts import OLD_LOGPROBS, REF_LOGPROBS
 from trainers.config import Run
@@ -66,7 +66,7 @@ def served(trainer: Trainer, columns: tuple[str, ...], *, first_policy: bool = F
         known["old_logprobs"] = trainer.token_model().logprobs
     if "ref_logprobs" in columns or first_policy:
         first = _first_policy(trainer.run)
-        known |= {"ref_logprobs": first.logprobs, **network.served(FIRST, first)}
+        known |= {"ref_logprobs": first.logprobs, **network.served(FIRST, first, FIRST_ANSWERS)}
     return known
 
 

@@ -20,7 +20,7 @@ from pipelines.graph.node import asked_key
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
-from pipelines.online.config import CRITIC, OnlineRun, done
+from pipelines.online.config import OnlineRun, done
 from pipelines.runtime.resources import resource_of
 from schemas import Schema
 from schemas.dataset import Dataset
@@ -85,12 +85,12 @@ def lineage_of(online: OnlineRun) -> tuple[dict[str, Any], tuple[Parent, ...]]:
             parents.append(Parent(name, node.url, there.content_digest, there.task_key))
         else:
             outside[name] = place
-    critic = online.critic
-    if critic is not None and critic.paths.init is not None:
-        manifest = read_manifest(critic.paths.init)
-        assert manifest is not None, f"{critic.paths.init}: a critic was made of it"
-        parents.append(Parent(CRITIC, critic.paths.init, manifest.content_digest, manifest.task_key))
-    made = done(online.run.learning, online.step, None if critic is None else critic.learning)
+    for name, learner in online.learners.items():
+        if (init := learner.run.paths.init) is not None:
+            manifest = read_manifest(init)
+            assert manifest is not None, f"{init}: {name} was made of it"
+            parents.append(Parent(name, init, manifest.content_digest, manifest.task_key))
+    made = done(online.run.learning, online.step, online.learners)
     return {**made, "models": outside} if outside else made, tuple(parents)
 
 

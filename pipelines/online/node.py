@@ -13,40 +13,48 @@ from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from pipelines.graph.tokenizer_check import check_tokenizer
-from pipelines.online.config import CRITIC, StepConfig, check_updates, done
+from pipelines.online.config import StepConfig, check_updates, done
 from pipelines.online.guards import Guards
+from pipelines.online.learner import LearnerRun
 from schemas.canonical import json_digest
 from schemas.manifest import task_key_of
-from trainers.config import Paths, Run, Training
+from trainers.config import Learning, Paths, Run, Training
 from trainers.registry import configured
 
 
-@dataclass(frozen=True, eq=False)
-class CriticTraining:
-    """How the critic of an online run is trained, and the checkpoint that it begins with."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LearnerTraining:
+    """How a learner beside the policy is trained, the checkpoint that it begins with, and how many rounds of answers it
+    alone learns from before the first step.
+    """
 
     training: Training
     init: Node
+    warmup: int = 0
 
-    def placed(self, node: OnlineCheckpoint, policy: Run) -> Run:
-        """Its run, below the folder of the policy's."""
-        task_key = json_digest({CRITIC: node.task_key})
+    @property
+    def learning(self) -> Learning:
+        """What is learnt of its training."""
+        return self.training.learning
+
+    def placed(self, name: str, node: OnlineCheckpoint, policy: Run) -> LearnerRun:
+        """Its run as the learner `name`, below the folder of the policy's."""
+        task_key = json_digest({name: node.task_key})
         facts = {"tokenizer_key": node.tokenizer_id}
-        return self.training.placed(
-            Paths(init=self.init.url, out=f"{policy.paths.folder}/{CRITIC}", task_key=task_key, facts=facts)
-        )
+        paths = Paths(init=self.init.url, out=f"{policy.paths.folder}/{name}", task_key=task_key, facts=facts)
+        return LearnerRun(run=self.training.placed(paths), warmup=self.warmup)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OnlineCheckpoint(TrainedCheckpoint):
     """A checkpoint made by a training whose rows are drawn from its own weights: `data` are the prompts that it asks,
-    `step` says what becomes of them, `models` are those that this asks besides, by name, `critic` is what learns
-    beside it.
+    `step` says what becomes of them, `models` are those that this asks besides, by name, `learners` are what
+    learns beside it, by kind.
     """
 
     step: StepConfig
     models: Mapping[str, Node] = field(default_factory=dict)
-    critic: CriticTraining | None = None
+    learners: Mapping[str, LearnerTraining] = field(default_factory=dict)
     guards: Guards = field(default_factory=Guards)
 
     @graph_property
@@ -60,12 +68,12 @@ class OnlineCheckpoint(TrainedCheckpoint):
 
     @functools.cached_property
     def work(self) -> Mapping[str, Any]:
-        return done(self.training.learning, self.step, None if self.critic is None else self.critic.training.learning)
+        return done(self.training.learning, self.step, self.learners)
 
     @property
     def parents(self) -> Mapping[str, Node]:
-        """Prompts, tokenizer, the checkpoint to start from, that of the critic, and the models."""
-        beside = {} if self.critic is None else {CRITIC: self.critic.init}
+        """Prompts, tokenizer, the checkpoint to start from, those of learners beside it, and the models."""
+        beside = {name: one.init for name, one in self.learners.items()}
         return {**super().parents, **self.models, **beside}
 
 
@@ -88,10 +96,10 @@ def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
     algorithm, _ = configured(learning.algorithm, learning.settings, where=node.label)
     rows.requires(algorithm.rows, f"{node.label} (train.{algorithm.name})")
     node.guards.check_rows(rows.names, algorithm, node.label)
-    if node.critic is not None:
-        where = f"{node.label} (its critic)"
-        node.critic.training.check(init=True, validation=False, where=where)
-        check_tokenizer(where, node.critic.init, node.data)
-        valued, _ = configured(node.critic.training.learning.algorithm, {}, where=where)
-        rows.requires(valued.rows, f"{where}: train.{valued.name}")
+    for name, learner in node.learners.items():
+        where = f"{node.label} (its {name})"
+        learner.training.check(init=True, validation=False, where=where)
+        check_tokenizer(where, learner.init, node.data)
+        reading, _ = configured(learner.learning.algorithm, {}, where=where)
+        rows.requires(reading.rows, f"{where}: train.{reading.name}")
     return plan.add(node)

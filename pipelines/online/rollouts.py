@@ -9,7 +9,7 @@
 Three datasets are committed for a step, two more for each further round; nothing of them depends on when it was made,
 so a run that goes on from a save finds those it needs. They count only for the very weights that they were drawn from,
 and judged by: their manifests hold checksums of these, and what others drew is removed, with a note. The rounds that
-the critic alone learns from are called `warmup=000001` and on.
+networks beside the policy alone learn from are called `warmup=000001` and on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from datakit.op import Op
 from datakit.run.chain import JoinedChain
 from datakit.run.progress import Progress
 from datakit.run.resource import Resource
-from pipelines.online.config import VALUING, OnlineRun, identity_fields
-from pipelines.online.critic import Critic
+from pipelines.online.config import NETWORKS, OnlineRun, identity_fields, trainings
 from pipelines.online.figures import figures, of_answers
+from pipelines.online.learners import KINDS
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
 from pipelines.online.network import Networks
@@ -53,22 +53,25 @@ WEIGHTS = "generator"
 class StepRows:
     """Called with how many optimizer steps were made: the rows of the next one, and figures of its rollouts.
 
-    prompts: PROMPTS with `prompt_ids`, in the order in which they are asked. task_key: that of the run. critic: what
-    learns from the same rows: all its steps are made here, those of its warm-up before the first rows.
+    prompts: PROMPTS with `prompt_ids`, in the order in which they are asked. task_key: that of the run. beside:
+    trainers of what learns from the same rows, by kind: all their steps are made here, those of a warm-up before the
+    first rows.
     """
 
     def __init__(
-        self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str, critic: Trainer | None = None
+        self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str, beside: Mapping[str, Trainer]
     ) -> None:
         _enough(prompts, online.step.prompts)
         self.online, self.trainer, self.prompts = online, trainer, prompts
-        self.critic = None if critic is None else Critic(critic)
-        beside = {} if online.critic is None else {"critic": online.critic.learning.op}
-        self.rows_key = json_digest({"run": task_key, "step": identity_fields(online.step), **beside})
+        declared = online.learners
+        self.learners = {name: KINDS[name](one, declared[name].warmup) for name, one in beside.items()}
+        self._warmup = max((one.warmup for one in declared.values()), default=0)
+        step_key = {"step": identity_fields(online.step, declared), **trainings(declared)}
+        self.rows_key = json_digest({"run": task_key, **step_key})
         self._rewards: dict[int, float] = {}
         self._answering = replace(online.step.answering, max_rejected_share=online.max_rejected)
         self._labelling = replace(online.step.labelling, max_rejected_share=online.max_rejected)
-        known = {} if self.critic is None else self.critic.served
+        known = {question: answer for one in self.learners.values() for question, answer in one.served.items()}
         columns = (*online.step.logprobs, *(("old_logprobs",) if online.step.asks_policy else ()))
         known |= served(trainer, columns, first_policy=online.asks_first_policy)
         self._lead = Lead({"generate": trainer.generator().generate, **known})
@@ -85,8 +88,9 @@ class StepRows:
         made = figures(rollouts, answers)
         self.online.guards.check(step + 1, made, self._highest_before(step), rollouts, answers)
         self._rewards[step] = made.get("reward", -math.inf)
-        learnt = {} if self.critic is None else self.critic.learn(rows)
-        return rows, {**made, **learnt}
+        for learner in self.learners.values():
+            made |= learner.learn(rows)
+        return rows, made
 
     def _highest_before(self, step: int) -> float:
         """The highest mean reward of the steps before `step`; of those before a save, as their answers tell."""
@@ -123,18 +127,26 @@ class StepRows:
         return Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
 
     def _warm_up(self) -> None:
-        """All steps of the critic before the policy's first."""
-        for number in range(self.online.step.critic_warmup):
+        """All steps of what learns beside the policy before the policy's first."""
+        for number in range(self._warmup):
             rollouts = self._rollouts(Round(number, warmup=True))
+            learning = {name: one for name, one in self.learners.items() if number < one.warmup}
+            where = f"round {number + 1} of the {' and '.join(learning)}'s warm-up"
             for part in range(self.online.step.updates):
-                assert self.critic is not None, "a configuration without one is refused"
-                self.critic.learn(self._part(rollouts, part, f"round {number + 1} of the critic's warm-up"))
+                rows = self._part(rollouts, part, where)
+                for learner in learning.values():
+                    learner.learn(rows)
 
     def _rollouts(self, at: Round, *, begun: bool = False) -> Dataset:
         weights = {WEIGHTS: self.trainer.weights_checksum}
-        if self.critic is not None:
-            weights[VALUING] = self.critic.weights
+        if self.learners:
+            weights[NETWORKS] = self._weights_beside()
         return Dataset.open(self._lead.run(lambda: self._made(at, weights, begun=begun)))
+
+    def _weights_beside(self) -> str:
+        """The checksum of the weights of what learns beside the policy, as they stand."""
+        sums = {name: one.weights for name, one in self.learners.items()}
+        return next(iter(sums.values())) if len(sums) == 1 else json_digest(sums)
 
     def _part(self, rollouts: Dataset, part: int, name: str) -> pa.Table:
         """The rows of an update, the whole of which are `rollouts`."""
@@ -166,9 +178,10 @@ class StepRows:
         answers = self._rounds(at, url, weights, models)
         drawing, keys = self._drawing(at), [one.task_key for one in answers]
         drawn = keys[0] if len(keys) == 1 else json_digest(keys)
-        if self.critic is not None or self.online.asks_first_policy:
-            models[VALUING] = Resource(weights.get(VALUING, self._first_key), lambda: Networks(self._lead))
-        judged = {"rows of": drawn, **({"critic": weights[VALUING]} if VALUING in weights else {})}
+        if self.learners or self.online.asks_first_policy:
+            beside = {name: one.answers for name, one in self.learners.items()}
+            models[NETWORKS] = Resource(weights.get(NETWORKS, self._first_key), lambda: Networks(self._lead, beside))
+        judged = {"rows of": drawn, **({"+".join(self.learners): weights[NETWORKS]} if NETWORKS in weights else {})}
         op = self._labelling if len(answers) == 1 else JoinedChain(**vars(self._labelling))
         return self._apply(op, answers, url, json_digest(judged), drawing, models).url
 
@@ -180,7 +193,7 @@ class StepRows:
     def _rounds(self, at: Round, url: str, weights: Mapping[str, str], models: Mapping[str, Resource]) -> list[Dataset]:
         """The answers to the prompts of a step, round by round."""
         step, there, made, sizes = self.online.step, self.prompts.num_rows, list[Dataset](), list[int]()
-        number = at.number if at.warmup else step.critic_warmup + at.number
+        number = at.number if at.warmup else self._warmup + at.number
         while len(made) < step.max_rounds:
             kept = prompts_kept(step.filters, made) if made else 0
             asked = window_of(number, step.prompts, there, sizes, kept)
@@ -198,7 +211,7 @@ class StepRows:
 
     def _drawing(self, at: Round) -> int:
         """The seed of the draws of a round."""
-        number = at.number if at.warmup else self.online.step.critic_warmup + at.number
+        number = at.number if at.warmup else self._warmup + at.number
         position = {"seed": self.online.run.learning.seed, "step": number}
         return int(json_digest({**position, **({"round": at.again} if at.again else {})})[:15], 16)
 

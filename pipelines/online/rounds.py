@@ -24,7 +24,7 @@ from schemas.dataset import Dataset
 
 @dataclass(frozen=True)
 class Round:
-    """Prompts that are asked together: those of step `number`, from 0, or of the critic's warm-up before them; with
+    """Prompts that are asked together: those of step `number`, from 0, or of the warm-up before them; with
     `again` above 0 the further ones of this step.
     """
 

@@ -26,8 +26,9 @@ from pipelines.graph.node import Node
 from pipelines.graph.tokenizer_check import differ
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig
+from pipelines.online.learners import Critic
 from pipelines.online.logprobs import LogprobColumn, StepLogprobs
-from pipelines.online.node import CriticTraining
+from pipelines.online.node import LearnerTraining
 from schemas.canonical import plain
 from schemas.errors import ConfigError
 from trainers.config import Training, merged, training_of
@@ -78,17 +79,19 @@ class Ppo(OnlineRecipe):
         advantages = (*kl, rewards, Values(), gae, *((Whiten(),) if self.whiten else ()))
         return Arrangement(rows=(Drawn(), StepLogprobs(columns=divergence), *advantages))
 
-    def critic_of(
+    def learners(
         self, training: Training, step: StepConfig, policy: Node, models: Mapping[str, Node]
-    ) -> CriticTraining:
-        """The policy's steps and layout, an optimizer of its own."""
+    ) -> Mapping[str, LearnerTraining]:
+        """A critic: the policy's steps and layout, an optimizer of its own."""
         where, learning = "learning of the critic", training.learning
         execution = {name: plain(getattr(training.execution, name)) for name in _OF_POLICY}
         below = {**execution, "precision": learning.precision, "settings": {"clip": self.value_clip or None}}
-        steps = (learning.max_steps or 0) + step.critic_warmup * step.updates
+        steps = (learning.max_steps or 0) + self.critic_rounds * step.updates
         own = {"max_steps": steps, "global_batch_size": learning.global_batch_size}
         given = merged(learning_of(self, below, "critic"), own)
-        return CriticTraining(training_of("value", given, seed=learning.seed, where=where), self._init(policy, models))
+        valued = training_of("value", given, seed=learning.seed, where=where)
+        critic = LearnerTraining(training=valued, init=self._init(policy, models), warmup=self.critic_rounds)
+        return {Critic.name: critic}
 
     def _init(self, policy: Node, models: Mapping[str, Node]) -> Node:
         """What the critic begins with; `ConfigError` where it is to be a reward model and there is none that fits."""

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from datakit.catalog.disk import RUN_END
 from datakit.catalog.workspace import Entry
+from pipelines.online.learners import KINDS
 from pipelines.report.html import charts
 from pipelines.report.html.blocks import Chart, Charts, Grid, Section
 from pipelines.report.html.reported import ReportedRun, short
 
-_FIGURES: Mapping[str, Sequence[str]] = {
+_OF_TRAINING: Mapping[str, Sequence[str]] = {
     "loss": ("loss", "val_loss"),
     "accuracy": ("accuracy", "val_accuracy"),
     "reward": ("reward", "val_reward"),
@@ -23,16 +24,25 @@ _FIGURES: Mapping[str, Sequence[str]] = {
     "divergence": ("kl", "ref_kl", "val_kl"),
     "entropy": ("entropy", "val_entropy"),
     "ratio": ("ratio",),
-    "clipped tokens": ("clip_fraction", "critic_clip_fraction"),
+    "clipped tokens": ("clip_fraction",),
     "tokens of an answer": ("answer_tokens", "val_answer_tokens"),
     "shares": ("cut", "val_cut", "equal_groups"),
     "dropped": ("dropped", "val_dropped"),
     "rounds": ("rounds",),
-    "loss of the critic": ("critic_loss", "critic_squared_error"),
-    "what is still to be earned": ("critic_value", "critic_return"),
-    "explained variance": ("explained_variance",),
 }
-"""Charts of one training: what is drawn together."""
+"""What is drawn together of a training."""
+
+
+def _with_learners() -> Mapping[str, Sequence[str]]:
+    drawn = {**_OF_TRAINING}
+    for kind in KINDS.values():
+        for title, names in kind.charts.items():
+            drawn[title] = (*drawn.get(title, ()), *names)
+    return drawn
+
+
+_FIGURES = _with_learners()
+"""Charts of one training, and of what learns beside it."""
 _POINTS, _TRAININGS = 240, 16
 _LARGEST = 256 << 20
 

@@ -27,6 +27,7 @@ from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.online import config
 from pipelines.online.config import OnlineRun, settings_of
+from pipelines.online.learner import LearnerRun
 from pipelines.online.logprobs import StepLogprobs
 from schemas import PROMPTS, Column
 from schemas.canonical import plain
@@ -74,11 +75,11 @@ def critic_run(folder: Path, name: str, updates: int = 1, **changes: Any) -> Onl
     assert given.run.learning.max_steps is not None
     divergence = (StepLogprobs(columns=("old_logprobs", "ref_logprobs")), Kl(estimator="abs"))
     advantages = (TokenRewards(kl_coefficient=0.1), Values(), Gae(lam=0.9), Whiten())
-    step = replace(given.step, rows=settings_of((Drawn(), *divergence, *advantages)), critic_warmup=WARMUP)
+    step = replace(given.step, rows=settings_of((Drawn(), *divergence, *advantages)))
     steps = updates * WARMUP + given.run.learning.max_steps
     how = {"algorithm": "value", "max_steps": steps, "parallel": changes.get("parallel", {})}
     critic = online.a_run(folder, f"{name} critic", optim={"lr": 1e-2}, save_every=None, **how)
-    return replace(given, step=step, critic=critic)
+    return replace(given, step=step, learners={"critic": LearnerRun(run=critic, warmup=WARMUP)})
 
 
 def play(folder: Path, given: OnlineRun, *kill: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:

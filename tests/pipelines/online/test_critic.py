@@ -14,7 +14,8 @@ import pytest
 from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.config import settings_of
-from pipelines.online.critic import explained_variance
+from pipelines.online.learner import LearnerRun
+from pipelines.online.learners.critic import explained_variance
 from pipelines.online.logprobs import StepLogprobs
 from pipelines.recipes import Ppo
 from schemas.dataset import Dataset
@@ -26,6 +27,7 @@ from tests.pipelines.online.test_recipe import nothing_configured, own, planned 
 from tests.trainers import online
 from tests.trainers.online import Killed
 from trainers import engine
+from trainers.config import Run
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,11 @@ def whole(folder: Path) -> tuple[config.OnlineRun, list[str]]:
     return given, runs.draws(folder)
 
 
+def critic_of(given: config.OnlineRun) -> Run:
+    """The training of its critic."""
+    return given.learners["critic"].run
+
+
 def rounds(given: config.OnlineRun, name: str) -> list[Path]:
     return sorted((given.run.paths.folder / "rollouts").glob(f"{name}=*-????????"))
 
@@ -72,9 +79,8 @@ def test_a_step_is_what_the_papers_say(whole: tuple[config.OnlineRun, list[str]]
     """Held against numpy and against a loop written here: warm-up, values before the step, both networks learn."""
     given = whole[0]
     curve = runs.outcome(given)["curve"]
-    assert given.critic is not None
     by_hand = runs.critic_run(folder, "by hand", **THREE)
-    with engine.open(by_hand.run) as policy, engine.open(by_hand.critic) as critic:  # type: ignore[arg-type]
+    with engine.open(by_hand.run) as policy, engine.open(critic_of(by_hand)) as critic:
         places = [(place, False) for place in rounds(given, "warmup")]
         places += [(place, True) for place in rounds(given, "step")]
         assert [learns for _, learns in places] == [False] * runs.WARMUP + [True] * 3
@@ -97,7 +103,7 @@ def test_a_step_is_what_the_papers_say(whole: tuple[config.OnlineRun, list[str]]
                 if learns:
                     line = curve[policy.steps]
                     assert (line["critic_loss"], line["loss"]) == (loss, policy.learn(part)["loss"])
-        for paths, trainer in ((given.run.paths, policy), (given.critic.paths, critic)):
+        for paths, trainer in ((given.run.paths, policy), (critic_of(given).paths, critic)):
             there = read_manifest(paths.out)
             assert there is not None and trainer.save().facts["weights_digest"] == there.facts["weights_digest"]
     manifest = read_manifest(given.run.paths.out)
@@ -132,40 +138,41 @@ def test_a_run_with_a_critic_that_is_cut_off_goes_on_and_draws_nothing_twice(
     again = runs.draws(tmp_path)
     assert runs.outcome(cut) == runs.outcome(undisturbed) and set(again) == set(drawn)
     assert len(again) - len(set(again)) == (0 if when == "before" else 2)
-    facts = [read_manifest(given.critic.paths.out).facts for given in (undisturbed, cut)]  # type: ignore[union-attr]
+    facts = [read_manifest(critic_of(given).paths.out).facts for given in (undisturbed, cut)]  # type: ignore[union-attr]
     assert facts[0] == facts[1]
 
 
 def test_a_critic_that_cannot_be_is_refused(folder: Path) -> None:
     given = runs.critic_run(folder, "never")
-    assert given.critic is not None
     silent = replace(given.step, rows=settings_of(runs.LEARNT))
-    short = replace(given.critic, learning=replace(given.critic.learning, max_steps=5))
+    short = replace(critic_of(given), learning=replace(critic_of(given).learning, max_steps=5))
     twice = replace(given.step, rows=(*given.step.rows, *settings_of((StepLogprobs(columns=("old_logprobs",)),))))
     faults: list[tuple[dict[str, Any], str]] = [
-        ({"critic": None}, "step asks a critic, and critic is missing"),
+        ({"learners": {}}, "step asks a critic, and critic is missing"),
         ({"step": silent}, "step.rows has no label.values"),
-        ({"critic": short}, "critic.max_steps 5 is not 7"),
+        ({"learners": {"critic": LearnerRun(run=short, warmup=2)}}, "critic.max_steps 5 is not 7"),
+        ({"learners": {"critics": given.learners["critic"]}}, "learners.critics is none of critic"),
         ({"step": twice}, "a column of online.logprobs twice"),
-        ({"step": replace(given.step, critic_warmup=-1)}, "step.critic_warmup -1 is below 0"),
+        ({"learners": {"critic": replace(given.learners["critic"], warmup=-1)}}, "critic.warmup -1 is below 0"),
     ]
     for changed, words in faults:
         with pytest.raises(ConfigError, match=words):
             replace(given, **changed)
     other = online.a_run(folder, "never critic", algorithm="value", max_steps=7, parallel={"tensor": 2})
     with pytest.raises(ConfigError, match=r"critic\.parallel is not run\.parallel"):
-        replace(given, critic=other)
+        replace(given, learners={"critic": LearnerRun(run=other, warmup=2)})
 
 
 def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
     made = planned(Ppo, tmp_path).policy
-    assert made.critic is not None and made.init is made.critic.init, "no reward model rewards answers"
+    critic = made.learners["critic"]
+    assert made.init is critic.init, "no reward model rewards answers"
     names = [one.name.partition(".")[2] for one in made.step.rows]
     assert names == ["drawn", "logprobs", "kl", "token_rewards", "values", "gae", "whiten"]
     assert made.step.logprobs == ("old_logprobs", "ref_logprobs")
-    learning = made.critic.training.learning
+    learning = critic.learning
     assert (learning.algorithm, learning.settings["clip"], learning.optim.lr) == ("value", 0.2, 1e-3)
-    assert learning.max_steps == 60 + made.step.critic_warmup and made.critic.training.execution.save_every is None
+    assert learning.max_steps == 60 + critic.warmup and critic.training.execution.save_every is None
     bare = planned(Ppo, tmp_path, kl_coefficient=0.0, whiten=False, value_clip=0.0, critic_rounds=0).policy
     assert [one.name for one in bare.step.rows][1:] == [
         "online.logprobs",
@@ -173,11 +180,11 @@ def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
         "label.values",
         "label.gae",
     ]
-    assert bare.step.logprobs == ("old_logprobs",) and bare.critic is not None
-    assert bare.critic.training.learning.settings["clip"] is None
+    assert bare.step.logprobs == ("old_logprobs",)
+    assert bare.learners["critic"].learning.settings["clip"] is None
     rated = planned(Ppo, tmp_path, set=["critic.optim.lr=1e-5", "global_batch_size=128"]).policy
-    assert rated.critic is not None and rated.critic.training.learning.optim.lr == 1e-5
-    assert rated.critic.training.learning.max_steps == 60 + 4 * rated.step.critic_warmup
+    learning = rated.learners["critic"].learning
+    assert learning.optim.lr == 1e-5 and learning.max_steps == 60 + 4 * rated.learners["critic"].warmup
     changes: list[dict[str, Any]] = [
         {},
         {"set": ["critic.optim.lr=1e-5"]},
@@ -192,7 +199,7 @@ def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:
 
 def test_a_critic_begins_with_the_reward_model_where_one_rewards(tmp_path: Path) -> None:
     judged = planned(Ppo, tmp_path, reward_source="model").policy
-    assert judged.critic is not None and judged.critic.init is judged.models["scorer"]
+    assert judged.learners["critic"].init is judged.models["scorer"]
     with pytest.raises(ConfigError, match="no checkpoint that could be a critic") as caught:
         planned(Ppo, tmp_path, critic_init="reward", **own(tmp_path, reward="judges:letters"))
     assert caught.value.next == "--critic-init policy"

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from datakit.clients.protocols import TokenModel
-from pipelines.online.network import CRITIC, FIRST, Networks, served
+from pipelines.online.network import FIRST, FIRST_ANSWERS, Networks, served
 from trainers.engine.megatron.leading import Lead
 
 
@@ -22,9 +22,12 @@ class Named:
         return lambda *asked: (self.name, question, *asked)
 
 
-def test_what_answers_are_worth_says_the_critic_and_all_else_the_first_policy() -> None:
-    known: dict[str, Any] = {**served(CRITIC, Named("c")), **served(FIRST, Named("f"))}  # type: ignore[arg-type]
-    model, rows = Networks(Lead(known)), [np.arange(3)]
+def test_a_learner_says_what_it_declares_and_all_else_the_first_policy() -> None:
+    known: dict[str, Any] = {
+        **served("critic", Named("c"), ("values",)),  # type: ignore[arg-type]
+        **served(FIRST, Named("f"), FIRST_ANSWERS),  # type: ignore[arg-type]
+    }
+    model, rows = Networks(Lead(known), {"critic": ("values",)}), [np.arange(3)]
     assert isinstance(model, TokenModel)
     given: list[tuple[pa.Array | tuple[Any, ...], tuple[Any, ...]]] = [
         (model.values(rows), ("c", "values", rows)),
