@@ -129,6 +129,13 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.explain",
         flags={"--json": "as JSON, with the place of every stage", "--root FOLDER": ROOT},
     ),
+    "check": Command(
+        usage="quiver check TASK [FLAGS OF THE TASK] [--json] [--root FOLDER]",
+        meaning="every fault of that command that can be known before it runs, its stages, about how many rows, tokens "
+        "and bytes; nothing runs",
+        module="quiver.explain",
+        flags={"--json": "as JSON, with the place of every stage", "--root FOLDER": ROOT},
+    ),
     "catalog": Command(
         usage="quiver catalog [--root FOLDER]",
         meaning="make catalog.duckdb again, the views over all data that is there, and list them",

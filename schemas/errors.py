@@ -53,6 +53,8 @@ class QuiverError(Exception):
     """Columns that rows lack, for whoever knows the command that makes them; it goes no further than this process."""
     matches: tuple[str, ...] = ()
     """What a pattern matches that was given where one place is needed; it goes no further than this process either."""
+    flags: tuple[str, ...] = ()
+    """Flags whose values cannot be read, for whoever looks at the rest of a command without them."""
     beside: tuple[QuiverError, ...] = ()
     """Other faults that were found before anything was started; who prints this one prints them first."""
 

@@ -178,6 +178,19 @@ class Http(Backend):
         finally:
             asking.close()
 
+    def reach(self, node: Node, seconds: float) -> None:
+        """The servers are there, and serve the model where they list what they serve."""
+        from datakit.clients.http import Address, Asking, probes
+        from datakit.clients.http.address import Key
+
+        placement, address = _asked(node), Address.of(parted(node.url)[0])
+        limits = Limits(connect=seconds, first_byte=seconds, total=seconds, tries=1)
+        asking = Asking.opened(address, Key.named(placement.key), limits)
+        try:
+            probes.require_served(asking)
+        finally:
+            asking.close()
+
     def determinism(self, node: Node) -> Determinism:
         return _asked(node).determinism
 

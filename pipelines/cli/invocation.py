@@ -111,10 +111,15 @@ def replaced(flag: str, *words: str, drop: Sequence[str] = ()) -> str:
 
 def without(*flags: str, **changed: object) -> str:
     """The command that was given without `flags` and their values, with other values of some of its parameters."""
-    words = again(**changed)
+    return shlex.join(dropped(again(**changed), flags))
+
+
+def dropped(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The `words` of a command without `flags` and their values."""
+    rest = list(words)
     for flag in flags:
-        words = _without(flag, words)
-    return shlex.join(words)
+        rest = _without(flag, rest)
+    return rest
 
 
 def renamed(task: str, other: str) -> str:

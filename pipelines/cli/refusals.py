@@ -68,6 +68,11 @@ def _wrong(
             yield name, parameter, fault
 
 
+def wrong_flags(kind: type[luigi.Task], given: Mapping[str, str | None], before: str = "") -> tuple[str, ...]:
+    """Those flags of the command line, `given`, that parameters of `kind` do not read; `before` as for `unreadable`."""
+    return tuple(invocation.flag_of(before + name) for name, _, _ in _wrong(kind, given) if given.get(name))
+
+
 def stated(kind: type[luigi.Task], given: Mapping[str, str | None]) -> str:
     """The file and line of the first value of `kind` that cannot be read and is not `given` by a flag, and the value;
     empty where there is none.

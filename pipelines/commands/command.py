@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import luigi
 
 from datakit.run.chunks import remove_stale
 from pipelines.cli.console import labelled, say, say_of
 from pipelines.cli.file_flags import of_file
+from pipelines.commands.outlook import lines, outlook
 from pipelines.graph.backend import ROLES, backend_of, roles_of
+from pipelines.graph.faults import Faults, is_stand_in, spoilt
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
-from pipelines.graph.rehearsal import rehearse
+from pipelines.graph.rehearsal import rehearsals
 from pipelines.graph.why import why
 from pipelines.runtime import disk_estimate, settings
 from pipelines.runtime.emptied import check_emptied
@@ -32,6 +35,8 @@ from schemas.errors import StorageError, check_all, counted, printable
 from schemas.store.commit import read_manifest
 
 _SHOWN = 12
+_REACH = 1.0
+"""Seconds in which a model has to answer that is only looked for."""
 
 
 class Command(luigi.Task):
@@ -41,6 +46,10 @@ class Command(luigi.Task):
         default="",
         significant=False,
         description="YAML or JSON file of flags and their values; flags given beside it win",
+    )
+
+    dry_run = luigi.BoolParameter(
+        default=False, significant=False, description="list the stages that would run, each with the reason, and stop"
     )
 
     stays: str = ""
@@ -74,6 +83,14 @@ class Command(luigi.Task):
     def run(self) -> None:
         """Nothing is left to do once what it requires is there."""
 
+    def outlook(self) -> dict[str, Any]:
+        """What would run, and why (`pipelines.commands.outlook`)."""
+        return outlook(self.task_family, *outstanding(self.targets))
+
+    def list_stages(self) -> None:
+        """Print the stages that would run, each with its reason."""
+        print("\n".join(lines(self.outlook())))
+
     def before(self) -> None:
         """Check the whole graph, then say what will run and why, and what is there already."""
         todo, reused = outstanding(self.targets)
@@ -99,15 +116,32 @@ class Command(luigi.Task):
         if len(changed) > _SHOWN:
             say(f"  and {counted(len(changed) - _SHOWN, 'stage')} behind them")
 
-    def _checks(self, todo: Sequence[Node]) -> Iterator[Callable[[], object]]:
-        """What the stages `todo` are held against before one of them runs."""
+    def looked_at(self, faults: Faults) -> tuple[list[Node], list[Node]]:
+        """What has to be made and what stands already, as far as the graph can be made, and held against all that a run
+        is held against before it starts; `faults` has what is refused. Nothing is written, and no model works.
+        """
+        plan = Plan(settings.quiver_config().root, faults)
+        targets = faults.attempt(lambda: self.build(plan), lambda: [*plan.nodes.values()])
+        todo, reused = outstanding(targets, faults)
+        bad = spoilt(todo)
+        sound = [node for node in todo if id(node) not in bad]
+        faults.gather(self._checks(sound, [node for node in todo if not faults.is_refused(node)]))
+        faults.gather(reached(todo))
+        faults.gather([functools.partial(disk_estimate.check, todo)])
+        return todo, reused
+
+    def _checks(self, todo: Sequence[Node], trained: Sequence[Node] = ()) -> Iterator[Callable[[], object]]:
+        """What the stages `todo` are held against before one of them runs, and the trainings among `trained`; with
+        these, the first rows even of a stage that is alone.
+        """
         for node in todo:
             yield functools.partial(check_rows, node)
             yield functools.partial(check_emptied, node, self.length_flag)
+        for node in trained or todo:
             if isinstance(node, TrainedCheckpoint):
                 yield functools.partial(check, node)
-        if not settings.quiver_config().max_rejected:
-            yield functools.partial(rehearse, todo, functools.partial(of_file, self))
+        if not settings.quiver_config().max_rejected and (len(todo) > 1 or trained):
+            yield from rehearsals(todo, functools.partial(of_file, self))
 
     def after(self) -> None:
         """Say where the results lie."""
@@ -155,15 +189,29 @@ def written_otherwise(node: Table) -> str:
     return ""
 
 
-def outstanding(targets: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+def reached(todo: Sequence[Node]) -> list[Callable[[], object]]:
+    """Whether each model that `todo` asks can be reached within `_REACH` seconds, asked of all at once."""
+    models = {id(node): node for one in todo for role, node in one.parents.items() if role in ROLES}
+    asked = [model for model in models.values() if not is_stand_in(model) and model.kind != "dataset"]
+    with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+        answers = [pool.submit(backend_of(model).reach, model, _REACH) for model in asked]
+    return [answer.result for answer in answers]
+
+
+def outstanding(targets: Sequence[Node], faults: Faults | None = None) -> tuple[list[Node], list[Node]]:
     """What has to be made, each behind what it is made of, and what stands already where the work begins; no manifest
-    is read twice. `ConflictError` for what was made of other content than stands now.
+    is read twice. `ConflictError` for what was made of other content than stands now, unless `faults` notes it.
     """
     reused: set[int] = set()
     read = functools.cache(read_manifest)
 
+    def is_there(node: Node) -> bool:
+        if faults is None:
+            return complete(node, read)
+        return faults.attempt(lambda: complete(node, read), lambda: False)
+
     def stands(node: Node) -> bool:
-        if complete(node, read):
+        if is_there(node):
             reused.add(id(node))
         return id(node) in reused
 

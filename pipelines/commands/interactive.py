@@ -72,6 +72,13 @@ def run(task: str, **settings: Any) -> RunResult:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(1)  # a worker that imports a script without a `__main__` guard: whoever started it says so
+    if settings.get("dry_run"):
+        raise ConfigError(
+            "bad-parameter",
+            "dry_run is of the command line: nothing is made that could be returned",
+            kept="nothing was started",
+            next=f"quiver {task} --dry-run",
+        )
     flags = parameters_of(task)
     words = [word for name, value in settings.items() for word in words_of(task, flags, name, value)]
     return execute(["--module", "pipelines", task, *words], lambda made, _: _result(made))

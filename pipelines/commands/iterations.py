@@ -133,7 +133,7 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
     def results_of(self, plan: Plan, task_setup: TaskSetup) -> Iterations:
         """The first policy's evaluation and all iterations up to this one."""
         seed, eval_setup = self.settled_seed, task_setup.eval_setup
-        self._enough(task_setup.prompts)
+        plan.attempt(lambda: self._enough(task_setup.prompts), lambda: None)
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, task_setup.policy, seed)
         steps: list[IterationResult] = []
         while len(steps) < self.iteration:

@@ -21,6 +21,7 @@ from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
+from pipelines.graph.faults import StandIn
 from pipelines.graph.node import GraphBuilder, Node, asked_key
 from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
@@ -43,6 +44,9 @@ class Step:
     name: str
     op: Op
 
+
+_WEIGHTS = "checkpoint"
+"""The kind of models whose weights lie here."""
 
 _OF_AN_ANSWER: Mapping[str, Capability] = {"response_ids": "token_ids", "logprobs": "logprobs"}
 """Columns of an answer, and what a generator must be able to give that fills them."""
@@ -119,6 +123,12 @@ class Backend(ABC):
         """Raise `ServiceError` if the model cannot answer; called once, before any stage of a run begins."""
         return
 
+    def reach(self, node: Node, seconds: float) -> None:
+        """Raise `ServiceError` if the model does not answer within `seconds`; it is asked to do nothing, and nothing is
+        written.
+        """
+        return
+
     def notes(self, node: Node) -> Sequence[str]:
         """What a person should read before a run that asks this model, a line each."""
         return ()
@@ -128,7 +138,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 _OF_A_KIND = (
     *("roles", "placement", "settings", "preload"),
-    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "determinism", "health", "notes"),
+    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "determinism", "health", "reach", "notes"),
 )
 """What is asked of the opener of a kind: one backend has the word on it."""
 
@@ -185,6 +195,17 @@ def model_at(plan: GraphBuilder, reference: str, role: Role | None = None) -> No
     """The model that `reference` names, asked as the settings behind it say; `ConfigError` if none is there, or none
     that can be a `role`.
     """
+    return plan.attempt(lambda: _model_at(plan, reference, role), lambda: _stand_in(plan, reference, role))
+
+
+def _stand_in(plan: GraphBuilder, reference: str, role: Role | None = None) -> Node:
+    """What stands for a model that is not there, and could be a `role`."""
+    able = [backend.kind for backend in backends() if role is None or role in backend.roles]
+    kind = _WEIGHTS if _WEIGHTS in able else able[0]
+    return StandIn(label=printable(reference, 60), root=plan.root, stands_for=kind)
+
+
+def _model_at(plan: GraphBuilder, reference: str, role: Role | None) -> Node:
     reference, settings = parted(reference)
     reference = only_match(reference)
     able = [backend for backend in backends() if role is None or role in backend.roles]
@@ -237,6 +258,13 @@ def checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool = False) ->
     """The checkpoint that `reference` names, or that is made of what it names; `ConfigError` for any other model, and
     for settings of how it is asked where it is not `asked`.
     """
+    return plan.attempt(
+        lambda: _checkpoint_at(plan, reference, asked=asked),
+        lambda: _stand_in(plan, reference),
+    )
+
+
+def _checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool) -> Node:
     node = model_at(plan, reference)
     if node.placement_settings and not asked:
         raise ConfigError(
@@ -247,11 +275,11 @@ def checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool = False) ->
             kept="nothing was started",
             next=f"leave out what stands behind {printable(parted(reference)[0], 200)}",
         )
-    if node.kind != "checkpoint":
+    if node.kind != _WEIGHTS:
         raise ConfigError(
             "wrong-kind",
             f"{printable(reference, 200)} ({backend_of(node).form}) has no weights here to start from",
-            expected=_forms([backend for backend in backends() if backend.kind == "checkpoint"]),
+            expected=_forms([backend for backend in backends() if backend.kind == _WEIGHTS]),
             kept="nothing was started",
         )
     return node

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from datakit.op import Op, Precision
 from pipelines.graph.order import graph_property, ordered
@@ -18,6 +18,8 @@ from schemas.manifest import Manifest
 from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.tokenizer_lineage import TokenizerByColumn
+
+T = TypeVar("T")
 
 KEY_CHARACTERS = 8
 """Characters of the key in the name of a folder."""
@@ -133,6 +135,9 @@ class GraphBuilder(Protocol):
     """What nodes are made with, as backends see it: the `Plan` of a graph."""
 
     root: str
+
+    def attempt(self, make: Callable[[], T], otherwise: Callable[[], T]) -> T:
+        """What `make` gives; where it is refused and the plan notes faults, what stands in for it."""
 
     def table(
         self,

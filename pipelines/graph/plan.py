@@ -11,14 +11,15 @@ needs, the tokenizer of the rows against the tokenizer of the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from datakit.op import Op
+from datakit.op import NOTHING, Op
 from datakit.run.resource import check_needs
 from pipelines.graph import from_file, made_by
 from pipelines.graph.backend import backend_of, check_model, outputs_of, roles_of
+from pipelines.graph.faults import Faults, RefusedTable, StandIn
 from pipelines.graph.limits import check_settings, check_template
 from pipelines.graph.model_check import check_answers, place_of
 from pipelines.graph.node import Node, rows_of
@@ -28,16 +29,20 @@ from pipelines.graph.resolve import data_flags
 from pipelines.graph.tokenizer_check import check_tokenizer
 from schemas import Schema
 from schemas.canonical import canonical
-from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.errors import ConfigError, DataError, QuiverError, check_all, printable
 from schemas.shards import ROWS_PER_SHARD
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal
 from schemas.tokenizer_lineage import token_columns
 from trainers.algorithm import Algorithm
-from trainers.config import Training
+from trainers.config import Training, training_of
 from trainers.registry import algorithms, configured
 
+T = TypeVar("T")
+N = TypeVar("N", bound=Node)
+
+_PLAIN: Mapping[str, Any] = {"epochs": 1, "global_batch_size": 1, "optim": {"lr": 1e-5}}
 _LONGEST = 150
 """Characters of a part of a label: file systems take 255 bytes, and a key and the names of attempts follow it."""
 
@@ -45,9 +50,14 @@ _LONGEST = 150
 class Plan:
     """Makes nodes below one root, checks each as it is made, and never makes the same one twice."""
 
-    def __init__(self, root: str) -> None:
-        self.root = normal(root)
+    def __init__(self, root: str, faults: Faults | None = None) -> None:
+        """`faults` notes what is refused, and the rest is made all the same; without it the first fault is raised."""
+        self.root, self.faults = normal(root), faults
         self.nodes: dict[tuple[str, str, str], Node] = {}
+
+    def attempt(self, make: Callable[[], T], otherwise: Callable[[], T]) -> T:
+        """What `make` gives; where it is refused and faults are noted, what stands in for it."""
+        return make() if self.faults is None else self.faults.attempt(make, otherwise)
 
     def table(
         self,
@@ -60,17 +70,27 @@ class Plan:
     ) -> Table:
         """The dataset that `op` makes of `inputs`; raises at once for what could only fail later."""
         used = {name: given for name, given in resources.items() if given is not None}
-        node = Table(
-            label=label,
-            root=self.root,
-            op=op.with_outputs({name: outputs_of(name, given) for name, given in used.items()}),
-            inputs=inputs,
-            resources=used,
-            seed=seed,
-            rows_per_shard=rows_per_shard,
-        )
-        _check_table(node)
-        return self._once(node)
+        given: dict[str, Any] = {"label": label, "root": self.root, "inputs": inputs, "resources": used, "seed": seed}
+        given["rows_per_shard"] = rows_per_shard
+
+        def made() -> Table:
+            named = op.with_outputs({name: outputs_of(name, one) for name, one in used.items()})
+            return Table(op=named, **given)
+
+        return self._checked(made, _check_table, lambda: RefusedTable(op=op, **given))
+
+    def training(
+        self,
+        algorithm: str,
+        settings: Mapping[str, Any],
+        *,
+        seed: int,
+        where: str,
+        model: Any = None,
+    ) -> Training:
+        """`training_of` these settings; where they are refused and faults are noted, plain ones stand in for them."""
+        asked = partial(training_of, algorithm, seed=seed, model=model, where=where)
+        return self.attempt(lambda: asked(settings), lambda: asked(_PLAIN))
 
     def model(
         self,
@@ -94,11 +114,14 @@ class Plan:
             validation=validation,
             ranks=ranks,
         )
-        _check_model(node)
-        return self._once(node)
+        return self._checked(lambda: node, _check_model, lambda: node)
 
-    def existing(self, place: str, kind: str) -> Existing:
+    def existing(self, place: str, kind: str) -> Node:
         """The dataset or checkpoint at `place`; `ConfigError` if there is none of this kind."""
+        stand_in = StandIn(label=place, root=self.root, stands_for=kind, rows=NOTHING if kind == "dataset" else None)
+        return self.attempt(lambda: self._existing(place, kind), lambda: stand_in)
+
+    def _existing(self, place: str, kind: str) -> Node:
         url = normal(only_match(place))
         manifest = read_manifest(url)
         if manifest is None or manifest.kind != kind:
@@ -111,10 +134,24 @@ class Plan:
             )
         return self._once(Existing(label=url.rsplit("/", 1)[-1], root=self.root, place=url, existing_manifest=manifest))
 
-    def add(self, node: Node) -> Node:
-        """A node that stands for something outside: a model imported or exported, one that lies elsewhere."""
-        made: Node = self._once(node)
+    def add(self, node: Node, check: Callable[[Any], object] = lambda node: None) -> Node:
+        """A node that stands for something outside, or one of a kind of its own that `check` holds."""
+        made: Node = self._checked(lambda: node, check, lambda: node)
         return made
+
+    def _checked(self, make: Callable[[], N], check: Callable[[Any], object], otherwise: Callable[[], N]) -> N:
+        """The node of `make` that has passed the `check`, once; `otherwise` where it is refused and that is noted."""
+        try:
+            node = make()
+            check(node)
+            return self._once(node)
+        except QuiverError as error:
+            if self.faults is None:
+                raise
+            refused = otherwise()
+            self.faults.note_of(error, refused)
+            known: Any = self.nodes.setdefault((refused.label, "", ""), refused)
+            return cast(N, known)
 
     def _once(self, node: Any) -> Any:
         _check_place(node)
@@ -167,10 +204,7 @@ def _check_table(node: Table) -> None:
         for name, given in node.resources.items():
             columns = [*token_columns(node.op.takes), *token_columns(reads.get(name))]
             check_tokenizer(node.label, given, rows, columns)
-    check_answers(node)
-    _check_given(node)
-    check_template(node)
-    check_settings(node)
+    check_all(partial(check, node) for check in (check_answers, _check_given, check_template, check_settings))
 
 
 def _check_given(node: Table) -> None:

@@ -40,9 +40,16 @@ _AS_THEY_ARE = (Split, Shuffle, Window, NotIn)
 
 
 def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> None:
-    """`DataError`, as the stage itself would have it, where one of the stages `todo` rejects the first rows of a file,
-    or those that will be templated, and no rejected row is allowed; those of other files and templates are beside it.
-    `flag` makes that of a command of what a reader says next. A stage alone says so itself.
+    """Do the `rehearsals` of `todo`; faults of other files and templates are beside the first. A stage alone says so
+    itself.
+    """
+    check_all(rehearsals(todo, flag) if len(todo) > 1 else ())
+
+
+def rehearsals(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> Iterator[Callable[[], None]]:
+    """Checks, each a `DataError`, as the stage itself would have it, where one of the stages `todo` rejects the first
+    rows of a file, or those that will be templated, and no rejected row is allowed. `flag` makes that of a command of
+    what a reader says next.
     """
     known_rows: dict[int, pa.Table | None] = {}
     written: set[tuple[int, str, str]] = set()
@@ -76,16 +83,13 @@ def rehearse(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -> 
                 error.next = flag(read_by, error.next) if isinstance(read_by, FormatReader) else error.next
                 raise
 
-    def checks() -> Iterator[Callable[[], None]]:
-        for node in todo if len(todo) > 1 else ():
-            if isinstance(node, Table) and isinstance(node.op, FormatReader):
-                yield functools.partial(read, node, node.op)
-            elif isinstance(node, Table) and isinstance(node.op, Verify):
-                yield functools.partial(judge, node, node.op)
-            elif isinstance(node, Table) and isinstance(node.op, WritesText):
-                yield functools.partial(write, node)
-
-    check_all(checks())
+    for node in todo:
+        if isinstance(node, Table) and isinstance(node.op, FormatReader):
+            yield functools.partial(read, node, node.op)
+        elif isinstance(node, Table) and isinstance(node.op, Verify):
+            yield functools.partial(judge, node, node.op)
+        elif isinstance(node, Table) and isinstance(node.op, WritesText):
+            yield functools.partial(write, node)
 
 
 def _answered(node: Node, known_rows: dict[int, pa.Table | None]) -> tuple[pa.Table | None, Node]:

@@ -17,11 +17,13 @@ from datakit.formats.forms import FORMS
 from datakit.formats.layouts import reader_of
 from datakit.formats.reader import FormatReader
 from datakit.formats.recognise import names_left
-from datakit.op import Context, Keep, Read
+from datakit.op import NOTHING, Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
+from pipelines.graph.faults import StandIn
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.nodes import Table
+from schemas import TOKENIZERS
 from schemas.dataset import Dataset
 from schemas.errors import DataError
 from schemas.store.commit import read_manifest
@@ -37,6 +39,11 @@ def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: s
     first rows fit and that leaves the fewest names unread (the first of these; the first of all where they fit none);
     `params` say how it is read.
     """
+    first = forms if isinstance(forms, str) else forms[0]
+    return plan.attempt(lambda: _rows_at(plan, place, forms, label, **params), lambda: _stand_in(plan, place, first))
+
+
+def _rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: str = "", **params: Any) -> Node:
     place = only_match(place)
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
@@ -52,6 +59,12 @@ def rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: s
         if left is not None and (least is None or left < least):
             best, least = other, left
     return best
+
+
+def _stand_in(plan: GraphBuilder, place: str, form: str) -> Node:
+    """What stands for rows that are not there: as those of a file in that format."""
+    schema = FORMS[form].schema if form in FORMS else NOTHING
+    return StandIn(label=stem(place), root=plan.root, stands_for="dataset", rows=schema)
 
 
 def _knowing(forms: Sequence[str], columns: Collection[str]) -> Sequence[str]:
@@ -109,6 +122,13 @@ def few_keys(rows: Node, split: Split, most: int = 1000) -> int | None:
 
 def any_at(plan: GraphBuilder, place: str) -> Node:
     """What has a tokenizer: a dataset of one, a checkpoint, or what `tokenize.adopt` makes of a folder or file."""
+    return plan.attempt(
+        lambda: _any_at(plan, place),
+        lambda: StandIn(label=stem(place), root=plan.root, stands_for="dataset", rows=TOKENIZERS),
+    )
+
+
+def _any_at(plan: GraphBuilder, place: str) -> Node:
     place = only_match(place)
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
@@ -118,6 +138,10 @@ def any_at(plan: GraphBuilder, place: str) -> Node:
 
 def imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
     """What the reader of `files` makes of them (`datakit.formats.layouts`)."""
+    return plan.attempt(lambda: _imported(plan, files, form, label, **params), lambda: _stand_in(plan, files[0], form))
+
+
+def _imported(plan: GraphBuilder, files: tuple[str, ...], form: str, label: str, **params: Any) -> Node:
     name, params_of_files = reader_of(files)
     kind = {} if "kind" in params else {"format": form}
     op: Any = op_of(name, {"files": list(files), **kind, **params_of_files, **params})

@@ -79,6 +79,10 @@ class OnlineCheckpoint(TrainedCheckpoint):
 
 def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
     """`node` as a part of `plan`, checked: every operation finds its columns, and training those that it reads."""
+    return plan.add(node, _check)
+
+
+def _check(node: OnlineCheckpoint) -> None:
     held_out = node.validation
     node.training.check(init=node.init is not None, validation=held_out is not None, where=node.label)
     for asked in (node.data, *([] if held_out is None else [held_out])):
@@ -102,4 +106,3 @@ def online_checkpoint(plan: Plan, node: OnlineCheckpoint) -> Node:
         check_tokenizer(where, learner.init, node.data)
         reading, _ = configured(learner.learning.algorithm, {}, where=where)
         rows.requires(reading.rows, f"{where}: train.{reading.name}")
-    return plan.add(node)

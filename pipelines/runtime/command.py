@@ -108,7 +108,7 @@ def run(
         return execute(words, _report) if how is None else how(words)
     except QuiverError as error:
         for one in (*error.beside, error):
-            one.next = _next(one)
+            one.next = next_command(one)
             say_error(one)
         raise SystemExit(error.code) from None
     except (SystemExit, KeyboardInterrupt) as exit_:
@@ -129,7 +129,7 @@ def run(
             signal.signal(number, handler)
 
 
-def _next(error: QuiverError) -> str:
+def next_command(error: QuiverError) -> str:
     """What to do: what the error says; for a setting with a near name the command with that name; where a command line
     is wrong in another way, the page about it.
     """
@@ -189,11 +189,15 @@ def execute(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResult
         _RUNS.release()
 
 
-def planned(arguments: Sequence[str], then: Callable[[luigi.Task], T]) -> T:
-    """What `then` says of the task that `arguments` ask for, while settings of the command line hold; nothing runs."""
+def planned(
+    arguments: Sequence[str], then: Callable[[luigi.Task], T], without: Callable[[list[str]], list[str]] = list
+) -> T:
+    """What `then` says of the task that `arguments` ask for, while settings of the command line hold; nothing runs.
+    `without` takes words out of the command that are not to be looked at.
+    """
     invocation.given(arguments)
     Register.clear_instance_cache()
-    with CmdlineParser.global_instance(flags_file.with_file(arguments)) as parser:
+    with CmdlineParser.global_instance(without(flags_file.with_file(arguments))) as parser:
         settings.check()
         return then(_task(parser))
 
@@ -210,6 +214,10 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
             settings.check()
             _check_scheduler()
             task = _task(parser)
+            listing: Any = task
+            if getattr(task, "dry_run", False):
+                listing.list_stages()
+                raise SystemExit(0)
             before = getattr(task, "before", None)
             if before is not None:
                 before()
@@ -314,13 +322,15 @@ def _task(parser: CmdlineParser) -> luigi.Task:
         kind: Any = parser._get_task_cls()
         refusals.refuse_missing(kind, vars(parser.known_args))
         where = refusals.stated(kind, vars(parser.known_args))
-        raise ConfigError(
+        error = ConfigError(
             "bad-parameter",
             refusals.unreadable(kind, vars(parser.known_args)) or printable(fault, 300),
             where=where,
             kept="nothing was started",
             next="correct that line" if where else refusals.readable(kind, vars(parser.known_args)),
-        ) from None
+        )
+        error.flags = refusals.wrong_flags(kind, vars(parser.known_args))
+        raise error from None
 
 
 def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None:

@@ -37,7 +37,7 @@ def check(todo: Sequence[Node]) -> None:
         return
     free = shutil.disk_usage(next(place for place in (Path(root), *Path(root).parents) if place.exists())).free
     sizes: dict[int, Size] = {}
-    likely = sum(_size(node, sizes).bytes for node in todo)
+    likely = sum(size_of(node, sizes).bytes for node in todo)
     for node in todo:
         if isinstance(node, Table) and node.op.token_bytes:
             wide = _tokens(node, sizes) * node.op.token_bytes
@@ -59,10 +59,10 @@ def check(todo: Sequence[Node]) -> None:
 def sizes(todo: Sequence[Node]) -> list[Size]:
     """About how many rows and bytes each of `todo` will be."""
     known: dict[int, Size] = {}
-    return [_size(node, known) for node in todo]
+    return [size_of(node, known) for node in todo]
 
 
-def _size(node: Node, sizes: dict[int, Size]) -> Size:
+def size_of(node: Node, sizes: dict[int, Size]) -> Size:
     """What `node` is, or will be about."""
     if id(node) not in sizes:
         manifest = node.manifest()
@@ -70,7 +70,7 @@ def _size(node: Node, sizes: dict[int, Size]) -> Size:
             num_bytes = sum(file.bytes for file in (*manifest.files, *manifest.rejected))
             sizes[id(node)] = Size(manifest.num_rows, num_bytes)
         elif isinstance(node, Table):
-            given = [_size(parent, sizes) for parent in node.inputs]
+            given = [size_of(parent, sizes) for parent in node.inputs]
             whole = Size(sum(size.rows for size in given), sum(size.bytes for size in given))
             size = node.op.grown(whole)
             wide = _tokens(node, sizes) * node.op.token_bytes if node.op.token_bytes else 0.0
@@ -88,7 +88,7 @@ def _tokens(node: Table, sizes: dict[int, Size]) -> float:
     for rows in node.inputs:
         manifest = rows.manifest()
         if manifest is None:
-            count += _size(rows, sizes).bytes / BYTES_PER_TOKEN
+            count += size_of(rows, sizes).bytes / BYTES_PER_TOKEN
             continue
         columns = manifest.stats.get("columns", {})
         lengths = [columns.get(f"{name}.length", {}) for name in token_columns(node.op.takes)]

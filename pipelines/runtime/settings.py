@@ -30,7 +30,7 @@ from pipelines.cli import invocation
 from pipelines.cli.config_files import check_values, stated_at
 from pipelines.cli.near_flags import near_key
 from pipelines.cli.parameters import ListParameter, Number, Whole, older_names
-from pipelines.cli.refusals import readable, stated, unreadable
+from pipelines.cli.refusals import readable, stated, unreadable, wrong_flags
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 from schemas.settings import parse
@@ -170,13 +170,15 @@ def configured(section: type[T]) -> T:
         title = section.__name__
         flags = {name: invocation.flag_of(f"{title}_{name}") for name, _ in section.get_params()}
         given = {name: text for name, flag in flags.items() if (text := invocation.value(flag))}
-        raise ConfigError(
+        error = ConfigError(
             "bad-setting",
             unreadable(section, given, f"{title}_") or printable(message, 300),
             where="" if given else stated(section, given) or f"section [{title}] of the configuration",
             kept="nothing was started",
             next=readable(section, given, f"{title}_") if given else "",
-        ) from None
+        )
+        error.flags = wrong_flags(section, given, f"{title}_")
+        raise error from None
 
 
 def available_cores() -> int:

@@ -95,8 +95,15 @@ class own(SetupConfig):
         )
         original = self._original(plan, f"{title}/original", held_out) if self.original else None
         stop = tuple(map(str, recursively_unfreeze(self.stop)))
-        max_length = longest_row(self.max_length, [policy, *([] if reward is None else [reward])], "--own-max-length")
-        answer = longest_answer(self.max_new_tokens, _ANSWER, max_length, "--own-max-new-tokens")
+        models = [policy, *([] if reward is None else [reward])]
+        max_length = plan.attempt(
+            lambda: longest_row(self.max_length, models, "--own-max-length"),
+            lambda: longest_row(None, models, ""),
+        )
+        answer = plan.attempt(
+            lambda: longest_answer(self.max_new_tokens, _ANSWER, max_length, "--own-max-new-tokens"),
+            lambda: longest_answer(None, _ANSWER, max_length, ""),
+        )
         eval_setup = EvalSetup(
             name=title,
             held_out=held_out,

@@ -21,7 +21,7 @@ from pipelines.stages.rewards import pair_tokens
 from schemas.errors import ConfigError
 from schemas.shards import ROWS_PER_SHARD
 from trainers.architecture import ModelConfig
-from trainers.config import merged, training_of
+from trainers.config import merged
 
 
 class SetupConfig(luigi.Config):
@@ -123,7 +123,8 @@ def first_policy(
     """A policy from nothing, taught `answers` as `max_length`, `architecture`, `model` and `base` of `config` say."""
     tokens = tokenized(plan, answers.label, tokenizer, answers, config.max_length, rendering)
     shape = {"max_sequence_length": config.max_length, **merged(config.architecture, config.model)}
-    training = training_of("sft", config.base, seed=seed, model=shape, where=f"[{type(config).__name__}] base")
+    where = f"[{type(config).__name__}] base"
+    training = plan.training("sft", config.base, seed=seed, model=shape, where=where)
     return plan.model(f"{label}/policy", training, data=tokens, tokenizer=tokenizer)
 
 
@@ -143,7 +144,8 @@ def reward_model(
         )
         for part, rows in zip(("train", "held-out"), pairs, strict=True)
     ]
-    training = training_of("rm", learning, seed=seed, where=f"reward model of {label}")
+    where = f"reward model of {label}"
+    training = plan.training("rm", learning, seed=seed, where=where)
     return plan.model(
         f"{label}/reward-model",
         training,

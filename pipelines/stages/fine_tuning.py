@@ -6,7 +6,6 @@ from datakit.blend import Mix, Shuffle
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.iteration import TaskSetup, partial_columns, tokenized
-from trainers.config import training_of
 
 BLENDED = ("sample_id", "prompt_id", "messages", "tools", "response")
 
@@ -30,5 +29,5 @@ def fine_tuned(
         eval_setup.max_length,
         eval_setup.rendering.for_model(policy.trained_template),
     )
-    training = training_of("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
+    training = plan.training("sft", task_setup.learning, seed=seed, where=f"learning of {label}")
     return plan.model(f"{label}/policy", training, data=tokens, tokenizer=eval_setup.tokenizer, init=policy)

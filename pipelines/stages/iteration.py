@@ -262,7 +262,8 @@ def iterated(
     grown = Grown(
         label=label, seed=seed, task_setup=task_setup, policy=policy, samples=samples, rewards=rewards, earlier=earlier
     )
-    kept = method.keep(plan, grown)
+    unkept: list[Node] = [samples]
+    kept = plan.attempt(lambda: method.keep(plan, grown), lambda: unkept)
     for step, rows in enumerate(kept, 1):
         policy = method.improve(plan, grown, step, rows, policy)
     evaluation = evaluated(plan, label, eval_setup, policy, method.settled_seed)

@@ -135,7 +135,7 @@ def test_questions_asked_at_several_levels_count_so_often_and_keep_their_key(tmp
     plan = Plan(str(tmp_path / "data"))
     rows = plan.table("rows", Reversal(rows=45, output="demonstrations"))
     asked = requests(plan, "asked", rows, (0.0, 2.0, 4.0), 2)
-    assert disk_estimate._size(asked, {}).rows == 45 * 3 * 2
+    assert disk_estimate.size_of(asked, {}).rows == 45 * 3 * 2
     once = replace(asked.op, times=1.0)  # type: ignore[call-arg]
     assert asked.op.to_json() == once.to_json() and "times" not in asked.op.to_json()["params"]
 
@@ -237,7 +237,7 @@ def test_estimates_are_within_twice_of_what_is_used(name: str, tmp_path: Path, s
     tokenizer = plan.table("tokenizer", op_of("tokenize.adopt", {"path": str(shared_data / "tokenizer-gpt2")}).pinned())
     assert rows.schema is not None
     nodes = [rows, *stages(plan, rows, rows.schema.name, tokenizer)]
-    estimated = {node.label: disk_estimate._size(node, {}).bytes for node in nodes}
+    estimated = {node.label: disk_estimate.size_of(node, {}).bytes for node in nodes}
     used(tokenizer)
     taken = {node.label: used(node) for node in nodes}
     quotients = {label: estimated[label] / count for label, count in taken.items() if count > 100_000}

@@ -164,7 +164,7 @@ def test_the_policy_is_never_suggested_as_the_reward(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(invocation, "_given", ["SteerLm", "--model", "./my-model", "--reward", "./my-modl"])
     error = ConfigError("not-found", "./my-modl is no model", wrong=("./my-modl",), nearest="my-model")
-    assert command._next(error).endswith("SteerLm --help")
+    assert command.next_command(error).endswith("SteerLm --help")
     assert error.what == "./my-modl is no model"
 
 

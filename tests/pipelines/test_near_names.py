@@ -15,7 +15,7 @@ from pipelines.cli import invocation
 from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
-from pipelines.runtime.command import _next
+from pipelines.runtime.command import next_command
 from quiver import console
 from schemas.errors import ConfigError, QuiverError
 from schemas.settings import parse
@@ -41,7 +41,7 @@ def scored(model: str) -> Node:
 def after(error: QuiverError, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     """What the command of these words says to do next."""
     monkeypatch.setattr(invocation, "_given", list(words))
-    return _next(error)
+    return next_command(error)
 
 
 @pytest.mark.parametrize("place", ["row.jsonl", "./row.jsonl"])
