@@ -35,6 +35,7 @@ from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402
 from pipelines.commands import usage as usage  # noqa: E402
 from pipelines.commands.interactive import commit as commit  # noqa: E402
+from pipelines.commands.interactive import mark as mark  # noqa: E402
 from pipelines.commands.interactive import run as run  # noqa: E402
 
 usage.install()

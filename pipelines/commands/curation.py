@@ -20,6 +20,7 @@ from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import named
 from datakit.catalog.workspace import read_workspace
+from datakit.label import Human
 from datakit.sql import Query as QueryOp
 from pipelines.cli import invocation
 from pipelines.commands.files import ReadsFiles
@@ -38,15 +39,7 @@ NO_KEY = "-"
 """The `--key` of rows that have none."""
 
 
-class _OfNamed(ReadsFiles, StageCommand):
-    """A stage over datasets that may be named as `quiver ls` has them."""
-
-    def rows(self, plan: Plan, place: str) -> Node:
-        """The dataset in the folder or of the name `place`, or what an import of the file there makes."""
-        return super().rows(plan, _place_of(place))
-
-
-class Query(_OfNamed):
+class Query(ReadsFiles, StageCommand):
     """A dataset given as one SELECT over others: what a look at them with SQL found, kept under a name."""
 
     example = "--name curated/best --data SAMPLES --query 'SELECT * FROM self WHERE reward > 0'"
@@ -80,9 +73,27 @@ class Query(_OfNamed):
                 expected="a table for each, in their order", found=printable(", ".join(tables), 200),
                 kept="nothing was started", next=invocation.completed("--tables " + _numbered(len(places))),
             )  # fmt: skip
-        inputs = [self.rows(plan, place) for place in places]
+        inputs = [self.rows(plan, _place_of(place)) for place in places]
         op = _typed(QueryOp(query=self.query, tables=tuple(tables)), inputs, self.kind, self.key)
         return [plan.table(self.label(*places), op, *inputs, seed=settings.quiver_config().seed)]
+
+
+class Mark(ReadsFiles, StageCommand):
+    """Answers with the marks that people gave them: good, bad, or how it should have been said."""
+
+    example = "--name curated/marked --data SAMPLES --marks marks.csv"
+    usual_format = "marks"
+
+    data = luigi.Parameter(description="the samples that were looked at: a dataset folder, or a name of quiver ls")
+    marks = luigi.Parameter(
+        description="file or dataset of marks: sample_id; mark: good, bad or edited; edited: the answer as it should be"
+    )
+
+    def build(self, plan: Plan) -> Sequence[Node]:
+        """The samples that were marked, with what was said of them."""
+        samples = plan.existing(_place_of(self.data), "dataset")
+        given = self.rows(plan, self.marks)
+        return [plan.table(self.label(self.data, self.marks), Human(), samples, given)]
 
 
 def _numbered(count: int) -> str:

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import luigi
+import pyarrow as pa
 
 from datakit.duck.messages import corrected
+from datakit.label.human import BAD, EDITED, GOOD
 from pipelines.cli.flag_words import parameters_of, words_of
 from pipelines.commands.command import Command
 from pipelines.commands.curation import NO_KEY, SELF
@@ -28,7 +30,10 @@ from pipelines.commands.recipe import Recipe
 from pipelines.graph.results import Results
 from pipelines.report.figures import FigureTable, metrics
 from pipelines.report.table import text
+from pipelines.runtime import settings
 from pipelines.runtime.command import execute
+from schemas import MARKS
+from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 
@@ -115,6 +120,42 @@ def commit(
         raise
     [made] = result.datasets.values()
     return made
+
+
+def mark(
+    data: Dataset | str,
+    marks: Dataset | str | os.PathLike[str] | None = None,
+    /,
+    *,
+    name: str,
+    good: Sequence[str] = (),
+    bad: Sequence[str] = (),
+    edited: Mapping[str, str] | None = None,
+    root: str = "",
+) -> Dataset:
+    """The samples of `data` that a person marked, as a dataset called `name`: what the command `Mark` makes.
+
+    `marks` is a dataset or a file (a sheet with sample_id, mark and edited); or the ids of `good` and `bad` answers and
+    the `edited` ones, each with the answer as it should be, stand here, and lie beside the result as a dataset.
+
+    Marks that cannot be are among its rejected rows (`label.human`). `DataError` where none is on one of these samples.
+    """
+    asked = {"quiver_root": root} if root else {}
+    if marks is None:
+        marks = _marks_of(good, bad, edited or {}, f"{root or settings.quiver_config().root}/{name}.marks")
+    elif good or bad or edited:
+        raise ConfigError("bad-setting", "marks are given as a file, and one by one", kept="nothing was started")
+    given = [one.url if isinstance(one, Dataset) else os.fspath(one) for one in (data, marks)]
+    [made] = run("Mark", name=name, data=given[0], marks=given[1], **asked).datasets.values()
+    return made
+
+
+def _marks_of(good: Sequence[str], bad: Sequence[str], edited: Mapping[str, str], place: str) -> Dataset:
+    """Marks as a dataset at `place`, behind which a part of the digest of what they say stands."""
+    rows = [{"sample_id": one, "mark": word} for word, ids in ((GOOD, good), (BAD, bad)) for one in ids]
+    rows += [{"sample_id": one, "mark": EDITED, "edited": text} for one, text in edited.items()]
+    op = {"name": "notebook.marks", "version": 1, "params": {}}
+    return Dataset.from_arrow(pa.Table.from_pylist(rows, MARKS.arrow), MARKS, f"{place}-{json_digest(rows)[:8]}", op=op)
 
 
 def _result(task: luigi.Task) -> RunResult:

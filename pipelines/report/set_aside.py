@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from datakit.filter import NotIn, NotNull
+from datakit.label import Human
 from datakit.op import Expand, Label, Read
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
@@ -27,7 +28,7 @@ def set_aside(targets: Sequence[Node], length_flag: str) -> tuple[str, ...]:
 
 def _lossy(targets: Sequence[Node]) -> Iterator[tuple[Table, Manifest]]:
     for node in ordered(targets):
-        if isinstance(node, Table) and isinstance(node.op, Label | Read | Expand | NotIn | NotNull):
+        if isinstance(node, Table) and isinstance(node.op, Label | Human | Read | Expand | NotIn | NotNull):
             made = node.manifest()
             if made is not None and made.rejected:
                 yield node, made

@@ -11,6 +11,7 @@ import pytest
 from commands import environment, luigi
 from nbclient import NotebookClient
 
+from datakit.sql import connect
 from pipelines.commands.curation import NO_KEY, Query
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
@@ -38,6 +39,8 @@ def test_a_notebook_commits_what_the_command_then_finds_done(samples: Dataset, m
         f"good = pipelines.commit('{QUERY}', samples, name='curated/good')\nprint(good.lineage())",
         "pipelines.commit('SELECT * FROM self WHERE rewrd > 1', samples, name='curated/other')",
         "pipelines.commit('SELECT sample_id FROM self JOIN g USING (sample_id)', samples, g=good, name='c/j')",
+        "marked = pipelines.mark(good, good=['sample_id 3'], edited={'sample_id 5': 'Yes.'}, name='curated/marked')",
+        "print(marked.read(['sample_id', 'mark', 'edited']).to_pylist())",
     ]
     for name, value in environment(JUPYTER_PLATFORM_DIRS="1", IPYTHONDIR=str(Path.cwd() / "ipython")).items():
         monkeypatch.setenv(name, value)
@@ -59,8 +62,26 @@ def test_a_notebook_commits_what_the_command_then_finds_done(samples: Dataset, m
     good = Dataset.open(str(place))
     assert good.read()["reward"].to_pylist() == [1.5, 2.0, 2.5] and good.schema.key == ("sample_id",)
     assert good.schema.name == "samples" and good.manifest.parents[0].content_digest == samples.content_digest
+    assert "'sample_id 5', 'mark': 'edited', 'edited': 'Yes.'" in printed[5][0]
     [joined] = Path("quiver-data/c").glob("j-*")
     assert [os.path.basename(one.url) for one in Dataset.open(str(joined)).manifest.parents] == ["samples", place.name]
+
+
+@pytest.mark.usefixtures("samples")
+def test_marks_come_back_from_python_and_from_a_sheet(tmp_path: Path) -> None:
+    """The command prints what was set aside; a sheet that changed is another dataset."""
+    (tmp_path / "marks.csv").write_text("sample_id,mark,edited\nsample_id 0,good,\nsample_id 4,fine,\nnobody,bad,\n")
+    words = ("--data", "drawn/samples", "--marks", "marks.csv", "--name=curated/sheet")
+    done = luigi(tmp_path, "Mark", *words, module="pipelines")
+    assert done.returncode == 0 and "unknown-mark 1, unknown-sample 1" in done.stdout
+    [sheet] = (tmp_path / "quiver-data/curated").glob("sheet-*")
+    (tmp_path / "marks.csv").write_text("sample_id,mark\nsample_id 0,bad\n")
+    assert luigi(tmp_path, "Mark", *words, module="pipelines").returncode == 0
+    assert len([*(tmp_path / "quiver-data/curated").glob("sheet-*")]) == 2
+    assert Dataset.open(str(sheet)).read()["human"].to_pylist() == [1.0]
+    with connect("quiver-data") as views:
+        asked = "SELECT sample_id, value FROM everything.rewards WHERE scorer = 'human' ORDER BY value"
+        assert views.sql(asked).fetchall() == [("sample_id 0", 0.0), ("sample_id 0", 1.0)]
 
 
 def planned(place: str = "drawn/samples", **settings: str) -> Node:

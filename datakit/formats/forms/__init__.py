@@ -9,6 +9,7 @@ from datakit.formats.forms import (
     comparisons,
     completions,
     feedback,
+    marks,
     preferences,
     prompts,
     published,
@@ -20,7 +21,7 @@ from datakit.formats.forms.form import Form as Form
 
 FORMS: dict[str, Form] = {
     form.name: form
-    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees, published, teacher)
+    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees, published, teacher, marks)
     for form in module.FORMS
 }
 """Name -> format."""
