@@ -12,11 +12,13 @@ from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql", "measure")
+INTERNAL = ("report", "online")
+"""Families that no command runs: recipes put their operations into graphs and steps."""
 
 
 def _gather() -> dict[str, type[Op]]:
     ops: dict[str, type[Op]] = {}
-    for family in FAMILIES:
+    for family in (*FAMILIES, *INTERNAL):
         module = importlib.import_module(f"datakit.{family}")
         for kind in vars(module).values():
             if inspect.isclass(kind) and issubclass(kind, Op) and not inspect.isabstract(kind):

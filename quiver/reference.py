@@ -20,7 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from datakit.op import Label, Op
-from datakit.registry import OPS
+from datakit.registry import INTERNAL, OPS
 from datakit.verifiers.registry import VERIFIERS
 from quiver import inventory
 from schemas.canonical import plain
@@ -78,6 +78,7 @@ def facts(kind: type[Op], made: Op | None) -> str:
     parts += [f"needs {', '.join(kind.needs)}"] if kind.needs else []
     if made is not None and made.takes.columns:
         parts.append(f"reads {_columns(made.takes.columns)}")
+    parts += ["run by recipes, by no command alone"] if kind.name.partition(".")[0] in INTERNAL else []
     return "; ".join(parts) + "."
 
 

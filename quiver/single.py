@@ -10,6 +10,7 @@ from typing import Any
 from datakit.formats.forms import Form
 from datakit.formats.keys import Key
 from datakit.op import Label, Op
+from datakit.registry import INTERNAL
 from quiver import inventory, reference
 from schemas.process import terminal
 from schemas.schema import Column
@@ -26,7 +27,7 @@ def operation(kind: type[Op]) -> Iterator[str]:
     yield terminal.wrapped(reference.facts(kind, example).replace("`", ""))
     if isinstance(example, Label):
         yield from _columns("Columns added", example.adds)
-    yield from _settings("Settings, for --params as JSON", kind)
+    yield from _settings("Settings" if family in INTERNAL else "Settings, for --params as JSON", kind)
     if family in inventory.VERBS:
         yield ""
         yield terminal.wrapped(f"As a command: quiver {inventory.VERBS[family]} --op {name} --data FOLDER_OR_FILE ...")

@@ -12,6 +12,7 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.filter import ZeroVariance
 from datakit.generate import Complete
+from datakit.online import StepAgreement
 from datakit.tokenize import Drawn
 from pipelines.cli.console import say
 from pipelines.cli.invocation import flag_of
@@ -24,7 +25,6 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
 from pipelines.graph.results import Results
 from pipelines.graph.row_counts import fewer_than
-from pipelines.online.agreement import StepAgreement
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig, settings_of
 from pipelines.online.guards import Guards

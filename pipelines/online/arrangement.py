@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from datakit.online import StepLogprobs
+from datakit.online.logprobs import LogprobColumn
 from datakit.op import Gather, Op
 from pipelines.graph.made_by import logprobs_of
-from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from schemas.errors import ConfigError
 from trainers.algorithm import Algorithm
 

@@ -19,14 +19,14 @@ from types import MappingProxyType
 from typing import Any
 
 from datakit.generate import Complete
+from datakit.online import StepAgreement, StepLogprobs
+from datakit.online.logprobs import LogprobColumn
 from datakit.op import Capability, Expand, Op, Precision
 from datakit.registry import OPS, op_of
 from datakit.run.chain import Chain, PaidChain
-from pipelines.online.agreement import StepAgreement
 from pipelines.online.guards import Guards
 from pipelines.online.learner import Declared, LearnerRun
 from pipelines.online.learners import KINDS
-from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.network import FIRST_ANSWERS
 from schemas.canonical import plain
 from schemas.errors import ConfigError, printable
@@ -44,10 +44,6 @@ NETWORKS = "model"
 """
 
 
-_OWN: Mapping[str, type[Op]] = {kind.name: kind for kind in (StepLogprobs, StepAgreement)}
-"""Operations that ask the network in training, and are of no use elsewhere."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class OpSettings:
     """An operation by name, with its settings."""
@@ -58,8 +54,7 @@ class OpSettings:
     @property
     def op(self) -> Op:
         """The operation; `ConfigError` for one that there is not, and for bad settings."""
-        own = _OWN.get(self.name)
-        return op_of(self.name, self.params) if own is None else own.of(self.params)
+        return op_of(self.name, self.params)
 
 
 def settings_of(ops: Sequence[Op]) -> tuple[OpSettings, ...]:

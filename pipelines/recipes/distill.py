@@ -14,6 +14,7 @@ from dataclasses import replace
 import luigi
 
 from datakit.label import Divergence, TopK
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.cli.parameters import OptionalWhole
 from pipelines.cli.references import model_parameter
@@ -26,7 +27,6 @@ from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.ask import asked
 from pipelines.stages.losses import losses, token_rows
-from pipelines.stages.measure import Measure
 from trainers.algorithm import Algorithm
 
 _COLUMNS = (

@@ -18,6 +18,8 @@ from typing import Any
 import luigi
 
 from datakit.label import Gae, Kl, TokenRewards, Values, Whiten
+from datakit.online import StepLogprobs
+from datakit.online.logprobs import LogprobColumn
 from datakit.tokenize import Drawn
 from pipelines.cli.learning import MergedParameter, learning_of
 from pipelines.cli.parameters import Number, Whole
@@ -27,7 +29,6 @@ from pipelines.graph.tokenizer_check import differ
 from pipelines.online.arrangement import Arrangement
 from pipelines.online.config import StepConfig
 from pipelines.online.learners import Critic
-from pipelines.online.logprobs import LogprobColumn, StepLogprobs
 from pipelines.online.node import LearnerTraining
 from schemas.canonical import plain
 from schemas.errors import ConfigError

@@ -22,6 +22,7 @@ from typing import Any
 from luigi.freezing import recursively_unfreeze
 
 from datakit.label import AttributeLogprob, Attributes, Logprobs, Steerlm2Weights
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.cli.parameters import Number, Whole
 from pipelines.cli.references import model_parameter
@@ -38,7 +39,6 @@ from pipelines.stages import requested
 from pipelines.stages.ask import ask, asked
 from pipelines.stages.iteration import drawn_prompts, iteration_seed
 from pipelines.stages.losses import token_rows
-from pipelines.stages.measure import Measure
 from trainers.config import merged, training_of
 
 _DRAWN = ("error", "wanted_error", "distance")

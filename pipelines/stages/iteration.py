@@ -20,13 +20,13 @@ from datakit.filter import Window
 from datakit.generate import Complete
 from datakit.label import Reward
 from datakit.op import Op
+from datakit.report import Measure
 from datakit.template import Rendering
 from pipelines.graph.backend import gives
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask, asked, readable
-from pipelines.stages.measure import Measure
 
 PROMPTS_PER_SHARD = 128
 """Prompts in one shard: what one worker process takes at a time."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from datakit.label import Logprobs
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, asked
-from pipelines.stages.measure import Measure
 from schemas.rows.tokens import TOKENS
 from trainers.algorithm import Algorithm, Needs
 

@@ -9,12 +9,12 @@ asked about: these are read before and after, both times in fp32, so that no rou
 from __future__ import annotations
 
 from datakit.label import Logprobs
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.stages.ask import Reading, ask, asked
-from pipelines.stages.measure import Measure
 from pipelines.stages.preference_rows import SIDES, is_feedback, is_of_pairs, learnt_rows, of_pairs, rows_for
 from trainers.algorithm import ImplicitReward
 from trainers.config import Training

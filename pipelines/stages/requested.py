@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from datakit.clients import Sampling
 from datakit.generate import Complete
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.graph.backend import Step
 from pipelines.graph.node import Node
@@ -17,7 +18,6 @@ from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, prompt_steps
 from pipelines.stages.ask import Reading, asked
-from pipelines.stages.measure import Measure
 
 QUESTIONS = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM rows ORDER BY prompt_id, sample_id"
 """Every question once, of rows with answers."""

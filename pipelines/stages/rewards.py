@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from datakit.blend import Unpair
 from datakit.label import Longer, Reward
+from datakit.report import Measure
 from datakit.sql import Query
 from datakit.template import Rendering
 from pipelines.graph.node import Node
@@ -13,7 +14,6 @@ from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, pair_steps
 from pipelines.stages.ask import Reading, ask
-from pipelines.stages.measure import Measure
 
 _ORDERED = """
 WITH sides AS (

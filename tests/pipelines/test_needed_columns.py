@@ -12,6 +12,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.op import Capability, Read
+from datakit.report import Measure
 from datakit.sql import Query
 from pipelines.commands import stages
 from pipelines.graph import backend
@@ -20,7 +21,6 @@ from pipelines.graph.external import ExternalModel
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
-from pipelines.stages.measure import Measure
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, QuiverError

@@ -11,12 +11,10 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.sql_text import name
 from datakit.catalog.workspace import RECORDS_END, Entry, Workspace
 from datakit.duck.child import SqlProcess
+from datakit.report import Measure
 from datakit.trace.scans import asked, source
 from pipelines.report.html.record import RunRecord
 from schemas.rows.reports import REPORTS
-
-MEASURE = "report.measure"
-"""The operation whose input is what a run is judged by."""
 
 
 class ReportedRun:
@@ -66,7 +64,7 @@ class ReportedRun:
         return [
             (above, entry)
             for entry in self.datasets
-            if entry.made.op == MEASURE and entry.made.rows_kind == REPORTS.name
+            if entry.made.op == Measure.name and entry.made.rows_kind == REPORTS.name
             for above in self.parents(entry)[:1]
         ]
 

@@ -23,12 +23,12 @@ from datakit.clients import Sampling
 from datakit.filter import Where
 from datakit.generate import Complete
 from datakit.label import Gae, Kl, Reward, TokenRewards, Values, Whiten
+from datakit.online import StepLogprobs
 from datakit.op import Op
 from datakit.tokenize import Drawn
 from pipelines.online import config
 from pipelines.online.config import OnlineRun, settings_of
 from pipelines.online.learner import LearnerRun
-from pipelines.online.logprobs import StepLogprobs
 from schemas import PROMPTS, Column
 from schemas.canonical import plain
 from schemas.dataset import Dataset

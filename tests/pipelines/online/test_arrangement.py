@@ -8,11 +8,10 @@ import pytest
 
 from datakit.filter import BestOf
 from datakit.label import Rloo, Whiten
+from datakit.online import StepAgreement, StepLogprobs
 from datakit.op import Op
 from datakit.tokenize import Drawn
-from pipelines.online.agreement import StepAgreement
 from pipelines.online.arrangement import Arrangement
-from pipelines.online.logprobs import StepLogprobs
 from schemas.errors import ConfigError
 from trainers.registry import configured
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datakit.online import StepLogprobs
 from pipelines.online import config
 from pipelines.online.__main__ import execute
 from pipelines.online.config import settings_of
 from pipelines.online.learner import LearnerRun
 from pipelines.online.learners.critic import explained_variance
-from pipelines.online.logprobs import StepLogprobs
 from pipelines.recipes import Ppo
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, Stopped

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from datakit.label import GroupAdvantage
+from datakit.online import StepLogprobs
 from datakit.tokenize import Drawn
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
 from pipelines.online.figures import _MEANS
-from pipelines.online.logprobs import StepLogprobs
 from pipelines.report.html.curves import _FIGURES
 from tests.pipelines import judges
 from tests.pipelines.online import runs

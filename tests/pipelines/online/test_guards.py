@@ -12,13 +12,12 @@ import pyarrow as pa
 import pytest
 
 from datakit.label import GroupAdvantage
+from datakit.online import StepAgreement, StepLogprobs
 from datakit.tokenize import Drawn
 from pipelines.online import config
 from pipelines.online.__main__ import execute
-from pipelines.online.agreement import StepAgreement
 from pipelines.online.config import OnlineRun, settings_of
 from pipelines.online.guards import Guards, farthest
-from pipelines.online.logprobs import StepLogprobs
 from pipelines.online.rollouts import answers_of
 from pipelines.recipes import Grpo, OnlineDpo, OnlineRejectionSampling, Ppo
 from schemas import Column, Schema

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from datakit.label import GroupAdvantage
+from datakit.online import StepLogprobs
+from datakit.online.logprobs import COLUMNS
 from datakit.tokenize import Drawn
 from pipelines.online.__main__ import execute
 from pipelines.online.config import OnlineRun
-from pipelines.online.logprobs import COLUMNS, StepLogprobs
+from pipelines.online.logprobs import served
 from pipelines.recipes import Grpo, Reinforce
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError
@@ -56,6 +58,9 @@ def test_the_columns_are_of_the_policy_as_the_step_begins_and_of_the_first(folde
     first = open_frozen(str(folder / "init"))
     places = sorted((given.run.paths.folder / "rollouts").glob("step=*-????????"))
     with engine.open(ppo(folder, "by hand").run) as trainer:
+        assert [[*served(trainer, BOTH[:count])] for count in (0, 1)] == [[], ["old_logprobs"]], (
+            "no model is read in vain"
+        )
         for step, place in enumerate(places):
             rows = Dataset.open(str(place)).read()
             texts = [np.array(ids) for ids in rows["input_ids"].to_pylist()]

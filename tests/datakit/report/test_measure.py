@@ -10,10 +10,11 @@ import pytest
 
 from datakit.apply import apply
 from datakit.label import Standardize
-from pipelines.stages.measure import Measure
+from datakit.report import Measure
 from schemas import REWARDS, Column, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
+from tests.datakit.fakes import Example
 
 ROWS = Schema(
     "rows",
@@ -33,6 +34,7 @@ TABLE = pa.table(
         "none": pa.array([None, None, None], pa.float64()),
     }
 )
+EXAMPLES = [Example(Measure(stage="some/stage", columns=("n", "ids.length")), (TABLE,))]
 
 
 @pytest.fixture

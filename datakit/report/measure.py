@@ -1,4 +1,4 @@
-"""Figures of a dataset as a REPORTS dataset, so that every iteration's evaluation can be queried beside its rows."""
+"""report.measure: figures of a dataset as a REPORTS dataset, so that evaluations can be queried beside their rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import pyarrow as pa
 from datakit.columns.measurement import require_columns
 from datakit.formats.size import ID_BYTES
 from datakit.op import NOTHING, Context, GatherAll, Result, Size
-from pipelines.graph.resolve import near
 from schemas import REPORTS, Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError
 from schemas.stats import std
-from schemas.store.storage import shown
+from schemas.store.storage import relative, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +64,14 @@ class Measure(GatherAll):
         there is no row, and so no moment.
         """
         if not dataset.num_rows:
+            place = dataset.url if "://" in dataset.url else relative(dataset.url)
             raise DataError(
                 "no-rows",
                 f"there is nothing to measure for {self.stage}: {shown(dataset.url)} has no rows",
                 expected="at least one row",
                 where=shown(dataset.url),
                 kept="every finished stage",
-                next=f"quiver show {shlex.quote(near(dataset.url))}",
+                next=f"quiver show {shlex.quote(place)}",
             )
         rows = []
         for column in self.columns:

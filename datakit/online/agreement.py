@@ -1,4 +1,4 @@
-"""Whether the log-probabilities that answers were drawn with are those that the network in training gives them.
+"""online.agreement: whether the log-probabilities that answers were drawn with are those of the network in training.
 
 Where they differ, ratios and importance weights are of another policy than the one that drew: a decoder that rounds
 otherwise, an engine that was not given the newest weights.
@@ -34,6 +34,7 @@ class StepAgreement(Label):
 
     name: ClassVar[str] = "online.agreement"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     most: float
     beyond: Literal["stop", "recompute"] = "stop"
