@@ -6,8 +6,7 @@ quarter of the rows stand idle they are given to waiting prompts; when none wait
 rows still at work. Who sits where follows from the chunk's prompts and draws alone, never from time. Where a network
 is cut over processes, all of them decode the same chunk in step (see `stages`).
 
-Tensor and array suffixes: j answers (prompt-major), b rows of the batch, V vocabulary, u prompts of a packed
-pass.
+Tensor and array suffixes: j answers (prompt-major), b rows of the batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainers.engine.data.packing import pack
-from trainers.engine.inference import token_sampling
+from trainers.engine.inference import passes, token_sampling
 from trainers.engine.megatron import stages
 from trainers.engine.megatron.cache import Cache
 from trainers.engine.megatron.model import Network
@@ -76,7 +74,6 @@ class Decoder:
         self.network, self.distribution, self.ended, self.refill = network, distribution, ended, refill
         self.rows, self.streams_j, self.rooms_j = rows, streams_j, rooms_j
         self.device = next(network.parameters()).device
-        self.vocab_size = network.architecture.vocab_size
         self.barred_V = None if barred_V is None else barred_V.to(self.device)
         shape = (len(rooms_j), int(rooms_j.max(initial=0)))
         counts, stopped = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.bool_)
@@ -117,41 +114,21 @@ class Decoder:
 
     def _read(self, unit: list[Prompt], rows: Ints) -> None:
         """Read prompts packed, hand their keys to `rows` and draw the first tokens."""
-        lengths = [len(prompt.ids) for prompt in unit]
         counts = np.array([prompt.count for prompt in unit])
-        plan = pack(lengths, self.device)
-        self.cache.read_prompts()
-        ids = torch.from_numpy(np.concatenate([prompt.ids for prompt in unit])).to(self.device)
-        assert plan.positions is not None and plan.last is not None
-        hidden = self._forward(ids[None], plan.positions, None, plan)
-        starts = np.cumsum([0, *lengths[:-1]])
-        places = np.arange(max(lengths))
-        index_ul = starts[:, None] + np.minimum(places, np.array(lengths)[:, None] - 1)
-        self.cache.place(
-            torch.from_numpy(rows).to(self.device),
-            torch.from_numpy(index_ul.repeat(counts, 0)).to(self.device),
-        )
+        logits = passes.read_prompts(self.network, self.cache, [prompt.ids for prompt in unit], counts, rows)
         self.answer_b[rows] = np.concatenate([prompt.first + np.arange(prompt.count) for prompt in unit])
-        self.position_b[rows] = np.repeat(lengths, counts)
-        logits = None
-        if hidden is not None:
-            unit_j = torch.from_numpy(np.repeat(np.arange(len(unit)), counts)).to(self.device)
-            logits = self._logits(hidden[plan.last, 0][None])[unit_j]
+        self.position_b[rows] = np.repeat([len(prompt.ids) for prompt in unit], counts)
         self._record(rows, logits)
 
     def _step(self) -> None:
         """Read the last token of every row and draw the next; idle rows go along and are not looked at."""
         rank.heartbeat()
-        seen = int(self.position_b[self.answer_b >= 0].max()) + 1
-        position_b = torch.from_numpy(np.where(self.answer_b >= 0, self.position_b, 0)).to(self.device)
-        self.cache.begin_step(position_b, seen)
-        token_b = torch.from_numpy(self.token_b).to(self.device)
-        hidden = self._forward(token_b[:, None], position_b[:, None], self.cache.hidden_mask, None)
         busy = np.flatnonzero(self.answer_b >= 0)
+        position_b = np.where(self.answer_b >= 0, self.position_b, 0)
+        chosen = busy if len(busy) < self.rows else None
+        logits = passes.read_tokens(self.network, self.cache, self.token_b, position_b, chosen)
         self.position_b[busy] += 1
-        if hidden is not None and len(busy) < self.rows:
-            hidden = hidden[:, torch.from_numpy(busy).to(self.device)]
-        self._record(busy, None if hidden is None else self._logits(hidden))
+        self._record(busy, logits)
 
     def _record(self, rows: Ints, logits: Tensor | None) -> None:
         """Draw a token for each of `rows`, write it down, and let go of the rows whose answer is complete."""
@@ -179,26 +156,3 @@ class Decoder:
         self.cache.keep(torch.from_numpy(busy).to(self.device))
         self.rows = len(busy)
         self.answer_b, self.position_b, self.token_b = (x[busy] for x in (self.answer_b, self.position_b, self.token_b))
-
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None, plan: object) -> Tensor | None:
-        """Hidden states [s, b, h] after the last layer; None on the pipeline stages before it."""
-        network = self.network
-
-        def stage() -> Tensor:
-            first = network.pre_process
-            return network.decoder(
-                hidden_states=network.embedding(input_ids=ids, position_ids=positions) if first else None,
-                attention_mask=mask,
-                inference_context=self.cache,
-                rotary_pos_emb=network.rope_table(positions),
-                packed_seq_params=plan,
-            )
-
-        return stages.through(network, stage, ids.shape[1], ids.shape[0])
-
-    def _logits(self, hidden_1bh: Tensor) -> Tensor:
-        """Logits over the real vocabulary, fp32 [b, V], the same on every tensor-parallel rank."""
-        network = self.network
-        shared = network.shared_embedding_or_output_weight() if network.share_embeddings_and_output_weights else None
-        logits, _ = network.output_layer(hidden_1bh, weight=shared, runtime_gather_output=True)
-        return logits[0, :, : self.vocab_size].float()

@@ -67,13 +67,13 @@ class Generator:
         refill: bool = True,
     ) -> None:
         self.network, self.tokenizer, self.batch_size, self.refill = network, tokenizer, batch_size, refill
-        self._anchor = anchor(tokenizer)
-        self._control = frozenset(tokenizer.get_added_tokens_decoder())
-        self._ends = np.zeros(network.architecture.vocab_size, np.bool_)
-        self._ends[[number for number in end_ids if number < len(self._ends)]] = True
-        drawable = _with_token(tokenizer, len(self._ends)) | self._ends
-        self._barred_V = None if drawable.all() else torch.from_numpy(~drawable)
-        self._stop = tuple(stop)
+        self.anchor = anchor(tokenizer)
+        self.control = frozenset(tokenizer.get_added_tokens_decoder())
+        self.ends = np.zeros(network.architecture.vocab_size, np.bool_)
+        self.ends[[number for number in end_ids if number < len(self.ends)]] = True
+        drawable = _with_token(tokenizer, len(self.ends)) | self.ends
+        self.barred_V = None if drawable.all() else torch.from_numpy(~drawable)
+        self.stop = tuple(stop)
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """`sampling.samples_per_prompt` answers to each of `rows["prompt_ids"]`, prompt by prompt.
@@ -85,12 +85,12 @@ class Generator:
         has no token is never drawn.
         """
         prompts = [np.asarray(ids, np.int64) for ids in rows["prompt_ids"].to_pylist()]
-        faults = [self._fault(ids) for ids in prompts]
+        faults = [self.fault(ids) for ids in prompts]
         each = sampling.samples_per_prompt
         longest = self.network.architecture.max_sequence_length
         rooms = np.array([max(0, min(sampling.max_new_tokens, longest - len(ids))) for ids in prompts], np.int64)
-        stops = StopTexts(self.tokenizer, (*sampling.stop, *self._stop), self._ends, self._anchor)
-        inside_j = np.array([len(ids) > 0 and int(ids[-1]) not in self._control for ids in prompts], np.bool_)
+        stops = self.stop_texts(sampling.stop)
+        inside_j = np.array([self.goes_on_inside(ids) for ids in prompts], np.bool_)
         inside_j = inside_j.repeat(each)
         decoder = Decoder(
             self.network,
@@ -102,7 +102,7 @@ class Generator:
             rooms_j=rooms.repeat(each),
             ended=lambda answer, answers: _ended(answer, answers, inside_j, stops),
             refill=self.refill,
-            barred_V=self._barred_V,
+            barred_V=self.barred_V,
         )
         order = sorted((i for i, fault in enumerate(faults) if fault is None), key=lambda i: -len(prompts[i]))
         part = min(each, self.batch_size)
@@ -113,8 +113,19 @@ class Generator:
         ]
         return _table(decoder.run(units), faults, each, inside_j, stops)
 
-    def _fault(self, ids: Ints) -> str | None:
-        longest, vocab_size = self.network.architecture.max_sequence_length, len(self._ends)
+    def stop_texts(self, texts: Sequence[str], ids: Sequence[int] = ()) -> StopTexts:
+        """What ends an answer: these texts and ids beside those that end every answer of the model."""
+        ends = self.ends.copy()
+        ends[[number for number in ids if 0 <= number < len(ends)]] = True
+        return StopTexts(self.tokenizer, (*texts, *self.stop), ends, self.anchor)
+
+    def goes_on_inside(self, ids: Ints) -> bool:
+        """Whether an answer to the prompt `ids` goes on behind plain text."""
+        return len(ids) > 0 and int(ids[-1]) not in self.control
+
+    def fault(self, ids: Ints) -> str | None:
+        """Why the prompt `ids` can have no answer; None where it can."""
+        longest, vocab_size = self.network.architecture.max_sequence_length, len(self.ends)
         if len(ids) == 0:
             return "the prompt has no token"
         if len(ids) >= longest:
@@ -157,10 +168,8 @@ def _table(
 
 
 def _texts(answers: Answers, inside_j: npt.NDArray[np.bool_], stops: StopTexts) -> list[str]:
-    last = answers.ids[np.arange(len(answers.counts)), np.maximum(answers.counts - 1, 0)] if answers.ids.size else []
-    ends = answers.counts - (answers.stopped & stops.ends[last] if len(last) else 0)
-    kept_ids = [row[:end].tolist() for row, end in zip(answers.ids, ends, strict=True)]
-    return [stops.cut(text) for text in stops.texts_of(kept_ids, inside_j.tolist())]
+    drawn = [row[:count].tolist() for row, count in zip(answers.ids, answers.counts.tolist(), strict=True)]
+    return stops.answer_texts(drawn, answers.stopped.tolist(), inside_j.tolist())
 
 
 def _with_token(tokenizer: Tokenizer, vocab_size: int) -> npt.NDArray[np.bool_]:
@@ -232,6 +241,13 @@ class StopTexts:
         rows = [[*first, *ids] if within else ids for ids, within in zip(answers, inside, strict=True)]
         texts = [self.mended(*pair) for pair in zip(rows, self.tokenizer.decode_batch(rows), strict=True)]
         return [text[len(lead) :] if within else text for text, within in zip(texts, inside, strict=True)]
+
+    def answer_texts(self, answers: Sequence[list[int]], stopped: Sequence[bool], inside: Sequence[bool]) -> list[str]:
+        """The texts of whole answers, without the token that ended one and what stands from a stop text on."""
+        kept = [
+            ids[:-1] if by_end and self.ends[ids[-1]] else ids for ids, by_end in zip(answers, stopped, strict=True)
+        ]
+        return [self.cut(text) for text in self.texts_of(kept, inside)]
 
     def ends_in(self, ids: npt.NDArray[np.int32], inside: bool = False) -> bool:
         """Whether an answer of these ids, which goes on behind plain text or not, contains one of the texts."""

@@ -22,7 +22,7 @@ class Cache(BaseInferenceContext):
 
     def __init__(self, rows: int, length: int, window: int | None = None) -> None:
         super().__init__(materialize_only_last_token_logits=False)
-        self.rows, self.length, self.window = rows, length, window
+        self.rows, self.slots, self.length, self.window = rows, rows, length, window
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._read: dict[int, tuple[Tensor, Tensor]] | None = None
         self._all = torch.arange(rows)
@@ -61,7 +61,7 @@ class Cache(BaseInferenceContext):
 
     def keep(self, rows_r: Tensor) -> None:
         """Keep these rows alone, in this order."""
-        self.rows = len(rows_r)
+        self.rows = self.slots = len(rows_r)
         self._all = torch.arange(self.rows, device=rows_r.device)
         for number, (keys, values) in self.layers.items():
             self.layers[number] = keys.index_select(0, rows_r), values.index_select(0, rows_r)
@@ -76,12 +76,54 @@ class Cache(BaseInferenceContext):
         keys_bgsd, values_bgsd = self.layers[number]
         keys_bgsd[self._all, :, self._positions_b] = key[0]
         values_bgsd[self._all, :, self._positions_b] = value[0]
-        return keys_bgsd[:, :, : self._seen].permute(2, 0, 1, 3), values_bgsd[:, :, : self._seen].permute(2, 0, 1, 3)
+        keys_bgsd, values_bgsd = (each[: self.rows, :, : self._seen] for each in (keys_bgsd, values_bgsd))
+        return keys_bgsd.permute(2, 0, 1, 3), values_bgsd.permute(2, 0, 1, 3)
 
     def _layer(self, number: int, like_tgd: Tensor) -> tuple[Tensor, Tensor]:
         if number not in self.layers:
             _, groups, size = like_tgd.shape
-            shape = (self.rows, groups, self.length, size)
+            shape = (self.slots, groups, self.length, size)
             self.layers[number] = like_tgd.new_zeros(shape), like_tgd.new_zeros(shape)
             self._all = self._all.to(like_tgd.device)
         return self.layers[number]
+
+
+_LEAST_LENGTH = 64
+
+
+class SlotCache(Cache):
+    """A cache whose rows come and go: those in use stand in front, and its room grows with what is read."""
+
+    def __init__(self, most: int, window: int | None = None) -> None:
+        """most: rows in use at once."""
+        super().__init__(0, 0, window)
+        self.most = most
+
+    def hold(self, rows: int, length: int) -> None:
+        """So many `rows` are in use from now on, each with room for `length` positions; what stands in them stays."""
+        slots = self.slots if rows <= self.slots else min(self.most, 1 << (rows - 1).bit_length())
+        if length > self.length or slots > self.slots:
+            length = self.length if length <= self.length else max(_LEAST_LENGTH, length + length // 4)
+            for number, pair in self.layers.items():
+                self.layers[number] = self._larger(pair[0], slots, length), self._larger(pair[1], slots, length)
+            self.slots, self.length = slots, length
+        if rows != self.rows:
+            device = next((pair[0].device for pair in self.layers.values()), self._all.device)
+            self.rows, self._all = rows, torch.arange(rows, device=device)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """The row `target` becomes the row `source`, of which `length` positions are used."""
+        for pair in self.layers.values():
+            for store in pair:
+                store[target, :, :length] = store[source, :, :length]
+
+    def clear(self) -> None:
+        """Give all room back."""
+        self.layers.clear()
+        self.rows = self.slots = self.length = 0
+
+    def _larger(self, store_bgsd: Tensor, slots: int, length: int) -> Tensor:
+        _, groups, _, size = store_bgsd.shape
+        larger = store_bgsd.new_zeros(slots, groups, length, size)
+        larger[: self.rows, :, : self.length] = store_bgsd[: self.rows]
+        return larger

@@ -1,0 +1,189 @@
+"""One thread that has the networks: it decodes answers side by side, and reads token rows between two tokens.
+
+    submit(answers)          they join the batch when there is a place; `deliver` is called with what is news
+    cancel(answers)          their places are free at the next token
+    ask(model, kind, ids)    a future: what a network says of one row; rows that wait together share a pass
+
+Every method but `deliver` is called from any other thread. A fault ends the answers that it met, never the thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from trainers.engine.inference.continuous import Answer, ContinuousDecoder
+from trainers.engine.inference.frozen import FrozenModel
+from trainers.engine.inference.passes import Ints
+
+Kind = Literal["logprobs", "top_k", "scores"]
+"""Log-probabilities of a row's tokens; those and its likeliest ids; the numbers of a scalar head."""
+
+_PASS_TOKENS = 8192
+_ENDING = "the server is ending"
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row that somebody asks a network about."""
+
+    model: str
+    kind: Kind
+    ids: Ints
+    k: int
+    answer: Future[Any] = field(default_factory=Future)
+
+
+class DecodingThread:
+    """The thread; a context manager. `models`: networks that are asked about rows, by name; `threads`: of torch on the
+    CPU (None: as it is); `report`: called with a fault of ours.
+    """
+
+    def __init__(
+        self,
+        decoder: ContinuousDecoder | None,
+        models: Mapping[str, FrozenModel],
+        *,
+        deliver: Callable[[Sequence[Answer]], object],
+        report: Callable[[BaseException], object],
+        threads: int | None = None,
+    ) -> None:
+        self.decoder, self.models, self.threads = decoder, models, threads
+        self.deliver, self.report = deliver, report
+        self._waiting: deque[Answer] = deque()
+        self._rows: deque[_Row] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+
+    def __enter__(self) -> DecodingThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that have no place yet."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Answers that are being decoded."""
+        return len(self.decoder.answers) if self.decoder else 0
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows that a network is to be asked about."""
+        return len(self._rows)
+
+    def submit(self, answers: Sequence[Answer]) -> None:
+        """Have `answers` decoded, in this order."""
+        assert self.decoder is not None, "there is a policy"
+        with self._changed:
+            self._waiting.extend(answers)
+            self._changed.notify()
+
+    def cancel(self, answers: Sequence[Answer]) -> None:
+        """End those of `answers` that are not complete."""
+        with self._changed:
+            for answer in answers:
+                answer.finish = answer.finish or "cancelled"
+            gone = {id(answer) for answer in answers}
+            kept = [answer for answer in self._waiting if id(answer) not in gone]
+            if len(kept) < len(self._waiting):
+                self._waiting.clear()
+                self._waiting.extend(kept)
+
+    def ask(self, model: str, kind: Kind, ids: Ints, k: int = 0) -> Future[Any]:
+        """What the network `model` says of one row: float32 by token, ([T, k] ids, [T, k] float32), or its scores."""
+        row = _Row(model, kind, ids, k)
+        with self._changed:
+            self._rows.append(row)
+            self._changed.notify()
+        return row.answer
+
+    def _run(self) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._rows or self._waiting or self.running)
+                if self._closed:
+                    break
+                rows = self._together()
+                joining = self.decoder.choose(self._waiting) if self.decoder else []
+            if rows:
+                self._answer(rows)
+            self._decode(joining)
+        self._end()
+
+    def _together(self) -> list[_Row]:
+        """The row that has waited longest, and those that can be read in one pass with it."""
+        chosen: list[_Row] = []
+        tokens = 0
+        kept: deque[_Row] = deque()
+        for row in self._rows:
+            alike = not chosen or (row.model, row.kind, row.k) == (chosen[0].model, chosen[0].kind, chosen[0].k)
+            if alike and (not chosen or tokens + len(row.ids) <= _PASS_TOKENS):
+                tokens += len(row.ids)
+                if row.answer.set_running_or_notify_cancel():
+                    chosen.append(row)
+            else:
+                kept.append(row)
+        self._rows = kept
+        return chosen
+
+    def _answer(self, rows: Sequence[_Row]) -> None:
+        try:
+            for row, answer in zip(rows, _asked(self.models[rows[0].model], rows), strict=True):
+                row.answer.set_result(answer)
+        except Exception as fault:
+            self.report(fault)
+            for row in rows:
+                if not row.answer.done():
+                    row.answer.set_exception(fault)
+
+    def _decode(self, joining: Sequence[Answer]) -> None:
+        if self.decoder is None:
+            return
+        try:
+            news = self.decoder.admit(joining) if joining else []
+            if news:
+                self.deliver(news)
+            if news := self.decoder.step():
+                self.deliver(news)
+        except Exception as fault:
+            self.report(fault)
+            self.deliver([*self.decoder.abandon(f"{type(fault).__name__} in the decoder")])
+
+    def _end(self) -> None:
+        lost = [answer for answer in self._waiting if not answer.finish]
+        for answer in lost:
+            answer.finish, answer.fault = "failed", _ENDING
+        if self.decoder is not None:
+            lost += self.decoder.abandon(_ENDING)
+        for row in self._rows:
+            row.answer.cancel()
+        if lost:
+            self.deliver(lost)
+
+
+def _asked(model: FrozenModel, rows: Sequence[_Row]) -> list[Any]:
+    ids, kind = [row.ids for row in rows], rows[0].kind
+    if kind == "scores":
+        return [*model.scores(ids)]
+    if kind == "logprobs":
+        return model.logprobs(ids).to_pylist()
+    parts = (model.logprobs(ids), *model.top_k(ids, rows[0].k))
+    return [*zip(*(part.to_pylist() for part in parts), strict=True)]
