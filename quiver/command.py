@@ -20,6 +20,8 @@ class Command:
     meaning: str
     module: str
     flags: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
+    """Each line is shown as it comes, and what was shown stays where a later one fails."""
 
     @property
     def call(self) -> str:

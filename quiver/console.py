@@ -142,6 +142,30 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.catalog",
         flags={"--root FOLDER": ROOT},
     ),
+    "serve": Command(
+        usage="quiver serve MODEL [--reward MODEL] [--port N] [--name NAME] [--root FOLDER]",
+        meaning="a server on this machine for clients that speak the OpenAI dialect: completions, chat, scores of a "
+        "reward model (docs/serving.md); a signal ends it",
+        module="quiver.serve",
+        flags={
+            "--reward MODEL": "a reward model beside the policy; MODEL may be one too, and is then served alone",
+            "--name NAME": "what clients call the model (the name of its folder)",
+            "--reward-name NAME": "what they call the reward model",
+            "--port N": "8000; 0 takes a free one",
+            "--host ADDRESS": "127.0.0.1; one that other machines reach needs --open-to-network",
+            "--open-to-network": "other machines may ask: nothing is encrypted, and the token goes over the wire",
+            "--token-file FILE": "the token that clients send, made where there is none (_serve/token below the root)",
+            "--token-env NAME": "it is in the environment variable NAME, or in the file that NAME_FILE names",
+            "--no-token": "whoever reaches the port may ask",
+            "--slots N": "answers that are decoded at once (64)",
+            "--queue N": "answers that wait at most; more are turned away with 429 (256)",
+            "--threads N": "of the CPU (those of the environment)",
+            "--template NAME": "how conversations become text (the model's own template)",
+            "--date DAY": "what templates write that name a date, such as 2025-01-31",
+            "--root FOLDER": ROOT,
+        },
+        live=True,
+    ),
     "export": Command(
         usage="quiver export URL --to FORMAT --out FILE [--keep COLUMN,...] [--max-rejected N]",
         meaning="rows as another toolkit's file; without more, the formats",
@@ -189,6 +213,10 @@ def _answer(command: Command, arguments: Sequence[str]) -> None:
     from schemas.errors import QuiverError
 
     try:
+        if command.live:
+            for line in command.lines(arguments):
+                print(line, flush=True)
+            return
         _print(command.lines(arguments))
     except QuiverError as error:
         error.next = command.repaired(arguments, error.next)

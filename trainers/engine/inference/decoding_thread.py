@@ -4,7 +4,8 @@
     cancel(answers)          their places are free at the next token
     ask(model, kind, ids)    a future: what a network says of one row; rows that wait together share a pass
 
-Every method but `deliver` is called from any other thread. A fault ends the answers that it met, never the thread.
+Every method but `deliver` is called from any other thread; `Ended` where this one has been stopped. A fault ends the
+answers that it met, never the thread.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ Kind = Literal["logprobs", "top_k", "scores"]
 """Log-probabilities of a row's tokens; those and its likeliest ids; the numbers of a scalar head."""
 
 _PASS_TOKENS = 8192
-_ENDING = "the server is ending"
+_ENDING = "the decoder is ending"
+
+
+class Ended(Exception):
+    """The thread has ended, and does not answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +72,19 @@ class DecodingThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._thread.join()
+
+    def stop(self) -> None:
+        """End all that waits and is under way, and then the thread; returns at once."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it works."""
+        return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -91,6 +105,7 @@ class DecodingThread:
         """Have `answers` decoded, in this order."""
         assert self.decoder is not None, "there is a policy"
         with self._changed:
+            self._require_open()
             self._waiting.extend(answers)
             self._changed.notify()
 
@@ -109,9 +124,14 @@ class DecodingThread:
         """What the network `model` says of one row: float32 by token, ([T, k] ids, [T, k] float32), or its scores."""
         row = _Row(model, kind, ids, k)
         with self._changed:
+            self._require_open()
             self._rows.append(row)
             self._changed.notify()
         return row.answer
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Ended(_ENDING)
 
     def _run(self) -> None:
         if self.threads is not None:
@@ -174,7 +194,7 @@ class DecodingThread:
         if self.decoder is not None:
             lost += self.decoder.abandon(_ENDING)
         for row in self._rows:
-            row.answer.cancel()
+            row.answer.set_exception(Ended(_ENDING))
         if lost:
             self.deliver(lost)
 

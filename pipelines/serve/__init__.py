@@ -1,0 +1,14 @@
+"""A server of models on this machine, for clients that speak the OpenAI dialect, and a conversation in the terminal.
+
+    models.py       what a reference names, opened: network, tokenizer, template
+    asked.py        a request's JSON, checked field by field            fields.py   one field
+    texts.py        conversations and texts as tokens, and tokens as text
+    desk.py         who waits for which answer, in front of the thread that decodes
+    replies.py      answers as JSON                                      streams.py  answers while they are made
+    app.py          the endpoints                                        guards.py   who may ask, and how much
+    listen.py       the port, from start to end                          token.py    the secret that clients send
+    chat.py         the conversation in the terminal
+
+The decoder is `trainers.engine.inference`: it knows token ids alone. starlette and uvicorn (the extra `serve`) are
+imported by `app`, `guards` and `listen`.
+"""
