@@ -207,6 +207,13 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
         "tests/datakit/io/test_jsonl.py::test_a_gzip_bomb_is_stopped",
         "tests/datakit/io/test_arrow.py::test_columns_that_expand_beyond_the_cap_are_refused",
     ),
+    "S14": (
+        "tests/pipelines/serve/test_refusals.py::test_nobody_asks_without_the_token_by_another_name_or_with_too_much",
+        "tests/pipelines/serve/test_refusals.py::test_more_than_the_queue_holds_is_turned_away_and_nobody_else",
+        "tests/pipelines/serve/test_refusals.py::test_requests_at_random_meet_no_fault_of_ours",
+        "tests/pipelines/serve/test_command.py::test_another_host_and_a_token_that_others_read_are_refused",
+        "tests/pipelines/serve/test_command.py::test_a_server_is_reached_from_this_machine_alone_and_ends_with_a_signal",
+    ),
     "S15": (
         "tests/datakit/clients/test_http_faults.py::test_what_goes_by_costs_no_answer",
         "tests/datakit/clients/test_http_faults.py::test_what_is_no_answer_is_set_aside_in_the_servers_words",
@@ -240,7 +247,6 @@ ELSEWHERE = {
     "S03": "no .nemo archive is read yet",
     "S04": "no configuration comes out of an archive yet",
     "S13": "no scheduler is started; luigid is the user's own",
-    "S14": "no reward or critic server is opened yet",
     "S27": "nothing is downloaded",
 }
 

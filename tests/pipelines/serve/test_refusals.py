@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
+from collections import Counter
 from typing import Any
 
 import httpx2
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.serve.desk import Desk
 from tests.pipelines.serve.served import POSITIONS, TOKEN, application, in_process, policy, reward
 from tests.pipelines.serve.test_endpoints import HELLO, IDS, run
+from tests.trainers.sampling import Sampling
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
@@ -208,20 +213,24 @@ def test_a_client_that_goes_away_frees_its_places(stream: bool) -> None:
 
 
 def test_many_clients_each_get_their_own_answer() -> None:
-    """32 clients, 4 requests each, of all kinds at once: none is lost, none is another's."""
+    """32 clients, 4 requests each, whole and in pieces at once: none is lost, none is another's."""
+    asked = {1000 * number + turn: [5 + number, 40 + turn, 77] for number in range(32) for turn in range(4)}
+    ids = pa.array(list(asked.values()), pa.list_(pa.int32()))
+    seeds = np.array([*asked], np.uint64)
+    drawn = policy().generator.generate(pa.table({"prompt_ids": ids}), Sampling(max_new_tokens=20), seeds)  # type: ignore[union-attr]
+    expected = dict(zip(asked, drawn["response_ids"].to_pylist(), strict=True))
 
     async def client_of(number: int, client: httpx2.AsyncClient) -> None:
         for turn in range(4):
-            seed, prompt = 1000 * number + turn, [5 + number, 40 + turn, 77]
-            body = {"prompt": prompt, "max_tokens": 5 + (number + turn) % 20, "seed": seed, "return_token_ids": True}
-            expected = in_process(prompt, seed, body["max_tokens"])
+            seed = 1000 * number + turn
+            body = {"prompt": asked[seed], "max_tokens": 20, "seed": seed, "return_token_ids": True}
             if (number + turn) % 4 == 0:
                 async with client.stream("POST", COMPLETIONS, json={**body, "stream": True}) as response:
                     pieces = [json.loads(line[6:]) async for line in response.aiter_lines() if line[6:7] == "{"]
-                ids = [one for piece in pieces for one in piece["choices"][0]["token_ids"]]
+                made = [one for piece in pieces for one in piece["choices"][0]["token_ids"]]
             else:
-                ids = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]["token_ids"]
-            assert ids == expected["response_ids"]
+                made = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]["token_ids"]
+            assert made == expected[seed]
 
     async def work(client: httpx2.AsyncClient, desk: Desk) -> None:
         await asyncio.gather(*(client_of(number, client) for number in range(32)))
@@ -249,3 +258,45 @@ def test_a_server_that_is_ending_says_so() -> None:
             assert (await client.post("/score", json={"messages": HELLO})).status_code == 503
 
     asyncio.run(work())
+
+
+def _at_random(draw: random.Random) -> tuple[str, dict[str, Any]]:
+    """A request that is right, with some fields replaced by what does not belong there."""
+    strange = [None, True, -1, 0, 1, 2.5, 1e300, 1 << 70, "", "a", "\ud800", "\x1b[2J", [], [[]], [None], {}, {"a": 1}]
+    path, body = draw.choice(
+        [
+            (
+                COMPLETIONS,
+                {"prompt": IDS, "max_tokens": 2, "n": 1, "seed": 1, "logprobs": 1, "stop": ["x"], "echo": False},
+            ),
+            (CHAT, {"messages": HELLO, "max_tokens": 2, "logprobs": True, "top_logprobs": 1, "stream": False}),
+            ("/inference/v1/generate", {"token_ids": IDS, "sampling_params": {"max_tokens": 2}}),
+            ("/score", {"messages": HELLO}),
+            ("/classify", {"input_ids": [IDS]}),
+        ]
+    )
+    for name in draw.sample([*body, "top_p", "echo", "tools", "stream", "response_format"], draw.randint(1, 2)):
+        body[name] = draw.choice(strange)
+    if draw.random() < 0.3 and "messages" in body:
+        body["messages"] = [{**HELLO[0], draw.choice(["role", "content", "tool_calls", "name"]): draw.choice(strange)}]
+    return path, body
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_requests_at_random_meet_no_fault_of_ours(count: int) -> None:
+    draw = random.Random(count)
+
+    async def work(client: httpx2.AsyncClient, desk: Desk) -> Counter[int]:
+        statuses: Counter[int] = Counter()
+        for _ in range(count):
+            path, body = _at_random(draw)
+            typed = {"Content-Type": "application/json"}
+            answer = await client.post(path, content=json.dumps(body).encode(), headers=typed)
+            assert answer.status_code < 500, (path, body, answer.text)
+            if answer.status_code != 200:
+                assert answer.json()["error"]["message"]
+            statuses[answer.status_code] += 1
+        return statuses
+
+    statuses = run(work, judged=reward())
+    assert statuses[200] > count / 30 and statuses[400] > count / 3, statuses
