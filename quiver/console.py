@@ -143,7 +143,9 @@ COMMANDS: Mapping[str, Command] = {
         flags={"--root FOLDER": ROOT},
     ),
     "serve": Command(
-        usage="quiver serve MODEL [--reward MODEL] [--port N] [--name NAME] [--root FOLDER]",
+        usage="quiver serve MODEL [--reward MODEL] [--name NAME] [--reward-name NAME] [--port N] [--host ADDRESS] "
+        "[--open-to-network] [--token-file FILE] [--token-env NAME] [--no-token] [--slots N] [--queue N] [--threads N] "
+        "[--template NAME] [--date DAY] [--root FOLDER]",
         meaning="a server on this machine for clients that speak the OpenAI dialect: completions, chat, scores of a "
         "reward model (docs/serving.md); a signal ends it",
         module="quiver.serve",

@@ -9,6 +9,5 @@
     listen.py       the port, from start to end                          token.py    the secret that clients send
     chat.py         the conversation in the terminal
 
-The decoder is `trainers.engine.inference`: it knows token ids alone. starlette and uvicorn (the extra `serve`) are
-imported by `app`, `guards` and `listen`.
+The decoder is `trainers.engine.inference`: it knows token ids alone.
 """

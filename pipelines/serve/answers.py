@@ -27,7 +27,7 @@ _KEPT_ENDS = 64
 
 
 class Policy:
-    """The policy `served`."""
+    """The policy `served`, asked through `desk`."""
 
     def __init__(self, desk: Desk, served: Served) -> None:
         assert served.generator is not None, served.name

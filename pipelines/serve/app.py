@@ -10,15 +10,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from pipelines.serve import asked as asked_for
 from pipelines.serve import streams
@@ -32,10 +26,15 @@ from pipelines.serve.models import Served
 from pipelines.serve.replies import Replies, reward_message, scored
 from schemas.errors import QuiverError, printable
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
 _GONE = 499
 """Status, in counts alone, of a request whose client went away."""
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,12 @@ class App:
         self.started = int(time.time())
 
     def asgi(self) -> Starlette:
-        """The application."""
+        """The application, behind its guards."""
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.middleware import Middleware
+        from starlette.routing import Route
+
         posts = {
             "/v1/completions": self._completions,
             "/v1/chat/completions": self._chat,
@@ -78,6 +82,8 @@ class App:
 
     def _safe(self, endpoint: Endpoint) -> Endpoint:
         """`endpoint` with every fault as JSON, counted."""
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import Response
 
         async def answered(request: Request) -> Response:
             status = 500
@@ -113,6 +119,8 @@ class App:
         return await self._completed(request, asked_for.generate)
 
     async def _completed(self, request: Request, read: Callable[..., Completion], body: Any = None) -> Response:
+        from starlette.responses import StreamingResponse
+
         body = await body_of(request, self.access.body_bytes) if body is None else body
         policy = self._policy_for(body)
         asked = read(body, policy.generator.network.architecture.vocab_size, self.desk.most)
@@ -167,7 +175,7 @@ class App:
         data = [
             {
                 "id": served.name, "object": "model", "created": self.started, "owned_by": "quiver",
-                "max_model_len": served.positions, "weights_digest": served.digest,
+                "max_model_len": served.positions, "weights_digest": served.weights_digest,
             }
             for served in listed
         ]  # fmt: skip
@@ -178,6 +186,8 @@ class App:
         return as_json({"status": "ok" if alive else "the decoder has ended"}, 200 if alive else 503)
 
     async def _metrics(self, request: Request) -> Response:
+        from starlette.responses import Response
+
         thread = self.desk.thread
         return Response(self.desk.metrics.text(thread.running, thread.waiting), media_type=TYPE)
 
@@ -206,14 +216,15 @@ def _unknown(name: object, names: Sequence[str]) -> Wrong:
     return Wrong(words, status=404, param="model", code="model_not_found")
 
 
-async def _no_endpoint(request: Request, fault: Exception) -> Response:
-    assert isinstance(fault, HTTPException)
+async def _no_endpoint(request: Request, fault: Any) -> Response:
     words = f"{request.method} {printable(request.url.path)}: {fault.detail}"
     return refusal(Wrong(words, status=fault.status_code, code="no_endpoint", headers=fault.headers))
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
     """What `work` gives; `ClientDisconnect`, and an end to the work, where the client goes away before."""
+    from starlette.requests import ClientDisconnect
+
     doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -75,18 +75,18 @@ def completion(body: Any, size: int, most_answers: int) -> Completion:
     echo, prompt_top = fields.flag("echo"), fields.integer("prompt_logprobs", None, 0, _MOST_TOP)
     draw = _draw(fields, size, top, most_answers // len(prompts), _DEFAULT_TOKENS, 0 if echo else 1)
     fields.neutral(suffix=("",), best_of=(1, draw.n))
-    wanted = _wanted(fields)
-    if wanted["stream"] and (echo or prompt_top is not None):
+    extras = _extras(fields)
+    if extras["stream"] and (echo or prompt_top is not None):
         raise fields.wrong("stream", "is for answers alone, without echo and prompt_logprobs")
     made = Completion(
-        model=fields.text("model"), draw=draw, prompts=prompts, echo=echo, prompt_top=prompt_top, **wanted
+        model=fields.text("model"), draw=draw, prompts=prompts, echo=echo, prompt_top=prompt_top, **extras
     )
     fields.end()
     return made
 
 
 def chat(body: Any, size: int, most_answers: int) -> Completion:
-    """A request to `/v1/chat/completions`."""
+    """A request to `/v1/chat/completions`; `size` of the vocabulary."""
     fields = Fields.of(body)
     top = fields.integer("top_logprobs", 0, 0, _MOST_TOP) if fields.flag("logprobs") else None
     if top is None:
@@ -101,7 +101,7 @@ def chat(body: Any, size: int, most_answers: int) -> Completion:
         modalities=(["text"],), parallel_tool_calls=(True, False),
     )  # fmt: skip
     made = Completion(
-        model=fields.text("model"), draw=draw, messages=turns(fields), tools=tools or None, **_wanted(fields)
+        model=fields.text("model"), draw=draw, messages=turns(fields), tools=tools or None, **_extras(fields)
     )
     fields.end()
     return made
@@ -196,7 +196,7 @@ def _draw(
     )
 
 
-def _wanted(fields: Fields) -> dict[str, Any]:
+def _extras(fields: Fields) -> dict[str, Any]:
     """What is wanted besides texts, and how it is sent."""
     stream = fields.flag("stream")
     options = Fields.of(fields.any("stream_options") or {}, "stream_options")

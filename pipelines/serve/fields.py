@@ -49,7 +49,7 @@ class Fields:
         return self.body.get(name)
 
     def number(self, name: str, default: float, least: float, most: float = float("inf")) -> float:
-        """A number within bounds."""
+        """A number within these bounds, or the default."""
         value = self.any(name)
         if value is None:
             return default
@@ -71,7 +71,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """true or false."""
+        """Whether it is true; `Wrong` for what is neither true nor false."""
         value = self.any(name)
         if value is None:
             return default
@@ -80,7 +80,7 @@ class Fields:
         return value
 
     def text(self, name: str) -> str | None:
-        """A text, or None."""
+        """A text, or None where there is none."""
         value = self.any(name)
         if value is not None and not is_text(value):
             raise self.wrong(name, f"is no text: {printable(value, 40)}")
@@ -95,7 +95,7 @@ class Fields:
         return tuple(listed)
 
     def ids(self, name: str, size: int) -> tuple[int, ...]:
-        """Token ids below `size`."""
+        """A list of token ids below `size`."""
         value = self.any(name)
         if value is None:
             return ()
@@ -152,25 +152,25 @@ def turns(fields: Fields) -> Sequence[Mapping[str, Any]]:
 
 
 def _turn(fields: Fields) -> Mapping[str, Any]:
-    role, content = fields.text("role"), fields.any("content")
+    role, text = fields.text("role"), fields.any("content")
     if role not in ("system", "developer", "user", "assistant", "tool"):
         raise fields.wrong("role", f"is none of system, user, assistant, tool: {printable(role, 40)}")
     calls = fields.any("tool_calls")
     if calls is not None and not isinstance(calls, list):
         raise fields.wrong("tool_calls", "is no list")
-    if isinstance(content, list):
-        parts = [Fields.of(one, f"{fields.within}.content[{at}]") for at, one in enumerate(content)]
+    if isinstance(text, list):
+        parts = [Fields.of(one, f"{fields.within}.content[{at}]") for at, one in enumerate(text)]
         for part in parts:
             if part.text("type") != "text" or part.text("text") is None:
                 raise part.wrong("type", "is not text: this server reads text alone")
-        content = "".join(part.body["text"] for part in parts)
-    if content is None and calls:
-        content = ""
-    if not is_text(content):
-        raise fields.wrong("content", f"is no text: {printable(content, 40)}")
+        text = "".join(part.body["text"] for part in parts)
+    if text is None and calls:
+        text = ""
+    if not is_text(text):
+        raise fields.wrong("content", f"is no text: {printable(text, 40)}")
     fields.ignored("name", "refusal")
     thought = fields.text("reasoning_content") or fields.text("reasoning")
-    turn = {"role": "system" if role == "developer" else role, "content": content, "tool_calls": calls}
+    turn = {"role": "system" if role == "developer" else role, "content": text, "tool_calls": calls}
     turn |= {"tool_call_id": fields.text("tool_call_id"), "reasoning_content": thought}
     fields.end()
     return turn

@@ -11,16 +11,17 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.serve.fields import Wrong
 from schemas.errors import printable
 from schemas.untrusted import strict_json
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 OPEN = ("/health",)
 _READING_SECONDS = 60.0
@@ -28,6 +29,8 @@ _READING_SECONDS = 60.0
 
 def as_json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A reply; numbers in it are finite."""
+    from starlette.responses import Response
+
     data = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return Response(data, status, headers, media_type="application/json")
 
@@ -47,6 +50,8 @@ class Guards:
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.requests import Request
+
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})

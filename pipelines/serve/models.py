@@ -31,7 +31,7 @@ class Place:
 @dataclass(frozen=True)
 class Served:
     """A model in memory, under the `name` that clients call it. `generator` is there for a policy, `outputs` (what its
-    numbers are called) for a reward model; `digest` is that of its weights.
+    numbers are called) for a reward model; `weights_digest` is theirs.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Served:
     texts: Texts
     generator: Generator | None = None
     outputs: Sequence[str] = ()
-    digest: str = ""
+    weights_digest: str = ""
     positions: int = 0
 
 

@@ -68,8 +68,8 @@ class Replies:
         choices: list[dict[str, Any]] = []
         for at, answer in enumerate(answers):
             pairs = zip(answer.ids, answer.logprobs, strict=True)
-            content = [{"token_id": number, "logprob": value} for number, value in pairs]
-            listed = None if self.asked.draw.top is None else {"content": content}
+            pairs_listed = [{"token_id": number, "logprob": value} for number, value in pairs]
+            listed = None if self.asked.draw.top is None else {"content": pairs_listed}
             choices.append({"index": at, "token_ids": answer.ids, "finish_reason": answer.finish, "logprobs": listed})
         return {"request_id": self.id, "model": self.served.name, "choices": choices, "usage": self.usage(answers)}
 

@@ -70,5 +70,5 @@ async def events(desk: Desk, replies: Replies, answers: Sequence[Answer]) -> Asy
 
 
 def event(body: Any) -> bytes:
-    """One event."""
+    """`body` as one server-sent event."""
     return b"data: " + json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n\n"

@@ -53,7 +53,7 @@ def policy(ends: bool = True, positions: int = POSITIONS) -> Served:
     """A policy called `m`, random; without `ends` nothing ends its answers."""
     words, net = tokenizer(), louder(network(vocab_size=259, max_sequence_length=positions), 3.0).eval()
     generator = Generator(net, Library.from_str(words.tokenizer_json), [END] if ends else [])
-    return Served("m", FrozenModel(net), Texts(words, Rendering()), generator, positions=positions, digest="d0")
+    return Served("m", FrozenModel(net), Texts(words, Rendering()), generator, positions=positions, weights_digest="d0")
 
 
 @functools.cache

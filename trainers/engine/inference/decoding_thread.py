@@ -83,7 +83,7 @@ class DecodingThread:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it works."""
+        """Whether the thread still works."""
         return self._thread.is_alive()
 
     @property
@@ -141,14 +141,14 @@ class DecodingThread:
                 self._changed.wait_for(lambda: self._closed or self._rows or self._waiting or self.running)
                 if self._closed:
                     break
-                rows = self._together()
+                rows = self._alike()
                 joining = self.decoder.choose(self._waiting) if self.decoder else []
             if rows:
                 self._answer(rows)
             self._decode(joining)
         self._end()
 
-    def _together(self) -> list[_Row]:
+    def _alike(self) -> list[_Row]:
         """The row that has waited longest, and those that can be read in one pass with it."""
         chosen: list[_Row] = []
         tokens = 0

@@ -118,7 +118,7 @@ class SlotCache(Cache):
                 store[target, :, :length] = store[source, :, :length]
 
     def clear(self) -> None:
-        """Give all room back."""
+        """Give all room back to the device."""
         self.layers.clear()
         self.rows = self.slots = self.length = 0
 
