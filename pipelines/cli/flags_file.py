@@ -31,12 +31,13 @@ from pipelines.cli.learning import AssignmentsParameter, MergedParameter, Settin
 from pipelines.cli.near_flags import near_names, others_names, sections
 from pipelines.cli.parameters import older_names
 from pipelines.cli.refusals import fault_words
-from pipelines.cli.yaml_entries import Entry, entries_of
+from pipelines.cli.yaml_entries import entries_of
 from schemas.errors import ConfigError, printable
 from schemas.nearest import did_you_mean, nearest
 from schemas.settings import assigned, setting_of
 from schemas.store.opening import no_such_file
 from schemas.store.storage import shown
+from schemas.yaml_entries import Entry
 from trainers.config import Training, merged
 
 

@@ -14,17 +14,20 @@ import os
 import pickle  # only ever through the restricted reader below
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME
 from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
     BytesStorageMetadata,
     Metadata,
     MetadataIndex,
+    TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import SavePlan
 
 from schemas.errors import IntegrityError, printable
 
@@ -42,12 +45,23 @@ _KNOWN = frozenset(
     for name in names.split()
 ) | {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")}
 _DTYPES = frozenset(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))
+_OLDER = {
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata"): Metadata,
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): SavePlan,
+    ("torch.distributed._shard.sharded_tensor.metadata", "TensorProperties"): TensorProperties,
+    ("torch.distributed._shard.sharded_tensor.metadata", "MEM_FORMAT_ENCODING"): _MEM_FORMAT_ENCODING,
+}
+"""Names under which other versions of PyTorch and Megatron wrote the same."""
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """Python's own rather than the faster one, whose memory grows with a number that the pickle names."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN or (module == "torch" and name in _DTYPES):
             return super().find_class(module, name)
+        if (module, name) in _OLDER:
+            return _OLDER[module, name]
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
 
 
@@ -57,12 +71,17 @@ def read_index(folder: str) -> Metadata:
     """
     path = os.path.join(folder, INDEX)
     with reading(path), open(path, "rb") as file:
-        index = _Reader(file).load()
-        if not isinstance(index, Metadata):
-            raise TypeError("not an index")
-        if not (isinstance(index.storage_data, dict) and isinstance(index.state_dict_metadata, dict)):
-            raise TypeError("an index without tables")
-        return index
+        return index_in(file)
+
+
+def index_in(file: IO[bytes]) -> Metadata:
+    """The index that the file `.metadata` is; errors of all kinds if it holds anything else."""
+    index = _Reader(file).load()
+    if not isinstance(index, Metadata):
+        raise TypeError("not an index")
+    if not (isinstance(index.storage_data, dict) and isinstance(index.state_dict_metadata, dict)):
+        raise TypeError("an index without tables")
+    return index
 
 
 def normalise(folder: str) -> None:
@@ -109,18 +128,7 @@ def vet(folder: str) -> Metadata:
     index, path = read_index(folder), os.path.join(folder, INDEX)
     with reading(path):
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
-        for key, info in index.storage_data.items():
-            if not (isinstance(key, MetadataIndex) and isinstance(key.fqn, str)):
-                raise TypeError(f"a place for {printable(key)}")
-            if os.path.basename(info.relative_path) != info.relative_path:
-                raise ValueError(f"names a file elsewhere: {printable(info.relative_path)}")
-            if not (_whole((info.offset, info.length)) and info.offset + info.length <= sizes[info.relative_path]):
-                raise ValueError(f"{printable(key.fqn)} does not lie in {printable(info.relative_path)}")
-        for name, entry in index.state_dict_metadata.items():
-            if isinstance(entry, TensorStorageMetadata):
-                _check_tensor(name, entry, index.storage_data)
-            elif not isinstance(entry, BytesStorageMetadata):
-                raise ValueError(f"{printable(name)} is neither a tensor nor an object")
+        check_places(index, sizes)
     for key, info in index.storage_data.items():
         if isinstance(index.state_dict_metadata.get(key.fqn), BytesStorageMetadata):
             path = os.path.join(folder, info.relative_path)
@@ -128,6 +136,22 @@ def vet(folder: str) -> Metadata:
                 file.seek(info.offset)
                 torch.load(io.BytesIO(file.read(info.length)), weights_only=True)
     return index
+
+
+def check_places(index: Metadata, sizes: Mapping[str, int]) -> None:
+    """Raise `ValueError` or another error unless every tensor of the index is whole and lies in files of `sizes`."""
+    for key, info in index.storage_data.items():
+        if not (isinstance(key, MetadataIndex) and isinstance(key.fqn, str)):
+            raise TypeError(f"a place for {printable(key)}")
+        if os.path.basename(info.relative_path) != info.relative_path:
+            raise ValueError(f"names a file elsewhere: {printable(info.relative_path)}")
+        if not (_whole((info.offset, info.length)) and info.offset + info.length <= sizes[info.relative_path]):
+            raise ValueError(f"{printable(key.fqn)} does not lie in {printable(info.relative_path)}")
+    for name, entry in index.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            _check_tensor(name, entry, index.storage_data)
+        elif not isinstance(entry, BytesStorageMetadata):
+            raise ValueError(f"{printable(name)} is neither a tensor nor an object")
 
 
 def _check_tensor(name: str, entry: TensorStorageMetadata, places: Mapping[MetadataIndex, Any]) -> None:

@@ -29,6 +29,8 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\.safetensors")
 class Folder:
     """The folder at `path`: its `config`, its tensors by name, and where its tokenizer lies."""
 
+    described = CONFIG
+
     def __init__(self, path: str) -> None:
         self.path = path
         if not os.path.isfile(os.path.join(path, CONFIG)):

@@ -86,8 +86,14 @@ _MOST, _SHOWN = 1e18, 40
 class Config:
     """The keys of one object of a `config.json`, each to be accounted for; `faults` gathers what is not supported."""
 
-    def __init__(self, data: Mapping[str, Any], where: str) -> None:
-        self.data, self.where = data, where
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        where: str,
+        name: str = "config.json",
+        harmless: Mapping[str, str] = HARMLESS,
+    ) -> None:
+        self.data, self.where, self.name, self.harmless = data, where, name, harmless
         self.faults: list[str] = []
         self._seen: set[str] = set()
 
@@ -136,13 +142,13 @@ class Config:
 
     def finish(self) -> None:
         """Raise `ConfigError` with every fault and every key that nobody knows."""
-        unknown = [name for name in self.data if name not in self._seen | HARMLESS.keys()]
+        unknown = [name for name in self.data if name not in self._seen | self.harmless.keys()]
         self.faults += [f"{printable(name)} is a key that is not known" for name in unknown]
         if self.faults:
             more = f" and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
             raise ConfigError(
                 "unsupported-model",
-                f"config.json asks for what is not supported: {'; '.join(self.faults[:_SHOWN])}{more}",
+                f"{self.name} asks for what is not supported: {'; '.join(self.faults[:_SHOWN])}{more}",
                 where=self.where,
                 kept="nothing was written",
             )

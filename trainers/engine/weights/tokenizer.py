@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
@@ -21,11 +21,20 @@ from schemas.errors import ConfigError, DataError, printable
 from schemas.manifest import Parent
 from schemas.store.commit import read_manifest
 from schemas.store.storage import shown
-from schemas.tokenizer import SPECIAL, TOKENIZERS, files_of, read_dataset, read_folder, tokenizer_identity
+from schemas.tokenizer import (
+    SPECIAL,
+    TOKENIZERS,
+    files_of,
+    parsed,
+    read_dataset,
+    read_folder,
+    row_of,
+    tokenizer_identity,
+)
 from trainers.architecture import ModelConfig
 from trainers.engine.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from trainers.engine.weights import padding
-from trainers.engine.weights.folder import CONFIG, Folder, as_text, read_object, read_text
+from trainers.engine.weights.folder import CONFIG, as_text, read_object, read_text
 
 TOKENS, SETTINGS, GENERATION, TEMPLATE = (
     "tokenizer.json",
@@ -81,6 +90,15 @@ def of_folder(path: str) -> TokenizerFiles:
     return TokenizerFiles({TOKENS: text, SETTINGS: as_text(settings | columns)}, tokenizer_identity(text, row))
 
 
+def of_texts(texts: Mapping[str, str], where: str) -> TokenizerFiles:
+    """The tokenizer of the files `texts` of a Hugging Face folder, by name."""
+    row = row_of(texts, where)
+    text = str(row.pop("tokenizer_json"))
+    columns = {name: value for name, value in row.items() if value is not None}
+    settings = parsed(texts.get(SETTINGS), where)
+    return TokenizerFiles({TOKENS: text, SETTINGS: as_text(settings | columns)}, tokenizer_identity(text, row))
+
+
 def of_dataset(url: str) -> TokenizerFiles:
     """The tokenizer in a dataset of one TOKENIZERS row."""
     dataset = Dataset.open(url)
@@ -107,19 +125,30 @@ def at(place: str) -> TokenizerFiles:
     return of_folder(place)
 
 
+class Described(Protocol):
+    """Another program's model, as far as it says something of its tokenizer."""
+
+    path: str
+    config: dict[str, Any]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON object among its files; empty if there is no such file."""
+
+
 def chosen(
-    folder: Folder,
+    folder: Described,
+    chosen_files: TokenizerFiles,
     wish: str | None,
     model: ModelConfig,
     say: Callable[[str], None] = print,
     taught: TurnEnd | None = None,
 ) -> TokenizerFiles:
-    """The tokenizer that goes with the model of `folder`: its own, or the one at `wish`; checked against the model.
+    """The tokenizer that goes with the model of `folder`, `chosen_files`: its own or the one at `wish`; checked
+    against the model.
 
     `pad_token_id` of config.json goes with the settings of generation; of a reward model it is what counts. So do all
     tokens that end an answer there. taught: how its chat template ends a turn.
     """
-    chosen_files = of_folder(folder.tokenizer_place) if wish is None else at(wish)
     own = opened(chosen_files.files[TOKENS], folder.path)
     largest = max(own.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= model.vocab_size:

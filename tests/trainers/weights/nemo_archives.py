@@ -1,0 +1,398 @@
+"""Tiny models as NeMo would have written them, in every layout, and what they compute by a formula of their own.
+
+`logits` is written from the papers' formulas on Megatron's tensors, without the engine; everything else here cuts and
+names tensors as Megatron-Core and NeMo's GPT before it do.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pickle
+import re
+import tarfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+
+from tests.trainers import networks
+
+IDS = 43
+ROWS = 64
+"""Ids of the tokenizer, and rows that the vocabulary is filled up to."""
+
+Weights = dict[str, Tensor]
+
+_COMMON = {
+    "num_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "encoder_seq_length": 64,
+    "max_position_embeddings": 64, "layernorm_epsilon": 1e-5, "make_vocab_size_divisible_by": 64, "hidden_dropout": 0.0,
+    "tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1, "micro_batch_size": 4, "seed": 1234,
+    "tokenizer": {"library": "huggingface", "type": "nemo:0123abcd_tokenizer.json", "model": None},
+    "optim": {"name": "fused_adam", "lr": 2e-4}, "target": "nemo.collections.nlp.models.MegatronGPTModel",
+    "nemo_version": "1.21.0", "precision": "bf16-mixed", "apply_query_key_layer_scaling": True,
+}  # fmt: skip
+_ROPE = {"position_embedding_type": "rope", "bias": False, "share_embeddings_and_output_weights": False}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt-2b-001": _COMMON | _ROPE | {"ffn_hidden_size": 88, "rotary_percentage": 0.5, "activation": "swiglu", "normalization": "layernorm1p"},
+    "llama-2": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm"},
+    "llama-3.1": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "rotary_base": 500000.0, "scale_positional_embedding": True},
+    "mistral": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "window_size": [7, 0]},
+    "nemotron-4": _COMMON | _ROPE | {"ffn_hidden_size": 96, "rotary_percentage": 0.5, "activation": "squared-relu", "normalization": "layernorm1p", "num_query_groups": 2, "kv_channels": 16},
+    "mixtral": _COMMON | _ROPE | {"ffn_hidden_size": 48, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "num_moe_experts": 4, "moe_router_topk": 2},
+    "gpt-3": _COMMON | {"ffn_hidden_size": 128, "activation": "gelu", "normalization": "layernorm", "position_embedding_type": "learned_absolute", "bias": True, "share_embeddings_and_output_weights": True},
+}  # fmt: skip
+
+
+def weights(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.float32) -> Weights:
+    """Random weights of a model under Megatron-Core's names, those of each layer of its own."""
+    torch.manual_seed(seed)
+    hidden, width, bias = config["hidden_size"], config["ffn_hidden_size"], config.get("bias", True)
+    rows, channels = _rows(config), _channels(config)
+    norm = ("weight",) if config["normalization"] == "rmsnorm" else ("weight", "bias")
+    centre = 0.0 if config["normalization"] == "layernorm1p" else 1.0
+    wide = 2 * width if _gated(config) else width
+    made: Weights = {"embedding.word_embeddings.weight": torch.randn(ROWS, hidden)}
+    if config["position_embedding_type"] != "rope":
+        made["embedding.position_embeddings.weight"] = torch.randn(config["max_position_embeddings"], hidden)
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        made[f"{name}.weight"] = torch.randn(outputs, inputs) / math.sqrt(inputs)
+        if bias and "experts" not in name:
+            made[f"{name}.bias"] = torch.randn(outputs) / 8
+
+    def norms(name: str) -> None:
+        for part in norm:
+            made[name + part] = (centre if part == "weight" else 0.0) + torch.randn(hidden) / 8
+
+    for layer in range(config["num_layers"]):
+        here = f"decoder.layers.{layer}."
+        norms(f"{here}self_attention.linear_qkv.layer_norm_")
+        linear(f"{here}self_attention.linear_qkv", sum(rows) * channels, hidden)
+        linear(f"{here}self_attention.linear_proj", hidden, config["num_attention_heads"] * channels)
+        if number := config.get("num_moe_experts"):
+            norms(f"{here}pre_mlp_layernorm.")
+            made[f"{here}mlp.router.weight"] = torch.randn(number, hidden)
+            for expert in range(number):
+                linear(f"{here}mlp.experts.local_experts.{expert}.linear_fc1", wide, hidden)
+                linear(f"{here}mlp.experts.local_experts.{expert}.linear_fc2", hidden, width)
+        else:
+            norms(f"{here}mlp.linear_fc1.layer_norm_")
+            linear(f"{here}mlp.linear_fc1", wide, hidden)
+            linear(f"{here}mlp.linear_fc2", hidden, width)
+    norms("decoder.final_layernorm.")
+    if not config.get("share_embeddings_and_output_weights", True):
+        made["output_layer.weight"] = torch.randn(ROWS, hidden) / math.sqrt(hidden)
+    return {name: tensor.to(dtype) for name, tensor in made.items()}
+
+
+def _channels(config: Mapping[str, Any]) -> int:
+    return int(config.get("kv_channels") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def _rows(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    groups = config.get("num_query_groups") or config["num_attention_heads"]
+    return config["num_attention_heads"], groups, groups
+
+
+def _gated(config: Mapping[str, Any]) -> bool:
+    return str(config["activation"]).endswith("glu")
+
+
+def hidden_states(config: Mapping[str, Any], w: Weights, ids: Tensor) -> Tensor:
+    """What the last norm gives for `ids` [b, s]: [b, s, h], in float64."""
+    w = {name: tensor.double() for name, tensor in w.items()}
+    batch, length = ids.shape
+    x = w["embedding.word_embeddings.weight"][ids]
+    if "embedding.position_embeddings.weight" in w:
+        x = x + w["embedding.position_embeddings.weight"][:length]
+    for layer in range(config["num_layers"]):
+        here = f"decoder.layers.{layer}."
+        x = x + _attention(
+            config, w, f"{here}self_attention.", _norm(config, w, f"{here}self_attention.linear_qkv.layer_norm_", x)
+        )
+        if config.get("num_moe_experts"):
+            x = x + _mixture(config, w, f"{here}mlp.", _norm(config, w, f"{here}pre_mlp_layernorm.", x))
+        else:
+            x = x + _mlp(config, w, f"{here}mlp.", _norm(config, w, f"{here}mlp.linear_fc1.layer_norm_", x))
+    return _norm(config, w, "decoder.final_layernorm.", x)
+
+
+def logits(config: Mapping[str, Any], w: Weights, ids: Tensor) -> Tensor:
+    """Logits of `ids` [b, s]: [b, s, ids of the tokenizer]; with a reward head its numbers."""
+    x = hidden_states(config, w, ids)
+    if "rm_head.weight" in w:
+        return (x @ w["rm_head.weight"].double().T + w.get("rm_head.bias", torch.zeros(())).double()).float()
+    head = w.get("output_layer.weight", w["embedding.word_embeddings.weight"]).double()
+    return (x @ head.T)[..., :IDS].float()
+
+
+def _norm(config: Mapping[str, Any], w: Weights, name: str, x: Tensor) -> Tensor:
+    scale, epsilon = w[f"{name}weight"], config["layernorm_epsilon"]
+    if config["normalization"] == "rmsnorm":
+        return x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * scale
+    centred = x - x.mean(-1, keepdim=True)
+    scale = scale + 1 if config["normalization"] == "layernorm1p" else scale
+    return centred / (centred.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * scale + w[f"{name}bias"]
+
+
+def _linear(w: Weights, name: str, x: Tensor) -> Tensor:
+    out = x @ w[f"{name}.weight"].T
+    return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
+
+
+def _attention(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
+    batch, length, _ = x.shape
+    heads, groups, _ = _rows(config)
+    size, per = _channels(config), heads // groups
+    mixed = _linear(w, f"{here}linear_qkv", x).reshape(batch, length, groups, per + 2, size)
+    q, k, v = mixed[..., :per, :].flatten(2, 3), mixed[..., per, :], mixed[..., per + 1, :]
+    if config["position_embedding_type"] == "rope":
+        q, k = _turned(config, q), _turned(config, k)
+    k, v = (part.repeat_interleave(per, dim=2) for part in (k, v))
+    scores = torch.einsum("bshd,bthd->bhst", q, k) / math.sqrt(size)
+    age = torch.arange(length)[:, None] - torch.arange(length)
+    seen = age >= 0
+    if window := config.get("window_size"):
+        seen &= age <= window[0]
+    out = torch.einsum("bhst,bthd->bshd", scores.masked_fill(~seen, -math.inf).softmax(-1), v)
+    return _linear(w, f"{here}linear_proj", out.flatten(2))
+
+
+def _turned(config: Mapping[str, Any], x: Tensor) -> Tensor:
+    size = int(x.shape[-1] * config.get("rotary_percentage", 1.0))
+    frequency = config.get("rotary_base", 10000.0) ** (-torch.arange(0, size, 2).double() / size)
+    if config.get("scale_positional_embedding"):
+        wavelength = 2 * math.pi / frequency
+        smooth = ((8192 / wavelength - 1) / 3).clamp(0, 1)
+        frequency = frequency * smooth + frequency / 8 * (1 - smooth)
+    angle = torch.arange(x.shape[1]).double()[:, None] * frequency
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    one, two, rest = x[..., : size // 2], x[..., size // 2 : size], x[..., size:]
+    return torch.cat([one * cos - two * sin, two * cos + one * sin, rest], dim=-1)
+
+
+def _mlp(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
+    up = _linear(w, f"{here}linear_fc1", x)
+    if _gated(config):
+        gate, up = up.chunk(2, dim=-1)
+        up = gate * torch.sigmoid(gate) * up
+    else:
+        up = up.relu() ** 2 if config["activation"] == "squared-relu" else F.gelu(up, approximate="tanh")
+    return _linear(w, f"{here}linear_fc2", up)
+
+
+def _mixture(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
+    best, chosen = (x @ w[f"{here}router.weight"].T).topk(config["moe_router_topk"], dim=-1)
+    out = torch.zeros_like(x)
+    for expert in range(config["num_moe_experts"]):
+        share = (best.softmax(-1) * (chosen == expert)).sum(-1, keepdim=True)
+        out = out + share * _mlp(config, w, f"{here}experts.local_experts.{expert}.", x)
+    return out
+
+
+def local(made: Weights) -> Weights:
+    """The same under the names of Megatron-Core's layers without Transformer Engine."""
+    pairs = (
+        ("self_attention.linear_qkv.layer_norm_", "input_layernorm."),
+        ("mlp.linear_fc1.layer_norm_", "pre_mlp_layernorm."),
+    )
+    for old, new in pairs:
+        made = {name.replace(old, new): tensor for name, tensor in made.items()}
+    return made
+
+
+def earlier(config: Mapping[str, Any], made: Weights) -> Weights:
+    """The same under the names of NeMo's GPT before Megatron-Core; `swiglu` keeps the gate's other half apart."""
+    pairs = (
+        ("decoder.", "encoder."), ("self_attention.linear_qkv.layer_norm_", "input_layernorm."),
+        ("mlp.linear_fc1.layer_norm_", "post_attention_layernorm."), ("linear_qkv", "query_key_value"),
+        ("linear_proj", "dense"), ("linear_fc1", "dense_h_to_4h"), ("linear_fc2", "dense_4h_to_h"),
+    )  # fmt: skip
+    found: Weights = {}
+    for name, tensor in made.items():
+        for old, new in pairs:
+            name = name.replace(old, new)
+        if "dense_h_to_4h." in name and config["activation"] == "swiglu":
+            one, two = tensor.chunk(2)
+            found[f"language_model.{name}"] = one
+            found[f"language_model.{name.replace('dense_h_to_4h.', 'dense_h_to_4h_2.')}"] = two
+        else:
+            found[f"language_model.{name}"] = tensor
+    return found
+
+
+_ROWWISE = re.compile(r"word_embeddings|output_layer|linear_qkv\.(w|b)|query_key_value|linear_fc1\.(w|b)|dense_h_to_4h")
+_COLUMNWISE = re.compile(r"(linear_proj|self_attention\.dense|linear_fc2|dense_4h_to_h|rm_head)\.weight")
+
+
+def ranks(config: Mapping[str, Any], made: Weights, tensor: int, pipeline: int) -> dict[tuple[int, int], Weights]:
+    """What each rank of a grid holds, layers numbered anew on each stage."""
+    per = config["num_layers"] // pipeline
+    halves = _gated(config) and not any("dense_h_to_4h_2" in name for name in made)
+    held: dict[tuple[int, int], Weights] = {(t, p): {} for t in range(tensor) for p in range(pipeline)}
+    for name, whole in made.items():
+        layer = re.search(r"layers\.(\d+)\.", name)
+        stage = int(layer[1]) // per if layer else 0 if "embeddings" in name else pipeline - 1
+        own = name.replace(layer[0], f"layers.{int(layer[1]) % per}.") if layer else name
+        for rank in range(tensor):
+            part = whole
+            if _ROWWISE.search(name) and halves and re.search(r"linear_fc1\.(w|b)|dense_h_to_4h\.", name):
+                part = torch.cat([half.chunk(tensor)[rank] for half in whole.chunk(2)])
+            elif _ROWWISE.search(name):
+                part = whole.chunk(tensor)[rank]
+            elif _COLUMNWISE.search(name):
+                part = whole.chunk(tensor, dim=1)[rank]
+            held[rank, stage][f"model.{own}"] = part.clone()
+    return held
+
+
+def rank_files(config: Mapping[str, Any], made: Weights, tensor: int = 1, pipeline: int = 1) -> dict[str, bytes]:
+    """Files of `torch.save` as NeMo calls those of ranks."""
+    files = {}
+    for (t, p), part in ranks(config, made, tensor, pipeline).items():
+        state: OrderedDict[str, Any] = OrderedDict(part)
+        state["model.decoder.layers.0.self_attention._extra_state"] = io.BytesIO(b"beside")
+        state._metadata = OrderedDict(version=1)  # type: ignore[attr-defined]
+        folder = "" if tensor * pipeline == 1 else f"mp_rank_{t:02d}/"
+        folder = f"tp_rank_{t:02d}_pp_rank_{p:03d}/" if pipeline > 1 else folder
+        data = io.BytesIO()
+        torch.save(state, data)
+        files[f"{folder}model_weights.ckpt"] = data.getvalue()
+    return files
+
+
+def stacked(made: Weights) -> dict[str, Tensor]:
+    """The layers of each weight, and the experts, in one tensor."""
+    groups: dict[str, list[tuple[list[int], Tensor]]] = {}
+    for name, tensor in made.items():
+        places = [int(number) for number in re.findall(r"(?:layers|local_experts)\.(\d+)\.", name)]
+        own = re.sub(r"layers\.\d+\.", "layers.", name)
+        groups.setdefault(re.sub(r"local_experts\.\d+\.", "experts.", own), []).append((places, tensor))
+    whole = {}
+    for name, parts in groups.items():
+        parts.sort(key=lambda pair: pair[0])
+        lead = [1 + max(place[axis] for place, _ in parts) for axis in range(len(parts[0][0]))]
+        whole[name] = (
+            torch.stack([tensor for _, tensor in parts]).reshape(*lead, *parts[0][1].shape) if lead else parts[0][1]
+        )
+    return whole
+
+
+def distributed_files(made: Weights, folder: str, prefix: str, writers: int = 2) -> dict[str, bytes]:
+    """A distributed checkpoint of two writers' files, each weight in two boxes, as Megatron's `torch_dist`."""
+    from torch.distributed.checkpoint import metadata as md
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    data = [io.BytesIO() for _ in range(writers)]
+    entries: dict[str, Any] = {}
+    places: dict[Any, Any] = {}
+    for name, whole in {**stacked(made), "optimizer.state.exp_avg.x": torch.ones(3)}.items():
+        full = name if name.startswith("optimizer") else prefix + name
+        axis = whole.dim() - 1
+        at, chunks = 0, []
+        for number, part in enumerate(whole.chunk(writers, dim=axis)):
+            offset = torch.Size((*(0 for _ in range(axis)), at))
+            out, begin = data[number], data[number].tell()
+            torch.save(part.clone(), out)
+            out.seek(0, os.SEEK_END)
+            places[md.MetadataIndex(full, offset)] = _StorageInfo(f"__{number}_0.distcp", begin, out.tell() - begin)
+            chunks.append(md.ChunkStorageMetadata(offset, torch.Size(part.shape)))
+            at += part.shape[axis]
+        entries[full] = md.TensorStorageMetadata(
+            md.TensorProperties(dtype=whole.dtype), torch.Size(whole.shape), chunks
+        )
+    entries[f"{prefix}decoder.layers._extra_state/shard_0_1"] = md.BytesStorageMetadata()
+    files = {f"{folder}__{number}_0.distcp": out.getvalue() for number, out in enumerate(data)}
+    files[f"{folder}.metadata"] = pickle.dumps(md.Metadata(entries, storage_data=places))
+    return {**files, f"{folder}metadata.json": b'{"sharded_backend": "torch_dist"}', f"{folder}common.pt": b"unread"}
+
+
+def zarr_files(made: Weights, folder: str) -> dict[str, bytes]:
+    """A zarr folder of each weight: plain chunks, the last ones of an axis filled up."""
+    files = {}
+    for name, whole in stacked(made).items():
+        step = [1] * (whole.dim() - 1) + [-(-whole.shape[-1] // 3)]
+        if whole.dim() > 1:
+            step[-2] = whole.shape[-2]
+        padded = F.pad(whole, (0, step[-1] * 3 - whole.shape[-1]))
+        here = f"{folder}model.{name}/"
+        says = {"zarr_format": 2, "shape": list(whole.shape), "chunks": step, "dtype": "<f4", "order": "C"}
+        files[f"{here}.zarray"] = json.dumps(says | {"compressor": None, "fill_value": None, "filters": None}).encode()
+        for place in (
+            torch.cartesian_prod(*(torch.arange(s // c) for s, c in zip(padded.shape, step, strict=True)))
+            .reshape(-1, whole.dim())
+            .tolist()
+        ):
+            part = padded[tuple(slice(p * c, (p + 1) * c) for p, c in zip(place, step, strict=True))]
+            files[here + ".".join(map(str, place))] = part.contiguous().numpy().tobytes()
+    return files
+
+
+def tokenizer_file() -> bytes:
+    """The tokenizer of `IDS` words."""
+    return networks.words(IDS).to_str().encode()
+
+
+def archive(path: Path, config: Mapping[str, Any], files: Mapping[str, bytes], mode: str = "w") -> Path:
+    """A `.nemo` file of these weights' files, with settings and tokenizer; mode `w:gz` packs it."""
+    everything = {
+        "model_config.yaml": yaml.safe_dump(dict(config)).encode(),
+        "0123abcd_tokenizer.json": tokenizer_file(),
+    }
+    with tarfile.open(path, mode) as tar:
+        for name, data in {**everything, **files}.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size, member.mtime = len(data), 1700000000.5
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def second_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of NeMo 2's `context/model.yaml` for a model of NeMo 1's settings."""
+    function = {"squared-relu": "megatron.core.activations.squared_relu", "gelu": "torch.nn.functional.gelu"}
+    names = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm", "layernorm1p": "LayerNorm"}
+    keys = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "layernorm_epsilon")
+    kept = (
+        *keys,
+        "num_query_groups",
+        "kv_channels",
+        "position_embedding_type",
+        "rotary_base",
+        "window_size",
+        "num_moe_experts",
+    )
+    made = {
+        key: config[key] for key in (*kept, "moe_router_topk", "share_embeddings_and_output_weights") if key in config
+    }
+    made |= {
+        "_target_": "nemo.collections.llm.gpt.model.base.GPTConfig", "seq_length": config["encoder_seq_length"],
+        "rotary_percent": config.get("rotary_percentage", 1.0), "normalization": names[config["normalization"]],
+        "layernorm_zero_centered_gamma": config["normalization"] == "layernorm1p", "gated_linear_unit": _gated(config),
+        "activation_func": {"_target_": function.get(config["activation"], "torch.nn.functional.silu"), "_call_": False},
+        "add_bias_linear": config.get("bias", True), "add_qkv_bias": False, "bias_activation_fusion": True,
+        "hidden_dropout": 0.0, "attention_softmax_in_fp32": False, "tp_comm_overlap": False, "moe_aux_loss_coeff": 0.0,
+        "params_dtype": {"_target_": "torch.bfloat16", "_call_": False}, "cross_entropy_loss_fusion": True,
+    }  # fmt: skip
+    if config.get("scale_positional_embedding"):
+        made |= {"scale_factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "old_context_len": 8192}
+    return {"_target_": "nemo.collections.llm.gpt.model.base.GPTModel", "config": made, "optim": {"_target_": "x.Y"}}
+
+
+def second_folder(path: Path, config: Mapping[str, Any], made: Weights) -> Path:
+    """A checkpoint folder of NeMo 2."""
+    files = distributed_files(made, "weights/", "module.")
+    files["context/model.yaml"] = yaml.safe_dump(second_config(config)).encode()
+    files["context/io.json"] = b'{"root": {"type": "ref", "key": "os.system"}}'
+    files["context/nemo_tokenizer/tokenizer.json"] = tokenizer_file()
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path

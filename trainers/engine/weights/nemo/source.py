@@ -1,0 +1,161 @@
+"""A model of NeMo as tensors by name: an archive or folder opened, its settings read, its weights found.
+
+Nothing of it is copied before all of it has been held against the network that the settings describe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemas.end_tokens import TurnEnd
+from schemas.errors import ConfigError, DataError, QuiverError, printable
+from schemas.nemo.archive import Archive
+from schemas.nemo.model import CONFIG, CONFIG_2, settings_at, tokenizer_files
+from schemas.store.storage import shown
+from schemas.tokenizer import TOKENS, vocabulary_size
+from trainers.architecture import ModelConfig
+from trainers.engine.weights import registry, tokenizer
+from trainers.engine.weights.check import Check, CheckResult
+from trainers.engine.weights.nemo import distributed, names, ranks
+from trainers.engine.weights.nemo.held import FirstRows, Held
+from trainers.engine.weights.nemo.settings import model_of
+from trainers.engine.weights.plan import Incoming, planned
+from trainers.engine.weights.tensorfile import DTYPES
+from trainers.engine.weights.tokenizer import TokenizerFiles
+
+_TYPES = {dtype: name for name, dtype in DTYPES.items()}
+_COPIES = (*names.HEADS, "word_embeddings.weight")
+"""What the last pipeline stage of a model holds that ties its embedding and its head."""
+_UNCOMPARED = "transformers reads no model of NeMo"
+
+
+class NemoModel:
+    """The weights of a model of NeMo: a `Source` of `plan`."""
+
+    def __init__(self, path: str, described: str, held: Mapping[str, Held]) -> None:
+        self.path, self.described, self._held = path, described, held
+        self.config: dict[str, Any] = {}
+
+    @property
+    def tensors(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: held.shape for name, held in self._held.items()}
+
+    def dtype(self, name: str) -> str:
+        dtype = self._held[name].dtype
+        return _TYPES.get(dtype, str(dtype))
+
+    def source(self, name: str) -> str:
+        return self.path
+
+    def read(self, name: str, row: int | None = None) -> Tensor:
+        held = self._held[name]
+        return held.read() if row is None else held.read(row, row + 1)[0]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """NeMo keeps no such file."""
+        return {}
+
+
+@contextmanager
+def incoming(path: str, tokenizer_from: str | None, say: Callable[[str], None], taught: TurnEnd) -> Iterator[Incoming]:
+    """The model of NeMo at `path`, with the tokenizer that it brings or the one at `tokenizer_from`."""
+    words = _own_tokenizer(path) if tokenizer_from is None else tokenizer.at(tokenizer_from)
+    settings = settings_at(path)
+    model = model_of(settings, path, vocabulary_size(words.files[TOKENS]))
+    with Archive(path) as archive:
+        held = _found(archive, model.gated)
+        model = _with_head(model, held)
+        _drop_copies(model, held, path)
+        _cut(model, held, path)
+        source = NemoModel(path, CONFIG_2 if settings.is_second else CONFIG, held)
+        plan = planned(source, names.EARLIER if names.is_earlier(held) else names.CORE, model)
+        chosen = tokenizer.chosen(source, words, tokenizer_from, model, say, taught)
+        yield Incoming(plan, chosen, _family(model), _compare)
+
+
+def _own_tokenizer(path: str) -> TokenizerFiles:
+    """The tokenizer.json that the model brings."""
+    files = tokenizer_files(path)
+    if TOKENS in files:
+        return tokenizer.of_texts({name: data.decode() for name, data in files.items()}, path)
+    raise ConfigError(
+        "no-tokenizer",
+        f"{shown(path)} brings no {TOKENS}",
+        found=", ".join(sorted(files)) or "no tokenizer",
+        where=path,
+        kept="nothing was written",
+        next="name a tokenizer with --tokenizer; ImportModel reads one of SentencePiece out of the archive itself",
+    )
+
+
+def _found(archive: Archive, gated: bool) -> dict[str, Held]:
+    """The weights in whichever layout they are kept."""
+    if ranks.has_ranks(archive):
+        return ranks.tensors(archive, gated)
+    folder = distributed.folder_of(archive)
+    if folder is not None:
+        return distributed.tensors(archive, folder)
+    raise DataError(
+        "no-weights",
+        f"{shown(archive.path)} has no weights that can be read",
+        expected=f"{ranks.FILE}, files of ranks, or a distributed checkpoint in model_weights or weights",
+        found=printable(sorted(archive.pieces)[:8], 200),
+        where=archive.path,
+        kept="nothing was written",
+    )
+
+
+def _with_head(model: ModelConfig, held: dict[str, Held]) -> ModelConfig:
+    """The model with the head that the weights have: NeMo-Aligner's reward models keep a language model's unused."""
+    reward = held.get(names.REWARD)
+    if reward is None:
+        return model
+    for name in names.HEADS:
+        held.pop(name, None)
+    return dataclasses.replace(model, head="scalar", head_size=reward.shape[0], tie_embeddings=False)
+
+
+def _drop_copies(model: ModelConfig, held: dict[str, Held], path: str) -> None:
+    """Leave out what is the embedding again; `DataError` where it is not."""
+    if not model.tie_embeddings:
+        return
+    embedding = next((name for name in names.EMBEDDINGS if name in held), None)
+    for name in _COPIES:
+        copy = held.pop(name, None)
+        if copy is not None and embedding is not None and not torch.equal(copy.read(), held[embedding].read()):
+            raise _wrong(path, f"the settings tie the embeddings, yet {name} and {embedding} differ")
+
+
+def _cut(model: ModelConfig, held: dict[str, Held], path: str) -> None:
+    """Leave out the rows behind the ids of the tokenizer, which only fill the vocabulary up."""
+    for name in (*names.EMBEDDINGS, *names.HEADS):
+        if name not in held:
+            continue
+        rows = held[name].shape[0] if held[name].shape else 0
+        if rows < model.vocab_size:
+            raise _wrong(path, f"the tokenizer has ids up to {model.vocab_size - 1:,}, {name} {rows:,} rows")
+        held[name] = FirstRows(held[name], model.vocab_size)
+
+
+def _wrong(path: str, what: str) -> DataError:
+    return DataError("wrong-tensors", what, where=path, kept="nothing was written")
+
+
+def _family(model: ModelConfig) -> str:
+    """The Hugging Face family that computes the same; empty where none does."""
+    try:
+        return registry.of_model(model, None).name
+    except QuiverError:
+        return ""
+
+
+def _compare(here: str, check: Check) -> CheckResult:
+    if check == "on":
+        raise ConfigError("no-check", f"logits cannot be compared: {_UNCOMPARED}", next="check=auto or check=off")
+    return CheckResult(f"logits not compared: {_UNCOMPARED}", {"logits": "not compared"}, {"reason": _UNCOMPARED})
