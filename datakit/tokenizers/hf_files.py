@@ -3,6 +3,7 @@
     tokenizer.json                            the `tokenizers` library's, alone or in a Hugging Face folder
     tokenizer.model, *.model, *.model.v3      sentencepiece's
     vocab.json and merges.txt                 GPT-2's
+    a model of NeMo                           one of these, among the files of it (`schemas.nemo`)
 
 Settings, special tokens and chat template come from the files beside them (`schemas.tokenizer.SOURCES`). Formats and
 classes whose ids would come out wrong are refused by name.
@@ -18,6 +19,8 @@ from typing import Any
 
 from datakit.tokenizers import convert, spm
 from schemas.errors import ConfigError, DataError, printable
+from schemas.nemo.model import is_nemo, tokenizer_files
+from schemas.store.local import LocalStore
 from schemas.store.opening import named_file, no_such_file, open_store
 from schemas.store.storage import shown
 from schemas.tokenizer import LIMIT, SETTINGS, SOURCES, SPECIAL, TOKENS, Row, parsed, row_of
@@ -37,6 +40,10 @@ def files_at(path: str) -> dict[str, bytes]:
     is none.
     """
     store, place = open_store(path)
+    if isinstance(store, LocalStore) and is_nemo(place):
+        if files := tokenizer_files(place):
+            return files
+        raise _none(path, "a model of NeMo that brings none")
     names = store.names(place)
     if names:
         chosen = [*_main(names, path), *(name for name in (*SOURCES[1:], ADDED) if name in names)]

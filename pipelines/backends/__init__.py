@@ -6,4 +6,5 @@ from pipelines.backends.checkpoint import Checkpoint as Checkpoint
 from pipelines.backends.function import Function as Function
 from pipelines.backends.hf_folder import HfFolder as HfFolder
 from pipelines.backends.http import Http as Http
+from pipelines.backends.nemo_model import NemoModel as NemoModel
 from pipelines.backends.peft_folder import PeftFolder as PeftFolder

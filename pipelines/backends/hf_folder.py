@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph.backend import register
@@ -18,6 +18,8 @@ from pipelines.graph.external import ImportedModel
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
 from schemas.errors import ConfigError, DataError, printable
+from schemas.nemo.archive import small_files
+from schemas.nemo.model import is_nemo
 from schemas.store.commit import read_manifest
 from trainers.adapter_folder import is_adapters, read_adapters
 
@@ -45,9 +47,9 @@ class HfFolder(Checkpoint):
 
 
 def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: str = "", base: str = "") -> Node:
-    """The checkpoint made of a Hugging Face folder, or of the adapters there on the model in `base` or that which they
-    name, with the tokenizer at the place `tokenizer` or its own: that in `tokenizer.json`, or else in a SentencePiece
-    model.
+    """The checkpoint made of a Hugging Face folder, of a model of NeMo, or of the adapters there on the model in `base`
+    or that which they name, with the tokenizer at the place `tokenizer` or its own: that in `tokenizer.json`, or else
+    in a SentencePiece model.
     """
     folder = os.path.expanduser(folder)
     adapted = is_adapters(folder)
@@ -59,6 +61,8 @@ def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: 
     model = Path(below or folder) / "tokenizer.model"
     if not tokenizer and model.is_file() and not any(Path(at, "tokenizer.json").is_file() for at in (folder, below)):
         tokenizer = str(model)
+    if not tokenizer and is_nemo(folder):
+        tokenizer = folder
     return plan.add(
         ImportedModel(
             label=label or f"adopted/{stem(folder)}",
@@ -72,10 +76,12 @@ def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: 
 
 
 def content_digest_of(folder: str, base: str = "") -> str:
-    """SHA-256 in hex of what makes a Hugging Face folder what it is, or adapters there and the model in `base`;
-    `ConfigError` if it is none.
+    """SHA-256 in hex of what makes a Hugging Face folder or a model of NeMo what it is, or adapters there and the model
+    in `base`; `ConfigError` if it is none.
     """
     root = Path(folder)
+    if not base and is_nemo(folder):
+        return _nemo_digest(root)
     if not base and not (root / "config.json").is_file():
         raise ConfigError(
             "not-found",
@@ -108,7 +114,27 @@ def _weights_digest(path: Path) -> str:
         if size < 8 or header > min(size - 8, 100 << 20):
             raise DataError("bad-safetensors", f"{printable(str(path), 200)} is no safetensors file", where=str(path))
         total.update(file.read(header))
-        for place in range(_BLOCKS):
-            file.seek(max(0, (size - _BLOCK_BYTES) * place // (_BLOCKS - 1)))
-            total.update(file.read(_BLOCK_BYTES))
+        _add_blocks(total, file, size)
     return total.hexdigest()
+
+
+def _nemo_digest(root: Path) -> str:
+    """The small files of a model of NeMo whole, of each file of weights (the archive itself is one) size and blocks."""
+    small = small_files(str(root))
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in small.items()}
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()] if root.is_dir() else [root]
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        if name not in small:
+            total = hashlib.sha256(str(path.stat().st_size).encode())
+            with path.open("rb") as file:
+                _add_blocks(total, file, path.stat().st_size)
+            digests[name] = total.hexdigest()
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _add_blocks(total: hashlib._Hash, file: BinaryIO, size: int) -> None:
+    """Add blocks spread evenly over a file, the first and the last among them."""
+    for place in range(_BLOCKS):
+        file.seek(max(0, (size - _BLOCK_BYTES) * place // (_BLOCKS - 1)))
+        total.update(file.read(_BLOCK_BYTES))

@@ -1,6 +1,7 @@
 """Models from and for other programs, as commands.
 
     luigi --module pipelines ImportModel --folder llama-3.1-8b              a checkpoint of a Hugging Face folder
+    luigi --module pipelines ImportModel --folder gpt-2b-001.nemo           or of an archive of NeMo
     luigi --module pipelines ExportModel --model quiver-data/.../policy-3f2a91c0       and the way back
     luigi --module pipelines MergeModel  --model quiver-data/.../policy-91b0c2de         LoRA into its base
 
@@ -25,11 +26,13 @@ from pipelines.graph.resolve import stem
 
 
 class ImportModel(Command):
-    """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes."""
+    """A Hugging Face folder as a checkpoint, its logits compared with those that transformers computes; or a model of
+    NeMo, read and never unpacked.
+    """
 
     example = "--folder ./llama-3.1-8b"
 
-    folder = luigi.Parameter(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json; or PEFT's")
+    folder = luigi.Parameter(description="Hugging Face folder (config.json, *.safetensors), PEFT's, or a .nemo")
     base = luigi.Parameter(default="", description="model that PEFT's adapters belong to; empty: the one they name")
     tokenizer = luigi.Parameter(default="", description="tokenizer dataset, folder or file; empty: the folder's own")
     name = luigi.Parameter(

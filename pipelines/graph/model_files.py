@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import QuiverError
+from schemas.nemo.model import CONFIG, CONFIG_2, is_nemo, settings_at
 from trainers.adapter_folder import is_adapters, read_adapters
 from trainers.architecture import OUTPUT_NAMES, output_names
 from trainers.config import read_json
@@ -15,8 +16,10 @@ from trainers.config import read_json
 _POSITIONS = {
     "model.json": ("max_sequence_length",),
     "config.json": ("max_position_embeddings", "n_positions"),
+    CONFIG: ("max_position_embeddings", "encoder_seq_length"),
+    CONFIG_2: ("seq_length",),
 }
-"""Of a checkpoint and of a Hugging Face folder: the file, and the keys under which families have the number."""
+"""Of a checkpoint, a Hugging Face folder and models of NeMo: the file, and the keys that have the number there."""
 
 ADAPTERS = "lora.json"
 """The file of a checkpoint that holds LoRA adapters alone."""
@@ -55,6 +58,9 @@ def outputs_in(folder: str, facts: Mapping[str, Any], base: str = "") -> tuple[s
     labels = settings.get("id2label")
     named = len(labels) if isinstance(labels, dict) else 0
     usual = _count(settings.get("num_labels")) or named or _USUAL_LABELS
+    if name == CONFIG:
+        regression = settings.get("regression")
+        usual = (_count(regression.get("num_attributes")) if isinstance(regression, dict) else None) or 1
     size = _count(settings.get("head_size")) if name == "model.json" else usual
     return output_names(facts.get(OUTPUT_NAMES), size) if size else ()
 
@@ -63,6 +69,8 @@ def _is_scalar(name: str, settings: Mapping[str, Any]) -> bool | None:
     """Whether the network of the file `name` has a scalar head; None where it does not say."""
     if name == "model.json":
         return settings["head"] == "scalar" if "head" in settings else None
+    if name in (CONFIG, CONFIG_2):
+        return bool(settings.get("reward_model_type"))
     kinds = settings.get("architectures")
     if not isinstance(kinds, list) or len(kinds) != 1:
         return None
@@ -75,7 +83,13 @@ def _settings(folder: str, base: str) -> tuple[str, Mapping[str, Any]]:
         with suppress(QuiverError, OSError):
             return "config.json", read_adapters(folder.removeprefix("file://"), base).config
         return "", {}
-    for name in _POSITIONS:
+    if is_nemo(folder.removeprefix("file://")):
+        with suppress(QuiverError, OSError):
+            given = settings_at(folder.removeprefix("file://"))
+            inner = given.values.get("config") if given.is_second else given.values
+            return given.name, inner if isinstance(inner, dict) else {}
+        return "", {}
+    for name in ("model.json", "config.json"):
         path = Path(folder.removeprefix("file://")) / name
         if path.is_file():
             try:

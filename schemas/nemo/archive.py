@@ -163,8 +163,8 @@ def is_archive(path: str) -> bool:
 
 def small_files(path: str) -> Mapping[str, bytes]:
     """All files of the archive or folder `path` that are small enough to be settings, by name; nothing is written."""
-    found = os.stat(path)
-    return _small_files(path, found.st_size, found.st_mtime_ns)
+    state = os.stat(path)
+    return _small_files(path, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
@@ -243,7 +243,7 @@ def _in_tar(file_path: str, path: str) -> dict[str, Piece]:
 
 def _in_folder(path: str) -> dict[str, Piece]:
     """Plain files below the folder; links to folders are not followed."""
-    found: dict[str, Piece] = {}
+    pieces: dict[str, Piece] = {}
     with guarded("list", path):
         for here, folders, names in os.walk(path):
             folders.sort()
@@ -252,23 +252,23 @@ def _in_folder(path: str) -> dict[str, Piece]:
                 state = os.stat(file)
                 if not is_plain(state.st_mode):
                     raise _odd(path, os.path.relpath(file, path))
-                found[os.path.relpath(file, path)] = Piece(file, 0, state.st_size)
-                if len(found) > _MOST_FILES:
+                pieces[os.path.relpath(file, path)] = Piece(file, 0, state.st_size)
+                if len(pieces) > _MOST_FILES:
                     raise bad_archive(path, f"more than {_MOST_FILES:,} files")
-    return found
+    return pieces
 
 
 def _odd(path: str, name: str) -> IntegrityError:
     return bad_archive(path, f"{printable(name, 120)}: neither a file nor a folder")
 
 
-def missing(path: str, what: str, found: str) -> ConfigError:
+def missing(path: str, what: str, there: str) -> ConfigError:
     """The error for a file or folder that is no model of NeMo."""
     return ConfigError(
         "not-a-nemo-model",
         f"{shown(path)} is no model of NeMo",
         expected=what,
-        found=found,
+        found=there,
         where=path,
         kept="nothing was written",
     )

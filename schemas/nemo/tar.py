@@ -17,6 +17,7 @@ from schemas.store.storage import shown
 
 _BLOCK = 512
 _MOST_MEMBERS, _MOST_NAME, _MOST_HEADER = 1 << 18, 4096, 1 << 16
+_MOST_SIZE = 1 << 43
 _END = bytes(_BLOCK)
 _PLAIN, _FOLDER, _PAX, _LONG_NAME = (b"0", b"\0"), b"5", b"x", b"L"
 _KINDS = {
@@ -43,13 +44,13 @@ class Forwards(Protocol):
     """A file that is read from its beginning on, once."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes."""
+        """The next `size` bytes; fewer at the end."""
 
     def seek(self, place: int, /) -> object:
         """Go on at `place`, which lies ahead."""
 
     def tell(self) -> int:
-        """Where it stands."""
+        """How many bytes lie behind it."""
 
 
 def is_tar(start: bytes) -> bool:
@@ -108,6 +109,8 @@ def _headers(file: Forwards, where: str) -> Iterator[tuple[str, bytes, Span]]:
             raise bad_archive(where, f"{printable(name, 120)}: {_KINDS.get(kind, f'a member of kind {kind!r}')}")
         if "size" in given:
             size = _decimal(given["size"], where)
+        if size > _MOST_SIZE:
+            raise bad_archive(where, f"{printable(name, 120)}: {size:,} bytes")
         if kind == _FOLDER and size:
             raise bad_archive(where, f"{printable(name, 120)}: a folder of {size:,} bytes")
         yield name, kind, Span(place, size)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import math
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +153,26 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "run": (plain(_RUN).encode(),),
         "safetensors": (tensors,),
         "torch-index": (plain(index).encode(),),
+        **_nemo_seeds(),
+    }
+
+
+def _nemo_seeds() -> dict[str, tuple[bytes, ...]]:
+    import torch
+
+    tar, weights = io.BytesIO(), io.BytesIO()
+    settings = b"num_layers: 2\nhidden_size: 8\nnum_attention_heads: 2\nencoder_seq_length: 16\nbias: false\n"
+    settings += b"layernorm_epsilon: 1e-05\nactivation: swiglu\nposition_embedding_type: rope\nwindow_size: [4, 0]\n"
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for name, data in (("./model_config.yaml", settings), ("./" + "n" * 120, b"x" * 600)):
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1.5
+            archive.addfile(member, io.BytesIO(data))
+    torch.save({"a": torch.ones(2, 3), "b": torch.ones(6, dtype=torch.bfloat16)[2:4], "c": None}, weights)
+    return {
+        "nemo": (tar.getvalue(), gzip.compress(tar.getvalue())),
+        "nemo-settings": (settings, settings + b'target: a.MegatronGPTModel\ntokenizer: {model: "nemo:x"}\n'),
+        "torch-file": (weights.getvalue(),),
     }
 
 
@@ -287,6 +310,31 @@ def _torch_index(data: bytes, folder: str) -> None:
     Folder(place)
 
 
+def _nemo(data: bytes, folder: str) -> None:
+    from schemas.nemo.archive import Archive
+
+    with Archive(_file(data, folder, "m.nemo")) as archive:
+        for piece in archive.pieces.values():
+            piece.read_into(memoryview(bytearray(piece.size)), 0)
+
+
+def _nemo_settings(data: bytes, folder: str) -> None:
+    from schemas.nemo.model import settings_in
+    from trainers.engine.weights.nemo.settings import model_of
+
+    model_of(settings_in({"model_config.yaml": data}, folder), folder, 43)
+
+
+def _torch_file(data: bytes, folder: str) -> None:
+    from schemas.nemo.archive import Piece
+    from trainers.engine.checkpoint.torch_file import TorchFile
+
+    file = TorchFile(Piece(_file(data, folder, "weights.ckpt"), 0, len(data)), "weights.ckpt")
+    for tensor in file.tensors.values():
+        if math.prod(tensor.shape) < 1 << 20:
+            tensor.read()
+
+
 _PARSES: dict[str, Parse] = {
     "rows-jsonl": _jsonl,
     "rows-csv": _csv,
@@ -302,6 +350,9 @@ _PARSES: dict[str, Parse] = {
     "run": _run,
     "safetensors": _safetensors,
     "torch-index": _torch_index,
+    "nemo": _nemo,
+    "nemo-settings": _nemo_settings,
+    "torch-file": _torch_file,
 }
 
 _HERE: dict[str, Parse] = {"template": _template_here, "rows-parquet": _parquet_here}

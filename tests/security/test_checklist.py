@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from datakit.templating.sandbox import Conversation, Sandbox
 from schemas import Column, Schema
 from schemas.errors import DataError, IntegrityError, QuiverError
 from schemas.manifest import File, Manifest
+from schemas.nemo.archive import Piece
 from schemas.store.storage import PROTOCOLS, normal, shown
 from tests.conftest import ROOT
 
@@ -35,10 +37,11 @@ Row = Callable[[Path], object]
 
 
 def s01_pickle(folder: Path) -> None:
-    """Nothing but two vetted readers unpickles, and they refuse what is no index and no packed sequence."""
+    """Nothing but three vetted readers unpickles; they refuse what is no index, no tensors, no packed sequence."""
     from datakit.io import Npy
     from datakit.op import Context
     from trainers.engine.checkpoint.safe_unpickle import INDEX, read_index
+    from trainers.engine.checkpoint.torch_file import TorchFile
 
     canary = folder / "canary"
 
@@ -49,6 +52,10 @@ def s01_pickle(folder: Path) -> None:
     (folder / INDEX).write_bytes(pickle.dumps(Hostile()))
     with pytest.raises(IntegrityError):
         read_index(str(folder))
+    with zipfile.ZipFile(folder / "weights.ckpt", "w") as zipped:
+        zipped.writestr("a/data.pkl", pickle.dumps(Hostile()))
+    with pytest.raises(IntegrityError):
+        TorchFile(Piece(str(folder / "weights.ckpt"), 0, (folder / "weights.ckpt").stat().st_size), "weights.ckpt")
     items = np.empty(1, object)
     items[0] = {"input_ids": Hostile()}
     np.save(folder / "packs.npy", items, allow_pickle=True)
@@ -190,6 +197,12 @@ ROWS_TESTED: dict[str, Row] = {
 }  # fmt: skip
 
 TESTED_BY: dict[str, tuple[str, ...]] = {
+    "S03": (
+        "tests/security/test_nemo_archives.py::test_an_archive_that_can_be_meant_in_two_ways_is_refused",
+        "tests/security/test_nemo_archives.py::test_a_pack_that_grows_beyond_measure_is_stopped_and_leaves_nothing",
+        "tests/security/test_nemo_archives.py::test_a_pack_lies_in_a_private_file_while_it_is_read",
+    ),
+    "S04": ("tests/security/test_nemo_archives.py::test_settings_that_are_more_than_values_are_refused",),
     "S07": (
         "tests/datakit/tokenize/test_tokenizer.py::test_no_control_token_comes_out_of_any_content",
         "tests/datakit/tokenize/test_tokenizer.py::test_no_control_token_comes_out_of_any_content_of_a_trained_vocabulary",
@@ -244,8 +257,6 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
 """Threats whose tests stand with the code that they try."""
 
 ELSEWHERE = {
-    "S03": "no .nemo archive is read yet",
-    "S04": "no configuration comes out of an archive yet",
     "S13": "no scheduler is started; luigid is the user's own",
     "S27": "nothing is downloaded",
 }

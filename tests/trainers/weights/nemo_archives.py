@@ -1,7 +1,6 @@
-"""Tiny models as NeMo would have written them, in every layout, and what they compute by a formula of their own.
+"""Tiny models as NeMo would have written them, in every layout.
 
-`logits` is written from the papers' formulas on Megatron's tensors, without the engine; everything else here cuts and
-names tensors as Megatron-Core and NeMo's GPT before it do.
+Tensors are cut and named here as Megatron-Core and NeMo's GPT before it do it, without the engine.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ import yaml
 from torch import Tensor
 
 from tests.trainers import networks
+from tests.trainers.weights.nemo_oracle import IDS, Weights, channels, heads_of, is_gated
 
-IDS = 43
 ROWS = 64
-"""Ids of the tokenizer, and rows that the vocabulary is filled up to."""
-
-Weights = dict[str, Tensor]
+"""Rows that the vocabulary is filled up to."""
 
 _COMMON = {
     "num_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "encoder_seq_length": 64,
@@ -39,15 +36,25 @@ _COMMON = {
     "optim": {"name": "fused_adam", "lr": 2e-4}, "target": "nemo.collections.nlp.models.MegatronGPTModel",
     "nemo_version": "1.21.0", "precision": "bf16-mixed", "apply_query_key_layer_scaling": True,
 }  # fmt: skip
-_ROPE = {"position_embedding_type": "rope", "bias": False, "share_embeddings_and_output_weights": False}
+_ROPE = _COMMON | {
+    "position_embedding_type": "rope", "bias": False, "share_embeddings_and_output_weights": False,
+}  # fmt: skip
+_LLAMA = _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm"}
+_HALF = _ROPE | {"rotary_percentage": 0.5, "normalization": "layernorm1p"}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "gpt-2b-001": _COMMON | _ROPE | {"ffn_hidden_size": 88, "rotary_percentage": 0.5, "activation": "swiglu", "normalization": "layernorm1p"},
-    "llama-2": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm"},
-    "llama-3.1": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "rotary_base": 500000.0, "scale_positional_embedding": True},
-    "mistral": _COMMON | _ROPE | {"ffn_hidden_size": 64, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "window_size": [7, 0]},
-    "nemotron-4": _COMMON | _ROPE | {"ffn_hidden_size": 96, "rotary_percentage": 0.5, "activation": "squared-relu", "normalization": "layernorm1p", "num_query_groups": 2, "kv_channels": 16},
-    "mixtral": _COMMON | _ROPE | {"ffn_hidden_size": 48, "activation": "fast-swiglu", "normalization": "rmsnorm", "num_query_groups": 2, "num_moe_experts": 4, "moe_router_topk": 2},
-    "gpt-3": _COMMON | {"ffn_hidden_size": 128, "activation": "gelu", "normalization": "layernorm", "position_embedding_type": "learned_absolute", "bias": True, "share_embeddings_and_output_weights": True},
+    "gpt-2b-001": _HALF | {"ffn_hidden_size": 88, "activation": "swiglu"},
+    "llama-2": _LLAMA,
+    "llama-3.1": _LLAMA | {"num_query_groups": 2, "rotary_base": 500000.0, "scale_positional_embedding": True},
+    "mistral": _LLAMA | {"num_query_groups": 2, "window_size": [7, 0]},
+    "nemotron-4": _HALF
+    | {"ffn_hidden_size": 96, "activation": "squared-relu", "num_query_groups": 2, "kv_channels": 16},
+    "mixtral": _LLAMA
+    | {"ffn_hidden_size": 48, "num_query_groups": 2, "num_moe_experts": 4, "moe_router_topk": 2},
+    "gpt-3": _COMMON
+    | {
+        "ffn_hidden_size": 128, "activation": "gelu", "normalization": "layernorm", "bias": True,
+        "position_embedding_type": "learned_absolute", "share_embeddings_and_output_weights": True,
+    },
 }  # fmt: skip
 
 
@@ -55,10 +62,10 @@ def weights(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch
     """Random weights of a model under Megatron-Core's names, those of each layer of its own."""
     torch.manual_seed(seed)
     hidden, width, bias = config["hidden_size"], config["ffn_hidden_size"], config.get("bias", True)
-    rows, channels = _rows(config), _channels(config)
+    rows, size = heads_of(config), channels(config)
     norm = ("weight",) if config["normalization"] == "rmsnorm" else ("weight", "bias")
     centre = 0.0 if config["normalization"] == "layernorm1p" else 1.0
-    wide = 2 * width if _gated(config) else width
+    wide = 2 * width if is_gated(config) else width
     made: Weights = {"embedding.word_embeddings.weight": torch.randn(ROWS, hidden)}
     if config["position_embedding_type"] != "rope":
         made["embedding.position_embeddings.weight"] = torch.randn(config["max_position_embeddings"], hidden)
@@ -75,8 +82,8 @@ def weights(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch
     for layer in range(config["num_layers"]):
         here = f"decoder.layers.{layer}."
         norms(f"{here}self_attention.linear_qkv.layer_norm_")
-        linear(f"{here}self_attention.linear_qkv", sum(rows) * channels, hidden)
-        linear(f"{here}self_attention.linear_proj", hidden, config["num_attention_heads"] * channels)
+        linear(f"{here}self_attention.linear_qkv", sum(rows) * size, hidden)
+        linear(f"{here}self_attention.linear_proj", hidden, config["num_attention_heads"] * size)
         if number := config.get("num_moe_experts"):
             norms(f"{here}pre_mlp_layernorm.")
             made[f"{here}mlp.router.weight"] = torch.randn(number, hidden)
@@ -91,111 +98,6 @@ def weights(config: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch
     if not config.get("share_embeddings_and_output_weights", True):
         made["output_layer.weight"] = torch.randn(ROWS, hidden) / math.sqrt(hidden)
     return {name: tensor.to(dtype) for name, tensor in made.items()}
-
-
-def _channels(config: Mapping[str, Any]) -> int:
-    return int(config.get("kv_channels") or config["hidden_size"] // config["num_attention_heads"])
-
-
-def _rows(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    groups = config.get("num_query_groups") or config["num_attention_heads"]
-    return config["num_attention_heads"], groups, groups
-
-
-def _gated(config: Mapping[str, Any]) -> bool:
-    return str(config["activation"]).endswith("glu")
-
-
-def hidden_states(config: Mapping[str, Any], w: Weights, ids: Tensor) -> Tensor:
-    """What the last norm gives for `ids` [b, s]: [b, s, h], in float64."""
-    w = {name: tensor.double() for name, tensor in w.items()}
-    batch, length = ids.shape
-    x = w["embedding.word_embeddings.weight"][ids]
-    if "embedding.position_embeddings.weight" in w:
-        x = x + w["embedding.position_embeddings.weight"][:length]
-    for layer in range(config["num_layers"]):
-        here = f"decoder.layers.{layer}."
-        x = x + _attention(
-            config, w, f"{here}self_attention.", _norm(config, w, f"{here}self_attention.linear_qkv.layer_norm_", x)
-        )
-        if config.get("num_moe_experts"):
-            x = x + _mixture(config, w, f"{here}mlp.", _norm(config, w, f"{here}pre_mlp_layernorm.", x))
-        else:
-            x = x + _mlp(config, w, f"{here}mlp.", _norm(config, w, f"{here}mlp.linear_fc1.layer_norm_", x))
-    return _norm(config, w, "decoder.final_layernorm.", x)
-
-
-def logits(config: Mapping[str, Any], w: Weights, ids: Tensor) -> Tensor:
-    """Logits of `ids` [b, s]: [b, s, ids of the tokenizer]; with a reward head its numbers."""
-    x = hidden_states(config, w, ids)
-    if "rm_head.weight" in w:
-        return (x @ w["rm_head.weight"].double().T + w.get("rm_head.bias", torch.zeros(())).double()).float()
-    head = w.get("output_layer.weight", w["embedding.word_embeddings.weight"]).double()
-    return (x @ head.T)[..., :IDS].float()
-
-
-def _norm(config: Mapping[str, Any], w: Weights, name: str, x: Tensor) -> Tensor:
-    scale, epsilon = w[f"{name}weight"], config["layernorm_epsilon"]
-    if config["normalization"] == "rmsnorm":
-        return x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * scale
-    centred = x - x.mean(-1, keepdim=True)
-    scale = scale + 1 if config["normalization"] == "layernorm1p" else scale
-    return centred / (centred.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * scale + w[f"{name}bias"]
-
-
-def _linear(w: Weights, name: str, x: Tensor) -> Tensor:
-    out = x @ w[f"{name}.weight"].T
-    return out + w[f"{name}.bias"] if f"{name}.bias" in w else out
-
-
-def _attention(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
-    batch, length, _ = x.shape
-    heads, groups, _ = _rows(config)
-    size, per = _channels(config), heads // groups
-    mixed = _linear(w, f"{here}linear_qkv", x).reshape(batch, length, groups, per + 2, size)
-    q, k, v = mixed[..., :per, :].flatten(2, 3), mixed[..., per, :], mixed[..., per + 1, :]
-    if config["position_embedding_type"] == "rope":
-        q, k = _turned(config, q), _turned(config, k)
-    k, v = (part.repeat_interleave(per, dim=2) for part in (k, v))
-    scores = torch.einsum("bshd,bthd->bhst", q, k) / math.sqrt(size)
-    age = torch.arange(length)[:, None] - torch.arange(length)
-    seen = age >= 0
-    if window := config.get("window_size"):
-        seen &= age <= window[0]
-    out = torch.einsum("bhst,bthd->bshd", scores.masked_fill(~seen, -math.inf).softmax(-1), v)
-    return _linear(w, f"{here}linear_proj", out.flatten(2))
-
-
-def _turned(config: Mapping[str, Any], x: Tensor) -> Tensor:
-    size = int(x.shape[-1] * config.get("rotary_percentage", 1.0))
-    frequency = config.get("rotary_base", 10000.0) ** (-torch.arange(0, size, 2).double() / size)
-    if config.get("scale_positional_embedding"):
-        wavelength = 2 * math.pi / frequency
-        smooth = ((8192 / wavelength - 1) / 3).clamp(0, 1)
-        frequency = frequency * smooth + frequency / 8 * (1 - smooth)
-    angle = torch.arange(x.shape[1]).double()[:, None] * frequency
-    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-    one, two, rest = x[..., : size // 2], x[..., size // 2 : size], x[..., size:]
-    return torch.cat([one * cos - two * sin, two * cos + one * sin, rest], dim=-1)
-
-
-def _mlp(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
-    up = _linear(w, f"{here}linear_fc1", x)
-    if _gated(config):
-        gate, up = up.chunk(2, dim=-1)
-        up = gate * torch.sigmoid(gate) * up
-    else:
-        up = up.relu() ** 2 if config["activation"] == "squared-relu" else F.gelu(up, approximate="tanh")
-    return _linear(w, f"{here}linear_fc2", up)
-
-
-def _mixture(config: Mapping[str, Any], w: Weights, here: str, x: Tensor) -> Tensor:
-    best, chosen = (x @ w[f"{here}router.weight"].T).topk(config["moe_router_topk"], dim=-1)
-    out = torch.zeros_like(x)
-    for expert in range(config["num_moe_experts"]):
-        share = (best.softmax(-1) * (chosen == expert)).sum(-1, keepdim=True)
-        out = out + share * _mlp(config, w, f"{here}experts.local_experts.{expert}.", x)
-    return out
 
 
 def local(made: Weights) -> Weights:
@@ -216,17 +118,18 @@ def earlier(config: Mapping[str, Any], made: Weights) -> Weights:
         ("mlp.linear_fc1.layer_norm_", "post_attention_layernorm."), ("linear_qkv", "query_key_value"),
         ("linear_proj", "dense"), ("linear_fc1", "dense_h_to_4h"), ("linear_fc2", "dense_4h_to_h"),
     )  # fmt: skip
-    found: Weights = {}
-    for name, tensor in made.items():
+    renamed: Weights = {}
+    for core, tensor in made.items():
+        name = core
         for old, new in pairs:
             name = name.replace(old, new)
         if "dense_h_to_4h." in name and config["activation"] == "swiglu":
             one, two = tensor.chunk(2)
-            found[f"language_model.{name}"] = one
-            found[f"language_model.{name.replace('dense_h_to_4h.', 'dense_h_to_4h_2.')}"] = two
+            renamed[f"language_model.{name}"] = one
+            renamed[f"language_model.{name.replace('dense_h_to_4h.', 'dense_h_to_4h_2.')}"] = two
         else:
-            found[f"language_model.{name}"] = tensor
-    return found
+            renamed[f"language_model.{name}"] = tensor
+    return renamed
 
 
 _ROWWISE = re.compile(r"word_embeddings|output_layer|linear_qkv\.(w|b)|query_key_value|linear_fc1\.(w|b)|dense_h_to_4h")
@@ -236,8 +139,8 @@ _COLUMNWISE = re.compile(r"(linear_proj|self_attention\.dense|linear_fc2|dense_4
 def ranks(config: Mapping[str, Any], made: Weights, tensor: int, pipeline: int) -> dict[tuple[int, int], Weights]:
     """What each rank of a grid holds, layers numbered anew on each stage."""
     per = config["num_layers"] // pipeline
-    halves = _gated(config) and not any("dense_h_to_4h_2" in name for name in made)
-    held: dict[tuple[int, int], Weights] = {(t, p): {} for t in range(tensor) for p in range(pipeline)}
+    halves = is_gated(config) and not any("dense_h_to_4h_2" in name for name in made)
+    parts: dict[tuple[int, int], Weights] = {(t, p): {} for t in range(tensor) for p in range(pipeline)}
     for name, whole in made.items():
         layer = re.search(r"layers\.(\d+)\.", name)
         stage = int(layer[1]) // per if layer else 0 if "embeddings" in name else pipeline - 1
@@ -250,8 +153,8 @@ def ranks(config: Mapping[str, Any], made: Weights, tensor: int, pipeline: int) 
                 part = whole.chunk(tensor)[rank]
             elif _COLUMNWISE.search(name):
                 part = whole.chunk(tensor, dim=1)[rank]
-            held[rank, stage][f"model.{own}"] = part.clone()
-    return held
+            parts[rank, stage][f"model.{own}"] = part.clone()
+    return parts
 
 
 def rank_files(config: Mapping[str, Any], made: Weights, tensor: int = 1, pipeline: int = 1) -> dict[str, bytes]:
@@ -375,8 +278,8 @@ def second_config(config: Mapping[str, Any]) -> dict[str, Any]:
     made |= {
         "_target_": "nemo.collections.llm.gpt.model.base.GPTConfig", "seq_length": config["encoder_seq_length"],
         "rotary_percent": config.get("rotary_percentage", 1.0), "normalization": names[config["normalization"]],
-        "layernorm_zero_centered_gamma": config["normalization"] == "layernorm1p", "gated_linear_unit": _gated(config),
-        "activation_func": {"_target_": function.get(config["activation"], "torch.nn.functional.silu"), "_call_": False},
+        "layernorm_zero_centered_gamma": config["normalization"] == "layernorm1p", "gated_linear_unit": is_gated(config),
+        "activation_func": {"_target_": function.get(config["activation"], "torch.nn.functional.silu")},
         "add_bias_linear": config.get("bias", True), "add_qkv_bias": False, "bias_activation_fusion": True,
         "hidden_dropout": 0.0, "attention_softmax_in_fp32": False, "tp_comm_overlap": False, "moe_aux_loss_coeff": 0.0,
         "params_dtype": {"_target_": "torch.bfloat16", "_call_": False}, "cross_entropy_loss_fusion": True,

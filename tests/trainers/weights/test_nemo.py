@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.trainers.weights import nemo_archives as nemo
+from tests.trainers.weights import nemo_oracle as oracle
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.megatron import parallel
 from trainers.engine.weights import comparison
@@ -24,9 +25,9 @@ def imported(source: Path, out: Path) -> torch.Tensor:
     return comparison.ours(str(out), model, comparison.sample_ids(model), parallel.start(Parallel()))
 
 
-def same(config: dict, made: nemo.Weights, ours: torch.Tensor) -> None:
-    ids = torch.randint(0, nemo.IDS, (comparison.ROWS, ours.shape[1]), generator=torch.Generator().manual_seed(0))
-    theirs = nemo.logits(config, made, ids)
+def same(config: dict, made: oracle.Weights, ours: torch.Tensor) -> None:
+    ids = torch.randint(0, oracle.IDS, (comparison.ROWS, ours.shape[1]), generator=torch.Generator().manual_seed(0))
+    theirs = oracle.logits(config, made, ids)
     assert theirs.abs().max() > 1
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 

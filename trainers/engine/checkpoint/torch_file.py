@@ -53,7 +53,7 @@ class _Nothing:
     """What is no tensor, and never looked at: bytes that a layer keeps beside its weights."""
 
     def __init__(self, *given: object) -> None:
-        """`given` is dropped."""
+        """Drop the bytes `given`."""
 
 
 class Placed:
@@ -91,8 +91,8 @@ class TorchFile:
             folder = main[0].removesuffix(_PICKLE)
             if (order := entries.get(f"{folder}byteorder")) and _place(piece, order).bytes(16) != b"little":
                 raise ValueError("numbers in another order of bytes")
-            found = _Reader(_place(piece, entries[main[0]]).open(), dict(entries), folder).load()
-            views = _views(found)
+            content = _Reader(_place(piece, entries[main[0]]).open(), dict(entries), folder).load()
+            views = _views(content)
             self.tensors: Mapping[str, Placed] = {
                 one: Placed(view, _storage(piece, entries, folder, view)) for one, view in views.items()
             }
@@ -130,15 +130,15 @@ def _storage(piece: Piece, entries: Mapping[str, zipfile.ZipInfo], folder: str, 
     return place
 
 
-def _views(found: Any) -> dict[str, _View]:
+def _views(content: Any) -> dict[str, _View]:
     """The tensors of what was pickled: one, or those of a dictionary, or of its `state_dict`."""
-    if isinstance(found, _View):
-        return {"": found}
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    if isinstance(content, _View):
+        return {"": content}
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise TypeError("no tensors by name")
-    return {name: value for name, value in found.items() if isinstance(value, _View)}
+    return {name: value for name, value in content.items() if isinstance(value, _View)}
 
 
 class _Reader(pickle._Unpickler):

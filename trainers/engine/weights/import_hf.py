@@ -68,7 +68,7 @@ def import_hf(
     ):
         plan, words, model = given.plan, given.words, given.plan.model
         numbers = sum(_numel(stack) for stack, _ in plan.dtypes)
-        say(f"{given.family or 'no family'}: {numbers:,} parameters, {_types(plan)}")
+        say(f"{given.family or 'of no Hugging Face family'}: {numbers:,} parameters, {_types(plan)}")
         attempt = commit.begin_attempt(out, (checkpoint.WEIGHTS,))
         try:
             here = local(commit.attempt_path(out, attempt))
@@ -94,7 +94,7 @@ def import_hf(
 
 @contextmanager
 def _incoming(
-    path: str, base: str, tokenizer_from: str | None, say: Callable[[str], None], taught: TurnEnd
+    base: str, path: str, tokenizer_from: str | None, say: Callable[[str], None], taught: TurnEnd
 ) -> Iterator[Incoming]:
     """The model in the Hugging Face folder `path`, or that which the adapters there make."""
     adapters = read_adapters(path, base and local(base)) if is_adapters(path) else None

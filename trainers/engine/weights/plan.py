@@ -25,7 +25,7 @@ _ENOUGH = 10_000
 """Missing tensors after which a folder is refused without looking for more."""
 
 
-class Source(Protocol):
+class TensorSource(Protocol):
     """Another program's model: its tensors by name, `described` by a file of settings."""
 
     path: str
@@ -64,7 +64,7 @@ class Names(Protocol):
 class Plan:
     """How every tensor of a network is made from a folder's; `dtypes` in the order of writing."""
 
-    folder: Source
+    folder: TensorSource
     model: ModelConfig
     dtypes: list[tuple[Stack, torch.dtype]]
     spelt: Mapping[str, Spelling]
@@ -90,7 +90,7 @@ class Incoming:
     compare: Callable[[str, Check], CheckResult]
 
 
-def planned(folder: Source, family: Names, model: ModelConfig) -> Plan:
+def planned(folder: TensorSource, family: Names, model: ModelConfig) -> Plan:
     """The plan for `folder`; `DataError` names every tensor that is missing, unexpected or of a wrong shape or type."""
     there, faults = folder.tensors, _Faults()
     prefix = (family.prefix, family.prefix if any(name.startswith(family.prefix) for name in there) else "")
@@ -137,7 +137,7 @@ class _Faults:
     def any_of_tensors(self) -> bool:
         return bool(self.missing or self.shapes or self.types)
 
-    def miss(self, name: str, folder: Source) -> None:
+    def miss(self, name: str, folder: TensorSource) -> None:
         """A tensor that is not there; with too many of them the rest is not looked for."""
         self.missing.append(name)
         if len(self.missing) >= _ENOUGH:
@@ -189,7 +189,7 @@ def _full(name: str, prefix: tuple[str, str]) -> str:
     return name if prefix[1] else prefix[0] + name
 
 
-def _check_tied(folder: Source, embedding: str) -> None:
+def _check_tied(folder: TensorSource, embedding: str) -> None:
     if torch.equal(folder.read(_HEAD), folder.read(embedding)):
         return
     raise DataError(

@@ -27,7 +27,7 @@ from schemas.untrusted import strict_json
 from trainers.engine.checkpoint import safe_unpickle
 from trainers.engine.checkpoint.torch_file import TorchFile, reading
 from trainers.engine.weights.folder import listed
-from trainers.engine.weights.nemo.held import Box, Held, Region, Shape
+from trainers.engine.weights.nemo.lazy_tensor import Box, LazyTensor, Region, Shape
 from trainers.engine.weights.nemo.names import bare, is_weight
 
 _FOLDERS = ("model_weights/", "weights/")
@@ -44,21 +44,21 @@ def folder_of(archive: Archive) -> str | None:
     return next((folder for folder in _FOLDERS if folder in there), None)
 
 
-def tensors(archive: Archive, folder: str) -> dict[str, Held]:
+def tensors(archive: Archive, folder: str) -> dict[str, LazyTensor]:
     """Every weight of every layer by name; `IntegrityError` for an index that lies or holds more than an index."""
     if f"{folder}{_INDEX}" in archive.pieces:
         wholes = _indexed(archive, folder)
     else:
         wholes = _zarr(archive, folder)
-    found: dict[str, Held] = {}
+    weights: dict[str, LazyTensor] = {}
     for name, (size, dtype, boxes) in wholes.items():
         for own, index in _pieces(name, size):
-            if own in found:
+            if own in weights:
                 raise bad_archive(archive.path, f"{listed([own])} twice")
-            found[own] = Region(size, dtype, boxes, index)
-    if not found:
+            weights[own] = Region(size, dtype, boxes, index)
+    if not weights:
         raise bad_archive(archive.path, f"no weights below {folder}")
-    return found
+    return weights
 
 
 _Whole = tuple[Shape, torch.dtype, list[Box]]
@@ -92,7 +92,7 @@ def _indexed(archive: Archive, folder: str) -> dict[str, _Whole]:
         index.storage_data = {key: place for key, place in index.storage_data.items() if key.fqn in entries}
         files = {one.removeprefix(folder): two for one, two in archive.pieces.items() if one.startswith(folder)}
         safe_unpickle.check_places(index, {one: two.size for one, two in files.items()})
-        found: dict[str, _Whole] = {}
+        arrays: dict[str, _Whole] = {}
         for full, entry in entries.items():
             size, dtype = tuple(entry.size), entry.properties.dtype
             _check_lead(size, full)
@@ -104,8 +104,8 @@ def _indexed(archive: Archive, folder: str) -> dict[str, _Whole]:
                     raise ValueError(f"{printable(full, 120)} is packed")
                 part = files[place.relative_path].part(place.offset, place.length)
                 boxes.append(Box(offset, inside, partial(_of_file, part, place.relative_path, inside, dtype)))
-            found[bare(full)] = size, dtype, boxes
-    return found
+            arrays[bare(full)] = size, dtype, boxes
+    return arrays
 
 
 def _check_lead(size: Shape, name: str) -> None:
@@ -118,22 +118,22 @@ def _check_lead(size: Shape, name: str) -> None:
 def _of_file(piece: Piece, name: str, size: Shape, dtype: torch.dtype, first: int, last: int) -> Tensor:
     """Rows of a box that `torch.save` wrote."""
     with reading(piece, name):
-        held = TorchFile(piece, name).tensors.get("")
-        if held is None or held.shape != size or held.dtype != dtype:
+        whole = TorchFile(piece, name).tensors.get("")
+        if whole is None or whole.shape != size or whole.dtype != dtype:
             raise ValueError("another tensor than the index says")
-        return held.read(first, last)
+        return whole.read(first, last)
 
 
 def _zarr(archive: Archive, folder: str) -> dict[str, _Whole]:
     """The tensors of a folder of zarr arrays."""
-    found: dict[str, _Whole] = {}
+    arrays: dict[str, _Whole] = {}
     for name, piece in archive.pieces.items():
         full = name.removeprefix(folder).removesuffix(f"/{_ZARR}")
         if not (name.startswith(folder) and name.endswith(f"/{_ZARR}")) or not is_weight(bare(full)):
             continue
         with reading(piece, name):
-            found[bare(full)] = _array(archive, name.removesuffix(_ZARR), strict_json(piece.bytes(SMALL)))
-    return found
+            arrays[bare(full)] = _array(archive, name.removesuffix(_ZARR), strict_json(piece.bytes(SMALL)))
+    return arrays
 
 
 def _array(archive: Archive, folder: str, says: Any) -> _Whole:

@@ -1,6 +1,6 @@
 """What NeMo's models call the tensors of a network: as Megatron-Core does, or as NeMo did before it.
 
-Both keep query, key and value of a layer together, group by group, as the engine does; a gate stands over the other
+Both keep query, key and value of a layer grouped, group by group, as the engine does; a gate stands over the other
 half of an MLP's first linear, or beside it in a tensor of its own (`dense_h_to_4h_2`).
 """
 
@@ -76,15 +76,15 @@ def _core(name: str, model: ModelConfig) -> tuple[Spelling, ...]:
     through = VOCABULARY if name in (EMBEDDINGS[0], HEADS[0]) else PLAIN
     if ".experts.experts." in name:
         one = name.replace(_STACKED, _ONE).replace(".experts.experts.", ".experts.local_experts.{expert}.")
-        together = name.replace(_STACKED, _ONE).replace(".experts.experts.", ".experts.") + "{expert}"
-        return Spelling((one,)), Spelling((together,))
+        grouped = name.replace(_STACKED, _ONE).replace(".experts.experts.", ".experts.") + "{expert}"
+        return Spelling((one,)), Spelling((grouped,))
     own = name.replace(_STACKED, _ONE)
     alone = next((own.replace(*pair) for pair in _NORMS.items() if pair[0] in own), None)
     return (Spelling((own,), through), *((Spelling((alone,)),) if alone else ()))
 
 
 def _before(name: str, model: ModelConfig) -> tuple[Spelling, ...]:
-    """NeMo's names before Megatron-Core."""
+    """A network's tensor as NeMo's GPT called it before Megatron-Core."""
     if not name.startswith("decoder."):
         return (Spelling((f"language_model.{name}",), PLAIN if "position" in name else VOCABULARY),)
     own = f"language_model.encoder.{name.removeprefix('decoder.').replace('layers.', 'layers.{layer}.', 1)}"

@@ -16,7 +16,7 @@ from schemas.nemo.archive import Archive
 from schemas.nemo.tar import bad_archive
 from trainers.engine.checkpoint.torch_file import TorchFile
 from trainers.engine.weights.folder import listed
-from trainers.engine.weights.nemo.held import Held, Joined
+from trainers.engine.weights.nemo.lazy_tensor import Joined, LazyTensor
 from trainers.engine.weights.nemo.names import bare, is_weight
 
 FILE = "model_weights.ckpt"
@@ -36,14 +36,14 @@ def has_ranks(archive: Archive) -> bool:
     return any(name.rpartition("/")[2] == FILE for name in archive.pieces)
 
 
-def tensors(archive: Archive, gated: bool) -> dict[str, Held]:
+def tensors(archive: Archive, gated: bool) -> dict[str, LazyTensor]:
     """Every weight by the name that a single rank would give it. gated: the first linear of an MLP has a gate's half
     over the other, on each rank. `IntegrityError` for ranks that do not make one model.
     """
     grid = _grid(archive)
     stages = sorted({pipeline for _, pipeline in grid})
     size = 1 + max(tensor for tensor, _ in grid)
-    found: dict[str, Held] = {}
+    merged: dict[str, LazyTensor] = {}
     passed = 0
     for stage in stages:
         files = [grid[tensor, stage] for tensor in range(size)]
@@ -55,12 +55,12 @@ def tensors(archive: Archive, gated: bool) -> dict[str, Held]:
             before, number, after = _numbered(name)
             own = bare(name if number is None else f"{before}{number + passed}{after}")
             layers = max(layers, 0 if number is None else number + 1)
-            if own in found:
+            if own in merged:
                 raise bad_archive(archive.path, f"{listed([own])} twice")
             halves = fused and _GATED.fullmatch(name) is not None
-            found[own] = _joined([file.tensors[name] for file in files], name, halves, archive.path)
+            merged[own] = _joined([file.tensors[name] for file in files], name, halves, archive.path)
         passed += layers
-    return found
+    return merged
 
 
 def _numbered(name: str) -> tuple[str, int | None, str]:
@@ -89,7 +89,7 @@ def _grid(archive: Archive) -> Mapping[tuple[int, int], TorchFile]:
     return files
 
 
-def _joined(parts: list[Held], name: str, halves: bool, path: str) -> Held:
+def _joined(parts: list[LazyTensor], name: str, halves: bool, path: str) -> LazyTensor:
     """One weight of its parts; those that every rank holds are the first rank's."""
     first = parts[0]
     dim = 0 if _ROWS.fullmatch(name) else 1 if _COLUMNS.fullmatch(name) else None

@@ -39,7 +39,7 @@ _NAMED_2 = (
 )
 """Keys of NeMo 2 whose default every class of configuration sets anew, so that an absent one says nothing."""
 
-_HELD: Mapping[str, tuple[Any, ...]] = {
+_ONLY: Mapping[str, tuple[Any, ...]] = {
     "transformer_block_type": ("pre_ln",),
     "normalize_attention_scores": (True,),
     "headscale": (False,),
@@ -104,13 +104,13 @@ def _common(config: Config) -> dict[str, Any]:
 
 
 def _first(config: Config) -> dict[str, Any]:
-    """NeMo 1: model_config.yaml."""
+    """What model_config.yaml of NeMo 1 says by names of its own."""
     target = str(config.data.get("target", "MegatronGPTModel")).rpartition(".")[2]
     config.ignore({"target": "a name"})
     if target not in _CLASSES:
         config.fault(f"target {printable(target, 80)} is not supported (a GPT model is)")
     config.hold("name", _SPECS, "")
-    for key, values in _HELD.items():
+    for key, values in _ONLY.items():
         config.hold(key, values, values[0])
     _hold_reward(config)
     longest = config.count("max_position_embeddings", config.count("encoder_seq_length", 1 << 11))

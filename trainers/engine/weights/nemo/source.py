@@ -1,6 +1,6 @@
 """A model of NeMo as tensors by name: an archive or folder opened, its settings read, its weights found.
 
-Nothing of it is copied before all of it has been held against the network that the settings describe.
+Nothing of it is copied before all of it has been weights against the network that the settings describe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainers.architecture import ModelConfig
 from trainers.engine.weights import registry, tokenizer
 from trainers.engine.weights.check import Check, CheckResult
 from trainers.engine.weights.nemo import distributed, names, ranks
-from trainers.engine.weights.nemo.held import FirstRows, Held
+from trainers.engine.weights.nemo.lazy_tensor import FirstRows, LazyTensor
 from trainers.engine.weights.nemo.settings import model_of
 from trainers.engine.weights.plan import Incoming, planned
 from trainers.engine.weights.tensorfile import DTYPES
@@ -36,26 +36,30 @@ _UNCOMPARED = "transformers reads no model of NeMo"
 
 
 class NemoModel:
-    """The weights of a model of NeMo: a `Source` of `plan`."""
+    """The weights of a model of NeMo: a `TensorSource` of `plan`."""
 
-    def __init__(self, path: str, described: str, held: Mapping[str, Held]) -> None:
-        self.path, self.described, self._held = path, described, held
+    def __init__(self, path: str, described: str, weights: Mapping[str, LazyTensor]) -> None:
+        self.path, self.described, self._weights = path, described, weights
         self.config: dict[str, Any] = {}
 
     @property
     def tensors(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: held.shape for name, held in self._held.items()}
+        """The shape of every weight, by its name."""
+        return {name: weights.shape for name, weights in self._weights.items()}
 
     def dtype(self, name: str) -> str:
-        dtype = self._held[name].dtype
+        """The type of a weight, as safetensors calls it, or torch where that has no such type."""
+        dtype = self._weights[name].dtype
         return _TYPES.get(dtype, str(dtype))
 
     def source(self, name: str) -> str:
+        """The archive or folder itself."""
         return self.path
 
     def read(self, name: str, row: int | None = None) -> Tensor:
-        held = self._held[name]
-        return held.read() if row is None else held.read(row, row + 1)[0]
+        """A weight, or one slice of its first dimension."""
+        weights = self._weights[name]
+        return weights.read() if row is None else weights.read(row, row + 1)[0]
 
     def json(self, name: str) -> dict[str, Any]:
         """NeMo keeps no such file."""
@@ -69,12 +73,12 @@ def incoming(path: str, tokenizer_from: str | None, say: Callable[[str], None], 
     settings = settings_at(path)
     model = model_of(settings, path, vocabulary_size(words.files[TOKENS]))
     with Archive(path) as archive:
-        held = _found(archive, model.gated)
-        model = _with_head(model, held)
-        _drop_copies(model, held, path)
-        _cut(model, held, path)
-        source = NemoModel(path, CONFIG_2 if settings.is_second else CONFIG, held)
-        plan = planned(source, names.EARLIER if names.is_earlier(held) else names.CORE, model)
+        weights = _weights_in(archive, model.gated)
+        model = _with_head(model, weights, path)
+        _drop_copies(model, weights, path)
+        _cut(model, weights, path)
+        source = NemoModel(path, CONFIG_2 if settings.is_second else CONFIG, weights)
+        plan = planned(source, names.EARLIER if names.is_earlier(weights) else names.CORE, model)
         chosen = tokenizer.chosen(source, words, tokenizer_from, model, say, taught)
         yield Incoming(plan, chosen, _family(model), _compare)
 
@@ -94,7 +98,7 @@ def _own_tokenizer(path: str) -> TokenizerFiles:
     )
 
 
-def _found(archive: Archive, gated: bool) -> dict[str, Held]:
+def _weights_in(archive: Archive, gated: bool) -> dict[str, LazyTensor]:
     """The weights in whichever layout they are kept."""
     if ranks.has_ranks(archive):
         return ranks.tensors(archive, gated)
@@ -111,36 +115,45 @@ def _found(archive: Archive, gated: bool) -> dict[str, Held]:
     )
 
 
-def _with_head(model: ModelConfig, held: dict[str, Held]) -> ModelConfig:
+def _with_head(model: ModelConfig, weights: dict[str, LazyTensor], path: str) -> ModelConfig:
     """The model with the head that the weights have: NeMo-Aligner's reward models keep a language model's unused."""
-    reward = held.get(names.REWARD)
+    reward = weights.get(names.REWARD)
     if reward is None:
         return model
     for name in names.HEADS:
-        held.pop(name, None)
+        weights.pop(name, None)
+    bias = weights.pop(names.REWARD_BIAS, None)
+    if bias is not None and bool(bias.read().any()):
+        raise ConfigError(
+            "unsupported-model",
+            f"{names.REWARD_BIAS} is not supported (a reward head without a bias is)",
+            found=printable(bias.read().tolist(), 200),
+            where=path,
+            kept="nothing was written",
+        )
     return dataclasses.replace(model, head="scalar", head_size=reward.shape[0], tie_embeddings=False)
 
 
-def _drop_copies(model: ModelConfig, held: dict[str, Held], path: str) -> None:
+def _drop_copies(model: ModelConfig, weights: dict[str, LazyTensor], path: str) -> None:
     """Leave out what is the embedding again; `DataError` where it is not."""
     if not model.tie_embeddings:
         return
-    embedding = next((name for name in names.EMBEDDINGS if name in held), None)
+    embedding = next((name for name in names.EMBEDDINGS if name in weights), None)
     for name in _COPIES:
-        copy = held.pop(name, None)
-        if copy is not None and embedding is not None and not torch.equal(copy.read(), held[embedding].read()):
+        copy = weights.pop(name, None)
+        if copy is not None and embedding is not None and not torch.equal(copy.read(), weights[embedding].read()):
             raise _wrong(path, f"the settings tie the embeddings, yet {name} and {embedding} differ")
 
 
-def _cut(model: ModelConfig, held: dict[str, Held], path: str) -> None:
+def _cut(model: ModelConfig, weights: dict[str, LazyTensor], path: str) -> None:
     """Leave out the rows behind the ids of the tokenizer, which only fill the vocabulary up."""
     for name in (*names.EMBEDDINGS, *names.HEADS):
-        if name not in held:
+        if name not in weights:
             continue
-        rows = held[name].shape[0] if held[name].shape else 0
+        rows = weights[name].shape[0] if weights[name].shape else 0
         if rows < model.vocab_size:
             raise _wrong(path, f"the tokenizer has ids up to {model.vocab_size - 1:,}, {name} {rows:,} rows")
-        held[name] = FirstRows(held[name], model.vocab_size)
+        weights[name] = FirstRows(weights[name], model.vocab_size)
 
 
 def _wrong(path: str, what: str) -> DataError:

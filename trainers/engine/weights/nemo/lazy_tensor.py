@@ -12,7 +12,7 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 
-class Held(Protocol):
+class LazyTensor(Protocol):
     """A tensor that lies somewhere."""
 
     dtype: torch.dtype
@@ -25,7 +25,7 @@ class Held(Protocol):
 class Joined:
     """One tensor of the parts that tensor ranks hold, along `dim`; `halves`: each has a gate's part over another's."""
 
-    def __init__(self, parts: Sequence[Held], dim: int, halves: bool) -> None:
+    def __init__(self, parts: Sequence[LazyTensor], dim: int, halves: bool) -> None:
         first = parts[0]
         self._parts, self._dim, self._halves = parts, dim, halves
         self.dtype = first.dtype
@@ -51,7 +51,7 @@ class Joined:
 class FirstRows:
     """The first `rows` of a tensor: what stands behind the ids of a vocabulary only fills it up."""
 
-    def __init__(self, whole: Held, rows: int) -> None:
+    def __init__(self, whole: LazyTensor, rows: int) -> None:
         self._whole = whole
         self.dtype, self.shape = whole.dtype, (rows, *whole.shape[1:])
 
