@@ -60,15 +60,10 @@ def import_hf(
         say(f"{out} is already there")
         return standing
     path = local(source)
-    taught = TurnEnd.of(facts or {})
-    with (
-        incoming(path, tokenizer_from, say, taught)
-        if is_nemo(path)
-        else _incoming(path, base, tokenizer_from, say, taught) as given
-    ):
+    opened = incoming if is_nemo(path) else partial(_incoming, base)
+    with opened(path, tokenizer_from, say, TurnEnd.of(facts or {})) as given:
         plan, words, model = given.plan, given.words, given.plan.model
-        numbers = sum(_numel(stack) for stack, _ in plan.dtypes)
-        say(f"{given.family or 'of no Hugging Face family'}: {numbers:,} parameters, {_types(plan)}")
+        say(f"{given.family or 'of no Hugging Face family'}: {_numbers(plan):,} parameters, {_types(plan)}")
         attempt = commit.begin_attempt(out, (checkpoint.WEIGHTS,))
         try:
             here = local(commit.attempt_path(out, attempt))
