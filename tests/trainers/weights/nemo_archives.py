@@ -275,10 +275,11 @@ def second_config(config: Mapping[str, Any]) -> dict[str, Any]:
     made = {
         key: config[key] for key in (*kept, "moe_router_topk", "share_embeddings_and_output_weights") if key in config
     }
+    norm = config["normalization"]
     made |= {
         "_target_": "nemo.collections.llm.gpt.model.base.GPTConfig", "seq_length": config["encoder_seq_length"],
-        "rotary_percent": config.get("rotary_percentage", 1.0), "normalization": names[config["normalization"]],
-        "layernorm_zero_centered_gamma": config["normalization"] == "layernorm1p", "gated_linear_unit": is_gated(config),
+        "rotary_percent": config.get("rotary_percentage", 1.0), "normalization": names[norm],
+        "layernorm_zero_centered_gamma": norm == "layernorm1p", "gated_linear_unit": is_gated(config),
         "activation_func": {"_target_": function.get(config["activation"], "torch.nn.functional.silu")},
         "add_bias_linear": config.get("bias", True), "add_qkv_bias": False, "bias_activation_fusion": True,
         "hidden_dropout": 0.0, "attention_softmax_in_fp32": False, "tp_comm_overlap": False, "moe_aux_loss_coeff": 0.0,

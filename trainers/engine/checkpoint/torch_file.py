@@ -53,7 +53,7 @@ class _Nothing:
     """What is no tensor, and never looked at: bytes that a layer keeps beside its weights."""
 
     def __init__(self, *given: object) -> None:
-        """Drop the bytes `given`."""
+        """Keep none of what it was made with."""
 
 
 class Placed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from schemas.canonical import canonical
@@ -24,7 +26,6 @@ from trainers.engine.weights.folder import CONFIG, Folder
 from trainers.engine.weights.local_paths import local
 from trainers.engine.weights.nemo.source import incoming
 from trainers.engine.weights.plan import Incoming, Plan, planned
-from trainers.tensors import Stack
 
 VERSION = 2
 
@@ -109,11 +110,8 @@ def _incoming(
     yield Incoming(plan, words, family.name, compare)
 
 
-def _numel(stack: Stack) -> int:
-    count = 1
-    for size in stack.size:
-        count *= size
-    return count
+def _numbers(plan: Plan) -> int:
+    return sum(math.prod(stack.size) for stack, _ in plan.dtypes)
 
 
 def _types(plan: Plan) -> str:
