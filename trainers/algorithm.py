@@ -210,8 +210,9 @@ class Algorithm:
     the numbers of the scalar head are called under some settings (default: as many as the model says, without names);
     the vector columns hold as many. `presets` are settings with a name of their own, which stands wherever an
     algorithm's does: what else is set goes over them. `in_recipes` are settings that recipes give it where nothing else
-    does. `adapted` gives what the algorithm is under some settings, where these change what it reads, reports or counts
-    over; what is declared here holds for the default settings.
+    does. The formula of one with `one_update` holds for answers of the very weights that learn: for one update of each
+    step of an online run. `adapted` gives what the algorithm is under some settings, where these change what it reads,
+    reports or counts over; what is declared here holds for the default settings.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Algorithm:
     weights_of: Callable[[Rows], Tensor] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     in_recipes: Mapping[str, Any] = field(default_factory=dict)
+    one_update: bool = False
     adapted: Callable[[Algorithm, Any], Algorithm] | None = None
 
     def __post_init__(self) -> None:

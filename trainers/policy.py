@@ -180,6 +180,7 @@ def policy_algorithm(
         settings=settings,
         loss=loss,
         metrics=("entropy", *metrics),
+        one_update=not past,
         presets=presets or {},
         adapted=_adapted,
     )
@@ -191,7 +192,8 @@ def _adapted(algorithm: Algorithm, settings: PolicySettings) -> Algorithm:
     be another.
     """
     rows, aligned = algorithm.rows, algorithm.sequences[0].aligned
-    if isinstance(settings, RatioSettings) and settings.on_policy and "old_logprobs" in aligned:
+    on_policy = isinstance(settings, RatioSettings) and settings.on_policy
+    if on_policy and "old_logprobs" in aligned:
         rows, aligned = rows.dropping("old_logprobs"), tuple(name for name in aligned if name != "old_logprobs")
     metrics = algorithm.metrics
     if settings.kl_coefficient and "ref_logprobs" not in aligned:
@@ -202,4 +204,5 @@ def _adapted(algorithm: Algorithm, settings: PolicySettings) -> Algorithm:
         sequences=(replace(algorithm.sequences[0], aligned=aligned),),
         per=Per.TOKEN if settings.aggregate == "token" else Per.ROW,
         metrics=metrics,
+        one_update=algorithm.one_update or on_policy,
     )

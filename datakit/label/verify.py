@@ -13,7 +13,8 @@ from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.verifiers.choice import Choice
 from datakit.verifiers.number import Number
 from datakit.verifiers.registry import VERIFIERS, verifier_of
-from datakit.verifiers.verifier import Verifier
+from datakit.verifiers.text import Text
+from datakit.verifiers.verifier import ReadsBehind, Verifier
 from schemas import Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError
@@ -44,10 +45,10 @@ class Verify(Label):
     response: str = "response"
     answer: str = "answer"
     output: str = "correct"
-    after: str = ""
+    after: str = ReadsBehind.after
     """Text that introduces the answer in a response, for example `####`; what lacks it cannot be read."""
     choices: str = Choice.choices
-    strict: bool = False
+    strict: bool = Text.strict
     tolerance: float = Number.tolerance
     settings: Mapping[str, Any] = field(default_factory=dict, metadata=DEFAULT_UNNAMED)
     """Further settings of the kind."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from datakit.columns import answers
-from datakit.verifiers.verifier import Verifier
+from datakit.verifiers.verifier import ReadsBehind
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Verifier):
+class Choice(ReadsBehind):
     """Whether a response chooses the letter that the gold answer begins with; two letters are none."""
 
     kind: ClassVar[str] = "choice"
 
-    after: str = ""
     choices: str = "ABCDE"
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from datakit.columns import answers
-from datakit.verifiers.verifier import Verifier
+from datakit.verifiers.verifier import ReadsBehind
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Verifier):
+class Number(ReadsBehind):
     """Whether a response ends in the gold number (GSM8K, SVAMP); what is in doubt is wrong."""
 
     kind: ClassVar[str] = "number"
 
-    after: str = ""
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:

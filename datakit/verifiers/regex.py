@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from datakit.columns import answers
-from datakit.verifiers.verifier import Verifier
+from datakit.verifiers.verifier import ReadsBehind
 from schemas.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ MOST_STEPS = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regex(Verifier):
+class Regex(ReadsBehind):
     """Whether `pattern` (empty: the gold answer of the row) matches in the response, or all of it (`whole`)."""
 
     kind: ClassVar[str] = "regex"
 
-    after: str = ""
     pattern: str = ""
     whole: bool = False
     """Blanks around the response do not count."""

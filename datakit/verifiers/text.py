@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from datakit.columns import answers
-from datakit.verifiers.verifier import Verifier
+from datakit.verifiers.verifier import ReadsBehind
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text(Verifier):
+class Text(ReadsBehind):
     """Whether a response is the gold answer."""
 
     kind: ClassVar[str] = "text"
 
-    after: str = ""
     strict: bool = False
 
     def verdicts(self, rows: pl.DataFrame) -> pl.DataFrame:

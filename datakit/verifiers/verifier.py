@@ -35,3 +35,10 @@ class Verifier(ABC):
         """Of the text columns `response` (no nulls) and `gold`: `right` (float64, 0 to 1; null is 0), `read` (text or
         null) and `known` (whether the gold answer could be read).
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsBehind(Verifier):
+    """Base of those that read what stands behind a text which introduces the answer, where they are given one."""
+
+    after: str = ""

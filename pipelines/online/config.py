@@ -30,6 +30,7 @@ from pipelines.online.learners import KINDS
 from pipelines.online.network import FIRST_ANSWERS
 from schemas.canonical import plain
 from schemas.errors import ConfigError, printable
+from schemas.rows.rollouts import ADVANTAGES
 from schemas.settings import parse
 from schemas.store.ownfiles import replace_file
 from trainers import config
@@ -224,13 +225,14 @@ def identity_fields(step: StepConfig, learners: Mapping[str, Declared] = Mapping
 
 
 def check_updates(learning: Learning, step: StepConfig, where: str) -> None:
-    """`ConfigError` for several updates of a step by an algorithm whose formula holds for the weights that drew alone:
-    it weighs advantages, and holds the policy against none that was.
+    """`ConfigError` for several updates of a step by an algorithm whose formula holds for one: for the weights that
+    drew alone.
     """
     algorithm, _ = configured(learning.algorithm, learning.settings, where=where)
-    if step.updates == 1 or "advantages" not in algorithm.rows or "old_logprobs" in algorithm.rows:
+    if step.updates == 1 or not algorithm.one_update:
         return
-    with_ratio = ", ".join(name for name, one in algorithms().items() if "old_logprobs" in one.rows)
+    same = (one for one in algorithms().values() if not one.one_update and ADVANTAGES.name in one.rows)
+    with_ratio = ", ".join(one.name for one in same)
     raise ConfigError(
         "one-update",
         f"{algorithm.name} holds for one update of each step, and a step makes {step.updates}: from the second on the "

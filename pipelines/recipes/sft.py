@@ -24,10 +24,15 @@ _COLUMNS = (
     Figure("rows", ",.0f", meaning="rows that are learnt from"),
     Figure("trained tokens", ".1%", meaning="share of their tokens that is learnt"),
     Figure("held-out rows", ",.0f", meaning="rows that the model is judged by"),
-    Figure("eval loss before", ".4f", meaning="nats for a learnt token of these, by the model as it came"),
-    Figure("eval loss after", ".4f", meaning="the same by the trained model"),
-    Figure("perplexity before", ",.2f", meaning="exp of that loss (inf: beyond floats)"),
-    Figure("perplexity after", ",.2f", meaning="the same by the trained model"),
+    Figure(
+        "eval loss before",
+        ".4f",
+        meaning="nats for a learnt token of these, by the model as it came",
+        change="eval loss",
+    ),
+    Figure("eval loss after", ".4f", meaning="the same by the trained model", change="eval loss"),
+    Figure("perplexity before", ",.2f", meaning="exp of that loss (inf: beyond floats)", change="perplexity"),
+    Figure("perplexity after", ",.2f", meaning="the same by the trained model", change="perplexity"),
 )
 
 

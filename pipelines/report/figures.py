@@ -17,13 +17,24 @@ Value = str | float | None
 @dataclass(frozen=True)
 class Figure:
     """A column of a table: `form` is how Python formats its numbers, `between` joins those of a cell with several,
-    `meaning` is printed below the table.
+    `meaning` is printed below the table. `change` names what a run changed, for the head of its page: of two columns
+    with one such name the first has it before and the second after, one column alone has both in its cells.
     """
 
     name: str
     form: str = ""
     between: str = ", "
     meaning: str = ""
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run changed, before it and after it, as texts."""
+
+    name: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,24 @@ _COLUMNS = (
     Figure(
         "kept reward", "+.2f", meaning="of this iteration's samples among those kept; of pairs, of the chosen answers"
     ),
-    Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
-    Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it"),
-    Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
-    Figure("answer tokens", ".1f", " -> ", "mean length of these answers: does reward pay for length?"),
+    Figure(
+        "gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says", change="gold"
+    ),
+    Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it", change="gold"),
+    Figure(
+        "held-out reward",
+        "+.2f",
+        " -> ",
+        "mean reward of answers to held-out prompts, before and after",
+        change="held-out reward",
+    ),
+    Figure(
+        "answer tokens",
+        ".1f",
+        " -> ",
+        "mean length of these answers: does reward pay for length?",
+        change="answer tokens",
+    ),
     Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else, once their processes have started"),
 )
 

@@ -12,14 +12,30 @@ from pipelines.stages.iteration import Evaluation
 
 _COLUMNS = (
     Figure("steps", ",", meaning="optimizer steps"),
-    Figure("reward", "+.3f", " -> ", "mean reward of the answers that the first and the last step drew"),
+    Figure(
+        "reward", "+.3f", " -> ", "mean reward of the answers that the first and the last step drew", change="reward"
+    ),
     Figure("best held-out reward", "+.3f", meaning="the highest of a validation (validate_every)"),
     Figure("at step", ",", meaning="the step of that"),
     Figure("held-out prompts", ",.0f", meaning="those that the policy is judged by, one answer to each"),
-    Figure("gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says"),
-    Figure("gold after", ".1%", meaning="the same after the last step; by rule, no model judges it"),
-    Figure("held-out reward", "+.2f", " -> ", "mean reward of answers to held-out prompts, before and after"),
-    Figure("answer tokens", ".1f", " -> ", "mean length of these answers: does reward pay for length?"),
+    Figure(
+        "gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says", change="gold"
+    ),
+    Figure("gold after", ".1%", meaning="the same after the last step; by rule, no model judges it", change="gold"),
+    Figure(
+        "held-out reward",
+        "+.2f",
+        " -> ",
+        "mean reward of answers to held-out prompts, before and after",
+        change="held-out reward",
+    ),
+    Figure(
+        "answer tokens",
+        ".1f",
+        " -> ",
+        "mean length of these answers: does reward pay for length?",
+        change="answer tokens",
+    ),
     Figure("seconds", ".0f", meaning="of all steps: drawing, labelling, training"),
 )
 

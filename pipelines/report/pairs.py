@@ -27,8 +27,13 @@ def preference_table(title: str, results: Results) -> FigureTable:
 def _of_pairs(meaning: str) -> tuple[Figure, ...]:
     return (
         Figure("pairs", ",.0f", meaning="held-out pairs"),
-        Figure("chosen likelier before", ".1%", meaning="pairs whose chosen answer the first policy finds likelier"),
-        Figure("after", ".1%", meaning="the same by the trained policy"),
+        Figure(
+            "chosen likelier before",
+            ".1%",
+            meaning="pairs whose chosen answer the first policy finds likelier",
+            change="chosen likelier",
+        ),
+        Figure("after", ".1%", meaning="the same by the trained policy", change="chosen likelier"),
         Figure("rewards/accuracies", ".1%", meaning="pairs whose chosen answer has the greater reward"),
         Figure("rewards/margins", ".4f", meaning="mean difference of the rewards"),
         Figure("rewards/chosen", ".4f", meaning=f"mean reward: {meaning}"),

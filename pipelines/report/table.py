@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.report.figures import Figure, FigureTable, Value
+from pipelines.report.figures import Change, Figure, FigureTable, Value
 from pipelines.report.renderer import Renderer, Report
 from schemas.process import terminal
 
@@ -32,6 +32,24 @@ def text(table: FigureTable) -> str:
 def cells(table: FigureTable) -> tuple[tuple[str, ...], ...]:
     """What stands in a table's cells, row by row: each number in its column's form, "-" where there is none."""
     return tuple(tuple(_cell(*pair) for pair in zip(table.columns, row, strict=True)) for row in table.rows)
+
+
+def changes(table: FigureTable) -> list[Change]:
+    """What the columns of a table name as changed, of several rows before the first and after the last; nothing of what
+    was not measured.
+    """
+    ends: dict[str, list[int]] = {}
+    for at, column in enumerate(table.columns):
+        if column.change:
+            ends.setdefault(column.change, []).append(at)
+    made = [Change(name, _end(table, 0, at[0]), _end(table, -1, at[-1])) for name, at in ends.items() if table.rows]
+    return [one for one in made if "-" not in (one.before, one.after)]
+
+
+def _end(table: FigureTable, row: int, column: int) -> str:
+    """The cell there; of one with several values the first, or the last."""
+    value = table.rows[row][column]
+    return _cell(table.columns[column], value[row] if isinstance(value, tuple) else value)
 
 
 def _blocks(names: Sequence[str], rows: Cells) -> Iterator[str]:

@@ -21,20 +21,21 @@ import pytest
 
 from datakit.catalog.ask import workspace_process
 from datakit.catalog.workspace import read_workspace
-from pipelines.report.figures import Figure, FigureTable
+from pipelines.report.figures import Change, Figure, FigureTable
 from pipelines.report.html import PAGE, charts, page
 from pipelines.report.html.ancestry import ancestry
 from pipelines.report.html.answers import answers
-from pipelines.report.html.blocks import Grid, Section
+from pipelines.report.html.blocks import Section
 from pipelines.report.html.curves import _read, _thinned, curves
 from pipelines.report.html.drift import drift
 from pipelines.report.html.funnel import funnel
 from pipelines.report.html.made_with import environment, settings, timings
-from pipelines.report.html.outcome import Change, changes
+from pipelines.report.html.outcome import headline
 from pipelines.report.html.record import RunRecord, read_record
 from pipelines.report.html.reported import ReportedRun
 from pipelines.report.html.rewards import rewards
 from pipelines.report.renderer import Report
+from pipelines.report.table import changes
 from quiver import console
 from schemas import REPORTS, Dataset
 from schemas.errors import ConflictError, DataError
@@ -56,7 +57,11 @@ HOSTILE = [
 ]
 TABLE = FigureTable(
     "figures of <b>rest</b>",
-    (Figure("gold before", ".1%"), Figure("gold after", ".1%", meaning="the same & after"), Figure("judge")),
+    (
+        Figure("gold before", ".1%", change="gold"),
+        Figure("gold after", ".1%", meaning="the same & after", change="gold"),
+        Figure("judge"),
+    ),
     ((0.25, 0.5, HOSTILE[0]),),
     (f"note {HOSTILE[1]}",),
 )
@@ -224,13 +229,27 @@ def test_a_record_that_no_recipe_wrote_is_refused(text: str, tmp_path: Path) -> 
     assert caught.value.slug == "report-unreadable"
 
 
-def test_the_figures_that_a_run_changed_are_those_of_which_there_are_two() -> None:
-    rows = (("1", "25.0%", "50.0%", "+0.1 -> +0.2", "9", "-"), ("2", "50.0%", "75.0%", "+0.2 -> +0.4", "9", "-"))
-    columns = ("iteration", "gold before", "gold after", "reward", "seconds", "lost before")
-    assert changes([Grid(caption="x", columns=columns, rows=rows)]) == [
-        Change("gold", "25.0%", "75.0%"),
-        Change("reward", "+0.1", "+0.4"),
-    ]
+def test_the_figures_that_a_run_changed_are_those_that_its_table_names() -> None:
+    columns = (
+        Figure("iteration"),
+        Figure("right at first", ".1%", change="gold"),
+        Figure("right then", ".1%", change="gold"),
+        Figure("of answers", "+.1f", " to ", change="reward"),
+        Figure("seconds", "g", " -> "),
+        Figure("unmeasured", change="lost"),
+        Figure("half measured", ".1f", " -> ", change="half"),
+    )
+    rows = ((1, 0.25, 0.5, (0.1, 0.2), (9, 8), None, (1.0, None)), (2, 0.5, 0.75, (0.2, 0.4), (9, 7), 1.0, (2.0, None)))
+    table = FigureTable("x", columns, rows)
+    assert changes(table) == [Change("gold", "25.0%", "75.0%"), Change("reward", "+0.1", "+0.4")]
+    assert changes(FigureTable("x", columns, ())) == []
+
+
+def test_the_head_of_a_page_has_room_for_four_changes(root: Path) -> None:
+    given = tuple(Change(f"figure {number}", "1", "2") for number in range(5))
+    record = RunRecord(task="x", results=(), changes=given, environment={})
+    with workspace_process(str(root)) as process:
+        assert headline(ReportedRun(read_workspace(str(root)), record, process)) == given[:4]
 
 
 def test_a_record_is_read_as_it_was_written(root: Path) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.workspace import Entry
+from pipelines.report.figures import Change
 from pipelines.report.html.blocks import Grid
 from pipelines.report.renderer import Report
-from pipelines.report.table import cells
+from pipelines.report.table import cells, changes
 from schemas.errors import DataError, QuiverError, printable
 from schemas.settings import parse
 from schemas.untrusted import parsing, strict_json
@@ -35,6 +36,7 @@ class RunRecord:
     command: str = ""
     finished: str = ""
     tables: tuple[Grid, ...] = ()
+    changes: tuple[Change, ...] = ()
     environment: Mapping[str, str]
 
     def to_json(self) -> str:
@@ -60,6 +62,7 @@ def recorded(report: Report) -> RunRecord:
         finished=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         results=report.results,
         tables=tuple(tables),
+        changes=tuple(one for table in report.tables for one in changes(table)),
         environment=dict(_environment()),
     )
 
