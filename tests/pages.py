@@ -108,8 +108,8 @@ def prepare(folder: Path) -> None:
     assert tokens.num_rows == 24
 
 
-def model(folder: Path) -> None:
-    """A Llama folder of a few thousand weights with a chat template."""
+def model(folder: Path, positions: int = 512) -> None:
+    """A Llama folder of a few thousand weights with a chat template, which reads so many `positions`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -126,7 +126,7 @@ def model(folder: Path) -> None:
     )
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     ids = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = LlamaConfig(**sizes, **ids, num_key_value_heads=2, max_position_embeddings=512)
+    config = LlamaConfig(**sizes, **ids, num_key_value_heads=2, max_position_embeddings=positions)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

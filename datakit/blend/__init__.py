@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datakit.blend.judged import Judged as Judged
+from datakit.blend.match import Match as Match
 from datakit.blend.mismatch import Mismatch as Mismatch
 from datakit.blend.mix import Mix as Mix
 from datakit.blend.pair import Pair as Pair

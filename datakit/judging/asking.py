@@ -15,16 +15,17 @@ from typing import Any
 
 from datakit.judging.rubric import LETTERS, TIE, Rubric
 
-_FIELD = re.compile(r"\{(conversation|answers|reference)\}")
+_FIELD = re.compile(r"\{(conversation|answers|reference|criterion)\}")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A row as a judge sees it: turns of what was asked, answers in their order here, a reference."""
+    """A row as a judge sees it: turns of what was asked, answers in their order here, a reference, a criterion."""
 
     turns: Sequence[Mapping[str, Any]]
     answers: Sequence[str]
     reference: str = ""
+    criterion: str = ""
 
 
 def conversation(rubric: Rubric, row: Shown, order: Sequence[int]) -> list[dict[str, str]]:
@@ -38,6 +39,7 @@ def conversation(rubric: Rubric, row: Shown, order: Sequence[int]) -> list[dict[
         "conversation": "\n".join(turns),
         "answers": "\n".join(_fenced(name, row.answers[at], mark) for name, at in zip(names, order, strict=True)),
         "reference": _fenced("reference answer", row.reference, mark),
+        "criterion": row.criterion,
     }
     system, prompt = (
         _FIELD.sub(lambda at: fields[at[1]], "\n".join(lines)) for lines in (rubric.system, rubric.prompt)

@@ -18,6 +18,7 @@ from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
 from datakit.label.pii import Pii as Pii
+from datakit.label.principle import DrawPrinciple as DrawPrinciple
 from datakit.label.refusal import Refusal as Refusal
 from datakit.label.repetition import Repetition as Repetition
 from datakit.label.reward import Reward as Reward

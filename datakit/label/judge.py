@@ -18,6 +18,7 @@ from datakit.judging.reading import NO_VERDICT
 from datakit.judging.rubric import LETTERS, Rubric, read_rubric
 from datakit.op import Capability, Context, Op
 from schemas import MESSAGES, Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
 from schemas.settings import parse
@@ -37,7 +38,7 @@ class Judge(AskingLabel):
     `<output>_consistent` is the share of votes whose orders agree, `<output>_first` the share of replies for what they
     saw first: 0.5 of a judge of two answers that does not look at the order. `<output>_refusal`, `_unparsed`,
     `_truncated` and `_error` count replies without a verdict. The rubric is a file's name, or stands here whole: its
-    text, not its place, is part of the key.
+    text, not its place, is part of the key. One with `{criterion}` reads what a row is judged by from that column.
     """
 
     name: ClassVar[str] = "label.judge"
@@ -56,6 +57,7 @@ class Judge(AskingLabel):
     swap: bool = True
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=512, greedy=True))
     output: str = "judge"
+    criterion: str = field(default="criterion", metadata=DEFAULT_UNNAMED)
 
     def __post_init__(self) -> None:
         fitting = {"score": 1, "attributes": 1, "pairwise": 2}.get(self.rubric.kind)
@@ -86,6 +88,8 @@ class Judge(AskingLabel):
         answers = (Column(name, pa.string(), "an answer to be judged") for name in self.columns)
         reference = Column(self.reference, pa.string(), "the reference answer", nullable=True)
         more = (reference,) if self.rubric.reads_reference else ()
+        if self.rubric.reads_criterion:
+            more += (Column(self.criterion, pa.string(), "what the answers are judged by"),)
         return Schema("judged", 1, (Column("messages", MESSAGES, "what was asked"), *answers, *more))
 
     @property
@@ -96,10 +100,14 @@ class Judge(AskingLabel):
         judge = ctx.resources["judge"]
         assert isinstance(judge, JudgeClient), f"{type(judge).__name__} is no Judge"
         texts = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
-        known = rows[self.reference].to_pylist() if self.rubric.reads_reference else [None] * rows.num_rows
+        known = zip(
+            rows[self.reference].to_pylist() if self.rubric.reads_reference else [None] * rows.num_rows,
+            rows[self.criterion].to_pylist() if self.rubric.reads_criterion else [""] * rows.num_rows,
+            strict=True,
+        )
         shown = [
-            Shown(turns or (), answers, reference or "")
-            for turns, answers, reference in zip(rows["messages"].to_pylist(), texts, known, strict=True)
+            Shown(turns or (), answers, reference or "", criterion)
+            for turns, answers, (reference, criterion) in zip(rows["messages"].to_pylist(), texts, known, strict=True)
         ]
         made = panel.judged(
             judge, self.rubric, shown, self.columns,

@@ -15,7 +15,9 @@ from pipelines.recipes.reinforce import Reinforce as Reinforce
 from pipelines.recipes.rejection_sampling import RejectionSamplingIteration as RejectionSamplingIteration
 from pipelines.recipes.rest import RestIteration as RestIteration
 from pipelines.recipes.reward_model import RewardModel as RewardModel
+from pipelines.recipes.rl_cai import RlCai as RlCai
 from pipelines.recipes.sft import Sft as Sft
+from pipelines.recipes.sl_cai import SlCai as SlCai
 from pipelines.recipes.spin import SpinIteration as SpinIteration
 from pipelines.recipes.steer_lm import SteerLm as SteerLm
 from pipelines.recipes.steer_lm2 import SteerLm2Iteration as SteerLm2Iteration

@@ -37,7 +37,8 @@ RECIPES: dict[str, type[Recipe[Any]]] = {
 }
 PAIRS = [{"prompt": f"Say {n}.", "chosen": f"It is {n}, please.", "rejected": f"No, not {n}."} for n in range(60)]
 ROWS = [{"prompt": f"Say {n}.", "response": f"It is {n}, please."} for n in range(60)]
-FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS}
+QUESTIONS = [{"prompt": row["prompt"]} for row in ROWS]
+FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS, "questions.jsonl": QUESTIONS}
 NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
 LEARNING = {"max_steps": 2, "global_batch_size": 16, "optim": {"lr": 1e-3, "warmup_steps": 1}}
 TINY: dict[str, Any] = {
@@ -66,7 +67,7 @@ def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
     """Settings without which a recipe has nothing to work on, in a folder made by `furnish`."""
     if not issubclass(kind, OneShot):
         return {}
-    files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl"}
+    files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl", "prompts": "questions.jsonl"}
     places = {"data": files[kind.usual_format], "model": "model", "teacher": "model", "reward": "judges:letters"}
     return {name: places[name] for name in kind.needed}
 
@@ -268,7 +269,7 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
 def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
     furnish(tmp_path)
     if issubclass(recipe, OneShot):
-        pages.model(tmp_path / "model")
+        pages.model(tmp_path / "model", positions=2048)
     (tmp_path / "program.py").write_text(
         f"""
 import json, sys, time
