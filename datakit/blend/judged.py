@@ -37,8 +37,9 @@ class Judged(Gather):
     def __post_init__(self) -> None:
         if not 0.5 <= self.certainty < 1:
             raise ConfigError(
-                "bad-setting", f"blend.judged: certainty {self.certainty}", expected="0.5 or more, below 1"
-            )
+                "bad-setting", f"blend.judged: certainty {self.certainty}", expected="0.5 or more, below 1",
+                kept="nothing was started",
+            )  # fmt: skip
 
     @property
     def takes(self) -> Schema:

@@ -42,7 +42,10 @@ class Match(Gather):
 
     def __post_init__(self) -> None:
         if self.max_pairs < 1:
-            raise ConfigError("bad-setting", f"blend.match: max_pairs {self.max_pairs}", expected="1 or more")
+            raise ConfigError(
+                "bad-setting", f"blend.match: max_pairs {self.max_pairs}", expected="1 or more",
+                kept="nothing was started",
+            )  # fmt: skip
 
     @property
     def takes(self) -> Schema:

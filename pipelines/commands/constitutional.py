@@ -13,7 +13,7 @@ from pipelines.commands.templated import Answering
 from pipelines.graph.limits import longest_answer, longest_row
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
-from pipelines.graph.resolve import rows_at, stem
+from pipelines.graph.resolve import rows_at, stem, unread
 from pipelines.stages.ask import Reading
 from pipelines.stages.iteration import joined_rows
 from schemas.errors import ConfigError, printable
@@ -66,7 +66,7 @@ class Constitutional(Answering, OneShot):
             return made
         helpful = rows_at(plan, self.helpful, self.helpful_formats, f"imported/{stem(self.helpful)}.helpful")
         there = rows_of(helpful).names
-        if not {*self.helpful_columns} <= {*there}:
+        if unread(helpful) is None or not {*self.helpful_columns} <= {*there}:
             raise ConfigError(
                 "wrong-rows", f"--helpful {printable(self.helpful, 200)} holds no rows to blend in",
                 expected=f"a file in {', '.join(self.helpful_formats)}, or rows with {', '.join(self.helpful_columns)}",

@@ -59,6 +59,7 @@ _COUNTED = "CAST(coalesce(list_sum(loss_mask[2:]), 0) AS DOUBLE)"
 def learnt_share(plan: Plan, label: str, tokens: Node) -> Table:
     """Figures of `tokens` (rows or packs): how many there are of a row, and how many of these are learnt."""
     key = tokens.schema.key if tokens.schema is not None else ()
-    query = f"SELECT {', '.join(key)}, CAST(len(input_ids) AS DOUBLE) AS tokens, {_COUNTED} AS learnt FROM rows"
+    columns = ", ".join((*key, "CAST(len(input_ids) AS DOUBLE) AS tokens", f"{_COUNTED} AS learnt"))
+    query = f"SELECT {columns} FROM rows"
     rows = plan.table(f"{label}/learnt.tokens", Query(query=query, tables=("rows",), key=key), tokens)
     return plan.table(f"{label}/learnt", Measure(stage=f"{label}/learnt", columns=("tokens", "learnt")), rows)
