@@ -33,7 +33,7 @@ _CANDIDATE = (
     "CAST({temperature!r} AS DOUBLE) AS temperature FROM {table}"
 )
 _VERDICTS = ("verdict_a", "verdict_b")
-_JUDGED = """
+JUDGED_BY_ODDS = """
 WITH odds AS (
   SELECT pair_id, ahead.logprob_a - ahead.logprob_b AS ahead, behind.logprob_b - behind.logprob_a AS behind
   FROM ahead JOIN behind USING (pair_id)
@@ -41,7 +41,8 @@ WITH odds AS (
 SELECT compared.*,
   CASE WHEN ahead + behind > 0 THEN 'first' WHEN ahead + behind < 0 THEN 'second' WHEN ahead + behind = 0 THEN 'tie' END
     AS judge,
-  1 / (1 + exp(-greatest(-700, least(700, (ahead + behind) / 2)))) AS judge_wins,
+  CASE WHEN ahead + behind IS NOT NULL THEN 1 / (1 + exp(-greatest(-700, least(700, (ahead + behind) / 2)))) END
+    AS judge_wins,
   CAST(sign(ahead) = sign(behind) AS DOUBLE) AS judge_consistent,
   (CAST(ahead > 0 AS DOUBLE) + CAST(behind < 0 AS DOUBLE)) / 2 AS judge_first
 FROM compared LEFT JOIN odds USING (pair_id) ORDER BY pair_id
@@ -94,7 +95,7 @@ def compared(plan: Plan, label: str, answers: Node, how: Comparing) -> Node:
         op = Judge.of({"rubric": "principle", "answers": list(SIDES), "votes": how.votes})
         return ask(plan, f"{label}/verdicts", op, rows, how.judge, reading=how.reading, seed=how.seed)
     orders = {name: _log_odds(plan, f"{label}/verdicts.{name}", rows, sides, how) for name, sides in _ORDERS.items()}
-    query = Query(query=_JUDGED, tables=("compared", *orders), kind="comparisons", key=("pair_id",))
+    query = Query(query=JUDGED_BY_ODDS, tables=("compared", *orders), kind="comparisons", key=("pair_id",))
     return plan.table(f"{label}/verdicts", query, rows, *orders.values())
 
 

@@ -13,7 +13,7 @@ import pytest
 from commands import digests, luigi
 
 from datakit.constitution.principles import read_constitution
-from pipelines.commands.one_shot import OneShot
+from pipelines.commands.constitutional import Constitutional
 from pipelines.graph.plan import Plan
 from pipelines.recipes import RlCai, SlCai
 from schemas.dataset import Dataset
@@ -64,7 +64,7 @@ def test_planted_preferences_come_back_in_the_pairs(tmp_path: Path) -> None:
     prompts(tmp_path, 120)
     (tmp_path / "minds.py").write_text(JUDGE)
     (tmp_path / "two.json").write_text(json.dumps(TWO))
-    (tmp_path / "helpful.jsonl").write_text('{"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}\n' * 1)
+    (tmp_path / "helpful.jsonl").write_text('{"prompt": "2 + 3?", "chosen": "5", "rejected": "6"}\n')
     command = ("RlCai", "--model", "model", "--data", "prompts.jsonl", "--judge", "minds:planted", *SMALL)
     command += ("--constitution", "two.json", "--temperatures", "[0.7, 1.0, 1.3]", "--max-pairs", "3", "--top-k", "0")
     command += ("--helpful", "helpful.jsonl", "--eval-share", "0.1")
@@ -91,7 +91,7 @@ def test_planted_preferences_come_back_in_the_pairs(tmp_path: Path) -> None:
     blended = opened(tmp_path, f"{below}.blended").read()
     assert sorted({*blended["source"].to_pylist()}) == ["constitutional", "helpful"]
     assert blended.num_rows == pairs.num_rows + 1
-    assert "quiver Grpo --setup own" in done.stdout.replace("\\\n", "").replace("      ", "")
+    assert "Grpo --setup own" in done.stdout
     before = digests(tmp_path)
     again = luigi(tmp_path, *command, module="pipelines", timeout=900)
     assert again.returncode == 0 and "nothing to do" in again.stdout and digests(tmp_path) == before
@@ -208,7 +208,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(recipe: str, given: dict
 
 
 @pytest.mark.parametrize("recipe", [SlCai, RlCai])
-def test_helpful_rows_are_learnt_beside_and_never_held_out(recipe: type[OneShot], tmp_path: Path) -> None:
+def test_helpful_rows_are_learnt_beside_and_never_held_out(recipe: type[Constitutional], tmp_path: Path) -> None:
     """What is blended has no key: rows of both may be the same."""
     small_model.write(tmp_path / "model")
     prompts(tmp_path, 20)
