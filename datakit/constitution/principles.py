@@ -11,7 +11,6 @@ that is no JSON is read as its judge's prompt is: numbered lines are choices, th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class Principle:
     choice: str = ""
 
 
-def read_constitution(name: str) -> list[Mapping[str, Any]]:
+def read_constitution(name: str) -> list[dict[str, Any]]:
     """The principles, as settings, of the constitution in the file at that place, or of one that comes with the project
     under that name; `ConfigError` where there is none.
     """
@@ -67,9 +66,9 @@ def _text(name: str, key: str, part: str, given: Any) -> str:
     return text
 
 
-def _of_lines(name: str, text: str) -> list[Mapping[str, Any]]:
+def _of_lines(name: str, text: str) -> list[dict[str, Any]]:
     lines = _NUMBERED.findall("\n".join(_FENCED.findall(text)) or text)
-    made = [{"name": str(number), "choice": line} for number, line in enumerate(lines, 1)]
+    made: list[dict[str, Any]] = [{"name": str(number), "choice": line} for number, line in enumerate(lines, 1)]
     if not made:
         raise _FILES.unreadable(name, "no line of it begins with a number")
     return made

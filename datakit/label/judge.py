@@ -87,9 +87,9 @@ class Judge(AskingLabel):
     def takes(self) -> Schema:
         answers = (Column(name, pa.string(), "an answer to be judged") for name in self.columns)
         reference = Column(self.reference, pa.string(), "the reference answer", nullable=True)
-        more = (reference,) if self.rubric.reads_reference else ()
-        if self.rubric.reads_criterion:
-            more += (Column(self.criterion, pa.string(), "what the answers are judged by"),)
+        criterion = Column(self.criterion, pa.string(), "what the answers are judged by")
+        given = {reference: self.rubric.reads_reference, criterion: self.rubric.reads_criterion}
+        more = (column for column, reads in given.items() if reads)
         return Schema("judged", 1, (Column("messages", MESSAGES, "what was asked"), *answers, *more))
 
     @property

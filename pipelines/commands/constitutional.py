@@ -25,7 +25,7 @@ class Constitutional(Answering, OneShot):
 
     usual_format = "prompts"
     other_formats: ClassVar[tuple[str, ...]] = ("prompt_messages", "hh", "completions")
-    reads = (("prompt_id", "messages"),)
+    reads: ClassVar[tuple[tuple[str, ...], ...]] = (("prompt_id", "messages"),)
     helpful_formats: ClassVar[tuple[str, ...]]
     """Formats of rows that may be blended in, the columns of which are `helpful_columns`."""
     helpful_columns: ClassVar[tuple[str, ...]]

@@ -224,8 +224,12 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
 class OneShotOfAnswers(OneShot):
     """One training on answers to questions, or on whole conversations."""
 
-    other_formats = ("alpaca", "messages", "sharegpt", "chats", "dolly")
-    reads = (("messages", "response"), ("messages", "chat_id"), ("input_ids", "loss_mask"))
+    other_formats: ClassVar[tuple[str, ...]] = ("alpaca", "messages", "sharegpt", "chats", "dolly")
+    reads: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("messages", "response"),
+        ("messages", "chat_id"),
+        ("input_ids", "loss_mask"),
+    )
 
 
 class OneShotOfPairs(OneShot):

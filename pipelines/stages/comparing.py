@@ -70,9 +70,9 @@ def candidates(plan: Plan, label: str, rows: Node, how: Comparing) -> Node:
     """An answer at every temperature to each of the questions in `rows`; those of one question side by side."""
     query = "SELECT DISTINCT ON (prompt_id) prompt_id, messages, tools, source FROM rows ORDER BY prompt_id, source"
     distinct = Query(query=query, tables=("rows",), kind="prompts", key=("prompt_id",))
-    prompts = plan.table(f"{label}/questions", distinct, rows, rows_per_shard=PROMPTS_PER_SHARD)
+    questions = plan.table(f"{label}/questions", distinct, rows, rows_per_shard=PROMPTS_PER_SHARD)
     first = Complete(sampling=how.sampling[0])
-    prompts = readable(plan, f"{label}/questions", first, prompts, how.policy, how.reading)
+    prompts = readable(plan, f"{label}/questions", first, questions, how.policy, how.reading)
     parts, given = [], []
     for number, sampling in enumerate(how.sampling):
         name, seed = f"{label}/temperature={sampling.temperature:g}", iteration_seed(how.seed, number)
