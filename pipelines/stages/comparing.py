@@ -16,6 +16,7 @@ from datakit.blend import Match, Shuffle
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import DrawPrinciple, Judge, Logprobs
+from datakit.report import Measure
 from datakit.sql import Query
 from datakit.template import Question
 from pipelines.graph.backend import backend_of
@@ -25,7 +26,6 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, beside_steps
 from pipelines.stages.ask import Reading, ask, asked, readable
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, iteration_seed
-from pipelines.stages.measure import Measure
 from schemas.rows.comparisons import SIDES
 
 _CANDIDATE = (

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datakit.clients import Sampling
 from datakit.generate import Complete
 from datakit.label import DrawPrinciple
+from datakit.report import Measure
 from datakit.sql import Query
 from datakit.template import Line, Turns
 from pipelines.graph.node import Node
@@ -22,7 +23,6 @@ from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, ask
 from pipelines.stages.iteration import PROMPTS_PER_SHARD, iteration_seed
-from pipelines.stages.measure import Measure
 
 QUESTIONS = (
     "SELECT DISTINCT ON (prompt_id) prompt_id, messages, messages AS question, tools, source FROM rows "
