@@ -112,7 +112,7 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ),
     ("learnt", "trained_template", ("pipelines.graph.node", "pipelines.graph.nodes")),
     ("Prompting Keeping Improving keeping improving", "Method keep improve", ("pipelines",)),
-    ("judge", "reward_model", ("pipelines.commands", "pipelines.recipes")),
+    ("judge", "reward_model", ("pipelines.commands",)),
 ]
 GONE = "draw identities initial moments outside preferred sample space speech story vetting wire writing"
 """Modules that have another name now."""
