@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from tests.sources import FILES, ROOT, TREES
 
 ANY = "*"
-UNREAD = {"errors.py", "predicate.py", "rank_status.py", "output.py", "sandbox.py", "schema.py"}
+UNREAD = {"errors.py", "predicate.py", "rank_status.py", "output.py", "sandbox.py", "schema.py", "named_file.py"}
 """Files that hand on what has its name elsewhere: errors that travel between processes, reasons of rejected rows, what
-the template's process answers, faults of values. The page has these as families."""
+the template's process answers, faults of values, files whose kind names it. The page has these as families.
+"""
 
 
 def error_classes() -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 from datakit.named_file import NamedFiles
 
 _FILES = NamedFiles(
-    "file of dialogues", "bad-dialogues", '{"samples": [[{"role": "User", "content": "..."}, ...], ...]} as JSON'
+    "file of dialogues", "bad-constitution", '{"samples": [[{"role": "User", "content": "..."}, ...], ...]} as JSON'
 )
 _ROLES = ("user", "assistant")
 

@@ -99,7 +99,7 @@ def test_other_dialogues_are_refused(samples: object, tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps({"samples": samples}))
     with pytest.raises(ConfigError) as caught:
         read_few_shot(str(tmp_path / "d.json"))
-    assert caught.value.slug == "bad-dialogues"
+    assert caught.value.slug == "bad-constitution"
 
 
 def test_nemo_aligners_own_files_are_read_as_they_are(shared_data: Path) -> None:
