@@ -168,6 +168,26 @@ COMMANDS: Mapping[str, Command] = {
         },
         live=True,
     ),
+    "chat": Command(
+        usage="quiver chat MODEL [--system TEXT] [--temperature X] [--top-p X] [--top-k N] [--max-new-tokens N] "
+        "[--seed N] [--verbose] [--threads N] [--template NAME] [--date DAY] [--root FOLDER]",
+        meaning="talk to what was trained, in the terminal, or with a pipe line by line",
+        module="quiver.chat",
+        flags={
+            "--system TEXT": "the system's turn, before all others",
+            "--temperature X": "1; 0 takes the likeliest token",
+            "--top-p X": "the nucleus that is drawn from (1: all)",
+            "--top-k N": "the likeliest that are drawn from (0: all)",
+            "--max-new-tokens N": "the longest answer (512)",
+            "--seed N": "of the answers (1234): the same seed, the same answers",
+            "--verbose": "behind an answer, each of its tokens with its log-probability",
+            "--threads N": "of the CPU (those of the environment)",
+            "--template NAME": "how the conversation becomes text (the model's own template)",
+            "--date DAY": "what templates write that name a date, such as 2025-01-31",
+            "--root FOLDER": ROOT,
+        },
+        live=True,
+    ),
     "export": Command(
         usage="quiver export URL --to FORMAT --out FILE [--keep COLUMN,...] [--max-rejected N]",
         meaning="rows as another toolkit's file; without more, the formats",

@@ -7,7 +7,7 @@
     replies.py      answers as JSON                                      streams.py  answers while they are made
     app.py          the endpoints                                        guards.py   who may ask, and how much
     listen.py       the port, from start to end                          token.py    the secret that clients send
-    chat.py         the conversation in the terminal
+    conversation.py a conversation with a policy, without a port
 
 The decoder is `trainers.engine.inference`: it knows token ids alone.
 """

@@ -42,6 +42,10 @@ class Texts:
         if self.has_template:
             self.conversation(_HELLO, answer=True)
 
+    def check_template(self) -> None:
+        """The same of a model that reads conversations: `ConfigError` where it has no template."""
+        self.conversation(_HELLO, answer=True)
+
     def conversation(self, messages: Sequence[Mapping[str, Any]], tools: object = None, *, answer: bool) -> Ints:
         """Token ids of a conversation: with an open `answer` behind it, or closed as a reward model reads it. Spellings
         of control tokens in contents stay text. `DataError` for what the template refuses.
