@@ -84,7 +84,7 @@ class Talk:
             yield self.served.texts.token(number), logprob
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Begin anew, with the system's turn alone."""
         self.turns.clear()
 
     def _answer(self, asked: Sequence[dict[str, str]]) -> Answer:
