@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -134,6 +134,8 @@ class Op(ABC):
     """Settings under which it makes columns that others ask for: what an error says to run where one is missing."""
     judges: ClassVar[bool] = False
     """Whether the numbers that it adds say how good an answer is: they stand in the view `rewards` of the catalog."""
+    of_reference: ClassVar[bool] = False
+    """Whether the model that it asks is the reference of the training that reads its columns, where one is known."""
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
 
@@ -161,6 +163,13 @@ class Op(ABC):
     def precision(self) -> Precision:
         """What the model among its `needs` computes in, where it is a network that is opened for this operation."""
         return "fp32"
+
+    @property
+    def gold(self) -> str:
+        """The text column whose value it must be able to read whatever its other texts are: what it cannot is refused
+        before any work. Empty where there is none.
+        """
+        return ""
 
     @property
     def rendering(self) -> Rendering | None:
@@ -192,6 +201,12 @@ class Op(ABC):
     def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Op:
         """The operation over models that call their numbers so, by the name of each in `needs` (empty: only the answers
         tell). Itself, but for an operation whose columns follow those names; `ConfigError` where it asks for others.
+        """
+        return self
+
+    def over(self, inputs: Sequence[Schema | None], named: Collection[str]) -> Op:
+        """The operation as a command runs it over rows of these schemas (None: not known yet), where the settings
+        `named` were given: itself, but where another default suits such rows.
         """
         return self
 

@@ -30,6 +30,7 @@ class Logprobs(TokenLabel):
 
     name: ClassVar[str] = "label.logprobs"
     capabilities: ClassVar[tuple[Capability, ...]] = ("logprobs",)
+    of_reference: ClassVar[bool] = True
 
     columns: tuple[tuple[str, str, str], ...] = (("input_ids", "loss_mask", "ref_logprobs"),)
     per: Literal["token", "row"] = "token"

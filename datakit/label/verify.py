@@ -68,6 +68,10 @@ class Verify(Label):
         return verifier_of(self.kind, {**shared, **self.settings}, self.name)
 
     @property
+    def gold(self) -> str:
+        return self.answer if self.verifier.gold else ""
+
+    @property
     def takes(self) -> Schema:
         """The response, and the gold answer where the kind reads one."""
         response = Column(self.response, pa.string(), "what was answered")

@@ -7,8 +7,8 @@ open assistant header.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -70,6 +70,13 @@ class Chat(Templating, WritesText):
         else:
             text = Column("text", pa.string(), "the exact text")
         return Column(self.into, PIECES, "the text in pieces"), text
+
+    def over(self, inputs: Sequence[Schema | None], named: Collection[str]) -> Chat:
+        """Rows that hold answers are written with them, unless it writes prompts."""
+        if self.generation or "response" in named:
+            return self
+        answered = all(rows is not None and "response" in rows for rows in inputs)
+        return replace(self, response="response") if answered else self
 
     def grown(self, given: Size) -> Size:
         return given.wider(2.7)

@@ -29,7 +29,6 @@ from luigi.freezing import recursively_unfreeze
 from datakit.generate import Complete
 from datakit.op import Op
 from datakit.registry import kind_of, op_of
-from datakit.template import Chat
 from datakit.tokenize import Adopt
 from pipelines.cli import invocation
 from pipelines.cli.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
@@ -240,10 +239,8 @@ class Template(Templated, _Operation):
         return super().operation(name, self.agreed(recursively_unfreeze(dict(params))))
 
     def node(self, plan: Plan, label: str, op: Op, inputs: Sequence[Node]) -> Node:
-        """As for other commands; `template.chat` writes the column `response` unless its settings say otherwise."""
-        answered = all(rows.schema is not None and "response" in rows.schema for rows in inputs)
-        if isinstance(op, Chat) and answered and not op.generation and "response" not in self.params:
-            op = replace(op, response="response")
+        """As for other commands; with defaults that suit the rows, and as the tokenizer's template says."""
+        op = op.over([rows.schema for rows in inputs], self.params)
         if self.tokenizer and op.rendering is not None and is_templated(type(op)):
             written: Any = op.rendering.for_model(any_at(plan, self.tokenizer).trained_template).settings
             op = replace(op, **written)

@@ -57,13 +57,12 @@ class Maker:
         if self.op is None:
             return f"quiver formats {self.form}"
         op, params = self.op, dict(self.params)
-        is_reference = isinstance(op, Logprobs)
-        if is_reference and known.precision != op.precision:
+        if op.of_reference and known.precision != op.precision:
             params["precision"] = known.precision
         family, name = op.name.split(".")
         words = ["luigi --module pipelines", family.capitalize(), "--op", name]
         words += ["--tokenizer", shlex.quote(known.tokenizer or _OPEN)] if "tokenizer" in op.needs else []
-        model = known.reference if is_reference else ""
+        model = known.reference if op.of_reference else ""
         words += ["--model", shlex.quote(model or _OPEN)] if roles_of(op) else []
         return " ".join([*words, *(["--params", shlex.quote(json.dumps(params))] if params else [])])
 

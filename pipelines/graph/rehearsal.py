@@ -16,7 +16,6 @@ import pyarrow as pa
 from datakit.blend import Shuffle, Split
 from datakit.filter import NotIn, Window
 from datakit.formats.reader import FormatReader
-from datakit.label import Verify
 from datakit.op import Context, Expand, Keep, Label, Op, Result
 from datakit.run.output import check_rejected
 from datakit.run.shapes import result_of, results_of
@@ -70,11 +69,11 @@ def rehearsals(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -
             written.add(known)
             _write(node, rows, place)
 
-    def judge(node: Table, op: Verify) -> None:
+    def judge(node: Table, op: Op) -> None:
         rows, source = _answered(node.inputs[0], known_rows)
-        place = f"{op.answer} {op.kind}"
-        if rows is not None and op.answer in rows.column_names and (id(rows), "", place) not in written:
-            written.add((id(rows), "", place))
+        known = (id(rows), canonical(op.to_json()), "")
+        if rows is not None and op.gold in rows.column_names and known not in written:
+            written.add(known)
             origin = whole(source)
             try:
                 check_golds(op, rows, origin, none_readable=origin is not source)
@@ -86,7 +85,7 @@ def rehearsals(todo: Sequence[Node], flag: Callable[[FormatReader, str], str]) -
     for node in todo:
         if isinstance(node, Table) and isinstance(node.op, FormatReader):
             yield functools.partial(read, node, node.op)
-        elif isinstance(node, Table) and isinstance(node.op, Verify):
+        elif isinstance(node, Table) and node.op.gold:
             yield functools.partial(judge, node, node.op)
         elif isinstance(node, Table) and isinstance(node.op, WritesText):
             yield functools.partial(write, node)
