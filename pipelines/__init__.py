@@ -32,6 +32,7 @@ from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import curation as curation  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
+from pipelines.commands import previewing as previewing  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402
 from pipelines.commands import usage as usage  # noqa: E402
 from pipelines.commands.interactive import commit as commit  # noqa: E402

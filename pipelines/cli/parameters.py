@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import luigi
 from luigi.parameter import _no_value
@@ -67,6 +67,16 @@ class _OrNothing(luigi.Parameter[Any]):
 
 class OptionalWhole(_OrNothing, Whole):
     """A whole number from `least` on, or nothing."""
+
+
+class PreviewRows(OptionalWhole):
+    """Such a number, or nothing; the flag alone stands for `usual`."""
+
+    usual: ClassVar[int] = 10
+
+    @classmethod
+    def _parser_kwargs(cls, param_name: str, task_name: str | None = None) -> dict[str, Any]:
+        return {**super()._parser_kwargs(param_name, task_name), "nargs": "?", "const": str(cls.usual)}
 
 
 class OptionalNumber(_OrNothing, Number):

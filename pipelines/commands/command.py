@@ -14,6 +14,7 @@ import luigi
 from datakit.run.chunks import remove_stale
 from pipelines.cli.console import labelled, say, say_of
 from pipelines.cli.file_flags import of_file
+from pipelines.cli.parameters import PreviewRows
 from pipelines.commands.outlook import lines, outlook
 from pipelines.graph.backend import ROLES, backend_of, roles_of
 from pipelines.graph.faults import Faults, is_stand_in, spoilt
@@ -50,6 +51,10 @@ class Command(luigi.Task):
 
     dry_run = luigi.BoolParameter(
         default=False, significant=False, description="list the stages that would run, each with the reason, and stop"
+    )
+    preview = PreviewRows(
+        significant=False,
+        description="run it over so many rows (10) in a workspace that is thrown away, and print rows of every stage",
     )
 
     stays: str = ""
@@ -101,14 +106,14 @@ class Command(luigi.Task):
         if not todo:
             say(f"{self.task_family}: everything is there already, nothing to do")
             return
-        check_all(self._checks(todo))
+        check_all(self.checks(todo))
         self.stays = what_stays(todo)
         for number, node in enumerate(todo, 1):
             made = task_of(node)
             made.place, made.length_flag = (number, len(todo)), self.length_flag
         disk_estimate.check(todo)
         say(f"{self.task_family}: {counted(len(todo), 'stage')} to do, {reuse}")
-        _prepare_models(todo)
+        prepare_models(todo)
         causes = [(node, why(node)) for node in todo] if reused else []
         changed = [(node, cause) for node, cause in causes if cause != "first time"]
         for node, cause in changed[:_SHOWN]:
@@ -125,12 +130,12 @@ class Command(luigi.Task):
         todo, reused = outstanding(targets, faults)
         bad = spoilt(todo)
         sound = [node for node in todo if id(node) not in bad]
-        faults.gather(self._checks(sound, [node for node in todo if not faults.is_refused(node)]))
+        faults.gather(self.checks(sound, [node for node in todo if not faults.is_refused(node)]))
         faults.gather(reached(todo))
         faults.gather([functools.partial(disk_estimate.check, todo)])
         return todo, reused
 
-    def _checks(self, todo: Sequence[Node], trained: Sequence[Node] = ()) -> Iterator[Callable[[], object]]:
+    def checks(self, todo: Sequence[Node], trained: Sequence[Node] = ()) -> Iterator[Callable[[], object]]:
         """What the stages `todo` are held against before one of them runs, and the trainings among `trained`; with
         these, the first rows even of a stage that is alone.
         """
@@ -159,7 +164,7 @@ def what_stays(todo: Sequence[Node]) -> str:
     return ", ".join(parts) or "nothing of this one stage, which begins anew; its input is as it was"
 
 
-def _prepare_models(todo: Sequence[Node]) -> None:
+def prepare_models(todo: Sequence[Node]) -> None:
     """See to the models that `todo` asks: those that are there must answer; say what a person should know of them."""
     asked = [(node, model) for node in todo for role, model in node.parents.items() if role in ROLES]
     modules = dict.fromkeys(

@@ -24,6 +24,7 @@ import pyarrow as pa
 from datakit.duck.messages import corrected
 from datakit.label.human import BAD, EDITED, GOOD
 from pipelines.cli.flag_words import parameters_of, words_of
+from pipelines.cli.invocation import flag_of
 from pipelines.commands.command import Command
 from pipelines.commands.curation import NO_KEY, SELF
 from pipelines.commands.recipe import Recipe
@@ -77,13 +78,14 @@ def run(task: str, **settings: Any) -> RunResult:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(1)  # a worker that imports a script without a `__main__` guard: whoever started it says so
-    if settings.get("dry_run"):
-        raise ConfigError(
-            "bad-parameter",
-            "dry_run is of the command line: nothing is made that could be returned",
-            kept="nothing was started",
-            next=f"quiver {task} --dry-run",
-        )
+    for name in ("dry_run", "preview"):
+        if settings.get(name):
+            raise ConfigError(
+                "bad-parameter",
+                f"{name} is of the command line: nothing stays that could be returned",
+                kept="nothing was started",
+                next=f"quiver {task} {flag_of(name)}",
+            )
     flags = parameters_of(task)
     words = [word for name, value in settings.items() for word in words_of(task, flags, name, value)]
     return execute(["--module", "pipelines", task, *words], lambda made, _: _result(made))

@@ -125,6 +125,11 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
     return ", ".join(parts)
 
 
+def last_figures(url: str) -> dict[str, Any]:
+    """The last figures of the training that made the checkpoint at `url`; empty where there are none."""
+    return _last(Path(f"{url}.run", "metrics.jsonl"))
+
+
 def _last(metrics: Path) -> dict[str, Any]:
     """The last whole line of training figures, and what the last validation made of held-out prompts; empty before the
     first step.

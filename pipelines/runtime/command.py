@@ -18,6 +18,7 @@ import time
 import traceback
 import urllib.parse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -51,6 +52,16 @@ _RUNS = threading.Lock()
 """Luigi's parser, and the command that was given, are there once in a process."""
 
 T = TypeVar("T")
+
+As = Callable[[luigi.Task], AbstractContextManager[luigi.Task]]
+_RUN_AS: list[As] = [nullcontext]
+"""What is run of a task that is asked for, while that lasts; the last of these says."""
+
+
+def runs_as(how: As) -> As:
+    """From now on `how` says what is run of a task: a decorator."""
+    _RUN_AS.append(how)
+    return how
 
 
 def install() -> None:
@@ -214,20 +225,12 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
             settings.check()
             _check_scheduler()
             task = _task(parser)
-            listing: Any = task
+            command: Any = task
             if getattr(task, "dry_run", False):
-                listing.list_stages()
+                command.list_stages()
                 raise SystemExit(0)
-            before = getattr(task, "before", None)
-            if before is not None:
-                before()
-            _running.stays = getattr(task, "stays", "")
-            log = log_to_file(_LOG)
-            with in_use(settings.quiver_config().root):
-                result = _scheduled(task)
-            _raise_failures(task, result, log)
-            refresh_views(settings.quiver_config().root)
-            return then(task, result)
+            with _RUN_AS[-1](task) as asked:
+                return _done(asked, then)
     except RPCError as error:
         raise _no_scheduler(str(error.sub_exception or error)) from None
     finally:
@@ -236,6 +239,20 @@ def _executed(arguments: Sequence[str], then: Callable[[luigi.Task, LuigiRunResu
         for one in set(_LOG.handlers) - set(log_handlers):
             _LOG.removeHandler(one)
             one.close()
+
+
+def _done(task: luigi.Task, then: Callable[[luigi.Task, LuigiRunResult], T]) -> T:
+    """Check and run `task`; what `then` says of it."""
+    before = getattr(task, "before", None)
+    if before is not None:
+        before()
+    _running.stays = getattr(task, "stays", "")
+    log = log_to_file(_LOG)
+    with in_use(settings.quiver_config().root):
+        result = _scheduled(task)
+    _raise_failures(task, result, log)
+    refresh_views(settings.quiver_config().root)
+    return then(task, result)
 
 
 def _report(task: luigi.Task, result: LuigiRunResult) -> LuigiRunResult:

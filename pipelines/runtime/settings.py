@@ -152,9 +152,24 @@ def _without(keys: Sequence[str]) -> list[str]:
     return ["--params", json.dumps(rest)] if rest else []
 
 
+_below: list[str] = []
+"""The root that stands for the configured one, while there is one."""
+
+
 def quiver_config() -> quiver:
     """The `[quiver]` section; `ConfigError` for a value that cannot be read."""
-    return configured(quiver)
+    section = configured(quiver)
+    return section.clone(root=_below[-1], processes=1) if _below else section
+
+
+@contextmanager
+def below(root: str) -> Iterator[None]:
+    """Everything goes below `root` meanwhile, by one process a stage, whatever is configured."""
+    _below.append(root)
+    try:
+        yield
+    finally:
+        _below.pop()
 
 
 def configured(section: type[T]) -> T:
