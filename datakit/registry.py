@@ -12,8 +12,8 @@ from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
 FAMILIES = ("io", "generate", "label", "filter", "blend", "template", "tokenize", "sql", "measure")
-INTERNAL = ("report", "online")
-"""Families that no command runs: recipes put their operations into graphs and steps."""
+INTERNAL = ("report", "online", "preview")
+"""Families that no command runs: recipes and previews put their operations into graphs and steps."""
 
 
 def _gather() -> dict[str, type[Op]]:

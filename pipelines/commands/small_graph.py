@@ -11,50 +11,27 @@ them all: they are cut behind that. Keys are those of other settings: nothing he
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 from datakit.blend import Shuffle, Split
 from datakit.filter import NotIn, Window
-from datakit.op import NOTHING, Context, Gather, GatherAll, Keep, Op, Read, Result
+from datakit.op import Gather, Keep, Op, Read
+from datakit.preview import MadeUp
 from datakit.tokenizers.making import MakesTokenizer
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Existing, Table, TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.online.node import OnlineCheckpoint
 from schemas import Schema
-from schemas.dataset import Dataset
 from schemas.shards import ROWS_PER_SHARD
 from trainers.config import Training
 
 STEPS = 2
 """Optimizer steps of a model that is missing."""
-_MADE_UP = 2
 _FOR_A_TOKENIZER = 100
 """Times the rows that a tokenizer is trained on: one that has seen a few texts cuts all others into bytes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrMadeUp(GatherAll):
-    """The rows that came; where none came, two that are made up by their schema, so that what reads them can go on."""
-
-    name: ClassVar[str] = "preview.rows"
-
-    @property
-    def takes(self) -> Schema:
-        """Any row: none of its columns is read."""
-        return NOTHING
-
-    def gives(self, *inputs: Schema) -> Schema:
-        return inputs[0]
-
-    def gather_all(self, dataset: Dataset, ctx: Context) -> Iterator[Result]:
-        """All rows, or the made-up ones."""
-        for shard in range(len(dataset.shards)) if dataset.num_rows else ():
-            yield Result(dataset.read_shard(shard))
-        if not dataset.num_rows:
-            yield Result(dataset.schema.example(_MADE_UP))
 
 
 class Small:
@@ -128,7 +105,7 @@ class Small:
         return self._or_made_up(self._cut(node, self.count))
 
     def _or_made_up(self, node: Node) -> Node:
-        return Table(label=f"{node.label}.or-made-up", root=self.root, op=OrMadeUp(), inputs=(node,))
+        return Table(label=f"{node.label}.or-made-up", root=self.root, op=MadeUp(), inputs=(node,))
 
     def _moved(self, value: Any) -> Any:
         """`value` with small nodes in place of those that it holds."""
@@ -171,7 +148,7 @@ def is_beside(node: Node) -> bool:
 
 def is_made_up(node: Node) -> bool | None:
     """Whether rows of `node` were made up; None for one that makes none up."""
-    if not isinstance(node, Table) or not isinstance(node.op, OrMadeUp):
+    if not isinstance(node, Table) or not isinstance(node.op, MadeUp):
         return None
     came = node.inputs[0].manifest()
     return came is None or not came.num_rows

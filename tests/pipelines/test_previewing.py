@@ -16,8 +16,9 @@ from small_model import write
 import pipelines
 from datakit.blend import Mix
 from datakit.filter import Where, Window
+from datakit.preview import MadeUp
 from pipelines.commands import previewing
-from pipelines.commands.small_graph import OrMadeUp, Small, is_beside, is_made_up
+from pipelines.commands.small_graph import Small, is_beside, is_made_up
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
@@ -112,7 +113,7 @@ def test_the_graph_in_small(folder: Path) -> None:
     assert all(node.url.startswith(str(folder / "small")) and not complete(node) for node in small)
     trainings = [node for node in small if isinstance(node, TrainedCheckpoint)]
     assert len(trainings) == 6 and {node.training.learning.max_steps for node in trainings} == {2}
-    assert all(isinstance(node.data, Table) and isinstance(node.data.op, OrMadeUp) for node in trainings)
+    assert all(isinstance(node.data, Table) and isinstance(node.data.op, MadeUp) for node in trainings)
     kinds = {node.label: node for node in small if isinstance(node, Table)}
     assert "digits/prompts.first-10" not in kinds
     texts = kinds["rest/digits/iter=1/prompts.texts"].inputs[0]
