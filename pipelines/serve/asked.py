@@ -70,7 +70,7 @@ class Scoring:
 def completion(body: Any, size: int, most_answers: int) -> Completion:
     """A request to `/v1/completions`; `size` of the vocabulary."""
     fields = Fields.of(body)
-    prompts = _prompts(fields, size)
+    prompts = _prompts(fields, size, most_answers)
     top = fields.integer("logprobs", None, 0, _MOST_TOP)
     echo, prompt_top = fields.flag("echo"), fields.integer("prompt_logprobs", None, 0, _MOST_TOP)
     draw = _draw(fields, size, top, most_answers // len(prompts), _DEFAULT_TOKENS, 0 if echo else 1)
@@ -150,13 +150,15 @@ def scoring(body: Any, size: int, most_rows: int) -> Scoring:
     return made
 
 
-def _prompts(fields: Fields, size: int) -> Sequence[Prompt]:
+def _prompts(fields: Fields, size: int, most: int) -> Sequence[Prompt]:
     given = fields.any("prompt")
     if is_text(given):
         return [given]
     if are_ids(given, size):
         return [given]
     if isinstance(given, list) and given and all(is_text(one) or are_ids(one, size) for one in given):
+        if len(given) > most:
+            raise fields.wrong("prompt", f"is a list of {len(given)}, at most {most} are answered at once")
         return given
     raise fields.wrong("prompt", f"is neither text nor token ids in 0 .. {size - 1}, nor a list of these")
 

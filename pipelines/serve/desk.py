@@ -7,7 +7,7 @@ are scored, wait for a place: whoever comes then is asked to come again later. W
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Desk:
                 await waiting.news.wait()
                 waiting.news.clear()
 
-    async def watched(self, answers: Sequence[Answer]) -> AsyncIterator[tuple[int, int, str]]:
+    async def watched(self, answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, int, str], None]:
         """What becomes of `answers`, as it comes: which one, how many tokens it has, how it ended (or nothing)."""
         with self._submitted(answers) as waiting:
             open_, before = {*range(len(answers))}, [0] * len(answers)
@@ -119,7 +119,7 @@ class Desk:
         """What a network says of each of `rows`; `Wrong` as `require_room`."""
         if self.ending:
             raise _ending()
-        if self.thread.rows_waiting + len(rows) > self.queue:
+        if self.thread.rows_waiting + len(rows) > self.most:
             raise self._busy()
         futures = [asyncio.wrap_future(self.thread.ask(model, kind, row, k)) for row in rows]
         try:

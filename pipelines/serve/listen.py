@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 _BACKLOG = 2048
+_KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: a busy client that sends just as it is closed meets a reset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,7 @@ async def serve(
         app = App(desk, policy, reward, access, report).asgi()
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=2, timeout_keep_alive=_KEEP_ALIVE,
         )  # fmt: skip
         server = Server(config)
         started(server)

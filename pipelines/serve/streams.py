@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from pipelines.serve.desk import Desk
@@ -55,13 +56,14 @@ async def events(desk: Desk, replies: Replies, answers: Sequence[Answer]) -> Asy
     growing = [Growing(answer) for answer in answers]
     since = [0] * len(answers)
     try:
-        async for at, count, finish in desk.watched(answers):
-            if finish == "failed":
-                continue
-            text = growing[at].more(count, finish)
-            if text is not None:
-                yield event(replies.piece(at, text, answers[at], since[at], count, finish))
-                since[at] = count
+        async with aclosing(desk.watched(answers)) as news:
+            async for at, count, finish in news:
+                if finish == "failed":
+                    continue
+                text = growing[at].more(count, finish)
+                if text is not None:
+                    yield event(replies.piece(at, text, answers[at], since[at], count, finish))
+                    since[at] = count
         if replies.asked.usage:
             yield event(replies.last(answers))
     except Wrong as fault:

@@ -18,6 +18,7 @@ import pytest
 
 from pipelines.serve import listen, secret
 from quiver import console
+from schemas.dataset import Dataset
 from schemas.errors import ConfigError, ConflictError, QuiverError
 from tests.listening import _is_loopback, _sockets
 from tests.pages import model
@@ -131,3 +132,56 @@ def test_a_server_is_reached_from_this_machine_alone_and_ends_with_a_signal(tmp_
         printed = running.out.read_text() + running.err.read_text()
         assert token not in printed and token.encode() not in commands and "Traceback" not in printed
     assert answers[0] == answers[1] == answers[2] and os.path.exists(tmp_path / "quiver-data" / "_serve" / "token")
+
+
+def counted(address: str, token: str, line: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/metrics", headers=headers), timeout=60) as answer:
+        text = answer.read().decode()
+    return sum(int(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(line))
+
+
+@pytest.mark.slow
+def test_after_a_kill_under_load_the_next_run_goes_on_and_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    count, under_way, requests = 60, 4, 'quiver_requests_total{path="/v1/completions",status="200"}'
+    model(tmp_path / "my-model")
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "number {at}"}}\n' for at in range(count)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    served = f"http://127.0.0.1:{port}/v1#my-model,key=T,tokenizer=./my-model,concurrency={under_way}"
+    words = [QUIVER, "Generate", "--prompts", "prompts.jsonl", "--samples-per-prompt", "2", "--max-new-tokens", "200"]
+    place = tmp_path / "quiver-data" / "_serve" / "token"
+
+    def client(root: str) -> subprocess.Popen[str]:
+        given = [*words, "--model", served, "--quiver-root", root]
+        environment = {**os.environ, "T_FILE": str(place), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(given, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def rows(printed: str) -> list[tuple[str, int, list[int]]]:
+        made = Dataset.open(str(tmp_path / printed.rsplit(maxsplit=1)[-1])).read()
+        names = ("prompt_id", "sample_index", "response_ids")
+        return sorted(zip(*(made[name].to_pylist() for name in names), strict=True))
+
+    first = Process(tmp_path, ("./my-model", "--port", port))
+    address, token = first.address(), place.read_text().strip()
+    asking = client("one")
+    while (before := counted(address, token, requests)) < 25:
+        assert asking.poll() is None, asking.communicate()
+        time.sleep(0.01)
+    first.end(signal.SIGKILL)
+    _, printed = asking.communicate(timeout=120)
+    assert asking.returncode == 13 and "does not answer" in printed and "Traceback" not in printed, printed
+    second = Process(tmp_path, ("./my-model", "--port", port))
+    second.address()
+    again = client("one")
+    out, printed = again.communicate(timeout=240)
+    assert again.returncode == 0, printed
+    probes = 8
+    assert counted(address, token, requests) <= count - (before - probes) + under_way + probes
+    undisturbed = client("two")
+    whole, printed = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, printed
+    assert second.end(signal.SIGTERM) == 75
+    assert len(rows(out)) == 2 * count and rows(out) == rows(whole)

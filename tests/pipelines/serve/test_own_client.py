@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,17 @@ def test_rewards_are_the_networks(server: Running, form: Any) -> None:
     for at, name in enumerate(("help", "harm")):
         np.testing.assert_allclose(made[name].to_pylist(), own[:, at], atol=2e-5)
     client.close()
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_idle_for_a_while_is_used_again(server: Running) -> None:
+    """A client that is busy for seconds sends its next request on a connection that is still open."""
+    ask = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        for _ in range(2):
+            connection.sendall(ask)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            time.sleep(7)
 
 
 @pytest.mark.slow

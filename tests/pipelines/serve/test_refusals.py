@@ -160,6 +160,8 @@ def test_more_than_the_queue_holds_is_turned_away_and_nobody_else() -> None:
         assert streamed.status_code == 429
         many = await client.post(COMPLETIONS, json={**body, "n": 6})
         assert many.status_code == 400 and "n is 6, expected from 1 to 5" in many.json()["error"]["message"]
+        listed = await client.post(COMPLETIONS, json={**body, "prompt": [IDS] * 6})
+        assert listed.status_code == 400 and "a list of 6, at most 5" in listed.json()["error"]["message"]
         return await asyncio.gather(*first)
 
     answers = run(work, served=policy(ends=False), slots=1, queue=4)
