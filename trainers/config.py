@@ -138,7 +138,7 @@ class Learning:
             faults += _lora_faults(self.lora)
         if self.max_steps is not None and self.optim.warmup_steps > self.max_steps:
             faults.append(f"optim.warmup_steps {self.optim.warmup_steps} is more than max_steps {self.max_steps}")
-        return faults + _optim_faults(self.optim)
+        return faults + optim_faults(self.optim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +376,8 @@ def _lora_faults(lora: Lora) -> list[str]:
     return faults
 
 
-def _optim_faults(optim: Optim) -> list[str]:
+def optim_faults(optim: Optim) -> list[str]:
+    """Why the settings of an optimizer contradict themselves; empty when they do not."""
     faults = bound_faults(optim, "optim.")
     if not all(0 <= beta < 1 for beta in optim.betas):
         faults.append(f"optim.betas {optim.betas} are not in [0, 1)")

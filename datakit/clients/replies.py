@@ -112,11 +112,11 @@ def check_outputs(op: str, asked: Sequence[str], given: Sequence[str]) -> None:
         )
 
 
-def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...]) -> list[pa.Array]:
-    """What the scorer says of `rows` under each of `names`, as float64; `ServiceError` where it does not answer with
-    one number a row.
+def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...], role: str = "scorer") -> list[pa.Array]:
+    """What the scorer, the resource `role`, says of `rows` under each of `names`, as float64; `ServiceError` where it
+    does not answer with one number a row.
     """
-    scorer = ctx.resources["scorer"]
+    scorer = ctx.resources[role]
     assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
     reply = scorer.score(scorer.takes.conform(rows, "what the scorer reads"))
     return [_numbers(reply, name, rows.num_rows) for name in names]

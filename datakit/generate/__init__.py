@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from datakit.generate.complete import Complete as Complete
+from datakit.generate.image import Image as Image

@@ -11,6 +11,7 @@ from datakit.label.divergence import Divergence as Divergence
 from datakit.label.gae import Gae as Gae
 from datakit.label.group_advantage import GroupAdvantage as GroupAdvantage
 from datakit.label.human import Human as Human
+from datakit.label.image_reward import ImageReward as ImageReward
 from datakit.label.importance_weights import ImportanceWeights as ImportanceWeights
 from datakit.label.judge import Judge as Judge
 from datakit.label.kl import Kl as Kl

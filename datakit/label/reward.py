@@ -51,7 +51,7 @@ class Reward(ScorerLabel):
         return {self.column: numbers[0]} if renamed else dict(zip(numbers, numbers, strict=True))
 
     def with_outputs(self, outputs: Mapping[str, tuple[str, ...]]) -> Reward:
-        given = outputs.get("scorer", ())
+        given = outputs.get(self.needs[0], ())
         asked = (self.reads,) if isinstance(self.reads, str) else self.reads or given
         check_outputs(self.name, asked, given)
         return self if isinstance(self.reads, str) else replace(self, reads=asked)
@@ -75,7 +75,8 @@ class Reward(ScorerLabel):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the scorer once; `ServiceError` (13) if it does not answer with a number per row of each name."""
-        columns = dict(zip(self._columns, scores(ctx, rows, tuple(self._columns.values())), strict=True))
+        numbers = scores(ctx, rows, tuple(self._columns.values()), self.needs[0])
+        columns = dict(zip(self._columns, numbers, strict=True))
         return LabelResult(columns, _decision(columns))
 
 

@@ -6,6 +6,7 @@ from datakit.template.chat import Chat as Chat
 from datakit.template.chat import turn_end_of as turn_end_of
 from datakit.template.condition import Condition as Condition
 from datakit.template.fit import Fit as Fit
+from datakit.template.image_prompt import ImagePrompt as ImagePrompt
 from datakit.template.labelled import LabelledChat as LabelledChat
 from datakit.template.question import Question as Question
 from datakit.template.reward_prompt import RewardPrompt as RewardPrompt

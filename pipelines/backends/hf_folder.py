@@ -17,15 +17,12 @@ from pipelines.graph.backend import register
 from pipelines.graph.external import ImportedModel
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.resolve import any_at, stem
-from schemas.errors import ConfigError, DataError, printable
+from schemas.errors import ConfigError, printable
 from schemas.nemo.archive import small_files
 from schemas.nemo.model import is_nemo
 from schemas.store.commit import read_manifest
 from trainers.adapter_folder import is_adapters, read_adapters
-
-_WEIGHTS = ".safetensors"
-_SMALL_FILE = 64 << 20
-_BLOCKS, _BLOCK_BYTES = 64, 4096
+from trainers.file_digests import add_blocks, file_digest
 
 
 @register
@@ -92,30 +89,10 @@ def content_digest_of(folder: str, base: str = "") -> str:
     digests = {}
     for path in sorted(root.iterdir()):
         if path.is_file() and not path.name.startswith((".", "_")) and path.suffix not in (".md", ".txt", ".bin"):
-            digests[path.name] = _weights_digest(path) if path.suffix == _WEIGHTS else _small_digest(path)
+            digests[path.name] = file_digest(path)
     if base:
         digests["base"] = content_digest_of(base)
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-def _small_digest(path: Path) -> str:
-    size = path.stat().st_size
-    if size > _SMALL_FILE:
-        return f"{size} bytes"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _weights_digest(path: Path) -> str:
-    """Size, header and evenly spread blocks of a safetensors file."""
-    size = path.stat().st_size
-    total = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-        if size < 8 or header > min(size - 8, 100 << 20):
-            raise DataError("bad-safetensors", f"{printable(str(path), 200)} is no safetensors file", where=str(path))
-        total.update(file.read(header))
-        _add_blocks(total, file, size)
-    return total.hexdigest()
 
 
 def _nemo_digest(root: Path) -> str:
@@ -128,13 +105,6 @@ def _nemo_digest(root: Path) -> str:
         if name not in small:
             total = hashlib.sha256(str(path.stat().st_size).encode())
             with path.open("rb") as file:
-                _add_blocks(total, file, path.stat().st_size)
+                add_blocks(total, file, path.stat().st_size)
             digests[name] = total.hexdigest()
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-def _add_blocks(total: hashlib._Hash, file: BinaryIO, size: int) -> None:
-    """Add blocks spread evenly over a file, the first and the last among them."""
-    for place in range(_BLOCKS):
-        file.seek(max(0, (size - _BLOCK_BYTES) * place // (_BLOCKS - 1)))
-        total.update(file.read(_BLOCK_BYTES))

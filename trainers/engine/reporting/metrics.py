@@ -144,8 +144,10 @@ class Progress:
         self._tokens = 0
 
     def step(self, number: int, figures: Mapping[str, float]) -> None:
-        """Step `number` (from 1) is done: its loss, lr, tokens, seconds, padding and, where it is known, mfu."""
-        self._tokens += int(figures["tokens"])
+        """Step `number` (from 1) is done: its loss, lr, seconds, of tokens how many and their padding, and, where it is
+        known, mfu.
+        """
+        self._tokens += int(figures.get("tokens", 0))
         now = time.monotonic()
         if number < self.last and now - self._shown_at < (0.2 if self.terminal else 10.0):
             return
@@ -153,8 +155,10 @@ class Progress:
         spent = max(now - self._began, 1e-9)
         left = spent / (number - self.first) * (self.last - number)
         parts = [f"step {number}/{self.last}", f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]
-        parts += [f"{self._tokens / spent:,.0f} tokens/s", f"{figures['seconds']:.3g} s/step"]
-        parts += [f"padding {figures['padding']:.1%}"]
+        parts += [f"reward {figures['reward']:.4g}"] if "tokens" not in figures and "reward" in figures else []
+        parts += [f"{self._tokens / spent:,.0f} tokens/s"] if "tokens" in figures else []
+        parts += [f"{figures['seconds']:.3g} s/step"]
+        parts += [f"padding {figures['padding']:.1%}"] if "padding" in figures else []
         parts += [f"MFU {figures['mfu']:.1%}"] if "mfu" in figures else []
         text = "  ".join([*parts, f"{_clock(left)} left"])
         self.stream.write(f"\r{text}\033[K" if self.terminal else text + "\n")

@@ -65,7 +65,7 @@ class Report:
             self.records = Records(folder / "records", *records, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
-        facts = Facts(folder.name.removesuffix(".run"), folder, _dotted(plain(run)), first, self.metrics.last_written)
+        facts = Facts(folder.name.removesuffix(".run"), folder, dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
         self.trackers = Trackers([named[name]() for name in run.execution.track if is_rank_zero], facts, self.say)
 
@@ -122,8 +122,9 @@ class Report:
             self.progress.say(text)
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    dotted: dict[str, Any] = {}
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under the paths by which trackers show them."""
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
-        dotted |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return dotted
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -8,16 +8,15 @@ once.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeAlias
 
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, HealthError, Stopped
+from trainers import schedule
 from trainers.config import Run
 from trainers.engine.checkpoint import retention
 from trainers.engine.data.feed import BatchLoader, GlobalBatch
@@ -26,11 +25,12 @@ from trainers.engine.reporting.records import RecordsManifest, are_there, record
 from trainers.engine.reporting.report import Report, by_source
 from trainers.engine.reporting.speed import Speed
 from trainers.engine.reporting.trackers.tracker import Status
-from trainers.engine.training import build, optim
+from trainers.engine.training import build
 from trainers.engine.training.build import Prepared
 from trainers.engine.training.rollouts import MakeRows, Rollouts, checked_figures
 from trainers.engine.training.trainer import Trainer
 from trainers.launch import rank
+from trainers.launch.stop_signals import signals
 
 Validate: TypeAlias = Callable[[int], Mapping[str, float]]
 """Figures of the weights as they stand, by name, from how many steps were made."""
@@ -163,7 +163,7 @@ class Loop:
         if first:
             self.report.say(f"resumed at step {first}")
         if first < self.last < (rising := self.run.learning.optim.warmup_steps):
-            lr = optim.learning_rate(self.run.learning.optim, self.last, self.last)
+            lr = schedule.learning_rate(self.run.learning.optim, self.last, self.last)
             self.report.say(
                 f"warning: {self.last} steps end within the warm-up of {rising}: "
                 f"the rate gets to {lr:.2e} and no further"
@@ -260,22 +260,3 @@ class Loop:
     def _tell_saves(self) -> None:
         for line in self.saves.news():
             self.report.say(line)
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or SIGINT has come; from then on the default handlers are back."""
-    came: list[int] = []
-    watched = (signal.SIGTERM, signal.SIGINT)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        for each in watched:
-            signal.signal(each, signal.SIG_DFL)
-
-    before = {each: signal.signal(each, note) for each in watched}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

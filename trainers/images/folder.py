@@ -1,0 +1,89 @@
+"""Folders of diffusers: Stable Diffusion 1.x, 2.x and XL, looked at without diffusers or torch.
+
+`model_index.json` names the pipeline and the class of each part. Only classes that are known here are ever loaded, and
+weights only from safetensors: a folder that names others, or holds pickles alone, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError, printable
+from schemas.untrusted import parsing, strict_json
+from trainers.file_digests import WEIGHTS, file_digest
+
+INDEX = "model_index.json"
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_PARTS: Mapping[str, frozenset[str]] = {
+    "unet": frozenset({"UNet2DConditionModel"}),
+    "vae": frozenset({"AutoencoderKL"}),
+    "text_encoder": frozenset({"CLIPTextModel"}),
+    "text_encoder_2": frozenset({"CLIPTextModelWithProjection"}),
+    "tokenizer": frozenset({"CLIPTokenizer", "CLIPTokenizerFast"}),
+    "tokenizer_2": frozenset({"CLIPTokenizer", "CLIPTokenizerFast"}),
+}
+"""The classes that each part may be of. Schedulers are made of their settings; what else a folder names (a safety
+checker, a feature extractor, an encoder of images) is not loaded."""
+_LIBRARIES = ("diffusers", "transformers")
+_WEIGHED = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def is_diffusion_folder(folder: str) -> bool:
+    """Whether there is a `model_index.json` in `folder`."""
+    return "://" not in folder and os.path.isfile(os.path.join(os.path.expanduser(folder), INDEX))
+
+
+def read_index(folder: str) -> dict[str, Any]:
+    """What `model_index.json` says; `ConfigError` for a pipeline that is not one of `PIPELINES`, for parts of classes
+    that are not known, and for parts without weights in safetensors.
+    """
+    path = Path(folder) / INDEX
+    try:
+        with parsing(lambda words: _bad(folder, f"{INDEX} cannot be read: {printable(words)}")):
+            index = strict_json(path.read_bytes())
+    except OSError as error:
+        raise _bad(folder, f"{INDEX} cannot be read: {error.strerror}") from None
+    if not isinstance(index, dict) or index.get("_class_name") not in PIPELINES:
+        named = index.get("_class_name") if isinstance(index, dict) else None
+        raise _bad(folder, f"the pipeline is {printable(named)}")
+    for name in parts_of(index):
+        given = index.get(name)
+        whole = isinstance(given, list) and len(given) == 2
+        if not whole or given[0] not in _LIBRARIES or given[1] not in _PARTS[name]:
+            raise _bad(folder, f"{name} is {printable(given)}")
+        if name in _WEIGHED and not any((Path(folder) / name).glob(f"*{WEIGHTS}")):
+            raise _bad(folder, f"{name} has no weights in {WEIGHTS}")
+    return index
+
+
+def parts_of(index: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that are loaded of a folder with this index."""
+    doubled = index["_class_name"] == "StableDiffusionXLPipeline"
+    return tuple(name for name in _PARTS if doubled or not name.endswith("_2"))
+
+
+def base_digest(folder: str) -> str:
+    """SHA-256 in hex of what makes the model in `folder` what it is; `ConfigError` if it is none."""
+    index, root = read_index(folder), Path(folder)
+    digests = {"pipeline": index["_class_name"], "zeros": index.get("force_zeros_for_empty_prompt")}
+    for part in (*parts_of(index), "scheduler"):
+        for path in sorted((root / part).iterdir()) if (root / part).is_dir() else ():
+            if path.is_file() and path.suffix in (WEIGHTS, ".json", ".txt") and not path.name.startswith("."):
+                digests[f"{part}/{path.name}"] = file_digest(path)
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _bad(folder: str, found: str) -> ConfigError:
+    return ConfigError(
+        "bad-diffusers-folder",
+        f"{printable(folder, 200)} is no Stable Diffusion folder that is read here",
+        expected=f"{' or '.join(PIPELINES)} with parts of their own classes, weights in {WEIGHTS}",
+        found=found,
+        where=folder,
+        kept="nothing was started",
+    )
