@@ -31,6 +31,7 @@ from pipelines import backends as backends  # noqa: E402 - what a model may be s
 from pipelines import makers as makers  # noqa: E402
 from pipelines import recipes as recipes  # noqa: E402
 from pipelines.commands import curation as curation  # noqa: E402
+from pipelines.commands import images as images  # noqa: E402
 from pipelines.commands import models as models  # noqa: E402
 from pipelines.commands import previewing as previewing  # noqa: E402
 from pipelines.commands import stages as stages  # noqa: E402

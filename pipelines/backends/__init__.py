@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.backends.checkpoint import Checkpoint as Checkpoint
+from pipelines.backends.diffusion import Diffusion as Diffusion
 from pipelines.backends.function import Function as Function
 from pipelines.backends.hf_folder import HfFolder as HfFolder
 from pipelines.backends.http import Http as Http

@@ -19,6 +19,7 @@ from schemas import IDS, Column, Schema
 from schemas.errors import ConfigError
 from schemas.rows.tokens import sequence_columns
 from schemas.store.commit import read_manifest
+from trainers.images import FACT
 
 _SCORED = Schema("scored", 1, (Column("input_ids", IDS, "tokens that are read"),))
 
@@ -49,7 +50,7 @@ class Checkpoint(Backend):
             manifest = read_manifest(os.path.expanduser(reference))
         except ConfigError:
             return False  # no place that Quiver opens
-        return manifest is not None and manifest.kind == "checkpoint"
+        return manifest is not None and manifest.kind == "checkpoint" and FACT not in manifest.facts
 
     def node(self, plan: GraphBuilder, reference: str) -> Node:
         return plan.existing(os.path.expanduser(reference), "checkpoint")

@@ -24,7 +24,7 @@ from datakit.op import NOTHING, Capability
 from pipelines.graph.backend import Backend, Placement, Role, register
 from pipelines.graph.external import ExternalModel
 from pipelines.graph.node import GraphBuilder, Node
-from schemas import Schema
+from schemas import IMAGES, Schema
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
@@ -32,7 +32,8 @@ from schemas.nearest import nearest
 @register
 class Function(Backend):
     """A function called with the columns of its parameters that have no default; it returns a number a row. As a judge
-    it has one parameter, the conversations, and returns a text each.
+    it has one parameter, the conversations, and returns a text each; of images it has two, pixels as a tensor
+    [B, 3, h, w] from 0 to 1 and the list of prompts, and returns a tensor [B].
     """
 
     kind: ClassVar[str] = "function"
@@ -41,6 +42,7 @@ class Function(Backend):
     roles: ClassVar[Mapping[Role, frozenset[Capability]]] = {
         "scorer": frozenset({"scores"}),
         "judge": frozenset(),
+        "image_scorer": frozenset({"scores"}),
     }
     settings: ClassVar[tuple[str, ...]] = ("workers",)
 
@@ -58,6 +60,8 @@ class Function(Backend):
         names = _parameters(node.url)
         if role == "judge":
             return _asked(node.url, names)
+        if role == "image_scorer":
+            return _of_images(node.url, names)
         unknown = [name for name in names if name not in rows]
         if unknown:
             raise ConfigError(
@@ -74,8 +78,13 @@ class Function(Backend):
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
         from datakit.clients import PythonJudge, PythonScorer
+        from datakit.clients.python import imported
 
         reach(url)
+        if role == "image_scorer":
+            from trainers.images.inference import ImageScorer
+
+            return ImageScorer(imported(url))
         return PythonJudge(url) if role == "judge" else PythonScorer(url, takes)
 
     def notes(self, node: Node) -> Sequence[str]:
@@ -92,6 +101,18 @@ def _asked(function: str, names: list[str]) -> Schema:
             kept="nothing was started",
         )
     return NOTHING
+
+
+def _of_images(function: str, names: list[str]) -> Schema:
+    """What a reward of images reads of rows: prompt and image; `ConfigError` where it takes anything but these two."""
+    if len(names) != 2:
+        raise ConfigError(
+            "no-function",
+            f"{printable(function)} rewards no images: it takes {', '.join(map(printable, names)) or 'nothing'}",
+            expected=f"def {printable(function.partition(':')[2])}(pixels, prompts), which returns a number an image",
+            kept="nothing was started",
+        )
+    return IMAGES.selecting("prompt", "image")
 
 
 class _Beside(MetaPathFinder):

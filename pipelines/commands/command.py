@@ -20,7 +20,7 @@ from pipelines.graph.backend import ROLES, backend_of, roles_of
 from pipelines.graph.faults import Faults, is_stand_in, spoilt
 from pipelines.graph.limits import check_rows
 from pipelines.graph.node import Node
-from pipelines.graph.nodes import Table, TrainedCheckpoint
+from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.rehearsal import rehearsals
@@ -144,6 +144,7 @@ class Command(luigi.Task):
             yield functools.partial(check_emptied, node, self.length_flag)
         for node in trained or todo:
             if isinstance(node, TrainedCheckpoint):
+            if node.trains:
                 yield functools.partial(check, node)
         if not settings.quiver_config().max_rejected and (len(todo) > 1 or trained):
             yield from rehearsals(todo, functools.partial(of_file, self))
@@ -157,7 +158,7 @@ class Command(luigi.Task):
 def what_stays(todo: Sequence[Node]) -> str:
     """What stays of the stages `todo` where they are stopped."""
     parts = ["every finished stage"] if len(todo) > 1 else []
-    if any(isinstance(node, TrainedCheckpoint) for node in todo):
+    if any(node.trains for node in todo):
         parts.append("steps of a training up to its last save")
     if any(isinstance(node, Table) and roles_of(node.op) for node in todo):
         parts.append("what models had answered")

@@ -17,12 +17,14 @@ import luigi
 from pipelines.backends.hf_folder import imported_model
 from pipelines.cli.references import model_parameter, reference
 from pipelines.commands.command import Command
-from pipelines.graph.backend import checkpoint_at
+from pipelines.graph.backend import checkpoint_at, model_at
 from pipelines.graph.external import ConvertedModel
 from pipelines.graph.model_check import check_whole
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import stem
+from pipelines.images.node import DIFFUSION
+from schemas.errors import ConfigError, printable
 
 
 class ImportModel(Command):
@@ -65,12 +67,28 @@ class ExportModel(Command):
 
     def build(self, plan: Plan) -> Sequence[Node]:
         place, family = reference(self, "checkpoint"), self.family or self.architecture
+        model = model_at(plan, place)
+        if model.opened_by == DIFFUSION:
+            return [self._images(plan, model, place)]
         model = checkpoint_at(plan, place)
         check_whole(model)
         chosen = {"dtype": self.dtype, **({"family": family} if family else {})}
         label = self.name or f"exported/{stem(place)}"
         made = ConvertedModel(label=label, root=plan.root, model=model, does="export", settings=tuple(chosen.items()))
         return [plan.add(made)]
+
+    def _images(self, plan: Plan, model: Node, place: str) -> Node:
+        """A folder of diffusers; `ConfigError` where there is nothing to export or a type is asked for."""
+        asked = [name for name in ("family", "architecture") if getattr(self, name)]
+        if model.kind != "checkpoint" or self.dtype != "keep" or asked:
+            raise ConfigError(
+                "wrong-kind" if model.kind != "checkpoint" else "bad-setting",
+                f"{printable(place, 200)} is an image model: its adapters are exported, in the type that its base has",
+                expected="a checkpoint of adapters, without --dtype and --family",
+                kept="nothing was started",
+            )
+        label = self.name or f"exported/{stem(place)}"
+        return plan.add(ConvertedModel(label=label, root=plan.root, model=model, does="export"))
 
 
 class MergeModel(Command):

@@ -15,7 +15,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability, Op, Precision
@@ -29,12 +29,12 @@ from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
 from schemas.store.opening import near_name, only_match
 
-Role = Literal["generator", "scorer", "model", "judge"]
+Role = Literal["generator", "scorer", "model", "judge", "image_generator", "image_scorer"]
 """What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
-thinks of given tokens, reads a rubric.
+thinks of given tokens, reads a rubric, draws prompts, puts numbers on images.
 """
 
-ROLES: tuple[Role, ...] = ("generator", "scorer", "model", "judge")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ def backends() -> Sequence[Backend]:
 def backend_of(node: Node) -> Backend:
     """The backend that opens `node`; `ConfigError` for what is no model."""
     for backend in _BACKENDS.values():
-        if backend.kind == node.kind:
+        if backend.kind == node.opened_by:
             return backend  # the first of its kind: those after it are its subclasses, which add references
     raise ConfigError("wrong-kind", f"{node.label} is a {node.kind}, not a model", kept="nothing was started")
 
@@ -276,6 +276,7 @@ def _checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool) -> Node:
             next=f"leave out what stands behind {printable(parted(reference)[0], 200)}",
         )
     if node.kind != _WEIGHTS:
+    if node.opened_by != "checkpoint":
         raise ConfigError(
             "wrong-kind",
             f"{printable(reference, 200)} ({backend_of(node).form}) has no weights here to start from",

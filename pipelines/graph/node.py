@@ -31,6 +31,8 @@ class Node(ABC):
 
     made: ClassVar[bool] = True
     """Whether a task makes it; otherwise it is there already."""
+    trains: ClassVar[bool] = False
+    """Whether that task is a training, whose steps are saved."""
 
     label: str
     root: str
@@ -47,6 +49,11 @@ class Node(ABC):
     @abstractmethod
     def kind(self) -> str:
         """`dataset` (rows in shards) or `checkpoint` (weights in a folder)."""
+
+    @property
+    def opened_by(self) -> str:
+        """The kind of the backend that opens it as a model: mostly what it is itself."""
+        return self.kind
 
     @property
     @abstractmethod

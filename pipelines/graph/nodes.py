@@ -27,6 +27,7 @@ from schemas.tokenizer import dataset_identity, read_dataset, read_folder
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
 from trainers.architecture import output_names
 from trainers.config import Training
+from trainers.images import FACT
 from trainers.registry import configured
 
 
@@ -112,6 +113,8 @@ class TrainedCheckpoint(Node):
     processes run it (0: what `[launch]` says).
     """
 
+    trains: ClassVar[bool] = True
+
     training: Training
     data: Node
     tokenizer: Node
@@ -196,6 +199,10 @@ class Existing(Node):
     @property
     def kind(self) -> str:
         return self.existing_manifest.kind
+
+    @property
+    def opened_by(self) -> str:
+        return "diffusion" if FACT in self.existing_manifest.facts else self.kind
 
     @property
     def schema(self) -> Schema | None:

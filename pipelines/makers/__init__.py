@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.makers.images import FitImages as FitImages
 from pipelines.makers.models import Convert as Convert
 from pipelines.makers.models import ImportHF as ImportHF
 from pipelines.makers.online import FitOnline as FitOnline

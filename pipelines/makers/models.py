@@ -19,6 +19,7 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import QuiverError, WorkerError
 from schemas.process.parent import end_with_parent
 from schemas.store.commit import read_manifest
+from trainers.images import FACT
 
 
 @makes(ImportedModel)
@@ -79,9 +80,15 @@ def _turn_end(place: str, lines: list[str]) -> TurnEnd:
 
 
 def _export(source: str, url: str, task_key: str, chosen: dict[str, Any]) -> str:
+    lines: list[str] = []
+    manifest = read_manifest(source)
+    if manifest is not None and FACT in manifest.facts:
+        from trainers.images.export import export as export_images
+
+        export_images(source, url, task_key=task_key, say=lines.append)
+        return ", ".join(lines)
     from trainers.engine.weights.export_hf import export
 
-    lines: list[str] = []
     export(source, url, task_key=task_key, say=lines.append, **chosen)
     return ", ".join(lines)
 

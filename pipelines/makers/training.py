@@ -39,13 +39,17 @@ class Fit(Make):
     program: ClassVar[str] = PROGRAM
     """The module that every rank runs."""
 
+    def placed(self, node: Any) -> Any:
+        """The run of `node`, with its paths."""
+        return placed(node)
+
     def write(self, file: Path, node: TrainedCheckpoint, run: Run) -> None:
         """Leave in `file` what the program reads."""
         config.write(file, run)
 
     def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
         """The program, in one process or several; errors of the run are raised here as they are."""
-        run = placed(node)
+        run = self.placed(node)
         folder = run.paths.folder
         own_folder(folder)
         file = folder / "config.json"
@@ -118,7 +122,7 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
     for name, words in (("reward", "reward"), ("val_reward", "held-out reward")):
         if name in figures:
             parts.append(f"{words} {figures[name]:.3f}")
-    if figures.get("seconds"):
+    if figures.get("seconds") and "tokens" in figures:
         parts.append(f"{figures.get('tokens', 0) / figures['seconds']:,.0f} tokens/s")
     if steps and step:
         parts.append(f"{seconds * (steps - step):.0f} s left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipelines.recipes.decision_transformer import DecisionTransformer as DecisionTransformer
 from pipelines.recipes.distill import Distill as Distill
 from pipelines.recipes.dpo import DpoIteration as DpoIteration
+from pipelines.recipes.draft_plus import DraftPlus as DraftPlus
 from pipelines.recipes.grpo import Grpo as Grpo
 from pipelines.recipes.online_dpo import OnlineDpo as OnlineDpo
 from pipelines.recipes.online_rejection_sampling import OnlineRejectionSampling as OnlineRejectionSampling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import TrainedCheckpoint
@@ -16,7 +17,7 @@ from trainers.launch import start
 from trainers.launch.settings import Launch
 
 
-def check(node: TrainedCheckpoint) -> tuple[Launch, int]:
+def check(node: Any) -> tuple[Launch, int]:
     """How `node` is launched, and on how many ranks: its own number, or that of `[launch]`, or the fewest that its cut
     fills. Raises `ConfigError` for what cannot be placed, and for a tracker that is not installed.
     """

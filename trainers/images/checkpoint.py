@@ -27,6 +27,7 @@ from schemas.store import commit
 from schemas.store.opening import open_store
 from schemas.store.storage import guarded, shown
 from schemas.untrusted import strict_json
+from trainers.images import FACT
 from trainers.images.config import Lora, Sampler
 from trainers.images.folder import base_digest, is_diffusion_folder
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS, ADAPTERS, TRAINING, STATE = "adapters.safetensors", "adapters.json", "training.safetensors", "train_state.json"
-FACT = "images"
-"""The fact of a manifest that says that a checkpoint is of an image model."""
 BASE = "base"
 
 

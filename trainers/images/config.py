@@ -11,6 +11,7 @@ from schemas.errors import ConfigError
 from schemas.settings import FLATTENED, at_least, bound_faults, parse
 from trainers.config import Optim, Paths, optim_faults
 from trainers.images.registry import configured, spelled_out
+from trainers.parallel import Parallel
 
 VERSION = 1
 """Rises when the same run gives other weights."""
@@ -79,6 +80,10 @@ class ImageLearning:
         """What is done: `train.<algorithm>`, its version, and all settings that decide which weights come out."""
         return {"name": f"train.{self.algorithm}", "version": VERSION, "params": identity_fields(self)}
 
+    def num_steps(self, rows: int | None) -> int:
+        """Optimizer steps of a run over that many prompts."""
+        return self.max_steps
+
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
         faults = bound_faults(self) + bound_faults(self.sampler, "sampler.") + bound_faults(self.lora, "lora.")
@@ -119,6 +124,11 @@ class ImageExecution:
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     save_every: int | None = field(default=None, metadata=at_least(1))
     keep_last: int = field(default=2, metadata=at_least(1))
+
+    @property
+    def parallel(self) -> Parallel:
+        """How the network is cut: not at all."""
+        return Parallel()
 
 
 @dataclass(frozen=True, kw_only=True)

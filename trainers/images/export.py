@@ -21,8 +21,8 @@ VERSION = 1
 
 
 def export(source: str, out: str, *, task_key: str = "", say: Callable[[str], None] = print) -> Manifest:
-    """Write the adapters in `source`, added to the weights of their base, as the folder `out`; its manifest, of the kind
-    `export`. A folder with the same key is success.
+    """Write the adapters in `source`, added to the weights of their base, as the folder `out`; its manifest, of the
+    kind `export`. A folder with the same key is success.
     """
     if standing := commit.find_existing(out, task_key, "export"):
         return standing

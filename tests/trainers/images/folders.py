@@ -59,8 +59,8 @@ def stable_diffusion(folder: Path, seed: int = 0) -> str:
         unet=_unet(),
         vae=_vae(),
         scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-            steps_offset=1,
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
         ),
         text_encoder=CLIPTextModel(_text_config()).eval(),
         tokenizer=tokenizer(folder.with_name(f"{folder.name}.tokenizer")),
@@ -83,7 +83,8 @@ def stable_diffusion_xl(folder: Path, seed: int = 0) -> str:
         unet=unet,
         vae=_vae(),
         scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            timestep_spacing="leading",
         ),
         text_encoder=CLIPTextModel(_text_config()).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(projection_dim=WIDTH)).eval(),
