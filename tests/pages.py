@@ -131,6 +131,13 @@ def model(folder: Path, positions: int = 512) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def diffusion(folder: Path) -> None:
+    """A Stable Diffusion of a few thousand weights."""
+    from tests.trainers.images import folders
+
+    folders.stable_diffusion(folder)
+
+
 def execute(block: Block, folder: Path) -> None:
     """Run the block in `folder` as a person who pastes it would; AssertionError with all that it printed."""
     with ModelServer(model="llama") if _SERVED in block.text else nullcontext() as server:

@@ -15,3 +15,8 @@ def letters(response: list[str]) -> dict[str, list[float]]:
 def even(response: list[str]) -> list[float]:
     """1 for an answer with an even number of letters."""
     return [float(len(text) % 2 == 0) for text in response]
+
+
+def bright(pixels, prompts):
+    """A reward of images: how bright they are."""
+    return pixels.mean((1, 2, 3))

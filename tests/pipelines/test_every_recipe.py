@@ -23,13 +23,14 @@ from pipelines.commands.iterations import SampledIteration
 from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
-from pipelines.recipes import PreferenceOptimization
+from pipelines.recipes import DraftPlus, PreferenceOptimization
 from pipelines.setups import SETUPS
 from schemas.errors import ConfigError
 from tests import pages
-from tests.pipelines import small_model
+from tests.pipelines import hollow_diffusion, small_model
 from trainers.architecture import ModelConfig
 from trainers.config import Training
+from trainers.images.config import ImageTraining
 from trainers.registry import algorithms
 
 RECIPES: dict[str, type[Recipe[Any]]] = {
@@ -39,8 +40,13 @@ PAIRS = [{"prompt": f"Say {n}.", "chosen": f"It is {n}, please.", "rejected": f"
 ROWS = [{"prompt": f"Say {n}.", "response": f"It is {n}, please."} for n in range(60)]
 QUESTIONS = [{"prompt": row["prompt"]} for row in ROWS]
 FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS, "questions.jsonl": QUESTIONS}
+FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS, "prompts.jsonl": [{"prompt": f"a {n}"} for n in "abc"]}
 NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
 LEARNING = {"max_steps": 2, "global_batch_size": 16, "optim": {"lr": 1e-3, "warmup_steps": 1}}
+SMALL: dict[type, dict[str, Any]] = {
+    Training: LEARNING,
+    ImageTraining: {"max_steps": 2, "global_batch_size": 2, "sampler": {"steps": 2}, "lora": {"rank": 2}},
+}
 TINY: dict[str, Any] = {
     "digits_digits": 3,
     "digits_demonstrations": 384,
@@ -70,6 +76,11 @@ def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
     files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl", "prompts": "questions.jsonl"}
     places = {"data": files[kind.usual_format], "model": "model", "teacher": "model", "reward": "judges:letters"}
     return {name: places[name] for name in kind.needed}
+    files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl", "prompts": "prompts.jsonl"}
+    places = {"model": "model", "teacher": "model", "reward": "judges:letters"}
+    places |= {"model": "diffusion", "reward": "judges:bright"} if kind is DraftPlus else {}
+    needed: tuple[str, ...] = getattr(kind, "needed", ())
+    return {name: files[kind.usual_format] if name == "data" else places[name] for name in needed}  # type: ignore[attr-defined]
 
 
 def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     }
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
-    chosen |= {name: LEARNING for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    chosen |= {name: SMALL[one.kind] for name, one in parameters.items() if isinstance(one, MergedParameter)}
     idle = () if kind.training == "improve" else ("_improve",)
     idle += ("_reward",) if kind is PreferenceOptimization else ()
     setup = {name: value for name, value in TINY.items() if not name.endswith(idle)} if idle else TINY
@@ -107,6 +118,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("files")
     furnish(place)
     small_model.write(place / "model")
+    hollow_diffusion.write(place / "diffusion")
     config = luigi.configuration.get_config()
     sections = {
         name: {key: file if ":" in file else str(place / file) for key, file in given(kind).items()}
@@ -154,7 +166,7 @@ def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]]
 PLANNED = """
 import json, os, sys, time, luigi, pipelines
 from pipelines.graph.plan import Plan
-from pipelines.recipes import PreferenceOptimization
+from pipelines.recipes import DraftPlus, PreferenceOptimization
 sections, names = json.loads(sys.argv[1])
 for section, settings in sections.items():
     for name, value in settings.items():
@@ -193,7 +205,7 @@ def test_it_is_planned_without_torch_in_a_third_of_a_second(
     assert seconds < 0.3 and loaded == []
 
 
-CHANGES = {Training: "optim.lr=0.0123", ModelConfig: "num_layers=7"}
+CHANGES = {Training: "optim.lr=0.0123", ImageTraining: "optim.lr=0.0123", ModelConfig: "num_layers=7"}
 
 
 def keys(recipe: Recipe[Any]) -> set[str]:
@@ -270,6 +282,10 @@ def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp
     furnish(tmp_path)
     if issubclass(recipe, OneShot):
         pages.model(tmp_path / "model", positions=2048)
+        pages.model(tmp_path / "model")
+    if recipe is DraftPlus:
+        pages.diffusion(tmp_path / "diffusion")
+        (tmp_path / "judges.py").write_text("def bright(pixels, prompts):\n    return pixels.mean((1, 2, 3))\n")
     (tmp_path / "program.py").write_text(
         f"""
 import json, sys, time
