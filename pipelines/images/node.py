@@ -74,7 +74,7 @@ class ImageCheckpoint(Node):
             task_key=self.task_key,
             records=f"{self.url}.records",
         )
-        given = {"learning": self.training.learning, "execution": self.training.execution}
+        given: dict[str, Any] = {"learning": self.training.learning, "execution": self.training.execution}
         return ImageRun(**given, paths=paths, base=base_content(self.base), reward=self.reward.url)
 
 

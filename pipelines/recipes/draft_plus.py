@@ -151,7 +151,7 @@ class DraftPlus(ReadsFiles, Recipe[Results]):
     def _training(self, label: str) -> ImageTraining:
         options: Any = recursively_unfreeze(self.options)
         settings = learning_of(self, {"settings": options} if options else {})
-        given = {"algorithm": self.algorithm, "seed": self.settled_seed, "where": f"learning of {label}"}
+        given: dict[str, Any] = {"algorithm": self.algorithm, "seed": self.settled_seed, "where": f"learning of {label}"}
         return image_training_of(settings, **given)
 
     def _texts(self, plan: Plan, label: str, rows: Node) -> Node:
@@ -162,7 +162,7 @@ class DraftPlus(ReadsFiles, Recipe[Results]):
     ) -> Compared:
         of = training.learning.sampler
         size = {"width": of.width, "height": of.height}
-        how = {"scheduler": of.scheduler, "steps": of.steps, "guidance": of.guidance, **size}
+        how: dict[str, Any] = {"scheduler": of.scheduler, "steps": of.steps, "guidance": of.guidance, **size}
         sampling = ImageSampling(images_per_prompt=self.eval_images, annealing=annealing, **how)
         seed = self.settled_seed
         drawn = plan.table(f"{label}.drawn", Image(sampling=sampling), prompts, seed=seed, image_generator=model)

@@ -52,7 +52,7 @@ def read_index(folder: str) -> dict[str, Any]:
         named = index.get("_class_name") if isinstance(index, dict) else None
         raise _bad(folder, f"the pipeline is {printable(named)}")
     for name in parts_of(index):
-        given = index.get(name)
+        given: Any = index.get(name)
         whole = isinstance(given, list) and len(given) == 2
         if not whole or given[0] not in _LIBRARIES or given[1] not in _PARTS[name]:
             raise _bad(folder, f"{name} is {printable(given)}")

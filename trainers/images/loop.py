@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def train(run: ImageRun, data: Dataset, reward: Reward, task_key: str, inputs: S
                 _save(trainer, report, number, asked())
             if record is not None and report.records is not None:
                 op = {**run.learning.op, "name": f"{run.learning.op['name']}.records"}
-                given = {"op": op, "parents": parents, "seed": run.learning.seed}
+                given: dict[str, Any] = {"op": op, "parents": parents, "seed": run.learning.seed}
                 report.records.publish(record, RecordsManifest(task_key=records_key(task_key), **given))
             rank.heartbeat("the checkpoint")
             trainer.save(claims_of(run, task_key, parents, {**figures, "steps": trainer.steps}))
