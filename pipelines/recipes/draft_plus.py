@@ -151,8 +151,8 @@ class DraftPlus(ReadsFiles, Recipe[Results]):
     def _training(self, label: str) -> ImageTraining:
         options: Any = recursively_unfreeze(self.options)
         settings = learning_of(self, {"settings": options} if options else {})
-        given: dict[str, Any] = {"algorithm": self.algorithm, "seed": self.settled_seed, "where": f"learning of {label}"}
-        return image_training_of(settings, **given)
+        where = f"learning of {label}"
+        return image_training_of(settings, algorithm=self.algorithm, seed=self.settled_seed, where=where)
 
     def _texts(self, plan: Plan, label: str, rows: Node) -> Node:
         return rows if "prompt" in rows_of(rows) else plan.table(label, ImagePrompt(), rows)
