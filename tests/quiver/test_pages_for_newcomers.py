@@ -25,15 +25,18 @@ from pipelines.graph.backend import backends
 from schemas.settings import defaults, every_setting
 from tests.conftest import ROOT
 from trainers.config import Training
+from trainers.images import registry as images
+from trainers.images.config import ImageTraining
 from trainers.registry import algorithms, presets
 
 PAGES = [ROOT / "docs/from-nemo-aligner.md", ROOT / "docs/from-trl.md", ROOT / "docs/differences.md"]
 PAGES += sorted((ROOT / "docs/methods").glob("*.md"))
 COMMANDS = commands()
 FLAGS = {name: {flag.replace("_", "-") for flag in parameters_of(name)} for name in COMMANDS}
-LEARNT = {*algorithms(), *presets()}
-SETTINGS = {name for algorithm in algorithms().values() for name in defaults(algorithm.settings)}
-TRAINING = {path for path, _ in every_setting(Training)}
+OVER_IMAGES = images.algorithms()
+LEARNT = {*algorithms(), *presets(), *OVER_IMAGES, *(name for one in OVER_IMAGES.values() for name in one.presets)}
+SETTINGS = {name for one in (*algorithms().values(), *OVER_IMAGES.values()) for name in defaults(one.settings)}
+TRAINING = {path for kind in (Training, ImageTraining) for path, _ in every_setting(kind)}
 MERGED = [name for _, _, name, one in Register.get_all_params() if isinstance(one, MergedParameter)]
 FILE_FORMATS = {*FORMS, *get_args(get_type_hints(Npy)["format"])}
 OURS = re.compile(rf"(?:{'|'.join(sorted({name.partition('.')[0] for name in OPS}))})\.[a-z_]+")
