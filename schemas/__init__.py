@@ -18,9 +18,9 @@ from schemas.rows.conversation import TOOLS as TOOLS
 from schemas.rows.conversation import TURN as TURN
 from schemas.rows.feedback import FEEDBACK as FEEDBACK
 from schemas.rows.feedback import FEEDBACK_TOKENS as FEEDBACK_TOKENS
-from schemas.rows.marks import MARKS as MARKS
 from schemas.rows.images import IMAGE_PREFERENCES as IMAGE_PREFERENCES
 from schemas.rows.images import IMAGES as IMAGES
+from schemas.rows.marks import MARKS as MARKS
 from schemas.rows.preferences import PREFERENCES as PREFERENCES
 from schemas.rows.prompts import PROMPTS as PROMPTS
 from schemas.rows.records import RECORDS as RECORDS

@@ -143,7 +143,6 @@ class Command(luigi.Task):
             yield functools.partial(check_rows, node)
             yield functools.partial(check_emptied, node, self.length_flag)
         for node in trained or todo:
-            if isinstance(node, TrainedCheckpoint):
             if node.trains:
                 yield functools.partial(check, node)
         if not settings.quiver_config().max_rejected and (len(todo) > 1 or trained):

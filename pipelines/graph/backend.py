@@ -275,8 +275,7 @@ def _checkpoint_at(plan: GraphBuilder, reference: str, *, asked: bool) -> Node:
             kept="nothing was started",
             next=f"leave out what stands behind {printable(parted(reference)[0], 200)}",
         )
-    if node.kind != _WEIGHTS:
-    if node.opened_by != "checkpoint":
+    if node.opened_by != _WEIGHTS:
         raise ConfigError(
             "wrong-kind",
             f"{printable(reference, 200)} ({backend_of(node).form}) has no weights here to start from",

@@ -85,6 +85,10 @@ def base_content(base: Node) -> str:
 
 def image_checkpoint(plan: Plan, node: ImageCheckpoint) -> Node:
     """`node` as a part of `plan`, checked: the base is a whole model, the reward reads images, rows are prompts."""
+    return plan.add(node, _check)
+
+
+def _check(node: ImageCheckpoint) -> None:
     node.training.check(node.label)
     if node.base.kind != DIFFUSION:
         raise ConfigError(
@@ -106,4 +110,3 @@ def image_checkpoint(plan: Plan, node: ImageCheckpoint) -> Node:
         )
     backend.takes(node.reward, "image_scorer", IMAGES)
     rows_of(node.data).requires(PROMPTS, f"{node.label} ({node.work['name']})")
-    return plan.add(node)

@@ -18,6 +18,7 @@ from luigi.freezing import recursively_unfreeze
 from datakit.clients.images import ImageSampling
 from datakit.generate import Image
 from datakit.label import ImageReward
+from datakit.report import Measure
 from datakit.sql import Query
 from datakit.template import ImagePrompt
 from pipelines.cli import invocation
@@ -34,7 +35,6 @@ from pipelines.graph.results import Results
 from pipelines.images.node import ImageCheckpoint, image_checkpoint
 from pipelines.report import suggestions
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.stages.measure import Measure
 from schemas.errors import ConfigError
 from trainers.images.config import ImageTraining, image_training_of
 

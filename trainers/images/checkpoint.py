@@ -116,8 +116,8 @@ def save(
     path = open_store(commit.attempt_path(folder, attempt))[1]
     try:
         with guarded("write", path):
-            for name, held in tensors.items():
-                save_file({key: one.detach().cpu().contiguous() for key, one in held.items()}, os.path.join(path, name))
+            for name, part in tensors.items():
+                save_file({key: one.detach().cpu().contiguous() for key, one in part.items()}, os.path.join(path, name))
             texts = {ADAPTERS: canonical(adapters), **({} if state is None else {STATE: canonical(state)})}
             for name, text in texts.items():
                 with open(os.path.join(path, name), "w", encoding="utf-8") as file:

@@ -78,12 +78,12 @@ def base_digest(folder: str) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def _bad(folder: str, found: str) -> ConfigError:
+def _bad(folder: str, given: str) -> ConfigError:
     return ConfigError(
         "bad-diffusers-folder",
         f"{printable(folder, 200)} is no Stable Diffusion folder that is read here",
         expected=f"{' or '.join(PIPELINES)} with parts of their own classes, weights in {WEIGHTS}",
-        found=found,
+        found=given,
         where=folder,
         kept="nothing was started",
     )

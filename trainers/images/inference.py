@@ -15,7 +15,7 @@ from trainers.images import checkpoint, lora
 from trainers.images.config import Sampler
 from trainers.images.network import DiffusionNetwork, open_network
 from trainers.images.pixels import pixels_of, png_of
-from trainers.images.sampling import sample, weight_of
+from trainers.images.sampling import denoise, weight_of
 from trainers.images.trainer import Reward
 
 
@@ -53,7 +53,7 @@ class ImageModel:
         network, weight = self._network(Sampler(**given)), weight_of(sampling.annealing)
         made = list[Drawn | None]()
         for prompt, seed in zip(prompts, seeds, strict=True):  # one by one: arithmetic may depend on the batch
-            latents = sample(network, network.conditions([prompt]), [seed], weight)
+            latents = denoise(network, network.conditions([prompt]), [seed], weight)
             with torch.no_grad():
                 pixels = network.decode(latents)[0]
             fine = bool(torch.isfinite(pixels).all())

@@ -42,11 +42,11 @@ def attach(unet: nn.Module, lora: Lora, seed: int) -> None:
     """Freeze `unet` and put adapters, drawn from `seed`, on its attention."""
     unet.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    found = [name for name, module in unet.named_modules() if isinstance(module, nn.Linear) and _is_target(name)]
-    for name in sorted(found):
+    linears = [name for name, module in unet.named_modules() if isinstance(module, nn.Linear) and _is_target(name)]
+    for name in sorted(linears):
         parent, _, child = name.rpartition(".")
         setattr(unet.get_submodule(parent), child, LoraLinear(unet.get_submodule(name), lora, generator))  # type: ignore[arg-type]
-    assert found, "a UNet without attention"
+    assert linears, "a UNet without attention"
 
 
 def parameters(unet: nn.Module) -> dict[str, nn.Parameter]:

@@ -55,7 +55,7 @@ def weight_of(kind: str) -> Weight:
 
 
 @torch.no_grad()
-def sample(
+def denoise(
     network: DiffusionNetwork, conditions: Conditions, seeds: Sequence[int], weight: Weight | None = None
 ) -> Tensor:
     """Finished latents, without gradients; by the adapted network, or mixed with the base's noise as `weight` says."""
@@ -85,7 +85,7 @@ def draw(network: DiffusionNetwork, conditions: Conditions, seeds: Sequence[int]
 
 
 def _renoised(network: DiffusionNetwork, conditions: Conditions, seeds: Sequence[int], plan: Plan) -> Draws:
-    finished, made, apart = sample(network, conditions, seeds), list[Tensor](), list[Tensor]()
+    finished, made, apart = denoise(network, conditions, seeds), list[Tensor](), list[Tensor]()
     for version in range(plan.renoised):
         last = network.steps()[-1]
         noise = torch.cat([network.noise((1, *finished.shape[1:]), _again(seed, version)) for seed in seeds])

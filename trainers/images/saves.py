@@ -47,7 +47,7 @@ class Saves:
     def load(self) -> tuple[int, dict[str, Tensor]]:
         """The step of the newest whole save, and its `training`; 0 and nothing where there is no save."""
         damaged: list[IntegrityError] = []
-        for step in sorted(self._found(), reverse=True):
+        for step in sorted(self._complete(), reverse=True):
             try:
                 saved = checkpoint.open_checkpoint(str(self._path(step)))
                 state: dict[str, Any] = saved.train_state()
@@ -75,7 +75,7 @@ class Saves:
                 next="give the old settings, or another out (or work) for a new run",
             )
 
-    def _found(self) -> list[int]:
+    def _complete(self) -> list[int]:
         """The steps with a save, whole or damaged; removes what was never finished."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name.startswith(_REMOVED):

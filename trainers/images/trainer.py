@@ -183,7 +183,7 @@ class ImageTrainer:
                 shadow.copy_(averaged[name])
         for name, one in self.weights.items():
             self.optimizer.state[one] = {
-                key: held[name] if key == "step" else held[name].to(one.device) for key, held in parts.items()
+                key: part[name] if key == "step" else part[name].to(one.device) for key, part in parts.items()
             }
         self.steps = step
         return step

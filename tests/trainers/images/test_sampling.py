@@ -48,11 +48,11 @@ def test_the_base_draws_what_diffusers_draws(base: str, scheduler: str, guidance
     given: dict[str, Any] = {"scheduler": scheduler, "steps": 4, "guidance": guidance}
     network, theirs = adapted(base, **given), drawn_by_diffusers(base, **given)
     conditions = network.conditions(PROMPTS)
-    latents = sampling.sample(network, conditions, SEEDS, sampling.weight_of("base"))
+    latents = sampling.denoise(network, conditions, SEEDS, sampling.weight_of("base"))
     torch.testing.assert_close(network.decode(latents).clamp(0, 1), theirs, atol=1e-5, rtol=0)
-    others = network.decode(sampling.sample(network, conditions, SEEDS)).clamp(0, 1)
+    others = network.decode(sampling.denoise(network, conditions, SEEDS)).clamp(0, 1)
     assert (others - theirs).abs().max() > 1e-2, "the adapters change nothing"
-    alone = sampling.sample(network, network.conditions(PROMPTS[1:]), SEEDS[1:])
+    alone = sampling.denoise(network, network.conditions(PROMPTS[1:]), SEEDS[1:])
     torch.testing.assert_close(network.decode(alone).clamp(0, 1), others[1:], atol=1e-5, rtol=0)
 
 
@@ -117,7 +117,7 @@ def test_loss_and_gradient_are_those_of_autograd_written_out(sd: str, last: int,
 def test_renoised_images_are_one_step_from_the_finished_one(sd: str, scheduler: str) -> None:
     network = adapted(sd, scheduler=scheduler, steps=4, guidance=3.0)
     conditions = network.conditions(PROMPTS)
-    finished = sampling.sample(network, conditions, SEEDS)
+    finished = sampling.denoise(network, conditions, SEEDS)
     draws = sampling.draw(network, conditions, SEEDS, Plan(renoised=2))
     assert len(draws.latents) == 2 and all(one.requires_grad for one in draws.latents)
     one, other = draws.latents
@@ -147,7 +147,7 @@ def test_the_weights_of_annealed_guidance() -> None:
 def test_annealed_guidance_mixes_the_noise_of_both(sd: str) -> None:
     network = adapted(sd, steps=2, guidance=3.0)
     conditions = network.conditions(PROMPTS)
-    mixed = sampling.sample(network, conditions, SEEDS, sampling.weight_of("linear"))
+    mixed = sampling.denoise(network, conditions, SEEDS, sampling.weight_of("linear"))
     (latents, steps), scheduler = network.start(SEEDS), network.scheduler
     with torch.no_grad():
         for at, share in zip(steps, (0.0, 0.5), strict=True):
@@ -172,7 +172,7 @@ def test_draft_and_its_low_variance_form_are_settings() -> None:
 def test_merged_adapters_say_what_they_said_beside(base: str) -> None:
     network = adapted(base, steps=2, guidance=2.0)
     conditions = network.conditions(PROMPTS)
-    before = sampling.sample(network, conditions, SEEDS)
+    before = sampling.denoise(network, conditions, SEEDS)
     lora.merge(network.unet)
     assert not any(isinstance(module, lora.LoraLinear) for module in network.unet.modules())
-    torch.testing.assert_close(sampling.sample(network, conditions, SEEDS), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sampling.denoise(network, conditions, SEEDS), before, atol=1e-4, rtol=1e-4)

@@ -24,7 +24,7 @@ from trainers.images.export import export
 from trainers.images.folder import base_digest, read_index
 from trainers.images.inference import ImageModel, ImageScorer
 from trainers.images.network import open_network
-from trainers.images.sampling import sample
+from trainers.images.sampling import denoise
 from trainers.images.trainer import ImageTrainer, prompts_of
 
 PROMPTS = ["red", "green", "blue", "a cat", "dogs"]
@@ -79,8 +79,8 @@ def asked_to_stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def lines(run: ImageRun) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run.paths.folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+    written = [json.loads(line) for line in (run.paths.folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in written]
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(
@@ -143,8 +143,8 @@ def test_the_average_is_that_of_diffusers(run_of: Callable[..., ImageRun]) -> No
             decay = min(0.7, (1 + number) / (10 + number)) if number else 0.0
             expected = [(1 - decay) * new + decay * old for new, old in zip(now, expected or now, strict=True)]
         assert expected is not None
-        for held, one in zip(trainer.published().values(), expected, strict=True):
-            torch.testing.assert_close(held, one)
+        for shadow, one in zip(trainer.published().values(), expected, strict=True):
+            torch.testing.assert_close(shadow, one)
         assert any(not torch.equal(one, now[place]) for place, one in enumerate(expected))
 
 
@@ -239,7 +239,7 @@ def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
         ],
         "text_encoder is": lambda at, index: index.pop("text_encoder"),
     }
-    for number, (found, change) in enumerate(changes.items()):
+    for number, (what, change) in enumerate(changes.items()):
         at = tmp_path / str(number)
         shutil.copytree(sd, at)
         index = json.loads((at / "model_index.json").read_text())
@@ -248,7 +248,7 @@ def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
         for reads in (read_index, base_digest, lambda place: open_network(place, Sampler())):
             with pytest.raises(ConfigError) as error:
                 reads(str(at))
-            assert error.value.found.startswith(found), error.value.found
+            assert error.value.found.startswith(what), error.value.found
     (tmp_path / "0" / "model_index.json").write_text("{")
     with pytest.raises(ConfigError, match="no Stable Diffusion folder"):
         read_index(str(tmp_path / "0"))
@@ -264,5 +264,5 @@ def test_every_epoch_has_every_prompt_in_an_order_of_its_own() -> None:
 
 def test_sizes_of_images_are_settings(sd: str) -> None:
     network = open_network(sd, Sampler(steps=1, guidance=1.0, width=24, height=8))
-    latents = sample(network, network.conditions(["a"]), [1])
+    latents = denoise(network, network.conditions(["a"]), [1])
     assert network.decode(latents).shape == (1, 3, 8, 24)
