@@ -25,5 +25,5 @@ class ImageReward(Reward):
 
     @property
     def takes(self) -> Schema:
-        """Prompt and image."""
+        """The prompt of each image, and its file."""
         return IMAGES.selecting("prompt", "image")

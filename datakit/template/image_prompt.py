@@ -27,12 +27,12 @@ class ImagePrompt(Label):
 
     @property
     def takes(self) -> Schema:
-        """The conversation."""
+        """The conversation whose last turn is read."""
         return PROMPTS.selecting("messages")
 
     @property
     def adds(self) -> tuple[Column, ...]:
-        """The text."""
+        """The text, under the name that was asked for."""
         return (replace(IMAGE_PROMPT, name=self.column),)
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.Array]:

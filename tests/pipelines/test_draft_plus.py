@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from commands import environment
 
@@ -16,13 +17,17 @@ from pipelines.commands.images import GenerateImages
 from pipelines.commands.models import ExportModel
 from pipelines.graph.backend import backend_of, checkpoint_at, model_at
 from pipelines.graph.plan import Plan
-from pipelines.images.node import ImageCheckpoint
+from pipelines.images.__main__ import main
+from pipelines.images.node import PROMPTS, ImageCheckpoint
 from pipelines.recipes import DraftPlus
+from schemas.dataset import Dataset
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
+from schemas.store.commit import read_manifest
 from tests import pages
 from tests.pipelines import hollow_diffusion
 from trainers.images import FACT
+from trainers.images.folder import base_digest
 
 REWARD = "def bright(pixels, prompts):\n    return pixels.mean((1, 2, 3))\n"
 
@@ -149,6 +154,25 @@ def test_nothing_of_images_is_imported_for_planning() -> None:
         [sys.executable, "-c", LOADED], env=environment(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_the_program_trains_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages.diffusion(here / "model")
+    rows = pa.table({"prompt_id": ["p"], "prompt": ["a red square"]}, schema=PROMPTS.arrow)
+    data = Dataset.from_arrow(rows, PROMPTS, str(here / "rows"))
+    run = {"optim": {"lr": 0.1}, "max_steps": 1, "global_batch_size": 2, "sampler": {"steps": 1}, "track": [],
+           "data": data.url, "out": str(here / "tuned"), "init": str(here / "model"), "task_key": "k" * 64,
+           "base": base_digest(str(here / "model")), "reward": "reward_of_tests:bright"}  # fmt: skip
+    (here / "run.json").write_text(json.dumps(run))
+    for printed in ("reward", "is already finished"):
+        assert main([str(here / "run.json")]) == 0
+        assert printed in capsys.readouterr().err
+    manifest = read_manifest(str(here / "tuned"))
+    assert manifest is not None and manifest.op["params"]["reward"] == "reward_of_tests:bright"
+    assert [parent.name for parent in manifest.parents] == ["data"]
+    (here / "run.json").write_text(json.dumps({**run, "max_stepps": 1}))
+    assert main([str(here / "run.json")]) == 2
+    assert "unknown key max_stepps" in capsys.readouterr().err
 
 
 @pytest.mark.slow

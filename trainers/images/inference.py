@@ -85,7 +85,7 @@ class ImageScorer:
 
     @property
     def takes(self) -> Schema:
-        """Prompt and image."""
+        """The prompt of each image, and its file."""
         return IMAGES.selecting("prompt", "image")
 
     @torch.no_grad()

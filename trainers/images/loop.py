@@ -114,7 +114,7 @@ class _Report:
         self.trackers = Trackers([known[name]() for name in run.execution.track], facts, self.say)
 
     def step(self, number: int, names: Sequence[str], epochs: Sequence[int], done: ImageStep, seconds: float) -> None:
-        """A step is done."""
+        """A step is done; it took `seconds`."""
         figures = {**done.figures, "lr": done.lr, "grad_norm": done.grad_norm, "rows": len(names)}
         figures["seconds"] = round(seconds, 6)
         self.progress.step(number, figures)
@@ -134,7 +134,7 @@ class _Report:
             self.records.flush()
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Print a line that the progress line does not overwrite."""
         self.progress.say(text)
 
     def close(self, status: Status) -> None:

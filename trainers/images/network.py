@@ -50,7 +50,7 @@ class DiffusionNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The GPU where there is one, or the CPU."""
         return self.unet.device
 
     @property

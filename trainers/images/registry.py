@@ -15,7 +15,7 @@ from trainers.images.algorithm import ImageAlgorithm
 
 @functools.cache
 def algorithms() -> Mapping[str, ImageAlgorithm]:
-    """Every algorithm by name."""
+    """Every algorithm over images by its name."""
     return {one.name: one for one in vars(listed).values() if isinstance(one, ImageAlgorithm)}
 
 
