@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 from pipelines.backends.checkpoint import Checkpoint
 from pipelines.graph.backend import register

@@ -40,7 +40,6 @@ PAIRS = [{"prompt": f"Say {n}.", "chosen": f"It is {n}, please.", "rejected": f"
 ROWS = [{"prompt": f"Say {n}.", "response": f"It is {n}, please."} for n in range(60)]
 QUESTIONS = [{"prompt": row["prompt"]} for row in ROWS]
 FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS, "questions.jsonl": QUESTIONS}
-FILES = {"pairs.jsonl": PAIRS, "rows.jsonl": ROWS, "prompts.jsonl": [{"prompt": f"a {n}"} for n in "abc"]}
 NETWORK = {"num_layers": 1, "hidden_size": 32, "ffn_hidden_size": 64, "num_attention_heads": 2, "num_query_groups": 2}
 LEARNING = {"max_steps": 2, "global_batch_size": 16, "optim": {"lr": 1e-3, "warmup_steps": 1}}
 SMALL: dict[type, dict[str, Any]] = {
@@ -71,12 +70,7 @@ TINY: dict[str, Any] = {
 
 def given(kind: type[Recipe[Any]]) -> dict[str, Any]:
     """Settings without which a recipe has nothing to work on, in a folder made by `furnish`."""
-    if not issubclass(kind, OneShot):
-        return {}
     files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl", "prompts": "questions.jsonl"}
-    places = {"data": files[kind.usual_format], "model": "model", "teacher": "model", "reward": "judges:letters"}
-    return {name: places[name] for name in kind.needed}
-    files = {"completions": "rows.jsonl", "preferences": "pairs.jsonl", "prompts": "prompts.jsonl"}
     places = {"model": "model", "teacher": "model", "reward": "judges:letters"}
     places |= {"model": "diffusion", "reward": "judges:bright"} if kind is DraftPlus else {}
     needed: tuple[str, ...] = getattr(kind, "needed", ())
@@ -94,7 +88,7 @@ def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     }
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
-    chosen |= {name: SMALL[one.kind] for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    chosen |= {name: SMALL.get(one.kind, LEARNING) for name, one in parameters.items() if isinstance(one, MergedParameter)}
     idle = () if kind.training == "improve" else ("_improve",)
     idle += ("_reward",) if kind is PreferenceOptimization else ()
     setup = {name: value for name, value in TINY.items() if not name.endswith(idle)} if idle else TINY
@@ -166,7 +160,7 @@ def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]]
 PLANNED = """
 import json, os, sys, time, luigi, pipelines
 from pipelines.graph.plan import Plan
-from pipelines.recipes import DraftPlus, PreferenceOptimization
+from pipelines.recipes import PreferenceOptimization
 sections, names = json.loads(sys.argv[1])
 for section, settings in sections.items():
     for name, value in settings.items():
@@ -282,10 +276,8 @@ def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp
     furnish(tmp_path)
     if issubclass(recipe, OneShot):
         pages.model(tmp_path / "model", positions=2048)
-        pages.model(tmp_path / "model")
     if recipe is DraftPlus:
         pages.diffusion(tmp_path / "diffusion")
-        (tmp_path / "judges.py").write_text("def bright(pixels, prompts):\n    return pixels.mean((1, 2, 3))\n")
     (tmp_path / "program.py").write_text(
         f"""
 import json, sys, time
