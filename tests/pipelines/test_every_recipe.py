@@ -88,7 +88,8 @@ def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
     }
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
-    chosen |= {name: SMALL.get(one.kind, LEARNING) for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    merged = {name: one for name, one in parameters.items() if isinstance(one, MergedParameter)}
+    chosen |= {name: SMALL.get(one.kind, LEARNING) for name, one in merged.items()}
     idle = () if kind.training == "improve" else ("_improve",)
     idle += ("_reward",) if kind is PreferenceOptimization else ()
     setup = {name: value for name, value in TINY.items() if not name.endswith(idle)} if idle else TINY
