@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,11 @@ def files_at(path: str) -> dict[str, bytes]:
     if isinstance(store, LocalStore) and is_nemo(place):
         if files := tokenizer_files(place):
             return files
-        raise _none(path, "a model of NeMo that brings none")
+        raise _none(
+            path,
+            "a model of NeMo that brings none",
+            f"quiver ImportModel --folder {shlex.quote(shown(place))} --tokenizer FOLDER, and name that checkpoint",
+        )
     names = store.names(place)
     if names:
         chosen = [*_main(names, path), *(name for name in (*SOURCES[1:], ADDED) if name in names)]
@@ -130,13 +135,14 @@ def _main(names: list[str], path: str) -> list[str]:
     raise _none(path, ", ".join(name for name in names if "token" in name or "vocab" in name))
 
 
-def _none(path: str, actual: str) -> ConfigError:
+def _none(path: str, actual: str, next: str = "") -> ConfigError:
     return ConfigError(
         "no-tokenizer",
         f"there is no tokenizer at {shown(path)}",
         expected=f"{TOKENS}, a sentencepiece *.model, or {VOCAB} and {MERGES}",
         found=printable(actual, 200) or "none of them",
         kept="nothing was started",
+        next=next,
     )
 
 

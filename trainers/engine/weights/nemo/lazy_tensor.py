@@ -60,6 +60,18 @@ class FirstRows:
         return self._whole.read(first, self.shape[0] if last is None else last)
 
 
+class Moved:
+    """A small tensor with numbers added to it, in fp32."""
+
+    def __init__(self, whole: LazyTensor, by: Tensor) -> None:
+        self._whole, self._by = whole, by
+        self.dtype, self.shape = torch.float32, whole.shape
+
+    def read(self, first: int = 0, last: int | None = None) -> Tensor:
+        """The sum, or its rows `first` up to `last`."""
+        return (self._whole.read().double() + self._by).float()[first:last]
+
+
 @dataclass(frozen=True)
 class Box:
     """A part of a tensor, from `offset` on; `read` gives its rows `first` up to `last`."""

@@ -17,6 +17,7 @@ from trainers.tensors import Stack, stacks
 
 EMBEDDINGS = ("embedding.word_embeddings.weight", "language_model.embedding.word_embeddings.weight")
 HEADS = ("output_layer.weight", "language_model.output_layer.weight")
+LAST_BIASES = ("decoder.final_layernorm.bias", "language_model.encoder.final_layernorm.bias")
 REWARD = "rm_head.weight"
 REWARD_BIAS = "rm_head.bias"
 _PREFIX = re.compile(r"(?:model\.|module\.)+")

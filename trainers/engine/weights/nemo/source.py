@@ -23,7 +23,7 @@ from trainers.architecture import ModelConfig
 from trainers.engine.weights import registry, tokenizer
 from trainers.engine.weights.check import Check, CheckResult
 from trainers.engine.weights.nemo import distributed, names, ranks
-from trainers.engine.weights.nemo.lazy_tensor import FirstRows, LazyTensor
+from trainers.engine.weights.nemo.lazy_tensor import FirstRows, LazyTensor, Moved
 from trainers.engine.weights.nemo.settings import model_of
 from trainers.engine.weights.plan import Incoming, planned
 from trainers.engine.weights.tensorfile import DTYPES
@@ -124,14 +124,27 @@ def _with_head(model: ModelConfig, weights: dict[str, LazyTensor], path: str) ->
         weights.pop(name, None)
     bias = weights.pop(names.REWARD_BIAS, None)
     if bias is not None and bool(bias.read().any()):
+        _move_bias(model, weights, bias.read().double(), path)
+    return dataclasses.replace(model, head="scalar", head_size=reward.shape[0], tie_embeddings=False)
+
+
+def _move_bias(model: ModelConfig, weights: dict[str, LazyTensor], bias_n: Tensor, path: str) -> None:
+    """Give the last norm's bias what makes the head add `bias_n`: its own scalar head has none. An RMSNorm has no bias
+    to take it.
+    """
+    head_nh = weights[names.REWARD].read().double()
+    by_h = torch.linalg.lstsq(head_nh, bias_n[:, None], driver="gelsd").solution[:, 0]
+    norm = next((name for name in names.LAST_BIASES if name in weights), None)
+    fits = torch.allclose(head_nh @ by_h, bias_n, rtol=1e-9, atol=1e-9)
+    if norm is None or model.normalization != "LayerNorm" or not fits:
         raise ConfigError(
             "unsupported-model",
-            f"{names.REWARD_BIAS} is not supported (a reward head without a bias is)",
-            found=printable(bias.read().tolist(), 200),
+            f"{names.REWARD_BIAS} is not supported on a network of {model.normalization} (a head without a bias is)",
+            found=printable(bias_n.tolist(), 200),
             where=path,
             kept="nothing was written",
         )
-    return dataclasses.replace(model, head="scalar", head_size=reward.shape[0], tie_embeddings=False)
+    weights[norm] = Moved(weights[norm], by_h)
 
 
 def _drop_copies(model: ModelConfig, weights: dict[str, LazyTensor], path: str) -> None:
