@@ -92,8 +92,9 @@ class Config:
         where: str,
         name: str = "config.json",
         harmless: Mapping[str, str] = HARMLESS,
+        next: str = "",
     ) -> None:
-        self.data, self.where, self.name, self.harmless = data, where, name, harmless
+        self.data, self.where, self.name, self.harmless, self.next = data, where, name, harmless, next
         self.faults: list[str] = []
         self._seen: set[str] = set()
 
@@ -151,6 +152,7 @@ class Config:
                 f"{self.name} asks for what is not supported: {'; '.join(self.faults[:_SHOWN])}{more}",
                 where=self.where,
                 kept="nothing was written",
+                next=self.next,
             )
 
     def rope(self, longest: int, base: float = 10000.0, share: float = 1.0) -> dict[str, Any]:

@@ -50,6 +50,9 @@ _ONLY: Mapping[str, tuple[Any, ...]] = {
 """Keys of NeMo's own with a single value that the engine computes, which is also what an absent key means."""
 
 
+_NEXT = "where a key changes nothing, take it out of that file: an unpacked archive comes in as a folder"
+
+
 def model_of(settings: Settings, where: str, vocab_size: int) -> ModelConfig:
     """The language model of the settings for a tokenizer of `vocab_size` ids; `ConfigError` lists every key and value
     that is not supported.
@@ -58,7 +61,7 @@ def model_of(settings: Settings, where: str, vocab_size: int) -> ModelConfig:
     if settings.is_second:
         given = values.get("config")
         values = {key: value for key, value in (given if isinstance(given, dict) else {}).items() if key[:1] != "_"}
-    config = Config(values, where, settings.name, IDLE)
+    config = Config(values, where, settings.name, IDLE, _NEXT)
     fields = _common(config) | (_second(config) if settings.is_second else _first(config))
     if fields["position"] == "learned":
         fields |= {"rope_base": 10000.0, "rotary_percent": 1.0, "rope_scaling": None}
