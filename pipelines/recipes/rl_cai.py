@@ -25,6 +25,7 @@ from pipelines.cli.references import model_parameter
 from pipelines.commands.constitutional import Constitutional
 from pipelines.commands.one_shot import OneShotOfPairs, OneShotSetup
 from pipelines.graph.backend import backend_of, model_at
+from pipelines.graph.limits import longest_row
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -105,8 +106,14 @@ class RlCai(Constitutional, RewardModel):
             principles=DrawPrinciple(principles=self.principles(), texts=("choice",)),
             max_pairs=self.max_pairs,
             votes=self.votes,
+            question_length=self._question_length(given, judge),
             seed=self.settled_seed,
         )
+
+    def _question_length(self, given: OneShotSetup, judge: Node) -> int:
+        """As many tokens as `judge` reads, 2048 or --max-length at most: two answers stand in its question."""
+        longest = max(longest_row(None, [judge], "--max-length"), given.reading.max_length or 0)
+        return min(longest, judge.max_sequence_length or longest)
 
     def _sampling(self, temperature: float, tokens: int, given: OneShotSetup) -> Sampling:
         stop = given.reading.rendering.stop

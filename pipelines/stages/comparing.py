@@ -20,7 +20,6 @@ from datakit.report import Measure
 from datakit.sql import Query
 from datakit.template import Question
 from pipelines.graph.backend import backend_of
-from pipelines.graph.limits import longest_row
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, beside_steps
@@ -54,7 +53,9 @@ JUDGED = ("decided", "consistent", "first")
 
 @dataclass(frozen=True, kw_only=True)
 class Comparing:
-    """Who answers at which `temperatures` (`sampling` but for that), who judges, and by which `principles`."""
+    """Who answers, once in each way of `sampling`, who judges, and by which `principles`. What a judge of weights is
+    asked has `question_length` tokens at most.
+    """
 
     policy: Node
     judge: Node
@@ -63,6 +64,7 @@ class Comparing:
     principles: DrawPrinciple
     max_pairs: int
     votes: int
+    question_length: int
     seed: int
 
 
@@ -107,8 +109,7 @@ def _log_odds(plan: Plan, label: str, rows: Node, sides: tuple[str, ...], how: C
     """What the judge thinks of both verdicts on answers that stand in this order."""
     question = plan.table(f"{label}.asked", Question(answers=sides, verdicts=_VERDICTS), rows)
     rendering = how.reading.rendering.for_model(how.judge.trained_template)
-    longest = longest_row(None, [how.judge], "--judge")
-    steps = [step for name in _VERDICTS for step in beside_steps(rendering, longest, name)]
+    steps = [step for name in _VERDICTS for step in beside_steps(rendering, how.question_length, name)]
     tokens = after_steps(plan, label, steps, question, how.judge)
     columns = tuple((f"{name}_ids", f"{name}_mask", f"logprob_{name[-1]}") for name in _VERDICTS)
     return asked(plan, label, Logprobs(columns=columns, per="row"), tokens, how.judge)

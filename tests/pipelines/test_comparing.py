@@ -61,7 +61,7 @@ def test_a_judge_in_words_is_asked_by_its_rubric_and_one_of_weights_for_log_prob
     principles = DrawPrinciple(texts=("choice",))
     made = {}
     for name, judge in {"words": server, "weights": model}.items():
-        how = Comparing(judge=judge, principles=principles, votes=1, seed=0, **settings)
+        how = Comparing(judge=judge, principles=principles, votes=1, question_length=64, seed=0, **settings)
         node = compared(plan, name, rows, how)
         assert isinstance(node, Table) and node.schema is not None
         made[name] = [one.op.name for one in node.ancestors() if isinstance(one, Table)]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from datakit.blend import Judged
-from datakit.op import Context
+from datakit.blend import Judged, Match
+from datakit.columns.conversations import of_rows
+from datakit.constitution.principles import Principle
+from datakit.label import DrawPrinciple, Judge
+from datakit.op import Context, Label
 from schemas import PREFERENCES, Column, with_columns
 from schemas.errors import ConfigError
-from schemas.rows.comparisons import COMPARISONS
+from schemas.rows.comparisons import COMPARISONS, SIDES
 from tests.datakit.fakes import Example
+from tests.datakit.judging.scripted import Scripted, answers_in, lot, worth
 
 WINS = [1.0, 0.25, 0.5, None, 0.6, 0.9]
 AGREE = [1.0, 1.0, 1.0, None, 1.0, 0.0]
@@ -55,3 +59,37 @@ def test_what_goes_says_why() -> None:
 def test_a_certainty_that_is_none_is_refused(certainty: float) -> None:
     with pytest.raises(ConfigError):
         Judged(certainty=certainty)
+
+
+def flipping(content: str, seed: int) -> str:
+    """Of the worthier answer or the less worthy one, as the principle says; in three of ten replies what stands first,
+    in one of twenty the wrong one.
+    """
+    shown = answers_in(content)
+    better = "AB" if (worth(shown["A"]) > worth(shown["B"])) == ("worthier" in content) else "BA"
+    right = better if lot("noise" + content) >= 0.05 else better[::-1]
+    return "[[A]]" if lot("bias" + content) < 0.3 else f"[[{right[0]}]]"
+
+
+def test_preferences_that_were_planted_come_back_by_the_principle_of_each_prompt() -> None:
+    """400 prompts, four answers of known worth, two principles of opposite minds; a judge that errs."""
+    ids = [(f"p{row}", f"p{row}-{at}", f"text {at} worth {7 * row % 5 + at * (3 if row % 2 else -3)}")
+           for row in range(400) for at in range(4)]  # fmt: skip
+    columns = dict(zip(("prompt_id", "sample_id", "response"), zip(*ids, strict=True), strict=True))
+    rows = pa.table({**columns, "messages": of_rows([[("user", name)] for name, *_ in ids])})
+    table = Match(max_pairs=2).gather(rows, Context()).rows
+    two = tuple(Principle(name=name, choice=f"Choose the {name} answer.") for name in ("worthier", "lesser"))
+    for op in (
+        DrawPrinciple(principles=two, texts=("choice",)),
+        Judge.of({"rubric": "principle", "answers": list(SIDES)}),
+    ):
+        assert isinstance(op, Label)
+        table = with_columns(table, dict(op.label(table, Context(resources={"judge": Scripted(flipping)}))))
+    made = Judged(along=("principle",)).gather(table, Context())
+    gained = [worth(row["chosen"]) - worth(row["rejected"]) for row in made.rows.to_pylist()]
+    minds = [1 if name == "worthier" else -1 for name in made.rows["principle"].to_pylist()]
+    right = [gain * mind > 0 for gain, mind in zip(gained, minds, strict=True)]
+    assert len(right) > 400 and sum(right) / len(right) >= 0.95
+    assert 0.4 < sum(gain > 0 for gain in gained) / len(gained) < 0.6, "one mind for all would be right in half"
+    assert made.rejected is not None and {*made.rejected["reason"].to_pylist()} == {"tie"}
+    assert len(right) + made.rejected.num_rows == 800
