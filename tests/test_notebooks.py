@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.tail import late
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+QUICK = {"curate_preferences", "templates_and_masks"}
+"""Those that need no run of a recipe first."""
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -26,7 +31,18 @@ def test_outputs_are_stripped(path: Path) -> None:
     assert not stale, f"{path.name}: cells {stale} carry outputs or execution counts"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_begins_with_five_lines_at_most_and_trains_in_its_last_cell() -> None:
+    assert {path.stem for path in NOTEBOOKS} > QUICK
+    for path in NOTEBOOKS:
+        code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert sum(bool(line) for line in code[0].splitlines()) <= 5, f"{path.name}: set-up"
+        assert re.search(r"trainer\.learn|run\(\s*\"(Sft|RewardModel)\"", code[-1]), f"{path.name}: nothing is trained"
+        assert "browse(" in "\n".join(code) and "plt.show()" in "\n".join(code), path.name
+
+
+@pytest.mark.parametrize(
+    "path", [path if path.stem in QUICK else late(path) for path in NOTEBOOKS], ids=lambda path: path.stem
+)
 def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -35,5 +51,5 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = tmp_path / "notebooks"
     shutil.copytree(path.parent, folder)
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()

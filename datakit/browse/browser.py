@@ -210,6 +210,7 @@ def _interactive(browser: Browser) -> str:
         classes="display compact",
         style="width:100%;table-layout:auto;caption-side:bottom;margin:0",
         pageLength=_PAGE,
+        columnDefs=[{"targets": at, "type": "html"} for at, one in enumerate(browser.columns) if not one.is_number],
         lengthMenu=[_PAGE, 10, 25, 100],
         display_logo_when_loading=False,
     )

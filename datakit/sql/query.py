@@ -12,7 +12,7 @@ without ORDER BY) is the same in every run of one version of DuckDB. Write ORDER
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from datakit.duck.streamed import batches_of, gathered
 from datakit.duck.tree import STATEMENTS, nodes, refused, with_names
 from datakit.op import NOTHING, Blend, Context, Result, Size
 from schemas import Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, DataError, printable
 from schemas.schema import same_type
@@ -49,6 +50,8 @@ class Query(Blend):
     key: tuple[str, ...] = ()
     times: float = 1.0
     """Rows that come out for each that goes in, as an estimate of disk room needs them; no part of the identity."""
+    required: tuple[str, ...] = field(default=(), metadata=DEFAULT_UNNAMED)
+    """Columns of the query's own that hold no null."""
 
     def __post_init__(self) -> None:
         names = [name.lower() for name in self.tables]
@@ -84,13 +87,15 @@ class Query(Blend):
                 raise self._fault(f"cannot be worked out: {error.what}") from error
         known = [column for schema in inputs for column in schema.columns]
         columns = [
-            next((c for c in known if c.name == field.name and same_type(c.type, field.type)), None)
-            or Column(field.name, field.type, "of the query", nullable=True)
-            for field in bound
+            next((c for c in known if c.name == made.name and same_type(c.type, made.type)), None)
+            or Column(made.name, made.type, "of the query", nullable=made.name not in self.required)
+            for made in bound
         ]
-        missing = [name for name in self.key if name not in bound.names]
+        missing = [name for name in (*self.key, *self.required) if name not in bound.names]
         if missing or len(set(bound.names)) != len(bound.names):
-            raise self._fault(f"gives {', '.join(bound.names)}, which must be different names and hold the key")
+            raise self._fault(
+                f"gives {', '.join(bound.names)}, which must be different names and hold the key and what is required"
+            )
         return Schema(self.kind, 1, tuple(columns), self.key)
 
     def grown(self, given: Size) -> Size:

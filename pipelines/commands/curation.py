@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import luigi
 
+import schemas
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import named
@@ -29,11 +30,15 @@ from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import names_in
 from pipelines.runtime import settings
+from schemas import Schema
 from schemas.errors import ConfigError, counted, printable
 from schemas.store.storage import normal
 
 SELF = "self"
 """What the only dataset of a query is called, as in `Dataset.sql`."""
+
+_KINDS = {one.name: one for one in vars(schemas).values() if isinstance(one, Schema)}
+"""Row kinds by name: what is committed as one of them must have no nulls where that has none."""
 
 NO_KEY = "-"
 """The `--key` of rows that have none."""
@@ -55,7 +60,9 @@ class Query(ReadsFiles, StageCommand):
         f"{NO_KEY}: none",
     )
     kind = luigi.Parameter(
-        default="", description="what the rows are; empty: as the first table's where its columns all come out"
+        default="",
+        description="what the rows are; of a known kind (preferences, ...) they hold no nulls where that has none; "
+        "empty: as the first table's where its columns all come out",
     )
 
     def build(self, plan: Plan) -> Sequence[Node]:
@@ -106,7 +113,9 @@ def _typed(op: QueryOp, inputs: Sequence[Node], kind: str, key: str) -> QueryOp:
     kept = first.key if all(name in made for name in first.key) else ()
     own = () if key == NO_KEY else tuple(names_in(key)) or kept
     same = all(column.name in made for column in first.columns)
-    return replace(op, kind=kind or (first.name if same else op.kind), key=own)
+    named_kind = kind or (first.name if same else op.kind)
+    whole = [one.name for one in _KINDS.get(named_kind, made).columns if not one.nullable and one.name in made]
+    return replace(op, kind=named_kind, key=own, required=tuple(name for name in whole if made[name].nullable))
 
 
 def _place_of(word: str) -> str:

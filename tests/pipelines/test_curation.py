@@ -102,6 +102,20 @@ def test_rows_are_of_the_kind_and_key_that_still_hold() -> None:
 
 
 @pytest.mark.usefixtures("samples")
+def test_what_is_committed_as_a_kind_of_rows_has_no_nulls_where_that_has_none() -> None:
+    """So that pairs which a query makes can be learnt from; without that, the key is what it was before."""
+    query = "SELECT sample_id AS pair_id, messages, response AS chosen, 'no' AS rejected, NULL::VARCHAR AS source"
+    pairs = planned(query=f"{query} FROM self", kind="preferences", key="pair_id")
+    assert [name for name in pairs.schema.names if pairs.schema[name].nullable] == ["source"]
+    assert planned(query=f"{query} FROM self", kind="mine").schema["chosen"].nullable
+    assert "required" not in planned().op.params() and pairs.op.params()["required"] == [
+        "pair_id",
+        "chosen",
+        "rejected",
+    ]
+
+
+@pytest.mark.usefixtures("samples")
 def test_a_dataset_is_named_as_quiver_ls_has_it_or_by_its_folder() -> None:
     assert planned("drawn/samples").task_key == planned("quiver-data/drawn/samples").task_key
     with pytest.raises(ConfigError, match=r"nothing is called drawn/sample \(did you mean drawn/samples"):
