@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from datakit.catalog.catalog_file import current_catalog
 from datakit.catalog.sql_text import literal
+from datakit.duck.session import WHOLE_ROWS
 from schemas.store.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def connect(root: str | os.PathLike[str] = "quiver-data") -> duckdb.DuckDBPyConn
     """
     import duckdb
 
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=dict(WHOLE_ROWS))
     with Scratch("quiver-catalog-") as folder:
         place = current_catalog(os.fspath(root), folder)
         connection.execute(f"ATTACH {literal(place)} AS {_NAME} (READ_ONLY)")

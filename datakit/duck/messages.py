@@ -11,8 +11,8 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 
 def one_line(error: object) -> str:
-    """The message of an error, without the line of the query that it points into."""
-    return " ".join(str(error).partition("\nLINE ")[0].split())
+    """The message of an error, without the line of the query that it points into and without a stack of its own."""
+    return " ".join(str(error).partition("\nLINE ")[0].partition("\nStack Trace:")[0].split())
 
 
 def misnamed(message: str) -> tuple[str, str]:

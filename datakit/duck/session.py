@@ -17,7 +17,11 @@ import pyarrow as pa
 from schemas.errors import DataError, printable
 from schemas.store.scratch import Scratch
 
+WHOLE_ROWS = {"late_materialization_max_rows": 0}
+"""Rows are read at once: DuckDB 2.0 fails to fetch those of a top-n later where parts of a view are filtered out."""
+
 CONFIG = {
+    **WHOLE_ROWS,
     "python_enable_replacements": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
