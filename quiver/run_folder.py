@@ -13,10 +13,10 @@ from typing import Any
 from quiver import plain_places
 from schemas.errors import QuiverError, escaped
 from schemas.process import terminal
+from schemas.run_layout import CONFIG, LOGS, METRICS, RECORDS_END, RUN_END, TENSORBOARD
 from schemas.store.storage import relative, shown
 from schemas.untrusted import strict_json
 
-METRICS = "metrics.jsonl"
 _ENDS = 1 << 16
 """Bytes at the end of the figures that are read."""
 _SETTINGS = ("algorithm", "settings", "epochs", "max_steps", "global_batch_size", "precision", "lora", "seed")
@@ -29,7 +29,7 @@ def lines(place: str, settings: Mapping[str, Any], steps: int) -> Iterator[str]:
     """The settings of the run at `place`, its last `steps` lines of figures, and where the rest of it is seen."""
     yield terminal.wrapped(f"{shown(place)}: {plain_places.RUN}")
     near = {name: relative(settings[name]) for name in _PLACES if isinstance(settings.get(name), str)}
-    yield from ("", "settings (config.json has them all)")
+    yield from ("", f"settings ({CONFIG} has them all)")
     yield from plain_places.fields(learnt_with(settings) | near)
     metrics = os.path.join(place, METRICS)
     yield from ("", f"figures, the last of {METRICS}")
@@ -39,8 +39,13 @@ def lines(place: str, settings: Mapping[str, Any], steps: int) -> Iterator[str]:
             f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
         ]
         yield terminal.wrapped(f"  {escaped(', '.join(words))}", "    ")
-    out = place.removesuffix("/").removesuffix(".run")
-    places = {"checkpoint": out, "records": f"{out}.records", "log": f"{place}/logs", "curves": f"{place}/tensorboard"}
+    out = place.removesuffix("/").removesuffix(RUN_END)
+    places = {
+        "checkpoint": out,
+        "records": f"{out}{RECORDS_END}",
+        "log": f"{place}/{LOGS}",
+        "curves": f"{place}/{TENSORBOARD}",
+    }
     there = {name: where for name, where in places.items() if os.path.exists(where)}
     if there:
         yield ""

@@ -20,6 +20,7 @@ from quiver.workspace_root import root_of
 from schemas.errors import counted, printable
 from schemas.installed import as_run
 from schemas.process import terminal
+from schemas.run_layout import ROLLOUTS, run_folder_of
 from schemas.store.storage import shown
 
 _QUIET = ("template.", "tokenize.", "blend.shuffle")
@@ -183,7 +184,7 @@ def _learnt(events: Sequence[Event]) -> str:
     return {
         "not reached": "in its data, but none of its steps reached it",
         "no records": "in its data; its steps have no records",
-        "asked": f"a prompt of this online run: its answers lie in {place}.run/rollouts",
+        "asked": f"a prompt of this online run: its answers lie in {run_folder_of(place)}/{ROLLOUTS}",
         "validated": "judged by it: a row of its validation data",
     }[first.kind]
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from schemas.canonical import DEFAULT_UNNAMED, identity_fields, json_digest, plain
 from schemas.errors import ConfigError, printable
 from schemas.installed import with_extra
+from schemas.run_layout import run_folder_of
 from schemas.settings import FLATTENED, at_least, bound_faults, parse
 from schemas.store.ownfiles import replace_file
 from schemas.untrusted import parsing, strict_json
@@ -217,7 +218,7 @@ class Paths:
     @property
     def folder(self) -> Path:
         """The local folder of logs and periodic saves."""
-        return Path(self.work if self.work is not None else f"{self.out.removeprefix('file://').rstrip('/')}.run")
+        return Path(self.work if self.work is not None else run_folder_of(self.out.removeprefix("file://")))
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""

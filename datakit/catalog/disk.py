@@ -11,8 +11,8 @@ from typing import Literal
 
 from datakit.catalog.workspace import Entry, Workspace
 from schemas.manifest import MANIFEST
+from schemas.run_layout import LOGS, RUN_END, SAVES
 
-RUN_END = ".run"
 HALF_REMOVED = re.compile(r"_pruned-[0-9a-f]{16}")
 _ATTEMPT = re.compile(r"_attempt-[0-9a-f]{16}")
 _ANSWERS = "_progress-"
@@ -75,7 +75,7 @@ def _below(root: str, place: str, entries: Mapping[str, Entry]) -> Iterator[Piec
             own |= _all(path)
         elif name.endswith(RUN_END):
             yield from _run(root, below, entries.get(below.removesuffix(RUN_END)))
-        elif below == "logs":
+        elif below == LOGS:
             yield Piece(below, "logs", None, _all(path))
         else:
             yield from _below(root, below, entries)
@@ -88,7 +88,7 @@ def _below(root: str, place: str, entries: Mapping[str, Entry]) -> Iterator[Piec
 def _run(root: str, place: str, entry: Entry | None) -> Iterator[Piece]:
     """The folder of a training; its saves, and those of trainings beside it, are pieces of their own."""
     beside = [name for name in _listed(f"{root}/{place}")[0] if name.endswith(RUN_END)]
-    saves = [f"{place}/saves", *(f"{place}/{name}/saves" for name in beside)]
+    saves = [f"{place}/{SAVES}", *(f"{place}/{name}/{SAVES}" for name in beside)]
     for one in saves:
         if _is_folder(f"{root}/{one}"):
             yield Piece(one, "saves", entry, _all(f"{root}/{one}"))

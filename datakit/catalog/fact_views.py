@@ -13,7 +13,8 @@ from datakit.catalog.lineage import Lineage
 from datakit.catalog.lineage_view import LINEAGE, edges
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.stacked import LABELS, View
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
+from schemas.run_layout import RECORDS_END
 
 Columns = Mapping[str, tuple[str, str]]
 """Type and meaning of the columns of a view, by name."""

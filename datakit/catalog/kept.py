@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
+from schemas.run_layout import RECORDS_END
 
 OF_LAST_RUN = "of a last run"
 STANDS_ON = " stands on it"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
+from schemas.run_layout import RECORDS_END
 
 _GENERATOR = "generator"
 _SHORT = 8

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datakit.catalog.lineage import Lineage
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
+from schemas.run_layout import RECORDS_END
 
 LINEAGE: Mapping[str, tuple[str, str]] = {
     "result": ("VARCHAR", "the place of a dataset or checkpoint"),

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from datakit.catalog.disk import RUN_END, Piece, pieces
+from datakit.catalog.disk import Piece, pieces
 from datakit.catalog.kept import kept
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.trained_on import ONLINE
 from datakit.catalog.workspace import Workspace
 from schemas.errors import QuiverError, printable
+from schemas.run_layout import RUN_END
 from schemas.store.commit import attempt_is_dead, sweep
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

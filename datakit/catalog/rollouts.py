@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from datakit.catalog.workspace import RUN_END, Entry
+from datakit.catalog.workspace import Entry
+from schemas.run_layout import ROLLOUTS, RUN_END
 
 _PLACE = re.compile(
-    rf"(?P<owner>.+){re.escape(RUN_END)}/rollouts/(?P<kind>step|warmup|validation)=(?P<number>\d{{1,9}})-[0-9a-f]{{8}}"
+    rf"(?P<owner>.+){re.escape(RUN_END)}/{ROLLOUTS}/(?P<kind>step|warmup|validation)=(?P<number>\d{{1,9}})-[0-9a-f]{{8}}"
     r"(?:\.round=\d+)?(?:\.(?P<part>answers|prompts))?"
 )
 
@@ -40,7 +41,7 @@ class Rollout:
             "experiment": run.experiment,
             "iteration": run.iteration,
             "stage": self.stage,
-            "dataset": f"{run.name}{RUN_END}/rollouts",
+            "dataset": f"{run.name}{RUN_END}/{ROLLOUTS}",
             "variant": run.variant,
             "op": self.entry.made.op,
             "policy": self.owner,

@@ -16,7 +16,7 @@ from datakit.catalog.rollouts import Rollout
 from datakit.catalog.sql_text import kind, name
 from datakit.catalog.stacked import Field, Part, View, fields_of, stacked
 from datakit.catalog.trained_on import ONLINE
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
 from datakit.judging.reading import NO_VERDICT
 from datakit.op import Op
 from datakit.run.chain import PaidChain
@@ -27,6 +27,7 @@ from schemas.rows.records import RECORDS
 from schemas.rows.reports import REPORTS
 from schemas.rows.samples import SAMPLES
 from schemas.rows.tokens import TOKENS
+from schemas.run_layout import RECORDS_END
 from schemas.schema import Schema
 
 _WHOLE = {"prompts": PROMPTS, "completions": COMPLETIONS, "samples": SAMPLES, "pairs": PREFERENCES, "reports": REPORTS}

@@ -15,12 +15,11 @@ from datakit.catalog.made import Made
 from datakit.catalog.manifest_cache import ManifestCache, Version
 from schemas.errors import ConfigError, QuiverError
 from schemas.manifest import MANIFEST
+from schemas.run_layout import LOGS, ROLLOUTS, RUN_END
 from schemas.store.storage import normal, shown
 
-RECORDS_END = ".records"
-_PASSED_OVER = ("logs",)
-RUN_END = ".run"
-_ROLLOUTS = f"{RUN_END}/rollouts/"
+_PASSED_OVER = (LOGS,)
+_ROLLOUTS = f"{RUN_END}/{ROLLOUTS}/"
 _VARIANT = re.compile(r"-(?P<variant>[0-9a-f]{8})(?P<end>\.records)?$")
 _NUMBERED = re.compile(r"(iter|step)=(\d{1,9})")
 _KEY = re.compile(r"[0-9a-f]{64}")

@@ -17,10 +17,11 @@ import pyarrow as pa
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import Named
 from datakit.catalog.sql_text import literal, name
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
 from datakit.duck.child import SqlProcess
 from datakit.trace.row_ids import ENTITIES
 from datakit.trace.scans import asked, source
+from schemas.run_layout import RECORDS_END
 
 _TEXTS = ("prompt", "response", "chosen", "rejected", "text")
 """Columns whose characters are counted."""

@@ -11,12 +11,13 @@ from typing import Any
 
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.trained_on import trainings
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
 from datakit.duck.child import SqlError, SqlProcess
 from datakit.trace.row_ids import Rows
 from datakit.trace.row_trace import Tracer, ordered
 from datakit.trace.scans import asked, source, unreadable
 from schemas.errors import DataError
+from schemas.run_layout import RECORDS_END
 
 _CHOOSES = ("filter.", "blend.", "sql.", "generate.", "io.", "notebook.")
 """Families whose operations say which rows there are."""

@@ -14,11 +14,12 @@ from typing import Any, Literal
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.sql_text import name
 from datakit.catalog.trained_on import Training, trainings
-from datakit.catalog.workspace import RECORDS_END, Entry, Workspace
+from datakit.catalog.workspace import Entry, Workspace
 from datakit.duck.child import SqlProcess
 from datakit.trace.row_ids import Rows, rows_with_ids
 from datakit.trace.scans import Hit, Id, hits, values
 from schemas.errors import ConfigError, DataError, printable
+from schemas.run_layout import RECORDS_END
 
 Kind = Literal["created", "kept", "dropped", "left out", "trained", "not reached", "no records", "asked", "validated"]
 """`created`: no input of the result holds it. `left out`: an input does, and the result neither holds nor rejected it.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from datakit.catalog.trained_on import trainings
-from datakit.catalog.workspace import RECORDS_END, Entry
+from datakit.catalog.workspace import Entry
 from datakit.trace.row_trace import Tracer, ordered
 from datakit.trace.scans import Id
+from schemas.run_layout import RECORDS_END
 
 Reach = Literal["holds", "learnt", "stands on", "made of"]
 """`holds`: a dataset with the rows, or rows made of them. `learnt`: a checkpoint whose data hold such rows.

@@ -39,6 +39,7 @@ from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
 from schemas.rows.rollouts import ADVANTAGES
+from schemas.run_layout import ROLLOUTS, run_folder_of
 from schemas.settings import parse
 from trainers.algorithm import Algorithm
 from trainers.config import Execution, Training
@@ -281,7 +282,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         """Where the results lie, those of every step too, and the commands that use the policy."""
         super().go_on()
         policy, eval_setup = self.graph.policy, self.graph.task_setup.eval_setup
-        place = f"{near(policy.url)}.run/rollouts"
+        place = f"{run_folder_of(near(policy.url))}/{ROLLOUTS}"
         print(terminal.wrapped(f"\nprompts, answers and rows of every step lie in {place}"))
         commands = [*suggestions.answers_of(policy, eval_setup), suggestions.exported(policy)]
         print(suggestions.listed([suggestions.look_at(place), *commands]))

@@ -17,6 +17,8 @@ from pipelines.runtime.tasks import makes
 from pipelines.runtime.training import placed
 from schemas.dataset import Dataset
 from schemas.errors import QuiverError, counted
+from schemas.manifest import MANIFEST
+from schemas.run_layout import ROLLOUTS
 from schemas.shards import verified_bytes
 from trainers.config import Run
 from trainers.launch.launch_result import saved_step
@@ -32,7 +34,7 @@ def spoilt(folder: Path) -> list[QuiverError]:
     each dataset that is not as it was written.
     """
     faults = []
-    for manifest in sorted(folder.glob("rollouts/*/_manifest.json")):
+    for manifest in sorted(folder.glob(f"{ROLLOUTS}/*/{MANIFEST}")):
         try:
             dataset = Dataset.open(str(manifest.parent))
             for file in (*dataset.shards, *dataset.rejected):

@@ -17,6 +17,7 @@ from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.runtime.tasks import Make, makes
 from pipelines.runtime.training import check, placed
 from schemas.errors import counted
+from schemas.run_layout import CONFIG, LOGS, METRICS, run_folder_of
 from schemas.store.commit import read_manifest
 from schemas.store.ownfiles import own_folder
 from trainers import config
@@ -52,11 +53,11 @@ class Fit(Make):
         run = self.placed(node)
         folder = run.paths.folder
         own_folder(folder)
-        file = folder / "config.json"
+        file = folder / CONFIG
         self.write(file, node, run)
         launch, ranks = check(node)
-        metrics = folder / "metrics.jsonl"
-        resumption = Resumption(node.label, log_of(folder / "logs", 0), saved_step(folder))
+        metrics = folder / METRICS
+        resumption = Resumption(node.label, log_of(folder / LOGS, 0), saved_step(folder))
         how: dict[str, Any] = {"what": node.label, "program": self.program, "tell": say}
         started = start.prepare(file.absolute(), folder, ranks, launch, **how)
         data = read_manifest(node.data.url)
@@ -131,7 +132,7 @@ def _progress(figures: dict[str, Any], steps: int | None, seconds: float) -> str
 
 def last_figures(url: str) -> dict[str, Any]:
     """The last figures of the training that made the checkpoint at `url`; empty where there are none."""
-    return _last(Path(f"{url}.run", "metrics.jsonl"))
+    return _last(Path(run_folder_of(url), METRICS))
 
 
 def _last(metrics: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from pipelines.online.rounds import Round, prompts_kept, window_of
 from schemas.canonical import json_digest
 from schemas.dataset import Dataset
 from schemas.errors import DataError, HealthError
+from schemas.run_layout import ROLLOUTS
 from schemas.store.commit import read_manifest
 from schemas.store.opening import open_store
 from schemas.store.storage import shown
@@ -113,7 +114,7 @@ class StepRows:
         assert place is not None, "validated where there is something to validate on"
         held_out = Dataset.open(place)
         round_key = json_digest({"run": self.rows_key, "validation": number, "prompts": held_out.content_digest})
-        url = f"{self.online.run.paths.folder}/rollouts/validation={number:06d}-{round_key[:8]}"
+        url = f"{self.online.run.paths.folder}/{ROLLOUTS}/validation={number:06d}-{round_key[:8]}"
         _remove_of_others(url, weights)
         drawing = int(json_digest({"seed": self.online.run.learning.seed, "validation": 0})[:15], 16)
         op = replace(self.online.step.validating, max_rejected_share=self.online.max_rejected)
@@ -188,7 +189,7 @@ class StepRows:
     def _place(self, at: Round) -> str:
         """Where the rollouts of a step lie."""
         round_key = json_digest({"run": self.rows_key, **at.position})
-        return f"{self.online.run.paths.folder}/rollouts/{at}-{round_key[:8]}"
+        return f"{self.online.run.paths.folder}/{ROLLOUTS}/{at}-{round_key[:8]}"
 
     def _rounds(self, at: Round, url: str, weights: Mapping[str, str], models: Mapping[str, Resource]) -> list[Dataset]:
         """The answers to the prompts of a step, round by round."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.iteration import Evaluation
+from schemas.run_layout import METRICS, run_folder_of
 
 _COLUMNS = (
     Figure("steps", ",", meaning="optimizer steps"),
@@ -74,7 +75,7 @@ def _nothing_learnt(steps: Sequence[Mapping[str, float]]) -> Iterator[str]:
 def _steps(policy: TrainedCheckpoint) -> list[Mapping[str, float]]:
     """The figures of every step in the run's log that drew answers; empty where it is gone."""
     try:
-        log = (Path(f"{policy.url}.run") / "metrics.jsonl").read_text(encoding="utf-8")
+        log = (Path(run_folder_of(policy.url)) / METRICS).read_text(encoding="utf-8")
         lines = [json.loads(line) for line in log.splitlines()]
     except (OSError, ValueError):
         return []

@@ -15,6 +15,7 @@ from pipelines.graph.node import Node
 from pipelines.graph.nodes import Existing, Table
 from schemas.errors import ConflictError, QuiverError
 from schemas.manifest import Manifest, Parent
+from schemas.run_layout import RECORDS_END, SAVES, run_folder_of
 from schemas.store.commit import existing, read_manifest
 from schemas.store.storage import relative
 
@@ -61,4 +62,4 @@ def standing(node: Node, read: ReadManifest = read_manifest) -> Iterator[Parent]
 
 def _of_training(url: str) -> list[str]:
     """The folders of a training that another one in the same place would go on from: checkpoint, records, saves."""
-    return [url, *filter(os.path.isdir, (f"{url}.records", f"{url}.run/saves"))]
+    return [url, *filter(os.path.isdir, (f"{url}{RECORDS_END}", f"{run_folder_of(url)}/{SAVES}"))]

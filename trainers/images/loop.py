@@ -17,6 +17,7 @@ from schemas.canonical import plain
 from schemas.dataset import Dataset
 from schemas.errors import DataError, Stopped
 from schemas.manifest import Parent
+from schemas.run_layout import METRICS, RECORDS, RUN_END
 from trainers.engine.reporting import report as reporting
 from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.records import Records, RecordsManifest, are_there, records_key
@@ -106,10 +107,10 @@ class _Report:
 
     def __init__(self, run: ImageRun, first: int, *, records: bool) -> None:
         self.run, self.last, folder = run, run.learning.max_steps, run.paths.folder
-        self.metrics, self.progress = Journal(folder / "metrics.jsonl", first), Progress(first, self.last)
-        self.records = Records(folder / "records", "prompt_id", ROW_METRICS, first) if records else None
+        self.metrics, self.progress = Journal(folder / METRICS, first), Progress(first, self.last)
+        self.records = Records(folder / RECORDS, "prompt_id", ROW_METRICS, first) if records else None
         settings = reporting.dotted(plain(run))
-        facts = Facts(folder.name.removesuffix(".run"), folder, settings, first, self.metrics.last_written)
+        facts = Facts(folder.name.removesuffix(RUN_END), folder, settings, first, self.metrics.last_written)
         known = reporting.all_trackers()
         self.trackers = Trackers([known[name]() for name in run.execution.track], facts, self.say)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from schemas.canonical import plain
 from schemas.errors import ConfigError, QuiverError, ServiceError, Stopped, WorkerError, error_of, printable
+from schemas.run_layout import LOGS, SLURM_LOG
 from schemas.store.ownfiles import own_folder, replace_file
 from trainers.launch.launch_result import kept, tail
 from trainers.launch.settings import Launch
@@ -72,7 +73,7 @@ class Job:
     def _submit(self) -> str:
         script = self.script
         own_folder(script.folder)
-        own_folder(script.folder / "logs")
+        own_folder(script.folder / LOGS)
         for name in (STOP, "outcome.json"):
             (script.folder / name).unlink(missing_ok=True)
         replace_file(script.settings, json.dumps(plain(self.launch), indent=1))
@@ -158,7 +159,7 @@ class Job:
             time.sleep(0.5)
 
     def _unknown(self, state: str) -> QuiverError:
-        log = self.script.folder / "logs" / "slurm.log"
+        log = self.script.folder / LOGS / SLURM_LOG
         if self._asked:
             return Stopped("stopped", f"{self.what}: stopped on request", kept=kept(self.script.folder), next=_AGAIN)
         if lines := tail(log, 0):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schemas.errors import QuiverError, Stopped, WorkerError, printable
 from schemas.manifest import MANIFEST
+from schemas.run_layout import LAUNCHER_LOG, LOGS, SAVES
 from trainers.launch.local import exits
 from trainers.launch.rank import log_of
 from trainers.launch.rank_status import PEER_LOST, RankStatus
@@ -65,7 +66,7 @@ class FinishedLaunch:
     @property
     def launcher_log(self) -> Path:
         """What torchrun or srun said."""
-        return self.folder / "logs" / "launcher.log"
+        return self.folder / LOGS / LAUNCHER_LOG
 
     def launcher_output(self) -> str:
         """Its part of this start."""
@@ -73,7 +74,7 @@ class FinishedLaunch:
 
     def died(self, error: QuiverError, rank: int | None, count: int = _LINES) -> LaunchResult:
         """`error` with the last lines of the rank's log (None, or where it wrote none: the launcher's)."""
-        log = self.launcher_log if rank is None else log_of(self.folder / "logs", rank)
+        log = self.launcher_log if rank is None else log_of(self.folder / LOGS, rank)
         lines = tail(log, self.sizes.get(log, 0), count)
         if not lines and self.launcher_log.exists():
             log, rank = self.launcher_log, None
@@ -181,12 +182,12 @@ def kept(folder: Path) -> str:
     step = saved_step(folder)
     if not step:
         return "every finished stage; the run had not saved yet"
-    return f"every finished stage, and steps up to {step}: the save of step {step} in {folder / 'saves'}"
+    return f"every finished stage, and steps up to {step}: the save of step {step} in {folder / SAVES}"
 
 
 def saved_step(folder: Path) -> int:
     """The step of the newest complete save of a run in `folder`, 0 without one."""
-    saves = (folder / "saves").glob(f"step-*/{MANIFEST}")
+    saves = (folder / SAVES).glob(f"step-*/{MANIFEST}")
     return max((int(m.group(1)) for path in saves if (m := re.fullmatch(r"step-(\d+)", path.parent.name))), default=0)
 
 

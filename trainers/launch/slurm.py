@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError, printable
 from schemas.process import interpreter
+from schemas.run_layout import LOGS, SLURM_LOG
 from trainers.launch import environment
 from trainers.launch.local import PROGRAM
 from trainers.launch.settings import Launch
@@ -66,7 +67,7 @@ class Script:
             "cpus-per-task": asked.cpus_per_rank,
             "time": asked.time,
             "signal": f"TERM@{asked.signal_seconds}" if asked.signal_seconds else "",
-            "output": _pattern(self.folder / "logs" / "slurm.log"),
+            "output": _pattern(self.folder / LOGS / SLURM_LOG),
             "open-mode": "append",
             "export": ",".join(environment.names(os.environ, self.launch.environment)),
         }

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.run_layout import LAUNCHER_LOG, LOGS
 from schemas.store.ownfiles import own_folder
 from trainers.launch.child import Family, start_child
 from trainers.launch.launch_result import FinishedLaunch, Observations, launch_result
@@ -42,12 +43,12 @@ class RunFolder:
     @property
     def logs(self) -> Path:
         """Log files: one for each rank, and the launcher's own."""
-        return self.path / "logs"
+        return self.path / LOGS
 
     @property
     def launcher_log(self) -> Path:
         """What `spawn`, srun or a process that could not even start said."""
-        return self.logs / "launcher.log"
+        return self.logs / LAUNCHER_LOG
 
     @property
     def ranks(self) -> Path:

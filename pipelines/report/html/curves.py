@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from datakit.catalog.disk import RUN_END
 from datakit.catalog.workspace import Entry
 from pipelines.online.learners import KINDS
 from pipelines.report.html import charts
 from pipelines.report.html.blocks import Chart, Charts, Grid, Section
 from pipelines.report.html.reported import ReportedRun, short
+from schemas.run_layout import METRICS, RUN_END
 
 _OF_TRAINING: Mapping[str, Sequence[str]] = {
     "loss": ("loss", "val_loss"),
@@ -55,7 +55,7 @@ def curves(run: ReportedRun) -> Section | None:
 
 
 def _charts(run: ReportedRun, checkpoint: Entry) -> Iterator[Chart]:
-    figures = _read(Path(checkpoint.root, f"{checkpoint.place}{RUN_END}", "metrics.jsonl"))
+    figures = _read(Path(checkpoint.root, f"{checkpoint.place}{RUN_END}", METRICS))
     name = short(run.entries, checkpoint)
     for title, together in _FIGURES.items():
         points = [

@@ -9,12 +9,13 @@ from typing import Any
 
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.sql_text import name
-from datakit.catalog.workspace import RECORDS_END, Entry, Workspace
+from datakit.catalog.workspace import Entry, Workspace
 from datakit.duck.child import SqlProcess
 from datakit.report import Measure
 from datakit.trace.scans import asked, source
 from pipelines.report.html.record import RunRecord
 from schemas.rows.reports import REPORTS
+from schemas.run_layout import RECORDS_END
 
 
 class ReportedRun:

@@ -29,6 +29,7 @@ import torch.distributed as dist
 
 from schemas.errors import ConfigError, IntegrityError, QuiverError, printable
 from schemas.manifest import MANIFEST
+from schemas.run_layout import SAVES
 from schemas.store import commit
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint, retention, safe_unpickle
@@ -55,7 +56,7 @@ class Saves:
         tokenizer_files: Mapping[str, str] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run, self.folder, self.model, self.optimizer = run, run.paths.folder / "saves", model, optimizer
+        self.run, self.folder, self.model, self.optimizer = run, run.paths.folder / SAVES, model, optimizer
         self.identity_fields = dict(identity_fields)
         self.tokenizer_files, self.facts = dict(tokenizer_files or {}), dict(facts or {})
         apart = run.execution.save_async and dist.is_initialized() and dist.get_world_size() > 1

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.canonical import plain
+from schemas.run_layout import METRICS, RECORDS, ROWS, RUN_END
 from trainers.config import Run
 from trainers.engine.data.feed import GlobalBatch
 from trainers.engine.reporting import trackers
@@ -57,15 +58,15 @@ class Report:
     ) -> None:
         self.run, self.speed, self.last, self.is_rank_zero = run, speed, last, is_rank_zero
         folder = run.paths.folder
-        self.metrics = Journal(folder / "metrics.jsonl" if is_rank_zero else None, first, best_by=run.execution.best_by)
-        self.rows = Journal(folder / "rows.jsonl" if is_rank_zero and run.execution.log_rows else None, first)
+        self.metrics = Journal(folder / METRICS if is_rank_zero else None, first, best_by=run.execution.best_by)
+        self.rows = Journal(folder / ROWS if is_rank_zero and run.execution.log_rows else None, first)
         self.progress = Progress(first, last) if is_rank_zero else None
         self.records = None
         if is_rank_zero and records is not None:
-            self.records = Records(folder / "records", *records, first)
+            self.records = Records(folder / RECORDS, *records, first)
             for start, stop in self.records.missing:
                 self.say(f"warning: there will be no records of steps {start} to {stop}: the run went without them")
-        facts = Facts(folder.name.removesuffix(".run"), folder, dotted(plain(run)), first, self.metrics.last_written)
+        facts = Facts(folder.name.removesuffix(RUN_END), folder, dotted(plain(run)), first, self.metrics.last_written)
         named = all_trackers()
         self.trackers = Trackers([named[name]() for name in run.execution.track if is_rank_zero], facts, self.say)
 

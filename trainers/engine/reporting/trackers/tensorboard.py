@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from schemas.run_layout import TENSORBOARD
 from schemas.store.ownfiles import own_folder
 from trainers.engine.reporting.trackers.tracker import Facts, Status
 
@@ -29,7 +30,7 @@ class TensorBoard:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
-        folder = facts.folder / "tensorboard"
+        folder = facts.folder / TENSORBOARD
         own_folder(facts.folder)
         own_folder(folder)
         place = f"{time.time_ns() // 10**9:010d}.{time.time_ns() % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"

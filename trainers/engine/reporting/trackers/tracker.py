@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from schemas.run_layout import METRICS
 from schemas.store.ownfiles import own_folder, replace_file
 
 Status = Literal["finished", "stopped", "failed"]
@@ -77,7 +78,7 @@ class Trackers:
             try:
                 tracker.start(facts)
             except ImportError:
-                say(f"no {tracker.package} here: figures go to metrics.jsonl, not to {tracker.name}")
+                say(f"no {tracker.package} here: figures go to {METRICS}, not to {tracker.name}")
             except Exception as error:
                 self._report(tracker, error)
             else:
