@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shlex
 import socket
 import subprocess
@@ -146,6 +147,40 @@ def test_several_faults_are_all_listed_each_once(planted: Path, capsys: pytest.C
     expected = ["bad-parameter", "unknown-key", "bad-setting", "bad-address", "no-such-file", "no-room", "bad-setting"]
     assert slugs == [*expected, "no-answer"] and code == 2
     assert listing["stages"] and not Path("quiver-data").exists()
+
+
+MISSING = {
+    "Sft --model absent --data none.jsonl": ["not-found", "no-such-file"],
+    "Label --op judge --model absent --data none.jsonl": ["no-such-file", "not-found"],
+    """Blend --data a,b --op mix --params '{"sources": ["a", "b"], "weights": [1, 1]}'""": ["no-such-file"] * 2,
+    "Distill --model absent --teacher gone --data rows.jsonl": ["not-found", "not-found"],
+    "Grpo --setup own --own-model absent --own-prompts none.jsonl --own-reward no_such:score --set lrr=1": [
+        *("unknown-key", "not-found", "no-function", "no-such-file")
+    ],
+}
+"""Commands that name several things that are not there, and their faults."""
+
+
+@pytest.mark.parametrize("given", MISSING)
+def test_what_is_missing_is_stood_in_for_and_the_rest_looked_at(
+    given: str, planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, listing = checked(capsys, given)
+    assert [fault["slug"] for fault in listing["faults"]] == MISSING[given] and code == listing["faults"][0]["code"]
+    assert listing["stages"], "the graph is made all the same"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("iterations", [1, 10])
+def test_a_check_takes_two_seconds_and_a_tenth_of_one_an_iteration(planted: Path, iterations: int) -> None:
+    """Of a processor, which is what it takes on a machine that is at nothing else."""
+    program = [sys.executable, "-c", "from quiver.console import main; main()", "check", "RestIteration"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*program, "--iteration", str(iterations)], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"check of {iterations} iterations: {seconds:.2f} s")
+    assert seconds <= 2.0 + 0.1 * iterations
 
 
 def test_a_fault_of_every_iteration_and_stage_is_said_once_and_what_comes_of_it_not(
