@@ -30,7 +30,8 @@ _PARTS: Mapping[str, frozenset[str]] = {
 """The classes that each part may be of. Schedulers are made of their settings; what else a folder names (a safety
 checker, a feature extractor, an encoder of images) is not loaded."""
 _LIBRARIES = ("diffusers", "transformers")
-_WEIGHED = ("unet", "vae", "text_encoder", "text_encoder_2")
+WEIGHED = ("unet", "vae", "text_encoder", "text_encoder_2")
+"""The parts that have weights."""
 
 
 def is_diffusion_folder(folder: str) -> bool:
@@ -44,20 +45,20 @@ def read_index(folder: str) -> dict[str, Any]:
     """
     path = Path(folder) / INDEX
     try:
-        with parsing(lambda words: _bad(folder, f"{INDEX} cannot be read: {printable(words)}")):
+        with parsing(lambda words: bad_folder(folder, f"{INDEX} cannot be read: {printable(words)}")):
             index = strict_json(path.read_bytes())
     except OSError as error:
-        raise _bad(folder, f"{INDEX} cannot be read: {error.strerror}") from None
+        raise bad_folder(folder, f"{INDEX} cannot be read: {error.strerror}") from None
     if not isinstance(index, dict) or index.get("_class_name") not in PIPELINES:
         named = index.get("_class_name") if isinstance(index, dict) else None
-        raise _bad(folder, f"the pipeline is {printable(named)}")
+        raise bad_folder(folder, f"the pipeline is {printable(named)}")
     for name in parts_of(index):
         given: Any = index.get(name)
         whole = isinstance(given, list) and len(given) == 2
         if not whole or given[0] not in _LIBRARIES or given[1] not in _PARTS[name]:
-            raise _bad(folder, f"{name} is {printable(given)}")
-        if name in _WEIGHED and not any((Path(folder) / name).glob(f"*{WEIGHTS}")):
-            raise _bad(folder, f"{name} has no weights in {WEIGHTS}")
+            raise bad_folder(folder, f"{name} is {printable(given)}")
+        if name in WEIGHED and not any((Path(folder) / name).glob(f"*{WEIGHTS}")):
+            raise bad_folder(folder, f"{name} has no weights in {WEIGHTS}")
     return index
 
 
@@ -78,7 +79,8 @@ def base_digest(folder: str) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def _bad(folder: str, given: str) -> ConfigError:
+def bad_folder(folder: str, given: str) -> ConfigError:
+    """The error of a folder in which `given` is not what is read here."""
     return ConfigError(
         "bad-diffusers-folder",
         f"{printable(folder, 200)} is no Stable Diffusion folder that is read here",

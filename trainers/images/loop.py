@@ -33,8 +33,8 @@ def train(run: ImageRun, data: Dataset, reward: Reward, task_key: str, inputs: S
     records. Raises `Stopped` (75) after a save when a signal asked for it, `HealthError` (20) at a number that is not
     finite.
     """
-    rows = data.read(columns=["prompt_id", "prompt"])
-    if not rows.num_rows:
+    rows = data.read(columns=["prompt_id", "prompt"]).to_pydict()
+    if not rows["prompt_id"]:
         raise DataError("no-rows", "there are no prompts to learn from", where=data.url, kept="nothing was started")
     parents = (data.as_parent("data"), *inputs)
     with ImageTrainer(run, reward, inputs=parents) as trainer, signals() as asked:
@@ -47,7 +47,7 @@ def train(run: ImageRun, data: Dataset, reward: Reward, task_key: str, inputs: S
             if first:
                 report.say(f"resumed at step {first}")
             for number in range(first + 1, run.learning.max_steps + 1):
-                figures = _step(trainer, report, rows.to_pydict(), number)
+                figures = _step(trainer, report, rows, number)
                 _save(trainer, report, number, asked())
             if record is not None and report.records is not None:
                 op = {**run.learning.op, "name": f"{run.learning.op['name']}.records"}

@@ -8,6 +8,8 @@ Legend: B images, C latent channels, H and W latent height and width, h and w pi
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from schemas.errors import printable
 from schemas.installed import missing_library
 from trainers.images import lora
 from trainers.images.config import Sampler
-from trainers.images.folder import parts_of, read_index
+from trainers.images.folder import WEIGHED, bad_folder, parts_of, read_index
 
 _SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 
@@ -144,10 +147,26 @@ def open_network(folder: str, sampler: Sampler, *, checkpointing: bool = False) 
     loaded = {*parts_of(index), "scheduler"}
     left_out = {name: None for name, given in index.items() if isinstance(given, list) and name not in loaded}
     kind = getattr(diffusers(), index["_class_name"])
-    how = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
-    pipeline = kind.from_pretrained(folder, **how, **left_out)
+    try:
+        parts = {name: _part(folder, name, *index[name]) for name in parts_of(index) if name in WEIGHED}
+        pipeline = kind.from_pretrained(folder, local_files_only=True, **parts, **left_out)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # of files that are not what they say
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise bad_folder(folder, printable(words)) from error
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     if checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
         pipeline.vae.enable_gradient_checkpointing()
     return DiffusionNetwork(pipeline, sampler)
+
+
+def _part(folder: str, name: str, library: str, kind: str) -> Any:
+    """The network of one part; `ConfigError` where its files lack weights, which the libraries would draw anew."""
+    home = diffusers() if library == "diffusers" else importlib.import_module(library)
+    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    how |= {"low_cpu_mem_usage": False} if library == "diffusers" else {}
+    network, seen = getattr(home, kind).from_pretrained(os.path.join(folder, name), **how)
+    lacking = sorted(map(str, {*seen["missing_keys"], *seen.get("mismatched_keys", ())}))
+    if lacking:
+        raise bad_folder(folder, f"{name} without {printable(lacking[0], 80)}, one of {len(lacking)} that are lacking")
+    return network

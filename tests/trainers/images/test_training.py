@@ -151,9 +151,9 @@ def test_the_average_is_that_of_diffusers(run_of: Callable[..., ImageRun]) -> No
 def test_the_reward_grows_and_the_base_holds_it_back(run_of: Callable[..., ImageRun]) -> None:
     gained, apart = {}, {}
     for kl in (0.0, 1.0):
-        settings = {"kl_coefficient": kl, "truncation_steps": 3}
-        with ImageTrainer(run_of(f"kl{kl:g}", settings=settings), bright) as trainer:
-            rewards = [trainer.step(PROMPTS[:4], [1, 2, 3, 4]) for _ in range(8)]
+        changes = {"settings": {"kl_coefficient": kl, "truncation_steps": 2}, "sampler": {"steps": 2, "guidance": 2.0}}
+        with ImageTrainer(run_of(f"kl{kl:g}", **changes), bright) as trainer:
+            rewards = [trainer.step(PROMPTS[:2], [1, 2]) for _ in range(6)]
         gained[kl] = rewards[-1].figures["reward"] - rewards[0].figures["reward"]
         apart[kl] = rewards[-1].figures["kl"]
     assert gained[0.0] > gained[1.0] > 0 and apart[0.0] == 0 < apart[1.0]
@@ -249,6 +249,10 @@ def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
             with pytest.raises(ConfigError) as error:
                 reads(str(at))
             assert error.value.found.startswith(what), error.value.found
+    shutil.copytree(sd, tmp_path / "torn")
+    next((tmp_path / "torn/unet").glob("*.safetensors")).write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ConfigError, match="no Stable Diffusion folder"):
+        open_network(str(tmp_path / "torn"), Sampler())
     (tmp_path / "0" / "model_index.json").write_text("{")
     with pytest.raises(ConfigError, match="no Stable Diffusion folder"):
         read_index(str(tmp_path / "0"))
