@@ -163,14 +163,19 @@ def is_archive(path: str) -> bool:
 
 def small_files(path: str) -> Mapping[str, bytes]:
     """All files of the archive or folder `path` that are small enough to be settings, by name; nothing is written."""
+    if os.path.isdir(path):
+        return _small_files(path)
     state = os.stat(path)
-    return _small_files(path, state.st_size, state.st_mtime_ns)
+    return _small_in_file(path, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _small_files(path: str, size: int, changed: int) -> Mapping[str, bytes]:
-    if os.path.isfile(path) and is_packed(path):
-        return _small_in_pack(path)
+def _small_in_file(path: str, *state: int) -> Mapping[str, bytes]:
+    """Those of a file in this `state`: a pack is read from end to end for them, so once."""
+    return _small_in_pack(path) if is_packed(path) else _small_files(path)
+
+
+def _small_files(path: str) -> Mapping[str, bytes]:
     with Archive(path) as archive:
         pieces = {name: piece for name, piece in archive.pieces.items() if _is_setting(name, piece.size)}
         _check_small(sum(piece.size for piece in pieces.values()), path)

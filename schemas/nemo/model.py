@@ -23,6 +23,7 @@ from schemas.untrusted import parsing
 from schemas.yaml_entries import entries_in
 
 CONFIG, CONFIG_2 = "model_config.yaml", "context/model.yaml"
+_THEIRS = "config.json"
 _MOST_TEXT = 1 << 20
 _INSIDE = "nemo:"
 _REFERENCE = re.compile(r"\$\{\.?(?:model\.)?(\w+)\}", re.ASCII)
@@ -43,7 +44,11 @@ class Settings:
 
 
 def is_nemo(path: str) -> bool:
-    """Whether a `.nemo` archive, an unpacked one or a checkpoint of NeMo 2 lies at `path`."""
+    """Whether a `.nemo` archive, an unpacked one or a checkpoint of NeMo 2 lies at `path`; a folder with Hugging Face's
+    config.json is one of theirs, whatever else is in it.
+    """
+    if os.path.isfile(os.path.join(path, _THEIRS)):
+        return False
     return is_archive(path) or any(os.path.isfile(os.path.join(path, *name.split("/"))) for name in (CONFIG, CONFIG_2))
 
 

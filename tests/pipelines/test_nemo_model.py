@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_model
 import torch
 import yaml
 from commands import ROOT, luigi
@@ -56,6 +57,12 @@ def test_what_is_one(tmp_path):
     ]
     assert not any(HfFolder().recognises(str(place)) for place in places)
     assert node(places[1]).max_sequence_length == 64
+
+
+def test_a_hugging_face_folder_stays_one(tmp_path):
+    small_model.write(tmp_path / "m")
+    (tmp_path / "m" / "model_config.yaml").write_text("a: 1\n")
+    assert HfFolder().recognises(str(tmp_path / "m")) and not NemoModel().recognises(str(tmp_path / "m"))
 
 
 def test_a_reward_model_is_a_scorer_before_it_is_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError, DataError, IntegrityError
-from schemas.nemo.model import Settings
+from schemas.nemo.model import Settings, tokenizer_files
 from tests.trainers.weights import nemo_archives as nemo
 from tests.trainers.weights import nemo_oracle as oracle
 from trainers.engine.checkpoint import checkpoint
@@ -204,3 +204,42 @@ def test_an_index_of_other_versions_is_read(tmp_path):
         index = index.replace(f"c{old}\n".encode(), f"c{new}\n".encode())
     files["model_weights/.metadata"] = index
     same(config, made, imported(nemo.archive(tmp_path / "m.nemo", config, files), tmp_path / "out"))
+
+
+TOKENIZERS = {
+    "sentencepiece": ({"library": "sentencepiece", "model": "nemo:ab_x.model"}, {"tokenizer.model": b"one"}),
+    "tokenizers": ({"library": "huggingface", "type": "nemo:ab_y.json"}, {"tokenizer.json": b"two"}),
+    "gpt-2": (
+        {"library": "megatron", "type": "GPT2BPETokenizer", "vocab_file": "nemo:ab_y.json",
+         "merge_file": "nemo:ab_z.txt"},
+        {"vocab.json": b"two", "merges.txt": b"three"},
+    ),
+    "named": ({"library": "huggingface", "type": "meta-llama/Llama-2-7b"}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_tokenizer_of_an_archive(tmp_path, kind):
+    given, files = TOKENIZERS[kind]
+    there = {"ab_x.model": b"one", "ab_y.json": b"two", "ab_z.txt": b"three"}
+    source = nemo.archive(tmp_path / "m.nemo", nemo.CONFIGS["llama-2"] | {"tokenizer": given}, there)
+    assert tokenizer_files(str(source)) == files
+
+
+def test_the_tokenizer_of_a_folder_of_nemo_2(tmp_path):
+    config = nemo.CONFIGS["llama-2"]
+    folder = nemo.second_folder(tmp_path / "m", config, nemo.weights(config))
+    assert tokenizer_files(str(folder)) == {"tokenizer.json": nemo.tokenizer_file()}
+    (folder / "context/nemo_tokenizer/tokenizer.json").unlink()
+    (folder / "context/tokenizer.model").write_bytes(b"one")
+    assert tokenizer_files(str(folder)) == {"tokenizer.model": b"one"}
+
+
+def test_a_tokenizer_with_more_ids_than_rows_is_named(tmp_path):
+    config = nemo.CONFIGS["llama-2"]
+    made = nemo.weights(config)
+    few = {name: tensor[:40] if tensor.shape[0] == nemo.ROWS else tensor for name, tensor in made.items()}
+    small = {name: few[name] for name in ("embedding.word_embeddings.weight", "output_layer.weight")}
+    source = nemo.archive(tmp_path / "m.nemo", config, nemo.rank_files(config, made | small))
+    with pytest.raises(DataError, match="ids up to 42"):
+        imported(source, tmp_path / "out")
