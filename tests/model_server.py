@@ -12,6 +12,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import math
 import sys
 import threading
 import time
@@ -184,7 +185,8 @@ class ModelServer:
             made = [{"text": "", "prompt_logprobs": known}]
         elif path in ("/classify", "/pooling"):
             text = body["messages"][-1]["content"]
-            name, value = ("probs", [length(text)]) if path == "/classify" else ("data", [[0.0], [length(text)]])
+            number = length(text) if body.get("use_activation") is False else squashed(length(text))
+            name, value = ("probs", [number]) if path == "/classify" else ("data", [[0.0], [number]])
             return {"model": self.model, "data": [{"index": 0, name: value}]}
         elif path == "/v1/completions" and isinstance(body["prompt"], str):
             made = [{"text": f"{drawn(body['prompt'], seed)}"} for seed in seeds(body)]
@@ -228,6 +230,11 @@ def likeliest(token: int, count: int) -> Body:
 
 def length(text: str) -> float:
     return float(len(text))
+
+
+def squashed(number: float) -> float:
+    """What vLLM makes of a head's one number unless it is asked not to."""
+    return 1 / (1 + math.exp(-number))
 
 
 def named(ids: Sequence[int]) -> str:

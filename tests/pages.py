@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -108,8 +109,8 @@ def prepare(folder: Path) -> None:
     assert tokens.num_rows == 24
 
 
-def model(folder: Path, positions: int = 512) -> None:
-    """A Llama folder of a few thousand weights with a chat template, which reads so many `positions`."""
+def model(folder: Path, **sizes: Any) -> None:
+    """A Llama folder of a few thousand weights with a chat template; `sizes` as its config.json calls them."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -124,9 +125,10 @@ def model(folder: Path, positions: int = 512) -> None:
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small |= {"num_key_value_heads": 2, "max_position_embeddings": 512}
     ids = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = LlamaConfig(**sizes, **ids, num_key_value_heads=2, max_position_embeddings=positions)
+    config = LlamaConfig(**ids, **small | sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -276,7 +276,7 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
 def test_a_tiny_run_and_a_second_one_without_work(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
     furnish(tmp_path)
     if issubclass(recipe, OneShot):
-        pages.model(tmp_path / "model", positions=2048)
+        pages.model(tmp_path / "model", max_position_embeddings=2048)
     if recipe is DraftPlus:
         pages.diffusion(tmp_path / "diffusion")
     (tmp_path / "program.py").write_text(

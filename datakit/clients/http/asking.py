@@ -1,6 +1,7 @@
 """Many requests at once, from any thread: one event loop in a thread of its own has them all under way.
 
     no connection, a broken one, a time-out, 502, 503, 504   sent again, `tries` times in all; then the run stops (13)
+    an answer that the server broke off                      the same
     429                                                      sent again as long as the server answers anybody
     500 and other 5xx                                        sent again, `tries` times in all; then its row is refused
     3xx, 401, 402, 403, 404, 405                             the run stops (13): it is the same for every request
@@ -192,7 +193,7 @@ class Loop:
         if 200 <= reply.status < 300:
             try:
                 return read(reply)
-            except (Refused, QuiverError):
+            except (Refused, Unanswered, QuiverError):
                 raise
             except Exception as fault:  # a list of what hostile numbers and names do would be one too short
                 raise Refused(f"the reply cannot be read: {printable(fault, 120)}") from fault

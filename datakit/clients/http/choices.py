@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from datakit.clients.http.exchange import Refused
+from datakit.clients.http.exchange import Refused, Unanswered
 from schemas.errors import printable
 
 _WORDS = 80
@@ -19,6 +19,9 @@ _LONGEST_NAME = 512
 _MOST_IDS = 1 << 31
 FINISHES = {"stop": "stop", "length": "length", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 """What servers call the end of an answer, and what it is called here; what is not among them stays as it is."""
+
+BROKEN_OFF = "abort"
+"""vLLM's word for an answer that it was made to end: by `/pause`, by `/abort_requests`, or because it goes down."""
 
 
 def choices_of(reply: Any, count: int, read: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -58,8 +61,10 @@ def _number(choice: Mapping[str, Any], place: int) -> int:
 
 
 def finish_of(choice: Mapping[str, Any]) -> str:
-    """Why the answer ended; `Refused` where the server does not say."""
+    """Why the answer ended; `Refused` where the server does not say, `Unanswered` where it broke it off."""
     reason = choice.get("finish_reason")
+    if reason == BROKEN_OFF:
+        raise Unanswered(f"the server broke an answer off ({BROKEN_OFF})")
     if not isinstance(reason, str) or not 0 < len(reason) <= 40 or not reason.isidentifier():
         raise Refused(f"the reply does not say why the answer ended: {printable(reason, _WORDS)}")
     return FINISHES.get(reason, reason)

@@ -90,11 +90,24 @@ class HttpGenerator(HttpClient):
                 return _failed("the server gives no tokens, or no log-probabilities of them")
             if ids and max(ids) >= self.tokenizer.size:
                 return _failed(f"the token id {max(ids)} is none of the tokenizer's, which has {self.tokenizer.size}")
-            text = cut_at(self.tokenizer.decode([ids])[0], stops) if text is None else text
+            tokens = cut_at(self.tokenizer.decode([ids])[0], stops)
+            text = tokens if text is None else _spelled(text, tokens, choice["finish"] == "length")
         known = {"response_ids": ids, "logprobs": choice.get("logprobs")} if self.tokenizer is not None else {}
         return {
             "response": text, "finish_reason": choice["finish"], "reasoning": choice.get("reasoning"), **known
         }  # fmt: skip
+
+
+def _spelled(text: str, tokens: str, was_cut: bool) -> str:
+    """A server's `text` of an answer whose tokens read `tokens`, but for a blank at its beginning, which decoders drop.
+
+    vLLM leaves out half a letter at which an answer was cut, and puts the prompt in front of an answer that goes on
+    behind half a letter. What is learnt are the tokens.
+    """
+    shown, whole = text.lstrip(), tokens.lstrip()
+    if not whole.startswith(shown):
+        return tokens
+    return text + whole[len(shown) :] if was_cut else text
 
 
 def _failed(words: str) -> dict[str, Any]:

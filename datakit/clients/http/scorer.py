@@ -1,6 +1,6 @@
 """Reward models that a server answers for: a conversation with its answer goes out, named numbers come back.
 
-classify   vLLM's `/classify`: the numbers of the head before any activation is `probs`; one is named `reward`
+classify   vLLM's `/classify`: `probs` are the numbers of the head, without the activation that is its default
 pooling    vLLM's `/pooling`: the pooled numbers of a reward model; the last of a sequence is its reward
 reward     chat completions of NVIDIA's reward models: `reward:-3.5`, or numbers by attribute, as text or as the
 log-probabilities of the first token (Nemotron-4-340B-Reward)
@@ -52,7 +52,8 @@ class HttpScorer(HttpClient):
         asked = chat.request(self.asking.address.model, whole, _ONE_TOKEN, 0)
         if self.api == "reward":
             return replace(asked, body={**asked.body, "logprobs": True})
-        return Request(f"/{self.api}", {"model": asked.body["model"], "messages": asked.body["messages"]})
+        body = {"model": asked.body["model"], "messages": asked.body["messages"], "use_activation": False}
+        return Request(f"/{self.api}", body)
 
     def _read(self, reply: Reply) -> dict[str, Any]:
         whole = reply.json()

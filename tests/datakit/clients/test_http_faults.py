@@ -41,11 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def opened(reference: str, folder: str, api: Api) -> HttpGenerator:
-    return HttpGenerator(Asking.opened(Address.of(reference), Key(), LIMITS), api, Tokenizer.of_folder(folder))
+    tokenizer = Tokenizer.of_folder(folder) if folder else None
+    return HttpGenerator(Asking.opened(Address.of(reference), Key(), LIMITS), api, tokenizer)
 
 
 def answered(server: ModelServer, folder: str, prompts: Dataset, out: Path, api: Api = "completions") -> Dataset:
-    resource = Resource("m", functools.partial(opened, server.reference, folder, api), concurrency=3)
+    opening = functools.partial(opened, server.reference, folder, api)
+    resource = Resource("m", opening, outputs=() if folder else ("response",), concurrency=3)
     return apply(OP, prompts, str(out), resources={"generator": resource})
 
 
@@ -90,6 +92,7 @@ GOES_ON = {
     "slow first byte": once(lambda answer: Raw(http(200, b"{}"), before=1.4)),
     "hang": once(lambda answer: Raw(http(200, b"{", length=9), after=3.0, reset=True)),
     "reset mid-stream": once(lambda answer: Raw(http(200, b'{"choices"', length=400), reset=True), 2),
+    "an answer that was broken off": once(changed(finish_reason="abort"), 2),
     "gzip": once(lambda answer: Raw(zipped(json.dumps(answer).encode()))),
 }
 """Faults after which every answer is there."""
@@ -210,7 +213,8 @@ def test_a_server_that_turns_everything_away_is_given_up_after_a_while(
     assert error.value.slug == "server-busy" and 0.4 < time.monotonic() - started < 60
 
 
-def test_what_steers_a_terminal_is_text_like_any_other(folder: str, prompts: Dataset, tmp_path: Path) -> None:
-    with ModelServer(faults=once(changed(text="\x1b[31mred\u202e\r"))) as server:
-        made = answered(server, folder, prompts, tmp_path / "out")
+def test_what_steers_a_terminal_is_text_like_any_other(prompts: Dataset, tmp_path: Path) -> None:
+    steering = changed(text="\x1b[31mred\u202e\r")
+    with ModelServer(faults=lambda server, body, answer: steering(answer)) as server:
+        made = answered(server, "", prompts, tmp_path / "out")
     assert "\x1b[31mred\u202e\r" in made.read()["response"].to_pylist() and not made.rejected

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers
 
 from datakit.apply import apply
 from datakit.clients import ANSWERS, Sampling
@@ -28,6 +30,7 @@ from tests.model_server import ModelServer, Raw, answer_ids, drawn, http, though
 from tests.trainers.weights import tiny
 
 SAMPLING = Sampling(samples_per_prompt=3, max_new_tokens=8)
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 FAST = Limits(backoff=0.01, tries=2)
 
 
@@ -87,6 +90,32 @@ def test_tokens_and_log_probabilities_are_those_of_the_server(api: Any, tokenize
         ids = answer_ids([row["prompt_row"] + 1, 7, 3], seed, 5)
         assert row["response_ids"] == ids and row["finish_reason"] == "stop"
         assert np.allclose(row["logprobs"], [*map(thought, ids)])
+
+
+def test_the_text_of_tokens_is_what_they_spell(tmp_path: Path) -> None:
+    """Replies of vLLM 0.32: of a letter that is cut in two nothing is in the text, or the whole prompt before it."""
+    inner = Library(models.BPE(vocab={letter: at for at, letter in enumerate(LETTERS)}, merges=[]))
+    inner.decoder = decoders.ByteLevel()
+    inner.save(str(tmp_path / "tokenizer.json"))
+    a, b, half = LETTERS.index("a"), LETTERS.index("b"), LETTERS.index("\u00c3")
+    cases = [
+        ("a", [a, half], "length", "a\ufffd"),
+        (" a", [a, half], "length", " a\ufffd"),
+        ("prompt\ufffdab", [a, b], "length", "ab"),
+        ("a", [a, b], "stop", "a"),
+        ("ab", [a, b], "length", "ab"),
+    ]
+
+    def recorded(server: ModelServer, body: Any, answer: Any) -> Raw:
+        text, ids, finish, _ = cases[body["prompt"][0] - 1]
+        choice = {"index": 0, "text": text, "token_ids": ids, "finish_reason": finish}
+        choice["logprobs"] = {"token_logprobs": [-1.0] * len(ids)}
+        return Raw(http(200, json.dumps({"choices": [choice]}).encode()))
+
+    with ModelServer(faults=recorded) as server:
+        tokenizer = Tokenizer.of_folder(str(tmp_path))
+        rows = asked(server, prompts(5), Sampling(max_new_tokens=8), api="completions", tokenizer=tokenizer)
+    assert [row["response"] for row in rows] == [spelled for *_, spelled in cases]
 
 
 def test_an_answer_that_cannot_be_one_is_an_error_beside_those_that_are() -> None:
