@@ -100,7 +100,7 @@ def test_planted_preferences_come_back_in_the_pairs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_rounds_with_nemo_aligners_files_on_prompts_that_invite_harm(tmp_path: Path, shared_data: Path) -> None:
-    pages.model(tmp_path / "model", positions=4096)
+    pages.model(tmp_path / "model", max_position_embeddings=4096)
     cai, rows = shared_data / "nemo-aligner/cai", tmp_path / "rows.jsonl"
     with gzip.open(shared_data / "hh-rlhf/harmless-base.test.jsonl.gz", "rt") as lines:
         rows.write_text("".join(line for _, line in zip(range(24), lines, strict=False)))
