@@ -24,6 +24,7 @@ from torch import Tensor
 from schemas.canonical import canonical
 from schemas.errors import ConfigError, HealthError, printable
 from schemas.manifest import Manifest, Parent
+from schemas.run_layout import SAVES
 from trainers import schedule
 from trainers.images import checkpoint, lora
 from trainers.images.algorithm import Drawn
@@ -152,7 +153,7 @@ class ImageTrainer:
         identity = canonical({"learning": self.learning, "base": self.run.base, "inputs": made_of})
         assert self.run.paths.init is not None
         given: dict[str, Any] = {"base": self.run.paths.init, "keep_last": self.run.execution.keep_last}
-        return Saves(self.run.paths.folder / "saves", self.adapters, identity=identity, **given)
+        return Saves(self.run.paths.folder / SAVES, self.adapters, identity=identity, **given)
 
     def save_state(self) -> None:
         """Save what the next step depends on, for `resume`."""
