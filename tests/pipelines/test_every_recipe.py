@@ -85,6 +85,7 @@ def tiny(kind: type[Recipe[Any]]) -> dict[str, Any]:
         "samples_per_prompt": 4,
         "eval_share": 0.25,
         "max_new_tokens": 8,
+        "temperature": 1.0,
     }
     parameters = dict(kind.get_params())
     chosen = {name: value for name, value in own.items() if name in parameters}
