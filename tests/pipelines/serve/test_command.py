@@ -56,7 +56,7 @@ def test_another_host_and_a_token_that_others_read_are_refused(tmp_path: Path, m
     monkeypatch.setenv("MINE", "short")
     assert refused("./m", "--token-env", "MINE").slug == "bad-token"
     assert refused("./m", "--token-env", "NOWHERE").slug == "no-key"
-    assert refused("./m", "--token-env", made).slug == "bad-key"
+    assert refused("./m", "--token-env", f"sk-{made}").slug == "bad-key"
 
 
 def test_a_port_that_is_taken_no_model_and_wrong_numbers_are_refused(
