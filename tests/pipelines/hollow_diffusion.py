@@ -19,6 +19,7 @@ def write(folder: Path) -> str:
     for name, kind in PARTS.items():
         (folder / name).mkdir(parents=True)
         index[name] = ["diffusers" if name in ("unet", "vae") else "transformers", kind]
+        (folder / name / "config.json").write_text("{}")
         (folder / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (folder / "model_index.json").write_text(json.dumps(index))
     return str(folder)

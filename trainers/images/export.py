@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from schemas.store import commit
 from schemas.store.opening import open_store
 from schemas.store.storage import guarded
 from trainers.images import checkpoint, lora
-from trainers.images.folder import INDEX, parts_of, read_index
+from trainers.images.folder import INDEX, SCHEDULER, files_of, parts_of, read_index
 from trainers.images.inference import opened
 
 VERSION = 1
@@ -31,9 +30,10 @@ def export(source: str, out: str, *, task_key: str = "", say: Callable[[str], No
     path = Path(open_store(commit.attempt_path(out, attempt))[1])
     try:
         with guarded("write", str(path)):
-            for part in (*parts_of(read_index(base)), "scheduler"):
-                if part != "unet":
-                    shutil.copytree(os.path.join(base, part), path / part, ignore=shutil.ignore_patterns("*.bin"))
+            for part in {*parts_of(read_index(base)), SCHEDULER} - {"unet"}:
+                (path / part).mkdir()
+                for file in files_of(Path(base) / part):
+                    shutil.copyfile(file, path / part / file.name)
             network = opened(source, saved.adapters.sampler)
             lora.merge(network.unet)
             network.unet.save_pretrained(str(path / "unet"), safe_serialization=True)

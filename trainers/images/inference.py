@@ -13,10 +13,11 @@ from schemas import IMAGES, Schema
 from schemas.store.commit import read_manifest
 from trainers.images import checkpoint, lora
 from trainers.images.config import Sampler
-from trainers.images.network import DiffusionNetwork, open_network
+from trainers.images.network import DiffusionNetwork
+from trainers.images.opening import open_network
 from trainers.images.pixels import pixels_of, png_of
+from trainers.images.reward import Reward, asked
 from trainers.images.sampling import denoise, weight_of
-from trainers.images.trainer import Reward
 
 
 @dataclass(frozen=True)
@@ -94,5 +95,5 @@ class ImageScorer:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         numbers = []
         for pixels, prompt in zip(pixels_of(rows["image"].to_pylist()), rows["prompt"].to_pylist(), strict=True):
-            numbers.append(float(self.reward(pixels[None].to(device), [prompt])[0]))
+            numbers.append(float(asked(self.reward, pixels[None].to(device), [prompt])[0]))
         return {"reward": pa.array(numbers, pa.float64())}

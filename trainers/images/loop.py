@@ -23,7 +23,8 @@ from trainers.engine.reporting.metrics import Journal, Progress
 from trainers.engine.reporting.records import Records, RecordsManifest, are_there, records_key
 from trainers.engine.reporting.trackers.tracker import Facts, Status, Trackers
 from trainers.images.config import ImageRun
-from trainers.images.trainer import ROW_METRICS, ImageStep, ImageTrainer, Reward, claims_of, prompts_of
+from trainers.images.reward import Reward
+from trainers.images.trainer import ROW_METRICS, ImageStep, ImageTrainer, claims_of, prompts_of
 from trainers.launch import rank
 from trainers.launch.stop_signals import signals
 

@@ -8,8 +8,7 @@ Legend: B images, C latent channels, H and W latent height and width, h and w pi
 
 from __future__ import annotations
 
-import importlib
-import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor
 
 from schemas.errors import printable
-from schemas.installed import missing_library
 from trainers.images import lora
 from trainers.images.config import Sampler
-from trainers.images.folder import WEIGHED, bad_folder, parts_of, read_index
+from trainers.images.library import diffusers
 
 _SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 
@@ -48,8 +46,10 @@ class DiffusionNetwork:
                 part.requires_grad_(False)
                 part.eval()
         self.scheduler = getattr(diffusers(), _SCHEDULERS[sampler.scheduler]).from_config(pipeline.scheduler.config)
-        side = self.unet.config.sample_size * pipeline.vae_scale_factor
-        self.width, self.height = sampler.width or side, sampler.height or side
+        size, factor = self.unet.config.sample_size, pipeline.vae_scale_factor
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        self.width, self.height = sampler.width or width * factor, sampler.height or height * factor
+        self._warned = False
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +59,7 @@ class DiffusionNetwork:
     @property
     def guided(self) -> bool:
         """Whether a prediction is moved away from that of the empty prompt; as in diffusers, not at guidance 1."""
-        return self.sampler.guidance > 1 and self.unet.config.time_cond_proj_dim is None
+        return self.sampler.guidance > 1
 
     def steps(self) -> Tensor:
         """The timesteps of a draw, the noisiest first; the scheduler begins anew."""
@@ -81,7 +81,8 @@ class DiffusionNetwork:
 
     @torch.no_grad()
     def conditions(self, prompts: Sequence[str]) -> Conditions:
-        """What the UNet reads of `prompts`."""
+        """What the UNet reads of `prompts`; the first one that is longer than what its encoder reads is warned of."""
+        self._warn_of_long(prompts)
         asked: dict[str, Any] = {"device": self.device, "num_images_per_prompt": 1}
         asked["do_classifier_free_guidance"] = self.guided
         text, empty, *pooled = self.pipeline.encode_prompt(list(prompts), **asked)
@@ -109,6 +110,31 @@ class DiffusionNetwork:
         empty, text = noise.chunk(2)
         return empty + self.sampler.guidance * (text - empty)
 
+    def noise_in(self, latents: Tensor, predicted: Tensor, at: Tensor) -> Tensor:
+        """The noise in `latents` that follows from what was `predicted` of them at the step `at`: that itself, or of a
+        velocity v = sqrt(a) noise - sqrt(1 - a) image (Salimans & Ho 2022) sqrt(a) v + sqrt(1 - a) latents.
+        """
+        if self.scheduler.config.prediction_type == "epsilon":
+            return predicted
+        sigmas = getattr(self.scheduler, "sigmas", None)
+        if sigmas is None:
+            a = float(self.scheduler.alphas_cumprod[int(at)])
+            return a**0.5 * predicted + (1 - a) ** 0.5 * latents
+        a = float(1 / (1 + sigmas[self.scheduler.step_index].double() ** 2))  # and latents are larger by its root
+        return a**0.5 * (predicted + (1 - a) ** 0.5 * latents)
+
+    def _warn_of_long(self, prompts: Sequence[str]) -> None:
+        words = self.pipeline.tokenizer
+        for prompt in () if self._warned else prompts:
+            if (tokens := len(words(prompt)["input_ids"])) > words.model_max_length:
+                self._warned = True
+                print(
+                    f"warning: a prompt of {tokens} tokens, of which {words.model_max_length} are read: "
+                    f"{printable(prompt, 60)}",
+                    file=sys.stderr,
+                )
+                return
+
     @contextmanager
     def _base(self) -> Iterator[None]:
         with lora.adapters_off(self.unet), torch.no_grad():
@@ -125,48 +151,3 @@ class DiffusionNetwork:
             scaled = scaled + torch.tensor(mean).to(latents).view(shape)
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return pixels / 2 + 0.5
-
-
-def diffusers() -> Any:
-    """The library, whose bars and remarks on what is not installed are nobody's business here."""
-    try:
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        import diffusers
-    except ImportError:
-        raise missing_library("an image model", "diffusers", "images", "nothing was started") from None
-    diffusers.utils.logging.disable_progress_bar()
-    return diffusers
-
-
-def open_network(folder: str, sampler: Sampler, *, checkpointing: bool = False) -> DiffusionNetwork:
-    """The model in a folder of diffusers, on the GPU where there is one; `ConfigError` for what is none."""
-    index = read_index(folder)
-    loaded = {*parts_of(index), "scheduler"}
-    left_out = {name: None for name, given in index.items() if isinstance(given, list) and name not in loaded}
-    kind = getattr(diffusers(), index["_class_name"])
-    try:
-        parts = {name: _part(folder, name, *index[name]) for name in parts_of(index) if name in WEIGHED}
-        pipeline = kind.from_pretrained(folder, local_files_only=True, **parts, **left_out)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # of files that are not what they say
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise bad_folder(folder, printable(words)) from error
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    if checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
-        pipeline.vae.enable_gradient_checkpointing()
-    return DiffusionNetwork(pipeline, sampler)
-
-
-def _part(folder: str, name: str, library: str, kind: str) -> Any:
-    """The network of one part; `ConfigError` where its files lack weights, which the libraries would draw anew."""
-    home = diffusers() if library == "diffusers" else importlib.import_module(library)
-    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    how |= {"low_cpu_mem_usage": False} if library == "diffusers" else {}
-    network, seen = getattr(home, kind).from_pretrained(os.path.join(folder, name), **how)
-    lacking = sorted(map(str, {*seen["missing_keys"], *seen.get("mismatched_keys", ())}))
-    if lacking:
-        raise bad_folder(folder, f"{name} without {printable(lacking[0], 80)}, one of {len(lacking)} that are lacking")
-    return network

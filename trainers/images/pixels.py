@@ -18,6 +18,8 @@ from schemas.installed import missing_library
 
 _MOST_PIXELS = 1 << 26
 """Of an image that is opened: a file of a few bytes may claim to be a picture of any size."""
+_DEEP, _DEEPEST = ("I", "I;16", "I;16B", "I;16L"), 65535
+"""Grey pictures of 16 bits, which pillow does not scale to 8: it cuts them."""
 
 
 def png_of(pixels: Tensor) -> bytes:
@@ -38,7 +40,10 @@ def _opened(place: int, data: bytes) -> Tensor:
         with _pillow().open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels")
-            values = np.asarray(image.convert("RGB"))
+            if image.mode in _DEEP:
+                values = np.asarray(image, dtype=np.float32)[..., None].repeat(3, axis=-1) / _DEEPEST
+            else:
+                values = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     except Exception as error:  # whatever a decoder makes of a file from outside
         raise DataError(
             "bad-image",
@@ -46,7 +51,7 @@ def _opened(place: int, data: bytes) -> Tensor:
             expected=f"a PNG or JPEG file of at most {_MOST_PIXELS:,} pixels",
             kept="everything before it",
         ) from error
-    return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(values).permute(2, 0, 1)
 
 
 def _pillow() -> Any:

@@ -79,7 +79,7 @@ def draw(network: DiffusionNetwork, conditions: Conditions, seeds: Sequence[int]
         with nullcontext() if number >= first else torch.no_grad():
             noise = network.predict(latents, at, conditions)
             if number >= first and plan.asks_base:
-                apart.append(_distance(noise, network.predict(latents.detach(), at, conditions, base=True)))
+                apart.append(_distance(network, conditions, latents, noise, at))
             latents = network.scheduler.step(noise, at, latents, return_dict=False)[0]
     return Draws((latents,), _mean(apart, latents))
 
@@ -92,13 +92,18 @@ def _renoised(network: DiffusionNetwork, conditions: Conditions, seeds: Sequence
         latents = network.scheduler.add_noise(finished, noise, last.expand(len(seeds)))
         predicted = network.predict(latents, last, conditions)
         if plan.asks_base:
-            apart.append(_distance(predicted, network.predict(latents, last, conditions, base=True)))
+            apart.append(_distance(network, conditions, latents, predicted, last))
         made.append(network.scheduler.step(predicted, last, latents, return_dict=False)[0])
     return Draws(tuple(made), _mean(apart, finished))
 
 
-def _distance(noise: Tensor, of_base: Tensor) -> Tensor:
-    return (noise - of_base).square().flatten(1).mean(1)
+def _distance(
+    network: DiffusionNetwork, conditions: Conditions, latents: Tensor, predicted: Tensor, at: Tensor
+) -> Tensor:
+    """Mean square between the noise that was `predicted` and the base's, whose own has no gradient."""
+    fixed = latents.detach()
+    of_base = network.noise_in(fixed, network.predict(fixed, at, conditions, base=True), at)
+    return (network.noise_in(latents, predicted, at) - of_base).square().flatten(1).mean(1)
 
 
 def _mean(apart: Sequence[Tensor], like: Tensor) -> Tensor:

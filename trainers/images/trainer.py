@@ -2,8 +2,7 @@
 
     network (base and adapters) -> draw with gradients -> pixels -> reward -> loss -> AdamW over the adapters -> average
 
-A reward is a function of pixels [B, 3, h, w], 0 black and 1 white, and of the B prompts, that gives [B] and can be
-differentiated. It sees pixels as a file would hold them, cut to 0 and 1; how many were cut is reported.
+A reward (`reward`) sees pixels as a file would hold them, cut to 0 and 1; how many were cut is reported.
 
 Legend: B images of a micro-batch, N of a step.
 """
@@ -12,17 +11,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from schemas.canonical import canonical
-from schemas.errors import ConfigError, HealthError, printable
+from schemas.errors import HealthError
 from schemas.manifest import Manifest, Parent
 from schemas.run_layout import SAVES
 from trainers import schedule
@@ -30,13 +29,14 @@ from trainers.images import checkpoint, lora
 from trainers.images.algorithm import Drawn
 from trainers.images.checkpoint import Adapters, Claims
 from trainers.images.config import ImageRun
-from trainers.images.network import diffusers, open_network
+from trainers.images.library import diffusers
+from trainers.images.opening import open_network
 from trainers.images.registry import configured
+from trainers.images.reward import Reward, asked
 from trainers.images.sampling import draw
 from trainers.images.saves import Saves
 from trainers.launch import rank
 
-Reward: TypeAlias = Callable[[Tensor, Sequence[str]], Tensor]
 ROW_METRICS = ("reward", "kl", "out_of_range")
 """What is known of every image of a step besides its loss: its reward, its distance from the base, and the share of
 values that had to be cut."""
@@ -128,7 +128,7 @@ class ImageTrainer:
         for latents in draws.latents:
             pixels = self.network.decode(latents)
             cut.append(((pixels < 0) | (pixels > 1)).flatten(1).float().mean(1))
-            rewards.append(self._rewarded(pixels.clamp(0, 1), prompts))
+            rewards.append(asked(self.reward, pixels.clamp(0, 1), prompts))
         drawn = Drawn(torch.stack(rewards).mean(0), draws.kl_B)
         return self.algorithm.loss(self.settings, drawn), drawn, torch.stack(cut).mean(0)
 
@@ -150,7 +150,8 @@ class ImageTrainer:
     def saves(self) -> Saves:
         """The saves in the run's `work` folder."""
         made_of = {parent.name: parent.content_digest for parent in self.inputs}
-        identity = canonical({"learning": self.learning, "base": self.run.base, "inputs": made_of})
+        key = {"reward": self.run.reward, "task_key": self.run.paths.task_key}
+        identity = canonical({"learning": self.learning, "base": self.run.base, "inputs": made_of, **key})
         assert self.run.paths.init is not None
         given: dict[str, Any] = {"base": self.run.paths.init, "keep_last": self.run.execution.keep_last}
         return Saves(self.run.paths.folder / SAVES, self.adapters, identity=identity, **given)
@@ -193,21 +194,6 @@ class ImageTrainer:
         """Let go of the network."""
         self.__dict__.pop("network", None)
         self.__dict__.pop("optimizer", None)
-
-    def _rewarded(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        rewards = self.reward(pixels, prompts)
-        right = isinstance(rewards, Tensor) and rewards.shape == (len(prompts),)
-        if not right or (torch.is_grad_enabled() and not rewards.requires_grad):
-            shape = f"shape {tuple(rewards.shape)}" if isinstance(rewards, Tensor) else type(rewards).__name__
-            raise ConfigError(
-                "bad-reward",
-                f"the reward {printable(self.run.reward)} cannot be learnt from",
-                expected=f"a tensor of {len(prompts)} numbers that follows from the pixels by operations of torch",
-                found=f"{shape}{' without a gradient' if right else ''}",
-                kept="the weights, as they were",
-                next="return for each image a number that is computed from its pixels, without detach, item or numpy",
-            )
-        return rewards
 
     def _check_finite(self, number: int, what: str, value: float) -> None:
         if not math.isfinite(value):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,7 +17,8 @@ from trainers.images import lora, sampling
 from trainers.images.algorithm import Drawn, Plan
 from trainers.images.algorithms.draft_plus import Settings, loss, plan
 from trainers.images.config import Lora, Sampler
-from trainers.images.network import DiffusionNetwork, open_network
+from trainers.images.network import DiffusionNetwork
+from trainers.images.opening import open_network
 from trainers.images.registry import configured
 
 PROMPTS, SEEDS = ["a red square", "blue"], [3, 4]
@@ -61,8 +65,10 @@ def brightness(pixels: Tensor) -> Tensor:
     return (pixels.mean((1, 2, 3)) + pixels.square().mean((1, 2, 3))) * 3
 
 
-def written_out(network: DiffusionNetwork, base: Any, steps: int, last: int, kl: float) -> Tensor:
-    """DRaFT+ with DDIM by its formulas: `base` is a UNet of its own; gradients through the `last` of `steps` steps."""
+def written_out(network: DiffusionNetwork, base: Any, steps: int, last: int, kl: float, velocity: bool) -> Tensor:
+    """DRaFT+ with DDIM by its formulas: `base` is a UNet of its own; gradients through the `last` of `steps` steps.
+    `velocity`: the networks say v = sqrt(a) noise - sqrt(1 - a) image, which is solved for the noise.
+    """
     pipeline, guidance = network.pipeline, network.sampler.guidance
     with torch.no_grad():
         text, empty = pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
@@ -72,7 +78,8 @@ def written_out(network: DiffusionNetwork, base: Any, steps: int, last: int, kl:
 
     def guided(unet: Any, at: int) -> Tensor:
         without, with_text = (unet(latents, at, encoder_hidden_states=read).sample for read in (empty, text))
-        return without + guidance * (with_text - without)
+        guided_by = without + guidance * (with_text - without)
+        return alphas[at].sqrt() * guided_by + (1 - alphas[at]).sqrt() * latents if velocity else guided_by
 
     for number in range(steps):
         at = (steps - 1 - number) * (1000 // steps) + 1  # leading, with an offset of 1
@@ -93,8 +100,20 @@ def written_out(network: DiffusionNetwork, base: Any, steps: int, last: int, kl:
     return -brightness(pixels) + kl * apart
 
 
+def of_velocity(folder: str, place: Path) -> str:
+    """The same model whose network is taken to say velocities."""
+    shutil.copytree(folder, place)
+    settings = place / "scheduler/scheduler_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"prediction_type": "v_prediction"}))
+    return str(place)
+
+
+@pytest.mark.parametrize("velocity", [False, True])
 @pytest.mark.parametrize(("last", "kl"), [(1, 0.3), (2, 0.3), (4, 0.3), (4, 0.0)])
-def test_loss_and_gradient_are_those_of_autograd_written_out(sd: str, last: int, kl: float) -> None:
+def test_loss_and_gradient_are_those_of_autograd_written_out(
+    sd: str, tmp_path: Path, last: int, kl: float, velocity: bool
+) -> None:
+    sd = of_velocity(sd, tmp_path / "v") if velocity else sd
     network = adapted(sd, steps=4, guidance=3.0)
     network.pipeline.to(torch.float64)
     network.scheduler.alphas_cumprod = network.scheduler.alphas_cumprod.double()
@@ -104,13 +123,30 @@ def test_loss_and_gradient_are_those_of_autograd_written_out(sd: str, last: int,
     settings = Settings(kl_coefficient=kl, truncation_steps=last)
     draws = sampling.draw(network, network.conditions(PROMPTS), SEEDS, plan(settings))
     rewards = brightness(network.decode(draws.latents[0]).clamp(0, 1))
-    ours, theirs = loss(settings, Drawn(rewards, draws.kl_B)), written_out(network, base, 4, last, kl)
+    ours, theirs = loss(settings, Drawn(rewards, draws.kl_B)), written_out(network, base, 4, last, kl, velocity)
     torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)
     gradients = [torch.autograd.grad(values.mean(), weights) for values in (ours, theirs)]
     assert all(bool((one != 0).any()) for one in gradients[0])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-6)
     assert bool((draws.kl_B > 0).all()) == (kl > 0)
+
+
+def test_the_distance_is_that_of_noise_whatever_a_network_says(sd: str, tmp_path: Path) -> None:
+    """Euler and DDIM see the same first latents but for their scale: so both distances are the same."""
+    folder, apart = of_velocity(sd, tmp_path / "v"), []
+    for scheduler in SCHEDULERS:
+        network = adapted(folder, scheduler=scheduler, steps=1, guidance=3.0)
+        apart.append(sampling.draw(network, network.conditions(PROMPTS), SEEDS, Plan()).kl_B)
+    torch.testing.assert_close(*apart, rtol=1e-4, atol=0)
+
+
+def test_a_prompt_that_is_not_read_to_its_end_is_warned_of_once(sd: str, capfd: pytest.CaptureFixture[str]) -> None:
+    network = open_network(sd, Sampler(steps=1, guidance=1.0))
+    for _ in range(2):
+        network.conditions(["red", "\x1b[31m" + "red " * 9])
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1 and "of which 16 are read" in errors and "\x1b" not in errors
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

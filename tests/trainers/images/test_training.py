@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,8 @@ from trainers.images.config import ImageRun, Sampler
 from trainers.images.export import export
 from trainers.images.folder import base_digest, read_index
 from trainers.images.inference import ImageModel, ImageScorer
-from trainers.images.network import open_network
+from trainers.images.opening import open_network
+from trainers.images.pixels import png_of
 from trainers.images.sampling import denoise
 from trainers.images.trainer import ImageTrainer, prompts_of
 
@@ -58,8 +60,6 @@ def run_of(sd: str, tmp_path: Path) -> Callable[..., ImageRun]:
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Dataset:
-    import pyarrow as pa
-
     schema = IMAGES.selecting("prompt_id", "prompt").renamed("image prompts", key=("prompt_id",))
     rows = pa.table({"prompt_id": [f"p{n}" for n in range(len(PROMPTS))], "prompt": PROMPTS}, schema=schema.arrow)
     return Dataset.from_arrow(rows, schema, str(tmp_path / "prompts"))
@@ -166,8 +166,12 @@ def test_adapters_are_asked_exported_and_loaded_by_diffusers(
     run = run_of(base=base, max_steps=3, sampler={"steps": 3, "guidance": 2.0, "scheduler": scheduler})
     loop.train(run, prompts, bright, "k" * 64)
     out = f"{run.paths.out}.diffusers"
+    beside = Path(base, "text_encoder", "pytorch_model.ckpt")
+    beside.write_bytes(b"a pickle")
     manifest = export(run.paths.out, out, task_key="e" * 64, say=lambda line: None)
     assert manifest.kind == "export" and read_manifest(out) == manifest
+    beside.unlink()
+    assert not [file.path for file in manifest.files if not file.path.endswith((".safetensors", ".json", ".txt"))]
     pipeline = diffusers.DiffusionPipeline.from_pretrained(out, use_safetensors=True)
     kind = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}[scheduler]
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
@@ -186,8 +190,6 @@ def test_adapters_are_asked_exported_and_loaded_by_diffusers(
         ours = pixels_of([drawn[place].png])[0].permute(1, 2, 0).numpy()  # type: ignore[union-attr]
         assert abs(ours - theirs).max() < 1.2 / 255
     rows = {"prompt": ["red"], "image": [drawn[base].png]}  # type: ignore[union-attr]
-    import pyarrow as pa
-
     number = ImageScorer(bright).score(pa.table(rows))["reward"][0].as_py()
     assert number == pytest.approx(float(pixels_of(rows["image"])[0].mean()))  # type: ignore[arg-type]
 
@@ -217,6 +219,18 @@ def test_rewards_that_nothing_can_be_learnt_from(run_of: Callable[..., ImageRun]
         "one number": lambda pixels, prompts: pixels.mean(),
         "no gradient": lambda pixels, prompts: pixels.mean((1, 2, 3)).detach(),
     }
+
+    def fails(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise KeyError("\x1b[31m")
+
+    with ImageTrainer(run_of("fails"), fails) as trainer, pytest.raises(ConfigError, match="fails failed") as error:
+        trainer.step(PROMPTS[:2], [1, 2])
+    line = f"(line {fails.__code__.co_firstlineno + 1} of {__file__})"
+    assert error.value.found.startswith("KeyError") and line in error.value.found and "\x1b" not in error.value.found
+    image = {"prompt": ["red"], "image": [png_of(torch.zeros(3, 8, 8))]}
+    for scored in (lambda pixels, prompts: pixels.mean(), lambda pixels, prompts: pixels.mean((1, 2, 3)).repeat(2)):
+        with pytest.raises(ConfigError, match="gives no number an image"):
+            ImageScorer(scored).score(pa.table(image))
     for name, reward in wrong.items():
         with ImageTrainer(run_of(name), reward) as trainer, pytest.raises(ConfigError, match="cannot be learnt from"):  # type: ignore[arg-type]
             trainer.step(PROMPTS[:2], [1, 2])
@@ -225,6 +239,47 @@ def test_rewards_that_nothing_can_be_learnt_from(run_of: Callable[..., ImageRun]
         with pytest.raises(HealthError, match="loss of step 1"):
             trainer.step(PROMPTS[:2], [1, 2])
         assert all(torch.equal(one, now) for one, now in zip(before, trainer.weights.values(), strict=True))
+
+
+def _settings(folder: Path, part: str, **changed: Any) -> None:
+    names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+    at = folder / part / names.get(part, "config.json")
+    at.write_text(json.dumps(json.loads(at.read_text()) | changed))
+
+
+def test_settings_choose_no_code(sd: str, tmp_path: Path) -> None:
+    at = tmp_path / "sd"
+    shutil.copytree(sd, at)
+    _settings(at, "text_encoder", _attn_implementation="somebody/kernels")
+    network = open_network(str(at), Sampler(steps=1))
+    assert network.pipeline.text_encoder.config._attn_implementation == "sdpa"
+
+
+def test_a_run_does_not_go_on_with_another_reward(run_of: Callable[..., ImageRun]) -> None:
+    with ImageTrainer(run_of(reward="mine:one"), bright) as trainer:
+        trainer.step(PROMPTS[:2], [1, 2])
+        trainer.save_state()
+    for changed in ({"reward": "mine:two"}, {"reward": "mine:one", "task_key": "l" * 64}):
+        with (
+            ImageTrainer(run_of(**changed), bright) as trainer,
+            pytest.raises(ConfigError, match="another base, reward"),
+        ):
+            trainer.resume()
+
+
+def test_grey_pictures_of_16_bits_keep_their_light() -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from trainers.images.pixels import pixels_of
+
+    grey, file = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8), io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    [pixels] = pixels_of([file.getvalue()])
+    expected = torch.from_numpy(grey.astype("float32") / 65535).expand(3, 8, 8)
+    torch.testing.assert_close(pixels, expected)
 
 
 def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
@@ -238,6 +293,18 @@ def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
             one.rename(one.with_suffix(".bin")) for one in at.glob("unet/*.safetensors")
         ],
         "text_encoder is": lambda at, index: index.pop("text_encoder"),
+        "text_encoder is ['transformers', ['CLIPTextModel']]": lambda at, index: index.update(
+            text_encoder=["transformers", ["CLIPTextModel"]]
+        ),
+        "scheduler is ['antigravity', 'fly']": lambda at, index: index.update(scheduler=["antigravity", "fly"]),
+        "scheduler is ['diffusers', 'UNet2DConditionModel']": lambda at, index: index.update(
+            scheduler=["diffusers", "UNet2DConditionModel"]
+        ),
+        "scheduler is None": lambda at, index: index.pop("scheduler"),
+        "force_zeros": lambda at, index: index.update(force_zeros_for_empty_prompt="no"),
+        "unet/config.json has quantization_config": lambda at, index: _settings(at, "unet", quantization_config={}),
+        "text_encoder/config.json has auto_map": lambda at, index: _settings(at, "text_encoder", auto_map={}),
+        "text_encoder has adapter_config.json": lambda at, index: (at / "text_encoder/adapter_config.json").touch(),
     }
     for number, (what, change) in enumerate(changes.items()):
         at = tmp_path / str(number)
@@ -249,6 +316,24 @@ def test_folders_that_are_not_read(sd: str, tmp_path: Path) -> None:
             with pytest.raises(ConfigError) as error:
                 reads(str(at))
             assert error.value.found.startswith(what), error.value.found
+    settings = {
+        "prediction_type": ("scheduler", {"prediction_type": "sample"}),
+        "nowhere is not supported": ("scheduler", {"timestep_spacing": "nowhere"}),
+        "unet without": ("unet", {"time_cond_proj_dim": 8}),
+        "sample_size": ("unet", {"sample_size": None}),
+        "scaling_factor": ("vae", {"scaling_factor": 0}),
+        "integer modulo by zero": ("text_encoder", {"num_attention_heads": 0}),
+        "tokenizer of 99 tokens": ("tokenizer", {"model_max_length": 99}),
+    }
+    for what, (part, changed) in settings.items():
+        at = tmp_path / what
+        shutil.copytree(sd, at)
+        _settings(at, part, **changed)
+        with pytest.raises(ConfigError) as error:
+            open_network(str(at), Sampler())
+        assert what in error.value.found
+    with pytest.raises(ConfigError, match="more than the 1000 steps"):
+        open_network(sd, Sampler(steps=1001))
     shutil.copytree(sd, tmp_path / "torn")
     next((tmp_path / "torn/unet").glob("*.safetensors")).write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(ConfigError, match="no Stable Diffusion folder"):
