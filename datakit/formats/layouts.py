@@ -5,7 +5,7 @@ r"""What an outside file is, seen by its first bytes, and the operation that rea
     { in each line                   JSON Lines           io.jsonl, layout lines
     [                                one JSON list        io.jsonl, layout array
     { over the whole file            an object of a list  io.jsonl, layout object
-    .csv, .tsv                       columns of text      io.csv
+    .csv, .tsv                       columns of text      io.csv, divided by commas, semicolons or tabs
     \x93NUMPY                        packed sequences     io.npy
 
 Endings may be in any case, and a compression's ending may follow: `.gz .bz2 .xz .zst`.
@@ -30,6 +30,7 @@ ENDINGS = {
 }  # fmt: skip
 """Endings of names, in lower case, and the operation that reads such a file."""
 
+_HEADER = 1 << 16
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _MAGIC = {b"PAR1": "io.parquet", b"ARROW1": "io.arrow", b"\xff\xff\xff\xff": "io.arrow", b"\x93NUMPY": "io.npy"}
 _OPEN_LIST = re.compile(rb"\s*\[\s*(\{|\Z)")
@@ -49,10 +50,25 @@ def reader_of(files: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
             next="give the file the ending of what it holds",
         )
     name = readers.pop() or ""
-    tabs = {_ending(file) == ".tsv" for file in files}
-    if name == "io.csv" and len(tabs) > 1:
-        raise ConfigError("file-kind", "files divided by commas and by tabs", kept="nothing was started")
-    return name, {"delimiter": "\t"} if name == "io.csv" and tabs == {True} else {}
+    if name != "io.csv":
+        return name, {}
+    delimiter, *others = sorted({_delimiter(file) for file in files})
+    if others:
+        raise ConfigError(
+            "file-kind", "cells of these files are divided in different ways", expected="commas, semicolons or tabs",
+            found=printable(", ".join(files), 200), kept="nothing was started", next="read them one by one",
+        )  # fmt: skip
+    return name, {} if delimiter == "," else {"delimiter": delimiter}
+
+
+def _delimiter(file: str) -> str:
+    """What divides the cells of `file`: tabs by its ending, else what stands in its header. Spreadsheets write
+    semicolons where a comma is part of numbers.
+    """
+    if _ending(file) == ".tsv":
+        return "\t"
+    header = head_of(file, _HEADER).partition(b"\n")[0]
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def _reader(file: str) -> str | None:

@@ -96,6 +96,10 @@ class Query(Blend):
             raise self._fault(
                 f"gives {', '.join(bound.names)}, which must be different names and hold the key and what is required"
             )
+        if empty_of := [c.name for c in columns if pa.types.is_null(c.type) and (not c.nullable or c.name in self.key)]:
+            raise self._fault(
+                f"gives nothing but NULL as {', '.join(empty_of)}, which has no nulls in rows of this kind"
+            )
         return Schema(self.kind, 1, tuple(columns), self.key)
 
     def grown(self, given: Size) -> Size:
@@ -132,8 +136,9 @@ class Query(Blend):
             raise self._fault(reason)
 
     def _bound(self, process: SqlProcess, empty: Mapping[str, pa.Table]) -> pa.Schema:
-        names = process.table(f"DESCRIBE {self.query}", empty)["column_name"].to_pylist()
-        return process.table(f"SELECT * FROM (\n{self.query}\n) LIMIT 0", empty).rename_columns(names).schema
+        alone = self.query.rstrip("; \t\r\n")
+        names = process.table(f"DESCRIBE {alone}", empty)["column_name"].to_pylist()
+        return process.table(f"SELECT * FROM (\n{alone}\n) LIMIT 0", empty).rename_columns(names).schema
 
     def _fault(self, what: str) -> ConfigError:
         text = f"the query {printable(self.query)!r} {what}"

@@ -140,3 +140,24 @@ def test_what_is_no_query_over_the_given_rows_is_refused(settings: dict[str, str
     with pytest.raises(ConfigError, match=what) as fault:
         planned(**settings)
     assert fault.value.kept == "nothing was started" and fault.value.expected + fault.value.next
+
+
+@pytest.mark.usefixtures("samples")
+@pytest.mark.parametrize(
+    ("query", "column"),
+    [
+        ("SELECT * REPLACE (NULL AS response) FROM self", "response"),
+        ("SELECT NULL AS sample_id, reward FROM self", "sample_id"),
+    ],
+)
+def test_a_column_of_nothing_but_null_is_refused_where_there_are_none(query: str, column: str) -> None:
+    with pytest.raises(ConfigError, match=f"nothing but NULL as {column}") as caught:
+        planned(query=query)
+    assert caught.value.kept == "nothing was started"
+    assert planned(query=query, kind="mine", key=NO_KEY).schema[column].nullable
+
+
+@pytest.mark.usefixtures("samples")
+@pytest.mark.parametrize("end", [";", " ;\n", ";;"])
+def test_a_semicolon_ends_a_query(end: str) -> None:
+    assert planned(query=QUERY + end).schema == planned().schema

@@ -177,7 +177,17 @@ def test_files_of_several_kinds_or_of_none_are_refused(tmp_path: Path) -> None:
     for name in ("a.csv", "b.tsv", "c.jsonl"):
         (tmp_path / name).write_bytes(LINES)
     (tmp_path / "d.txt").write_text("hello")
-    for names in (("a.csv", "b.tsv"), ("a.csv", "c.jsonl"), ("d.txt",)):
+    (tmp_path / "e.csv").write_text("prompt;response\n")
+    for names in (("a.csv", "b.tsv"), ("a.csv", "c.jsonl"), ("d.txt",), ("a.csv", "e.csv")):
         with pytest.raises(ConfigError) as caught:
             reader_of(tuple(str(tmp_path / name) for name in names))
         assert caught.value.slug == "file-kind"
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_cells_are_divided_by_what_stands_in_the_header(tmp_path: Path, mark: str, packed: Callable) -> None:
+    """Spreadsheets write semicolons where a comma is part of numbers; other marks are then text."""
+    lines = [f"\ufeffprompt{mark}response", f'2 + 2; or "3"?{mark}4'.replace("; or", "" if mark == ";" else "; or")]
+    (tmp_path / "a.csv").write_bytes(packed("\r\n".join(lines).encode()))
+    assert questions(tmp_path / "a.csv") == ['2 + 2 "3"?' if mark == ";" else '2 + 2; or "3"?']
