@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
@@ -138,6 +139,40 @@ def test_nemo_2_guesses_no_default_of_a_class(key):
     del values["config"][key]
     with pytest.raises(ConfigError, match=f"{key} is missing"):
         settings.model_of(Settings("context/model.yaml", values), "m", oracle.IDS)
+
+
+@pytest.mark.parametrize("kind", ["gemma.Gemma", "llama_embedding.LlamaEmbedding", "llama4.Llama4", "bert.Bert"])
+@pytest.mark.parametrize("part", ["Model", "Config"])
+def test_classes_of_nemo_2_that_do_more_than_their_settings_say_are_named(kind, part):
+    values = nemo.second_config(nemo.CONFIGS["llama-2"])
+    there = values if part == "Model" else values["config"]
+    there["_target_"] = f"nemo.collections.llm.gpt.model.{kind}{part}"
+    with pytest.raises(ConfigError, match=f"_target_ {there['_target_']} is not supported"):
+        settings.model_of(Settings("context/model.yaml", values), "m", oracle.IDS)
+    there["_target_"] = f"nemo.collections.llm.gpt.model.llama.Llama{part}"
+    assert settings.model_of(Settings("context/model.yaml", values), "m", oracle.IDS).num_layers == 4
+
+
+def test_a_tensor_that_is_read_with_another_sign_is_refused(tmp_path):
+    config = nemo.CONFIGS["llama-2"]
+    state = {f"model.{name}": tensor for name, tensor in nemo.weights(config).items()}
+    name = "model.decoder.layers.0.mlp.linear_fc2.weight"
+    state[name] = torch._neg_view(state[name])
+    data = io.BytesIO()
+    torch.save(state, data)
+    source = nemo.archive(tmp_path / "m.nemo", config, {"model_weights.ckpt": data.getvalue()})
+    with pytest.raises(IntegrityError, match="cannot be read") as refused:
+        imported(source, tmp_path / "out")
+    assert "another sign" in refused.value.found
+
+
+def test_weights_that_are_there_twice_are_refused(tmp_path):
+    config = nemo.CONFIGS["llama-2"]
+    files = nemo.rank_files(config, nemo.weights(config))
+    files |= nemo.distributed_files(nemo.weights(config, 1), "model_weights/", "model.")
+    with pytest.raises(IntegrityError) as refused:
+        imported(nemo.archive(tmp_path / "m.nemo", config, files), tmp_path / "out")
+    assert "weights twice" in refused.value.found
 
 
 def test_ranks_that_make_no_model_are_refused(tmp_path):

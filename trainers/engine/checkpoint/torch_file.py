@@ -201,7 +201,9 @@ class _Reader(pickle._Unpickler):
     del _code
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _View:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> _View:
+    if rest[2:] and rest[2]:  # behind requires_grad and hooks: that the numbers are to be read negated or conjugated
+        raise pickle.UnpicklingError("a tensor that is a view with another sign")
     numbers = [offset, *shape, *stride]
     whole = all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
     if not isinstance(storage, _Storage) or not whole or not len(shape) == len(stride) <= _MOST_DIMENSIONS:

@@ -7,6 +7,7 @@ takes for "off" is without effect too. Whatever else there is, is refused by its
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ _CLASSES = {
     "MegatronGPTRewardModel", "MegatronGPTRegressionRewardModel", "MegatronGPTActorModel", "MegatronGPTCriticModel",
     "MegatronGPTReinforceActorModel", "MegatronGPTRSModel", "MegatronGPTSPINModel", "GPTKnowledgeDistillationModel",
 }  # fmt: skip
+_HOME_2, _MODULES_2 = "nemo.collections.llm.gpt.model", ("base", "llama", "mistral", "mixtral", "nemotron", "qwen2")
+_CLASSES_2 = re.compile(rf"{re.escape(_HOME_2)}\.({'|'.join(_MODULES_2)})\.\w+", re.ASCII)
+"""Classes of NeMo 2 that compute what their settings say; others (Gemma, encoders, embedders) do more in code."""
 _SPECS = ("", "megatron_gpt", "megatron_gpt_sft", "te_gpt", "megatron_gpt_full_te_layer_autocast", None)
 _NAMED_2 = (
     *("gated_linear_unit", "add_bias_linear", "normalization", "layernorm_epsilon", "position_embedding_type"),
@@ -57,11 +61,16 @@ def model_of(settings: Settings, where: str, vocab_size: int) -> ModelConfig:
     """The language model of the settings for a tokenizer of `vocab_size` ids; `ConfigError` lists every key and value
     that is not supported.
     """
-    values = settings.values
+    values, classes = settings.values, list[str]()
     if settings.is_second:
         given = values.get("config")
-        values = {key: value for key, value in (given if isinstance(given, dict) else {}).items() if key[:1] != "_"}
+        given = given if isinstance(given, dict) else {}
+        classes = [str(one.get("_target_")) for one in (values, given)]
+        values = {key: value for key, value in given.items() if key[:1] != "_"}
     config = Config(values, where, settings.name, IDLE, _NEXT)
+    for kind in classes:
+        if not _CLASSES_2.fullmatch(kind):
+            config.fault(f"_target_ {printable(kind, 120)} is not supported ({', '.join(_MODULES_2)} of {_HOME_2} are)")
     fields = _common(config) | (_second(config) if settings.is_second else _first(config))
     if fields["position"] == "learned":
         fields |= {"rope_base": 10000.0, "rotary_percent": 1.0, "rope_scaling": None}

@@ -17,6 +17,7 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, QuiverError, printable
 from schemas.nemo.archive import Archive
 from schemas.nemo.model import CONFIG, CONFIG_2, settings_at, tokenizer_files
+from schemas.nemo.tar import bad_archive
 from schemas.store.storage import shown
 from schemas.tokenizer import TOKENS, vocabulary_size
 from trainers.architecture import ModelConfig
@@ -100,9 +101,11 @@ def _own_tokenizer(path: str) -> TokenizerFiles:
 
 def _weights_in(archive: Archive, gated: bool) -> dict[str, LazyTensor]:
     """The weights in whichever layout they are kept."""
-    if ranks.has_ranks(archive):
-        return ranks.tensors(archive, gated)
     folder = distributed.folder_of(archive)
+    if ranks.has_ranks(archive):
+        if folder is not None:
+            raise bad_archive(archive.path, f"weights twice: {ranks.FILE}, and {folder}")
+        return ranks.tensors(archive, gated)
     if folder is not None:
         return distributed.tensors(archive, folder)
     raise DataError(
