@@ -218,7 +218,7 @@ def _check_keys(job: Job, done: Sequence[Done], keys: Runs) -> None:
             found="; ".join(repeats[1:_EXAMPLES]),
             where=", ".join(given.url for given in job.inputs),
             kept=kept_by(job.op),
-            next="mend those ids, or read the files without their id column: ids are then made of the content",
+            next=job.op.mends_repeats,
         )
 
 

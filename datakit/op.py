@@ -128,6 +128,10 @@ class Op(ABC):
     """Whether its outputs are kept chunk by chunk, so that a crash never makes anyone pay twice."""
     renames: ClassVar[bool] = False
     """Whether a column that comes out may hold what another column of that name or of any other held."""
+    mends_repeats: ClassVar[str] = (
+        "mend those ids, or read the files without their id column: ids are then made of the content"
+    )
+    """What to do where two rows that come out have one key."""
     replaced_facts: ClassVar[frozenset[str]] = frozenset()
     """Facts of its inputs that do not hold for its result; what holds instead says `facts`."""
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ()

@@ -51,7 +51,7 @@ class _Function:
             expected=expected,
             found=actual,
             where=f"line {code.co_firstlineno} of {code.co_filename}" if code else self.function,
-            kept=f"finished chunks, which the next run uses; no {self.gives.removesuffix('s')} of this one",
+            kept=f"finished chunks, which the next run uses; no {self.gives} of this one",
             next=f"return {expected} from {self.function}, then run the same command again",
         )
 

@@ -43,6 +43,7 @@ class Query(Blend):
 
     name: ClassVar[str] = "sql.query"
     renames: ClassVar[bool] = True
+    mends_repeats: ClassVar[str] = "name columns that tell these rows apart as the key, or none: quiver Query --key -"
 
     query: str
     tables: tuple[str, ...]

@@ -11,13 +11,14 @@ import pytest
 from commands import environment, luigi
 from nbclient import NotebookClient
 
+import pipelines
 from datakit.sql import connect
 from pipelines.commands.curation import NO_KEY, Query
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES, Column
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, DataError
 
 REWARDED = SAMPLES.selecting("prompt_id", "messages", "sample_id", "sample_index", "response").adding(
     Column("reward", pa.float64(), "higher is better")
@@ -161,3 +162,13 @@ def test_a_column_of_nothing_but_null_is_refused_where_there_are_none(query: str
 @pytest.mark.parametrize("end", [";", " ;\n", ";;"])
 def test_a_semicolon_ends_a_query(end: str) -> None:
     assert planned(query=QUERY + end).schema == planned().schema
+
+
+@pytest.mark.usefixtures("samples")
+def test_rows_that_share_a_key_say_how_to_do_without() -> None:
+    """The key is the first table's, and a query may give a row of it several times."""
+    query = "SELECT sample_id, unnest(range(2)) AS part FROM self"
+    with pytest.raises(DataError, match=r"6 sample_id of sql\.query stand in several rows") as caught:
+        pipelines.commit(query, "drawn/samples", name="curated/parts")
+    assert caught.value.next.endswith("or none: quiver Query --key -")
+    assert pipelines.commit(query, "drawn/samples", name="curated/parts", key=()).num_rows == 12

@@ -190,5 +190,6 @@ def test_a_function_that_is_no_judge_is_told_what_it_returned(tmp_path, monkeypa
         "async def later(conversations): return []\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ServiceError, match=why):
+    with pytest.raises(ServiceError, match=why) as caught:
         Judge().label(SAMPLES.example(2), Context(resources={"judge": PythonJudge(f"my_judges:{function}")}))
+    assert caught.value.kept.endswith("; no replies of this one")

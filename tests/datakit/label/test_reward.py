@@ -233,7 +233,7 @@ def test_a_bad_reply_names_the_row_and_the_line_and_what_to_return(put, tmp_path
         apply(Reward(), put(responses("a", "bb")), str(tmp_path / "out"), resources=python(name))
     error, line = caught.value, globals()[name].__code__.co_firstlineno
     assert error.what.endswith(f":{name} {what}") and error.found == actual
-    assert error.where == f"line {line} of {__file__}" and "no score of this one" in error.kept
+    assert error.where == f"line {line} of {__file__}" and "no scores of this one" in error.kept
     assert error.next.startswith("return ") and error.next.endswith(", then run the same command again")
 
 
