@@ -26,6 +26,7 @@ from datakit.templating.learnt import (
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 
 _CORE = "aZ\"<&\\'\n{{é"
+_MARKED = re.compile(rf"\ue000([0-9]+){re.escape(_CORE)}\ue001")
 _ROLE = re.compile(r"[A-Za-z][A-Za-z_]{0,31}")
 
 
@@ -98,6 +99,12 @@ def _strips(padded: Rendered, contents: tuple[str, ...]) -> tuple[frozenset[int]
     """Which contents came out without their leading and trailing white space; whether that is unknown."""
     text = padded.text.replace(OPEN, "").replace(CLOSE, "")
     there = [slot for slot, content in enumerate(contents) if content]
-    left = frozenset(slot for slot in there if f" \n{contents[slot]}" not in text)
-    right = frozenset(slot for slot in there if f"{contents[slot]}\n " not in text)
-    return left, right, bool(padded.fault) or any(contents[slot] not in text for slot in there)
+    seen, left, right = set(), {*there}, {*there}
+    for found in _MARKED.finditer(text):
+        slot, (start, end) = int(found[1]), found.span()
+        seen.add(slot)
+        if text.endswith(" \n", 0, start):
+            left.discard(slot)
+        if text.startswith("\n ", end):
+            right.discard(slot)
+    return frozenset(left), frozenset(right), bool(padded.fault) or not seen.issuperset(there)

@@ -15,7 +15,7 @@ import pytest
 from tests.trainers.networks import SMALL, louder, network, words
 from tests.trainers.sampling import Sampling
 from trainers.engine.inference.continuous import Answer, ContinuousDecoder
-from trainers.engine.inference.decoding_thread import DecodingThread
+from trainers.engine.inference.decoding_thread import DecodingThread, Ended
 from trainers.engine.inference.frozen import FrozenModel
 from trainers.engine.inference.generator import Generator
 from trainers.engine.inference.token_sampling import Distribution
@@ -136,6 +136,19 @@ def test_a_thread_serves_many_and_a_cancelled_answer_gives_its_place_back() -> N
     assert_same(endless, long + short)
     for row, future in zip(rows, futures, strict=True):
         np.testing.assert_allclose(future.result(), frozen.logprobs([row]).to_pylist()[0], atol=2e-5)
+
+
+def test_the_end_reaches_everybody_though_some_have_gone_away() -> None:
+    source, met = generator(), []
+    thread = DecodingThread(ContinuousDecoder(source, slots=1), {}, deliver=met.extend, report=met.append)
+    waits = asked(source, prompts(1)[0], 1)
+    thread.submit([waits])
+    gone, stays = (thread.ask("m", "logprobs", np.array([1, 2], np.int64)) for _ in range(2))
+    assert gone.cancel()
+    thread.stop()
+    with thread, pytest.raises(Ended):
+        stays.result(30)
+    assert waits.finish == "failed" and met == [waits]
 
 
 def test_a_fault_ends_the_answers_it_meets_and_not_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:

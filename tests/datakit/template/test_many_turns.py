@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from datakit.op import Context, LabelResult
 from datakit.template import Chat
-from datakit.templating import learnt, sandbox
+from datakit.templating import learnt, sandbox, segments
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 from schemas import MESSAGES
 from schemas.errors import DataError
@@ -64,6 +65,21 @@ def test_what_needs_no_beginnings_has_no_such_limit(op: Chat) -> None:
     pieces = made["pieces"].to_pylist()[0]
     contents = [piece["text"] for piece in pieces if piece["trained"] and not piece["special"]]
     assert contents == (["t2999"] if op.learn == "last" else [f"t{at}" for at in range(1, 3_000, 2)])
+
+
+def test_white_space_around_contents_is_looked_for_in_one_pass() -> None:
+    """16,000 contents in a text of 500,000 characters: one search for each is 10^10 characters and more."""
+    contents = tuple(f"\ue000{slot}{segments._CORE}\ue001" for slot in range(16_000))
+    text = "".join(
+        f"{(' ' + chr(10)) * (slot % 2)}{content}{(chr(10) + ' ') * (slot % 3 == 0)}|"
+        for slot, content in enumerate(contents)
+    )
+    start = time.process_time()
+    left, right, altered = segments._strips(Rendered(text), contents)
+    assert time.process_time() - start < 1
+    assert left == {slot for slot in range(16_000) if slot % 2 == 0} and not altered
+    assert right == {slot for slot in range(16_000) if slot % 3}
+    assert segments._strips(Rendered(text), (*contents, "\ue00016000\ue001"))[2]
 
 
 def test_a_template_that_is_slow_for_one_row_rejects_that_row() -> None:

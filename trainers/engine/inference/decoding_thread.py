@@ -194,7 +194,8 @@ class DecodingThread:
         if self.decoder is not None:
             lost += self.decoder.abandon(_ENDING)
         for row in self._rows:
-            row.answer.set_exception(Ended(_ENDING))
+            if row.answer.set_running_or_notify_cancel():
+                row.answer.set_exception(Ended(_ENDING))
         if lost:
             self.deliver(lost)
 
