@@ -6,6 +6,7 @@ written to standard output, one after another; what else is said goes to standar
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -58,7 +59,9 @@ def _lines(command: Command, reference: str, options: Mapping[str, str]) -> Iter
 
 
 def _typed(asks: bool) -> Iterator[str]:
-    """What the person types, or the lines of a pipe."""
+    """What the person types, or the lines of a pipe; bytes that are no UTF-8 are those of `surrogateescape`."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         if asks:
             print("> ", end="", file=sys.stderr, flush=True)

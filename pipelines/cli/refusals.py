@@ -18,7 +18,7 @@ from luigi.task_register import Register
 from pipelines.cli import invocation, near_flags
 from pipelines.cli.config_files import stated_at
 from pipelines.cli.console import say_error
-from pipelines.cli.parameters import ListParameter, ObjectParameter, as_list, older_names
+from pipelines.cli.parameters import ListParameter, ObjectParameter, PreviewRows, as_list, older_names
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 
@@ -126,6 +126,8 @@ def _better(parameter: luigi.Parameter[Any], text: str) -> str | None:
     """
     if isinstance(parameter, ObjectParameter):
         return parameter.of_bare(text)
+    if isinstance(parameter, PreviewRows):
+        return str(parameter.usual)
     choices = sorted(map(str, getattr(parameter, "_choices", None) or ()))
     if choices and text:
         longer = [one for one in choices if one.startswith(text)]

@@ -134,7 +134,7 @@ def _text(listing: dict[str, Any], faults: Sequence[QuiverError]) -> Iterator[st
     for error in faults:
         yield from ("", terminal.error_text(error))
     if not faults:
-        command = shlex.join(["quiver", *invocation.again()[1:]])
+        command = shlex.join(invocation.again())
         yield from ("", terminal.next_line(command))
 
 

@@ -75,7 +75,7 @@ class Policy:
         self.desk.metrics.rows_scored += len(prompts)
         made = await self.desk.asked(self.served.name, "top_k" if top else "logprobs", prompts, top)
         if not top:
-            return [PromptScores(logprobs) for logprobs in made]
+            return [PromptScores(logprobs, [()] * len(logprobs)) for logprobs in made]
         pairs = [zip(ids[1:], values[1:], strict=True) for _, ids, values in made]
         listed = [[(), *([*zip(*pair, strict=True)] for pair in one)] for one in pairs]
         return [PromptScores(one[0], top) for one, top in zip(made, listed, strict=True)]

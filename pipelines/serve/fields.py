@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,8 +56,8 @@ class Fields:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(name, f"is no number: {printable(value, 40)}")
-        if not least <= value <= most:
-            raise self.wrong(name, f"is {value:g}, expected from {least:g} to {most:g}")
+        if not least <= value <= min(most, sys.float_info.max):
+            raise self.wrong(name, f"is {printable(value, 24)}, expected from {least:g} to {most:g}")
         return float(value)
 
     def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:

@@ -107,10 +107,10 @@ def _require_opened(settings: Settings) -> None:
         raise ConfigError(
             "open-host",
             f"at {printable(settings.host)} other machines would reach the server, and what they send is not encrypted",
-            expected="127.0.0.1, and a tunnel (ssh -L) or a proxy with TLS for other machines",
+            expected="127.0.0.1, and a tunnel (ssh -L) or a proxy with TLS for other machines; or that flag",
             found=printable(settings.host),
             kept="nothing was started",
-            next="--open-to-network, if that is meant",
+            next="--open-to-network",
         )
     if not settings.token:
         raise ConfigError(

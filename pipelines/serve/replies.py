@@ -127,7 +127,8 @@ class Replies:
         made = []
         for number, own, listed in zip(prompt[1:], score.logprobs[1:], score.likeliest[1:], strict=True):
             ranked: dict[int, dict[str, float | None]]
-            ranked = {one: {"logprob": value, "rank": rank} for rank, (one, value) in enumerate(listed, 1)}
+            best = listed[: self.asked.prompt_top]
+            ranked = {one: {"logprob": value, "rank": rank} for rank, (one, value) in enumerate(best, 1)}
             ranked.setdefault(int(number), {"logprob": own, "rank": None})
             texts = {one: self.served.texts.token(one) for one in ranked}
             made.append({str(one): {**entry, "decoded_token": texts[one]} for one, entry in ranked.items()})
@@ -144,12 +145,12 @@ class Replies:
         listed: list[Listed] = [*answer.likeliest[since:until]] if answer and self.asked.draw.top else [()] * len(ids)
         if self.asked.echo and score is not None:
             ids, values = [*map(int, prompt), *ids], [None, *score.logprobs[1:], *values]
-            listed = [*(score.likeliest or [()] * len(prompt)), *listed]
+            listed = [*(one[: self.asked.draw.top] for one in score.likeliest), *listed]
         names = [self._name(number) for number in ids]
         if self.is_chat:
             entries = zip(names, values, listed, strict=True)
             return {"content": [self._entry(name, value, top) for name, value, top in entries]}
-        top = [{self._name(one): value for one, value in each} or None for each in listed]
+        top = [self._by_name(each) or None for each in listed]
         places = [0, *accumulate(map(len, names))][: len(names)]
         return {"tokens": names, "token_logprobs": values, "top_logprobs": top, "text_offset": places}
 
@@ -157,6 +158,14 @@ class Replies:
         best = [{"token": text, "logprob": lp, "bytes": [*text.encode()]}
                 for text, lp in ((self._name(one), lp) for one, lp in listed)]  # fmt: skip
         return {"token": name, "logprob": value, "bytes": [*name.encode()], "top_logprobs": best}
+
+    def _by_name(self, listed: Listed) -> dict[str, float]:
+        """Log-probabilities by token; behind a likelier one of the same text (parts of letters) a token has its id."""
+        made: dict[str, float] = {}
+        for number, value in listed:
+            name = self._name(number)
+            made[f"token_id:{number}" if name in made else name] = value
+        return made
 
     def _name(self, number: int) -> str:
         return f"token_id:{number}" if self.asked.as_ids else self.served.texts.token(number)

@@ -50,7 +50,10 @@ class Texts:
         """Token ids of a conversation: with an open `answer` behind it, or closed as a reward model reads it. Spellings
         of control tokens in contents stay text. `DataError` for what the template refuses.
         """
-        rows = pa.array([[*map(_turn, messages)]], MESSAGES)
+        try:
+            rows = pa.array([[*map(_turn, messages)]], MESSAGES)
+        except UnicodeEncodeError as fault:
+            raise DataError("not-utf-8", "a turn is no text: bytes of it are not UTF-8") from fault
         offered = None if not tools else pa.array([json.dumps(tools)], pa.string())
         with self._one_at_a_time:
             made = self._renderer.pieces(rows, tools=offered, generation=answer, last=True)

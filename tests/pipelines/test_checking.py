@@ -203,7 +203,9 @@ def test_a_fault_of_every_iteration_and_stage_is_said_once_and_what_comes_of_it_
         Plan(str(planted / "data")).table("kept", Threshold(minimum=0.5), rows)
 
 
-def test_what_is_sound_is_listed_with_rows_tokens_and_bytes(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_sound_is_listed_with_rows_tokens_and_bytes(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pipelines.run("Import", files=["rows.jsonl"], format="completions")
     place = next(iter(Path("quiver-data/import").iterdir()))
     code, listing = checked(capsys, f"Sft --model model --data {place} --eval-share 0.25")
@@ -211,12 +213,13 @@ def test_what_is_sound_is_listed_with_rows_tokens_and_bytes(planted: Path, capsy
     states = {one["stage"]: (one["state"], one["rows"]) for one in listing["stages"]}
     assert ("first time", 3) in states.values() and listing["trainings"] == 1 and listing["trained_tokens"] > 0
     there = {one: one.stat().st_mtime_ns for one in planted.rglob("*")}
+    monkeypatch.setattr("pipelines.cli.invocation.program", lambda name: f"bin/{name}")
     assert checking.main(shlex.split(f"Sft --model model --data {place}")) == 0
     text = capsys.readouterr().out
     assert (
         "below quiver-data" in room(listing)
         and max(map(len, text.splitlines())) <= 80
-        and "next: quiver Sft --model model" in text
+        and "next: bin/quiver Sft --model model" in text
     )
     assert {one: one.stat().st_mtime_ns for one in planted.rglob("*")} == there
 
@@ -283,4 +286,4 @@ def test_it_is_a_process_with_the_exit_code_of_the_first_fault(planted: Path) ->
     words = ["Label", "--data", "rows.jsonl", "--op", "lenght", "--root", "elsewhere"]
     done = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "error[2/unknown-op]" in done.stdout and not done.stderr
-    assert "next: quiver Label" in done.stdout and not Path("elsewhere").exists()
+    assert "quiver Label --data rows.jsonl --op length" in done.stdout and not Path("elsewhere").exists()

@@ -186,7 +186,7 @@ def test_steps_take_the_place_of_epochs() -> None:
             "there is no parameter --weight-decay (did you mean --set optim.weight_decay=...?)",
         ),
         (f"{TRAIN} --temperature 1", "there is no parameter --temperature of Train; it belongs to "),
-        ("Import --set lr=1", "Distill, DpoIteration, Grpo, "),
+        ("Import --set lr=1", "Distill, DpoIteration, DraftPlus, Grpo, "),
         ("RestIteration --thresholds 0.5", "--thresholds: 0.5 is not JSON of a list: '[0.5]'"),
         ("RestIteration --thresholds '[\"a\"]'", "thresholds holds 'a', which is not a number"),
         ("RestIteration --prompts-per-iteration -5", "--prompts-per-iteration: -5 is below 1, the least there can be"),

@@ -44,6 +44,8 @@ GIVEN = [
      "RestIteration --prompts-per-iteration 1024 --thresholds '[0.5]'"),
     ("RestIteration --original-share 1.5", "RestIteration --original-share 0.05"),
     ("RestIteration --prompts-per-iteration many", "RestIteration --help"),
+    ("RestIteration --preview 0", "RestIteration --preview 10"),
+    ("RestIteration --preview ten", "RestIteration --preview 10"),
     ("Import --files bad.jsonl", "Import --files bad.jsonl --quiver-max-rejected 0.34"),
     ("Import --files prompts.jsonl --format completions", "Import --files prompts.jsonl --format prompts"),
 ]  # fmt: skip
@@ -92,7 +94,9 @@ def test_next_flags_are_a_command_and_nothing_else() -> None:
     ]
     flags = [(path, text) for path, text in texts if text.startswith("--")]
     assert len(flags) > 30
-    assert not [f"{path}: {text}" for path, text in flags if re.search(r", | or | where |; ", text)]
+    assert not [
+        f"{path}: {text}" for path, text in flags if re.search(r", | or | where |; ", re.sub("'[^']*'", "", text))
+    ]
 
 
 def texts_in(value: ast.expr) -> list[str]:

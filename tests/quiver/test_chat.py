@@ -12,7 +12,7 @@ import pytest
 from pipelines.serve import models
 from pipelines.serve.conversation import Talk
 from quiver import console
-from schemas.errors import ConfigError, DataError
+from schemas.errors import ConfigError, DataError, escaped
 from tests.pipelines.serve.served import POSITIONS, in_process, policy, reward
 
 HELLO = {"role": "user", "content": "Hello."}
@@ -88,6 +88,24 @@ def test_a_conversation_that_is_too_long_goes_on_without_the_last_words(
     assert len(shown.out.splitlines()) >= 1
     with pytest.raises(DataError, match="no room for an answer"):
         chat(monkeypatch, f"{long}\n")
+
+
+def test_a_line_that_is_no_text_is_refused_and_the_conversation_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def piped() -> io.TextIOWrapper:
+        return io.TextIOWrapper(io.BytesIO(b"1 \xff\nHello.\n"), encoding="utf-8")
+
+    monkeypatch.setattr(sys, "stdin", piped())
+    with pytest.raises(DataError, match="not UTF-8"):
+        console.run(["chat", "./m", "--threads", "1", "--max-new-tokens", "9"])
+    typed = piped()
+    monkeypatch.setattr(typed, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", typed)
+    console.run(["chat", "./m", "--threads", "1", "--max-new-tokens", "9", "--seed", "5"])
+    shown = capsys.readouterr()
+    assert "not UTF-8" in shown.err and shown.out.count("\n") == 1
+    assert shown.out.startswith(escaped(str(expected([HELLO], 5)["response"])))
 
 
 def test_a_reward_model_does_not_talk_and_wrong_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,25 @@ def test_given_tokens_are_scored_as_the_network_scores_them() -> None:
         assert ranked[int(rows[1][at])] == pytest.approx(expected[1][at], abs=2e-5)
 
 
+def test_log_probabilities_of_a_prompt_come_with_as_many_of_the_likeliest_as_each_field_asks_for() -> None:
+    ids = [9, 8, 7, 200, 201]
+    [expected] = policy().network.logprobs([np.array(ids, np.int64)]).to_pylist()
+    [alone] = post("/v1/completions", prompt=ids, max_tokens=1, prompt_logprobs=0)["choices"]
+    own = [[(int(name), one["logprob"]) for name, one in entry.items()] for entry in alone["prompt_logprobs"][1:]]
+    assert own == [
+        [(number, pytest.approx(value, abs=2e-5))] for number, value in zip(ids[1:], expected[1:], strict=True)
+    ]
+    both = post("/v1/completions", prompt=ids, max_tokens=0, echo=True, logprobs=2, prompt_logprobs=5)
+    [choice] = both["choices"]
+    _, values = policy().network.top_k([np.array(ids, np.int64)], 2)
+    listed = choice["logprobs"]["top_logprobs"][1:]
+    assert {name for one in listed for name in one if name.startswith("token_id:")}, "two of one text, none lost"
+    np.testing.assert_allclose([[*one.values()] for one in listed], values.to_pylist()[0][1:], atol=2e-5)
+    assert {len(one) for one in choice["prompt_logprobs"][1:]} <= {5, 6}
+    fewer = post("/v1/completions", prompt=ids, max_tokens=0, echo=True, logprobs=5, prompt_logprobs=0)
+    assert {len(one) for one in fewer["choices"][0]["prompt_logprobs"][1:]} == {1}
+
+
 def test_vllms_endpoint_for_rollouts_gives_ids_and_log_probabilities() -> None:
     params = {"n": 2, "max_tokens": 9, "seed": 4, "temperature": 1.0, "top_p": 1.0, "logprobs": 1}
     made = post("/inference/v1/generate", model="m", token_ids=IDS, sampling_params=params)

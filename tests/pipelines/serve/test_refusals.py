@@ -39,6 +39,8 @@ WRONG: list[tuple[str, Any, int, str]] = [
     (COMPLETIONS, {"prompt": "a", "temperature": -1}, 400, "temperature is -1"),
     (COMPLETIONS, {"prompt": "a", "temperature": 1e-9}, 400, "temperature is 1e-09"),
     (COMPLETIONS, {"prompt": "a", "temperature": True}, 400, "temperature is no number"),
+    (COMPLETIONS, {"prompt": "a", "temperature": 10**400}, 400, "temperature is 1000"),
+    (COMPLETIONS, {"prompt": "a", "top_p": -(10**400)}, 400, "top_p is -1000"),
     (COMPLETIONS, {"prompt": "a", "top_p": 0}, 400, "top_p is 0"),
     (COMPLETIONS, {"prompt": "a", "top_p": 1.5}, 400, "top_p is 1.5"),
     (COMPLETIONS, {"prompt": "a", "top_k": -2}, 400, "top_k is -2"),
