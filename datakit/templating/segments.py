@@ -100,8 +100,8 @@ def _strips(padded: Rendered, contents: tuple[str, ...]) -> tuple[frozenset[int]
     text = padded.text.replace(OPEN, "").replace(CLOSE, "")
     there = [slot for slot, content in enumerate(contents) if content]
     seen, left, right = set(), {*there}, {*there}
-    for found in _MARKED.finditer(text):
-        slot, (start, end) = int(found[1]), found.span()
+    for mark in _MARKED.finditer(text):
+        slot, (start, end) = int(mark[1]), mark.span()
         seen.add(slot)
         if text.endswith(" \n", 0, start):
             left.discard(slot)
