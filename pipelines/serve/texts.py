@@ -53,7 +53,7 @@ class Texts:
         try:
             rows = pa.array([[*map(_turn, messages)]], MESSAGES)
         except UnicodeEncodeError as fault:
-            raise DataError("not-utf-8", "a turn is no text: bytes of it are not UTF-8") from fault
+            raise DataError("bad-conversation", "a turn is no text: bytes of it are not UTF-8") from fault
         offered = None if not tools else pa.array([json.dumps(tools)], pa.string())
         with self._one_at_a_time:
             made = self._renderer.pieces(rows, tools=offered, generation=answer, last=True)
