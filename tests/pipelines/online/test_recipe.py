@@ -16,7 +16,7 @@ import toy_backend  # noqa: F401 - registers parrots
 from datakit.apply import apply
 from datakit.generate import Complete
 from datakit.io import Reversal
-from pipelines.commands.command import _prepare_models
+from pipelines.commands.command import prepare_models
 from pipelines.commands.online import Online
 from pipelines.graph.node import rows_of
 from pipelines.graph.nodes import Table
@@ -89,9 +89,9 @@ def test_a_model_that_rewards_is_asked_before_the_run(tmp_path: Path, capsys: py
     """One that does not answer ends it before a step is made; what a person should know of one is said."""
     dead = planned(Grpo, tmp_path, **own(tmp_path, reward="parrot:dead"), reward_source="model").policy
     with pytest.raises(ServiceError, match="parrot:dead does not answer"):
-        _prepare_models([dead])
+        prepare_models([dead])
     alive = planned(Grpo, tmp_path, **own(tmp_path, reward="parrot:hello"), reward_source="model").policy
-    _prepare_models([alive])
+    prepare_models([alive])
     assert "parrot:hello may answer otherwise another time" in capsys.readouterr().err
 
 
