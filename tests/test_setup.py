@@ -124,13 +124,16 @@ def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() 
         )
     }
     known = {
+        "browser.py",
         "check.py",
         "config.py",
         "frames.py",
         "json_schema.py",
         "language.py",
+        "library.py",
         "objects.py",
         "page.py",
+        "pixels.py",
         "server.py",
     }
     assert known == {name for name, _ in named}

@@ -24,6 +24,7 @@ from trainers.engine.training import build, optim
 from trainers.engine.weights.export_hf import export
 from trainers.engine.weights.import_hf import import_hf
 from trainers.parallel import Parallel
+from trainers.schedule import learning_rate
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -98,7 +99,7 @@ def test_a_rate_falls_as_in_transformers_and_every_step_learns(schedule: str, la
     theirs = torch.optim.SGD([parameter], lr=3e-4)
     scheduler = get_scheduler(schedule, theirs, num_warmup_steps=0, num_training_steps=last)
     for step in range(1, last + 1):
-        rate = schedule.learning_rate(Optim(lr=3e-4, schedule=schedule), step, last)  # type: ignore[arg-type]
+        rate = learning_rate(Optim(lr=3e-4, schedule=schedule), step, last)  # type: ignore[arg-type]
         assert rate == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12) and rate > 0
         theirs.step()
         scheduler.step()

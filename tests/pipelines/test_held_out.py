@@ -84,7 +84,7 @@ def questions(rows: Dataset) -> set[str]:
     return {turns[0]["content"] for turns in rows.read()["messages"].to_pylist()}
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name, line in ROWS.items() if "my-diffusion" not in line])
 def test_the_table_of_readme_holds_a_prompt_of_readmes_files_out(name: str, place: Path) -> None:
     (place / "model").rename(place / "my-model")
     furnished(place, name)

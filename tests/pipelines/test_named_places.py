@@ -14,7 +14,7 @@ from datakit.op import Context, Read
 from datakit.template import Rendering
 from pipelines import recipes
 from pipelines.cli.known_commands import commands
-from pipelines.commands import stages
+from pipelines.commands import curation, stages
 from pipelines.commands.command import Command
 from pipelines.commands.files import ReadsFiles
 from pipelines.graph.nodes import Existing, Table
@@ -109,6 +109,7 @@ def reading_commands() -> list[Command]:
     pairs = {"prompt": "task.q", "chosen": "task.a", "rejected": "task.no"}
     asked: dict[str, Any] = {"model": "model", "prompts": "asked.jsonl", "columns": {"prompt": "task.q"}}
     rows: dict[str, Any] = {"data": "rows.jsonl", "columns": answered}
+    constitutional = {"model": "model", "data": "asked.jsonl", "columns": asked["columns"], "eval_share": 0}
     more = {"keep": "id", "ignore": "note,score", "source_name": "survey"}
     length = {"op": "length", "params": {"column": "response"}}
     return [
@@ -121,8 +122,11 @@ def reading_commands() -> list[Command]:
         stages.Blend(**rows, op="shuffle", **more),
         stages.Template(**rows, op="chat", tokenizer="model", **more),
         stages.Tokenize(**rows, op="train", params={"vocab_size": 300}, **more),
+        curation.Query(**rows, format="completions", query="SELECT * FROM self", **more),
         recipes.Sft(model="model", eval_share=0, **rows, **more),
         recipes.RewardModel(model="model", eval_share=0, data="pairs.json", columns=pairs, **more),
+        recipes.SlCai(**constitutional, **more),
+        recipes.RlCai(**constitutional, **more),
         recipes.Preference(model="model", eval_share=0, data="pairs.json", columns=pairs, **more),
     ]
 
@@ -130,8 +134,9 @@ def reading_commands() -> list[Command]:
 def test_every_command_that_takes_a_file_reads_it_as_its_flags_say(others: Path) -> None:
     tried = reading_commands()
     of_tokens_or_two_models = {"Train", "Distill", "SteerLm", "SteerLm2Iteration", "DecisionTransformer"}
+    of_images_or_marks = {"DraftPlus", "GenerateImages", "Mark"}
     takes_files = {name for name, kind in commands().items() if issubclass(kind, ReadsFiles)}
-    assert takes_files - of_tokens_or_two_models == {command.task_family for command in tried}
+    assert takes_files - of_tokens_or_two_models - of_images_or_marks == {command.task_family for command in tried}
     for command in tried:
         wanted = command.build(Plan("data")) if hasattr(command, "build") else command.targets
         rows = [row for node in wanted for row in first_rows(node)]

@@ -92,17 +92,24 @@ def dated() -> Iterator[None]:
 
 OTHERS = [name for name, kind in OPS.items() if name.startswith("template.") and kind not in (Chat, RewardPrompt, Fit)]
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "template.question": {"answers": ["first", "second"]},
+    "template.turns": {"turns": [{"role": "user", "content": "{response}"}]},
+}
+"""Settings without which an operation is none."""
+
 
 @pytest.mark.usefixtures("dated")
 @pytest.mark.parametrize("name", OTHERS)
 def test_settings_of_templating_reach_no_operation_that_has_none(name: str) -> None:
     """The date of the configuration is for those that write one; of the command's own words none is dropped."""
     given: dict[str, Any] = {"data": "rows.jsonl", "tokenizer": "model", "op": name}
-    assert stages.Template(**given).operation(name, {}) == OPS[name]()
-    assert not {"options", "date"} & {*OPS[name]().params()}
+    params = NEEDED.get(name, {})
+    assert stages.Template(**given).operation(name, params) == OPS[name].of(params)
+    assert not {"options", "date"} & {*OPS[name].of(params).params()}
     for words in ({"template": "chatml"}, {"template_options": {"a": 1}}, {"date": "2021-01-01"}):
         with pytest.raises(ConfigError, match=f"have no use here: {name} has no such settings"):
-            stages.Template(**given, **words).operation(name, {})
+            stages.Template(**given, **words).operation(name, params)
 
 
 @pytest.mark.usefixtures("dated")

@@ -141,7 +141,7 @@ def test_end_tokens_of_a_folder_are_obeyed_and_written_again(
     policy, lines = adopted(tmp_path, config, generation, eos)
     prompts = pa.table({"prompt_ids": pa.array([[3, 4], [9]], pa.list_(pa.int32()))})
     generator = open_generator(str(policy))
-    ends = np.flatnonzero(generator._ends).tolist()
+    ends = np.flatnonzero(generator.ends).tolist()
     assert ends == sorted(ids if isinstance(ids, list) else [ids])
     sampling = Sampling(max_new_tokens=60, samples_per_prompt=20, temperature=2.0)
     for row in generator.generate(prompts, sampling, np.arange(2, dtype=np.uint64)).to_pylist():
@@ -157,7 +157,7 @@ def test_end_tokens_of_a_folder_are_obeyed_and_written_again(
 def test_how_a_folders_own_template_ends_a_turn_counts(tmp_path: Path) -> None:
     assert turn_end_of(letters(TEMPLATE)) == TurnEnd((END,)) and turn_end_of(letters()) == TurnEnd()
     policy, lines = adopted(tmp_path, None, facts=TurnEnd(("w8",)).facts)
-    assert np.flatnonzero(open_generator(str(policy))._ends).tolist() == [1, 8]
+    assert np.flatnonzero(open_generator(str(policy)).ends).tolist() == [1, 8]
     assert (
         "end tokens: tokenizer_config.json names w1; the chat template names w8; each of them ends an answer" in lines
     )

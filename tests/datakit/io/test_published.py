@@ -192,5 +192,5 @@ def test_answers_in_texts_with_marks_end_before_the_mark(tmp_path: Path) -> None
 
 
 def test_every_format_has_a_case() -> None:
-    here = {"dolly", "helpsteer", "helpsteer_preferences", "nemo_kd", "ultrafeedback"}
+    here = {"dolly", "helpsteer", "helpsteer_preferences", "marks", "nemo_kd", "ultrafeedback"}
     assert {*CASES, *here, "comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna", "ifeval"} == {*FORMS}

@@ -94,7 +94,7 @@ def grouped(root: Path) -> list[tuple[int, str, list[float]]]:
 def test_which_prompts_stopped_giving_signal_when_and_why(root: Path) -> None:
     """The three questions of the page, each against a loop over the answers."""
     page = pages.ROOT / "docs" / "questions.md"
-    text = page.read_text(encoding="utf-8").partition("## Online runs")[2].partition("## The workspace")[0]
+    text = page.read_text(encoding="utf-8").partition("## Online runs")[2].partition("\n## ")[0]
     which, when, why = (part.partition("```")[0].strip().removesuffix(";") for part in text.split("```sql\n")[1:])
     groups = grouped(root)
     history: dict[str, list[tuple[int, bool, float]]] = defaultdict(list)
