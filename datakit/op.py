@@ -232,7 +232,7 @@ class Op(ABC):
 
     @property
     def reported_means(self) -> tuple[str, ...]:
-        """Number columns of the result whose means a person is told when it is finished: by default those that an
+        """Number columns of the result whose means are printed when it is finished: by default those that an
         operation adds which judges.
         """
         added: tuple[Column, ...] = getattr(self, "adds", ()) if self.judges else ()

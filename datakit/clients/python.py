@@ -20,7 +20,7 @@ from schemas.errors import ConfigError, ServiceError, printable
 
 
 class _Function:
-    """A function that can be imported, and what it is told where it returns what cannot be used."""
+    """A function that can be imported, and what an error says where it returns what cannot be used."""
 
     gives: ClassVar[str]
     """What a list of its holds, in words."""

@@ -1,7 +1,7 @@
 """Faults of a graph that is only looked at: each is noted, and something stands in for what was refused, so that the
 rest of the graph is made and looked at too.
 
-What a stand-in cannot hold is no fault of the stages behind it: rows that lack a column there are not spoken of again.
+What a stand-in cannot hold is no fault of the stages behind it: rows that lack a column there are not reported again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class FitOnline(Fit):
     program: ClassVar[str] = "pipelines.online"
 
     def make(self, node: OnlineCheckpoint, stage: Stage) -> str:  # type: ignore[override]
-        """As any training; rollouts that were lost meanwhile are told: a run that goes on does not read those again
+        """As any training; rollouts that were lost meanwhile are reported: a run that goes on does not read those again
         from which it has learnt.
         """
         folder = placed(node).paths.folder

@@ -13,6 +13,7 @@ from datakit.label import Longer
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.report.figures import Figure, FigureTable, Value, gone, metrics
+from pipelines.report.held_out import before_and_after
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, TaskSetup
 from schemas import Dataset
 from schemas.rows.samples import CUT
@@ -27,24 +28,7 @@ _COLUMNS = (
     Figure(
         "kept reward", "+.2f", meaning="of this iteration's samples among those kept; of pairs, of the chosen answers"
     ),
-    Figure(
-        "gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says", change="gold"
-    ),
-    Figure("gold after", ".1%", meaning="the same after this iteration; by rule, no model judges it", change="gold"),
-    Figure(
-        "held-out reward",
-        "+.2f",
-        " -> ",
-        "mean reward of answers to held-out prompts, before and after",
-        change="held-out reward",
-    ),
-    Figure(
-        "answer tokens",
-        ".1f",
-        " -> ",
-        "mean length of these answers: does reward pay for length?",
-        change="answer tokens",
-    ),
+    *before_and_after("this iteration"),
     Figure("seconds", ".0f", " / ", "of sampling / scoring / training / all else, once their processes have started"),
 )
 

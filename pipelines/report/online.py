@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.report.held_out import before_and_after
 from pipelines.stages.iteration import Evaluation
 from schemas.run_layout import METRICS, run_folder_of
 
@@ -19,24 +20,7 @@ _COLUMNS = (
     Figure("best held-out reward", "+.3f", meaning="the highest of a validation (validate_every)"),
     Figure("at step", ",", meaning="the step of that"),
     Figure("held-out prompts", ",.0f", meaning="those that the policy is judged by, one answer to each"),
-    Figure(
-        "gold before", ".1%", meaning="held-out prompts answered as their gold (known right) answer says", change="gold"
-    ),
-    Figure("gold after", ".1%", meaning="the same after the last step; by rule, no model judges it", change="gold"),
-    Figure(
-        "held-out reward",
-        "+.2f",
-        " -> ",
-        "mean reward of answers to held-out prompts, before and after",
-        change="held-out reward",
-    ),
-    Figure(
-        "answer tokens",
-        ".1f",
-        " -> ",
-        "mean length of these answers: does reward pay for length?",
-        change="answer tokens",
-    ),
+    *before_and_after("the last step"),
     Figure("seconds", ".0f", meaning="of all steps: drawing, labelling, training"),
 )
 

@@ -57,7 +57,7 @@ class Make(luigi.Task):
     """The flag of the command that runs which decides how many tokens a row may have."""
 
     is_shown: bool = True
-    """Whether Luigi's scheduler still takes what is told of the stage."""
+    """Whether Luigi's scheduler still takes messages of the stage."""
 
     @property
     def task_family(self) -> str:

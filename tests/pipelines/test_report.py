@@ -15,12 +15,13 @@ from datakit.label import Verify
 from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
-from pipelines.report.figures import Figure, FigureTable, perplexity
+from pipelines.report.figures import Change, Figure, FigureTable, perplexity
+from pipelines.report.held_out import before_and_after
 from pipelines.report.iterations import cut_answers, iteration_table, unmeasured
 from pipelines.report.pairs import preference_table
 from pipelines.report.registry import rendered, renderers
 from pipelines.report.renderer import Renderer, Report
-from pipelines.report.table import text
+from pipelines.report.table import changes, text
 from pipelines.stages.iteration import EvalSetup, Evaluation, IterationResult, joined_rows
 from pipelines.stages.preference_training import MEASURED
 from schemas import PROMPTS, REPORTS, SAMPLES, Dataset
@@ -206,3 +207,13 @@ def test_rewards_are_explained_as_their_algorithm_makes_them(
     begin = "mean reward of wanted ones" if judged == "answers" else "mean reward"
     assert meanings["rewards/chosen"].startswith(f"{begin}: {meaning}")
     assert ("gained" in meanings["rewards/chosen"]) is (algorithm in ("dpo", "kto"))
+
+
+def test_held_out_answers_before_and_after_are_what_a_run_changed() -> None:
+    """Of two rows the first says before and the last after."""
+    rows = ((0.5, 0.75, (-1.0, 0.5), (8.0, 6.0)), (0.75, 0.875, (0.5, 1.25), (6.0, 5.5)))
+    assert changes(FigureTable("a run", before_and_after("this step"), rows)) == [
+        Change("gold", "50.0%", "87.5%"),
+        Change("held-out reward", "-1.00", "+1.25"),
+        Change("answer tokens", "8.0", "5.5"),
+    ]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -56,8 +57,8 @@ def weights(run: Run) -> str:
 
 
 @contextmanager
-def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if a signal came during that step of this start."""
+def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch, steps: ModuleType = loop) -> Iterator[None]:
+    """As if a signal came during that step of this start of what the module `steps` drives."""
     count = iter(range(1, 10_000))
 
     @contextmanager
@@ -65,7 +66,7 @@ def stopping_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield lambda: next(count) >= step
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "signals", signals)
+        patched.setattr(steps, "signals", signals)
         yield
 
 

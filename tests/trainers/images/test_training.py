@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from schemas import IMAGES, Dataset
 from schemas.errors import ConfigError, HealthError, IntegrityError, Stopped
 from schemas.store.commit import read_manifest
+from tests.trainers.test_run import stopping_after
 from trainers.images import checkpoint, loop
 from trainers.images.config import ImageRun, Sampler
 from trainers.images.export import export
@@ -65,19 +65,6 @@ def prompts(tmp_path: Path) -> Dataset:
     return Dataset.from_arrow(rows, schema, str(tmp_path / "prompts"))
 
 
-@contextmanager
-def asked_to_stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    count = iter(range(1, 1000))
-
-    @contextmanager
-    def signals() -> Iterator[Callable[[], bool]]:
-        yield lambda: next(count) >= step
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "signals", signals)
-        yield
-
-
 def lines(run: ImageRun) -> list[dict[str, Any]]:
     written = [json.loads(line) for line in (run.paths.folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "seconds"} for line in written]
@@ -88,7 +75,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 ) -> None:
     straight, stopped = run_of("straight"), run_of("stopped", save_every=1)
     loop.train(straight, prompts, bright, "k" * 64)
-    with asked_to_stop_after(2, monkeypatch), pytest.raises(Stopped, match="after step 2 of 4"):
+    with stopping_after(2, monkeypatch, loop), pytest.raises(Stopped, match="after step 2 of 4"):
         loop.train(stopped, prompts, bright, "k" * 64)
     assert read_manifest(stopped.paths.out) is None
     with pytest.raises(ConfigError, match="configured otherwise"):
