@@ -37,7 +37,7 @@ from pipelines.cli.console import say, say_error
 from pipelines.cli.file_flags import of_file
 from pipelines.cli.known_commands import UnknownModule, UnknownTask
 from pipelines.runtime import settings
-from pipelines.runtime.failures import bug, error_of
+from pipelines.runtime.failures import bug, distinct, error_of
 from pipelines.runtime.logfile import log_to_file
 from pipelines.runtime.processes import start_whole
 from pipelines.runtime.views import refresh_views
@@ -360,7 +360,7 @@ def _raise_failures(root: luigi.Task, result: LuigiRunResult, log: Path) -> None
         read = getattr(getattr(task, "node", None), "op", None)
         if isinstance(read, FormatReader):
             error.next = of_file(root, read, error.next)
-    errors = [*{error.as_json(): error for error in errors}.values()]
+    errors = distinct(errors)
     for error in errors[1:]:
         say_error(error)
     if errors:

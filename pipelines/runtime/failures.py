@@ -9,6 +9,8 @@ import os
 import shlex
 import time
 import traceback
+from collections.abc import Iterable
+from typing import Any
 
 import luigi
 
@@ -45,6 +47,17 @@ def error_of(task: luigi.Task, failure: str) -> QuiverError:
             next=shlex.join(invocation.again()),
         )
     return bug(text)
+
+
+def distinct(errors: Iterable[QuiverError]) -> list[QuiverError]:
+    """Each error once; where one line of a person's code fails in several stages, the first: that line is the cause,
+    whatever rows it met.
+    """
+    once: dict[Any, QuiverError] = {}
+    for error in errors:
+        by_line = error.slug == "op-failed" and " (line " in error.found
+        once.setdefault((error.slug, error.found) if by_line else error.as_json(), error)
+    return [*once.values()]
 
 
 def _unquoted(failure: str) -> str:

@@ -32,6 +32,7 @@ from trainers.engine.inference.continuous import ContinuousDecoder
 from trainers.engine.inference.decoding_thread import DecodingThread
 from trainers.engine.inference.frozen import FrozenModel
 from trainers.engine.inference.generator import Generator
+from trainers.engine.megatron import parallel
 
 TOKEN = "planted-token-0123456789"
 POSITIONS = 256
@@ -48,17 +49,29 @@ def tokenizer() -> Tokenizer:
     return Tokenizer("letters", inner.to_str(), TEMPLATES["chatml"], None, "<|im_end|>", "<pad>")
 
 
-@functools.cache
 def policy(ends: bool = True, positions: int = POSITIONS) -> Served:
-    """A policy called `m`, random; without `ends` nothing ends its answers."""
+    """A policy called `m`, random; without `ends` nothing ends its answers. Other tests of this process may have left
+    the groups: they are there again.
+    """
+    parallel.start()
+    return _policy(ends, positions)
+
+
+@functools.cache
+def _policy(ends: bool, positions: int) -> Served:
     words, net = tokenizer(), louder(network(vocab_size=259, max_sequence_length=positions), 3.0).eval()
     generator = Generator(net, Library.from_str(words.tokenizer_json), [END] if ends else [])
     return Served("m", FrozenModel(net), Texts(words, Rendering()), generator, positions=positions, weights_digest="d0")
 
 
-@functools.cache
 def reward() -> Served:
     """A reward model called `r`, with two numbers."""
+    parallel.start()
+    return _reward()
+
+
+@functools.cache
+def _reward() -> Served:
     net = network(1, vocab_size=259, max_sequence_length=POSITIONS, head="scalar", head_size=2).eval()
     outputs = ("help", "harm")
     return Served("r", FrozenModel(net), Texts(tokenizer(), Rendering()), outputs=outputs, positions=POSITIONS)
