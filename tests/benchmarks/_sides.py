@@ -7,9 +7,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from schemas.dataset import Attempt, Dataset
 from schemas.settings import parse
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ.get("QUIVER_SHARED_DATA") or ROOT.parent / "shared" / "data")
 TRL = ROOT / "build" / "trl"
 """Where `make test-slow` puts TRL (tests/fidelity/trl.txt)."""
 
@@ -120,3 +122,51 @@ def apart(module: str, side: str, threads: int, **given: object) -> dict[str, fl
     if done.returncode:
         raise SystemExit(f"{side}: {done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+Taken = dict[str, list[dict[str, float]]]
+"""Of each side the figures of every round, Quiver first."""
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def peak_mib() -> float:
+    """The greatest resident set of this process or of one that it waited for."""
+    both = (resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(both) / 1024
+
+
+def in_turns(rounds: int, sides: Sequence[str], measure: Callable[[str], dict[str, float]]) -> Taken:
+    """Every side once a round, in every second round in the other order."""
+    taken: Taken = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            taken[side].append(measure(side))
+    return taken
+
+
+def ratios(taken: Taken, side: str, figure: str = "seconds") -> list[float]:
+    """What `side` took over what Quiver took, round by round."""
+    own = next(iter(taken.values()))
+    return [theirs[figure] / mine[figure] for theirs, mine in zip(taken[side], own, strict=True)]
+
+
+def middle(values: Sequence[float], form: str = ".2f") -> str:
+    """The median, and all values where there are several."""
+    each = f" ({', '.join(format(value, form) for value in values)})" if len(values) > 1 else ""
+    return f"{statistics.median(values):{form}}{each}"
+
+
+def keep(file: Path | None, module: str, case: str, taken: Taken) -> None:
+    """Put `taken` into the JSON file that the costs of docs/results.md are made of, in the place of an older `case`."""
+    if file is None:
+        return
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    known = [one for one in known if (one["module"], one["case"]) != (module, case)]
+    commit = ["git", "rev-parse", "--short", "HEAD"]
+    name = subprocess.run(commit, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    known.append({"module": module, "case": case, "commit": name, "taken": taken})
+    file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

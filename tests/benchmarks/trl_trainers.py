@@ -1,6 +1,7 @@
 """DPO and distillation on real rows against TRL's trainers: the same weights, texts, optimizer and rows per step.
 
     python -m tests.benchmarks.trl_trainers [--method dpo|kd|all] [--rounds 3] [--count 256] [--rows FILE.json.gz]
+        [--keep tests/results/costs.json]
 
 Rows are `instruction`, `input`, `chosen`, `rejected` as ids of a byte-level BPE trained on them. All sides, each in a
 process of its own, in turns, at one epoch and at three:
@@ -10,8 +11,9 @@ process of its own, in turns, at one epoch and at three:
     kd     Quiver: `label.topk` of the teacher (100 ids), then the whole run with its checkpoint
            TRL: GKDTrainer off policy (lmbda 0) with forward KL over all ids, the teacher asked at every step
 
-Seconds are CPU seconds of the process divided by threads (`--clock wall` for the clock on the wall), from the rows and
-the loaded libraries to the trained and saved weights; memory is the greatest resident set of the process.
+Seconds are CPU seconds of the process and its children divided by threads (`--clock wall` for the clock on the wall),
+from the rows and the loaded libraries to the trained and saved weights; memory is the greatest resident set. A ratio is
+of one round, in which the sides follow each other; every second round has them in the other order.
 TRL is read from `build/trl`, where `make test-slow` puts it, or from the environment.
 """
 
@@ -22,15 +24,26 @@ import functools
 import gzip
 import json
 import os
-import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._sides import DATA, SHAPES, apart, has_trl, llama, stored
+from tests.benchmarks._sides import (
+    DATA,
+    SHAPES,
+    apart,
+    cpu_seconds,
+    has_trl,
+    in_turns,
+    keep,
+    llama,
+    middle,
+    peak_mib,
+    ratios,
+    stored,
+)
 from tests.benchmarks.sft_rows import byte_level
 
 SIDES = {"dpo": ("quiver", "trl", "trl-precomputed"), "kd": ("quiver", "trl")}
@@ -195,10 +208,10 @@ def measured(chosen: argparse.Namespace) -> dict[str, float]:
         work = quiver(chosen.method, chosen.folder, chosen.epochs)
     else:
         work = trl(chosen.method, chosen.folder, chosen.epochs, chosen.side == "trl-precomputed")
-    clock = time.perf_counter if chosen.clock == "wall" else lambda: time.process_time() / chosen.threads
+    clock = time.perf_counter if chosen.clock == "wall" else lambda: cpu_seconds() / chosen.threads
     began = clock()
     work()
-    return {"seconds": clock() - began, "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": clock() - began, "MiB": peak_mib()}
 
 
 def main() -> None:
@@ -211,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu")
+    parser.add_argument("--keep", type=Path, help="JSON file that the figures go into")
     for name, kind in (("--side", str), ("--folder", Path), ("--epochs", int)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -233,18 +247,15 @@ def against(method: str, chosen: argparse.Namespace) -> None:
         prepared(chosen.rows, folder, chosen.shape, chosen.count)
         given = {"method": method, "folder": folder, "clock": chosen.clock}
         for epochs in (1, 3):
-            figures: dict[str, list[dict[str, float]]] = {each: [] for each in SIDES[method]}
-            for _round in range(chosen.rounds):
-                for each in SIDES[method]:
-                    figures[each].append(apart("trl_trainers", each, chosen.threads, epochs=epochs, **given))
-            middle = {
-                each: {key: statistics.median(one[key] for one in taken) for key in ("seconds", "MiB")}
-                for each, taken in figures.items()
-            }
-            sizes = "   ".join(f"{each} {one['seconds']:.1f} s {one['MiB']:,.0f} MiB" for each, one in middle.items())
-            print(f"{method}, {epochs} epoch{'s' if epochs > 1 else ''}, {chosen.count} rows: {sizes}")
-            seconds = {each: one["seconds"] / middle["quiver"]["seconds"] for each, one in middle.items()}
-            print("   " + "   ".join(f"{each} / quiver {seconds[each]:.2f}" for each in SIDES[method][1:]))
+            measure = functools.partial(apart, "trl_trainers", threads=chosen.threads, epochs=epochs, **given)
+            taken = in_turns(chosen.rounds, SIDES[method], measure)
+            case = f"{method}, {epochs} epoch{'s' if epochs > 1 else ''}, {chosen.count} rows"
+            print(f"{case}:")
+            for side, figures in taken.items():
+                seconds, sizes = (middle([one[name] for one in figures], ",.0f") for name in ("seconds", "MiB"))
+                apart_by = "" if side == "quiver" else f"   {side} / quiver {middle(ratios(taken, side))}"
+                print(f"   {side} {seconds} s, {sizes} MiB{apart_by}", flush=True)
+            keep(chosen.keep, "trl_trainers", case, taken)
 
 
 if __name__ == "__main__":
