@@ -229,6 +229,32 @@ def test_the_readme_shows_the_tree_on_disk() -> None:
     assert shown == there, f"README only: {sorted(shown - there)}; disk only: {sorted(there - shown)}"
 
 
+NOT_BUILT = {"pipelines/backends/vllm.py", "trainers/engine/weights/families/gemma.py"}
+"""Files of additions that docs/design.md walks through on paper."""
+
+
+def test_the_design_names_files_that_are_there() -> None:
+    """Those in backticks, whole or from some folder on."""
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = {
+        path
+        for stem, inner, end in re.findall(r"`([\w/]*)(?:\{([\w,]+)\})?([\w/]*\.py)`", page)
+        for path in (f"{stem}{one}{end}" for one in inner.split(","))
+    }
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in FILES]
+    gone = {path for path in named if not any(one.endswith(f"/{path}") for one in there)}
+    assert "trainers/engine/training/optim.py" in named and gone == NOT_BUILT
+
+
+def test_a_package_that_lists_its_files_lists_them_all() -> None:
+    lists = {}
+    for path in FILES:
+        listed = set(re.findall(r"\b(\w+\.py) ", ast.get_docstring(TREES[path]) or ""))
+        if path.name == "__init__.py" and listed:
+            lists[path.parent.name] = {one.name for one in path.parent.glob("[!_]*.py")} ^ listed
+    assert {"serve", "launch"} <= lists.keys() and not any(lists.values()), lists
+
+
 def test_every_address_is_of_a_known_kind() -> None:
     known = {"www.apache.org", "keepachangelog.com", "semver.org", "arxiv.org", "github.com", "doi.org"}
     known |= {"download.pytorch.org"}

@@ -18,3 +18,11 @@ def learning_rate(optim: Optim, step: int, last: int) -> float:
     done = min(1.0, (step - 1 - optim.warmup_steps) / max(1, last - optim.warmup_steps))
     left = 1 - done if optim.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return optim.min_lr + (optim.lr - optim.min_lr) * left
+
+
+def unfinished_warmup(optim: Optim, last: int) -> str:
+    """What is said of a run whose `last` step comes before the end of its warm-up; empty for any other."""
+    if last >= optim.warmup_steps:
+        return ""
+    reached = learning_rate(optim, last, last)
+    return f"{last} steps end within the warm-up of {optim.warmup_steps}: the rate gets to {reached:.2e} and no further"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from datakit.op import Op
@@ -21,12 +21,15 @@ from pipelines.graph.node import Node, asked_key, resource_key, rows_of
 from pipelines.graph.order import graph_property
 from schemas import TOKENIZERS, Schema, chat_template, end_tokens
 from schemas.dataset import Dataset
+from schemas.errors import ConfigError
 from schemas.manifest import Manifest, task_key_of
+from schemas.run_layout import RECORDS_END
 from schemas.shards import ROWS_PER_SHARD
 from schemas.tokenizer import dataset_identity, read_dataset, read_folder
+from schemas.tokenizer import vocabulary_size as size_of
 from schemas.tokenizer_lineage import TokenizerByColumn, tokenizers_of
 from trainers.architecture import output_names
-from trainers.config import Training
+from trainers.config import Paths, Run, Training
 from trainers.images import FACT
 from trainers.registry import configured
 
@@ -176,6 +179,30 @@ class TrainedCheckpoint(Node):
         """Data, tokenizer, and where given init and validation."""
         given = {"data": self.data, "tokenizer": self.tokenizer, "init": self.init, "validation": self.validation}
         return {name: node for name, node in given.items() if node is not None}
+
+    def placed(self) -> Run:
+        """The training with its paths and the size of its vocabulary, which its tokenizer has once that is there."""
+        model = self.training.learning.model
+        model = None if model is None else replace(model, vocab_size=vocabulary_size(self.tokenizer))
+        paths = Paths(
+            data=self.data.url,
+            validation=None if self.validation is None else self.validation.url,
+            init=None if self.init is None else self.init.url,
+            out=self.url,
+            task_key=self.task_key,
+            records=f"{self.url}{RECORDS_END}",
+            tokenizer=None if self.init is not None else self.tokenizer.url,
+            facts={"tokenizer_key": self.tokenizer_id},
+        )
+        return self.training.placed(paths, model=model)
+
+
+def vocabulary_size(tokenizer: Node) -> int:
+    """One more than the greatest id of a tokenizer."""
+    row = read_dataset(Dataset.open(tokenizer.url)) if tokenizer.kind == "dataset" else read_folder(tokenizer.url)
+    if row is None:
+        raise ConfigError("no-tokenizer", f"{tokenizer.label} has no tokenizer", where=tokenizer.url)
+    return size_of(str(row["tokenizer_json"]))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,6 +14,7 @@ from pipelines.graph.plan import Plan
 from schemas import IMAGES
 from schemas.errors import ConfigError, printable
 from schemas.manifest import task_key_of
+from schemas.run_layout import RECORDS_END
 from trainers.config import Paths
 from trainers.images.config import ImageRun, ImageTraining
 
@@ -72,7 +73,7 @@ class ImageCheckpoint(Node):
             init=self.base.url,
             out=self.url,
             task_key=self.task_key,
-            records=f"{self.url}.records",
+            records=f"{self.url}{RECORDS_END}",
         )
         given: dict[str, Any] = {"learning": self.training.learning, "execution": self.training.execution}
         return ImageRun(**given, paths=paths, base=base_content(self.base), reward=self.reward.url)

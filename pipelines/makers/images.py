@@ -19,9 +19,6 @@ class FitImages(Fit):
 
     program: ClassVar[str] = "pipelines.images"
 
-    def placed(self, node: Any) -> Any:
-        return node.placed()
-
     def write(self, file: Path, node: Any, run: Any) -> None:
         """Leave in `file` what the program reads."""
         replace_file(file, json.dumps(plain(run), indent=1))

@@ -14,7 +14,6 @@ from pipelines.online.config import OnlineRun
 from pipelines.online.node import OnlineCheckpoint
 from pipelines.runtime import settings
 from pipelines.runtime.tasks import makes
-from pipelines.runtime.training import placed
 from schemas.dataset import Dataset
 from schemas.errors import QuiverError, counted
 from schemas.manifest import MANIFEST
@@ -55,7 +54,7 @@ class FitOnline(Fit):
         """As any training; rollouts that were lost meanwhile are reported: a run that goes on does not read those again
         from which it has learnt.
         """
-        folder = placed(node).paths.folder
+        folder = node.placed().paths.folder
         faults = spoilt(folder) if saved_step(folder) else []
         if faults:
             count = counted(len(faults), "dataset")

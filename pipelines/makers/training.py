@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from pipelines.cli.console import Stage, say, say_of
 from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.runtime.tasks import Make, makes
-from pipelines.runtime.training import check, placed
+from pipelines.runtime.training import check
 from schemas.errors import counted
 from schemas.run_layout import CONFIG, LOGS, METRICS, run_folder_of
 from schemas.store.commit import read_manifest
@@ -40,17 +40,13 @@ class Fit(Make):
     program: ClassVar[str] = PROGRAM
     """The module that every rank runs."""
 
-    def placed(self, node: Any) -> Any:
-        """The run of `node`, with its paths."""
-        return placed(node)
-
     def write(self, file: Path, node: TrainedCheckpoint, run: Run) -> None:
         """Leave in `file` what the program reads."""
         config.write(file, run)
 
     def make(self, node: TrainedCheckpoint, stage: Stage) -> str:
         """The program, in one process or several; errors of the run are raised here as they are."""
-        run = self.placed(node)
+        run = node.placed()
         folder = run.paths.folder
         own_folder(folder)
         file = folder / CONFIG

@@ -149,7 +149,7 @@ def stepped(trainee: build.Trainee) -> dict[str, tuple[torch.Tensor, torch.Tenso
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     trainee.model.zero_grad_buffer()
     trainee.optimizer.zero_grad()
-    optim.set_learning_rate(trainee.optimizer, 0.1)
+    optim.set_learning_rate(trainee.optimizer, Optim(lr=0.1), 1, None)
     trainee.optimizer.step()
     return {name: (before[name], parameter.detach().clone()) for name, parameter in named.items()}
 

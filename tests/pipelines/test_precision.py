@@ -21,7 +21,6 @@ from pipelines.graph.nodes import Table, TrainedCheckpoint
 from pipelines.graph.plan import Plan
 from pipelines.recipes import Preference, SpinIteration, SteerLm2Iteration
 from pipelines.runtime.tasks import task_of
-from pipelines.runtime.training import placed
 from pipelines.stages.ask import Reading
 from pipelines.stages.preference_training import trained_on_pairs
 from schemas.manifest import task_key_of
@@ -127,7 +126,7 @@ def test_in_bf16_too_the_first_step_begins_at_its_reference(tmp_path: Path) -> N
             with Stage(node.label, node.op.name) as stage:
                 task_of(node).make(node, stage)
     assert isinstance(trained, TrainedCheckpoint)
-    run = placed(trained)
+    run = trained.placed()
     runs.execute(run)
     [step] = toys.curve(run.paths.folder)
     assert step["loss"] == pytest.approx(math.log(2), abs=5e-3)

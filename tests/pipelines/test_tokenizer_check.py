@@ -21,12 +21,11 @@ from datakit.registry import op_of
 from datakit.template import Chat
 from datakit.tokenize import Adopt, Encode, Mask, Train
 from pipelines.graph.node import Node
-from pipelines.graph.nodes import Existing, Table
+from pipelines.graph.nodes import Existing, Table, vocabulary_size
 from pipelines.graph.plan import Plan
 from pipelines.graph.remade import remade
 from pipelines.graph.tokenizer_check import differ
 from pipelines.runtime.resources import resource_of
-from pipelines.runtime.training import vocabulary_size
 from pipelines.stages.ask import Reading, readable
 from pipelines.stages.iteration import tokenized
 from schemas.dataset import Dataset

@@ -9,6 +9,7 @@
     spawn.py        starts the ranks of one machine                run_lock.py     one start of a run at a time
     watch.py        waits, sees who is dead or stuck, ends all         jobs.py         sbatch, squeue, scancel
     launch_result.py  which of the ranks' errors is the run's error    child.py        children that leave no orphans
+    start.py        a start as a whole: prepared, run, explained       stop_signals.py  SIGTERM and SIGINT as a question
 
 Nothing here imports torch: what launches a run stays small and answers at once.
 """

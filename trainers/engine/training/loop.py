@@ -162,12 +162,8 @@ class Loop:
         self.report = Report(self.run, speed, first=first, last=self.last, is_rank_zero=is_rank_zero, records=columns)
         if first:
             self.report.say(f"resumed at step {first}")
-        if first < self.last < (rising := self.run.learning.optim.warmup_steps):
-            lr = schedule.learning_rate(self.run.learning.optim, self.last, self.last)
-            self.report.say(
-                f"warning: {self.last} steps end within the warm-up of {rising}: "
-                f"the rate gets to {lr:.2e} and no further"
-            )
+        if first < self.last and (note := schedule.unfinished_warmup(self.run.learning.optim, self.last)):
+            self.report.say(f"warning: {note}")
         figures: dict[str, float] = {}
         status: Status = "failed"
         try:

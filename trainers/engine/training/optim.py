@@ -9,6 +9,7 @@ import torch
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 
 from trainers.config import Optim
+from trainers.schedule import learning_rate
 
 _OWN_WARNINGS = (
     ".*(reduce_scatter_tensor|all_gather_into_tensor|_reduce_scatter_base|_all_gather_base)",
@@ -49,7 +50,11 @@ def build(optim: Optim, model: Any, *, bf16: bool) -> MegatronOptimizer:
     return optimizer
 
 
-def set_learning_rate(optimizer: MegatronOptimizer, rate: float) -> None:
-    """Use `rate` in the next step, for every parameter."""
+def set_learning_rate(optimizer: MegatronOptimizer, optim: Optim, step: int, last: int | None) -> float:
+    """Have every parameter learn with the rate of step `step` (from 1); the rate. last: the step at which the schedule
+    has come down (None: it never does).
+    """
+    rate = learning_rate(optim, step, step if last is None else last)
     for group in optimizer.param_groups:
         group["lr"] = rate
+    return rate

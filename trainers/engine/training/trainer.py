@@ -29,7 +29,6 @@ from schemas.end_tokens import TurnEnd
 from schemas.errors import ConfigError, DataError, HealthError, QuiverError, printable
 from schemas.manifest import Manifest
 from schemas.store.ownfiles import own_folder, replace_file
-from trainers import schedule
 from trainers.config import VERSION
 from trainers.engine.checkpoint import checkpoint
 from trainers.engine.checkpoint.saves import Saves
@@ -116,8 +115,7 @@ class Trainer:
         rows = batch.num_records if records else 0
         result = self.stepper.train(batch.batches, sources=len(sources), rows=rows)
         self._check_finite(batch, "loss", result.loss, "the weights as they were before this step")
-        rate = schedule.learning_rate(self.run.learning.optim, number, number if self.last is None else self.last)
-        optim.set_learning_rate(self.optimizer, rate)
+        rate = optim.set_learning_rate(self.optimizer, self.run.learning.optim, number, self.last)
         _, norm, _ = self.optimizer.step()
         grad_norm = float(norm) if norm is not None else 0.0
         self._check_finite(batch, "gradient", grad_norm, "what was saved before; the weights here are lost")
