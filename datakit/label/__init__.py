@@ -15,6 +15,7 @@ from datakit.label.image_reward import ImageReward as ImageReward
 from datakit.label.importance_weights import ImportanceWeights as ImportanceWeights
 from datakit.label.judge import Judge as Judge
 from datakit.label.kl import Kl as Kl
+from datakit.label.language import Language as Language
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
