@@ -63,6 +63,8 @@ class Iterations(Results):
             datasets |= {f"{prefix}{name}": node for name, node in step.datasets.items()}
             checkpoints[f"{prefix}policy"] = step.policy
             figures[f"iter={step.number}"] = step.evaluation.figures
+            if step.divergence is not None:
+                figures[f"iter={step.number}/divergence"] = step.divergence
         return Iterations(
             targets=targets,
             datasets=datasets,
@@ -81,7 +83,12 @@ class Iterations(Results):
     def without_last(self) -> Iterations:
         """All but the last iteration; wanted is what the one before it adds."""
         steps = self.steps[:-1]
-        return Iterations.named(self.task_setup, self.before, steps, (steps[-1].evaluation.figures, steps[-1].policy))
+        return Iterations.named(self.task_setup, self.before, steps, (*_figures(steps[-1:]), steps[-1].policy))
+
+
+def _figures(steps: Sequence[IterationResult]) -> list[Node]:
+    """What the policies of `steps` are judged by."""
+    return [node for step in steps for node in (step.evaluation.figures, step.divergence) if node is not None]
 
 
 class SampledIteration(Sampled, SetupRecipe[Iterations]):
@@ -102,6 +109,9 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         "NeMo-Aligner)",
     )
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
+    divergence = luigi.BoolParameter(
+        description="measure how far each policy is from the first one (KL on its held-out answers, read by the first)"
+    )
 
     def prompts(self, plan: Plan, label: str, task_setup: TaskSetup, number: int) -> Node:
         """The prompts that iteration `number` answers."""
@@ -139,7 +149,7 @@ class SampledIteration(Sampled, SetupRecipe[Iterations]):
         while len(steps) < self.iteration:
             steps.append(iterated(plan, task_setup, self, tuple(steps)))
         others = [] if task_setup.baselines is None else [task_setup.baselines]
-        targets = (before.figures, *others, *(step.evaluation.figures for step in steps), steps[-1].policy)
+        targets = (before.figures, *others, *_figures(steps), steps[-1].policy)
         return Iterations.named(task_setup, before, tuple(steps), targets)
 
     def _enough(self, prompts: Node) -> None:

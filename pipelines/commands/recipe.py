@@ -27,6 +27,7 @@ from pipelines.cli.parameters import OptionalWhole, RenamedParameter
 from pipelines.commands.command import Command
 from pipelines.commands.templated import Templated
 from pipelines.graph.node import Node
+from pipelines.graph.nodes import TrainedCheckpoint
 from pipelines.graph.order import ordered
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import folder_name, near
@@ -126,6 +127,7 @@ class Recipe(Templated, Assigns, Command, Generic[R]):
             root=last.root,
             results=tuple(node.url.removeprefix(f"{node.root}/") for node in (*nodes, last)),
             command=shlex.join([os.path.basename(program), *words]),
+            track=tuple(dict.fromkeys(name for node in (*nodes, last) for name in _trackers(node))),
         )
 
     def go_on(self) -> None:
@@ -218,6 +220,11 @@ class SetupRecipe(Recipe[R]):
         if name == "improve" and not invocation.value(f"--{self.training}"):
             return invocation.replaced(flag, f"--{self.training}", "{}")
         return invocation.without(flag)
+
+
+def _trackers(node: Node) -> tuple[str, ...]:
+    """The trackers that a training was asked to tell."""
+    return node.training.execution.track if isinstance(node, TrainedCheckpoint) else ()
 
 
 def _trainings(setup: str) -> list[str]:

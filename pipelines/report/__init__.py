@@ -5,3 +5,4 @@ from __future__ import annotations
 from pipelines.report.table import TABLE as TABLE
 
 from pipelines.report.html import PAGE as PAGE  # isort: skip - the table comes first
+from pipelines.report.tracked import TRACKED as TRACKED  # isort: skip - where both are is said last

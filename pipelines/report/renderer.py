@@ -13,7 +13,7 @@ class Report:
     """What a recipe measured: `tables` that have rows; `folder` (any fsspec URL) is where its results lie.
 
     `results` are the places, as seen from `root`, of all that it stands on, the last of them what names the run;
-    `command` is what was typed.
+    `command` is what was typed; `track` names the trackers that its trainings were asked to tell.
     """
 
     title: str
@@ -22,6 +22,7 @@ class Report:
     root: str = ""
     results: tuple[str, ...] = ()
     command: str = ""
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

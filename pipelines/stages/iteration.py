@@ -27,6 +27,7 @@ from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask, asked, readable
+from pipelines.stages.divergence import divergence
 
 PROMPTS_PER_SHARD = 128
 """Prompts in one shard: what one worker process takes at a time."""
@@ -108,7 +109,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class IterationResult:
     """What one iteration made: samples, their rewards (None: nothing scored them), what was kept in each improve step,
-    the policy and its figures.
+    the policy and its figures, those of how far it is from the first one where they are asked for.
     """
 
     number: int
@@ -117,6 +118,7 @@ class IterationResult:
     kept: tuple[Node, ...]
     policy: Node
     evaluation: Evaluation
+    divergence: Node | None = None
 
     @property
     def datasets(self) -> dict[str, Node]:
@@ -161,6 +163,8 @@ class Method(Protocol):
     title: ClassVar[str]
     scores: ClassVar[bool]
     """Whether the setup's reward model scores the answers."""
+    divergence: bool
+    """Whether each policy's divergence from the first one is measured."""
 
     @property
     def settled_seed(self) -> int:
@@ -267,4 +271,5 @@ def iterated(
     for step, rows in enumerate(kept, 1):
         policy = method.improve(plan, grown, step, rows, policy)
     evaluation = evaluated(plan, label, eval_setup, policy, method.settled_seed)
-    return IterationResult(number, samples, rewards, tuple(kept), policy, evaluation)
+    far = divergence(plan, label, evaluation.answers, task_setup.policy) if method.divergence else None
+    return IterationResult(number, samples, rewards, tuple(kept), policy, evaluation, far)

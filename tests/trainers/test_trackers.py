@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
 
@@ -19,7 +20,7 @@ from trainers import run as runs
 from trainers.config import Execution, Run
 from trainers.engine.reporting import report
 from trainers.engine.reporting.report import all_trackers
-from trainers.engine.reporting.trackers.tracker import Facts, Trackers
+from trainers.engine.reporting.trackers.tracker import Cell, Facts, Trackers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 FIGURES = [{"loss": 4.0 - step / 2, "loss/web": 1.0 / step} for step in range(1, 8)]
@@ -77,6 +78,28 @@ def test_mlflow_shows_every_step_once(tmp_path: Path, monkeypatch: pytest.Monkey
         assert sorted(points) == [(step, figures[name]) for step, figures in enumerate(FIGURES, 1)]
 
 
+@needs("mlflow")
+def test_mlflow_has_tables_of_its_own_form_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    for gold in (0.25, 0.5):
+        tracker = all_trackers()["mlflow"]()
+        tracker.start(Facts("run", tmp_path, {"command": "quiver Some"}, last_logged=1))
+        tracker.table("two <b>iterations</b>: ../x", ("iteration", "gold"), [("1", None), ("2", gold)])
+        tracker.close("finished")
+    client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("quiver")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["command"] == "quiver Some"
+    file = "tables/two-b-iterations-b-x.json"
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": file, "type": "table"}]
+    (place,) = tmp_path.glob(f"mlruns/*/*/artifacts/{file}")
+    assert json.loads(place.read_text()) == {"columns": ["iteration", "gold"], "data": [["1", None], ["2", 0.5]]}
+
+
 @needs("wandb")
 def test_wandb_writes_every_step_once_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
@@ -92,8 +115,6 @@ def test_wandb_writes_every_step_once_without_a_network(tmp_path: Path, monkeypa
 
 def history(data: bytes) -> list[dict[str, Any]]:
     """The history rows of an offline run: a LevelDB log of protocol buffers."""
-    import json
-
     from wandb.proto.wandb_internal_pb2 import Record
 
     records, at, whole = [], 7, b""
@@ -133,6 +154,9 @@ class Broken:
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self._call("log")
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        self._call("table")
+
     def close(self, status: str) -> None:
         self._call("close")
 
@@ -144,6 +168,8 @@ def test_a_tracker_that_fails_is_reported_once_and_left_alone(tmp_path: Path) ->
     trackers = Trackers([*broken, whole], Facts("run", tmp_path, {}), messages.append)
     for step in (1, 2):
         trackers.log(step, {"loss": 1.0})
+    trackers.table("figures", ("a",), [(1.0,)])
+    assert trackers.names == ["broken"]
     trackers.close("finished")
     assert messages == [
         "no no_such_package here: figures go to metrics.jsonl, not to broken",
@@ -151,7 +177,7 @@ def test_a_tracker_that_fails_is_reported_once_and_left_alone(tmp_path: Path) ->
         "warning: broken failed (ValueError: server); training goes on without it",
     ]
     assert [tracker.calls for tracker in broken] == [["start"], ["start"], ["start", "log"]]
-    assert whole.calls == ["start", "log", "log", "close"]
+    assert whole.calls == ["start", "log", "log", "table", "close"]
 
 
 def go(folder: Path, **changes: Any) -> Run:

@@ -6,17 +6,21 @@ of figures `/` becomes `.`: the file store would take `loss` for a folder of `lo
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import ClassVar
 
-from trainers.engine.reporting.trackers.tracker import Facts, Memory, Status
+from trainers.engine.reporting.trackers.tracker import Cell, Facts, Memory, Status
 
 _ENDS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _LONGEST, _AT_ONCE = 500, 100
 """MLflow's limits: characters of a parameter, parameters of one call."""
+_TABLES = "mlflow.loggedArtifacts"
+"""The tag by which MLflow's page and `mlflow.load_table` know which artifacts are tables."""
 
 
 class Mlflow:
@@ -53,6 +57,16 @@ class Mlflow:
             now = time.time_ns() // 10**6
             metrics = [self._metric(_name(name), value, now, step) for name, value in figures.items()]
             self._client.log_batch(self._run, metrics=metrics)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """An artifact `tables/<name>.json` of the form of MLflow's `log_table`."""
+        file = f"tables/{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')[:80] or 'table'}.json"
+        whole = {"columns": list(columns), "data": [list(row) for row in rows]}
+        self._client.log_text(self._run, json.dumps(whole, allow_nan=False), file)
+        listed = json.loads(self._client.get_run(self._run).data.tags.get(_TABLES, "[]"))
+        entry = {"path": file, "type": "table"}
+        if entry not in listed:
+            self._client.set_tag(self._run, _TABLES, json.dumps([*listed, entry]))
 
     def close(self, status: Status) -> None:
         """End the run with MLflow's own status."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from schemas.run_layout import TENSORBOARD
 from schemas.store.ownfiles import own_folder
-from trainers.engine.reporting.trackers.tracker import Facts, Status
+from trainers.engine.reporting.trackers.tracker import Cell, Facts, Status
 
 
 class TensorBoard:
@@ -43,6 +43,9 @@ class TensorBoard:
         """One event with a scalar per figure."""
         values = [self._summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._write(step=step, summary=self._summary(value=values))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Nothing: it has curves; tables stand in the page of the run."""
 
     def close(self, status: Status) -> None:
         """Close the file of events; it has no place for the status."""

@@ -1,4 +1,4 @@
-"""What a tracker is: three calls. And all trackers of a run, of which none can stop it.
+"""What a tracker is: four calls. And all trackers of a run, of which none can stop it.
 
 A run that is killed goes on from its newest save, so some steps are logged twice. A tracker must show each once: one
 that can rewrite its history goes back to `Facts.first`, the others leave out what they logged before (`Memory`).
@@ -7,7 +7,7 @@ that can rewrite its history goes back to `Facts.first`, the others leave out wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -16,6 +16,8 @@ from schemas.run_layout import METRICS
 from schemas.store.ownfiles import own_folder, replace_file
 
 Status = Literal["finished", "stopped", "failed"]
+Cell = str | float | None
+"""A figure as it is shown, or a number; None: nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Tracker(Protocol):
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """The figures of one step; they do not fall behind `Facts.first`."""
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """A table of figures, in place of an earlier one of that name; nothing where the tracker shows none."""
+
     def close(self, status: Status) -> None:
         """End the run there as finished, stopped or failed; nothing is logged afterwards."""
 
@@ -69,24 +74,43 @@ class Memory:
 
 
 class Trackers:
-    """Several trackers as one; whichever fails is reported once through `say`, and left out from then on."""
+    """Several trackers as one; whichever fails is reported once through `say`, and left out from then on: `work` goes
+    on, and its figures are in `kept` all the same.
+    """
 
-    def __init__(self, trackers: list[Tracker], facts: Facts, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(
+        self,
+        trackers: list[Tracker],
+        facts: Facts,
+        say: Callable[[str], None],
+        *,
+        work: str = "training",
+        kept: str = METRICS,
+    ) -> None:
+        self._say, self._work = say, work
         self._trackers: list[Tracker] = []
         for tracker in trackers:
             try:
                 tracker.start(facts)
             except ImportError:
-                say(f"no {tracker.package} here: figures go to {METRICS}, not to {tracker.name}")
+                say(f"no {tracker.package} here: figures go to {kept}, not to {tracker.name}")
             except Exception as error:
                 self._report(tracker, error)
             else:
                 self._trackers.append(tracker)
 
+    @property
+    def names(self) -> list[str]:
+        """Those that are left."""
+        return [tracker.name for tracker in self._trackers]
+
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """`Tracker.log` of each; one that fails is left out from then on."""
         self._each(lambda tracker: tracker.log(step, figures))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """`Tracker.table` of each that is left."""
+        self._each(lambda tracker: tracker.table(name, columns, rows))
 
     def close(self, status: Status) -> None:
         """`Tracker.close` of each that is left; nothing is logged afterwards."""
@@ -103,4 +127,4 @@ class Trackers:
 
     def _report(self, tracker: Tracker, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        self._say(f"warning: {tracker.name} failed ({message}); training goes on without it")
+        self._say(f"warning: {tracker.name} failed ({message}); {self._work} goes on without it")

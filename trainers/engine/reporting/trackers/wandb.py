@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from schemas.store.ownfiles import own_folder
-from trainers.engine.reporting.trackers.tracker import Facts, Memory, Status
+from trainers.engine.reporting.trackers.tracker import Cell, Facts, Memory, Status
 
 
 class Wandb:
@@ -45,6 +45,12 @@ class Wandb:
         """One row of the run's history; a step that was logged is passed over."""
         if step > self._logged:
             self._run.log(dict(figures), step=step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """A `wandb.Table`, beside the history."""
+        import wandb
+
+        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def close(self, status: Status) -> None:
         """Finish; anything but a finished run has exit code 1 there."""
