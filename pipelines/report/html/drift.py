@@ -106,7 +106,7 @@ def _divergence(far: Mapping[int | None, Mapping[str, float]], iteration: int | 
 def _distinct(run: ReportedRun, rows: Entry) -> Mapping[str, float | None]:
     """Of all n-grams of words in all answers the share of different ones (Li et al. 2016, arXiv:1510.03055)."""
     grams = ", ".join(
-        f"(SELECT count(DISTINCT gram) / count(*) FROM (SELECT unnest({sql}) AS gram FROM split)) AS {key}"
+        f"(SELECT count(DISTINCT gram) / nullif(count(*), 0) FROM (SELECT unnest({sql}) AS gram FROM split)) AS {key}"
         for key, sql in _GRAMS.items()
     )
     [shares] = run.ask(f"WITH split AS (SELECT {_WORDS} AS words FROM {run.rows_of(rows)}) SELECT {grams}")
