@@ -101,7 +101,7 @@ class Trackers:
 
     @property
     def names(self) -> list[str]:
-        """Those that are left."""
+        """Trackers that none of their calls has failed yet."""
         return [tracker.name for tracker in self._trackers]
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
