@@ -28,6 +28,7 @@ class Image(Expand):
     """
 
     name: ClassVar[str] = "generate.image"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("image_generator",)
     paid: ClassVar[bool] = True
 

@@ -13,7 +13,7 @@ from trainers.config import Optim, Paths, optim_faults
 from trainers.images.registry import configured, spelled_out
 from trainers.parallel import Parallel
 
-VERSION = 2
+VERSION = 3
 """Rises when the same run gives other weights."""
 
 

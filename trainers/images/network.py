@@ -45,7 +45,7 @@ class DiffusionNetwork:
             if part is not None:
                 part.requires_grad_(False)
                 part.eval()
-        self.scheduler = getattr(diffusers(), _SCHEDULERS[sampler.scheduler]).from_config(pipeline.scheduler.config)
+        self.scheduler = _scheduler(sampler.scheduler, pipeline.scheduler.config)
         size, factor = self.unet.config.sample_size, pipeline.vae_scale_factor
         height, width = size if isinstance(size, list | tuple) else (size, size)
         self.width, self.height = sampler.width or width * factor, sampler.height or height * factor
@@ -151,3 +151,13 @@ class DiffusionNetwork:
             scaled = scaled + torch.tensor(mean).to(latents).view(shape)
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return pixels / 2 + 0.5
+
+
+def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """The scheduler `name` with the settings of a pipeline's own, those that the pipeline has put right among them.
+    Unless these say so, predicted latents are not cut to -1 and 1: that is for pixels, and DDIM's default.
+    """
+    written = config.keys() - {*config.get("_use_default_values", ())}
+    cut = "clip_sample" in written and config["clip_sample"]
+    kind = getattr(diffusers(), _SCHEDULERS[name])
+    return kind.from_config(config, clip_sample=cut, steps_offset=config.get("steps_offset", 0))

@@ -7,7 +7,9 @@ the sampler here does not compute, ids beyond an encoder, a schedule of another 
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from schemas.errors import ConfigError, QuiverError, printable
-from schemas.untrusted import strict_json
+from schemas.untrusted import once
 from trainers.images.config import Sampler
 from trainers.images.folder import SCHEDULER, WEIGHED, bad_folder, parts_of, read_index
 from trainers.images.library import diffusers
@@ -64,7 +66,8 @@ def _part(folder: str, name: str, library: str, kind: str) -> Any:
     if name not in WEIGHED:
         return getattr(home, kind).from_pretrained(place, local_files_only=True)
     how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    how |= {"low_cpu_mem_usage": False} if ours else {"attn_implementation": "sdpa"}  # settings may name code to fetch
+    # what settings name is not taken: code to fetch, or halves for one part among others
+    how |= {"low_cpu_mem_usage": False} if ours else {"attn_implementation": "sdpa", "dtype": torch.float32}
     network, seen = getattr(home, kind).from_pretrained(place, **how)
     lacking = sorted(map(str, {*seen["missing_keys"], *seen.get("mismatched_keys", ())}))
     if lacking:
@@ -78,7 +81,8 @@ def _scheduler(folder: str, index: Mapping[str, Any]) -> Any:
     made = getattr(library, kind, None)
     if not isinstance(made, type) or not issubclass(made, library.SchedulerMixin):
         raise bad_folder(folder, f"{SCHEDULER} is {printable(kind)}")
-    settings = strict_json((Path(folder) / SCHEDULER / f"{SCHEDULER}_config.json").read_bytes())
+    text = (Path(folder) / SCHEDULER / f"{SCHEDULER}_config.json").read_text(encoding="utf-8")
+    settings = json.loads(text, object_pairs_hook=once)  # diffusers writes bounds that are infinite
     if not isinstance(settings, dict):
         raise bad_folder(folder, f"the settings of {SCHEDULER} are {printable(settings, 80)}")
     return made.from_config(settings)  # type: ignore[attr-defined]
@@ -86,10 +90,12 @@ def _scheduler(folder: str, index: Mapping[str, Any]) -> Any:
 
 def _pipeline(index: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
     kind = getattr(diffusers(), index["_class_name"])
-    if "text_encoder_2" in parts:
-        zeros = index.get("force_zeros_for_empty_prompt", True)
-        return kind(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
-    return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of settings that the pipeline puts right
+        if "text_encoder_2" in parts:
+            zeros = index.get("force_zeros_for_empty_prompt", True)
+            return kind(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+        return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def _faults(pipeline: Any) -> list[str]:

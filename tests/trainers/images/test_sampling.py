@@ -36,7 +36,8 @@ def adapted(folder: str, **settings: Any) -> DiffusionNetwork:
 
 def drawn_by_diffusers(folder: str, **settings: Any) -> Tensor:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
-    pipeline.scheduler = SCHEDULERS[settings["scheduler"]].from_config(pipeline.scheduler.config)
+    kind, config = SCHEDULERS[settings["scheduler"]], pipeline.scheduler.config
+    pipeline.scheduler = kind.from_config(config, clip_sample=config.get("clip_sample", False))
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(
         PROMPTS, num_inference_steps=settings["steps"], guidance_scale=settings["guidance"], output_type="pt",
@@ -106,6 +107,50 @@ def of_velocity(folder: str, place: Path) -> str:
     settings = place / "scheduler/scheduler_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"prediction_type": "v_prediction"}))
     return str(place)
+
+
+def images_of(folder: str, scheduler: str, steps: int = 12) -> Tensor:
+    network = open_network(folder, Sampler(scheduler=scheduler, steps=steps, guidance=5.0))  # type: ignore[arg-type]
+    return network.decode(sampling.denoise(network, network.conditions(PROMPTS), SEEDS)).clamp(0, 1)
+
+
+def test_both_samplers_take_the_same_way(xl: str) -> None:
+    """DDIM and Euler are one equation in two variables; a folder of Euler's says nothing of what DDIM could cut."""
+    assert "clip_sample" not in json.loads((Path(xl) / "scheduler/scheduler_config.json").read_text())
+    torch.testing.assert_close(images_of(xl, "ddim"), images_of(xl, "euler"), atol=1e-3, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
+def test_what_the_pipeline_puts_right_counts(sd: str, tmp_path: Path) -> None:
+    """Settings that old folders lack, of which diffusers' pipeline knows what they should have been."""
+    folder = tmp_path / "old"
+    shutil.copytree(sd, folder)
+    settings = folder / "scheduler/scheduler_config.json"
+    kept = {name: value for name, value in json.loads(settings.read_text()).items()
+            if name not in ("clip_sample", "steps_offset")}  # fmt: skip
+    settings.write_text(json.dumps(kept))
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder))
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        PROMPTS, num_inference_steps=12, guidance_scale=5.0, output_type="pt",
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+    )  # fmt: skip
+    torch.testing.assert_close(images_of(str(folder), "ddim"), theirs.images, atol=1e-4, rtol=0)
+
+
+def test_folders_are_read_as_diffusers_writes_them(sd: str, tmp_path: Path) -> None:
+    """With bounds that are infinite in the scheduler's settings, and encoders that are said to be of halves."""
+    folder = tmp_path / "solver"
+    shutil.copytree(sd, folder)
+    own = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    diffusers.DPMSolverMultistepScheduler.from_config(own).save_pretrained(str(folder / "scheduler"))
+    assert "-Infinity" in (folder / "scheduler/scheduler_config.json").read_text()
+    index = folder / "model_index.json"
+    named = json.loads(index.read_text()) | {"scheduler": ["diffusers", "DPMSolverMultistepScheduler"]}
+    index.write_text(json.dumps(named))
+    encoder = folder / "text_encoder/config.json"
+    encoder.write_text(json.dumps(json.loads(encoder.read_text()) | {"dtype": "float16"}))
+    torch.testing.assert_close(images_of(str(folder), "ddim"), images_of(sd, "ddim"), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("velocity", [False, True])
