@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,7 +42,8 @@ def algorithms(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 def recipes(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """All recipes; of one of them its own `--help` tells."""
     if command.at_most(1, arguments):
-        raise command.wrong(arguments[0], f"quiver {shlex.quote(arguments[0])} --help")
+        there = arguments[0] in {name for name, *_ in inventory.recipes()}
+        raise command.wrong(arguments[0], f"quiver {arguments[0]} --help" if there else command.call)
     return inventory.table(inventory.recipes())
 
 

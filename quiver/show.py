@@ -260,7 +260,7 @@ def _nothing(place: str) -> IntegrityError:
     if "://" not in where:
         folder = next(parent for parent in Path(where).parents if parent.is_dir())
         missing = Path(where).relative_to(folder).parts[0]
-        names = {_VARIANT.sub("", entry.name): entry.name for entry in sorted(folder.iterdir(), key=os.path.getmtime)}
+        names = {_VARIANT.sub("", entry.name): entry.name for entry in sorted(folder.iterdir(), key=_changed)}
         names = {one: one for one in names.values()} | names
         near = names.get(missing) or names.get(nearest(missing, names), "")
         rest = Path(where).relative_to(folder).parts[1:]
@@ -276,6 +276,14 @@ def _nothing(place: str) -> IntegrityError:
         wrong=(missing,),
         nearest=near,
     )
+
+
+def _changed(entry: Path) -> float:
+    """When `entry` itself changed; a link may lead nowhere, and what is gone by now came first."""
+    try:
+        return entry.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _near(line: str) -> str:

@@ -315,10 +315,22 @@ def _value(hint: Any, value: Any, path: str, faults: Faults) -> Any:
         return {key: _value(args[1], item, f"{path}.{printable(key)}", faults) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, cast(type, hint)) else _object(cast(type, hint), value, path + ".", faults)
+    if isinstance(value, str) and not _is_text(value):
+        faults.append(f"{path}: {printable(value)} holds half a pair of surrogates")
+        return None
     if hint is Any or (origin is None and _is(hint, value)):
         return float(value) if hint is float else value
     faults.append(f"{path}: {printable(json.dumps(plain(value), default=str))} is not {_words(hint)}")
     return None
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file or a file's name can be `value`; a byte of a name that is no UTF-8 (`surrogateescape`) can."""
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _union(args: tuple[Any, ...], value: Any, path: str, faults: Faults) -> Any:

@@ -226,6 +226,9 @@ class Paths:
         for name in ("out", "work", "init"):
             if "://" in (getattr(self, name) or "").removeprefix("file://"):
                 faults.append(f"{name} {printable(getattr(self, name))} is not a folder on a file system")
+        for name in ("data", "validation", "init", "tokenizer", "out", "work", "records"):
+            if "\0" in (getattr(self, name) or ""):
+                faults.append(f"{name} {printable(getattr(self, name))} holds a NUL, as no place's name can")
         for name in ("data", "validation", "init"):
             if getattr(self, name) == self.out:
                 faults.append(f"out is the same folder as {name}")

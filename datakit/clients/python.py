@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ class _Function:
             raise self._bad(f"returned {later}, which holds no {self.gives} until somebody waits for it", asked, later)
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):
             raise self._bad("returned no list", asked, _described(values))
-        listed = list(values)
+        listed = list(values if isinstance(values, Sized) else islice(values, rows + 1))  # it may never end
         if len(listed) != rows:
             of = " of a generator (def with yield: its return gives nothing)" if inspect.isgenerator(values) else ""
             raise self._bad(f"was asked {rows} {self.gives}, got {len(listed)}{of}", asked, f"{len(listed)} of them")
@@ -84,12 +85,15 @@ class PythonScorer(_Function):
 
     def _numbers(self, values: object, rows: pa.Table) -> pa.Array:
         listed = self._listed(values, rows.num_rows)
-        strange = next((place for place, value in enumerate(listed) if not _is_number(value)), None)
-        if strange is not None:
-            handed = ", ".join(f"{name}={printable(rows[name][strange], 60)}" for name in self._takes.names)
-            what = f"returned what is no number for row {strange} of the {len(listed)} that it was handed: {handed}"
-            raise self._bad(what, "float, or None where there is no score", _described(listed[strange]))
-        return pa.array([None if value is None else float(value) for value in listed], pa.float64())
+        numbers: list[float | None] = []
+        for place, value in enumerate(listed):
+            try:
+                numbers.append(_number(value))
+            except Exception as fault:  # whatever a value of theirs does where it is made a float
+                handed = ", ".join(f"{name}={printable(rows[name][place], 60)}" for name in self._takes.names)
+                what = f"returned what is no number for row {place} of the {len(listed)} that it was handed: {handed}"
+                raise self._bad(what, "float, or None where there is no score", _described(value)) from fault
+        return pa.array(numbers, pa.float64())
 
 
 class PythonJudge(_Function):
@@ -130,12 +134,18 @@ def _later(values: object) -> str:
     return f"an awaitable ({type(values).__name__})" if inspect.isawaitable(values) else ""
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (not isinstance(value, bool | str | bytes) and hasattr(value, "__float__"))
+def _number(value: Any) -> float | None:
+    """`value` as a float; any exception for what is none, or one of another size."""
+    if isinstance(value, bool | str | bytes):
+        raise TypeError(f"{type(value).__name__} is no number")
+    return None if value is None else float(value)
 
 
 def _described(value: object) -> str:
-    return f"{type(value).__name__} {printable(value)}"
+    try:
+        return f"{type(value).__name__} {printable(value)}"
+    except Exception:  # of a `__str__` of theirs; of a whole number with more digits than Python writes
+        return f"{type(value).__name__}, which has no text"
 
 
 def imported(name: str) -> Callable[..., Any]:

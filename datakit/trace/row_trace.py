@@ -73,7 +73,8 @@ class Tracer:
         """What `row` is the id of (`key` says it); `ConfigError` where nothing has that id, or several things do."""
         entities = {column.entity for one in self.rows for column in one.ids}
         asked_ids = {(entity, row) for entity in ([key] if key else entities)}
-        there = sorted({hit.through.entity for hit in hits(self._process, self.rows, asked_ids)}) if entities else []
+        may = bool(entities) and not any("\ud800" <= character <= "\udfff" for character in row)  # UTF-8 writes no such
+        there = sorted({hit.through.entity for hit in hits(self._process, self.rows, asked_ids)}) if may else []
         if len(there) == 1:
             return there[0], row
         shown = printable(row, 100)

@@ -6,8 +6,8 @@ A folder is known by the small files of its parts whole, and by headers and bloc
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from datakit.op import Capability, Op
 from datakit.template import ImagePrompt, Rendering
@@ -49,9 +49,16 @@ class Diffusion(Backend):
         place = os.path.expanduser(reference)
         if not is_diffusion_folder(place):
             return plan.existing(place, "checkpoint")
-        identity = {"name": "diffusers", "version": 1, "params": {"content": base_digest(place)}}
         folder = os.path.abspath(place)
+        identity = self.identity_now(folder)
+        assert identity is not None, f"{folder}: it is such a folder"
         return ExternalModel(label=stem(place), root=plan.root, reference=folder, backend=self.kind, identity=identity)
+
+    def identity_now(self, url: str) -> Mapping[str, Any] | None:
+        """The digest of a folder; a checkpoint of adapters has a manifest that says what it is."""
+        if not is_diffusion_folder(url):
+            return None
+        return {"name": "diffusers", "version": 1, "params": {"content": base_digest(url)}}
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
         """The text of the prompt."""

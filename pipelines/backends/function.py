@@ -17,7 +17,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability
@@ -51,9 +51,13 @@ class Function(Backend):
         return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
     def node(self, plan: GraphBuilder, reference: str) -> Node:
-        text = hashlib.sha256(_text(reference).encode()).hexdigest()
-        identity = {"name": "python", "version": 1, "params": {"function": reference, "text": text}}
+        identity = self.identity_now(reference)
         return ExternalModel(label=reference, root=plan.root, reference=reference, backend=self.kind, identity=identity)
+
+    def identity_now(self, url: str) -> Mapping[str, Any]:
+        """Its name and its module's text."""
+        text = hashlib.sha256(_text(url).encode()).hexdigest()
+        return {"name": "python", "version": 1, "params": {"function": url, "text": text}}
 
     def takes(self, node: Node, role: Role, rows: Schema) -> Schema:
         """The columns that the function's parameters name."""
@@ -62,6 +66,14 @@ class Function(Backend):
             return _asked(node.url, names)
         if role == "image_scorer":
             return _of_images(node.url, names)
+        if not names:
+            raise ConfigError(
+                "no-function",
+                f"{printable(node.url)} asks for no column: no parameter of it is without a default",
+                expected=f"parameters named after columns: {', '.join(rows.names)}",
+                kept="nothing was started",
+                next=f"write it as def {printable(node.url.partition(':')[2])}({_usual(rows)})",
+            )
         unknown = [name for name in names if name not in rows]
         if unknown:
             raise ConfigError(
@@ -89,6 +101,10 @@ class Function(Backend):
 
     def notes(self, node: Node) -> Sequence[str]:
         return (f"code of yours that runs: {printable(node.url)}, in {printable(place_of(node.url), 200)}",)
+
+
+def _usual(rows: Schema) -> str:
+    return "response" if "response" in rows else next(iter(rows.names), "response")
 
 
 def _asked(function: str, names: list[str]) -> Schema:

@@ -22,7 +22,10 @@ from schemas.nemo.archive import small_files
 from schemas.nemo.model import is_nemo
 from schemas.store.commit import read_manifest
 from trainers.adapter_folder import is_adapters, read_adapters
+from trainers.config import read_json
 from trainers.file_digests import add_blocks, file_digest
+
+CONFIG = "config.json"
 
 
 @register
@@ -34,7 +37,7 @@ class HfFolder(Checkpoint):
 
     def recognises(self, reference: str) -> bool:
         folder = os.path.expanduser(reference)
-        if "://" in folder or is_adapters(folder) or not os.path.isfile(os.path.join(folder, "config.json")):
+        if "://" in folder or is_adapters(folder) or not os.path.isfile(os.path.join(folder, CONFIG)):
             return False
         manifest = read_manifest(folder)
         return manifest is None or manifest.kind == "export"
@@ -60,6 +63,8 @@ def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: 
         tokenizer = str(model)
     if not tokenizer and is_nemo(folder):
         tokenizer = folder
+    if not adapted and not is_nemo(folder):
+        _check_config(Path(folder) / CONFIG)
     return plan.add(
         ImportedModel(
             label=label or f"adopted/{stem(folder)}",
@@ -72,6 +77,18 @@ def imported_model(plan: GraphBuilder, folder: str, label: str = "", tokenizer: 
     )
 
 
+def _check_config(path: Path) -> None:
+    """`ConfigError` where what says what the model is holds no JSON object; what it says, the import judges."""
+    if path.is_file() and not isinstance(read_json(path), dict):
+        raise ConfigError(
+            "bad-json",
+            f"{printable(str(path), 200)} is no JSON object",
+            where=str(path),
+            kept="nothing was started",
+            next="copy the folder again",
+        )
+
+
 def content_digest_of(folder: str, base: str = "") -> str:
     """SHA-256 in hex of what makes a Hugging Face folder or a model of NeMo what it is, or adapters there and the model
     in `base`; `ConfigError` if it is none.
@@ -79,7 +96,7 @@ def content_digest_of(folder: str, base: str = "") -> str:
     root = Path(folder)
     if not base and is_nemo(folder):
         return _nemo_digest(root)
-    if not base and not (root / "config.json").is_file():
+    if not base and not (root / CONFIG).is_file():
         raise ConfigError(
             "not-found",
             f"{printable(folder, 200)} is not a Hugging Face folder",

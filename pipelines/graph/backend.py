@@ -13,19 +13,21 @@ from __future__ import annotations
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from datakit.clients import Determinism
 from datakit.op import NOTHING, Capability, Op, Precision
 from datakit.run.resource import Resource
 from datakit.template import Rendering
+from pipelines.graph.external import ExternalModel
 from pipelines.graph.faults import StandIn
 from pipelines.graph.node import GraphBuilder, Node, asked_key
 from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
-from schemas.errors import ConfigError, printable
+from schemas.canonical import canonical
+from schemas.errors import ConfigError, IntegrityError, printable
 from schemas.store.commit import read_manifest
 from schemas.store.opening import near_name, only_match
 
@@ -109,6 +111,12 @@ class Backend(ABC):
         method `close` of the client is called at the end.
         """
 
+    def identity_now(self, url: str) -> Mapping[str, Any] | None:
+        """What the model at a node's `url` is now, as `node` gives it to an `ExternalModel`, for a backend that reads
+        that off files: a worker that opened others than those ends there. None where nothing can have changed.
+        """
+        return None
+
     def tokenizer(self, url: str) -> object:
         """The tokenizer (`datakit.tokenizers.tokenizer`) of the model at a node's `url`, opened where it is used; for a
         backend whose nodes name one (`ExternalModel.tokenizer`).
@@ -138,7 +146,8 @@ _BACKENDS: dict[str, Backend] = {}
 
 _OF_A_KIND = (
     *("roles", "placement", "settings", "preload"),
-    *("takes", "outputs", "settled", "steps", "open", "tokenizer", "determinism", "health", "reach", "notes"),
+    *("takes", "outputs", "settled", "steps", "open", "identity_now", "tokenizer", "determinism"),
+    *("health", "reach", "notes"),
 )
 """What is asked of the opener of a kind: one backend has the word on it."""
 
@@ -320,6 +329,32 @@ def check_model(label: str, op: Op, role: Role, node: Node) -> None:
         )
 
 
+def opener_of(node: Node, role: Role, takes: Schema, placement: Placement) -> Callable[[], object]:
+    """What opens the model at `node`, where it is asked; it raises `IntegrityError` (11) where the files that it opened
+    are no longer those that the node names: what they answer would stand under the key of others.
+    """
+    backend = backend_of(node)
+    opened = functools.partial(backend.open, node.url, role, takes, placement)
+    if isinstance(node, ExternalModel):
+        return functools.partial(_as_named, backend, node.url, node.identity, opened)
+    return opened
+
+
+def _as_named(backend: Backend, url: str, identity: Mapping[str, Any], opened: Callable[[], object]) -> object:
+    made = opened()
+    now = backend.identity_now(url)
+    if now is not None and now != identity:
+        raise IntegrityError(
+            "source-changed",
+            f"{printable(url, 200)} changed since this run was planned",
+            expected=printable(canonical(identity), 200),
+            found=printable(canonical(now), 200),
+            kept="what was answered before it changed; nothing that it says now",
+            next="run the same command again: what it is now gets a key of its own",
+        )
+    return made
+
+
 def model_resource(
     role: Role, node: Node, rows: Schema | None, tokenizer: str, precision: Precision = "fp32"
 ) -> Resource:
@@ -331,7 +366,7 @@ def model_resource(
     takes = backend.takes(node, role, rows or NOTHING)
     if "precision" not in node.placement_settings:
         placement = replace(placement, precision=precision)
-    opened = functools.partial(backend.open, node.url, role, takes, placement)
+    opened = opener_of(node, role, takes, placement)
     concurrency = 1 if placement.inside else placement.concurrency
     content_key = asked_key(role, node, precision)
     return Resource(content_key, opened, takes, tokenizer, backend.outputs(node, role), concurrency)

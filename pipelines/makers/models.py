@@ -5,20 +5,23 @@ Conversions run in a process of their own, which holds torch and ends with its m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
+from pipelines.backends.hf_folder import content_digest_of
 from pipelines.cli.console import Stage
 from pipelines.graph.external import ConvertedModel, ImportedModel
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.tasks import Make, makes
 from schemas.end_tokens import TurnEnd
-from schemas.errors import QuiverError, WorkerError
+from schemas.errors import IntegrityError, QuiverError, WorkerError
 from schemas.process.parent import end_with_parent
 from schemas.store.commit import read_manifest
+from schemas.store.storage import shown
 from trainers.images import FACT
 
 
@@ -28,7 +31,8 @@ class ImportHF(Make):
 
     def make(self, node: ImportedModel, stage: Stage) -> str:
         tokenizer = None if node.tokenizer is None else node.tokenizer.url
-        return _apart(_import, node.folder, node.base, node.url, node.task_key, tokenizer, node.tokenizer_folder)
+        named = node.content_digest
+        return _apart(_import, node.folder, node.base, node.url, node.task_key, tokenizer, node.tokenizer_folder, named)
 
 
 @makes(ConvertedModel)
@@ -55,13 +59,28 @@ def _apart(work: Callable[..., str], *given: Any) -> str:
             ) from None
 
 
-def _import(folder: str, base: str, url: str, task_key: str, tokenizer: str | None, own: str) -> str:
+def _import(folder: str, base: str, url: str, task_key: str, tokenizer: str | None, own: str, named: str) -> str:
     from trainers.engine.weights.import_hf import import_hf
 
     lines: list[str] = []
     facts = _turn_end(tokenizer or own, lines).facts
-    import_hf(folder, url, base=base, task_key=task_key, tokenizer_from=tokenizer, facts=facts, say=lines.append)
+    given: dict[str, Any] = {"task_key": task_key, "tokenizer_from": tokenizer, "facts": facts, "say": lines.append}
+    import_hf(folder, url, base=base, as_named=functools.partial(check_content, folder, base, named), **given)
     return ", ".join(lines)
+
+
+def check_content(folder: str, base: str, named: str) -> None:
+    """`IntegrityError` where the model in `folder` is not the one of the digest `named` any more."""
+    now = content_digest_of(folder, base)
+    if now != named:
+        raise IntegrityError(
+            "source-changed",
+            f"the model in {shown(folder)} changed since this run was planned",
+            expected=named,
+            found=now,
+            kept="every finished stage; nothing of this model was published",
+            next="run the same command again: what it is now gets a key of its own",
+        )
 
 
 def _turn_end(place: str, lines: list[str]) -> TurnEnd:

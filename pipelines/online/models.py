@@ -15,7 +15,7 @@ from datakit.clients.protocols import TokenRows
 from datakit.op import Precision
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
-from pipelines.graph.backend import Role, backend_of, model_at, placement_of
+from pipelines.graph.backend import Role, backend_of, model_at, opener_of, placement_of
 from pipelines.graph.node import asked_key
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
@@ -110,5 +110,5 @@ def _asked(plan: Plan, role: Role, place: str, rows: Schema, precision: Precisio
         placement = replace(placement, threads=torch.get_num_threads())
     if "precision" not in node.placement_settings:
         placement = replace(placement, precision=precision)
-    open_ = functools.partial(backend.open, node.url, role, backend.takes(node, role, rows), placement)
+    open_ = opener_of(node, role, backend.takes(node, role, rows), placement)
     return Resource(asked_key(role, node, precision), open_, outputs=node.output_names)

@@ -9,13 +9,15 @@ import pyarrow as pa
 import pytest
 from commands import luigi
 
-from pipelines.backends.hf_folder import content_digest_of
+from pipelines.backends.hf_folder import content_digest_of, imported_model
 from pipelines.graph.backend import backend_of, model_at
+from pipelines.graph.external import ImportedModel
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
+from pipelines.makers.models import check_content
 from schemas import SAMPLES
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, IntegrityError
 
 REWARD = """
 def brevity(response):
@@ -86,6 +88,24 @@ def test_a_folders_content_follows_config_and_weights_and_nothing_else(tmp_path:
     assert content_digest_of(str(one)) != content_digest_of(str(three))
     (one / "config.json").write_text('{"architectures": ["MistralForCausalLM"]}')
     assert content_digest_of(str(one)) != content_digest_of(str(two))
+
+
+def test_a_folder_that_changed_since_it_was_planned_is_no_model_of_that_key(tmp_path: Path) -> None:
+    folder = _hugging_face_folder(tmp_path / "one", bytes(100))
+    node = imported_model(Plan(str(tmp_path)), str(folder))
+    assert isinstance(node, ImportedModel)
+    check_content(node.folder, node.base, node.content_digest)
+    (folder / "config.json").write_text('{"architectures": ["MistralForCausalLM"]}')
+    with pytest.raises(IntegrityError, match="changed since this run was planned"):
+        check_content(node.folder, node.base, node.content_digest)
+
+
+@pytest.mark.parametrize("text", ["[1", "[]", "nonsense", "\x00"])
+def test_a_config_that_is_no_object_is_known_as_the_graph_is_made(text: str, tmp_path: Path) -> None:
+    folder = _hugging_face_folder(tmp_path / "one", bytes(100))
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="JSON"):
+        imported_model(Plan(str(tmp_path)), str(folder))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:

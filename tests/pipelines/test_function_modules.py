@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.graph.backend import backend_of, model_at
+from datakit.clients import PythonScorer
+from pipelines.graph.backend import backend_of, model_at, opener_of, placement_of
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, IntegrityError
 
 
 def test_a_functions_module_is_read_and_no_package_around_it_runs(
@@ -51,3 +52,31 @@ def test_a_functions_module_of_another_coding_is_read(tmp_path: Path, monkeypatc
     (tmp_path / "old_rewards.py").write_bytes(text.encode("latin-1"))
     node = model_at(Plan(str(tmp_path)), "old_rewards:score", "scorer")
     assert backend_of(node).takes(node, "scorer", SAMPLES).names == ("response",)
+
+
+def test_a_function_that_was_edited_since_it_was_planned_answers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers would stand under the key of the older text."""
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "edited_rewards.py"
+    module.write_text("def score(response): return [1.0] * len(response)\n")
+    node = model_at(Plan(str(tmp_path)), "edited_rewards:score", "scorer")
+    opened = opener_of(node, "scorer", SAMPLES.selecting("response"), placement_of(node))
+    assert isinstance(opened(), PythonScorer)
+    module.write_text("def score(response): return [2.0] * len(response)\n")
+    with pytest.raises(IntegrityError, match="changed since this run was planned") as caught:
+        opened()
+    assert caught.value.slug == "source-changed" and "the same command" in caught.value.next
+
+
+@pytest.mark.parametrize("given", ["", "*response", "**columns", "response=None"])
+def test_a_function_that_asks_for_no_column_is_refused(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "asking_rewards.py").write_text(f"def score({given}): return [1.0]\n")
+    node = model_at(Plan(str(tmp_path)), "asking_rewards:score", "scorer")
+    with pytest.raises(ConfigError, match="asks for no column") as caught:
+        backend_of(node).takes(node, "scorer", SAMPLES)
+    assert caught.value.next == "write it as def score(response)"

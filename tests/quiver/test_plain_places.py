@@ -94,6 +94,14 @@ def test_a_place_is_shown_however_it_is_written(
             assert shown(capsys, written).splitlines()[-1].endswith(near)
 
 
+def test_a_place_that_is_not_there_has_a_near_name_beside_a_link_to_nowhere(folder: Path) -> None:
+    (folder / "gone").symlink_to(folder / "nowhere")
+    (folder / "round").symlink_to(folder / "round")
+    with pytest.raises(IntegrityError, match="no dataset or checkpoint at") as fault:
+        console.run(["show", "pairs.json"])
+    assert fault.value.next == "quiver show pairs.jsonl"
+
+
 def test_a_pipe_is_neither_a_file_nor_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "pipes").mkdir()
     os.mkfifo(folder / "pipes/one")
@@ -159,6 +167,8 @@ def test_what_an_export_refuses_ends_in_a_whole_command(folder: Path) -> None:
         ("dpo", "quiver Preference"),
         ("Show data", "quiver show data"),
         ("recipes Sft", "quiver Sft --help"),
+        ("recipes Label", "quiver recipes"),
+        ("recipes --json", "quiver recipes"),
         ("algorithms DPO", "quiver algorithms dpo"),
         ("ops label.lenght", "quiver ops label.length"),
         ("formats Prompts", "quiver formats prompts"),

@@ -115,3 +115,15 @@ def test_a_setting_is_read_under_its_older_name() -> None:
         parse(Renamed, {"pace": True})
     with pytest.raises(ConfigError, match=r"unknown key inner\.pace"):
         parse(Renamed, {"inner": {"pace": 1}})
+
+
+def test_half_a_pair_of_surrogates_is_no_text_of_a_setting() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        name: str
+        more: Mapping[str, Any] = field(default_factory=dict)
+
+    for given in ({"name": "\ud800"}, {"name": "a", "more": {"pattern": "b\udbff"}}):
+        with pytest.raises(ConfigError, match="half a pair of surrogates"):
+            parse(Settings, given)
+    assert parse(Settings, {"name": "caf\udce9"}).name == "caf\udce9"  # a byte of a file's name

@@ -158,3 +158,9 @@ def test_what_a_training_contradicts_depends_on_what_it_is_given() -> None:
     for fault in ("exactly one of model and init, not 0", "lora needs init", "validate_every has no effect without"):
         assert fault in caught.value.what
     assert caught.value.slug == "contradiction" and caught.value.where == "policy"
+
+
+@pytest.mark.parametrize("name", ["data", "validation", "tokenizer", "out", "work", "records"])
+def test_a_place_with_a_nul_in_it_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} .* holds a NUL"):
+        parse(Run, config(**{name: "a\0b"}))

@@ -45,6 +45,19 @@ def yes(response):
     return [True for _ in response]
 
 
+def huge(response):
+    return [1.0, 10**5000]  # more digits than Python writes
+
+
+def lists(response):
+    return [[1.0] for _ in response]
+
+
+def endless(response):
+    while True:
+        yield 1.0
+
+
 def half(response):
     return [len(text) if text == "a" else text for text in response]
 
@@ -210,6 +223,17 @@ def test_a_bad_reply_is_an_error(put, tmp_path, name, what):
     ("name", "what", "actual"),
     [
         ("half", "returned what is no number for row 1 of the 2 that it was handed: response=bb", "str bb"),
+        (
+            "huge",
+            "returned what is no number for row 1 of the 2 that it was handed: response=bb",
+            "int, which has no text",
+        ),
+        ("lists", "returned what is no number for row 0 of the 2 that it was handed: response=a", "list [1.0]"),
+        (
+            "endless",
+            "was asked 2 scores, got 3 of a generator (def with yield: its return gives nothing)",
+            "3 of them",
+        ),
         ("nothing", "returned no list", "NoneType None"),
         ("one_text", "returned no list", "str 12"),
         ("one_too_few", "was asked 2 scores, got 1", "1 of them"),

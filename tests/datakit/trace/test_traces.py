@@ -131,6 +131,8 @@ def test_a_hostile_id_is_an_id_and_steers_no_terminal(
 def test_an_id_that_is_nowhere_or_that_two_kinds_of_rows_have_is_an_error(run: Maker) -> None:
     with workspace_process(run.root) as process, pytest.raises(ConfigError, match="no row has the id"):
         Tracer(read_workspace(str(run.root)), process).identified("s1'2")
+    with workspace_process(run.root) as process, pytest.raises(ConfigError, match="no row has the id"):
+        Tracer(read_workspace(str(run.root)), process).identified("s\udcff")  # a byte that is no UTF-8
     run("own/other-00000001", SAMPLES, tokens(["prompt_id 0"], SAMPLES), op="io.jsonl")
     prompt = Dataset.open(str(run.root / "own/other-00000001")).read(["prompt_id"])["prompt_id"][0].as_py()
     run("own/same-00000001", SAMPLES, tokens([prompt], SAMPLES), op="io.jsonl")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from schemas.errors import ConfigError, ConflictError, DataError, QuiverError
+from schemas.errors import ConfigError, ConflictError, DataError, IntegrityError, QuiverError
 from tests.trainers.networks import SMALL, words
 from tests.trainers.weights import tiny
 from trainers import adopt as command
@@ -275,6 +275,16 @@ def test_logits_that_differ_leave_nothing_behind(llama: Path, tmp_path: Path, mo
     )
     with pytest.raises(DataError, match="logits-differ"):
         import_hf(str(llama), str(tmp_path / "out"), check="on", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_the_one_that_was_named_leaves_nothing_behind(llama: Path, tmp_path: Path) -> None:
+    def as_named() -> None:
+        assert next((tmp_path / "out").rglob("*.distcp"), None)  # all was read by then
+        raise IntegrityError("source-changed", "the model changed")
+
+    with pytest.raises(IntegrityError, match="source-changed"):
+        import_hf(str(llama), str(tmp_path / "out"), check="off", as_named=as_named, say=lambda line: None)
     assert not (tmp_path / "out").exists()
 
 

@@ -39,6 +39,7 @@ def import_hf(
     task_key: str = "",
     facts: Mapping[str, Any] | None = None,
     check: Check = "auto",
+    as_named: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Write the model in the Hugging Face folder `source` as the checkpoint `out`; the manifest that stands there.
@@ -48,7 +49,7 @@ def import_hf(
     a tokenizer dataset or folder, in place of the folder's own tokenizer. task_key: the checkpoint's, if it has one.
     facts: more facts for its manifest; `turn_end` is how its chat template ends a turn.
     check: "auto" compares logits with transformers where that is possible and says why it is not, "on" insists, "off"
-    does not. say: takes a line of progress.
+    does not. as_named: called when all was read; what it raises ends the import. say: takes a line of progress.
 
     One piece of one tensor is in memory at a time; the comparison runs in a process of its own. `ConfigError` for a
     config or folder that is not supported, `DataError` for missing, unexpected or misshapen tensors and for logits
@@ -70,6 +71,7 @@ def import_hf(
             here = local(commit.attempt_path(out, attempt))
             stream.write(os.path.join(here, checkpoint.WEIGHTS), plan.dtypes, plan.make)
             compared = given.compare(here, check)
+            as_named()
             say(compared.line)
         except BaseException:
             with suppress(QuiverError, OSError):
