@@ -53,3 +53,6 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    red = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert not red, "progress stands among faults"

@@ -1,18 +1,17 @@
 """What a user sees while work goes on: one line when a stage starts, a moving line, one line when it is done.
 
-Lines go to stderr and stdout stays free for the report. On a terminal the moving line is rewritten in place;
-elsewhere (a file, a CI log) it is printed at most every ten seconds.
+Lines go to stderr and stdout stays free for the report; in a notebook, which shows stderr as faults, they go to stdout.
+On a terminal the moving line is rewritten in place; elsewhere (a file, a CI log) it is printed at most every 10 s.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
 from pipelines.cli import invocation
 from schemas.errors import QuiverError, escaped
-from schemas.process.terminal import error_text, width, wrapped
+from schemas.process.terminal import error_text, progress_stream, width, wrapped
 
 _COLUMN = 34
 _SLOW = 10.0
@@ -22,7 +21,7 @@ _PAGE = 2.0
 
 
 def say(text: str) -> None:
-    """Print a line of progress on standard error, or as many as the terminal needs."""
+    """Print a line of progress, or as many as the terminal needs."""
     _print(wrapped(escaped(text)))
 
 
@@ -56,14 +55,14 @@ _moving: list[str] = []
 def _print(lines: str) -> None:
     """Print whole lines where a moving line may stand, which goes first."""
     wipe()
-    print(lines, file=sys.stderr, flush=True)
+    print(lines, file=progress_stream(), flush=True)
 
 
 def wipe() -> None:
     """Leave the terminal at the beginning of an empty line."""
     if _moving:
         _moving.clear()
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r\033[K", end="", file=progress_stream(), flush=True)
 
 
 class Stage:
@@ -75,7 +74,7 @@ class Stage:
     def __init__(self, label: str, what: str, tell: Callable[[str, float | None], None] = lambda text, share: None):
         self.label, self.what, self._tell = label, what, tell
         self._last_tell = 0.0
-        self._terminal = sys.stderr.isatty()
+        self._terminal = progress_stream().isatty()
         self._start = self._last = time.monotonic()
         self._text = ""
 
@@ -103,7 +102,7 @@ class Stage:
         if self._terminal:
             wipe()
             _moving.append(_fitting(self.label, text))
-            print(f"\r{_moving[0]}", end="", file=sys.stderr, flush=True)
+            print(f"\r{_moving[0]}", end="", file=progress_stream(), flush=True)
         else:
             say_of(self.label, text)
 

@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
+from typing import TextIO
 
 from schemas.errors import QuiverError, escaped
 
@@ -19,6 +20,12 @@ PROGRAMS = ("luigi", "quiver", "python", "pip", "ls")
 _WIDTH, _LEAST = 80, 40
 _INDENT = "    "
 _WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""")
+
+
+def progress_stream() -> TextIO:
+    """Where lines of progress go: standard error; in a notebook, where that looks like faults, standard output."""
+    in_notebook = type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+    return sys.stdout if in_notebook else sys.stderr
 
 
 def width() -> int:

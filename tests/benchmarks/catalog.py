@@ -1,8 +1,10 @@
 """Questions over a workspace by the names of its views, against the SQL that one would write by hand over its files.
 
 A workspace of 30 datasets holds a million samples, and their rewards; another holds 2,000 small datasets. Printed are
-seconds (median): to open the views once they are made, of each question by name and by hand with their ratio, of the
-commands `quiver sql` and `quiver ls`, each a process of its own, and how long all views take to be made.
+seconds (median): to open the views once they are made, of each question by name and by hand with their ratio, and how
+long all views take to be made. Of commands, each a process of its own with the children that it starts: seconds on the
+clock, seconds of work on all cores (which other load leaves as they are), and the memory of the largest process. The
+first look at a workspace, which reads all manifests, stands alone.
 
     python -m tests.benchmarks.catalog [--rows 1000000] [--datasets 2000] [--repeats 5]
 """
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datakit.catalog.manifest_cache import CACHE
 from schemas import SAMPLES, Column, Dataset, Schema
 from schemas.dataset import Attempt
 from schemas.manifest import MANIFEST, Manifest
@@ -191,15 +194,50 @@ def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 def _commands(large_root: Path, many_root: Path, repeats: int) -> None:
-    lines = {
-        "quiver sql, a million samples": ["sql", QUESTIONS["reward by iteration"][0], "--root", str(large_root)],
-        "quiver ls, many datasets": ["ls", "--root", str(many_root)],
-        "quiver sql, many datasets": ["sql", "SELECT count(*) FROM datasets", "--root", str(many_root)],
+    rewards = "rest/digits/iter={}/rewards"
+    by_name = {name: ["sql", text, "--root", str(large_root)] for name, (text, _) in QUESTIONS.items()}
+    of_large = {
+        "ls": ["ls"],
+        "show --where": ["show", rewards.format(7), "--where", "reward > 3"],
+        "show --sample": ["show", rewards.format(7), "--sample", "5"],
+        "why": ["why", "7-1-77", "--key", "sample_id"],
+        "diff": ["diff", rewards.format(1), rewards.format(2)],
+        "du": ["du"],
     }
-    for name, words in lines.items():
-        command = [sys.executable, "-c", "from quiver.console import main; main()", *words]
-        [taken] = seconds(repeats, partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
-        print(f"{name:<32} {taken:7.2f} s")
+    of_many = {
+        "ls, for the first time": ["ls"],
+        "ls": ["ls"],
+        "sql": ["sql", "SELECT count(*) FROM datasets"],
+        "du": ["du"],
+        "prune": ["prune"],
+    }
+    (many_root / CACHE).unlink(missing_ok=True)
+    print(f"\n{'a million samples: quiver ...':<32} seconds  of work  memory")
+    for name, words in by_name.items():
+        _command(f"sql, {name}", words, repeats)
+    for name, words in of_large.items():
+        _command(name, [*words, "--root", str(large_root)], repeats)
+    print(f"\n{'many datasets: quiver ...':<32} seconds  of work  memory")
+    for name, words in of_many.items():
+        _command(name, [*words, "--root", str(many_root)], 0 if "first" in name else repeats)
+
+
+def _command(name: str, words: Sequence[str], repeats: int) -> None:
+    """Print the medians of `repeats` runs behind one that does not count; without repeats that one."""
+    runs = [_run([sys.executable, "-c", "from quiver.console import main; main()", *words]) for _ in range(repeats + 1)]
+    clock, work, memory = (statistics.median(one) for one in zip(*(runs[1:] or runs), strict=True))
+    print(f"{name:<32} {clock:7.2f}  {work:7.2f}  {memory:4.0f} MB")
+
+
+def _run(command: Sequence[str]) -> tuple[float, float, float]:
+    """Seconds on the clock, of work, and MB of the largest process; a command that fails ends the benchmark."""
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{command[3:]} ended with {child.returncode}")
+    return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -122,6 +123,18 @@ def test_a_stage_that_gets_nowhere_says_so_once(
             stage.move(str(Progress("io.jsonl", rows, None, 1.0)))
     lines = [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["io.jsonl", "io.jsonl: starting, no row is done yet", "io.jsonl: 512 rows, 512 rows/s"]
+
+
+def test_in_a_notebook_stages_are_no_faults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook paints what comes on stderr red."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Stage("x", "io.jsonl") as stage:
+        stage.done("512 rows")
+    assert stream.getvalue() == ""
+    assert " ".join(capsys.readouterr().out.split()) == "x io.jsonl x 512 rows, 0.0 s"
 
 
 def test_a_note_never_stands_behind_the_moving_line(

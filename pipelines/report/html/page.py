@@ -27,6 +27,7 @@ from pipelines.report.html.made_with import environment, settings, timings
 from pipelines.report.html.record import RunRecord, recorded
 from pipelines.report.html.reported import ReportedRun
 from pipelines.report.html.rewards import rewards
+from pipelines.report.html.signs import signs
 from pipelines.report.renderer import Report
 from schemas.errors import DataError, QuiverError, escaped
 from schemas.installed import with_extra
@@ -44,7 +45,7 @@ _CELL = 4000
 """Characters of any one text."""
 
 _Part = Callable[[ReportedRun], Section | None]
-_PARTS: Sequence[_Part] = (rewards, funnel, drift, curves)
+_PARTS: Sequence[_Part] = (rewards, funnel, drift, signs, curves)
 _LAST_PARTS: Sequence[_Part] = (ancestry, settings, timings, environment)
 
 

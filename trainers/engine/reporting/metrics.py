@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from schemas.process.terminal import progress_stream
 from schemas.store.ownfiles import append_file, own_folder, replace_file
 
 
@@ -133,11 +134,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """The line on stderr: how far, how well, how fast. In place on a terminal, else every ten seconds."""
+    """The line of progress: how far, how well, how fast. In place on a terminal, else every ten seconds."""
 
     def __init__(self, first: int, last: int, stream: TextIO | None = None) -> None:
         self.first, self.last = first, last
-        self.stream = stream if stream is not None else sys.stderr
+        self.stream = stream if stream is not None else progress_stream()
         self.terminal = self.stream.isatty()
         self._began = time.monotonic()
         self._shown_at = float("-inf")
