@@ -1,7 +1,8 @@
 """Answers while they are made: text as far as it is certain, one server-sent event a piece.
 
-What may still change is kept back: letters of which bytes are missing, and the beginning of a text that would end the
-answer. All pieces together are the text of the whole answer.
+What may still change is kept back: letters of which bytes are missing, the beginning of a text that would end the
+answer, and a run of SentencePiece's byte tokens that goes on, of which a byte that fits no letter takes all others
+along. All pieces together are the text of the whole answer.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Growing:
             return None
         self.looked = count
         stops, ids = self.answer.stops, self.answer.ids[:count]
+        if not finish:
+            ids = ids[: len(ids) - stops.open_bytes(ids)]
         [text] = stops.answer_texts([ids], [finish == "stop"], [self.answer.inside])
         if not finish:
             text = _certain(text, stops.texts)

@@ -6,7 +6,10 @@ import asyncio
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models
 
 from pipelines.serve import asked, replies
 from pipelines.serve.answers import Policy
@@ -17,6 +20,7 @@ from pipelines.serve.metrics import Metrics
 from pipelines.serve.streams import Growing
 from tests.pipelines.serve.served import in_process, policy, reward
 from trainers.engine.inference.continuous import Answer
+from trainers.engine.inference.generator import StopTexts
 from trainers.engine.inference.token_sampling import Distribution
 
 
@@ -76,6 +80,21 @@ def test_a_growing_text_keeps_back_what_may_still_change() -> None:
     assert len(looked) < 1000 and looked[:200] == [*range(1, 201)]
     whole = in_process(prompt.tolist(), 5, 60)
     assert Growing(answer).sent == "" and whole["response"]
+
+
+def test_pieces_are_the_whole_text_where_bytes_fit_no_letter() -> None:
+    """Of SentencePiece's bytes a run that holds one beyond all letters has none of them, those before it neither."""
+    names = ["a", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words = Library(models.BPE({name: number for number, name in enumerate(names)}, [], byte_fallback=True))
+    words.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    words.add_special_tokens(["<s>"])
+    stops = StopTexts(words, (), np.zeros(len(names), bool))
+    ids = [0, *(2 + byte for byte in "é1".encode()), 1, 2 + 0xFF, 0, *(2 + byte for byte in "é".encode()), 0]
+    answer = Answer(np.array([0]), 0, 99, Distribution(), stops, ids=ids)
+    growing = Growing(answer)
+    pieces = [growing.more(count, "") for count in range(1, len(ids))] + [growing.more(len(ids), "length")]
+    assert pieces == ["a", "", "", "", "", "", "\ufffd\ufffd\ufffd\ufffda", "", "", "éa"]
+    assert "".join(map(str, pieces)) == answer.text
 
 
 def test_a_server_that_was_opened_goes_by_addresses_and_its_names_alone() -> None:

@@ -7,7 +7,9 @@ batches are composed from the rows alone and every draw has its own random numbe
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -28,6 +30,7 @@ from trainers.engine.inference.frozen import open_network
 from trainers.engine.megatron.model import Network
 
 _NO_LETTER = "\ufffd"
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class Sampling(Protocol):
@@ -219,7 +222,7 @@ class StopTexts:
         start: tuple[list[int], str] = ([], ""),
     ) -> None:
         special = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
-        numbers = [special[text] for text in texts if text in special]
+        numbers, self.silent = [special[text] for text in texts if text in special], frozenset(special.values())
         vocab_size, known = len(ends), {tokenizer.id_to_token(int(number)) for number in np.flatnonzero(ends)}
         texts = tuple(text for text in texts if text not in special and text not in known)
         self.tokenizer, self.texts, self.ends, self.start = tokenizer, texts, ends.copy(), start
@@ -269,6 +272,17 @@ class StopTexts:
             if not shorter.endswith(_NO_LETTER):
                 return shorter + _NO_LETTER
         return text
+
+    def open_bytes(self, ids: Sequence[int]) -> int:
+        """How many tokens at the end are a run of single bytes, whose text is known when it is over, those without any
+        text among them; 0 where every token's text stays.
+        """
+        back = reversed(ids) if self.spells_bytes else ()
+        return sum(1 for _ in itertools.takewhile(self._is_open, back))
+
+    def _is_open(self, number: int) -> bool:
+        token = self.tokenizer.id_to_token(number)
+        return token is None or number in self.silent or _BYTE.fullmatch(token) is not None
 
     def cut(self, answer: str) -> str:
         """`answer` up to the first of the texts."""
