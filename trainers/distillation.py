@@ -46,11 +46,14 @@ class Settings:
 
 
 def distilled(settings: Settings, logits_TK: Tensor, student: ModelOutputs, rows: Rows) -> Loss:
-    """The loss where `logits_TK` are those of the student that stand against the teacher's log-probabilities."""
+    """The loss where `logits_TK` are those of the student that stand against the teacher's log-probabilities. A token
+    of which these are all 0, as no distribution is, has no teacher (`label.across`): the cross-entropy alone counts.
+    """
     mask_T = rows["loss_mask"].float()
+    taught_T = (rows["teacher_logprobs"] != 0).any(-1)
     teacher_TK = (settings.teacher_scale * rows["teacher_logprobs"]).log_softmax(-1)
     student_TK = (settings.student_scale * logits_TK).log_softmax(-1)
-    kl_T = _divergence(settings, teacher_TK, student_TK)
+    kl_T = _divergence(settings, teacher_TK, student_TK) * taught_T
     sft_T = -student.logprobs_T
     values_T = settings.kd_weight * kl_T
     if settings.sft_weight:

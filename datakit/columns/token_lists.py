@@ -88,3 +88,19 @@ def row_sums(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int32]) -> np
     """Sums of the values of every row; rows without values are 0."""
     row = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
     return np.bincount(row, weights=values, minlength=len(ends) - 1).astype(np.float64)
+
+
+def as_matrix(column: pa.Array | pa.ChunkedArray, what: str) -> npt.NDArray[np.float64]:
+    """The lists of every token as one array [T, K]; `DataError` where they are not as long as each other."""
+    lists = flat(column).flatten()
+    lengths = np.diff(starts(lists))
+    if len(lengths) and (lengths != lengths[0]).any():
+        raise DataError(
+            "uneven-top-k",
+            f"a teacher's {what} are {lengths.min()} at one token and {lengths.max()} at another",
+            expected="as many at every token",
+            kept="nothing was published",
+            next="make them with label.topk",
+        )
+    values = np.asarray(lists.flatten())
+    return values.reshape(len(lists), -1) if len(lists) else values.reshape(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datakit.label.across import Across as Across
 from datakit.label.attribute_logprob import AttributeLogprob as AttributeLogprob
 from datakit.label.attribute_text import AttributeText as AttributeText
 from datakit.label.attribute_values import AttributeValues as AttributeValues

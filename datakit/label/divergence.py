@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from datakit.clients.token_label import TokenLabel
 from datakit.columns.conversations import flat, starts
-from datakit.columns.token_lists import answered, finite_rows, mask_of, row_sums, token_rows
+from datakit.columns.token_lists import answered, as_matrix, finite_rows, mask_of, row_sums, token_rows
 from datakit.op import Capability, Context, FilterDecision, LabelResult
 from schemas import IDS, Column, Schema
-from schemas.errors import DataError
 from schemas.rows.tokens import MASK
 
 
@@ -60,12 +59,12 @@ class Divergence(TokenLabel):
         """Ask the model; `ServiceError` (13) where it does not answer for every token."""
         model = self.model(rows, ctx)
         texts = token_rows(rows[self.ids])
-        ids_TK = _wide(rows[f"{self.teacher}_ids"], "ids")
+        ids_TK = as_matrix(rows[f"{self.teacher}_ids"], "ids")
         ends = starts(flat(rows[self.ids]))
         answer = answered(model.logprobs_at(texts, np.split(ids_TK, ends[1:-1])), texts, "log-probabilities")
         finite = finite_rows(answer)
-        student_TK = _normalised(_wide(answer, "log-probabilities"))
-        teacher_TK = _normalised(_wide(rows[f"{self.teacher}_logprobs"], "log-probabilities"))
+        student_TK = _normalised(as_matrix(answer, "log-probabilities"))
+        teacher_TK = _normalised(as_matrix(rows[f"{self.teacher}_logprobs"], "log-probabilities"))
         counted_T = (mask_of(rows[self.mask], rows[self.ids], self.mask) != 0).astype(np.float64)
         counted_T[ends[:-1][np.diff(ends) > 0]] = 0
         kl_T = (np.exp(teacher_TK) * (teacher_TK - student_TK)).sum(axis=1)
@@ -73,22 +72,6 @@ class Divergence(TokenLabel):
         columns = {f"{self.into}_kl": kl_T, f"{self.into}_agreement": same_T.astype(np.float64)}
         sums = {name: pa.array(row_sums(values_T * counted_T, ends)) for name, values_T in columns.items()}
         return LabelResult(sums, FilterDecision(pa.array(finite), "logprobs-not-finite", threshold="finite"))
-
-
-def _wide(column: pa.Array | pa.ChunkedArray, what: str) -> npt.NDArray[np.float64]:
-    """The lists of every token as one array [T, K]; `DataError` where they are not as long as each other."""
-    lists = flat(column).flatten()
-    lengths = np.diff(starts(lists))
-    if len(lengths) and (lengths != lengths[0]).any():
-        raise DataError(
-            "uneven-top-k",
-            f"a teacher's {what} are {lengths.min()} at one token and {lengths.max()} at another",
-            expected="as many at every token",
-            kept="nothing was published",
-            next="make them with label.topk",
-        )
-    values = np.asarray(lists.flatten())
-    return values.reshape(len(lists), -1) if len(lists) else values.reshape(0, 1)
 
 
 def _normalised(logprobs_TK: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -170,6 +170,15 @@ class Tokenizer:
         texts: list[str] = self._own.decode_batch([list(map(int, row)) for row in ids], skip_special_tokens=not control)
         return texts
 
+    def added_texts(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text of those before it: nothing for a control token, and for one that leaves a
+        letter unfinished, whose text comes with the token that ends it.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=False)
+        return ["" if one in self.control_ids else stream.step(self._own, int(one)) or "" for one in ids]
+
     @cached_property
     def _unknown(self) -> str | None:
         model = self._json.get("model")

@@ -3,7 +3,8 @@
     --data -> train    -> template -> tokens -> teacher's likeliest ids -> training -> student
            -> held out -> template -> tokens -> teacher's likeliest ids -> divergence, loss before and after -> table
 
-The teacher is asked once (`label.topk`), so the trainer holds one network. Both must read with the same tokenizer.
+The teacher is asked once (`label.topk`), so the trainer holds one network. Both must read with the same tokenizer, but
+for `kd_ranked`: there the teacher reads in its own, and its log-probabilities are laid along the student's tokens.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from pipelines.cli.parameters import OptionalWhole
 from pipelines.cli.references import model_parameter
 from pipelines.commands.one_shot import OneShotOfAnswers, learning_over
 from pipelines.graph.backend import model_at
+from pipelines.graph.limits import longest_row
 from pipelines.graph.model_check import check_top_k, known_ids
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.results import Results
 from pipelines.report.figures import Figure, FigureTable, metrics
-from pipelines.stages.ask import asked
-from pipelines.stages.losses import losses, token_rows
+from pipelines.stages.ask import Reading, asked
+from pipelines.stages.losses import losses
+from pipelines.stages.taught import taught, taught_across
 from trainers.algorithm import Algorithm
+from trainers.registry import algorithm_of
 
 _COLUMNS = (
     Figure("model", meaning="the teacher; the student as it came, and after distillation"),
@@ -40,6 +44,7 @@ _TOP_K = 100
 """Likeliest ids where nobody says how many: NeMo-Aligner's example."""
 
 _WHEN = ("before", "after")
+_LOSSES = tuple(f"loss_{who}.mean" for who in ("teacher", *_WHEN))
 _DIVERGED = ", ".join(f"{when}_kl, {when}_agreement" for when in _WHEN)
 
 
@@ -47,8 +52,8 @@ class Distill(OneShotOfAnswers):
     """A student, `model`, that says what `teacher` says at the tokens of the answers in `data`."""
 
     example = "--model STUDENT --teacher FOLDER --data rows.jsonl --lr 1e-5"
-    unfit = "reads no likeliest ids of a teacher"
-    fitting = "an algorithm over teacher_ids"
+    unfit = "reads no log-probabilities of a teacher"
+    fitting = "an algorithm over teacher_logprobs"
     title, made = "distill", "student"
     needed = ("model", "teacher", "data")
 
@@ -67,14 +72,12 @@ class Distill(OneShotOfAnswers):
         label, first, teacher = given.label, given.model, model_at(plan, self.teacher, "model")
         k = self.top_k or min([_TOP_K, *(size for one in (teacher, first) if (size := known_ids(one)) is not None)])
         check_top_k(k, (teacher, first), "--top-k %d")
+        longest = longest_row(self.max_length, [teacher], "--max-length")
+        theirs = Reading(rendering=self.rendering, tokenizer=teacher, max_length=longest)
         rows = {
-            part: asked(
-                plan,
-                f"{label}/{part}",
-                TopK(k=k),
-                token_rows(plan, f"{label}/{part}", rows, first, given.reading),
-                teacher,
-            )
+            part: taught_across(plan, f"{label}/{part}", TopK(k=k), rows, first, teacher, given.reading, theirs)
+            if self._across
+            else taught(plan, f"{label}/{part}", TopK(k=k), rows, first, teacher, given.reading)
             for part, rows in given.parts.items()
         }
         train, held_out = rows["train"], rows.get("held-out")
@@ -84,7 +87,19 @@ class Distill(OneShotOfAnswers):
         results = Results(
             targets=(student,), datasets={"train": train}, checkpoints={"first": first, "student": student}
         )
-        return results if held_out is None else self._judged(plan, label, results, held_out, teacher)
+        if held_out is None:
+            return results
+        if self._across:
+            judged = losses(plan, label, held_out, {"before": first, "after": student})
+            figures, datasets = {"evaluation": judged.figures}, {"held_out": held_out, "losses": judged.rows}
+            targets = (judged.figures, student)
+            return replace(results, targets=targets, datasets={**results.datasets, **datasets}, figures=figures)
+        return self._judged(plan, label, results, held_out, teacher)
+
+    @property
+    def _across(self) -> bool:
+        """Whether the student stands against the teacher by rank, whatever the ids are of."""
+        return "teacher_ids" not in algorithm_of(self.algorithm).rows
 
     def _judged(self, plan: Plan, label: str, results: Results, held_out: Node, teacher: Node) -> Results:
         """`results` and how teacher, student before and after do on the rows `held_out`."""
@@ -108,16 +123,20 @@ class Distill(OneShotOfAnswers):
         """The loss of teacher and student, and how far the student is from the teacher, before and after."""
         if not self.graph.figures:
             return []
-        loss, far = (metrics(self.graph.figures[name]) for name in ("evaluation", "divergence"))
+        loss = metrics(self.graph.figures["evaluation"])
         rows, tokens = loss["tokens.count"], loss["tokens.mean"]
+        title = f"{self.task_family}: {self.graph.checkpoints['student'].label}"
+        per_token = {name[5:-5]: value / tokens for name, value in loss.items() if name in _LOSSES}
+        if self._across:
+            lines = tuple((f"student {when}", rows, per_token[when]) for when in _WHEN)
+            return [FigureTable(title, _COLUMNS[:3], lines)]
+        far = metrics(self.graph.figures["divergence"])
         apart = {when: [far[f"{when}_{name}.mean"] / tokens for name in ("kl", "agreement")] for when in _WHEN}
-        lines = tuple(
-            (name, rows, loss[f"loss_{when}.mean"] / tokens, *apart.get(when, (0.0, 1.0)))
-            for name, when in (("teacher", "teacher"), ("student before", "before"), ("student after", "after"))
-        )
-        return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['student'].label}", _COLUMNS, lines)]
+        known = (("teacher", "teacher"), ("student before", "before"), ("student after", "after"))
+        judged = tuple((name, rows, per_token[when], *apart.get(when, (0.0, 1.0))) for name, when in known)
+        return [FigureTable(title, _COLUMNS, judged)]
 
     @staticmethod
     def fits(algorithm: Algorithm) -> bool:
-        """Whether `algorithm` reads a teacher's ids."""
-        return "teacher_ids" in algorithm.rows
+        """Whether `algorithm` reads a teacher's log-probabilities."""
+        return "teacher_logprobs" in algorithm.rows

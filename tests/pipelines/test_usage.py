@@ -112,7 +112,7 @@ PAIRED = ("DpoIteration", "SpinIteration", "PreferenceOptimization")
     ("name", "first", "algorithms"),
     [
         ("Sft", ["model", "data"], {"sft"}),
-        ("Distill", ["model", "data", "teacher"], {"kd"}),
+        ("Distill", ["model", "data", "teacher"], {"kd", "kd_ranked"}),
         ("RewardModel", ["model", "data"], {"rm", "rm_margin"}),
         ("Preference", ["model", "data"], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}),
         ("SteerLm", ["model", "data", "reward"], {"sft"}),

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.results import costs
 from tests.results.entries import Entry, Figure, Ground, grounds
 from tests.results.runner import BUILD
 
@@ -92,14 +93,22 @@ def section(ground: Ground, records: Mapping[str, Sequence[Mapping[str, Any]]]) 
     return lines
 
 
-def page(measured: Sequence[Mapping[str, Any]]) -> str:
-    """The page of these records."""
+def page(measured: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, Any]]) -> str:
+    """The page of these records, and of what benchmarks kept."""
     records: dict[str, list[Mapping[str, Any]]] = {}
     for record in measured:
         records.setdefault(record["method"], []).append(record)
     lines = [line for ground in grounds() for line in section(ground, records)]
     commits = sorted({record["commit"] for record in measured})
-    return "\n".join([_HEAD.rstrip(), f"\nMeasured at: {', '.join(commits) or 'no commit'}.", *lines, ""])
+    return "\n".join(
+        [_HEAD.rstrip(), f"\nMeasured at: {', '.join(commits) or 'no commit'}.", *lines, *costs.section(kept), ""]
+    )
+
+
+def kept() -> list[dict[str, Any]]:
+    """What benchmarks kept."""
+    known: list[dict[str, Any]] = json.loads(costs.KEPT.read_text(encoding="utf-8")) if costs.KEPT.exists() else []
+    return known
 
 
 def main() -> None:
@@ -107,7 +116,7 @@ def main() -> None:
     known = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else []
     records = collected(known, BUILD)
     MEASURED.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-    Path(sys.argv[1]).write_text(page(records), encoding="utf-8")
+    Path(sys.argv[1]).write_text(page(records, kept()), encoding="utf-8")
 
 
 if __name__ == "__main__":

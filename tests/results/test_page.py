@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from quiver import inventory
-from tests.results import page, runner
+from tests.benchmarks import _sides
+from tests.results import costs, page, runner
 from tests.results.entries import ORDER, Entry, Figure, Ground, grounds
 
 PAGE = runner.ROOT / "docs" / "results.md"
@@ -20,7 +21,7 @@ METHODS = {name: entry for ground in grounds() for name, entry in ground.methods
 
 def test_the_page_is_fresh() -> None:
     records = json.loads(page.MEASURED.read_text(encoding="utf-8"))
-    assert PAGE.read_text(encoding="utf-8") == page.page(records), "stale: run `make results`"
+    assert PAGE.read_text(encoding="utf-8") == page.page(records, page.kept()), "stale: run `make results`"
     assert {record["method"] for record in records} <= METHODS.keys()
 
 
@@ -67,6 +68,28 @@ def test_the_newest_record_of_a_method_and_seed_stays(tmp_path: Path) -> None:
     (tmp_path / "abc" / "toy-2.json").write_text(json.dumps(record(2, share=0.9)))
     known = [record(1, share=0.1), record(2, share=0.2)]
     assert [one["figures"]["share"] for one in page.collected(known, tmp_path)] == [0.1, 0.9]
+
+
+def test_costs_are_ratios_of_one_round(tmp_path: Path) -> None:
+    """6 over 2 and 5 over 4: the median of 3 and 1.25; medians of seconds would give 5.5 over 3."""
+    sides = {"quiver": iter((2.0, 4.0)), "trl": iter((6.0, 5.0))}
+    order: list[str] = []
+
+    def measure(side: str) -> dict[str, float]:
+        order.append(side)
+        return {"seconds": next(sides[side]), "MiB": 1000.0}
+
+    taken = _sides.in_turns(2, tuple(sides), measure)
+    assert order == ["quiver", "trl", "trl", "quiver"]
+    for _ in range(2):
+        _sides.keep(tmp_path / "costs.json", "toys", "a case", taken)
+    (record,) = json.loads((tmp_path / "costs.json").read_text())
+    table = [line for line in costs.section([record]) if line.startswith("| a case")]
+    assert table == [
+        "| a case | Quiver | 3.0 (2.0, 4.0) |  | 1,000 |  |",
+        "| a case | TRL | 5.5 (6.0, 5.0) | 2.12 (3.00, 1.25) | 1,000 |  |",
+    ]
+    assert costs.section([]) == []
 
 
 @pytest.fixture

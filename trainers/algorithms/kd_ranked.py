@@ -5,7 +5,8 @@
     loss as in `kd`
 
 NeMo-Aligner's `cross_tokenizer`: a teacher with another vocabulary can say how sure to be, but not of what; that comes
-of the cross-entropy (`sft_weight`). The rows hold the teacher's log-probabilities along the student's tokens.
+of the cross-entropy (`sft_weight`). The rows hold the teacher's log-probabilities along the student's tokens, as
+`label.across` lays them: all 0 where no token of the teacher's begins.
 """
 
 from __future__ import annotations

@@ -62,3 +62,16 @@ def test_more_ranks_than_the_student_has_tokens_are_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match="9 entries per token, more than the vocabulary"):
         TokenDataset(data, KD_RANKED, Limits(48, 8))
     assert len(TokenDataset(data, KD_RANKED, Limits(48, 9))) == 1
+
+
+def test_a_token_without_a_teacher_has_the_cross_entropy_alone() -> None:
+    """Whose log-probabilities are all 0, as `label.across` leaves them inside a teacher's token."""
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 0.25, -1.0]], requires_grad=True)
+    answers = {Needs.RANKED_LOGITS: logits, Needs.LOGPROBS: torch.tensor([-0.5, -2.0])}
+    teacher = torch.tensor([[0.0, 0.0, 0.0], [-0.5, -1.0, -4.0]])
+    outputs = {"input_ids": ModelOutputs(torch.zeros(2, dtype=torch.long), 1, answers)}
+    rows = {"loss_mask": torch.tensor([1, 1]), "teacher_logprobs": teacher}
+    loss = KD_RANKED.loss(Settings(sft_weight=0.4), outputs, rows)
+    assert loss.values[0].item() == pytest.approx(0.4 * 0.5) and loss.values[1].item() > 0.4 * 2.0
+    loss.values.sum().backward()
+    assert logits.grad is not None and not logits.grad[0].any() and logits.grad[1].all()
