@@ -252,7 +252,8 @@ def against(method: str, chosen: argparse.Namespace) -> None:
             case = f"{method}, {epochs} epoch{'s' if epochs > 1 else ''}, {chosen.count} rows"
             print(f"{case}:")
             for side, figures in taken.items():
-                seconds, sizes = (middle([one[name] for one in figures], ",.0f") for name in ("seconds", "MiB"))
+                forms = (("seconds", ",.1f"), ("MiB", ",.0f"))
+                seconds, sizes = (middle([one[name] for one in figures], form) for name, form in forms)
                 apart_by = "" if side == "quiver" else f"   {side} / quiver {middle(ratios(taken, side))}"
                 print(f"   {side} {seconds} s, {sizes} MiB{apart_by}", flush=True)
             keep(chosen.keep, "trl_trainers", case, taken)

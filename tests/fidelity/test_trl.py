@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ WEIGHTS = {
     "orpo": PAIRS["orpo"],
     "kto": ("kto", KTO["kto"][0], "kto", KTO["kto"][1]),
     "rm": ("rm", {}, "rm", {}),
+    **{name: ("kd", LOGITS[name][0], "kd", LOGITS[name][1]) for name in LOGITS},
 }
 
 
@@ -276,8 +278,22 @@ def sequence(ids: str, mask: str, prompt: list[int], answer: list[int]) -> dict[
     return {ids: np.array(prompt + answer), mask: np.array([0] * len(prompt) + [1] * len(answer))}
 
 
+def taught(algorithm: Algorithm, pairs: Sequence[dict[str, Any]], teacher: Any) -> MicroBatch:
+    """The chosen answers, with what `teacher` says of all 43 ids."""
+    rows = [sequence("input_ids", "loss_mask", pair["prompt_ids"], pair["chosen_ids"]) for pair in pairs]
+    for row in rows:
+        row["teacher_ids"] = np.tile(np.arange(43), (len(row["input_ids"]), 1))
+        row["teacher_logprobs"] = np.zeros(row["teacher_ids"].shape, np.float32)
+    batch = assemble(algorithm, rows)
+    with torch.no_grad():
+        logits_TK = outputs_of(teacher, batch, algorithm.needs)["input_ids"].gathered_logits_TK
+    return replace(batch, rows={**batch.rows, "teacher_logprobs": logits_TK.log_softmax(-1)})
+
+
 def batch_of(algorithm: Algorithm, data: dict[str, Any], reference: Any) -> MicroBatch:
     """The rows as `algorithm` reads them."""
+    if algorithm.name == "kd":
+        return taught(algorithm, data["pairs"], reference)
     if algorithm.name == "kto":
         read = data["feedback"]
         sides = {"completion_ids": ("input_ids", "loss_mask", "ref_logprob")}
@@ -308,7 +324,8 @@ def test_the_same_weights(name: str, asked: dict[str, Any], theirs: dict[str, An
             read = outputs_of(net, batch.statistics, algorithm.needs)
             open_means = algorithm.statistics_of(settings, read, batch.statistics.rows)
         constants = {key: total / count for key, (total, count) in open_means.items()}
-    loss = algorithm.loss(settings, outputs_of(net, batch, algorithm.needs), batch.rows | constants).values.mean()
+    made = algorithm.loss(settings, outputs_of(net, batch, algorithm.needs), batch.rows | constants)
+    loss = (made.values * made.weights).sum() / made.weights.sum()
     net.zero_grad(set_to_none=True)
     loss.backward()
     squares = [value.grad.square().sum() for value in net.parameters() if value.grad is not None]

@@ -188,6 +188,15 @@ def _of_policy(name: str, settings: dict[str, Any], rows: Mapping[str, Any], net
             tensors = [torch.tensor(row) for row in labels]
             batch[f"{side}_labels"] = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-100)
         return trainer.get_batch_loss_metrics(network, batch)[0]
+    if name == "kd":
+        whole = [(row["prompt_ids"], row["chosen_ids"]) for row in rows["pairs"]]
+        ids = padded([prompt + answer for prompt, answer in whole], dtype=torch.long)
+        labels = ids.clone()
+        for row, (prompt, answer) in enumerate(whole):
+            labels[row, : len(prompt)] = labels[row, len(prompt) + len(answer) :] = -100
+        with torch.no_grad():
+            teacher = reference(ids).logits[:, :-1]
+        return GKDTrainer.generalized_jsd_loss(network(ids).logits[:, :-1], teacher, labels[:, 1:], **settings)
     for model in (network, reference):
         add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     models = {"model": network, "ref_model": reference, "precompute_ref_logps": False}

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from datakit.formats.compression import FLOOR
 from datakit.formats.forms import FORMS
 from datakit.formats.lines import BLOCK, blocks
 from datakit.formats.size import size_of
-from datakit.io import Jsonl
+from datakit.io import Csv, Jsonl
 
 PARTS = [b'{"a":1}', b'{"abc":123456789012345}', b"", b"  ", b"{", b"\r"]
 
@@ -68,10 +69,18 @@ SAMPLES = [
 @pytest.mark.parametrize("case", SAMPLES, ids=[case[1] for case in SAMPLES])
 def test_the_sample_files_of_the_page(shared_data: Path, tmp_path: Path, case: list[str]) -> None:
     form, name, settings, rows, rejected = case
-    op = Jsonl(files=(str(shared_data / name),), format=form, **json.loads(settings or "{}"))
+    kind = Csv if ".csv" in name else Jsonl
+    op = kind(files=(str(shared_data / name),), format=form, **json.loads(settings or "{}"))
     done = apply(op, [], str(tmp_path / "out"), max_rejected=int(rejected))
     gone = done.read_rejected()
     assert (done.num_rows, 0 if gone is None else gone.num_rows) == (int(rows), int(rejected))
+    folder, _, file = name.partition("/")
+    source = (shared_data / folder / "SOURCE.txt").read_text()
+    published = re.search(rf"^- {re.escape(file)}: (\d+) rows;", source, re.M)
+    assert published, "its source says how many rows there are"
+    if form != "oasst":  # rows are trees there, of many answers each: below
+        assert int(rows) + int(rejected) == int(published[1])
+    assert gone is None or all(gone["reason"].to_pylist())
 
 
 def test_the_page_names_every_format() -> None:
