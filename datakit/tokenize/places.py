@@ -49,7 +49,7 @@ class Places(Label):
         )
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array]:
-        """Both columns."""
+        """What is counted of each row as text, and where its tokens begin; `DataError` for packs."""
         no_packs(rows, self.name)
         ends = starts(flat(rows[self.ids]))
         counted = np.split(mask_of(rows[self.mask], rows[self.ids], self.mask) != 0, ends[1:-1])
