@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import flat, starts
 from datakit.columns.token_lists import as_matrix
 from datakit.op import Context, FilterDecision, Label, LabelResult
-from datakit.tokenize.places import PLACES
+from datakit.tokenize.starts import STARTS
 from schemas import Column, Schema
 
 LOGPROBS = pa.list_(pa.list_(pa.float32()))
@@ -27,7 +27,7 @@ LOGPROBS = pa.list_(pa.list_(pa.float32()))
 @dataclass(frozen=True, kw_only=True)
 class Across(Label):
     """Adds `<into>_logprobs`: the `<teacher>_logprobs` that `label.topk` made along the teacher's tokens, along the
-    student's. The texts and places of both (`<own>_text`, `<own>_places` and so on) are those of `tokenize.places`.
+    student's. The texts and starts of both (`<own>_text`, `<own>_starts` and so on) are those of `tokenize.starts`.
 
     A row that no row of the teacher stands beside is rejected (no-teacher), and one of whose answer the teacher read
     another text (other-text). The count `taught` is of tokens that have the teacher's numbers, `placed` of those that
@@ -44,9 +44,9 @@ class Across(Label):
     def takes(self) -> Schema:
         sides = ((self.own, False), (self.teacher, True))
         columns = [
-            Column(f"{side}_{what}", kind, f"of tokenize.places: {what} of the {side}'s tokens", nullable=null)
+            Column(f"{side}_{what}", kind, f"of tokenize.starts: {what} of the {side}'s tokens", nullable=null)
             for side, null in sides
-            for what, kind in (("text", pa.string()), ("places", PLACES))
+            for what, kind in (("text", pa.string()), ("starts", STARTS))
         ]
         given = Column(f"{self.teacher}_logprobs", LOGPROBS, "along the teacher's tokens, in nats", nullable=True)
         return Schema("rows of two vocabularies", 1, (*columns, given))
@@ -67,7 +67,7 @@ class Across(Label):
         given_TK = as_matrix(rows[f"{self.teacher}_logprobs"], "log-probabilities")
         made_TK = np.zeros((len(taught), given_TK.shape[1]), np.float32)
         made_TK[taught] = given_TK[place[taught]]
-        ends = starts(flat(rows[f"{self.own}_places"]))
+        ends = starts(flat(rows[f"{self.own}_starts"]))
         width = pa.array(np.arange(len(made_TK) + 1) * made_TK.shape[1], pa.int32())
         tokens = pa.ListArray.from_arrays(width, pa.array(made_TK.reshape(-1)))
         column = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), tokens)
@@ -82,14 +82,14 @@ def _matched(
     """Of all rows' own tokens, laid end to end, the place, whether a token of the teacher's begins there, and which of
     all the teacher's.
     """
-    columns = [flat(rows[f"{side}_places"]) for side in (own, teacher)]
+    columns = [flat(rows[f"{side}_starts"]) for side in (own, teacher)]
     (own_key, own_at), (teacher_key, teacher_at) = (_keys(column) for column in columns)
     known = np.flatnonzero(teacher_at >= 0)
     if not len(known):
         return own_at, np.zeros(len(own_at), bool), np.zeros(len(own_at), np.int64)
-    found = np.minimum(np.searchsorted(teacher_key[known], own_key), len(known) - 1)
-    taught = (own_at >= 0) & (teacher_key[known][found] == own_key)
-    return own_at, taught, known[found]
+    nearest = np.minimum(np.searchsorted(teacher_key[known], own_key), len(known) - 1)
+    taught = (own_at >= 0) & (teacher_key[known][nearest] == own_key)
+    return own_at, taught, known[nearest]
 
 
 def _keys(column: pa.ListArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

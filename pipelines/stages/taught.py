@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datakit.label import Across, TopK
 from datakit.sql import Query
-from datakit.tokenize import Places
+from datakit.tokenize import Starts
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import Reading, asked
@@ -24,15 +24,15 @@ def taught_across(
     """
     apart = f"{label}/teacher"
     read = asked(plan, apart, op, token_rows(plan, apart, rows, teacher, theirs), teacher)
-    placed = plan.table(f"{apart}.places", Places(into=op.into), read, tokenizer=teacher)
-    kept = ", ".join(f"{op.into}_{name} AS theirs_{name}" for name in ("text", "places", "logprobs"))
+    placed = plan.table(f"{apart}.starts", Starts(into=op.into), read, tokenizer=teacher)
+    kept = ", ".join(f"{op.into}_{name} AS theirs_{name}" for name in ("text", "starts", "logprobs"))
     query = Query(query=f"SELECT sample_id, {kept} FROM rows", tables=("rows",), key=("sample_id",))
     other = plan.table(f"{apart}.answers", query, placed)
     tokens = token_rows(plan, label, rows, student, reading)
-    own = plan.table(f"{label}.places", Places(), tokens, tokenizer=student)
+    own = plan.table(f"{label}.starts", Starts(), tokens, tokenizer=student)
     names = ", ".join(f"own.{name}" for name in rows_of(own).names)
     query = Query(
-        query=f"SELECT {names}, theirs_text, theirs_places, theirs_logprobs FROM own LEFT JOIN other USING (sample_id)"
+        query=f"SELECT {names}, theirs_text, theirs_starts, theirs_logprobs FROM own LEFT JOIN other USING (sample_id)"
         " ORDER BY own.sample_id",
         tables=("own", "other"),
         kind=rows_of(own).name,

@@ -53,21 +53,21 @@ def test_rows_hold_the_teachers_numbers_and_the_student_learns(tmp_path: Path) -
         connection.execute(f"SET file_search_path = '{tmp_path}/quiver-data/distill/sums'")
         train, theirs = (
             connection.sql(f"SELECT * FROM '{name}-????????/*.parquet' ORDER BY sample_id").to_arrow_table()
-            for name in ("train", "train/teacher.places")
+            for name in ("train", "train/teacher.starts")
         )
     assert train["sample_id"].to_pylist() == theirs["sample_id"].to_pylist() and train.num_rows > 40
     met = 0
     for own, other in zip(train.to_pylist(), theirs.to_pylist(), strict=True):
         assert own["own_text"] == other["teacher_text"] and len(other["input_ids"]) < len(own["input_ids"])
-        known = dict(zip(other["teacher_places"], other["teacher_logprobs"], strict=True))
-        for place, numbers in zip(own["own_places"], own["teacher_logprobs"], strict=True):
+        known = dict(zip(other["teacher_starts"], other["teacher_logprobs"], strict=True))
+        for place, numbers in zip(own["own_starts"], own["teacher_logprobs"], strict=True):
             has = place >= 0 and place in known
             assert numbers == (known[place] if has else [0.0] * 5)
             met += has
     assert met >= 3 * train.num_rows, "a word of a teacher's is several letters of the student's"
 
 
-def test_one_tokenizer_needs_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_tokenizer_needs_no_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pages.model(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"prompt": "q", "response": "a"}\n')
@@ -79,4 +79,4 @@ def test_one_tokenizer_needs_no_places(tmp_path: Path, monkeypatch: pytest.Monke
         more = (Reading(),) if of is taught_across else ()
         made = of(plan, name, TopK(k=2), rows, model, model, Reading(), *more)
         stages[name] = {node.op.name for node in made.ancestors() if hasattr(node, "op")} | {made.op.name}
-    assert "tokenize.places" not in stages["same"] and {"tokenize.places", "label.across"} <= stages["across"]
+    assert "tokenize.starts" not in stages["same"] and {"tokenize.starts", "label.across"} <= stages["across"]

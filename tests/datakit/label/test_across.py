@@ -19,9 +19,9 @@ ROWS = RICH.conform(
         {
             "sample_id": ["a", "b", "c"],
             "own_text": ["the end", "no", "yes"],
-            "own_places": [[-1, 0, 1, 2, 3, 4, -1], [0, 1], [0]],
+            "own_starts": [[-1, 0, 1, 2, 3, 4, -1], [0, 1], [0]],
             "theirs_text": ["the end", None, "yes!"],
-            "theirs_places": [[-1, 0, 3, -1], None, [0]],
+            "theirs_starts": [[-1, 0, 3, -1], None, [0]],
             "theirs_logprobs": [
                 [[0.0, 0.0], [-0.1, -3.0], [-0.5, -1.0], [-0.2, -2.0]],
                 None,
@@ -47,7 +47,7 @@ def test_numbers_stand_where_both_begin_a_token_and_rows_without_go_with_a_reaso
 def test_the_same_vocabulary_gives_the_same_numbers(put, tmp_path) -> None:
     places = [[-1, 0, 4], [0, 1]]
     numbers = [[[0.0, 0.0], [-0.25, -2.0], [-0.5, -1.0]], [[-0.75, -1.0], [-0.125, -3.0]]]
-    table = {"sample_id": ["a", "b"], "own_text": ["word s", "no"], "own_places": places}
-    table |= {"theirs_text": ["word s", "no"], "theirs_places": places, "theirs_logprobs": numbers}
+    table = {"sample_id": ["a", "b"], "own_text": ["word s", "no"], "own_starts": places}
+    table |= {"theirs_text": ["word s", "no"], "theirs_starts": places, "theirs_logprobs": numbers}
     out = apply(Across(), put(RICH.conform(pa.table(table)), schema=RICH), str(tmp_path / "out"))
     assert out.read()["teacher_logprobs"].to_pylist() == numbers

@@ -1,4 +1,4 @@
-"""tokenize.places: the learnt text and where in it each token begins, by hand and of two vocabularies."""
+"""tokenize.starts: the learnt text and where in it each token begins, by hand and of two vocabularies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from datakit.tokenize import Places
+from datakit.tokenize import Starts
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import TOKENS
 from schemas.errors import DataError
 from tests.datakit.fakes import Example, tokenizer
 
 ROWS = TOKENS.conform(pa.table({"sample_id": ["a", "b"], "input_ids": [[5, 6, 7], []], "loss_mask": [[0, 1, 1], []]}))
-EXAMPLES = [Example(Places(), (ROWS,), tokenizer())]
+EXAMPLES = [Example(Starts(), (ROWS,), tokenizer())]
 
 
 def of_bytes(*words: str) -> Tokenizer:
@@ -43,8 +43,8 @@ def placed(own: Tokenizer, parts: list[tuple[str, int]]) -> tuple[str, list[int]
         ids += more
         mask += [learnt] * len(more)
     table = TOKENS.conform(pa.table({"sample_id": ["a"], "input_ids": [ids], "loss_mask": [mask]}))
-    made = Places().label(table, type("Ctx", (), {"resources": {"tokenizer": own}})())
-    return made["own_text"][0].as_py(), made["own_places"][0].as_py(), ids
+    made = Starts().label(table, type("Ctx", (), {"resources": {"tokenizer": own}})())
+    return made["own_text"][0].as_py(), made["own_starts"][0].as_py(), ids
 
 
 def test_letters_of_several_bytes_blanks_and_control_tokens() -> None:
@@ -64,4 +64,4 @@ def test_two_vocabularies_have_one_text_and_meet_where_both_begin_a_token() -> N
 def test_packs_are_refused(tmp_path: Path) -> None:
     packs = ROWS.append_column("lengths", pa.array([[3], []], pa.list_(pa.int32())))
     with pytest.raises(DataError, match="packs of several"):
-        Places().label(packs, type("Ctx", (), {"resources": {"tokenizer": of_bytes()}})())
+        Starts().label(packs, type("Ctx", (), {"resources": {"tokenizer": of_bytes()}})())

@@ -1,4 +1,4 @@
-"""tokenize.places: where in the learnt text each token begins, by which tokens of two vocabularies match."""
+"""tokenize.starts: where in the learnt text each token begins, by which tokens of two vocabularies match."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import IDS, Column, Schema
 from schemas.rows.tokens import MASK
 
-PLACES = pa.list_(pa.int64())
+STARTS = pa.list_(pa.int64())
 """Of each token of a row; of a type that ids do not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places(Label):
+class Starts(Label):
     """Adds `<into>_text`, the text of the tokens that `mask` counts, laid end to end without control tokens and without
-    blanks before it, and `<into>_places`, one number a token: the letters of that text before it. A token that is not
+    blanks before it, and `<into>_starts`, one number a token: the letters of that text before it. A token that is not
     counted, is a control token, begins inside a letter or before the text has no place: -1.
     """
 
-    name: ClassVar[str] = "tokenize.places"
+    name: ClassVar[str] = "tokenize.starts"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     ids: str = "input_ids"
@@ -45,7 +45,7 @@ class Places(Label):
     def adds(self) -> tuple[Column, ...]:
         return (
             Column(f"{self.into}_text", pa.string(), f"text of {self.ids} that {self.mask} counts"),
-            Column(f"{self.into}_places", PLACES, "letters of it before each token; -1: the token has no place"),
+            Column(f"{self.into}_starts", STARTS, "letters of it before each token; -1: the token has no place"),
         )
 
     def label(self, rows: pa.Table, ctx: Context) -> Mapping[str, pa.Array]:
@@ -56,10 +56,10 @@ class Places(Label):
         tokenizer = tokenizer_of(ctx)
         # A loop over rows: what a token adds depends on the tokens before it.
         made = [_placed(tokenizer, ids, mask) for ids, mask in zip(token_rows(rows[self.ids]), counted, strict=True)]
-        places = np.concatenate([[], *(places for _, places in made)]).astype(np.int64)
+        begins = np.concatenate([[], *(begin for _, begin in made)]).astype(np.int64)
         return {
             f"{self.into}_text": pa.array([text for text, _ in made], pa.string()),
-            f"{self.into}_places": as_lists(places, ends),
+            f"{self.into}_starts": as_lists(begins, ends),
         }
 
 
