@@ -160,13 +160,18 @@ def middle(values: Sequence[float], form: str = ".2f") -> str:
     return f"{statistics.median(values):{form}}{each}"
 
 
-def keep(file: Path | None, module: str, case: str, taken: Taken) -> None:
-    """Put `taken` into the JSON file that the costs of docs/results.md are made of, in the place of an older `case`."""
+def keep(file: Path | None, module: str, case: str, taken: Taken, asked: Sequence[str] | None = None) -> None:
+    """Put `taken` into the JSON file that the costs of docs/results.md are made of, in the place of an older `case`;
+    `asked`: the benchmark's flags, by default those of this process.
+    """
     if file is None:
         return
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     known = [one for one in known if (one["module"], one["case"]) != (module, case)]
     commit = ["git", "rev-parse", "--short", "HEAD"]
     name = subprocess.run(commit, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    known.append({"module": module, "case": case, "commit": name, "taken": taken})
+    words = list(sys.argv[1:] if asked is None else asked)
+    if "--keep" in words:
+        del words[words.index("--keep") : words.index("--keep") + 2]
+    known.append({"module": module, "flags": " ".join(words), "case": case, "commit": name, "taken": taken})
     file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -43,6 +43,11 @@ def section(kept: Sequence[Mapping[str, Any]]) -> list[str]:
             memory = statistics.median(each["MiB"] for each in figures)
             seconds = middle([each["seconds"] for each in figures], ".1f")
             lines.append(f"| {one['case']} | {_SIDES[side]} | {seconds} | {over} | {memory:,.0f} | {fill} |")
-    modules = sorted({one["module"] for one in kept})
-    asked = [f'make bench ARGS="{name} --keep tests/results/costs.json"' for name in modules]
-    return [*lines, "", "```text", *asked, "```"]
+    asked = dict.fromkeys(f"{one['module']} {one['flags']}".strip() for one in kept)
+    return [
+        *lines,
+        "",
+        "```text",
+        *(f'make bench ARGS="{words} --keep tests/results/costs.json"' for words in asked),
+        "```",
+    ]

@@ -82,13 +82,14 @@ def test_costs_are_ratios_of_one_round(tmp_path: Path) -> None:
     taken = _sides.in_turns(2, tuple(sides), measure)
     assert order == ["quiver", "trl", "trl", "quiver"]
     for _ in range(2):
-        _sides.keep(tmp_path / "costs.json", "toys", "a case", taken)
+        _sides.keep(tmp_path / "costs.json", "toys", "a case", taken, ["--rounds", "2", "--keep", "costs.json"])
     (record,) = json.loads((tmp_path / "costs.json").read_text())
     table = [line for line in costs.section([record]) if line.startswith("| a case")]
     assert table == [
         "| a case | Quiver | 3.0 (2.0, 4.0) |  | 1,000 |  |",
         "| a case | TRL | 5.5 (6.0, 5.0) | 2.12 (3.00, 1.25) | 1,000 |  |",
     ]
+    assert 'make bench ARGS="toys --rounds 2 --keep tests/results/costs.json"' in costs.section([record])
     assert costs.section([]) == []
 
 
