@@ -23,7 +23,7 @@ test: ## the tests, file by file in two processes (JOBS=4 for four)
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not matrix and not servers" $(ARGS)
 
-test-slow: build/trl/.installed ## the long tail that `make test` leaves out
+test-slow: build/trl/.installed build/lm-eval/.installed ## the long tail that `make test` leaves out
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
@@ -37,6 +37,12 @@ build/trl/.installed: tests/fidelity/trl.txt
 	@rm -rf build/trl
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/trl -r $<
 	@mkdir -p build/trl && touch $@
+
+build/lm-eval/.installed: tests/fidelity/lm-eval.txt
+	@bash setup.sh dev
+	@rm -rf build/lm-eval
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target build/lm-eval -r $<
+	@mkdir -p build/lm-eval && touch $@
 
 test-servers: build/vllm/.installed ## our client against a real vLLM, whose CPU build it puts into build/vllm: 3.5 GB
 	@bash setup.sh dev

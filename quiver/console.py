@@ -38,6 +38,11 @@ COMMANDS: Mapping[str, Command] = {
         meaning="arrangements of many stages",
         module="quiver.registries",
     ),
+    "suites": Command(
+        usage="quiver suites",
+        meaning="benchmarks of `quiver Evaluate --suite`",
+        module="quiver.registries",
+    ),
     "show": Command(
         usage="quiver show URL_OR_NAME [--rows N] [--where PREDICATE] [--sample N [--seed S]] [--whole] "
         "[--mask [--tokenizer FOLDER]] [--root FOLDER]",

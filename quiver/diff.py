@@ -31,7 +31,7 @@ _SIDES = {"rows_a": "rows A", "rows_b": "rows B", "only_a": "only A", "only_b": 
           "share_a": "share A", "share_b": "share B", "finish_reason": "finish", "a": "A", "b": "B"}  # fmt: skip
 """Columns as they are headed."""
 _ONE_SIDE = ("stage", "scorer", "samples_a", "mean_a", "spread_a", "samples_b", "mean_b", "spread_b")
-_BOTH_SIDES = ("stage", "scorer", "prompts", "difference", "wins_b", "ties", "wins_a", "win_rate_b")
+_BOTH_SIDES = ("stage", "scorer", "prompts", "difference", "low", "high", "wins_b", "ties", "wins_a", "win_rate_b")
 
 
 def diff(command: Command, arguments: Sequence[str]) -> Iterable[str]:
@@ -68,7 +68,10 @@ def _text(a: Named, b: Named, between: Difference) -> Iterator[str]:
     if not rewards.num_rows:
         yield from ("", "no rewards on either side")
     shared = rewards.filter(pc.is_valid(rewards["prompts"])).select(_BOTH_SIDES)
-    yield from _section("on common prompts, mean of each (difference: B - A; B's rate: wins + ties / 2)", shared)
+    yield from _section(
+        "on common prompts, mean of each (difference: B - A, low to high its 95 % interval; B's rate: wins + ties / 2)",
+        shared,
+    )
     if rewards.num_rows and not shared.num_rows:
         yield from ("", "no prompt has rewards on both sides")
     yield from _section("lengths", between.lengths)

@@ -92,6 +92,18 @@ def recipes() -> Lines:
     return listed
 
 
+def suites() -> Lines:
+    """Every suite, the value that it is, and the first sentence of its file."""
+    folder = _pipelines() / "suites"
+    listed = []
+    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            file = folder / f"{(node.module or '').rpartition('.')[2]}.py"
+            about = terminal.sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
+            listed += [(file.stem, alias.name, about) for alias in node.names]
+    return listed
+
+
 def stages() -> Lines:
     """Every command of one stage, the file that it stands in, and the first sentence about it."""
     listed = []

@@ -1,4 +1,4 @@
-"""`quiver ops`, `formats`, `algorithms` and `recipes`: what there is, or one of it by its name."""
+"""`quiver ops`, `formats`, `algorithms`, `recipes` and `suites`: what there is, or one of it by its name."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def recipes(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         there = arguments[0] in {name for name, *_ in inventory.recipes()}
         raise command.wrong(arguments[0], f"quiver {arguments[0]} --help" if there else command.call)
     return inventory.table(inventory.recipes())
+
+
+def suites(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """All suites, with the formats of their rows; `docs/evaluation.md` has a command for each."""
+    if command.at_most(1, arguments):
+        there = arguments[0] in {name for name, *_ in inventory.suites()}
+        raise command.wrong(arguments[0], "quiver Evaluate --help" if there else command.call)
+    return inventory.table(inventory.suites())
 
 
 @contextmanager

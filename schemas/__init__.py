@@ -10,6 +10,7 @@ from schemas.rows.attributed import ATTRIBUTED as ATTRIBUTED
 from schemas.rows.attributed import ATTRIBUTED_TOKENS as ATTRIBUTED_TOKENS
 from schemas.rows.attributed import STEERLM_ATTRIBUTES as STEERLM_ATTRIBUTES
 from schemas.rows.chats import CHATS as CHATS
+from schemas.rows.choices import CHOICES as CHOICES
 from schemas.rows.completions import COMPLETIONS as COMPLETIONS
 from schemas.rows.conversation import IDS as IDS
 from schemas.rows.conversation import MESSAGES as MESSAGES

@@ -45,6 +45,8 @@ def test_the_quick_commands_of_a_page_run(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in ALL if runs(name, slow=True) != runs(name, slow=False)])
 def test_all_commands_of_a_page_run(name: str, folder: Path) -> None:
     pages.model(folder / "my-model")
+    if name == "evaluation.md":
+        pages.model(folder / "my-model", max_position_embeddings=1024)  # six questions stand before each
     if name == "draft-plus.md":
         pages.diffusion(folder / "my-diffusion")
     if name == "launching.md":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datakit.blend.choices import Choices as Choices
 from datakit.blend.judged import Judged as Judged
 from datakit.blend.match import Match as Match
 from datakit.blend.mismatch import Mismatch as Mismatch

@@ -19,15 +19,20 @@ from schemas import PIECES
 from schemas.end_tokens import TurnEnd
 from schemas.errors import printable
 from schemas.manifest import Manifest
-from schemas.rows.samples import CUT
+from schemas.rows.samples import CUT, OPEN
 
 WITHOUT_END, CUT_ANSWERS = "rows_without_end", "cut_answers"
 """Counts in a manifest's stats: rows that teach no end, but for cut answers; and these, where there are any."""
 
 
 def cut_rows(rows: pa.Table, answer: str = "response") -> npt.NDArray[np.bool_]:
-    """Rows whose text in the column `answer` was cut, as `finish_reasons` says."""
-    return np.asarray(pc.fill_null(pc.equal(finish_reasons(rows, answer), CUT), False))
+    """Rows whose text in the column `answer` was cut, or has no end of its own, as `finish_reasons` says."""
+    return np.asarray(pc.is_in(finish_reasons(rows, answer), pa.array([CUT, OPEN])))
+
+
+def open_rows(rows: pa.Table, answer: str = "response") -> npt.NDArray[np.bool_]:
+    """Those of them that have none: nobody cut them."""
+    return np.asarray(pc.is_in(finish_reasons(rows, answer), pa.array([OPEN])))
 
 
 def without_end(pieces: pa.Array, cut: npt.NDArray[np.bool_]) -> pa.Array:
@@ -49,10 +54,15 @@ def without_end(pieces: pa.Array, cut: npt.NDArray[np.bool_]) -> pa.Array:
 
 
 def counts(
-    pieces: pa.ChunkedArray, ends: Sequence[str], *, cut: npt.NDArray[np.bool_], appended: bool = False
+    pieces: pa.ChunkedArray,
+    ends: Sequence[str],
+    *,
+    cut: npt.NDArray[np.bool_],
+    open_ended: npt.NDArray[np.bool_] | None = None,
+    appended: bool = False,
 ) -> dict[str, float]:
-    """How many rows of a PIECES column teach no end, and how many were `cut`; `appended`: an end token follows rows
-    that end trained.
+    """How many rows of a PIECES column teach no end, and how many were `cut`, but for those that are `open_ended`;
+    `appended`: an end token follows rows that end trained.
     """
     column = flat(pieces)
     offsets, inner = starts(column), column.flatten()
@@ -69,7 +79,7 @@ def counts(
     good[left] = _ending(_joined(parts, firsts[left], places[left] + 1), ends)
     without = ~cut
     without[np.searchsorted(offsets, places[good], side="right") - 1] = False
-    return {WITHOUT_END: float(without.sum()), **cut_counts(cut)}
+    return {WITHOUT_END: float(without.sum()), **cut_counts(cut if open_ended is None else cut & ~open_ended)}
 
 
 def cut_counts(*cut: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import schemas
 from datakit.formats.ids import PARTS
-from datakit.formats.keys import Key, Shape
+from datakit.formats.keys import TEXT, Key, Shape
 from datakit.formats.leftover import carried, keys_at, left_counts, types_of
 from datakit.formats.lines import Fault
 from datakit.formats.parquet_columns import check_columns, raw_columns, wrong_rows
@@ -88,10 +88,11 @@ class Columnar(FormatReader):
         keys, form = self._keys(), None if self.format is None else self._form
         kept = () if form is None else kept_keys(form, pinned.types)
         rows = pinned._rows(kept)
-        more = () if form is None else (*form.refused, *form.roots)
+        roots = () if form is None else tuple(Key(name, TEXT, required=False) for name in form.roots)
+        more = () if form is None else tuple(form.refused)
         for url, sha256 in zip(self.files, pinned.digests, strict=True):
             count = 0
-            for part in self.batches(url, sha256, (*keys, *kept), more):
+            for part in self.batches(url, sha256, (*keys, *kept, *roots), more):
                 if form is None:
                     raw = raw_columns(part.table, keys, url, count)
                     yield self._of_kind(rows, raw, part, base_name(url))

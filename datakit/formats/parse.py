@@ -65,6 +65,8 @@ class Parser:
     ignored: tuple[str, ...] = ()
     bare: str = ""
     records: Callable[[Any], Iterator[Record]] | None = None
+    read: tuple[str, ...] = ()
+    """What `records` reads of a record."""
 
     def parse(self, block: Block) -> Parsed:
         """Columns of the keys out of `block`."""
@@ -76,7 +78,7 @@ class Parser:
 
     def of_table(self, rows: pa.Table, numbers: np.ndarray) -> Parsed:
         """Columns of the keys out of a table from elsewhere, whose rows have these numbers."""
-        used = [name for name in rows.column_names if name in self._roots or name in self.refused]
+        used = [name for name in rows.column_names if name in {*self._roots, *self.refused, *self.read}]
         left = Counter(
             {
                 printable(name): len(rows) - rows[name].null_count

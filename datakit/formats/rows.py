@@ -109,6 +109,7 @@ def parser_of(form: Form, keys: tuple[Key, ...], types: Sequence[tuple[str, str]
         ignored=tuple(ignored),
         bare=form.bare,
         records=form.records,
+        read=form.roots,
     )
 
 

@@ -7,6 +7,7 @@ from datakit.label.attribute_logprob import AttributeLogprob as AttributeLogprob
 from datakit.label.attribute_text import AttributeText as AttributeText
 from datakit.label.attribute_values import AttributeValues as AttributeValues
 from datakit.label.attributes import Attributes as Attributes
+from datakit.label.choices import Choices as Choices
 from datakit.label.distinct_n import DistinctN as DistinctN
 from datakit.label.divergence import Divergence as Divergence
 from datakit.label.gae import Gae as Gae
@@ -20,6 +21,7 @@ from datakit.label.language import Language as Language
 from datakit.label.length import Length as Length
 from datakit.label.logprobs import Logprobs as Logprobs
 from datakit.label.longer import Longer as Longer
+from datakit.label.pass_at import PassAt as PassAt
 from datakit.label.pii import Pii as Pii
 from datakit.label.principle import DrawPrinciple as DrawPrinciple
 from datakit.label.refusal import Refusal as Refusal

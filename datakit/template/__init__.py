@@ -13,4 +13,5 @@ from datakit.template.reward_prompt import RewardPrompt as RewardPrompt
 from datakit.template.reward_template import RewardTemplate as RewardTemplate
 from datakit.template.turns import Line as Line
 from datakit.template.turns import Turns as Turns
+from datakit.template.wording import Wording as Wording
 from datakit.templating.rendering import Rendering as Rendering

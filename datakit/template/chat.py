@@ -96,7 +96,9 @@ class Chat(Templating, WritesText):
         if self.generation:
             return {}
         ends = renderer_of(self.rendering, ctx).turn_end.stop
-        return learnt_ends.counts(rows[self.into], (*end_of(ctx), *ends), cut=self._cut(rows))
+        open_ended = learnt_ends.open_rows(rows, self.response or "response")
+        ends = (*end_of(ctx), *ends)
+        return learnt_ends.counts(rows[self.into], ends, cut=self._cut(rows), open_ended=open_ended)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end, and by which text answers end where the template has no token for it."""

@@ -70,8 +70,9 @@ class Mask(Label):
         """Rows that do not teach where to stop."""
         eos = tokenizer_of(ctx).eos_token
         ends = ((eos,) if eos else ()) + TurnEnd.of(ctx.prepared).stop
-        cut = learnt_ends.cut_rows(rows)
-        return learnt_ends.counts(rows[self.pieces], ends, cut=cut, appended=self.append_eos)
+        cut, open_ended = learnt_ends.cut_rows(rows), learnt_ends.open_rows(rows)
+        pieces = rows[self.pieces]
+        return learnt_ends.counts(pieces, ends, cut=cut, open_ended=open_ended, appended=self.append_eos)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
         """Whether all rows teach an end."""

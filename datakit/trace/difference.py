@@ -19,6 +19,7 @@ from datakit.catalog.named import Named
 from datakit.catalog.sql_text import literal, name
 from datakit.catalog.workspace import Entry
 from datakit.duck.child import SqlProcess
+from datakit.trace.paired import with_intervals
 from datakit.trace.row_ids import ENTITIES
 from datakit.trace.scans import asked, source
 from schemas.run_layout import RECORDS_END
@@ -38,7 +39,7 @@ SELECT stage, key, sum(a)::BIGINT AS rows_a, sum(b)::BIGINT AS rows_b, count(*) 
     count(*) FILTER (a > 0 AND b > 0) AS common, count(*) FILTER (a = 0) AS only_b
 FROM counted GROUP BY stage, key ORDER BY stage, key
 """
-REWARDS = """
+_BY_PROMPT = """
 WITH numbers AS (
     SELECT side, stage, scorer, sample_id, any_value(prompt_id) AS prompt_id,
         avg(value) FILTER (isfinite(value)) AS value
@@ -46,8 +47,9 @@ WITH numbers AS (
 ), prompts AS (
     SELECT stage, scorer, prompt_id, avg(value) FILTER (side = 'A') AS a, avg(value) FILTER (side = 'B') AS b
     FROM numbers WHERE prompt_id IS NOT NULL GROUP BY stage, scorer, prompt_id
-), compared AS (
-    SELECT stage, scorer, b - a AS difference, abs(b - a) <= {tie} * greatest(1, abs(a), abs(b)) AS tie
+)"""
+REWARDS = f"""{_BY_PROMPT}, compared AS (
+    SELECT stage, scorer, b - a AS difference, abs(b - a) <= {{tie}} * greatest(1, abs(a), abs(b)) AS tie
     FROM prompts WHERE a IS NOT NULL AND b IS NOT NULL
 ), both_sides AS (
     SELECT stage, scorer, count(*) AS prompts, avg(difference) AS difference,
@@ -62,6 +64,10 @@ WITH numbers AS (
 )
 SELECT *, (wins_b + ties / 2) / prompts AS win_rate_b
 FROM one_side LEFT JOIN both_sides USING (stage, scorer) ORDER BY stage, scorer
+"""
+PAIRED = f"""{_BY_PROMPT}
+SELECT stage, scorer, b - a AS difference FROM prompts WHERE a IS NOT NULL AND b IS NOT NULL
+ORDER BY stage, scorer, prompt_id
 """
 LENGTHS = """
 SELECT stage, what, unit, avg(length) FILTER (side = 'A') AS mean_a,
@@ -113,7 +119,7 @@ def difference(lineage: Lineage, process: SqlProcess, a: Named, b: Named, last: 
 
     return Difference(
         rows=answered(ROWS, "ids"),
-        rewards=answered(REWARDS, "numbers"),
+        rewards=with_intervals(answered(REWARDS, "numbers"), answered(PAIRED, "numbers")),
         lengths=answered(LENGTHS, "lengths"),
         finish_reasons=answered(FINISH_REASONS, "ends"),
         settings=[*_settings(a, b)],

@@ -6,5 +6,6 @@ from datakit.verifiers.choice import Choice as Choice
 from datakit.verifiers.instructions import Instructions as Instructions
 from datakit.verifiers.json_schema import JsonSchema as JsonSchema
 from datakit.verifiers.number import Number as Number
+from datakit.verifiers.refusal import Refusal as Refusal
 from datakit.verifiers.regex import Regex as Regex
 from datakit.verifiers.text import Text as Text

@@ -16,6 +16,8 @@ from schemas.schema import Column
 
 CUT = "length"
 """The `finish_reason` of an answer that was cut at `max_new_tokens`."""
+OPEN = "open"
+"""That of a text to be read whole, to which no end belongs: an answer on offer."""
 
 SAMPLE_COLUMNS = (
     Column("prompt", pa.string(), "the exact text that the model read"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datakit.formats.forms import (
     chats,
+    choices,
     comparisons,
     completions,
     feedback,
@@ -21,7 +22,10 @@ from datakit.formats.forms.form import Form as Form
 
 FORMS: dict[str, Form] = {
     form.name: form
-    for module in (prompts, completions, chats, preferences, comparisons, feedback, trees, published, teacher, marks)
+    for module in (
+        *(prompts, completions, chats, preferences, comparisons, feedback),
+        *(trees, published, teacher, marks, choices),
+    )
     for form in module.FORMS
 }
 """Name -> format."""

@@ -7,10 +7,12 @@ import gzip
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datakit.columns.refusals import PHRASES
 from datakit.label import Refusal
+from datakit.measure.agreement import kappa
 from datakit.op import Context
 from schemas.errors import ConfigError
 from tests.datakit.fakes import Example, responses
@@ -50,6 +52,10 @@ def test_agrees_with_the_labels_of_xstest(name):
     given = [phrase is not None for phrase in phrases_of(*(row["completion"] for row in rows))]
     pairs = list(zip(given, expected, strict=True))
     assert sum(a == b for a, b in pairs) / len(pairs) >= 0.95
+    cells = np.bincount([2 * a + b for a, b in pairs], minlength=4)[None].astype(float)
+    [measured] = kappa(cells)
+    print(f"XSTest, {name}: kappa {measured:.3f} over {len(pairs)} answers")
+    assert measured >= 0.87
 
 
 def test_settings_are_checked():

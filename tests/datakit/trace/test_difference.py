@@ -57,6 +57,7 @@ def test_a_win_is_counted_by_common_prompts(make: Maker) -> None:
     assert (reward["mean_a"], reward["mean_b"]) == (5.25, -0.5)
     assert reward["spread_a"] == pytest.approx(np.std([1, 2, 9, 9]))
     assert (reward["prompts"], reward["difference"]) == (2, 1.0)
+    assert (reward["low"], reward["high"]) == (0.0, 2.0), "of two prompts either may be drawn twice"
     assert (reward["wins_a"], reward["ties"], reward["wins_b"], reward["win_rate_b"]) == (0, 1, 1, 0.75)
     rows = {row["key"]: (row["only_a"], row["common"], row["only_b"]) for row in result.rows.to_pylist()}
     assert rows == {"prompt_id": (1, 2, 1), "sample_id": (4, 0, 4)}

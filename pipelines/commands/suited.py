@@ -1,0 +1,145 @@
+"""`--suite` of `Evaluate`: suites planned over their files, and their figures as one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import luigi
+
+from datakit.clients import Sampling
+from pipelines.cli import invocation
+from pipelines.commands.files import ReadsFiles
+from pipelines.commands.templated import BoundedAnswers, Sampled
+from pipelines.graph.backend import model_at
+from pipelines.graph.from_file import first_of, reader_of_rows
+from pipelines.graph.node import Node, rows_of
+from pipelines.graph.placement import parted
+from pipelines.graph.plan import Plan
+from pipelines.graph.resolve import names_in, places_in, rows_at, stem
+from pipelines.report.figures import Figure, FigureTable, metrics
+from pipelines.report.table import text
+from pipelines.runtime import settings
+from pipelines.stages.ask import Reading
+from pipelines.suites.suite import Given, Measured, Suite
+from schemas.errors import ConfigError
+
+_METRIC = re.compile(r"(?P<name>[^\[\]]+?)(?P<end>\.low|\.high|\.rows)?(?:\[(?P<slice>.*)\])?", re.DOTALL)
+_TABLE = (
+    Figure("figure"),
+    Figure("slice"),
+    Figure("value", ".4f", meaning="the mean over questions"),
+    Figure("low", ".4f", meaning="where its 95 % interval begins (bootstrap over questions)"),
+    Figure("high", ".4f", meaning="where it ends"),
+    Figure("rows", ",.0f", meaning="what it is a mean of"),
+)
+
+
+class Suited(Sampled, BoundedAnswers, ReadsFiles):
+    """Of a command that runs suites."""
+
+    suite = luigi.Parameter(default="", description="benchmark, or several, divided by commas: quiver suites")
+    data = luigi.Parameter(default="", description="file or dataset folder of each suite's rows, divided by commas")
+
+    measured: dict[str, tuple[Suite, Measured]]
+    """What each suite makes, once the graph is planned."""
+
+    def suites(self, plan: Plan, chosen: Sequence[Suite], model: Callable[[Suite], str], prefix: str) -> list[Node]:
+        """The figures of every one of the `chosen` suites, asked of the `model` that it is for; `ConfigError` where
+        there are not as many files as suites.
+        """
+        files = places_in(self.data)
+        if len(files) != len(chosen):
+            raise ConfigError(
+                "missing-parameter" if not files else "bad-setting",
+                f"{len(chosen)} suites read {len(files)} files",
+                expected="a file or dataset folder for each suite, in their order, divided by commas",
+                found=self.data, kept="nothing was started",
+                next=invocation.completed("--data FILE") if not files else f"--data {','.join(['FILE'] * len(chosen))}",
+            )  # fmt: skip
+        self.measured = {}
+        for suite, file in zip(chosen, files, strict=True):
+            asked = model(suite)
+            label = f"{prefix}/{suite.name}/{stem(parted(asked)[0])}"
+            self.measured[suite.name] = suite, suite.measured(plan, self._given(plan, suite, file, asked, label))
+        return [measured.figures for _, measured in self.measured.values()]
+
+    def unsuited(self) -> None:
+        """`ConfigError` for flags that suites alone read, where there is none."""
+        idle = {
+            "--data": self.data != "",
+            "--samples-per-prompt": self.samples_per_prompt != 1,
+            "--temperature": self.temperature != 1,
+            "--top-k": self.top_k != 0,
+            "--top-p": self.top_p != 1,
+        }
+        names = [flag for flag, given in idle.items() if given]
+        if names:
+            raise ConfigError(
+                "bad-setting",
+                f"{', '.join(names)}: --suite alone reads that; --prompts are answered once, at temperature 1",
+                kept="nothing was started",
+                next=invocation.without(*names),
+            )
+
+    def _given(self, plan: Plan, suite: Suite, file: str, model: str, label: str) -> Given:
+        asked = model_at(plan, model, suite.role)
+        longest, answer = self.bounds([asked])
+        drawn = suite.role == "generator"
+        room = longest if longest is None or not drawn else longest - answer
+        rows, slices = self._rows(plan, suite, file)
+        return Given(
+            label=label,
+            rows=rows,
+            model=asked,
+            reading=Reading(rendering=self.rendering, max_length=room),
+            sampling=self._sampling(suite, answer),
+            slices=slices,
+            seed=settings.quiver_config().seed,
+        )
+
+    def _sampling(self, suite: Suite, answer: int) -> Sampling:
+        """The likeliest answer where one is asked for and nothing says how it is drawn."""
+        plain = (self.samples_per_prompt, self.temperature, self.top_k, self.top_p) == (1, 1, 0, 1)
+        stop = tuple(dict.fromkeys((*suite.stop, *self.rendering.stop)))
+        return self.sampling(answer, stop, greedy=plain)
+
+    def _rows(self, plan: Plan, suite: Suite, file: str) -> tuple[Node, tuple[str, ...]]:
+        """The rows, and the columns of those slices that they have."""
+        forms: Any = self.format or suite.formats
+        given: dict[str, Any] = {**self.file_settings}
+        given["columns"] = {**suite.columns, **given.get("columns", {})}
+        rows = rows_at(plan, file, forms, **given)
+        read = reader_of_rows(rows)
+        unread = first_of(read)[1] if read is not None else set()
+        more = [key for key in suite.slices if key.partition(".")[0] in unread]
+        if more:
+            keep = [*dict.fromkeys([*given.get("keep", ()), *more])]
+            rows = rows_at(plan, file, forms, **{**given, "keep": keep})
+        names = [name for key in suite.slices for name in (key, key.replace(".", "_")) if name in rows_of(rows)]
+        return rows, tuple(dict.fromkeys((*names, *self._kept(rows))))
+
+    def _kept(self, rows: Node) -> list[str]:
+        """Columns that the command itself has kept: figures are sliced by these, too."""
+        return [name for key in names_in(self.keep) if (name := key.replace(".", "_")) in rows_of(rows)]
+
+    def tables(self) -> str:
+        """The figures of each suite as a table, a line for each figure and slice."""
+        return "\n\n".join(text(_table(suite, measured)) for suite, measured in self.measured.values())
+
+
+def _table(suite: Suite, measured: Measured) -> FigureTable:
+    meanings = tuple(f"  {name}: {words}" for name, words in measured.meanings.items())
+    return FigureTable(f"{suite.name}: {suite.about}", _TABLE, tuple(_lines(metrics(measured.figures))), notes=meanings)
+
+
+def _lines(figures: Mapping[str, float]) -> Iterator[tuple[str | float | None, ...]]:
+    """Figure, slice, value, both ends of the interval, rows."""
+    lines: dict[tuple[str, str], dict[str, float]] = {}
+    for metric, value in figures.items():
+        match = _METRIC.fullmatch(metric)
+        assert match is not None, metric
+        lines.setdefault((match["name"], match["slice"] or ""), {})[match["end"] or ""] = value
+    for (name, part), ends in lines.items():
+        yield name, part or "all", ends.get(""), ends.get(".low"), ends.get(".high"), ends.get(".rows")
