@@ -15,6 +15,7 @@ from datakit.io import Jsonl
 from datakit.op import Context
 from schemas.errors import ConfigError
 from tests.datakit.fakes import bare
+from tests.datakit.formats.test_choices import SHAPES
 from tests.datakit.io.test_jsonl import CASES
 
 
@@ -193,4 +194,5 @@ def test_answers_in_texts_with_marks_end_before_the_mark(tmp_path: Path) -> None
 
 def test_every_format_has_a_case() -> None:
     here = {"dolly", "helpsteer", "helpsteer_preferences", "marks", "nemo_kd", "ultrafeedback"}
-    assert {*CASES, *here, "comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna", "ifeval"} == {*FORMS}
+    elsewhere = {"comparisons", "oasst", "nemo_gym", "nemo_gym_rollouts", "vicuna", "ifeval"}
+    assert {*CASES, *here, *elsewhere, *(form for form, *_ in SHAPES.values())} == {*FORMS}
