@@ -1,4 +1,4 @@
-"""Generator, Scorer, TokenModel, Judge: what an operation may ask of a model.
+"""Generator, Scorer, TokenModel, Judge, Environment: what an operation may ask of a model.
 
 A client that cannot answer at all (server down, out of memory) raises a `QuiverError` (13, 14): the work
 stops, what was answered is kept. A single row it cannot answer is data: an `error` text, a null or non-finite
@@ -8,6 +8,7 @@ score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -137,6 +138,33 @@ class Judge(Protocol):
         `answer_schema` (a JSON schema) is what a reply should be; a judge that cannot be held to one leaves it aside,
         so a reply is read with a parser in any case. `sampling.samples_per_prompt` is 1: who wants several votes asks
         several times, each with a seed of its own.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an environment says to an answer: the `content` of the next turn, by a `role` (None: the conversation is
+    over), and what the answer earned.
+    """
+
+    content: str | None = None
+    role: str = "user"
+    reward: float = 0.0
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A game, a tool, a simulated user: what carries on a conversation behind an answer."""
+
+    @property
+    def takes(self) -> Schema:
+        """The columns of a prompt that `reply` reads besides the conversation."""
+        ...
+
+    def reply(self, conversations: Sequence[Sequence[Mapping[str, str]]], rows: pa.Table) -> Sequence[Turn]:
+        """One turn to each of `conversations` (role, content), the last of which is an answer; it follows from the
+        conversation and its row of `rows` alone.
         """
         ...
 

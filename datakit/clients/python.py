@@ -1,12 +1,13 @@
-"""A Python function as a scorer (`module:function`, handed whole columns as lists, by name), or as a judge (handed the
-conversations in which it is asked).
+"""A Python function as a scorer (`module:function`, handed whole columns as lists, by name), as a judge (handed the
+conversations in which it is asked), or as an environment (handed conversations and columns).
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sized
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datakit.clients.protocols import REPLIES
+from datakit.clients.protocols import REPLIES, Turn
 from datakit.clients.sampling import Sampling
 from schemas import Schema
 from schemas.errors import ConfigError, ServiceError, printable
@@ -122,6 +123,60 @@ class PythonJudge(_Function):
         error = [None if reply is not None else f"{self.function} says nothing" for reply in replies]
         columns = {"reply": pa.array(replies, pa.string()), "error": pa.array(error, pa.string())}
         return REPLIES.conform(pa.table(columns))
+
+
+class PythonEnvironment(_Function):
+    """Carries on conversations by a function that is called with them, each a list of turns (`role`, `content`) whose
+    last is an answer, and with the columns of `takes` as keyword lists. For each it returns a text, the next turn of
+    the user; a number, what the answer earned where it ends the conversation; None, where it ends it and earned
+    nothing; or a mapping of `content`, `role` (user, tool) and `reward`, each of which may be missing.
+    """
+
+    gives: ClassVar[str] = "turns"
+
+    def __init__(self, function: str, takes: Schema) -> None:
+        super().__init__(function)
+        self._takes = takes
+
+    @property
+    def takes(self) -> Schema:
+        """The columns handed to the function."""
+        return self._takes
+
+    def reply(self, conversations: Sequence[Sequence[Mapping[str, str]]], rows: pa.Table) -> list[Turn]:
+        """What it says to each; `ServiceError` (13) for anything but one turn each."""
+        columns = {name: rows[name].to_pylist() for name in self._takes.names}
+        handed = [[dict(turn) for turn in turns] for turns in conversations]
+        listed = self._listed(self._call(handed, **columns), len(handed))
+        turns = []
+        for place, value in enumerate(listed):
+            try:
+                turns.append(_turn(value))
+            except Exception as fault:  # whatever a value of theirs does where it is looked at
+                what = f"returned what is no turn for conversation {place} of the {len(listed)} that it was handed"
+                raise self._bad(what, _TURN, _described(value)) from fault
+        return turns
+
+
+_TURN = "a text, a finite reward, None, or a mapping of content, role (user or tool) and reward"
+"""What an environment may return of a conversation."""
+
+
+def _turn(value: Any) -> Turn:
+    """What an environment returned, as a turn; any exception for anything else."""
+    given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {}
+    if not isinstance(value, Mapping):
+        given = {"content": value} if isinstance(value, str) else {"reward": value}
+    content, role, reward = given.get("content"), given.get("role", "user"), _number(given.get("reward")) or 0.0
+    fits = content is None or (isinstance(content, str) and content.strip() and content.encode())
+    if (
+        not fits
+        or role not in ("user", "tool")
+        or not math.isfinite(reward)
+        or {*given} - {"content", "role", "reward"}
+    ):
+        raise ValueError("no turn")
+    return Turn(content, role, reward)
 
 
 def _later(values: object) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -78,22 +79,37 @@ class Complete(Expand):
 
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         """Ask, check the reply, join it to the prompts by row number."""
-        generator = ctx.resources["generator"]
-        assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
-        seeds = np.array([_seed(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
-        ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
-        sampling = replace(self.sampling, stop=tuple(ends))
-        replies = answers_of(generator, rows, sampling, seeds)
-        answers = checked(replies, rows.num_rows, sampling.samples_per_prompt, self.answered_with)
+        seeds = np.array([seed_of(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
+        sampling = self.ending(ctx)
+        answers = self.asked(rows, sampling, seeds, ctx)
         good = answers.filter(pc.is_null(answers["error"]))
         bad = answers.filter(pc.is_valid(answers["error"]))
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
-        samples = _joined(rows, good, draw_id(ctx.keys["generator"], sampling, ctx.seed), self.answered_with)
-        return Result(samples, _rejected(rows, bad), {"response_tokens": tokens})
+        samples = _joined(rows, good, self.drawn_by(sampling, ctx), self.answered_with)
+        failed = rows.take(bad["prompt_row"])
+        rejected = rejected_rows(failed, ["no-answer"] * len(failed), bad["sample_index"], bad["error"].to_pylist())
+        return Result(samples, rejected, {"response_tokens": tokens})
+
+    def ending(self, ctx: Context) -> Sampling:
+        """How answers are drawn, with all texts that end one."""
+        ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
+        return replace(self.sampling, stop=tuple(ends))
+
+    def asked(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64], ctx: Context) -> pa.Table:
+        """The generator's answers to `rows`, each whole or with an `error`."""
+        generator = ctx.resources["generator"]
+        assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
+        replies = answers_of(generator, rows, sampling, seeds)
+        return checked(replies, rows.num_rows, sampling.samples_per_prompt, self.answered_with)
+
+    def drawn_by(self, sampling: Sampling, ctx: Context) -> str:
+        """What tells samples apart that were drawn otherwise."""
+        return draw_id(ctx.keys["generator"], sampling, ctx.seed)
 
 
-def _seed(seed: int, prompt_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{prompt_id}".encode()).digest()[:8], "big")
+def seed_of(seed: int, *names: str) -> int:
+    """64 bits of SHA-256 over the run's seed and what is drawn."""
+    return int.from_bytes(hashlib.sha256("\x1f".join((str(seed), *names)).encode()).digest()[:8], "big")
 
 
 def draw_id(generator: str, sampling: Sampling, seed: int) -> str:
@@ -119,14 +135,14 @@ def _joined(rows: pa.Table, answers: pa.Table, drawn_by: str, given: tuple[str, 
     return table
 
 
-def _rejected(rows: pa.Table, answers: pa.Table) -> pa.Table:
-    table = rows.take(answers["prompt_row"])
+def rejected_rows(rows: pa.Table, reasons: Sequence[str], index: pa.ChunkedArray, errors: Sequence[str]) -> pa.Table:
+    """`rows` as rejected ones: the sample index is what decided, the generator's words what it was held against."""
     values = (
-        pa.repeat("no-answer", answers.num_rows),
-        answers["sample_index"].cast(pa.float64()),
-        pa.array([printable(text, 200) for text in answers["error"].to_pylist()], pa.string()),
+        pa.array(reasons, pa.string()),
+        index.cast(pa.float64()),
+        pa.array([printable(text, 200) for text in errors], pa.string()),
     )
-    table = table.drop_columns([c.name for c in REJECTION_COLUMNS if c.name in table.column_names])
+    rows = rows.drop_columns([c.name for c in REJECTION_COLUMNS if c.name in rows.column_names])
     for column, array in zip(REJECTION_COLUMNS, values, strict=True):
-        table = table.append_column(column.name, array)
-    return table
+        rows = rows.append_column(column.name, array)
+    return rows

@@ -5,4 +5,6 @@ Re-exports are the registry.
 from __future__ import annotations
 
 from datakit.online.agreement import StepAgreement as StepAgreement
+from datakit.online.lag import StepLag as StepLag
 from datakit.online.logprobs import StepLogprobs as StepLogprobs
+from datakit.online.version import StepVersion as StepVersion

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from datakit.columns.conversations import flat, starts
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from datakit.tokenize.encode import as_lists
 from schemas import SAMPLES, TOKENS, Column, Schema
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError
-from schemas.rows.rollouts import NUMBERS
+from schemas.rows.rollouts import NUMBERS, RESPONSE_MASK
+
+Flags = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,8 @@ class Drawn(Label):
     name: ClassVar[str] = "tokenize.drawn"
 
     columns: tuple[tuple[str, str], ...] = (("logprobs", "drawn_logprobs"),)
+    mask: str = field(default="", metadata=DEFAULT_UNNAMED)
+    """The column that says which of `response_ids` were drawn, `response_mask` of conversations; empty: all were."""
 
     def __post_init__(self) -> None:
         added = [TOKENS["input_ids"].name, TOKENS["loss_mask"].name, *(new for _, new in self.columns)]
@@ -43,7 +50,8 @@ class Drawn(Label):
     def takes(self) -> Schema:
         """Tokens of prompt and answer, and the numbers of the latter."""
         numbers = {name: Column(name, NUMBERS, "a number for each of response_ids") for name, _ in self.columns}
-        return Schema("samples", 1, (SAMPLES["prompt_ids"], SAMPLES["response_ids"], *numbers.values()))
+        masks = (replace(RESPONSE_MASK, name=self.mask),) if self.mask else ()
+        return Schema("samples", 1, (SAMPLES["prompt_ids"], SAMPLES["response_ids"], *numbers.values(), *masks))
 
     @property
     def adds(self) -> tuple[Column, ...]:
@@ -63,11 +71,11 @@ class Drawn(Label):
         drawn_T = place_T >= np.repeat(before, before + drawn)
         ids_T = np.empty(len(drawn_T), np.int32)
         ids_T[~drawn_T], ids_T[drawn_T] = np.asarray(prompts.flatten()), np.asarray(answers.flatten())
+        learnt_T, reason = self._learnt(rows, drawn_T, drawn, before + drawn)
         columns: dict[str, Any] = {
             "input_ids": as_lists(ids_T, offsets),
-            "loss_mask": as_lists(drawn_T.astype(np.int8), offsets),
+            "loss_mask": as_lists(learnt_T.astype(np.int8), offsets),
         }
-        reason = np.where((drawn > 0) & (before + drawn > 1), "", "no-trained-token")
         for name, new in self.columns:
             numbers = flat(rows[name])
             have = np.diff(starts(numbers))
@@ -82,3 +90,16 @@ class Drawn(Label):
         return LabelResult(
             columns, FilterDecision(pa.array(keep), pa.array(reason), pa.array(drawn.astype(np.float64)))
         )
+
+    def _learnt(self, rows: pa.Table, drawn_T: Flags, drawn: Counts, lengths: Counts) -> tuple[Flags, Any]:
+        """Which tokens are learnt, and why a row has none, or says of another number of tokens than it has."""
+        if not self.mask:
+            return drawn_T, np.where((drawn > 0) & (lengths > 1), "", "no-trained-token")
+        masks, learnt_T = flat(rows[self.mask]), drawn_T.copy()
+        have = np.diff(starts(masks))
+        fits = have == drawn
+        mask = np.asarray(masks.flatten()) != 0
+        learnt_T[drawn_T & np.repeat(fits, lengths)] = mask[np.repeat(fits, have)]
+        sums = np.concatenate([[0], np.cumsum(mask)])[starts(masks)]
+        reason = np.where((np.diff(sums) > 0) & (lengths > 1), "", "no-trained-token")
+        return learnt_T, np.where(fits, reason, "column-length")

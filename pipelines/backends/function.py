@@ -1,5 +1,5 @@
-"""A Python function as a scorer, `module:function`: handed columns as lists, by the names of its parameters; or as a
-judge: handed the conversations in which it is asked.
+"""A Python function as a scorer, `module:function`: handed columns as lists, by the names of its parameters; as a
+judge: handed the conversations in which it is asked; or as an environment: handed conversations, and columns.
 
 It is known by its name and its module's text, read without running it: editing the file makes the scores anew.
 """
@@ -33,7 +33,8 @@ from schemas.nearest import nearest
 class Function(Backend):
     """A function called with the columns of its parameters that have no default; it returns a number a row. As a judge
     it has one parameter, the conversations, and returns a text each; of images it has two, pixels as a tensor
-    [B, 3, h, w] from 0 to 1 and the list of prompts, and returns a tensor [B].
+    [B, 3, h, w] from 0 to 1 and the list of prompts, and returns a tensor [B]. As an environment its first parameter
+    are conversations that end in an answer, the others are columns; it returns what comes next of each.
     """
 
     kind: ClassVar[str] = "function"
@@ -43,6 +44,7 @@ class Function(Backend):
         "scorer": frozenset({"scores"}),
         "judge": frozenset(),
         "image_scorer": frozenset({"scores"}),
+        "environment": frozenset(),
     }
     settings: ClassVar[tuple[str, ...]] = ("workers",)
 
@@ -66,7 +68,9 @@ class Function(Backend):
             return _asked(node.url, names)
         if role == "image_scorer":
             return _of_images(node.url, names)
-        if not names:
+        if role == "environment":
+            names = _beside_conversations(node.url, names)
+        elif not names:
             raise ConfigError(
                 "no-function",
                 f"{printable(node.url)} asks for no column: no parameter of it is without a default",
@@ -89,7 +93,7 @@ class Function(Backend):
         return "none"
 
     def open(self, url: str, role: Role, takes: Schema, placement: Placement) -> object:
-        from datakit.clients import PythonJudge, PythonScorer
+        from datakit.clients import PythonEnvironment, PythonJudge, PythonScorer
         from datakit.clients.python import imported
 
         reach(url)
@@ -97,6 +101,8 @@ class Function(Backend):
             from trainers.images.inference import ImageScorer
 
             return ImageScorer(imported(url))
+        if role == "environment":
+            return PythonEnvironment(url, takes)
         return PythonJudge(url) if role == "judge" else PythonScorer(url, takes)
 
     def notes(self, node: Node) -> Sequence[str]:
@@ -129,6 +135,18 @@ def _of_images(function: str, names: list[str]) -> Schema:
             kept="nothing was started",
         )
     return IMAGES.selecting("prompt", "image")
+
+
+def _beside_conversations(function: str, names: list[str]) -> list[str]:
+    """The columns that an environment reads; `ConfigError` where conversations are not its first parameter."""
+    if names[:1] == ["conversations"]:
+        return names[1:]
+    raise ConfigError(
+        "no-function",
+        f"{printable(function)} is no environment: it takes {', '.join(map(printable, names)) or 'nothing'}",
+        expected=f"def {printable(function.partition(':')[2])}(conversations, ...), which returns a turn each",
+        kept="nothing was started",
+    )
 
 
 class _Beside(MetaPathFinder):

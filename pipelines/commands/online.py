@@ -12,14 +12,18 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.filter import ZeroVariance
 from datakit.generate import Complete
-from datakit.online import StepAgreement
+from datakit.label import ImportanceWeights
+from datakit.online import StepAgreement, StepVersion
 from datakit.tokenize import Drawn
+from pipelines.cli import invocation
 from pipelines.cli.console import say
 from pipelines.cli.invocation import flag_of
 from pipelines.cli.learning import ByAlgorithm, MergedParameter
 from pipelines.cli.parameters import ObjectParameter, OptionalNumber, OptionalWhole, Whole
+from pipelines.cli.references import model_parameter
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
+from pipelines.graph.backend import model_at
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -34,11 +38,12 @@ from pipelines.report.figures import FigureTable
 from pipelines.report.iterations import unmeasured
 from pipelines.report.online import online_table
 from pipelines.stages.ask import readable
+from pipelines.stages.conversing import Conversing
 from pipelines.stages.iteration import Evaluation, TaskSetup, evaluated
 from pipelines.stages.online import rewarded, shuffled_prompts
 from schemas.errors import ConfigError, counted
 from schemas.process import terminal
-from schemas.rows.rollouts import ADVANTAGES
+from schemas.rows.rollouts import ADVANTAGES, RESPONSE_MASK
 from schemas.run_layout import ROLLOUTS, run_folder_of
 from schemas.settings import parse
 from trainers.algorithm import Algorithm
@@ -95,10 +100,12 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
     samples_per_prompt = Whole(default=8, description="answers to each prompt")
     reward_source = luigi.ChoiceParameter(
         default="auto",
-        choices=["auto", "verifier", "model"],
-        description="what rewards an answer: the setup's verifier (1 where it is right) or its reward model; auto: the "
-        "verifier where there is one",
+        choices=["auto", "environment", "verifier", "model"],
+        description="what rewards an answer: --environment, the setup's verifier (1 where it is right) or its reward "
+        "model; auto: the first of these that there is",
     )
+    environment = model_parameter("what carries on a conversation behind every answer; empty: nothing", "environment")
+    max_turns = Whole(default=8, description="answers of a conversation, at most (generate.converse)")
 
     max_rounds = Whole(
         default=1,
@@ -106,6 +113,16 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         "(filter.zero_variance), and others are asked in their place until the step is full",
     )
 
+    lag = luigi.ChoiceParameter(
+        default=0,
+        choices=[0, 1],
+        var_type=int,
+        description="1: the answers of a step are drawn before the step before it is learnt, by the weights as they "
+        "stand then (one step off); advantages are weighed by label.importance_weights",
+    )
+    importance = ObjectParameter(
+        default={}, bare="kind", description='settings of label.importance_weights, as JSON: {"kind": "mask"}'
+    )
     guards = ObjectParameter(
         default={},
         description="bounds that stop a run, as JSON: max_kl (nats an answer), min_entropy (nats a token), "
@@ -155,10 +172,13 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
 
     @property
     def _arranged(self) -> Arrangement:
-        """The arrangement with what flags add: log-probabilities held against the network in training, prompts that
-        teach nothing left out where others are asked in their place.
+        """The arrangement with what flags add: turns of others in a conversation not learnt, log-probabilities held
+        against the network in training, prompts that teach nothing left out where others are asked in their place.
         """
         given = self.arrangement
+        if self.environment:
+            rows = (replace(op, mask=RESPONSE_MASK.name) if isinstance(op, Drawn) else op for op in given.rows)
+            given = replace(given, rows=tuple(rows))
         if self.logprob_bound is not None:
             beyond: Any = self.logprob_beyond
             given = given.behind(Drawn, StepAgreement(most=self.logprob_bound, beyond=beyond), "--logprob-bound")
@@ -180,21 +200,26 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
 
     def results_of(self, plan: Plan, task_setup: TaskSetup) -> Online:
         """The setup's policy after all steps, evaluated before and after."""
+        task_setup = self._conversing(plan, task_setup)
         seed, eval_setup, first = self.settled_seed, task_setup.eval_setup, task_setup.policy
         label = f"{self.title}/{self.folder(eval_setup.name)}"
-        by_model, asked = self._asks_model(task_setup), self.asked_prompts(task_setup.prompts)
+        asked = self.asked_prompts(task_setup.prompts)
         self._check_groups()
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
-        rewarding, models = rewarded(complete, prompts, task_setup, by_model=by_model)
+        drawing = eval_setup.drawing(complete.sampling, first)
+        rewarding, models = rewarded(drawing, prompts, task_setup, self._rewarding(task_setup))
         arrangement = self._arranged
         learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
         training = self.training_for(label, global_batch_size=learnt)
         algorithm, _ = configured(training.learning.algorithm, training.learning.settings, where=label)
+        if self.lag:
+            arrangement = arrangement.off_by_a_step(self._importance(), algorithm)
         step = StepConfig(
             prompts=asked,
-            answers=settings_of((complete, *rewarding)),
+            lag=self.lag,
+            answers=settings_of((drawing, *rewarding, *((StepVersion(),) if self.lag else ()))),
             rows=settings_of(arrangement.made_for(algorithm)),
             updates=max(1, round(learnt / training.learning.global_batch_size)),
             max_rounds=self.max_rounds,
@@ -202,7 +227,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         training, validation = self._validated(plan, training, complete, task_setup)
         made = OnlineCheckpoint(
             label=f"{label}/policy", root=plan.root, training=training, data=prompts, tokenizer=eval_setup.tokenizer,
-            init=first, validation=validation, step=step, models=models,
+            init=first, validation=validation, step=step, models={**models, **eval_setup.beside},
             learners=self.learners(training, step, first, models), guards=self._guards(),
         )  # fmt: skip
         policy: Any = online_checkpoint(plan, made)
@@ -217,6 +242,10 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             before=before,
             after=after,
         )
+
+    def _importance(self) -> ImportanceWeights:
+        settings: Any = recursively_unfreeze(dict(self.importance))
+        return parse(ImportanceWeights, settings, where="--importance")
 
     def _guards(self) -> Guards:
         return parse(Guards, recursively_unfreeze(self.guards), where="--guards")
@@ -236,15 +265,39 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
             execution = replace(execution, best_by="-val_reward")
         return replace(training, execution=execution), held_out
 
-    def _asks_model(self, task_setup: TaskSetup) -> bool:
-        """Whether a reward model rewards answers, and not a verifier; `ConfigError` where the setup has not what is
-        asked for.
+    def _conversing(self, plan: Plan, task_setup: TaskSetup) -> TaskSetup:
+        """`task_setup` with the environment that there is, where that carries on conversations; where it rewards them,
+        no model does.
         """
-        there = {"verifier": task_setup.eval_setup.verifier is not None, "model": task_setup.reward_model is not None}
+        if not self.environment:
+            return task_setup
+        rewards = self._rewarding(task_setup) == "environment"
+        node = model_at(plan, self.environment, "environment")
+        conversing = Conversing(environment=node, max_turns=self.max_turns, rewards=rewards)
+        scorer = None if rewards else task_setup.eval_setup.reward_model
+        eval_setup = replace(task_setup.eval_setup, conversing=conversing, reward_model=scorer)
+        return replace(task_setup, eval_setup=eval_setup)
+
+    def _rewarding(self, task_setup: TaskSetup) -> str:
+        """What rewards answers: environment, verifier or model; `ConfigError` where what is asked for is not there."""
+        eval_setup = task_setup.eval_setup
+        there = {
+            "environment": bool(self.environment),
+            "verifier": eval_setup.verifier is not None,
+            "model": task_setup.reward_model is not None,
+        }
         chosen: str = next((name for name in there if there[name]), "") if self.reward_source == "auto" else ""
         chosen = chosen or self.reward_source
         if there.get(chosen):
-            return chosen == "model"
+            return chosen
+        if chosen == "environment":
+            raise ConfigError(
+                "missing-setting",
+                "no --environment rewards answers",
+                expected="module:function",
+                kept="nothing was started",
+                next=invocation.completed("--environment my_game:play"),
+            )
         other = next((name for name in there if there[name]), "")
         own = "" if self.setup == "own" else "--setup own "
         raise ConfigError(

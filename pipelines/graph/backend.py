@@ -31,9 +31,9 @@ from schemas.errors import ConfigError, IntegrityError, printable
 from schemas.store.commit import read_manifest
 from schemas.store.opening import near_name, only_match
 
-Role = Literal["generator", "scorer", "model", "judge", "image_generator", "image_scorer"]
+Role = Literal["generator", "scorer", "model", "judge", "image_generator", "image_scorer", "environment"]
 """What an operation asks a model to be, by the name in its `needs`: answers prompts, puts numbers on rows, says what it
-thinks of given tokens, reads a rubric, draws prompts, puts numbers on images.
+thinks of given tokens, reads a rubric, draws prompts, puts numbers on images, carries on conversations.
 """
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -316,7 +316,7 @@ def outputs_of(name: str, node: Node) -> tuple[str, ...]:
 def check_model(label: str, op: Op, role: Role, node: Node) -> None:
     """`ConfigError` if the model at `node` cannot be a `role`, or cannot give what `op` asks of one."""
     backend = backend_of(node)
-    lacks = sorted(op.asks - backend.roles[role]) if role in backend.roles else []
+    lacks = sorted(op.asks - backend.roles[role]) if role in backend.roles and role != "environment" else []
     if role not in backend.roles or lacks:
         able = [other for other in backends() if op.asks <= other.roles.get(role, frozenset()) and role in other.roles]
         raise ConfigError(

@@ -13,11 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from datakit.online import StepLogprobs
+from datakit.filter import Where
+from datakit.label import ImportanceWeights
+from datakit.online import StepLag, StepLogprobs
+from datakit.online.lag import LAG
 from datakit.online.logprobs import LogprobColumn
 from datakit.op import Gather, Op
 from pipelines.graph.made_by import logprobs_of
 from schemas.errors import ConfigError
+from schemas.rows.rollouts import ADVANTAGES
 from trainers.algorithm import Algorithm
 
 
@@ -56,6 +60,20 @@ class Arrangement:
     def rows_of_step(self, prompts: int, answers_each: int) -> int:
         """About how many rows a step learns."""
         return prompts * (answers_each if self.per_prompt is None else self.per_prompt)
+
+    def off_by_a_step(self, importance: ImportanceWeights, algorithm: Algorithm) -> Arrangement:
+        """The arrangement over answers that the policy of a step before drew: how old they are, and what is older than
+        a step left out; advantages weighed by how much likelier the answers are to the policy as the step begins,
+        where there are any (a loss over anything else is not weighed).
+        """
+        aged = (StepLag(), Where(predicate=f"{LAG.name} <= 1"))
+        first = next((at for at, op in enumerate(self.rows) if not op.name.startswith("filter.")), len(self.rows))
+        rows = (*self.rows[:first], *aged, *self.rows[first:])
+        if ADVANTAGES.name not in algorithm.rows:
+            return replace(self, rows=rows)
+        asked = any(isinstance(op, StepLogprobs) for op in rows)
+        rows = tuple(_widened(op, ("old_logprobs",)) if isinstance(op, StepLogprobs) else op for op in rows)
+        return replace(self, rows=(*rows, *(() if asked else (StepLogprobs(columns=("old_logprobs",)),)), importance))
 
     def made_for(self, algorithm: Algorithm) -> tuple[Op, ...]:
         """All operations, those that `algorithm` asks of policies of the run among them."""

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from datakit.generate import Complete
-from datakit.online import StepAgreement, StepLogprobs
+from datakit.online import StepAgreement, StepLag, StepLogprobs, StepVersion
 from datakit.online.logprobs import LogprobColumn
 from datakit.op import Capability, Expand, Op, Precision
 from datakit.registry import OPS, op_of
@@ -43,6 +43,10 @@ VERSION = 1
 NETWORKS = "model"
 """What networks of the run are to operations that ask them about tokens: learners beside the policy, the first policy.
 """
+
+
+_DRAWING = tuple(name for name, kind in OPS.items() if issubclass(kind, Complete))
+"""Operations that draw answers of a policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,10 @@ class StepConfig:
     comes out is learnt, whole, in `updates` optimizer steps with about as many rows each. Where filters that `rows`
     begin with leave fewer prompts than were asked, others are asked in their place, in `max_rounds` rounds at most; all
     that is left of these is learnt.
+
+    With a `lag` of 1 the answers of a step are drawn before the step before it is learnt, by the weights as they stand
+    then (one step off; those of the first step by the first weights): each says by which (`online.version`), and how
+    old these are by the time that it is learnt (`online.lag`). What `rows` ask of networks is asked as the step begins.
     """
 
     prompts: int
@@ -81,16 +89,28 @@ class StepConfig:
     rows: tuple[OpSettings, ...]
     updates: int = 1
     max_rounds: int = 1
+    lag: int = 0
 
     def faults(self) -> list[str]:
         """Why it contradicts itself; empty when it does not."""
         counts = {"prompts": self.prompts, "updates": self.updates, "max_rounds": self.max_rounds}
         faults = [f"step.{name} {count} is below 1" for name, count in counts.items() if count < 1]
-        if not self.answers or self.answers[0].name != "generate.complete":
-            faults.append("step.answers begins with generate.complete")
+        if not self.answers or self.answers[0].name not in _DRAWING:
+            faults.append(f"step.answers begins with {' or '.join(_DRAWING)}")
         if len(set(self.logprobs)) < len(self.logprobs):
             faults.append("step.rows adds a column of online.logprobs twice")
+        faults += self._faults_of_lag()
         return faults if self.rows else [*faults, "step.rows has no operation, and answers are no rows to learn"]
+
+    def _faults_of_lag(self) -> list[str]:
+        if self.lag not in (0, 1):
+            return [f"step.lag {self.lag} is neither 0 nor 1"]
+        needed = {StepVersion: "answers", StepLag: "rows"} if self.lag else {}
+        names = {"answers": [one.name for one in self.answers], "rows": [one.name for one in self.rows]}
+        faults = [f"step.{place} has no {op.name}" for op, place in needed.items() if op.name not in names[place]]
+        if self.lag and self.asks_policy:
+            faults.append(f"{StepAgreement.name} holds answers against the policy that drew them, and step.lag is 1")
+        return faults
 
     def precision(self, name: str) -> Precision:
         """What the model `name` computes in, where it is a network that is opened here: as the operations say that ask
@@ -221,6 +241,7 @@ def identity_fields(step: StepConfig, learners: Mapping[str, Declared] = Mapping
     ops = {name: chain.to_json() for name, chain in (("answers", step.answering), ("rows", step.labelling))}
     more: dict[str, Any] = {f"{name}_warmup": one.warmup for name, one in learners.items() if one.warmup}
     more |= {"max_rounds": step.max_rounds} if step.max_rounds > 1 else {}
+    more |= {"lag": step.lag} if step.lag else {}
     return {"prompts": step.prompts, "updates": step.updates, **more, **ops, "version": VERSION}
 
 

@@ -9,21 +9,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.conversations import flat, starts
 from datakit.columns.counted_tokens import CountedTokens
 from datakit.columns.measurement import groups, numbers
 from schemas.dataset import Dataset
+from schemas.rows.rollouts import RESPONSE_MASK
 from schemas.rows.samples import CUT
 
 _MEANS = ("reward", "correct")
+_TOKENS = ("response_ids", "logprobs")
+_OF_ROWS = ("lag", "importance_ratio")
 _DIVERGENT = ("kl", "loss_mask", "drawn_logprobs", "ref_logprobs")
 
 
 def figures(rollouts: Dataset, answers: Sequence[Dataset]) -> dict[str, float]:
-    """Means of `reward`, `correct` and `kl` (`ref_kl`: k1, where rows have no `kl`), tokens of an answer, `entropy` as
-    its tokens tell it, the shares of answers that were cut and of prompts whose answers are all rewarded alike, answers
-    and rows that were dropped; where prompts were asked in several rounds, how many these were.
+    """Means of `reward`, `correct` and `kl` (`ref_kl`: k1, where rows have no `kl`), tokens of an answer (of a
+    conversation those that were drawn, and its `turns`), `entropy` as its tokens tell it, the shares of answers that
+    were cut and of prompts whose answers are all rewarded alike, answers and rows that were dropped; where prompts were
+    asked in several rounds, how many these were; one step off, the mean `lag` and `importance_ratio` of the rows.
     """
-    asked = ("prompt_id", "response_ids", "logprobs", "finish_reason", *_MEANS)
+    asked = ("prompt_id", "response_ids", "logprobs", "finish_reason", RESPONSE_MASK.name, "turns", *_MEANS)
     names = [name for name in asked if name in answers[0].schema.names]
     drawn = pa.concat_tables([one.read(names) for one in answers])
     there = rollouts.schema.names
@@ -37,6 +42,7 @@ def figures(rollouts: Dataset, answers: Sequence[Dataset]) -> dict[str, float]:
         **of_answers(drawn),
         **({"kl" if "kl" in there else "ref_kl": float(np.mean(kl))} if kl is not None and len(kl) else {}),
         **({"rounds": float(len(answers))} if len(answers) > 1 else {}),
+        **_means(rollouts, _OF_ROWS),
         "dropped": float(sum(file.rows for file in dropped)),
     }
 
@@ -46,10 +52,13 @@ def of_answers(drawn: pa.Table) -> dict[str, float]:
     if not drawn.num_rows:
         return {}
     made = {name: pc.mean(drawn[name].cast(pa.float64())).as_py() for name in _MEANS if name in drawn.column_names}
-    made["answer_tokens"] = pc.mean(pc.list_value_length(drawn["response_ids"])).as_py()
+    counted, ends = _drawn_tokens(drawn)
+    made["answer_tokens"] = float(np.mean(np.diff(ends)))
+    if "turns" in drawn.column_names:
+        made["turns"] = pc.mean(drawn["turns"]).as_py()
     made["cut"] = pc.mean(pc.equal(drawn["finish_reason"], CUT).cast(pa.float64())).as_py()
-    if "logprobs" in drawn.column_names and len(logprobs := drawn["logprobs"].combine_chunks().flatten()):
-        made["entropy"] = -pc.mean(logprobs).as_py()
+    if "logprobs" in drawn.column_names and len(logprobs := _logprobs(drawn, counted)):
+        made["entropy"] = -float(np.mean(logprobs))
     if "reward" in made:
         made |= _equal_groups(drawn)
     return made
@@ -67,6 +76,13 @@ def kl_of(rows: pa.Table) -> npt.NDArray[np.float64] | None:
     return tokens.sums(tokens.read("drawn_logprobs") - tokens.read("ref_logprobs"))
 
 
+def _means(rollouts: Dataset, names: Sequence[str]) -> dict[str, float]:
+    """Means of those of these columns that rows have."""
+    there = [name for name in names if name in rollouts.schema.names and rollouts.num_rows]
+    rows = rollouts.read(there) if there else pa.table({})
+    return {name: float(np.mean(numbers(rows[name]))) for name in there}
+
+
 def tells_kl(names: Sequence[str]) -> bool:
     """Whether rows with columns of these names say what `kl_of` reads."""
     return "kl" in names or {*_DIVERGENT[1:]} <= {*names}
@@ -74,8 +90,22 @@ def tells_kl(names: Sequence[str]) -> bool:
 
 def surprise_of(drawn: pa.Table) -> npt.NDArray[np.float64]:
     """Mean of -log p over the tokens of every answer, nats; infinite for one without any."""
-    logprobs = drawn["logprobs"].to_pylist()
-    return np.array([-float(np.mean(row)) if row else np.inf for row in logprobs])
+    counted, ends = _drawn_tokens(drawn)
+    rows = np.split(_logprobs(drawn, counted), ends[1:-1])
+    return np.array([-float(np.mean(row)) if len(row) else np.inf for row in rows[: drawn.num_rows]])
+
+
+def _drawn_tokens(drawn: pa.Table) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Which tokens behind the prompts were drawn, and where the answers of each row begin and end among these."""
+    masked = RESPONSE_MASK.name in drawn.column_names
+    tokens = flat(drawn[RESPONSE_MASK.name if masked else next(name for name in _TOKENS if name in drawn.column_names)])
+    counted = np.asarray(tokens.flatten()) != 0 if masked else np.ones(len(tokens.flatten()), np.bool_)
+    return counted, np.concatenate([[0], np.cumsum(counted)])[starts(tokens)]
+
+
+def _logprobs(drawn: pa.Table, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Log-probabilities of the tokens that were drawn."""
+    return np.asarray(flat(drawn["logprobs"]).flatten(), np.float64)[counted]
 
 
 def _equal_groups(drawn: pa.Table) -> dict[str, float]:

@@ -18,10 +18,13 @@ from datakit.columns.measurement import numbers
 from pipelines.online.figures import kl_of, surprise_of, tells_kl
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, HealthError, printable
+from schemas.rows.rollouts import RESPONSE_MASK
 from schemas.setting_faults import check_ranges
 from schemas.store.storage import shown
 from trainers.algorithm import Algorithm
 
+_BY_FLAGS = ("--set settings.kl_coefficient=0.001", "leave max_kl out of --guards")
+IN_A_FILE = ("set settings.kl_coefficient of its run to 0.001", "leave out guards.max_kl")
 _NAMED = 5
 """Rows that an error names."""
 _MEASURED = {"reward": "reward", "entropy": "logprobs"}
@@ -42,21 +45,23 @@ class Guards:
         given = {name: value for name, value in vars(self).items() if value is not None}
         check_ranges("guards", **{name: (one, 0 <= one < math.inf, "at least 0") for name, one in given.items()})
 
-    def check_rows(self, names: Sequence[str], algorithm: Algorithm, where: str) -> None:
+    def check_rows(
+        self, names: Sequence[str], algorithm: Algorithm, where: str, cures: tuple[str, str] = _BY_FLAGS
+    ) -> None:
         """`ConfigError` for a bound that rows with columns of these names never break, because they do not tell its
-        figure; `algorithm` is what learns them.
+        figure; `algorithm` is what learns them. cures: how its loss tells it, and how to do without the bound.
         """
         if self.max_kl is None or tells_kl(names):
             return
         weighs = hasattr(algorithm.settings, "kl_coefficient")
         raise ConfigError(
             "unmeasured-bound",
-            "max_kl of --guards would never stop this run: no row says how far it is from the first policy",
+            "max_kl among the guards would never stop this run: no row says how far it is from the first policy",
             expected="kl among the columns of a step, or drawn_logprobs and ref_logprobs",
             found=", ".join(names),
             where=f"{where} (train.{algorithm.name})",
             kept="nothing was started",
-            next="--set settings.kl_coefficient=0.001" if weighs else "leave max_kl out of --guards",
+            next=cures[0] if weighs else cures[1],
         )
 
     def faults(self, figures: Mapping[str, float], highest: float) -> Iterator[tuple[str, float, str]]:
@@ -100,7 +105,9 @@ def farthest(name: str, rollouts: Dataset, answers: Sequence[Dataset]) -> Sequen
         assert values is not None, "a figure without its rows"
         measured = -values
     else:
-        drawn = pa.concat_tables([one.read(["sample_id", _MEASURED[name]]) for one in answers])
+        names = ("sample_id", _MEASURED[name], RESPONSE_MASK.name)
+        there = [one for one in names if one in answers[0].schema.names]
+        drawn = pa.concat_tables([one.read(there) for one in answers])
         measured = numbers(drawn["reward"]) if name == "reward" else surprise_of(drawn)
     order = np.argsort(measured, kind="stable")[:_NAMED]
     named: list[str] = pc.take(drawn["sample_id"], pa.array(order)).to_pylist()

@@ -33,11 +33,11 @@ from trainers.engine.training.trainer import Trainer
 
 class Policy:
     """The network in training as a `Generator`, which also gives the columns of `StepLogprobs`: whenever it is asked,
-    all ranks compute together.
+    all ranks compute together. `version` is how many steps it has learnt from.
     """
 
-    def __init__(self, lead: Lead) -> None:
-        self.lead = lead
+    def __init__(self, lead: Lead, version: int) -> None:
+        self.lead, self.version = lead, version
 
     def generate(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64]) -> pa.Table:
         """Answers by the weights as they stand."""

@@ -10,6 +10,9 @@ Three datasets are committed for a step, two more for each further round; nothin
 so a run that goes on from a save finds those it needs. They count only for the very weights that they were drawn from,
 and judged by: their manifests hold checksums of these, and what others drew is removed, with a note. The rounds that
 networks beside the policy alone learn from are called `warmup=000001` and on.
+
+One step off (`step.lag` 1) the answers of step k + 1 are drawn before step k is learnt, and lie there when a save of
+step k + 1 is: their manifest names the weights that drew them, that of the rows those which judged them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import pyarrow as pa
 
@@ -31,6 +34,7 @@ from datakit.run.progress import Progress
 from datakit.run.resource import Resource
 from pipelines.online.config import NETWORKS, OnlineRun, identity_fields, trainings
 from pipelines.online.figures import figures, of_answers
+from pipelines.online.guards import IN_A_FILE
 from pipelines.online.learners import KINDS
 from pipelines.online.logprobs import served
 from pipelines.online.models import Policy, opened, tokenizer_of
@@ -46,6 +50,7 @@ from schemas.store.storage import shown
 from trainers.engine.megatron import parallel
 from trainers.engine.megatron.leading import Lead
 from trainers.engine.training.trainer import Trainer
+from trainers.registry import configured
 
 WEIGHTS = "generator"
 """What an answer comes from: the resource, and the fact that holds the checksum of the weights."""
@@ -63,6 +68,7 @@ class StepRows:
         self, online: OnlineRun, trainer: Trainer, prompts: Dataset, task_key: str, beside: Mapping[str, Trainer]
     ) -> None:
         _enough(prompts, online.step.prompts)
+        _check_rows(online, prompts)
         self.online, self.trainer, self.prompts = online, trainer, prompts
         declared = online.learners
         self.learners = {name: KINDS[name](one, declared[name].warmup) for name, one in beside.items()}
@@ -88,10 +94,22 @@ class StepRows:
         answers = answers_of(rollouts)
         made = figures(rollouts, answers)
         self.online.guards.check(step + 1, made, self._highest_before(step), rollouts, answers)
+        if self.online.step.lag and not part:
+            self._draw_ahead(step)
         self._rewards[step] = made.get("reward", -math.inf)
         for learner in self.learners.values():
             made |= learner.learn(rows)
         return rows, made
+
+    def _draw_ahead(self, step: int) -> None:
+        """The answers of the step behind `step`, where there is one, by the weights before `step` is learnt."""
+        at, weights = Round(step + 1), self.trainer.weights_checksum
+        if at.number < (self.online.run.learning.max_steps or 0) // self.online.step.updates:
+            self._lead.run(lambda: self._drawn_ahead(at, weights, step))
+
+    def _drawn_ahead(self, at: Round, weights: str, version: int) -> None:
+        models = {WEIGHTS: self._own(weights, version), **self._models}
+        self._rounds(at, self._place(at), weights, models)
 
     def _highest_before(self, step: int) -> float:
         """The highest mean reward of the steps before `step`; of those before a save, as their answers tell."""
@@ -118,14 +136,16 @@ class StepRows:
         _remove_of_others(url, weights)
         drawing = int(json_digest({"seed": self.online.run.learning.seed, "validation": 0})[:15], 16)
         op = replace(self.online.step.validating, max_rejected_share=self.online.max_rejected)
+        version = number // self.online.step.updates
         validation_key = json_digest({"validation": round_key, "weights": weights[WEIGHTS]})
         return self._apply(
-            op, held_out, url, validation_key, drawing, {WEIGHTS: self._own(weights), **self._models}
+            op, held_out, url, validation_key, drawing, {WEIGHTS: self._own(weights[WEIGHTS], version), **self._models}
         ).url
 
-    def _own(self, weights: Mapping[str, str]) -> Resource:
-        """The policy as it stands, as operations ask it."""
-        return Resource(weights[WEIGHTS], lambda: Policy(self._lead), TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
+    def _own(self, weights: str, version: int) -> Resource:
+        """The policy as it stands, with this checksum and so many steps behind it, as operations ask it."""
+        opened = partial(Policy, self._lead, version)
+        return Resource(weights, opened, TOKENIZED_PROMPTS, tokenizer_of(self.trainer))
 
     def _warm_up(self) -> None:
         """All steps of what learns beside the policy before the policy's first."""
@@ -171,28 +191,43 @@ class StepRows:
         url = self._place(at)
         if begun and (manifest := read_manifest(url)) is not None:
             weights = {name: str(manifest.facts[name]) for name in weights}
-        _remove_of_others(f"{url}.answers", {WEIGHTS: weights[WEIGHTS]})
+        drawn_by = self._drawn_by(at, url, weights[WEIGHTS])
+        _remove_of_others(f"{url}.answers", {WEIGHTS: drawn_by})
         _remove_of_others(url, weights)
         if Dataset.exists(url):
             return url
-        models = {WEIGHTS: self._own(weights), **self._models}
-        answers = self._rounds(at, url, weights, models)
+        models = {WEIGHTS: self._own(weights[WEIGHTS], 0 if at.warmup else at.number), **self._models}
+        answers = self._rounds(at, url, drawn_by, models)
         drawing, keys = self._drawing(at), [one.task_key for one in answers]
         drawn = keys[0] if len(keys) == 1 else json_digest(keys)
         if self.learners or self.online.asks_first_policy:
             beside = {name: one.answers for name, one in self.learners.items()}
             models[NETWORKS] = Resource(weights.get(NETWORKS, self._first_key), lambda: Networks(self._lead, beside))
         judged = {"rows of": drawn, **({"+".join(self.learners): weights[NETWORKS]} if NETWORKS in weights else {})}
+        judged |= {"by": weights[WEIGHTS]} if self.online.step.lag else {}
         op = self._labelling if len(answers) == 1 else JoinedChain(**vars(self._labelling))
         return self._apply(op, answers, url, json_digest(judged), drawing, models).url
+
+    def _drawn_by(self, at: Round, url: str, weights: str) -> str:
+        """The checksum of the weights that are to have drawn the answers of a round: those that stand, or one step off
+        whatever drew them before the step before was learnt.
+        """
+        if not self.online.step.lag or at.warmup or at.number == 0:
+            return weights
+        ahead = read_manifest(f"{url}.answers")
+        if ahead is not None:
+            return str(ahead.facts[WEIGHTS])
+        note = f"note: {shown(url)}.answers is gone: the answers of this step are drawn by the weights as they stand"
+        print(note, file=sys.stderr)
+        return weights
 
     def _place(self, at: Round) -> str:
         """Where the rollouts of a step lie."""
         round_key = json_digest({"run": self.rows_key, **at.position})
         return f"{self.online.run.paths.folder}/{ROLLOUTS}/{at}-{round_key[:8]}"
 
-    def _rounds(self, at: Round, url: str, weights: Mapping[str, str], models: Mapping[str, Resource]) -> list[Dataset]:
-        """The answers to the prompts of a step, round by round."""
+    def _rounds(self, at: Round, url: str, weights: str, models: Mapping[str, Resource]) -> list[Dataset]:
+        """The answers to the prompts of a step by these weights, round by round."""
         step, there, made, sizes = self.online.step, self.prompts.num_rows, list[Dataset](), list[int]()
         number = at.number if at.warmup else self._warmup + at.number
         while len(made) < step.max_rounds:
@@ -202,9 +237,9 @@ class StepRows:
                 break
             one = replace(at, again=len(made))
             step_key, drawing = json_digest({"run": self.rows_key, **one.position}), self._drawing(one)
-            drawn = json_digest({"step": step_key, "weights": weights[WEIGHTS]})
+            drawn = json_digest({"step": step_key, "weights": weights})
             place = f"{url}{one.suffix}"
-            _remove_of_others(f"{place}.answers", {WEIGHTS: weights[WEIGHTS]})
+            _remove_of_others(f"{place}.answers", {WEIGHTS: weights})
             prompts = self._apply(asked, self.prompts, f"{place}.prompts", step_key, drawing, {})
             made.append(self._apply(self._answering, prompts, f"{place}.answers", drawn, drawing, models))
             sizes.append(prompts.num_rows)
@@ -253,6 +288,17 @@ def _enough(prompts: Dataset, asked: int) -> None:
             kept="every finished stage",
             next=f"--prompts-per-step {there}" if there else f"quiver show {shown(prompts.url)}",
         )
+
+
+def _check_rows(online: OnlineRun, prompts: Dataset) -> None:
+    """`DataError` for operations that lack a column or give none that the algorithm reads, `ConfigError` for a bound
+    that rows never break.
+    """
+    step, learning, out = online.step, online.run.learning, online.run.paths.out
+    algorithm, _ = configured(learning.algorithm, learning.settings, where=out)
+    rows = step.labelling.gives(step.answering.gives(prompts.schema))
+    rows.requires(algorithm.rows, f"train.{algorithm.name}")
+    online.guards.check_rows(rows.names, algorithm, out, IN_A_FILE)
 
 
 def _remove_of_others(place: str, weights: Mapping[str, str]) -> None:

@@ -51,7 +51,7 @@ def unmeasured(eval_setup: EvalSetup, verifier: str, reward: str) -> list[str]:
     lines = []
     if eval_setup.verifier is None:
         lines.append(f'gold is "-": {not_verified(eval_setup.held_out, verifier)}')
-    if eval_setup.reward_model is None:
+    if not eval_setup.rewards:
         lines.append(f'held-out reward is "-": no model scores the answers; {reward} MODEL has one do so')
     return lines
 

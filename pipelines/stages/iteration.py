@@ -27,6 +27,7 @@ from pipelines.graph.node import Node, rows_of
 from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, answer_steps
 from pipelines.stages.ask import Reading, ask, asked, readable
+from pipelines.stages.conversing import Conversing
 from pipelines.stages.divergence import divergence
 
 PROMPTS_PER_SHARD = 128
@@ -53,6 +54,8 @@ class EvalSetup:
     max_new_tokens: int
     max_length: int | None = None
     rendering: Rendering = PLAIN
+    conversing: Conversing | None = None
+    """What carries on conversations; None: there is one answer."""
 
     @property
     def room(self) -> int | None:
@@ -68,6 +71,22 @@ class EvalSetup:
     def scoring(self) -> Reading:
         """How a reward model reads answers."""
         return Reading(rendering=self.rendering, tokenizer=self.tokenizer, max_length=self.max_length)
+
+    def drawing(self, sampling: Sampling, policy: Node) -> Complete:
+        """The operation that has `policy` answer, once or in a conversation."""
+        if self.conversing is None:
+            return Complete(sampling=sampling)
+        return self.conversing.drawing(sampling, policy, self.rendering, self.max_length)
+
+    @property
+    def rewards(self) -> bool:
+        """Whether a model or an environment rewards answers."""
+        return self.reward_model is not None or (self.conversing is not None and self.conversing.rewards)
+
+    @property
+    def beside(self) -> dict[str, Node]:
+        """What is asked beside the policy while it answers."""
+        return {} if self.conversing is None else self.conversing.models(self.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,18 +206,21 @@ class Method(Protocol):
 
 
 def evaluated(plan: Plan, label: str, eval_setup: EvalSetup, policy: Node, seed: int) -> Evaluation:
-    """One answer at temperature 1 to every held-out prompt, verified and scored where that can be."""
+    """One answer (or conversation) at temperature 1 to every held-out prompt, verified and scored where that can be."""
     sampling = Sampling(max_new_tokens=eval_setup.max_new_tokens, stop=eval_setup.rendering.stop)
     complete = Complete(sampling=sampling)
     prompts = readable(plan, f"{eval_setup.name}/held-out", complete, eval_setup.held_out, policy, eval_setup.asking)
-    answers: Node = asked(plan, f"{label}/answers", complete, prompts, policy, seed=seed)
-    columns: tuple[str, ...] = ("response_ids.length",) if gives(policy, "generator", "token_ids") else ()
+    drawing, beside = eval_setup.drawing(sampling, policy), dict[str, Any](eval_setup.beside)
+    answers: Node = plan.table(f"{label}/answers", drawing, prompts, seed=seed, generator=policy, **beside)
+    length = "response_ids.length" if eval_setup.conversing is None else "turns"
+    columns: tuple[str, ...] = (length,) if gives(policy, "generator", "token_ids") else ()
     if eval_setup.verifier is not None:
         answers = plan.table(f"{label}/answers.verified", eval_setup.verifier, answers)
         columns = ("correct", *columns)
     if eval_setup.reward_model is not None:
         name = f"{label}/answers.rewards"
         answers = scored(plan, name, eval_setup, eval_setup.reward_model, answers)
+    if eval_setup.rewards:
         columns = ("reward", *columns)
     return Evaluation(answers, plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), answers))
 

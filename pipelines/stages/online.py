@@ -25,13 +25,16 @@ def shuffled_prompts(plan: Plan, label: str, complete: Complete, task_setup: Tas
 
 
 def rewarded(
-    complete: Complete, prompts: Node, task_setup: TaskSetup, *, by_model: bool
+    complete: Complete, prompts: Node, task_setup: TaskSetup, rewarding: str
 ) -> tuple[tuple[Op, ...], dict[str, Node]]:
-    """Operations that put a `reward` on what `complete` answers to `prompts`, and the models that they ask: the setup's
-    verifier (1 where an answer is right, 0 elsewhere) or its reward model.
+    """Operations that put a `reward` on what `complete` answers to `prompts`, and the models that they ask: the
+    `rewarding` one is the setup's verifier (1 where an answer is right, 0 elsewhere), its reward model (model), or the
+    environment of conversations, which has rewarded them by then.
     """
     eval_setup = task_setup.eval_setup
-    if not by_model:
+    if rewarding == "environment":
+        return (), {}
+    if rewarding == "verifier":
         verifier: Any = eval_setup.verifier
         return (replace(verifier, output="reward"),), {}
     model = task_setup.reward_model

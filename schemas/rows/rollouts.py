@@ -13,6 +13,11 @@ from schemas.schema import Column
 NUMBERS = pa.list_(pa.float32())
 """One number for every token."""
 
+RESPONSE_MASK = Column(
+    "response_mask", pa.list_(pa.int8()), "1 on tokens of response_ids that were drawn, 0 on those of other turns"
+)
+ENVIRONMENT_REWARD = "environment_reward"
+"""What an environment gave, where something else rewards answers."""
 OLD_LOGPROBS = Column("old_logprobs", NUMBERS, "log-probability by the policy as the step begins, nats")
 REF_LOGPROBS = Column("ref_logprobs", NUMBERS, "log-probability by the reference policy, nats")
 TOKEN_KL = Column("token_kl", NUMBERS, "estimate of the divergence from the reference, nats")

@@ -17,6 +17,8 @@ PER_ID = {"old_logprobs": -0.125, "ref_logprobs": -0.25}
 class OwnNetworks:
     """Says of a token `PER_ID` times its id, nan of the id `odd`, and nothing of the last row where it is `silent`."""
 
+    version = 7
+
     def __init__(self, odd: int = -1, silent: bool = False) -> None:
         self.odd, self.silent = odd, silent
 

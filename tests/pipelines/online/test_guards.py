@@ -22,7 +22,7 @@ from pipelines.online.rollouts import answers_of
 from pipelines.recipes import Grpo, OnlineDpo, OnlineRejectionSampling, Ppo
 from schemas import Column, Schema
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError, HealthError
+from schemas.errors import ConfigError, DataError, HealthError
 from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.pipelines.online.test_recipe import planned
@@ -191,11 +191,29 @@ def test_a_bound_of_kl_stands_where_rows_tell_it(kind: Any, more: dict[str, Any]
 def test_a_bound_of_kl_is_refused_where_no_row_tells_it(
     kind: Any, more: dict[str, Any], next_: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="max_kl of --guards would never stop") as caught:
+    with pytest.raises(ConfigError, match="max_kl among the guards would never stop") as caught:
         planned(kind, tmp_path, guards={"max_kl": 20}, **more)
     error = caught.value
     assert (error.slug, error.next, error.kept) == ("unmeasured-bound", next_, "nothing was started")
     assert error.expected and error.found and error.where
+
+
+@pytest.mark.parametrize(("algorithm", "cure"), [("sft", "leave out guards.max_kl"), ("ppo", "of its run to 0.001")])
+def test_a_run_from_a_file_is_refused_before_it_draws(algorithm: str, cure: str, folder: Path, tmp_path: Path) -> None:
+    """As a recipe is: a bound of max_kl over rows that tell no divergence would be silent."""
+    learnt = (Drawn(), GroupAdvantage(), StepLogprobs(columns=("old_logprobs",)))
+    given = runs.online_run(folder, str(tmp_path / "silent"), rows=learnt, algorithm=algorithm)
+    config.write(tmp_path / "config.json", replace(given, guards=Guards(max_kl=1.0)))
+    with runs.watched(tmp_path), pytest.raises(ConfigError, match="max_kl among the guards would never stop") as caught:
+        execute(config.read(str(tmp_path / "config.json")))
+    assert cure in caught.value.next and not runs.draws(tmp_path)
+
+
+def test_a_run_from_a_file_whose_rows_lack_a_column_is_refused_before_it_draws(folder: Path, tmp_path: Path) -> None:
+    given = runs.online_run(folder, str(tmp_path / "lacking"), rows=(Drawn(),), algorithm="policy_gradient")
+    with runs.watched(tmp_path), pytest.raises(DataError, match="no column advantages"):
+        execute(given)
+    assert not runs.draws(tmp_path)
 
 
 def test_a_configuration_holds_them(folder: Path, tmp_path: Path) -> None:

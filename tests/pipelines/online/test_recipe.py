@@ -102,7 +102,7 @@ def test_a_verifier_puts_its_verdict_into_the_reward(tmp_path: Path) -> None:
     task_setup = recipe.task_setup(plan)
     complete = Complete(sampling=recipe.sampling(8, ()))
     prompts = shuffled_prompts(plan, "here", complete, task_setup, 3)
-    ops, models = rewarded(complete, prompts, task_setup, by_model=False)
+    ops, models = rewarded(complete, prompts, task_setup, "verifier")
     answers = complete.gives(rows_of(prompts))
     assert [op.gives(answers).names[-2:] for op in ops] == [("reward", "reward_read")] and not models
     assert isinstance(prompts, Table) and (prompts.op.name, prompts.seed) == ("blend.shuffle", 3)

@@ -1,0 +1,1 @@
+"""Conversations between a policy and an environment, turn by turn."""
