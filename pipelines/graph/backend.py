@@ -340,6 +340,18 @@ def opener_of(node: Node, role: Role, takes: Schema, placement: Placement) -> Ca
     return opened
 
 
+def planned_as(node: Node, identity: Mapping[str, Any] | None) -> Node:
+    """`node`, read off its reference by the process that asks it, as the one that the run was planned with: `opener_of`
+    refuses another one. `identity` is None where a manifest says what the model is.
+    """
+    return replace(node, identity=identity) if isinstance(node, ExternalModel) and identity is not None else node
+
+
+def identity_of(node: Node) -> Mapping[str, Any] | None:
+    """What a model is that no manifest describes, for `planned_as`; None for others."""
+    return node.identity if isinstance(node, ExternalModel) else None
+
+
 def _as_named(backend: Backend, url: str, identity: Mapping[str, Any], opened: Callable[[], object]) -> object:
     made = opened()
     now = backend.identity_now(url)

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from pipelines.graph.backend import backend_of, model_at, placement_of
+from pipelines.graph.backend import model_at, opener_of, placement_of, planned_as
 from pipelines.graph.plan import Plan
 from schemas import IMAGES
 from schemas.dataset import Dataset
@@ -47,9 +47,8 @@ def execute(run: ImageRun) -> None:
 
 def reward_of(run: ImageRun) -> Any:
     """What rewards images, opened by the backend of its reference."""
-    node = model_at(Plan(str(run.paths.folder)), run.reward, "image_scorer")
-    backend = backend_of(node)
-    scorer: Any = backend.open(node.url, "image_scorer", IMAGES.selecting("prompt", "image"), placement_of(node))
+    node = planned_as(model_at(Plan(str(run.paths.folder)), run.reward, "image_scorer"), run.reward_identity)
+    scorer: Any = opener_of(node, "image_scorer", IMAGES.selecting("prompt", "image"), placement_of(node))()
     return scorer.reward
 
 

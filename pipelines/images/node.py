@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipelines.graph.backend import backend_of
+from pipelines.graph.backend import backend_of, identity_of
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
@@ -76,7 +76,8 @@ class ImageCheckpoint(Node):
             records=f"{self.url}{RECORDS_END}",
         )
         given: dict[str, Any] = {"learning": self.training.learning, "execution": self.training.execution}
-        return ImageRun(**given, paths=paths, base=base_content(self.base), reward=self.reward.url)
+        given |= {"reward": self.reward.url, "reward_identity": identity_of(self.reward)}
+        return ImageRun(**given, paths=paths, base=base_content(self.base))
 
 
 def base_content(base: Node) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.cli.console import Stage, say_of
+from pipelines.graph.backend import identity_of
 from pipelines.graph.node import Node
 from pipelines.makers.training import Fit
 from pipelines.online import config
@@ -64,7 +65,8 @@ class FitOnline(Fit):
     def write(self, file: Path, node: OnlineCheckpoint, run: Run) -> None:  # type: ignore[override]
         """The training with what its steps are."""
         models = {name: reference_of(model) for name, model in node.models.items()}
+        identities = {name: what for name, model in node.models.items() if (what := identity_of(model)) is not None}
         beside = {name: learner.placed(name, node, run) for name, learner in node.learners.items()}
         share = settings.quiver_config().max_rejected
         given: dict[str, Any] = {"models": models, "learners": beside, "guards": node.guards, "max_rejected": share}
-        config.write(file, OnlineRun(run=run, step=node.step, **given))
+        config.write(file, OnlineRun(run=run, step=node.step, identities=identities, **given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from datakit.clients.protocols import TokenRows
 from datakit.op import Precision
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
-from pipelines.graph.backend import Role, backend_of, model_at, opener_of, placement_of
+from pipelines.graph.backend import Role, backend_of, model_at, opener_of, placement_of, planned_as
 from pipelines.graph.node import asked_key
 from pipelines.graph.nodes import Existing
 from pipelines.graph.plan import Plan
@@ -65,7 +66,8 @@ def opened(online: OnlineRun, answering: PaidChain, prompts: Dataset) -> dict[st
             resource = resource_of(name, any_at(plan, place), None)
         else:
             before, role = answering.before(name, prompts.schema), cast("Role", name)
-            resource = _asked(plan, role, place, before, online.step.precision(name))
+            named = online.identities.get(name)
+            resource = _asked(plan, role, place, before, online.step.precision(name), named)
         model = resource.open()
         if not hasattr(model, "close"):
             resource = replace(resource, open=functools.partial(_same, model))
@@ -98,13 +100,15 @@ def _same(model: object) -> object:
     return model
 
 
-def _asked(plan: Plan, role: Role, place: str, rows: Schema, precision: Precision) -> Resource:
+def _asked(
+    plan: Plan, role: Role, place: str, rows: Schema, precision: Precision, named: Mapping[str, Any] | None
+) -> Resource:
     """The model at `place`, on as many threads as training has unless `place` says so; what it reads is no column of
-    prompts.
+    prompts. `named` is the identity that it has to have, where the run was planned with one.
     """
     import torch
 
-    node = model_at(plan, place, role)
+    node = planned_as(model_at(plan, place, role), named)
     backend, placement = backend_of(node), placement_of(node)
     if "threads" not in node.placement_settings:
         placement = replace(placement, threads=torch.get_num_threads())

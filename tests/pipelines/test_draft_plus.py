@@ -17,11 +17,11 @@ from pipelines.commands.images import GenerateImages
 from pipelines.commands.models import ExportModel
 from pipelines.graph.backend import backend_of, checkpoint_at, model_at
 from pipelines.graph.plan import Plan
-from pipelines.images.__main__ import main
+from pipelines.images.__main__ import main, reward_of
 from pipelines.images.node import PROMPTS, ImageCheckpoint
 from pipelines.recipes import DraftPlus
 from schemas.dataset import Dataset
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, IntegrityError
 from schemas.manifest import Manifest
 from schemas.store.commit import read_manifest
 from tests import pages
@@ -50,6 +50,14 @@ def tuned(**changes: Any) -> ImageCheckpoint:
     node = recipe(**changes).results(Plan("data")).checkpoints["tuned"]
     assert isinstance(node, ImageCheckpoint)
     return node
+
+
+def test_a_reward_that_was_edited_since_the_run_was_planned_rewards_nothing(here: Path) -> None:
+    run = tuned().placed()
+    assert callable(reward_of(run))
+    (here / "reward_of_tests.py").write_text(REWARD.replace("mean", "sum"))
+    with pytest.raises(IntegrityError, match="changed since this run was planned"):
+        reward_of(run)
 
 
 def test_its_key_follows_what_decides_the_weights_alone(here: Path) -> None:

@@ -151,7 +151,8 @@ class ImageTraining:
 @dataclass(frozen=True, kw_only=True)
 class ImageRun:
     """One training run. `paths.init` is the folder of the base, in the layout of diffusers; `base` is its digest;
-    `reward` names what rewards images, for whoever opens it.
+    `reward` names what rewards images, for whoever opens it, and `reward_identity` says what that was as the run was
+    planned, where no manifest does.
     """
 
     learning: ImageLearning = field(metadata=FLATTENED)
@@ -159,6 +160,7 @@ class ImageRun:
     paths: Paths = field(metadata=FLATTENED)
     base: str
     reward: str = ""
+    reward_identity: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         training = ImageTraining(learning=self.learning, execution=self.execution)
