@@ -23,6 +23,7 @@ from pipelines.graph.nodes import Table
 from pipelines.graph.plan import Plan
 from pipelines.makers.online import FitOnline, reference_of
 from pipelines.makers.training import Fit
+from pipelines.online import config
 from pipelines.online.node import OnlineCheckpoint
 from pipelines.online.rollouts import _enough
 from pipelines.recipes import Grpo, Ppo, Reinforce
@@ -231,7 +232,7 @@ def test_rollouts_that_were_lost_are_told_where_a_run_goes_on(
 ) -> None:
     node, kind = planned(Grpo, tmp_path).policy, Schema("numbers", 1, (Column("n", pa.int64(), "a number"),))
     paths = SimpleNamespace(paths=SimpleNamespace(folder=tmp_path / "run"))
-    monkeypatch.setattr("pipelines.makers.online.placed", lambda node: paths)
+    monkeypatch.setattr(type(node), "placed", lambda self: paths)
     monkeypatch.setattr(Fit, "make", lambda self, node, stage: "2 steps")
     for name in ("step=000001-a", "step=000001-a.answers", "step=000002-b"):
         Dataset.from_arrow(pa.table({"n": [1]}), kind, f"{tmp_path}/run/rollouts/{name}")
@@ -248,6 +249,14 @@ def test_rollouts_that_were_lost_are_told_where_a_run_goes_on(
     save.unlink()
     task.make(node, None)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_knows_what_its_function_was_as_it_was_planned(tmp_path: Path) -> None:
+    node = planned(Grpo, tmp_path, **own(tmp_path, reward="judges:letters")).policy
+    task: Any = task_of(node)
+    task.write(tmp_path / "config.json", node, node.placed())
+    scorer: Any = node.models["scorer"]
+    assert config.read(str(tmp_path / "config.json")).identities == {"scorer": scorer.identity}
 
 
 def test_a_model_is_asked_as_its_reference_says(tmp_path: Path) -> None:
