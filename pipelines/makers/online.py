@@ -65,8 +65,8 @@ class FitOnline(Fit):
     def write(self, file: Path, node: OnlineCheckpoint, run: Run) -> None:  # type: ignore[override]
         """The training with what its steps are."""
         models = {name: reference_of(model) for name, model in node.models.items()}
-        identities = {name: what for name, model in node.models.items() if (what := identity_of(model)) is not None}
+        planned_models = {name: what for name, model in node.models.items() if (what := identity_of(model)) is not None}
         beside = {name: learner.placed(name, node, run) for name, learner in node.learners.items()}
         share = settings.quiver_config().max_rejected
         given: dict[str, Any] = {"models": models, "learners": beside, "guards": node.guards, "max_rejected": share}
-        config.write(file, OnlineRun(run=run, step=node.step, identities=identities, **given))
+        config.write(file, OnlineRun(run=run, step=node.step, planned_models=planned_models, **given))

@@ -173,7 +173,7 @@ class OnlineRun:
     run: Run
     step: StepConfig
     models: Mapping[str, str] = field(default_factory=dict)
-    identities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    planned_models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What those of `models` that no manifest describes, a function say, were as the run was planned."""
     learners: Mapping[str, LearnerRun] = field(default_factory=dict)
     guards: Guards = field(default_factory=Guards)

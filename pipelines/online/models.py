@@ -66,7 +66,7 @@ def opened(online: OnlineRun, answering: PaidChain, prompts: Dataset) -> dict[st
             resource = resource_of(name, any_at(plan, place), None)
         else:
             before, role = answering.before(name, prompts.schema), cast("Role", name)
-            named = online.identities.get(name)
+            named = online.planned_models.get(name)
             resource = _asked(plan, role, place, before, online.step.precision(name), named)
         model = resource.open()
         if not hasattr(model, "close"):

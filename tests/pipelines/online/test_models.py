@@ -25,7 +25,7 @@ def test_a_reward_that_was_edited_since_the_run_was_planned_rewards_nothing(
     node = model_at(Plan(str(tmp_path)), "step_rewards:score", "scorer")
     assert isinstance(node, ExternalModel)
     given = runs.online_run(tmp_path, "edited")
-    run = replace(given, models={"scorer": "step_rewards:score"}, identities={"scorer": node.identity})
+    run = replace(given, models={"scorer": "step_rewards:score"}, planned_models={"scorer": node.identity})
     assert set(opened(run, run.step.answering, prompts)) == {"scorer"}
     module.write_text("def score(response): return [2.0] * len(response)\n")
     with pytest.raises(IntegrityError, match="changed since this run was planned"):

@@ -256,7 +256,7 @@ def test_a_run_knows_what_its_function_was_as_it_was_planned(tmp_path: Path) -> 
     task: Any = task_of(node)
     task.write(tmp_path / "config.json", node, node.placed())
     scorer: Any = node.models["scorer"]
-    assert config.read(str(tmp_path / "config.json")).identities == {"scorer": scorer.identity}
+    assert config.read(str(tmp_path / "config.json")).planned_models == {"scorer": scorer.identity}
 
 
 def test_a_model_is_asked_as_its_reference_says(tmp_path: Path) -> None:
