@@ -194,6 +194,9 @@ def test_a_template_without_marks_has_choices_behind_a_blank(place: Path) -> Non
         ({"suite": "mcqa,gsm8k", "data": "mcqa.jsonl"}, "2 suites read 1 files"),
         ({"prompts": "gsm8k.jsonl", "samples_per_prompt": 4}, "--samples-per-prompt"),
         ({"prompts": "gsm8k.jsonl", "data": "gsm8k.jsonl"}, "--data"),
+        ({"suite": "mcqa", "data": "mcqa.jsonl", "prompts": "gsm8k.jsonl"}, "--prompts"),
+        ({"suite": "mcqa", "data": "mcqa.jsonl", "verifier": {"kind": "number"}}, "--verifier"),
+        ({"suite": "mcqa", "data": "mcqa.jsonl", "reward_model": "judge"}, "--reward-model"),
         ({}, "--suite and --data"),
     ],
 )
