@@ -6,8 +6,8 @@ Quiver costs besides the model.
 Of `ragged` answers one in 64 tokens ends one (a vocabulary of 64, weights drawn at random), of `full` ones next to none
 does before the longest length. Both sides draw with the weights as they stand and learn all answers in one step.
 Steps per second are those behind the first two, by CPU seconds of the process divided by threads (`--clock wall` for
-the clock on the wall, which other programs slow down). `overhead` is the share of a step of Quiver that is neither decoding
-nor a forward or backward pass: operations, Parquet, manifests, checksums. TRL is read from `build/trl`.
+the clock on the wall, which other programs slow down). `overhead` is the share of a step of Quiver that is neither
+decoding nor a forward or backward pass: operations, Parquet, manifests, checksums. TRL is read from `build/trl`.
 """
 
 from __future__ import annotations
