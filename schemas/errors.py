@@ -52,7 +52,9 @@ class QuiverError(Exception):
     missing: tuple[str, ...] = ()
     """Columns that rows lack, for whoever knows the command that makes them; it goes no further than this process."""
     matches: tuple[str, ...] = ()
-    """What a pattern matches that was given where one place is needed; it goes no further than this process either."""
+    """Places that one which was given may mean: what a pattern matches, a result of that name; they go no further than
+    this process either.
+    """
     flags: tuple[str, ...] = ()
     """Flags whose values cannot be read, for whoever looks at the rest of a command without them."""
     beside: tuple[QuiverError, ...] = ()

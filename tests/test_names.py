@@ -83,7 +83,7 @@ GIVEN_UP: list[tuple[str, str, tuple[str, ...]]] = [
     ("VOCABULARIES", "TOKENIZERS", ()),
     ("vocabulary", "tokenizer vocab_size tokenizer_name", TOKENIZED),
     ("Ground TaskSource", "EvalSetup SetupConfig", ()),
-    ("source sources source_of source_kind SOURCES", "setup setups SETUPS setup_of setup_kind", ("pipelines.setups",)),
+    ("source sources source_of source_kind SOURCES", "setup setups setup_of setup_kind", ("pipelines.setups",)),
     ("source sources", "setup task_setup", ("pipelines.commands.recipe", "pipelines.recipes", "pipelines.stages")),
     ("Step", "IterationResult GlobalBatch StepConfig", ("trainers", *ASKING)),
     ("Tally tally Outcome outcome", "StepSums StepResult", ()),

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from datakit.clients.sampling import Sampling
 from schemas import IDS, Column, Schema
+from schemas.errors import ConfigError
 
 Determinism = Literal["exact", "batch", "none"]
 """Whether a model answers the same rows the same: always, in the same chunks, or not."""
@@ -188,3 +189,17 @@ class Journaled(Protocol):
     def journaled(self, journal: Answers) -> object:
         """This client, with every answer written into `journal` as it comes, and what stands there not asked."""
         ...
+
+
+def no_client(opened: object, protocol: type) -> ConfigError:
+    """What is said of a thing that a backend opened and that is not what an operation asks: what it lacks of it."""
+    kind = type(opened)
+    parts = sorted(name for name in vars(protocol) if not name.startswith("_"))
+    return ConfigError(
+        "wrong-role",
+        f"{kind.__module__}.{kind.__qualname__} is no {protocol.__name__}",
+        expected=f"an object with {', '.join(parts)}: help(datakit.clients.{protocol.__name__}) has them",
+        found=f"one without {', '.join(name for name in parts if not hasattr(opened, name))}",
+        kept="nothing of this output",
+        next="have the backend's open return such an object; then run the same command again",
+    )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import ANSWERS, Generator, Scorer
+from datakit.clients.protocols import ANSWERS, Generator, Scorer, no_client
 from datakit.clients.sampling import Sampling
 from datakit.op import Context
 from schemas import TOKEN_COLUMNS
@@ -117,7 +117,8 @@ def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...], role: str = "sc
     does not answer with one number a row.
     """
     scorer = ctx.resources[role]
-    assert isinstance(scorer, Scorer), f"{type(scorer).__name__} is no Scorer"
+    if not isinstance(scorer, Scorer):
+        raise no_client(scorer, Scorer)
     reply = scorer.score(scorer.takes.conform(rows, "what the scorer reads"))
     return [_numbers(reply, name, rows.num_rows) for name in names]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from datakit.clients.asking_label import AskingLabel
-from datakit.clients.protocols import TokenModel
+from datakit.clients.protocols import TokenModel, no_client
 from datakit.columns.token_lists import no_packs
 from datakit.op import Context, Precision
 from schemas.canonical import DEFAULT_UNNAMED
@@ -27,5 +27,6 @@ class TokenLabel(AskingLabel):
         """The model that is asked about `rows`; `DataError` where these are packs."""
         no_packs(rows, self.name)
         model = ctx.resources["model"]
-        assert isinstance(model, TokenModel), f"{type(model).__name__} is no TokenModel"
+        if not isinstance(model, TokenModel):
+            raise no_client(model, TokenModel)
         return model

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datakit.clients.protocols import ANSWERS, Generator
+from datakit.clients.protocols import ANSWERS, Generator, no_client
 from datakit.clients.replies import answers_of, checked
 from datakit.clients.sampling import Sampling
 from datakit.op import BYTES_PER_TOKEN, REJECTION_COLUMNS, Capability, Context, Expand, Result, Size
@@ -98,7 +98,8 @@ class Complete(Expand):
     def asked(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64], ctx: Context) -> pa.Table:
         """The generator's answers to `rows`, each whole or with an `error`."""
         generator = ctx.resources["generator"]
-        assert isinstance(generator, Generator), f"{type(generator).__name__} is no Generator"
+        if not isinstance(generator, Generator):
+            raise no_client(generator, Generator)
         replies = answers_of(generator, rows, sampling, seeds)
         return checked(replies, rows.num_rows, sampling.samples_per_prompt, self.answered_with)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from datakit.clients.images import ImageGenerator, ImageSampling
+from datakit.clients.protocols import no_client
 from datakit.op import REJECTION_COLUMNS, Context, Expand, Result, Size
 from schemas import IMAGES, Schema
 from schemas.canonical import json_digest
@@ -52,7 +53,8 @@ class Image(Expand):
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         """Ask, and join what comes to the prompts."""
         generator = ctx.resources["image_generator"]
-        assert isinstance(generator, ImageGenerator), f"{type(generator).__name__} is no ImageGenerator"
+        if not isinstance(generator, ImageGenerator):
+            raise no_client(generator, ImageGenerator)
         each = self.sampling.images_per_prompt
         places = [row for row in range(rows.num_rows) for _ in range(each)]
         numbers = [number for _ in range(rows.num_rows) for number in range(each)]

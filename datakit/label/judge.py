@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from datakit.clients.asking_label import AskingLabel
 from datakit.clients.protocols import Judge as JudgeClient
+from datakit.clients.protocols import no_client
 from datakit.clients.sampling import Sampling
 from datakit.judging import panel
 from datakit.judging.asking import Shown
@@ -98,7 +99,8 @@ class Judge(AskingLabel):
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.Array]:
         judge = ctx.resources["judge"]
-        assert isinstance(judge, JudgeClient), f"{type(judge).__name__} is no Judge"
+        if not isinstance(judge, JudgeClient):
+            raise no_client(judge, JudgeClient)
         texts = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
         known = zip(
             rows[self.reference].to_pylist() if self.rubric.reads_reference else [None] * rows.num_rows,

@@ -4,6 +4,7 @@ programs in front wherever the shell would not run them by their bare names.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from schemas.process.terminal import command_words, from_here
 from schemas.setting_faults import AND
 
 _MODULE = ["--module", "pipelines"]
+"""The module of Luigi's own command line; `quiver NAME` puts it in front, so one of the user's comes behind it."""
 _ROOT = "--quiver-root"
 _SECTIONS = ("--quiver-", "--launch-")
 _given: list[str] = sys.argv[1:]
@@ -34,20 +36,21 @@ def is_short() -> bool:
 
 def command(*words: str) -> list[str]:
     """The words of another command of the same program, below the same root of data."""
-    return [*_head(_MODULE), *words, *_values(_ROOT, [*_given, *_in_file])]
+    return [*_head(), *words, *_own_module(), *_values(_ROOT, [*_given, *_in_file])]
 
 
 def typed(*words: str) -> str:
     """The command line of `words`, called as this one was."""
-    return shlex.join(_head(_MODULE)) + "".join(f" {word}" for word in words)
+    return shlex.join(_head()) + "".join(f" {word}" for word in [*words, *map(shlex.quote, _own_module())])
 
 
 def completed(example: str) -> str:
-    """The command that was given, with those flags of an `example` of it that it lacks."""
+    """The command that was given, with those flags of an `example` of it that it lacks, or gives nothing."""
     words, missing = again(), []
     for group in re.split(r" (?=--)", example) if example else ["--help"]:
         flag = group.split(" ")[0]
-        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
+        if ["", *_values(flag, words)][-1] in ("", f"{flag}="):
+            words = _without(flag, words)
             missing.append(group)
     return " ".join([shlex.join(words), *missing])
 
@@ -74,13 +77,26 @@ def again(**changed: object) -> list[str]:
     for name, value in changed.items():
         flag = flag_of(name)
         words = [*_without(flag, words), flag, str(value)]
-    module = _values("--module", words) or _MODULE
-    return [*_head(module), *_without("--module", words)]
+    return [*_head(), *_without("--module", words), *_own_module()]
 
 
-def _head(module: Sequence[str]) -> list[str]:
+def _head() -> list[str]:
     """What stands before the name of a command, in the words of the user."""
-    return [program("quiver")] if is_short() and list(module) == _MODULE else [program("luigi"), *module]
+    return [program("quiver")] if is_short() else [program("luigi"), *(_module() or _MODULE)]
+
+
+def _own_module() -> list[str]:
+    """The flag for a module of the user's where it stands behind the name of a command, as in `quiver NAME`."""
+    return _module() if is_short() else []
+
+
+def _module() -> list[str]:
+    """The flag for the module of the user's that the command imports; empty where it imports none."""
+    words = [*_given, *_in_file]
+    names = [name for word, name in itertools.pairwise(words) if word == "--module"]
+    names += [word.partition("=")[2] for word in words if word.startswith("--module=")]
+    own = [name for name in names if name != _MODULE[1]]
+    return ["--module", own[-1]] if own else []
 
 
 def before(word: str) -> tuple[str, str]:
@@ -235,7 +251,7 @@ def runnable(text: str) -> str:
         return f"{shlex.join(words)} {text}"
     head = re.match(r"luigi --module pipelines (?=[A-Z])|quiver (?=[A-Z])", text)
     if head:
-        return " ".join([shlex.join(_head(_MODULE)), text[head.end() :], *_root_of(text)])
+        return " ".join([shlex.join(_head()), text[head.end() :], *_own_module(), *_root_of(text)])
     return as_run(text)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
 from collections.abc import Sequence
 
 import luigi
@@ -56,15 +58,23 @@ class UnknownModule(SystemExit):
 
     def __init__(self, module: str, fault: Exception) -> None:
         super().__init__(ConfigError.code)
+        top = module.partition(".")[0]
+        is_here = isinstance(fault, ModuleNotFoundError) and fault.name == top and _lies_here(top)
         error = ConfigError(
             "no-module",
             f"--module {printable(module)} cannot be imported",
-            expected="a Python module with tasks of your own, importable from the working folder, as in my_tasks",
-            found=f"{type(fault).__name__}: {printable(fault, 200)}",
+            expected="a Python module that is installed, or that lies in a folder of PYTHONPATH: nothing is imported "
+            "from the working folder by itself",
+            found=f"{type(fault).__name__}: {printable(fault, 200)}"
+            + (f"; {printable(top)} lies in the working folder" if is_here else ""),
             kept="nothing was started",
-            next=invocation.typed(f"{invocation.task()} --help"),
+            next=f"PYTHONPATH=. {shlex.join(invocation.again())}" if is_here else "python -m pip list",
         )
         say_error(error)
+
+
+def _lies_here(module: str) -> bool:
+    return os.path.isfile(f"{module}.py") or os.path.isfile(os.path.join(module, "__init__.py"))
 
 
 def near_task(name: str, known: Sequence[str]) -> str:

@@ -84,8 +84,8 @@ def assigned(task: str, wrong: str, paths: str) -> str:
 def of_python(task: str, name: str) -> str:
     """The keyword of `pipelines.run` that was meant by `name`; empty where that is open."""
     own = _own_flags(task)
-    words = _other_name(task, own, name)
-    return words[-2][2:].replace("-", "_") if words else nearest(name, near_names(task, name))
+    flags = [word[2:] for word in [*_setting(own, name)[:1], *_other_name(task, own, name)[-2:-1]] if word != "--set"]
+    return flags[0].replace("-", "_") if flags else nearest(name, near_names(task, name))
 
 
 def others_names(name: str) -> list[str]:

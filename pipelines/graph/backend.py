@@ -10,24 +10,21 @@ worker process that asks the model.
 
 from __future__ import annotations
 
-import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from datakit.clients import Determinism
-from datakit.op import NOTHING, Capability, Op, Precision
-from datakit.run.resource import Resource
+from datakit.op import Capability, Op
 from datakit.template import Rendering
-from pipelines.graph.external import ExternalModel
 from pipelines.graph.faults import StandIn
-from pipelines.graph.node import GraphBuilder, Node, asked_key
+from pipelines.graph.named_results import place_of_name
+from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.placement import Placement, checked_settings, deciding, parted, placed
 from schemas import Schema
-from schemas.canonical import canonical
-from schemas.errors import ConfigError, IntegrityError, printable
+from schemas.errors import ConfigError, printable
 from schemas.store.commit import read_manifest
 from schemas.store.opening import near_name, only_match
 
@@ -228,17 +225,39 @@ def _model_at(plan: GraphBuilder, reference: str, role: Role | None) -> Node:
                 expected=_forms(able),
                 kept="nothing was started",
             )
+    raise _no_model(plan, reference, able)
+
+
+def _no_model(plan: GraphBuilder, reference: str, able: Sequence[Backend]) -> ConfigError:
+    """What is said of a reference that no backend recognises: a scheme of none, a name of `quiver ls`, a place."""
+    scheme, colon, rest = reference.partition(":")
+    if colon and scheme.isalnum() and not rest.startswith("//") and scheme != "file":
+        is_there = os.path.lexists(os.path.expanduser(rest))
+        error = ConfigError(
+            "not-found",
+            f"{printable(reference, 200)} is no model: no backend has references that begin with {scheme}:",
+            expected=_forms(able),
+            kept="nothing was started",
+            wrong=(reference,),
+        )
+        error.matches = (rest,) if is_there else ()
+        return error
     manifest = None if "://" in reference else read_manifest(reference)
-    near = near_name(reference) if manifest is None and ":" not in reference else ""
-    raise ConfigError(
+    place = "" if manifest else place_of_name(plan.root, reference, "checkpoint")
+    near = near_name(reference) if not manifest and not place and ":" not in reference else ""
+    named = f"the name of {printable(place, 200)}" if place else _there(reference)
+    error = ConfigError(
         "not-found" if manifest is None else "wrong-kind",
         f"{printable(reference, 200)} is no model",
         expected=_forms(able),
-        found=_there(reference) if manifest is None else f"a {manifest.kind}",
+        found=named if manifest is None else f"a {manifest.kind}",
         kept="nothing was started",
-        wrong=(reference,) if near else (),
+        next=f"name its folder: {printable(place, 200)}" if place else "",
+        wrong=(reference,) if near or place else (),
         nearest=near,
     )
+    error.matches = (place,) if place else ()
+    return error
 
 
 def _there(reference: str) -> str:
@@ -327,58 +346,3 @@ def check_model(label: str, op: Op, role: Role, node: Node) -> None:
             where=label,
             kept="nothing was started",
         )
-
-
-def opener_of(node: Node, role: Role, takes: Schema, placement: Placement) -> Callable[[], object]:
-    """What opens the model at `node`, where it is asked; it raises `IntegrityError` (11) where the files that it opened
-    are no longer those that the node names: what they answer would stand under the key of others.
-    """
-    backend = backend_of(node)
-    opened = functools.partial(backend.open, node.url, role, takes, placement)
-    if isinstance(node, ExternalModel):
-        return functools.partial(_as_named, backend, node.url, node.identity, opened)
-    return opened
-
-
-def planned_as(node: Node, identity: Mapping[str, Any] | None) -> Node:
-    """`node`, read off its reference by the process that asks it, as the one that the run was planned with: `opener_of`
-    refuses another one. `identity` is None where a manifest says what the model is.
-    """
-    return replace(node, identity=identity) if isinstance(node, ExternalModel) and identity is not None else node
-
-
-def identity_of(node: Node) -> Mapping[str, Any] | None:
-    """What a model is that no manifest describes, for `planned_as`; None for others."""
-    return node.identity if isinstance(node, ExternalModel) else None
-
-
-def _as_named(backend: Backend, url: str, identity: Mapping[str, Any], opened: Callable[[], object]) -> object:
-    made = opened()
-    now = backend.identity_now(url)
-    if now is not None and now != identity:
-        raise IntegrityError(
-            "source-changed",
-            f"{printable(url, 200)} changed since this run was planned",
-            expected=printable(canonical(identity), 200),
-            found=printable(canonical(now), 200),
-            kept="what was answered before it changed; nothing that it says now",
-            next="run the same command again: what it is now gets a key of its own",
-        )
-    return made
-
-
-def model_resource(
-    role: Role, node: Node, rows: Schema | None, tokenizer: str, precision: Precision = "fp32"
-) -> Resource:
-    """The resource of an operation over `rows` that asks the model at `node`, which reads ids of `tokenizer` and
-    computes in `precision`, unless its reference says otherwise: a setting of the operation, and so of its task's
-    identity, not of the resource's.
-    """
-    backend, placement = backend_of(node), placement_of(node)
-    takes = backend.takes(node, role, rows or NOTHING)
-    if "precision" not in node.placement_settings:
-        placement = replace(placement, precision=precision)
-    opened = opener_of(node, role, takes, placement)
-    concurrency = 1 if placement.inside else placement.concurrency
-    content_key = asked_key(role, node, precision)
-    return Resource(content_key, opened, takes, tokenizer, backend.outputs(node, role), concurrency)

@@ -102,14 +102,37 @@ def _renamed(lack: Lack, read: FormatReader, kept: set[str]) -> str:
     """The flags that have the operation read a key of another name, where one of its settings says which it reads."""
     if lack.op is None or len(lack.names) != 1:
         return ""
-    [missing] = lack.names
-    settings = lack.op.params()
-    naming = [name for name, value in settings.items() if value == missing]
-    other = alike(missing, sorted(kept))
-    if len(naming) != 1 or not other or not _fits(lack, read, [other]):
+    other = alike(lack.names[0], sorted(kept))
+    params = _reading(lack.op, lack.names[0], other)
+    if params is None or not _fits(lack, read, [other]):
         return ""
-    params = {**apart_from_defaults(type(lack.op), settings), naming[0]: other}
-    return f"--keep {_listed([*read.keep, other])} --params {shlex.quote(json.dumps(params))}"
+    return f"--keep {_listed([*read.keep, other])} {_flag_of(params)}"
+
+
+def misspelt(lack: Lack) -> str:
+    """The flag that has the operation read a column of nearly that name which the rows have; empty where they have
+    none, or none of the type that it reads.
+    """
+    rows = rows_of(lack.rows)
+    if lack.op is None or len(lack.names) != 1:
+        return ""
+    params = _reading(lack.op, lack.names[0], alike(lack.names[0], rows.names))
+    with suppress(QuiverError):
+        if params is not None:
+            rows.requires(type(lack.op).of(params).takes, lack.op.name)
+            return _flag_of(params)
+    return ""
+
+
+def _reading(op: Op, name: str, other: str) -> dict[str, Any] | None:
+    """The settings of `op` with the column `other` in place of `name`; None where no one setting names that."""
+    settings = op.params()
+    naming = [setting for setting, value in settings.items() if value == name]
+    return {**apart_from_defaults(type(op), settings), naming[0]: other} if other and len(naming) == 1 else None
+
+
+def _flag_of(params: Mapping[str, Any]) -> str:
+    return f"--params {shlex.quote(json.dumps(params))}"
 
 
 def _format(lack: Lack, read: FormatReader) -> str:

@@ -245,6 +245,7 @@ def _next(lack: from_file.Lack, known: made_by.Known) -> str:
     needed = () if lack.needed is None else lack.needed.names
     return (
         from_file.there(lack)
+        or from_file.misspelt(lack)
         or ("" if lack.op is None else made_by.in_other_settings(lack.op, schema))
         or made_by.over_rows(lack.names, schema, data_flags(lack.rows), known)
         or from_file.needs(lack)

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from datakit.blend import Shuffle, Split
 from datakit.filter import NotNull
@@ -21,11 +21,12 @@ from datakit.op import NOTHING, Context, Keep, Read
 from datakit.registry import op_of
 from datakit.tokenize import Adopt
 from pipelines.graph.faults import StandIn
+from pipelines.graph.named_results import place_of_name
 from pipelines.graph.node import GraphBuilder, Node
 from pipelines.graph.nodes import Table
 from schemas import TOKENIZERS
 from schemas.dataset import Dataset
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 from schemas.store.commit import read_manifest
 from schemas.store.opening import only_match
 from schemas.store.storage import normal, relative, shown
@@ -47,6 +48,7 @@ def _rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: 
     place = only_match(place)
     if read_manifest(place) is not None:
         return plan.existing(place, "dataset")
+    _refuse_name(plan, place, "dataset")
     label = label or f"imported/{stem(place)}"
     first, *others = (forms,) if isinstance(forms, str) else _knowing(forms, params.get("columns", {}))
     made: Any = imported(plan, (place,), first, label, **params)
@@ -59,6 +61,22 @@ def _rows_at(plan: GraphBuilder, place: str, forms: str | Sequence[str], label: 
         if left is not None and (least is None or left < least):
             best, least = other, left
     return best
+
+
+def _refuse_name(plan: GraphBuilder, place: str, *kinds: Literal["dataset", "checkpoint"]) -> None:
+    """`ConfigError` for a `place` that is none, and the name of a result of these `kinds` below the root."""
+    named = place_of_name(plan.root, place, *kinds)
+    if named:
+        error = ConfigError(
+            "no-such-file",
+            f"there is no file {shown(place)}",
+            found=f"the name of {shown(named)}",
+            kept="nothing was started",
+            next=f"name its folder: {shown(named)}",
+            wrong=(place,),
+        )
+        error.matches = (named,)
+        raise error
 
 
 def _stand_in(plan: GraphBuilder, place: str, form: str) -> Node:
@@ -133,6 +151,7 @@ def _any_at(plan: GraphBuilder, place: str) -> Node:
     manifest = read_manifest(place)
     if manifest is not None and manifest.kind in ("dataset", "checkpoint"):
         return plan.existing(place, manifest.kind)
+    _refuse_name(plan, place, "checkpoint", "dataset")
     return plan.table(f"adopted/{stem(place)}.tokenizer", Adopt(path=normal(place)).pinned())
 
 

@@ -6,7 +6,8 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from pipelines.graph.backend import model_at, opener_of, placement_of, planned_as
+from pipelines.graph.backend import model_at, placement_of
+from pipelines.graph.opening import opener_of, planned_as
 from pipelines.graph.plan import Plan
 from schemas import IMAGES
 from schemas.dataset import Dataset

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipelines.graph.backend import backend_of, identity_of
+from pipelines.graph.backend import backend_of
 from pipelines.graph.node import Node, rows_of
+from pipelines.graph.opening import identity_of
 from pipelines.graph.order import graph_property
 from pipelines.graph.plan import Plan
 from schemas import IMAGES

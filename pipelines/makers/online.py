@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.cli.console import Stage, say_of
-from pipelines.graph.backend import identity_of
 from pipelines.graph.node import Node
+from pipelines.graph.opening import identity_of
 from pipelines.makers.training import Fit
 from pipelines.online import config
 from pipelines.online.config import OnlineRun

@@ -16,9 +16,10 @@ from datakit.clients.protocols import TokenRows
 from datakit.op import Precision
 from datakit.run.chain import PaidChain
 from datakit.run.resource import Resource
-from pipelines.graph.backend import Role, backend_of, model_at, opener_of, placement_of, planned_as
+from pipelines.graph.backend import Role, backend_of, model_at, placement_of
 from pipelines.graph.node import asked_key
 from pipelines.graph.nodes import Existing
+from pipelines.graph.opening import opener_of, planned_as
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import any_at
 from pipelines.online.config import OnlineRun, done

@@ -10,8 +10,9 @@ import functools
 
 from datakit.op import Precision
 from datakit.run.resource import Resource
-from pipelines.graph.backend import ROLES, backend_of, model_resource
+from pipelines.graph.backend import ROLES, backend_of
 from pipelines.graph.node import Node, resource_key
+from pipelines.graph.opening import model_resource
 from schemas import Schema
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError

@@ -1,15 +1,17 @@
 """Task setups: where an iteration gets prompts, original data, tokenizer, first policy and reward model from.
 
-A setup is a section of the configuration; `setup = digits` in a recipe's section names it. One file each; this list
-is the registry. All are made of the same nodes as everything else.
+A setup is a section of the configuration; `setup = digits` in a recipe's section names it. One file each, and one
+line here. All are made of the same nodes as everything else.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from luigi.freezing import recursively_unfreeze
+from luigi.task_register import Register
 
 from pipelines.runtime.settings import configured
 from pipelines.setups.digits import digits as digits
@@ -20,8 +22,15 @@ from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
 from trainers.config import merged
 
-SETUPS: Mapping[str, type[SetupConfig]] = {kind.__name__: kind for kind in (digits, preferences, own)}
-"""Setups by name."""
+
+def setups() -> Mapping[str, type[SetupConfig]]:
+    """Setups by name: those above, and what a module of the user's defines (`--module`)."""
+    kinds = {name: kind for name, kind in Register._get_reg().items() if isinstance(kind, type)}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if issubclass(kind, SetupConfig) and not inspect.isabstract(kind) and not name.startswith("_")
+    }
 
 
 def setup_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig:
@@ -35,15 +44,16 @@ def setup_of(name: str, changes: Mapping[str, Mapping[str, Any]]) -> SetupConfig
 
 def setup_kind(name: str) -> type[SetupConfig]:
     """The section that is the setup of that name; `ConfigError` if there is none."""
-    if name not in SETUPS:
-        near = nearest(name, SETUPS)
+    known = setups()
+    if name not in known:
+        near = nearest(name, known)
         raise ConfigError(
             "unknown-setup",
             f"there is no setup {printable(name)}",
-            expected=", ".join(SETUPS),
+            expected=", ".join(known),
             kept="nothing was started",
-            next=f"--setup {near or next(iter(SETUPS))}",
+            next=f"--setup {near or next(iter(known))}",
             wrong=(name,),
             nearest=near,
         )
-    return SETUPS[name]
+    return known[name]

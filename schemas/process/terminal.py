@@ -85,11 +85,16 @@ def shell_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+_ASSIGNED = re.compile(r"[A-Z_]+=")
+"""A variable that a command is given in front of its program."""
+
+
 def command_words(text: str) -> list[str]:
     """The words of a command, quoted as they are there; none where `text` is a sentence."""
     words = shell_words(text)
     whole = " ".join(words) == " ".join(text.split()) or " ".join(words) == text
-    program = os.path.basename(words[0].strip("'\"")) if words else ""
+    first = next((word for word in words if not _ASSIGNED.match(word)), "")
+    program = os.path.basename(first.strip("'\""))
     prose = any(word[-1] in ",;:" for word in words)
     return words if whole and program in PROGRAMS and not prose else []
 

@@ -36,12 +36,12 @@ def named_file(url: str | os.PathLike[str]) -> tuple[Store, str]:
 
 
 def only_match(place: str) -> str:
-    """What the pattern `place` matches, which the shell has left as it is; `place` itself where it is no pattern.
-    `ConfigError` for none and for several matches.
+    """What the pattern `place` matches, which the shell has left as it is; `place` itself where it is no pattern. What
+    lies beside a checkpoint that matches is no match of its own. `ConfigError` for none and for several matches.
     """
     if "://" in place or not glob.has_magic(place) or os.path.lexists(place):
         return place
-    matches = sorted(glob.glob(place))
+    matches = _results(sorted(glob.glob(place)))
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -62,12 +62,19 @@ def only_match(place: str) -> str:
     )  # fmt: skip
 
 
+def _results(matches: Sequence[str]) -> list[str]:
+    """The `matches` without what lies beside another of them: the records and the folder of a checkpoint's run."""
+    beside = {f"{one}{ending}" for one in matches for ending in (".records", ".run")}
+    return [one for one in matches if one not in beside]
+
+
 def no_such_file(url: str) -> ConfigError:
     """What is said of a file that a person named and that is not there: the near name in its folder, how to look."""
     place, near, next_ = normal(url), "", "look at what lies there, and name a file of it"
     if "://" not in place:
         folder = next(parent for parent in Path(place).parents if parent.is_dir())
-        near = _near(Path(place), [entry.name for entry in folder.iterdir() if entry.is_file()])
+        if folder == Path(place).parent:
+            near = _near(Path(place), [entry.name for entry in folder.iterdir() if entry.is_file()])
         next_ = f"ls {shlex.quote(relative(folder))}"
     return ConfigError(
         "no-such-file", f"there is no file {shown(url)}", kept="nothing was started", next=next_,

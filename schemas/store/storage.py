@@ -167,6 +167,8 @@ def normal(url: str | os.PathLike[str]) -> str:
     if protocol is None or protocol == "file":
         path = re.sub(r"^file:(//)?", "", text, flags=re.IGNORECASE)
         return _absolute(os.path.expanduser(path))
+    if "://" not in text:
+        raise _refused("url", f"a place in {protocol} begins with {protocol}://", text)
     if "?" in text:
         raise _refused("query-in-url", "a signed query string is a credential and must not be part of a URL", text)
     rest = text.split("://", 1)[1].strip("/")

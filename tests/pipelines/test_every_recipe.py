@@ -24,7 +24,7 @@ from pipelines.commands.one_shot import OneShot
 from pipelines.commands.recipe import Recipe, SetupRecipe
 from pipelines.graph.plan import Plan
 from pipelines.recipes import DraftPlus, PreferenceOptimization
-from pipelines.setups import SETUPS
+from pipelines.setups import setups
 from schemas.errors import ConfigError
 from tests import pages
 from tests.pipelines import hollow_diffusion, small_model
@@ -137,7 +137,7 @@ def test_a_recipe_is_one_file_with_all_its_defaults(recipe: type[Recipe[Any]]) -
     for name, parameter in recipe.get_params():
         assert parameter.description, name
         assert parameter.has_task_value(recipe.get_task_family(), name), f"{name} has no default"
-    assert not issubclass(recipe, SetupRecipe) or recipe().setup in SETUPS
+    assert not issubclass(recipe, SetupRecipe) or recipe().setup in setups()
 
 
 def test_the_graph_is_made_with_the_plan_that_is_given(recipe: type[Recipe[Any]], tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_change_of_any_training_moves_a_key_or_is_refused(recipe: type[Recipe[
     for name, value in given.items():
         config.set("own", name.removeprefix("own_"), value)
     try:
-        setups = [{"setup": name} for name in SETUPS] if issubclass(recipe, SetupRecipe) else [{}]
+        chosen = [{"setup": name} for name in setups()] if issubclass(recipe, SetupRecipe) else [{}]
         fewer = {"prompts_per_iteration": 8} if issubclass(recipe, SampledIteration) else {}
-        for setup in ({**setup, **fewer} for setup in setups):
+        for setup in ({**setup, **fewer} for setup in chosen):
             planned = recipe(**setup)
             if isinstance(planned, PreferenceOptimization) and setup["setup"] != "preferences":
                 continue
@@ -267,7 +267,7 @@ def test_what_its_page_names_is_there(recipe: type[Recipe[Any]]) -> None:
     commands = re.findall(rf"(?:luigi --module pipelines|quiver) {recipe.__name__}\b(.*?)(?:  #|\n)", readme)
     assert commands, "the README has no command for it"
     flags = {name.replace("_", "-") for name in dict(recipe.get_params())}
-    flags |= {f"{setup}-{name}".replace("_", "-") for setup, kind in SETUPS.items() for name, _ in kind.get_params()}
+    flags |= {f"{setup}-{name}".replace("_", "-") for setup, kind in setups().items() for name, _ in kind.get_params()}
     for flag in re.findall(r"--([\w-]+)", " ".join(commands)):
         assert flag in flags, flag
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from datakit.clients import PythonScorer
-from pipelines.graph.backend import backend_of, model_at, opener_of, placement_of
+from pipelines.graph.backend import backend_of, model_at, placement_of
+from pipelines.graph.opening import opener_of
 from pipelines.graph.plan import Plan
 from schemas import SAMPLES
 from schemas.errors import ConfigError, IntegrityError

@@ -21,7 +21,7 @@ from pipelines.cli.learning import (
     training_asked,
 )
 from pipelines.cli.parameters import OptionalNumber, as_list
-from pipelines.setups import SETUPS, setup_kind
+from pipelines.setups import setup_kind, setups
 from schemas.errors import ConfigError
 from schemas.settings import assigned
 from trainers.config import Training, merged, training_of
@@ -70,7 +70,7 @@ def test_what_stands_below_gives_way_to_what_was_given() -> None:
 
 def trainings() -> dict[str, MergedParameter]:
     """Every training that a command or a setup has defaults for."""
-    kinds = {*commands().values(), *(setup_kind(name) for name in SETUPS)}
+    kinds = {*commands().values(), *(setup_kind(name) for name in setups())}
     return {
         f"{kind.__name__}.{name}": parameter
         for kind in kinds

@@ -146,7 +146,7 @@ def test_no_flag_of_luigi_and_none_of_a_launch_is_suggested(
 
 
 def test_python_has_the_same_near_names() -> None:
-    for name, meant in (("modle", "model"), ("dataset", "data"), ("name", "experiment")):
+    for name, meant in (("modle", "model"), ("dataset", "data"), ("name", "experiment"), ("learning_rate", "lr")):
         with pytest.raises(ConfigError, match=rf"{name} \(did you mean {meant}\?\)"):
             pipelines.run("Sft", **{name: "x"})
 
@@ -157,6 +157,18 @@ def test_a_module_that_cannot_be_imported_is_an_error_of_ours(
 ) -> None:
     printed = refused(f"Sft --module {module}", capsys, monkeypatch)
     assert printed.startswith("error[2/no-module]: ") and "Traceback" not in printed
+
+
+def test_a_module_of_the_working_folder_is_imported_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["quiver"])
+    Path("lies_here.py").write_text("raise AssertionError('it runs unasked')")
+    printed = refused("Sft --module lies_here --lr 1e-5", capsys, monkeypatch)
+    assert "lies_here lies in the working folder" in printed.replace("\n    ", " ")
+    next_ = printed.partition("next: ")[2].replace(" \\\n    ", " ").strip()
+    assert next_.startswith("PYTHONPATH=. ") and next_.endswith("Sft --lr 1e-5 --module lies_here"), next_
 
 
 def test_the_policy_is_never_suggested_as_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from datakit.tokenize import Adopt
+from pipelines.cli import invocation
 from pipelines.commands.models import MergeModel
 from pipelines.graph.backend import model_at
 from pipelines.graph.nodes import Existing
@@ -29,6 +30,12 @@ STEER = "SteerLm --model model --data rows.jsonl --reward judge --attributes '[\
 OWN = "--setup own --own-model model --own-prompts prompts.jsonl --own-reward judge --own-max-new-tokens 8"
 GIVEN = [
     ("Generate --model model --policy judge --prompts prompts.jsonl", "Generate --model model --prompts prompts.jsonl"),
+    ("Generate --model '' --prompts prompts.jsonl",
+     "Generate --prompts prompts.jsonl --model CHECKPOINT --samples-per-prompt 16"),
+    ("Generate --model model --prompts= --samples-per-prompt 2",
+     "Generate --model model --samples-per-prompt 2 --prompts prompts.jsonl"),
+    ("Label --op length --data rows.jsonl --params '{\"column\": \"respons\", \"output\": \"long\"}'",
+     "Label --op length --data rows.jsonl --params '{\"column\": \"response\", \"output\": \"long\"}'"),
     ("Label --op length --data rows.jsonl --model model", "Label --op length --data rows.jsonl"),
     ("Label --op length --data rows.jsonl --template text --date 2026-01-01", "Label --op length --data rows.jsonl"),
     ("Template --op chat --data rows.jsonl --tokenizer model --template text --params '{\"template\": \"plain\"}'",
@@ -65,6 +72,28 @@ def test_the_next_line_is_a_command(
         command.run(shlex.split(given))
     printed = capsys.readouterr().err
     assert printed.rstrip().splitlines()[-1] == f"  next: quiver {expected}", printed
+
+
+@pytest.mark.parametrize(
+    ("program", "given", "whole", "page"),
+    [
+        ("quiver", "--module pipelines Label --op x --module mine", "Label --op x --module mine", "A --module mine"),
+        ("quiver", "--module pipelines Label --module=mine --op x", "Label --op x --module mine", "A --module mine"),
+        ("quiver", "--module pipelines Label --op x", "Label --op x", "A"),
+        ("luigi", "--module mine Label --op x", "--module mine Label --op x", "--module mine A"),
+        ("luigi", "--module pipelines Label --op x", "--module pipelines Label --op x", "--module pipelines A"),
+    ],
+)
+def test_a_module_of_ones_own_stays_in_the_command(
+    program: str, given: str, whole: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [program])
+    monkeypatch.setattr("pipelines.cli.invocation.program", lambda name: name)
+    monkeypatch.setattr(invocation, "_given", given.split())
+    assert shlex.join(invocation.again()) == f"{program} {whole}"
+    assert invocation.typed("A") == shlex.join(invocation.command("A")) == f"{program} {page}"
+    assert invocation.runnable("luigi --module pipelines A") == f"{program} {page}"
+    assert ("mine" in invocation.runnable("--op y")) is ("mine" in given)
 
 
 def test_rows_of_another_tokenizer_name_one_that_is_there(place: Path) -> None:

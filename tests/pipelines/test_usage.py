@@ -17,7 +17,7 @@ from pipelines.cli.known_commands import commands, near_task
 from pipelines.commands import usage
 from pipelines.commands.stages import Filter, Import, Train
 from pipelines.recipes import Preference, RestIteration
-from pipelines.setups import SETUPS
+from pipelines.setups import setups
 from quiver import inventory
 from schemas.errors import ConfigError
 
@@ -72,12 +72,12 @@ def test_a_training_shows_its_own_defaults_and_no_flags_of_files_that_it_does_no
 
 
 def test_a_recipe_shows_the_settings_of_the_setup_that_is_asked_for() -> None:
-    for name, section in SETUPS.items():
+    for name, section in setups().items():
         invocation.given(["RestIteration", "--setup", name, "--help"])
         counts = flags("\n".join(usage.page(RestIteration)))
         settings = [f"--{name}-{key.replace('_', '-')}" for key, _ in section.get_params()]
         assert all(counts[flag] == 1 for flag in settings)
-        assert not [flag for other in SETUPS if other != name for flag in counts if flag.startswith(f"--{other}-")]
+        assert not [flag for other in setups() if other != name for flag in counts if flag.startswith(f"--{other}-")]
     invocation.given(["RestIteration", "--help"])
     assert "Settings of the setup digits" in "\n".join(usage.page(RestIteration))
 
