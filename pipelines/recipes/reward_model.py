@@ -22,6 +22,7 @@ from pipelines.graph.results import Results
 from pipelines.report import suggestions
 from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.rewards import pair_figures, pair_tokens
+from schemas.dataset import Dataset
 from trainers.algorithm import Algorithm, Needs
 
 _COLUMNS = (
@@ -32,6 +33,12 @@ _COLUMNS = (
     Figure("rewards/margins", ".4f", meaning="mean difference of a pair's rewards"),
     Figure("mean reward", ".4f", meaning="of held-out answers: what label.standardize takes as mean"),
     Figure("spread", ".4f", meaning="standard deviation of these: what it takes as std"),
+)
+_RELIABILITY = (
+    Figure("sure from", ".0%", meaning="sigma of a pair's difference: where the bin begins"),
+    Figure("pairs", ",.0f", meaning="held-out pairs in it"),
+    Figure("sure", ".1%", meaning="how sure it is of them on average"),
+    Figure("right", ".1%", meaning="how often it is right"),
 )
 
 
@@ -65,13 +72,14 @@ class RewardModel(OneShotOfPairs):
         )
         datasets: dict[str, Node] = {"train": tokens["train"]}
         figures: dict[str, Node] = {}
+        binned: tuple[Node, ...] = ()
         if given.held_out is not None:
             judged = pair_figures(plan, label, given.held_out, model, reading)
             datasets |= {"held_out": tokens["held-out"], "rewards": judged.rewards, "order": judged.order}
-            datasets["answers"] = judged.answers
-            figures = judged.figures
+            datasets |= {"answers": judged.answers, "reliability": judged.reliability}
+            figures, binned = judged.figures, (judged.reliability,)
         return Results(
-            targets=(*figures.values(), model),
+            targets=(*figures.values(), *binned, model),
             datasets=datasets,
             checkpoints={"first": first, "model": model},
             figures=figures,
@@ -86,7 +94,7 @@ class RewardModel(OneShotOfPairs):
             yield suggestions.command("Label", "--op", "reward", "--model", near(trained.url), *asked, *bound)
 
     def report(self) -> Sequence[FigureTable]:
-        """How well it orders held-out pairs, and what its rewards are like."""
+        """How well it orders held-out pairs, what its rewards are like, and how far to believe it."""
         if not self.graph.figures:
             return []
         order, rewards, longer = (metrics(self.graph.figures[name]) for name in ("evaluation", "rewards", "baselines"))
@@ -98,7 +106,15 @@ class RewardModel(OneShotOfPairs):
             rewards["reward.mean"],
             rewards["reward.std"],
         )
-        return [FigureTable(f"{self.task_family}: {self.graph.checkpoints['model'].label}", _COLUMNS, (row,))]
+        title = f"{self.task_family}: {self.graph.checkpoints['model'].label}"
+        bins = Dataset.open(self.graph.datasets["reliability"].url).read(
+            columns=["sure_from", "pairs", "confidence", "accuracy"]
+        )
+        reliability = tuple(zip(*(column.to_pylist() for column in bins.columns), strict=True))
+        return [
+            FigureTable(title, _COLUMNS, (row,)),
+            FigureTable(f"{title}: reliability", _RELIABILITY, reliability),
+        ]
 
     @staticmethod
     def fits(algorithm: Algorithm) -> bool:

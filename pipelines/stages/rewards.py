@@ -36,14 +36,23 @@ count (equal ones and NaN are 0), how sure sigma(|difference|) is of that, and h
 1) are off on average; the mean of that is the expected calibration error (Guo et al. 2017).
 """
 
+_RELIABILITY = """
+SELECT bin, 0.5 + bin / 20.0 AS sure_from, count(*) AS pairs, avg(confidence) AS confidence, avg(accuracy) AS accuracy
+FROM pairs GROUP BY bin ORDER BY bin
+"""
+"""The reliability table: of the pairs of every bin how sure the model is on average, and how often it is right."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairFigures:
-    """Held-out answers, their rewards, the pairs in order, and the figures of both and of a judge of lengths."""
+    """Held-out answers, their rewards, the pairs in order, their bins, and the figures of both and of a judge of
+    lengths.
+    """
 
     answers: Table
     rewards: Table
     order: Table
+    reliability: Table
     figures: dict[str, Node]
 
 
@@ -65,10 +74,12 @@ def pair_figures(plan: Plan, label: str, pairs: Node, model: Node, reading: Read
     answers = plan.table(f"{label}/held-out.answers", Unpair(desirable=True), pairs)
     rewards = ask(plan, f"{label}/held-out.rewards", Reward(), answers, model, reading=reading)
     order = plan.table(f"{label}/held-out-order", Query(query=_ORDERED, tables=("rewards",), key=("pair_id",)), rewards)
+    binned = Query(query=_RELIABILITY, tables=("pairs",), key=("bin",))
+    reliability = plan.table(f"{label}/held-out-reliability", binned, order)
     columns = ("accuracy", "reward_margin", "calibration_error")
     figures = {
         "evaluation": plan.table(f"{label}/evaluation", Measure(stage=label, columns=columns), order),
         "rewards": plan.table(f"{label}/rewards", Measure(stage=f"{label}/rewards", columns=("reward",)), rewards),
         "baselines": baselines(plan, label, pairs),
     }
-    return PairFigures(answers=answers, rewards=rewards, order=order, figures=figures)
+    return PairFigures(answers=answers, rewards=rewards, order=order, reliability=reliability, figures=figures)

@@ -180,3 +180,14 @@ def test_order_and_calibration_of_a_reward_model(tmp_path: Path) -> None:
     sure, unsure = (1 / (1 + math.exp(-margin)) for margin in (2.0, 0.1))
     assert [row["bin"] for row in made] == [7, 7, 0]
     assert [row["calibration_error"] for row in made] == pytest.approx([sure - 0.5, sure - 0.5, 1 - unsure])
+    given = pa.table({name: [row[name] for row in made] for name in ("bin", "confidence", "accuracy")})
+    rows = Dataset.from_arrow(given, Schema.of_arrow(given.schema), str(tmp_path / "pairs"))
+    op = Query(query=rewards._RELIABILITY, tables=("pairs",), key=("bin",))
+    bins = apply(op, rows, str(tmp_path / "bins")).read().to_pylist()
+    assert [(row["bin"], row["sure_from"], row["pairs"]) for row in bins] == [(0, 0.5, 1), (7, 0.85, 2)]
+    assert [(row["confidence"], row["accuracy"]) for row in bins] == [
+        (pytest.approx(unsure), 1.0),
+        (pytest.approx(sure), 0.5),
+    ]
+    error = sum(row["pairs"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(made)
+    assert error == pytest.approx(sum(row["calibration_error"] for row in made) / len(made)), "both say the same"
