@@ -4,7 +4,7 @@
     w_i  = softmax_i (log P(a|x,y_i) + log P(y_i|x) - log Q'(y_i|a,x))        over the n answers y_i of Q' to a request
     b0_i = softmax_i (log Q0(y_i|a,x) - log Q'(y_i|a,x))                      the same of Q0, where training begins
     b_i  = min(1, b0_i Q(y_i|a,x) / Q0(y_i|a,x))                              the same as Q is now, without gradient
-    loss = sum_i (w_i - b_i) * -log Q(y_i|a,x) / tokens                       mean over requests of n answers each
+    loss = sum_i (w_i - b_i) * -log Q(y_i|a,x) / tokens                  mean over requests, one of n answers weighing n
 
 `tokens` is the mean number of counted tokens of a request's answers. Wang et al., "HelpSteer2" (2024,
 arXiv:2406.08673); columns come of `label.steerlm2_weights`. The gradient is that of sum_i w_i log(w_i / b_i) - w_i +

@@ -126,6 +126,20 @@ def test_an_answer_pushed_down_far_is_let_be_and_no_share_exceeds_one() -> None:
     assert (gradient(high, start=LOGPROBS) >= 0).all()
 
 
+def test_a_request_weighs_as_many_as_it_has_answers() -> None:
+    """Requests of two and of four answers: 2/6 of what the one lacks and 4/6 of the other."""
+    logprobs = [[-1.0], [-3.0], [-0.5], [-2.0], [-1.5], [-4.0]]
+    weight, baseline = np.array([0.9, 0.1, 0.7, 0.1, 0.1, 0.1]), np.array([0.5] * 2 + [0.25] * 4)
+    policy = np.concatenate(logprobs)
+    columns = {"weight": weight, "baseline": baseline, "ref_logprob": policy, "group_tokens": np.ones(6)}
+    rows = {name: torch.from_numpy(values) for name, values in columns.items()}
+    rows |= {"group_size": torch.tensor([2] * 2 + [4] * 4), "loss_mask": torch.ones(6)}
+    loss = STEERLM2.loss(Settings(), {"input_ids": outputs_of(logprobs)}, rows)
+    mean = (loss.values * loss.weights).sum() / loss.weights.sum()
+    lacks = (weight - baseline) * -policy
+    assert mean.item() == pytest.approx((2 * lacks[:2].sum() + 4 * lacks[2:].sum()) / 6, rel=1e-12)
+
+
 def test_a_point_worked_by_hand() -> None:
     """Two answers of one request, equally likely to the policy; the weights are 3/4 and 1/4, an answer has 2 tokens."""
     outputs = outputs_of([[-1.0, -2.0], [-0.5]])
