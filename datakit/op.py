@@ -143,6 +143,9 @@ class Op(ABC):
     max_rejected: ClassVar[int | None] = None
     """How many rows it may reject unless the run says otherwise; None: dropping rows is its work."""
 
+    loses_rows: ClassVar[bool] = False
+    """Whether a row that it rejects is a loss that a person is told of at the end; others leave rows out on purpose."""
+
     def __new__(cls, **settings: Any) -> Self:
         """`ConfigError` for a setting that is one of a few texts, and none of these, before anything reads it."""
         choice_faults(cls, settings).raise_any(f"settings of {cls.name}", f"quiver ops {cls.name}")
@@ -185,6 +188,11 @@ class Op(ABC):
     @property
     def token_bytes(self) -> int:
         """Bytes of its columns for each token of the rows, before compression; 0 where they are not per token."""
+        return 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of each answer that it draws, at most; 0 where it draws none."""
         return 0
 
     def grown(self, given: Size) -> Size:
@@ -272,10 +280,17 @@ class Op(ABC):
 class Read(Op):
     """None to many: rows from outside. `takes` is empty; `gives()` has no inputs."""
 
+    loses_rows: ClassVar[bool] = True
+
     @property
     def takes(self) -> Schema:
         """Nothing: a reader has no input rows."""
         return NOTHING
+
+    @property
+    def origin(self) -> str:
+        """The path or address by which its result is called; empty where it reads several files, or has no place."""
+        return ""
 
     @abstractmethod
     def read(self, ctx: Context) -> Iterator[Result]:
@@ -287,6 +302,7 @@ class Label(Op):
     """Each row stays and gains (or replaces) the columns that `adds` declares."""
 
     makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    loses_rows: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -329,6 +345,8 @@ class Keep(Op):
 @dataclass(frozen=True, kw_only=True)
 class Expand(Op):
     """Each row becomes any number of rows (none, too), a chunk of rows at a time."""
+
+    loses_rows: ClassVar[bool] = True
 
     rows_per_chunk: int = 64
     """Rows worked on together; part of the identity, because a model's arithmetic may depend on its batch."""

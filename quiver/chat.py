@@ -19,7 +19,7 @@ from schemas.process.terminal import error_text
 
 if TYPE_CHECKING:
     from datakit.clients.sampling import Sampling
-    from pipelines.serve.conversation import Talk
+    from pipelines.serve.conversation import Conversation
 
 _FORGET, _END = "/forget", "/end"
 
@@ -34,28 +34,28 @@ def chat(command: Command, arguments: Sequence[str]) -> Iterable[str]:
 
 def _lines(command: Command, reference: str, options: Mapping[str, str]) -> Iterator[str]:
     from pipelines.serve import models
-    from pipelines.serve.conversation import Talk
+    from pipelines.serve.conversation import Conversation
 
     sampling = _sampling(command, options)
     root, rendering = root_of(options), rendering_of(options)
     served = models.opened(models.place_at(place_of(reference, options), root), rendering)
     models.require_policy(served)
     served.texts.check_template()
-    talk = Talk(
+    conversation = Conversation(
         served, sampling, number(command, options, "seed", 1234, 0, 999_999_999), options.get("system", ""),
         number(command, options, "threads", 0, 0, 4096) or None,
     )  # fmt: skip
     asks = sys.stdin.isatty()
-    with talk:
+    with conversation:
         if asks:
             _aside(f"{printable(served.name, 200)}: {_FORGET} begins anew, {_END} or Ctrl-D ends")
         for text in _typed(asks):
             if text == _END:
                 return
             if text == _FORGET:
-                talk.forget()
+                conversation.forget()
             elif text.strip():
-                yield from _answered(talk, text, "verbose" in options, asks)
+                yield from _answered(conversation, text, "verbose" in options, asks)
 
 
 def _typed(asks: bool) -> Iterator[str]:
@@ -71,9 +71,9 @@ def _typed(asks: bool) -> Iterator[str]:
         yield line.rstrip("\r\n")
 
 
-def _answered(talk: Talk, text: str, verbose: bool, asks: bool) -> Iterator[str]:
+def _answered(conversation: Conversation, text: str, verbose: bool, asks: bool) -> Iterator[str]:
     try:
-        for piece in talk.say(text):
+        for piece in conversation.send(text):
             sys.stdout.write(escaped(piece))
             sys.stdout.flush()
     except DataError as fault:
@@ -83,10 +83,10 @@ def _answered(talk: Talk, text: str, verbose: bool, asks: bool) -> Iterator[str]
         return
     yield ""
     if verbose:
-        for token, logprob in talk.tokens():
+        for token, logprob in conversation.tokens():
             yield f"  {logprob:9.4f}  {printable(token)}"
-        mean = sum(talk.last.logprobs) / len(talk.last.logprobs)
-        yield f"  {mean:9.4f}  mean of {len(talk.last.ids)} tokens; ended by {talk.last.finish}"
+        mean = sum(conversation.last.logprobs) / len(conversation.last.logprobs)
+        yield f"  {mean:9.4f}  mean of {len(conversation.last.ids)} tokens; ended by {conversation.last.finish}"
 
 
 def _aside(text: str) -> None:

@@ -37,6 +37,7 @@ class NotIn(Blend):
     """
 
     name: ClassVar[str] = "filter.not_in"
+    loses_rows: ClassVar[bool] = True
 
     key: str = "prompt_id"
     reason: str = "excluded"

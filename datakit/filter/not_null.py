@@ -29,6 +29,7 @@ class NotNull(Keep):
     """
 
     name: ClassVar[str] = "filter.not_null"
+    loses_rows: ClassVar[bool] = True
 
     columns: tuple[str, ...]
     allow_empty: bool = field(default=False, metadata=DEFAULT_UNNAMED)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from datakit.formats.turns import (
     FROM_VALUE,
     ROLE_CONTENT,
-    Misfit,
+    InvalidValue,
     as_list,
     clean,
     is_empty,
@@ -114,14 +114,14 @@ def compact(value: Any, sort_keys: bool = False) -> str:
             value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False, default=str
         )
     except ValueError as error:
-        raise Misfit("not-finite", "finite numbers") from error
+        raise InvalidValue("not-finite", "finite numbers") from error
 
 
 def _text(value: Any, left: Left) -> str:
     if isinstance(value, list):
         return joined_parts(value)
     if not isinstance(value, str):
-        raise Misfit("wrong-type", "text, or a list of text parts")
+        raise InvalidValue("wrong-type", "text, or a list of text parts")
     return clean(value)
 
 
@@ -129,38 +129,38 @@ def _literal(value: Any, left: Left) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _text(value, left)
     if not math.isfinite(value):
-        raise Misfit("not-finite", "a finite number")
+        raise InvalidValue("not-finite", "a finite number")
     return value.text if isinstance(value, Literal) else str(value)
 
 
 def _number(value: Any, left: Left) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Misfit("wrong-type", "a number")
+        raise InvalidValue("wrong-type", "a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise Misfit("not-finite", "a finite number")
+        raise InvalidValue("not-finite", "a finite number")
     return number
 
 
 def _whole_number(value: Any, left: Left) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 31:
-        raise Misfit("wrong-type", "a whole number")
+        raise InvalidValue("wrong-type", "a whole number")
     return value
 
 
 def _flag(value: Any, left: Left) -> bool:
     if not isinstance(value, bool):
-        raise Misfit("wrong-type", "true or false")
+        raise InvalidValue("wrong-type", "true or false")
     return value
 
 
 def _list_of(read: Callable[[Any, Left], Any]) -> Callable[[Any, Left], list[Any]]:
     def every(value: Any, left: Left) -> list[Any]:
         if not isinstance(value, list):
-            raise Misfit("wrong-type", "a list")
+            raise InvalidValue("wrong-type", "a list")
         return [None if item is None else read(item, left) for item in value]
 
     return every
@@ -171,11 +171,11 @@ def _tools(value: Any, left: Left) -> str | None:
         try:
             value = json.loads(value) if value.strip() else []
         except ValueError as error:
-            raise Misfit("broken-json", "a list of tools, or its JSON text") from error
+            raise InvalidValue("broken-json", "a list of tools, or its JSON text") from error
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list):
-        raise Misfit("wrong-type", "a list of tools, or its JSON text")
+        raise InvalidValue("wrong-type", "a list of tools, or its JSON text")
     return clean(compact(value)) if value else None
 
 
@@ -183,7 +183,7 @@ def _history(value: Any, left: Left) -> list[dict[str, Any]]:
     turns = []
     for pair in value if isinstance(value, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise Misfit("wrong-type", "a list of [question, answer]")
+            raise InvalidValue("wrong-type", "a list of [question, answer]")
         turns += [{"role": role, "content": _text(text, left)} for role, text in zip(_ROLES, pair, strict=True)]
     return turns
 

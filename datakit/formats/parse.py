@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from datakit.columns.timestamps import leaves, text, values
 from datakit.formats.keys import Key, Literal
 from datakit.formats.lines import Block, Fault, are_objects
-from datakit.formats.turns import Misfit, clean, is_empty
+from datakit.formats.turns import InvalidValue, clean, is_empty
 from schemas.errors import printable
 
 _CUT = 200
@@ -205,8 +205,8 @@ class Parser:
             try:
                 several = self.records(record) if self.records is not None else (self._named(record),)
                 made = [self._row(one, names) for one in several]
-            except Misfit as misfit:
-                faults.append(Fault(number, misfit.reason, misfit.expected, line[:_CUT]))
+            except InvalidValue as error:
+                faults.append(Fault(number, error.reason, error.expected, line[:_CUT]))
             except RecursionError:
                 faults.append(Fault(number, "too-deep", "values that are nested less deep", line[:_CUT]))
             except (TypeError, KeyError, AttributeError, IndexError, ValueError, OverflowError) as error:
@@ -222,7 +222,7 @@ class Parser:
         if isinstance(record, str) and self.bare:
             return {self.bare: record}
         if not isinstance(record, Mapping):
-            raise Misfit("wrong-type", "an object")
+            raise InvalidValue("wrong-type", "an object")
         return dict(record)
 
     def _row(self, record: Record, left: set[str]) -> list[Any]:
@@ -231,7 +231,9 @@ class Parser:
                 continue
             refused = self.refused.get(name)
             if refused is not None and refused(value):
-                raise Misfit("key-not-read", f"no {name}: it would change what is learnt, and this format has no place")
+                raise InvalidValue(
+                    "key-not-read", f"no {name}: it would change what is learnt, and this format has no place"
+                )
             left.add(printable(clean(name)))
         for key in self.keys:
             left.update(printable(name) for name in key.passed_over(record) if name in self._once)
@@ -255,13 +257,13 @@ class Parser:
                 more = ", ..." if len(there) > _NAMED else ""
                 given = any(other in record for other in key.names)
                 expected = f"{' | '.join(key.names)} (there: {', '.join(there[:_NAMED])}{more})"
-                raise Misfit("null" if given else "missing-key", expected)
+                raise InvalidValue("null" if given else "missing-key", expected)
             return None
         try:
             return key.shape.read(value, left)
-        except Misfit as misfit:
-            other = f", not {_KINDS.get(type(value), 'another')}" if misfit.reason == "wrong-type" else ""
-            raise Misfit(misfit.reason, f"{name}: {misfit.expected}{other}") from misfit
+        except InvalidValue as error:
+            other = f", not {_KINDS.get(type(value), 'another')}" if error.reason == "wrong-type" else ""
+            raise InvalidValue(error.reason, f"{name}: {error.expected}{other}") from error
 
     def _columns(self, rows: list[list[Any]]) -> pa.Table:
         return pa.table(
@@ -373,12 +375,12 @@ def loaded(line: bytes, number: int) -> tuple[Any] | Fault:
         return Fault(number, "broken-json", error.msg, cut, byte=len(text[: error.pos].encode()))
     except RecursionError:
         return Fault(number, "too-deep", "values that are nested less deep", cut)
-    except Misfit as misfit:
-        return Fault(number, misfit.reason, misfit.expected, cut)
+    except InvalidValue as error:
+        return Fault(number, error.reason, error.expected, cut)
     except ValueError:
         return Fault(number, "broken-json", "numbers of at most 4,300 digits", cut)
     return Fault(number, "duplicate-key", f"{twice[0]} once", cut) if twice else (value,)
 
 
 def _no_constant(name: str) -> float:
-    raise Misfit("not-finite", f"finite numbers, not {name}")
+    raise InvalidValue("not-finite", f"finite numbers, not {name}")

@@ -31,7 +31,7 @@ _TWO_NAMES = (("role", "from"), ("content", "value"), ("tool_calls", "function_c
 _LEARNT = {"assistant", "gpt", "model", "chatbot", "bot", "function_call"}
 
 
-class Misfit(Exception):
+class InvalidValue(Exception):
     """A value that a row cannot be made of: the reason, and what would have been right."""
 
     def __init__(self, reason: str, expected: str) -> None:
@@ -45,32 +45,32 @@ def is_empty(value: Any) -> bool:
 
 
 def clean(text: str) -> str:
-    """`text` as it is; `Misfit` for a NUL or half of a surrogate pair in it."""
+    """`text` as it is; `InvalidValue` for a NUL or half of a surrogate pair in it."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Misfit("bad-text", "text that UTF-8 can write") from error
+            raise InvalidValue("bad-text", "text that UTF-8 can write") from error
     if "\x00" in text:
-        raise Misfit("bad-text", "text without NUL")
+        raise InvalidValue("bad-text", "text without NUL")
     return text
 
 
 def joined_parts(parts: list[Any]) -> str:
-    """The text parts of a content, joined; `Misfit` for a part of another type."""
+    """The text parts of a content, joined; `InvalidValue` for a part of another type."""
     texts = []
     for part in parts:
         if isinstance(part, Mapping):
             kind = part.get("type")
             if kind not in (None, *_TEXT_PARTS):
-                raise Misfit("content-part", f"text parts, not one of type {str(kind)[:40]}")
+                raise InvalidValue("content-part", f"text parts, not one of type {str(kind)[:40]}")
             text, *more = [part[name] for name in ("text", "value") if part.get(name) is not None] or [None]
             if any(other != text for other in more):
-                raise Misfit("content-part", "text parts of one text each")
+                raise InvalidValue("content-part", "text parts of one text each")
         else:
             text = part
         if not isinstance(text, str):
-            raise Misfit("wrong-type", "text, or a list of text parts")
+            raise InvalidValue("wrong-type", "text, or a list of text parts")
         texts.append(clean(text))
     return "".join(texts)
 
@@ -82,7 +82,7 @@ def read_turns(value: Any, left: set[str], role: str) -> list[dict[str, Any]]:
     if isinstance(value, Mapping) and role:
         value = [value]
     if not isinstance(value, list):
-        raise Misfit("wrong-type", "text, or a list of messages" if role else "a list of messages")
+        raise InvalidValue("wrong-type", "text, or a list of messages" if role else "a list of messages")
     if role and value and all(_is_part(part) for part in value):
         return [{"role": role, "content": joined_parts(value)}]
     return [_turn(turn, left) for turn in value]
@@ -94,21 +94,21 @@ def _is_part(part: Any) -> bool:
 
 def _turn(turn: Any, left: set[str]) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
-        raise Misfit("wrong-type", "messages of role and content")
+        raise InvalidValue("wrong-type", "messages of role and content")
     role, content = _first(turn, ("role", "from")), _first(turn, ("content", "value"))
     if role is not None and not isinstance(role, str):
-        raise Misfit("wrong-type", "a role that is text")
+        raise InvalidValue("wrong-type", "a role that is text")
     if isinstance(content, list):
         content = joined_parts(content)
     elif content is not None and not isinstance(content, str):
-        raise Misfit("wrong-type", "a content that is text, or a list of text parts")
+        raise InvalidValue("wrong-type", "a content that is text, or a list of text parts")
     calls = _calls(turn, role, content)
     if calls is not None:
         content = "" if role == "function_call" else content or ""
     for name in turn:
         if name not in _READ and not is_empty(turn[name]):
             if name in _REFUSED:
-                raise Misfit("key-not-read", f"turns without {name}")
+                raise InvalidValue("key-not-read", f"turns without {name}")
             left.add(f"turns' {clean(name)}")
     for names in _TWO_NAMES:
         first, *others = [name for name in names if not is_empty(turn.get(name))] or [""]
@@ -133,7 +133,7 @@ def _some_text(turn: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     if isinstance(value, list):
         return joined_parts(value) or None
     if value is not None and not isinstance(value, str):
-        raise Misfit("wrong-type", f"{names[0]} that is text")
+        raise InvalidValue("wrong-type", f"{names[0]} that is text")
     return clean(value) if value else None
 
 
@@ -150,11 +150,11 @@ def _calls(turn: Mapping[str, Any], role: str | None, content: str | None) -> st
         try:
             calls = json.loads(calls)
         except ValueError as error:
-            raise Misfit("broken-json", "tool_calls, a list or its JSON text") from error
+            raise InvalidValue("broken-json", "tool_calls, a list or its JSON text") from error
     if not calls:
         return None
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise Misfit("wrong-type", "tool_calls, a list of calls")
+        raise InvalidValue("wrong-type", "tool_calls, a list of calls")
     return clean(json.dumps(calls, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
@@ -171,23 +171,23 @@ def _called(content: str | None) -> list[dict[str, Any]] | None:
 
 
 def _weight(turn: Mapping[str, Any], role: str | None) -> float | None:
-    """0 or 1, None where nothing is said; `Misfit` for a fraction, for a user's turn that is to be learnt, and where
-    two names say different things.
+    """0 or 1, None where nothing is said; `InvalidValue` for a fraction, for a user's turn that is to be learnt, and
+    where two names say different things.
     """
     weights = {name: turn[name] for name in (*_WEIGHTS, *_FLAGS) if turn.get(name) is not None}
     if any(name in _FLAGS and not isinstance(flag, bool) for name, flag in weights.items()):
-        raise Misfit("wrong-type", "a train flag that is true or false")
+        raise InvalidValue("wrong-type", "a train flag that is true or false")
     if not weights:
         return None
     value, *others = weights.values()
     if any(other != value for other in others):
-        raise Misfit("two-weights", f"{' and '.join(weights)} that say the same")
+        raise InvalidValue("two-weights", f"{' and '.join(weights)} that say the same")
     if not isinstance(value, int | float):
-        raise Misfit("wrong-type", "a weight of 0 or 1")
+        raise InvalidValue("wrong-type", "a weight of 0 or 1")
     if value not in (0, 1):
-        raise Misfit("fractional-weight", "a weight of 0 or 1")
+        raise InvalidValue("fractional-weight", "a weight of 0 or 1")
     if value and (role or "").strip().lower() not in _LEARNT:
-        raise Misfit("learns-other-role", "weights above 0 on assistant turns alone")
+        raise InvalidValue("learns-other-role", "weights above 0 on assistant turns alone")
     return float(value)
 
 

@@ -69,9 +69,13 @@ class Complete(Expand):
         known = tuple(name for name in (*TOKEN_COLUMNS, REASONING.name) if name in given)
         return replace(self, answered_with=known) if given else self
 
+    @property
+    def answer_tokens(self) -> int:
+        return self.sampling.max_new_tokens
+
     def grown(self, given: Size) -> Size:
         drawn = given.times(self.sampling.samples_per_prompt)
-        return Size(drawn.rows, drawn.bytes + drawn.rows * BYTES_PER_TOKEN * self.sampling.max_new_tokens)
+        return Size(drawn.rows, drawn.bytes + drawn.rows * BYTES_PER_TOKEN * self.answer_tokens)
 
     def prepare(self, dataset: Dataset) -> Mapping[str, Any]:
         """How the prompts' template ends an answer."""
@@ -80,20 +84,17 @@ class Complete(Expand):
     def expand(self, rows: pa.Table, ctx: Context) -> Result:
         """Ask, check the reply, join it to the prompts by row number."""
         seeds = np.array([seed_of(ctx.seed, name) for name in rows["prompt_id"].to_pylist()], np.uint64)
-        sampling = self.ending(ctx)
-        answers = self.asked(rows, sampling, seeds, ctx)
-        good = answers.filter(pc.is_null(answers["error"]))
-        bad = answers.filter(pc.is_valid(answers["error"]))
+        answers = self.asked(rows, self.ending(ctx), seeds, ctx)
+        good, bad = (answers.filter(side(answers["error"])) for side in (pc.is_null, pc.is_valid))
         tokens = pc.sum(pc.list_value_length(good["response_ids"])).as_py() or 0
-        samples = _joined(rows, good, self.drawn_by(sampling, ctx), self.answered_with)
+        samples = _joined(rows, good, self.drawn_by(self.ending(ctx), ctx), self.answered_with)
         failed = rows.take(bad["prompt_row"])
         rejected = rejected_rows(failed, ["no-answer"] * len(failed), bad["sample_index"], bad["error"].to_pylist())
         return Result(samples, rejected, {"response_tokens": tokens})
 
     def ending(self, ctx: Context) -> Sampling:
         """How answers are drawn, with all texts that end one."""
-        ends = dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))
-        return replace(self.sampling, stop=tuple(ends))
+        return replace(self.sampling, stop=tuple(dict.fromkeys((*self.sampling.stop, *TurnEnd.of(ctx.prepared).stop))))
 
     def asked(self, rows: pa.Table, sampling: Sampling, seeds: npt.NDArray[np.uint64], ctx: Context) -> pa.Table:
         """The generator's answers to `rows`, each whole or with an `error`."""

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from datakit.judging.rubric import LETTERS, TIE, Rubric
 
 _FIELD = re.compile(r"\{(conversation|answers|reference|criterion)\}")
@@ -26,6 +28,21 @@ class Shown:
     answers: Sequence[str]
     reference: str = ""
     criterion: str = ""
+
+
+def shown(
+    rubric: Rubric, rows: pa.Table, answers: Sequence[str], *,
+    turns: str = "messages", reference: str = "", criterion: str = "",
+) -> list[Shown]:  # fmt: skip
+    """Every row of `rows` as a judge by `rubric` sees it, of the columns named; one that the rubric does not read need
+    not be there.
+    """
+    nothing = [""] * rows.num_rows
+    references = rows[reference].to_pylist() if rubric.reads_reference else nothing
+    criteria = rows[criterion].to_pylist() if rubric.reads_criterion else nothing
+    texts = zip(*(rows[name].to_pylist() for name in answers), strict=True)
+    parts = zip(rows[turns].to_pylist(), texts, references, criteria, strict=True)
+    return [Shown(asked or (), each, known or "", by) for asked, each, known, by in parts]
 
 
 def conversation(rubric: Rubric, row: Shown, order: Sequence[int]) -> list[dict[str, str]]:

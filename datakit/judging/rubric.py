@@ -85,3 +85,9 @@ def read_rubric(name: str) -> Mapping[str, Any]:
     """
     settings: Mapping[str, Any] = _FILES.json_of(name)
     return settings
+
+
+def with_rubric(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of an operation with a `rubric`, read where it is a text: the name of a file."""
+    rubric = params.get("rubric")
+    return {**params, "rubric": read_rubric(rubric)} if isinstance(rubric, str) else params

@@ -39,6 +39,7 @@ class Human(Blend):
     """
 
     name: ClassVar[str] = "label.human"
+    loses_rows: ClassVar[bool] = True
     judges: ClassVar[bool] = True
 
     output: str = "human"

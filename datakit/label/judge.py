@@ -14,9 +14,9 @@ from datakit.clients.protocols import Judge as JudgeClient
 from datakit.clients.protocols import no_client
 from datakit.clients.sampling import Sampling
 from datakit.judging import panel
-from datakit.judging.asking import Shown
+from datakit.judging.asking import shown
 from datakit.judging.reading import NO_VERDICT
-from datakit.judging.rubric import LETTERS, Rubric, read_rubric
+from datakit.judging.rubric import LETTERS, Rubric, read_rubric, with_rubric
 from datakit.op import Capability, Context, Op
 from schemas import MESSAGES, Column, Schema
 from schemas.canonical import DEFAULT_UNNAMED
@@ -76,8 +76,7 @@ class Judge(AskingLabel):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Op:
         """As for other operations; a rubric that is a text is the name of a file."""
-        rubric = params.get("rubric")
-        return super().of({**params, "rubric": read_rubric(rubric)} if isinstance(rubric, str) else params)
+        return super().of(with_rubric(params))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,18 +100,9 @@ class Judge(AskingLabel):
         judge = ctx.resources["judge"]
         if not isinstance(judge, JudgeClient):
             raise no_client(judge, JudgeClient)
-        texts = zip(*(rows[name].to_pylist() for name in self.columns), strict=True)
-        known = zip(
-            rows[self.reference].to_pylist() if self.rubric.reads_reference else [None] * rows.num_rows,
-            rows[self.criterion].to_pylist() if self.rubric.reads_criterion else [""] * rows.num_rows,
-            strict=True,
-        )
-        shown = [
-            Shown(turns or (), answers, reference or "", criterion)
-            for turns, answers, (reference, criterion) in zip(rows["messages"].to_pylist(), texts, known, strict=True)
-        ]
+        seen = shown(self.rubric, rows, self.columns, reference=self.reference, criterion=self.criterion)
         made = panel.judged(
-            judge, self.rubric, shown, self.columns,
+            judge, self.rubric, seen, self.columns,
             each=self.votes, swap=self.swap, sampling=self.sampling, seed=ctx.seed,
         )  # fmt: skip
         parts = {column: column.name.removeprefix(self.output).removeprefix("_") for column in self.adds}

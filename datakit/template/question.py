@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from datakit.judging.asking import Shown, conversation
-from datakit.judging.rubric import LETTERS, Rubric, read_rubric
+from datakit.judging.asking import conversation, shown
+from datakit.judging.rubric import LETTERS, Rubric, read_rubric, with_rubric
 from datakit.op import Context, Label, Op
 from schemas import MESSAGES, Column, Schema
 from schemas.errors import ConfigError
@@ -54,8 +54,7 @@ class Question(Label):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Op:
         """As for other operations; a rubric that is a text is the name of a file."""
-        rubric = params.get("rubric")
-        return super().of({**params, "rubric": read_rubric(rubric)} if isinstance(rubric, str) else params)
+        return super().of(with_rubric(params))
 
     @property
     def takes(self) -> Schema:
@@ -70,12 +69,8 @@ class Question(Label):
 
     def label(self, rows: pa.Table, ctx: Context) -> dict[str, pa.Array]:
         """A judge's question for every row."""
-        texts = zip(*(rows[name].to_pylist() for name in self.answers), strict=True)
-        by = rows[self.criterion].to_pylist() if self.rubric.reads_criterion else [""] * rows.num_rows
-        asked = [
-            conversation(self.rubric, Shown(turns or (), answers, criterion=criterion), range(len(answers)))
-            for turns, answers, criterion in zip(rows[self.conversation].to_pylist(), texts, by, strict=True)
-        ]
+        seen = shown(self.rubric, rows, self.answers, turns=self.conversation, criterion=self.criterion)
+        asked = [conversation(self.rubric, row, range(len(row.answers))) for row in seen]
         written = {
             name: pa.repeat(pa.scalar(f"[[{letter}]]", pa.string()), rows.num_rows)
             for name, letter in zip(self.verdicts, LETTERS, strict=False)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from datakit.templating.learnt import Lesson, Part, Turns, beginnings, has_marks, parts_of, spans_of, too_many
+from datakit.templating.learnt import LossTurns, Part, Turns, beginnings, has_marks, parts_of, spans_of, too_many
 from datakit.templating.sandbox import Conversation, Rendered, Sandbox
 from datakit.templating.segments import odd_role
 
@@ -68,15 +68,15 @@ def _listed(text: str) -> list[Any]:
     raise ValueError("no JSON list")
 
 
-def aligned(sandbox: Sandbox, rows: Iterable[tuple[Any, str | None]], lesson: Lesson) -> list[Aligned]:
+def aligned(sandbox: Sandbox, rows: Iterable[tuple[Any, str | None]], loss_turns: LossTurns) -> list[Aligned]:
     """The parts of each row, of turns and tools."""
     results: list[Aligned] = []
     readable: dict[int, Row] = {}
     for at, (messages, tools) in enumerate(rows):
         results.append(Aligned(fault="bad-tools", detail="tools or tool_calls are no JSON list"))
         with suppress(ValueError):
-            readable[at] = row_of(messages, tools, lesson.generation)
-    done = (one for batch in _batches(list(readable.values())) for one in _aligned(sandbox, batch, lesson))
+            readable[at] = row_of(messages, tools, loss_turns.generation)
+    done = (one for batch in _batches(list(readable.values())) for one in _aligned(sandbox, batch, loss_turns))
     for at in readable:
         results[at] = next(done)
     return results
@@ -95,9 +95,9 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[Aligned]:
+def _aligned(sandbox: Sandbox, rows: Sequence[Row], loss_turns: LossTurns) -> Iterator[Aligned]:
     texts = sandbox.render([row.conversation for row in rows])
-    learnt = [[] if has_marks(text) else lesson.learnt(row.turns) for row, text in zip(rows, texts, strict=True)]
+    learnt = [[] if has_marks(text) else loss_turns.learnt(row.turns) for row, text in zip(rows, texts, strict=True)]
     faults = [_fault(row, text, slots, sandbox.template) for row, text, slots in zip(rows, texts, learnt, strict=True)]
     fine = [(row, slots) for row, slots, fault in zip(rows, learnt, faults, strict=True) if not fault.fault]
     begun = sandbox.stream(one for row, slots in fine for one in beginnings(row.conversation, slots))
@@ -105,7 +105,7 @@ def _aligned(sandbox: Sandbox, rows: Sequence[Row], lesson: Lesson) -> Iterator[
         if fault.fault:
             yield fault
             continue
-        spans, over = spans_of(text, begun, row.turns, lesson)
+        spans, over = spans_of(text, begun, row.turns, loss_turns)
         yield Aligned(parts_of(text, spans)) if over is None else Aligned(fault=over.fault, detail=over.detail)
 
 

@@ -45,7 +45,7 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossTurns:
     """What is learnt: nothing of a prompt (`generation`), else all assistant turns or the last; with `ends` and
     `control`, how the template ends a turn and what matches control tokens (`datakit.templating.ending`).
     """
@@ -80,29 +80,29 @@ def too_many(whole: Conversation, learnt: Sequence[int]) -> str:
 
 
 def spans_of(
-    whole: Rendered, begun: Iterator[Rendered], turns: Turns, lesson: Lesson
+    whole: Rendered, begun: Iterator[Rendered], turns: Turns, loss_turns: LossTurns
 ) -> tuple[list[tuple[int, int]], Rendered | None]:
     """Where what is learnt stands in the text, and the rendering that was over a limit if one was: then nobody knows.
     `begun` are the renderings of `beginnings` (none are needed where the text has generation marks).
     """
-    if (marked := _marked(whole, lesson)) is None:
+    if (marked := _marked(whole, loss_turns)) is None:
         begins = [start for start, _, _ in whole.runs]
         own: dict[int, tuple[int, int]] = {}
         for start, end, slot in whole.runs:
             own[slot] = own.get(slot, (start, end))[0], end
         spans, over = [], None
-        for slot in lesson.learnt(turns):
+        for slot in loss_turns.learnt(turns):
             head, tail = next(begun), next(begun)
             over = over or next((one for one in (head, tail) if one.fault == LIMIT), None)
-            spans.append(_span(whole, begins, own.get(slot), slot, head, tail, lesson))
+            spans.append(_span(whole, begins, own.get(slot), slot, head, tail, loss_turns))
         return spans, over
     inside = [_slots(whole, *span) for span in marked]
     answers = set().union(*inside)
     silent = {slot for slot in answers if slot < len(turns.silent) and turns.silent[slot]}
     chosen = [span for span, slots in zip(marked, inside, strict=True) if not silent & slots]
-    if lesson.generation:
+    if loss_turns.generation:
         return [], None
-    return [span for span in chosen if span == marked[-1]] if lesson.last else chosen, None
+    return [span for span in chosen if span == marked[-1]] if loss_turns.last else chosen, None
 
 
 def has_marks(whole: Rendered) -> bool:
@@ -162,16 +162,16 @@ def _start(run: tuple[int, int, int]) -> int:
     return run[0]
 
 
-def _marked(whole: Rendered, lesson: Lesson) -> list[tuple[int, int]] | None:
+def _marked(whole: Rendered, loss_turns: LossTurns) -> list[tuple[int, int]] | None:
     """Spans between generation marks, if the template has them, and the turn's end where it stands behind the mark."""
-    own, ends = _own(whole), lesson.ends
+    own, ends = _own(whole), loss_turns.ends
     if OPEN not in own:
         return None
     opens, closes = ([match.start() for match in re.finditer(mark, own)] for mark in (OPEN, CLOSE))
     spans = []
     for start, end in zip(opens, closes, strict=True):
         closed = own[start:end].rstrip().endswith(ends.stop) if ends.stop else True
-        spans.append((start, end if closed else end + 1 + next_end(own[end + 1 :], ends, lesson.control)))
+        spans.append((start, end if closed else end + 1 + next_end(own[end + 1 :], ends, loss_turns.control)))
     return spans
 
 
@@ -182,7 +182,7 @@ def _span(
     slot: int,
     head: Rendered,
     tail: Rendered,
-    lesson: Lesson,
+    loss_turns: LossTurns,
 ) -> tuple[int, int]:
     """What a model has to say in turn `slot`, which stands at `own`: from the end of the open header to the end of the
     turn's closing mark. `begins`: where the runs of the text do.
@@ -195,4 +195,4 @@ def _span(
     last = max((stop for _, stop, turn in tail.runs if turn == slot), default=end)
     after = bisect_left(begins, end)
     following = begins[after] if after < len(begins) else len(whole.text)
-    return start, end + closing(whole.text[end:following], tail.text[last:], lesson.ends, lesson.control)
+    return start, end + closing(whole.text[end:following], tail.text[last:], loss_turns.ends, loss_turns.control)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from datakit.columns.conversations import any_turn, flat, starts
 from datakit.templating.alignment import Aligned, aligned
 from datakit.templating.ending import control_of, turn_end
-from datakit.templating.learnt import CLOSE, OPEN, Lesson, Turns
+from datakit.templating.learnt import CLOSE, OPEN, LossTurns, Turns
 from datakit.templating.sandbox import LIMIT, Conversation, Sandbox
 from datakit.templating.segments import Segments, segments_of
 from datakit.templating.weights import weight_faults
@@ -64,7 +64,7 @@ class Renderer:
         and learns nothing, `last` learns the last answer alone. Rows with weights that are no mask have no pieces.
         """
         turns = flat(turns)
-        lesson = Lesson(generation, last, self.turn_end, self._control)
+        loss_turns = LossTurns(generation, last, self.turn_end, self._control)
         own = _unusual(turns, tools)
         reasons, details = np.full(len(turns), None, object), np.full(len(turns), None, object)
         refused = np.zeros(len(turns), bool)
@@ -74,7 +74,7 @@ class Renderer:
         order = [np.flatnonzero(refused)]
         parts = [_blank(len(order[0]))]
         for pattern, rows in _patterns(turns, own | refused):
-            known = self._segments_of(pattern, lesson)
+            known = self._segments_of(pattern, loss_turns)
             if known.alters or (known.fault and known.looked):
                 own[rows] = True
             elif known.fault:
@@ -90,7 +90,7 @@ class Renderer:
                     contents = _columns(turns, order[-1], len(pattern[1]))
                 parts.append(_joined(known, contents, len(order[-1])))
         rest = np.flatnonzero(own & ~refused)
-        alignments = self._aligned(turns, tools, rest, lesson)
+        alignments = self._aligned(turns, tools, rest, loss_turns)
         order.append(rest)
         parts.append(_pieces_of(alignments))
         reasons[rest] = [one.fault or None for one in alignments]
@@ -113,17 +113,19 @@ class Renderer:
     def _control(self) -> re.Pattern[str] | None:
         return control_of(self.tokens)
 
-    def _aligned(self, turns: pa.Array, tools: pa.Array | None, rows: np.ndarray, lesson: Lesson) -> list[Aligned]:
+    def _aligned(
+        self, turns: pa.Array, tools: pa.Array | None, rows: np.ndarray, loss_turns: LossTurns
+    ) -> list[Aligned]:
         """The parts of rows that are rendered for themselves."""
         if not len(rows):
             return []
         messages = turns.take(pa.array(rows)).to_pylist()
         offered = [None] * len(rows) if tools is None else tools.take(pa.array(rows)).to_pylist()
-        return aligned(self.sandbox, zip(messages, offered, strict=True), lesson)
+        return aligned(self.sandbox, zip(messages, offered, strict=True), loss_turns)
 
-    def _segments_of(self, pattern: Pattern, lesson: Lesson) -> Segments:
-        key = (pattern, lesson.generation, lesson.last)
-        known = self.segments.get(key) or segments_of(self.sandbox, *pattern, lesson)
+    def _segments_of(self, pattern: Pattern, loss_turns: LossTurns) -> Segments:
+        key = (pattern, loss_turns.generation, loss_turns.last)
+        known = self.segments.get(key) or segments_of(self.sandbox, *pattern, loss_turns)
         if known.fault != LIMIT:  # which is a moment's, on a busy machine
             self.segments[key] = known
         return known

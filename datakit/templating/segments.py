@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datakit.templating.learnt import (
     CLOSE,
     OPEN,
-    Lesson,
+    LossTurns,
     Part,
     Turns,
     beginnings,
@@ -64,14 +64,14 @@ class Segments:
         return "".join(part.text if part.slot < 0 else contents[part.slot] for part in self.parts)
 
 
-def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson: Lesson) -> Segments:
+def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], loss_turns: LossTurns) -> Segments:
     """The segments of a pattern: its turns, and which contents are blank (those stay as they are: empty)."""
     if fault := odd_role(turns.roles):
         return Segments(fault="unknown-role", detail=fault)
     contents = tuple("" if empty else f"\ue000{slot}{_CORE}\ue001" for slot, empty in enumerate(blank))
     padded = tuple(f" \n{content}\n " if content else "" for content in contents)
-    whole = Conversation.of(turns.roles, contents, lesson.generation, traced=True)
-    bare = Conversation.of(turns.roles, padded, lesson.generation)
+    whole = Conversation.of(turns.roles, contents, loss_turns.generation, traced=True)
+    bare = Conversation.of(turns.roles, padded, loss_turns.generation)
     first, second = sandbox.render([whole, bare])
     if first.fault:
         return Segments(fault=first.fault, detail=first.detail, looked=first.looked)
@@ -80,11 +80,11 @@ def segments_of(sandbox: Sandbox, turns: Turns, blank: tuple[bool, ...], lesson:
         text != contents[slot] for text, slot in out
     ):
         return Segments(alters=True, looked=True)
-    learnt = [] if has_marks(first) else lesson.learnt(turns)
+    learnt = [] if has_marks(first) else loss_turns.learnt(turns)
     if detail := too_many(whole, learnt):
         return Segments(fault="too-many-turns", detail=detail)
     left, right, altered = _strips(second, contents)
-    spans, over = spans_of(first, sandbox.stream(beginnings(whole, learnt)), turns, lesson)
+    spans, over = spans_of(first, sandbox.stream(beginnings(whole, learnt)), turns, loss_turns)
     if over is not None:
         return Segments(fault=over.fault, detail=over.detail)
     return Segments(parts_of(first, spans), left, right, first.looked or altered)

@@ -19,7 +19,7 @@ from datakit.tokenizers.making import MakesTokenizer
 from datakit.tokenizers.tokenizer import Tokenizer
 from schemas import TOKENIZERS, Schema
 from schemas.errors import ConfigError, IntegrityError
-from schemas.store.storage import shown
+from schemas.store.storage import normal, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,12 @@ class Adopt(MakesTokenizer, Read):
         return Size(1, sum(map(len, files_at(self.path).values())) if self.path else 0.0)
 
     def pinned(self) -> Self:
-        """The same adoption with digests and identity as the files are now."""
+        """The same adoption with the whole path, and with digests and identity as the files are now."""
+        here = replace(self, path=normal(self.path)) if self.path else self
         if self.digests and self.identity:
-            return self
-        files = files_at(self.path)
-        return replace(self, digests=digests_of(files), identity=self._tokenizer(files).identity)
+            return here
+        files = files_at(here.path)
+        return replace(here, digests=digests_of(files), identity=self._tokenizer(files).identity)
 
     @property
     def known_identity(self) -> str:

@@ -27,9 +27,8 @@ import luigi
 from luigi.freezing import recursively_unfreeze
 
 from datakit.generate import Complete
-from datakit.op import Op
+from datakit.op import Op, Read
 from datakit.registry import kind_of, op_of
-from datakit.tokenize import Adopt
 from pipelines.cli import invocation
 from pipelines.cli.learning import AssignmentsParameter, Learns, MergedParameter, training_asked
 from pipelines.cli.parameters import ObjectParameter, Whole
@@ -110,9 +109,8 @@ class _Operation(_OfFiles):
         """The inputs, and the operation over them."""
         places = places_in(self.data)
         op = self.operation(self.op, self.params)
-        if isinstance(op, Adopt):
-            op = replace(op, path=normal(op.path)).pinned() if op.path else op
-            return [plan.table(self.label(op.path), op)]
+        if isinstance(op, Read):
+            return [plan.table(self.label(op.origin), op.pinned())]
         if not places:
             raise ConfigError(
                 "missing-input", f"{op.name} reads rows; no --data was given", kept="nothing was started",

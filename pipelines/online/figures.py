@@ -70,7 +70,7 @@ def kl_of(rows: pa.Table) -> npt.NDArray[np.float64] | None:
     """
     if "kl" in rows.column_names:
         return numbers(rows["kl"])
-    if not tells_kl(rows.column_names):
+    if not has_kl(rows.column_names):
         return None
     tokens = CountedTokens.of(rows, "loss_mask")
     return tokens.sums(tokens.read("drawn_logprobs") - tokens.read("ref_logprobs"))
@@ -83,7 +83,7 @@ def _means(rollouts: Dataset, names: Sequence[str]) -> dict[str, float]:
     return {name: float(np.mean(numbers(rows[name]))) for name in there}
 
 
-def tells_kl(names: Sequence[str]) -> bool:
+def has_kl(names: Sequence[str]) -> bool:
     """Whether rows with columns of these names say what `kl_of` reads."""
     return "kl" in names or {*_DIVERGENT[1:]} <= {*names}
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.measurement import numbers
-from pipelines.online.figures import kl_of, surprise_of, tells_kl
+from pipelines.online.figures import has_kl, kl_of, surprise_of
 from schemas.dataset import Dataset
 from schemas.errors import ConfigError, HealthError, printable
 from schemas.rows.rollouts import RESPONSE_MASK
@@ -51,7 +51,7 @@ class Guards:
         """`ConfigError` for a bound that rows with columns of these names never break, because they do not tell its
         figure; `algorithm` is what learns them. cures: how its loss tells it, and how to do without the bound.
         """
-        if self.max_kl is None or tells_kl(names):
+        if self.max_kl is None or has_kl(names):
             return
         weighs = hasattr(algorithm.settings, "kl_coefficient")
         raise ConfigError(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from datakit.filter import NotIn, NotNull
-from datakit.label import Human
-from datakit.op import Expand, Label, Read
+from datakit.op import Expand
 from pipelines.graph.node import Node
 from pipelines.graph.nodes import Table
 from pipelines.graph.order import ordered
@@ -28,7 +26,7 @@ def set_aside(targets: Sequence[Node], length_flag: str) -> tuple[str, ...]:
 
 def _lossy(targets: Sequence[Node]) -> Iterator[tuple[Table, Manifest]]:
     for node in ordered(targets):
-        if isinstance(node, Table) and isinstance(node.op, Label | Human | Read | Expand | NotIn | NotNull):
+        if isinstance(node, Table) and node.op.loses_rows:
             made = node.manifest()
             if made is not None and made.rejected:
                 yield node, made

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datakit.generate import Complete
 from datakit.op import BYTES_PER_TOKEN, Size
 from pipelines.graph.node import Node, rows_of
 from pipelines.graph.nodes import Table, TrainedCheckpoint
@@ -36,8 +35,7 @@ class TokenEstimate:
     def drawn(self, node: Node) -> int:
         """Tokens of the answers that the stage draws, at most."""
         rows = size_of(node, self._sizes).rows
-        drawn = isinstance(node, Table) and isinstance(node.op, Complete)
-        return round(rows * node.op.sampling.max_new_tokens) if drawn else 0  # type: ignore[attr-defined]
+        return round(rows * node.op.answer_tokens) if isinstance(node, Table) else 0
 
     def _of(self, node: Node) -> float | None:
         manifest = node.manifest()
@@ -51,7 +49,7 @@ class TokenEstimate:
         before = sum(self._tokens.get(id(one)) or 0.0 for one in given)
         came = sum(size_of(one, self._sizes).rows for one in given)
         kept = before * rows / came if came else 0.0
-        if isinstance(node.op, Complete):
+        if node.op.answer_tokens:
             return kept + self.drawn(node)
         new = {*id_columns(node.schema)} - {name for one in given for name in id_columns(rows_of(one))}
         if not new:

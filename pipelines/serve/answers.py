@@ -1,4 +1,4 @@
-"""A policy behind the desk: prompts become tokens, and answers that the decoder can draw."""
+"""A policy behind the queue of answers: prompts become tokens, and answers that the decoder can draw."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.serve.answer_queue import AnswerQueue
 from pipelines.serve.asked import Completion
-from pipelines.serve.desk import Desk
-from pipelines.serve.fields import Wrong
+from pipelines.serve.fields import RequestError
 from pipelines.serve.models import Served
 from pipelines.serve.replies import PromptScores
 from schemas.errors import QuiverError, printable
@@ -27,22 +27,24 @@ _KEPT_ENDS = 64
 
 
 class Policy:
-    """The policy `served`, asked through `desk`."""
+    """The policy `served`, asked through `answer_queue`."""
 
-    def __init__(self, desk: Desk, served: Served) -> None:
+    def __init__(self, answer_queue: AnswerQueue, served: Served) -> None:
         assert served.generator is not None, served.name
-        self.desk, self.served, self.generator = desk, served, served.generator
+        self.answer_queue, self.served, self.generator = answer_queue, served, served.generator
         self._ends = functools.lru_cache(_KEPT_ENDS)(self.generator.stop_texts)
 
     async def prompts(self, asked: Completion) -> Sequence[Ints]:
-        """The prompts of a request as tokens; `Wrong` for one that can have no answer."""
+        """The prompts of a request as tokens; `RequestError` for one that can have no answer."""
         prompts = await asyncio.to_thread(self._read, asked)
         for number, ids in enumerate(prompts):
             scored = asked.draw.most == 0 and 0 < len(ids) <= self.served.positions
             if not scored and (fault := self.generator.fault(ids)):
                 where = f"prompt {number}: " if len(prompts) > 1 else ""
-                raise Wrong(f"{where}{fault}", param="messages" if asked.messages else "prompt", code="bad_prompt")
-        self.desk.metrics.tokens["prompt"] += sum(map(len, prompts))
+                raise RequestError(
+                    f"{where}{fault}", param="messages" if asked.messages else "prompt", code="bad_prompt"
+                )
+        self.answer_queue.metrics.tokens["prompt"] += sum(map(len, prompts))
         return prompts
 
     async def answers(self, asked: Completion, prompts: Sequence[Ints]) -> Sequence[Answer]:
@@ -72,8 +74,8 @@ class Policy:
         if not echoed and asked.prompt_top is None:
             return []
         top = max(asked.prompt_top or 0, (asked.draw.top or 0) if echoed else 0)
-        self.desk.metrics.rows_scored += len(prompts)
-        made = await self.desk.asked(self.served.name, "top_k" if top else "logprobs", prompts, top)
+        self.answer_queue.metrics.rows_scored += len(prompts)
+        made = await self.answer_queue.ask(self.served.name, "top_k" if top else "logprobs", prompts, top)
         if not top:
             return [PromptScores(logprobs, [()] * len(logprobs)) for logprobs in made]
         pairs = [zip(ids[1:], values[1:], strict=True) for _, ids, values in made]
@@ -88,4 +90,4 @@ class Policy:
             return [texts.text(one) if isinstance(one, str) else np.array(one, np.int64) for one in asked.prompts]
         except QuiverError as fault:
             words = f"{fault.what}; {fault.expected}" if fault.expected else fault.what
-            raise Wrong(printable(words, 300), param="messages" if asked.messages else "prompt") from fault
+            raise RequestError(printable(words, 300), param="messages" if asked.messages else "prompt") from fault

@@ -1,7 +1,7 @@
 """The endpoints: completions, chat, token ids, scores, models, health, metrics.
 
-A request is read and checked, made token ids, handed to the desk, and answered whole or in pieces. A client that goes
-away ends what it asked for. Faults of ours are a status 500 in JSON; what happened goes to `report`.
+A request is read and checked, made token ids, queued, and answered whole or in pieces. A client that goes away ends
+what it asked for. Faults of ours are a status 500 in JSON; what happened goes to `report`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from pipelines.serve import asked as asked_for
 from pipelines.serve import streams
+from pipelines.serve.answer_queue import AnswerQueue
 from pipelines.serve.answers import Policy
 from pipelines.serve.asked import Completion, Scoring
-from pipelines.serve.desk import Desk
-from pipelines.serve.fields import Wrong
+from pipelines.serve.fields import RequestError
 from pipelines.serve.guards import Guards, as_json, body_of, refusal
 from pipelines.serve.metrics import TYPE
 from pipelines.serve.models import Served
@@ -53,11 +53,11 @@ class App:
     """The endpoints of a policy, a reward model, or both."""
 
     def __init__(
-        self, desk: Desk, policy: Served | None, reward: Served | None, access: Access,
+        self, answer_queue: AnswerQueue, policy: Served | None, reward: Served | None, access: Access,
         report: Callable[[BaseException], object],
     ) -> None:  # fmt: skip
-        self.desk, self.reward, self.access, self.report = desk, reward, access, report
-        self.policy = Policy(desk, policy) if policy else None
+        self.answer_queue, self.reward, self.access, self.report = answer_queue, reward, access, report
+        self.policy = Policy(answer_queue, policy) if policy else None
         self.started = int(time.time())
 
     def asgi(self) -> Starlette:
@@ -90,17 +90,17 @@ class App:
             try:
                 response = await endpoint(request)
                 status = response.status_code
-            except Wrong as fault:
+            except RequestError as fault:
                 response = refusal(fault)
                 status = fault.status
             except ClientDisconnect:
                 response, status = Response(status_code=204), _GONE
             except Exception as fault:
                 self.report(fault)
-                wrong = Wrong("this server has a fault; its log says which", status=500, kind="server_error")
+                wrong = RequestError("this server has a fault; its log says which", status=500, kind="server_error")
                 response = refusal(wrong)
             finally:
-                self.desk.metrics.requests[request.url.path, status] += 1
+                self.answer_queue.metrics.requests[request.url.path, status] += 1
             return response
 
         return answered
@@ -123,13 +123,15 @@ class App:
 
         body = await body_of(request, self.access.body_bytes) if body is None else body
         policy = self._policy_for(body)
-        asked = read(body, policy.generator.network.architecture.vocab_size, self.desk.most)
+        asked = read(body, policy.generator.network.architecture.vocab_size, self.answer_queue.most)
         if asked.stream:
             prompts = await policy.prompts(asked)
             answers = await policy.answers(asked, prompts)
-            self.desk.require_room(len(answers))
+            self.answer_queue.require_room(len(answers))
             replies = Replies(policy.served, asked, prompts)
-            return StreamingResponse(streams.events(self.desk, replies, answers), media_type="text/event-stream")
+            return StreamingResponse(
+                streams.events(self.answer_queue, replies, answers), media_type="text/event-stream"
+            )
         return await _unless_gone(request, self._whole(policy, asked, raw=read is asked_for.generate))
 
     async def _whole(self, policy: Policy, asked: Completion, raw: bool) -> Response:
@@ -138,7 +140,7 @@ class App:
         answers: Sequence[Any] = []
         if asked.draw.most != 0:
             answers = await policy.answers(asked, prompts)
-            await self.desk.drawn(answers)
+            await self.answer_queue.drawn(answers)
         replies = Replies(policy.served, asked, prompts)
         return as_json(replies.generated(answers) if raw else replies.whole(answers, scores))
 
@@ -149,22 +151,24 @@ class App:
     async def _numbers(self, body: Any, form: str) -> Response:
         reward = self.reward
         if reward is None:
-            raise Wrong("no reward model is served: quiver serve CHECKPOINT --reward CHECKPOINT", status=404)
+            raise RequestError("no reward model is served: quiver serve CHECKPOINT --reward CHECKPOINT", status=404)
         name = body.get("model") if isinstance(body, dict) else None
         if name is not None and name != reward.name:
             raise _unknown(name, [reward.name])
         architecture = reward.network.network.architecture
-        asked: Scoring = asked_for.scoring(body, architecture.vocab_size, self.desk.queue)
+        asked: Scoring = asked_for.scoring(body, architecture.vocab_size, self.answer_queue.most_waiting)
         rows = [np.asarray(row, np.int64) for row in asked.rows]
         for turns in asked.conversations:
             rows.append(await asyncio.to_thread(_conversation, reward, turns))
         for row in rows:
             if not 0 < len(row) <= architecture.max_sequence_length:
-                raise Wrong(f"a row has {len(row)} tokens and the model reads 1 to {architecture.max_sequence_length}")
-        numbers = await self.desk.asked(reward.name, "scores", rows)
-        self.desk.metrics.rows_scored += len(rows)
+                raise RequestError(
+                    f"a row has {len(row)} tokens and the model reads 1 to {architecture.max_sequence_length}"
+                )
+        numbers = await self.answer_queue.ask(reward.name, "scores", rows)
+        self.answer_queue.metrics.rows_scored += len(rows)
         if not np.isfinite(numbers).all():
-            raise Wrong("the model's numbers are not finite", status=500, kind="server_error", code="not_finite")
+            raise RequestError("the model's numbers are not finite", status=500, kind="server_error", code="not_finite")
         tokens = sum(map(len, rows))
         if form == "chat":
             return as_json(reward_message(reward, numbers[0], tokens))
@@ -182,14 +186,14 @@ class App:
         return as_json({"object": "list", "data": data})
 
     async def _health(self, request: Request) -> Response:
-        alive = self.desk.thread.is_alive
+        alive = self.answer_queue.thread.is_alive
         return as_json({"status": "ok" if alive else "the decoder has ended"}, 200 if alive else 503)
 
     async def _metrics(self, request: Request) -> Response:
         from starlette.responses import Response
 
-        thread = self.desk.thread
-        return Response(self.desk.metrics.text(thread.running, thread.waiting), media_type=TYPE)
+        thread = self.answer_queue.thread
+        return Response(self.answer_queue.metrics.text(thread.running, thread.waiting), media_type=TYPE)
 
     def _names_reward(self, body: Any) -> bool:
         name = body.get("model") if isinstance(body, dict) else None
@@ -198,7 +202,7 @@ class App:
     def _policy_for(self, body: Any) -> Policy:
         name = body.get("model") if isinstance(body, dict) else None
         if self.policy is None:
-            raise Wrong("a reward model is served, which answers at /score, /classify and /pooling", status=404)
+            raise RequestError("a reward model is served, which answers at /score, /classify and /pooling", status=404)
         if name is not None and name != self.policy.served.name:
             raise _unknown(name, [self.policy.served.name, *([self.reward.name] if self.reward else [])])
         return self.policy
@@ -208,17 +212,17 @@ def _conversation(served: Served, turns: Any) -> Any:
     try:
         return served.texts.conversation(turns, answer=False)
     except QuiverError as fault:
-        raise Wrong(printable(fault.what, 300), param="messages") from fault
+        raise RequestError(printable(fault.what, 300), param="messages") from fault
 
 
-def _unknown(name: object, names: Sequence[str]) -> Wrong:
+def _unknown(name: object, names: Sequence[str]) -> RequestError:
     words = f"there is no model {printable(name)} here; served: {', '.join(names)}"
-    return Wrong(words, status=404, param="model", code="model_not_found")
+    return RequestError(words, status=404, param="model", code="model_not_found")
 
 
 async def _no_endpoint(request: Request, fault: Any) -> Response:
     words = f"{request.method} {printable(request.url.path)}: {fault.detail}"
-    return refusal(Wrong(words, status=fault.status_code, code="no_endpoint", headers=fault.headers))
+    return refusal(RequestError(words, status=fault.status_code, code="no_endpoint", headers=fault.headers))
 
 
 async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from datakit.clients.sampling import COLDEST
-from pipelines.serve.fields import Fields, Wrong, are_ids, is_text, turns
+from pipelines.serve.fields import Fields, RequestError, are_ids, is_text, turns
 
 Prompt: TypeAlias = "str | Sequence[int]"
 
@@ -128,7 +128,9 @@ def scoring(body: Any, size: int, most_rows: int) -> Scoring:
     fields = Fields.of(body)
     given = [name for name in ("messages", "conversations", "input_ids") if fields.any(name) is not None]
     if len(given) != 1:
-        raise Wrong("one of messages, conversations and input_ids is what is scored", param=given[0] if given else None)
+        raise RequestError(
+            "one of messages, conversations and input_ids is what is scored", param=given[0] if given else None
+        )
     conversations: list[Sequence[Mapping[str, Any]]] = []
     rows: list[Sequence[int]] = []
     listed = fields.any(given[0])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datakit.clients.sampling import Sampling
 from pipelines.serve.models import Served, require_policy
-from pipelines.serve.streams import Growing
+from pipelines.serve.streams import StreamedText
 from schemas.errors import DataError, WorkerError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Talk:
+class Conversation:
     """A conversation with `served`; a context manager. Answer i is drawn with the seed `seed` + i."""
 
     served: Served
@@ -29,7 +29,7 @@ class Talk:
     turns: list[dict[str, str]] = field(default_factory=list)
     answered: int = 0
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Conversation:
         from trainers.engine.inference.continuous import ContinuousDecoder
         from trainers.engine.inference.decoding_thread import DecodingThread
 
@@ -50,19 +50,19 @@ class Talk:
         for one in news:
             self._news.put((len(one.ids), one.finish))
 
-    def say(self, text: str) -> Iterator[str]:
+    def send(self, text: str) -> Iterator[str]:
         """The answer to `text`, in pieces; both turns are kept when it is complete. `DataError` where the conversation
         has no room for an answer, or the template refuses it: it stays as it was then.
         """
         asked = [*self.opening, *self.turns, {"role": "user", "content": text}]
         self.last = answer = self._answer(asked)
-        growing = Growing(answer)
+        streamed = StreamedText(answer)
         self._thread.submit([answer])
         try:
             finish = ""
             while not finish:
                 count, finish = self._news.get()
-                if piece := growing.more(count, finish):
+                if piece := streamed.more(count, finish):
                     yield piece
         finally:
             self._thread.cancel([answer])
@@ -100,10 +100,8 @@ class Talk:
                 kept="the conversation without your last words",
                 next="/forget begins anew",
             )
-        shape: dict[str, Any] = {"greedy": True}
-        if not sampling.greedy:
-            shape = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        distribution = Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.greedy)
         room = min(sampling.max_new_tokens, self.served.positions - len(ids))
         seed, stops = (self.seed + self.answered) % (1 << 64), generator.stop_texts(sampling.stop)
         inside = generator.goes_on_inside(ids)
-        return Answer(ids, seed, room, Distribution(**shape), stops, inside, watched=True)
+        return Answer(ids, seed, room, distribution, stops, inside, watched=True)

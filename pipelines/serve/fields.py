@@ -11,7 +11,7 @@ from schemas.errors import printable
 from schemas.nearest import suggestion
 
 
-class Wrong(Exception):
+class RequestError(Exception):
     """A request that cannot be answered, in the OpenAI dialect: a status, words, the field (`param`), a code."""
 
     def __init__(
@@ -39,9 +39,9 @@ class Fields:
 
     @staticmethod
     def of(body: Any, within: str = "") -> Fields:
-        """`Wrong` for a body that is no object."""
+        """`RequestError` for a body that is no object."""
         if not isinstance(body, dict):
-            raise Wrong(f"{within or 'the body'} is no JSON object", param=within or None)
+            raise RequestError(f"{within or 'the body'} is no JSON object", param=within or None)
         return Fields(body, within)
 
     def any(self, name: str) -> Any:
@@ -72,7 +72,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """Whether it is true; `Wrong` for what is neither true nor false."""
+        """Whether it is true; `RequestError` for what is neither true nor false."""
         value = self.any(name)
         if value is None:
             return default
@@ -105,7 +105,9 @@ class Fields:
         return tuple(value)
 
     def neutral(self, **values: Collection[Any]) -> None:
-        """`Wrong` for a field that would change answers and that nobody heeds, unless it has one of these values."""
+        """`RequestError` for a field that would change answers and that nobody heeds, unless it has one of these
+        values.
+        """
         for name, allowed in values.items():
             value = self.any(name)
             if value is not None and not any(value == one and type(value) is type(one) for one in allowed):
@@ -116,16 +118,16 @@ class Fields:
         self.read |= {*names}
 
     def end(self) -> None:
-        """`Wrong` for a field that nobody has read."""
+        """`RequestError` for a field that nobody has read."""
         others = [name for name, value in self.body.items() if name not in self.read and value is not None]
         if others:
             near = suggestion(others[0], sorted(self.read))
             raise self.wrong(others[0], f"is no field of this request{near}", code="unknown_field")
 
-    def wrong(self, name: str, what: str, code: str | None = None) -> Wrong:
+    def wrong(self, name: str, what: str, code: str | None = None) -> RequestError:
         """The error of the field `name`."""
         where = f"{self.within}.{name}" if self.within else name
-        return Wrong(f"{printable(where)} {what}", param=where[:80], code=code)
+        return RequestError(f"{printable(where)} {what}", param=where[:80], code=code)
 
 
 def is_text(value: object) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipelines.serve.fields import Wrong
+from pipelines.serve.fields import RequestError
 from schemas.errors import printable
 from schemas.untrusted import strict_json
 
@@ -35,7 +35,7 @@ def as_json(body: Any, status: int = 200, headers: dict[str, str] | None = None)
     return Response(data, status, headers, media_type="application/json")
 
 
-def refusal(fault: Wrong) -> Response:
+def refusal(fault: RequestError) -> Response:
     """The reply to a request that cannot be answered."""
     return as_json(fault.body, fault.status, {**fault.headers})
 
@@ -59,7 +59,7 @@ class Guards:
         request = Request(scope)
         try:
             self._check(request)
-        except Wrong as fault:
+        except RequestError as fault:
             await refusal(fault)(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -67,14 +67,14 @@ class Guards:
     def _check(self, request: Request) -> None:
         host = request.headers.get("host", "")
         if not self._is_ours(host):
-            raise Wrong(f"this server is not called {printable(host)}", status=421, code="wrong_host")
+            raise RequestError(f"this server is not called {printable(host)}", status=421, code="wrong_host")
         if request.url.path in OPEN:
             return
         if self._token:
             kind, _, given = request.headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token)
             if kind.lower() != "bearer" or not right:
-                raise Wrong(
+                raise RequestError(
                     "a bearer token is asked for, and this is none or a wrong one",
                     status=401,
                     kind="authentication_error",
@@ -84,7 +84,9 @@ class Guards:
         if request.method == "POST":
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                raise Wrong(f"the body is {printable(kind) or 'of no type'}, expected application/json", status=415)
+                raise RequestError(
+                    f"the body is {printable(kind) or 'of no type'}, expected application/json", status=415
+                )
 
     def _is_ours(self, host: str) -> bool:
         try:
@@ -102,18 +104,20 @@ class Guards:
 
 
 async def body_of(request: Request, most: int) -> Any:
-    """The JSON of a request, of at most `most` bytes; `Wrong` for a longer one, a slow one, and for what is no JSON."""
+    """The JSON of a request, of at most `most` bytes; `RequestError` for a longer one, a slow one, and for what is no
+    JSON.
+    """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Wrong("the body is packed, expected plain JSON", status=415)
+        raise RequestError("the body is packed, expected plain JSON", status=415)
     try:
         data = await asyncio.wait_for(_bounded(request, most), _READING_SECONDS)
     except (asyncio.TimeoutError, TimeoutError) as fault:
-        raise Wrong(f"the body did not come within {_READING_SECONDS:g} s", status=408) from fault
+        raise RequestError(f"the body did not come within {_READING_SECONDS:g} s", status=408) from fault
     try:
         return strict_json(data)
     except Exception as fault:  # whatever a parser makes of bytes from outside
         words = "nested too deep" if isinstance(fault, RecursionError) else printable(fault, 120)
-        raise Wrong(f"the body is no JSON: {words}", code="bad_json") from fault
+        raise RequestError(f"the body is no JSON: {words}", code="bad_json") from fault
 
 
 async def _bounded(request: Request, most: int) -> bytes:
@@ -121,7 +125,7 @@ async def _bounded(request: Request, most: int) -> bytes:
     async for piece in request.stream():
         whole += piece
         if len(whole) > most:
-            raise Wrong(
+            raise RequestError(
                 f"the body is longer than {most:,} bytes", status=413, code="too_long", headers={"Connection": "close"}
             )
     return bytes(whole)

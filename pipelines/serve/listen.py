@@ -146,31 +146,33 @@ async def serve(
     """Serve on `listener` until a signal comes, or whoever was handed the server as it `started` asks it to end."""
     import uvicorn
 
+    from pipelines.serve.answer_queue import AnswerQueue
     from pipelines.serve.app import Access, App
-    from pipelines.serve.desk import Desk
     from pipelines.serve.metrics import Metrics
     from trainers.engine.inference.continuous import ContinuousDecoder
     from trainers.engine.inference.decoding_thread import DecodingThread
 
-    desk = Desk(settings.queue, Metrics())
+    answer_queue = AnswerQueue(settings.queue, Metrics())
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for one in self.servers:
                 one.close()
-            await desk.end(settings.grace)
+            await answer_queue.end(settings.grace)
             await super().shutdown(sockets)
 
     generator = policy.generator if policy else None
     decoder = ContinuousDecoder(generator, slots=settings.slots) if generator else None
     models = {one.name: one.network for one in (policy, reward) if one}
-    with DecodingThread(decoder, models, deliver=desk.deliver, report=report, threads=settings.threads) as thread:
-        desk.thread = thread
+    with DecodingThread(
+        decoder, models, deliver=answer_queue.deliver, report=report, threads=settings.threads
+    ) as thread:
+        answer_queue.thread = thread
         names = {"127.0.0.1", "localhost", "::1", settings.host.lower()}
         if settings.open_to_network:
             names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         access = Access(names=names, any_address=settings.open_to_network, token=settings.token)
-        app = App(desk, policy, reward, access, report).asgi()
+        app = App(answer_queue, policy, reward, access, report).asgi()
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
             timeout_graceful_shutdown=2, timeout_keep_alive=_KEEP_ALIVE,

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from pipelines.serve.desk import Desk
-from pipelines.serve.fields import Wrong
+from pipelines.serve.answer_queue import AnswerQueue
+from pipelines.serve.fields import RequestError
 from pipelines.serve.replies import Replies
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _EVERY = 256
 """Tokens after which an answer is looked at less often than at each of them, so that its cost stays in proportion."""
 
 
-class Growing:
+class StreamedText:
     """The text of an answer that grows."""
 
     def __init__(self, answer: Answer) -> None:
@@ -54,22 +54,22 @@ def _certain(text: str, stops: Sequence[str]) -> str:
     return text[: len(text) - longest]
 
 
-async def events(desk: Desk, replies: Replies, answers: Sequence[Answer]) -> AsyncIterator[bytes]:
+async def events(answer_queue: AnswerQueue, replies: Replies, answers: Sequence[Answer]) -> AsyncIterator[bytes]:
     """The reply as server-sent events; a fault in the middle is an event too."""
-    growing = [Growing(answer) for answer in answers]
+    streamed = [StreamedText(answer) for answer in answers]
     since = [0] * len(answers)
     try:
-        async with aclosing(desk.watched(answers)) as news:
+        async with aclosing(answer_queue.watched(answers)) as news:
             async for at, count, finish in news:
                 if finish == "failed":
                     continue
-                text = growing[at].more(count, finish)
+                text = streamed[at].more(count, finish)
                 if text is not None:
                     yield event(replies.piece(at, text, answers[at], since[at], count, finish))
                     since[at] = count
         if replies.asked.usage:
             yield event(replies.last(answers))
-    except Wrong as fault:
+    except RequestError as fault:
         yield event(fault.body)
     yield b"data: [DONE]\n\n"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.serve import models
-from pipelines.serve.conversation import Talk
+from pipelines.serve.conversation import Conversation
 from quiver import console
 from schemas.errors import ConfigError, DataError, escaped
 from tests.pipelines.serve.served import POSITIONS, in_process, policy, reward
@@ -69,10 +69,10 @@ def test_every_token_is_shown_with_its_log_probability(
 def test_what_an_answer_holds_steers_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def hostile(self: Talk, text: str) -> Iterator[str]:
+    def hostile(self: Conversation, text: str) -> Iterator[str]:
         yield from ("a\x1b[2", "Jb\x9b\u202e\x07\r", "c\nd")
 
-    monkeypatch.setattr(Talk, "say", hostile)
+    monkeypatch.setattr(Conversation, "send", hostile)
     chat(monkeypatch, "Hello.\n", terminal=True)
     shown = capsys.readouterr()
     assert shown.out == "a\\u001b[2Jb\\u009b\\u202e\\u0007\\u000dc\nd\n" and "\x1b" not in shown.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from schemas.canonical import identity_fields
@@ -177,7 +177,5 @@ def image_training_of(settings: Mapping[str, Any], *, algorithm: str, seed: int,
             "bad-setting", f"{', '.join(taken)} cannot be set here", where=where, kept="nothing was started"
         )
     training = parse(ImageTraining, {**settings, "algorithm": algorithm, "seed": seed}, where=where)
-    name, chosen = spelled_out(algorithm, training.learning.settings)
-    training = replace(training, learning=replace(training.learning, algorithm=name, settings=chosen))
     training.check(where)
     return training

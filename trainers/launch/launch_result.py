@@ -7,18 +7,17 @@ a rank lost touch with the others is reported only when nothing else is known.
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import QuiverError, Stopped, WorkerError, printable
-from schemas.manifest import MANIFEST
 from schemas.run_layout import LAUNCHER_LOG, LOGS, SAVES
 from trainers.launch.local import exits
 from trainers.launch.rank import log_of
 from trainers.launch.rank_status import PEER_LOST, RankStatus
+from trainers.save_folders import SaveFolders
 
 _LINES = 20
 _STACKS = 60
@@ -187,8 +186,7 @@ def kept(folder: Path) -> str:
 
 def saved_step(folder: Path) -> int:
     """The step of the newest complete save of a run in `folder`, 0 without one."""
-    saves = (folder / SAVES).glob(f"step-*/{MANIFEST}")
-    return max((int(m.group(1)) for path in saves if (m := re.fullmatch(r"step-(\d+)", path.parent.name))), default=0)
+    return SaveFolders(folder / SAVES).newest()
 
 
 def tail(log: Path, start: int, lines: int = _LINES, width: int = _WIDTH) -> list[str]:

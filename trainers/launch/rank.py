@@ -27,10 +27,10 @@ from trainers.launch.local import MEETING
 from trainers.launch.rank_status import RankStatus
 
 _PORTS = 20000
-_OWN: list[_Pulse] = []
+_OWN: list[_Heartbeat] = []
 
 
-class _Pulse:
+class _Heartbeat:
     """Writes what this process last did, from a thread, so that telling it costs the training loop nothing."""
 
     def __init__(self, folder: Path, rank: int, world: int) -> None:
@@ -70,7 +70,7 @@ def enter() -> None:
             os.dup2(file.fileno(), 2)
     if ranks and not _OWN:
         faulthandler.register(signal.SIGUSR2, all_threads=True)
-        _OWN.append(_Pulse(Path(ranks), rank, world))
+        _OWN.append(_Heartbeat(Path(ranks), rank, world))
 
 
 def one_of_many() -> bool:

@@ -15,7 +15,7 @@ from datakit.columns.conversations import any_turn, flat, grammar, messages, nam
 from datakit.formats.forms.form import SYSTEM, TOOLS, Built, Form
 from datakit.formats.forms.prompts import conversation
 from datakit.formats.keys import TEXT, TURNS, Key, Left, Shape
-from datakit.formats.turns import Misfit, clean
+from datakit.formats.turns import InvalidValue, clean
 from schemas import CHATS, Column
 from schemas.rows.chats import GIVEN_LABELS, LEARNT_LABELS
 
@@ -32,12 +32,12 @@ LABELLED = CHATS.adding(
 
 def _labelled_turns(value: Any, left: Left) -> list[dict[str, str | None]]:
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
-        raise Misfit("wrong-type", "a list of {from, value, label?}")
+        raise InvalidValue("wrong-type", "a list of {from, value, label?}")
     rows = []
     for turn in value:
         row = {name: turn.get(name) for name in ("from", "value", "label")}
         if any(text is not None and not isinstance(text, str) for text in row.values()):
-            raise Misfit("wrong-type", "texts in from, value and label")
+            raise InvalidValue("wrong-type", "texts in from, value and label")
         rows.append({name: None if text is None else clean(text) for name, text in row.items()})
         left.update(f"turns' {clean(name)}" for name in turn if name not in row and turn[name] is not None)
     return rows

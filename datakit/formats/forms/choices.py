@@ -15,7 +15,7 @@ from datakit.columns.conversations import any_turn, blank, flat, starts
 from datakit.formats.forms.form import ASKED, Built, Form
 from datakit.formats.forms.prompts import asked
 from datakit.formats.keys import FLAGS, INDEX, NUMBERS, QUESTION, TEXTS, Key
-from datakit.formats.turns import Misfit
+from datakit.formats.turns import InvalidValue
 from schemas import CHOICES
 
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ def _text(record: Mapping[str, Any], *names: str) -> str:
     """The first text under one of `names`."""
     value = next((record[name] for name in names if record.get(name) is not None), None)
     if not isinstance(value, str):
-        raise Misfit("missing-key", f"{' | '.join(names)}, a text (there: {', '.join(map(str, record))})")
+        raise InvalidValue("missing-key", f"{' | '.join(names)}, a text (there: {', '.join(map(str, record))})")
     return value
 
 
@@ -79,7 +79,7 @@ def _listed(record: Any) -> Iterator[Record]:
     if isinstance(offer, Mapping):
         offer, labels = offer.get("text"), offer.get("label")
     if not isinstance(offer, list) or not offer or not isinstance(labels, list):
-        raise Misfit(
+        raise InvalidValue(
             "missing-key", f"choices: a list of texts, or text and label (there: {', '.join(map(str, record))})"
         )
     if isinstance(offer[0], Mapping):
@@ -91,7 +91,7 @@ def _listed(record: Any) -> Iterator[Record]:
     elif written.isdecimal() and len(written) < 3:
         best = int(written)
     else:
-        raise Misfit("missing-key", f"answer: one of {', '.join(spelled[:6])}, or a place from 0")
+        raise InvalidValue("missing-key", f"answer: one of {', '.join(spelled[:6])}, or a place from 0")
     right = record.get("right", [at == best for at in range(len(offer))])
     columns = {"choices": [*offer], "right": right, "best": best, "scores": record.get("scores")}
     return _row(record, _OFFERS, prompt=record.get("prompt", record.get("question")), **columns)
@@ -114,7 +114,9 @@ def _truthful(record: Any) -> Iterator[Record]:
         first, second = (_targets(record, name) for name in ("mc1_targets", "mc2_targets"))
         bests = [pair for pair in first if pair[1]]
         if len(bests) != 1 or bests[0] not in second or _wrong(first) != _wrong(second):
-            raise Misfit("targets-differ", "mc1_targets: one right answer of mc2_targets, and all wrong ones of these")
+            raise InvalidValue(
+                "targets-differ", "mc1_targets: one right answer of mc2_targets, and all wrong ones of these"
+            )
         texts, right, best = [text for text, _ in second], [side for _, side in second], second.index(bests[0])
     else:
         best_text = _text(record, "Best Answer").strip()
@@ -132,7 +134,7 @@ def _targets(record: Mapping[str, Any], name: str) -> list[tuple[str, bool]]:
     """Answers and whether they are right, of a mapping or of two lists."""
     targets = record.get(name)
     if not isinstance(targets, Mapping) or not targets:
-        raise Misfit("missing-key", f"{name}: choices and labels, or a label by each choice")
+        raise InvalidValue("missing-key", f"{name}: choices and labels, or a label by each choice")
     pairs: Any = targets.items()
     if {"choices", "labels"} <= {*targets}:
         pairs = zip(targets["choices"], targets["labels"], strict=True)

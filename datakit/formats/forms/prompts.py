@@ -14,7 +14,7 @@ from datakit.columns.conversations import flat, grammar, of_rows, of_turns, star
 from datakit.formats.dialogues import turns_of
 from datakit.formats.forms.form import ASKED, SYSTEM, TOOLS, Built, Form
 from datakit.formats.keys import LITERAL, QUESTION, TURNS, Key, compact
-from datakit.formats.turns import Misfit
+from datakit.formats.turns import InvalidValue
 from schemas import PROMPTS
 
 ANSWER = Key("answer", LITERAL, required=False)
@@ -67,9 +67,9 @@ def _benchmark(record: Any) -> Iterator[dict[str, Any]]:
     """A question of several turns cannot be asked at once: the second waits for an answer to the first."""
     turns = record.get("turns")
     if not isinstance(turns, list) or not turns:
-        raise Misfit("missing-key", f"turns (there: {', '.join(map(str, record))})")
+        raise InvalidValue("missing-key", f"turns (there: {', '.join(map(str, record))})")
     if len(turns) > 1:
-        raise Misfit("several-turns", "turns: one; the next one waits for the model's own answer")
+        raise InvalidValue("several-turns", "turns: one; the next one waits for the model's own answer")
     yield {**{name: value for name, value in record.items() if name != "turns"}, "prompt": turns[0]}
 
 
@@ -78,7 +78,7 @@ def _instructed(record: Any) -> Iterator[dict[str, Any]]:
     names, settings = record.get("instruction_id_list"), record.get("kwargs")
     whole = isinstance(names, list) and isinstance(settings, list) and len(names) == len(settings) > 0
     if not whole:
-        raise Misfit("missing-key", "instruction_id_list and kwargs: two lists of one length")
+        raise InvalidValue("missing-key", "instruction_id_list and kwargs: two lists of one length")
     asked = {"instruction_id_list": names, "kwargs": [_without_nulls(one) for one in settings]}
     rest = {name: value for name, value in record.items() if name not in ("instruction_id_list", "kwargs", "answer")}
     yield {**rest, "answer": compact(asked)}

@@ -15,7 +15,7 @@ from datakit.formats.forms.completions import REWARDED, answered
 from datakit.formats.forms.form import Built, Form
 from datakit.formats.forms.preferences import compared
 from datakit.formats.keys import ANSWER, NUMBER, QUESTION, TEXT, Key
-from datakit.formats.turns import Misfit
+from datakit.formats.turns import InvalidValue
 from schemas import ATTRIBUTED, COMPLETIONS, MESSAGES, PREFERENCES
 from schemas.rows.attributed import HELPSTEER_ATTRIBUTES
 from schemas.rows.chats import TURN_MARK
@@ -93,11 +93,11 @@ def _judged(record: Any) -> Iterator[Record]:
     """Every answer of a record of UltraFeedback with its overall score."""
     completions = record.get("completions")
     if not isinstance(completions, list) or not completions or "instruction" not in record:
-        raise Misfit("missing-key", f"instruction and completions (there: {', '.join(map(str, record))})")
+        raise InvalidValue("missing-key", f"instruction and completions (there: {', '.join(map(str, record))})")
     rest = {name: value for name, value in record.items() if name not in ("instruction", "completions")}
     for completion in completions:
         if not isinstance(completion, Mapping):
-            raise Misfit("wrong-type", "completions, a list of objects")
+            raise InvalidValue("wrong-type", "completions, a list of objects")
         score = completion.get("overall_score")
         yield {**rest, "prompt": record["instruction"], "response": completion.get("response"), "reward": score}
 

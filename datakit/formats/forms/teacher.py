@@ -11,7 +11,7 @@ import pyarrow as pa
 from datakit.columns.conversations import flat
 from datakit.formats.forms.form import Built, Form
 from datakit.formats.keys import NUMBERS, Key, Left, Shape
-from datakit.formats.turns import Misfit
+from datakit.formats.turns import InvalidValue
 from schemas import IDS
 from schemas.rows.tokens import TAUGHT_TOKENS
 
@@ -22,7 +22,7 @@ _MOST_ID = (1 << 31) - 1
 
 def _ids(value: Any, left: Left) -> list[int]:
     if not isinstance(value, list) or not all(one is None or _is_id(one) for one in value):
-        raise Misfit("wrong-type", "a list of token ids")
+        raise InvalidValue("wrong-type", "a list of token ids")
     return value
 
 
@@ -39,7 +39,7 @@ def _rows_of(fits: Callable[[Any], bool]) -> Any:
         rows: list[Any] = value if isinstance(value, list) else [value]
         for row in rows:
             if row is not None and not (isinstance(row, list) and all(x is None or fits(x) for x in row)):
-                raise Misfit("wrong-type", "a list of lists of numbers")
+                raise InvalidValue("wrong-type", "a list of lists of numbers")
         return rows
 
     return every

@@ -13,7 +13,7 @@ from datakit.formats.forms.completions import REWARDED, answered
 from datakit.formats.forms.form import ASKED, SYSTEM, TOOLS, Built, Form
 from datakit.formats.forms.prompts import asked
 from datakit.formats.keys import ANSWER, LITERAL, NUMBER, QUESTION, Key
-from datakit.formats.turns import Misfit, joined_parts
+from datakit.formats.turns import InvalidValue, joined_parts
 from schemas import PROMPTS, Column
 
 RANKED = REWARDED.adding(
@@ -30,7 +30,7 @@ def _replies(tree: Any) -> Iterator[Record]:
     """Every answer in a tree, with the turns before it; walked without recursion, a question's answers together."""
     root = tree.get("prompt")
     if not isinstance(root, Mapping):
-        raise Misfit("missing-key", f"prompt: a message with replies (there: {', '.join(map(str, tree))})")
+        raise InvalidValue("missing-key", f"prompt: a message with replies (there: {', '.join(map(str, tree))})")
     waiting: list[tuple[Mapping[str, Any], list[Record]]] = [(root, [])]
     while waiting:
         node, before = waiting.pop()
@@ -39,7 +39,9 @@ def _replies(tree: Any) -> Iterator[Record]:
         if node["role"] == "prompter":
             for reply in replies:
                 if reply.get("role") != "assistant":
-                    raise Misfit("wrong-type", f"answers of the role assistant (there: {str(reply.get('role'))[:40]})")
+                    raise InvalidValue(
+                        "wrong-type", f"answers of the role assistant (there: {str(reply.get('role'))[:40]})"
+                    )
                 rank = reply.get("rank")
                 reward = None if rank is None else -float(rank)
                 rest = {name: value for name, value in tree.items() if name != "prompt"}
@@ -56,7 +58,7 @@ def _task(record: Any) -> Record:
     """The question of a record of NeMo-Gym: what its model server is asked."""
     asks = record.get("responses_create_params")
     if not isinstance(asks, Mapping) or asks.get("input") in (None, "", []):
-        raise Misfit("missing-key", f"responses_create_params.input (there: {', '.join(map(str, record))})")
+        raise InvalidValue("missing-key", f"responses_create_params.input (there: {', '.join(map(str, record))})")
     answer = record.get("expected_answer", record.get("answer"))
     given = asks["input"]
     rest = {name: value for name, value in record.items() if name not in _USED}
@@ -80,7 +82,7 @@ def _item(item: Mapping[str, Any]) -> Record:
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
         return {"role": "tool", "content": text, "tool_call_id": item.get("call_id")}
     if kind != "message":
-        raise Misfit("content-part", f"messages and function calls, not an item of type {str(kind)[:40]}")
+        raise InvalidValue("content-part", f"messages and function calls, not an item of type {str(kind)[:40]}")
     return {"role": item.get("role"), "content": item.get("content")}
 
 
@@ -92,10 +94,10 @@ def _rollouts(record: Any) -> Iterator[Record]:
     """The answer is the text of the response's messages; what the model thought before is not part of it."""
     response = record.get("response")
     if not isinstance(response, Mapping) or record.get("reward") is None:
-        raise Misfit("missing-key", f"response and reward (there: {', '.join(map(str, record))})")
+        raise InvalidValue("missing-key", f"response and reward (there: {', '.join(map(str, record))})")
     items = [item for item in response.get("output") or [] if item.get("type") != "reasoning"]
     if any((item.get("type") or "message") != "message" for item in items):
-        raise Misfit("answer-with-tool-calls", "a response of messages alone")
+        raise InvalidValue("answer-with-tool-calls", "a response of messages alone")
     contents = [item["content"] for item in items]
     text = "".join(content if isinstance(content, str) else joined_parts(content) for content in contents)
     yield {**_task(record), "response": text, "reward": record["reward"]}

@@ -113,9 +113,9 @@ def _alone(run: ReportedRun, texts: Entry, judged: Entry, rows: int) -> Iterator
 WITH texts AS (SELECT {key}, {_turns()}, {", ".join(given)} FROM {run.rows_of(texts)} ORDER BY md5({key}) LIMIT {rows})
 SELECT texts.*{measured} FROM texts{joined} ORDER BY {key}"""
     for row in run.ask(query):
-        found_numbers = {one: _number(row[f"number {one}"]) for one in numbers}
-        sides = tuple(_side(one, row, found_numbers, alone=len(shown) == 1) for one in shown)
-        rest = [f"{one} {text}" for one, text in found_numbers.items() if len(shown) > 1 and not one.endswith(shown)]
+        scores = {one: _number(row[f"number {one}"]) for one in numbers}
+        sides = tuple(_side(one, row, scores, alone=len(shown) == 1) for one in shown)
+        rest = [f"{one} {text}" for one, text in scores.items() if len(shown) > 1 and not one.endswith(shown)]
         yield Compared(id=row[judged.made.row_key[0]], turns=_read_turns(row), sides=sides, verdict=", ".join(rest))
 
 

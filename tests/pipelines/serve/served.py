@@ -20,8 +20,8 @@ from datakit.template import Rendering
 from datakit.templating.named import TEMPLATES
 from datakit.tokenizers.tokenizer import Tokenizer
 from pipelines.serve import listen
+from pipelines.serve.answer_queue import AnswerQueue
 from pipelines.serve.app import Access, App
-from pipelines.serve.desk import Desk
 from pipelines.serve.listen import Settings
 from pipelines.serve.metrics import Metrics
 from pipelines.serve.models import Served
@@ -91,19 +91,19 @@ def in_process(
 @asynccontextmanager
 async def application(
     policy: Served | None, reward: Served | None = None, *, slots: int = 8, queue: int = 256, **access: Any
-) -> AsyncIterator[tuple[httpx2.AsyncClient, Desk]]:
-    """A client of the application, without a port, and its desk."""
-    desk, faults = Desk(queue, Metrics()), []
+) -> AsyncIterator[tuple[httpx2.AsyncClient, AnswerQueue]]:
+    """A client of the application, without a port, and its answer_queue."""
+    answer_queue, faults = AnswerQueue(queue, Metrics()), []
     decoder = ContinuousDecoder(policy.generator, slots=slots) if policy and policy.generator else None
     named = {one.name: one.network for one in (policy, reward) if one}
-    with DecodingThread(decoder, named, deliver=desk.deliver, report=faults.append, threads=1) as thread:
-        desk.thread = thread
-        app = App(desk, policy, reward, Access(token=TOKEN, **access), faults.append).asgi()
+    with DecodingThread(decoder, named, deliver=answer_queue.deliver, report=faults.append, threads=1) as thread:
+        answer_queue.thread = thread
+        app = App(answer_queue, policy, reward, Access(token=TOKEN, **access), faults.append).asgi()
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1:1", timeout=60,
             headers={"Authorization": f"Bearer {TOKEN}"},
         ) as client:  # fmt: skip
-            yield client, desk
+            yield client, answer_queue
     assert not faults, faults
 
 

@@ -11,11 +11,11 @@ import httpx2
 import numpy as np
 import pytest
 
-from pipelines.serve.desk import Desk
+from pipelines.serve.answer_queue import AnswerQueue
 from pipelines.serve.models import Served
 from tests.pipelines.serve.served import POSITIONS, application, in_process, policy, reward
 
-Work = Callable[[httpx2.AsyncClient, Desk], Awaitable[Any]]
+Work = Callable[[httpx2.AsyncClient, AnswerQueue], Awaitable[Any]]
 
 HELLO = [{"role": "user", "content": "Hello."}]
 IDS = [5, 60, 61, 62]
@@ -23,8 +23,8 @@ IDS = [5, 60, 61, 62]
 
 def run(work: Work, served: Served | None = None, judged: Served | None = None, **how: Any) -> Any:
     async def whole() -> Any:
-        async with application(served or policy(), judged, **how) as (client, desk):
-            return await work(client, desk)
+        async with application(served or policy(), judged, **how) as (client, answer_queue):
+            return await work(client, answer_queue)
 
     return asyncio.run(whole())
 
@@ -32,7 +32,7 @@ def run(work: Work, served: Served | None = None, judged: Served | None = None, 
 def post(path: str, **body: Any) -> Any:
     """The reply to one request of a new server."""
 
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> Any:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> Any:
         response = await client.post(path, json=body)
         assert response.status_code == 200, response.text
         return response.json()
@@ -146,7 +146,7 @@ def test_pieces_are_the_whole_answer(path: str) -> None:
     whole = {"max_tokens": 60, "seed": 11, "n": 3, "return_token_ids": True, "stop": ["zz", "q"]}
     whole |= {"messages": HELLO, "logprobs": True} if "chat" in path else {"prompt": IDS, "logprobs": 0}
 
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> tuple[Any, list[Any]]:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> tuple[Any, list[Any]]:
         expected = (await client.post(path, json=whole)).json()
         asked = {**whole, "stream": True, "stream_options": {"include_usage": True}}
         async with client.stream("POST", path, json=asked) as response:
@@ -193,7 +193,7 @@ def test_a_reward_model_puts_its_numbers_on_conversations_and_on_tokens() -> Non
 
 
 def test_counts_are_in_prometheus_text() -> None:
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> str:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> str:
         await client.post("/v1/completions", json={"prompt": IDS, "max_tokens": 4, "seed": 1})
         await client.post("/v1/completions", json={"prompt": IDS, "max_tokens": -4})
         return (await client.get("/metrics")).text

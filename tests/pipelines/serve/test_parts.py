@@ -1,4 +1,4 @@
-"""Fields, requests, growing texts, host names: each part by itself."""
+"""Fields, requests, streamed texts, host names: each part by itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
 from pipelines.serve import asked, replies
+from pipelines.serve.answer_queue import AnswerQueue
 from pipelines.serve.answers import Policy
-from pipelines.serve.desk import Desk
-from pipelines.serve.fields import Fields, Wrong, turns
+from pipelines.serve.fields import Fields, RequestError, turns
 from pipelines.serve.guards import Guards, as_json
 from pipelines.serve.metrics import Metrics
-from pipelines.serve.streams import Growing
+from pipelines.serve.streams import StreamedText
 from tests.pipelines.serve.served import in_process, policy, reward
 from trainers.engine.inference.continuous import Answer
 from trainers.engine.inference.generator import StopTexts
@@ -29,12 +29,12 @@ def test_a_field_that_nobody_read_and_one_that_would_change_answers_are_refused(
     assert fields.integer("n", 1, 1, 3) == 2 and fields.texts("stop", 2) == ("a",)
     fields.neutral(penalty=(0,))
     fields.end()
-    with pytest.raises(Wrong, match="penalty is 0, which this server does not do"):
+    with pytest.raises(RequestError, match="penalty is 0, which this server does not do"):
         fields.neutral(penalty=(False, 1))
-    with pytest.raises(Wrong, match="nn is no field of this request") as fault:
+    with pytest.raises(RequestError, match="nn is no field of this request") as fault:
         Fields({"nn": 1}, "", {"n"}).end()
     assert fault.value.body["error"]["code"] == "unknown_field" and fault.value.status == 400
-    with pytest.raises(Wrong, match=r"messages\[1\]\.role is none of"):
+    with pytest.raises(RequestError, match=r"messages\[1\]\.role is none of"):
         turns(Fields({"messages": [{"role": "user", "content": "a"}, {"role": "x", "content": "a"}]}))
 
 
@@ -53,7 +53,7 @@ def test_a_request_has_the_defaults_of_the_dialect_and_a_seed_of_its_own() -> No
     assert last.draw.seed == (1 << 64) - 1 and last.draw.top_k == 0
 
     async def seeds() -> list[int]:
-        wrapped = Policy(Desk(9, Metrics()), policy())
+        wrapped = Policy(AnswerQueue(9, Metrics()), policy())
         return [one.seed for one in await wrapped.answers(last, await wrapped.prompts(last))]
 
     assert asyncio.run(seeds()) == [(1 << 64) - 1, 0]
@@ -69,17 +69,17 @@ def test_a_growing_text_keeps_back_what_may_still_change() -> None:
     ids = [*policy().texts.tokenizer.encode(["aé<st>op<sto"])[0]]
     prompt = policy().texts.text("x")
     answer = Answer(prompt, 0, 99, Distribution(), generator.stop_texts(("<stop>", "zz")), True)
-    growing = Growing(answer)
+    streamed = StreamedText(answer)
     answer.ids = ids
-    pieces = [growing.more(count, "") for count in range(1, len(ids) + 1)]
+    pieces = [streamed.more(count, "") for count in range(1, len(ids) + 1)]
     assert pieces == ["a", "", "é", "", "", "", "<st>", "o", "p", "", "", "", ""]
-    assert growing.more(len(ids), "length") == "<sto"
-    looks = Growing(answer)
+    assert streamed.more(len(ids), "length") == "<sto"
+    looks = StreamedText(answer)
     answer.ids = ids[:1] * 3000
     looked = [count for count in range(1, 3001) if looks.more(count, "") is not None]
     assert len(looked) < 1000 and looked[:200] == [*range(1, 201)]
     whole = in_process(prompt.tolist(), 5, 60)
-    assert Growing(answer).sent == "" and whole["response"]
+    assert StreamedText(answer).sent == "" and whole["response"]
 
 
 def test_pieces_are_the_whole_text_where_bytes_fit_no_letter() -> None:
@@ -91,8 +91,8 @@ def test_pieces_are_the_whole_text_where_bytes_fit_no_letter() -> None:
     stops = StopTexts(words, (), np.zeros(len(names), bool))
     ids = [0, *(2 + byte for byte in "é1".encode()), 1, 2 + 0xFF, 0, *(2 + byte for byte in "é".encode()), 0]
     answer = Answer(np.array([0]), 0, 99, Distribution(), stops, ids=ids)
-    growing = Growing(answer)
-    pieces = [growing.more(count, "") for count in range(1, len(ids))] + [growing.more(len(ids), "length")]
+    streamed = StreamedText(answer)
+    pieces = [streamed.more(count, "") for count in range(1, len(ids))] + [streamed.more(len(ids), "length")]
     assert pieces == ["a", "", "", "", "", "", "\ufffd\ufffd\ufffd\ufffda", "", "", "éa"]
     assert "".join(map(str, pieces)) == answer.text
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.serve.desk import Desk
+from pipelines.serve.answer_queue import AnswerQueue
 from tests.pipelines.serve.served import POSITIONS, TOKEN, application, in_process, policy, reward
 from tests.pipelines.serve.test_endpoints import HELLO, IDS, run
 from tests.trainers.sampling import Sampling
@@ -74,14 +74,14 @@ WRONG: list[tuple[str, Any, int, str]] = [
 
 
 def test_a_request_that_cannot_be_answered_is_refused_in_words() -> None:
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> None:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> None:
         for path, body, status, words in WRONG:
             content = json.dumps(body).encode()
             answer = await client.post(path, content=content, headers={"Content-Type": "application/json"})
             fault = answer.json()["error"]
             assert (answer.status_code, words in fault["message"]) == (status, True), (path, body, answer.text)
             assert {*fault} == {"message", "type", "param", "code"} and "Traceback" not in answer.text
-        assert (desk.thread.running, desk.thread.waiting) == (0, 0)
+        assert (answer_queue.thread.running, answer_queue.thread.waiting) == (0, 0)
         fine = await client.post(COMPLETIONS, json={"prompt": IDS, "max_tokens": 3, "seed": 1})
         assert fine.json()["choices"][0]["text"] == in_process(IDS, 1, 3)["response"]
 
@@ -100,7 +100,7 @@ def test_bytes_that_are_no_json_are_refused(content: bytes) -> None:
 
 
 def test_nobody_asks_without_the_token_by_another_name_or_with_too_much() -> None:
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> None:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> None:
         body = {"prompt": IDS, "max_tokens": 2}
         for given in (
             "",
@@ -144,16 +144,16 @@ def test_nobody_asks_without_the_token_by_another_name_or_with_too_much() -> Non
 
 
 def test_more_than_the_queue_holds_is_turned_away_and_nobody_else() -> None:
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> list[httpx2.Response]:
-        body, step = {"prompt": IDS, "max_tokens": 60, "seed": 0}, desk.thread.decoder.step  # type: ignore[union-attr]
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> list[httpx2.Response]:
+        body, step = {"prompt": IDS, "max_tokens": 60, "seed": 0}, answer_queue.thread.decoder.step  # type: ignore[union-attr]
 
         def slower() -> Any:
             time.sleep(0.005)
             return step()
 
-        desk.thread.decoder.step = slower  # type: ignore[method-assign, union-attr]
+        answer_queue.thread.decoder.step = slower  # type: ignore[method-assign, union-attr]
         first = [asyncio.ensure_future(client.post(COMPLETIONS, json={**body, "seed": seed})) for seed in range(5)]
-        while desk.thread.waiting < 4 or not desk.thread.running:
+        while answer_queue.thread.waiting < 4 or not answer_queue.thread.running:
             await asyncio.sleep(0.001)
         late = await client.post(COMPLETIONS, json=body)
         assert late.status_code == 429 and late.json()["error"]["code"] == "queue_full"
@@ -184,7 +184,7 @@ def test_a_client_that_goes_away_frees_its_places(stream: bool) -> None:
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
     }  # fmt: skip
 
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> None:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> None:
         app = client._transport.app  # type: ignore[attr-defined]
         sent, left = False, asyncio.Event()
 
@@ -200,15 +200,15 @@ def test_a_client_that_goes_away_frees_its_places(stream: bool) -> None:
             pass
 
         task = asyncio.ensure_future(app(scope, receive, send))
-        while desk.thread.running < 4:
+        while answer_queue.thread.running < 4:
             await asyncio.sleep(0.001)
         left.set()
         await task
         until = time.monotonic() + 10
-        while desk.thread.running + desk.thread.waiting and time.monotonic() < until:
+        while answer_queue.thread.running + answer_queue.thread.waiting and time.monotonic() < until:
             await asyncio.sleep(0.001)
-        assert (desk.thread.running, desk.thread.waiting) == (0, 0)
-        assert desk.metrics.answers == {"cancelled": 6}
+        assert (answer_queue.thread.running, answer_queue.thread.waiting) == (0, 0)
+        assert answer_queue.metrics.answers == {"cancelled": 6}
         fine = await client.post(COMPLETIONS, json={"prompt": IDS, "max_tokens": 3, "seed": 1})
         assert fine.status_code == 200
 
@@ -236,22 +236,25 @@ def test_many_clients_each_get_their_own_answer() -> None:
                 made = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]["token_ids"]
             assert made == expected[seed]
 
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> None:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> None:
         await asyncio.gather(*(client_of(number, client) for number in range(32)))
-        assert sum(desk.metrics.answers.values()) == 128 and {*desk.metrics.answers} <= {"stop", "length"}
+        assert sum(answer_queue.metrics.answers.values()) == 128 and {*answer_queue.metrics.answers} <= {
+            "stop",
+            "length",
+        }
 
     run(work, slots=12)
 
 
 def test_a_server_that_is_ending_says_so() -> None:
     async def work() -> None:
-        async with application(policy(ends=False), reward(), slots=2) as (client, desk):
+        async with application(policy(ends=False), reward(), slots=2) as (client, answer_queue):
             body = {"prompt": IDS, "max_tokens": 10_000, "n": 3}
             under_way = asyncio.ensure_future(client.post(COMPLETIONS, json=body))
             streamed = asyncio.ensure_future(client.post(COMPLETIONS, json={**body, "stream": True}))
-            while desk.thread.running < 2:
+            while answer_queue.thread.running < 2:
                 await asyncio.sleep(0.001)
-            ending = asyncio.ensure_future(desk.end(0.05))
+            ending = asyncio.ensure_future(answer_queue.end(0.05))
             await asyncio.sleep(0.01)
             late = await client.post(COMPLETIONS, json=body)
             assert late.status_code == 503 and late.json()["error"]["code"] == "ending"
@@ -290,7 +293,7 @@ def _at_random(draw: random.Random) -> tuple[str, dict[str, Any]]:
 def test_requests_at_random_meet_no_fault_of_ours(count: int) -> None:
     draw = random.Random(count)
 
-    async def work(client: httpx2.AsyncClient, desk: Desk) -> Counter[int]:
+    async def work(client: httpx2.AsyncClient, answer_queue: AnswerQueue) -> Counter[int]:
         statuses: Counter[int] = Counter()
         for _ in range(count):
             path, body = _at_random(draw)

@@ -98,7 +98,7 @@ def test_a_damaged_save_gives_way_to_the_one_before(run_of: Callable[..., ImageR
         for _ in range(3):
             trainer.step(PROMPTS[:2], [1, 2])
             trainer.save_state()
-        before = trainer.saves.newest()
+        before = trainer.saves.folders.newest()
     saves = sorted((run.paths.folder / "saves").iterdir())
     assert before == 3 and [path.name for path in saves] == ["step-00000002", "step-00000003"]
     (saves[-1] / checkpoint.TRAINING).write_bytes(b"torn")

@@ -2,8 +2,7 @@
 
 A save is a checkpoint with optimizer state in `<work>/saves/step-<number>`. In the background, training waits only for
 the plan and a copy of the tensors; one save is under way at a time, it counts when its manifest is published, and if it
-fails all ranks learn of it in the same step. The newest `keep_last` stay and the `keep_best` by a validation figure;
-what goes is renamed first, so no half of a save stands under a save's name.
+fails all ranks learn of it in the same step. The newest `keep_last` stay and the `keep_best` by a validation figure.
 
 A damaged save is reported and the one before it is taken; when all are damaged the run stops, because starting afresh
 in silence would be worse. A save of a run that was configured otherwise is refused with the differences.
@@ -13,14 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -28,15 +23,13 @@ from typing import Any
 import torch.distributed as dist
 
 from schemas.errors import ConfigError, IntegrityError, QuiverError, printable
-from schemas.manifest import MANIFEST
 from schemas.run_layout import SAVES
 from schemas.store import commit
 from trainers.config import Run
 from trainers.engine.checkpoint import checkpoint, retention, safe_unpickle
 from trainers.engine.checkpoint.checkpoint import Draft
 from trainers.engine.megatron.parallel import is_rank_zero, on_rank_zero
-
-_REMOVED = "removed-"
+from trainers.save_folders import SaveFolders
 
 
 class Saves:
@@ -57,6 +50,7 @@ class Saves:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.folder, self.model, self.optimizer = run, run.paths.folder / SAVES, model, optimizer
+        self.folders = SaveFolders(self.folder)
         self.identity_fields = dict(identity_fields)
         self.tokenizer_files, self.facts = dict(tokenizer_files or {}), dict(facts or {})
         apart = run.execution.save_async and dist.is_initialized() and dist.get_world_size() > 1
@@ -71,18 +65,13 @@ class Saves:
         """Whether a save in the background has failed that `settle` has not reported yet."""
         return self._fault is not None
 
-    def newest(self) -> int:
-        """The step of the newest complete save, 0 when there is none."""
-        return max((step for step, path in self._steps().items() if (path / MANIFEST).exists()), default=0)
-
     def steps_beside(self) -> list[list[int]]:
         """Of every complete save, the steps that the trainers beside it had made: the saves that it needs of them."""
         made: list[list[int]] = []
-        for path in self._steps().values():
+        for path in self.folders.complete().values():
             where = path / checkpoint.TRAIN_STATE
-            if (path / MANIFEST).exists():
-                with suppress(IntegrityError), safe_unpickle.reading(str(where)):
-                    made.append([int(step) for step in json.loads(where.read_text()).get("beside", [])])
+            with suppress(IntegrityError), safe_unpickle.reading(str(where)):
+                made.append([int(step) for step in json.loads(where.read_text()).get("beside", [])])
         return made
 
     def write(self, step: int, figures: Mapping[str, float], state: Mapping[str, Any] | None = None) -> None:
@@ -94,7 +83,7 @@ class Saves:
         self.settle()
         began = time.perf_counter()
         draft = checkpoint.draft(
-            str(self._path(step)),
+            str(self.folders.place(step)),
             model=self.model,
             optimizer=self.optimizer,
             train_state={**(state or {}), "step": step, "identity": self.identity_fields},
@@ -136,7 +125,7 @@ class Saves:
         written with, empty where there is none. `ConfigError` where there is none of step `at` (0: before the first);
         those behind `at` are removed: their steps are made again.
         """
-        steps, unfinished = on_rank_zero(self._look)
+        steps, unfinished = on_rank_zero(self.folders.look)
         if at is not None:
             if at and at not in steps:
                 raise self._missing(at, steps)
@@ -162,13 +151,12 @@ class Saves:
         if is_rank_zero():
             scores, kept = self._scores(), self.run.execution
             stay = retention.best(scores, kept.keep_best, kept.best_by) | (self.named_elsewhere & scores.keys())
-            for step, path in self._steps().items():
-                if step not in stay:
-                    self._remove(path)
+            for step in self.folders.places().keys() - stay:
+                self.folders.remove(step)
             if stay:
                 print(f"the best saves stay in {self.folder}: {self._listed(stay)}", file=sys.stderr)
             else:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folders.remove_all()
 
     def _in_background(self, step: int, draft: Draft, began: float, waited: float) -> None:
         try:
@@ -180,10 +168,10 @@ class Saves:
         draft.publish(self._group)
         if not is_rank_zero():
             return
-        paths, scores = self._steps(), self._scores()
+        scores = self._scores()
         stay = retention.stay(scores, self.run) | (self.named_elsewhere & scores.keys())
-        for old in paths.keys() - stay - {step}:
-            self._remove(paths[old])
+        for old in self.folders.places().keys() - stay - {step}:
+            self.folders.remove(old)
         spent = time.perf_counter() - began
         duration = f"{spent:.2f} s" + (f", {waited:.2f} s of them waited for" if self.run.execution.save_async else "")
         self._news.put(f"saved step {step} ({duration}); kept: {self._listed(stay)}")
@@ -196,41 +184,19 @@ class Saves:
     def _scores(self) -> dict[int, float | None]:
         """The validation figure of every complete save that decides which are best; None where it has none."""
         scores: dict[int, float | None] = {}
-        for step, path in self._steps().items():
+        for step, path in self.folders.places().items():
             with suppress(IntegrityError):
                 manifest = commit.read_manifest(str(path))
                 if manifest is not None:
                     scores[step] = manifest.facts.get("figures", {}).get(self.run.execution.best_by.removeprefix("-"))
         return scores
 
-    def _remove(self, path: Path) -> None:
-        gone = self.folder / f"{_REMOVED}{path.name}-{os.urandom(4).hex()}"
-        try:
-            path.rename(gone)
-            shutil.rmtree(gone)
-        except OSError as error:
-            _warn(f"an old save cannot be removed: {gone.name}: {error.strerror}")
-
-    def _look(self) -> tuple[list[int], list[int]]:
-        """The steps with a save, whole or damaged, and those whose save was never finished; removes what is dead."""
-        if not self.folder.is_dir():
-            return [], []
-        for path in self.folder.iterdir():
-            if path.name.startswith(_REMOVED):
-                shutil.rmtree(path, ignore_errors=True)
-        unfinished = [step for step, path in self._steps().items() if _is_unfinished(path)]
-        for step in unfinished:
-            commit.sweep(str(self._path(step)))
-            with suppress(OSError):
-                self._path(step).rmdir()
-        return sorted(self._steps().keys() - set(unfinished)), unfinished
-
     def _remove_behind(self, step: int) -> None:
-        later = sorted(number for number in self._steps() if number > step)
+        later = sorted(number for number in self.folders.places() if number > step)
         if later:
             _warn(f"the run goes on from step {step}: the saves of steps {', '.join(map(str, later))} are removed")
         for number in later:
-            self._remove(self._path(number))
+            self.folders.remove(number)
 
     def _missing(self, step: int, steps: Sequence[int]) -> ConfigError:
         return ConfigError(
@@ -245,7 +211,7 @@ class Saves:
 
     def _load(self, step: int) -> dict[str, Any]:
         parts = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
-        saved = checkpoint.open_checkpoint(str(self._path(step)), parts=parts)
+        saved = checkpoint.open_checkpoint(str(self.folders.place(step)), parts=parts)
         state = saved.train_state()
         self._check_unchanged(state.get("identity", {}))
         checkpoint.load_weights(self.model, saved)
@@ -265,19 +231,6 @@ class Saves:
                 kept="its saves; nothing was started",
                 next="give the old settings, or another out (or work) for a new run",
             )
-
-    def _steps(self) -> dict[int, Path]:
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return {int(match.group(1)): path for path in paths if (match := re.fullmatch(r"step-(\d{8,})", path.name))}
-
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
-
-
-def _is_unfinished(path: Path) -> bool:
-    """Whether nothing was ever complete here: an attempt that was cut off, or not even that."""
-    names = os.listdir(path)
-    return MANIFEST not in names and (not names or any(name.startswith("_attempt-") for name in names))
 
 
 def _warn(text: str) -> None:

@@ -172,7 +172,7 @@ class Loop:
                 figures |= self._step(step, time.perf_counter() - waiting)
                 waiting = time.perf_counter()
             self.saves.settle()
-            self._tell_saves()
+            self._report_saves()
             if self.validation is not None and not self._validates(self.last):
                 figures |= self._validate(self.last)
             status = "finished"
@@ -199,7 +199,7 @@ class Loop:
         try:
             yield
         except HealthError as error:
-            saved = self.saves.newest()
+            saved = self.saves.folders.newest()
             error.kept = f"the state after step {saved}" if saved else "no save (none was due before)"
             raise
 
@@ -244,7 +244,7 @@ class Loop:
             self.trainer.save_state(validated, beside=self.beside)
         if goes_on and stop:
             self.saves.settle()
-        self._tell_saves()
+        self._report_saves()
         if goes_on and stop:
             raise Stopped(
                 "stopped",
@@ -253,6 +253,6 @@ class Loop:
                 next="run the same command again",
             )
 
-    def _tell_saves(self) -> None:
+    def _report_saves(self) -> None:
         for line in self.saves.news():
             self.report.say(line)

@@ -186,7 +186,7 @@ class Trainer:
         `ConfigError` where the folder has saves that this trainer does not go on from.
         """
         with self._alone():
-            if not self._resumed and (newest := parallel.on_rank_zero(self.saves.newest)):
+            if not self._resumed and (newest := parallel.on_rank_zero(self.saves.folders.newest)):
                 raise ConfigError(
                     "saves-there",
                     f"there are saves of another run of this configuration, the newest of step {newest}",

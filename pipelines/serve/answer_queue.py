@@ -1,7 +1,8 @@
 """Who waits for which answer: on one event loop, in front of the thread that decodes.
 
-The thread says what is news; the loop wakes those who wait for it. No more than `queue` answers, and as many rows that
-are scored, wait for a place: whoever comes then is asked to come again later. Whoever goes away frees the places.
+The thread says what is news; the loop wakes those who wait for it. No more than `most_waiting` answers, and as many
+rows that are scored, wait for a place: whoever comes then is asked to come again later. Whoever goes away frees the
+places.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines.serve.fields import Wrong
+from pipelines.serve.fields import RequestError
 from pipelines.serve.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _SOONEST, _LATEST = 1, 60
 _LOOK = 0.02
 
 
-def _ending() -> Wrong:
-    return Wrong("this server is ending", status=503, kind="server_error", code="ending")
+def _ending() -> RequestError:
+    return RequestError("this server is ending", status=503, kind="server_error", code="ending")
 
 
 class _Waiting:
@@ -39,11 +40,11 @@ class _Waiting:
         self.state: dict[Answer, tuple[int, str]] = {}
 
 
-class Desk:
-    """The desk of the event loop that is running; `deliver` is the decoding thread's to call."""
+class AnswerQueue:
+    """Answers that are waited for, on the event loop that is running; `deliver` is the decoding thread's to call."""
 
-    def __init__(self, queue: int, metrics: Metrics) -> None:
-        self.queue, self.metrics, self.ending = queue, metrics, False
+    def __init__(self, most_waiting: int, metrics: Metrics) -> None:
+        self.most_waiting, self.metrics, self.ending = most_waiting, metrics, False
         self._loop = asyncio.get_running_loop()
         self._of: dict[Answer, _Waiting] = {}
         self.thread: DecodingThread
@@ -52,17 +53,17 @@ class Desk:
         """What is news, from the decoding thread."""
         state = [(answer, len(answer.ids), answer.finish) for answer in news]
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, state)
+            self._loop.call_soon_threadsafe(self._update, state)
 
-    def _tell(self, state: Sequence[tuple[Answer, int, str]]) -> None:
+    def _update(self, state: Sequence[tuple[Answer, int, str]]) -> None:
         for answer, count, finish in state:
             if (waiting := self._of.get(answer)) is not None:
                 waiting.state[answer] = count, finish
                 waiting.news.set()
 
     async def drawn(self, answers: Sequence[Answer]) -> None:
-        """Wait until all `answers` are complete; who stops waiting frees their places. `Wrong` (500) for one that
-        failed.
+        """Wait until all `answers` are complete; who stops waiting frees their places. `RequestError` (500) for one
+        that failed.
         """
         with self._submitted(answers) as waiting:
             while len([one for one in answers if waiting.state.get(one, (0, ""))[1]]) < len(answers):
@@ -85,7 +86,7 @@ class Desk:
                         open_.discard(at)
 
     def require_room(self, answers: int) -> None:
-        """`Wrong` where so many more answers are too many (429), and where the server is ending (503)."""
+        """`RequestError` where so many more answers are too many (429), and where the server is ending (503)."""
         if self.ending:
             raise _ending()
         if len(self._of) + answers > self.most:
@@ -94,7 +95,7 @@ class Desk:
     @property
     def most(self) -> int:
         """Answers that are decoded or wait, at most."""
-        return self.queue + (self.thread.decoder.slots if self.thread.decoder else 0)
+        return self.most_waiting + (self.thread.decoder.slots if self.thread.decoder else 0)
 
     @contextmanager
     def _submitted(self, answers: Sequence[Answer]) -> Iterator[_Waiting]:
@@ -107,7 +108,7 @@ class Desk:
             if failed := next((one for one in answers if one.finish == "failed"), None):
                 if self.ending:
                     raise _ending()
-                raise Wrong(f"the answer failed: {failed.fault}", status=500, kind="server_error", code="failed")
+                raise RequestError(f"the answer failed: {failed.fault}", status=500, kind="server_error", code="failed")
         finally:
             if any(not one.finish for one in answers):
                 self.thread.cancel(answers)
@@ -115,8 +116,8 @@ class Desk:
                 self._of.pop(one, None)
             self.metrics.count(answers)
 
-    async def asked(self, model: str, kind: Kind, rows: Sequence[npt.NDArray[np.int64]], k: int = 0) -> list[Any]:
-        """What a network says of each of `rows`; `Wrong` as `require_room`."""
+    async def ask(self, model: str, kind: Kind, rows: Sequence[npt.NDArray[np.int64]], k: int = 0) -> list[Any]:
+        """What a network says of each of `rows`; `RequestError` as `require_room`."""
         if self.ending:
             raise _ending()
         if self.thread.rows_waiting + len(rows) > self.most:
@@ -137,10 +138,10 @@ class Desk:
             await asyncio.sleep(_LOOK)
         self.thread.stop()
 
-    def _busy(self) -> Wrong:
+    def _busy(self) -> RequestError:
         seconds = self.metrics.seconds_each * self.thread.waiting / max(1, self.thread.running)
         later = str(max(_SOONEST, min(_LATEST, round(seconds))))
-        return Wrong(
+        return RequestError(
             f"{len(self._of)} answers and {self.thread.rows_waiting} rows are under way or wait: ask again later",
             status=429,
             kind="rate_limit_error",
