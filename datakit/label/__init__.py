@@ -35,3 +35,4 @@ from datakit.label.topk import TopK as TopK
 from datakit.label.values import Values as Values
 from datakit.label.verify import Verify as Verify
 from datakit.label.whiten import Whiten as Whiten
+from datakit.label.words import Words as Words
