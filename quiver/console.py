@@ -147,6 +147,15 @@ COMMANDS: Mapping[str, Command] = {
         module="quiver.catalog",
         flags={"--root FOLDER": ROOT},
     ),
+    "lineage": Command(
+        usage="quiver lineage [NAME] [--openlineage] [--root FOLDER]",
+        meaning="what a result was made of, back to what was read; without a name: all results of the last runs",
+        module="quiver.lineage",
+        flags={
+            "--openlineage": "as OpenLineage events, a line of JSON each (extra lineage); nothing is sent",
+            "--root FOLDER": ROOT,
+        },
+    ),
     "serve": Command(
         usage="quiver serve MODEL [--reward MODEL] [--name NAME] [--reward-name NAME] [--port N] [--host ADDRESS] "
         "[--open-to-network] [--token-file FILE] [--token-env NAME] [--no-token] [--slots N] [--queue N] [--threads N] "

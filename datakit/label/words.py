@@ -6,8 +6,9 @@ one's own is the better measure where one is there (`label.reward` with a Python
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ class Words(Label):
     """
 
     name: ClassVar[str] = "label.words"
+    makes: ClassVar[tuple[Mapping[str, Any], ...]] = ({"listed": ["word"]},)
 
     listed: tuple[str, ...]
     column: str = "response"

@@ -1,0 +1,65 @@
+"""`quiver lineage [NAME]`: what a result was made of, back to what was read, a line each; or as OpenLineage events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from datakit.catalog.last_run import last_run
+from datakit.catalog.lineage import Lineage
+from datakit.catalog.named import unknown_name
+from datakit.catalog.workspace import Entry, read_workspace
+from quiver import plain_places
+from quiver.command import Command
+from quiver.workspace_root import place_of, root_of
+from schemas.errors import printable
+from schemas.process import terminal
+
+
+def lineage(command: Command, arguments: Sequence[str]) -> Iterable[str]:
+    """The result of that name, or all of the last runs, each behind what it was made of."""
+    words, options = command.parsed(arguments)
+    command.at_most(1, words)
+    workspace = read_workspace(root_of(options))
+    graph = Lineage(workspace.entries)
+    wanted = last_run(graph)
+    if words:
+        place = os.path.relpath(place_of(words[0], options), workspace.root)
+        wanted = frozenset({place})
+        if place not in {one.place for one in workspace.entries}:
+            raise unknown_name(words[0], {one.name for one in workspace.entries}, command.call)
+    ordered = [workspace.entries[index] for index in _behind(graph, wanted)]
+    if "openlineage" in options:
+        from datakit.catalog.open_lineage import events
+
+        return events(graph, ordered)
+    return _lines(graph, ordered)
+
+
+def _behind(graph: Lineage, wanted: Iterable[str]) -> list[int]:
+    """The indices of the `wanted` places and of all that they were made of, each behind what it was made of."""
+    chosen = {index for index, one in enumerate(graph.entries) if one.place in wanted}
+    waiting, done = sorted(chosen, key=lambda one: graph.entries[one].finished, reverse=True), dict[int, None]()
+    while waiting:
+        missing = [one for one in graph.direct[waiting[-1]] if one not in done and one not in waiting]
+        if missing:
+            waiting += missing
+        else:
+            done.setdefault(waiting.pop())
+    return list(done)
+
+
+def _lines(graph: Lineage, entries: Sequence[Entry]) -> Iterator[str]:
+    """A line for each: its number, name, operation and rows, and the numbers of what it was made of."""
+    if not entries:
+        yield "nothing is there yet"
+        yield from ("", plain_places.to_do("quiver --help"))
+        return
+    number = {one.place: at for at, one in enumerate(entries, 1)}
+    lines = []
+    for at, one in enumerate(entries, 1):
+        above = sorted({number[graph.entries[index].place] for index in graph.direct[graph.entries.index(one)]})
+        rows = f"{one.rows:,} rows" if one.made.kind == "dataset" else one.made.kind
+        made_of = f" of {', '.join(map(str, above))}" if above else ""
+        lines.append((f"{at}", printable(one.name, 200), printable(f"{one.made.op}{made_of}: {rows}", 200)))
+    yield from terminal.table(lines)
