@@ -22,13 +22,13 @@ def lineage(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     command.at_most(1, words)
     workspace = read_workspace(root_of(options))
     graph = Lineage(workspace.entries)
-    wanted = last_run(graph)
+    targets = last_run(graph)
     if words:
         place = os.path.relpath(place_of(words[0], options), workspace.root)
-        wanted = frozenset({place})
+        targets = frozenset({place})
         if place not in {one.place for one in workspace.entries}:
             raise unknown_name(words[0], {one.name for one in workspace.entries}, command.call)
-    ordered = [workspace.entries[index] for index in _behind(graph, wanted)]
+    ordered = [workspace.entries[index] for index in _behind(graph, targets)]
     if "openlineage" in options:
         from datakit.catalog.open_lineage import events
 
@@ -36,9 +36,9 @@ def lineage(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     return _lines(graph, ordered)
 
 
-def _behind(graph: Lineage, wanted: Iterable[str]) -> list[int]:
-    """The indices of the `wanted` places and of all that they were made of, each behind what it was made of."""
-    chosen = {index for index, one in enumerate(graph.entries) if one.place in wanted}
+def _behind(graph: Lineage, targets: Iterable[str]) -> list[int]:
+    """The indices of the `targets` places and of all that they were made of, each behind what it was made of."""
+    chosen = {index for index, one in enumerate(graph.entries) if one.place in targets}
     waiting, done = sorted(chosen, key=lambda one: graph.entries[one].finished, reverse=True), dict[int, None]()
     while waiting:
         missing = [one for one in graph.direct[waiting[-1]] if one not in done and one not in waiting]
