@@ -19,24 +19,24 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def array_blocks(url: str, chunks: Iterator[bytes], max_line: int, size: int = BLOCK, key: str = "") -> Iterator[Block]:
-    """Blocks of the elements of a file that is one JSON list, or one object that has it under `key`; the names of that
-    object's other members are in the last block. `DataError` with line and byte where it is neither, where a name
-    stands twice, and where another member is a list of objects too.
+    """Blocks of the elements of a file that is one JSON list, or one object that has it under `key`, numbered from 1,
+    as many of them may share a line; the names of that object's other members are in the last block. `DataError` with
+    line and byte where it is neither, where a name stands twice, and where another member is a list of objects too.
     """
     scan = _Elements(url, chunks, max_line, key)
     rows: list[bytes] = []
-    numbers: list[int] = []
+    lines: dict[int, int] = {}
     total = 0
-    for number, text in scan:
+    for number, (line, text) in enumerate(scan, 1):
         rows.append(text.replace("\n", " ").replace("\r", " ").encode("utf-8", "surrogatepass") + b"\n")
-        numbers.append(number)
+        lines[number] = line
         total += len(rows[-1])
         if total >= size:
-            yield Block(b"".join(rows), np.array(numbers, np.int64))
-            rows, numbers, total = [], [], 0
+            yield Block(b"".join(rows), np.array([*lines], np.int64), lines=lines)
+            rows, lines, total = [], {}, 0
     beside = tuple(name for name in scan.members if name != key)
     if rows or beside:
-        yield Block(b"".join(rows), np.array(numbers, np.int64), beside=beside)
+        yield Block(b"".join(rows), np.array([*lines], np.int64), beside=beside, lines=lines)
 
 
 class _Elements:

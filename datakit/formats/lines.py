@@ -6,8 +6,8 @@ and counted. Files that are one JSON list give the same blocks (`datakit.formats
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,8 +20,8 @@ _SAYS_SOMETHING = np.isin(np.arange(256), list(_BLANK), invert=True)
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that was not taken: its line (from 1), the byte in it where known, the rule, and the row's text,
-    cut.
+    """A row that was not taken: its line or its number in a list (from 1), the byte in it where known, the rule, and
+    the row's text, cut.
     """
 
     line: int
@@ -35,7 +35,8 @@ class Fault:
 @dataclass(frozen=True)
 class Block:
     """Lines that end in one newline each, their numbers in the file, and lines that were too long to be among
-    them; names that the file has beside its rows.
+    them; names that the file has beside its rows. Of a file that is one JSON list `numbers` are those of its elements,
+    and `lines` says where each begins.
     """
 
     data: bytes
@@ -43,6 +44,7 @@ class Block:
     faults: list[Fault] = field(default_factory=list)
     objects: bool = False
     beside: tuple[str, ...] = ()
+    lines: Mapping[int, int] = field(default_factory=dict)
 
 
 def blocks(chunks: Iterator[bytes], max_line: int, size: int = BLOCK) -> Iterator[Block]:
@@ -135,22 +137,24 @@ def even(parts: Iterator[Block]) -> Iterator[Block]:
         block = part
         if pending is not None:
             numbers = np.concatenate([pending.numbers, block.numbers])
-            faults = pending.faults + block.faults
-            block, pending = Block(pending.data + block.data, numbers, faults, beside=block.beside), None
+            faults, lines = pending.faults + block.faults, {**pending.lines, **block.lines}
+            block = replace(block, data=pending.data + block.data, numbers=numbers, faults=faults, lines=lines)
+            pending = None
         if (len(block.numbers) + len(block.faults)) % 2:
             block, pending = _without_last(block)
         yield block
     if pending is not None:
         line = int(pending.numbers[0]) if len(pending.numbers) else pending.faults[0].line
-        yield Block(b"", np.empty(0, np.int64), [Fault(line, "unpaired-line", "two lines a pair", pending.data[:200])])
+        fault = Fault(line, "unpaired-line", "two lines a pair", pending.data[:200])
+        yield Block(b"", np.empty(0, np.int64), [fault], lines=pending.lines)
 
 
 def _without_last(block: Block) -> tuple[Block, Block]:
     last = max((fault.line for fault in block.faults), default=0)
     if len(block.numbers) and block.numbers[-1] > last:
         at = block.data.rfind(b"\n", 0, -1) + 1
-        first = Block(block.data[:at], block.numbers[:-1], block.faults, beside=block.beside)
-        return first, Block(block.data[at:], block.numbers[-1:])
+        first = replace(block, data=block.data[:at], numbers=block.numbers[:-1])
+        return first, Block(block.data[at:], block.numbers[-1:], lines=block.lines)
     others = [fault for fault in block.faults if fault.line != last]
     own = [fault for fault in block.faults if fault.line == last]
-    return Block(block.data, block.numbers, others, beside=block.beside), Block(b"", np.empty(0, np.int64), own)
+    return replace(block, faults=others), Block(b"", np.empty(0, np.int64), own, lines=block.lines)

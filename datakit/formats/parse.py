@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,13 +42,14 @@ Record = dict[str, Any]
 @dataclass(frozen=True)
 class Parsed:
     """Rows (a column for each key), their line numbers, the lines that were not taken, and how many rows held each
-    name that was not read.
+    name that was not read; for elements of a JSON list, the line of each number.
     """
 
     table: pa.Table
     numbers: np.ndarray
     faults: list[Fault]
     left: Counter[str] = field(default_factory=Counter)
+    lines: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class Parser:
         if len(block.numbers):
             parsed = self._at_once(block) or self._by_line(block)
         parsed.left.update(BESIDE + printable(name) for name in block.beside if name not in self.ignored)
-        return parsed
+        return replace(parsed, lines=block.lines)
 
     def of_table(self, rows: pa.Table, numbers: np.ndarray) -> Parsed:
         """Columns of the keys out of a table from elsewhere, whose rows have these numbers."""

@@ -154,7 +154,7 @@ class Rows:
         columns |= {key.name: raw[key.name].combine_chunks() for key in self.carried}
         if "dataset" in raw.column_names:
             columns["source"] = raw["dataset"].combine_chunks()
-        return self.finished(columns, built.faults, numbers[::2] if form.pairs else numbers, faults, name)
+        return self.finished(columns, built.faults, numbers[::2] if form.pairs else numbers, faults, name, parsed.lines)
 
     def finished(
         self,
@@ -163,9 +163,10 @@ class Rows:
         numbers: np.ndarray,
         faults: list[Fault],
         name: str,
+        lines: Mapping[int, int] | None = None,
     ) -> tuple[pa.Table, pa.Table | None]:
         """Rows of `columns` with ids and source, without those that `wrong` marks (the first reason counts) and
-        those whose given key an earlier row had.
+        those whose given key an earlier row had. `lines` says where the elements begin that `numbers` count.
         """
         table = pa.table(columns)
         good = np.ones(len(numbers), bool)
@@ -176,7 +177,8 @@ class Rows:
         if self.schema.key and set(self.schema.key) <= set(columns):
             again = np.flatnonzero(good)[self.met.again(hashes(table.filter(pa.array(good)), self.schema.key))]
             reasons[again], good[again] = "duplicate-id", False
-        rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, name)
+        place = Places(printable(name), lines or {})
+        rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, place)
         rows = table if good.all() else table.filter(pa.array(good))
         return self._complete(rows, name), rejected
 
@@ -195,16 +197,15 @@ class Rows:
         return self.schema.conform(pa.table(columns))
 
     def _rejected(
-        self, table: pa.Table, reasons: np.ndarray, numbers: np.ndarray, faults: list[Fault], name: str
+        self, table: pa.Table, reasons: np.ndarray, numbers: np.ndarray, faults: list[Fault], at: Places
     ) -> pa.Table | None:
         if not len(numbers) and not faults:
             return None
-        name = printable(name)
         count = len(numbers)
         refused = pa.table(
             {
-                "place": pa.array([f"{name}:{line}" for line in numbers], pa.string()),
-                "line": pa.array(numbers, pa.int64()),
+                "place": pa.array([at.place(number) for number in numbers.tolist()], pa.string()),
+                "line": pa.array([at.line(number) for number in numbers.tolist()], pa.int64()),
                 "reason": pa.array(reasons.tolist(), pa.string()),
             }
         )
@@ -212,8 +213,8 @@ class Rows:
             refused = refused.append_column(column, table[column])
         lost = pa.table(
             {
-                "place": pa.array([_place(name, fault) for fault in faults], pa.string()),
-                "line": pa.array([fault.line for fault in faults], pa.int64()),
+                "place": pa.array([at.place(fault.line, fault.byte) for fault in faults], pa.string()),
+                "line": pa.array([at.line(fault.line) for fault in faults], pa.int64()),
                 "byte": pa.array([fault.byte for fault in faults], pa.int64()),
                 "text": pa.array([printable(fault.text.decode("utf-8", "replace")) for fault in faults], pa.string()),
                 "reason": pa.array([fault.reason for fault in faults], pa.string()),
@@ -222,7 +223,8 @@ class Rows:
             }
         )
         both = pa.concat_tables([refused, lost], promote_options="default") if count else lost
-        both = both.take(pc.sort_indices(both["line"]))
+        order = np.argsort(np.array([*numbers.tolist(), *(fault.line for fault in faults)]), kind="stable")
+        both = both.take(pa.array(order))
         kind = rejected_kind(self.schema)
         nulls = {c.name: pa.nulls(both.num_rows, c.type) for c in kind.columns if c.name not in both.column_names}
         for column, values in nulls.items():
@@ -236,8 +238,23 @@ def rejected_kind(schema: Schema) -> Schema:
     return Schema(f"rejected {schema.name}", schema.version, columns).adding(*PLACE_COLUMNS, *REJECTION_COLUMNS)
 
 
-def _place(name: str, fault: Fault) -> str:
-    return f"{name}:{fault.line}" + ("" if fault.byte is None else f", byte {fault.byte}")
+@dataclass(frozen=True)
+class Places:
+    """Where the numbered rows of the file `name` stand: in the line of that number, or as that element of a JSON list,
+    which begins in one of `lines`.
+    """
+
+    name: str
+    lines: Mapping[int, int]
+
+    def line(self, number: int) -> int:
+        """The line of the file."""
+        return self.lines.get(number, number)
+
+    def place(self, number: int, byte: int | None = None) -> str:
+        """The place in words, with the byte of the row where it is known."""
+        element = f" (element {number})" if number in self.lines else ""
+        return f"{self.name}:{self.line(number)}{element}" + ("" if byte is None else f", byte {byte}")
 
 
 def _whole_pairs(raw: pa.Table, numbers: np.ndarray, faults: list[Fault]) -> tuple[pa.Table, np.ndarray, list[Fault]]:

@@ -38,7 +38,7 @@ class Jsonl(FormatReader):
     """
 
     name: ClassVar[str] = "io.jsonl"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     format: str
     layout: Literal["auto", "lines", "array", "object"] = "auto"
     max_line: int = 1 << 24
