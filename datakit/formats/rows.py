@@ -177,7 +177,7 @@ class Rows:
         if self.schema.key and set(self.schema.key) <= set(columns):
             again = np.flatnonzero(good)[self.met.again(hashes(table.filter(pa.array(good)), self.schema.key))]
             reasons[again], good[again] = "duplicate-id", False
-        place = Places(printable(name), lines or {})
+        place = Located(printable(name), lines or {})
         rejected = self._rejected(table.filter(pa.array(~good)), reasons[~good], numbers[~good], faults, place)
         rows = table if good.all() else table.filter(pa.array(good))
         return self._complete(rows, name), rejected
@@ -197,7 +197,7 @@ class Rows:
         return self.schema.conform(pa.table(columns))
 
     def _rejected(
-        self, table: pa.Table, reasons: np.ndarray, numbers: np.ndarray, faults: list[Fault], at: Places
+        self, table: pa.Table, reasons: np.ndarray, numbers: np.ndarray, faults: list[Fault], at: Located
     ) -> pa.Table | None:
         if not len(numbers) and not faults:
             return None
@@ -239,7 +239,7 @@ def rejected_kind(schema: Schema) -> Schema:
 
 
 @dataclass(frozen=True)
-class Places:
+class Located:
     """Where the numbered rows of the file `name` stand: in the line of that number, or as that element of a JSON list,
     which begins in one of `lines`.
     """
