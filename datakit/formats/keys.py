@@ -70,6 +70,13 @@ class Key:
     required: bool = True
     aliases: tuple[str, ...] = ()
     mapped: str = ""
+    carried: bool = False
+    """Whether it is no key of the format, but one of the file that is carried along."""
+
+    @property
+    def column(self) -> str:
+        """Its column among those that a record is read as: what is carried along may be named as a key is."""
+        return f"carried.{self.name}" if self.carried else self.name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -169,14 +169,14 @@ class Parser:
                     return None
                 made[name] = values if ways[0][1] is None else ways[0][1](values)
             if not made:
-                made[key.name] = pa.nulls(rows.num_rows, key.shape.type)
+                made[key.column] = pa.nulls(rows.num_rows, key.shape.type)
             if len(made) > 1 and pa.types.is_nested(key.shape.type):
                 return None
             first, *others = made
             column = pc.coalesce(*made.values()) if others else made[first]
             if key.required and column.null_count:
                 return None
-            columns[key.name] = column
+            columns[key.column] = column
             left.update({printable(name): _differing(made[name], column) for name in others if name in self._once})
         return pa.table(columns)
 
@@ -205,7 +205,7 @@ class Parser:
             names: set[str] = set()
             try:
                 several = self.records(record) if self.records is not None else (self._named(record),)
-                made = [self._row(one, names) for one in several]
+                made = [self._row(one, record, names) for one in several]
             except InvalidValue as error:
                 faults.append(Fault(number, error.reason, error.expected, line[:_CUT]))
             except RecursionError:
@@ -226,7 +226,9 @@ class Parser:
             raise InvalidValue("wrong-type", "an object")
         return dict(record)
 
-    def _row(self, record: Record, left: set[str]) -> list[Any]:
+    def _row(self, record: Record, given: Any, left: set[str]) -> list[Any]:
+        """The keys' values in `record`; what is carried along is that of the `given` one of which it was made."""
+        whole = given if isinstance(given, dict) else record
         for name, value in record.items():
             if name in self._known or is_empty(value):
                 continue
@@ -238,7 +240,7 @@ class Parser:
             left.add(printable(clean(name)))
         for key in self.keys:
             left.update(printable(name) for name in key.passed_over(record) if name in self._once)
-        return [self._value(key, record, left) for key in self.keys]
+        return [self._value(key, whole if key.carried else record, left) for key in self.keys]
 
     @cached_property
     def _known(self) -> set[str]:
@@ -268,7 +270,7 @@ class Parser:
 
     def _columns(self, rows: list[list[Any]]) -> pa.Table:
         return pa.table(
-            {key.name: pa.array([row[at] for row in rows], key.shape.type) for at, key in enumerate(self.keys)}
+            {key.column: pa.array([row[at] for row in rows], key.shape.type) for at, key in enumerate(self.keys)}
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datakit.columns.conversations import flat
 from datakit.columns.unique import hashes
 from datakit.formats.forms import FORMS, Form
 from datakit.formats.ids import PARTS, Occurrences, content_ids
@@ -90,7 +91,7 @@ def kept_keys(form: Form, types: Sequence[tuple[str, str]]) -> tuple[Key, ...]:
     plain = [(path.replace(".", "_"), path, kind) for path, kind in types]
     taken = {name for name, _, _ in plain if name in form.schema}
     return tuple(
-        Key(f"file_{name}" if name in taken else name, KEPT[kind], required=False, mapped=path)
+        Key(f"file_{name}" if name in taken else name, KEPT[kind], required=False, mapped=path, carried=True)
         for name, path, kind in plain
     )
 
@@ -151,7 +152,8 @@ class Rows:
             raw = form.draws(raw, self.draw)
         built = form.build(raw, self.dialogue)
         columns = dict(built.columns)
-        columns |= {key.name: raw[key.name].combine_chunks() for key in self.carried}
+        firsts = np.arange(0, raw.num_rows, 2 if form.pairs else 1)
+        columns |= {key.name: flat(raw[key.column]).take(pa.array(firsts)) for key in self.carried}
         if "dataset" in raw.column_names:
             columns["source"] = raw["dataset"].combine_chunks()
         return self.finished(columns, built.faults, numbers[::2] if form.pairs else numbers, faults, name, parsed.lines)

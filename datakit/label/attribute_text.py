@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import flat, starts
-from datakit.label.attributes import check_names
+from datakit.label.attributes import check_written
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column, Schema
 from schemas.errors import ConfigError
@@ -37,7 +37,7 @@ class AttributeText(Label):
     highest: int = 4
 
     def __post_init__(self) -> None:
-        check_names(self.name, self.names)
+        check_written(self.name, self.names)
         if not 0 <= self.highest - self.lowest <= 1000:
             raise ConfigError(
                 "bad-setting",

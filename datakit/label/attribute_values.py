@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.columns.conversations import any_turn, flat, starts
-from datakit.label.attributes import check_names
+from datakit.label.attributes import check_written
 from datakit.op import Context, FilterDecision, Label, LabelResult
 from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column, Schema
 
@@ -35,7 +35,7 @@ class AttributeValues(Label):
     output: str = "attributes"
 
     def __post_init__(self) -> None:
-        check_names(self.name, self.names)
+        check_written(self.name, self.names)
 
     @property
     def takes(self) -> Schema:

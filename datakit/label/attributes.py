@@ -13,7 +13,7 @@ from datakit.clients.asking_label import ScorerLabel
 from datakit.clients.replies import check_outputs, scores
 from datakit.op import Context, FilterDecision, LabelResult
 from schemas import ATTRIBUTED, STEERLM_ATTRIBUTES, Column
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +58,20 @@ def check_names(name: str, names: tuple[str, ...]) -> None:
         raise ConfigError(
             "attributes", f"{name}: names must be different names, not {names}", kept="nothing was started"
         )
+
+
+def check_written(name: str, names: tuple[str, ...]) -> None:
+    """`ConfigError` for `names` that a text `name:number,name:number` cannot be read back with, too."""
+    wrong = [one for one in names if not isinstance(one, str) or not _is_read_back(one)]
+    if wrong:
+        raise ConfigError(
+            "attributes",
+            f"{name}: {printable(wrong[0], 80)} is no name of an attribute",
+            expected="texts of printed characters, without comma and colon, and without a blank at either end",
+            kept="nothing was started",
+        )
+    check_names(name, names)
+
+
+def _is_read_back(name: str) -> bool:
+    return bool(name) and name.isprintable() and name == name.strip() and not {*",:"} & {*name}

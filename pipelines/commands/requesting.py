@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from pipelines.graph.resolve import near
 from pipelines.report import suggestions
 from pipelines.runtime import settings
 from pipelines.stages.ask import Reading
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, printable
 
 
 class Requesting(LearnsAnswers, Answering, OneShot):
@@ -56,7 +57,18 @@ class Requesting(LearnsAnswers, Answering, OneShot):
 
     def as_written(self, flag: str, levels: Iterable[Any]) -> list[float]:
         """`levels` of `flag` as numbers; `ConfigError` for one that would be asked for as another."""
-        numbers = [float(level) for level in levels]
+        levels = [*levels]
+        strange = [one for one in levels if isinstance(one, bool) or not isinstance(one, int | float)]
+        if strange or not levels:
+            raise ConfigError(
+                "levels",
+                f"{flag}: "
+                + (f"{printable(strange[0], 80)} is no number" if strange else "there is nothing to ask for"),
+                expected="numbers, as in [0, 1]",
+                kept="nothing was started",
+                next=invocation.without(flag),
+            )
+        numbers = [float(level) if abs(level) <= sys.float_info.max else math.inf for level in levels]
         wrong = next((level for level in numbers if not math.isfinite(level) or self.written(level) != level), None)
         if wrong is None:
             return numbers

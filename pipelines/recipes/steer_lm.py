@@ -17,6 +17,7 @@ from luigi.freezing import recursively_unfreeze
 
 from datakit.clients import Sampling
 from datakit.label import Attributes, AttributeText
+from datakit.label.attributes import check_written
 from datakit.template import Condition
 from pipelines.cli import invocation
 from pipelines.cli.parameters import ListParameter, ObjectParameter
@@ -96,7 +97,8 @@ class SteerLm(Requesting):
 
     def names(self) -> tuple[tuple[str, ...], list[str]]:
         """All attributes, and those that are varied; `ConfigError` for one that is none."""
-        names = tuple(map(str, recursively_unfreeze(self.attributes)))
+        names: tuple[str, ...] = tuple(recursively_unfreeze(self.attributes))
+        check_written("--attributes", names)
         steered = list(map(str, recursively_unfreeze(self.steered))) or list(names)
         strange = [name for name in (*steered, *self.others) if name not in names]
         if strange:

@@ -29,8 +29,31 @@ def test_an_attribute_that_is_none_is_refused(place: Path, settings: dict[str, o
         recipe.results(Plan(str(place / "out")))
 
 
+@pytest.mark.parametrize("name", ["a:b", "a,b", " a", "a\nb", "\x1b[31m", "", 5, None, ["a"]])
+def test_an_attribute_whose_name_the_text_cannot_hold_is_refused(place: Path, name: object) -> None:
+    recipe = SteerLm(model="model", data="rows.jsonl", reward="judges:letters", attributes=[name])
+    with pytest.raises(ConfigError) as fault:
+        recipe.results(Plan(str(place / "out")))
+    assert fault.value.slug == "attributes" and "is no name of an attribute" in fault.value.what
+
+
+@pytest.mark.parametrize("settings", [{"levels": []}, {"levels": [1, "x"]}, {"levels": [True]}, {"levels": [[1]]}])
+def test_levels_that_are_no_numbers_are_refused(settings: dict[str, Any]) -> None:
+    recipe = SteerLm(model="model", data="rows.jsonl", reward="judges:letters", **settings)
+    with pytest.raises(ConfigError, match=r"is no number|nothing to ask for") as fault:
+        _ = recipe.requested_levels
+    assert fault.value.slug == "levels"
+
+
 @pytest.mark.parametrize(
-    "settings", [{"levels": [0.5, 1.5, 2.5]}, {"levels": [0, 5]}, {"levels": [-1]}, {"others": {"humor": 1.5}}]
+    "settings",
+    [
+        {"levels": [10**400]},
+        {"levels": [0.5, 1.5, 2.5]},
+        {"levels": [0, 5]},
+        {"levels": [-1]},
+        {"others": {"humor": 1.5}},
+    ],
 )
 def test_a_level_that_the_text_does_not_say_is_refused(place: Path, settings: dict[str, Any]) -> None:
     """A label says whole numbers of 0 to 4 (NeMo-Aligner's): 1.5 would be asked for as 2, and 5 as 4."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 
 from datakit.apply import apply
 from datakit.blend import Pair
+from datakit.formats.forms import FORMS
 from datakit.io import Jsonl, Parquet
 from datakit.op import Context
 from schemas.errors import ConfigError, DataError
@@ -208,6 +210,39 @@ def test_kept_keys_are_typed_over_the_whole_file(tmp_path: Path) -> None:
     ]
     types = Jsonl(files=(str(tmp_path / "a.jsonl"),), format="prompts", keep=names).gives()
     assert [str(types[name].type) for name in kept] == ["int64", "double", *["string"] * 5]
+
+
+PAIRED = {"chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+TREE = {"prompt": {"role": "prompter", "text": "q", "replies": [{"role": "assistant", "text": "a", "rank": 0}]}}
+ASKED = [{"from": "User", "value": "q"}, {"from": "Assistant", "value": "a"}]
+WORSE = [PAIRED["chosen"][0], {"role": "assistant", "content": "b"}]
+CARRIED = [
+    ("completions", "plain", [{"prompt": "q", "response": "a"}]),
+    ("chats", "plain", [{"conversations": ASKED}]),
+    ("preference_chats", "plain", [{**PAIRED, "rejected": WORSE}]),
+    ("comparisons", "hh", [{"text": "\n\nHuman: q\n\nAssistant: a"}, {"text": "\n\nHuman: q\n\nAssistant: b"}]),
+    ("oasst", "plain", [TREE]),
+]
+
+
+@pytest.mark.parametrize(("form", "dialogue", "records"), CARRIED, ids=[name for name, _, _ in CARRIED])
+def test_a_kept_key_may_be_named_as_any_key_of_a_format(
+    form: str, dialogue: str, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    every = {name for one in FORMS.values() for key in one.keys for name in (key.name, *key.aliases)}
+    assert {"dataset", "prompt", "conversations", "text"} <= every
+    for name in sorted(every - {"tools", "system", "messages"} | {*records[0]}):
+        own = [record if name in record else {**record, name: 5} for record in records]
+        plain, refused, _ = load(tmp_path, own, format=form, dialogue=dialogue)
+        if refused:
+            continue  # 5 is no value of a key that is read
+        (plain_row,) = plain
+        ((row,), rejected, _) = load(tmp_path, own, format=form, dialogue=dialogue, keep=(name,))
+        assert (rejected, {column: row[column] for column in plain_row}) == ([], plain_row), name
+        kept = row[f"file_{name}" if name in plain_row else name]
+        value = own[0][name]
+        texts = value if isinstance(value, str | int) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+        assert kept == texts
 
 
 def test_parquet_is_read_in_the_same_shapes_and_tells_the_same(tmp_path: Path) -> None:
