@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,11 +20,36 @@ from schemas.store.storage import shown
 
 LEFT_OUT = "left_out."
 """What counts of names that were not read begin with."""
+MARKED = "marked_texts"
+"""The count of texts in which marks stand between turns."""
 
 
 def left_counts(parsed: Parsed) -> dict[str, float]:
-    """Counts for a result: how many rows held each name that was not read."""
-    return {LEFT_OUT + name: float(count) for name, count in parsed.left.items()}
+    """Counts for a result: how many rows held each name that was not read, and how many texts have marks."""
+    counts = {LEFT_OUT + name: float(count) for name, count in parsed.left.items()}
+    marked = _with_marks(parsed.table)
+    return counts | ({MARKED: float(marked)} if marked else {})
+
+
+def _with_marks(table: pa.Table) -> int:
+    """How many texts begin as NeMo-Aligner begins a dialogue."""
+    texts = [column.combine_chunks() for column in table.columns]
+    texts = [column.flatten() if pa.types.is_list(column.type) else column for column in texts]
+    texts = [column.field("content") if _has_content(column.type) else column for column in texts]
+    begun = [pc.starts_with(column, "<extra_id_0>System\n") for column in texts if column.type == pa.string()]
+    return sum(pc.sum(column).as_py() or 0 for column in begun)
+
+
+def _has_content(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("content") >= 0
+
+
+def marks_as_text(manifest: Manifest) -> tuple[str, ...]:
+    """A line about marks of dialogues that were read as text; none where no text has them."""
+    count = int(manifest.stats.get("counts", {}).get(MARKED, 0))
+    flag = shlex.quote(json.dumps({"dialogue": "extra_id"}))
+    line = f"{counted(count, 'text')} with NeMo-Aligner's marks (<extra_id_1>), read as text: as turns with"
+    return (f"{line} Import --params {flag}",) if count else ()
 
 
 def left_out(manifest: Manifest) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from datakit.formats.advice import advice
 from datakit.formats.forms import Form
 from datakit.formats.keys import Key
-from datakit.formats.leftover import left_out
+from datakit.formats.leftover import left_out, marks_as_text
 from datakit.formats.rows import (
     PLACE_COLUMNS,
     Columns,
@@ -71,8 +71,10 @@ class FormatReader(Read):
         return advice(self._keys(), reason, detail)
 
     def notes(self, made: Manifest) -> tuple[str, ...]:
-        """What the files hold that was not read."""
-        return left_out(made)
+        """What the files hold that was not read, or not as it was meant."""
+        form = None if self.dialogue != "plain" or self.format is None else self._form
+        texts = form is not None and "extra_id" in form.dialogues and not form.pairs
+        return left_out(made) + (marks_as_text(made) if texts else ())
 
     def pinned(self: Self) -> Self:
         """The same import with the digests, and where they count the names, of the files as they are now, and the types
