@@ -198,6 +198,22 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
                 next="--samples-per-prompt 2",
             )
 
+    def _check_companions(self) -> None:
+        """`ConfigError` for a flag that says how what is not asked for would be done."""
+        turns = self.max_turns != type(self).max_turns._default
+        for flag, given, beside, there in (
+            ("--importance", bool(self.importance), "--lag 1", bool(self.lag)),
+            ("--max-turns", turns, "--environment my_game:play", bool(self.environment)),
+        ):
+            if given and not there:
+                raise ConfigError(
+                    "bad-setting",
+                    f"{flag} has no use here without {beside.split()[0]}",
+                    expected=f"{beside} beside it",
+                    kept="nothing was started",
+                    next=invocation.without(flag),
+                )
+
     def results_of(self, plan: Plan, task_setup: TaskSetup) -> Online:
         """The setup's policy after all steps, evaluated before and after."""
         task_setup = self._conversing(plan, task_setup)
@@ -205,6 +221,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         label = f"{self.title}/{self.folder(eval_setup.name)}"
         asked = self.asked_prompts(task_setup.prompts)
         self._check_groups()
+        self._check_companions()
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)

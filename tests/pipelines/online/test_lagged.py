@@ -201,6 +201,18 @@ def test_every_online_recipe_may_be_one_step_off(kind: type[OnlineRecipe], tmp_p
     assert "lag" not in identity_fields(plain.step) and plain.task_key != off.task_key
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"importance": {"kind": "mask"}}, "--importance has no use here without --lag"),
+        ({"max_turns": 3}, "--max-turns has no use here without --environment"),
+    ],
+)
+def test_a_flag_of_what_is_not_asked_for_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Grpo(**given).results(Plan(str(tmp_path)))
+
+
 def test_rounds_of_prompts_are_counted_behind_the_filters(tmp_path: Path) -> None:
     step = Grpo(lag=1, max_rounds=2, importance={"kind": "mask"}).results(Plan(str(tmp_path))).policy.step  # type: ignore[call-arg]
     assert [op.name for op in step.filters] == ["filter.zero_variance"]
