@@ -20,6 +20,7 @@ from pipelines.recipes import Preference, RestIteration
 from pipelines.setups import setups
 from quiver import inventory
 from schemas.errors import ConfigError
+from trainers import registry
 
 
 def flags(text: str) -> Counter[str]:
@@ -106,6 +107,9 @@ def test_bases_of_commands_are_none_themselves() -> None:
 
 
 PAIRED = ("DpoIteration", "SpinIteration", "PreferenceOptimization")
+COMPARING = {name for name, algorithm in registry.algorithms().items() if algorithm.implicit_reward}
+"""Algorithms that prefer one answer over another; dpo and kto at least."""
+assert {"dpo", "kto"} < COMPARING
 
 
 @pytest.mark.parametrize(
@@ -114,9 +118,9 @@ PAIRED = ("DpoIteration", "SpinIteration", "PreferenceOptimization")
         ("Sft", ["model", "data"], {"sft"}),
         ("Distill", ["model", "data", "teacher"], {"kd", "kd_ranked"}),
         ("RewardModel", ["model", "data"], {"rm", "rm_margin"}),
-        ("Preference", ["model", "data"], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}),
+        ("Preference", ["model", "data"], COMPARING),
         ("SteerLm", ["model", "data", "reward"], {"sft"}),
-        *((name, [], {"dpo", "ipo", "kto", "orpo", "rpo", "simpo"}) for name in PAIRED),
+        *((name, [], COMPARING) for name in PAIRED),
     ],
 )
 def test_needed_flags_come_first_and_only_algorithms_that_fit_are_listed(
