@@ -7,6 +7,7 @@ an algorithm eats and reports is known without it.
 
 from __future__ import annotations
 
+from trainers.algorithms.apo import APO as APO
 from trainers.algorithms.cispo import CISPO as CISPO
 from trainers.algorithms.dpo import DPO as DPO
 from trainers.algorithms.gspo import GSPO as GSPO
