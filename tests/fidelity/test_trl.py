@@ -62,6 +62,8 @@ PAIRS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         *("simpo", {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.5, "cpo_alpha": 0.3}),
     ),
     "orpo": ("orpo", {"beta": 0.25}, "orpo", {"beta": 0.25}),
+    "apo to zero": ("apo", {"beta": 0.3}, "dpo", {"loss_types": ["apo_zero"], "beta": 0.3}),
+    "apo downwards": ("apo", {"anchor": "down", "beta": 0.3}, "dpo", {"loss_types": ["apo_down"], "beta": 0.3}),
 }
 KTO = {
     "kto": ({"beta": 0.3}, {"beta": 0.3, "desirable_weight": 1.0, "undesirable_weight": 1.0}),
@@ -83,7 +85,7 @@ WEIGHTS = {
         name: PAIRS[name]
         for name in ("dpo", "dpo, length-normalised", "dpo with SFT", "ipo", "simpo", "simpo with SFT")
     },
-    "orpo": PAIRS["orpo"],
+    **{name: PAIRS[name] for name in ("orpo", "apo to zero", "apo downwards")},
     "kto": ("kto", KTO["kto"][0], "kto", KTO["kto"][1]),
     "rm": ("rm", {}, "rm", {}),
     **{name: ("kd", LOGITS[name][0], "kd", LOGITS[name][1]) for name in LOGITS},
