@@ -27,10 +27,10 @@ test-slow: build/trl/.installed build/lm-eval/.installed ## the long tail that `
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
-test-matrix: ## every method on every family, cut and interrupted; makes docs/matrix.md
+test-matrix: ## every method on every family, cut and interrupted; makes docs/matrix.md and its table in README
 	@bash setup.sh dev
 	@$(BIN)/python -m pytest -m matrix tests/matrix $(ARGS)
-	@$(BIN)/python -m tests.matrix.page docs/matrix.md
+	@$(BIN)/python -m tests.matrix.page docs/matrix.md README.md
 
 build/trl/.installed: tests/fidelity/trl.txt
 	@bash setup.sh dev

@@ -1,9 +1,12 @@
-"""`python -m tests.matrix.page PAGE`: docs/matrix.md, made of what `make test-matrix` left in build/matrix.json."""
+"""`python -m tests.matrix.page PAGE README`: docs/matrix.md, and the table of it in README.md, made of what `make
+test-matrix` left in build/matrix.json.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +16,7 @@ from tests.matrix.families import TITLES
 from tests.matrix.methods import methods
 
 RESULTS = Path(__file__).resolve().parents[2] / "build" / "matrix.json"
+_TABLE = re.compile(r"(?<=<!-- matrix -->\n\n)(?:\|.*\n)+")
 _ALL, _STEPS, _FAILS, _NOT_RUN = "●", "○", "fails", "not run"
 
 _HEAD = f"""# Methods and families
@@ -68,5 +72,25 @@ def page(cells: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([_HEAD, *lines, ""])
 
 
+def summary(whole: str) -> str:
+    """The table of the page `whole` with one line for all methods that did the same on every family."""
+    header, rule, *rows = [line for line in whole.splitlines() if line.startswith("|")]
+    alike: dict[str, list[str]] = {}
+    for row in rows:
+        method, cells = row.removeprefix("| ").split(" | ", 1)
+        alike.setdefault(cells, []).append(method)
+    return "\n".join([header, rule, *(f"| {', '.join(names)} | {cells}" for cells, names in alike.items()), ""])
+
+
+def with_summary(readme: str, whole: str) -> str:
+    """`readme` with that table behind its mark."""
+    made, count = _TABLE.subn(lambda _: summary(whole), readme)
+    assert count == 1, "README.md has no table behind <!-- matrix -->"
+    return made
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    made = page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    Path(sys.argv[1]).write_text(made, encoding="utf-8")
+    readme = Path(sys.argv[2])
+    readme.write_text(with_summary(readme.read_text(encoding="utf-8"), made), encoding="utf-8")

@@ -12,12 +12,13 @@ from pipelines.commands.one_shot import OneShot
 from pipelines.graph.plan import Plan
 from tests.matrix.families import SETTINGS, TITLES, shapes
 from tests.matrix.methods import RECIPES, methods
-from tests.matrix.page import faults, page, shown
+from tests.matrix.page import faults, page, shown, summary, with_summary
 from tests.pipelines import judges, small_model
 from trainers import registry
 from trainers.engine.weights.registry import FAMILIES
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "matrix.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "matrix.md"
 GOOD = {"code": 0, "losses": [3.0, 2.0, 1.0], "changed": 4, "tensors": 4}
 CUT = {"codes": [0, 0], "losses": [3.0, 2.000001, 1.0]}
 RESUMED = {"codes": [-9, 0], "losses": [3.0, 2.0, 1.0]}
@@ -29,6 +30,21 @@ def test_the_page_names_every_method_and_family_of_today() -> None:
     assert header == ["method", *TITLES.values()], "stale: run `make test-matrix`"
     assert [row[0] for row in body] == [method.title for method in methods().values()], "stale: run `make test-matrix`"
     assert not [row for row in body if len(row) != len(header) or not set(row[1:]) <= {"●", "○"}]
+
+
+def test_the_readme_has_the_table_of_that_page() -> None:
+    readme, whole = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/matrix.md"))
+    assert with_summary(readme, whole) == readme, "stale: run `make test-matrix`"
+    named = {name for row in summary(whole).splitlines()[2:] for name in row.split(" | ")[0].strip("| ").split(", ")}
+    assert named == {method.title for method in methods().values()}
+
+
+def test_methods_that_did_the_same_share_a_line() -> None:
+    whole = "# Page\n\n| method | A | B |\n|---|---|---|\n| one | ● | ○ |\n| two | ● | fails |\n| three | ● | ○ |\n"
+    table = "| method | A | B |\n|---|---|---|\n| one, three | ● | ○ |\n| two | ● | fails |\n"
+    assert summary(whole) == table
+    readme = "above\n\n<!-- matrix -->\n\n| stale |\n|---|\n\nbelow | not a table\n"
+    assert with_summary(readme, whole) == f"above\n\n<!-- matrix -->\n\n{table}\nbelow | not a table\n"
 
 
 def test_methods_and_families_are_those_of_the_registries() -> None:
