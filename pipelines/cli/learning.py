@@ -117,7 +117,8 @@ class ByAlgorithm(Assigns):
     settled_seed: Any
 
     options = ObjectParameter(
-        default={}, description="settings of the algorithm, as JSON, over a preset's and its own (beta of dpo: 0.1)"
+        default={},
+        description="settings of the algorithm, as JSON, over a preset's and its own (quiver algorithms NAME)",
     )
 
     unfit: ClassVar[str] = "does not learn from these rows"

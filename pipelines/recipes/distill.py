@@ -59,7 +59,8 @@ class Distill(OneShotOfAnswers):
 
     teacher = model_parameter("teacher", "model")
     top_k = OptionalWhole(
-        description="likeliest ids of the teacher at every token, 8 bytes each; empty: 100, or as many as models know"
+        least=2,  # over one id alone both distributions are the same
+        description="likeliest ids of the teacher at every token, 8 bytes each; empty: 100, or as many as models know",
     )
     algorithm = luigi.Parameter(default="kd", description="algorithm over a teacher's likeliest ids")
     learning = learning_over(optim={"lr": 1e-5})

@@ -13,6 +13,7 @@ from datakit.io import Jsonl
 from datakit.label import TopK
 from pipelines.graph.backend import checkpoint_at
 from pipelines.graph.plan import Plan
+from pipelines.recipes import Distill
 from pipelines.stages.ask import Reading
 from pipelines.stages.taught import taught, taught_across
 from tests import pages
@@ -32,7 +33,7 @@ TEACHER = (
 DISTILL = (
     *("Distill", "--algorithm", "kd_ranked", "--model", "model", "--teacher", "quiver-data/teacher-????????"),
     *("--data", "sums.jsonl", "--lr", "1e-2", "--batch-size", "8", "--eval-share", "0.2", "--top-k", "5"),
-    *("--template", "text", "--options", '{"sft_weight": 1}'),
+    *("--template", "text"),
 )
 
 
@@ -65,6 +66,20 @@ def test_rows_hold_the_teachers_numbers_and_the_student_learns(tmp_path: Path) -
             assert numbers == (known[place] if has else [0.0] * 5)
             met += has
     assert met >= 3 * train.num_rows, "a word of a teacher's is several letters of the student's"
+
+
+def test_a_teacher_of_other_ids_is_not_all_that_a_student_learns_from() -> None:
+    """By rank alone it would learn how sure to be, and nothing of what."""
+    for options, weight in ({}, 1.0), ({"sft_weight": 0.0}, 0.0), ({"kd_weight": 0.5}, 1.0):
+        training = Distill(algorithm="kd_ranked", options=options).training_for("some")
+        assert training.learning.settings["sft_weight"] == weight
+    assert "sft_weight" not in Distill(algorithm="kd").training_for("some").learning.settings
+
+
+def test_one_id_alone_teaches_nothing(tmp_path: Path) -> None:
+    asked = ("Distill", "--model", "model", "--teacher", "model", "--data", "rows.jsonl", "--top-k", "1")
+    refused = luigi(tmp_path, *asked, module="pipelines", COLUMNS="200")
+    assert refused.returncode == 2 and "1 is below 2" in refused.stderr and not list(tmp_path.iterdir())
 
 
 def test_one_tokenizer_needs_no_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@
     loss as in `kd`
 
 NeMo-Aligner's `cross_tokenizer`: a teacher with another vocabulary can say how sure to be, but not of what; that comes
-of the cross-entropy (`sft_weight`). The rows hold the teacher's log-probabilities along the student's tokens, as
-`label.across` lays them: all 0 where no token of the teacher's begins.
+of the cross-entropy, which recipes therefore weigh 1 (`sft_weight`). The rows hold the teacher's log-probabilities
+along the student's tokens, as `label.across` lays them: all 0 where no token of the teacher's begins.
 """
 
 from __future__ import annotations
@@ -35,4 +35,5 @@ KD_RANKED = Algorithm(
     settings=Settings,
     loss=loss,
     metrics=METRICS,
+    in_recipes={"sft_weight": 1.0},
 )
