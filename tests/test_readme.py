@@ -17,6 +17,7 @@ from schemas.dataset import Attempt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs" / "examples").rglob("*.md")])
+EVERY_PAGE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 REWARD = Column("reward", pa.float64(), "by the reward model")
 WHY = (
     Column("reason", pa.string(), "why it went"),
@@ -99,6 +100,16 @@ def test_no_line_of_the_changelog_begins_as_another() -> None:
 def test_what_the_threat_model_points_at_is_there() -> None:
     named = re.findall(r"`([a-z_/]+/[a-z_]+\.py)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
     assert len(named) > 5 and [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_what_a_page_links_to_and_the_notebooks_that_it_names_are_there() -> None:
+    lost = []
+    for page in EVERY_PAGE:
+        text = page.read_text(encoding="utf-8")
+        linked = [page.parent / name for name in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
+        named = [ROOT / name for name in re.findall(r"`((?:notebooks|docs)/[\w./-]+\.(?:ipynb|md|png))`", text)]
+        lost += [f"{page.name}: {place.name}" for place in (*linked, *named) if not place.is_file()]
+    assert not lost
 
 
 def test_every_door_of_the_pages_is_in_the_makefile() -> None:

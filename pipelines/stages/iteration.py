@@ -33,7 +33,7 @@ from pipelines.stages.divergence import divergence
 PROMPTS_PER_SHARD = 128
 """Prompts in one shard: what one worker process takes at a time."""
 
-PLAIN = Rendering()
+OWN_TEMPLATE = Rendering()
 """The tokenizer's own template, and nothing besides."""
 
 
@@ -53,7 +53,7 @@ class EvalSetup:
     verifier: Op | None
     max_new_tokens: int
     max_length: int | None = None
-    rendering: Rendering = PLAIN
+    rendering: Rendering = OWN_TEMPLATE
     conversing: Conversing | None = None
     """What carries on conversations; None: there is one answer."""
 
@@ -231,7 +231,7 @@ def scored(plan: Plan, label: str, eval_setup: EvalSetup, reward_model: Node, sa
 
 
 def tokenized(
-    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, rendering: Rendering = PLAIN
+    plan: Plan, label: str, tokenizer: Node, rows: Node, max_length: int | None, rendering: Rendering = OWN_TEMPLATE
 ) -> Node:
     """TOKENS of the conversations and answers in `rows`, the answer trained."""
     return after_steps(plan, label, answer_steps(rendering, max_length, rows_of(rows)), rows, tokenizer)

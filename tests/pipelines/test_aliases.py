@@ -21,7 +21,7 @@ from pipelines.graph.plan import Plan
 from pipelines.runtime import settings
 from pipelines.setups.digits import digits
 from pipelines.setups.own import own
-from pipelines.stages.iteration import PLAIN
+from pipelines.stages.iteration import OWN_TEMPLATE
 from schemas.errors import ConfigError
 
 SHAPE = {"num_layers": 1, "hidden_size": 8, "ffn_hidden_size": 8, "num_attention_heads": 1, "num_query_groups": 1}
@@ -88,10 +88,10 @@ def test_the_policy_and_the_networks_of_task_setups_have_older_names(place: Path
     assert own(policy="model", reward="a:b").first == own(model="model", reward="a:b").first == "model"
     plan = Plan("data")
     keys = {
-        digits(**{name: {**SHAPE, "num_attention_heads": 4}}).task_setup(plan, 0, PLAIN).policy.task_key
+        digits(**{name: {**SHAPE, "num_attention_heads": 4}}).task_setup(plan, 0, OWN_TEMPLATE).policy.task_key
         for name in ("architecture", "model")
     }
-    assert len(keys) == 1 and digits().task_setup(plan, 0, PLAIN).policy.task_key not in keys
+    assert len(keys) == 1 and digits().task_setup(plan, 0, OWN_TEMPLATE).policy.task_key not in keys
 
 
 def test_the_setup_of_a_recipe_has_an_older_flag_and_key(place: Path) -> None:
