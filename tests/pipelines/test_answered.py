@@ -117,6 +117,9 @@ Sft --model m --data rows.jsonl --set optim.learning_rate=1e-4
 Sft --model m --data rows.jsonl --lr -1
     -1 is not between 0 and inf
     quiver Sft --model m --data rows.jsonl
+Sft --model m --data rows.jsonl --eval-data rows.jsonl --eval-share 0.1
+    --eval-share has no use here: --eval-data has the rows to judge by
+    quiver Sft --model m --data rows.jsonl --eval-data rows.jsonl
 Sft --model m --data rows.jsonl --eval-share 1.5
     1.5 is not between 0 and 1
     quiver Sft --model m --data rows.jsonl --eval-share 0.05
@@ -275,7 +278,8 @@ def test_suggestions_call_the_command_as_the_user_did(program: str, monkeypatch:
         other = f"luigi --module pipelines Evaluate --model {here}/{given}"
         assert invocation.runnable(other) == f"{called} Evaluate --model {printed} --quiver-root {here}/r"
     invocation.given(["--module", "toy", "Toy"])
-    assert invocation.again() == ["luigi", "--module", "toy", "Toy"]
+    own = {"quiver": ["quiver", "Toy", "--module", "toy"], "luigi": ["luigi", "--module", "toy", "Toy"]}
+    assert invocation.again() == own[program]
 
 
 def test_every_command_has_an_example_of_its_own_flags_and_is_listed_by_quiver() -> None:

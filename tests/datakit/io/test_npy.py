@@ -188,6 +188,15 @@ def test_numbers_that_are_no_ids_are_refused_without_a_warning(number: float, tm
             load(saved(tmp_path / "a.npy", [{**SFT[0], name: given}]), "packed_sft")
 
 
+def test_items_that_are_one_and_the_same_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    """A thousand million numbers, in a file of a megabyte: reading them until it is too much would take minutes."""
+    shared = {"input_ids": [7] * 200_000, "loss_mask": [1] * 200_000, "seq_start_id": [0]}
+    bomb, started = saved(tmp_path / "bomb.npy", [shared] * 5_000), os.times()
+    with pytest.raises(DataError, match="expands"):
+        load(bomb, "packed_sft")
+    assert os.times().children_user - started.children_user < 8
+
+
 def test_torn_files_bombs_and_plain_arrays_are_refused(tmp_path: Path) -> None:
     whole = Path(saved(tmp_path / "a.npy", SFT)).read_bytes()
     shared = {"input_ids": [7] * 20_000, "loss_mask": [1] * 20_000, "seq_start_id": [0]}
