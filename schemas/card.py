@@ -36,7 +36,7 @@ def model_card(name: str, exported: Manifest, url: str, card_of: Mapping[str, st
     checkpoint = next((known for one in exported.parents if isinstance(known := reachable(url, one), Manifest)), None)
     if checkpoint is not None:
         lines += ["## Training", "", *_settings(checkpoint), *_figures(checkpoint)]
-    return _whole(card_of, [*lines, *_lineage(exported, url)])
+    return _whole(card_of, [*lines, *_scale(exported), *_lineage(exported, url)])
 
 
 def dataset_card(name: str, rows: int, schema: Schema, manifest: Manifest, url: str, card_of: Mapping[str, str]) -> str:
@@ -82,6 +82,15 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     if numbers:
         yield from ("| last figure | value |", "|---|---|")
         yield from (f"| {plain(key)} | {value:.6g} |" for key, value in numbers.items())
+        yield ""
+
+
+def _scale(manifest: Manifest) -> Iterator[str]:
+    scale: Any = manifest.facts.get("reward_scale")
+    if scale:
+        yield from ("## Rewards of held-out answers", "", "| number | mean | spread | answers |", "|---|---|---|---|")
+        for name, of in scale.items():
+            yield f"| {plain(name)} | {of['mean']:.6g} | {of['std']:.6g} | {of['count']} |"
         yield ""
 
 

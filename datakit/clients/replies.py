@@ -123,6 +123,24 @@ def scores(ctx: Context, rows: pa.Table, names: tuple[str, ...], role: str = "sc
     return [_numbers(reply, name, rows.num_rows) for name in names]
 
 
+def scale_of(ctx: Context, names: tuple[str, ...], role: str = "scorer") -> list[tuple[float, float]]:
+    """Mean and standard deviation of each of `names` as the scorer, the resource `role`, carries them; `ConfigError`
+    where it does not.
+    """
+    known: Mapping[str, tuple[float, float]] = getattr(ctx.resources[role], "scale", {})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            "no-reward-scale",
+            f"the scorer carries no mean and standard deviation of {', '.join(map(printable, unknown))}",
+            expected="the checkpoint model.measured of RewardModel, whose held-out answers had different rewards",
+            found=", ".join(known) or "none",
+            kept="nothing was scored",
+            next='score without standardize, then Label --op standardize --params \'{"mean": 0.1, "std": 1.5}\'',
+        )
+    return [known[name] for name in names]
+
+
 def _numbers(reply: Mapping[str, pa.Array], name: str, rows: int) -> pa.Array:
     values = reply.get(name)
     if values is None:

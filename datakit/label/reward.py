@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datakit.clients.asking_label import ScorerLabel
-from datakit.clients.replies import check_outputs, scores
+from datakit.clients.replies import check_outputs, scale_of, scores
 from datakit.op import Context, FilterDecision, LabelResult
 from schemas import Column
+from schemas.canonical import DEFAULT_UNNAMED
 from schemas.errors import ConfigError, printable
 
 
@@ -34,10 +35,16 @@ class Reward(ScorerLabel):
     column: str = "reward"
     """Name of the new column where there is one number, so that several rewards can stand side by side."""
 
+    standardize: bool = field(default=False, metadata=DEFAULT_UNNAMED)
+    """Whether each number is brought to the scale of held-out answers: less the mean, over the standard deviation that
+    the reward model's checkpoint carries (`model.measured` of the recipe `RewardModel`).
+    """
+
     @property
     def adds(self) -> tuple[Column, ...]:
+        scaled = ", standardised as its checkpoint says" if self.standardize else ""
         return tuple(
-            Column(column, pa.float64(), f"{number}, higher is better", finite=True)
+            Column(column, pa.float64(), f"{number}, higher is better{scaled}", finite=True)
             for column, number in self._columns.items()
         )
 
@@ -75,7 +82,11 @@ class Reward(ScorerLabel):
 
     def label(self, rows: pa.Table, ctx: Context) -> LabelResult:
         """Ask the scorer once; `ServiceError` (13) if it does not answer with a number per row of each name."""
-        numbers = scores(ctx, rows, tuple(self._columns.values()), self.needs[0])
+        names = tuple(self._columns.values())
+        scale = scale_of(ctx, names, self.needs[0]) if self.standardize else []
+        numbers = scores(ctx, rows, names, self.needs[0])
+        for place, (mean, std) in enumerate(scale):
+            numbers[place] = pc.divide(pc.subtract(numbers[place], mean), std)
         columns = dict(zip(self._columns, numbers, strict=True))
         return LabelResult(columns, _decision(columns))
 

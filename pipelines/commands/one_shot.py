@@ -76,6 +76,8 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
 
     made: ClassVar[str] = "policy"
     """The name of the checkpoint that it trains."""
+    exported: ClassVar[str] = ""
+    """The name of the checkpoint that is for other programs, where there is another than the one that it trains."""
     title: ClassVar[str]
     """The folder of its results below the root."""
     reads: ClassVar[tuple[tuple[str, ...], ...]]
@@ -146,7 +148,8 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         trained = self.graph.checkpoints[self.made]
         if trained.manifest() is not None:
             commands = self.uses(self.given, trained)
-            print(f"\n{suggestions.listed([*commands, suggestions.exported(trained)])}")
+            exported = self.graph.checkpoints.get(self.exported, trained)
+            print(f"\n{suggestions.listed([*commands, suggestions.exported(exported)])}")
 
     def uses(self, given: OneShotSetup, trained: Node) -> Iterator[str]:
         """Commands that use `trained`: a policy answers held-out questions, or one that is written first."""

@@ -2,6 +2,7 @@
 
 ImportedModel     a checkpoint made of a Hugging Face folder (trainers.import_hf)
 ConvertedModel    a Hugging Face folder made of a checkpoint (trainers.export); adapters merged (trainers.merge)
+MeasuredModel     a reward model's checkpoint with mean and spread of its rewards
 ExternalModel     a function, a server, another engine's folder: asked where it is, never made
 """
 
@@ -86,7 +87,7 @@ class ConvertedModel(Node):
     """
 
     model: Node
-    does: Literal["export", "merge"]
+    does: Literal["export", "merge", "measure"]
     settings: tuple[tuple[str, str], ...] = ()
 
     @graph_property
@@ -97,12 +98,12 @@ class ConvertedModel(Node):
     @property
     def kind(self) -> str:
         """A checkpoint, or a folder of files for other programs."""
-        return "checkpoint" if self.does == "merge" else "export"
+        return "export" if self.does == "export" else "checkpoint"
 
     @property
     def work(self) -> Mapping[str, Any]:
         """The conversion and its settings."""
-        version = {"export": 2, "merge": 1}[self.does]
+        version = {"export": 2, "merge": 1, "measure": 1}[self.does]
         return {"name": self.does, "version": version, "params": dict(self.settings)}
 
     @property
@@ -132,6 +133,24 @@ class ConvertedModel(Node):
     @property
     def parents(self) -> Mapping[str, Node]:
         return {"checkpoint": self.model}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredModel(ConvertedModel):
+    """The checkpoint of a reward model with mean and standard deviation of each of its numbers, of held-out `rewards`;
+    the weights stay as they are.
+    """
+
+    does: Literal["export", "merge", "measure"] = "measure"
+    rewards: Node
+
+    @graph_property
+    def task_key(self) -> str:
+        return task_key_of(self.work, {name: node.task_key for name, node in self.parents.items()}, {}, 0)
+
+    @property
+    def parents(self) -> Mapping[str, Node]:
+        return {"checkpoint": self.model, "rewards": self.rewards}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

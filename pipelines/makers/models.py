@@ -1,4 +1,5 @@
-"""The tasks that convert models: into a checkpoint, into another program's folder, LoRA into its base.
+"""The tasks that convert models: into a checkpoint, into another program's folder, LoRA into its base, a reward
+model with the scale of its rewards.
 
 Conversions run in a process of their own, which holds torch and ends with its memory.
 """
@@ -6,7 +7,7 @@ Conversions run in a process of their own, which holds torch and ends with its m
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -14,12 +15,15 @@ from typing import Any
 
 from pipelines.backends.hf_folder import content_digest_of
 from pipelines.cli.console import Stage
-from pipelines.graph.external import ConvertedModel, ImportedModel
+from pipelines.graph.external import ConvertedModel, ImportedModel, MeasuredModel
 from pipelines.runtime.resources import open_tokenizer
 from pipelines.runtime.tasks import Make, makes
+from schemas.dataset import Dataset
 from schemas.end_tokens import TurnEnd
 from schemas.errors import IntegrityError, QuiverError, WorkerError
+from schemas.manifest import Parent
 from schemas.process.parent import end_with_parent
+from schemas.stats import std
 from schemas.store.commit import read_manifest
 from schemas.store.storage import shown
 from trainers.images import FACT
@@ -42,6 +46,38 @@ class Convert(Make):
     def make(self, node: ConvertedModel, stage: Stage) -> str:
         work = {"export": _export, "merge": _merge}[node.does]
         return _apart(work, node.model.url, node.url, node.task_key, dict(node.settings))
+
+
+@makes(MeasuredModel)
+class MeasureModel(Make):
+    """Makes the checkpoint of a reward model that carries mean and spread of its rewards."""
+
+    def make(self, node: MeasuredModel, stage: Stage) -> str:
+        rewards = Dataset.open(node.rewards.url)
+        scale = {
+            name: figures
+            for name, stats in rewards.stats["columns"].items()
+            if name in node.output_names and (figures := _spread_of(stats))
+        }
+        parent = rewards.as_parent("rewards")
+        return _apart(_measured, node.model.url, node.url, node.task_key, dict(node.work), scale, parent)
+
+
+def _spread_of(stats: Mapping[str, Any]) -> dict[str, float]:
+    """Mean, standard deviation and count of a column; empty where all values are equal, or too far apart."""
+    if stats["count"] < 2 or "mean" not in stats or stats["min"] == stats["max"]:
+        return {}
+    return {"mean": stats["mean"], "std": std(stats), "count": stats["count"]}
+
+
+def _measured(
+    source: str, url: str, task_key: str, work: dict[str, Any], scale: dict[str, dict[str, float]], rewards: Parent
+) -> str:
+    from trainers.engine.weights.measured import with_scale
+
+    with_scale(source, url, scale, rewards=rewards, task_key=task_key, op=work)
+    parts = [f"{name} {figures['mean']:.4f} (spread {figures['std']:.4f})" for name, figures in scale.items()]
+    return ", ".join(parts) or "all rewards are equal: no scale"
 
 
 def _apart(work: Callable[..., str], *given: Any) -> str:

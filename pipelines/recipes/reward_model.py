@@ -1,10 +1,11 @@
 """A reward model of a model and a file of pairs, after Bradley and Terry: the better answer gets the greater number.
 
     --data -> train    -> template -> tokens of both answers -> training -> reward model
-           -> held out -> answers  -> rewards -> order, calibration, mean and spread -> table
+           -> held out -> answers  -> rewards -> order, calibration, mean and spread -> table, model.measured
 
 The reward is a scalar head at the last token. How sure it is of a pair, sigma of the difference, is held against how
-often it is right.
+often it is right. `model.measured` is the same model with mean and spread of its held-out rewards (`label.reward` with
+`standardize` reads them there).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import luigi
 
 from datakit.label import Longer
 from pipelines.commands.one_shot import OneShotOfPairs, OneShotSetup, learning_over
+from pipelines.graph.external import MeasuredModel
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.graph.resolve import near
@@ -24,6 +26,7 @@ from pipelines.report.figures import Figure, FigureTable, metrics
 from pipelines.stages.rewards import pair_figures, pair_tokens
 from schemas.dataset import Dataset
 from trainers.algorithm import Algorithm, Needs
+from trainers.reward_scale import FACT, recorded_scale
 
 _COLUMNS = (
     Figure("pairs", ",.0f", meaning="held-out pairs"),
@@ -31,8 +34,8 @@ _COLUMNS = (
     Figure("longer answer", ".1%", meaning="the same by a judge who takes the longer answer (half of equal ones)"),
     Figure("calibration error", ".1%", meaning="how far sigma of a difference is from how often it is right"),
     Figure("rewards/margins", ".4f", meaning="mean difference of a pair's rewards"),
-    Figure("mean reward", ".4f", meaning="of held-out answers: what label.standardize takes as mean"),
-    Figure("spread", ".4f", meaning="standard deviation of these: what it takes as std"),
+    Figure("mean reward", ".4f", meaning="of held-out answers: the mean that model.measured carries"),
+    Figure("spread", ".4f", meaning="standard deviation of these: the std that it carries"),
 )
 _RELIABILITY = (
     Figure("sure from", ".0%", meaning="sigma of a pair's difference: where the bin begins"),
@@ -48,7 +51,7 @@ class RewardModel(OneShotOfPairs):
     example = "--model FOLDER --data pairs.jsonl --lr 1e-5"
     unfit = "learns no rewards from pairs"
     fitting = "judged attributes are learnt by the commands of docs/formats.md; here an algorithm over both answers"
-    title, made = "reward-model", "model"
+    title, made, exported = "reward-model", "model", "measured"
 
     algorithm = luigi.Parameter(default="rm", description="algorithm over both answers of a pair that learns a score")
     learning = learning_over(optim={"lr": 1e-5})
@@ -72,16 +75,21 @@ class RewardModel(OneShotOfPairs):
         )
         datasets: dict[str, Node] = {"train": tokens["train"]}
         figures: dict[str, Node] = {}
+        checkpoints: dict[str, Node] = {"first": first, "model": model}
         binned: tuple[Node, ...] = ()
         if given.held_out is not None:
             judged = pair_figures(plan, label, given.held_out, model, reading)
             datasets |= {"held_out": tokens["held-out"], "rewards": judged.rewards, "order": judged.order}
             datasets |= {"answers": judged.answers, "reliability": judged.reliability}
             figures, binned = judged.figures, (judged.reliability,)
+            measured = MeasuredModel(
+                label=f"{label}/model.measured", root=plan.root, model=model, rewards=judged.rewards
+            )
+            checkpoints["measured"] = plan.add(measured)
         return Results(
-            targets=(*figures.values(), *binned, model),
+            targets=(*figures.values(), *binned, *checkpoints.values()),
             datasets=datasets,
-            checkpoints={"first": first, "model": model},
+            checkpoints=checkpoints,
             figures=figures,
         )
 
@@ -91,7 +99,13 @@ class RewardModel(OneShotOfPairs):
         if answers is not None and answers.manifest():
             asked = ["--data", near(answers.url), *suggestions.written_as(given.reading.rendering)]
             bound = ["--max-length", str(given.reading.max_length)]
-            yield suggestions.command("Label", "--op", "reward", "--model", near(trained.url), *asked, *bound)
+            measured = self.graph.checkpoints["measured"]
+            made = measured.manifest()
+            scaled = made is not None and recorded_scale(made.facts.get(FACT))
+            standard = ["--params", '{"standardize": true}'] if scaled else []
+            yield suggestions.command(
+                "Label", "--op", "reward", "--model", near(measured.url), *standard, *asked, *bound
+            )
 
     def report(self) -> Sequence[FigureTable]:
         """How well it orders held-out pairs, what its rewards are like, and how far to believe it."""

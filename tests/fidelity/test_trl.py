@@ -36,6 +36,7 @@ RANDOM = np.random.default_rng(7)
 CHOSEN_TOKENS, REJECTED_TOKENS = (4, 4, 4, 4, 4), (2, 5, 3, 1, 6)
 """Counted tokens of each answer. Chosen ones are of one length, because TRL's terms of the chosen answer's own loss are
 means over the tokens of a batch, and ours over those of a row."""
+MARGINS = (0.0, 0.5, 1.0, 2.0, 3.0)
 
 PAIRS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     # ours and its settings, TRL's trainer and its settings
@@ -83,11 +84,15 @@ LOGITS = {
 WEIGHTS = {
     **{
         name: PAIRS[name]
-        for name in ("dpo", "dpo, length-normalised", "dpo with SFT", "ipo", "simpo", "simpo with SFT")
+        for name in (
+            *("dpo", "dpo, length-normalised", "dpo, conservative", "dpo with SFT"),
+            *("ipo", "simpo", "simpo with SFT"),
+        )
     },
     **{name: PAIRS[name] for name in ("orpo", "apo to zero", "apo downwards")},
     "kto": ("kto", KTO["kto"][0], "kto", KTO["kto"][1]),
     "rm": ("rm", {}, "rm", {}),
+    "rm with a margin": ("rm_margin", {}, "rm with a margin", {}),
     **{name: ("kd", LOGITS[name][0], "kd", LOGITS[name][1]) for name in LOGITS},
 }
 
@@ -117,7 +122,7 @@ def given() -> dict[str, Any]:
         made[f"ref_{side}"] = [sum(row[2:]) + shift for row, shift in zip(made[side], numbers(5), strict=True)]
     made["ref_mismatched"] = [value - 1.0 for value in made["ref_mismatched"]]  # a reference point above 0
     made |= {"desirable": [True, False, True, True, False], "counted": [1, 0, 1, 1, 0, 1, 1]}
-    made |= {"chosen_score": numbers(5), "rejected_score": numbers(5), "margin": [0.0, 0.5, 1.0, 2.0, 3.0]}
+    made |= {"chosen_score": numbers(5), "rejected_score": numbers(5), "margin": MARGINS}
     made |= {name: RANDOM.normal(scale=2, size=(7, 11)).astype(np.float32).tolist() for name in ("student", "teacher")}
     return made
 
@@ -137,7 +142,8 @@ def rows() -> dict[str, Any]:
         for i, (p, c, o) in enumerate(zip(prompts, rejected, rejected[1:] + rejected[:1], strict=True))
     ]
     whole = [{f"{side}_ids": p["prompt_ids"] + p[f"{side}_ids"] for side in ("chosen", "rejected")} for p in pairs]
-    return {"pairs": pairs, "feedback": feedback, "whole": whole}
+    graded = [{**pair, "margin": margin} for pair, margin in zip(whole, MARGINS, strict=True)]
+    return {"pairs": pairs, "feedback": feedback, "whole": whole, "graded": graded}
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +316,9 @@ def batch_of(algorithm: Algorithm, data: dict[str, Any], reference: Any) -> Micr
         known = reference_logprobs(reference, prompts, answers)
         for row, prompt, answer, value in zip(rows, prompts, answers, known, strict=True):
             row.update(sequence(ids, mask, prompt, answer), **{ref: value})
+    if algorithm.name == "rm_margin":
+        for row, pair in zip(rows, data["graded"], strict=True):
+            row |= {"chosen_reward": np.float64(pair["margin"]), "rejected_reward": np.float64(0)}
     return assemble(algorithm, rows)
 
 

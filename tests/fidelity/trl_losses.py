@@ -79,6 +79,11 @@ def masks_of(rows: Sequence[Sequence[int]]) -> Tensor:
     return padded([[0, *row] for row in rows], dtype=torch.long)
 
 
+def parts_of(size: int, settings: Mapping[str, Any]) -> list[list[int]]:
+    """Batches of `size` pairs: what TRL ranks in a batch (aot) it leaves alone in a batch of one."""
+    return [[i] for i in range(size)] if "aot" in settings["loss_types"] else [list(range(size))]
+
+
 def of_pairs(case: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A loss over pairs of given log-probs: [tokens] of chosen and of rejected."""
     values = padded(given["chosen"] + given["rejected"]).requires_grad_()
@@ -88,9 +93,7 @@ def of_pairs(case: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         trainer = made(DPOTrainer, **DPO | settings, precompute_ref_logps=True)
         losses = []
         size = len(given["chosen"])
-        # what TRL ranks in a batch (aot) it leaves alone in a batch of one
-        parts = [[i] for i in range(size)] if "aot" in settings["loss_types"] else [list(range(size))]
-        for part in parts:
+        for part in parts_of(size, settings):
             rows = [*part, *(size + i for i in part)]
             trainer.model = Answered(logprobs[rows])
             batch = {"input_ids": torch.zeros_like(mask[rows]), "completion_mask": mask[rows]}
@@ -161,9 +164,10 @@ def answer(loss: Tensor, values: Tensor) -> dict[str, Any]:
 def from_weights(case: Mapping[str, Any], rows: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A loss of two networks and tokens: its mean, and the norm of the policy's gradient."""
     settings = dict(case["settings"])
-    if case["trainer"] == "rm":
+    if case["trainer"] in ("rm", "rm with a margin"):
         network = LlamaForSequenceClassification.from_pretrained(folder / "scorer")
-        batch = DataCollatorForScores(pad_token_id=0).torch_call(rows["whole"])
+        pairs = rows["whole" if case["trainer"] == "rm" else "graded"]
+        batch = DataCollatorForScores(pad_token_id=0).torch_call(pairs)
         trainer = made(RewardTrainer, args=settings, model=network)
         loss = trainer.compute_loss(network, batch)
     else:
@@ -205,7 +209,11 @@ def _of_policy(name: str, settings: dict[str, Any], rows: Mapping[str, Any], net
         batch = DataCollatorForUnpairedPreference(pad_token_id=0).torch_call(rows["feedback"])
     else:
         trainer = made(DPOTrainer, **DPO | settings, **models)
-        batch = DataCollatorForPreference(pad_token_id=0).torch_call(rows["pairs"])
+        losses = []
+        for part in parts_of(len(rows["pairs"]), settings):
+            batch = DataCollatorForPreference(pad_token_id=0).torch_call([rows["pairs"][i] for i in part])
+            losses.append(trainer._compute_loss(network, batch, False))
+        return torch.stack(losses).mean()
     return trainer._compute_loss(network, batch, False)
 
 

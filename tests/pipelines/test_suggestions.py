@@ -17,7 +17,8 @@ from pipelines.graph.plan import Plan
 from pipelines.recipes import RestIteration
 from pipelines.report import suggestions
 from schemas import PROMPTS
-from schemas.dataset import Attempt
+from schemas.dataset import Attempt, Dataset
+from schemas.manifest import MANIFEST
 from schemas.process import terminal
 from schemas.store.commit import read_manifest
 from tests import pages
@@ -126,7 +127,7 @@ ONE_SHOT = {
     "Sft": ("rows.jsonl", "policy", ["Generate", "ExportModel"]),
     "Distill": ("rows.jsonl", "student", ["Generate", "ExportModel"]),
     "Preference": ("pairs.jsonl", "policy", ["Generate", "ExportModel"]),
-    "RewardModel": ("pairs.jsonl", "model", ["Label", "ExportModel"]),
+    "RewardModel": ("pairs.jsonl", "model.measured", ["Label", "ExportModel"]),
     "SteerLm": ("rows.jsonl", "policy", ["Filter", "Generate", "ExportModel"]),
     "DecisionTransformer": ("rows.jsonl", "policy", ["Filter", "Generate", "ExportModel"]),
 }
@@ -167,6 +168,24 @@ def test_what_uses_the_result_of_one_training_runs_as_it_is_printed(recipe: str,
     title = {"RewardModel": "reward-model", "DecisionTransformer": "decision-transformer"}.get(recipe, recipe.lower())
     [trained] = (tmp_path / "quiver-data" / title / data.removesuffix(".jsonl")).glob(f"{made}-????????")
     assert all(str(trained.relative_to(tmp_path)) in one for one in words if "Filter" not in one)
+    if recipe == "RewardModel":
+        standardised_by_hand(trained.parent, tmp_path)
+
+
+def standardised_by_hand(results: Path, folder: Path) -> None:
+    """What the command gave, against numpy over the rewards as they were measured; the export carries both figures."""
+    places = [path.parent for path in (folder / "quiver-data").rglob(MANIFEST)]
+    made = {place: manifest for place in places if (manifest := read_manifest(str(place))) is not None}
+    [raw] = results.glob("held-out.rewards-????????")
+    rewards = Dataset.open(str(raw)).read(columns=["reward"])["reward"].to_numpy()
+    mean, std = rewards.mean(), rewards.std(ddof=1)
+    [export] = [one for one, manifest in made.items() if manifest.kind == "export"]
+    carried = json.loads((export / "config.json").read_text())["reward_scale"]["reward"]
+    assert carried == {"mean": pytest.approx(mean), "std": pytest.approx(std), "count": len(rewards)} and std > 0
+    assert "## Rewards of held-out answers" in (export / "README.md").read_text()
+    [given] = [one for one, manifest in made.items() if "standardize" in manifest.op.get("params", {})]
+    scaled = Dataset.open(str(given)).read(columns=["reward"])["reward"].to_numpy()
+    assert sorted(scaled) == pytest.approx(sorted((rewards - mean) / std), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ from trainers.engine.megatron.forward import extract_outputs, forward
 from trainers.engine.megatron.model import Network
 from trainers.engine.megatron.specs import Implementation
 from trainers.parallel import Parallel
+from trainers.reward_scale import FACT as SCALE
+from trainers.reward_scale import Scale, recorded_scale
 
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
 """Token rows, one array of ids each."""
@@ -180,7 +182,7 @@ class FrozenModel:
 
 class Scorer:
     """Scores the tokens of `columns`, laid end to end, with the scalar head of `network`; `names` are what its numbers
-    are called.
+    are called, `scale` what they are standardised with, as far as that was measured.
     """
 
     def __init__(
@@ -190,8 +192,9 @@ class Scorer:
         columns: Sequence[str] = ("input_ids",),
         batch_tokens: int = 8192,
         names: Sequence[str] = (),
+        scale: Scale | None = None,
     ) -> None:
-        self.network, self.columns = network, tuple(columns)
+        self.network, self.columns, self.scale = network, tuple(columns), scale or {}
         self.model = FrozenModel(network, batch_tokens=batch_tokens)
         size = network.architecture.head_size
         self.names = tuple(names) or output_names(None, size)
@@ -260,4 +263,5 @@ def open_scorer(
         )
     names = output_names(source.manifest.facts.get(OUTPUT_NAMES), source.model.head_size)
     network = open_network(source, **how)
-    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=names)
+    scale = recorded_scale(source.manifest.facts.get(SCALE))
+    return Scorer(network, columns=columns, batch_tokens=batch_tokens, names=names, scale=scale)

@@ -37,6 +37,8 @@ from trainers.engine.weights.family import Family
 from trainers.engine.weights.folder import CONFIG, INDEX, SINGLE, as_text
 from trainers.engine.weights.local_paths import local
 from trainers.engine.weights.tensorfile import TensorWriter
+from trainers.reward_scale import FACT as SCALE
+from trainers.reward_scale import recorded_scale
 from trainers.tensors import Index, Stack
 
 VERSION = 2
@@ -96,7 +98,7 @@ def export(
             op={"name": "export", "version": VERSION, "params": params},
             parents=(made.as_parent("checkpoint"), *words.parents),
             files=commit.hash_files(out, attempt),
-            facts={**words.facts, "weights_digest": made.weights_digest, "check": dict(compared.fact)},
+            facts={**words.facts, **_scale(made), "weights_digest": made.weights_digest, "check": dict(compared.fact)},
             runtime_info={"check": dict(compared.figures), "seconds": round(time.monotonic() - began, 3)},
         )
         published = commit.publish_folder(out, attempt, manifest)
@@ -245,8 +247,14 @@ def _texts(plan: Plan, words: Mapping[str, str], made: Checkpoint, say: Callable
         words = {**words, tokenizer.GENERATION: as_text(tokenizer.with_ends(generation, ends))}
         if plan.model.head == "scalar":
             words = _padded(config, words, plan.model, say)
+    config |= _scale(made)
     config_text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     return {CONFIG: config_text, **tokenizer.exported(words, made.folder, ChatTemplate.of(made.manifest.facts))}
+
+
+def _scale(made: Checkpoint) -> dict[str, Any]:
+    """Mean and spread of a reward model's numbers, where its checkpoint carries them."""
+    return {SCALE: made.manifest.facts[SCALE]} if recorded_scale(made.manifest.facts.get(SCALE)) else {}
 
 
 def _ends(words: Mapping[str, str], made: Checkpoint, say: Callable[[str], None]) -> EndTokens:

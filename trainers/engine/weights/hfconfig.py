@@ -39,6 +39,7 @@ HARMLESS = {
     "tokenizer_class": "the tokenizer's files say it",
     "id2label": "names of the labels",
     "label2id": "names of the labels",
+    "reward_scale": "what was measured of its rewards",
     "problem_type": "chooses a loss, which a run chooses here",
     "finetuning_task": "a name",
     "task_specific_params": "settings of sampling",
