@@ -131,8 +131,10 @@ class Workspace:
     """SHA-256 of all that views are made of."""
 
 
-def read_workspace(root: str) -> Workspace:
-    """The manifests below `root`, a local folder; `ConfigError` for another place, or none."""
+def read_workspace(root: str, *, remember: bool = True) -> Workspace:
+    """The manifests below `root`, a local folder; `ConfigError` for another place, or none. With `remember` a file
+    there says what was read, for the next time.
+    """
     top = normal(root)
     if "://" in top or not os.path.isdir(top):
         raise ConfigError(
@@ -157,7 +159,8 @@ def read_workspace(root: str) -> Workspace:
         damage = _damage(f"{top}/{place}", made)
         entries.append(Entry(root=top, place=place, published_ns=there[3], damage=damage, made=made))
         hasher.update(f"\n{place}\0{sha256}\0{there[3]}\0{damage}".encode("utf-8", "surrogateescape"))
-    cache.write(top)
+    if remember:
+        cache.write(top)
     results, drawn = (tuple(one for one in entries if (_ROLLOUTS in one.place) == inside) for inside in (False, True))
     return Workspace(top, results, drawn, unreadable, hasher.hexdigest())
 

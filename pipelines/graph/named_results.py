@@ -21,7 +21,7 @@ def place_of_name(root: str, word: str, *kinds: Literal["dataset", "checkpoint"]
     if "://" in word or os.path.lexists(os.path.expanduser(word)):
         return ""
     with suppress(QuiverError):
-        workspace = read_workspace(root)
+        workspace = read_workspace(root, remember=False)
         lineage = Lineage(workspace.entries)
         name = word.removeprefix("./") if not os.path.isabs(word) else word
         inside = os.path.relpath(normal(word), workspace.root)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from schemas.errors import ConfigError
 from schemas.nearest import nearest
+from schemas.run_layout import RECORDS_END, RUN_END
 from schemas.store.local import LocalStore
 from schemas.store.storage import Store, normal, relative, shown
 
@@ -64,7 +65,7 @@ def only_match(place: str) -> str:
 
 def _results(matches: Sequence[str]) -> list[str]:
     """The `matches` without what lies beside another of them: the records and the folder of a checkpoint's run."""
-    beside = {f"{one}{ending}" for one in matches for ending in (".records", ".run")}
+    beside = {f"{one}{ending}" for one in matches for ending in (RECORDS_END, RUN_END)}
     return [one for one in matches if one not in beside]
 
 

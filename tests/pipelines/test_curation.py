@@ -53,8 +53,9 @@ def test_a_notebook_commits_what_the_command_then_finds_done(samples: Dataset, m
     assert [line.split(":")[0] for line in fault.traceback] == ["error[2/query]", "  expected", "  kept", "  next"]
     assert "(did you mean reward?)" in fault.traceback[0]
     assert fault.traceback[-1] == "  next: pipelines.commit('SELECT * FROM self WHERE reward > 1', ...)"
-    lines = printed[1][0].splitlines()
-    assert lines[0].startswith("sql.query  3 rows") and lines[1].startswith("  notebook.rows  6 rows")
+    lines = "".join(printed[1]).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("sql.query  3 rows"))
+    assert lines[at + 1].startswith("  notebook.rows  6 rows")
 
     words = ("--data", "drawn/samples", f"--query={QUERY}", "--name=curated/good")
     done = luigi(Path.cwd(), "Query", *words, module="pipelines")
@@ -63,7 +64,7 @@ def test_a_notebook_commits_what_the_command_then_finds_done(samples: Dataset, m
     good = Dataset.open(str(place))
     assert good.read()["reward"].to_pylist() == [1.5, 2.0, 2.5] and good.schema.key == ("sample_id",)
     assert good.schema.name == "samples" and good.manifest.parents[0].content_digest == samples.content_digest
-    assert "'sample_id 5', 'mark': 'edited', 'edited': 'Yes.'" in printed[5][0]
+    assert "'sample_id 5', 'mark': 'edited', 'edited': 'Yes.'" in "".join(printed[5])
     [joined] = Path("quiver-data/c").glob("j-*")
     assert [os.path.basename(one.url) for one in Dataset.open(str(joined)).manifest.parents] == ["samples", place.name]
 
