@@ -131,6 +131,7 @@ def test_every_advice_to_install_an_extra_is_the_one_that_works_in_a_checkout() 
         "json_schema.py",
         "languages.py",
         "library.py",
+        "listen.py",
         "objects.py",
         "open_lineage.py",
         "page.py",
