@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 LONGEST = """
-schemas/test_commit_faults.py schemas/test_s3.py
+schemas/test_commit_faults.py schemas/test_s3.py test_notebooks.py
 datakit/test_every_op.py trainers/test_parallel_curves.py pipelines/test_bad_input.py datakit/sql/test_child.py
 pipelines/test_command.py trainers/test_resume.py trainers/test_trainer.py trainers/test_shapes.py test_planted.py
 datakit/io/test_npy.py pipelines/launch/test_faults.py pipelines/launch/test_listening.py security/test_fuzz.py

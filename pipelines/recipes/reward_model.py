@@ -4,8 +4,8 @@
            -> held out -> answers  -> rewards -> order, calibration, mean and spread -> table, model.measured
 
 The reward is a scalar head at the last token. How sure it is of a pair, sigma of the difference, is held against how
-often it is right. `model.measured` is the same model with mean and spread of its held-out rewards (`label.reward` with
-`standardize` reads them there).
+often it is right. `model.measured` is the same model with mean and spread of its held-out rewards, by which
+`label.reward` standardises where it is asked to.
 """
 
 from __future__ import annotations
