@@ -82,26 +82,22 @@ def spelled(preset: Mapping[str, Any]) -> str:
 
 def recipes() -> Lines:
     """Every recipe, its file, and the first sentence of that file."""
-    folder = _pipelines() / "recipes"
-    listed = []
-    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
-            file = folder / f"{(node.module or '').rpartition('.')[2]}.py"
-            about = terminal.sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
-            listed += [(alias.name, file.stem, about) for alias in node.names]
-    return listed
+    return [*_re_exported("recipes")]
 
 
 def suites() -> Lines:
     """Every suite, the value that it is, and the first sentence of its file."""
-    folder = _pipelines() / "suites"
-    listed = []
-    for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
+    return [(file, name, about) for name, file, about in _re_exported("suites")]
+
+
+def _re_exported(folder: str) -> Iterator[tuple[str, str, str]]:
+    """Name, file and the first sentence of the file of all that a folder of pipelines/ re-exports, read as text."""
+    room = _pipelines() / folder
+    for node in ast.parse((room / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
-            file = folder / f"{(node.module or '').rpartition('.')[2]}.py"
+            file = room / f"{(node.module or '').rpartition('.')[2]}.py"
             about = terminal.sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
-            listed += [(file.stem, alias.name, about) for alias in node.names]
-    return listed
+            yield from ((alias.name, file.stem, about) for alias in node.names)
 
 
 def stages() -> Lines:

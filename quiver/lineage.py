@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.named import unknown_name
-from datakit.catalog.workspace import Entry, read_workspace
+from datakit.catalog.workspace import read_workspace
 from quiver import plain_places
 from quiver.command import Command
 from quiver.workspace_root import place_of, root_of
@@ -28,7 +28,7 @@ def lineage(command: Command, arguments: Sequence[str]) -> Iterable[str]:
         targets = frozenset({place})
         if place not in {one.place for one in workspace.entries}:
             raise unknown_name(words[0], {one.name for one in workspace.entries}, command.call)
-    ordered = [workspace.entries[index] for index in _behind(graph, targets)]
+    ordered = _behind(graph, targets)
     if "openlineage" in options:
         from datakit.catalog.open_lineage import events
 
@@ -49,16 +49,18 @@ def _behind(graph: Lineage, targets: Iterable[str]) -> list[int]:
     return list(done)
 
 
-def _lines(graph: Lineage, entries: Sequence[Entry]) -> Iterator[str]:
-    """A line for each: its number, name, operation and rows, and the numbers of what it was made of."""
-    if not entries:
+def _lines(graph: Lineage, ordered: Sequence[int]) -> Iterator[str]:
+    """A line for each entry of these indices: its number, name, operation and rows, and the numbers of what it was made
+    of.
+    """
+    if not ordered:
         yield "nothing is there yet"
         yield from ("", plain_places.to_do("quiver --help"))
         return
-    number = {one.place: at for at, one in enumerate(entries, 1)}
+    number = {index: at for at, index in enumerate(ordered, 1)}
     lines = []
-    for at, one in enumerate(entries, 1):
-        above = sorted({number[graph.entries[index].place] for index in graph.direct[graph.entries.index(one)]})
+    for index, at in number.items():
+        one, above = graph.entries[index], sorted({number[parent] for parent in graph.direct[index]})
         rows = f"{one.rows:,} rows" if one.made.kind == "dataset" else one.made.kind
         made_of = f" of {', '.join(map(str, above))}" if above else ""
         lines.append((f"{at}", printable(one.name, 200), printable(f"{one.made.op}{made_of}: {rows}", 200)))

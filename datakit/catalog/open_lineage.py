@@ -23,8 +23,9 @@ _JOBS, _FILES = "quiver", "file"
 """Namespaces of jobs (results by name) and of datasets (folders of this machine)."""
 
 
-def events(lineage: Lineage, entries: Iterable[Entry]) -> Iterator[str]:
-    """The events of `entries` in their order, each as one line of JSON; `ConfigError` where the library is missing.
+def events(lineage: Lineage, indices: Iterable[int]) -> Iterator[str]:
+    """The events of the entries with these indices, in their order, each as one line of JSON; `ConfigError` where the
+    library is missing.
 
     The id of a run comes of the place and content of its result: the same events at every call.
     """
@@ -32,21 +33,21 @@ def events(lineage: Lineage, entries: Iterable[Entry]) -> Iterator[str]:
         from openlineage.client.serde import Serde
     except ImportError as fault:
         raise missing_library("OpenLineage", "openlineage-python", "lineage", "everything") from fault
-    for entry in entries:
-        yield Serde.to_json(_event(lineage, entry))
+    for index in indices:
+        yield Serde.to_json(_event(lineage, index))
 
 
-def _event(lineage: Lineage, entry: Entry) -> RunEvent:
+def _event(lineage: Lineage, index: int) -> RunEvent:
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
     from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
 
+    entry, above = lineage.entries[index], [lineage.entries[one] for one in dict.fromkeys(lineage.direct[index])]
     made = statistics.OutputStatisticsOutputDatasetFacet(
         rowCount=entry.rows if entry.made.kind == "dataset" else None,
         size=entry.bytes,
         fileCount=len(entry.made.files),
         producer=PRODUCER,
     )
-    above = [lineage.entries[index] for index in dict.fromkeys(lineage.direct[lineage.entries.index(entry)])]
     return RunEvent(
         eventType=RunState.COMPLETE,
         eventTime=datetime.fromtimestamp(entry.finished[0], timezone.utc).isoformat(),

@@ -58,15 +58,8 @@ class _Function:
         )
 
 
-class PythonScorer(_Function):
-    """Scores rows with a function that can be imported.
-
-    The function is called with the columns of `takes` as keyword lists of equal length, for example `def
-    brevity(response): return [-len(text) for text in response]`, and returns one number (or None) per row, or
-    a mapping of such lists by name. A plain list is named `reward`.
-    """
-
-    gives: ClassVar[str] = "scores"
+class _OfColumns(_Function):
+    """A function that is handed columns of its rows, as lists by name."""
 
     def __init__(self, function: str, takes: Schema) -> None:
         super().__init__(function)
@@ -77,10 +70,23 @@ class PythonScorer(_Function):
         """The columns handed to the function."""
         return self._takes
 
+    def _columns(self, rows: pa.Table) -> dict[str, list[Any]]:
+        return {name: rows[name].to_pylist() for name in self._takes.names}
+
+
+class PythonScorer(_OfColumns):
+    """Scores rows with a function that can be imported.
+
+    The function is called with the columns of `takes` as keyword lists of equal length, for example `def
+    brevity(response): return [-len(text) for text in response]`, and returns one number (or None) per row, or
+    a mapping of such lists by name. A plain list is named `reward`.
+    """
+
+    gives: ClassVar[str] = "scores"
+
     def score(self, rows: pa.Table) -> dict[str, pa.Array]:
         """The function's numbers as float64; `ServiceError` (13) where it is not one number per row."""
-        columns = {name: rows[name].to_pylist() for name in self._takes.names}
-        answer = self._call(**columns)
+        answer = self._call(**self._columns(rows))
         named = answer if isinstance(answer, Mapping) else {"reward": answer}
         return {str(name): self._numbers(values, rows) for name, values in named.items()}
 
@@ -125,7 +131,7 @@ class PythonJudge(_Function):
         return REPLIES.conform(pa.table(columns))
 
 
-class PythonEnvironment(_Function):
+class PythonEnvironment(_OfColumns):
     """Carries on conversations by a function that is called with them, each a list of turns (`role`, `content`) whose
     last is an answer, and with the columns of `takes` as keyword lists. For each it returns a text, the next turn of
     the user; a number, what the answer earned where it ends the conversation; None, where it ends it and earned
@@ -134,20 +140,10 @@ class PythonEnvironment(_Function):
 
     gives: ClassVar[str] = "turns"
 
-    def __init__(self, function: str, takes: Schema) -> None:
-        super().__init__(function)
-        self._takes = takes
-
-    @property
-    def takes(self) -> Schema:
-        """The columns handed to the function."""
-        return self._takes
-
     def reply(self, conversations: Sequence[Sequence[Mapping[str, str]]], rows: pa.Table) -> list[Turn]:
         """What it says to each; `ServiceError` (13) for anything but one turn each."""
-        columns = {name: rows[name].to_pylist() for name in self._takes.names}
         handed = [[dict(turn) for turn in turns] for turns in conversations]
-        listed = self._listed(self._call(handed, **columns), len(handed))
+        listed = self._listed(self._call(handed, **self._columns(rows)), len(handed))
         turns = []
         for place, value in enumerate(listed):
             try:

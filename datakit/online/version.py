@@ -12,7 +12,6 @@ from datakit.op import NOTHING, Context, Label
 from schemas import Column, Schema
 
 WEIGHT_VERSION = Column("weight_version", pa.int32(), "steps that the policy had learnt from as it drew the answer")
-LAG = Column("lag", pa.int32(), "steps that it had learnt from since, as this one begins")
 
 
 @dataclass(frozen=True, kw_only=True)

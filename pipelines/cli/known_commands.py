@@ -14,14 +14,14 @@ from pipelines.cli import invocation
 from pipelines.cli.console import say_error
 from schemas.errors import ConfigError, printable
 from schemas.nearest import nearest
+from trainers.registry import algorithms
 
 _METHODS = {
-    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "simpo", "rpo"), "Preference"),
     "rm": "RewardModel",
     "kd": "Distill",
     "raft": "RejectionSamplingIteration",
 }
-"""What methods are called, and the recipe of each."""
+"""What methods are called, and the recipe of each; those that compare answers are read off the algorithms."""
 
 
 def commands() -> dict[str, type[luigi.Task]]:
@@ -79,7 +79,8 @@ def _lies_here(module: str) -> bool:
 
 def near_task(name: str, known: Sequence[str]) -> str:
     """The known task that `name` is likeliest to mean, whatever its case; a whole word of a task's name will do."""
-    near = _METHODS.get(name.lower(), "")
+    compares = {one.name for one in algorithms().values() if one.implicit_reward}
+    near = "Preference" if name.lower() in compares else _METHODS.get(name.lower(), "")
     near = near if near in known else nearest(name, known, 0.7)
     if near:
         return near

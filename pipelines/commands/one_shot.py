@@ -19,6 +19,7 @@ from pipelines.cli import invocation
 from pipelines.cli.learning import ByAlgorithm, Learns, MergedParameter
 from pipelines.cli.parameters import Number, OptionalWhole
 from pipelines.cli.references import model_parameter
+from pipelines.cli.unread import refuse_unread
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.recipe import Recipe
 from pipelines.commands.unread_file import reason_and_next
@@ -130,7 +131,8 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
         label = f"{self.title}/{self.folder(stem(self.data))}"
         rows = self.rows(plan, self.data)
         if self.eval_data:
-            self._check_one_source()
+            share = bool(self.eval_share and invocation.value("--eval-share"))
+            refuse_unread({"--eval-share": share}, "--eval-data has the rows to judge by", expected="one of both")
             train, held_out = rows, cast(Node | None, self.rows(plan, self.eval_data))
         else:
             train, held_out = self._apart(plan, f"{label}/rows", rows)
@@ -195,18 +197,6 @@ class OneShot(ByAlgorithm, Learns, ReadsFiles, Recipe[Results]):
             kept="nothing was started",
             next=command,
         )
-
-    def _check_one_source(self) -> None:
-        """`ConfigError` for a share of the rows where there are others to judge by: it would not be left out."""
-        if self.eval_share and invocation.value("--eval-share"):
-            raise ConfigError(
-                "bad-setting",
-                "--eval-share has no use here: --eval-data has the rows to judge by",
-                expected="one of both",
-                found=f"--eval-share {self.eval_share:g}",
-                kept="nothing was started",
-                next=invocation.without("--eval-share"),
-            )
 
     def _apart(self, plan: Plan, label: str, rows: Node) -> tuple[Node, Node | None]:
         if self.eval_share == 0 and not self.asks_held_out:

@@ -21,6 +21,7 @@ from pipelines.cli.invocation import flag_of
 from pipelines.cli.learning import ByAlgorithm, MergedParameter
 from pipelines.cli.parameters import ObjectParameter, OptionalNumber, OptionalWhole, Whole
 from pipelines.cli.references import model_parameter
+from pipelines.cli.unread import refuse_unread
 from pipelines.commands.recipe import SetupRecipe
 from pipelines.commands.templated import Sampled
 from pipelines.graph.backend import model_at
@@ -198,21 +199,15 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
                 next="--samples-per-prompt 2",
             )
 
-    def _check_companions(self) -> None:
+    def _check_companions(self, algorithm: Algorithm) -> None:
         """`ConfigError` for a flag that says how what is not asked for would be done."""
-        turns = self.max_turns != type(self).max_turns._default
-        for flag, given, beside, there in (
-            ("--importance", bool(self.importance), "--lag 1", bool(self.lag)),
-            ("--max-turns", turns, "--environment my_game:play", bool(self.environment)),
-        ):
-            if given and not there:
-                raise ConfigError(
-                    "bad-setting",
-                    f"{flag} has no use here without {beside.split()[0]}",
-                    expected=f"{beside} beside it",
-                    kept="nothing was started",
-                    next=invocation.without(flag),
-                )
+        turns, weighs = self.max_turns != type(self).max_turns._default, _learns_advantages(algorithm)
+        unread = bool(self.importance) and not (self.lag and weighs)
+        why = "answers are weighed with --lag 1 alone" if weighs else f"{algorithm.name} has no advantages to weigh"
+        refuse_unread({"--importance": unread}, why)
+        refuse_unread(
+            {"--max-turns": turns and not self.environment}, "without --environment there is one answer, and no other"
+        )
 
     def results_of(self, plan: Plan, task_setup: TaskSetup) -> Online:
         """The setup's policy after all steps, evaluated before and after."""
@@ -221,7 +216,6 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         label = f"{self.title}/{self.folder(eval_setup.name)}"
         asked = self.asked_prompts(task_setup.prompts)
         self._check_groups()
-        self._check_companions()
         before = evaluated(plan, f"{eval_setup.name}/first", eval_setup, first, seed)
         complete = Complete(sampling=self.sampling(eval_setup.max_new_tokens, eval_setup.rendering.stop))
         prompts = shuffled_prompts(plan, label, complete, task_setup, seed)
@@ -231,6 +225,7 @@ class OnlineRecipe(ByAlgorithm, Sampled, SetupRecipe[Online]):
         learnt = arrangement.rows_of_step(asked, self.samples_per_prompt)
         training = self.training_for(label, global_batch_size=learnt)
         algorithm, _ = configured(training.learning.algorithm, training.learning.settings, where=label)
+        self._check_companions(algorithm)
         if self.lag:
             arrangement = arrangement.off_by_a_step(self._importance(), algorithm)
         step = StepConfig(

@@ -10,6 +10,7 @@ import luigi
 
 from datakit.clients import Sampling
 from pipelines.cli import invocation
+from pipelines.cli.unread import refuse_unread
 from pipelines.commands.files import ReadsFiles
 from pipelines.commands.templated import BoundedAnswers, Sampled
 from pipelines.graph.backend import model_at
@@ -74,12 +75,12 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
             "--top-k": self.top_k != 0,
             "--top-p": self.top_p != 1,
         }
-        _refuse(idle, "--suite alone reads that; --prompts are answered once, at temperature 1")
+        refuse_unread(idle, "--suite alone reads that; --prompts are answered once, at temperature 1")
 
     def without_suites(self, **given: object) -> None:
         """`ConfigError` for flags, by parameter, that none of the suites reads."""
         idle = {invocation.flag_of(name): bool(value) for name, value in given.items()}
-        _refuse(idle, "no suite that was named reads that; its rows are --data, and it says what is right")
+        refuse_unread(idle, "no suite that was named reads that; its rows are --data, and it says what is right")
 
     def _given(self, plan: Plan, suite: Suite, file: str, model: str, label: str) -> Given:
         asked = model_at(plan, model, suite.role)
@@ -125,17 +126,6 @@ class Suited(Sampled, BoundedAnswers, ReadsFiles):
     def tables(self) -> str:
         """The figures of each suite as a table, a line for each figure and slice."""
         return "\n\n".join(text(_table(suite, measured)) for suite, measured in self.measured.values())
-
-
-def _refuse(idle: Mapping[str, bool], why: str) -> None:
-    names = [flag for flag, given in idle.items() if given]
-    if names:
-        raise ConfigError(
-            "bad-setting",
-            f"{', '.join(names)}: {why}",
-            kept="nothing was started",
-            next=invocation.without(*names),
-        )
 
 
 def _table(suite: Suite, measured: Measured) -> FigureTable:

@@ -14,6 +14,7 @@ from datakit.op import Op
 from datakit.template import Rendering
 from pipelines.cli import invocation
 from pipelines.cli.parameters import ListParameter, Number, ObjectParameter, OptionalWhole, Whole
+from pipelines.cli.unread import refuse_unread
 from pipelines.graph.limits import check_length, longest_answer
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
@@ -73,13 +74,7 @@ class Templated:
         reading = Reading(rendering=self.rendering, tokenizer=tokenizer, max_length=max_length)
         if is_readable(op, rows, model) or not steps(op, rows, model, reading):
             self.nothing_templated(f"{op.name} reads the rows as they are")
-            if max_length is not None:
-                raise ConfigError(
-                    "bad-setting",
-                    f"--max-length has no use here: {op.name} reads the rows as they are",
-                    kept="nothing was started",
-                    next=invocation.without("--max-length"),
-                )
+            refuse_unread({"--max-length": max_length is not None}, f"{op.name} reads the rows as they are")
             return asked(plan, label, op, rows, model, seed=seed)
         return ask(plan, label, op, rows, model, reading=reading, seed=seed)
 

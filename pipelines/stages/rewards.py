@@ -15,14 +15,17 @@ from pipelines.graph.plan import Plan
 from pipelines.graph.steps import after_steps, pair_steps
 from pipelines.stages.ask import Reading, ask
 
-_ORDERED = """
+REWARDED_PAIRS = """
 WITH sides AS (
   SELECT regexp_replace(sample_id, '-(chosen|rejected)$', '') AS pair_id, desirable, reward FROM rewards
 ), pairs AS (
   SELECT pair_id, max(CASE WHEN desirable THEN reward END) AS reward_chosen,
     max(CASE WHEN NOT desirable THEN reward END) AS reward_rejected
   FROM sides GROUP BY pair_id
-), judged AS (
+)"""
+"""SQL of `pairs`, made of a table `rewards` of both answers' rewards: reward_chosen and reward_rejected by pair_id."""
+
+_ORDERED = f"""{REWARDED_PAIRS}, judged AS (
   SELECT *, reward_chosen - reward_rejected AS reward_margin,
     CAST(sign(reward_chosen - reward_rejected) = 1 AS DOUBLE) AS accuracy,
     1 / (1 + exp(-abs(reward_chosen - reward_rejected))) AS confidence

@@ -13,18 +13,13 @@ from pipelines.graph.backend import Role
 from pipelines.graph.node import Node
 from pipelines.graph.plan import Plan
 from pipelines.stages.ask import ask
+from pipelines.stages.rewards import REWARDED_PAIRS
 from pipelines.suites.suite import Given, Suite
 
-ORDER = """
-WITH sides AS (
-  SELECT regexp_replace(sample_id, '-(chosen|rejected)$', '') AS pair_id, desirable, reward FROM rewards
-), rewarded AS (
-  SELECT pair_id, max(reward) FILTER (WHERE desirable) AS first, max(reward) FILTER (WHERE NOT desirable) AS second
-  FROM sides GROUP BY pair_id
-)
-SELECT pair_id, prompt_id, {slices}first AS reward_chosen, second AS reward_rejected, first - second AS margin,
-  CAST(first > second AS DOUBLE) AS correct
-FROM pairs JOIN rewarded USING (pair_id) WHERE first IS NOT NULL AND second IS NOT NULL ORDER BY pair_id
+ORDER = f"""{REWARDED_PAIRS}
+SELECT pair_id, prompt_id, {{slices}}reward_chosen, reward_rejected, reward_chosen - reward_rejected AS margin,
+  CAST(sign(reward_chosen - reward_rejected) = 1 AS DOUBLE) AS correct
+FROM given JOIN pairs USING (pair_id) WHERE reward_chosen IS NOT NULL AND reward_rejected IS NOT NULL ORDER BY pair_id
 """
 """A row for every pair whose answers both have a reward; equal ones are no right order."""
 
@@ -48,5 +43,5 @@ class RewardSuite(Suite):
         answers = plan.table(f"{given.label}/answers", Unpair(desirable=True), given.rows)
         rewards = ask(plan, f"{given.label}/rewards", Reward(), answers, given.model, reading=given.reading)
         slices = "".join(f'"{name}", ' for name in given.slices)
-        query = Query(query=ORDER.format(slices=slices), tables=("pairs", "rewards"), key=("pair_id",))
+        query = Query(query=ORDER.format(slices=slices), tables=("given", "rewards"), key=("pair_id",))
         return plan.table(f"{given.label}/order", query, given.rows, rewards)

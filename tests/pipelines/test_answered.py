@@ -118,7 +118,7 @@ Sft --model m --data rows.jsonl --lr -1
     -1 is not between 0 and inf
     quiver Sft --model m --data rows.jsonl
 Sft --model m --data rows.jsonl --eval-data rows.jsonl --eval-share 0.1
-    --eval-share has no use here: --eval-data has the rows to judge by
+    --eval-share: --eval-data has the rows to judge by
     quiver Sft --model m --data rows.jsonl --eval-data rows.jsonl
 Sft --model m --data rows.jsonl --eval-share 1.5
     1.5 is not between 0 and 1

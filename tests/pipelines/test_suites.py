@@ -155,7 +155,7 @@ def test_equal_rewards_are_no_right_order(tmp_path: Path) -> None:
     rewards = pa.table({"sample_id": ids, "desirable": [True, False] * 3, "reward": [2.0, 1.0, 1.0, 1.0, 0.0, 3.0]})
     given = [Dataset.from_arrow(one, Schema.of_arrow(one.schema), str(tmp_path / str(at)))
              for at, one in enumerate((pairs, rewards))]  # fmt: skip
-    query = Query(query=ORDER.format(slices='"subset", '), tables=("pairs", "rewards"), key=("pair_id",))
+    query = Query(query=ORDER.format(slices='"subset", '), tables=("given", "rewards"), key=("pair_id",))
     made = apply(query, given, str(tmp_path / "order")).read()
     assert made["correct"].to_pylist() == [1.0, 0.0, 0.0] and made["margin"].to_pylist() == [1.0, 0.0, -3.0]
     assert made["subset"].to_pylist() == ["x", "x", "y"]

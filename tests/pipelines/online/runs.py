@@ -104,6 +104,29 @@ def draws(folder: Path) -> list[str]:
     return lines
 
 
+def cut_off(folder: Path, given: OnlineRun, call: int, when: str = "before") -> None:
+    """Run `given` until it is killed, right before or after that draw, from 1."""
+    import pytest
+
+    from pipelines.online.__main__ import execute
+
+    def die(number: int, moment: str) -> None:
+        if (number, moment) == (call, when):
+            raise online.Killed
+
+    with watched(folder, die), pytest.raises(online.Killed):
+        execute(given)
+
+
+def finished(folder: Path, given: OnlineRun) -> list[str]:
+    """Run `given` to its end; every draw since they were last asked for."""
+    from pipelines.online.__main__ import execute
+
+    with watched(folder):
+        execute(given)
+    return draws(folder)
+
+
 def outcome(given: OnlineRun) -> dict[str, Any]:
     """All that is left of a run and does not depend on the clock."""
     run = given.run

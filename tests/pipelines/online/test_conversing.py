@@ -29,7 +29,6 @@ from tests.pipelines import games, judges
 from tests.pipelines.online import runs
 from tests.tail import late
 from tests.trainers import online
-from tests.trainers.online import Killed
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}"
 ROWS: tuple[Op, ...] = (Drawn(mask="response_mask"), GroupAdvantage())
@@ -111,16 +110,9 @@ def test_a_run_that_is_cut_off_between_turns_goes_on(
 ) -> None:
     """Two chunks of three turns each are a step: what was drawn again is of the chunk that was in flight."""
 
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (call, when):
-            raise Killed
-
     given = talking(folder, str(tmp_path / "cut"))
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(given)
-    with runs.watched(tmp_path):
-        execute(given)
-    drawn = runs.draws(tmp_path)
+    runs.cut_off(tmp_path, given, call, when)
+    drawn = runs.finished(tmp_path, given)
     assert runs.outcome(given) == whole[0] and {*drawn} == {*whole[1]}
     assert len(drawn) - len({*drawn}) <= 4 + 2 * 8, "one chunk: four prompts, and eight answers in two turns"
 

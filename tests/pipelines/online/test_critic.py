@@ -25,7 +25,6 @@ from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.pipelines.online.test_recipe import nothing_configured, own, planned  # noqa: F401 - a fixture
 from tests.trainers import online
-from tests.trainers.online import Killed
 from trainers import engine
 from trainers.config import Run
 
@@ -125,17 +124,10 @@ def test_a_run_with_a_critic_that_is_cut_off_goes_on_and_draws_nothing_twice(
 ) -> None:
     """In the warm-up, before any save, and in step 3: the newest save holds step 2, with the critic's beside it."""
 
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (call, when):
-            raise Killed
-
     undisturbed, drawn = whole
     cut = runs.critic_run(folder, str(tmp_path / "cut"), **THREE)
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(cut)
-    with runs.watched(tmp_path):
-        execute(cut)
-    again = runs.draws(tmp_path)
+    runs.cut_off(tmp_path, cut, call, when)
+    again = runs.finished(tmp_path, cut)
     assert runs.outcome(cut) == runs.outcome(undisturbed) and set(again) == set(drawn)
     assert len(again) - len(set(again)) == (0 if when == "before" else 2)
     facts = [read_manifest(critic_of(given).paths.out).facts for given in (undisturbed, cut)]  # type: ignore[union-attr]

@@ -27,7 +27,6 @@ from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.tail import late
 from tests.trainers import online
-from tests.trainers.online import Killed
 from trainers import engine
 
 ROWS: tuple[Op, ...] = (
@@ -118,33 +117,20 @@ def test_a_run_that_is_cut_off_goes_on_with_the_answers_of_before(
     and goes on with answers whose policy is gone.
     """
 
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (call, when):
-            raise Killed
-
     given = lagged(folder, str(tmp_path / "cut"))
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(given)
-    with runs.watched(tmp_path):
-        execute(given)
-    drawn = runs.draws(tmp_path)
+    runs.cut_off(tmp_path, given, call, when)
+    drawn = runs.finished(tmp_path, given)
     assert runs.outcome(given) == whole[0] and {*drawn} == {*whole[1]}
     assert len(drawn) - len({*drawn}) <= (4 if when == "after" else 0)
 
 
 @pytest.mark.parametrize("call", [7, late(8)])
 def test_several_updates_of_a_step_are_one_step_off(call: int, folder: Path, tmp_path: Path) -> None:
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (call, "before"):
-            raise Killed
-
     made = []
     for name in ("whole", "cut"):
         given = lagged(folder, str(tmp_path / name), updates=2, save_every=3)
-        with runs.watched(tmp_path, die if name == "cut" else lambda call, when: None):
-            if name == "cut":
-                with pytest.raises(Killed):
-                    execute(given)
+        if name == "cut":
+            runs.cut_off(tmp_path, given, call)
         execute(given)
         made.append(runs.outcome(given))
     assert made[0] == made[1]
@@ -154,13 +140,8 @@ def test_several_updates_of_a_step_are_one_step_off(call: int, folder: Path, tmp
 def test_answers_that_are_gone_are_drawn_by_the_weights_as_they_stand(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (7, "before"):
-            raise Killed
-
     given = lagged(folder, str(tmp_path / "gone"))
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(given)
+    runs.cut_off(tmp_path, given, 7)
     kept = folder / tmp_path / "gone.run" / "rollouts"
     for place in kept.glob("step=000003-*"):
         shutil.rmtree(place)
@@ -204,13 +185,18 @@ def test_every_online_recipe_may_be_one_step_off(kind: type[OnlineRecipe], tmp_p
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"importance": {"kind": "mask"}}, "--importance has no use here without --lag"),
-        ({"max_turns": 3}, "--max-turns has no use here without --environment"),
+        ({"importance": {"kind": "mask"}}, "--importance: answers are weighed with --lag 1 alone"),
+        ({"max_turns": 3}, "--max-turns: without --environment"),
     ],
 )
 def test_a_flag_of_what_is_not_asked_for_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         Grpo(**given).results(Plan(str(tmp_path)))
+
+
+def test_a_loss_without_advantages_is_not_weighed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--importance: dpo has no advantages to weigh"):
+        OnlineDpo(lag=1, importance={"kind": "mask"}).results(Plan(str(tmp_path)))  # type: ignore[call-arg]
 
 
 def test_rounds_of_prompts_are_counted_behind_the_filters(tmp_path: Path) -> None:

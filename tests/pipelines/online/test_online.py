@@ -128,13 +128,8 @@ def test_a_run_that_is_cut_off_goes_on_and_draws_nothing_twice(
 ) -> None:
     """Of step 4 (calls 7 and 8 draw its two chunks) saves hold step 2: the rollouts of step 3 are used again."""
 
-    def die(number: int, moment: str) -> None:
-        if (number, moment) == (call, when):
-            raise Killed
-
     given = runs.online_run(folder, str(tmp_path / "cut"))
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(given)
+    runs.cut_off(tmp_path, given, call, when)
     with runs.watched(tmp_path):
         execute(given)
     outcome, drawn = runs.outcome(given), runs.draws(tmp_path)
@@ -146,13 +141,8 @@ def test_a_run_that_is_cut_off_goes_on_and_draws_nothing_twice(
 def test_rollouts_of_other_weights_are_made_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def die(number: int, moment: str) -> None:
-        if number == 8:
-            raise Killed
-
     given, checksum = runs.online_run(folder, str(tmp_path / "other")), Trainer.weights_checksum.fget  # type: ignore[attr-defined]
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(given)
+    runs.cut_off(tmp_path, given, 8)
     runs.draws(tmp_path)
     monkeypatch.setattr(Trainer, "weights_checksum", property(lambda trainer: f"{checksum(trainer)[:-1]}x"))
     with runs.watched(tmp_path):

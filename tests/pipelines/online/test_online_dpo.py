@@ -21,7 +21,6 @@ from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.pipelines.online.test_recipe import nothing_configured, planned  # noqa: F401 - a fixture
 from tests.trainers import online
-from tests.trainers.online import Killed
 from trainers import engine
 from trainers.engine.inference.frozen import open_frozen
 from trainers.registry import configured
@@ -91,22 +90,14 @@ def test_a_step_is_what_the_paper_says(folder: Path) -> None:
 
 
 def test_a_run_that_is_cut_off_goes_on(folder: Path, tmp_path: Path) -> None:
-    def die(number: int, when: str) -> None:
-        if (number, when) == (6, "before"):
-            raise Killed
-
     whole, cut = (
         dpo_run(folder, str(tmp_path / "one"), save_every=1),
         dpo_run(folder, str(tmp_path / "two"), save_every=1),
     )
-    with runs.watched(tmp_path):
-        execute(whole)
-    drawn = runs.draws(tmp_path)
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(cut)
-    with runs.watched(tmp_path):
-        execute(cut)
-    assert runs.outcome(whole) == runs.outcome(cut) and sorted(runs.draws(tmp_path)) == sorted(drawn)
+    drawn = runs.finished(tmp_path, whole)
+    runs.cut_off(tmp_path, cut, 6)
+    again = runs.finished(tmp_path, cut)
+    assert runs.outcome(whole) == runs.outcome(cut) and sorted(again) == sorted(drawn)
 
 
 def test_the_recipe_says_what_its_flags_ask(tmp_path: Path) -> None:

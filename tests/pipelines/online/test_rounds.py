@@ -26,7 +26,6 @@ from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.pipelines.online.test_recipe import nothing_configured, own, planned  # noqa: F401 - a fixture
 from tests.trainers import online
-from tests.trainers.online import Killed
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +83,9 @@ def test_prompts_that_teach_nothing_are_replaced_and_stay_readable(folder: Path,
         several += len(rounds) > 1
     assert several, "some step asked again"
 
-    def die(number: int, when: str) -> None:
-        if (number, when) == (len(drawn) // 4, "before"):
-            raise Killed
-
     cut = grpo_run(folder, str(tmp_path / "cut"))
-    with runs.watched(tmp_path, die), pytest.raises(Killed):
-        execute(cut)
-    with runs.watched(tmp_path):
-        execute(cut)
-    again = runs.draws(tmp_path)
+    runs.cut_off(tmp_path, cut, len(drawn) // 4)
+    again = runs.finished(tmp_path, cut)
     assert runs.outcome(cut) == runs.outcome(given) and sorted(again) == sorted(drawn) and len({*again}) == len(again)
 
 
@@ -106,19 +98,12 @@ def test_held_out_prompts_are_answered_every_few_steps(folder: Path, tmp_path: P
     changes = {"validation": str(folder / "prompts"), "validate_every": 2, "save_every": 2, "keep_last": 1}
     best = {"keep_best": 1, "best_by": "-val_reward", "max_steps": 6}
 
-    def die(number: int, when: str) -> None:
-        if number == 15:
-            raise Killed
-
     made = []
     for name, killed in (("whole", False), ("cut", True)):
         given = runs.online_run(folder, str(tmp_path / name), **changes, **best)
         if killed:
-            with runs.watched(tmp_path, die), pytest.raises(Killed):
-                execute(given)
-        with runs.watched(tmp_path):
-            execute(given)
-        drawn = runs.draws(tmp_path)
+            runs.cut_off(tmp_path, given, 15)
+        drawn = runs.finished(tmp_path, given)
         assert killed or len(drawn) == 6 * 6 + 3 * 16
         made.append(runs.outcome(given))
     assert made[0] == made[1]

@@ -22,7 +22,6 @@ from tests import pages
 from tests.pipelines import judges
 from tests.pipelines.online import runs
 from tests.trainers import online
-from tests.trainers.online import Killed
 
 POLICY = "grpo/toy/policy-0123abcd"
 
@@ -40,12 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = runs.online_run(place, POLICY, rows=rows, algorithm="policy_gradient", max_steps=5, **checks)
     given = replace(given, step=replace(given.step, max_rounds=2), models={"scorer": "judges:even"})
 
-    def die(number: int, when: str) -> None:
-        if (number, when) == (12, "before"):
-            raise Killed
-
-    with runs.watched(place, die), pytest.raises(Killed):
-        execute(given)
+    runs.cut_off(place, given, 12)
     under_way = asked(place, "SELECT DISTINCT policy, step FROM samples WHERE stage = 'answers' ORDER BY ALL")
     assert under_way and {policy for policy, _ in under_way} == {POLICY}, "a run that is under way can be asked"
     execute(given)
