@@ -19,6 +19,7 @@ from schemas.store.storage import relative
 def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     """Make the file of the views again, and list them."""
     from datakit.catalog.catalog_file import CATALOG, refresh, views_of
+    from datakit.catalog.forensics import FORENSICS
 
     words, options = command.parsed(arguments)
     command.at_most(0, words)
@@ -28,7 +29,12 @@ def catalog(command: Command, arguments: Sequence[str]) -> Iterable[str]:
     place = relative(os.path.join(workspace.root, CATALOG))
     yield terminal.wrapped(f"{place}: views over {counted(len(workspace.entries), 'result')}")
     yield ""
-    views = {name: view for (schema, name), view in views_of(workspace).items() if schema == "main"}
-    yield from terminal.table([(name, view.meaning) for name, view in views.items()], "  ")
+    views = views_of(workspace)
+    yield from terminal.table(
+        [(name, view.meaning) for (schema, name), view in views.items() if schema == "main"], "  "
+    )
+    yield from ("", terminal.wrapped("Signs that a reward is learnt in place of the task, and how each is read:"))
+    asked = [(f"{schema}.{name}", view.meaning) for (schema, name), view in views.items() if schema == FORENSICS]
+    yield from terminal.table(asked, "  ")
     yield from faults(workspace)
     yield from ("", plain_places.to_do("quiver sql 'FROM iterations'"), f"or: duckdb {shlex.quote(place)}")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from datakit.catalog.catalog_file import EVERYTHING, current_catalog
+from datakit.catalog.forensics import FORENSICS
 from datakit.duck.child import SqlError, SqlProcess
 from datakit.duck.messages import corrected, misnamed, one_line
 from datakit.duck.tree import STATEMENTS, nodes, refused, table_name, with_names
@@ -86,7 +87,7 @@ def _check(process: SqlProcess, query: str) -> None:
     if reason:
         fault = _fault(query, reason)
         for word in _tables(parsed) - views - inside:
-            fault.nearest = nearest(word, plain)
+            fault.nearest = nearest(word, sorted(views) if "." in word else plain)
             fault.next = _corrected(query, word, fault.nearest) or fault.next
         raise fault
 
@@ -105,7 +106,7 @@ def _fault(query: str, what: str) -> QuiverError:
     return ConfigError(
         "query",
         f"the query {printable(query, 200)!r} {what}",
-        expected=f"one SELECT over views ({EVERYTHING}.NAME: with all variants)",
+        expected=f"one SELECT over views ({EVERYTHING}.NAME: with all variants; {FORENSICS}.NAME: signs to read)",
         kept="nothing was started",
         next='quiver sql "SELECT DISTINCT view FROM columns"',
     )

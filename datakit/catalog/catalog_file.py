@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from datakit.catalog.fact_views import Columns, fact_views, listed
+from datakit.catalog.forensics import FORENSICS, forensic_views
 from datakit.catalog.last_run import last_run
 from datakit.catalog.lineage import Lineage
 from datakit.catalog.rollouts import of_last_runs, rollouts_of
@@ -36,7 +39,7 @@ CATALOG = "catalog.duckdb"
 EVERYTHING = "everything"
 """The schema of views that show every variant. Their columns mean the same; what they mean stands with the others."""
 
-_FORMAT = 6
+_FORMAT = 7
 """Rises when the views become others over the same manifests."""
 
 _LEFT_SECONDS = 86400
@@ -52,7 +55,9 @@ _COLUMNS: Columns = {
 
 
 def views_of(workspace: Workspace) -> dict[Name, View]:
-    """Every view by schema and name: in `main` the last run of each recipe and experiment, in `everything` all."""
+    """Every view by schema and name: in `main` the last run of each recipe and experiment, in `everything` all, in
+    `forensics` what is asked of those in `main`.
+    """
     lineage = Lineage(workspace.entries)
     last = last_run(lineage)
     rollouts = rollouts_of(workspace.rollouts)
@@ -61,14 +66,15 @@ def views_of(workspace: Workspace) -> dict[Name, View]:
         entries = [one for one in workspace.entries if schema == EVERYTHING or one.place in last]
         drawn = rollouts if schema == EVERYTHING else of_last_runs(rollouts, workspace.entries, last)
         made = row_views(Chosen(entries, lineage, drawn)) | fact_views(entries, lineage, last)
+        asked = {f"{FORENSICS}.{view}": one for view, one in forensic_views(made).items()} if schema == "main" else {}
         rows = [
             {"view": view, "column": column, "meaning": meaning}
-            for view, one in sorted(made.items())
+            for view, one in sorted({**made, **asked}.items())
             for column, meaning in one.columns.items()
         ]
         made["columns"] = listed(_COLUMNS, rows, "columns of views and what they mean, one a row")
         views |= {(schema, view): one for view, one in made.items()}
-    return views
+    return views | {(FORENSICS, view): one for view, one in forensic_views(made).items()}
 
 
 def current_catalog(root: str, folder: str) -> str:
@@ -116,7 +122,7 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
                 if faulty is None:
                     os.replace(fresh, path)
                     return
-                views[faulty[0]] = _fault(*faulty)
+                views |= {view: _fault(view, faulty[1]) for view in _concerned(views, faulty[0])}
     except duckdb.Error as error:
         raise StorageError(
             "catalog", f"the catalog cannot be written: {printable(error, 200)}", where=str(path)
@@ -125,6 +131,14 @@ def write_catalog(workspace: Workspace, path: Path) -> None:
         for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
             with suppress(OSError):
                 left.unlink()
+
+
+def _concerned(views: Mapping[Name, View], faulty: Name) -> list[Name]:
+    """The view that cannot be made and, of a plain name, those that are asked of it."""
+    schema, view = faulty
+    asked = re.compile(rf"\bmain\.{re.escape(view)}\b")
+    over = [name for name, one in views.items() if name[0] == FORENSICS and asked.search(one.sql)]
+    return [faulty, *(over if schema == "main" else ())]
 
 
 def _sweep(path: Path) -> None:
@@ -137,22 +151,27 @@ def _sweep(path: Path) -> None:
 
 def _faulty(db: Any, views: Mapping[Name, View]) -> tuple[Name, Exception] | None:
     """Make all `views` in an empty database, or none; the first that cannot be made."""
+    db.execute("BEGIN")
+    for schema in (EVERYTHING, FORENSICS):
+        db.execute(f"CREATE SCHEMA {schema}")
+    faults = chain(
+        _not_made(db, views, (EVERYTHING, "main")), _other_types(db, views), _not_made(db, views, (FORENSICS,))
+    )
+    fault = next(faults, None)
+    db.execute("COMMIT" if fault is None else "ROLLBACK")
+    return fault
+
+
+def _not_made(db: Any, views: Mapping[Name, View], schemas: Collection[str]) -> Iterator[tuple[Name, Exception]]:
+    """Make the views of `schemas`; those that cannot be."""
     import duckdb
 
-    db.execute("BEGIN")
-    db.execute(f"CREATE SCHEMA {EVERYTHING}")
     for view, made in views.items():
         try:
-            for statement in _statements(view, made):
+            for statement in _statements(view, made) if view[0] in schemas else ():
                 _execute(db, statement)
         except (duckdb.Error, DataError) as error:
-            db.execute("ROLLBACK")
-            return view, error
-    for view, fault in _other_types(db, views):
-        db.execute("ROLLBACK")
-        return view, fault
-    db.execute("COMMIT")
-    return None
+            yield view, error
 
 
 def _execute(db: Any, text: str) -> None:
@@ -183,7 +202,7 @@ def _statements(view: Name, made: View) -> Iterator[str]:
     called = ".".join(map(name, view))
     yield f"CREATE VIEW {called} AS\n{made.sql}"
     yield f"COMMENT ON VIEW {called} IS {literal(made.meaning)}"
-    for column, meaning in made.columns.items() if view[0] == "main" else ():
+    for column, meaning in made.columns.items() if view[0] != EVERYTHING else ():
         if meaning:
             yield f"COMMENT ON COLUMN {called}.{name(column)} IS {literal(meaning)}"
 

@@ -106,10 +106,13 @@ def _selected(values: Mapping[str, str], kinds: Mapping[str, str]) -> str:
 
 
 def _damaged(part: Part, kinds: Mapping[str, str]) -> str:
-    """A row that no query gets: the fault of the dataset instead."""
-    fault = literal(f"{part.entry.place} is not what its manifest says: {part.entry.damage}")
-    values = {label: _literal(value, kinds[label]) for label, value in part.labels.items()}
-    return f"SELECT {_selected(values, kinds)} WHERE error({fault}) IS NULL"
+    """A row that no query gets: the fault of the dataset instead. Nothing but its labels is known of it, so that only
+    a condition on these passes it by.
+    """
+    fault = f"error({literal(f'{part.entry.place} is not what its manifest says: {part.entry.damage}')})"
+    values = {one.lower(): f"{fault}::{kind}" for one, kind in kinds.items()}
+    values |= {label: _literal(value, kinds[label]) for label, value in part.labels.items()}
+    return f"SELECT {_selected(values, kinds)} WHERE {fault} IS NULL"
 
 
 def _alike(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Field], Sequence[Part]]]:

@@ -57,10 +57,10 @@ def test_of_samples_against_numpy(tmp_path: Path) -> None:
     made = Maker(tmp_path)("rest/x/iter=1/rewards-00000001", schema, rows, op="label.reward")
     values = grid(shown(tmp_path, [made]), 0)
     letters = np.array([len(text) for text in texts])
-    between = sum((letters == n).sum() * (rewards[letters == n].mean() - rewards.mean()) ** 2 for n in {*letters})
+    within = sum((letters == n).sum() * rewards[letters == n].var() for n in {*letters}) / (200 - len({*letters}))
     spread = [np.ptp(rewards[prompts == one]) for one in {*prompts} if (prompts == one).sum() > 1]
     assert values["correlation of reward and length"] == [f"{np.corrcoef(rewards, letters)[0, 1]:+.2f}"]
-    assert values["spread of rewards that length explains"] == [f"{between / (rewards.var() * 200):.1%}"]
+    assert values["spread of rewards that length explains"] == [f"{1 - within / rewards.var(ddof=1):.1%}"]
     assert values["prompts whose answers are worth the same"] == [f"{np.mean(np.array(spread) == 0):.1%}"]
     assert values["best answers that repeat another"] == ["50.0%"], "eleven are one answer, nine are their own"
 
@@ -106,3 +106,15 @@ def test_rewards_that_are_all_the_same_and_answers_that_are_all_right_show_no_nu
     section = shown(tmp_path, made)
     assert [values[:3] for values in grid(section, 0).values()] == [["-"], ["-"], ["-"], ["0.0%"]]
     assert grid(section, 1)["wrong answers rated above right ones"] == ["-"]
+
+
+def test_lengths_that_are_all_different_explain_nothing_and_noise_next_to_nothing(tmp_path: Path) -> None:
+    """Means of 40 lengths with two answers each explain half of a spread that is noise."""
+    rng, make = np.random.default_rng(11), Maker(tmp_path)
+    for number, lengths in enumerate((np.arange(1, 81), np.repeat(np.arange(1, 41), 2)), 1):
+        texts = ["x" * int(length) for length in lengths]
+        rows = answers(texts, rng.normal(size=80).tolist(), [f"p{one}" for one in range(80)])
+        make(f"rest/x/iter={number}/rewards-00000001", SAMPLES.adding(REWARD), rows, op="label.reward")
+    made = [Dataset.open(str(tmp_path / f"rest/x/iter={number}/rewards-00000001")) for number in (1, 2)]
+    alone, noise = grid(shown(tmp_path, made), 0)["spread of rewards that length explains"]
+    assert alone == "-" and abs(float(noise.rstrip("%"))) < 35

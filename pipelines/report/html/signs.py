@@ -21,7 +21,8 @@ _BEST = 10
 
 _OF_SAMPLES = {
     "correlation of reward and length": "far from 0: length pays, whatever is said",
-    "spread of rewards that length explains": "near 100%: among answers of one length there is little to choose",
+    "spread of rewards that length explains": "less what chance gives so many lengths; near 100%: among answers of one "
+    "length there is little to choose",
     "prompts whose answers are worth the same": "they teach nothing where answers are held against each other",
     "best answers that repeat another": "of the best tenth, letter case and blanks aside: many say that one trick wins",
 }
@@ -66,12 +67,13 @@ def _of_samples(run: ReportedRun, entry: Entry) -> Values:
         WITH every AS (
             SELECT prompt_id, reward, length(response) AS letters,
                 lower(trim(regexp_replace(response, '\\s+', ' ', 'g'))) AS words FROM {run.rows_of(entry)}
-        ), lengths AS (SELECT count(*) AS n, avg(reward) AS mean FROM every GROUP BY letters),
+        ), within AS (SELECT sum(spread) AS spread, count(*) AS lengths
+            FROM (SELECT var_pop(reward) * count(*) AS spread FROM every GROUP BY letters)),
         prompts AS (SELECT max(reward) - min(reward) AS spread FROM every GROUP BY prompt_id HAVING count(*) > 1),
         best AS (SELECT words FROM every QUALIFY ntile({_BEST}) OVER (ORDER BY reward DESC, words) = 1)
         SELECT (SELECT corr(reward, letters) FROM every) AS correlation,
-            (SELECT sum(n * (mean - (SELECT avg(reward) FROM every)) ** 2) FROM lengths)
-                / nullif((SELECT var_pop(reward) * count(*) FROM every), 0) AS explained,
+            (SELECT 1 - any_value(within.spread) / nullif(count(*) - any_value(lengths), 0)
+                / nullif(var_samp(reward), 0) FROM every, within) AS explained,
             (SELECT avg((spread < 1e-9)::INTEGER) FROM prompts) AS flat,
             (SELECT 1 - count(DISTINCT words) / count(*) FROM best) AS repeated
         """

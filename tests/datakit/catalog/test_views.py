@@ -158,6 +158,10 @@ def test_a_shard_that_is_another_is_refused_by_name(make: Maker) -> None:
     pq.write_table(stored.set_column(place, "reward", stored["reward"].cast(pa.int64(), safe=False)), shard)
     with pytest.raises(duckdb.Error, match="rest/digits/iter=1/rewards-00000001 is not what its manifest says: part-0"):
         rows(make, "SELECT avg(value) FROM rewards")
+    for condition in ("value > 0.5", "sample_id = 's10'", "isfinite(value)", "value IS NOT NULL"):
+        with pytest.raises(duckdb.Error, match="is not what its manifest says"):
+            rows(make, f"SELECT count(*) FROM rewards WHERE {condition}")
+    assert rows(make, "SELECT count(*) FROM rewards WHERE iteration = 2") == [(0,)], "nothing of it is asked"
     assert rows(make, "SELECT count(*) FROM samples") == [(6,)]
     assert [one for (one,) in rows(make, "SELECT place FROM datasets WHERE damage IS NOT NULL")] == [
         "rest/digits/iter=1/rewards-00000001"
